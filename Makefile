@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment and pinned packages.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+# More threads than free cores make each other 5 to 10 times slower.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: demo test slow lint format bench clean
+
+demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
+	$(BIN)/cloven audit
+
+test: $(READY)  ## the whole suite but the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+slow: $(READY)  ## the slow tests; those on real data sets need CLOVEN_DATA
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -v
+
+lint: $(READY)  ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## measurements that the README quotes
+	$(BIN)/python benchmarks/startup.py
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild of the input.
+
+>>> graph = cloven.capture(model, example)
+>>> program = cloven.compile(graph, cloven.Vertical(cuts=["layer1"]), devices=2)
+>>> logits = cloven.run(program, images)
+>>> seen = cloven.observe(program, link=("edge0", "edge1"))
+>>> finding = cloven.audit(graph, seen, cloven.Decoder(epochs=10), auxiliary=photos, victims=tests)
+
+Names are imported when they are first used: ``import cloven`` itself brings no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloven.attack.decoder import Decoder as Decoder
+    from cloven.audit.finding import Finding as Finding
+    from cloven.audit.single import audit as audit
+    from cloven.errors import ClovenError as ClovenError
+    from cloven.graph.capture import capture as capture
+    from cloven.graph.graph import Graph as Graph
+    from cloven.partition.compiler import compile as compile  # noqa: A004
+    from cloven.partition.data import Data as Data
+    from cloven.partition.horizontal import Horizontal as Horizontal
+    from cloven.partition.observe import Observation as Observation
+    from cloven.partition.observe import observe as observe
+    from cloven.partition.plan import Plan as Plan
+    from cloven.partition.program import Program as Program
+    from cloven.partition.vertical import Vertical as Vertical
+    from cloven.runtime.local import run as run
+
+_HOME = {
+    "ClovenError": "cloven.errors",
+    "Data": "cloven.partition.data",
+    "Decoder": "cloven.attack.decoder",
+    "Finding": "cloven.audit.finding",
+    "Graph": "cloven.graph.graph",
+    "Horizontal": "cloven.partition.horizontal",
+    "Observation": "cloven.partition.observe",
+    "Plan": "cloven.partition.plan",
+    "Program": "cloven.partition.program",
+    "Vertical": "cloven.partition.vertical",
+    "capture": "cloven.graph.capture",
+    "compile": "cloven.partition.compiler",
+    "observe": "cloven.partition.observe",
+    "run": "cloven.runtime.local",
+}
+"""Where each name lives. ``audit`` is not among them: it is the package of that name, which can be called."""
+
+__all__ = sorted([*_HOME, "audit"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "audit":
+        return import_module("cloven.audit")
+    if name not in _HOME:
+        raise AttributeError(f"module 'cloven' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,370 @@
+"""Capture a PyTorch model as a Graph through ``torch.export``.
+
+The model is exported twice, for two batch sizes; integers that differ between the two are the batch, and stand
+in the graph as the word ``batch``. In-place ops are made functional first.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Shape
+from cloven.graph.graph import BATCH, Graph, Op
+
+BATCHES = (2, 3)
+"""The two batch sizes of the two exports."""
+
+POINTWISE = frozenset(
+    "relu relu6 tanh sigmoid silu gelu hardtanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus "
+    "softsign log_sigmoid neg abs exp sqrt rsqrt reciprocal square clamp".split()
+)
+"""Ops of one tensor that act number by number; other arguments are constants."""
+
+ALIASES = frozenset("clone alias detach detach_ contiguous dropout lift_fresh_copy _to_copy to".split())
+"""Ops that change nothing in evaluation mode."""
+
+
+def capture(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Graph:
+    """The graph of a model in evaluation mode.
+
+    Args:
+        model: takes one tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``, in float32.
+        example: one image ``(1, C, H, W)`` in [0, 1]; it gives the input's shape.
+        mean: per channel, subtracted from the image before it enters the model.
+        std: per channel, what the difference is then divided by. The two become the graph's first op, so that
+            images are in [0, 1] everywhere outside.
+
+    Raises:
+        ClovenError: where the model cannot be captured, with the op or the module and the reason.
+    """
+    _check(model, example, mean, std)
+    with _evaluation(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
+        programs = [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
+    return _Reader(*programs).graph(tuple(example.shape[1:]), mean, std)
+
+
+def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    problems = []
+    if example.ndim != 4 or example.shape[0] < 1:
+        problems.append(f"the example has shape {tuple(example.shape)}; expected one image (1, C, H, W)")
+    elif min(example.shape[2:]) < 2:
+        problems.append(f"the example is {tuple(example.shape)}: an image of one pixel; expected at least 2x2")
+    if (mean is None) != (std is None):
+        problems.append("mean and std belong together: give both or neither")
+    for word, values in (("mean", mean), ("std", std)):
+        if values is not None and example.ndim == 4 and len(values) != example.shape[1]:
+            problems.append(f"{word} has {len(values)} numbers; the image has {example.shape[1]} channels")
+    if std is not None and any(s <= 0 for s in std):
+        problems.append(f"std is {list(std)}; expected positive numbers")
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.is_floating_point() and value.dtype != torch.float32:
+            problems.append(f"{name} is {value.dtype}; cloven divides float32 models: call model.float() first")
+            break
+    if problems:
+        raise ClovenError(problems)
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Put every module in evaluation mode, and back."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
+    try:
+        exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
+        functional: torch.export.ExportedProgram = exported.run_decompositions({})  # nothing is written in place
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise ClovenError(
+            f"{type(model).__name__} cannot be captured: torch.export says {type(error).__name__}: "
+            f"{reason[0] if reason else 'nothing more'}. Models whose shapes or branches depend on the data "
+            "cannot be divided."
+        ) from error
+    return functional
+
+
+class _Reader:
+    """Walks two exports of one model side by side and makes ops."""
+
+    def __init__(self, first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
+        self.first, self.second = list(first.graph.nodes), list(second.graph.nodes)
+        self.weights = _weights(first)
+        self.values: dict[str, str] = {}  # fx node -> value
+        self.ops: list[Op] = []
+
+    def graph(self, shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> Graph:
+        if len(self.first) != len(self.second):
+            raise ClovenError(
+                "the model runs other ops for batches of 2 and of 3 images; expected the same ops for any batch"
+            )
+        self.ops.append(Op("input", "input", (), shape))
+        image = "input"
+        if mean is not None and std is not None:
+            params = {k: np.asarray(v, np.float32).reshape(-1, 1, 1) for k, v in (("mean", mean), ("std", std))}
+            self.ops.append(Op("normalise", "normalise", ("input",), shape, params=params))
+            image = "normalise"
+        output = ""
+        for a, b in zip(self.first, self.second, strict=True):
+            if a.op == "placeholder" and a.name not in self.weights:
+                self.values[a.name] = image
+            elif a.op == "call_function":
+                self.read(a, b)
+            elif a.op == "output":
+                output = self.output(a)
+        return Graph(tuple(self.ops), output)
+
+    def output(self, node: fx.Node) -> str:
+        results = [leaf for leaf in _leaves(node.args) if isinstance(leaf, fx.Node)]
+        if len(results) != 1:
+            raise ClovenError(f"the model returns {len(results)} tensors; expected one (n, classes)")
+        return self.values[results[0].name]
+
+    def read(self, a: fx.Node, b: fx.Node) -> None:
+        """Make the op of one node, from its two exports."""
+        if a.meta.get("val") is None and not a.users:
+            return  # a check of types or shapes, which the export itself has passed
+        if a.target is not operator.getitem and not isinstance(a.meta.get("val"), Tensor):
+            return  # several tensors: each that is used has a getitem, which is made an op
+        call, call_b = (n.args[0] if n.target is operator.getitem else n for n in (a, b))
+        assert isinstance(call, fx.Node)
+        assert isinstance(call_b, fx.Node)
+        name, where = _op_name(call), f"{call.target} in {_module(call) or 'the model'}"
+        leaves = [n for n in _leaves(call.args, call.kwargs) if isinstance(n, fx.Node)]
+        inputs = [n for n in leaves if n.name not in self.weights]
+        if name in ALIASES and len(inputs) == 1 and a.meta["val"].dtype == torch.float32:
+            self.values[a.name] = self.values[inputs[0].name]
+            return
+        shape = _shape(a, b, where)
+        sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs))
+        item = a.args[1] if call is not a else None
+        made = self.known(name, call, shape) if len(inputs) == 1 and not item else None
+        kind, attrs, params = made or self.opaque(call, call_b, item, sources, where)
+        self.ops.append(Op(self.name(call), kind, sources, shape, _module(call), attrs, params))
+        self.values[a.name] = self.ops[-1].name
+
+    def known(self, name: str, node: fx.Node, shape: Shape) -> Read:
+        """The op of a node that the op table has an entry for, or None."""
+        if name in POINTWISE:
+            return "pointwise", {"op": str(node.target), "args": list(node.args[1:])}, {}
+        reader = READERS.get(name)
+        return None if reader is None else reader(_Call(node, self.weights), shape)
+
+    def name(self, node: fx.Node) -> str:
+        """A name for a value: the module's path where it makes one op, else the path and the op."""
+        path = _module(node)
+        siblings = [n for n in self.first if n.op == "call_function" and _module(n) == path]
+        name = path if path and len(siblings) == 1 else ".".join(filter(None, (path, _op_name(node))))
+        taken = {op.name for op in self.ops} | {_module(n) for n in self.first if n is not node}
+        candidate, number = name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        return candidate
+
+    def opaque(
+        self, a: fx.Node, b: fx.Node, item: Any, sources: tuple[str, ...], where: str
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        """Any other op: kept as the call that it is, with places for inputs, weights and the batch."""
+        params: dict[str, NDArray[np.float32]] = {}
+
+        def place(x: Any, y: Any) -> Any:
+            if isinstance(x, fx.Node):
+                if x.name in self.weights:
+                    params[x.name] = self.weights[x.name]
+                    return {"param": x.name}
+                return {"input": sources.index(self.values[x.name])}
+            if isinstance(x, list | tuple):
+                return [place(p, q) for p, q in zip(x, y, strict=True)]
+            if isinstance(x, int) and not isinstance(x, bool) and (x, y) == BATCHES:
+                return BATCH
+            if x != y:
+                raise ClovenError(
+                    f"{where} has the argument {x} for {BATCHES[0]} images and {y} for {BATCHES[1]}: "
+                    "images are mixed with the batch; such an op cannot be divided"
+                )
+            return x if isinstance(x, int | float | str | bool | None) else str(x)
+
+        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout")}
+        args = place(list(a.args), list(b.args))
+        return "opaque", {"op": str(a.target), "args": args, "kwargs": kwargs, "item": item}, params
+
+
+def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
+    """Parameters, buffers and constants by the name of their placeholder."""
+    signature = program.graph_signature
+    found: dict[str, NDArray[Any]] = {}
+    for table in (signature.inputs_to_parameters, signature.inputs_to_buffers):
+        for node, target in table.items():
+            value = program.state_dict.get(target, program.constants.get(target))
+            assert isinstance(value, Tensor), target
+            found[node] = value.detach().cpu().numpy().copy()
+    for node, target in signature.inputs_to_lifted_tensor_constants.items():
+        constant = program.constants[target]
+        assert isinstance(constant, Tensor), target
+        found[node] = constant.detach().cpu().numpy().copy()
+    return found
+
+
+def _leaves(*trees: Any) -> Iterator[Any]:
+    for tree in trees:
+        if isinstance(tree, Mapping):
+            yield from _leaves(*tree.values())
+        elif isinstance(tree, list | tuple):
+            yield from _leaves(*tree)
+        else:
+            yield tree
+
+
+def _module(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def _op_name(node: fx.Node) -> str:
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload), target
+    return target._schema.name.split("::")[-1]
+
+
+def _shape(a: fx.Node, b: fx.Node, where: str) -> Shape:
+    first, second = tuple(a.meta["val"].shape), tuple(b.meta["val"].shape)
+    if first[:1] + second[:1] != BATCHES or first[1:] != second[1:]:
+        raise ClovenError(
+            f"{where} makes {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one value "
+            "an image, along the first axis"
+        )
+    return first[1:]
+
+
+class _Call:
+    """The arguments of a node by the names of the op's schema, with its defaults."""
+
+    def __init__(self, node: fx.Node, weights: Mapping[str, NDArray[Any]]) -> None:
+        self._weights = weights
+        schema = node.target._schema  # type: ignore[union-attr]
+        self.values: dict[str, Any] = {
+            argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()
+        }
+        for argument, value in zip(schema.arguments, node.args, strict=False):
+            self.values[argument.name] = value
+        self.values.update(node.kwargs)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def params(self, *names: str) -> dict[str, NDArray[Any]] | None:
+        """The weights in these arguments, or None where one of them is no weight."""
+        given = {name: self.values.get(name) for name in names}
+        if any(v is not None and getattr(v, "name", None) not in self._weights for v in given.values()):
+            return None
+        return {name: self._weights[v.name] for name, v in given.items() if v is not None}
+
+    def pair(self, name: str, default: str = "") -> tuple[int, int]:
+        """An argument of one or two integers as two; an empty one is another's."""
+        value = self.values[name]
+        if default and not value:
+            value = self.values[default]
+        items = [value] if isinstance(value, int) else list(value)
+        return (items[0], items[-1])
+
+
+Read = tuple[str, dict[str, Any], dict[str, NDArray[Any]]] | None
+
+
+def _read_conv(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight", "bias")
+    if params is None or params["weight"].ndim != 4:
+        return None
+    kernel, stride, dilation = params["weight"].shape[2:], call.pair("stride"), call.pair("dilation")
+    padding = call["padding"]
+    if padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        pads = tuple(side for total in totals for side in (total // 2, total - total // 2))
+    else:
+        height, width = (0, 0) if padding == "valid" else call.pair("padding")
+        pads = (height, height, width, width)
+    attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "pads": pads, "groups": call["groups"]}
+    return "conv2d", attrs, params
+
+
+def _read_batch_norm(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight", "bias", "running_mean", "running_var")
+    if params is None or "running_mean" not in params or call.values.get("training"):
+        return None
+    return "batch_norm", {"eps": call["eps"]}, params
+
+
+def _read_linear(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight", "bias")
+    return None if params is None else ("linear", {}, params)
+
+
+def _pool_attrs(call: _Call) -> dict[str, Any]:
+    height, width = call.pair("padding")
+    return {
+        "kernel": call.pair("kernel_size"),
+        "stride": call.pair("stride", "kernel_size"),
+        "pads": (height, height, width, width),
+        "ceil": bool(call["ceil_mode"]),
+    }
+
+
+def _read_max_pool(call: _Call, shape: Shape) -> Read:
+    return "max_pool2d", {**_pool_attrs(call), "dilation": call.pair("dilation")}, {}
+
+
+def _read_avg_pool(call: _Call, shape: Shape) -> Read:
+    more = {
+        "dilation": (1, 1),
+        "count_include_pad": bool(call["count_include_pad"]),
+        "divisor": call["divisor_override"],
+    }
+    return "avg_pool2d", {**_pool_attrs(call), **more}, {}
+
+
+def _read_adaptive(call: _Call, shape: Shape) -> Read:
+    return "adaptive_avg_pool2d", {"size": shape[1:]}, {}
+
+
+def _read_flatten(call: _Call, shape: Shape) -> Read:
+    """Views that make one row an image are a flatten; other views stay what they are."""
+    return ("flatten", {}, {}) if len(shape) == 1 and call["self"].meta["val"].ndim > 2 else None
+
+
+READERS: Mapping[str, Callable[[_Call, Shape], Read]] = {
+    "conv2d": _read_conv,
+    "linear": _read_linear,
+    "batch_norm": _read_batch_norm,
+    "_native_batch_norm_legit_no_training": _read_batch_norm,
+    "max_pool2d": _read_max_pool,
+    "avg_pool2d": _read_avg_pool,
+    "adaptive_avg_pool2d": _read_adaptive,
+    "flatten": _read_flatten,
+    "view": _read_flatten,
+    "reshape": _read_flatten,
+    "_unsafe_view": _read_flatten,
+}

@@ -1,0 +1,155 @@
+"""The Graph: a CNN as ops in topological order, each making one value. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Shape
+
+Params = Mapping[str, NDArray[np.float32]]
+
+BATCH = "batch"
+"""Stands for the batch size in an op's attributes: no cut ever carries it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """One op and the value that it makes; the value has the op's name.
+
+    ``shape`` is that of one image's value, without the batch axis. ``module`` is the path of the module that
+    made the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    module: str = ""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    params: Params = field(default_factory=dict, repr=False)
+
+    @property
+    def param_bytes(self) -> int:
+        """Bytes of the op's weights."""
+        return sum(p.nbytes for p in self.params.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one image's value in float32."""
+        return 4 * int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A model: ops in topological order, the first of kind ``input``, and the name of the output value."""
+
+    ops: tuple[Op, ...]
+    output: str
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for op in self.ops:
+            assert op.name not in seen, f"two ops are named {op.name}"
+            assert seen.issuperset(op.inputs), f"{op.name} uses a value before it is made"
+            seen.add(op.name)
+        assert self.output in seen
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Op]:
+        """Ops by the name of their value."""
+        return {op.name: op for op in self.ops}
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """The place of each value in the order of the ops."""
+        return {op.name: i for i, op in enumerate(self.ops)}
+
+    @cached_property
+    def users(self) -> Mapping[str, tuple[str, ...]]:
+        """The ops that read each value."""
+        users: dict[str, list[str]] = {op.name: [] for op in self.ops}
+        for op in self.ops:
+            for name in dict.fromkeys(op.inputs):
+                users[name].append(op.name)
+        return {name: tuple(readers) for name, readers in users.items()}
+
+    @property
+    def input(self) -> Op:
+        """The op that stands for the image."""
+        return self.ops[0]
+
+    def input_shapes(self, op: Op) -> tuple[Shape, ...]:
+        """The shapes of an op's inputs, without the batch axis."""
+        return tuple(self.by_name[name].shape for name in op.inputs)
+
+    def find(self, name: str) -> str:
+        """The value that a name means: an op's own, or the last one that a module's path makes.
+
+        Raises:
+            ClovenError: where nothing has that name; the message lists the nearest names.
+        """
+        if name in self.by_name:
+            return name
+        inside = [op.name for op in self.ops if op.module == name or op.module.startswith(name + ".")]
+        if inside:
+            return inside[-1]
+        known = dict.fromkeys([*self.layers(), *self.by_name])
+        near = difflib.get_close_matches(name, known, n=5) or list(known)[:12]
+        raise ClovenError(
+            f"no layer or op is named {name!r}; the nearest names are {', '.join(near)} "
+            "(`cloven inspect MODEL` lists all)"
+        )
+
+    def layers(self) -> Iterator[str]:
+        """The paths of the modules that make values, outer before inner, in order."""
+        seen: set[str] = set()
+        for op in self.ops:
+            steps = op.module.split(".") if op.module else []
+            for depth in range(1, len(steps) + 1):
+                path = ".".join(steps[:depth])
+                if path not in seen:
+                    seen.add(path)
+                    yield path
+
+    @cached_property
+    def fingerprints(self) -> Mapping[str, str]:
+        """A hash of all that each value depends on: its ops back to the image, their attributes and weights.
+
+        Equal values of different plans and of rewritten graphs have equal fingerprints.
+        """
+        prints: dict[str, str] = {}
+        for op in self.ops:
+            attrs = json.dumps(dict(op.attrs), sort_keys=True, default=str)
+            head = json.dumps([op.kind, attrs, list(op.shape), [prints[i] for i in op.inputs]])
+            digest = hashlib.sha256(head.encode())
+            for key in sorted(op.params):
+                value = op.params[key]
+                digest.update(f"{key}{value.shape}{value.dtype}".encode())
+                digest.update(np.ascontiguousarray(value).tobytes())
+            prints[op.name] = digest.hexdigest()
+        return prints
+
+
+def live_after(graph: Graph, position: int) -> tuple[str, ...]:
+    """The values that ops behind ``position`` read and ops up to it have made: what a cut there carries."""
+    made = graph.ops[: position + 1]
+    return tuple(
+        op.name
+        for op in made
+        if any(graph.position[user] > position for user in graph.users[op.name]) or op.name == graph.output
+    )
+
+
+def total_bytes(graph: Graph, values: Iterable[str]) -> int:
+    """Bytes of several values of one image in float32."""
+    return sum(graph.by_name[v].bytes for v in values)

@@ -1,0 +1,137 @@
+"""The compiler: from who owns what to what is computed and sent. It knows boxes and no strategy.
+
+A device needs, for what it owns, some box of each input; what it needs and does not hold is a transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, covers, intersect, whole, without
+from cloven.graph.graph import Graph, Op
+from cloven.graph.ops import KINDS, macs
+from cloven.partition.division import Division, Strategy, home
+from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
+
+Routing = Literal["direct", "star"]
+HUB = 0
+"""The device through which a star routes everything."""
+
+
+def compile(  # noqa: A001 - the verb that the design gives it
+    graph: Graph,
+    strategy: Strategy,
+    devices: int | Sequence[str] | None = None,
+    *,
+    routing: Routing = "direct",
+) -> Program:
+    """The program of a graph divided by a strategy.
+
+    Args:
+        graph: what `capture` made.
+        strategy: `Vertical`, `Horizontal`, `Data`, or anything with their three methods.
+        devices: how many, or their names; left out, as many as the strategy's parameters ask for.
+        routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
+
+    Raises:
+        ClovenError: with all that is wrong with the strategy for this graph.
+    """
+    wanted = devices if isinstance(devices, int) or devices is None else len(devices)
+    number = strategy.count(wanted)
+    problems = strategy.problems(graph, number)
+    if wanted is not None and wanted != number:
+        problems.insert(0, f"the strategy takes {number} devices; got {wanted}")
+    if problems:
+        raise ClovenError(problems)
+    names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
+    return assemble(strategy.divide(graph, number), names, routing)
+
+
+def assemble(division: Division, names: Sequence[str], routing: Routing = "direct") -> Program:
+    """The program of a division; ``names`` are those of its devices."""
+    compiler = _Compiler(division, names, routing)
+    for op in division.graph.ops[1:]:
+        for device in sorted(division.owners[op.name]):
+            for box in division.owners[op.name][device]:
+                compiler.compute(device, op, box)
+    output = division.graph.by_name[division.graph.output]
+    compiler.fetch(division.sink, output.name, whole(output.shape))
+    return compiler.program()
+
+
+class _Compiler:
+    """The steps so far, and what each device holds of each value."""
+
+    def __init__(self, division: Division, names: Sequence[str], routing: Routing) -> None:
+        self.division, self.names, self.routing = division, tuple(names), routing
+        self.homes = {value: home(owners) for value, owners in division.owners.items()}
+        self.held: dict[tuple[int, str], list[Box]] = {}
+        self.parts: dict[str, list[Step]] = {name: [] for name in names}
+        self.transfers: list[Transfer] = []
+        self.clock = 0
+        image = division.graph.input.name
+        for device, share in division.owners[image].items():
+            self.held[device, image] = list(share)
+
+    def tick(self) -> int:
+        self.clock += 1
+        return self.clock - 1
+
+    def compute(self, device: int, op: Op, box: Box) -> None:
+        """Fetch what a box of an op needs, then compute it."""
+        graph, kind = self.division.graph, KINDS[op.kind]
+        shapes = graph.input_shapes(op)
+        needs = kind.needs(op, shapes, box)
+        reads = tuple((v, need) for v, need in zip(op.inputs, needs, strict=True) if need is not None)
+        for value, need in reads:
+            self.fetch(device, value, need)
+        local, cost = kind.localise(op, shapes, box), macs(op, shapes, box)
+        self.parts[self.names[device]].append(Compute(self.tick(), op.name, box, reads, local, cost))
+        self.held.setdefault((device, op.name), []).append(box)
+
+    def fetch(self, device: int, value: str, need: Box) -> None:
+        """See that a device holds a box of a value: each missing piece is sent once, by its home or the hub."""
+        held = self.held.setdefault((device, value), [])
+        missing = without([need], held)
+        if not missing:
+            return
+        if self.routing == "star" and device != HUB:
+            for piece in missing:
+                self.fetch(HUB, value, piece)
+            senders = {HUB: missing}
+        else:
+            senders = {
+                owner: [p for piece in missing for box in boxes if (p := intersect(piece, box)) is not None]
+                for owner, boxes in self.homes[value].items()
+            }
+        for sender in sorted(senders):
+            for piece in senders[sender]:
+                self.send(sender, device, value, piece)
+        assert covers(self.held[device, value], need), f"nobody owns all of {value} {need}"
+
+    def send(self, source: int, target: int, value: str, box: Box) -> None:
+        step = self.tick()
+        transfer = Transfer(len(self.transfers), self.names[source], self.names[target], value, box, step)
+        self.transfers.append(transfer)
+        self.parts[transfer.source].append(Send(step, transfer))
+        self.parts[transfer.target].append(Receive(step, transfer))
+        self.held.setdefault((target, value), []).append(box)
+
+    def program(self) -> Program:
+        owners = {
+            value: {self.names[device]: share for device, share in shares.items()}
+            for value, shares in self.division.owners.items()
+        }
+        (source,) = self.division.owners[self.division.graph.input.name]
+        return Program(
+            graph=self.division.graph,
+            devices=self.names,
+            parts={device: tuple(steps) for device, steps in self.parts.items()},
+            transfers=tuple(self.transfers),
+            source=self.names[source],
+            sink=self.names[self.division.sink],
+            owners=owners,
+            exact=self.division.exact,
+        )

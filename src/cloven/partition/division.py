@@ -1,0 +1,98 @@
+"""A Division: a (possibly rewritten) graph and who owns which share of each of its values.
+
+A strategy places anchors (the input, convolutions, linear layers, values that the user names); ``spread``
+carries the placement to all other values from the op table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cloven.graph.box import Box, count, whole, without
+from cloven.graph.graph import Graph
+from cloven.graph.ops import KINDS
+
+Share = tuple[Box, ...]
+"""Disjoint boxes of one value."""
+
+Owners = Mapping[int, Share]
+"""Who owns what of one value: device number -> share. A device that is not in it owns nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Who computes what.
+
+    ``sink`` is the device where the whole output is wanted. ``exact`` is False where the rewritten graph does not
+    compute what the model computes.
+    """
+
+    graph: Graph
+    owners: Mapping[str, Owners]
+    devices: int
+    sink: int
+    exact: bool = True
+
+
+class Strategy(Protocol):
+    """What a partitioning strategy is: its parameters, what is wrong with them, and the division they make."""
+
+    def count(self, devices: int | None) -> int:
+        """How many devices it takes, where the user wants ``devices`` of them or leaves it open."""
+        ...
+
+    def problems(self, graph: Graph, devices: int) -> list[str]:
+        """All that is wrong with the parameters for this graph, one sentence each."""
+        ...
+
+    def divide(self, graph: Graph, devices: int) -> Division:
+        """Who owns what; called where there are no problems."""
+        ...
+
+
+def everything(graph: Graph, value: str, device: int) -> Owners:
+    """One device owns the whole of a value."""
+    return {device: (whole(graph.by_name[value].shape),)}
+
+
+def dealt(boxes: Iterable[Box]) -> Owners:
+    """The i-th box to device i; empty boxes to nobody."""
+    return {i: (box,) for i, box in enumerate(boxes) if count(box) > 0}
+
+
+def home(owners: Owners) -> dict[int, list[Box]]:
+    """The part of a value that each device is home of: what it owns and no lower-numbered device does."""
+    homes: dict[int, list[Box]] = {}
+    for device in sorted(owners):
+        lower = [box for share in homes.values() for box in share]
+        homes[device] = without(owners[device], lower)
+    return homes
+
+
+def spread(graph: Graph, anchors: Mapping[str, Owners]) -> dict[str, Owners]:
+    """Ownership of all values: the anchors' as given, every other value's carried over from what it reads.
+
+    Where the op table cannot carry a share over (a flatten of rows, an op without a split rule), the device that
+    is first among the owners of the input owns the whole.
+    """
+    owners: dict[str, Owners] = {}
+    for op in graph.ops:
+        owners[op.name] = anchors[op.name] if op.name in anchors else _carried(graph, op.name, owners)
+    return owners
+
+
+def _carried(graph: Graph, value: str, owners: Mapping[str, Owners]) -> Owners:
+    op = graph.by_name[value]
+    source, shapes = owners[op.inputs[0]], graph.input_shapes(op)
+    if all(share == (whole(shapes[0]),) for share in source.values()):
+        return {device: (whole(op.shape),) for device in source}
+    carry = KINDS[op.kind].carry
+    carried: dict[int, Share] = {}
+    for device, share in source.items():
+        boxes = [carry(op, shapes, box) for box in share]
+        if None in boxes:
+            return everything(graph, value, min(source))
+        carried[device] = tuple(box for box in boxes if box is not None and count(box) > 0)
+    return {device: share for device, share in carried.items() if share}

@@ -1,0 +1,143 @@
+"""What one listener on one link sees: an Observation, computed from the program alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
+from cloven.graph.graph import Graph
+from cloven.partition.program import BYTES, Link, Program
+
+View = Literal["full", "paper"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One share of one value as a listener gets it; ``dtype`` is that of its numbers."""
+
+    value: str
+    share: Box
+    dtype: str = "float32"
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of one image's share."""
+        return extent(self.share)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes for one image."""
+        return BYTES * count(self.share)
+
+    def __str__(self) -> str:
+        return f"{self.value}[{text(self.share)}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What a listener sees of one image, in order.
+
+    ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
+    that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``link`` is None where no link
+    could carry it: a tile that its device is already home of. ``graph`` is the graph whose values are seen.
+    """
+
+    seen: tuple[Seen, ...]
+    view: View
+    crosses: bool
+    link: Link | None
+    graph: Graph = field(repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one image."""
+        return sum(s.bytes for s in self.seen)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is seen, whatever plan it occurs in: equal observations have equal fingerprints."""
+        parts = [[self.graph.fingerprints[s.value], s.share, s.dtype] for s in self.seen]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def observe(
+    program: Program, link: Link, view: View = "full", *, value: str | None = None, share: Box | None = None
+) -> Observation:
+    """What a listener on ``link`` (source, target) sees.
+
+    With ``view = "full"``, every transfer of that direction, in order. With ``view = "paper"``, the share of one
+    ``value`` (a layer's or op's name) that the source is home of, or the given ``share`` of it.
+
+    Raises:
+        ClovenError: for an unknown device or layer, or a paper view without a value.
+    """
+    problems = [
+        f"no device is named {device!r}; the plan has {', '.join(program.devices)}"
+        for device in link
+        if device not in program.devices
+    ]
+    if view == "paper" and value is None:
+        problems.append("the paper view counts one value; name it: value='conv2'")
+    if problems:
+        raise ClovenError(problems)
+    if view == "full":
+        seen = tuple(Seen(t.value, t.share) for t in program.transfers if t.link == link)
+        return Observation(seen, "full", bool(seen), link, program.graph)
+    assert value is not None
+    name = program.graph.find(value)
+    counted = share or _owned(program, name, link[0])
+    return Observation((Seen(name, counted),), "paper", carried(program, link, name, counted), link, program.graph)
+
+
+def carried(program: Program, link: Link, value: str, share: Box) -> bool:
+    """Whether all of a share of a value crosses a link."""
+    sent = [t.share for t in program.transfers if t.link == link and t.value == value]
+    return covers(sent, share)
+
+
+def _owned(program: Program, value: str, device: str) -> Box:
+    share = program.owners[value].get(device)
+    if not share:
+        raise ClovenError(
+            f"{device} owns nothing of {value}; its owners are {', '.join(program.owners[value]) or 'none'}"
+        )
+    return share[0]
+
+
+def slices_of(program: Program, value: str) -> Iterator[Observation]:
+    """The paper's view of a layer: each owner's share of it, on a link out of that owner.
+
+    A link that carries the share is taken where there is one, else the first link to another device.
+    """
+    name = program.graph.find(value)
+    for device in program.devices:
+        if device not in program.owners[name]:
+            continue
+        links = [(device, other) for other in program.devices if other != device]
+        share = _owned(program, name, device)
+        link = next((link for link in links if carried(program, link, name, share)), links[0] if links else None)
+        if link is None:
+            whole_value = Seen(name, whole(program.graph.by_name[name].shape))
+            yield Observation((whole_value,), "paper", False, None, program.graph)
+        else:
+            yield observe(program, link, "paper", value=name, share=share)
+
+
+def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
+    """The paper's view of data partitioning: each device's own tile of the image, without halo (S1 Sect. 5.1).
+
+    The tile of the device that holds the image crosses no link.
+    """
+    image = program.graph.input.name
+    for device, tile in zip(program.devices, tiles, strict=True):
+        if intersect(tile, whole(program.graph.input.shape)) is None:
+            continue
+        if device == program.source:
+            yield Observation((Seen(image, tile),), "paper", False, None, program.graph)
+        else:
+            yield observe(program, (program.source, device), "paper", value=image, share=tile)

@@ -1,0 +1,130 @@
+"""The Program: what each device computes, step by step, and every share on every link, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from cloven.graph.box import Box, Shape, count, extent, text
+from cloven.graph.graph import Graph
+from cloven.graph.ops import Local
+
+BYTES = 4
+"""Bytes of one number on a link: float32."""
+
+Link = tuple[str, str]
+"""An ordered pair of devices: what goes from the first to the second."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One share of one value that crosses one link, for each image."""
+
+    id: int
+    source: str
+    target: str
+    value: str
+    share: Box
+    step: int
+
+    @property
+    def link(self) -> Link:
+        """The link that it crosses."""
+        return self.source, self.target
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the share of one image."""
+        return extent(self.share)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes for one image, without framing."""
+        return BYTES * count(self.share)
+
+    def row(self) -> dict[str, Any]:
+        """The transfer as a row of the table that people and JSON readers get."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "value": self.value,
+            "share": text(self.share),
+            "shape": list(self.shape),
+            "bytes": self.bytes,
+            "step": self.step,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """A device computes a box of a value from boxes of values that it holds."""
+
+    step: int
+    value: str
+    box: Box
+    reads: tuple[tuple[str, Box], ...]
+    local: Local = field(repr=False)
+    macs: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """A device sends a transfer."""
+
+    step: int
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
+class Receive:
+    """A device receives a transfer; receivers match by id, never by arrival."""
+
+    step: int
+    transfer: Transfer
+
+
+Step = Compute | Send | Receive
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What the devices do for one batch. Steps are numbered in one global order over all devices.
+
+    ``source`` holds the images at the start, ``sink`` the output at the end. ``exact`` is False where the
+    division computes something else than the model (tiles without halo).
+    """
+
+    graph: Graph
+    devices: tuple[str, ...]
+    parts: Mapping[str, tuple[Step, ...]]
+    transfers: tuple[Transfer, ...]
+    source: str
+    sink: str
+    owners: Mapping[str, Mapping[str, tuple[Box, ...]]] = field(repr=False)
+    exact: bool = True
+
+    def steps(self) -> Iterator[tuple[str, Step]]:
+        """All devices' steps in the global order, each with its device."""
+        # A send and its receive share a number: the send first.
+        every = [
+            (step.step, isinstance(step, Receive), device, step)
+            for device, part in self.parts.items()
+            for step in part
+        ]
+        for _, _, device, step in sorted(every, key=lambda entry: entry[:2]):
+            yield device, step
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """The links that carry anything, in order of first use."""
+        return tuple(dict.fromkeys(t.link for t in self.transfers))
+
+    def macs(self, device: str) -> int:
+        """Multiply-accumulates of one device for one image."""
+        return sum(step.macs for step in self.parts[device] if isinstance(step, Compute))
+
+    def sent(self, link: Link) -> int:
+        """Bytes that cross a link for one image, without framing."""
+        return sum(t.bytes for t in self.transfers if t.link == link)

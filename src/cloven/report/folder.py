@@ -1,0 +1,46 @@
+"""The report of a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloven.audit.store import REPORT, SUMMARY, Store, read_json
+from cloven.errors import ClovenError
+from cloven.files import write_text
+from cloven.report.page import Sample, render
+
+ROLES = ("best", "median", "worst")
+
+
+def write(folder: Path) -> Path:
+    """Write ``report.html`` from the summary and the cells of a run; gives its path.
+
+    Raises:
+        ClovenError: where the folder holds no finished run.
+    """
+    if not (folder / SUMMARY).exists():
+        raise ClovenError(f"{folder} holds no {SUMMARY}; give the folder of an audit that has ended")
+    summary, store = read_json(folder / SUMMARY), Store(folder)
+    page = render(summary, {key: _samples(store, key) for key in dict.fromkeys(_keys(summary))})
+    write_text(folder / REPORT, page)
+    return folder / REPORT
+
+
+def _keys(summary: Mapping[str, Any]) -> list[str]:
+    return [finding["key"] for finding in summary["findings"]]
+
+
+def _samples(store: Store, key: str) -> tuple[Sample, ...]:
+    tensors = store.tensors(key)
+    return tuple(
+        Sample(
+            role=role,
+            ssim=float(tensors["score/ssim"][index]),
+            agrees=bool(tensors["score/agreement"][index]),
+            original=tensors["originals"][i].numpy(),
+            reconstruction=tensors["reconstructions"][i].numpy(),
+        )
+        for i, (role, index) in enumerate(zip(ROLES, tensors["index"].tolist(), strict=True))
+    )

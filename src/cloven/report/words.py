@@ -1,0 +1,139 @@
+"""Numbers and names as a person reads them: small pure functions, one per kind of quantity.
+
+A number that is missing (``None``) or not finite is written as ``n/a``, never as zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+MISSING = "n/a"
+MINUS = "\N{MINUS SIGN}"
+SPACE = "\N{NO-BREAK SPACE}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]+")
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a number to show."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """``0.62``; a number that rounds to zero has no sign."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """``+0.10`` or ``−0.04``: a difference."""
+    text = number(value, digits)
+    positive = text != MISSING and not text.startswith(MINUS) and float(text) != 0
+    return f"+{text}" if positive else text
+
+
+def interval(score: Mapping[str, float | None], digits: int = 2) -> str:
+    """``0.62 [0.58, 0.66]``: a mean and its 95 % interval."""
+    return f"{number(score['mean'], digits)} {bounds(score, digits)}"
+
+
+def bounds(score: Mapping[str, float | None], digits: int = 2) -> str:
+    """``[0.58, 0.66]``: the interval alone."""
+    return f"[{number(score['low'], digits)}, {number(score['high'], digits)}]"
+
+
+def percent(value: float | None) -> str:
+    """``98.0 %``; ``100 %`` and ``0 %`` only where they are exact."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value in (0, 1):
+        return f"{100 * value:.0f}{SPACE}%"
+    digits = 1
+    while digits < 6 and round(value, digits + 2) in (0, 1):
+        digits += 1
+    return f"{number(100 * value, digits)}{SPACE}%"
+
+
+def count(value: float | None) -> str:
+    """``40,000``."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:,.0f}".replace("-", MINUS)
+
+
+def size(value: float | None) -> str:
+    """``784 B``, ``1.6 kB``, ``12 MB``: powers of 1,000 and two digits."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    amount, unit = float(value), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(amount) < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    digits = 1 if unit != "B" and abs(amount) < 9.95 else 0
+    return f"{number(amount, digits)}{SPACE}{unit}"
+
+
+def duration(value: float | None) -> str:
+    """``2.1 s``, ``71 s``, ``5 min 3 s``, ``2 h 10 min``."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 10:
+        return f"{number(value, 1)}{SPACE}s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole}{SPACE}s"
+    if whole < 7200:
+        return f"{whole // 60}{SPACE}min {whole % 60}{SPACE}s"
+    return f"{whole // 3600}{SPACE}h {whole % 3600 // 60}{SPACE}min"
+
+
+def tiny(value: float | None) -> str:
+    """``1.2 × 10⁻⁶``, ``3.4``: two digits of a difference, where the power of ten is what matters."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{float(f'{value:.1e}'):.6g}".replace("-", MINUS)
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits} × 10{str(int(power)).translate(_RAISED)}".replace("-", MINUS).replace(" ", SPACE)
+
+
+def shape(sides: Sequence[int]) -> str:
+    """``1 × 28 × 28``."""
+    return f"{SPACE}×{SPACE}".join(str(side) for side in sides)
+
+
+def plural(amount: int, one: str, many: str | None = None) -> str:
+    """``1 share``, ``4 shares``."""
+    return f"{count(amount)} {one if amount == 1 else many or one + 's'}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def spread(values: Sequence[float], write: Callable[[float], str] = count) -> str:
+    """``1.6 kB`` where all are alike, else ``1.6 kB to 3.1 kB``."""
+    if not values:
+        return MISSING
+    low, high = write(min(values)), write(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def clean(text: object, limit: int | None = None) -> str:
+    """One line without control or direction marks, cut at ``limit`` characters with an ellipsis."""
+    line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def natural(text: str) -> tuple[tuple[bool, int, str], ...]:
+    """A key that sorts ``Layer 2`` before ``Layer 10``."""
+    pieces = re.split(r"([0-9]{1,9})", text)
+    return tuple((piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in pieces if piece)

@@ -1,0 +1,90 @@
+"""Does a program compute what the whole model computes? Contract 1, measured on images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cloven.graph.graph import Graph
+from cloven.partition.program import Program, Transfer
+from cloven.runtime.local import run
+from cloven.runtime.torch_engine import evaluate
+
+TOLERANCE = 1e-5
+"""Largest difference of an output, times max(1, largest output)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A program beside the whole model on the same images.
+
+    ``bound`` is the largest difference that counts as equal. ``decided_differently`` counts images whose classes
+    differ although the margin between the two best outputs exceeds the bound.
+    """
+
+    images: int
+    accuracy: float | None
+    whole_accuracy: float | None
+    agreement: float
+    max_difference: float
+    bound: float
+    decided_differently: int
+    exact_plan: bool
+    bytes_an_image: int
+    bytes_sent: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether the program computes what the model does, and sent what its table says."""
+        same = self.max_difference <= self.bound and self.decided_differently == 0
+        return same and self.bytes_sent == self.bytes_an_image * self.images
+
+    def why(self) -> str:
+        """What differs."""
+        accuracy = (
+            "" if self.accuracy is None else f"; accuracy {self.accuracy:.4f} against {self.whole_accuracy:.4f}"
+        )
+        halo = "" if self.exact_plan else " (its tiles have no halo)"
+        return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{halo}"
+
+    def row(self) -> dict[str, Any]:
+        """The comparison for people and JSON readers."""
+        return {**asdict(self), "equal": self.equal}
+
+
+def compare(
+    program: Program, graph: Graph, images: Tensor, labels: NDArray[np.int64] | None = None, *, batch: int = 256
+) -> Comparison:
+    """Run ``images`` ``(n, C, H, W)`` through a program and through the whole model; ``labels`` ``(n,)``."""
+    sent = 0
+
+    def count(_: Transfer, tensor: Tensor) -> None:
+        nonlocal sent
+        sent += tensor.nbytes
+
+    made = run(program, images, tap=count, batch=batch)
+    whole = evaluate(graph, images, [graph.output], batch=batch)[graph.output]
+    bound = TOLERANCE * max(1.0, float(whole.abs().max()))
+    classes, expected = made.argmax(1), whole.argmax(1)
+    best = whole.topk(2, dim=1).values
+    clear = (best[:, 0] - best[:, 1]) > bound
+    return Comparison(
+        images=len(images),
+        accuracy=_accuracy(classes, labels),
+        whole_accuracy=_accuracy(expected, labels),
+        agreement=float((classes == expected).double().mean()),
+        max_difference=float((made - whole).abs().max()),
+        bound=bound,
+        decided_differently=int(((classes != expected) & clear).sum()),
+        exact_plan=program.exact,
+        bytes_an_image=sum(t.bytes for t in program.transfers),
+        bytes_sent=sent,
+    )
+
+
+def _accuracy(classes: Tensor, labels: NDArray[np.int64] | None) -> float | None:
+    return None if labels is None else float((classes.numpy() == labels).mean())

@@ -1,0 +1,83 @@
+"""Run a program in this process: every device's steps in the global order, every transfer past the taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, whole
+from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
+from cloven.runtime.torch_engine import apply, paste, weights
+
+Tap = Callable[[Transfer, Tensor], None]
+"""Called with each transfer and what it carries ``(n, ...)``; it must not change the tensor."""
+
+Pieces = dict[str, list[tuple[Box, Tensor]]]
+
+
+def run(program: Program, images: Tensor, *, tap: Tap | None = None, batch: int = 256) -> Tensor:
+    """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
+
+    Raises:
+        ClovenError: where the images do not have the shape that the program was made for.
+    """
+    expected = program.graph.input.shape
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
+        raise ClovenError(
+            f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), "
+            "which the plan was made for"
+        )
+    order = list(program.steps())
+    ready = [weights(step.local) if isinstance(step, Compute) else {} for _, step in order]
+    with torch.inference_mode():
+        return torch.cat([_one_batch(program, order, ready, chunk, tap) for chunk in images.split(batch)])
+
+
+def _one_batch(
+    program: Program,
+    order: list[tuple[str, Step]],
+    ready: list[dict[str, Tensor]],
+    images: Tensor,
+    tap: Tap | None,
+) -> Tensor:
+    held: dict[str, Pieces] = {device: {} for device in program.devices}
+    held[program.source][program.graph.input.name] = [(whole(program.graph.input.shape), images)]
+    under_way: dict[int, Tensor] = {}
+    for (device, step), params in zip(order, ready, strict=True):
+        mine = held[device]
+        match step:
+            case Compute():
+                inputs = [paste(mine[value], box) for value, box in step.reads]
+                result = apply(step.local, inputs, params)
+                mine.setdefault(step.value, []).append((step.box, result))
+            case Send(transfer=transfer):
+                under_way[transfer.id] = paste(mine[transfer.value], transfer.share)
+                if tap is not None:
+                    tap(transfer, under_way[transfer.id])
+            case Receive(transfer=transfer):
+                mine.setdefault(transfer.value, []).append((transfer.share, under_way.pop(transfer.id)))
+    output = program.graph.output
+    return paste(held[program.sink][output], whole(program.graph.by_name[output].shape))
+
+
+@dataclass
+class Recorder:
+    """A tap that keeps a copy of all that crosses one link; ``tensors()`` gives it in the order of the link."""
+
+    link: Link
+
+    def __post_init__(self) -> None:
+        self._kept: dict[int, list[Tensor]] = {}
+
+    def __call__(self, transfer: Transfer, tensor: Tensor) -> None:
+        """Keep a copy: a later op may write over what is passed on."""
+        if transfer.link == self.link:
+            self._kept.setdefault(transfer.id, []).append(tensor.clone())
+
+    def tensors(self) -> list[Tensor]:
+        """One tensor ``(n, ...)`` a transfer."""
+        return [torch.cat(self._kept[key]) for key in sorted(self._kept)]

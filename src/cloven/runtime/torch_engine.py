@@ -1,0 +1,207 @@
+"""The PyTorch engine: runs localised ops on tensors, and evaluates a whole graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cloven.graph.box import Box, contains, extent, intersect, relative, slices, whole
+from cloven.graph.graph import BATCH, Graph
+from cloven.graph.ops import KINDS, Local
+
+Inputs = Sequence[Tensor]
+Params = Mapping[str, Tensor]
+
+
+def weights(local: Local) -> dict[str, Tensor]:
+    """An op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are."""
+    return {key: torch.tensor(value) for key, value in local.params.items()}
+
+
+def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
+    """Run a localised op on the boxes that it needs; each tensor is ``(n, ...)``."""
+    result = RUN[local.kind](local.attrs, inputs, params)
+    if local.crop is None or local.crop == whole(tuple(result.shape[1:])):
+        return result
+    return result[slices(local.crop)]
+
+
+def evaluate(graph: Graph, images: Tensor, values: Collection[str], *, batch: int = 256) -> dict[str, Tensor]:
+    """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``."""
+    steps = [_prepared(graph, i) for i in range(1, len(graph.ops))]
+    kept: dict[str, list[Tensor]] = {value: [] for value in values}
+    with torch.inference_mode():
+        for chunk in images.split(batch):
+            held = {graph.input.name: chunk}
+            for name, local, inputs, params in steps:
+                held[name] = apply(local, [held[i] for i in inputs], params)
+            for value, parts in kept.items():
+                parts.append(held[value])
+    return {value: torch.cat(parts) for value, parts in kept.items()}
+
+
+def _prepared(graph: Graph, index: int) -> tuple[str, Local, tuple[str, ...], dict[str, Tensor]]:
+    op = graph.ops[index]
+    kind, shapes, everything = KINDS[op.kind], graph.input_shapes(op), whole(op.shape)
+    needs = kind.needs(op, shapes, everything)
+    # An op that needs only a piece of an input (a mask, tiles put together) is given that piece.
+    local = kind.localise(op, shapes, everything)
+    inputs = tuple(i for i, need in zip(op.inputs, needs, strict=True) if need is not None)
+    boxes = [need for need in needs if need is not None]
+    if any(box != whole(graph.by_name[i].shape) for i, box in zip(inputs, boxes, strict=True)):
+        local = Local("sliced", {"of": local, "boxes": boxes}, local.params)
+    return op.name, local, inputs, weights(local)
+
+
+def _sliced(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    pieces = [x[slices(box)] for x, box in zip(inputs, attrs["boxes"], strict=True)]
+    return apply(attrs["of"], pieces, params)
+
+
+def _input(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    raise AssertionError("the image is given, not computed")
+
+
+def _normalise(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return (inputs[0] - params["mean"]) / params["std"]
+
+
+def _batch_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    mean, var = params["running_mean"], params["running_var"]
+    return F.batch_norm(inputs[0], mean, var, params.get("weight"), params.get("bias"), eps=attrs["eps"])
+
+
+def _padding(attrs: Mapping[str, Any], limit: tuple[int, int] | None = None) -> tuple[int, int] | None:
+    """The op's padding where the engine's own can express it: symmetric, and within a pool's limit."""
+    top, bottom, left, right = attrs["pads"]
+    if top != bottom or left != right:
+        return None
+    if limit is not None and (top > limit[0] // 2 or left > limit[1] // 2):
+        return None
+    return top, left
+
+
+def _padded(x: Tensor, attrs: Mapping[str, Any], value: float) -> Tensor:
+    top, bottom, left, right = attrs["pads"]
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def _conv2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    x, padding = inputs[0], _padding(attrs)
+    if padding is None:
+        x, padding = _padded(x, attrs, 0.0), (0, 0)
+    return F.conv2d(
+        x, params["weight"], params.get("bias"), attrs["stride"], padding, attrs["dilation"], attrs["groups"]
+    )
+
+
+def _max_pool2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    x, padding = inputs[0], _padding(attrs, attrs["kernel"])
+    if padding is None:
+        x, padding = _padded(x, attrs, float("-inf")), (0, 0)
+    return F.max_pool2d(x, attrs["kernel"], attrs["stride"], padding, attrs["dilation"], attrs["ceil"])
+
+
+def _avg_pool2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    padding = _padding(attrs)
+    assert padding is not None
+    return F.avg_pool2d(
+        inputs[0],
+        attrs["kernel"],
+        attrs["stride"],
+        padding,
+        attrs["ceil"],
+        attrs["count_include_pad"],
+        attrs["divisor"],
+    )
+
+
+def _sum_pool2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    x = _padded(inputs[0], attrs, 0.0)
+    sums = F.avg_pool2d(x, attrs["kernel"], attrs["stride"], ceil_mode=attrs["ceil"], divisor_override=1)
+    return sums[slices(attrs["crop"])] / params["counts"]
+
+
+def _adaptive_avg_pool2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return F.adaptive_avg_pool2d(inputs[0], attrs["size"])
+
+
+def _flatten(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].flatten(1)
+
+
+def _linear(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return F.linear(inputs[0], params["weight"], params.get("bias"))
+
+
+def _aten(name: str) -> Callable[..., Any]:
+    """The op of a name such as ``aten.relu.default``."""
+    namespace, op, overload = name.split(".")
+    found: Callable[..., Any] = getattr(getattr(getattr(torch.ops, namespace), op), overload)
+    return found
+
+
+def _pointwise(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    result: Tensor = _aten(attrs["op"])(inputs[0], *attrs["args"])
+    return result
+
+
+def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    canvas = inputs[0].new_zeros((len(inputs[0]), *attrs["shape"]))
+    for piece, box in zip(inputs, attrs["at"], strict=True):
+        if box is not None:
+            canvas[slices(box)] = piece
+    return canvas
+
+
+def _opaque(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    def fill(item: Any) -> Any:
+        if isinstance(item, list):
+            return [fill(part) for part in item]
+        if isinstance(item, dict):
+            return inputs[item["input"]] if "input" in item else params[item["param"]]
+        return len(inputs[0]) if item == BATCH else item
+
+    arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
+    made = _aten(attrs["op"])(*fill(attrs["args"]), **arguments)
+    result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
+    return result
+
+
+RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
+    "input": _input,
+    "normalise": _normalise,
+    "batch_norm": _batch_norm,
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "sum_pool2d": _sum_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "flatten": _flatten,
+    "pointwise": _pointwise,
+    "place": _place,
+    "sliced": _sliced,
+    "opaque": _opaque,
+}
+
+
+def paste(pieces: Sequence[tuple[Box, Tensor]], box: Box) -> Tensor:
+    """A box put together from pieces that cover it."""
+    for held, tensor in pieces:
+        if held == box:
+            return tensor
+    for held, tensor in pieces:
+        if contains(held, box):
+            return tensor[slices(relative(box, held))].contiguous()
+    first = pieces[0][1]
+    canvas = first.new_empty((len(first), *extent(box)))
+    for held, tensor in pieces:
+        shared = intersect(held, box)
+        if shared is not None:
+            canvas[slices(relative(shared, box))] = tensor[slices(relative(shared, held))]
+    return canvas

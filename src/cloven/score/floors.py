@@ -1,0 +1,154 @@
+"""What a listener who learns nothing would score: no score is shown without its floor.
+
+Floors of constant guesses belong to a set of victim images and are computed once (`guess_floors`); that of
+shuffled pairs belongs to one attack's reconstructions (`shuffled_floor`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cloven.errors import ClovenError
+from cloven.score.agreement import agreement, modal_class
+from cloven.score.checks import check_classes, check_images, check_lengths, check_range
+from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What one guess without information scores; ``ssim`` is None for a guess that is no image."""
+
+    name: str
+    ssim: float | None
+    agreement: float
+
+
+@torch.no_grad()
+def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
+    """The images ``(C, H, W)`` that an attacker may always answer, from two sets ``(n, C, H, W)`` in [0, 1].
+
+    ``auxiliary`` is what the attacker trains on; ``domain`` is images like the victims, but none of them.
+    """
+    check_images("auxiliary images", auxiliary)
+    check_images("domain images", domain)
+    if auxiliary.shape[1:] != domain.shape[1:]:
+        raise ClovenError(
+            f"auxiliary and domain images must have one shape, got {tuple(auxiliary.shape[1:])} and "
+            f"{tuple(domain.shape[1:])}; resize to the input size of the model"
+        )
+    mean = _mean_image(domain)
+    return {
+        "auxiliary mean": _mean_image(auxiliary),
+        "domain mean": mean,
+        "black": torch.zeros_like(mean),
+        "grey": torch.full_like(mean, 0.5),
+    }
+
+
+@torch.no_grad()
+def guess_floors(
+    originals: Tensor,
+    classes_of_originals: Tensor,
+    *,
+    guesses: Mapping[str, Tensor],
+    classify: Callable[[Tensor], Tensor],
+) -> tuple[Floor, ...]:
+    """A floor for each guess ``(C, H, W)`` against all originals ``(n, C, H, W)``, and the modal class.
+
+    ``classify`` maps images ``(k, C, H, W)`` to class indices ``(k,)``, as it gave ``classes_of_originals``;
+    it sees all guesses as one batch. Guesses are quantised first, as an answer in 8-bit pixels would be.
+    """
+    check_images("originals", originals)
+    check_classes("the classes of the originals", classes_of_originals)
+    check_lengths("originals", originals, "their classes", classes_of_originals)
+    images = _stack(guesses, originals)
+    classes = classify(images)
+    check_classes("the classes of the guesses", classes)
+    check_lengths("guesses", images, "their classes", classes)
+    similarities = [_mean(ssim(image.expand_as(originals), originals)) for image in images]
+    agreements = [_share(classes_of_originals, named) for named in classes.tolist()]
+    modal = _share(classes_of_originals, modal_class(classes_of_originals))
+    return (*map(Floor, guesses, similarities, agreements), Floor("modal class", None, modal))
+
+
+@torch.no_grad()
+def shuffled_floor(
+    originals: Tensor,
+    classes_of_originals: Tensor,
+    reconstructions: Tensor,
+    classes_of_reconstructions: Tensor,
+    *,
+    seed: int,
+) -> Floor:
+    """What the reconstructions ``(n, C, H, W)`` score against the originals of *other* images, n at least 2.
+
+    The pairing is a random cycle through all images, so that none meets its own.
+    """
+    check_lengths("originals", originals, "reconstructions", reconstructions)
+    check_lengths("originals", originals, "their classes", classes_of_originals)
+    if len(originals) < 2:
+        raise ClovenError(f"shuffled pairs need at least 2 images, got {len(originals)}; score more images")
+    other = _derangement(len(originals), seed).to(originals.device)
+    equal = agreement(classes_of_originals[other.to(classes_of_originals.device)], classes_of_reconstructions)
+    return Floor("shuffled pairs", _mean(ssim(originals[other], reconstructions)), _mean(equal))
+
+
+def best(floors: Iterable[Floor]) -> Floor:
+    """The floor to hold a score against: the highest SSIM and the highest agreement, each over all."""
+    every = tuple(floors)
+    if not every:
+        raise ClovenError("the best of no floors was asked for; compute guess_floors() first")
+    similarities = [floor.ssim for floor in every if floor.ssim is not None]
+    return Floor("best", max(similarities, default=None), max(floor.agreement for floor in every))
+
+
+def above(score: float, floor: float) -> float:
+    """Leakage above the floor: 0 at the floor, 1 for a score of 1, less than 0 below the floor.
+
+    A floor of 1 or more leaves nothing to learn: 0.0.
+    """
+    return 0.0 if floor >= 1 else (score - floor) / (1 - floor)
+
+
+def _mean_image(images: Tensor) -> Tensor:
+    """``(C, H, W)`` float32, summed in float64 chunk by chunk."""
+    total = torch.zeros_like(images[0], dtype=torch.float64)
+    step = max(1, CHUNK_VALUES // images[0].numel())
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step]
+        check_range(chunk)
+        total += chunk.double().sum(dim=0)
+    return (total / len(images)).float()
+
+
+def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
+    """The guesses quantised, ``(k, C, H, W)``, on the originals' device."""
+    if not guesses:
+        raise ClovenError("guesses must name at least one image, got none; take constant_guesses()")
+    for name, guess in guesses.items():
+        if guess.shape != originals.shape[1:]:
+            raise ClovenError(
+                f"the guess '{name}' must have the shape of one original, {tuple(originals.shape[1:])}, "
+                f"got {tuple(guess.shape)}; make it from images of the same input size"
+            )
+    return quantise(torch.stack(list(guesses.values())).to(originals.device))
+
+
+def _derangement(n: int, seed: int) -> Tensor:
+    """``(n,)``: a random cyclic permutation, which leaves nothing in its place."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    return other
+
+
+def _share(classes: Tensor, of: int) -> float:
+    return _mean(classes == of)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())

@@ -1,0 +1,107 @@
+"""How sure a mean over images is: bootstrap for real-valued scores, Wilson for a share of yes and no.
+
+The images are the sample; seeds of an attack are another source of spread, which no function here knows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from cloven.errors import ClovenError
+from cloven.score.checks import check_lengths
+
+CHUNK_VALUES = 2**20
+"""Values drawn at a time (at least one resample)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the interval about it: ``low <= mean <= high``."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
+    """Percentile bootstrap of the mean of real-valued scores ``(n,)``, one for each image, n at least 2.
+
+    Equal values give an interval of no width. For yes and no that overstates what is known, so bool is
+    refused: see `wilson`.
+    """
+    _check_level(level)
+    if resamples < 1:
+        raise ClovenError(f"resamples must be 1 or more, got {resamples}; 2000 is usual")
+    scores = _real(values)
+    centre = float(scores.mean())
+    means = _resampled_means(scores - centre, resamples, seed)
+    tail = (1 - level) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(centre, centre + min(low, 0.0), centre + max(high, 0.0))
+
+
+def paired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
+    """`bootstrap` of the mean of ``a - b``, two scores ``(n,)`` of the same images in the same order.
+
+    Narrower than two separate intervals, for hard images are hard for both. Agreement (bool) may be compared;
+    where no image differs the interval has no width, which is no proof that none would.
+    """
+    check_lengths("the first scores", a, "the second", b)
+    return bootstrap(a.double() - b.double(), seed=seed, resamples=resamples, level=level)
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a proportion: inside [0, 1], of some width at 0 and at n successes too."""
+    _check_level(level)
+    if not 0 <= successes <= n or n < 1:
+        raise ClovenError(
+            f"successes must lie between 0 and n, and n be 1 or more, got {successes} of {n}; "
+            "count agreement over at least one image"
+        )
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return Interval(share, centre - half if successes else 0.0, centre + half if successes < n else 1.0)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ClovenError(f"level must lie between 0 and 1, got {level}; 0.95 is usual")
+
+
+def _real(values: Tensor) -> Tensor:
+    """The scores in float64 on the CPU, where the draws of a seed are always the same."""
+    if values.ndim != 1 or len(values) < 2:
+        raise ClovenError(
+            f"an interval needs scores (n,) of at least 2 images, got the shape {tuple(values.shape)}; "
+            "score more images"
+        )
+    if values.dtype == torch.bool or values.is_complex():
+        raise ClovenError(
+            f"bootstrap needs real-valued scores, got {values.dtype}; for yes and no use wilson(successes, n)"
+        )
+    scores = values.detach().to("cpu", torch.float64)
+    if not bool(scores.isfinite().all()):
+        broken = int((~scores.isfinite()).sum())
+        raise ClovenError(
+            f"scores must be finite, got NaN or infinity for {broken} of {len(scores)} images; "
+            "look at what made them, a mean would hide it"
+        )
+    return scores
+
+
+def _resampled_means(scores: Tensor, resamples: int, seed: int) -> Tensor:
+    """``(resamples,)``: means of n draws with replacement, which is to weigh by multinomial counts."""
+    n = len(scores)
+    generator = torch.Generator().manual_seed(seed)
+    rows = max(1, CHUNK_VALUES // n)
+    means = torch.empty(resamples, dtype=torch.float64)
+    for chunk in (means[start : start + rows] for start in range(0, resamples, rows)):
+        chunk.copy_(scores.take(torch.randint(n, (len(chunk), n), generator=generator)).mean(dim=1))
+    return means

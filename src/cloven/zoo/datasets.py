@@ -1,0 +1,94 @@
+"""Data sets by name: ``load("digits")``, or ``load("folder:photos", shape=(3, 64, 64), limit=500)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from cloven.errors import ClovenError, require
+from cloven.zoo.cifar import read_cifar10
+from cloven.zoo.folders import read_folder
+from cloven.zoo.idx import read_mnist
+from cloven.zoo.images import Images, spread
+from cloven.zoo.photos import read_photos
+from cloven.zoo.pixels import Shape, checked, reshaped
+
+
+def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> Images:
+    """The images that a spec names.
+
+    Args:
+        spec: ``digits``, ``photos``, ``mnist:DIR``, ``cifar10:DIR`` or ``folder:DIR``.
+        shape: Channels (1 or 3), height and width to convert to; each kind has its own where it is not given.
+        limit: At most so many images, spread evenly over the set and its classes; the same on every call.
+
+    """
+    kind, _, folder = spec.partition(":")
+    if kind not in KINDS:
+        close = get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise ClovenError(
+            f"unknown data set {kind!r}; {hint}choose from {', '.join(_usage(k) for k in sorted(KINDS))}"
+        )
+    if bool(folder) != KINDS[kind].of_folder:
+        need = f"needs a folder, e.g. {kind}:data/{kind}" if not folder else f"takes no folder; write {kind}"
+        raise ClovenError(f"{spec}: {kind} {need}")
+    if limit is not None and limit < 1:
+        raise ClovenError(f"limit: got {limit}, expected at least 1")
+    return KINDS[kind].read(Path(folder).expanduser(), checked(shape), limit)
+
+
+def _mnist(folder: Path, shape: Shape | None, limit: int | None) -> Images:
+    return _fitted(read_mnist(folder), shape, limit)
+
+
+def _cifar10(folder: Path, shape: Shape | None, limit: int | None) -> Images:
+    return _fitted(read_cifar10(folder), shape, limit)
+
+
+def _digits(_: Path, shape: Shape | None, limit: int | None) -> Images:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels from 0 to 16, enlarged to MNIST's size."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise require("audit", error) from error
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
+    sources = tuple(f"digits[{i}]" for i in range(len(pixels)))
+    images = Images("digits", pixels, bunch.target.astype(np.int64), tuple("0123456789"), sources)
+    return _fitted(images, shape or (1, 28, 28), limit)
+
+
+def _photos(_: Path, shape: Shape | None, limit: int | None) -> Images:
+    return read_photos(shape, limit)
+
+
+def _fitted(images: Images, shape: Shape | None, limit: int | None) -> Images:
+    if limit is not None and limit < len(images):
+        images = images.take(spread(images.labels, len(images), limit))
+    return reshaped(images, shape)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data set: how it is read, and whether its spec names a folder."""
+
+    read: Callable[[Path, Shape | None, int | None], Images]
+    of_folder: bool
+
+
+KINDS = {
+    "cifar10": Kind(_cifar10, of_folder=True),
+    "digits": Kind(_digits, of_folder=False),
+    "folder": Kind(read_folder, of_folder=True),
+    "mnist": Kind(_mnist, of_folder=True),
+    "photos": Kind(_photos, of_folder=False),
+}
+
+
+def _usage(kind: str) -> str:
+    return f"{kind}:DIR" if KINDS[kind].of_folder else kind

@@ -1,0 +1,106 @@
+"""MNIST from its four idx files, plain or gzipped; no more is read than a header announces."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError
+from cloven.zoo.images import Images
+from cloven.zoo.places import missing
+
+# The third byte says uint8, the fourth how many dimensions follow.
+IMAGES, LABELS = 0x00000803, 0x00000801
+LARGEST = 2**31
+"""Bytes that one file may announce; MNIST's largest has 47 million."""
+
+
+def read_mnist(folder: Path) -> Images:
+    """All 70,000 images, train then t10k, from the folder with the files or from a torchvision root."""
+    halves = [_half(_raw(folder), half) for half in ("train", "t10k")]
+    sizes = {pixels.shape[1:] for pixels, _, _ in halves}
+    if len(sizes) > 1:
+        raise ClovenError(f"{folder}: train and t10k have images of different sizes, {sorted(sizes)}")
+    pixels, labels, sources = zip(*halves, strict=True)
+    return Images(
+        "mnist",
+        np.concatenate(pixels)[:, None],
+        np.concatenate(labels).astype(np.int64),
+        tuple("0123456789"),
+        tuple(source for half in sources for source in half),
+    )
+
+
+def _half(raw: Path, half: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[str]]:
+    pixels_file, labels_file = (
+        _file(raw, f"{half}-images-idx3-ubyte"),
+        _file(raw, f"{half}-labels-idx1-ubyte"),
+    )
+    pixels, labels = read_idx(pixels_file, IMAGES), read_idx(labels_file, LABELS)
+    if len(pixels) != len(labels):
+        raise ClovenError(
+            f"{raw}: {pixels_file.name} has {len(pixels)} images, but {labels_file.name} has {len(labels)} labels"
+        )
+    if len(labels) and labels.max() > 9:
+        at = int(labels.argmax())
+        raise ClovenError(f"{labels_file}: label {at} is {labels[at]}, expected 0 to 9")
+    return pixels, labels, [f"{pixels_file.name}[{i}]" for i in range(len(pixels))]
+
+
+def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
+    """The array of bytes in an idx file of this kind; one byte too few or too many is an error."""
+    header = 4 * (1 + magic % 256)
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            start = _upto(stream, header)
+            if len(start) < header:
+                raise ClovenError(f"{file}: is truncated: expected a header of {header} bytes, got {len(start)}")
+            found, *shape = (int(n) for n in np.frombuffer(start, ">u4"))
+            if found != magic:
+                raise ClovenError(
+                    f"{file}: begins with magic number {found}, expected {magic}; it is no such idx file"
+                )
+            expected = math.prod(shape)
+            if not 1 <= expected <= LARGEST:
+                raise ClovenError(f"{file}: announces {expected:,} bytes of content, expected 1 to {LARGEST:,}")
+            body = _upto(stream, expected + 1)
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise ClovenError(f"{file}: is no intact gzip file ({error}); fetch it again") from error
+    if len(body) != expected:
+        got = f"{header + len(body):,}" if len(body) < expected else "more"
+        fault = "is truncated" if len(body) < expected else "is too long"
+        raise ClovenError(f"{file}: {fault}: expected {header + expected:,} bytes, got {got}; fetch it again")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _upto(stream: BufferedIOBase, count: int) -> bytes:
+    """The next bytes, at most ``count``; fewer where the stream ends, or its gzip data breaks off."""
+    body = bytearray()
+    try:
+        while piece := stream.read1(min(count - len(body), 2**20)):
+            body += piece
+    except EOFError:
+        pass  # gzip's word for a stream that ends too soon; the caller compares lengths
+    return bytes(body)
+
+
+def _raw(folder: Path) -> Path:
+    """The folder that holds the idx files: this one, or the one where torchvision puts them."""
+    wanted = "train-images-idx3-ubyte"
+    for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
+        if any((place / f"{wanted}{suffix}").is_file() for suffix in ("", ".gz")):
+            return place
+    raise missing(folder, f"{wanted} or {wanted}.gz (here, in MNIST/raw or in raw)")
+
+
+def _file(raw: Path, name: str) -> Path:
+    for file in (raw / name, raw / f"{name}.gz"):
+        if file.is_file():
+            return file
+    raise missing(raw, f"{name} or {name}.gz")

@@ -1,0 +1,176 @@
+"""A set of images as one record, and what an honest experiment asks of it: split it, hash it, compare it.
+
+Everything else in cloven takes images from here; this module knows no file format and no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images of one size, in memory, with where each came from.
+
+    Attributes:
+        name: The kind of the set: "mnist", "folder:photos". Never a full path.
+        pixels: ``(n, channels, height, width)``, 0 to 255; read-only.
+        labels: ``(n,)``, indices into ``classes``; None where unlabelled.
+        classes: The names of the classes; empty where unlabelled.
+        sources: The file, or file and index, of each image.
+
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if problems := list(_problems(self)):
+            raise ClovenError(problems)
+        for field in ("pixels", "labels"):
+            if (array := getattr(self, field)) is not None:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, field, view)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
+        """The images at these indices, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        labels = None if self.labels is None else self.labels[chosen]
+        sources = tuple(self.sources[i] for i in chosen)
+        return Images(self.name, self.pixels[chosen], labels, self.classes, sources)
+
+    def tensor(self) -> torch.Tensor:
+        """The images as float32 ``(n, channels, height, width)`` in [0, 1]."""
+        import torch
+
+        return torch.from_numpy(self.pixels.astype(np.float32)).div_(255)
+
+    def digests(self) -> tuple[str, ...]:
+        """The sha256 of each image's shape and pixels, in hexadecimal; computed once."""
+        return self._digests
+
+    def fingerprint(self) -> str:
+        """The sha256 over all pixels and labels, in order; names and sources do not enter."""
+        digest = hashlib.sha256(repr(self.pixels.shape).encode())
+        digest.update(self.pixels.tobytes())
+        if self.labels is not None:
+            digest.update(b"labels")
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _digests(self) -> tuple[str, ...]:
+        shape = repr(self.pixels.shape[1:]).encode()
+        return tuple(hashlib.sha256(shape + image.tobytes()).hexdigest() for image in self.pixels)
+
+
+def split(
+    images: Images, *, seed: int, parts: tuple[float, float, float] = (0.8, 0.1, 0.1)
+) -> tuple[Images, Images, Images]:
+    """Training, validation and test images: disjoint, complete, stratified by label, fixed by the seed.
+
+    The default is the split of S1 (Mehrafrooz et al., "A Security Analysis of CNN Partitioning Strategies for
+    Distributed Inference at the Edge", Sect. 5.1): 80, 10 and 10 % of the whole set, not the official halves.
+
+    Rounding: each part gets the whole number below its exact share, and the images left over go one each to
+    the parts with the largest fractions, the earlier part first where fractions are equal. MNIST gives
+    56,000, 7,000 and 7,000; CIFAR-10 48,000, 6,000 and 6,000; the 8,189 Oxford Flowers 6,551, 819 and 819.
+    These totals are exact; of each class, every part gets its share to within two images.
+
+    Each part comes in random order, so that its first hundred images are a fair sample of it.
+    """
+    sizes = _sizes(len(images), parts)
+    random = np.random.default_rng(seed)
+    left = random.permutation(len(images))
+    if images.labels is not None:
+        left = left[np.argsort(images.labels[left], kind="stable")]
+    held_out = []
+    for size in reversed(sizes[1:]):
+        every = _every(len(left), size)
+        held_out.append(random.permutation(left[every]))
+        left = left[~every]
+    test, validation = held_out
+    return images.take(random.permutation(left)), images.take(validation), images.take(test)
+
+
+def overlap(a: Images, b: Images) -> list[tuple[str, str]]:
+    """The sources of images whose pixels are equal: each one of ``a`` with the first equal one of ``b``."""
+    first: dict[str, str] = {}
+    for digest, source in zip(b.digests(), b.sources, strict=True):
+        first.setdefault(digest, source)
+    return [
+        (source, first[digest]) for digest, source in zip(a.digests(), a.sources, strict=True) if digest in first
+    ]
+
+
+def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> NDArray[np.int64]:
+    """Which of ``count`` images to keep under a limit: indices that do not depend on chance.
+
+    They lie evenly over the images sorted by class, so every class keeps its share to within one image, and
+    come with the classes interleaved. Without a limit, or with one that is not reached, all indices in order.
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    middles = (2 * np.arange(limit) + 1) * count // (2 * limit)
+    if labels is None:
+        return middles
+    chosen = np.argsort(labels, kind="stable")[middles]
+    _, class_of, sizes = np.unique(labels[chosen], return_inverse=True, return_counts=True)
+    rank = np.arange(limit) - (np.cumsum(sizes) - sizes)[class_of]
+    kept: NDArray[np.int64] = chosen[np.argsort((rank + 0.5) / sizes[class_of], kind="stable")]
+    return kept
+
+
+def _problems(images: Images) -> Iterator[str]:
+    pixels, labels, count = images.pixels, images.labels, len(images.pixels)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4:
+        yield f"pixels: got {pixels.dtype} {pixels.shape}, expected uint8 (n, channels, height, width)"
+    if len(images.sources) != count:
+        yield f"sources: got {len(images.sources)} for {count} images, expected one each"
+    if labels is None:
+        if images.classes:
+            yield f"labels: got none, but {len(images.classes)} classes; give labels, or no classes"
+        return
+    if labels.dtype != np.int64 or labels.shape != (count,):
+        yield f"labels: got {labels.dtype} {labels.shape}, expected int64 ({count},)"
+    elif count and not 0 <= labels.min() <= labels.max() < len(images.classes):
+        yield f"labels: got {labels.min()} to {labels.max()}, expected 0 to {len(images.classes) - 1}"
+
+
+def _sizes(count: int, parts: tuple[float, float, float]) -> list[int]:
+    """Whole numbers that add up to ``count``, by the largest remainder."""
+    shares = [Fraction(part).limit_denominator(10**6) for part in parts if 0 <= part <= 1]
+    if len(shares) != 3 or sum(shares) != 1:
+        raise ClovenError(f"parts: got {parts}, expected three shares of at least 0 that add up to 1")
+    sizes = [int(count * share) for share in shares]
+    by_remainder = sorted(range(3), key=lambda i: sizes[i] - count * shares[i])
+    for i in by_remainder[: count - sum(sizes)]:
+        sizes[i] += 1
+    return sizes
+
+
+def _every(count: int, size: int) -> NDArray[np.bool_]:
+    """A mask over ``count`` places that picks exactly ``size`` of them, evenly spread."""
+    steps = np.arange(count + 1) * size // max(count, 1)
+    mask: NDArray[np.bool_] = np.diff(steps) > 0
+    return mask

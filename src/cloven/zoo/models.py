@@ -1,0 +1,89 @@
+"""Models by name that no other library has; they know nothing of data sets or of how they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from torch import Tensor, nn
+
+from cloven.errors import ClovenError
+from cloven.zoo.pixels import Shape
+
+SMALLEST = 28
+"""The side below which nothing is left for LeNet-5's third convolution."""
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 as S1's Table 2 implies it; the numbers are its layer indices, those of a Keras ``Sequential``.
+
+    ======  =======  ===============================  ==========  ==========
+    index   name     layer                            28x28x1     32x32x3
+    ======  =======  ===============================  ==========  ==========
+    0       conv1    5x5, same padding, 6 channels    28x28x6     32x32x6
+    1       pool1    2x2                              14x14x6     16x16x6
+    2       conv2    5x5, no padding, 16 channels     10x10x16    12x12x16
+    3       pool2    2x2                              5x5x16      6x6x16
+    4       conv3    5x5, no padding, 120 channels    1x1x120     2x2x120
+    5       flatten                                   120         480
+    6       dense1   84                               84          84
+    7       dense2   one logit for each class         10          10
+    ======  =======  ===============================  ==========  ==========
+
+    The layers' shapes are S1's. It states neither the kind of pooling nor the activations: here the pools
+    take the maximum, and conv1, conv2, conv3 and dense1 end in a ReLU, so that a layer's output is its
+    activation, as of a Keras ``Conv2D(activation=...)``. There is no softmax: the outputs are logits.
+    """
+
+    def __init__(self, channels: int, classes: int, size: int) -> None:
+        super().__init__()
+        if problems := _problems(channels, classes, size):
+            raise ClovenError(problems)
+        side = (size // 2 - 4) // 2 - 4
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU())
+        self.pool1 = nn.MaxPool2d(2)
+        self.conv2 = nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU())
+        self.pool2 = nn.MaxPool2d(2)
+        self.conv3 = nn.Sequential(nn.Conv2d(16, 120, 5), nn.ReLU())
+        self.flatten = nn.Flatten()
+        self.dense1 = nn.Sequential(nn.Linear(120 * side * side, 84), nn.ReLU())
+        self.dense2 = nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(n, classes)`` of images ``(n, channels, size, size)`` in [0, 1]."""
+        for layer in self.children():
+            images = layer(images)
+        return images
+
+
+def build(name: str, *, shape: Shape, classes: int) -> nn.Module:
+    """The model of this name for images of this shape, with the weights that PyTorch draws."""
+    if name not in MODELS:
+        raise ClovenError(unknown(name))
+    return MODELS[name](shape, classes)
+
+
+def unknown(name: str) -> str:
+    """What to say of a name that is no model's."""
+    close = get_close_matches(name, MODELS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"unknown model {name!r}; {hint}choose from {', '.join(sorted(MODELS))}"
+
+
+def _lenet5(shape: Shape, classes: int) -> nn.Module:
+    channels, height, width = shape
+    if height != width:
+        raise ClovenError(f"lenet5: got images of {height} x {width}, expected square ones; resize them")
+    return LeNet5(channels, classes, height)
+
+
+def _problems(channels: int, classes: int, size: int) -> list[str]:
+    wanted = {
+        f"got {channels} channels, expected at least 1": channels >= 1,
+        f"got {classes} classes, expected at least 2": classes >= 2,
+        f"got images of {size} x {size}, expected at least {SMALLEST} x {SMALLEST}; enlarge them": size >= SMALLEST,
+    }
+    return [f"lenet5: {problem}" for problem, holds in wanted.items() if not holds]
+
+
+MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {"lenet5": _lenet5}

@@ -1,0 +1,72 @@
+"""Pictures that need no file: crops of the two photographs that scikit-learn ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError, require
+from cloven.zoo.images import Images
+from cloven.zoo.pixels import MODES, Shape, pillow, to_pixels
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SHAPE: Shape = (3, 64, 64)
+COUNT = 2000
+SMALLEST = 12
+"""The smallest crop's share of the short side: one over this."""
+SEED = 20171
+TRIES = 20
+"""Crops that are tried for each one wanted, before it is held that there are no more different ones."""
+
+
+def read_photos(shape: Shape | None, limit: int | None) -> Images:
+    """Square crops of all sizes, half of them mirrored, no two with equal pixels; the same on every call.
+
+    Sizes run from a twelfth of the short side to the whole of it, small ones more often (log-uniform). A
+    smaller ``limit`` gives a prefix of a larger one's images. The crops overlap: this is a set to train
+    attacks on, and a split of it is no test of anything.
+    """
+    shape, count = shape or SHAPE, COUNT if limit is None else limit
+    photographs = [(name, picture.convert(MODES[shape[0]])) for name, picture in _photographs()]
+    random = np.random.default_rng(SEED)
+    found: dict[bytes, tuple[str, NDArray[np.uint8]]] = {}
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            break
+        name, picture = photographs[random.integers(len(photographs))]
+        source, pixels = _crop(picture, shape, random)
+        found.setdefault(pixels.tobytes(), (f"{name}@{source}", pixels))
+    if len(found) < count:
+        raise ClovenError(
+            f"photos: only {len(found)} different crops of shape {shape} were found, expected {count}; "
+            "give a lower limit or a larger shape"
+        )
+    sources, pixels_of = zip(*found.values(), strict=True)
+    return Images("photos", np.stack(pixels_of), None, (), sources)
+
+
+def _crop(picture: Image.Image, shape: Shape, random: np.random.Generator) -> tuple[str, NDArray[np.uint8]]:
+    short = min(picture.size)
+    size = round(short * SMALLEST ** (random.random() - 1))
+    x, y = (int(random.integers(side - size + 1)) for side in picture.size)
+    pixels = to_pixels(picture, shape, box=(x, y, x + size, y + size))
+    if random.random() < 0.5:
+        return f"{x},{y},{size},mirrored", np.ascontiguousarray(pixels[:, :, ::-1])
+    return f"{x},{y},{size}", pixels
+
+
+def _photographs() -> list[tuple[str, Image.Image]]:
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise require("audit", error) from error
+    bundle = load_sample_images()
+    return [
+        (Path(name).name, pillow().fromarray(pixels))
+        for name, pixels in zip(bundle.filenames, bundle.images, strict=True)
+    ]

@@ -1,0 +1,203 @@
+"""Train a model on labelled images, reproducibly, and keep what was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cloven.errors import ClovenError
+from cloven.zoo.images import Images
+from cloven.zoo.models import build
+
+Made = TypeVar("Made")
+OnEpoch = Callable[[int, float], None]
+"""Called after each epoch with its number, from 1, and its mean loss."""
+SCHEMA = 1
+"""Goes up when training changes, so that what the cache holds is not taken for what would be trained now."""
+BATCH, LR = 64, 1e-3
+EPOCHS = 10
+"""S1 trains its CNNs ten epochs (Sect. 5.1)."""
+
+
+def seeded(make: Callable[[], Made], seed: int) -> Made:
+    """What ``make`` makes when PyTorch's random numbers start at ``seed``; the caller's are not touched."""
+    with _random_from(seed, torch.device("cpu")):
+        return make()
+
+
+def fit(
+    model: nn.Module,
+    images: Images,
+    *,
+    epochs: int = EPOCHS,
+    batch: int = BATCH,
+    lr: float = LR,
+    seed: int = 0,
+    on_epoch: OnEpoch | None = None,
+) -> nn.Module:
+    """The model itself, trained (Adam, cross-entropy, inputs in [0, 1]) and left in eval mode.
+
+    The order of the batches and what the model draws depend on ``seed`` only, so on one number of threads
+    the weights that come out are the same each time. Those it starts from are the caller's: see ``seeded``.
+    """
+    labels = _labels(images, epochs=epochs, batch=batch)
+    pixels = torch.tensor(images.pixels)
+    device = next(model.parameters()).device
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    order = torch.Generator().manual_seed(seed)
+    model.train()
+    with _random_from(seed, device), torch.enable_grad():
+        for epoch in range(1, epochs + 1):
+            total = 0.0
+            for chosen in torch.randperm(len(pixels), generator=order).split(batch):
+                inputs = pixels[chosen].to(device, torch.float32).div_(255)
+                loss = cross_entropy(model(inputs), labels[chosen].to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += float(loss.detach()) * len(chosen)
+            if on_epoch is not None:
+                on_epoch(epoch, total / len(pixels))
+    return model.eval()
+
+
+def predict(model: nn.Module, images: Tensor, *, batch: int = 512) -> Tensor:
+    """Logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [0, 1], as in eval mode.
+
+    The model, and each of its parts, comes out in the mode that it came in.
+    """
+    device = next(model.parameters()).device
+    training = [part for part in model.modules() if part.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            logits = [model(some.to(device)).to(images.device) for some in images.split(batch)]
+    finally:
+        for part in training:
+            part.training = True
+    return torch.cat(logits)  # outside inference mode, so that gradients may flow from it
+
+
+def accuracy(predicted: Tensor | NDArray[np.int64], labels: Tensor | NDArray[np.int64]) -> float:
+    """The share of labels ``(n,)`` that are predicted, by logits ``(n, classes)`` or by classes ``(n,)``."""
+    guesses, truth = (
+        values if isinstance(values, Tensor) else torch.tensor(values) for values in (predicted, labels)
+    )
+    if guesses.ndim == 2:
+        guesses = guesses.argmax(1)
+    if guesses.shape != truth.shape or not len(truth):
+        raise ClovenError(f"accuracy: got {len(guesses)} predictions for {len(truth)} labels, expected one each")
+    return float((guesses.cpu() == truth.cpu()).double().mean())
+
+
+def trained(
+    name: str, train: Images, *, epochs: int, seed: int, cache: Path, on_epoch: OnEpoch | None = None
+) -> nn.Module:
+    """The model of this name, trained on these images; from the cache, where the same was trained before.
+
+    What is kept carries a checksum; where it does not hold, the model is trained again. ``on_epoch`` is not
+    called for a kept model.
+    """
+    _labels(train, epochs=epochs, batch=BATCH)
+    shape: tuple[int, int, int] = train.pixels.shape[1:]
+    recipe = {
+        "schema": SCHEMA,
+        "model": name,
+        "shape": shape,
+        "classes": len(train.classes),
+        "images": train.fingerprint(),
+        "epochs": epochs,
+        "batch": BATCH,
+        "lr": LR,
+        "seed": seed,
+        "torch": torch.__version__,
+    }
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    file = cache / f"{key}.safetensors"
+    model = seeded(lambda: build(name, shape=shape, classes=len(train.classes)), seed)
+    if (weights := _kept(file)) is not None:
+        model.load_state_dict(weights)
+        return model.eval()
+    _make(cache)
+    fit(model, train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
+    _keep(file, model)
+    return model
+
+
+def cache_dir() -> Path:
+    """Where trained models are kept: $CLOVEN_CACHE, else $XDG_CACHE_HOME/cloven, else ~/.cache/cloven."""
+    if own := os.environ.get("CLOVEN_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cloven"
+
+
+@contextmanager
+def _random_from(seed: int, device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _labels(images: Images, *, epochs: int, batch: int) -> Tensor:
+    """The labels, if there is something to train on and for."""
+    problems = []
+    if images.labels is None:
+        problems.append(f"training: {images.name} has no labels, expected labelled images")
+    if not len(images):
+        problems.append(f"training: {images.name} has no images, expected at least one")
+    if epochs < 1 or batch < 1:
+        problems.append(f"training: got {epochs} epochs in batches of {batch}, expected at least 1 of each")
+    if problems or images.labels is None:
+        raise ClovenError(problems)
+    return torch.tensor(images.labels)
+
+
+def _kept(file: Path) -> dict[str, Tensor] | None:
+    """The weights in a cache file; None where there is none, or it is not as it was written."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+            checksum = (opened.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    return weights if checksum == _checksum(file, weights) else None
+
+
+def _keep(file: Path, model: nn.Module) -> None:
+    """Write the weights and their checksum, so that a reader sees all of the file or none."""
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    content = save(weights, metadata={"sha256": _checksum(file, weights)})
+    partial = file.with_suffix(f".{uuid4().hex}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _checksum(file: Path, weights: dict[str, Tensor]) -> str:
+    """Of the weights and of the key in the file's name: a file that was renamed does not pass."""
+    return hashlib.sha256(file.stem.encode() + save(weights)).hexdigest()
+
+
+def _make(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClovenError(f"{cache}: no cache can be kept there ({error}); set CLOVEN_CACHE to a folder") from error

@@ -1,0 +1,157 @@
+"""The decoder: what it learns, what it refuses, and Table 2."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloven.attack.decoder import Decoder, together
+from cloven.attack.layers import Conv, ReLU, Up, as_map, build, rule, text
+from cloven.attack.pairs import Pairs
+from cloven.errors import ClovenError
+from cloven.papers.s1 import MENDED, TABLE_2, decoder, row_for
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def blobs(n: int, seed: int) -> torch.Tensor:
+    """Smooth images: enlarged noise."""
+    noise = torch.rand(n, 1, 4, 4, generator=generator(seed))
+    return torch.nn.functional.interpolate(noise, size=(12, 12), mode="bilinear").clamp(0, 1)
+
+
+def test_a_decoder_rebuilds_images_it_has_not_seen_better_than_their_mean() -> None:
+    train, test = blobs(600, 0), blobs(100, 1)
+    attack = Decoder(epochs=15, learning_rate=1e-2)
+    reconstruct = attack.fit(Pairs((train[:, :, ::2, ::2],), train), generator=generator())
+
+    made = reconstruct([test[:, :, ::2, ::2]])
+    error = ((made - test) ** 2).mean()
+    floor = ((test.mean(0) - test) ** 2).mean()
+
+    assert made.shape == test.shape
+    assert float(made.min()) >= 0
+    assert float(made.max()) <= 1
+    assert error < floor / 4
+
+
+def test_what_is_captured_of_other_images_teaches_nothing() -> None:
+    """Shuffled pairs: the attack then does no better than the mean image."""
+    train, test = blobs(600, 0), blobs(100, 1)
+    shuffled = train[torch.randperm(len(train), generator=generator(5))]
+    attack = Decoder(epochs=15, learning_rate=1e-2)
+    reconstruct = attack.fit(Pairs((shuffled[:, :, ::2, ::2],), train), generator=generator())
+
+    error = ((reconstruct([test[:, :, ::2, ::2]]) - test) ** 2).mean()
+
+    assert error > ((test.mean(0) - test) ** 2).mean() * 0.9
+
+
+def test_equal_seeds_give_equal_decoders_whatever_torchs_own_generator_did() -> None:
+    images = blobs(64, 0)
+    pairs = Pairs((images,), images, seed=3)
+    made = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        made.append(Decoder(epochs=1).fit(pairs, generator=generator(7))([images]))
+        state = torch.random.get_rng_state()
+        torch.manual_seed(noise)
+        assert torch.equal(state, torch.random.get_rng_state()), "the caller's generator was touched"
+
+    assert torch.equal(*made)
+    assert not torch.equal(made[0], Decoder(epochs=1).fit(pairs, generator=generator(8))([images]))
+
+
+def test_the_order_of_the_batches_depends_on_the_seed_only() -> None:
+    images = blobs(20, 0)
+    orders = [[x for _, _, x in Pairs((images,), images, seed).batches(2, 8)] for seed in (1, 1, 2)]
+
+    assert all(torch.equal(a, b) for a, b in zip(orders[0], orders[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(orders[0], orders[2], strict=True))
+    assert [len(x) for x in orders[0]] == [8, 8, 4, 8, 8, 4]
+
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 9), st.integers(1, 30), st.integers(1, 30)), st.tuples(st.integers(1, 40))
+)
+
+
+@given(st.lists(shapes, min_size=1, max_size=3), st.sampled_from([(1, 28, 28), (3, 32, 32), (3, 20, 34)]))
+def test_the_rule_builds_a_decoder_for_any_captured_shapes(
+    captured: list[tuple[int, ...]], image: tuple[int, int, int]
+) -> None:
+    tensors = [torch.rand(2, *shape) for shape in captured]
+
+    network = build(rule(captured, image))
+
+    assert tuple(together(tensors).shape[1:]) == as_map(captured)
+    assert network(together(tensors)).shape == (2, *image)
+
+
+PRINTED = {883: 0, 1379: 1, 3699: 2, 86462: 3, 153: 4, 1233: 5, 3553: 6, 147265: 7}
+"""Parameters of the eight rows for LeNet-5, computed from Table 2 independently of this code."""
+
+
+@pytest.mark.parametrize(("parameters", "index"), PRINTED.items())
+def test_table_2_has_the_papers_shapes_and_sizes(parameters: int, index: int) -> None:
+    row = TABLE_2[index]
+    network = build(row.chain(row.captured))
+
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert network(torch.rand(1, *row.captured)).shape == (1, *row.image)
+    assert (row.mended == MENDED) == (parameters == 86462)
+
+
+def test_a_slice_takes_its_layers_row_and_a_vector_its_rows_height_and_width() -> None:
+    chain_for = decoder("lenet5")
+
+    assert text(chain_for("conv2", (4, 10, 10), (1, 28, 28)) or ()) == "Up(28x28) Conv(4,8) ReLU Conv(8,1)"
+    assert text(chain_for("flatten", (120,), (3, 32, 32)) or ()).startswith("View(30x2x2) ConvT(30,60)")
+    assert chain_for("conv1", (6, 28, 28), (1, 28, 28)) is None
+    assert row_for("another", "conv2", (1, 28, 28)) is None
+
+
+@pytest.mark.parametrize(
+    ("captured", "images", "message"),
+    [
+        ((), torch.rand(4, 1, 12, 12), "the observation is empty; choose a link that is used"),
+        ((torch.rand(3, 5),), torch.rand(4, 1, 12, 12), r"differ in number: \[3, 4\]"),
+        ((torch.full((4, 5), torch.nan),), torch.rand(4, 1, 12, 12), "hold NaN or infinite numbers"),
+    ],
+)
+def test_pairs_that_cannot_teach_are_refused(
+    captured: tuple[torch.Tensor, ...], images: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ClovenError, match=message):
+        Pairs(captured, images)
+
+
+def test_layers_that_do_not_fit_are_refused_with_the_shapes() -> None:
+    images = blobs(8, 0)
+    fit = Pairs((torch.rand(8, 3, 6, 6),), images)
+
+    with pytest.raises(ClovenError, match=r"the decoder's layers do not take \(3, 6, 6\)"):
+        Decoder(layers=(Conv(4, 1),)).fit(fit, generator=generator())
+    with pytest.raises(ClovenError, match=r"makes \(1, 9, 9\) from \(3, 6, 6\); the images are \(1, 12, 12\)"):
+        Decoder(layers=(Up(9, 9), Conv(3, 1), ReLU())).fit(fit, generator=generator())
+
+
+def test_all_wrong_hyper_parameters_are_named() -> None:
+    with pytest.raises(ClovenError) as caught:
+        Decoder(epochs=0, learning_rate=-1.0, batch=0)
+
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_captures_give_a_constant_answer_and_no_crash(value: float) -> None:
+    train = blobs(64, 0)
+    reconstruct = Decoder(epochs=2).fit(Pairs((torch.full((64, 2, 3, 3), value),), train), generator=generator())
+
+    made = reconstruct([torch.full((5, 2, 3, 3), value)])
+
+    assert torch.equal(made[0], made[4])

@@ -1,0 +1,198 @@
+"""Contracts 1 and 2: a divided model computes what the whole one does, and sends what its table says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.data import Data, tileable
+from cloven.partition.horizontal import Horizontal
+from cloven.partition.program import Transfer
+from cloven.partition.vertical import Vertical
+from cloven.runtime.check import compare
+from cloven.runtime.local import run
+from cloven.zoo.models import build
+from tests.partition.nets import networks, strategies, values_of
+
+
+def lenet(shape: tuple[int, int, int]) -> tuple[nn.Module, Graph]:
+    torch.manual_seed(3)
+    model = build("lenet5", shape=shape, classes=10).eval()
+    return model, capture(model, torch.zeros(1, *shape), mean=[0.4] * shape[0], std=[0.3] * shape[0])
+
+
+def whole(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return torch.as_tensor(model((images - 0.4) / 0.3))
+
+
+SHAPES = [(1, 28, 28), (3, 32, 32)]
+LENETS = {shape: lenet(shape) for shape in SHAPES}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@given(data=st.data())
+@settings(max_examples=60)
+def test_every_plan_of_lenet5_computes_what_the_model_does(
+    shape: tuple[int, int, int], data: st.DataObject
+) -> None:
+    model, graph = LENETS[shape]
+    strategy, devices = data.draw(strategies(graph))
+    routing: Routing = data.draw(st.sampled_from(["direct", "star"]))
+    images = torch.rand(3, *shape)
+    sent: list[int] = []
+    program = compile(graph, strategy, devices, routing=routing)
+
+    made = run(program, images, tap=lambda transfer, tensor: sent.append(tensor.nbytes))
+    expected = whole(model, images)
+
+    if isinstance(strategy, Vertical):
+        assert torch.equal(made, expected)
+    assert torch.allclose(made, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+    assert [n // len(images) for n in sent] == [t.bytes for t in program.transfers]
+
+
+@given(networks(), st.data())
+@settings(max_examples=25)
+def test_every_plan_of_a_random_network_computes_what_the_network_does(
+    model: nn.Module, data: st.DataObject
+) -> None:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    images = torch.rand(2, 2, 14, 14)
+    graph = capture(model, images[:1])
+    strategy, devices = data.draw(strategies(graph))
+    program = compile(graph, strategy, devices)
+
+    found = compare(program, graph, images)
+
+    assert found.equal, found.why()
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_horizontal_sends_what_the_closed_formula_says(shape: tuple[int, int, int], devices: int) -> None:
+    """All-gather: each split layer's input M goes to all but its owners, M(N - 1); the output's slices to one."""
+    _, graph = LENETS[shape]
+    program = compile(graph, Horizontal(), devices)
+    inputs = ["pool1", "pool2", "flatten", "dense1"]
+
+    def sent(value: str) -> int:
+        return sum(t.bytes for t in program.transfers if t.value == graph.find(value)) // 4
+
+    # Channels are fewer than devices in the first layer for 8: two devices then have no filter and need no input.
+    busy = min(devices, 6)
+    assert sent("normalise") == values_of(graph, "input") * (busy - 1)
+    for value in inputs:
+        assert sent(value) == values_of(graph, graph.find(value)) * (devices - 1)
+    owned = program.owners[graph.output][program.devices[0]][0][0]
+    assert sent(graph.output) == 10 - (owned[1] - owned[0])
+    assert {t.value for t in program.transfers} == {"normalise", *map(graph.find, inputs), graph.output}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_vertical_sends_just_the_tensors_of_its_cuts(shape: tuple[int, int, int]) -> None:
+    _, graph = LENETS[shape]
+    program = compile(graph, Vertical(("conv2", "pool2", "flatten")))
+
+    assert [(t.link, t.value) for t in program.transfers] == [
+        (("edge0", "edge1"), graph.find("conv2")),
+        (("edge1", "edge2"), graph.find("pool2")),
+        (("edge2", "edge3"), graph.find("flatten")),
+    ]
+
+
+@pytest.mark.parametrize("grid", [(1, 2), (2, 2), (2, 4)])
+def test_tiles_are_fetched_with_their_halo_and_nothing_else_crosses_before_the_last_tiled_layer(
+    grid: tuple[int, int],
+) -> None:
+    _, graph = LENETS[1, 28, 28]
+    program = compile(graph, Data(grid, until="pool1"))
+    devices = grid[0] * grid[1]
+
+    inputs = [t for t in program.transfers if t.value == "input"]
+    assert {t.value for t in program.transfers} == {"input", "pool1"}
+    assert len(inputs) == devices - 1
+    # pool1 halves, conv1 is 5x5: a tile of 14/n rows takes twice as many, and two more on each inner side.
+    for transfer, device in zip(inputs, program.devices[1:], strict=True):
+        ((_, (top, bottom), (left, right)),) = program.owners["pool1"][device]
+        assert transfer.share == (
+            (0, 1),
+            (max(2 * top - 2, 0), min(2 * bottom + 2, 28)),
+            (max(2 * left - 2, 0), min(2 * right + 2, 28)),
+        )
+
+
+def test_without_halo_only_the_tiles_themselves_cross_and_the_result_is_not_the_models() -> None:
+    model, graph = LENETS[1, 28, 28]
+    program = compile(graph, Data((2, 2), until="pool2", halo="none"))
+    images = torch.rand(5, 1, 28, 28)
+    expected = whole(model, images)
+
+    tiles = [t.share for t in program.transfers if t.value == "input"]
+    assert tiles == [
+        ((0, 1), (0, 14), (14, 28)),
+        ((0, 1), (14, 28), (0, 14)),
+        ((0, 1), (14, 28), (14, 28)),
+    ]
+    assert not program.exact
+    assert float((run(program, images) - expected).abs().max()) > 1e-3
+    found = compare(program, graph, images)
+    assert not found.equal
+    assert "its tiles have no halo" in found.why()
+
+
+def test_without_halo_a_tile_is_the_model_on_an_image_that_is_zero_elsewhere() -> None:
+    _, graph = LENETS[1, 28, 28]
+    program = compile(graph, Data((2, 2), until="pool2", halo="none"))
+    images = torch.rand(2, 1, 28, 28)
+    seen: dict[str, Tensor] = {}
+
+    def keep(transfer: Transfer, tensor: Tensor) -> None:
+        if transfer.value.startswith("pool2@"):
+            seen[transfer.source] = tensor.clone()
+
+    run(program, images, tap=keep)
+
+    from cloven.runtime.torch_engine import evaluate
+
+    masked = torch.zeros_like(images)
+    masked[:, :, 14:, :14] = images[:, :, 14:, :14]
+    alone = evaluate(graph, masked, [graph.find("pool2")])[graph.find("pool2")]
+    assert torch.allclose(seen["edge2"], alone[:, :, 2:, :2], rtol=0, atol=1e-6)
+
+
+def test_tiles_go_as_deep_as_it_pays() -> None:
+    _, graph = LENETS[1, 28, 28]
+    chosen = compile(graph, Data((2, 2)))
+    loads = {
+        until: max(compile(graph, Data((2, 2), until=until)).macs(d) for d in chosen.devices)
+        for until in tileable(graph, (2, 2))
+    }
+
+    assert max(chosen.macs(d) for d in chosen.devices) == min(loads.values())
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4, 8])
+def test_balanced_cuts_leave_the_slowest_part_as_few_macs_as_any_choice_of_cuts(devices: int) -> None:
+    from itertools import combinations
+
+    _, graph = LENETS[1, 28, 28]
+    program = compile(graph, Vertical(), devices)
+    layers = ["conv1", "conv2", "conv3", "dense1", "dense2"]
+    whole_cost = [117600, 240000, 48000, 10080, 840]
+    best = min(
+        max(sum(whole_cost[a:b]) for a, b in zip((0, *cuts), (*cuts, len(layers)), strict=True))
+        for n in range(min(devices, len(layers)))
+        for cuts in combinations(range(1, len(layers)), n)
+    )
+
+    assert max(program.macs(d) for d in program.devices) == best
+    assert len(program.devices) == devices

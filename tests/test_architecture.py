@@ -1,0 +1,99 @@
+"""The rooms: who may import whom, what is light, what the public surface is."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cloven
+
+SOURCE = Path(cloven.__file__).parent
+
+ALLOWED = {
+    "graph": set(),
+    "partition": {"graph"},
+    "runtime": {"graph", "partition"},
+    "attack": set(),
+    "score": set(),
+    "zoo": set(),
+    "audit": {"graph", "partition", "runtime", "attack", "score", "zoo"},
+    "papers": {"graph", "attack", "audit"},
+    "report": {"audit"},
+}
+"""What each room may import of the others; `errors` and `files` belong to no room."""
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def rooms(path: Path) -> set[str]:
+    parts = (name.split(".") for name in imported(path))
+    return {p[1] for p in parts if p[0] == "cloven" and len(p) > 1 and p[1] in ALLOWED}
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_a_room_imports_only_what_the_data_reaches_before_it(room: str) -> None:
+    for path in (SOURCE / room).glob("**/*.py"):
+        assert rooms(path) <= ALLOWED[room] | {room}, path
+
+
+def test_every_folder_is_a_known_room() -> None:
+    assert {p.name for p in SOURCE.iterdir() if p.is_dir() and p.name != "__pycache__"} == set(ALLOWED)
+
+
+def test_nothing_unpickles_but_the_restricted_reader_of_cifar10() -> None:
+    users = {path.name for path in SOURCE.glob("**/*.py") if imported(path) & {"pickle", "cloudpickle", "dill"}}
+
+    assert users == {"cifar.py"}
+    assert not [p for p in SOURCE.glob("**/*.py") if "torch.load(" in p.read_text("utf-8")]
+
+
+def loaded(statement: str) -> set[str]:
+    """The packages that are in memory after a statement in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\n")[-2].split())
+
+
+HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "PIL", "jinja2", "scipy"}
+
+
+def test_importing_cloven_brings_nothing_heavy() -> None:
+    assert not loaded("import cloven") & HEAVY
+
+
+def test_help_brings_nothing_heavy() -> None:
+    code = (
+        "import cloven.cli, typer.testing as t; assert not t.CliRunner().invoke(cloven.cli.app, ['-h']).exit_code"
+    )
+
+    assert not loaded(code) & HEAVY
+
+
+def test_a_program_is_data_and_is_compiled_without_torch() -> None:
+    assert "torch" not in loaded("import cloven.partition.plan, cloven.partition.observe, cloven.graph.cuts")
+
+
+def test_the_public_names_are_few_sorted_and_there() -> None:
+    assert cloven.__all__ == sorted(cloven.__all__)
+    assert len(cloven.__all__) <= 20
+    for name in cloven.__all__:
+        assert callable(getattr(cloven, name))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'adit'"):
+        _ = cloven.adit

@@ -1,0 +1,338 @@
+"""Folders of pictures: what is taken, how it is converted, and what is said of what cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cloven.errors import ClovenError
+from cloven.zoo import folders
+from cloven.zoo.datasets import load
+
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+HINT = "is no picture that can be read; remove it or replace it"
+
+
+def picture(folder: Path, name: str, *, size: tuple[int, int] = (4, 4), mode: str = "RGB", value: int = 7) -> Path:
+    """A picture of one value in every channel; size is width, height."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (value,) * len(Image.new(mode, (1, 1)).getbands())).save(file)
+    return file
+
+
+def png(width: int, height: int) -> bytes:
+    """The head of a PNG that announces this size, and almost nothing behind it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def said(folder: Path, **options: Any) -> str:
+    """What loading complains of."""
+    with pytest.raises(ClovenError) as caught:
+        load(f"folder:{folder}", **options)
+    return str(caught.value)
+
+
+class TestLayout:
+    @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tiff"])
+    def test_formats(self, tmp_path: Path, suffix: str) -> None:
+        """The usual formats, whatever the case of their names."""
+        picture(tmp_path, f"a{suffix}", value=200)
+        images = load(f"folder:{tmp_path}")
+
+        assert images.pixels.shape == (1, 3, 4, 4)
+        assert np.abs(images.pixels.astype(int) - 200).max() <= 2
+
+    def test_unlabelled(self, tmp_path: Path) -> None:
+        """Pictures directly in the folder come in the order of their names; the set is named by the folder."""
+        for value, name in enumerate(["b.png", "a.png", "c.png"]):
+            picture(tmp_path / "holiday", name, value=value)
+        images = load(f"folder:{tmp_path}/holiday/")
+
+        assert images.name == "folder:holiday"
+        assert (images.labels, images.classes) == (None, ())
+        assert images.sources == ("a.png", "b.png", "c.png")
+        assert images.pixels[:, 0, 0, 0].tolist() == [1, 0, 2]
+
+    def test_labelled(self, tmp_path: Path) -> None:
+        """Sub-folders are classes, by sorted names; what lies deeper belongs to the class above."""
+        for name in ("dog/1.png", "cat/deeper/2.png", "cat/1.png", "ant/1.png"):
+            picture(tmp_path, name)
+        images = load(f"folder:{tmp_path}")
+
+        assert images.classes == ("ant", "cat", "dog")
+        assert images.sources == ("ant/1.png", "cat/1.png", "cat/deeper/2.png", "dog/1.png")
+        assert images.labels is not None
+        assert images.labels.tolist() == [0, 1, 1, 2]
+
+    def test_name_is_never_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where the folder is given as a dot."""
+        picture(tmp_path / "here", "a.png")
+        monkeypatch.chdir(tmp_path / "here")
+
+        assert load("folder:.").name == "folder:here"
+
+    def test_other_files_are_passed_over(self, tmp_path: Path) -> None:
+        """Lists, hidden files and hidden folders do not count."""
+        for name in ("cat/1.png", "cat/.2.png", ".git/3.png", "cat/.thumbs/4.png"):
+            picture(tmp_path, name)
+        (tmp_path / "labels.json").write_text("{}")
+        (tmp_path / "cat" / "notes.txt").write_text("")
+
+        assert load(f"folder:{tmp_path}").sources == ("cat/1.png",)
+
+    def test_loose_pictures_beside_other_folders(self, tmp_path: Path) -> None:
+        """A sub-folder without pictures makes no classes."""
+        picture(tmp_path, "a.png")
+        (tmp_path / "notes").mkdir()
+
+        assert load(f"folder:{tmp_path}").labels is None
+
+    def test_both_layouts(self, tmp_path: Path) -> None:
+        """Pictures beside folders of pictures are ambiguous."""
+        picture(tmp_path, "a.png")
+        picture(tmp_path, "dog/b.png")
+        (tmp_path / "ant").mkdir()
+
+        assert said(tmp_path) == (
+            f"{tmp_path}: has both pictures (a.png) and sub-folders of pictures (dog); "
+            "expected either: sub-folders are classes"
+        )
+
+    def test_empty_classes(self, tmp_path: Path) -> None:
+        """A class without pictures is told, lest labels mean something else than meant; ten at most."""
+        picture(tmp_path, "full/b.png")
+        for i in range(12):
+            (tmp_path / f"empty{i:02}").mkdir()
+        lines = said(tmp_path).splitlines()
+
+        assert lines[0] == f"{tmp_path}/empty00: class without pictures; add some or remove it"
+        assert lines[10:] == ["... and 2 more"]
+
+    def test_empty(self, tmp_path: Path) -> None:
+        """An empty folder says what was looked for."""
+        message = said(tmp_path)
+
+        assert message.startswith(f"{tmp_path}: looked for pictures (.jpg, .jpeg, .png, ")
+        assert message.endswith("or sub-folders of pictures, one for each class; found nothing")
+
+    def test_wrong_folder(self, tmp_path: Path) -> None:
+        """A folder of other things says what was found."""
+        (tmp_path / "train.csv").write_text("")
+        (tmp_path / "notes").mkdir()
+
+        assert said(tmp_path).endswith("; found notes, train.csv")
+
+
+class TestConversion:
+    def test_whole_image_is_resized(self, tmp_path: Path) -> None:
+        """Nothing is cropped, whatever the ratio of the sides."""
+        wide = np.zeros((8, 40, 3), np.uint8)
+        wide[:, :20] = 255
+        Image.fromarray(wide).save(tmp_path / "a.png")
+        pixels = load(f"folder:{tmp_path}", shape=(3, 8, 8)).pixels
+
+        assert pixels.shape == (1, 3, 8, 8)
+        assert (pixels[..., :3] == 255).all()
+        assert (pixels[..., 5:] == 0).all()
+
+    def test_antialias(self, tmp_path: Path) -> None:
+        """A fine chequerboard becomes grey, not black or white."""
+        board = (np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
+        Image.fromarray(board).save(tmp_path / "a.png")
+
+        assert np.abs(load(f"folder:{tmp_path}", shape=(1, 8, 8)).pixels.astype(int) - 127).max() <= 3
+
+    def test_grey_is_itu_601(self, tmp_path: Path) -> None:
+        """Red, green and blue weigh .299, .587 and .114."""
+        Image.fromarray(np.diag([255, 255, 255]).astype(np.uint8)[None].repeat(3, 0)).save(tmp_path / "a.png")
+
+        assert load(f"folder:{tmp_path}", shape=(1, 3, 3)).pixels[0, 0, 0].tolist() == [76, 150, 29]
+
+    @pytest.mark.parametrize(
+        ("mode", "expected"), [("L", 1), ("1", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 3)]
+    )
+    def test_own_shape(self, tmp_path: Path, mode: str, expected: int) -> None:
+        """Without a shape, pictures keep theirs; they are grey if all of them are."""
+        picture(tmp_path, "a.png", size=(6, 5), mode=mode)
+
+        assert load(f"folder:{tmp_path}").pixels.shape == (1, expected, 5, 6)
+
+    def test_grey_among_coloured(self, tmp_path: Path) -> None:
+        """Grey pictures among coloured ones become coloured."""
+        picture(tmp_path, "a.png", mode="L", value=9)
+        picture(tmp_path, "b.png", value=8)
+        pixels = load(f"folder:{tmp_path}").pixels
+
+        assert pixels[:, :, 0, 0].tolist() == [[9, 9, 9], [8, 8, 8]]
+
+    def test_several_sizes(self, tmp_path: Path) -> None:
+        """Pictures of several sizes need an input size."""
+        picture(tmp_path, "a.png", size=(4, 5))
+        picture(tmp_path, "b.png", size=(4, 5))
+        picture(tmp_path, "c.png", size=(9, 5))
+
+        assert said(tmp_path) == (
+            f"{tmp_path}: has pictures of 2 sizes (a.png is 4 x 5, c.png is 9 x 5); "
+            "give an input size: channels, height, width"
+        )
+        assert load(f"folder:{tmp_path}", shape=(1, 4, 4)).pixels.shape == (3, 1, 4, 4)
+
+
+class TestLimit:
+    def test_spread_and_interleaved(self, tmp_path: Path) -> None:
+        """Names from all over each class, classes in turn."""
+        for label in "ab":
+            for i in range(4):
+                picture(tmp_path, f"{label}/{i}.png")
+
+        assert load(f"folder:{tmp_path}", limit=4).sources == ("a/1.png", "b/1.png", "a/3.png", "b/3.png")
+
+    def test_before_decoding(self, tmp_path: Path) -> None:
+        """What the limit leaves out is not opened."""
+        (tmp_path / "0.png").write_bytes(b"no picture")
+        picture(tmp_path, "1.png")
+
+        assert load(f"folder:{tmp_path}", limit=1).sources == ("1.png",)
+
+    def test_not_reached(self, tmp_path: Path) -> None:
+        """More than there are gives all."""
+        picture(tmp_path, "a.png")
+
+        assert len(load(f"folder:{tmp_path}", limit=5)) == 1
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize("shape", [None, (3, 4, 4)])
+    def test_all_are_told(self, tmp_path: Path, shape: tuple[int, int, int] | None) -> None:
+        """Every file that cannot be used is named in one error."""
+        picture(tmp_path, "good.png")
+        (tmp_path / "text.jpg").write_text("hello")
+        (tmp_path / "void.png").write_bytes(b"")
+        picture(tmp_path, "dot.png", size=(1, 1))
+        picture(tmp_path, "line.png", size=(9, 1))
+
+        assert said(tmp_path, shape=shape).splitlines() == [
+            f"{tmp_path}/dot.png: is 1 x 1 pixels, expected at least 2 x 2",
+            f"{tmp_path}/line.png: is 9 x 1 pixels, expected at least 2 x 2",
+            f"{tmp_path}/text.jpg: {HINT}",
+            f"{tmp_path}/void.png: {HINT}",
+        ]
+
+    @pytest.mark.parametrize(
+        ("count", "last"), [(10, f"9.png: {HINT}"), (11, "... and 1 more"), (25, "... and 15 more")]
+    )
+    def test_ten_at_most(self, tmp_path: Path, count: int, last: str) -> None:
+        """Of many, ten are named and the others counted."""
+        for i in range(count):
+            (tmp_path / f"{i:02}.png").write_bytes(b"?")
+        lines = said(tmp_path).splitlines()
+
+        assert len(lines) == min(count, 11)
+        assert lines[-1].endswith(last)
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    def test_truncated(self, tmp_path: Path, suffix: str) -> None:
+        """A picture that breaks off is not filled with grey."""
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        file = tmp_path / f"a{suffix}"
+        Image.fromarray(noise).save(file)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+        assert said(tmp_path).startswith(f"{file}: cannot be decoded (")
+
+    def test_deep_pixels(self, tmp_path: Path) -> None:
+        """Pixels of 16 bits would be cut off at 255; they are refused."""
+        Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "a.png")
+
+        assert said(tmp_path) == f"{tmp_path}/a.png: has pixels of more than 8 bits (mode I;16); save it with 8"
+
+    @pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (30_000, 30_000)])
+    def test_decompression_bomb(self, tmp_path: Path, width: int, height: int) -> None:
+        """A picture that would fill the memory is refused by its header."""
+        (tmp_path / "a.png").write_bytes(png(width, height))
+
+        assert said(tmp_path, shape=(1, 4, 4)).startswith(f"{tmp_path}/a.png: is too large to be opened safely")
+
+    def test_bomb_where_pillow_was_told_to_trust(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The limit holds also where a program has lifted PIL's own."""
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        (tmp_path / "a.png").write_bytes(png(30_000, 30_000))
+
+        assert said(tmp_path) == (
+            f"{tmp_path}/a.png: is too large to be opened safely: 30000 x 30000 pixels, "
+            f"expected at most {folders.LARGEST:,}"
+        )
+
+    def test_formats_that_run_programs(self, tmp_path: Path) -> None:
+        """PostScript under a picture's name is not handed to Ghostscript."""
+        (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
+        assert said(tmp_path) == f"{tmp_path}/a.png: {HINT}"
+
+    def test_broken_link(self, tmp_path: Path) -> None:
+        """A link to nothing below a class is told like any other bad file."""
+        picture(tmp_path, "cat/a.png")
+        (tmp_path / "cat" / "b.png").symlink_to(tmp_path / "gone")
+
+        assert said(tmp_path).startswith(f"{tmp_path}/cat/b.png: cannot be decoded (")
+
+    @PROPERTY
+    @given(
+        at=st.floats(0, 0.999), value=st.integers(0, 255), suffix=st.sampled_from([".jpg", ".png", ".gif", ".tiff"])
+    )
+    def test_any_byte_changed(
+        self, at: float, value: int, suffix: str, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """A damaged picture is read or refused; nothing but a ClovenError is raised."""
+        folder = tmp_path_factory.mktemp("any")
+        file = picture(folder, f"a{suffix}", size=(8, 8))
+        content = bytearray(file.read_bytes())
+        content[int(at * len(content))] = value
+        file.write_bytes(content)
+
+        with contextlib.suppress(ClovenError):
+            assert len(load(f"folder:{folder}", shape=(3, 8, 8))) == 1
+
+
+class TestMissingExtra:
+    @pytest.mark.parametrize(
+        ("package", "spec"), [("PIL", "folder:{}"), ("sklearn.datasets", "digits"), ("sklearn.datasets", "photos")]
+    )
+    def test_extra_is_named(self, package: str, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without the packages that read pictures, the error says how to get them."""
+        picture(tmp_path, "a.png")
+        monkeypatch.setitem(__import__("sys").modules, package, None)
+
+        with pytest.raises(ClovenError, match=r"pip install 'cloven\[audit\]'"):
+            load(spec.format(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), None])
+def test_five_thousand(shape: tuple[int, int, int] | None) -> None:
+    """Tiny-ImageNet's 5,000 JPEGs, labelled by synset, grey ones among them."""
+    if not (data := os.environ.get("CLOVEN_DATA")):
+        pytest.skip("CLOVEN_DATA names no folder with the data sets")
+    images = load(f"folder:{data}/tiny-imagenet/train", shape=shape)
+
+    assert images.pixels.shape == (5000, *(shape or (3, 64, 64)))
+    assert len(images.classes) == 200
+    assert images.labels is not None
+    assert np.bincount(images.labels).tolist() == [25] * 200
