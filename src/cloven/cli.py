@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,9 @@ OK, MISSED, WRONG, STOPPED = 0, 1, 2, 130
 
 EXTRAS = {"torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit"}
 """Which extra brings an optional package."""
+
+WIDE = 180
+"""The width of tables that go to a file or a pipe."""
 
 app = typer.Typer(
     help="Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild.",
@@ -119,11 +122,12 @@ def _print_json(value: Any) -> None:
 
 def _table(title: str, columns: list[str], rows: list[list[object]]) -> None:
     """A table on standard output; numbers to the right."""
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", header_style="bold")
+    table = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
     for i, column in enumerate(columns):
         right = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         table.add_column(escape(column), justify="right" if right else "left", overflow="fold")
@@ -131,7 +135,7 @@ def _table(title: str, columns: list[str], rows: list[list[object]]) -> None:
         table.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     console = Console()
     # Where nobody looks (a pipe, a file) lines are not folded to a guessed width.
-    console.print(table, width=None if console.is_terminal else 200)
+    (console if console.is_terminal else Console(width=WIDE)).print(table)
 
 
 # --- inspect --------------------------------------------------------------------------------------------------
@@ -313,7 +317,8 @@ def audit(
     layers: Annotated[str, typer.Option(help="Where to listen; left out, S1's layers: 2,3,5.")] = "",
     devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
     view: Annotated[str, typer.Option(help="paper (what S1 counts), full (all on a link) or both.")] = "both",
-    pairs: Annotated[int | None, typer.Option(help="How many auxiliary images; left out, 2000 or 5000.")] = None,
+    links: Annotated[str, typer.Option(help="Full view: first (between the first two devices) or all.")] = "first",
+    pairs: Annotated[int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000.")] = None,
     victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of each attack.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
@@ -333,8 +338,9 @@ def audit(
         layers=_listened(model, layers),
         strategies=_names(strategies),
         devices=devices,
-        views=_views(view),
-        pairs=pairs or (2000 if auxiliary == "photos" else 5000),
+        views=_choice("--view", view, {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}),
+        every_link=_choice("--links", links, {"first": False, "all": True}),
+        pairs=pairs or (1000 if auxiliary == "photos" else 5000),
         victims=victims,
         epochs=epochs,
         seed=seed,
@@ -365,10 +371,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _views(text: str) -> Any:
-    known = {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}
+def _choice(option: str, text: str, known: Mapping[str, Any]) -> Any:
     if text not in known:
-        raise ClovenError(f"--view is {text!r}; choose from {', '.join(known)}")
+        raise ClovenError(f"{option} is {text!r}; choose from {', '.join(known)}")
     return known[text]
 
 
@@ -409,16 +414,15 @@ def _dry_run(settings: Any, chain_for: Any, *, as_json: bool) -> None:
 def _show_summary(summary: dict[str, Any]) -> None:
     rows: list[list[object]] = []
     for f in summary["findings"]:
-        above, link = f["leakage_above_floor"], " -> ".join(f["link"]) if f["link"] else "none"
-        rows.append([
-            f["strategy"], f["label"], f["view"], link, "yes" if f["crosses"] else "no",
-            _interval(f["agreement"]), _interval(f["ssim"]), _best(f, "agreement"), _best(f, "ssim"),
-            f"{above['agreement']:+.2f}", f"{above['ssim']:+.2f}",
-        ])  # fmt: skip
-    columns = ["strategy", "where", "view", "link", "crosses", "agreement", "SSIM", "floor agr.", "floor SSIM",
-               "agr. above", "SSIM above"]  # fmt: skip
+        where = f"{f['strategy']}, {f['label']}"
+        link = " > ".join(f["link"]) if f["link"] else "none"
+        sent = "yes" if f["crosses"] else "never"
+        rows.append(
+            [where, f["view"], link, sent, *(f"{_interval(f[s])} {_best(f, s)}" for s in ("agreement", "ssim"))]
+        )
     accuracy = f"accuracy {summary['model_accuracy']:.1%}, kappa {summary['model_kappa']:.2f}"
-    _table(f"{summary['model']} on {summary['data']} ({accuracy})", columns, rows)
+    title = f"{summary['model']} on {summary['data']} ({accuracy}); mean [95 % interval] best floor"
+    _table(title, ["what", "view", "link", "sent", "agreement", "SSIM"], rows)
     _table("What S1 expects, and what the numbers show", ["claim", "statement", "difference", "shows"], [
         [o["claim"], o["sentence"], _interval(o["difference"]), o["shows"]] for o in summary["orderings"]
     ])  # fmt: skip

@@ -41,26 +41,34 @@ def cases(
     layers: Mapping[str, str],
     views: Sequence[View],
     make: Callable[[Observation], Cell],
+    *,
+    every_link: bool,
 ) -> list[Case]:
-    """Every slice and every tile that the paper counts, and every link that carries anything.
+    """Every slice and every tile that the paper counts, and all that links carry.
 
     Args:
         targets: the programs.
         layers: the layers that the paper listens at, path -> label.
         views: which of the two views.
         make: the cell for an observation.
+        every_link: in the full view, every link that carries anything; else those between the first two devices.
     """
     found: list[Case] = []
     for target in targets:
         if "paper" in views:
             found += [Case(target, label, names, make(seen)) for label, names, seen in _counted(target, layers)]
         if "full" in views:
-            observations = [observe(target.program, link) for link in target.program.links]
+            tapped = [link for link in target.program.links if every_link or set(link) == _first(target.program)]
+            observations = [observe(target.program, link) for link in tapped]
             found += [
                 Case(target, "All on a link", tuple(dict.fromkeys(s.value for s in seen.seen)), make(seen))
                 for seen in observations
             ]
     return found
+
+
+def _first(program: Program) -> set[str]:
+    return set(program.devices[:2])
 
 
 def _counted(target: Target, layers: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Observation]]:

@@ -57,6 +57,7 @@ class Settings:
     strategies: tuple[str, ...] = STRATEGIES
     devices: int = 4
     views: tuple[View, ...] = ("paper", "full")
+    every_link: bool = False
     pairs: int = 2000
     victims: int | None = None
     epochs: int = 10
@@ -174,7 +175,7 @@ def cases_of(graph: Graph, settings: Settings, chain_for: ChainFor) -> list[Case
         chain = chain_for(layer, seen.seen[0].shape, graph.input.shape) if layer is not None else None
         return Cell(seen, Decoder(epochs=settings.epochs, layers=chain), settings.seed)
 
-    return cases(targets(graph, settings), settings.layers, settings.views, make)
+    return cases(targets(graph, settings), settings.layers, settings.views, make, every_link=settings.every_link)
 
 
 def execute(
@@ -226,6 +227,15 @@ def execute(
     return summary
 
 
+def _left_out(settings: Settings) -> list[str]:
+    """What these settings leave unmeasured, besides what every audit does."""
+    if "full" not in settings.views:
+        return ["All that a link carries: only the shares that the paper counts were attacked (--view both)."]
+    if not settings.every_link:
+        return ["All that other links carry: of each plan the links between the first two devices (--links all)."]
+    return []
+
+
 def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
     """What makes two runs the same run: the settings without paths, and the images by their content."""
     return {
@@ -237,6 +247,7 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "strategies": list(settings.strategies),
         "devices": settings.devices,
         "views": list(settings.views),
+        "links": "all" if settings.every_link else "first",
         "pairs": len(images.auxiliary),
         "victims": len(images.victims),
         "epochs": settings.epochs,
@@ -299,7 +310,7 @@ def _summary(
         "plans": list(_plans(material, every, images.victims.tensor(), labels)),
         "findings": findings,
         "orderings": orderings(expected, every, keys, store, seed=settings.seed),
-        "not_measured": list(NOT_MEASURED),
+        "not_measured": [*NOT_MEASURED, *_left_out(settings)],
         "notes": list(notes),
     }
 
