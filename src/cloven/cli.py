@@ -42,6 +42,7 @@ log = logging.getLogger("cloven")
 
 def main() -> None:
     """The ``cloven`` command: errors in a person's input become one message and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         app()

@@ -39,6 +39,14 @@ def test_a_decoder_rebuilds_images_it_has_not_seen_better_than_their_mean() -> N
     assert error < floor / 4
 
 
+def test_an_image_that_lies_in_clear_among_other_things_is_read_even_after_a_short_training() -> None:
+    train, test = blobs(300, 0), blobs(50, 1)
+    noise = torch.randn(350, 30, generator=generator(2))
+    reconstruct = Decoder(epochs=1).fit(Pairs((train, noise[:300]), train), generator=generator())
+
+    assert float((reconstruct([test, noise[300:]]) - test).abs().max()) < 0.05
+
+
 def test_what_is_captured_of_other_images_teaches_nothing() -> None:
     """Shuffled pairs: the attack then does no better than the mean image."""
     train, test = blobs(600, 0), blobs(100, 1)
@@ -53,17 +61,18 @@ def test_what_is_captured_of_other_images_teaches_nothing() -> None:
 
 def test_equal_seeds_give_equal_decoders_whatever_torchs_own_generator_did() -> None:
     images = blobs(64, 0)
-    pairs = Pairs((images,), images, seed=3)
+    captured = images[:, :, ::3, ::3]
+    pairs = Pairs((captured,), images, seed=3)
     made = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        made.append(Decoder(epochs=1).fit(pairs, generator=generator(7))([images]))
+        made.append(Decoder(epochs=1).fit(pairs, generator=generator(7))([captured]))
         state = torch.random.get_rng_state()
         torch.manual_seed(noise)
         assert torch.equal(state, torch.random.get_rng_state()), "the caller's generator was touched"
 
     assert torch.equal(*made)
-    assert not torch.equal(made[0], Decoder(epochs=1).fit(pairs, generator=generator(8))([images]))
+    assert not torch.equal(made[0], Decoder(epochs=1).fit(pairs, generator=generator(8))([captured]))
 
 
 def test_the_order_of_the_batches_depends_on_the_seed_only() -> None:

@@ -166,11 +166,12 @@ def test_a_cnn_that_has_learned_nothing_gets_no_verdict() -> None:
     from cloven.audit.summary import verdict
 
     finding = {
-        "crosses": True, "strategy": "vertical", "label": "Layer 2", "link": ["a", "b"],
+        "crosses": True, "strategy": "vertical", "label": "Layer 2", "link": ["a", "b"], "raw_image": 0.25,
         "leakage_above_floor": {"ssim": 0.9, "agreement": 0.9},
     }  # fmt: skip
 
     assert verdict(0.95, [finding])["given"] is True
+    assert verdict(0.95, [finding])["sentence"].endswith("cross a link in clear: vertical up to 25% of them.")
     refused = verdict(0.12, [finding])
     assert refused["given"] is False
     assert "kappa on held-out images is 0.12, below 0.3" in refused["reason"]
@@ -189,7 +190,7 @@ def test_an_ordering_is_what_its_interval_shows(low: float, high: float, expecte
 
 
 def test_threads_are_set_back_after_an_audit() -> None:
-    from cloven.audit.material import one_thread
+    from cloven.threads import one_thread
 
     before = torch.get_num_threads()
     with one_thread():

@@ -86,6 +86,8 @@ def test_the_papers_tiles_are_quarters_of_the_image_and_the_holders_own_crosses_
     assert [o.crosses for o in counted] == [False, True, True, True]
     # With halo the link carries more than the tile.
     assert observe(program, ("edge0", "edge3")).seen[0].shape > (1, 14, 14)
+    assert counted[3].raw_image == 0.25
+    assert 0.25 < observe(program, ("edge0", "edge3")).raw_image < 1
     assert contains(observe(program, ("edge0", "edge3")).seen[0].share, counted[3].seen[0].share)
 
 
@@ -95,6 +97,8 @@ def test_horizontal_sends_the_raw_image_to_every_other_device() -> None:
     for device in program.devices[1:]:
         assert observe(program, ("edge0", device)).seen[0].value == "input"
         assert observe(program, ("edge0", device)).seen[0].shape == (1, 28, 28)
+        assert observe(program, ("edge0", device)).raw_image == 1
+    assert observe(program, ("edge1", "edge0")).raw_image == 0
 
 
 def test_equal_observations_of_different_plans_have_equal_fingerprints() -> None:

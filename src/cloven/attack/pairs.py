@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,8 +11,18 @@ from torch import Tensor
 
 from cloven.errors import ClovenError
 
-Reconstructor = Callable[[Sequence[Tensor]], Tensor]
-"""From captured tensors, each ``(n, ...)``, to images ``(n, C, H, W)`` in [0, 1]."""
+
+class Reconstructor(Protocol):
+    """What an attack has learned: from captured tensors ``(n, ...)`` to images ``(n, C, H, W)`` in [0, 1]."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        ...
+
+    def __call__(self, captured: Sequence[Tensor], /) -> Tensor:
+        """The images."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)

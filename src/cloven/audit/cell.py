@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from cloven.attack.decoder import Decoder
-from cloven.attack.layers import build, text
 from cloven.attack.pairs import Pairs
 from cloven.audit.finding import Finding
-from cloven.audit.material import Material, one_thread
+from cloven.audit.material import Material
 from cloven.partition.observe import Observation
 from cloven.score.agreement import agreement, kappa
 from cloven.score.floors import shuffled_floor
 from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
+from cloven.threads import one_thread
 
 SCHEMA = 1
 """Goes up when a change makes other numbers from the same cell."""
@@ -46,7 +46,7 @@ class Cell:
             "observation": self.observation.fingerprint,
             "attack": "decoder",
             "settings": self.attack.settings(),
-            "layers": text(self.attack.chain(shapes, material.classifier.input.shape)),
+            "layers": self.attack.described(shapes, material.classifier.input.shape),
             "knows": "shapes",
             "seed": self.seed,
             "features": FEATURES,
@@ -89,7 +89,7 @@ def attack(cell: Cell, material: Material) -> Finding:
         attack="decoder",
         pairs=len(auxiliary),
         victims=len(victims),
-        parameters=_parameters(cell, material),
+        parameters=reconstruct.parameters,
         observation_bytes=cell.observation.bytes,
         agreement=wilson(hits, len(victims)),
         kappa=kappa(guessed, classes, material.classifier.by_name[material.classifier.output].shape[0]),
@@ -107,12 +107,6 @@ def attack(cell: Cell, material: Material) -> Finding:
 def _number(text: str) -> int:
     """A seed from a text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
-
-
-def _parameters(cell: Cell, material: Material) -> int:
-    shapes = [s.shape for s in cell.observation.seen]
-    network = build(cell.attack.chain(shapes, material.classifier.input.shape))
-    return sum(p.numel() for p in network.parameters())
 
 
 def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,21 +18,11 @@ from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
 from cloven.runtime.torch_engine import evaluate
 from cloven.score.floors import Floor, constant_guesses, guess_floors
+from cloven.threads import one_thread
 from cloven.zoo.images import Images
 
 SHOWN = 5
 """How many of a long list an error message shows."""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: results then do not depend on how many there are, nor on what runs beside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class OnDisk(Mapping[str, Tensor]):

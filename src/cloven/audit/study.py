@@ -18,7 +18,7 @@ from cloven.attack.decoder import Decoder
 from cloven.audit.cases import Case, ChainFor, Target, cases, layer_of
 from cloven.audit.cell import Cell
 from cloven.audit.executor import run_cells
-from cloven.audit.material import Material, one_thread, prepare, refuse_overlap
+from cloven.audit.material import Material, prepare, refuse_overlap
 from cloven.audit.store import SUMMARY, Store, opened, to_text
 from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, orderings, row, verdict
 from cloven.errors import ClovenError
@@ -36,6 +36,7 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime.local import run
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
+from cloven.threads import one_thread
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.models import MODELS, build, unknown

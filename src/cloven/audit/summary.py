@@ -19,6 +19,8 @@ LEAST_KAPPA = 0.3
 """Below this the CNN itself has learned too little for its classes to say anything about a reconstruction."""
 
 NOT_MEASURED = (
+    "Scores inside a tile: a tile is a raw piece of the image, and nothing in it is hidden, whatever the score of "
+    "the whole image says.",
     "Stronger attackers: one convolutional decoder a cell was trained, as S1 does; a residual network, a GAN, "
     "white-box refinement or more pairs can only rebuild more.",
     "An attacker who must guess shapes from bytes: here the shapes are given.",
@@ -56,6 +58,7 @@ def row(case: Case, cell: Mapping[str, Any], key: str) -> dict[str, Any]:
         "layers": list(case.layers),
         "label": case.label,
         "share": [text(s.share) for s in seen.seen],
+        "raw_image": seen.raw_image,
     }
     return {**context, **{name: value for name, value in cell.items() if name not in ("key", "provenance")}}
 
@@ -135,8 +138,18 @@ def verdict(model_kappa: float, findings: Sequence[Mapping[str, Any]]) -> dict[s
         "given": True,
         "reason": None,
         "sentence": f"Of what really crosses a link, {_named(worst)} leaks most ({_leak(worst)}) and "
-        f"{_named(least)} least ({_leak(least)}). These are lower bounds: the attacker is S1's.",
+        f"{_named(least)} least ({_leak(least)}). These are lower bounds: the attacker is S1's.{_in_clear(real)}",
     }
+
+
+def _in_clear(findings: Sequence[Mapping[str, Any]]) -> str:
+    """What scores of whole images cannot show: pieces of the image that cross as they are."""
+    raw: dict[str, float] = {}
+    for finding in findings:
+        if finding["raw_image"]:
+            raw[finding["strategy"]] = max(raw.get(finding["strategy"], 0.0), finding["raw_image"])
+    said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
+    return f" Pixels of the image itself cross a link in clear: {', '.join(said)} of them." if said else ""
 
 
 def _named(finding: Mapping[str, Any]) -> str:

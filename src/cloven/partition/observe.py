@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cloven.errors import ClovenError
-from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
+from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole, without
 from cloven.graph.graph import Graph
 from cloven.partition.program import BYTES, Link, Program
 
@@ -57,6 +57,14 @@ class Observation:
     def bytes(self) -> int:
         """Bytes of one image."""
         return sum(s.bytes for s in self.seen)
+
+    @property
+    def raw_image(self) -> float:
+        """The share of the image's own numbers that the listener gets as they are, in [0, 1]."""
+        image = self.graph.input
+        seen = [s.share for s in self.seen if s.value == image.name]
+        everything = whole(image.shape)
+        return 1 - sum(map(count, without([everything], seen))) / count(everything)
 
     @property
     def fingerprint(self) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cloven.errors import ClovenError
+from cloven.threads import one_thread
 from cloven.zoo.images import Images
 from cloven.zoo.models import build
 
@@ -133,7 +134,8 @@ def trained(
         model.load_state_dict(weights)
         return model.eval()
     _make(cache)
-    fit(model, train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
+    with one_thread():  # so that the weights are the same however many cores there are
+        fit(model, train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
     _keep(file, model)
     return model
 
