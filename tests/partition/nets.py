@@ -59,7 +59,7 @@ def networks(draw: st.DrawFn) -> nn.Module:
 def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy, int]:
     """Any strategy that the graph allows, with its number of devices."""
     kind = draw(st.sampled_from(["vertical", "horizontal", "data"]))
-    grid = draw(st.sampled_from([(1, 2), (2, 2), (2, 4), (3, 1)]))
+    grid = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     if kind == "data" and (able := tileable(graph, grid)):
         return Data(grid, until=draw(st.sampled_from([None, *able]))), grid[0] * grid[1]
     if kind == "vertical":
@@ -68,7 +68,7 @@ def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy, int]:
         cuts = sorted(picked, key=lambda name: graph.position[name])
         devices = len(cuts) + 1 if cuts else draw(st.integers(1, min(4, len(graph.ops) - 1)))
         return Vertical(tuple(cuts)), devices
-    return Horizontal(), draw(st.sampled_from([1, 2, 3]))
+    return Horizontal(), draw(st.integers(1, 5))
 
 
 def values_of(graph: Graph, name: str) -> int:
