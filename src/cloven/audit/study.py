@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cloven.attack.decoder import Decoder
 from cloven.audit.cases import Case, ChainFor, Target, cases, layer_of
 from cloven.audit.cell import Cell
 from cloven.audit.executor import run_cells
 from cloven.audit.material import Material, prepare, refuse_overlap
+from cloven.audit.plans import plans
 from cloven.audit.store import SUMMARY, Store, opened, to_text
-from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, orderings, row, verdict
+from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, context, orderings, row, verdict
 from cloven.errors import ClovenError
 from cloven.files import write_text
-from cloven.graph.box import Shape, text
+from cloven.graph.box import Shape
 from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
@@ -31,12 +31,9 @@ from cloven.partition.data import GRIDS, Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, View
-from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
-from cloven.runtime.local import run
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
-from cloven.threads import one_thread
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.models import MODELS, build, unknown
@@ -179,6 +176,18 @@ def cases_of(graph: Graph, settings: Settings, chain_for: ChainFor) -> list[Case
     return cases(targets(graph, settings), settings.layers, settings.views, make, every_link=settings.every_link)
 
 
+def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
+    """The observations of a study as rows, before anything is trained or written.
+
+    Raises:
+        ClovenError: for settings or images that cannot be used.
+    """
+    check(settings)
+    images = load_images(settings)
+    graph = untrained(settings, images.shape, len(images.victims.classes))
+    return [context(case) for case in cases_of(graph, settings, chain_for)]
+
+
 def execute(
     settings: Settings,
     chain_for: ChainFor,
@@ -308,7 +317,7 @@ def _summary(
         },
         "attacker": _attacker(images),
         "verdict": verdict(model_kappa, findings),
-        "plans": list(_plans(material, every, images.victims.tensor(), labels)),
+        "plans": plans(material, every, labels),
         "findings": findings,
         "orderings": orderings(expected, every, keys, store, seed=settings.seed),
         "not_measured": [*NOT_MEASURED, *_left_out(settings)],
@@ -335,47 +344,5 @@ def _attacker(images: Loaded) -> dict[str, Any]:
         f"({images.auxiliary.name}) as a user, records what crosses, and trains a decoder on the pairs "
         "(S1, Sect. 4).",
         "knows": ["the shapes of what crosses", "his own images and what they make cross", "the image size"],
-        "does_not_know": ["the model, its layers and weights", "the victims' images or others of their kind"],
+        "does_not_know": ["the model, its layers and weights", "the victims' images"],
     }
-
-
-def _plans(material: Material, every: Sequence[Case], victims: Tensor, labels: Tensor) -> list[dict[str, Any]]:
-    """Each program once: what it sends, what the paper counts, and whether it computes what the model does."""
-    graph, found = material.classifier, []
-    with one_thread():
-        logits = run(compiler.compile(graph, Vertical(()), 1), victims)
-        for target in dict.fromkeys(case.target for case in every):
-            counted = [c for c in every if c.target is target and c.cell.observation.view == "paper"]
-            found.append({**_plan(target, target.program, logits, victims, labels), "counted": _counted(counted)})
-            if target.grid is not None:
-                bare = compiler.compile(graph, Data(target.grid, halo="none"), len(target.program.devices))
-                plan = _plan(target, bare, logits, victims, labels)
-                found.append({**plan, "title": f"{target.title}, no halo", "counted": []})
-    return found
-
-
-def _plan(target: Target, program: Program, logits: Tensor, victims: Tensor, labels: Tensor) -> dict[str, Any]:
-    made = run(program, victims)
-    return {
-        "strategy": target.strategy,
-        "title": target.title,
-        "devices": len(program.devices),
-        "exact": program.exact,
-        "accuracy": accuracy(made, labels),
-        "max_difference": float((made - logits).abs().max()),
-        "transfers": [transfer.row() for transfer in program.transfers],
-    }
-
-
-def _counted(every: Sequence[Case]) -> list[dict[str, Any]]:
-    return [
-        {
-            "link": list(seen.link) if seen.link else None,
-            "value": share.value,
-            "share": text(share.share),
-            "bytes": share.bytes,
-            "crosses": seen.crosses,
-        }
-        for seen in (case.cell.observation for case in every)
-        for share in seen.seen
-    ]

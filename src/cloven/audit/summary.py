@@ -45,11 +45,10 @@ class Expectation:
     metric: Literal["agreement", "ssim"] = "agreement"
 
 
-def row(case: Case, cell: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A finding with its context, as ``summary.json`` lists it."""
+def context(case: Case) -> dict[str, Any]:
+    """What is listened to where: the part of a finding that is known before any attack."""
     seen = case.cell.observation
-    context = {
-        "key": key,
+    return {
         "strategy": case.target.strategy,
         "devices": len(case.target.program.devices),
         "link": list(seen.link) if seen.link else None,
@@ -57,10 +56,17 @@ def row(case: Case, cell: Mapping[str, Any], key: str) -> dict[str, Any]:
         "crosses": seen.crosses,
         "layers": list(case.layers),
         "label": case.label,
+        "seen": [s.value for s in seen.seen],
         "share": [text(s.share) for s in seen.seen],
         "raw_image": seen.raw_image,
+        "observation_bytes": seen.bytes,
     }
-    return {**context, **{name: value for name, value in cell.items() if name not in ("key", "provenance")}}
+
+
+def row(case: Case, cell: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A finding with its context, as ``summary.json`` lists it."""
+    scores = {name: value for name, value in cell.items() if name not in ("key", "provenance")}
+    return {"key": key, **context(case), **scores}
 
 
 def orderings(

@@ -139,6 +139,18 @@ def program(graph: Graph, plan: Plan) -> Program:
     return compiler.compile(graph, plan.partitioning(), plan.devices, routing=plan.routing)
 
 
+def described(plan: Plan, made: Program) -> dict[str, Any]:
+    """A program for people and JSON readers: the transfer table, and sums for each link and device."""
+    return {
+        "plan": plan.title(),
+        "exact": made.exact,
+        "transfers": [transfer.row() for transfer in made.transfers],
+        "links": [{"link": list(link), "bytes": made.sent(link)} for link in made.links],
+        "devices": [{"device": device, "macs": made.macs(device)} for device in made.devices],
+        "bytes": sum(transfer.bytes for transfer in made.transfers),
+    }
+
+
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
     """A plan from TOML, and all that is wrong with the text; see `check_document`."""
     try:

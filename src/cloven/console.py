@@ -1,0 +1,155 @@
+"""What commands print: JSON and tables on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+Rows = Sequence[Sequence[object]]
+Row = Mapping[str, Any]
+
+WIDE = 180
+"""The width of tables that go to a file or a pipe, where folding to a guessed width would help nobody."""
+
+log = logging.getLogger("cloven")
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Rows) -> None:
+    """A table on standard output; columns of numbers to the right."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    made = Table(title=escape(title), title_justify="left", header_style="bold", box=SIMPLE, pad_edge=False)
+    for i, column in enumerate(columns):
+        right = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        made.add_column(escape(column), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDE)).print(made)
+
+
+def by(shape: Sequence[int]) -> str:
+    """A shape as ``16x5x5``."""
+    return "x".join(map(str, shape))
+
+
+def ops_and_cuts(model: str, ops: Sequence[Row], cuts: Sequence[Row]) -> None:
+    """A model's ops, and every cut of it."""
+    columns = ["op", "kind", "reads", "shape", "bytes", "MACs", "weight bytes"]
+    table(f"{model}: ops, for one image", columns, [
+        [o["op"], o["kind"], ", ".join(o["reads"]), by(o["shape"]), o["bytes"], o["macs"], o["weight_bytes"]]
+        for o in ops
+    ])  # fmt: skip
+    columns = ["cut after", "module", "tensors that cross", "bytes", "MACs before", "MACs after", "before"]
+    table(f"{model}: every cut", columns, [
+        [c["after"], c["module"], "; ".join(f"{t['value']} {by(t['shape'])}" for t in c["tensors"]), c["bytes"],
+         c["macs_before"], c["macs_after"], f"{c['before_percent']:.1f} %"]
+        for c in cuts
+    ])  # fmt: skip
+
+
+def transfers(plan: Row) -> None:
+    """What crosses each link, and what each device computes."""
+    columns = ["step", "from", "to", "value", "share", "shape", "bytes"]
+    table(f"{plan['plan']}: what crosses, for one image", columns, [
+        [r["step"], r["source"], r["target"], r["value"], r["share"], by(r["shape"]), r["bytes"]]
+        for r in plan["transfers"]
+    ])  # fmt: skip
+    table("links", ["link", "bytes"], [[" > ".join(row["link"]), row["bytes"]] for row in plan["links"]])
+    table("devices", ["device", "MACs"], [[row["device"], row["macs"]] for row in plan["devices"]])
+    if not plan["exact"]:
+        typer.echo("Without halo the result is NOT the model's; `cloven run --verify` measures by how much.")
+
+
+def comparison(title: str, found: Row) -> None:
+    """A divided model beside the whole one."""
+    table(title, ["", ""], [
+        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        for name, value in found.items()
+    ])  # fmt: skip
+
+
+def observations(rows: Sequence[Row]) -> None:
+    """What an audit would look at."""
+    columns = ["strategy", "where", "view", "link", "sent", "bytes", "seen"]
+    table(f"{len(rows)} observations; nothing was trained or written", columns, [
+        [r["strategy"], r["label"], r["view"], _link(r), _sent(r), r["observation_bytes"], _seen(r)] for r in rows
+    ])  # fmt: skip
+
+
+def summary(found: Row) -> None:
+    """An audit: each score with its interval and its best floor, the orderings and the verdict."""
+    accuracy = f"accuracy {found['model_accuracy']:.1%}, kappa {found['model_kappa']:.2f}"
+    title = f"{found['model']} on {found['data']} ({accuracy}); mean [95 % interval] best floor"
+    table(title, ["what", "view", "link", "sent", "agreement", "SSIM"], [
+        [f"{f['strategy']}, {f['label']}", f["view"], _link(f), _sent(f),
+         *(f"{_interval(f[score])} {_best(f, score)}" for score in ("agreement", "ssim"))]
+        for f in found["findings"]
+    ])  # fmt: skip
+    table("What S1 expects, and what the numbers show", ["claim", "statement", "difference", "shows"], [
+        [o["claim"], o["sentence"], _interval(o["difference"]), o["shows"]] for o in found["orderings"]
+    ])  # fmt: skip
+    verdict = found["verdict"]
+    typer.echo(verdict["sentence"] if verdict["given"] else f"No verdict: {verdict['reason']}")
+
+
+def _link(row: Row) -> str:
+    return " > ".join(row["link"]) if row["link"] else "none"
+
+
+def _seen(row: Row) -> str:
+    return "; ".join(f"{value} {share}" for value, share in zip(row["seen"], row["share"], strict=True))
+
+
+def _sent(row: Row) -> str:
+    return "yes" if row["crosses"] else "never"
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _best(finding: Row, score: str) -> str:
+    return f"{max(f[score] for f in finding['floors'].values() if f[score] is not None):.2f}"
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage on standard error where somebody looks, else a line now and then."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bars: dict[str, Any] = {}
+    shown = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*shown, console=console) as drawn:
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = drawn.add_task(stage, total=total)
+            drawn.update(bars[stage], completed=done, total=total)
+
+        yield report
+
+
+def _line(stage: str, done: int, total: int) -> None:
+    """One line for the start, the end and each tenth."""
+    if done in (0, total) or (10 * done) // total != (10 * (done - 1)) // total:
+        log.info("%s: %d of %d", stage, done, total)
