@@ -143,6 +143,23 @@ def test_the_workers_of_a_killed_audit_end(here: Path) -> None:
     assert not [pid for pid in children if alive(pid)]
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> None:
+    options = ("--jobs", str(jobs), "--epochs", "20", "--out", "run")
+    command = [sys.executable, "-m", "cloven.cli", *SMALL, *options]
+    victim = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not finished(here / "run"):
+        assert victim.poll() is None, "it ended before it could be stopped"
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGINT)
+    _, err = victim.communicate(timeout=60)
+
+    assert victim.returncode == 130
+    assert err.splitlines()[-1] == "stopped; finished cells are kept in run: the same command goes on from there"
+    assert "Traceback" not in err
+    assert {p.name for p in (here / "run").iterdir()} == {"cells", "config.json"}
+
+
 def workers(parent: int) -> list[int]:
     """The spawned workers of a process that have begun to work."""
     done = subprocess.run(

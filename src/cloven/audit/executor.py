@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -52,6 +53,10 @@ def _in_processes(cells: Sequence[Cell], material: Material, store: Store, jobs:
             waiting = [pool.submit(_work, index) for index in range(len(cells))]
             for done in as_completed(waiting):
                 yield done.result()
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
         except BrokenProcessPool as error:
             raise ClovenError(
                 "a worker process was killed (out of memory?); finished cells are kept: run the same command "
@@ -82,6 +87,7 @@ _here: tuple[tuple[Cell, ...], Material, Store] | None = None
 def _start(cells: tuple[Cell, ...], material: Material, folder: Path) -> None:
     global _here  # an initialiser has no other way to hand things to the work
     _here = (cells, material, Store(folder))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -159,7 +159,7 @@ def _in_clear(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _named(finding: Mapping[str, Any]) -> str:
-    return f"{finding['strategy']}, {finding['label'].lower()} on {' to '.join(finding['link'])}"
+    return f"{finding['strategy']} ({finding['label'].lower()}, {' to '.join(finding['link'])})"
 
 
 def _leak(finding: Mapping[str, Any]) -> str:
