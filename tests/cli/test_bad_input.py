@@ -92,9 +92,12 @@ def test_an_audit_refuses_what_it_cannot_use(
 
 
 def test_several_wrong_settings_are_named_together(cloven: Run, here: Path) -> None:
-    done = cloven("audit", "--strategies", "diagonal,vertical", "--pairs", "1", "--victims", "3")
+    done = cloven("audit", "lenet6", "--strategies", "diagonal,vertical", "--pairs", "1", "--victims", "3",
+                  "--data", "mnist:nowhere", "--auxiliary", "folder:nobody")  # fmt: skip
 
     refused(done, "no strategy is named 'diagonal'", "pairs is 1; expected 2 or more", "victims is 3; expected 20")
+    refused(done, "unknown model 'lenet6'; did you mean lenet5?", "nowhere", "nobody")
+    assert len(done.err.splitlines()) == 6
     assert not list(here.iterdir())
 
 

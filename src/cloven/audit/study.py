@@ -76,12 +76,8 @@ class Loaded:
         return tuple(self.victims.pixels.shape[1:])
 
 
-def check(settings: Settings) -> None:
-    """Refuse settings that cannot be meant.
-
-    Raises:
-        ClovenError: with all of them.
-    """
+def wrong(settings: Settings) -> list[str]:
+    """What cannot be meant about the settings, before any image is looked at."""
     problems = [
         f"no strategy is named {name!r}; choose from {', '.join(STRATEGIES)}"
         for name in settings.strategies
@@ -102,26 +98,47 @@ def check(settings: Settings) -> None:
         problems.append(unknown(settings.model))
     elif not settings.layers:
         problems.append(f"no layers of {settings.model} are named to listen at; give --layers, e.g. conv1,conv2")
-    if problems:
-        raise ClovenError(problems)
+    return problems
 
 
 def load_images(settings: Settings) -> Loaded:
     """The images of a study.
 
     Raises:
-        ClovenError: for a set that cannot be read, has no labels, or shares images with the auxiliary ones.
+        ClovenError: with all that is wrong with the settings and with both sets: one that cannot be read, has no
+            labels, does not fit the model, or shares images with the other.
     """
+    problems = wrong(settings)
+    whole = _attempt(lambda: _labelled(settings), problems)
+    shape: tuple[int, int, int] = whole.pixels.shape[1:] if whole is not None else ANY_SHAPE
+    auxiliary = _attempt(lambda: load(settings.auxiliary, shape=shape, limit=max(settings.pairs, 2)), problems)
+    if problems or whole is None or auxiliary is None:
+        raise ClovenError(problems)
+    build(settings.model, shape=shape, classes=len(whole.classes))
+    training, _, test = split(whole, seed=settings.seed)
+    victims = test if settings.victims is None else test.take(range(min(settings.victims, len(test))))
+    refuse_overlap(auxiliary, victims)
+    return Loaded(training, victims, auxiliary)
+
+
+ANY_SHAPE = (3, 32, 32)
+"""Auxiliary images are tried at this size where the data set's is not known."""
+
+
+def _labelled(settings: Settings) -> Images:
     whole = load(settings.data)
     if whole.labels is None:
         raise ClovenError(f"{settings.data} has no labels; the CNN cannot be trained: sort its images into folders")
-    shape: tuple[int, int, int] = whole.pixels.shape[1:]
-    build(settings.model, shape=shape, classes=len(whole.classes))  # fails early where the size does not fit
-    training, _, test = split(whole, seed=settings.seed)
-    victims = test if settings.victims is None else test.take(range(min(settings.victims, len(test))))
-    auxiliary = load(settings.auxiliary, shape=shape, limit=settings.pairs)
-    refuse_overlap(auxiliary, victims)
-    return Loaded(training, victims, auxiliary)
+    return whole
+
+
+def _attempt(read: Callable[[], Images], problems: list[str]) -> Images | None:
+    """What is read, or None, with the reasons added to the problems."""
+    try:
+        return read()
+    except ClovenError as error:
+        problems += error.problems
+        return None
 
 
 def untrained(settings: Settings, shape: Shape, classes: int) -> Graph:
@@ -182,7 +199,6 @@ def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
     Raises:
         ClovenError: for settings or images that cannot be used.
     """
-    check(settings)
     images = load_images(settings)
     graph = untrained(settings, images.shape, len(images.victims.classes))
     return [context(case) for case in cases_of(graph, settings, chain_for)]
@@ -205,7 +221,6 @@ def execute(
         ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
     """
     start = time.perf_counter()
-    check(settings)
     images = load_images(settings)
     classes = len(images.victims.classes)
     cases_of(untrained(settings, images.shape, classes), settings, chain_for)  # all problems before any work
