@@ -108,7 +108,7 @@ def test_a_cut_carries_every_tensor_that_is_read_behind_it() -> None:
 def test_layer_names_mean_the_last_value_of_a_module() -> None:
     graph = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.rand(1, 1, 28, 28))
 
-    assert graph.by_name[graph.find("conv2")].kind == "pointwise"
+    assert graph.by_name[graph.find("conv2")].kind == "elementwise"
     assert graph.by_name[graph.find("conv2.0")].kind == "conv2d"
     with pytest.raises(ClovenError, match=r"no layer or op is named 'conv9'; the nearest names are conv"):
         graph.find("conv9")

@@ -24,11 +24,12 @@ from cloven.graph.graph import BATCH, Graph, Op
 BATCHES = (2, 3)
 """The two batch sizes of the two exports."""
 
-POINTWISE = frozenset(
+ELEMENTWISE = frozenset(
     "relu relu6 tanh sigmoid silu gelu hardtanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus "
-    "softsign log_sigmoid neg abs exp sqrt rsqrt reciprocal square clamp".split()
+    "softsign log_sigmoid neg abs exp sqrt rsqrt reciprocal square clamp "
+    "add sub mul div maximum minimum pow".split()
 )
-"""Ops of one tensor that act number by number; other arguments are constants."""
+"""Ops that act number by number, on one tensor or on several that broadcast."""
 
 ALIASES = frozenset("clone alias detach detach_ contiguous dropout lift_fresh_copy _to_copy to".split())
 """Ops that change nothing in evaluation mode."""
@@ -161,16 +162,31 @@ class _Reader:
         shape = _shape(a, b, where)
         sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs))
         item = a.args[1] if call is not a else None
-        made = self.known(name, call, shape) if len(inputs) == 1 and not item else None
-        kind, attrs, params = made or self.opaque(call, call_b, item, sources, where)
-        self.ops.append(Op(self.name(call), kind, sources, shape, _module(call), attrs, params))
+        kind, attrs, params = self.called(call, call_b, item, sources, where)
+        made = self.known(name, call, item, shape, sources, attrs) or (kind, attrs, params)
+        self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2]))
         self.values[a.name] = self.ops[-1].name
 
-    def known(self, name: str, node: fx.Node, shape: Shape) -> Read:
+    def known(
+        self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]
+    ) -> Read:
         """The op of a node that the op table has an entry for, or None."""
-        if name in POINTWISE:
-            return "pointwise", {"op": str(node.target), "args": list(node.args[1:])}, {}
-        reader = READERS.get(name)
+        by_name = {op.name: op.shape for op in self.ops}
+        shapes = [by_name[source] for source in sources]
+        if name in ELEMENTWISE and all(len(s) == len(shape) for s in shapes):
+            params = {n.name: self.weights[n.name] for n in node.all_input_nodes if n.name in self.weights}
+            fits = all(p.ndim <= len(shape) or p.shape[0] == 1 for p in params.values())
+            return ("elementwise", call, params) if fits and shapes else None
+        if name == "cat":
+            parts = list(_leaves(node.args[0]))
+            axis = _axis(node.args[1] if len(node.args) > 1 else 0, len(shape))
+            plain = len(parts) == len(sources) and axis >= 0
+            return ("concat", {"axis": axis}, {}) if plain else None
+        if len(sources) != 1:
+            return None
+        if name in ("split", "split_with_sizes", "chunk", "slice"):
+            return _read_narrow(name, _Call(node, self.weights), item, shapes[0], shape)
+        reader = READERS.get(name) if not item else None
         return None if reader is None else reader(_Call(node, self.weights), shape)
 
     def name(self, node: fx.Node) -> str:
@@ -185,7 +201,7 @@ class _Reader:
             candidate = f"{name}_{number}"
         return candidate
 
-    def opaque(
+    def called(
         self, a: fx.Node, b: fx.Node, item: Any, sources: tuple[str, ...], where: str
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
         """Any other op: kept as the call that it is, with places for inputs, weights and the batch."""
@@ -210,7 +226,9 @@ class _Reader:
 
         kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout")}
         args = place(list(a.args), list(b.args))
-        return "opaque", {"op": str(a.target), "args": args, "kwargs": kwargs, "item": item}, params
+        # A view of what was laid out otherwise needs a copy; its layout here may differ from the export's.
+        name = "aten.reshape.default" if _op_name(a) in ("view", "_unsafe_view") else str(a.target)
+        return "opaque", {"op": name, "args": args, "kwargs": kwargs, "item": item}, params
 
 
 def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
@@ -316,6 +334,28 @@ def _read_batch_norm(call: _Call, shape: Shape) -> Read:
     if params is None or "running_mean" not in params or call.values.get("training"):
         return None
     return "batch_norm", {"eps": call["eps"]}, params
+
+
+def _axis(dim: Any, rank: int) -> int:
+    """An axis of a tensor as one behind the batch; negative for the batch itself."""
+    return int(dim) - 1 if dim >= 0 else rank + int(dim)
+
+
+def _read_narrow(name: str, call: _Call, item: Any, source: Shape, shape: Shape) -> Read:
+    """A run of indices of one axis: a slice, or one piece of a split."""
+    axis = _axis(call["dim"], len(source))
+    if axis < 0 or len(shape) != len(source):
+        return None
+    size = source[axis]
+    if name == "slice":
+        if call["step"] != 1:
+            return None
+        start = min(max(call["start"] or 0, -size), size)
+        return "narrow", {"axis": axis, "start": start + size if start < 0 else start}, {}
+    if name == "split_with_sizes":
+        return "narrow", {"axis": axis, "start": sum(call["split_sizes"][:item])}, {}
+    length = call["split_size"] if name == "split" else -(-size // call["chunks"])
+    return "narrow", {"axis": axis, "start": length * item}, {}
 
 
 def _read_linear(call: _Call, shape: Shape) -> Read:

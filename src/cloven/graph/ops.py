@@ -5,8 +5,8 @@
 - ``needs(op, inputs, box)``: for each input the box of it that ``box`` of the output depends on, or None;
 - ``localise(op, inputs, box)``: the op restricted to ``box``, to be run on just those inputs;
 - ``macs(op, inputs, box)``: multiply-accumulates of conv and dense layers (no bias, pooling or activation);
-- ``carry(op, inputs, box)``: the box of the output that a device which owns ``box`` of the first input can own,
-  or None where ownership does not carry over (then somebody owns the whole).
+- ``carry(op, inputs, index, box)``: the box of the output that a device which owns ``box`` of an input can own,
+  or None where ownership does not carry over from that input.
 
 Where an axis is taken whole, the whole input axis is needed and the op keeps its own padding: a divided op then
 runs the very kernel that the whole model runs. An op without an entry here is of kind ``opaque``: whole in,
@@ -45,7 +45,7 @@ class Local:
 Needs = Callable[[Op, Shapes, Box], tuple[Box | None, ...]]
 Localise = Callable[[Op, Shapes, Box], Local]
 Macs = Callable[[Op, Shapes, Box], int]
-Carry = Callable[[Op, Shapes, Box], Box | None]
+Carry = Callable[[Op, Shapes, int, Box], Box | None]
 
 
 def _free(op: Op, inputs: Shapes, box: Box) -> int:
@@ -53,7 +53,7 @@ def _free(op: Op, inputs: Shapes, box: Box) -> int:
     return 0
 
 
-def _nowhere(op: Op, inputs: Shapes, box: Box) -> Box | None:
+def _nowhere(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
     """Ownership does not carry over."""
     return None
 
@@ -66,6 +66,8 @@ class Kind:
     localise: Localise
     macs: Macs = _free
     carry: Carry = _nowhere
+    gathers: bool = False
+    """Whether the output is made of all inputs' shares together; else of those of one input."""
 
 
 # --- windows: convolution and pooling along one axis ---------------------------------------------------------
@@ -218,7 +220,7 @@ def _scaled(interval: Interval, size: int, out: int) -> Interval:
     return interval[0] * out // size, interval[1] * out // size
 
 
-def _pool_carry(op: Op, inputs: Shapes, box: Box) -> Box | None:
+def _pool_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
     scaled = [_scaled(i, n, m) for i, n, m in zip(box[1:], inputs[0][1:], op.shape[1:], strict=True)]
     return (box[0], *scaled)
 
@@ -234,12 +236,78 @@ def _same_localise(op: Op, inputs: Shapes, box: Box) -> Local:
     return Local(op.kind, op.attrs)
 
 
-def _same_carry(op: Op, inputs: Shapes, box: Box) -> Box | None:
+def _same_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
     return box
 
 
 def _channelwise_localise(op: Op, inputs: Shapes, box: Box) -> Local:
     return Local(op.kind, op.attrs, _rows(op.params, box[0]))
+
+
+def _broadcast(shape: Shape, box: Box) -> Box:
+    """The box of an operand that a box of the result reads: all of an axis of length 1."""
+    return tuple((0, 1) if n == 1 else interval for n, interval in zip(shape, box, strict=True))
+
+
+def _elementwise_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
+    return tuple(_broadcast(shape, box) for shape in inputs)
+
+
+def _elementwise_localise(op: Op, inputs: Shapes, box: Box) -> Local:
+    params = {}
+    for key, value in op.params.items():
+        axes = value.shape[value.ndim - min(value.ndim, len(box)) :]
+        kept = _broadcast(axes, box[len(box) - len(axes) :])
+        lead = (slice(None),) * (value.ndim - len(axes))
+        params[key] = np.ascontiguousarray(value[(*lead, *(slice(lo, hi) for lo, hi in kept))])
+    return Local("call", op.attrs, params)
+
+
+def _elementwise_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
+    return box if inputs[index] == op.shape else None
+
+
+# --- channels put together and taken apart --------------------------------------------------------------------
+
+
+def _offsets(op: Op, inputs: Shapes) -> list[int]:
+    """Where each input of a concatenation begins along its axis."""
+    lengths = [shape[op.attrs["axis"]] for shape in inputs]
+    return [sum(lengths[:i]) for i in range(len(lengths))]
+
+
+def _shifted(box: Box, axis: int, by: int) -> Box:
+    lo, hi = box[axis]
+    return (*box[:axis], (lo + by, hi + by), *box[axis + 1 :])
+
+
+def _concat_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
+    axis = op.attrs["axis"]
+    return tuple(
+        intersect(_shifted(box, axis, -offset), whole(shape))
+        for offset, shape in zip(_offsets(op, inputs), inputs, strict=True)
+    )
+
+
+def _concat_localise(op: Op, inputs: Shapes, box: Box) -> Local:
+    return Local("concat", op.attrs)
+
+
+def _concat_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
+    return _shifted(box, op.attrs["axis"], _offsets(op, inputs)[index])
+
+
+def _narrow_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
+    return (_shifted(box, op.attrs["axis"], op.attrs["start"]),)
+
+
+def _narrow_localise(op: Op, inputs: Shapes, box: Box) -> Local:
+    return Local("identity")
+
+
+def _narrow_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
+    moved = intersect(_shifted(box, op.attrs["axis"], -op.attrs["start"]), whole(op.shape))
+    return moved or tuple((0, 0) for _ in op.shape)
 
 
 # --- flatten and linear ---------------------------------------------------------------------------------------
@@ -259,7 +327,7 @@ def _flatten_localise(op: Op, inputs: Shapes, box: Box) -> Local:
     return Local("flatten", crop=((box[0][0] - start, box[0][1] - start),))
 
 
-def _flatten_carry(op: Op, inputs: Shapes, box: Box) -> Box | None:
+def _flatten_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
     if any(not _is_whole(i, n) for i, n in zip(box[1:], inputs[0][1:], strict=True)):
         return None
     per_channel = prod(inputs[0][1:])
@@ -309,14 +377,12 @@ def _whole_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
 
 
 def _opaque_localise(op: Op, inputs: Shapes, box: Box) -> Local:
-    return Local("opaque", op.attrs, op.params, box)
+    return Local("call", op.attrs, op.params, box)
 
 
 def _no_inputs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
     return ()
 
-
-ELEMENTWISE = Kind(_same_needs, _same_localise, carry=_same_carry)
 
 KINDS: Mapping[str, Kind] = {
     "input": Kind(_no_inputs, _same_localise),
@@ -328,7 +394,9 @@ KINDS: Mapping[str, Kind] = {
     "avg_pool2d": Kind(_pool_needs, _avg_localise, carry=_pool_carry),
     "adaptive_avg_pool2d": Kind(_adaptive_needs, _adaptive_localise, carry=_pool_carry),
     "flatten": Kind(_flatten_needs, _flatten_localise, carry=_flatten_carry),
-    "pointwise": ELEMENTWISE,
+    "elementwise": Kind(_elementwise_needs, _elementwise_localise, carry=_elementwise_carry),
+    "concat": Kind(_concat_needs, _concat_localise, carry=_concat_carry, gathers=True),
+    "narrow": Kind(_narrow_needs, _narrow_localise, carry=_narrow_carry),
     "mask": Kind(_mask_needs, _mask_localise),
     "assemble": Kind(_assemble_needs, _assemble_localise),
     "opaque": Kind(_whole_needs, _opaque_localise),

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloven.graph.box import Box, count, whole, without
-from cloven.graph.graph import Graph
-from cloven.graph.ops import KINDS
+from cloven.graph.box import Box, Shape, count, covers, whole, without
+from cloven.graph.graph import Graph, Op
+from cloven.graph.ops import KINDS, Carry
 
 Share = tuple[Box, ...]
 """Disjoint boxes of one value."""
@@ -85,14 +85,38 @@ def spread(graph: Graph, anchors: Mapping[str, Owners]) -> dict[str, Owners]:
 
 def _carried(graph: Graph, value: str, owners: Mapping[str, Owners]) -> Owners:
     op = graph.by_name[value]
-    source, shapes = owners[op.inputs[0]], graph.input_shapes(op)
-    if all(share == (whole(shapes[0]),) for share in source.values()):
-        return {device: (whole(op.shape),) for device in source}
-    carry = KINDS[op.kind].carry
-    carried: dict[int, Share] = {}
+    shapes, kind = graph.input_shapes(op), KINDS[op.kind]
+    sources = [owners[name] for name in op.inputs]
+    if all(_all_whole(source, shape) for source, shape in zip(sources, shapes, strict=True)):
+        return {device: (whole(op.shape),) for device in sources[0]}
+    carried = [_carry_from(kind.carry, op, shapes, index, source) for index, source in enumerate(sources)]
+    if kind.gathers and None not in carried:
+        return _joined([c for c in carried if c is not None])
+    chosen = next((c for c in carried if c is not None), None)
+    return chosen if chosen and not kind.gathers else everything(graph, value, min(sources[0]))
+
+
+def _all_whole(owners: Owners, shape: Shape) -> bool:
+    return all(share == (whole(shape),) for share in owners.values())
+
+
+def _carry_from(carry: Carry, op: Op, shapes: tuple[Shape, ...], index: int, source: Owners) -> Owners | None:
+    """The owners of an op's output that follow from those of one of its inputs, or None."""
+    found: dict[int, Share] = {}
     for device, share in source.items():
-        boxes = [carry(op, shapes, box) for box in share]
+        boxes = [carry(op, shapes, index, box) for box in share]
         if None in boxes:
-            return everything(graph, value, min(source))
-        carried[device] = tuple(box for box in boxes if box is not None and count(box) > 0)
-    return {device: share for device, share in carried.items() if share}
+            return None
+        found[device] = tuple(box for box in boxes if box is not None and count(box) > 0)
+    kept = {device: share for device, share in found.items() if share}
+    # What nobody owns nobody would compute: ownership carries over only where it covers the whole.
+    return kept if covers([box for share in kept.values() for box in share], whole(op.shape)) else None
+
+
+def _joined(several: list[Owners]) -> Owners:
+    """All shares together, the lowest device first where shares of one device overlap another input's."""
+    joined: dict[int, Share] = {}
+    for owners in several:
+        for device, share in owners.items():
+            joined[device] = (*joined.get(device, ()), *share)
+    return joined

@@ -145,9 +145,12 @@ def _aten(name: str) -> Callable[..., Any]:
     return found
 
 
-def _pointwise(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    result: Tensor = _aten(attrs["op"])(inputs[0], *attrs["args"])
-    return result
+def _concat(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return torch.cat(list(inputs), 1 + attrs["axis"])
+
+
+def _identity(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0]
 
 
 def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
@@ -158,7 +161,7 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     return canvas
 
 
-def _opaque(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     def fill(item: Any) -> Any:
         if isinstance(item, list):
             return [fill(part) for part in item]
@@ -183,10 +186,11 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
     "sum_pool2d": _sum_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "flatten": _flatten,
-    "pointwise": _pointwise,
+    "concat": _concat,
+    "identity": _identity,
     "place": _place,
     "sliced": _sliced,
-    "opaque": _opaque,
+    "call": _call,
 }
 
 
