@@ -12,7 +12,7 @@ demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
 
 test: $(READY)  ## the whole suite but the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 slow: $(READY)  ## the slow tests; those on real data sets need CLOVEN_DATA
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -v
@@ -31,7 +31,7 @@ bench: $(READY)  ## measurements that the README quotes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,dev]'
 	touch $@
 
 clean:

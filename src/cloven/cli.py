@@ -16,6 +16,8 @@ from cloven import console
 from cloven.errors import ClovenError, require
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from cloven.audit.cases import ChainFor
     from cloven.audit.study import Settings
     from cloven.graph.graph import Graph
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 MISSED, WRONG, STOPPED = 1, 2, 130
 """Exit codes besides 0: a threshold missed; wrong usage or input; stopped by the user."""
 
-EXTRAS = {"torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit"}
+EXTRAS = {"torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
+          "torchvision": "models", "timm": "models"}  # fmt: skip
 """Which extra brings an optional package."""
 
 app = typer.Typer(
@@ -78,13 +81,19 @@ def _options(
 
 # --- options that several commands share ----------------------------------------------------------------------
 
-ModelName = Annotated[str, typer.Argument(help="A model of the zoo: lenet5.", metavar="MODEL")]
-InputSize = Annotated[str, typer.Option(help="One image: CHANNELSxHEIGHTxWIDTH.", metavar="CxHxW")]
-Classes = Annotated[int, typer.Option(help="How many classes.", min=2)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DataSet = Annotated[
-    str, typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        help="lenet5, resnet20, torchvision:NAME, timm:NAME or package.module:factory.", metavar="MODEL"
+    ),
 ]
+InputSize = Annotated[
+    str | None, typer.Option(help="One image: CHANNELSxHEIGHTxWIDTH; left out, the model's usual.", metavar="CxHxW")
+]
+Classes = Annotated[int | None, typer.Option(help="How many classes; left out, the model's usual.", min=2)]
+Weights = Annotated[Path | None, typer.Option(help="The model's weights: .safetensors, .pth or .npz.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
 
 
 def _numbers(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
@@ -94,9 +103,14 @@ def _numbers(text: str, count: int, option: str, example: str) -> tuple[int, ...
     return tuple(int(part) for part in text.split("x"))
 
 
-def _shape(text: str) -> tuple[int, int, int]:
-    channels, height, width = _numbers(text, 3, "--input-size", "1x28x28")
-    return channels, height, width
+def _spec(model: str, input_size: str | None, classes: int | None, weights: Path | None) -> dict[str, Any]:
+    """The ``[model]`` table of a plan."""
+    from cloven.zoo.named import usual
+
+    default = usual(model)
+    shape = default.shape if input_size is None else _numbers(input_size, 3, "--input-size", "3x224x224")
+    spec = {"name": model, "input": list(shape), "classes": default.classes if classes is None else classes}
+    return spec | ({"weights": str(weights)} if weights is not None else {})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -110,13 +124,23 @@ def _choice(option: str, text: str, known: Mapping[str, Any]) -> Any:
     return known[text]
 
 
-def _untrained(model: str, shape: tuple[int, int, int], classes: int) -> Graph:
+def _graph(spec: Mapping[str, Any]) -> Graph:
+    """The graph of a plan's model; with random weights where the plan names none."""
+    from cloven.zoo.named import make
+
+    weights = Path(spec["weights"]) if spec.get("weights") else None
+    model = make(spec["name"], shape=tuple(spec["input"]), classes=spec["classes"], weights=weights)
+    return _captured(model, spec)
+
+
+def _captured(model: Module, spec: Mapping[str, Any]) -> Graph:
     import torch
 
     from cloven.graph.capture import capture
-    from cloven.zoo.models import build
+    from cloven.zoo.named import normalisation
 
-    return capture(build(model, shape=shape, classes=classes), torch.zeros(1, *shape))
+    mean, std = normalisation(spec["name"], spec.get("weights")) or (None, None)
+    return capture(model, torch.zeros(1, *spec["input"]), mean=mean, std=std)
 
 
 # --- the commands ---------------------------------------------------------------------------------------------
@@ -125,14 +149,15 @@ def _untrained(model: str, shape: tuple[int, int, int], classes: int) -> Graph:
 @app.command()
 def inspect(
     model: ModelName,
-    input_size: InputSize = "1x28x28",
-    classes: Classes = 10,
+    input_size: InputSize = None,
+    classes: Classes = None,
+    weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a model's ops and every possible cut: tensors, shapes, bytes, MACs before and after."""
     from cloven.graph.cuts import cuts, described
 
-    graph = _untrained(model, _shape(input_size), classes)
+    graph = _graph(_spec(model, input_size, classes, weights))
     ops, every = described(graph), [cut.row() for cut in cuts(graph)]
     if as_json:
         console.print_json({"model": model, "ops": ops, "cuts": every})
@@ -146,13 +171,20 @@ def plan(
     strategy: Annotated[str, typer.Option(help="vertical, horizontal or data.")],
     devices: Annotated[int | None, typer.Option(help="How many devices.", min=1)] = None,
     cuts: Annotated[str, typer.Option(help="vertical: layers to cut after, e.g. conv2,pool2 or 2,3,5.")] = "",
-    axis: Annotated[str, typer.Option(help="horizontal: out_channels.")] = "out_channels",
+    axis: Annotated[
+        str, typer.Option(help="horizontal: out_channels, in_channels, rows or columns.")
+    ] = "out_channels",
+    shares: Annotated[str, typer.Option(help="horizontal: the devices' proportions, e.g. 2,1,1.")] = "",
+    exchange: Annotated[
+        str, typer.Option(help="horizontal: after channel-local ops (local), or the layer.")
+    ] = "local",
     grid: Annotated[str, typer.Option(help="data: ROWSxCOLUMNS of tiles.")] = "",
     until: Annotated[str, typer.Option(help="data: the last tiled layer; left out, as deep as it pays.")] = "",
     halo: Annotated[str, typer.Option(help="data: exact, or none (zero beyond a tile's own share).")] = "exact",
     routing: Annotated[str, typer.Option(help="direct, or star through the first device.")] = "direct",
-    input_size: InputSize = "1x28x28",
-    classes: Classes = 10,
+    input_size: InputSize = None,
+    classes: Classes = None,
+    weights: Weights = None,
     out: Annotated[Path | None, typer.Option(help="Write the plan (TOML) here.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -167,23 +199,24 @@ def plan(
         entries["cuts"] = [resolve(model, name) for name in _names(cuts)]
         usual = len(entries["cuts"]) + 1 if cuts else usual
     elif strategy == "horizontal":
-        entries["axis"] = axis
+        entries |= {"axis": axis, "exchange": exchange}
+        entries |= {"shares": _proportions(shares)} if shares else {}
+        usual = len(entries["shares"]) if shares else usual
     elif strategy == "data":
         entries |= {"halo": halo} | ({"until": resolve(model, until)} if until else {})
         entries |= {"grid": list(_numbers(grid, 2, "--grid", "2x2"))} if grid else {}
         usual = entries["grid"][0] * entries["grid"][1] if grid else 4
-    owners = (("--cuts", cuts, "vertical"), ("--grid", grid, "data"), ("--until", until, "data"))
+    owners = (("--cuts", cuts, "vertical"), ("--grid", grid, "data"), ("--until", until, "data"),
+              ("--shares", shares, "horizontal"))  # fmt: skip
     found = [
         f"{option} belongs to --strategy {owner}; the strategy is {strategy}"
         for option, value, owner in owners
         if value and strategy != owner
     ]
-    shape = _shape(input_size)
-    made, wrong = check_document({
-        "model": {"name": model, "input": list(shape), "classes": classes}, "strategy": entries,
-        "devices": list(device_names(devices or usual)), "routing": routing,
-    })  # fmt: skip
-    graph = _untrained(model, shape, classes)
+    spec = _spec(model, input_size, classes, weights)
+    names = list(device_names(devices or usual))
+    made, wrong = check_document({"model": spec, "strategy": entries, "devices": names, "routing": routing})
+    graph = _graph(spec)
     found += wrong + (problems(graph, made) if made is not None else [])
     if found or made is None:
         raise ClovenError(found)
@@ -198,16 +231,23 @@ def plan(
         log.info("plan written to %s", out)
 
 
+def _proportions(text: str) -> list[float]:
+    try:
+        return [float(part) for part in _names(text)]
+    except ValueError as error:
+        raise ClovenError(f"--shares is {text!r}; expected numbers such as 2,1,1") from error
+
+
 @app.command()
 def run(
     plan_file: Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")],
-    data: DataSet,
+    data: Annotated[str | None, DATA] = None,
+    picture: Annotated[Path | None, typer.Option("--input", help="One picture instead of a data set.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Exit 1 if it is not the whole model's result.")] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a plan on a data set's held-out images; the CNN is trained on the rest, or taken from the cache."""
-    from cloven.graph.capture import capture
+    """Run a plan on a picture or a data set; a CNN of the zoo without weights is trained first, or cached."""
     from cloven.partition.plan import check, problems, program, read
     from cloven.runtime.check import compare
     from cloven.zoo.prepared import prepared
@@ -216,29 +256,32 @@ def run(
     if made is None:
         raise ClovenError(found)
     spec = made.model
-    found += problems(_untrained(spec.name, spec.input, spec.classes), made)
+    found += problems(_graph(spec.model_dump()), made)
     if found:
         raise ClovenError(found)
     with console.progress() as progress:
-        ready = prepared(spec.name, data, shape=spec.input, classes=spec.classes, seed=seed, progress=progress)
-    images = ready.test.tensor()
-    graph = capture(ready.model, images[:1])
-    result = compare(program(graph, made), graph, images, ready.test.labels)
+        ready = prepared(
+            spec.name, shape=spec.input, classes=spec.classes, weights=Path(spec.weights) if spec.weights else None,
+            data=data, picture=picture, seed=seed, progress=progress,
+        )  # fmt: skip
+    graph = _captured(ready.model, spec.model_dump())
+    result = compare(program(graph, made), graph, ready.images.tensor(), ready.images.labels)
+    shown = {"weights": ready.weights, **result.row()}
     if as_json:
-        console.print_json({"plan": made.title(), **result.row()})
+        console.print_json({"plan": made.title(), **shown})
     else:
-        console.comparison(made.title(), result.row())
+        console.comparison(made.title(), shown)
     if verify and not result.equal:
         log.warning("NOT equal to the whole model: %s", result.why())
         raise typer.Exit(MISSED)
     if verify:
-        log.info("equal to the whole model on %d images", len(images))
+        log.info("equal to the whole model on %d images", len(ready.images))
 
 
 @app.command()
 def audit(
     model: ModelName = "lenet5",
-    data: DataSet = "digits",
+    data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
         str, typer.Option(help="The attacker's images: photos, folder:DIR, ...", metavar="SPEC")
     ] = "photos",

@@ -267,6 +267,16 @@ def _elementwise_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | No
     return box if inputs[index] == op.shape else None
 
 
+def _sum_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
+    return tuple(box for _ in inputs)
+
+
+def _sum_localise(op: Op, inputs: Shapes, box: Box) -> Local:
+    axis = 0 if len(box) == 3 else len(box) - 1
+    shape = tuple(-1 if i == axis else 1 for i in range(len(box)))
+    return Local("sum", {}, {k: v.reshape(shape) for k, v in _rows(op.params, box[axis]).items()})
+
+
 # --- channels put together and taken apart --------------------------------------------------------------------
 
 
@@ -397,6 +407,7 @@ KINDS: Mapping[str, Kind] = {
     "elementwise": Kind(_elementwise_needs, _elementwise_localise, carry=_elementwise_carry),
     "concat": Kind(_concat_needs, _concat_localise, carry=_concat_carry, gathers=True),
     "narrow": Kind(_narrow_needs, _narrow_localise, carry=_narrow_carry),
+    "sum": Kind(_sum_needs, _sum_localise),
     "mask": Kind(_mask_needs, _mask_localise),
     "assemble": Kind(_assemble_needs, _assemble_localise),
     "opaque": Kind(_whole_needs, _opaque_localise),

@@ -15,7 +15,7 @@ from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
-from cloven.partition.horizontal import Horizontal
+from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 
@@ -25,11 +25,12 @@ class _Frozen(BaseModel):
 
 
 class ModelSpec(_Frozen):
-    """Which model: a name of the zoo, the size of one image (C, H, W), and how many classes."""
+    """Which model: its name, the size of one image (C, H, W), how many classes, and a file with its weights."""
 
     name: str = Field(min_length=1)
     input: tuple[int, int, int]
     classes: int = Field(ge=2)
+    weights: str | None = None
 
 
 class VerticalSpec(_Frozen):
@@ -43,7 +44,9 @@ class HorizontalSpec(_Frozen):
     """See `Horizontal`."""
 
     kind: Literal["horizontal"]
-    axis: Literal["out_channels"] = "out_channels"
+    axis: Axis = "out_channels"
+    shares: tuple[float, ...] | None = None
+    exchange: Literal["local", "layer"] = "local"
 
 
 class DataSpec(_Frozen):
@@ -71,7 +74,7 @@ class Plan(_Frozen):
             case VerticalSpec():
                 return Vertical(spec.cuts)
             case HorizontalSpec():
-                return Horizontal(spec.axis)
+                return Horizontal(spec.axis, spec.shares, spec.exchange)
             case DataSpec():
                 return Data(spec.grid, spec.until, spec.halo)
 
@@ -82,7 +85,8 @@ class Plan(_Frozen):
             case VerticalSpec():
                 where = f", cut after {', '.join(spec.cuts)}" if spec.cuts else ", balanced cuts"
             case HorizontalSpec():
-                where = ", output channels"
+                named = {"out_channels": "output channels", "in_channels": "input channels"}
+                where = f", {named.get(spec.axis, spec.axis)}"
             case DataSpec():
                 rows = "x".join(map(str, spec.grid)) if spec.grid else "usual"
                 until = f" up to {spec.until}" if spec.until else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
-from cloven.runtime.torch_engine import apply, paste, weights
+from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 
 Tap = Callable[[Transfer, Tensor], None]
 """Called with each transfer and what it carries ``(n, ...)``; it must not change the tensor."""
@@ -19,7 +19,7 @@ Tap = Callable[[Transfer, Tensor], None]
 Pieces = dict[str, list[tuple[Box, Tensor]]]
 
 
-def run(program: Program, images: Tensor, *, tap: Tap | None = None, batch: int = 256) -> Tensor:
+def run(program: Program, images: Tensor, *, tap: Tap | None = None, batch: int | None = None) -> Tensor:
     """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
 
     Raises:
@@ -33,21 +33,40 @@ def run(program: Program, images: Tensor, *, tap: Tap | None = None, batch: int 
         )
     order = list(program.steps())
     ready = [weights(step.local) if isinstance(step, Compute) else {} for _, step in order]
+    last = _last_reads(program, order)
+    chunks = images.split(batch or batch_for(expected))
     with torch.inference_mode():
-        return torch.cat([_one_batch(program, order, ready, chunk, tap) for chunk in images.split(batch)])
+        return torch.cat([_one_batch(program, order, ready, last, chunk, tap) for chunk in chunks])
+
+
+def _last_reads(program: Program, order: list[tuple[str, Step]]) -> list[list[str]]:
+    """For each step the values that its device reads for the last time, and may drop after it."""
+    final: dict[tuple[str, str], int] = {}
+    for i, (device, step) in enumerate(order):
+        match step:
+            case Compute():
+                final |= {(device, value): i for value, _ in step.reads}
+            case Send(transfer=transfer):
+                final[device, transfer.value] = i
+    final.pop((program.sink, program.graph.output), None)
+    dropped: list[list[str]] = [[] for _ in order]
+    for (_, value), i in final.items():
+        dropped[i].append(value)
+    return dropped
 
 
 def _one_batch(
     program: Program,
     order: list[tuple[str, Step]],
     ready: list[dict[str, Tensor]],
+    last: list[list[str]],
     images: Tensor,
     tap: Tap | None,
 ) -> Tensor:
     held: dict[str, Pieces] = {device: {} for device in program.devices}
     held[program.source][program.graph.input.name] = [(whole(program.graph.input.shape), images)]
     under_way: dict[int, Tensor] = {}
-    for (device, step), params in zip(order, ready, strict=True):
+    for (device, step), params, dropped in zip(order, ready, last, strict=True):
         mine = held[device]
         match step:
             case Compute():
@@ -60,6 +79,8 @@ def _one_batch(
                     tap(transfer, under_way[transfer.id])
             case Receive(transfer=transfer):
                 mine.setdefault(transfer.value, []).append((transfer.share, under_way.pop(transfer.id)))
+        for value in dropped:
+            del mine[value]
     output = program.graph.output
     return paste(held[program.sink][output], whole(program.graph.by_name[output].shape))
 

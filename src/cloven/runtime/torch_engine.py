@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.graph.box import Box, contains, extent, intersect, relative, slices, whole
+from cloven.graph.box import Box, Shape, contains, extent, intersect, relative, slices, whole
 from cloven.graph.graph import BATCH, Graph
 from cloven.graph.ops import KINDS, Local
 
@@ -30,15 +31,26 @@ def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
     return result[slices(local.crop)]
 
 
-def evaluate(graph: Graph, images: Tensor, values: Collection[str], *, batch: int = 256) -> dict[str, Tensor]:
+def batch_for(shape: Shape) -> int:
+    """How many images to run at once: as many as keep the largest maps of usual models below a few gigabytes."""
+    return max(1, min(256, 2**23 // prod(shape)))
+
+
+def evaluate(
+    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None
+) -> dict[str, Tensor]:
     """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``."""
     steps = [_prepared(graph, i) for i in range(1, len(graph.ops))]
+    last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
     with torch.inference_mode():
-        for chunk in images.split(batch):
+        for chunk in images.split(batch or batch_for(graph.input.shape)):
             held = {graph.input.name: chunk}
-            for name, local, inputs, params in steps:
-                held[name] = apply(local, [held[i] for i in inputs], params)
+            for i, (name, local, inputs, params) in enumerate(steps):
+                held[name] = apply(local, [held[j] for j in inputs], params)
+                for read in set(inputs):
+                    if last[read] == i and read not in kept:
+                        del held[read]
             for value, parts in kept.items():
                 parts.append(held[value])
     return {value: torch.cat(parts) for value, parts in kept.items()}
@@ -149,6 +161,13 @@ def _concat(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     return torch.cat(list(inputs), 1 + attrs["axis"])
 
 
+def _sum(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    total = inputs[0]
+    for other in inputs[1:]:
+        total = total + other
+    return total + params["bias"] if "bias" in params else total
+
+
 def _identity(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     return inputs[0]
 
@@ -188,6 +207,7 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
     "flatten": _flatten,
     "concat": _concat,
     "identity": _identity,
+    "sum": _sum,
     "place": _place,
     "sliced": _sliced,
     "call": _call,

@@ -52,6 +52,16 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
     return Images(name, pixels, None if labels is None else labels[kept], classes, tuple(names))
 
 
+def read_picture(file: Path, shape: Shape) -> Images:
+    """One picture at a size; a file that is no picture is an error, as in a folder."""
+    if not file.is_file():
+        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(SUFFIXES)})")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = _decoded(file.parent, [file.name], shape)
+    return Images(file.name, pixels, None, (), (file.name,))
+
+
 def _listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
     """The pictures' names relative to the folder, their labels and the classes."""
     if not folder.is_dir():

@@ -113,6 +113,12 @@ def split(
     return images.take(random.permutation(left)), images.take(validation), images.take(test)
 
 
+def test_half(images: Images) -> Images:
+    """The images that the data set itself sets apart for tests (MNIST's t10k, CIFAR-10's test_batch), or all."""
+    apart = [i for i, source in enumerate(images.sources) if source.startswith(("t10k", "test_batch"))]
+    return images.take(apart) if apart else images
+
+
 def overlap(a: Images, b: Images) -> list[tuple[str, str]]:
     """The sources of images whose pixels are equal: each one of ``a`` with the first equal one of ``b``."""
     first: dict[str, str] = {}

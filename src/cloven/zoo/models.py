@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from functools import partial
 
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
+from cloven.zoo.mobilenet import MobileNetV1
 from cloven.zoo.pixels import Shape
+from cloven.zoo.resnet_cifar import ResNetCIFAR
 
 SMALLEST = 28
 """The side below which nothing is left for LeNet-5's third convolution."""
@@ -86,4 +89,47 @@ def _problems(channels: int, classes: int, size: int) -> list[str]:
     return [f"lenet5: {problem}" for problem, holds in wanted.items() if not holds]
 
 
-MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {"lenet5": _lenet5}
+def _resnet(shape: Shape, classes: int, *, blocks: int) -> nn.Module:
+    _at_least(f"resnet{6 * blocks + 2}", shape, 8)
+    return ResNetCIFAR(blocks, classes, shape[0])
+
+
+def _mobilenet(shape: Shape, classes: int, *, width: float) -> nn.Module:
+    _at_least("mobilenet_v1" if width == 1 else f"mobilenet_v1_{width}", shape, 32)
+    return MobileNetV1(width, classes, shape[0])
+
+
+def _at_least(name: str, shape: Shape, side: int) -> None:
+    """Refuse images so small that nothing but padding is left for the last layers."""
+    _, height, width = shape
+    if min(height, width) < side:
+        raise ClovenError(
+            f"{name}: got images of {height} x {width}, expected at least {side} x {side}; enlarge them"
+        )
+
+
+resnet20 = partial(_resnet, blocks=3)
+resnet56 = partial(_resnet, blocks=9)
+mobilenet_v1 = partial(_mobilenet, width=1.0)
+
+MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "lenet5": _lenet5,
+    "resnet20": resnet20,
+    "resnet56": resnet56,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v1_0.75": partial(_mobilenet, width=0.75),
+    "mobilenet_v1_0.5": partial(_mobilenet, width=0.5),
+    "mobilenet_v1_0.25": partial(_mobilenet, width=0.25),
+}
+"""What makes each model, from the shape of its images and the number of its classes."""
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "resnet20": _IMAGENET,
+    "resnet56": _IMAGENET,
+    **{name: _HALF for name in MODELS if name.startswith("mobilenet_v1")},
+}
+"""Mean and std of red, green and blue in [0, 1], by which a model's trained weights expect its images; a model
+that is not here takes them in [0, 1]."""

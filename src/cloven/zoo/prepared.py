@@ -1,38 +1,64 @@
-"""A model of the zoo ready for use: trained on a data set's training images, beside the held-out ones."""
+"""A model ready for use, and the images to use it on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from cloven.errors import ClovenError
 from cloven.zoo.datasets import load
-from cloven.zoo.images import Images, split
-from cloven.zoo.models import build
+from cloven.zoo.folders import read_picture
+from cloven.zoo.images import Images, split, test_half
+from cloven.zoo.models import MODELS
+from cloven.zoo.named import make
 from cloven.zoo.pixels import Shape
 from cloven.zoo.training import EPOCHS, cache_dir, trained
+
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A trained model in evaluation mode, and the test images that it has not seen (S1's 10 %)."""
+    """A model in evaluation mode, images that it was not trained on here, and where its weights are from."""
 
     model: nn.Module
-    test: Images
+    images: Images
+    weights: str
 
 
 def prepared(
-    name: str, data: str, *, shape: Shape, classes: int, seed: int, progress: Callable[[str, int, int], None]
+    name: str,
+    *,
+    shape: Shape,
+    classes: int,
+    weights: Path | None,
+    data: str | None,
+    picture: Path | None,
+    seed: int,
+    progress: Progress,
 ) -> Prepared:
-    """The model of this name, trained on the data set or taken from the cache.
+    """A model and images to run it on: one ``picture``, or a ``data`` set.
+
+    With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
+    set, or taken from the cache, and run on the 10 % held out; any other model keeps the weights it was made with.
 
     Raises:
-        ClovenError: for a set that cannot be read, has no labels, or has another number of classes.
+        ClovenError: for neither or both of picture and data, a set that cannot be read, or another number of
+            classes.
     """
-    build(name, shape=shape, classes=classes)
+    if (data is None) == (picture is None):
+        raise ClovenError("give either --data SPEC or --input PICTURE")
+    if picture is not None:
+        made = make(name, shape=shape, classes=classes, weights=weights)
+        return Prepared(made, read_picture(picture, shape), _origin(name, weights))
+    assert data is not None
     images = load(data, shape=shape)
+    if weights is not None or name not in MODELS:
+        model = make(name, shape=shape, classes=classes, weights=weights)
+        return Prepared(model, test_half(images), _origin(name, weights))
     if images.labels is None:
         raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
     if len(images.classes) != classes:
@@ -46,4 +72,10 @@ def prepared(
         cache=cache_dir(),
         on_epoch=lambda epoch, _: progress("training the CNN", epoch, EPOCHS),
     )
-    return Prepared(model, test)
+    return Prepared(model, test, f"trained on {len(training)} images of {images.name}")
+
+
+def _origin(name: str, weights: Path | None) -> str:
+    if weights is not None:
+        return weights.name
+    return "the factory's" if name not in MODELS and not name.startswith(("torchvision:", "timm:")) else "random"

@@ -1,0 +1,70 @@
+"""Models by any name that the command line takes, how they want their images, and what is usual for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from cloven.errors import ClovenError
+from cloven.zoo.libraries import from_factory, from_timm, from_torchvision
+from cloven.zoo.models import MODELS, NORMALISATION, build, unknown
+from cloven.zoo.pixels import Shape
+from cloven.zoo.weights import load_weights
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of ImageNet's channels, with which torchvision's and most of timm's models are trained."""
+
+
+class Usual(NamedTuple):
+    """The size of one image and the number of classes that a model is usually made for."""
+
+    shape: tuple[int, int, int]
+    classes: int
+
+
+def usual(name: str) -> Usual:
+    """What to take where a person does not say."""
+    known = {
+        "lenet5": Usual((1, 28, 28), 10),
+        "resnet20": Usual((3, 32, 32), 10),
+        "resnet56": Usual((3, 32, 32), 10),
+    }
+    return known.get(name, Usual((3, 224, 224), 1000))
+
+
+def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) -> nn.Module:
+    """The model of a name, in evaluation mode.
+
+    A name is one of the zoo's, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
+    Without ``weights`` it has those that PyTorch draws (a factory's own, as it left them).
+
+    Raises:
+        ClovenError: for an unknown name, a library that is not installed, a factory that fails, or weights that
+            are not this model's.
+    """
+    library, _, rest = name.partition(":")
+    if not rest:
+        if name not in MODELS:
+            raise ClovenError(f"{unknown(name)}, torchvision:NAME, timm:NAME or package.module:factory")
+        model = build(name, shape=shape, classes=classes)
+    elif library == "torchvision":
+        model = from_torchvision(rest, shape, classes)
+    elif library == "timm":
+        model = from_timm(rest, shape, classes)
+    else:
+        model = from_factory(name)
+    if weights is not None:
+        load_weights(model, weights)
+    return model.eval()
+
+
+def normalisation(name: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and deviation by channel that a model wants; None for images as they are in [0, 1].
+
+    A model of the zoo that has no weights of its own is trained here, on images as they are.
+    """
+    if name in MODELS:
+        return NORMALISATION.get(name) if weights else None
+    return IMAGENET if name.startswith(("torchvision:", "timm:")) else None
