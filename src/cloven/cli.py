@@ -172,16 +172,29 @@ def plan(
     devices: Annotated[int | None, typer.Option(help="How many devices.", min=1)] = None,
     cuts: Annotated[str, typer.Option(help="vertical: layers to cut after, e.g. conv2,pool2 or 2,3,5.")] = "",
     axis: Annotated[
-        str, typer.Option(help="horizontal: out_channels, in_channels, rows or columns.")
+        str, typer.Option(help="horizontal: out_channels, in_channels, fused (out then in), rows or columns.")
     ] = "out_channels",
     shares: Annotated[str, typer.Option(help="horizontal: the devices' proportions, e.g. 2,1,1.")] = "",
     exchange: Annotated[
         str, typer.Option(help="horizontal: after channel-local ops (local), or the layer.")
     ] = "local",
+    sums: Annotated[str, typer.Option(help="horizontal: partial sums add up at the hub, or scatter.")] = "hub",
     grid: Annotated[str, typer.Option(help="data: ROWSxCOLUMNS of tiles.")] = "",
-    until: Annotated[str, typer.Option(help="data: the last tiled layer; left out, as deep as it pays.")] = "",
     halo: Annotated[str, typer.Option(help="data: exact, or none (zero beyond a tile's own share).")] = "exact",
+    start: Annotated[
+        str, typer.Option("--from", help="The layer after which to begin; what is before runs on the first device.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(help="The last layer divided so; left out, the end, or for tiles as deep as it pays.")
+    ] = "",
+    then: Annotated[str, typer.Option(help="After --until or the last cut: vertical or horizontal.")] = "",
+    inside: Annotated[
+        str, typer.Option(help="vertical: PART:DEVICES shares one part (from 1) out horizontally.")
+    ] = "",
     routing: Annotated[str, typer.Option(help="direct, or star through the first device.")] = "direct",
+    reuse: Annotated[
+        bool, typer.Option(help="star: a device keeps its own share, or is sent it back with the rest.")
+    ] = True,
     input_size: InputSize = None,
     classes: Classes = None,
     weights: Weights = None,
@@ -190,32 +203,20 @@ def plan(
 ) -> None:
     """Divide a model: print what crosses each link, and write the plan to a file."""
     from cloven.files import write_text
-    from cloven.papers.s1 import resolve
-    from cloven.partition.plan import check_document, described, device_names, problems, program
+    from cloven.papers.points import resolve
+    from cloven.partition.options import Options, document
+    from cloven.partition.plan import check_document, described, problems, program
 
-    entries: dict[str, Any] = {"kind": strategy}
-    usual = 2
-    if strategy == "vertical":
-        entries["cuts"] = [resolve(model, name) for name in _names(cuts)]
-        usual = len(entries["cuts"]) + 1 if cuts else usual
-    elif strategy == "horizontal":
-        entries |= {"axis": axis, "exchange": exchange}
-        entries |= {"shares": _proportions(shares)} if shares else {}
-        usual = len(entries["shares"]) if shares else usual
-    elif strategy == "data":
-        entries |= {"halo": halo} | ({"until": resolve(model, until)} if until else {})
-        entries |= {"grid": list(_numbers(grid, 2, "--grid", "2x2"))} if grid else {}
-        usual = entries["grid"][0] * entries["grid"][1] if grid else 4
-    owners = (("--cuts", cuts, "vertical"), ("--grid", grid, "data"), ("--until", until, "data"),
-              ("--shares", shares, "horizontal"))  # fmt: skip
-    found = [
-        f"{option} belongs to --strategy {owner}; the strategy is {strategy}"
-        for option, value, owner in owners
-        if value and strategy != owner
-    ]
+    layers = [resolve(model, name) for name in _names(cuts)]
+    start, until = (resolve(model, name) if name else "" for name in (start, until))
+    options = Options(
+        strategy=strategy, devices=devices, cuts=tuple(layers), axis=axis, exchange=exchange, sums=sums,
+        shares=_proportions(shares) if shares else None, halo=halo, start=start, until=until, then=then,
+        grid=_numbers(grid, 2, "--grid", "2x2") if grid else None, inside=inside,
+    )  # fmt: skip
     spec = _spec(model, input_size, classes, weights)
-    names = list(device_names(devices or usual))
-    made, wrong = check_document({"model": spec, "strategy": entries, "devices": names, "routing": routing})
+    entries, found = document(options)
+    made, wrong = check_document({"model": spec, "routing": routing, "reuse": reuse, **entries})
     graph = _graph(spec)
     found += wrong + (problems(graph, made) if made is not None else [])
     if found or made is None:
@@ -347,7 +348,8 @@ def _cores() -> int:
 
 def _listened(model: str, text: str) -> dict[str, str]:
     """The layers to listen at, path -> label."""
-    from cloven.papers.s1 import layers_of, resolve
+    from cloven.papers.points import resolve
+    from cloven.papers.s1 import layers_of
 
     usual = layers_of(model)
     if not text:

@@ -135,7 +135,7 @@ class Two(nn.Module):
 
 class Mixes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(x.size(0) * 2, -1)
+        return x.flatten(1).T
 
 
 class Branches(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from cloven.graph.box import count
 from cloven.graph.graph import Graph
 from cloven.partition.data import Data, tileable
-from cloven.partition.division import Strategy
+from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
 
@@ -60,7 +60,7 @@ def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy, int]:
     """Any strategy that the graph allows, with its number of devices."""
     kind = draw(st.sampled_from(["vertical", "horizontal", "data"]))
     grid = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    if kind == "data" and (able := tileable(graph, grid)):
+    if kind == "data" and (able := tileable(everywhere(graph, grid[0] * grid[1]), grid)):
         return Data(grid, until=draw(st.sampled_from([None, *able]))), grid[0] * grid[1]
     if kind == "vertical":
         names = [op.name for op in graph.ops[:-1]]

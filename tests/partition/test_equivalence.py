@@ -12,6 +12,7 @@ from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, compile  # noqa: A004
 from cloven.partition.data import Data, tileable
+from cloven.partition.division import everywhere
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Transfer
 from cloven.partition.vertical import Vertical
@@ -174,7 +175,7 @@ def test_tiles_go_as_deep_as_it_pays() -> None:
     chosen = compile(graph, Data((2, 2)))
     loads = {
         until: max(compile(graph, Data((2, 2), until=until)).macs(d) for d in chosen.devices)
-        for until in tileable(graph, (2, 2))
+        for until in tileable(everywhere(graph, 4), (2, 2))
     }
 
     assert max(chosen.macs(d) for d in chosen.devices) == min(loads.values())

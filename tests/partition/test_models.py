@@ -36,14 +36,19 @@ STRATEGIES: tuple[tuple[Strategy, tuple[int, ...]], ...] = (
 @cache
 def settled(name: str) -> tuple[nn.Module, Graph]:
     """A model whose batch norms have seen photographs: its values are then of the size of a trained one's."""
-    model = seeded(lambda: from_torchvision(name, (3, 64, 64), 10), 0)
+    model = seeded(lambda: _settled(name), 0)
+    return model.eval(), capture(model, torch.zeros(1, 3, 64, 64))
+
+
+def _settled(name: str) -> nn.Module:
+    model = from_torchvision(name, (3, 64, 64), 10)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
     with torch.no_grad():
         model.train()(load("photos", shape=(3, 64, 64), limit=64).tensor())
-    return model.eval(), capture(model, torch.zeros(1, 3, 64, 64))
+    return model
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -91,7 +91,7 @@ def test_text_that_is_no_plan_is_refused(text: str, message: str) -> None:
 def test_a_plan_survives_being_written_and_read() -> None:
     plan = Plan(
         model=ModelSpec(name="lenet5", input=(1, 28, 28), classes=10),
-        strategy=DataSpec(kind="data", grid=(2, 2), until="pool1", halo="none"),
+        strategy=(DataSpec(kind="data", grid=(2, 2), until="pool1", halo="none"),),
         devices=("kitchen", 'odd "name"', "c", "d"),
         routing="star",
     )

@@ -10,6 +10,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ ELEMENTWISE = frozenset(
     "add sub mul div maximum minimum pow".split()
 )
 """Ops that act number by number, on one tensor or on several that broadcast."""
+
+VIEWS = frozenset("view reshape flatten _unsafe_view squeeze unsqueeze unflatten".split())
+"""Ops that only change the axes' lengths."""
 
 ALIASES = frozenset("clone alias detach detach_ contiguous dropout lift_fresh_copy _to_copy to".split())
 """Ops that change nothing in evaluation mode."""
@@ -55,7 +59,7 @@ def capture(
         ClovenError: where the model cannot be captured, with the op or the module and the reason.
     """
     _check(model, example, mean, std)
-    with _evaluation(model), warnings.catch_warnings():
+    with _evaluation(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
         programs = [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
     return _Reader(*programs).graph(tuple(example.shape[1:]), mean, std)
@@ -97,7 +101,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     try:
         exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
-        functional: torch.export.ExportedProgram = exported.run_decompositions({})  # nothing is written in place
+        functional: torch.export.ExportedProgram = exported.run_decompositions(_moves())  # none is in place
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise ClovenError(
@@ -108,6 +112,15 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     return functional
 
 
+def _moves() -> dict[Any, Callable[..., Any]]:
+    """Shuffles of channels and pixels as the reshapes and permutations that they are."""
+    aten = torch.ops.aten
+    table: dict[Any, Callable[..., Any]] = torch._decomp.get_decompositions(
+        [aten.channel_shuffle, aten.pixel_shuffle, aten.pixel_unshuffle]
+    )
+    return table
+
+
 class _Reader:
     """Walks two exports of one model side by side and makes ops."""
 
@@ -116,6 +129,8 @@ class _Reader:
         self.weights = _weights(first)
         self.values: dict[str, str] = {}  # fx node -> value
         self.ops: list[Op] = []
+        self.paths = [_module(n) for n in self.first if n.op == "call_function"]
+        self.merged: set[str] = set()  # values whose batch axis also holds an axis of the image
 
     def graph(self, shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> Graph:
         if len(self.first) != len(self.second):
@@ -159,13 +174,21 @@ class _Reader:
         if name in ALIASES and len(inputs) == 1 and a.meta["val"].dtype == torch.float32:
             self.values[a.name] = self.values[inputs[0].name]
             return
-        shape = _shape(a, b, where)
+        shape, copies = _shape(a, b, where)
         sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs))
         item = a.args[1] if call is not a else None
+        _refuse_batch_statistics(call, where)
         kind, attrs, params = self.called(call, call_b, item, sources, where)
-        made = self.known(name, call, item, shape, sources, attrs) or (kind, attrs, params)
+        merged = [i for i, source in enumerate(sources) if source in self.merged]
+        if copies > 1 or merged:
+            made: Read = (kind, {**attrs, "merged": merged, "copies": copies}, params)
+        else:
+            made = self.known(name, call, item, shape, sources, attrs) or (kind, attrs, params)
+        assert made is not None
         self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2]))
         self.values[a.name] = self.ops[-1].name
+        if copies > 1:
+            self.merged.add(self.ops[-1].name)
 
     def known(
         self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]
@@ -192,9 +215,9 @@ class _Reader:
     def name(self, node: fx.Node) -> str:
         """A name for a value: the module's path where it makes one op, else the path and the op."""
         path = _module(node)
-        siblings = [n for n in self.first if n.op == "call_function" and _module(n) == path]
-        name = path if path and len(siblings) == 1 else ".".join(filter(None, (path, _op_name(node))))
-        taken = {op.name for op in self.ops} | {_module(n) for n in self.first if n is not node}
+        inside = [p for p in self.paths if p == path or p.startswith(path + ".")]
+        name = path if path and len(inside) == 1 else ".".join(filter(None, (path, _op_name(node))))
+        taken = {op.name for op in self.ops} | (set(self.paths) - {path})
         candidate, number = name, 1
         while candidate in taken:
             number += 1
@@ -215,8 +238,8 @@ class _Reader:
                 return {"input": sources.index(self.values[x.name])}
             if isinstance(x, list | tuple):
                 return [place(p, q) for p, q in zip(x, y, strict=True)]
-            if isinstance(x, int) and not isinstance(x, bool) and (x, y) == BATCHES:
-                return BATCH
+            if isinstance(x, int) and not isinstance(x, bool) and x != y and (times := _times((x, y))):
+                return BATCH if times == 1 else {"batch": times}
             if x != y:
                 raise ClovenError(
                     f"{where} has the argument {x} for {BATCHES[0]} images and {y} for {BATCHES[1]}: "
@@ -268,14 +291,33 @@ def _op_name(node: fx.Node) -> str:
     return target._schema.name.split("::")[-1]
 
 
-def _shape(a: fx.Node, b: fx.Node, where: str) -> Shape:
+def _times(sizes: tuple[int, int]) -> int:
+    """How many times the batch two sizes are; 0 where they are no multiple of it."""
+    times, rest = divmod(sizes[0], BATCHES[0])
+    return times if not rest and times * BATCHES[1] == sizes[1] else 0
+
+
+def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, int]:
+    """The shape of one image's value, and how many rows of the batch axis it takes.
+
+    With more than one (windows of an image put along the batch), they are the shape's first axis.
+    """
     first, second = tuple(a.meta["val"].shape), tuple(b.meta["val"].shape)
-    if first[:1] + second[:1] != BATCHES or first[1:] != second[1:]:
+    copies = _times((first[0], second[0])) if first and second else 0
+    if not copies or first[1:] != second[1:]:
         raise ClovenError(
             f"{where} makes {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one value "
             "an image, along the first axis"
         )
-    return first[1:]
+    return (first[1:] if copies == 1 else (copies, *first[1:])), copies
+
+
+def _refuse_batch_statistics(node: fx.Node, where: str) -> None:
+    if "batch_norm" in _op_name(node) and _Call(node, {}).values.get("training"):
+        raise ClovenError(
+            f"{where} takes mean and variance from the batch, so that one image's result depends on the others; "
+            "expected running statistics (track_running_stats=True), or a group or layer norm"
+        )
 
 
 class _Call:
@@ -342,20 +384,20 @@ def _axis(dim: Any, rank: int) -> int:
 
 
 def _read_narrow(name: str, call: _Call, item: Any, source: Shape, shape: Shape) -> Read:
-    """A run of indices of one axis: a slice, or one piece of a split."""
+    """Some indices of one axis, evenly spaced: a slice, or one piece of a split."""
     axis = _axis(call["dim"], len(source))
     if axis < 0 or len(shape) != len(source):
         return None
     size = source[axis]
     if name == "slice":
-        if call["step"] != 1:
-            return None
         start = min(max(call["start"] or 0, -size), size)
-        return "narrow", {"axis": axis, "start": start + size if start < 0 else start}, {}
-    if name == "split_with_sizes":
-        return "narrow", {"axis": axis, "start": sum(call["split_sizes"][:item])}, {}
-    length = call["split_size"] if name == "split" else -(-size // call["chunks"])
-    return "narrow", {"axis": axis, "start": length * item}, {}
+        start, step = start + size if start < 0 else start, call["step"]
+    elif name == "split_with_sizes":
+        start, step = sum(call["split_sizes"][:item]), 1
+    else:
+        length = call["split_size"] if name == "split" else -(-size // call["chunks"])
+        start, step = length * item, 1
+    return "narrow", {"axis": axis, "start": start, "step": step}, {}
 
 
 def _read_linear(call: _Call, shape: Shape) -> Read:
@@ -387,12 +429,94 @@ def _read_avg_pool(call: _Call, shape: Shape) -> Read:
 
 
 def _read_adaptive(call: _Call, shape: Shape) -> Read:
-    return "adaptive_avg_pool2d", {"size": shape[1:]}, {}
+    return "adaptive_avg_pool2d", {"size": shape[1:], "mode": "mean"}, {}
 
 
-def _read_flatten(call: _Call, shape: Shape) -> Read:
-    """Views that make one row an image are a flatten; other views stay what they are."""
-    return ("flatten", {}, {}) if len(shape) == 1 and call["self"].meta["val"].ndim > 2 else None
+def _read_reshape(call: _Call, shape: Shape) -> Read:
+    return "reshape", {}, {}
+
+
+def _read_permute(call: _Call, shape: Shape) -> Read:
+    dims = [d % (len(shape) + 1) for d in call["dims"]]
+    return ("permute", {"order": tuple(d - 1 for d in dims[1:])}, {}) if dims[0] == 0 else None
+
+
+def _read_transpose(call: _Call, shape: Shape) -> Read:
+    order = list(range(-1, len(shape)))
+    a, b = call["dim0"] % len(order), call["dim1"] % len(order)
+    order[a], order[b] = order[b], order[a]
+    return ("permute", {"order": tuple(order[1:])}, {}) if order[0] == -1 else None
+
+
+def _read_pad(call: _Call, shape: Shape) -> Read:
+    """Constant padding; the numbers are given from the last axis on, before and after each."""
+    pads, rank = list(call["pad"]), len(shape)
+    if call.values.get("mode", "constant") != "constant" or len(pads) > 2 * rank:
+        return None
+    before = [0] * (rank - len(pads) // 2) + pads[-2::-2]
+    return "pad", {"before": tuple(before), "value": float(call["value"] or 0)}, {}
+
+
+def _read_expand(call: _Call, shape: Shape) -> Read:
+    return ("expand", {}, {}) if call["self"].meta["val"].ndim == len(shape) + 1 else None
+
+
+def _read_mean(call: _Call, shape: Shape) -> Read:
+    rank = call["self"].meta["val"].ndim - 1
+    given = call.values.get("dim") or ()
+    dims = [given] if isinstance(given, int) else list(given)
+    axes = tuple(sorted(_axis(d, rank) for d in dims))
+    plain = axes and axes[0] >= 0 and call.values.get("dtype") is None
+    return ("mean", {"axes": axes, "keep": bool(call["keepdim"])}, {}) if plain else None
+
+
+def _read_group_norm(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight", "bias")
+    return None if params is None else ("group_norm", {"groups": call["num_groups"], "eps": call["eps"]}, params)
+
+
+def _read_instance_norm(call: _Call, shape: Shape) -> Read:
+    if not call["use_input_stats"]:
+        return _read_batch_norm(call, shape)
+    params = call.params("weight", "bias")
+    return None if params is None else ("instance_norm", {"groups": shape[0], "eps": call["eps"]}, params)
+
+
+def _read_layer_norm(call: _Call, shape: Shape) -> Read:
+    params, axes = call.params("weight", "bias"), len(call["normalized_shape"])
+    if params is None or axes > len(shape):
+        return None
+    return "layer_norm", {"axes": axes, "eps": call["eps"]}, params
+
+
+def _read_prelu(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight")
+    return ("prelu", {}, params) if params else None
+
+
+def _read_transposed(call: _Call, shape: Shape) -> Read:
+    params = call.params("weight", "bias")
+    if params is None or params["weight"].ndim != 4:
+        return None
+    height, width = call.pair("padding")
+    attrs = {
+        "kernel": params["weight"].shape[2:],
+        "stride": call.pair("stride"),
+        "dilation": call.pair("dilation"),
+        "pads": (height, height, width, width),
+        "output_padding": call.pair("output_padding"),
+        "groups": call["groups"],
+    }
+    return "conv_transpose2d", attrs, params
+
+
+def _read_resize(call: _Call, shape: Shape, *, mode: str) -> Read:
+    scales = call.values.get("scale_factors")
+    if "scale_factors" not in call.values:
+        scales = [call.values.get("scales_h"), call.values.get("scales_w")]
+    scale = tuple(float(s) for s in scales) if scales and None not in scales else None
+    align = bool(call.values.get("align_corners"))
+    return "resize", {"mode": mode, "align": align, "scale": scale, "size": shape[1:]}, {}
 
 
 READERS: Mapping[str, Callable[[_Call, Shape], Read]] = {
@@ -403,8 +527,18 @@ READERS: Mapping[str, Callable[[_Call, Shape], Read]] = {
     "max_pool2d": _read_max_pool,
     "avg_pool2d": _read_avg_pool,
     "adaptive_avg_pool2d": _read_adaptive,
-    "flatten": _read_flatten,
-    "view": _read_flatten,
-    "reshape": _read_flatten,
-    "_unsafe_view": _read_flatten,
+    "permute": _read_permute,
+    "transpose": _read_transpose,
+    "pad": _read_pad,
+    "constant_pad_nd": _read_pad,
+    "expand": _read_expand,
+    "mean": _read_mean,
+    "group_norm": _read_group_norm,
+    "instance_norm": _read_instance_norm,
+    "layer_norm": _read_layer_norm,
+    "prelu": _read_prelu,
+    "conv_transpose2d": _read_transposed,
+    "upsample_nearest2d": partial(_read_resize, mode="nearest"),
+    "upsample_bilinear2d": partial(_read_resize, mode="linear"),
+    **dict.fromkeys(VIEWS, _read_reshape),
 }

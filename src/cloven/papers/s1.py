@@ -13,9 +13,15 @@ from itertools import pairwise
 from cloven.attack.layers import Chain, Conv, ConvT, ReLU, Up, View
 from cloven.audit.summary import Expectation
 from cloven.graph.box import Shape
+from cloven.papers.points import MOBILENETS
+from cloven.papers.points import resolve as resolve
 
-LAYERS: Mapping[str, Mapping[int, str]] = {"lenet5": {2: "conv2", 3: "pool2", 5: "flatten"}}
-"""S1's "Layer k" by model: Keras' ``model.layers[k]``, which is the layer's output after its activation."""
+COLLECTED: Mapping[str, tuple[int, ...]] = {
+    "lenet5": (2, 3, 5),
+    **dict.fromkeys(MOBILENETS, (2, 33, 72)),
+    "torchvision:resnet50": (2, 33, 42),
+}
+"""The layers at which S1 listens, by their numbers (Sect. 5.2)."""
 
 DEVICES = 4
 """The devices of S1's main experiment (Sect. 5.2)."""
@@ -23,14 +29,7 @@ DEVICES = 4
 
 def layers_of(model: str) -> dict[str, str]:
     """S1's collection points of a model, as module path -> label; empty for a model that S1 does not have."""
-    return {path: f"Layer {number}" for number, path in LAYERS.get(model, {}).items()}
-
-
-def resolve(model: str, name: str) -> str:
-    """The module path that a layer's name or S1's number means."""
-    if name.isdecimal():
-        return LAYERS.get(model, {}).get(int(name), name)
-    return name
+    return {resolve(model, f"s1:{number}"): f"Layer {number}" for number in COLLECTED.get(model, ())}
 
 
 DECISIONS = (
@@ -94,10 +93,13 @@ TABLE_2: tuple[Row, ...] = (
 )
 """The eight rows of Table 2 for LeNet-5."""
 
+MODEL = "lenet5"
+"""The model of these rows."""
+
 
 def row_for(model: str, layer: str, image: Shape) -> Row | None:
     """Table 2's row for a layer (a module path, or ``input`` for a tile), or None."""
-    if model not in LAYERS:
+    if model != MODEL:
         return None
     return next((row for row in TABLE_2 if row.layer == layer and row.image == image), None)
 
@@ -114,7 +116,7 @@ def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
 
 def notes(model: str, image: Shape) -> tuple[str, ...]:
     """What was done otherwise than S1 prints it, or had to be decided."""
-    mended = tuple(row.mended for row in TABLE_2 if model in LAYERS and row.image == image and row.mended)
+    mended = tuple(row.mended for row in TABLE_2 if model == MODEL and row.image == image and row.mended)
     return (*mended, *DECISIONS)
 
 

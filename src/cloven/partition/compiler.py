@@ -12,8 +12,9 @@ from cloven.errors import ClovenError
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, macs
-from cloven.partition.division import Division, Strategy, home
+from cloven.partition.division import Division, Strategy, divide, everywhere, home
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
+from cloven.partition.rewrite import joined
 
 Routing = Literal["direct", "star"]
 HUB = 0
@@ -26,6 +27,7 @@ def compile(  # noqa: A001 - the verb that the design gives it
     devices: int | Sequence[str] | None = None,
     *,
     routing: Routing = "direct",
+    reuse: bool = True,
 ) -> Program:
     """The program of a graph divided by a strategy.
 
@@ -34,19 +36,26 @@ def compile(  # noqa: A001 - the verb that the design gives it
         strategy: `Vertical`, `Horizontal`, `Data`, or anything with their three methods.
         devices: how many, or their names; left out, as many as the strategy's parameters ask for.
         routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
+        reuse: False sends everything whole through the first device, also what a device made itself: Stahl's star.
 
     Raises:
         ClovenError: with all that is wrong with the strategy for this graph.
     """
     wanted = devices if isinstance(devices, int) or devices is None else len(devices)
     number = strategy.count(wanted)
-    problems = strategy.problems(graph, number)
+    problems = strategy.problems(everywhere(graph, number)) + wrong_routing(routing, reuse=reuse)
     if wanted is not None and wanted != number:
         problems.insert(0, f"the strategy takes {number} devices; got {wanted}")
     if problems:
         raise ClovenError(problems)
     names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
-    return assemble(strategy.divide(graph, number), names, routing)
+    division = divide(graph, strategy, number)
+    return assemble(division if reuse else joined(division, HUB), names, routing)
+
+
+def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
+    """What is wrong with a way to route."""
+    return [] if reuse or routing == "star" else ["reuse = false is a star's: a device is sent its own share back"]
 
 
 def assemble(division: Division, names: Sequence[str], routing: Routing = "direct") -> Program:

@@ -1,7 +1,7 @@
-"""Data partitioning (S1 Fig. 1c; fused tiles of DeepThings, S1's reference [7]): the image is shared out in a grid.
+"""Data partitioning (S1 Fig. 1c; fused tiles of DeepThings, S1's reference [7]): maps are shared out in a grid.
 
 The output of one layer is shared out; shares of the earlier layers overlap (halo) and are computed twice, so
-that nothing but pieces of the image crosses before that layer. What follows it runs on the first device.
+that nothing but pieces of the image, and sums of global means, crosses before that layer.
 """
 
 from __future__ import annotations
@@ -12,22 +12,28 @@ from itertools import product
 from typing import Literal
 
 from cloven.errors import ClovenError
-from cloven.graph.box import Box, Shape, bands, hull, whole
+from cloven.graph.box import Box, Shape, bands, count, hull, whole
 from cloven.graph.graph import Graph, Op, live_after
-from cloven.graph.ops import KINDS, macs
-from cloven.partition.division import Division, Owners, dealt, everything
+from cloven.graph.ops import KINDS, SPATIAL, macs
+from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything
+from cloven.partition.rewrite import partial_means, replaced
 
 GRIDS: Mapping[int, tuple[int, int]] = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}
 """The grid for a number of devices where none is given (reference S1, Fig. 6)."""
 
+Axes = tuple[int, int]
+Layout = Mapping[str, Axes | None]
+"""The axes of height and width of each value that a grid shares out; None for what is one for the whole image."""
+
 
 @dataclass(frozen=True)
 class Data:
-    """A grid of tiles, rows x columns, one device each; the first device also holds the image and the rest.
+    """A grid of tiles, rows x columns, one device each; the first device also runs what follows.
 
-    ``until`` names the last tiled layer; left out, the layer that gives the busiest device the fewest MACs.
-    ``halo``: ``exact`` sends what each tile needs beyond its own share of the image; ``none`` (S1's view) puts
-    zero there instead, so the result is not the model's.
+    ``until`` names the last tiled layer; left out, the end where another strategy goes on, else the layer that
+    gives the busiest device the fewest MACs. ``halo``: ``exact`` sends what each tile needs beyond its own share of the
+    image; ``none`` (S1's view) puts zero there instead, so the result is not the model's. A global mean inside the
+    tiles (squeeze-and-excite) is a sum of local sums, and what follows from it alone is the first device's.
     """
 
     grid: tuple[int, int] | list[int] | None = None
@@ -38,102 +44,177 @@ class Data:
         """Rows times columns; without a grid as many as asked for (4 if left open)."""
         return self.grid[0] * self.grid[1] if self.grid else devices or 4
 
-    def problems(self, graph: Graph, devices: int) -> list[str]:
+    def problems(self, stretch: Stretch) -> list[str]:
         """No grid for so many devices, a grid finer than the tiled layer, a layer that cannot be tiled."""
+        devices = len(stretch.devices)
         if self.grid is None and devices not in GRIDS:
             return [f"no grid is given and {devices} devices have no usual one; give --grid ROWSxCOLUMNS"]
-        rows, columns = self._grid(devices)
-        found = [] if min(rows, columns) >= 1 else [f"the grid is {rows}x{columns}; expected 1x1 or more"]
+        grid = self._grid(stretch)
+        found = [] if min(grid) >= 1 else [f"the grid is {grid[0]}x{grid[1]}; expected 1x1 or more"]
         if self.halo not in ("exact", "none"):
             found.append(f"halo is {self.halo!r}; expected 'exact' or 'none'")
-        able = tileable(graph, (rows, columns))
-        if self.until is None:
-            if not able:
-                size = "x".join(map(str, graph.input.shape[1:]))
-                found.append(f"no layer of this model, on images of {size}, can be shared out {rows}x{columns}")
-            return found
+        named = self.until or (stretch.ops[-1].name if stretch.ends_early else None)
+        if named is None:
+            return found if found or tileable(stretch, grid) else [_too_fine(stretch, grid)]
         try:
-            value = graph.find(self.until)
+            value = stretch.graph.find(named)
         except ClovenError as error:
             return found + list(error.problems)
-        if value not in able:
-            found.append(
-                f"{self.until!r} has shape {graph.by_name[value].shape} and cannot be shared out {rows}x{columns}: "
-                "expected a map of at least that height and width that alone carries all that follows; "
-                f"the last such layer is {able[-1] if able else 'none'}"
-            )
-        return found
+        return found or _untileable(stretch, named, value, grid)
 
-    def divide(self, graph: Graph, devices: int) -> Division:
+    def place(self, stretch: Stretch, before: Placement) -> Placed:
         """Tiles up to the named layer, the rest on the first device."""
-        grid = self._grid(devices)
-        until = graph.find(self.until) if self.until else deepest_that_pays(graph, grid)
-        owners = _fused(graph, until, grid)
-        if self.halo == "exact":
-            return Division(graph, owners, devices, sink=0)
-        return _without_halo(graph, until, owners, tiles(graph.input.shape, grid), devices)
+        graph, grid = stretch.graph, self._grid(stretch)
+        until = graph.find(self.until) if self.until else None
+        until = until or (stretch.ops[-1].name if stretch.ends_early else deepest_that_pays(stretch, grid))
+        last = graph.ops[stretch.last].name
+        fused = _fused(stretch, until, grid)
+        if self.halo == "none":
+            fused = _without_halo(stretch, fused, until, grid)
+        end, stop = fused.graph.position[until], fused.graph.position[last]
+        rest = {op.name: everything(graph, op.name, stretch.hub) for op in fused.graph.ops[end + 1 : stop + 1]}
+        return Placed(fused.graph, {**before, **fused.owners, **rest}, stretch.hub, fused.exact)
 
-    def _grid(self, devices: int) -> tuple[int, int]:
-        return (self.grid[0], self.grid[1]) if self.grid else GRIDS[devices]
+    def _grid(self, stretch: Stretch) -> tuple[int, int]:
+        return (self.grid[0], self.grid[1]) if self.grid else GRIDS[len(stretch.devices)]
 
 
-def tiles(shape: Shape, grid: tuple[int, int]) -> list[Box]:
+def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]:
     """The boxes of a grid over a map's height and width, row by row; all channels in each."""
-    channels, height, width = shape
-    return [
-        ((0, channels), rows, columns) for rows, columns in product(bands(height, grid[0]), bands(width, grid[1]))
-    ]
+    rows, columns = (bands(shape[axis], parts) for axis, parts in zip(axes, grid, strict=True))
+    found = []
+    for row, column in product(rows, columns):
+        box = list(whole(shape))
+        box[axes[0]], box[axes[1]] = row, column
+        found.append(tuple(box))
+    return found
 
 
-def tileable(graph: Graph, grid: tuple[int, int]) -> list[str]:
-    """The values that a grid can share out.
+# --- what can be tiled ----------------------------------------------------------------------------------------
 
-    Those are maps at least as large as the grid that are a cut of the model by themselves, with nothing before
-    them that needs the whole image.
+
+def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
+    """Where height and width are in each value up to an op; it stops before the first that cannot be tiled."""
+    graph = stretch.graph
+    found: dict[str, Axes | None] = {}
+    for op in graph.ops[: stretch.first]:
+        found[op.name] = (1, 2) if len(op.shape) == 3 and op.shape[1:] != (1, 1) else None
+    for op in graph.ops[stretch.first : end + 1]:
+        axes = next((found[name] for name in op.inputs if found[name] is not None), None)
+        if axes is None or KINDS[op.kind].averaged(op, graph.input_shapes(op)):
+            found[op.name] = None
+        elif op.kind not in SPATIAL or (op.kind == "linear" and 2 in axes):
+            return found
+        elif op.kind == "permute":
+            order = op.attrs["order"]
+            found[op.name] = (order.index(axes[0]), order.index(axes[1]))
+        else:
+            found[op.name] = axes
+    return found
+
+
+def _big_enough(op: Op, axes: Axes | None, grid: tuple[int, int]) -> bool:
+    return axes is not None and all(op.shape[axis] >= parts for axis, parts in zip(axes, grid, strict=True))
+
+
+def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
+    """The values that a grid can share out: maps at least as large, with nothing before that needs all of a map.
+
+    Whatever else crosses to what follows must be as large, or one for the whole image.
     """
+    graph, layout = stretch.graph, _layout(stretch, stretch.last)
     able = []
-    for i, op in enumerate(graph.ops[1:], start=1):
-        if op.kind in ("opaque", "flatten", "linear", "adaptive_avg_pool2d"):
+    for i, op in enumerate(graph.ops[stretch.first : stretch.last + 1], start=stretch.first):
+        if op.name not in layout:
             break
-        big = len(op.shape) == 3 and op.shape[1] >= grid[0] and op.shape[2] >= grid[1]
-        if big and live_after(graph, i) == (op.name,):
+        live = [graph.by_name[v] for v in live_after(graph, i)]
+        beside = all(layout[v.name] is None or _big_enough(v, layout[v.name], grid) for v in live)
+        if _big_enough(op, layout[op.name], grid) and beside:
             able.append(op.name)
     return able
 
 
-def deepest_that_pays(graph: Graph, grid: tuple[int, int]) -> str:
+def _too_fine(stretch: Stretch, grid: tuple[int, int]) -> str:
+    size = "x".join(map(str, stretch.graph.input.shape[1:]))
+    return f"no layer of this model, on images of {size}, can be shared out {grid[0]}x{grid[1]}"
+
+
+def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int]) -> list[str]:
+    graph, able = stretch.graph, tileable(stretch, grid)
+    if value in able:
+        return []
+    op, layout = graph.by_name[value], _layout(stretch, stretch.last)
+    last = f"the last layer that can be is {able[-1]}" if able else "no layer of this model can be"
+    what = f"{named!r} has shape {op.shape} and cannot be shared out {grid[0]}x{grid[1]}"
+    if stretch.holds(value) and value not in layout:
+        stop = next(o for o in stretch.ops if o.name not in layout)
+        name = stop.attrs.get("op", stop.kind)
+        where = f"{name} ({stop.name}, in {stop.module or 'the model'})"
+        return [f"{what}: {where} needs all of a map and has no rule to split it; {last}"]
+    return [f"{what}: expected a map of at least that height and width, and so what crosses with it; {last}"]
+
+
+# --- who owns what --------------------------------------------------------------------------------------------
+
+
+def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     """The layer to tile up to: the one that leaves the busiest device the fewest MACs, the last among equals."""
-    return min(reversed(tileable(graph, grid)), key=lambda until: busiest(graph, until, grid))
+    return min(reversed(tileable(stretch, grid)), key=lambda until: busiest(stretch, until, grid))
 
 
-def busiest(graph: Graph, until: str, grid: tuple[int, int]) -> int:
-    """MACs of the device that has the most when a grid is fused up to a layer."""
-    owners = _fused(graph, until, grid)
-    load = [
-        sum(
-            macs(op, graph.input_shapes(op), box) for op in graph.ops[1:] for box in owners[op.name].get(device, ())
-        )
-        for device in range(grid[0] * grid[1])
-    ]
-    return max(load)
+def busiest(stretch: Stretch, until: str, grid: tuple[int, int]) -> int:
+    """MACs of the device that has the most when a grid is fused up to a layer and the first runs the rest."""
+    fused = _fused(stretch, until, grid)
+    graph = fused.graph
+    load = dict.fromkeys(stretch.devices, 0)
+    for value, owners in fused.owners.items():
+        op = graph.by_name[value]
+        for device, share in owners.items():
+            load[device] += sum(macs(op, graph.input_shapes(op), box) for box in share)
+    rest = graph.ops[graph.position[until] + 1 : len(graph.ops) - (len(stretch.graph.ops) - 1 - stretch.last)]
+    load[stretch.hub] += sum(macs(op, graph.input_shapes(op)) for op in rest)
+    return max(load.values())
 
 
-def _fused(graph: Graph, until: str, grid: tuple[int, int]) -> dict[str, Owners]:
-    """Ownership with tiles fused up to a layer: each earlier share is the hull of what the later ones need."""
+def _fused(stretch: Stretch, until: str, grid: tuple[int, int]) -> Placed:
+    """Tiles fused up to a layer: each earlier share is the hull of what the later ones, and what follows, need."""
+    layout = dict(_layout(stretch, stretch.graph.position[until]))
+    graph, owners = _local_means(stretch, layout, until, grid)
     end = graph.position[until]
-    owners: dict[str, Owners] = {until: dealt(tiles(graph.by_name[until].shape, grid))}
-    for op in reversed(graph.ops[1:end]):
-        owners[op.name] = {
-            device: (hull(needs),)
-            for device in range(grid[0] * grid[1])
-            if (needs := list(_needed(graph, op.name, owners, device)))
-        }
-    for op in (graph.input, *graph.ops[end + 1 :]):
-        owners[op.name] = everything(graph, op.name, 0)
-    return owners
+    followed = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until, graph.output}
+    for op in reversed(graph.ops[stretch.first : end + 1]):
+        axes = layout[op.name]
+        if op.name in owners:
+            continue
+        if axes is None:
+            owners[op.name] = everything(graph, op.name, stretch.hub)
+            continue
+        own = dealt(tiles(op.shape, grid, axes), stretch.devices) if op.name in followed else {}
+        needs = {d: [*own.get(d, ()), *_needed(graph, op.name, owners, d)] for d in stretch.devices}
+        owners[op.name] = {device: (hull(boxes),) for device, boxes in needs.items() if boxes}
+    return Placed(graph, owners, stretch.hub)
 
 
-def _needed(graph: Graph, value: str, owners: Mapping[str, Owners], device: int) -> Iterator[Box]:
+def _local_means(
+    stretch: Stretch, layout: dict[str, Axes | None], until: str, grid: tuple[int, int]
+) -> tuple[Graph, dict[str, Owners]]:
+    """The graph with each mean over tiles as local sums, one of each device's own tile."""
+    graph = stretch.graph
+    made: dict[str, list[Op]] = {}
+    placed: dict[str, Owners] = {}
+    for op in graph.ops[stretch.first : graph.position[until] + 1]:
+        shapes = graph.input_shapes(op)
+        axes = layout[op.inputs[0]]
+        if axes is None or KINDS[op.kind].averaged(op, shapes) != axes:
+            continue
+        boxes = zip(stretch.devices, tiles(shapes[0], grid, axes), strict=True)
+        made[op.name], parts = partial_means(op, shapes[0], {d: box for d, box in boxes if count(box)})
+        placed |= parts
+        layout |= dict.fromkeys(parts)
+    return replaced(graph, made), placed
+
+
+def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterator[Box]:
     """The boxes of a value that a device's shares of its readers need."""
     for reader in graph.users[value]:
         op = graph.by_name[reader]
@@ -143,29 +224,52 @@ def _needed(graph: Graph, value: str, owners: Mapping[str, Owners], device: int)
                     yield need
 
 
-def _without_halo(graph: Graph, until: str, owners: Mapping[str, Owners], own: list[Box], devices: int) -> Division:
-    """The same shares on a rewritten graph: each device's ops read an image that is zero outside its own tile."""
-    end = graph.position[until]
-    ops: list[Op] = [graph.input]
-    placed: dict[str, Owners] = {graph.input.name: everything(graph, graph.input.name, 0)}
-    busy = sorted(owners[until])
-    for device in busy:
-        renamed = {graph.input.name: f"tile@{device}"}
-        keep = own[device]
-        ops.append(Op(f"tile@{device}", "mask", (graph.input.name,), graph.input.shape, attrs={"keep": keep}))
-        needs = list(_needed(graph, graph.input.name, owners, device))
-        placed[f"tile@{device}"] = {device: (hull(needs),)}
-        for op in graph.ops[1 : end + 1]:
-            name = f"{op.name}@{device}"
-            ops.append(replace(op, name=name, inputs=tuple(renamed[i] for i in op.inputs)))
-            placed[name] = {device: owners[op.name][device]}
-            renamed[op.name] = name
-    pieces = tuple(f"{until}@{device}" for device in busy)
-    parts = tuple(owners[until][device][0] for device in busy)
-    last = graph.by_name[until]
-    ops.append(Op(until, "assemble", pieces, last.shape, last.module, {"parts": parts}))
-    ops += graph.ops[end + 1 :]
-    rewritten = Graph(tuple(ops), graph.output)
-    for op in rewritten.ops:
-        placed.setdefault(op.name, {0: (whole(op.shape),)})
-    return Division(rewritten, placed, devices, sink=0, exact=False)
+def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, int]) -> Placed:
+    """The same shares on a rewritten graph: each device's ops read an image that is zero outside its own tile.
+
+    Where an earlier stage made what the tiles are of, its maps stand for the image.
+    """
+    graph, end = fused.graph, fused.graph.position[until]
+    layout = _layout(stretch, stretch.graph.position[until])
+    region = graph.ops[stretch.first : end + 1]
+    tiled = {op.name for op in region if layout.get(op.name) is not None}
+    outside = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until}
+    owners: dict[str, Owners] = {}
+    ops = list(graph.ops[: stretch.first])
+    read = dict.fromkeys(value for op in region for value in op.inputs)
+    for value in (v for v in read if layout.get(v) is not None and v not in tiled):
+        source = graph.by_name[value]
+        for device, keep in zip(stretch.devices, tiles(source.shape, grid), strict=True):
+            needs = list(_needed(graph, value, fused.owners, device))
+            if needs:
+                name = _copy(graph, value, device)
+                ops.append(Op(name, "mask", (value,), source.shape, attrs={"keep": keep}))
+                owners[name] = {device: (hull(needs),)}
+    assembled = []
+    for op in region:
+        mine = fused.owners[op.name]
+        if op.name not in tiled and op.kind != "partial":
+            ops.append(op)
+            owners[op.name] = mine
+            continue
+        for device in mine:
+            name = _copy(graph, op.name, device) if op.name in tiled else op.name
+            inputs = (v if layout.get(v) is None else _copy(graph, v, device) for v in op.inputs)
+            ops.append(replace(op, name=name, inputs=tuple(inputs)))
+            owners[name] = {device: mine[device]}
+        if op.name in tiled & outside:
+            axes = layout[op.name]
+            assert axes is not None
+            own = dealt(tiles(op.shape, grid, axes), stretch.devices)
+            pieces = tuple(_copy(graph, op.name, device) for device in own)
+            parts = tuple(share[0] for share in own.values())
+            assembled.append(Op(op.name, "assemble", pieces, op.shape, op.module, {"parts": parts}))
+            owners[op.name] = everything(graph, op.name, stretch.hub)
+    # The named layer is the last of its stretch, also in the rewritten graph.
+    ops += sorted(assembled, key=lambda op: op.name == until)
+    return Placed(Graph((*ops, *graph.ops[end + 1 :]), graph.output), owners, stretch.hub, exact=False)
+
+
+def _copy(graph: Graph, value: str, device: int) -> str:
+    """The name of one device's own version of a value."""
+    return f"{'tile' if value == graph.input.name else value}@{device}"

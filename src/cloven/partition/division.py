@@ -6,7 +6,7 @@ carries the placement to all other values from the op table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,9 @@ Share = tuple[Box, ...]
 Owners = Mapping[int, Share]
 """Who owns what of one value: device number -> share. A device that is not in it owns nothing."""
 
+Placement = Mapping[str, Owners]
+"""Who owns what of several values."""
+
 
 @dataclass(frozen=True, eq=False)
 class Division:
@@ -30,26 +33,80 @@ class Division:
     """
 
     graph: Graph
-    owners: Mapping[str, Owners]
+    owners: Placement
     devices: int
     sink: int
     exact: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Consecutive ops of a graph, ``first`` to ``last`` by their position, to be shared out among ``devices``."""
+
+    graph: Graph
+    first: int
+    last: int
+    devices: tuple[int, ...]
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The ops."""
+        return self.graph.ops[self.first : self.last + 1]
+
+    @property
+    def hub(self) -> int:
+        """The device that gathers and adds up."""
+        return self.devices[0]
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether ops follow that are not part of it."""
+        return self.last < len(self.graph.ops) - 1
+
+    def holds(self, value: str) -> bool:
+        """Whether a value is made here."""
+        return self.first <= self.graph.position[value] <= self.last
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A graph, rewritten in a stretch, with the owners of all that is made up to its end."""
+
+    graph: Graph
+    owners: Placement
+    sink: int
+    exact: bool = True
+
+
 class Strategy(Protocol):
-    """What a partitioning strategy is: its parameters, what is wrong with them, and the division they make."""
+    """What a partitioning strategy is: its parameters, what is wrong with them, and who owns what."""
 
     def count(self, devices: int | None) -> int:
         """How many devices it takes, where the user wants ``devices`` of them or leaves it open."""
         ...
 
-    def problems(self, graph: Graph, devices: int) -> list[str]:
-        """All that is wrong with the parameters for this graph, one sentence each."""
+    def problems(self, stretch: Stretch) -> list[str]:
+        """All that is wrong with the parameters for these ops and devices, one sentence each."""
         ...
 
-    def divide(self, graph: Graph, devices: int) -> Division:
-        """Who owns what; called where there are no problems."""
+    def place(self, stretch: Stretch, before: Placement) -> Placed:
+        """Who owns what is made in a stretch, where ``before`` owns the rest; called where there are no problems.
+
+        Values keep their names where the graph is rewritten; what the whole model does not have gets new ones.
+        """
         ...
+
+
+def everywhere(graph: Graph, devices: int) -> Stretch:
+    """All of a graph but the image."""
+    return Stretch(graph, 1, len(graph.ops) - 1, tuple(range(devices)))
+
+
+def divide(graph: Graph, strategy: Strategy, devices: int) -> Division:
+    """The division of a whole graph: the first device holds the image."""
+    image = graph.input.name
+    placed = strategy.place(everywhere(graph, devices), {image: everything(graph, image, 0)})
+    return Division(placed.graph, placed.owners, devices, placed.sink, placed.exact)
 
 
 def everything(graph: Graph, value: str, device: int) -> Owners:
@@ -57,9 +114,9 @@ def everything(graph: Graph, value: str, device: int) -> Owners:
     return {device: (whole(graph.by_name[value].shape),)}
 
 
-def dealt(boxes: Iterable[Box]) -> Owners:
-    """The i-th box to device i; empty boxes to nobody."""
-    return {i: (box,) for i, box in enumerate(boxes) if count(box) > 0}
+def dealt(boxes: Iterable[Box], devices: Sequence[int]) -> Owners:
+    """The i-th box to the i-th device; empty boxes to nobody."""
+    return {device: (box,) for device, box in zip(devices, boxes, strict=True) if count(box) > 0}
 
 
 def home(owners: Owners) -> dict[int, list[Box]]:
@@ -71,20 +128,19 @@ def home(owners: Owners) -> dict[int, list[Box]]:
     return homes
 
 
-def spread(graph: Graph, anchors: Mapping[str, Owners]) -> dict[str, Owners]:
-    """Ownership of all values: the anchors' as given, every other value's carried over from what it reads.
+def spread(stretch: Stretch, anchors: Placement, before: Placement) -> dict[str, Owners]:
+    """Ownership of all values up to a stretch's end: the anchors' as given, others' carried over from their inputs.
 
     Where the op table cannot carry a share over (a flatten of rows, an op without a split rule), the device that
     is first among the owners of the input owns the whole.
     """
-    owners: dict[str, Owners] = {}
-    for op in graph.ops:
-        owners[op.name] = anchors[op.name] if op.name in anchors else _carried(graph, op.name, owners)
+    owners = dict(before)
+    for op in stretch.ops:
+        owners[op.name] = anchors[op.name] if op.name in anchors else _carried(stretch.graph, op, owners)
     return owners
 
 
-def _carried(graph: Graph, value: str, owners: Mapping[str, Owners]) -> Owners:
-    op = graph.by_name[value]
+def _carried(graph: Graph, op: Op, owners: Placement) -> Owners:
     shapes, kind = graph.input_shapes(op), KINDS[op.kind]
     sources = [owners[name] for name in op.inputs]
     if all(_all_whole(source, shape) for source, shape in zip(sources, shapes, strict=True)):
@@ -93,7 +149,7 @@ def _carried(graph: Graph, value: str, owners: Mapping[str, Owners]) -> Owners:
     if kind.gathers and None not in carried:
         return _joined([c for c in carried if c is not None])
     chosen = next((c for c in carried if c is not None), None)
-    return chosen if chosen and not kind.gathers else everything(graph, value, min(sources[0]))
+    return chosen if chosen and not kind.gathers else everything(graph, op.name, min(sources[0]))
 
 
 def _all_whole(owners: Owners, shape: Shape) -> bool:

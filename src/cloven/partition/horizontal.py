@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
 
-import numpy as np
-
-from cloven.graph.box import Box, Interval, bands, extent, shares, whole
+from cloven.graph.box import Box, Interval, bands, shares, whole
 from cloven.graph.graph import Graph, Op
-from cloven.graph.ops import ANCHORS
-from cloven.partition.division import Division, Owners, dealt, everything, spread
+from cloven.graph.ops import ANCHORS, KINDS
+from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything, spread
+from cloven.partition.rewrite import partial_means, partial_sums, replaced
 
-Axis = Literal["out_channels", "in_channels", "rows", "columns"]
-AXES: tuple[Axis, ...] = ("out_channels", "in_channels", "rows", "columns")
+Axis = Literal["out_channels", "in_channels", "fused", "rows", "columns"]
+AXES: tuple[Axis, ...] = ("out_channels", "in_channels", "fused", "rows", "columns")
+SPATIAL = ("rows", "columns")
 
 
 @dataclass(frozen=True)
@@ -23,51 +23,93 @@ class Horizontal:
     """Every convolution and linear layer is shared out among all devices.
 
     ``axis``: ``out_channels`` (S1's LOP: each device holds a share of the filters, needs the whole input);
-    ``in_channels`` (LIP: each device reads a share of the input channels and makes a full-size partial sum, which
-    the first device adds up; grouped convolutions are shared out by output channels); ``rows`` or ``columns``
-    of the maps, with linear layers by output. ``shares`` are the devices' proportions, equal if left out; the
-    remainder of equal channels goes to the last device, and with fewer channels than devices some are idle.
+    ``in_channels`` (LIP: each device reads a share of the input channels and makes a full-size partial sum;
+    grouped convolutions are shared out by output channels); ``fused`` (a LOP layer and the LIP layer behind it on
+    the same device: what is between never leaves; layers without a partner are LOP); ``rows`` or ``columns`` of
+    the maps, with linear layers by output and global means as local sums. ``shares`` are the devices'
+    proportions, equal if left out; the remainder of equal channels goes to the last device, and with fewer
+    channels than devices some are idle.
 
     ``exchange``: ``local`` sends what channel-local ops (pools, activations) have made of a share, ``layer``
-    sends the layer's own output, and every device then computes those ops on all of it.
+    sends the layer's own output, and every device then computes those ops on all of it. ``sums``: who adds up
+    partial sums, the first device (``hub``) or each device its share of the output channels (``scatter``).
     """
 
     axis: Axis = "out_channels"
     shares: tuple[float, ...] | list[float] | None = None
     exchange: Literal["local", "layer"] = "local"
+    sums: Literal["hub", "scatter"] = "hub"
 
     def count(self, devices: int | None) -> int:
         """As many as there are shares, or as asked for; 2 if left open."""
         return len(self.shares) if self.shares else devices or 2
 
-    def problems(self, graph: Graph, devices: int) -> list[str]:
+    def problems(self, stretch: Stretch) -> list[str]:
         """An unknown axis or exchange, shares that are no proportions, more devices than any layer can use."""
         found = []
         if self.axis not in AXES:
             return [f"axis is {self.axis!r}; choose from {', '.join(AXES)}"]
         if self.exchange not in ("local", "layer"):
             found.append(f"exchange is {self.exchange!r}; expected 'local' or 'layer'")
-        if self.shares is not None and (min(self.shares, default=0) < 0 or sum(self.shares) <= 0):
-            found.append(f"shares are {list(self.shares)}; expected numbers from 0, not all of them 0")
-        widest = max((_length(op, self.axis) for op in graph.ops if op.kind in ANCHORS), default=0)
-        if not 1 <= devices <= widest:
+        if self.sums not in ("hub", "scatter"):
+            found.append(f"sums is {self.sums!r}; expected 'hub' or 'scatter'")
+        found += _wrong_shares(self.shares)
+        layers, devices = _layers(stretch.ops), len(stretch.devices)
+        widest = max((op.shape[_cut_axis(op, self.axis)] for op in layers), default=0)
+        if not 1 <= devices <= max(widest, 1):
             found.append(
                 f"{devices} devices, but the widest layer has {widest} {_said(self.axis)}; expected 1 to {widest}"
             )
         return found
 
-    def divide(self, graph: Graph, devices: int) -> Division:
-        """The first device holds the image and wants the output; every layer is dealt out."""
-        proportions = list(self.shares) if self.shares else None
-        if self.axis == "in_channels":
-            graph, anchors = _partial_sums(graph, proportions, devices)
+    def place(self, stretch: Stretch, before: Placement) -> Placed:
+        """Every layer is dealt out; the first device gathers the result."""
+        if self.axis in ("in_channels", "fused"):
+            stretch, anchors = self._summed(stretch)
         else:
-            anchors = {op.name: _dealt(op, self.axis, proportions, devices) for op in _layers(graph)}
-        anchors[graph.input.name] = everything(graph, graph.input.name, 0)
+            anchors = {op.name: self._dealt(op, stretch) for op in _layers(stretch.ops)}
         if self.exchange == "layer":
-            replicated = {op.name: op for op in graph.ops if op.name not in anchors}
-            anchors |= {name: dict.fromkeys(range(devices), (whole(op.shape),)) for name, op in replicated.items()}
-        return Division(graph, spread(graph, anchors), devices, sink=0)
+            everybody = [op for op in stretch.ops if op.name not in anchors]
+            anchors |= {op.name: dict.fromkeys(stretch.devices, (whole(op.shape),)) for op in everybody}
+        owners = spread(stretch, anchors, before)
+        if self.axis in SPATIAL and self.exchange == "local":
+            stretch, sums = _local_means(stretch, owners)
+            owners = spread(stretch, {**anchors, **sums}, before)
+        return Placed(stretch.graph, owners, sink=stretch.hub)
+
+    def _intervals(self, n: int, stretch: Stretch, *, even: bool = False) -> list[Interval]:
+        return intervals(n, list(self.shares) if self.shares else None, len(stretch.devices), even=even)
+
+    def _dealt(self, op: Op, stretch: Stretch) -> Owners:
+        axis, spatial = _cut_axis(op, self.axis), self.axis in SPATIAL and len(op.shape) == 3
+        if spatial and op.shape[axis] == 1:
+            return everything(stretch.graph, op.name, stretch.hub)
+        found = self._intervals(op.shape[axis], stretch, even=spatial)
+        return dealt((_with(whole(op.shape), axis, share) for share in found), stretch.devices)
+
+    def _summed(self, stretch: Stretch) -> tuple[Stretch, dict[str, Owners]]:
+        """The graph with layers as partial sums, and the owners of its layers and sums."""
+        anchors: dict[str, Owners] = {}
+        made: dict[str, list[Op]] = {}
+        for op in _layers(stretch.ops):
+            if op.name in anchors:
+                continue
+            if self.axis == "in_channels":
+                taken = _inputs(self._intervals(_read_axis(stretch.graph, op)[1], stretch), stretch.devices)
+                partner = op if op.attrs.get("groups", 1) == 1 else None
+            else:
+                anchors[op.name] = self._dealt(op, stretch)
+                between, partner, taken = _partner(stretch, op, anchors[op.name])
+                anchors |= between if partner is not None else {}
+            if partner is None:
+                anchors[op.name] = self._dealt(op, stretch)
+                continue
+            ops, placed = partial_sums(partner, stretch.graph.by_name[partner.inputs[0]].shape, taken)
+            made[partner.name] = ops
+            scattered = self._dealt(partner, stretch) if self.sums == "scatter" else None
+            whole_sum = everything(stretch.graph, partner.name, stretch.hub)
+            anchors |= placed | {partner.name: scattered or whole_sum}
+        return _rewritten(stretch, made), anchors
 
 
 def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even: bool) -> list[Interval]:
@@ -78,8 +120,19 @@ def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even
     return list(pairwise(edges))
 
 
-def _layers(graph: Graph) -> list[Op]:
-    return [op for op in graph.ops if op.kind in ANCHORS]
+def _wrong_shares(given: Sequence[float] | None) -> list[str]:
+    if given is None:
+        return []
+    if min(given, default=0) < 0 or sum(given) <= 0:
+        return [f"shares are {list(given)}; expected numbers from 0, not all of them 0"]
+    if max(given) < 1 and abs(sum(given) - 1) > 1e-3:
+        total = f"{sum(given):.4g}"
+        return [f"shares are {list(given)}, which add up to {total}; expected fractions of 1, or weights as 2,1,1"]
+    return []
+
+
+def _layers(ops: Sequence[Op]) -> list[Op]:
+    return [op for op in ops if op.kind in ANCHORS]
 
 
 def _cut_axis(op: Op, axis: Axis) -> int:
@@ -89,60 +142,78 @@ def _cut_axis(op: Op, axis: Axis) -> int:
     return {"rows": 1, "columns": 2}.get(axis, 0)
 
 
-def _length(op: Op, axis: Axis) -> int:
-    return op.shape[_cut_axis(op, axis)]
+def _read_axis(graph: Graph, op: Op) -> tuple[int, int]:
+    """The axis of an op's input that holds its channels, and how many they are."""
+    source = graph.by_name[op.inputs[0]].shape
+    axis = len(source) - 1 if op.kind == "linear" else 0
+    return axis, source[axis]
 
 
 def _said(axis: Axis) -> str:
-    return {"rows": "rows", "columns": "columns"}.get(axis, "output channels")
-
-
-def _dealt(op: Op, axis: Axis, proportions: Sequence[float] | None, devices: int) -> Owners:
-    cut, box = _cut_axis(op, axis), whole(op.shape)
-    even = axis in ("rows", "columns") and op.kind != "linear"
-    return dealt(_with(box, cut, share) for share in intervals(op.shape[cut], proportions, devices, even=even))
+    return axis if axis in SPATIAL else "output channels"
 
 
 def _with(box: Box, axis: int, interval: Interval) -> Box:
     return (*box[:axis], interval, *box[axis + 1 :])
 
 
-def _partial_sums(
-    graph: Graph, proportions: Sequence[float] | None, devices: int
-) -> tuple[Graph, dict[str, Owners]]:
-    """The graph with each layer as one partial sum a device and an addition, which carries the bias."""
-    ops: list[Op] = []
+def _inputs(found: Sequence[Interval], devices: Sequence[int]) -> dict[int, Interval]:
+    return {device: taken for device, taken in zip(devices, found, strict=True) if taken[0] < taken[1]}
+
+
+def _rewritten(stretch: Stretch, made: Mapping[str, Sequence[Op]]) -> Stretch:
+    graph = replaced(stretch.graph, made)
+    more = len(graph.ops) - len(stretch.graph.ops)
+    return Stretch(graph, stretch.first, stretch.last + more, stretch.devices)
+
+
+def _partner(stretch: Stretch, op: Op, owned: Owners) -> tuple[dict[str, Owners], Op | None, dict[int, Interval]]:
+    """The layer that can read a layer's shares as its input channels, with the owners of what is between.
+
+    Between the two is a chain of ops that keep channels apart and that nothing else reads.
+    """
+    graph, here, owners = stretch.graph, op, owned
+    between: dict[str, Owners] = {}
+    while True:
+        readers = graph.users[here.name]
+        if len(readers) != 1 or not stretch.holds(readers[0]) or here.name == graph.output:
+            return {}, None, {}
+        reader = graph.by_name[readers[0]]
+        if reader.kind in ANCHORS and reader.attrs.get("groups", 1) == 1:
+            axis, _ = _read_axis(graph, reader)
+            return between, reader, {device: box[axis] for device, (box,) in owners.items()}
+        carried = {device: _apart(graph, reader, box) for device, (box,) in owners.items()}
+        if len(reader.inputs) != 1 or None in carried.values():
+            return {}, None, {}
+        owners = {device: (box,) for device, box in carried.items() if box is not None}
+        between[reader.name] = owners
+        here = reader
+
+
+def _apart(graph: Graph, op: Op, box: Box) -> Box | None:
+    """What an op makes of some channels alone, or None where it mixes channels."""
+    shapes = graph.input_shapes(op)
+    if op.kind not in ANCHORS:
+        made = KINDS[op.kind].carry(op, shapes, 0, box)
+        alone = made is not None and KINDS[op.kind].needs(op, shapes, made)[0] == box
+        return made if alone else None
+    groups = op.attrs.get("groups", 1)
+    if op.kind == "linear" or groups != shapes[0][0]:
+        return None
+    times = op.shape[0] // groups
+    return _with(whole(op.shape), 0, (box[0][0] * times, box[0][1] * times))
+
+
+def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str, Owners]]:
+    """Means over maps that are shared out by rows or columns, as local sums."""
+    made: dict[str, list[Op]] = {}
     anchors: dict[str, Owners] = {}
-    for op in graph.ops:
-        if op.kind not in ANCHORS:
-            ops.append(op)
-        elif op.attrs.get("groups", 1) != 1:
-            ops.append(op)
-            anchors[op.name] = _dealt(op, "out_channels", proportions, devices)
-        else:
-            made, placed = _summed(op, graph.by_name[op.inputs[0]].shape, proportions, devices)
-            ops += made
-            anchors |= placed
-    return Graph(tuple(ops), graph.output), anchors
-
-
-def _summed(
-    op: Op, source: tuple[int, ...], proportions: Sequence[float] | None, devices: int
-) -> tuple[list[Op], dict[str, Owners]]:
-    axis = 0 if op.kind == "conv2d" else len(source) - 1
-    ops: list[Op] = []
-    placed: dict[str, Owners] = {op.name: {0: (whole(op.shape),)}}
-    parts = []
-    for device, (lo, hi) in enumerate(intervals(source[axis], proportions, devices, even=False)):
-        if lo == hi:
+    for op in stretch.ops:
+        shapes = stretch.graph.input_shapes(op)
+        if not KINDS[op.kind].averaged(op, shapes):
             continue
-        piece, part = f"{op.name}.input@{device}", f"{op.name}.partial@{device}"
-        shape = extent(_with(whole(source), axis, (lo, hi)))
-        weight = np.ascontiguousarray(op.params["weight"][:, lo:hi])
-        ops.append(Op(piece, "narrow", op.inputs, shape, op.module, {"axis": axis, "start": lo}))
-        ops.append(replace(op, name=part, inputs=(piece,), params={"weight": weight}))
-        placed |= {piece: {device: (whole(shape),)}, part: {device: (whole(op.shape),)}}
-        parts.append(part)
-    bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
-    ops.append(Op(op.name, "sum", tuple(parts), op.shape, op.module, params=bias))
-    return ops, placed
+        held = owners[op.inputs[0]]
+        if len(held) > 1 and all(len(share) == 1 and share != (whole(shapes[0]),) for share in held.values()):
+            made[op.name], placed = partial_means(op, shapes[0], {device: box for device, (box,) in held.items()})
+            anchors |= placed | {op.name: everything(stretch.graph, op.name, stretch.hub)}
+    return _rewritten(stretch, made), anchors

@@ -14,8 +14,9 @@ from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
+from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Axis, Horizontal
+from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 
@@ -33,77 +34,108 @@ class ModelSpec(_Frozen):
     weights: str | None = None
 
 
-class VerticalSpec(_Frozen):
+class _Stage(_Frozen):
+    """What every stage of a plan may say: its last layer, and its devices by name; all of them if left out."""
+
+    until: str | None = None
+    on: tuple[str, ...] | None = None
+
+
+class VerticalSpec(_Stage):
     """See `Vertical`."""
 
     kind: Literal["vertical"]
     cuts: tuple[str, ...] = ()
 
+    def strategy(self) -> Strategy:
+        """The strategy with its parameters."""
+        return Vertical(self.cuts)
 
-class HorizontalSpec(_Frozen):
+    def title(self) -> str:
+        """The parameters in a few words."""
+        return f"vertical, cut after {', '.join(self.cuts)}" if self.cuts else "vertical, balanced cuts"
+
+
+class HorizontalSpec(_Stage):
     """See `Horizontal`."""
 
     kind: Literal["horizontal"]
     axis: Axis = "out_channels"
     shares: tuple[float, ...] | None = None
     exchange: Literal["local", "layer"] = "local"
+    sums: Literal["hub", "scatter"] = "hub"
+
+    def strategy(self) -> Strategy:
+        """The strategy with its parameters."""
+        return Horizontal(self.axis, self.shares, self.exchange, self.sums)
+
+    def title(self) -> str:
+        """The parameters in a few words."""
+        named = {"out_channels": "output channels", "in_channels": "input channels", "fused": "fused pairs"}
+        return f"horizontal, {named.get(self.axis, self.axis)}"
 
 
-class DataSpec(_Frozen):
+class DataSpec(_Stage):
     """See `Data`."""
 
     kind: Literal["data"]
     grid: tuple[int, int] | None = None
-    until: str | None = None
     halo: Literal["exact", "none"] = "exact"
+
+    def strategy(self) -> Strategy:
+        """The strategy with its parameters."""
+        return Data(self.grid, self.until, self.halo)
+
+    def title(self) -> str:
+        """The parameters in a few words."""
+        rows = "x".join(map(str, self.grid)) if self.grid else "usual"
+        return f"data, {rows} grid{', no halo' if self.halo == 'none' else ''}"
+
+
+Spec = Annotated[VerticalSpec | HorizontalSpec | DataSpec, Field(discriminator="kind")]
 
 
 class Plan(_Frozen):
-    """A division as a person writes it."""
+    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another."""
 
     version: Literal[1] = 1
     model: ModelSpec
-    strategy: Annotated[VerticalSpec | HorizontalSpec | DataSpec, Field(discriminator="kind")]
+    strategy: tuple[Spec, ...] = Field(min_length=1)
     devices: tuple[str, ...] = Field(min_length=1)
     routing: Routing = "direct"
+    reuse: bool = True
 
     def partitioning(self) -> Strategy:
-        """The strategy with its parameters."""
-        spec = self.strategy
-        match spec:
-            case VerticalSpec():
-                return Vertical(spec.cuts)
-            case HorizontalSpec():
-                return Horizontal(spec.axis, spec.shares, spec.exchange)
-            case DataSpec():
-                return Data(spec.grid, spec.until, spec.halo)
+        """The strategy with its parameters; several as a `Hybrid`."""
+        first = self.strategy[0]
+        plain = first.until is None or isinstance(first, DataSpec)
+        if len(self.strategy) == 1 and plain and first.on is None:
+            return first.strategy()
+        number = {name: i for i, name in enumerate(self.devices)}
+        stages = [
+            Stage(spec.strategy(), spec.until, tuple(number.get(n, -1) for n in spec.on) if spec.on else None)
+            for spec in self.strategy
+        ]
+        return Hybrid(tuple(stages))
 
     def title(self) -> str:
         """The plan in a few words."""
-        spec, number = self.strategy, len(self.devices)
-        match spec:
-            case VerticalSpec():
-                where = f", cut after {', '.join(spec.cuts)}" if spec.cuts else ", balanced cuts"
-            case HorizontalSpec():
-                named = {"out_channels": "output channels", "in_channels": "input channels"}
-                where = f", {named.get(spec.axis, spec.axis)}"
-            case DataSpec():
-                rows = "x".join(map(str, spec.grid)) if spec.grid else "usual"
-                until = f" up to {spec.until}" if spec.until else ""
-                where = f", {rows} grid{until}{', no halo' if spec.halo == 'none' else ''}"
-        return f"{spec.kind}{where}, {number} device{'s' if number > 1 else ''}"
+        number = len(self.devices)
+        stages = [f"{spec.title()}{f' up to {spec.until}' if spec.until else ''}" for spec in self.strategy]
+        return f"{'; then '.join(stages)}, {number} device{'s' if number > 1 else ''}"
 
     def toml(self) -> str:
         """The plan as a file."""
         document = self.model_dump(mode="json", exclude_none=True)
-        lines = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing")]
-        for table in ("model", "strategy"):
-            lines += [
-                "",
-                f"[{table}]",
-                *(f"{key} = {_toml(value)}" for key, value in document[table].items()),
-            ]
-        return "\n".join(lines) + "\n"
+        head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
+        one = len(self.strategy) == 1
+        tables = [("[model]", document["model"])]
+        tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
+        return "\n".join(head + [line for name, table in tables for line in _table(name, table)]) + "\n"
+
+
+def _table(name: str, entries: dict[str, Any]) -> list[str]:
+    return ["", name, *(f"{key} = {_toml(value)}" for key, value in entries.items())]
 
 
 def _toml(value: Any) -> str:
@@ -128,7 +160,14 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
     wanted = strategy.count(len(plan.devices))
     if wanted != len(plan.devices):
         found.append(f"{len(plan.devices)} devices are named; the strategy takes {wanted}")
-    return found + strategy.problems(graph, wanted)
+    known = set(plan.devices)
+    for spec in plan.strategy:
+        unknown = [name for name in spec.on or () if name not in known]
+        found += [f"no device is named {name!r}; the plan has {', '.join(plan.devices)}" for name in unknown]
+    if any(name not in known for spec in plan.strategy for name in spec.on or ()):
+        return found
+    found += compiler.wrong_routing(plan.routing, reuse=plan.reuse)
+    return found + strategy.problems(everywhere(graph, wanted))
 
 
 def program(graph: Graph, plan: Plan) -> Program:
@@ -140,7 +179,7 @@ def program(graph: Graph, plan: Plan) -> Program:
     found = problems(graph, plan)
     if found:
         raise ClovenError(found)
-    return compiler.compile(graph, plan.partitioning(), plan.devices, routing=plan.routing)
+    return compiler.compile(graph, plan.partitioning(), plan.devices, routing=plan.routing, reuse=plan.reuse)
 
 
 def described(plan: Plan, made: Program) -> dict[str, Any]:
@@ -172,7 +211,8 @@ def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[P
     try:
         return _validated(document), []
     except ValidationError as error:
-        errors: list[dict[str, Any]] = [{**e, "loc": _place(e["loc"])} for e in error.errors()]
+        one = isinstance(document.get("strategy"), dict)
+        errors: list[dict[str, Any]] = [{**e, "loc": _place(e["loc"], one=one)} for e in error.errors()]
     for entry in errors:
         _leave_out(document, entry["loc"])
     found = [f"{where}: {_sentence(entry)}" for entry in errors]
@@ -196,18 +236,23 @@ def parse(text: str, where: str = "the plan") -> Plan:
 
 def _validated(document: dict[str, Any]) -> Plan:
     # JSON mode takes a list where a tuple is meant, and stays strict about numbers and strings.
-    return Plan.model_validate_json(json.dumps(document, default=str))
+    given = document.get("strategy")
+    listed = {"strategy": [given]} if isinstance(given, dict) else {}
+    return Plan.model_validate_json(json.dumps(document | listed, default=str))
 
 
-def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where an entry stands in the file: without the kind, which pydantic adds behind ``strategy``."""
-    return (location[0], *location[2:]) if location[:1] == ("strategy",) and len(location) > 2 else location
+def _place(location: tuple[int | str, ...], *, one: bool) -> tuple[int | str, ...]:
+    """Where an entry stands in the file: without the kind, which pydantic adds behind a strategy's number."""
+    if location[:1] != ("strategy",) or len(location) < 2:
+        return location
+    return (location[0], *(location[1:2] if not one else ()), *location[3:])
 
 
 def _leave_out(document: Any, location: tuple[int | str, ...]) -> None:
     *path, last = location
     for step in path:
-        if not isinstance(document, dict) or step not in document:
+        inside = step in document if isinstance(document, dict) else isinstance(document, list) and step != last
+        if not inside:
             return
         document = document[step]
     if isinstance(document, dict):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from math import inf
 
 from cloven.errors import ClovenError
-from cloven.graph.graph import Graph, live_after, total_bytes
+from cloven.graph.graph import live_after, total_bytes
 from cloven.graph.ops import macs
-from cloven.partition.division import Division, everything
+from cloven.partition.division import Placed, Placement, Stretch, everything
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class Vertical:
         """One device more than there are cuts; without cuts, as many as asked for (2 if left open)."""
         return len(self.cuts) + 1 if self.cuts else devices or 2
 
-    def problems(self, graph: Graph, devices: int) -> list[str]:
+    def problems(self, stretch: Stretch) -> list[str]:
         """Unknown layers, cuts out of order or twice, a cut that leaves nothing behind it, too many devices."""
+        graph = stretch.graph
         found: list[str] = []
         places: list[tuple[str, int]] = []
         for cut in self.cuts:
@@ -37,57 +39,58 @@ class Vertical:
         for (before, a), (after, b) in pairwise(places):
             if a >= b:
                 found.append(f"cut {after!r} does not come after cut {before!r}; give cuts in the model's order")
-        if places and places[-1][1] == len(graph.ops) - 1:
+        if places and places[-1][1] == stretch.last and not stretch.ends_early:
             found.append(f"cut {places[-1][0]!r} is the model's end; nothing is left for the last device")
-        if not self.cuts and not 1 <= devices <= len(graph.ops) - 1:
-            found.append(f"{devices} devices for {len(graph.ops) - 1} ops; expected 1 to {len(graph.ops) - 1}")
+        elif any(not stretch.first - 1 <= place < stretch.last for _, place in places):
+            ends = f"{stretch.ops[0].name} to {stretch.ops[-1].name}"
+            found.append(f"cuts {', '.join(c for c, _ in places)}: expected them inside {ends}, not at its end")
+        devices, ops = len(stretch.devices), len(stretch.ops)
+        if not self.cuts and not 1 <= devices <= ops:
+            found.append(f"{devices} devices for {ops} ops; expected 1 to {ops}")
         return found
 
-    def divide(self, graph: Graph, devices: int) -> Division:
-        """Device i owns all values between cut i - 1 and cut i; the image belongs to the first device."""
-        cuts = [graph.position[graph.find(cut)] for cut in self.cuts] or balanced(graph, devices)
+    def place(self, stretch: Stretch, before: Placement) -> Placed:
+        """Device i owns all values between cut i - 1 and cut i."""
+        graph, devices = stretch.graph, stretch.devices
+        cuts = [graph.position[graph.find(cut)] for cut in self.cuts] or balanced(stretch)
         owners = {
-            op.name: everything(graph, op.name, sum(cut < i for cut in cuts)) for i, op in enumerate(graph.ops)
+            op.name: everything(graph, op.name, devices[sum(cut < i for cut in cuts)])
+            for i, op in enumerate(stretch.ops, start=stretch.first)
         }
-        return Division(graph, owners, devices, sink=devices - 1)
+        return Placed(graph, {**before, **owners}, sink=devices[-1])
 
 
-def balanced(graph: Graph, devices: int) -> list[int]:
-    """The positions of ``devices - 1`` cuts: least MACs in the slowest part, then fewest bytes on the cuts.
+def balanced(stretch: Stretch) -> list[int]:
+    """The positions of one cut fewer than devices: least MACs in the slowest part, then fewest bytes on the cuts.
 
     Two exact dynamic programmes over the order of the ops: the first finds the least bound on a part's MACs,
     the second the fewest bytes under that bound.
     """
-    cost = [macs(op, graph.input_shapes(op)) for op in graph.ops]
-    carried = [total_bytes(graph, live_after(graph, i)) for i in range(len(graph.ops))]
-    sums = [0]
-    for value in cost:
-        sums.append(sums[-1] + value)
-    last = len(graph.ops) - 1
-    # best[p] = (MACs of the slowest part, ...) of ops 1..p in k parts
-    slowest = [float(sums[p + 1]) for p in range(last + 1)]
+    graph, devices, ops = stretch.graph, len(stretch.devices), stretch.ops
+    carried = [total_bytes(graph, live_after(graph, stretch.first + i)) for i in range(len(ops))]
+    # sums[p] are the MACs of the first p ops.
+    sums = [0, *accumulate(macs(op, graph.input_shapes(op)) for op in ops)]
+    last = len(ops)
+    slowest = [float(total) for total in sums]
     for parts in range(2, devices + 1):
         slowest = [
-            min(
-                (max(slowest[q], sums[p + 1] - sums[q + 1]) for q in range(parts - 1, p)),
-                default=float("inf"),
-            )
+            min((max(slowest[q], sums[p] - sums[q]) for q in range(parts - 1, p)), default=inf)
             for p in range(last + 1)
         ]
     bound = slowest[last]
     best: list[tuple[float, list[int]]] = [
-        (0.0, []) if p and sums[p + 1] <= bound else (float("inf"), []) for p in range(last + 1)
+        (0.0, []) if p and sums[p] <= bound else (inf, []) for p in range(last + 1)
     ]
     for parts in range(2, devices + 1):
         best = [
             min(
                 (
-                    (best[q][0] + carried[q], [*best[q][1], q])
+                    (best[q][0] + carried[q - 1], [*best[q][1], q])
                     for q in range(parts - 1, p)
-                    if sums[p + 1] - sums[q + 1] <= bound
+                    if sums[p] - sums[q] <= bound
                 ),
-                default=(float("inf"), []),
+                default=(inf, []),
             )
             for p in range(last + 1)
         ]
-    return best[last][1]
+    return [stretch.first + q - 1 for q in best[last][1]]

@@ -142,8 +142,64 @@ def _adaptive_avg_pool2d(attrs: Mapping[str, Any], inputs: Inputs, params: Param
     return F.adaptive_avg_pool2d(inputs[0], attrs["size"])
 
 
-def _flatten(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    return inputs[0].flatten(1)
+def _conv_transpose2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    w, bias, pads = params["weight"], params.get("bias"), attrs["pads"][::2]
+    more = (attrs["stride"], pads, attrs["output_padding"], attrs["groups"], attrs["dilation"])
+    return F.conv_transpose2d(inputs[0], w, bias, *more)
+
+
+def _resize(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    mode = "nearest" if attrs["mode"] == "nearest" else "bilinear"
+    align = attrs["align"] if mode == "bilinear" else None
+    if attrs["scale"]:
+        return F.interpolate(inputs[0], scale_factor=attrs["scale"], mode=mode, align_corners=align)
+    return F.interpolate(inputs[0], attrs["size"], mode=mode, align_corners=align)
+
+
+def _separable(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return params["rows"] @ inputs[0] @ params["columns"].T
+
+
+def _group_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return F.group_norm(inputs[0], attrs["groups"], params.get("weight"), params.get("bias"), attrs["eps"])
+
+
+def _instance_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return F.instance_norm(inputs[0], weight=params.get("weight"), bias=params.get("bias"), eps=attrs["eps"])
+
+
+def _layer_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    x = inputs[0]
+    shape = list(x.shape[x.ndim - attrs["axes"] :])
+    return F.layer_norm(x, shape, params.get("weight"), params.get("bias"), attrs["eps"])
+
+
+def _prelu(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return F.prelu(inputs[0], params["weight"])
+
+
+def _reshape(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].reshape(len(inputs[0]), *attrs["shape"])
+
+
+def _permute(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].permute(0, *(1 + axis for axis in attrs["order"]))
+
+
+def _stride(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0][(slice(None),) * (1 + attrs["axis"]) + (slice(None, None, attrs["step"]),)]
+
+
+def _expand(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].expand(len(inputs[0]), *attrs["shape"])
+
+
+def _mean(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].mean([1 + axis for axis in attrs["axes"]], attrs["keep"])
+
+
+def _reduce(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].sum([1 + axis for axis in attrs["axes"]], attrs["keep"])
 
 
 def _linear(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
@@ -165,6 +221,8 @@ def _sum(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     total = inputs[0]
     for other in inputs[1:]:
         total = total + other
+    if "count" in attrs:
+        total = total / attrs["count"]
     return total + params["bias"] if "bias" in params else total
 
 
@@ -173,7 +231,7 @@ def _identity(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tenso
 
 
 def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    canvas = inputs[0].new_zeros((len(inputs[0]), *attrs["shape"]))
+    canvas = inputs[0].new_full((len(inputs[0]), *attrs["shape"]), attrs["value"])
     for piece, box in zip(inputs, attrs["at"], strict=True):
         if box is not None:
             canvas[slices(box)] = piece
@@ -181,17 +239,26 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    images = len(inputs[0])
+    merged = [x.flatten(0, 1) if i in attrs.get("merged", ()) else x for i, x in enumerate(inputs)]
+
     def fill(item: Any) -> Any:
-        if isinstance(item, list):
-            return [fill(part) for part in item]
-        if isinstance(item, dict):
-            return inputs[item["input"]] if "input" in item else params[item["param"]]
-        return len(inputs[0]) if item == BATCH else item
+        match item:
+            case list():
+                return [fill(part) for part in item]
+            case {"input": index}:
+                return merged[index]
+            case {"param": name}:
+                return params[name]
+            case {"batch": times}:
+                return images * times
+        return images if item == BATCH else item
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = _aten(attrs["op"])(*fill(attrs["args"]), **arguments)
     result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
-    return result
+    copies = attrs.get("copies", 1)
+    return result if copies == 1 else result.unflatten(0, (images, copies))
 
 
 RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
@@ -204,7 +271,19 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
     "avg_pool2d": _avg_pool2d,
     "sum_pool2d": _sum_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
-    "flatten": _flatten,
+    "conv_transpose2d": _conv_transpose2d,
+    "resize": _resize,
+    "separable": _separable,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "layer_norm": _layer_norm,
+    "prelu": _prelu,
+    "reshape": _reshape,
+    "permute": _permute,
+    "stride": _stride,
+    "expand": _expand,
+    "mean": _mean,
+    "reduce": _reduce,
     "concat": _concat,
     "identity": _identity,
     "sum": _sum,

@@ -1,0 +1,188 @@
+"""The layers that the two papers number, and what each is in the graphs that are captured here.
+
+S1 counts as Keras does: Layer k is ``model.layers[k]``, with the input at 0 except in a ``Sequential``, which
+does not list it. (What S1 calls Layer 1 of a divided input is a tile of the image, not a layer.) S2 has a count
+of its own for each model: VGG-16's convolutions, ResNet-50's stages, EfficientNet-B0's groups of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
+
+from cloven.errors import ClovenError
+
+Paper = Literal["S1", "S2"]
+
+PAPERS: Mapping[str, Paper] = {"s1": "S1", "s2": "S2"}
+"""What stands before a number to say whose it is."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A layer that a paper numbers: ``path`` is what `Graph.find` takes, ``note`` where exactly it lies."""
+
+    paper: Paper
+    model: str
+    number: int
+    path: str
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """How to name it without doubt: ``s1:33``."""
+        return f"{self.paper.lower()}:{self.number}"
+
+
+MOBILENETS = ("mobilenet_v1", "mobilenet_v1_0.75", "mobilenet_v1_0.5", "mobilenet_v1_0.25")
+"""MobileNet v1 at each width: the layers are the same, and so are their numbers."""
+
+Row = tuple[str, str]
+"""A path and its note."""
+
+
+def _numbered(paper: Paper, model: str, rows: Iterable[tuple[int, Row]]) -> Iterator[Point]:
+    return (Point(paper, model, number, path, note) for number, (path, note) in rows)
+
+
+# --- S1: Keras' indices ---------------------------------------------------------------------------------------
+
+_LENET5 = (
+    ("conv1", "after its ReLU"),
+    ("pool1", ""),
+    ("conv2", "after its ReLU"),
+    ("pool2", ""),
+    ("conv3", "after its ReLU"),
+    ("flatten", "channel by channel; Keras interleaves the channels"),
+    ("dense1", "after its ReLU"),
+    ("dense2", "logits"),
+)
+
+_SECTION_2 = {
+    5: "; S1's Sect. 2 cuts here, or after conv_pw_2 if it counts convolutions",
+    20: "; S1's Sect. 2 cuts here, or after conv_dw_10 if it counts convolutions",
+}
+
+
+def _mobilenet() -> Iterator[Row]:
+    """Layers 1 to 88 of today's Keras, which has no ``conv1_pad``; a reshape and the softmax come after them."""
+    for number, (path, note) in enumerate(chain(_activated("conv1"), *map(_block, range(1, 14))), 1):
+        yield path, note + _SECTION_2.get(number, "")
+    yield "global_average_pooling2d", ""
+    yield "global_average_pooling2d", "Keras' dropout, which changes nothing here"
+    yield "conv_preds", "logits"
+
+
+def _block(number: int) -> Iterator[Row]:
+    if number in (2, 4, 6, 12):  # those that halve the sides
+        yield f"conv_pad_{number}", "zero padding"
+    yield from _activated(f"conv_dw_{number}")
+    yield from _activated(f"conv_pw_{number}")
+
+
+def _activated(name: str) -> tuple[Row, ...]:
+    return (
+        (name, "before its batch norm"),
+        (f"{name}_bn", "batch norm's output, before its ReLU6"),
+        (f"{name}_relu", "after its ReLU6"),
+    )
+
+
+_KERAS = (
+    "; S1's is Keras' ResNet-50: its convolutions have biases, and a stage halves the sides in its first 1x1 "
+    "convolution, torchvision's in its first 3x3"
+)
+
+_RESNET50_S1 = {
+    2: ("conv1", f"Keras' conv1_conv, before its batch norm{_KERAS}"),
+    33: ("layer1.2.bn2", f"Keras' conv2_block3_2_bn, before its ReLU; the block's input crosses too{_KERAS}"),
+    42: (
+        "layer2.0.conv2",
+        f"Keras' conv3_block1_2_conv, before its batch norm; the block's input crosses too{_KERAS}",
+    ),
+}
+
+# --- S2: a count for each model -------------------------------------------------------------------------------
+
+_VGG16 = tuple((f"features.{i}", "before its ReLU") for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
+
+_RESNET50_S2 = (
+    ("conv1", "S2 says only: 1 convolution; it may also mean bn1, relu or, a quarter of the size, maxpool"),
+    *((f"layer{stage}", "end of the stage, after its ReLU") for stage in range(1, 5)),
+)
+
+_STEM, _STAGE = "stem, after its SiLU", "end of the stage"
+_HEAD = "head, after its SiLU; S2 has no point between the last stage and it"
+
+_EFFICIENTNET = (
+    ("features.0", _STEM),
+    *((f"features.{stage}", _STAGE) for stage in range(1, 7)),
+    ("features.8", _HEAD),
+)
+_EFFICIENTNET_TIMM = (
+    ("bn1", _STEM),
+    *((f"blocks.{stage}", _STAGE) for stage in range(6)),
+    ("bn2", _HEAD),
+)
+
+POINTS: tuple[Point, ...] = (
+    *_numbered("S1", "lenet5", enumerate(_LENET5)),
+    *chain.from_iterable(_numbered("S1", model, enumerate(_mobilenet(), 1)) for model in MOBILENETS),
+    *_numbered("S1", "torchvision:resnet50", _RESNET50_S1.items()),
+    *_numbered("S2", "torchvision:vgg16", enumerate(_VGG16, 1)),
+    *_numbered("S2", "torchvision:resnet50", enumerate(_RESNET50_S2, 1)),
+    *_numbered("S2", "torchvision:efficientnet_b0", enumerate(_EFFICIENTNET, 1)),
+    *_numbered("S2", "timm:efficientnet_b0", enumerate(_EFFICIENTNET_TIMM, 1)),
+)
+"""Every layer that a paper numbers, in the order of papers, models and numbers."""
+
+
+def points(model: str, paper: Paper | None = None) -> tuple[Point, ...]:
+    """The numbered layers of a model, of one paper or of both; none for a model that no paper has."""
+    return tuple(point for point in POINTS if point.model == model and paper in (None, point.paper))
+
+
+def resolve(model: str, name: str) -> str:
+    """The module path that a layer's name means: itself, or that of a paper's number.
+
+    ``s1:33`` and ``s2:4`` are that paper's numbers, a bare ``33`` is that of the one paper that has it for the
+    model. For a model that no paper has, a bare number is a path like any other (``1`` of a ``Sequential``).
+
+    Raises:
+        ClovenError: for a number that no paper, or not the named one, has for this model; or that both have.
+    """
+    prefix, _, number = name.rpartition(":")
+    named = PAPERS.get(prefix.lower())
+    if named is None and not name.isdecimal():
+        return name
+    known = points(model, named)
+    if not known and named is None:
+        return name
+    found = [point for point in known if number.isdecimal() and point.number == int(number)]
+    if not found:
+        raise ClovenError(_unknown(model, name, known, named))
+    if len(found) > 1:
+        meant = " and ".join(f"{point.path} in {point.paper}" for point in found)
+        raise ClovenError(f"Layer {name} of {model} is {meant}; write {' or '.join(point.name for point in found)}")
+    return found[0].path
+
+
+def _unknown(model: str, name: str, known: tuple[Point, ...], named: Paper | None) -> str:
+    """What to say of a number that is not in the table."""
+    if not known:
+        models = ", ".join(dict.fromkeys(point.model for point in POINTS if point.paper == named))
+        return f"{name}: {named} numbers no layers of {model}, only of {models}; give the layer's path"
+    numbers: dict[str, list[int]] = {}
+    for point in known:
+        numbers.setdefault(point.paper, []).append(point.number)
+    listed = ", ".join(f"{paper} numbers its layers {_runs(found)}" for paper, found in numbers.items())
+    return f"{model} has no layer {name}: {listed}; or give the layer's path"
+
+
+def _runs(numbers: list[int]) -> str:
+    """Numbers in ascending order, in words: ``2, 33, 42`` or ``1 to 88``."""
+    if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))

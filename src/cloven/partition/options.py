@@ -1,0 +1,127 @@
+"""A plan's strategy and devices from the few options of a command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cloven.partition.plan import device_names
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person gives: a strategy and its parameters, and how it goes on (``then``, ``inside``)."""
+
+    strategy: str
+    devices: int | None = None
+    cuts: tuple[str, ...] = ()
+    axis: str = "out_channels"
+    exchange: str = "local"
+    sums: str = "hub"
+    shares: Sequence[float] | None = None
+    grid: tuple[int, ...] | None = None
+    halo: str = "exact"
+    start: str = ""
+    until: str = ""
+    then: str = ""
+    inside: str = ""
+
+
+def document(options: Options) -> tuple[dict[str, Any], list[str]]:
+    """The plan's entries ``strategy`` and ``devices``, and what is wrong with how the options go together."""
+    found = _misplaced(options)
+    if options.inside and options.strategy == "vertical" and not found:
+        return _inside(options)
+    if options.strategy == "vertical" and options.then:
+        return _pipeline_then(options, found)
+    first = _entries(options, options.strategy) | ({"until": options.until} if options.until else {})
+    number = options.devices or _usual(options, options.strategy)
+    stages = [{"kind": "vertical", "on": ["edge0"], "until": options.start}] if options.start else []
+    stages.append(first)
+    if options.then:
+        stages.append(_entries(options, options.then))
+    return _made(stages, number), found
+
+
+def _made(stages: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    return {"strategy": stages if len(stages) > 1 else stages[0], "devices": list(device_names(number))}
+
+
+def _entries(options: Options, kind: str) -> dict[str, Any]:
+    """One strategy's entries."""
+    if kind == "vertical":
+        return {"kind": kind, "cuts": list(options.cuts)}
+    if kind == "horizontal":
+        shares = {} if options.shares is None else {"shares": list(options.shares)}
+        return {"kind": kind, "axis": options.axis, "exchange": options.exchange, "sums": options.sums} | shares
+    if kind == "data":
+        grid = {} if options.grid is None else {"grid": list(options.grid)}
+        return {"kind": kind, "halo": options.halo} | grid
+    return {"kind": kind}
+
+
+def _usual(options: Options, kind: str) -> int:
+    """How many devices where none are asked for."""
+    if kind == "data":
+        return options.grid[0] * options.grid[1] if options.grid else 4
+    if kind == "horizontal" and options.shares is not None:
+        return len(options.shares)
+    return len(options.cuts) + 1 if kind == "vertical" and options.cuts else 2
+
+
+def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """A pipeline up to the last cut, and another strategy on all devices after it."""
+    if not options.cuts:
+        return _made([_entries(options, options.strategy)], 1), [*found, "--then needs --cuts: the last is where"]
+    names = device_names(max(options.devices or _usual(options, options.then), len(options.cuts)))
+    before = {"kind": "vertical", "cuts": list(options.cuts[:-1]), "until": options.cuts[-1]}
+    stages = [before | {"on": list(names[: len(options.cuts)])}, _entries(options, options.then)]
+    return _made(stages, len(names)), found
+
+
+def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
+    """A pipeline with one part shared out horizontally among several devices."""
+    parts = len(options.cuts) + 1
+    found = re.fullmatch(r"(\d+):(\d+)", options.inside)
+    part, among = (int(n) for n in found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts or among < 2 or not options.cuts:
+        wanted = f"PART:DEVICES, a part from 1 to {parts} of those that --cuts makes, and 2 devices or more"
+        return _made([_entries(options, "vertical")], parts), [f"--inside is {options.inside!r}; expected {wanted}"]
+    names = iter(device_names(parts - 1 + among))
+    stages = []
+    for number, until in enumerate((*options.cuts, None), start=1):
+        kind, many = ("horizontal", among) if number == part else ("vertical", 1)
+        entries = _entries(options, kind) | ({"cuts": []} if kind == "vertical" else {})
+        on = [next(names) for _ in range(many)]
+        stages.append(entries | {"on": on} | ({"until": until} if until else {}))
+    return _made(stages, parts - 1 + among), []
+
+
+def _misplaced(options: Options) -> list[str]:
+    """Options of a strategy that the plan does not have."""
+    kinds = {options.strategy, options.then, "horizontal" if options.inside else ""}
+    given = (
+        ("--cuts", bool(options.cuts), "vertical"),
+        ("--grid", options.grid is not None, "data"),
+        ("--halo", options.halo != "exact", "data"),
+        ("--shares", options.shares is not None, "horizontal"),
+        ("--axis", options.axis != "out_channels", "horizontal"),
+        ("--exchange", options.exchange != "local", "horizontal"),
+        ("--sums", options.sums != "hub", "horizontal"),
+    )
+    found = [
+        f"{option} belongs to --strategy {owner}; the strategy is {options.strategy}"
+        for option, is_given, owner in given
+        if is_given and owner not in kinds
+    ]
+    if options.inside and options.strategy != "vertical":
+        found.append(f"--inside belongs to --strategy vertical; the strategy is {options.strategy}")
+    if options.then and options.then not in ("vertical", "horizontal"):
+        found.append(f"--then is {options.then!r}; choose vertical or horizontal")
+    if options.then and options.strategy != "vertical" and not options.until:
+        found.append("--then needs --until: the layer after which it begins")
+    if options.until and options.strategy == "vertical":
+        found.append("--until belongs to data and horizontal; a vertical plan ends at its last cut")
+    return found

@@ -1,0 +1,90 @@
+"""Rewrites of a graph that make a strategy's own values: partial sums, partial means, joins at the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cloven.graph.box import Box, Interval, Shape, count, covers, extent, whole
+from cloven.graph.graph import Graph, Op
+from cloven.graph.ops import KINDS
+from cloven.partition.division import Division, Owners
+
+
+def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
+    """The graph with some ops replaced by several each, the last of which has the old name."""
+    ops = [new for op in graph.ops for new in made.get(op.name, (op,))]
+    return Graph(tuple(ops), graph.output)
+
+
+def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple[list[Op], dict[str, Owners]]:
+    """A convolution or linear layer as one partial sum a device, over its share of the input channels, and a sum.
+
+    The sum carries the bias and the old name; who owns it is not said here.
+    """
+    axis = 0 if len(source) == 3 and op.kind != "linear" else len(source) - 1
+    ops: list[Op] = []
+    placed: dict[str, Owners] = {}
+    for device, (lo, hi) in shares.items():
+        piece, part = f"{op.name}.input@{device}", f"{op.name}.partial@{device}"
+        box = (*whole(source)[:axis], (lo, hi), *whole(source)[axis + 1 :])
+        weight = op.params["weight"]
+        # A transposed convolution's weight has the input channels first.
+        taken = weight[lo:hi] if op.kind == "conv_transpose2d" else weight[:, lo:hi]
+        narrow = {"axis": axis, "start": lo, "step": 1}
+        ops.append(Op(piece, "narrow", op.inputs, extent(box), op.module, narrow))
+        ops.append(replace(op, name=part, inputs=(piece,), params={"weight": np.ascontiguousarray(taken)}))
+        placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
+    bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
+    parts = tuple(f"{op.name}.partial@{device}" for device in shares)
+    ops.append(Op(op.name, "sum", parts, op.shape, op.module, params=bias))
+    return ops, placed
+
+
+def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list[Op], dict[str, Owners]]:
+    """A mean over height and width as one local sum a device, over its box of the input, and a sum that divides."""
+    axes = KINDS[op.kind].averaged(op, (source,))
+    attrs = {"axes": axes, "keep": len(op.shape) == len(source)}
+    ops = [
+        Op(f"{op.name}.partial@{device}", "partial", op.inputs, op.shape, op.module, {**attrs, "box": box})
+        for device, box in boxes.items()
+    ]
+    placed: dict[str, Owners] = {
+        part.name: {device: (whole(op.shape),)} for part, device in zip(ops, boxes, strict=True)
+    }
+    averaged = count(tuple((0, source[axis]) for axis in axes))
+    parts = tuple(part.name for part in ops)
+    return [*ops, Op(op.name, "sum", parts, op.shape, op.module, {"count": averaged})], placed
+
+
+def joined(division: Division, hub: int) -> Division:
+    """Stahl's star: whatever is sent goes whole to the hub first, and from there whole to who reads it.
+
+    A device is then also sent what it made itself. Each value that a device needs more of than it owns is read
+    through an identity, ``join``, which the hub owns.
+    """
+    graph, owners = division.graph, dict(division.owners)
+    moved = {(op.name, value) for op in graph.ops for value in op.inputs if _sent(division, op, value)}
+    gathered = {value for _, value in moved if set(owners[value]) != {hub}}
+    made: dict[str, list[Op]] = {}
+    for op in graph.ops:
+        inputs = tuple(f"{v}.join" if (op.name, v) in moved and v in gathered else v for v in op.inputs)
+        made[op.name] = [replace(op, inputs=inputs)]
+        if op.name in gathered:
+            made[op.name].append(Op(f"{op.name}.join", "join", (op.name,), op.shape, op.module))
+            owners[f"{op.name}.join"] = {hub: (whole(op.shape),)}
+    ops = tuple(op for several in made.values() for op in several)
+    return replace(division, graph=Graph(ops, graph.output), owners=owners)
+
+
+def _sent(division: Division, op: Op, value: str) -> bool:
+    """Whether a device needs more of a value than it owns, to compute its share of an op."""
+    graph, index = division.graph, op.inputs.index(value)
+    for device, share in division.owners[op.name].items():
+        held = division.owners[value].get(device, ())
+        needs = (KINDS[op.kind].needs(op, graph.input_shapes(op), box)[index] for box in share)
+        if any(need is not None and not covers(held, need) for need in needs):
+            return True
+    return False
