@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
+from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 
 Tap = Callable[[Transfer, Tensor], None]
@@ -19,27 +20,47 @@ Tap = Callable[[Transfer, Tensor], None]
 Pieces = dict[str, list[tuple[Box, Tensor]]]
 
 
-def run(program: Program, images: Tensor, *, tap: Tap | None = None, batch: int | None = None) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A program with its weights as tensors, to be run many times: ``steps`` in the global order."""
+
+    program: Program
+    steps: tuple[tuple[str, Step], ...]
+    weights: tuple[dict[str, Tensor], ...]
+    dropped: tuple[list[str], ...]
+
+
+def prepare(program: Program) -> Prepared:
+    """Copy a program's weights into tensors, once for many runs."""
+    order = tuple(program.steps())
+    dropped = _last_reads(program, order)
+    steps = tuple(in_place(order, dropped))
+    ready = tuple(weights(step.local) if isinstance(step, Compute) else {} for step in steps)
+    devices = (device for device, _ in order)
+    return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))
+
+
+def run(
+    program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None
+) -> Tensor:
     """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
 
     Raises:
         ClovenError: where the images do not have the shape that the program was made for.
     """
-    expected = program.graph.input.shape
+    ready = program if isinstance(program, Prepared) else prepare(program)
+    expected = ready.program.graph.input.shape
     if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
         raise ClovenError(
             f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), "
             "which the plan was made for"
         )
-    order = list(program.steps())
-    ready = [weights(step.local) if isinstance(step, Compute) else {} for _, step in order]
-    last = _last_reads(program, order)
     chunks = images.split(batch or batch_for(expected))
     with torch.inference_mode():
-        return torch.cat([_one_batch(program, order, ready, last, chunk, tap) for chunk in chunks])
+        return torch.cat([_one_batch(ready, chunk, tap) for chunk in chunks])
 
 
-def _last_reads(program: Program, order: list[tuple[str, Step]]) -> list[list[str]]:
+def _last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
     """For each step the values that its device reads for the last time, and may drop after it."""
     final: dict[tuple[str, str], int] = {}
     for i, (device, step) in enumerate(order):
@@ -55,18 +76,12 @@ def _last_reads(program: Program, order: list[tuple[str, Step]]) -> list[list[st
     return dropped
 
 
-def _one_batch(
-    program: Program,
-    order: list[tuple[str, Step]],
-    ready: list[dict[str, Tensor]],
-    last: list[list[str]],
-    images: Tensor,
-    tap: Tap | None,
-) -> Tensor:
+def _one_batch(ready: Prepared, images: Tensor, tap: Tap | None) -> Tensor:
+    program = ready.program
     held: dict[str, Pieces] = {device: {} for device in program.devices}
     held[program.source][program.graph.input.name] = [(whole(program.graph.input.shape), images)]
     under_way: dict[int, Tensor] = {}
-    for (device, step), params, dropped in zip(order, ready, last, strict=True):
+    for (device, step), params, dropped in zip(ready.steps, ready.weights, ready.dropped, strict=True):
         mine = held[device]
         match step:
             case Compute():

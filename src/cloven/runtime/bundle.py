@@ -1,0 +1,292 @@
+"""A bundle: a folder for each device with all that it needs to run its part without PyTorch.
+
+    bundle/
+      manifest.json        the plan, versions, and the sha256 of every file below
+      edge0/part.json      what the device does, step by step
+      edge0/segment-0.onnx models, one op to one node
+      edge0/weights.bin    their weights, raw little-endian float32
+
+This module reads a bundle, and imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloven.errors import ClovenError, require
+
+if TYPE_CHECKING:
+    from cloven.partition.program import Program
+    from cloven.runtime.onnx_engine import Array
+
+FORMAT = 1
+"""The version of a bundle's files; a reader takes only its own."""
+
+MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
+
+Box = tuple[tuple[int, int], ...]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+# --- part.json ------------------------------------------------------------------------------------------------
+
+
+class Piece(_Frozen):
+    """A box of a value, and what it is called in an ONNX model."""
+
+    name: str
+    value: str
+    box: Box
+
+
+class Run(_Frozen):
+    """Run one segment: its inputs are put together from what the device holds, its outputs are held."""
+
+    do: Literal["run"] = "run"
+    step: int
+    segment: str
+    inputs: tuple[Piece, ...]
+    outputs: tuple[Piece, ...]
+
+
+class _Crossing(_Frozen):
+    step: int
+    transfer: int
+    value: str
+    share: Box
+    shape: tuple[int, ...]
+    dtype: Literal["float32"] = "float32"
+    bytes: int
+
+
+class Receive(_Crossing):
+    """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image."""
+
+    do: Literal["receive"] = "receive"
+    source: str
+
+
+class Send(_Crossing):
+    """Send a transfer to another device: a share of a value, ``shape`` and ``bytes`` of one image."""
+
+    do: Literal["send"] = "send"
+    target: str
+
+
+Step = Run | Receive | Send
+
+
+class Whole(_Frozen):
+    """A value that a device has all of, and the shape of one image's."""
+
+    value: str
+    shape: tuple[int, ...]
+
+
+class Part(_Frozen):
+    """What one device does, in order. Steps keep their numbers in the order over all devices.
+
+    ``image`` is the value that the device is given at the start, ``output`` the one that it has at the end; None
+    where that is another device.
+    """
+
+    format: Literal[1] = 1
+    device: str
+    model: str
+    image: Whole | None
+    output: Whole | None
+    steps: tuple[Annotated[Step, Field(discriminator="do")], ...]
+
+
+# --- manifest.json --------------------------------------------------------------------------------------------
+
+
+class File(_Frozen):
+    """What a file must be."""
+
+    sha256: str
+    bytes: int
+
+
+class Device(_Frozen):
+    """A device and its folder in the bundle."""
+
+    name: str
+    folder: str
+
+
+class Check(_Frozen):
+    """How far the models were from PyTorch when they were written, as a share of max(1, largest number)."""
+
+    images: int
+    largest_difference: float
+    tolerance: float
+
+
+class Manifest(_Frozen):
+    """What a bundle is. ``plan`` is as it was given; ``made_with`` are the versions of what wrote it."""
+
+    bundle: Literal["cloven"] = "cloven"
+    format: Literal[1] = 1
+    model: str
+    plan: str | dict[str, Any]
+    exact: bool
+    image: tuple[int, ...]
+    output: tuple[int, ...]
+    devices: tuple[Device, ...]
+    made_with: dict[str, str]
+    check: Check
+    files: dict[str, File]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are what its manifest says."""
+
+    folder: Path
+    manifest: Manifest
+    parts: Mapping[str, Part]
+
+    def place(self, device: str) -> Path:
+        """The folder of a device."""
+        (folder,) = (d.folder for d in self.manifest.devices if d.name == device)
+        return self.folder / folder
+
+
+def write(
+    program: Program,
+    out: Path,
+    *,
+    model: str,
+    plan: str | Mapping[str, Any],
+    images: Array | None = None,
+) -> Bundle:
+    """Write a program as a bundle, and check every segment against PyTorch.
+
+    Args:
+        program: what `compile` made.
+        out: the folder. It is there whole or not at all; an older bundle in its place is replaced.
+        model: the model's name, for people.
+        plan: the plan as text or as a table; kept in the manifest as it is.
+        images: ``(n, C, H, W)`` float32 in [0, 1] to check with; left out, two smooth random images.
+
+    Raises:
+        ClovenError: for ops that ONNX has no node for (all of them), for a folder that holds anything but a
+            bundle, and for a segment that computes something else than PyTorch.
+    """
+    try:
+        from cloven.runtime.bundle_writer import write as write_bundle
+    except ImportError as error:
+        raise require("edge" if error.name == "onnxruntime" else "audit", error) from error
+    return write_bundle(program, out, model=model, plan=plan, images=images)
+
+
+def read(folder: Path, device: str | None = None) -> Bundle:
+    """A bundle, every file checked against the manifest.
+
+    With the name of a ``device`` only its folder need be there, beside the manifest.
+
+    Raises:
+        ClovenError: for a folder that is no bundle or of another version, and for all files that are missing,
+            differ, do not belong there, or lie outside.
+    """
+    manifest = read_manifest(folder)
+    names = [d.name for d in manifest.devices]
+    if device is not None and device not in names:
+        raise ClovenError(f"{folder} has no device {device!r}; its devices are {', '.join(names)}")
+    devices = [d for d in manifest.devices if device in (None, d.name)]
+    unsafe = [name for name in (*manifest.files, *(d.folder for d in devices)) if not _inside(name)]
+    if unsafe:
+        raise ClovenError([f"{folder / MANIFEST} names {n!r}, which lies outside of the bundle" for n in unsafe])
+    folders = {d.folder for d in devices}
+    listed = {n: f for n, f in manifest.files.items() if device is None or PurePosixPath(n).parts[0] in folders}
+    problems = list(_differences(folder, listed, folders if device else None))
+    if problems:
+        raise ClovenError([*problems, f"{folder} is not what was written: copy it again, or run `cloven bundle`"])
+    parts = {d.name: _parsed(Part, (folder / d.folder / PART)) for d in devices}
+    wrong = [
+        f"{folder / d.folder / PART} names {step.segment!r}, which the manifest does not list"
+        for d in devices
+        for step in parts[d.name].steps
+        if isinstance(step, Run) and f"{d.folder}/{step.segment}" not in manifest.files
+    ]
+    if wrong:
+        raise ClovenError(wrong)
+    return Bundle(folder, manifest, parts)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; the files are not looked at.
+
+    Raises:
+        ClovenError: for a folder that is no bundle, or of another version.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ClovenError(f"{folder} is no bundle: it has no {MANIFEST}; expected what `cloven bundle` wrote")
+    return _parsed(Manifest, folder / MANIFEST)
+
+
+Parsed = TypeVar("Parsed", Part, Manifest)
+
+
+def _parsed(kind: type[Parsed], path: Path) -> Parsed:
+    try:
+        text = path.read_text("utf-8")
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ClovenError(f"cannot read {path}: {error}") from error
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FORMAT:
+        raise ClovenError(
+            f"{path} has format {version!r}; this cloven reads {FORMAT}: write it again with `cloven bundle`"
+        )
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ClovenError(lines) from error
+
+
+def _inside(name: str) -> bool:
+    """Whether a name is that of something in the folder, on any system."""
+    path = PurePosixPath(name)
+    plain = not any(mark in name for mark in "\\:\0")
+    return plain and bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == name
+
+
+def _differences(folder: Path, listed: Mapping[str, File], folders: set[str] | None) -> Iterator[str]:
+    """What is wrong with the files: of the whole bundle, or of some of its folders."""
+    found = {
+        path.relative_to(folder).as_posix(): path
+        for top in ([folder] if folders is None else [folder / name for name in sorted(folders)])
+        for path in sorted(top.rglob("*"))
+        if path.is_symlink() or not path.is_dir()
+    }
+    for name in sorted(found.keys() - listed.keys() - {MANIFEST}):
+        yield f"{name} does not belong to the bundle"
+    for name, expected in sorted(listed.items()):
+        if name not in found:
+            yield f"{name} is missing"
+        elif found[name].is_symlink():
+            yield f"{name} is a link; expected a file"
+        elif (made := described(found[name])) != expected:
+            yield (
+                f"{name} differs: {made.bytes} bytes, sha256 {made.sha256[:12]}...; "
+                f"expected {expected.bytes} bytes, {expected.sha256[:12]}..."
+            )
+
+
+def described(path: Path) -> File:
+    """The hash and the size of a file."""
+    with path.open("rb") as file:
+        return File(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)

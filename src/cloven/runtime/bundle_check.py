@@ -1,0 +1,143 @@
+"""Does every segment of a bundle compute what PyTorch computes? Both run once, on the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+from torch.nn import functional
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, Shape, text
+from cloven.partition.program import Program
+from cloven.runtime import local, torch_engine
+from cloven.runtime.bundle import Part, Run
+from cloven.runtime.onnx_engine import Array, interpret, outputs, session
+from cloven.runtime.onnx_graph import Weights
+from cloven.runtime.segments import Key, Segment, named
+
+TOLERANCE = 1e-4
+"""Largest difference of a number, times max(1, largest number)."""
+
+
+ROUNDING = 10
+"""What is off by more is still right within so many times the error that PyTorch's own float32 has there.
+
+Float64 tells it: in a model with random weights a difference in the last digit can grow a thousandfold.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """One device's part of a bundle in memory; segments and models by the names of their files."""
+
+    folder: str
+    part: Part
+    segments: Mapping[str, Segment]
+    models: Mapping[str, onnx.ModelProto]
+    weights: Weights
+
+
+def largest_difference(program: Program, built: Mapping[str, Built], folder: Path, images: Array) -> float:
+    """How far any segment's output is from PyTorch's, as a share of max(1, largest number).
+
+    Raises:
+        ClovenError: for the first segment that is off by more than ``TOLERANCE`` and by more than rounding, with
+            the first op that is.
+    """
+    worst = 0.0
+
+    def execute(device: str, step: Run, inputs: dict[str, Array]) -> dict[str, Array]:
+        nonlocal worst
+        one = built[device]
+        path, segment = folder / one.folder / step.segment, one.segments[step.segment]
+        given = {(p.value, p.box): inputs[p.name] for p in step.inputs}
+        expected = dict(computed(segment, given))
+        try:
+            made = outputs(session(path), [p.name for p in step.outputs], inputs)
+        except Exception as error:  # onnxruntime's errors have no class of their own
+            raise ClovenError(f"onnxruntime cannot run {one.folder}/{step.segment}: {error}") from error
+        found = max(difference(made[p.name], expected[p.value, p.box]) for p in step.outputs)
+        if not found <= TOLERANCE and (where := _first_that_differs(path, segment, given, expected)):
+            raise ClovenError(_sentence(program, f"{one.folder}/{step.segment}", where, found))
+        worst = max(worst, found)
+        return {p.name: expected[p.value, p.box] for p in step.outputs}
+
+    with torch.inference_mode():
+        made = interpret({name: one.part for name, one in built.items()}, images, execute)
+    expected = local.run(program, torch.tensor(images), batch=len(images)).numpy()
+    if not (apart := difference(made, expected)) <= TOLERANCE:
+        raise ClovenError(f"the segments together are {apart:.3g} off PyTorch (allowed {TOLERANCE}): please report")
+    return worst
+
+
+def computed(
+    segment: Segment, inputs: Mapping[Key, Array], dtype: torch.dtype = torch.float32
+) -> Iterator[tuple[Key, Array]]:
+    """All that PyTorch makes of a segment's inputs, in order."""
+    held: dict[str, list[tuple[Box, Tensor]]] = {}
+    for (value, box), array in inputs.items():
+        held.setdefault(value, []).append((box, torch.tensor(array, dtype=dtype)))
+    for step in segment.computes:
+        read = [torch_engine.paste(held[value], box) for value, box in step.reads]
+        weights = torch_engine.weights(step.local)
+        params = {key: w.to(dtype) if w.is_floating_point() else w for key, w in weights.items()}
+        made = torch_engine.apply(step.local, read, params)
+        held.setdefault(step.value, []).append((step.box, made))
+        yield (step.value, step.box), made.numpy()
+
+
+def difference(made: Array, expected: Array) -> float:
+    """The largest difference, as a share of max(1, largest number expected); infinite where shapes differ."""
+    if made.shape != expected.shape:
+        return float("inf")
+    same = (made == expected) | (np.isnan(made) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0, np.nan_to_num(np.abs(made - expected), nan=np.inf))
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=1)
+    return float(apart.max(initial=0) / largest)
+
+
+def _first_that_differs(
+    path: Path, segment: Segment, inputs: Mapping[Key, Array], expected: Mapping[Key, Array]
+) -> tuple[Key, float] | None:
+    """The first of a segment's results that is off by more than rounding, and by how much."""
+    model = onnx.load(path, load_external_data=False)
+    del model.graph.output[:]
+    keys = [(step.value, step.box) for step in segment.computes]
+    model.graph.output.extend(helper.make_tensor_value_info(named(k), TensorProto.FLOAT, None) for k in keys)
+    probe = path.with_name("probe.onnx")
+    probe.write_bytes(model.SerializeToString())
+    feeds = {named(key): array for key, array in inputs.items()}
+    made = outputs(session(probe), [named(key) for key in keys], feeds)
+    probe.unlink()
+    for key, exact in computed(segment, inputs, torch.float64):
+        apart, own = difference(made[named(key)], exact), difference(expected[key], exact)
+        if not apart <= max(TOLERANCE, ROUNDING * own):
+            return key, apart
+    return None
+
+
+def pictures(shape: Shape) -> Array:
+    """Two images ``(2, *shape)`` to check with: smooth as photographs are, with a little noise."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, shape[0], 4, 4, generator=generator)
+    smooth = functional.interpolate(coarse, shape[1:], mode="bilinear")
+    made: Array = (smooth + 0.05 * torch.randn(2, *shape, generator=generator)).clamp(0, 1).numpy()
+    return made
+
+
+def _sentence(program: Program, segment: str, where: tuple[Key, float], found: float) -> str:
+    (value, box), apart = where
+    op = program.graph.by_name[value]
+    return (
+        f"{segment} is {found:.3g} off PyTorch (allowed {TOLERANCE}, as a share of the largest number); the first "
+        f"op that differs is {value} [{text(box)}] ({op.attrs.get('op', op.kind)}, in {op.module or 'the model'}), "
+        f"by {apart:.3g}: please report this model"
+    )

@@ -1,0 +1,50 @@
+"""Which steps may write over what they read: activations and additions of values that nothing else needs.
+
+A whole model does the same (``inplace=True``, ``+=``). It saves a pass over fresh memory, and changes no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cloven.partition.program import Compute, Send, Step
+
+IN_PLACE = {
+    f"aten.{name}": f"aten.{name.replace('.', '_.')}"
+    for name in (
+        "relu.default", "hardtanh.default", "silu.default", "hardswish.default", "sigmoid.default",
+        "hardsigmoid.default", "leaky_relu.default", "elu.default", "add.Tensor",
+    )
+}  # fmt: skip
+"""Calls and their in-place versions, which write over their first argument."""
+
+FRESH = frozenset(
+    "normalise batch_norm conv2d conv_transpose2d linear max_pool2d avg_pool2d sum_pool2d concat group_norm "
+    "layer_norm".split()
+)
+"""Kinds that always make a tensor of their own."""
+
+
+def in_place(steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
+    """The steps, with calls made in place where what they write over was made here, is whole and is read no more."""
+    sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
+    own = {
+        (device, step.value, step.box)
+        for device, step in steps
+        if isinstance(step, Compute) and _is_fresh(step) and (device, step.value) not in sent
+    }
+    for (device, step), last in zip(steps, dropped, strict=True):
+        if isinstance(step, Compute) and step.local.attrs.get("op") in IN_PLACE and step.local.kind == "call":
+            value, box = step.reads[0]
+            first = step.local.attrs["args"][0] == {"input": 0}
+            if first and value in last and box == step.box and (device, value, box) in own:
+                attrs = {**step.local.attrs, "op": IN_PLACE[step.local.attrs["op"]]}
+                yield replace(step, local=replace(step.local, attrs=attrs))
+                continue
+        yield step
+
+
+def _is_fresh(step: Compute) -> bool:
+    local = step.local
+    return local.kind in FRESH or (local.kind == "call" and local.attrs["op"] in IN_PLACE and local.crop is None)

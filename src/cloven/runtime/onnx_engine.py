@@ -1,0 +1,153 @@
+"""Run a bundle with onnxruntime and numpy: all devices in one process, in the global order. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError, require
+from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
+from cloven.runtime.bundle import Part, Receive, Run, Send, Step, read
+from cloven.runtime.segments import sources
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Array = NDArray[np.float32]
+
+Execute = Callable[[str, Run, dict[str, Array]], Mapping[str, Array]]
+"""Runs a segment of a device: from the names of its inputs to those of its outputs."""
+
+
+def run(folder: Path, images: Array, *, batch: int | None = None) -> Array:
+    """The output of a bundle for ``images`` ``(n, C, H, W)`` in [0, 1], float32: ``(n, classes)``.
+
+    Raises:
+        ClovenError: for a bundle that is not what was written, and for images of another shape or type.
+    """
+    bundle = read(folder)
+    expected = bundle.manifest.image
+    expect(images, expected)
+    sessions = {
+        (device, step.segment): session(bundle.place(device) / step.segment)
+        for device, part in bundle.parts.items()
+        for step in part.steps
+        if isinstance(step, Run)
+    }
+
+    def execute(device: str, step: Run, inputs: dict[str, Array]) -> Mapping[str, Array]:
+        return outputs(sessions[device, step.segment], [p.name for p in step.outputs], inputs)
+
+    size = batch or max(1, min(256, 2**23 // prod(expected)))
+    chunks = [images[i : i + size] for i in range(0, len(images), size)]
+    return np.concatenate([interpret(bundle.parts, chunk, execute) for chunk in chunks])
+
+
+def expect(images: Array, shape: Shape) -> None:
+    """Refuse images that are not float32 ``(n, *shape)``.
+
+    Raises:
+        ClovenError: with what they are.
+    """
+    if images.dtype != np.float32 or images.shape[1:] != shape or len(images) == 0:
+        raise ClovenError(
+            f"the images are {images.dtype} of shape {images.shape}; expected float32 "
+            f"(n, {', '.join(map(str, shape))}), which the plan was made for"
+        )
+
+
+def session(path: Path) -> InferenceSession:
+    """A segment, ready to run on one thread.
+
+    Raises:
+        ClovenError: where onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise require("edge", error) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, Array]) -> dict[str, Array]:
+    """Some of what a segment makes of its inputs, by name."""
+    made: list[Any] = session.run(names, inputs)
+    return dict(zip(names, made, strict=True))
+
+
+Pieces = dict[str, list[tuple[Box, Array]]]
+"""What a device holds: boxes of values ``(n, ...)``."""
+
+
+def interpret(parts: Mapping[str, Part], images: Array, execute: Execute) -> Array:
+    """The output of all parts for one batch of images, their steps in the global order."""
+    # A send and its receive share a number: the send first.
+    order = sorted(
+        (
+            (step.step, isinstance(step, Receive), device, i)
+            for device, part in parts.items()
+            for i, step in enumerate(part.steps)
+        ),
+        key=lambda entry: entry[:2],
+    )
+    held: dict[str, Pieces] = {device: {} for device in parts}
+    last = {device: last_reads(part) for device, part in parts.items()}
+    under_way: dict[int, Array] = {}
+    for device, part in parts.items():
+        if part.image is not None:
+            held[device][part.image.value] = [(whole(part.image.shape), images)]
+    for _, _, device, i in order:
+        mine, step = held[device], parts[device].steps[i]
+        match step:
+            case Run():
+                inputs = {piece.name: paste(mine[piece.value], piece.box) for piece in step.inputs}
+                made = execute(device, step, inputs)
+                for piece in step.outputs:
+                    mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
+            case Send():
+                under_way[step.transfer] = paste(mine[step.value], step.share)
+            case Receive():
+                mine.setdefault(step.value, []).append((step.share, under_way.pop(step.transfer)))
+        for value in last[device].get(i, ()):
+            del mine[value]
+    ((device, output),) = ((device, part.output) for device, part in parts.items() if part.output is not None)
+    return paste(held[device][output.value], whole(output.shape))
+
+
+def last_reads(part: Part) -> dict[int, tuple[str, ...]]:
+    """For steps of a part, by their place in it, the values that are read there for the last time."""
+    final = {value: i for i, step in enumerate(part.steps) for value in _reads(step)}
+    if part.output is not None:
+        final.pop(part.output.value, None)
+    return {i: tuple(value for value, at in final.items() if at == i) for i in set(final.values())}
+
+
+def _reads(step: Step) -> Sequence[str]:
+    match step:
+        case Run():
+            return [piece.value for piece in step.inputs]
+        case Send():
+            return [step.value]
+    return []
+
+
+def paste(held: Sequence[tuple[Box, Array]], box: Box) -> Array:
+    """A box ``(n, ...)`` put together from pieces that cover it."""
+    found = sources(held, box)
+    if len(found) == 1:
+        ((piece, array),) = found
+        return array if piece == box else np.ascontiguousarray(array[slices(relative(box, piece))])
+    canvas = np.empty((len(found[0][1]), *extent(box)), np.float32)
+    for piece, array in found:
+        shared = intersect(piece, box)
+        assert shared is not None
+        canvas[slices(relative(shared, box))] = array[slices(relative(shared, piece))]
+    return canvas

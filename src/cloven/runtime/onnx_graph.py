@@ -1,0 +1,183 @@
+"""An ONNX model in the making: nodes one by one, the shape of each result known at once, weights in one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
+
+OPSET, IR = 20, 10
+"""What onnxruntime 1.20 and later load."""
+
+ALIGNMENT = 64
+"""Bytes: where a weight may begin in the file of weights."""
+
+INLINE = 512
+"""Bytes up to which a tensor stands in the model itself: shapes, axes, single numbers."""
+
+Array = NDArray[Any]
+
+
+class UnsupportedError(Exception):
+    """There is no ONNX node for an op, or for these arguments of it: the reason as half a sentence."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of a model; None in ``dims`` is a length that depends on the batch.
+
+    ``rows`` is how many rows of the first axis belong to one image.
+    """
+
+    name: str
+    dims: tuple[int | None, ...]
+    rows: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths behind the first axis, which are all known."""
+        return tuple(n for n in self.dims[1:] if n is not None)
+
+    @property
+    def count(self) -> int:
+        """How many numbers belong to one image."""
+        return self.rows * prod(self.shape)
+
+
+class Weights:
+    """The weights of all segments of a device, one behind another; equal ones once."""
+
+    def __init__(self) -> None:
+        self._arrays: list[NDArray[np.float32]] = []
+        self._places: dict[tuple[bytes, tuple[int, ...]], int] = {}
+        self._end = 0
+
+    def place(self, array: NDArray[np.float32]) -> int:
+        """The offset of an array in the file, in bytes."""
+        array = np.ascontiguousarray(array, "<f4")
+        key = (hashlib.sha256(array.data).digest(), array.shape)
+        if key not in self._places:
+            self._places[key] = -(-self._end // ALIGNMENT) * ALIGNMENT
+            self._end = self._places[key] + array.nbytes
+            self._arrays.append(array)
+        return self._places[key]
+
+    def write(self, path: Path) -> None:
+        """Write the file: raw little-endian float32."""
+        with path.open("wb") as file:
+            for array in self._arrays:
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                array.tofile(file)
+
+
+class Model:
+    """Nodes so far. ``weights`` is the file that large tensors go to, ``location`` its name beside the model."""
+
+    def __init__(self, name: str, weights: Weights, location: str) -> None:
+        self._graph = onnx.GraphProto(name=name)
+        self._weights, self._location = weights, location
+        self._types: dict[str, TypeProto] = {}
+        self._small: dict[str, TensorProto] = {}
+        self._scope, self._number = "", 0
+
+    def scope(self, name: str) -> None:
+        """What the nodes that follow are named after."""
+        self._scope, self._number = name, 0
+
+    def input(self, name: str, shape: Sequence[int]) -> Value:
+        """An input of the model: float32 ``(batch, *shape)``."""
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        self._graph.input.append(info)
+        self._types[name] = info.type
+        return _value(name, info.type)
+
+    def output(self, value: Value, shape: Sequence[int]) -> None:
+        """Give a value out, as ``(batch, *shape)``."""
+        assert value.shape == tuple(shape), (value, shape)
+        info = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["batch", *shape])
+        self._graph.output.append(info)
+
+    def tensor(self, array: Array) -> Value:
+        """A weight or a constant."""
+        name = self._fresh()
+        if array.nbytes <= INLINE or array.dtype != np.float32:
+            proto = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            self._small[name] = proto
+        else:
+            entries = {"location": self._location, "offset": self._weights.place(array), "length": array.nbytes}
+            proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
+            proto.data_location = TensorProto.EXTERNAL
+            for key, entry in entries.items():
+                proto.external_data.add(key=key, value=str(entry))
+        self._graph.initializer.append(proto)
+        self._types[name] = helper.make_tensor_type_proto(proto.data_type, array.shape)
+        return _value(name, self._types[name])
+
+    def number(self, number: float) -> Value:
+        """A float32 without axes."""
+        return self.tensor(np.array(number, np.float32))
+
+    def integers(self, numbers: Sequence[int]) -> Value:
+        """A list of int64: axes, lengths, pads."""
+        return self.tensor(np.array(numbers, np.int64))
+
+    def add(self, kind: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
+        """Append a node of one output; None is an input that is left out.
+
+        Raises:
+            UnsupportedError: where the inputs or attributes are not such as the node takes.
+        """
+        names = [x.name if x else "" for x in inputs]
+        while not names[-1]:
+            names.pop()  # onnxruntime crashes on a bias that is named ""
+        name = self._fresh()
+        node = helper.make_node(kind, names, [name], name=name, **attrs)
+        try:
+            made = shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(kind, OPSET, ""),
+                node,
+                {x: self._types[x] for x in names if x},
+                {x: self._small[x] for x in names if x in self._small},
+                opset_imports=[helper.make_opsetid("", OPSET)],
+                ir_version=IR,
+            )
+        except (RuntimeError, onnx.checker.ValidationError) as error:
+            raise UnsupportedError(f"ONNX's {kind} does not take such arguments ({error})") from error
+        self._types[name] = made[name]
+        self._graph.node.append(node)
+        return _value(name, made[name])
+
+    def called(self, value: Value, name: str) -> Value:
+        """A value under a name of its own."""
+        nodes = self._graph.node
+        if not nodes or nodes[-1].output[0] != value.name or not value.name.startswith(f"{self._scope}/"):
+            value = self.add("Identity", [value])
+        nodes[-1].output[0] = nodes[-1].name = name
+        self._types[name] = self._types.pop(value.name)
+        return Value(name, value.dims)
+
+    def finish(self) -> onnx.ModelProto:
+        """The model, without its large weights."""
+        return helper.make_model(
+            self._graph,
+            ir_version=IR,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            producer_name="cloven",
+        )
+
+    def _fresh(self) -> str:
+        self._number += 1
+        return f"{self._scope}/{self._number}"
+
+
+def _value(name: str, made: TypeProto) -> Value:
+    dims = made.tensor_type.shape.dim
+    return Value(name, tuple(d.dim_value if d.HasField("dim_value") else None for d in dims))

@@ -1,0 +1,240 @@
+"""Localised ops as ONNX nodes, one op to one node wherever ONNX has it: the mirror of ``RUN`` of the torch engine.
+
+``NODES`` is the whole table. Nothing is folded: a batch norm stays a node of its own behind its convolution.
+"""
+# ruff: noqa: ARG001 - the functions of a table share one signature
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.graph.box import relative, without
+from cloven.graph.graph import BATCH
+from cloven.graph.ops import Local
+from cloven.runtime import onnx_axes as axes
+from cloven.runtime import onnx_calls as calls
+from cloven.runtime import onnx_views as views
+from cloven.runtime import onnx_windows as windows
+from cloven.runtime.onnx_graph import Model, UnsupportedError, Value
+from cloven.runtime.onnx_views import Rows
+
+Attrs = Mapping[str, Any]
+Inputs = Sequence[Value]
+Params = Mapping[str, NDArray[np.float32]]
+Node = Callable[[Model, Attrs, Inputs, Params], Value]
+
+
+def apply(model: Model, local: Local, inputs: Inputs) -> Value:
+    """Append the nodes of a localised op.
+
+    Raises:
+        UnsupportedError: where ONNX has none for it.
+    """
+    if local.kind not in NODES:
+        raise UnsupportedError(f"there is no node for the kind {local.kind!r}")
+    made = NODES[local.kind](model, local.attrs, inputs, local.params)
+    return made if local.crop is None else views.crop(model, made, local.crop)
+
+
+def _tensor(model: Model, params: Params, name: str) -> Value | None:
+    return model.tensor(params[name]) if name in params else None
+
+
+def _weights(model: Model, params: Params) -> tuple[Value | None, Value | None]:
+    return _tensor(model, params, "weight"), _tensor(model, params, "bias")
+
+
+def _normalise(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    centred = model.add("Sub", [inputs[0], model.tensor(params["mean"])])
+    return model.add("Div", [centred, model.tensor(params["std"])])
+
+
+def _batch_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    mean = params["running_mean"]
+    full = {"weight": np.ones_like(mean), "bias": np.zeros_like(mean), **params}
+    names = ("weight", "bias", "running_mean", "running_var")
+    tensors = [model.tensor(full[name]) for name in names]
+    return model.add("BatchNormalization", [inputs[0], *tensors], epsilon=float(attrs["eps"]))
+
+
+def _conv2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    top, bottom, left, right = attrs["pads"]
+    return model.add(
+        "Conv",
+        [inputs[0], *_weights(model, params)],
+        strides=attrs["stride"],
+        pads=[top, left, bottom, right],
+        dilations=attrs["dilation"],
+        group=attrs["groups"],
+    )
+
+
+def _conv_transpose2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    weight, bias = model.tensor(params["weight"]), _tensor(model, params, "bias")
+    more = (attrs["stride"], attrs["pads"][::2], attrs["output_padding"], attrs["groups"], attrs["dilation"])
+    return windows.conv_transpose(model, inputs[0], weight, bias, *more)
+
+
+def _linear(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return calls.linear(model, inputs[0], model.tensor(params["weight"]), _tensor(model, params, "bias"))
+
+
+def _max_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.max_pool(model, inputs[0], attrs)
+
+
+def _avg_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.avg_pool(model, inputs[0], attrs)
+
+
+def _sum_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.sum_pool(model, inputs[0], attrs, params["counts"])
+
+
+def _adaptive_avg_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.adaptive_avg_pool(model, inputs[0], attrs["size"])
+
+
+def _resize(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.resize(model, inputs[0], attrs["size"], attrs["mode"], attrs["align"], attrs["scale"])
+
+
+def _separable(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.separable(model, inputs[0], params["rows"], params["columns"])
+
+
+def _group_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return axes.group_norm(model, inputs[0], attrs["groups"], *_weights(model, params), attrs["eps"])
+
+
+def _instance_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    channels = inputs[0].shape[0]
+    full = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32), **params}
+    return model.add("InstanceNormalization", [inputs[0], *_weights(model, full)], epsilon=float(attrs["eps"]))
+
+
+def _layer_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    shape = inputs[0].shape[-attrs["axes"] :]
+    return axes.layer_norm(model, inputs[0], shape, *_weights(model, params), attrs["eps"])
+
+
+def _prelu(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return calls.prelu(model, inputs[0], model.tensor(params["weight"]))
+
+
+def _reshape(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return views.reshape(model, inputs[0], [Rows(), *attrs["shape"]])
+
+
+def _permute(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return views.permute(model, inputs[0], [0, *(1 + axis for axis in attrs["order"])])
+
+
+def _stride(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return views.slice_(model, inputs[0], 1 + attrs["axis"], step=attrs["step"])
+
+
+def _expand(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return views.expand(model, inputs[0], [Rows(), *attrs["shape"]])
+
+
+def _mean(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return axes.reduced(model, inputs[0], [1 + axis for axis in attrs["axes"]], attrs["keep"], kind="ReduceMean")
+
+
+def _reduce(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return axes.reduced(model, inputs[0], [1 + axis for axis in attrs["axes"]], attrs["keep"], kind="ReduceSum")
+
+
+def _concat(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return views.concat(model, inputs, 1 + attrs["axis"])
+
+
+def _identity(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return model.add("Identity", [inputs[0]])
+
+
+def _sum(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    total = model.add("Sum", list(inputs))
+    if "count" in attrs:
+        total = model.add("Div", [total, model.number(attrs["count"])])
+    return model.add("Add", [total, model.tensor(params["bias"])]) if "bias" in params else total
+
+
+def _place(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    """Each piece with the ground around it, added up; where two pieces meet, the later one holds."""
+    shape, ground, at = attrs["shape"], attrs["value"], attrs["at"]
+    placed = [
+        views.placed(model, views.crop(model, x, relative(part, box)), part, shape, ground)
+        for i, (x, box) in enumerate(zip(inputs, at, strict=True))
+        if box is not None
+        for part in without([box], [later for later in at[i + 1 :] if later is not None])
+    ]
+    if not placed:
+        return views.filled(model, inputs[0], shape, ground)
+    if len(placed) > 1 and ground:
+        raise UnsupportedError(f"several pieces lie on a ground of {ground}; expected 0")
+    return model.add("Sum", placed) if len(placed) > 1 else placed[0]
+
+
+def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    pieces = [views.crop(model, x, box) for x, box in zip(inputs, attrs["boxes"], strict=True)]
+    return apply(model, attrs["of"], pieces)
+
+
+def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    """An op by its ATen name; of values whose images take several rows, those are put along the batch."""
+    merged = attrs.get("merged", ())
+    given = [views.merge(model, x) if i in merged else x for i, x in enumerate(inputs)]
+
+    def fill(item: Any) -> Any:
+        match item:
+            case list():
+                return [fill(part) for part in item]
+            case {"input": index}:
+                return given[index]
+            case {"param": name}:
+                return model.tensor(params[name])
+            case {"batch": times}:
+                return Rows(times)
+        return Rows() if item == BATCH else item
+
+    arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
+    made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
+    copies = attrs.get("copies", 1)
+    return made if copies == 1 else views.unmerge(model, made, copies)
+
+
+NODES: Mapping[str, Node] = {
+    "normalise": _normalise,
+    "batch_norm": _batch_norm,
+    "conv2d": _conv2d,
+    "conv_transpose2d": _conv_transpose2d,
+    "linear": _linear,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "sum_pool2d": _sum_pool2d,
+    "adaptive_avg_pool2d": _adaptive_avg_pool2d,
+    "resize": _resize,
+    "separable": _separable,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "layer_norm": _layer_norm,
+    "prelu": _prelu,
+    "reshape": _reshape,
+    "permute": _permute,
+    "stride": _stride,
+    "expand": _expand,
+    "mean": _mean,
+    "reduce": _reduce,
+    "concat": _concat,
+    "identity": _identity,
+    "sum": _sum,
+    "place": _place,
+    "sliced": _sliced,
+    "call": _call,
+}

@@ -1,0 +1,258 @@
+"""Convolutions, pools and resizing as ONNX nodes, exactly as PyTorch computes them.
+
+ONNX and its runtime count the windows of a pool that runs over the edge in other ways, divide by other numbers
+there and refuse wide padding: pools here are told every row of padding, and divide by closed-form counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.runtime.onnx_graph import Model, Value
+from cloven.runtime.onnx_views import crop, pad
+
+Attrs = Mapping[str, Any]
+Ends = tuple[int, int]
+"""Rows before and after an axis."""
+
+
+# --- convolution ----------------------------------------------------------------------------------------------
+
+
+def _all(numbers: int | Sequence[int], axes: int) -> list[int]:
+    """A number for each axis, where one may stand for all."""
+    given = [numbers] if isinstance(numbers, int) else list(numbers)
+    return given * axes if len(given) == 1 else given
+
+
+def convolution(
+    model: Model,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    transposed: bool = False,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+) -> Value:
+    """Over as many axes as the weight has; ``padding`` is one number an axis."""
+    axes = len(weight.dims) - 2
+    dilations = _all(dilation, axes)
+    if isinstance(padding, str):
+        reach = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, weight.shape[1:], strict=True)]
+        pads = [*(n // 2 for n in reach), *(n - n // 2 for n in reach)]
+    else:
+        pads = _all(padding, axes) * 2
+    strides, tails = _all(stride, axes), _all(output_padding, axes)
+    if transposed and any(tail >= s for tail, s in zip(tails, strides, strict=True)):
+        x, pads, tails = _without_tails(model, x, strides, pads, tails)
+    more = {"strides": strides, "dilations": dilations, "group": groups, "pads": pads}
+    if transposed:
+        return model.add("ConvTranspose", [x, weight, bias], output_padding=tails, **more)
+    return model.add("Conv", [x, weight, bias], **more)
+
+
+def _without_tails(
+    model: Model, x: Value, strides: list[int], pads: list[int], tails: list[int]
+) -> tuple[Value, list[int], list[int]]:
+    """Output padding as less padding at the end and, where there is none left, as zeros behind the input.
+
+    The runtime takes none that is as long as a stride.
+    """
+    axes = len(strides)
+    rows = [max(0, -(-(tail - end) // s)) for tail, end, s in zip(tails, pads[axes:], strides, strict=True)]
+    ends = [end - tail + n * s for tail, end, n, s in zip(tails, pads[axes:], rows, strides, strict=True)]
+    if any(rows):
+        x = pad(model, x, [n for row in reversed(rows) for n in (0, row)])
+    return x, [*pads[:axes], *ends], [0] * axes
+
+
+def conv(
+    model: Model,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Value:
+    """A convolution with the arguments of ``aten.conv2d``."""
+    return convolution(model, x, weight, bias, stride, padding, dilation, groups=groups)
+
+
+def conv_transpose(
+    model: Model,
+    x: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Value:
+    """A convolution with the arguments of ``aten.conv_transpose2d``."""
+    return convolution(model, x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+
+# --- pools ----------------------------------------------------------------------------------------------------
+
+
+def _windows(size: int, ends: Ends, attrs: Attrs, axis: int, limit: int) -> int:
+    """How many windows there are along an axis: one that begins behind ``limit`` is none."""
+    stride, span = attrs["stride"][axis], attrs["dilation"][axis] * (attrs["kernel"][axis] - 1) + 1
+    number, rest = divmod(size + sum(ends) - span, stride)
+    number += 1 + bool(attrs["ceil"] and rest)
+    return int(number - 1 if attrs["ceil"] and (number - 1) * stride >= limit else number)
+
+
+def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
+    """The padding of each axis with what the last window needs beyond it.
+
+    Where the padding is not the op's ``own`` but has been put around the input, it counts as input.
+    """
+    rims = []
+    for axis, size in enumerate(x.shape[1:]):
+        before, after = attrs["pads"][2 * axis : 2 * axis + 2]
+        number = _windows(size, (before, after), attrs, axis, size + before + (0 if own else after))
+        span = attrs["dilation"][axis] * (attrs["kernel"][axis] - 1) + 1
+        end = (number - 1) * attrs["stride"][axis] + span
+        rims.append((before, max(after, end - size - before)))
+    return rims
+
+
+def _pool(model: Model, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fill: float, **more: Any) -> Value:
+    """A pool of windows that fit; the runtime takes no padding as wide as a window."""
+    if any(max(rim) >= kernel for rim, kernel in zip(rims, attrs["kernel"], strict=True)):
+        x, rims = pad(model, x, [*rims[1], *rims[0]], "constant", fill), [(0, 0), (0, 0)]
+    pads = [rim[side] for side in (0, 1) for rim in rims]
+    return model.add(kind, [x], kernel_shape=attrs["kernel"], strides=attrs["stride"], pads=pads, **more)
+
+
+def _own(attrs: Attrs, limit: Sequence[int] | None = None) -> bool:
+    """Whether the torch engine gives the padding to the pool itself."""
+    top, bottom, left, right = attrs["pads"]
+    fits = limit is None or (top <= limit[0] // 2 and left <= limit[1] // 2)
+    return bool(top == bottom and left == right and fits)
+
+
+def max_pool(model: Model, x: Value, attrs: Attrs) -> Value:
+    """The largest number of each window."""
+    rims = _rims(x, attrs, own=_own(attrs, attrs["kernel"]))
+    return _pool(model, "MaxPool", x, attrs, rims, float("-inf"), dilations=attrs["dilation"])
+
+
+def _mean_with_padding(model: Model, x: Value, attrs: Attrs, rims: list[Ends]) -> Value:
+    return _pool(model, "AveragePool", x, attrs, rims, 0.0, count_include_pad=1)
+
+
+def _counts(attrs: Attrs, size: int, axis: int) -> NDArray[np.float32]:
+    """How many rows PyTorch divides each window of an average by."""
+    before, after = attrs["pads"][2 * axis : 2 * axis + 2]
+    number = _windows(size, (before, after), attrs, axis, size + before)
+    start = np.arange(number) * attrs["stride"][axis] - before
+    end = np.minimum(start + attrs["kernel"][axis], size + after)
+    if not attrs["count_include_pad"]:
+        start, end = np.maximum(start, 0), np.minimum(end, size)
+    counts: NDArray[np.float32] = (end - start).astype(np.float32)
+    return counts
+
+
+def avg_pool(model: Model, x: Value, attrs: Attrs) -> Value:
+    """The mean of each window of a whole map."""
+    rims, pads = _rims(x, attrs, own=True), attrs["pads"]
+    inside = rims == [tuple(pads[:2]), tuple(pads[2:])]
+    if inside and not attrs["divisor"]:
+        return _pool(model, "AveragePool", x, attrs, rims, 0.0, count_include_pad=int(attrs["count_include_pad"]))
+    mean = _mean_with_padding(model, x, attrs, rims)
+    rows, columns = (_counts(attrs, size, axis) for axis, size in enumerate(x.shape[1:]))
+    counts = attrs["divisor"] or np.outer(rows, columns)
+    return _divided(model, mean, attrs, np.asarray(counts))
+
+
+def _divided(model: Model, mean: Value, attrs: Attrs, counts: NDArray[Any]) -> Value:
+    """Means over whole windows as sums divided by other counts."""
+    area = attrs["kernel"][0] * attrs["kernel"][1]
+    return model.add("Mul", [mean, model.tensor((area / counts).astype(np.float32))])
+
+
+def sum_pool(model: Model, x: Value, attrs: Attrs, counts: NDArray[np.float32]) -> Value:
+    """The sums of windows of a piece of a map, some of them kept, divided by what the whole map has there."""
+    mean = _mean_with_padding(model, x, attrs, _rims(x, attrs, own=False))
+    return _divided(model, crop(model, mean, attrs["crop"]), attrs, counts)
+
+
+# --- resizing: a linear map along each axis -------------------------------------------------------------------
+
+
+def separable(model: Model, x: Value, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Value:
+    """A matrix along the height, and one along the width."""
+    left = model.add("MatMul", [model.tensor(rows), x])
+    return model.add("MatMul", [left, model.tensor(np.ascontiguousarray(columns.T))])
+
+
+def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
+    """The mean of so many windows, whatever the size of the map."""
+    height, width = x.shape[1:]
+    if tuple(size) == (1, 1):
+        return model.add("GlobalAveragePool", [x])
+    if height % size[0] == 0 and width % size[1] == 0:
+        kernel = [height // size[0], width // size[1]]
+        return model.add("AveragePool", [x], kernel_shape=kernel, strides=kernel)
+    return separable(model, x, _mean_matrix(height, size[0]), _mean_matrix(width, size[1]))
+
+
+def _mean_matrix(size: int, out: int) -> NDArray[np.float32]:
+    matrix = np.zeros((out, size), np.float32)
+    for row in range(out):
+        lo, hi = row * size // out, -(-(row + 1) * size // out)
+        matrix[row, lo:hi] = 1 / (hi - lo)
+    return matrix
+
+
+def resize(
+    model: Model, x: Value, size: Sequence[int], mode: str, align: bool, scale: Sequence[float] | None
+) -> Value:
+    """``nearest`` or ``linear``; ``scale`` is the factor that PyTorch was given, if it was."""
+    pairs = list(zip(x.shape[1:], size, strict=True))
+    scales = [float(s) for s in scale] if scale else [None, None]
+    if all(out % n == 0 and s in (None, out // n) for (n, out), s in zip(pairs, scales, strict=True)):
+        place = "align_corners" if align and mode == "linear" else "half_pixel"
+        rounding = {} if mode == "linear" else {"nearest_mode": "floor"}
+        how = "asymmetric" if mode == "nearest" else place
+        sizes = model.integers(size)
+        return model.add(
+            "Resize",
+            [x, None, None, sizes],
+            axes=[2, 3],
+            mode=mode,
+            coordinate_transformation_mode=how,
+            **rounding,
+        )
+    rows, columns = (_resize_matrix(n, out, mode, align, s) for (n, out), s in zip(pairs, scales, strict=True))
+    return separable(model, x, rows, columns)
+
+
+def _resize_matrix(size: int, out: int, mode: str, align: bool, scale: float | None) -> NDArray[np.float32]:
+    """What each output row takes of the input rows; in float32 as PyTorch computes it."""
+    places, matrix = np.arange(out), np.zeros((out, size), np.float32)
+    step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
+    if mode == "nearest":
+        matrix[places, np.minimum((places.astype(np.float32) * step).astype(int), size - 1)] = 1
+        return matrix
+    if align:
+        at = places * np.float32((size - 1) / (out - 1) if out > 1 else 0)
+    else:
+        at = np.maximum((places.astype(np.float32) + np.float32(0.5)) * step - np.float32(0.5), 0)
+    lower = np.minimum(at.astype(int), size - 1)
+    share = (at - lower).astype(np.float32)
+    np.add.at(matrix, (places, lower), 1 - share)
+    np.add.at(matrix, (places, np.minimum(lower + 1, size - 1)), share)
+    return matrix

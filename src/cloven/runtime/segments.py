@@ -1,0 +1,142 @@
+"""Cut a device's steps into segments: runs of computations that one ONNX model does.
+
+A segment is run where its last computation stands. Whatever it reads has come by then, and nothing that it makes
+is sent before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloven.graph.box import Box, contains, intersect, text, whole
+from cloven.partition.program import Compute, Program, Receive, Send
+
+Key = tuple[str, Box]
+"""A box of a value."""
+
+
+def named(key: Key) -> str:
+    """What a box of a value is called in a model."""
+    return f"{key[0]}[{text(key[1])}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Computations that one model does: what it reads from outside, and what is needed of it outside."""
+
+    computes: tuple[Compute, ...]
+    inputs: tuple[Key, ...]
+    outputs: tuple[Key, ...]
+
+    @property
+    def step(self) -> int:
+        """Where it stands in the global order."""
+        return self.computes[-1].step
+
+
+Held = Sequence[tuple[Box, Any]]
+"""Boxes of one value, each with whatever belongs to it, in the order in which they came."""
+
+
+def sources(held: Held, box: Box) -> list[tuple[Box, Any]]:
+    """The pieces that a box is put together from: itself, else the first that holds it, else all that meet it."""
+    for same in (lambda piece: piece == box, lambda piece: contains(piece, box)):
+        found = next((entry for entry in held if same(entry[0])), None)
+        if found is not None:
+            return [found]
+    return [entry for entry in held if intersect(entry[0], box) is not None]
+
+
+@dataclass
+class _Open:
+    """A segment in the making; ``outputs`` grows as later steps ask for what it made."""
+
+    computes: list[Compute] = field(default_factory=list)
+    inputs: dict[Key, None] = field(default_factory=dict)
+    outputs: dict[Key, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """Where a piece that no segment made comes from: the step of its receipt, -1 for the image."""
+
+    step: int
+
+
+class _Cutter:
+    def __init__(self) -> None:
+        self.done: list[_Open] = []
+        self.now = _Open()
+        self.held: dict[str, list[tuple[Box, _Open | _Outside]]] = {}
+
+    def put(self, value: str, box: Box, origin: _Open | _Outside) -> None:
+        self.held.setdefault(value, []).append((box, origin))
+
+    def close(self) -> None:
+        if self.now.computes:
+            self.done.append(self.now)
+            self.now = _Open()
+
+    def fits(self, value: str, box: Box) -> bool:
+        """Whether the open segment can read a box.
+
+        Not what was put together with something that it made itself: numpy does that between segments. Nor what
+        came after its first computation, which would then wait for it.
+        """
+        found = sources(self.held[value], box)
+        if len(found) > 1 and any(origin is self.now for _, origin in found):
+            return False
+        began = self.now.computes[0].step if self.now.computes else None
+        return began is None or all(o.step < began for _, o in found if isinstance(o, _Outside))
+
+    def need(self, value: str, box: Box) -> bool:
+        """Ask for a box: whoever made a piece of it gives it out. Whether the open segment itself did."""
+        inside = False
+        for piece, origin in sources(self.held[value], box):
+            if origin is self.now:
+                inside = True
+            elif isinstance(origin, _Open):
+                origin.outputs[value, piece] = None
+        return inside
+
+    def compute(self, step: Compute) -> None:
+        if not all(self.fits(value, box) for value, box in step.reads):
+            self.close()
+        for value, box in step.reads:
+            if not self.need(value, box):
+                self.now.inputs[value, box] = None
+        self.now.computes.append(step)
+        self.put(step.value, step.box, self.now)
+
+    def give(self, value: str, box: Box) -> None:
+        """Something outside of all segments reads a box."""
+        if any(origin is self.now for _, origin in sources(self.held[value], box)):
+            self.close()
+        self.need(value, box)
+
+
+def segments(program: Program, device: str) -> tuple[Segment, ...]:
+    """The segments of a device, in order; each is as long as what the device sends and receives allows."""
+    cutter = _Cutter()
+    if device == program.source:
+        image = program.graph.input
+        cutter.put(image.name, whole(image.shape), _Outside(-1))
+    for step in program.parts[device]:
+        match step:
+            case Compute():
+                cutter.compute(step)
+            case Send(transfer=transfer):
+                cutter.give(transfer.value, transfer.share)
+            case Receive(transfer=transfer):
+                cutter.put(transfer.value, transfer.share, _Outside(step.step))
+    cutter.close()
+    if device == program.sink:
+        output = program.graph.by_name[program.graph.output]
+        cutter.need(output.name, whole(output.shape))
+    return tuple(
+        Segment(tuple(made.computes), tuple(made.inputs), tuple(made.outputs))
+        for made in cutter.done
+        if made.outputs
+    )
