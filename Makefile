@@ -28,6 +28,7 @@ format: $(READY)
 
 bench: $(READY)  ## measurements that the README quotes
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/division.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

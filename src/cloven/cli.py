@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from cloven.audit.cases import ChainFor
     from cloven.audit.study import Settings
     from cloven.graph.graph import Graph
+    from cloven.partition.plan import Plan
+    from cloven.zoo.prepared import Prepared
 
 MISSED, WRONG, STOPPED = 1, 2, 130
 """Exit codes besides 0: a threshold missed; wrong usage or input; stopped by the user."""
 
-EXTRAS = {"torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
+EXTRAS = {"onnx": "audit", "onnxruntime": "edge",
+          "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
           "torchvision": "models", "timm": "models"}  # fmt: skip
 """Which extra brings an optional package."""
 
@@ -249,23 +252,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on a picture or a data set; a CNN of the zoo without weights is trained first, or cached."""
-    from cloven.partition.plan import check, problems, program, read
+    from cloven.partition.plan import program
     from cloven.runtime.check import compare
-    from cloven.zoo.prepared import prepared
 
-    made, found = check(read(plan_file), str(plan_file))
-    if made is None:
-        raise ClovenError(found)
-    spec = made.model
-    found += problems(_graph(spec.model_dump()), made)
-    if found:
-        raise ClovenError(found)
-    with console.progress() as progress:
-        ready = prepared(
-            spec.name, shape=spec.input, classes=spec.classes, weights=Path(spec.weights) if spec.weights else None,
-            data=data, picture=picture, seed=seed, progress=progress,
-        )  # fmt: skip
-    graph = _captured(ready.model, spec.model_dump())
+    made, graph = _planned(plan_file)
+    ready, graph = _ready(made, graph, data, picture, seed)
     result = compare(program(graph, made), graph, ready.images.tensor(), ready.images.labels)
     shown = {"weights": ready.weights, **result.row()}
     if as_json:
@@ -277,6 +268,63 @@ def run(
         raise typer.Exit(MISSED)
     if verify:
         log.info("equal to the whole model on %d images", len(ready.images))
+
+
+def _planned(plan_file: Path) -> tuple[Plan, Graph]:
+    """A plan from a file, checked against its model's graph."""
+    from cloven.partition.plan import check, problems, read
+
+    made, found = check(read(plan_file), str(plan_file))
+    if made is None:
+        raise ClovenError(found)
+    graph = _graph(made.model.model_dump())
+    found += problems(graph, made)
+    if found:
+        raise ClovenError(found)
+    return made, graph
+
+
+def _ready(made: Plan, graph: Graph, data: str | None, picture: Path | None, seed: int) -> tuple[Prepared, Graph]:
+    """What to run a plan on; and its model's graph, another one where the model is trained first."""
+    from cloven.zoo.prepared import prepared
+
+    spec = made.model
+    with console.progress() as progress:
+        ready = prepared(
+            spec.name, shape=spec.input, classes=spec.classes, weights=Path(spec.weights) if spec.weights else None,
+            data=data, picture=picture, seed=seed, progress=progress,
+        )  # fmt: skip
+    return ready, _captured(ready.model, spec.model_dump()) if ready.model is not None else graph
+
+
+@app.command()
+def bundle(
+    plan_file: Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
+    data: Annotated[str | None, DATA] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a folder for each device: ONNX models, weights, steps, hashes; checked against the whole model.
+
+    With --data, a CNN of the zoo without weights is trained first, or taken from the cache, as `cloven run` does.
+    """
+    from cloven.partition.plan import program
+    from cloven.runtime import bundle as bundles
+
+    made, graph = _planned(plan_file)
+    images = None
+    if data is not None:
+        ready, graph = _ready(made, graph, data, None, seed)
+        images = ready.images.take(range(min(2, len(ready.images)))).tensor().numpy()
+    elif made.model.weights is None:
+        log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
+    written = bundles.write(program(graph, made), out, model=made.model.name, plan=made.toml(), images=images)
+    shown = written.summary()
+    if as_json:
+        console.print_json(shown)
+    else:
+        console.bundle(str(out), shown)
 
 
 @app.command()

@@ -69,7 +69,12 @@ def transfers(plan: Row) -> None:
         for r in plan["transfers"]
     ])  # fmt: skip
     table("links", ["link", "bytes"], [[" > ".join(row["link"]), row["bytes"]] for row in plan["links"]])
-    table("devices", ["device", "MACs"], [[row["device"], row["macs"]] for row in plan["devices"]])
+    columns = ["device", "MACs", "computed again", "weights, bytes", "values, bytes", "raw image"]
+    table("devices, for one image", columns, [
+        [d[key] for key in ("device", "macs", "recomputed_macs", "weight_bytes", "memory_bytes")]
+        + [f"{d['raw_image']:.1%}"]
+        for d in plan["devices"]
+    ])  # fmt: skip
     if not plan["exact"]:
         typer.echo("Without halo the result is NOT the model's; `cloven run --verify` measures by how much.")
 
@@ -80,6 +85,17 @@ def comparison(title: str, found: Row) -> None:
         [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
         for name, value in found.items()
     ])  # fmt: skip
+
+
+def bundle(folder: str, found: Row) -> None:
+    """What a bundle holds for each device, and how it was checked."""
+    table(folder, ["device", "folder", "files", "bytes"], [
+        [d["device"], d["folder"], d["files"], d["bytes"]] for d in found["devices"]
+    ])  # fmt: skip
+    check = found["check"]
+    typer.echo(
+        f"Largest difference from the model {check['largest_difference']:.3g}, allowed {check['tolerance']:.3g}."
+    )
 
 
 def observations(rows: Sequence[Row]) -> None:

@@ -129,7 +129,8 @@ class _Reader:
         self.weights = _weights(first)
         self.values: dict[str, str] = {}  # fx node -> value
         self.ops: list[Op] = []
-        self.paths = [_module(n) for n in self.first if n.op == "call_function"]
+        calls = (n for n in self.first if n.op == "call_function" and n.target is not operator.getitem)
+        self.paths = [_module(n) for n in calls]
         self.merged: set[str] = set()  # values whose batch axis also holds an axis of the image
 
     def graph(self, shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> Graph:
@@ -174,8 +175,12 @@ class _Reader:
         if name in ALIASES and len(inputs) == 1 and a.meta["val"].dtype == torch.float32:
             self.values[a.name] = self.values[inputs[0].name]
             return
+        if not inputs and a.meta["val"].shape == b.meta["val"].shape:
+            self.weights[a.name] = self.constant(call, a)
+            return
         shape, copies = _shape(a, b, where)
-        sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs))
+        # What depends on nothing but the batch size learns it from the image.
+        sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs)) or ("input",)
         item = a.args[1] if call is not a else None
         _refuse_batch_statistics(call, where)
         kind, attrs, params = self.called(call, call_b, item, sources, where)
@@ -189,6 +194,15 @@ class _Reader:
         self.values[a.name] = self.ops[-1].name
         if copies > 1:
             self.merged.add(self.ops[-1].name)
+
+    def constant(self, call: fx.Node, node: fx.Node) -> NDArray[Any]:
+        """What an op makes of weights alone."""
+        assert callable(call.target)
+        args, kwargs = fx.node.map_arg(
+            (call.args, dict(call.kwargs)), lambda n: torch.from_numpy(self.weights[n.name])
+        )
+        made = call.target(*args, **kwargs)
+        return np.asarray((made if call is node else made[node.args[1]]).numpy())
 
     def known(
         self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]

@@ -25,6 +25,14 @@ def _runs(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
         yield slice(i, p), slice(j, q)
 
 
+def kept_axis(before: Shape, after: Shape, axis: int) -> int | None:
+    """Which axis of a reshaped value an axis of it has become, or None where it is merged or split."""
+    for a, b in _runs(before, after):
+        if a.start == axis and a.stop - a.start == b.stop - b.start == 1:
+            return int(b.start)
+    return None
+
+
 def _span(shape: Shape, box: Box) -> Interval:
     """The first and the last number of a box in the order of memory."""
     first = last = 0

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from math import inf
 from typing import Literal
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, bands, count, hull, whole
 from cloven.graph.graph import Graph, Op, live_after
-from cloven.graph.ops import KINDS, SPATIAL, macs
+from cloven.graph.ops import KINDS, SPATIAL, Shapes, macs
+from cloven.graph.views import kept_axis
 from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything
 from cloven.partition.rewrite import partial_means, replaced
 
@@ -31,9 +33,9 @@ class Data:
     """A grid of tiles, rows x columns, one device each; the first device also runs what follows.
 
     ``until`` names the last tiled layer; left out, the end where another strategy goes on, else the layer that
-    gives the busiest device the fewest MACs. ``halo``: ``exact`` sends what each tile needs beyond its own share of the
-    image; ``none`` (S1's view) puts zero there instead, so the result is not the model's. A global mean inside the
-    tiles (squeeze-and-excite) is a sum of local sums, and what follows from it alone is the first device's.
+    gives the busiest device the fewest MACs. ``halo``: ``exact`` sends what each tile needs beyond its own share of
+    the image; ``none`` (S1's view) puts zero there instead, so the result is not the model's. A global mean inside
+    the tiles (squeeze-and-excite) is a sum of local sums, and what follows from it alone is the first device's.
     """
 
     grid: tuple[int, int] | list[int] | None = None
@@ -68,7 +70,7 @@ class Data:
         until = graph.find(self.until) if self.until else None
         until = until or (stretch.ops[-1].name if stretch.ends_early else deepest_that_pays(stretch, grid))
         last = graph.ops[stretch.last].name
-        fused = _fused(stretch, until, grid)
+        fused = _fused(stretch, until, grid, _layout(stretch, graph.position[until]))
         if self.halo == "none":
             fused = _without_halo(stretch, fused, until, grid)
         end, stop = fused.graph.position[until], fused.graph.position[last]
@@ -103,14 +105,25 @@ def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
         axes = next((found[name] for name in op.inputs if found[name] is not None), None)
         if axes is None or KINDS[op.kind].averaged(op, graph.input_shapes(op)):
             found[op.name] = None
-        elif op.kind not in SPATIAL or (op.kind == "linear" and 2 in axes):
-            return found
-        elif op.kind == "permute":
-            order = op.attrs["order"]
-            found[op.name] = (order.index(axes[0]), order.index(axes[1]))
         else:
-            found[op.name] = axes
+            moved = _moved(op, graph.input_shapes(op), axes)
+            if moved is None:
+                return found
+            found[op.name] = moved
     return found
+
+
+def _moved(op: Op, shapes: Shapes, axes: Axes) -> Axes | None:
+    """Where height and width are behind an op, or None where a piece of a map is not enough for it."""
+    if op.kind == "reshape":
+        height, width = (kept_axis(shapes[0], op.shape, axis) for axis in axes)
+        return None if height is None or width is None else (height, width)
+    if op.kind == "permute":
+        return op.attrs["order"].index(axes[0]), op.attrs["order"].index(axes[1])
+    mixes = (op.kind == "linear" and len(op.shape) - 1 in axes) or (
+        op.kind == "layer_norm" and max(axes) >= len(op.shape) - op.attrs["axes"]
+    )
+    return None if op.kind not in SPATIAL or mixes else axes
 
 
 def _big_enough(op: Op, axes: Axes | None, grid: tuple[int, int]) -> bool:
@@ -158,60 +171,82 @@ def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int])
 
 
 def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
-    """The layer to tile up to: the one that leaves the busiest device the fewest MACs, the last among equals."""
-    return min(reversed(tileable(stretch, grid)), key=lambda until: busiest(stretch, until, grid))
+    """The layer to tile up to: the one that leaves the busiest device the fewest MACs, the last among equals.
+
+    Of the layers between two with MACs only the last is tried; what follows a layer is the first device's, so that
+    none is tried whose rest alone is more than the best found.
+    """
+    able, graph = set(tileable(stretch, grid)), stretch.graph
+    layout = _layout(stretch, stretch.last)
+    best, chosen, rest, behind = inf, "", 0, True
+    for op in reversed(stretch.ops):
+        if op.name in able and behind and rest < best:
+            load = _busiest(stretch, _fused(stretch, op.name, grid, layout), op.name, rest)
+            best, chosen = min((best, chosen), (load, op.name), key=lambda found: found[0])
+            behind = False
+        cost = macs(op, graph.input_shapes(op))
+        rest += cost
+        behind = behind or cost > 0
+    return chosen
 
 
-def busiest(stretch: Stretch, until: str, grid: tuple[int, int]) -> int:
-    """MACs of the device that has the most when a grid is fused up to a layer and the first runs the rest."""
-    fused = _fused(stretch, until, grid)
-    graph = fused.graph
-    load = dict.fromkeys(stretch.devices, 0)
-    for value, owners in fused.owners.items():
-        op = graph.by_name[value]
-        for device, share in owners.items():
-            load[device] += sum(macs(op, graph.input_shapes(op), box) for box in share)
-    rest = graph.ops[graph.position[until] + 1 : len(graph.ops) - (len(stretch.graph.ops) - 1 - stretch.last)]
-    load[stretch.hub] += sum(macs(op, graph.input_shapes(op)) for op in rest)
+def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
+    """MACs of the device that has the most, where the first also runs the rest."""
+    graph, load = fused.graph, dict.fromkeys(stretch.devices, 0)
+    load[stretch.hub] = rest
+    for op in graph.ops[stretch.first : graph.position[until] + 1]:
+        if op.params:
+            shapes = graph.input_shapes(op)
+            for device, share in fused.owners[op.name].items():
+                load[device] += sum(macs(op, shapes, box) for box in share)
     return max(load.values())
 
 
-def _fused(stretch: Stretch, until: str, grid: tuple[int, int]) -> Placed:
+def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:
     """Tiles fused up to a layer: each earlier share is the hull of what the later ones, and what follows, need."""
-    layout = dict(_layout(stretch, stretch.graph.position[until]))
     graph, owners = _local_means(stretch, layout, until, grid)
     end = graph.position[until]
     followed = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until, graph.output}
+    needed: dict[str, dict[int, Box]] = {}
     for op in reversed(graph.ops[stretch.first : end + 1]):
-        axes = layout[op.name]
-        if op.name in owners:
-            continue
-        if axes is None:
-            owners[op.name] = everything(graph, op.name, stretch.hub)
-            continue
-        own = dealt(tiles(op.shape, grid, axes), stretch.devices) if op.name in followed else {}
-        needs = {d: [*own.get(d, ()), *_needed(graph, op.name, owners, d)] for d in stretch.devices}
-        owners[op.name] = {device: (hull(boxes),) for device, boxes in needs.items() if boxes}
+        axes = layout.get(op.name)
+        if op.name not in owners:
+            own = tiles(op.shape, grid, axes) if axes and op.name in followed else ()
+            for device, box in zip(stretch.devices, own, strict=False):
+                if count(box):
+                    _widen(needed, op.name, device, box)
+            shares = {device: (box,) for device, box in sorted(needed.get(op.name, {}).items())}
+            owners[op.name] = shares if axes else everything(graph, op.name, stretch.hub)
+        shapes = graph.input_shapes(op)
+        for device, (box,) in owners[op.name].items():
+            for value, need in zip(op.inputs, KINDS[op.kind].needs(op, shapes, box), strict=True):
+                if need is not None:
+                    _widen(needed, value, device, need)
     return Placed(graph, owners, stretch.hub)
 
 
+def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box) -> None:
+    """Let a device's share of a value hold a box too."""
+    shares = needed.setdefault(value, {})
+    held = shares.get(device, box)
+    shares[device] = held if held == box else hull((held, box))
+
+
 def _local_means(
-    stretch: Stretch, layout: dict[str, Axes | None], until: str, grid: tuple[int, int]
+    stretch: Stretch, layout: Layout, until: str, grid: tuple[int, int]
 ) -> tuple[Graph, dict[str, Owners]]:
     """The graph with each mean over tiles as local sums, one of each device's own tile."""
     graph = stretch.graph
     made: dict[str, list[Op]] = {}
     placed: dict[str, Owners] = {}
     for op in graph.ops[stretch.first : graph.position[until] + 1]:
-        shapes = graph.input_shapes(op)
         axes = layout[op.inputs[0]]
-        if axes is None or KINDS[op.kind].averaged(op, shapes) != axes:
-            continue
-        boxes = zip(stretch.devices, tiles(shapes[0], grid, axes), strict=True)
-        made[op.name], parts = partial_means(op, shapes[0], {d: box for d, box in boxes if count(box)})
-        placed |= parts
-        layout |= dict.fromkeys(parts)
-    return replaced(graph, made), placed
+        shapes = graph.input_shapes(op)
+        if axes is not None and KINDS[op.kind].averaged(op, shapes) == axes:
+            boxes = zip(stretch.devices, tiles(shapes[0], grid, axes), strict=True)
+            made[op.name], parts = partial_means(op, shapes[0], {d: box for d, box in boxes if count(box)})
+            placed |= parts
+    return (replaced(graph, made) if made else graph), placed
 
 
 def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterator[Box]:

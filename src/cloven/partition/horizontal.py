@@ -56,7 +56,9 @@ class Horizontal:
         found += _wrong_shares(self.shares)
         layers, devices = _layers(stretch.ops), len(stretch.devices)
         widest = max((op.shape[_cut_axis(op, self.axis)] for op in layers), default=0)
-        if not 1 <= devices <= max(widest, 1):
+        if not layers:
+            found.append(f"nothing to share out between {stretch.ops[0].name} and {stretch.ops[-1].name}: no layer")
+        elif not 1 <= devices <= widest:
             found.append(
                 f"{devices} devices, but the widest layer has {widest} {_said(self.axis)}; expected 1 to {widest}"
             )

@@ -1,4 +1,4 @@
-"""What one listener on one link sees: an Observation, computed from the program alone."""
+"""What a listener sees on one link, or on several that collude: an Observation, from the program alone."""
 
 from __future__ import annotations
 
@@ -43,15 +43,21 @@ class Observation:
     """What a listener sees of one image, in order.
 
     ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
-    that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``link`` is None where no link
-    could carry it: a tile that its device is already home of. ``graph`` is the graph whose values are seen.
+    that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``links`` are those listened on;
+    none where no link could carry it: a tile that its device is already home of. ``graph`` is the graph whose
+    values are seen.
     """
 
     seen: tuple[Seen, ...]
     view: View
     crosses: bool
-    link: Link | None
+    links: tuple[Link, ...]
     graph: Graph = field(repr=False)
+
+    @property
+    def link(self) -> Link | None:
+        """The link, where it is one."""
+        return self.links[0] if len(self.links) == 1 else None
 
     @property
     def bytes(self) -> int:
@@ -74,32 +80,46 @@ class Observation:
 
 
 def observe(
-    program: Program, link: Link, view: View = "full", *, value: str | None = None, share: Box | None = None
+    program: Program,
+    link: Link | Sequence[Link],
+    view: View = "full",
+    *,
+    value: str | None = None,
+    share: Box | None = None,
 ) -> Observation:
-    """What a listener on ``link`` (source, target) sees.
+    """What a listener on ``link`` (source, target) sees, or one on several links whose taps collude.
 
-    With ``view = "full"``, every transfer of that direction, in order. With ``view = "paper"``, the share of one
-    ``value`` (a layer's or op's name) that the source is home of, or the given ``share`` of it.
+    With ``view = "full"``, every transfer of these directions, in order, each share once; of one ``value`` alone
+    where it is named. With ``view = "paper"``, the share of one ``value`` (a layer's or op's name) that the first
+    link's source is home of, or the given ``share`` of it.
 
     Raises:
         ClovenError: for an unknown device or layer, or a paper view without a value.
     """
+    links = _links(link)
     problems = [
         f"no device is named {device!r}; the plan has {', '.join(program.devices)}"
-        for device in link
+        for device in dict.fromkeys(name for one in links for name in one)
         if device not in program.devices
     ]
     if view == "paper" and value is None:
         problems.append("the paper view counts one value; name it: value='conv2'")
     if problems:
         raise ClovenError(problems)
+    name = program.graph.find(value) if value is not None else None
     if view == "full":
-        seen = tuple(Seen(t.value, t.share) for t in program.transfers if t.link == link)
-        return Observation(seen, "full", bool(seen), link, program.graph)
-    assert value is not None
-    name = program.graph.find(value)
-    counted = share or _owned(program, name, link[0])
-    return Observation((Seen(name, counted),), "paper", carried(program, link, name, counted), link, program.graph)
+        sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
+        seen = tuple(dict.fromkeys(Seen(t.value, t.share) for t in sent))
+        return Observation(seen, "full", bool(seen), links, program.graph)
+    assert name is not None
+    counted = share or _owned(program, name, links[0][0])
+    crosses = any(carried(program, one, name, counted) for one in links)
+    return Observation((Seen(name, counted),), "paper", crosses, links, program.graph)
+
+
+def _links(given: Link | Sequence[Link]) -> tuple[Link, ...]:
+    one = [name for name in given if isinstance(name, str)]
+    return ((one[0], one[1]),) if one else tuple(each for each in given if not isinstance(each, str))
 
 
 def carried(program: Program, link: Link, value: str, share: Box) -> bool:
@@ -131,7 +151,7 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
         link = next((link for link in links if carried(program, link, name, share)), links[0] if links else None)
         if link is None:
             whole_value = Seen(name, whole(program.graph.by_name[name].shape))
-            yield Observation((whole_value,), "paper", False, None, program.graph)
+            yield Observation((whole_value,), "paper", False, (), program.graph)
         else:
             yield observe(program, link, "paper", value=name, share=share)
 
@@ -146,6 +166,6 @@ def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
         if intersect(tile, whole(program.graph.input.shape)) is None:
             continue
         if device == program.source:
-            yield Observation((Seen(image, tile),), "paper", False, None, program.graph)
+            yield Observation((Seen(image, tile),), "paper", False, (), program.graph)
         else:
             yield observe(program, (program.source, device), "paper", value=image, share=tile)

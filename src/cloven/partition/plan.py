@@ -18,6 +18,7 @@ from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
+from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 
 
@@ -189,7 +190,7 @@ def described(plan: Plan, made: Program) -> dict[str, Any]:
         "exact": made.exact,
         "transfers": [transfer.row() for transfer in made.transfers],
         "links": [{"link": list(link), "bytes": made.sent(link)} for link in made.links],
-        "devices": [{"device": device, "macs": made.macs(device)} for device in made.devices],
+        "devices": [device.row() for device in usage(made)],
         "bytes": sum(transfer.bytes for transfer in made.transfers),
     }
 

@@ -162,6 +162,15 @@ class Bundle:
         (folder,) = (d.folder for d in self.manifest.devices if d.name == device)
         return self.folder / folder
 
+    def summary(self) -> dict[str, Any]:
+        """The bundle for people and JSON readers."""
+        rows = []
+        for device in self.manifest.devices:
+            mine = [file for path, file in self.manifest.files.items() if path.startswith(device.folder + "/")]
+            row = {"device": device.name, "folder": device.folder, "files": len(mine)}
+            rows.append(row | {"bytes": sum(file.bytes for file in mine)})
+        return {"bundle": str(self.folder), "devices": rows, "check": self.manifest.check.model_dump()}
+
 
 def write(
     program: Program,

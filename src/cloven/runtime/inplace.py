@@ -27,7 +27,7 @@ FRESH = frozenset(
 
 
 def in_place(steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
-    """The steps, with calls made in place where what they write over was made here, is whole and is read no more."""
+    """The steps, with calls in place where what they write over was made here, is whole and is read no more."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
     own = {
         (device, step.value, step.box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
+from cloven.partition.usage import last_reads
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 
@@ -33,16 +34,14 @@ class Prepared:
 def prepare(program: Program) -> Prepared:
     """Copy a program's weights into tensors, once for many runs."""
     order = tuple(program.steps())
-    dropped = _last_reads(program, order)
+    dropped = last_reads(program, order)
     steps = tuple(in_place(order, dropped))
     ready = tuple(weights(step.local) if isinstance(step, Compute) else {} for step in steps)
     devices = (device for device, _ in order)
     return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))
 
 
-def run(
-    program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None
-) -> Tensor:
+def run(program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None) -> Tensor:
     """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
 
     Raises:
@@ -58,22 +57,6 @@ def run(
     chunks = images.split(batch or batch_for(expected))
     with torch.inference_mode():
         return torch.cat([_one_batch(ready, chunk, tap) for chunk in chunks])
-
-
-def _last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
-    """For each step the values that its device reads for the last time, and may drop after it."""
-    final: dict[tuple[str, str], int] = {}
-    for i, (device, step) in enumerate(order):
-        match step:
-            case Compute():
-                final |= {(device, value): i for value, _ in step.reads}
-            case Send(transfer=transfer):
-                final[device, transfer.value] = i
-    final.pop((program.sink, program.graph.output), None)
-    dropped: list[list[str]] = [[] for _ in order]
-    for (_, value), i in final.items():
-        dropped[i].append(value)
-    return dropped
 
 
 def _one_batch(ready: Prepared, images: Tensor, tap: Tap | None) -> Tensor:

@@ -39,8 +39,11 @@ def batch_for(shape: Shape) -> int:
 def evaluate(
     graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None
 ) -> dict[str, Tensor]:
-    """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``."""
-    steps = [_prepared(graph, i) for i in range(1, len(graph.ops))]
+    """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
+
+    It computes in the images' own precision.
+    """
+    steps = [_prepared(graph, i, images.dtype) for i in range(1, len(graph.ops))]
     last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
     with torch.inference_mode():
@@ -56,7 +59,9 @@ def evaluate(
     return {value: torch.cat(parts) for value, parts in kept.items()}
 
 
-def _prepared(graph: Graph, index: int) -> tuple[str, Local, tuple[str, ...], dict[str, Tensor]]:
+def _prepared(
+    graph: Graph, index: int, dtype: torch.dtype
+) -> tuple[str, Local, tuple[str, ...], dict[str, Tensor]]:
     op = graph.ops[index]
     kind, shapes, everything = KINDS[op.kind], graph.input_shapes(op), whole(op.shape)
     needs = kind.needs(op, shapes, everything)
@@ -66,7 +71,8 @@ def _prepared(graph: Graph, index: int) -> tuple[str, Local, tuple[str, ...], di
     boxes = [need for need in needs if need is not None]
     if any(box != whole(graph.by_name[i].shape) for i, box in zip(inputs, boxes, strict=True)):
         local = Local("sliced", {"of": local, "boxes": boxes}, local.params)
-    return op.name, local, inputs, weights(local)
+    params = {k: p.to(dtype) if p.is_floating_point() else p for k, p in weights(local).items()}
+    return op.name, local, inputs, params
 
 
 def _sliced(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:

@@ -13,7 +13,6 @@ from cloven.zoo.datasets import load
 from cloven.zoo.folders import read_picture
 from cloven.zoo.images import Images, split, test_half
 from cloven.zoo.models import MODELS
-from cloven.zoo.named import make
 from cloven.zoo.pixels import Shape
 from cloven.zoo.training import EPOCHS, cache_dir, trained
 
@@ -22,9 +21,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model in evaluation mode, images that it was not trained on here, and where its weights are from."""
+    """Images that a model was not trained on here, where its weights are from, and the model if it was trained.
 
-    model: nn.Module
+    ``model`` is None for one that its name and weights make as it is.
+    """
+
+    model: nn.Module | None
     images: Images
     weights: str
 
@@ -40,7 +42,7 @@ def prepared(
     seed: int,
     progress: Progress,
 ) -> Prepared:
-    """A model and images to run it on: one ``picture``, or a ``data`` set.
+    """Images to run a model on: one ``picture``, or a ``data`` set; and the model, where it must be trained.
 
     With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
     set, or taken from the cache, and run on the 10 % held out; any other model keeps the weights it was made with.
@@ -52,13 +54,11 @@ def prepared(
     if (data is None) == (picture is None):
         raise ClovenError("give either --data SPEC or --input PICTURE")
     if picture is not None:
-        made = make(name, shape=shape, classes=classes, weights=weights)
-        return Prepared(made, read_picture(picture, shape), _origin(name, weights))
+        return Prepared(None, read_picture(picture, shape), _origin(name, weights))
     assert data is not None
     images = load(data, shape=shape)
     if weights is not None or name not in MODELS:
-        model = make(name, shape=shape, classes=classes, weights=weights)
-        return Prepared(model, test_half(images), _origin(name, weights))
+        return Prepared(None, test_half(images), _origin(name, weights))
     if images.labels is None:
         raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
     if len(images.classes) != classes:

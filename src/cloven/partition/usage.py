@@ -1,0 +1,115 @@
+"""What each device of a program computes, holds and gets of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cloven.graph.box import Box, count, whole, without
+from cloven.graph.ops import macs
+from cloven.partition.program import BYTES, Compute, Program, Receive, Send, Step
+
+
+@dataclass(frozen=True)
+class Usage:
+    """One device, for one image.
+
+    ``recomputed_macs`` are those of ``macs`` that a device before it computes too (the halo of tiles).
+    ``weight_bytes`` are its weights, ``memory_bytes`` the most that it holds of values at any time.
+    ``raw_image`` is the share of the image's own numbers that it holds or is sent, in [0, 1].
+    """
+
+    device: str
+    macs: int
+    recomputed_macs: int
+    weight_bytes: int
+    memory_bytes: int
+    raw_image: float
+
+    def row(self) -> dict[str, Any]:
+        """The device as a row of a table."""
+        return asdict(self)
+
+
+def usage(program: Program) -> list[Usage]:
+    """Every device of a program."""
+    order = list(program.steps())
+    again, memory = _recomputed(program), _memory(program, order)
+    return [
+        Usage(
+            device=device,
+            macs=program.macs(device),
+            recomputed_macs=again[device],
+            weight_bytes=sum(_weights(step) for step in program.parts[device]),
+            memory_bytes=memory[device],
+            raw_image=_raw_image(program, device),
+        )
+        for device in program.devices
+    ]
+
+
+def last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
+    """For each step the values that its device reads for the last time, and may drop after it."""
+    final: dict[tuple[str, str], int] = {}
+    for i, (device, step) in enumerate(order):
+        match step:
+            case Compute():
+                final |= {(device, value): i for value, _ in step.reads}
+            case Send(transfer=transfer):
+                final[device, transfer.value] = i
+    final.pop((program.sink, program.graph.output), None)
+    dropped: list[list[str]] = [[] for _ in order]
+    for (_, value), i in final.items():
+        dropped[i].append(value)
+    return dropped
+
+
+def _weights(step: Step) -> int:
+    return sum(p.nbytes for p in step.local.params.values()) if isinstance(step, Compute) else 0
+
+
+def _recomputed(program: Program) -> dict[str, int]:
+    """MACs of each device on boxes that a lower-numbered device computes too."""
+    computed: dict[str, list[Box]] = {}
+    found = dict.fromkeys(program.devices, 0)
+    for device in program.devices:
+        mine: dict[str, list[Box]] = {}
+        for step in program.parts[device]:
+            if isinstance(step, Compute) and step.macs:
+                op = program.graph.by_name[step.value]
+                shapes = program.graph.input_shapes(op)
+                fresh = without([step.box], computed.get(step.value, []))
+                found[device] += max(step.macs - sum(macs(op, shapes, box) for box in fresh), 0)
+                mine.setdefault(step.value, []).append(step.box)
+        for value, boxes in mine.items():
+            computed.setdefault(value, []).extend(boxes)
+    return found
+
+
+def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, int]:
+    """The most bytes of values that each device holds."""
+    image = program.graph.input
+    held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
+    held[program.source][image.name] = image.bytes
+    peak = {device: sum(values.values()) for device, values in held.items()}
+    for (device, step), dropped in zip(order, last_reads(program, order), strict=True):
+        mine = held[device]
+        match step:
+            case Compute():
+                mine[step.value] = mine.get(step.value, 0) + BYTES * count(step.box)
+            case Receive(transfer=transfer):
+                mine[transfer.value] = mine.get(transfer.value, 0) + transfer.bytes
+        peak[device] = max(peak[device], sum(mine.values()))
+        for value in dropped:
+            mine.pop(value, None)
+    return peak
+
+
+def _raw_image(program: Program, device: str) -> float:
+    image = program.graph.input
+    if device == program.source:
+        return 1.0
+    sent = [t.share for t in program.transfers if t.target == device and t.value == image.name]
+    everything = whole(image.shape)
+    return 1 - sum(map(count, without([everything], sent))) / count(everything)
