@@ -94,7 +94,9 @@ InputSize = Annotated[
     str | None, typer.Option(help="One image: CHANNELSxHEIGHTxWIDTH; left out, the model's usual.", metavar="CxHxW")
 ]
 Classes = Annotated[int | None, typer.Option(help="How many classes; left out, the model's usual.", min=2)]
-Weights = Annotated[Path | None, typer.Option(help="The model's weights: .safetensors, .pth or .npz.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A .safetensors, .pth or .npz file, or: pretrained (downloads).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
 

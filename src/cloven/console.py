@@ -93,9 +93,8 @@ def bundle(folder: str, found: Row) -> None:
         [d["device"], d["folder"], d["files"], d["bytes"]] for d in found["devices"]
     ])  # fmt: skip
     check = found["check"]
-    typer.echo(
-        f"Largest difference from the model {check['largest_difference']:.3g}, allowed {check['tolerance']:.3g}."
-    )
+    worst, allowed = (f"{check[key]:.3g}" for key in ("largest_difference", "tolerance"))
+    typer.echo(f"Largest difference of a segment from PyTorch {worst}, allowed {allowed}.")
 
 
 def observations(rows: Sequence[Row]) -> None:

@@ -31,10 +31,12 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
-from cloven.runtime import bundle, bundle_check, local, onnx_engine, onnx_nodes
+from cloven.runtime import bundle, bundle_check, local
 from cloven.runtime.bundle import Bundle, Receive, Run, Send, read, write
 from cloven.runtime.bundle_writer import folders
-from cloven.runtime.onnx_graph import Model, Value
+from cloven.runtime.onnx import engine as onnx_engine
+from cloven.runtime.onnx import nodes as onnx_nodes
+from cloven.runtime.onnx.model import Model, Value
 from cloven.runtime.segments import segments
 from cloven.zoo.named import make
 
@@ -220,7 +222,7 @@ def test_models_that_people_use(name: str, strategy: Strategy, tmp_path: Path) -
 
 def test_running_brings_neither_torch_nor_onnx(kept: Path) -> None:
     code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom cloven.runtime import onnx_engine\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom cloven.runtime.onnx import engine as onnx_engine\n"
         f"made = onnx_engine.run(Path({str(kept)!r}), np.zeros((3, 1, 28, 28), np.float32))\n"
         "print(made.shape, {'torch', 'onnx'} & set(sys.modules))"
     )

@@ -22,9 +22,9 @@ from cloven.graph.capture import capture
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
 from cloven.runtime import torch_engine
-from cloven.runtime.onnx_engine import outputs, session
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value, Weights
-from cloven.runtime.onnx_nodes import NODES, apply
+from cloven.runtime.onnx.engine import outputs, session
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
+from cloven.runtime.onnx.nodes import NODES, apply
 from tests.graph.test_ops import OTHERS, boxes_of
 
 Case = tuple[Local, Sequence[Tensor]]

@@ -239,29 +239,42 @@ AVG_POOL2D = Kind(_pool_needs, _avg_localise, carry=_pool_carry, averaged=_avg_a
 # --- resizing: a linear map along each axis -------------------------------------------------------------------
 
 
-def _matrix(op: Op, size: int, axis: int) -> NDArray[np.float32]:
-    """What each of the op's output rows takes of an input axis of ``size``: ``(output, size)``."""
-    out, mode = op.shape[1 + axis], op.attrs["mode"]
-    places = np.arange(out)
+def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
+    """What each of ``out`` rows of an adaptive pool takes of ``size`` input rows: ``(out, size)``."""
     matrix = np.zeros((out, size), np.float32)
-    if mode == "mean":
-        for row in places:
-            lo, hi = row * size // out, -(-(row + 1) * size // out)
-            matrix[row, lo:hi] = 1 / (hi - lo)
-        return matrix
-    scale = np.float32(1 / op.attrs["scale"][axis]) if op.attrs["scale"] else np.float32(size) / np.float32(out)
+    for row in range(out):
+        lo, hi = row * size // out, -(-(row + 1) * size // out)
+        matrix[row, lo:hi] = 1 / (hi - lo)
+    return matrix
+
+
+def resize_matrix(size: int, out: int, mode: str, *, align: bool, scale: float | None) -> NDArray[np.float32]:
+    """What each of ``out`` rows takes of ``size`` input rows: ``(out, size)``; in float32 as PyTorch computes it.
+
+    ``mode`` is ``nearest`` or ``linear``; ``scale`` is the factor that PyTorch was given, if it was.
+    """
+    places, matrix = np.arange(out), np.zeros((out, size), np.float32)
+    step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
     if mode == "nearest":
-        matrix[places, np.minimum((places.astype(np.float32) * scale).astype(int), size - 1)] = 1
+        matrix[places, np.minimum((places.astype(np.float32) * step).astype(int), size - 1)] = 1
         return matrix
-    if op.attrs["align"]:
+    if align:
         at = places * np.float32((size - 1) / (out - 1) if out > 1 else 0)
     else:
-        at = np.maximum((places.astype(np.float32) + np.float32(0.5)) * scale - np.float32(0.5), 0)
+        at = np.maximum((places.astype(np.float32) + np.float32(0.5)) * step - np.float32(0.5), 0)
     lower = np.minimum(at.astype(int), size - 1)
     share = (at - lower).astype(np.float32)
     np.add.at(matrix, (places, lower), 1 - share)
     np.add.at(matrix, (places, np.minimum(lower + 1, size - 1)), share)
     return matrix
+
+
+def _matrix(op: Op, size: int, axis: int) -> NDArray[np.float32]:
+    """What each of an op's output rows takes of an input axis of ``size``: ``(output, size)``."""
+    a, out = op.attrs, op.shape[1 + axis]
+    if a["mode"] == "mean":
+        return mean_matrix(size, out)
+    return resize_matrix(size, out, a["mode"], align=a["align"], scale=a["scale"][axis] if a["scale"] else None)
 
 
 def _taken(matrix: NDArray[np.float32]) -> Interval:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
 
-from cloven.graph.box import Box, Interval, bands, shares, whole
+from cloven.graph.box import Box, Interval, Shape, bands, shares, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import ANCHORS, KINDS
-from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything, spread
+from cloven.partition.division import Owners, Placed, Placement, Share, Stretch, dealt, everything, spread
 from cloven.partition.rewrite import partial_means, partial_sums, replaced
 
 Axis = Literal["out_channels", "in_channels", "fused", "rows", "columns"]
@@ -212,10 +212,15 @@ def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str
     anchors: dict[str, Owners] = {}
     for op in stretch.ops:
         shapes = stretch.graph.input_shapes(op)
-        if not KINDS[op.kind].averaged(op, shapes):
-            continue
-        held = owners[op.inputs[0]]
-        if len(held) > 1 and all(len(share) == 1 and share != (whole(shapes[0]),) for share in held.values()):
+        averaged = KINDS[op.kind].averaged(op, shapes)
+        held = owners[op.inputs[0]] if averaged else {}
+        if len(held) > 1 and all(_summable(share, shapes[0], averaged) for share in held.values()):
             made[op.name], placed = partial_means(op, shapes[0], {device: box for device, (box,) in held.items()})
             anchors |= placed | {op.name: everything(stretch.graph, op.name, stretch.hub)}
     return _rewritten(stretch, made), anchors
+
+
+def _summable(share: Share, source: Shape, averaged: Sequence[int]) -> bool:
+    """Whether a share is one band across what a mean is over: whole along all axes that the mean keeps."""
+    cut = [axis for axis, size in enumerate(source) if any(box[axis] != (0, size) for box in share)]
+    return len(share) == 1 and bool(cut) and set(cut) <= set(averaged)

@@ -24,7 +24,7 @@ from cloven.errors import ClovenError, require
 
 if TYPE_CHECKING:
     from cloven.partition.program import Program
-    from cloven.runtime.onnx_engine import Array
+    from cloven.runtime.onnx.engine import Array
 
 FORMAT = 1
 """The version of a bundle's files; a reader takes only its own."""

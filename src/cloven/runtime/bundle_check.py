@@ -18,8 +18,8 @@ from cloven.graph.box import Box, Shape, text
 from cloven.partition.program import Program
 from cloven.runtime import local, torch_engine
 from cloven.runtime.bundle import Part, Run
-from cloven.runtime.onnx_engine import Array, interpret, outputs, session
-from cloven.runtime.onnx_graph import Weights
+from cloven.runtime.onnx.engine import Array, interpret, outputs, session
+from cloven.runtime.onnx.model import Weights
 from cloven.runtime.segments import Key, Segment, named
 
 TOLERANCE = 1e-4

@@ -20,10 +20,10 @@ from cloven.partition.program import Compute, Program, Receive, Send
 from cloven.runtime import bundle as form
 from cloven.runtime.bundle import MANIFEST, PART, WEIGHTS, Bundle, Device, Manifest, Part, Piece, Run, Whole
 from cloven.runtime.bundle_check import TOLERANCE, Built, largest_difference, pictures
-from cloven.runtime.onnx_engine import Array, expect
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value, Weights
-from cloven.runtime.onnx_nodes import apply
-from cloven.runtime.onnx_views import crop
+from cloven.runtime.onnx.engine import Array, expect
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
+from cloven.runtime.onnx.nodes import apply
+from cloven.runtime.onnx.views import crop
 from cloven.runtime.segments import Key, Segment, named, segments
 
 

@@ -29,10 +29,14 @@ FRESH = frozenset(
 def in_place(steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
     """The steps, with calls in place where what they write over was made here, is whole and is read no more."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
+    computed = [(device, step) for device, step in steps if isinstance(step, Compute)]
+    # What else reads it may be a view of it (a reshape, a slice), which lives on.
+    viewed = {(device, value) for device, step in computed if not _is_fresh(step) for value, _ in step.reads}
+    kept = sent | viewed
     own = {
         (device, step.value, step.box)
-        for device, step in steps
-        if isinstance(step, Compute) and _is_fresh(step) and (device, step.value) not in sent
+        for device, step in computed
+        if _is_fresh(step) and (device, step.value) not in kept
     }
     for (device, step), last in zip(steps, dropped, strict=True):
         if isinstance(step, Compute) and step.local.attrs.get("op") in IN_PLACE and step.local.kind == "call":

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from cloven.errors import ClovenError, require
 from cloven.zoo.pixels import Shape
+from cloven.zoo.weights import load_weights
+
+BY_HAND = "download it elsewhere and give the file"
 
 _DETECTION_OPS: list[torch.library.Library] = []
 """Kept for as long as the process lives: a library that is collected takes its definitions along."""
@@ -44,37 +48,98 @@ def torchvision() -> Any:
     return importlib.import_module("torchvision")
 
 
-def from_torchvision(name: str, shape: Shape, classes: int) -> nn.Module:
-    """A classifier of torchvision with the weights that PyTorch draws.
+class Published(NamedTuple):
+    """How a library's own weights of a model want their images, and how many classes they tell apart."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def published(name: str) -> Published | None:
+    """What is known of ``torchvision:NAME`` or ``timm:NAME`` without its weights; None for a name without any."""
+    library, _, model = name.partition(":")
+    if library == "torchvision":
+        models = torchvision().models
+        if model not in models.list_models(module=models):
+            return None
+        weights = models.get_model_weights(model).DEFAULT
+        images, size = weights.transforms(), weights.transforms().crop_size[0]
+        return Published((3, size, size), len(weights.meta["categories"]), tuple(images.mean), tuple(images.std))
+    found = _timm().get_pretrained_cfg(model) if library == "timm" else None
+    return None if found is None else Published(found.input_size, found.num_classes, found.mean, found.std)
+
+
+def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
+    """A classifier of torchvision with the weights that PyTorch draws, or with torchvision's own.
 
     Raises:
-        ClovenError: for an unknown name, or images that are not in colour.
+        ClovenError: for an unknown name, images that are not in colour, or weights that cannot be had.
     """
     models = torchvision().models
     if name not in (known := models.list_models(module=models)):
         raise ClovenError(_unknown("torchvision", name, known))
     if shape[0] != 3:
         raise ClovenError(f"torchvision:{name} takes images of 3 channels; got {shape[0]}")
-    auxiliary = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **auxiliary)
+    helped = name in ("googlenet", "inception_v3")  # by classifiers on the side, in training
+    more = {"aux_logits": pretrained, "init_weights": False, "transform_input": pretrained} if helped else {}
+    made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
+    if pretrained:
+        _same_classes(f"torchvision:{name}", classes)
+        load_weights(made, _downloaded(models.get_model_weights(name).DEFAULT.url))
+    if pretrained and helped:
+        made.aux_logits = False  # type: ignore[assignment]
+        for part in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(made, part):
+                setattr(made, part, None)
     return made
 
 
-def from_timm(name: str, shape: Shape, classes: int) -> nn.Module:
-    """A classifier of timm with the weights that PyTorch draws.
+def from_timm(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
+    """A classifier of timm with the weights that PyTorch draws, or with timm's own.
 
     Raises:
-        ClovenError: for an unknown name, or where timm is not installed.
+        ClovenError: for an unknown name, where timm is not installed, or for weights that cannot be had.
     """
-    torchvision()  # timm imports it, and would fail where it needs the repair
-    try:
-        timm = importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        raise require("models", error) from error
+    timm = _timm()
     if name not in (known := timm.list_models()):
         raise ClovenError(_unknown("timm", name, known))
-    made: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=shape[0])
+    if pretrained:
+        _same_classes(f"timm:{name}", classes)
+    try:
+        made: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=classes, in_chans=shape[0])
+    except OSError as error:
+        raise ClovenError(f"timm:{name}: its weights cannot be downloaded: {error}; {BY_HAND}") from error
     return made
+
+
+def _timm() -> Any:
+    torchvision()  # timm imports it, and would fail where it needs the repair
+    try:
+        return importlib.import_module("timm")
+    except ModuleNotFoundError as error:
+        raise require("models", error) from error
+
+
+def _same_classes(name: str, classes: int) -> None:
+    known = published(name)
+    if known is None or known.classes != classes:
+        has = "none" if known is None else f"weights for {known.classes} classes"
+        raise ClovenError(f"{name} has {has}; got {classes} classes: expected a file of your own weights")
+
+
+def _downloaded(url: str) -> Path:
+    """A file of weights from the web, kept where PyTorch keeps them."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest and digest.group(1), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise ClovenError(f"{url} cannot be downloaded: {error}; {BY_HAND}") from error
+    return path
 
 
 def from_factory(name: str) -> nn.Module:

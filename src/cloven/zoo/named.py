@@ -8,13 +8,13 @@ from typing import NamedTuple
 from torch import nn
 
 from cloven.errors import ClovenError
-from cloven.zoo.libraries import from_factory, from_timm, from_torchvision
+from cloven.zoo.libraries import from_factory, from_timm, from_torchvision, published
 from cloven.zoo.models import MODELS, NORMALISATION, build, unknown
 from cloven.zoo.pixels import Shape
 from cloven.zoo.weights import load_weights
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of ImageNet's channels, with which torchvision's and most of timm's models are trained."""
+PRETRAINED = "pretrained"
+"""Stands for a library's own weights, where a file may stand; they are downloaded if they are not there."""
 
 
 class Usual(NamedTuple):
@@ -31,6 +31,9 @@ def usual(name: str) -> Usual:
         "resnet20": Usual((3, 32, 32), 10),
         "resnet56": Usual((3, 32, 32), 10),
     }
+    library = published(name)
+    if library is not None:
+        return Usual(library.shape, library.classes)
     return known.get(name, Usual((3, 224, 224), 1000))
 
 
@@ -38,24 +41,28 @@ def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) 
     """The model of a name, in evaluation mode.
 
     A name is one of the zoo's, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
-    Without ``weights`` it has those that PyTorch draws (a factory's own, as it left them).
+    Without ``weights`` it has those that PyTorch draws (a factory's own, as it left them); ``pretrained`` in the
+    place of a file are torchvision's or timm's own.
 
     Raises:
         ClovenError: for an unknown name, a library that is not installed, a factory that fails, or weights that
             are not this model's.
     """
     library, _, rest = name.partition(":")
+    own = weights is not None and str(weights) == PRETRAINED
+    if own and library not in ("torchvision", "timm"):
+        raise ClovenError(f"{name} has no weights of its own to download; give a file of weights")
     if not rest:
         if name not in MODELS:
             raise ClovenError(f"{unknown(name)}, torchvision:NAME, timm:NAME or package.module:factory")
         model = build(name, shape=shape, classes=classes)
     elif library == "torchvision":
-        model = from_torchvision(rest, shape, classes)
+        model = from_torchvision(rest, shape, classes, pretrained=own)
     elif library == "timm":
-        model = from_timm(rest, shape, classes)
+        model = from_timm(rest, shape, classes, pretrained=own)
     else:
         model = from_factory(name)
-    if weights is not None:
+    if weights is not None and not own:
         load_weights(model, weights)
     return model.eval()
 
@@ -63,8 +70,10 @@ def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) 
 def normalisation(name: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation by channel that a model wants; None for images as they are in [0, 1].
 
-    A model of the zoo that has no weights of its own is trained here, on images as they are.
+    A model of the zoo that has no weights of its own is trained here, on images as they are. torchvision and timm
+    say what their own weights want; one's own weights of such a model are taken to want the same.
     """
     if name in MODELS:
         return NORMALISATION.get(name) if weights else None
-    return IMAGENET if name.startswith(("torchvision:", "timm:")) else None
+    library = published(name)
+    return None if library is None else (library.mean, library.std)

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from cloven.graph.box import relative, without
 from cloven.graph.graph import BATCH
 from cloven.graph.ops import Local
-from cloven.runtime import onnx_axes as axes
-from cloven.runtime import onnx_calls as calls
-from cloven.runtime import onnx_views as views
-from cloven.runtime import onnx_windows as windows
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value
-from cloven.runtime.onnx_views import Rows
+from cloven.runtime.onnx import axes, calls, views, windows
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.onnx.views import Rows
 
 Attrs = Mapping[str, Any]
 Inputs = Sequence[Value]

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloven.runtime.onnx_graph import Model, Value
-from cloven.runtime.onnx_views import crop, pad
+from cloven.graph.windows import mean_matrix, resize_matrix
+from cloven.runtime.onnx.model import Model, Value
+from cloven.runtime.onnx.views import crop, pad
 
 Attrs = Mapping[str, Any]
 Ends = tuple[int, int]
@@ -206,15 +207,7 @@ def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
     if height % size[0] == 0 and width % size[1] == 0:
         kernel = [height // size[0], width // size[1]]
         return model.add("AveragePool", [x], kernel_shape=kernel, strides=kernel)
-    return separable(model, x, _mean_matrix(height, size[0]), _mean_matrix(width, size[1]))
-
-
-def _mean_matrix(size: int, out: int) -> NDArray[np.float32]:
-    matrix = np.zeros((out, size), np.float32)
-    for row in range(out):
-        lo, hi = row * size // out, -(-(row + 1) * size // out)
-        matrix[row, lo:hi] = 1 / (hi - lo)
-    return matrix
+    return separable(model, x, mean_matrix(height, size[0]), mean_matrix(width, size[1]))
 
 
 def resize(
@@ -236,23 +229,7 @@ def resize(
             coordinate_transformation_mode=how,
             **rounding,
         )
-    rows, columns = (_resize_matrix(n, out, mode, align, s) for (n, out), s in zip(pairs, scales, strict=True))
+    rows, columns = (
+        resize_matrix(n, out, mode, align=align, scale=s) for (n, out), s in zip(pairs, scales, strict=True)
+    )
     return separable(model, x, rows, columns)
-
-
-def _resize_matrix(size: int, out: int, mode: str, align: bool, scale: float | None) -> NDArray[np.float32]:
-    """What each output row takes of the input rows; in float32 as PyTorch computes it."""
-    places, matrix = np.arange(out), np.zeros((out, size), np.float32)
-    step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
-    if mode == "nearest":
-        matrix[places, np.minimum((places.astype(np.float32) * step).astype(int), size - 1)] = 1
-        return matrix
-    if align:
-        at = places * np.float32((size - 1) / (out - 1) if out > 1 else 0)
-    else:
-        at = np.maximum((places.astype(np.float32) + np.float32(0.5)) * step - np.float32(0.5), 0)
-    lower = np.minimum(at.astype(int), size - 1)
-    share = (at - lower).astype(np.float32)
-    np.add.at(matrix, (places, lower), 1 - share)
-    np.add.at(matrix, (places, np.minimum(lower + 1, size - 1)), share)
-    return matrix

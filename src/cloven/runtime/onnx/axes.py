@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cloven.runtime import onnx_views as views
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value
-from cloven.runtime.onnx_views import Length, Rows
+from cloven.runtime.onnx import views
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.onnx.views import Length, Rows
 
 
 def by_channel(model: Model, weight: Value, x: Value) -> Value:

@@ -13,10 +13,8 @@ from inspect import signature
 from math import sqrt
 from typing import Any
 
-from cloven.runtime import onnx_axes as axes
-from cloven.runtime import onnx_views as views
-from cloven.runtime import onnx_windows as windows
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value
+from cloven.runtime.onnx import axes, views, windows
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value
 
 Operand = Value | float
 Call = Callable[..., Value]

@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from cloven.graph.box import Box, Shape, extent
-from cloven.runtime.onnx_graph import Model, UnsupportedError, Value
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value
 
 
 @dataclass(frozen=True)
