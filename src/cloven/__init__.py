@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cloven.partition.compiler import compile as compile  # noqa: A004
     from cloven.partition.data import Data as Data
     from cloven.partition.horizontal import Horizontal as Horizontal
+    from cloven.partition.hybrid import Hybrid as Hybrid
+    from cloven.partition.hybrid import Stage as Stage
     from cloven.partition.observe import Observation as Observation
     from cloven.partition.observe import observe as observe
     from cloven.partition.plan import Plan as Plan
@@ -38,9 +40,11 @@ _HOME = {
     "Finding": "cloven.audit.finding",
     "Graph": "cloven.graph.graph",
     "Horizontal": "cloven.partition.horizontal",
+    "Hybrid": "cloven.partition.hybrid",
     "Observation": "cloven.partition.observe",
     "Plan": "cloven.partition.plan",
     "Program": "cloven.partition.program",
+    "Stage": "cloven.partition.hybrid",
     "Vertical": "cloven.partition.vertical",
     "capture": "cloven.graph.capture",
     "compile": "cloven.partition.compiler",

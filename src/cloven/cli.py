@@ -159,11 +159,15 @@ def inspect(
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's ops and every possible cut: tensors, shapes, bytes, MACs before and after."""
+    """Show a model's ops and every possible cut: tensors, shapes, bytes, MACs, and the papers' numbers of it."""
     from cloven.graph.cuts import cuts, described
+    from cloven.papers.points import points
 
     graph = _graph(_spec(model, input_size, classes, weights))
-    ops, every = described(graph), [cut.row() for cut in cuts(graph)]
+    numbers: dict[str, list[str]] = {}
+    for point in points(model):
+        numbers.setdefault(graph.find(point.path), []).append(point.name)
+    ops, every = described(graph), [cut.row() | {"papers": numbers.get(cut.after, [])} for cut in cuts(graph)]
     if as_json:
         console.print_json({"model": model, "ops": ops, "cuts": every})
     else:
@@ -208,12 +212,12 @@ def plan(
 ) -> None:
     """Divide a model: print what crosses each link, and write the plan to a file."""
     from cloven.files import write_text
-    from cloven.papers.points import resolve
     from cloven.partition.options import Options, document
     from cloven.partition.plan import check_document, described, problems, program
 
-    layers = [resolve(model, name) for name in _names(cuts)]
-    start, until = (resolve(model, name) if name else "" for name in (start, until))
+    unresolved: list[str] = []
+    layers = _resolved(model, _names(cuts), unresolved)
+    start, until = (" ".join(_resolved(model, _names(name), unresolved)) for name in (start, until))
     options = Options(
         strategy=strategy, devices=devices, cuts=tuple(layers), axis=axis, exchange=exchange, sums=sums,
         shares=_proportions(shares) if shares else None, halo=halo, start=start, until=until, then=then,
@@ -223,7 +227,7 @@ def plan(
     entries, found = document(options)
     made, wrong = check_document({"model": spec, "routing": routing, "reuse": reuse, **entries})
     graph = _graph(spec)
-    found += wrong + (problems(graph, made) if made is not None else [])
+    found += unresolved + wrong + (problems(graph, made) if made is not None else [])
     if found or made is None:
         raise ClovenError(found)
     shown = described(made, program(graph, made))
@@ -235,6 +239,19 @@ def plan(
         console.transfers(shown)
     if out is not None:
         log.info("plan written to %s", out)
+
+
+def _resolved(model: str, names: tuple[str, ...], problems: list[str]) -> list[str]:
+    """Layers by their paths, where a name may be a paper's number; what a name cannot mean is added to problems."""
+    from cloven.papers.points import resolve
+
+    found = []
+    for name in names:
+        try:
+            found.append(resolve(model, name))
+        except ClovenError as error:
+            problems += error.problems
+    return found
 
 
 def _proportions(text: str) -> list[float]:

@@ -53,10 +53,11 @@ def ops_and_cuts(model: str, ops: Sequence[Row], cuts: Sequence[Row]) -> None:
         [o["op"], o["kind"], ", ".join(o["reads"]), by(o["shape"]), o["bytes"], o["macs"], o["weight_bytes"]]
         for o in ops
     ])  # fmt: skip
-    columns = ["cut after", "module", "tensors that cross", "bytes", "MACs before", "MACs after", "before"]
+    columns = ["cut after", "papers", "tensors that cross", "bytes", "MACs before", "MACs after", "before"]
     table(f"{model}: every cut", columns, [
-        [c["after"], c["module"], "; ".join(f"{t['value']} {by(t['shape'])}" for t in c["tensors"]), c["bytes"],
-         c["macs_before"], c["macs_after"], f"{c['before_percent']:.1f} %"]
+        [c["after"], " ".join(c["papers"]),
+         "; ".join(f"{t['value']} {by(t['shape'])}" for t in c["tensors"]),
+         c["bytes"], c["macs_before"], c["macs_after"], f"{c['before_percent']:.1f} %"]
         for c in cuts
     ])  # fmt: skip
 

@@ -345,10 +345,10 @@ def test_windows_of_images_put_along_the_batch_and_back() -> None:
     split = called("reshape.default", [X, [{"batch": 2}, 3, 2, -1]], {})
     inside = called("mul.Tensor", [X, 2], {})
     back = called("reshape.default", [X, [BATCH, -1, 6]], {})
-    two: dict[str, Any] = {"copies": 2}
-    first = Local("call", {**split.attrs, **two, "merged": []})
-    middle = Local("call", {**inside.attrs, **two, "merged": [0]})
-    last = Local("call", {**back.attrs, "copies": 1, "merged": [0]})
+    two: dict[str, Any] = {"laid": (0, 2)}
+    first = Local("call", {**split.attrs, **two, "read": {}})
+    middle = Local("call", {**inside.attrs, **two, "read": {0: (0, 2)}})
+    last = Local("call", {**back.attrs, "laid": (0, 1), "read": {0: (0, 2)}})
 
     between = torch_engine.apply(first, [x], {})
     check([(first, [x]), (middle, [between]), (last, [between])])

@@ -25,8 +25,15 @@ from cloven.graph.readers import ELEMENTWISE, READERS, Call, Read, axis_of, read
 BATCHES = (2, 3)
 """The two batch sizes of the two exports."""
 
+FIRST = (0, 1)
+"""Where the batch usually is: the first axis, of which an image takes one row."""
+
 ALIASES = frozenset("clone alias detach detach_ contiguous dropout lift_fresh_copy _to_copy to".split())
 """Ops that change nothing in evaluation mode."""
+
+
+CREATORS = frozenset("new_zeros new_ones new_full".split())
+"""Ops that read nothing of a value but its type."""
 
 
 def capture(
@@ -121,7 +128,7 @@ class _Reader:
         self.ops: list[Op] = []
         calls = (n for n in self.first if n.op == "call_function" and n.target is not operator.getitem)
         self.paths = [_module(n) for n in calls]
-        self.merged: set[str] = set()  # values whose batch axis also holds an axis of the image
+        self.laid: dict[str, tuple[int, int]] = {}  # where the batch is in values of which it is not the first axis
 
     def graph(self, shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> Graph:
         if len(self.first) != len(self.second):
@@ -148,7 +155,13 @@ class _Reader:
         results = [leaf for leaf in _leaves(node.args) if isinstance(leaf, fx.Node)]
         if len(results) != 1:
             raise ClovenError(f"the model returns {len(results)} tensors; expected one (n, classes)")
-        return self.values[results[0].name]
+        value = self.values[results[0].name]
+        if value in self.laid:
+            raise ClovenError(
+                f"the model makes {tuple(results[0].meta['val'].shape)} of {BATCHES[0]} images; "
+                "expected one row an image: (n, classes)"
+            )
+        return value
 
     def read(self, a: fx.Node, b: fx.Node) -> None:
         """Make the op of one node, from its two exports."""
@@ -165,34 +178,40 @@ class _Reader:
         if name in ALIASES and len(inputs) == 1 and a.meta["val"].dtype == torch.float32:
             self.values[a.name] = self.values[inputs[0].name]
             return
-        if not inputs and a.meta["val"].shape == b.meta["val"].shape:
+        if (not inputs or name in CREATORS) and a.meta["val"].shape == b.meta["val"].shape:
             self.weights[a.name] = self.constant(call, a)
             return
-        shape, copies = _shape(a, b, where)
+        shape, laid = _shape(a, b, where)
         # What depends on nothing but the batch size learns it from the image.
         sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs)) or ("input",)
         item = a.args[1] if call is not a else None
         _refuse_batch_statistics(call, where)
         kind, attrs, params = self.called(call, call_b, item, sources, where)
-        merged = [i for i, source in enumerate(sources) if source in self.merged]
-        if copies > 1 or merged:
-            made: Read = (kind, {**attrs, "merged": merged, "copies": copies}, params)
+        read = {i: self.laid[source] for i, source in enumerate(sources) if source in self.laid}
+        if laid != FIRST or read:
+            # The call is run on values as it knows them, and its value put back: the batch first.
+            made: Read = (kind, {**attrs, "read": read, "laid": laid}, params)
         else:
-            made = self.known(name, call, item, shape, sources, attrs) or (kind, attrs, params)
+            known = self.known(name, call, item, shape, sources, attrs) if inputs else None
+            made = known or (kind, attrs, params)
         assert made is not None
         self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2]))
         self.values[a.name] = self.ops[-1].name
-        if copies > 1:
-            self.merged.add(self.ops[-1].name)
+        if laid != FIRST:
+            self.laid[self.ops[-1].name] = laid
 
     def constant(self, call: fx.Node, node: fx.Node) -> NDArray[Any]:
         """What an op makes of weights alone."""
         assert callable(call.target)
-        args, kwargs = fx.node.map_arg(
-            (call.args, dict(call.kwargs)), lambda n: torch.from_numpy(self.weights[n.name])
-        )
+        args, kwargs = fx.node.map_arg((call.args, dict(call.kwargs)), self.example)
         made = call.target(*args, **kwargs)
         return np.asarray((made if call is node else made[node.args[1]]).numpy())
+
+    def example(self, node: fx.Node) -> Tensor:
+        """A weight; or zeros in the place of a value, of which only its type matters."""
+        if node.name in self.weights:
+            return torch.from_numpy(self.weights[node.name])
+        return torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
 
     def known(
         self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]
@@ -220,7 +239,8 @@ class _Reader:
         """A name for a value: the module's path where it makes one op, else the path and the op."""
         path = _module(node)
         inside = [p for p in self.paths if p == path or p.startswith(path + ".")]
-        name = path if path and len(inside) == 1 else ".".join(filter(None, (path, _op_name(node))))
+        op = "batch_norm" if "batch_norm" in _op_name(node) else _op_name(node)
+        name = path if path and len(inside) == 1 else ".".join(filter(None, (path, op)))
         taken = {op.name for op in self.ops} | (set(self.paths) - {path})
         candidate, number = name, 1
         while candidate in taken:
@@ -249,6 +269,8 @@ class _Reader:
                     f"{where} has the argument {x} for {BATCHES[0]} images and {y} for {BATCHES[1]}: "
                     "images are mixed with the batch; such an op cannot be divided"
                 )
+            if isinstance(x, torch.dtype):
+                return {"dtype": str(x).removeprefix("torch.")}
             return x if isinstance(x, int | float | str | bool | None) else str(x)
 
         kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout")}
@@ -301,24 +323,27 @@ def _times(sizes: tuple[int, int]) -> int:
     return times if not rest and times * BATCHES[1] == sizes[1] else 0
 
 
-def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, int]:
-    """The shape of one image's value, and how many rows of the batch axis it takes.
+def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, tuple[int, int]]:
+    """The shape of one image's value, and where the batch is: its axis, and how many rows of it an image takes.
 
     With more than one (windows of an image put along the batch), they are the shape's first axis.
     """
     first, second = tuple(a.meta["val"].shape), tuple(b.meta["val"].shape)
     if not all(isinstance(n, int) for n in (*first, *second)):
         raise ClovenError(
-            f"{where} makes a value whose shape {first} depends on the image's numbers; expected the same shape for "
+            f"{where} makes a value whose shape {first} depends on the image's numbers; expected one shape for "
             "every image: such a model cannot be divided"
         )
-    copies = _times((first[0], second[0])) if first and second else 0
-    if not copies or first[1:] != second[1:]:
+    differ = [axis for axis, (n, m) in enumerate(zip(first, second, strict=False)) if n != m]
+    copies = _times((first[differ[0]], second[differ[0]])) if len(differ) == 1 else 0
+    if not copies or len(first) != len(second):
         raise ClovenError(
             f"{where} makes {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one value "
-            "an image, along the first axis"
+            "an image, along one axis"
         )
-    return (first[1:] if copies == 1 else (copies, *first[1:])), copies
+    axis = differ[0]
+    rest = (*first[:axis], *first[axis + 1 :])
+    return (rest if copies == 1 else (copies, *rest)), (axis, copies)
 
 
 def _refuse_batch_statistics(node: fx.Node, where: str) -> None:

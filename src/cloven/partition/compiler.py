@@ -46,15 +46,19 @@ def compile(  # noqa: A001 - the verb that the design gives it
     problems = strategy.problems(everywhere(graph, number)) + wrong_routing(routing, reuse=reuse)
     if wanted is not None and wanted != number:
         problems.insert(0, f"the strategy takes {number} devices; got {wanted}")
+    names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
+    if len(set(names)) < len(names):
+        problems.append(f"the devices are {', '.join(names)}; expected a name of its own for each")
     if problems:
         raise ClovenError(problems)
-    names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
     division = divide(graph, strategy, number)
     return assemble(division if reuse else joined(division, HUB), names, routing)
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
     """What is wrong with a way to route."""
+    if routing not in ("direct", "star"):
+        return [f"routing is {routing!r}; expected 'direct' or 'star'"]
     return [] if reuse or routing == "star" else ["reuse = false is a star's: a device is sent its own share back"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import inf
 from typing import Literal
 
 from cloven.graph.box import Box, Interval, Shape, bands, shares, whole
@@ -125,7 +126,7 @@ def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even
 def _wrong_shares(given: Sequence[float] | None) -> list[str]:
     if given is None:
         return []
-    if min(given, default=0) < 0 or sum(given) <= 0:
+    if not all(0 <= share < inf for share in given) or sum(given) <= 0:
         return [f"shares are {list(given)}; expected numbers from 0, not all of them 0"]
     if max(given) < 1 and abs(sum(given) - 1) > 1e-3:
         total = f"{sum(given):.4g}"

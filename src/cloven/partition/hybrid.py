@@ -25,7 +25,7 @@ class Stage:
 
     def count(self, devices: int | None) -> int:
         """How many devices there must be."""
-        return self.strategy.count(devices) if self.devices is None else max(self.devices) + 1
+        return self.strategy.count(devices) if self.devices is None else max(self.devices, default=0) + 1
 
     def among(self, devices: tuple[int, ...]) -> tuple[int, ...]:
         """The stage's devices among those of the whole."""
@@ -46,7 +46,7 @@ class Hybrid:
 
     def problems(self, stretch: Stretch) -> list[str]:
         """Stages out of order, without an end, without devices; and each stage's own problems."""
-        found: list[str] = []
+        found: list[str] = [] if self.stages else ["no stage is given; expected one strategy or more"]
         ends: list[tuple[str, int]] = []
         for number, stage in enumerate(self.stages, start=1):
             if stage.until is None and number < len(self.stages):
@@ -60,6 +60,8 @@ class Hybrid:
             taken = stage.strategy.count(None if stage.devices is None else len(stage.devices))
             if missing:
                 found.append(f"stage {number} is for devices {missing}; there are {len(stretch.devices)}")
+            elif len(set(stage.devices or ())) < len(stage.devices or ()):
+                found.append(f"stage {number} names a device twice; expected each once")
             elif stage.devices is not None and taken != len(stage.devices):
                 found.append(f"stage {number} takes {taken} devices; it is given {len(stage.devices)}")
         for (before, a), (after, b) in pairwise(ends):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cloven.errors import ClovenError
-from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole, without
+from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
 from cloven.graph.graph import Graph
-from cloven.partition.program import BYTES, Link, Program
+from cloven.partition.program import BYTES, Link, Program, image_share
 
 View = Literal["full", "paper"]
 
@@ -66,11 +66,8 @@ class Observation:
 
     @property
     def raw_image(self) -> float:
-        """The share of the image's own numbers that the listener gets as they are, in [0, 1]."""
-        image = self.graph.input
-        seen = [s.share for s in self.seen if s.value == image.name]
-        everything = whole(image.shape)
-        return 1 - sum(map(count, without([everything], seen))) / count(everything)
+        """The share of the image's own numbers that the listener gets, as they are or normalised, in [0, 1]."""
+        return image_share(self.graph, ((s.value, s.share) for s in self.seen))
 
     @property
     def fingerprint(self) -> str:

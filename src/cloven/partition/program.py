@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cloven.graph.box import Box, Shape, count, extent, text
+from cloven.graph.box import Box, Shape, count, extent, text, whole, without
 from cloven.graph.graph import Graph
-from cloven.graph.ops import Local
+from cloven.graph.ops import KINDS, Local
 
 BYTES = 4
 """Bytes of one number on a link: float32."""
@@ -128,3 +128,23 @@ class Program:
     def sent(self, link: Link) -> int:
         """Bytes that cross a link for one image, without framing."""
         return sum(t.bytes for t in self.transfers if t.link == link)
+
+
+IMAGE_KINDS = frozenset({"normalise", "pad", "mask", "join"})
+"""Kinds that leave an image's numbers as they are, or in a scale of their own."""
+
+
+def image_part(graph: Graph, value: str, box: Box) -> Box | None:
+    """The box of the image that a box of a value shows as it is, normalised or padded; None for other values."""
+    op = graph.by_name[value]
+    if op.kind == "input":
+        return box
+    (need,) = KINDS[op.kind].needs(op, graph.input_shapes(op), box) if op.kind in IMAGE_KINDS else (None,)
+    return image_part(graph, op.inputs[0], need) if need is not None else None
+
+
+def image_share(graph: Graph, held: Iterable[tuple[str, Box]]) -> float:
+    """The share of the image's own numbers that boxes of values show, in [0, 1]."""
+    everything = whole(graph.input.shape)
+    shown = [part for value, box in held if (part := image_part(graph, value, box)) is not None]
+    return 1 - sum(map(count, without([everything], shown))) / count(everything)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cloven.graph.box import Box, count, whole, without
+from cloven.graph.box import Box, count, without
 from cloven.graph.ops import macs
-from cloven.partition.program import BYTES, Compute, Program, Receive, Send, Step
+from cloven.partition.program import BYTES, Compute, Program, Receive, Send, Step, image_share
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Usage:
 
     ``recomputed_macs`` are those of ``macs`` that a device before it computes too (the halo of tiles).
     ``weight_bytes`` are its weights, ``memory_bytes`` the most that it holds of values at any time.
-    ``raw_image`` is the share of the image's own numbers that it holds or is sent, in [0, 1].
+    ``raw_image`` is the share of the image's own numbers that it holds or is sent, as they are or normalised, in
+    [0, 1].
     """
 
     device: str
@@ -107,9 +108,5 @@ def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, in
 
 
 def _raw_image(program: Program, device: str) -> float:
-    image = program.graph.input
-    if device == program.source:
-        return 1.0
-    sent = [t.share for t in program.transfers if t.target == device and t.value == image.name]
-    everything = whole(image.shape)
-    return 1 - sum(map(count, without([everything], sent))) / count(everything)
+    sent = ((t.value, t.share) for t in program.transfers if t.target == device)
+    return 1.0 if device == program.source else image_share(program.graph, sent)

@@ -245,26 +245,35 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    images = len(inputs[0])
-    merged = [x.flatten(0, 1) if i in attrs.get("merged", ()) else x for i, x in enumerate(inputs)]
+    images, read = len(inputs[0]), attrs.get("read", {})
+    given = [_laid(x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
 
     def fill(item: Any) -> Any:
         match item:
             case list():
                 return [fill(part) for part in item]
             case {"input": index}:
-                return merged[index]
+                return given[index]
             case {"param": name}:
                 return params[name]
             case {"batch": times}:
                 return images * times
+            case {"dtype": name}:
+                return getattr(torch, name)
         return images if item == BATCH else item
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = _aten(attrs["op"])(*fill(attrs["args"]), **arguments)
     result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
-    copies = attrs.get("copies", 1)
+    axis, copies = attrs.get("laid", (0, 1))
+    result = result.movedim(axis, 0) if axis else result
     return result if copies == 1 else result.unflatten(0, (images, copies))
+
+
+def _laid(x: Tensor, axis: int, copies: int) -> Tensor:
+    """A value as the op of the whole model has it: rows of an image along the batch, the batch on another axis."""
+    merged = x if copies == 1 else x.flatten(0, 1)
+    return merged.movedim(0, axis) if axis else merged
 
 
 RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {

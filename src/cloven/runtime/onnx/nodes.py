@@ -185,8 +185,10 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """An op by its ATen name; of values whose images take several rows, those are put along the batch."""
-    merged = attrs.get("merged", ())
-    given = [views.merge(model, x) if i in merged else x for i, x in enumerate(inputs)]
+    read, (axis, copies) = attrs.get("read", {}), attrs.get("laid", (0, 1))
+    if axis or any(other for other, _ in read.values()):
+        raise UnsupportedError("the batch is not its first axis")
+    given = [views.merge(model, x) if read.get(i, (0, 1))[1] > 1 else x for i, x in enumerate(inputs)]
 
     def fill(item: Any) -> Any:
         match item:
@@ -198,11 +200,14 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
                 return model.tensor(params[name])
             case {"batch": times}:
                 return Rows(times)
+            case {"dtype": "float32"}:
+                return None
+            case {"dtype": name}:
+                raise UnsupportedError(f"it computes in {name}")
         return Rows() if item == BATCH else item
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
-    copies = attrs.get("copies", 1)
     return made if copies == 1 else views.unmerge(model, made, copies)
 
 
