@@ -6,9 +6,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -40,6 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 log = logging.getLogger("cloven")
+
+Made = TypeVar("Made")
 
 
 def main() -> None:
@@ -215,20 +217,22 @@ def plan(
     from cloven.partition.options import Options, document
     from cloven.partition.plan import check_document, described, problems, program
 
-    unresolved: list[str] = []
-    layers = _resolved(model, _names(cuts), unresolved)
-    start, until = (" ".join(_resolved(model, _names(name), unresolved)) for name in (start, until))
+    found: list[str] = []
+    layers = _resolved(model, _names(cuts), found)
+    start, until = (" ".join(_resolved(model, _names(name), found)) for name in (start, until))
     options = Options(
         strategy=strategy, devices=devices, cuts=tuple(layers), axis=axis, exchange=exchange, sums=sums,
-        shares=_proportions(shares) if shares else None, halo=halo, start=start, until=until, then=then,
-        grid=_numbers(grid, 2, "--grid", "2x2") if grid else None, inside=inside,
+        shares=_tried(lambda: _proportions(shares), found) if shares else None, halo=halo, start=start,
+        grid=_tried(lambda: _numbers(grid, 2, "--grid", "2x2"), found) if grid else None, until=until, then=then,
+        inside=inside,
     )  # fmt: skip
     spec = _spec(model, input_size, classes, weights)
-    entries, found = document(options)
+    entries, misplaced = document(options)
     made, wrong = check_document({"model": spec, "routing": routing, "reuse": reuse, **entries})
-    graph = _graph(spec)
-    found += unresolved + wrong + (problems(graph, made) if made is not None else [])
-    if found or made is None:
+    found += misplaced + wrong
+    graph = _tried(lambda: _graph(spec), found)
+    found += problems(graph, made) if graph is not None and made is not None else []
+    if found or graph is None or made is None:
         raise ClovenError(found)
     shown = described(made, program(graph, made))
     if out is not None:
@@ -239,6 +243,15 @@ def plan(
         console.transfers(shown)
     if out is not None:
         log.info("plan written to %s", out)
+
+
+def _tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
+    """What is made; None where it cannot be, and why is added to problems."""
+    try:
+        return make()
+    except ClovenError as error:
+        problems += error.problems
+        return None
 
 
 def _resolved(model: str, names: tuple[str, ...], problems: list[str]) -> list[str]:
@@ -296,9 +309,9 @@ def _planned(plan_file: Path) -> tuple[Plan, Graph]:
     made, found = check(read(plan_file), str(plan_file))
     if made is None:
         raise ClovenError(found)
-    graph = _graph(made.model.model_dump())
-    found += problems(graph, made)
-    if found:
+    graph = _tried(lambda: _graph(made.model.model_dump()), found)
+    found += problems(graph, made) if graph is not None else []
+    if found or graph is None:
         raise ClovenError(found)
     return made, graph
 

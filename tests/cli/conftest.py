@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from cloven import cli
+
+if TYPE_CHECKING:
+    from cloven.graph.graph import Graph
 
 
 class Done(NamedTuple):
@@ -37,3 +40,22 @@ def cloven(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Done(code, out, err)
 
     return run
+
+
+_GRAPHS: dict[str, Graph] = {}
+_captured_anew = cli._graph
+
+
+@pytest.fixture(autouse=True)
+def _lenet5_is_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LeNet-5 with random weights is captured once for all tests: it takes longer than what they test."""
+
+    def graph(spec: Mapping[str, Any]) -> Graph:
+        if spec["name"] != "lenet5" or spec.get("weights"):
+            return _captured_anew(spec)
+        key = repr(sorted(spec.items()))
+        if key not in _GRAPHS:
+            _GRAPHS[key] = _captured_anew(spec)
+        return _GRAPHS[key]
+
+    monkeypatch.setattr(cli, "_graph", graph)

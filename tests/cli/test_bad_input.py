@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cloven.zoo.models import build
 from tests.cli.conftest import Done, Run
 
 
@@ -165,3 +169,252 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
     assert cloven("audit", "--epochs", "0").code == 2
     assert cloven("plan", "lenet5").code == 2
     assert cloven("fly").code == 2
+
+
+# --- plans ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (("--strategy", "diagonal"), ("'diagonal'",)),
+        (
+            ("--strategy", "vertical", "--cuts", "pool2,conv2,conv1", "--devices", "2"),
+            (
+                "2 devices are named; the strategy takes 4",
+                "cut 'conv2' does not come after cut 'pool2'",
+                "cut 'conv1' does not come after cut 'conv2'",
+            ),
+        ),
+        (
+            ("--strategy", "vertical", "--cuts", "2,33,s2:1"),
+            ("lenet5 has no layer 33: S1 numbers its layers 0 to 7", "s2:1: S2 numbers no layers of lenet5"),
+        ),
+        (("--strategy", "horizontal", "--shares", "0.5,0.3"), ("add up to 0.8; expected fractions of 1",)),
+        (("--strategy", "horizontal", "--shares", "1,nan"), ("shares are [1.0, nan]; expected numbers from 0",)),
+        (
+            ("--strategy", "horizontal", "--shares", "1,-1,0", "--devices", "2"),
+            ("2 devices are named; the strategy takes 3", "shares are [1.0, -1.0, 0.0]; expected numbers from 0"),
+        ),
+        (
+            ("--strategy", "horizontal", "--axis", "filters", "--exchange", "never", "--sums", "nowhere"),
+            ("(got 'filters')", "(got 'never')", "(got 'nowhere')"),
+        ),
+        (
+            ("--strategy", "horizontal", "--devices", "500", "--no-reuse"),
+            ("500 devices, but the widest layer has 120 output channels", "reuse = false is a star's"),
+        ),
+        (("--strategy", "data", "--grid", "29x29"), ("no layer of this model, on images of 28x28",)),
+        (
+            ("--strategy", "data", "--grid", "15x15", "--until", "pool1"),
+            ("'pool1' has shape (6, 14, 14) and cannot be shared out 15x15", "the last layer that can be is conv1"),
+        ),
+        (("--strategy", "data", "--grid", "0x2"), ("the grid is 0x2; expected 1x1 or more",)),
+        (
+            ("--strategy", "data", "--grid", "2", "--shares", "a,b", "--halo", "some", "--cuts", "conv1"),
+            (
+                "--grid is '2'; expected 2 numbers such as 2x2",
+                "--shares is 'a,b'; expected numbers such as 2,1,1",
+                "(got 'some')",
+                "--cuts belongs to --strategy vertical; the strategy is data",
+            ),
+        ),
+        (
+            ("--strategy", "vertical", "--cuts", "conv1", "--inside", "3:2", "--axis", "rows"),
+            ("--inside is '3:2'; expected PART:DEVICES, a part from 1 to 2",),
+        ),
+        (
+            ("--strategy", "data", "--then", "up", "--inside", "1:2"),
+            ("--then is 'up'; choose vertical or horizontal", "--then needs --until", "--inside belongs to"),
+        ),
+        (
+            ("--strategy", "horizontal", "--from", "conv3", "--until", "conv2"),
+            ("'conv2' does not come after 'conv3'",),
+        ),
+        (
+            ("--strategy", "horizontal", "--routing", "star", "--weights", "nowhere.pth", "--halo", "none"),
+            ("nowhere.pth: there is no such file", "--halo belongs to --strategy data"),
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused_with_all_that_is_wrong(
+    cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    done = cloven("plan", "lenet5", *options, "--out", "plan.toml")
+
+    refused(done, *messages)
+    assert all(line.startswith("cloven: ") for line in done.err.splitlines())
+    assert not list(here.iterdir())
+
+
+# --- models and weights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "messages"),
+    [
+        ("torchvision:resnt18", ("torchvision has no model 'resnt18'; did you mean resnet18",)),
+        ("torchvision:qqq", ("torchvision has no model 'qqq'; torchvision has",)),
+        ("timm:resnt18", ("timm has no model 'resnt18'; did you mean resnet18",)),
+        ("nowhere.at.all:net", ("nowhere.at.all cannot be imported: No module named 'nowhere'",)),
+        ("tests.partition.test_tiles:Nothing", ("tests.partition.test_tiles has no function or class 'Nothing'",)),
+        ("tests.partition.test_tiles:measured", ("measured() is called without arguments, and fails",)),
+        ("tests.partition.test_tiles:gated", ("gated() makes Graph; expected a torch.nn.Module",)),
+        (":net", (":net: a module without a name cannot be imported",)),
+        ("..up:net", ("..up:net: ..up cannot be imported",)),
+        ("lenet5:", ("unknown model 'lenet5:'; did you mean lenet5?",)),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_by_name(
+    cloven: Run, here: Path, model: str, messages: tuple[str, ...]
+) -> None:
+    done = cloven("plan", model, "--strategy", "vertical", "--out", "plan.toml")
+
+    refused(done, *messages)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def net(:", "broken_net cannot be imported: invalid syntax"),
+        ("raise RuntimeError('no such device')", "broken_net cannot be imported: no such device"),
+        ("def net():\n    raise KeyError('weights')", "net() is called without arguments, and fails: 'weights'"),
+        ("def net():\n    return [1]", "net() makes list; expected a torch.nn.Module"),
+    ],
+)
+def test_a_factory_of_ones_own_that_fails_is_an_error(
+    cloven: Run, here: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    (here / "broken_net.py").write_text(code)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "broken_net", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    refused(cloven("plan", "broken_net:net", "--strategy", "vertical", "--out", "plan.toml"), message)
+    assert [p.name for p in here.iterdir()] == ["broken_net.py"]
+
+
+def test_images_that_a_model_cannot_take_are_refused(cloven: Run, here: Path) -> None:
+    grey = cloven("plan", "torchvision:resnet18", "--input-size", "1x64x64", "--strategy", "vertical")
+    small = cloven("plan", "mobilenet_v1", "--input-size", "3x16x16", "--strategy", "vertical")
+
+    refused(grey, "torchvision:resnet18 takes images of 3 channels; got 1")
+    refused(small, "mobilenet_v1: got images of 16 x 16, expected at least 32 x 32; enlarge them")
+
+
+class Harmful:
+    """Writes a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return (open, ("was_run", "w"))
+
+
+def weights_of_another_model(path: Path) -> None:
+    torch.save(build("lenet5", shape=(3, 32, 32), classes=5).state_dict(), path)
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"conv1.0.weight": Harmful()}))
+
+
+def pickled_by_torch(path: Path) -> None:
+    torch.save({"conv1.0.weight": Harmful()}, path)
+
+
+def a_whole_model(path: Path) -> None:
+    torch.save(build("lenet5", shape=(1, 28, 28), classes=10), path)
+
+
+def noise(path: Path) -> None:
+    path.write_bytes(bytes(range(256)) * 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "messages"),
+    [
+        (weights_of_another_model, "w.pth", ("conv1.0.weight (6, 3, 5, 5) not (6, 1, 5, 5)", "not of this model")),
+        (pickled, "w.pth", ("w.pth",)),
+        (pickled, "w.pkl", ("weights end in .safetensors, .pth, .pt, .th, .npz; got .pkl",)),
+        (pickled, "w.npz", ("w.npz: is refused: it holds a pickle", "nothing in it was run")),
+        (pickled_by_torch, "w.pth", ("w.pth: is refused: it names", "nothing in it was run")),
+        (a_whole_model, "w.pt", ("w.pt: is refused: it names cloven.zoo.models.LeNet5",)),
+        (noise, "w.safetensors", ("w.safetensors: cannot be read as .safetensors",)),
+        (noise, "w.npz", ("w.npz",)),
+    ],
+)
+def test_weights_that_are_not_this_models_or_could_run_code_are_refused(
+    cloven: Run, here: Path, make: Callable[[Path], None], name: str, messages: tuple[str, ...]
+) -> None:
+    make(here / name)
+
+    refused(
+        cloven(
+            "plan", "lenet5", "--weights", name, "--strategy", "vertical", "--cuts", "conv1", "--out", "plan.toml"
+        ),
+        *messages,
+    )
+    assert [p.name for p in here.iterdir()] == [name]
+
+
+def test_weights_and_plan_that_are_both_wrong_are_named_together(cloven: Run, here: Path) -> None:
+    (here / "plan.toml").write_text(PLAN.replace("classes = 10", 'classes = 10\nweights = "gone.pth"'))
+
+    refused(
+        cloven("run", "plan.toml", "--data", "digits"),
+        "colour is not a known entry (got 'red')",
+        "gone.pth: there is no such file",
+    )
+
+
+# --- runs and bundles -----------------------------------------------------------------------------------------
+
+
+def planned(cloven: Run) -> None:
+    done = cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--out", "plan.toml")
+    assert done.code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        ((), ("give either --data SPEC or --input PICTURE",)),
+        (("--data", "digits", "--input", "photo.png"), ("give either --data SPEC or --input PICTURE",)),
+        (("--input", "nowhere.png"), ("nowhere.png",)),
+        (("--input", "plan.toml"), ("plan.toml",)),
+        (("--input", "."), (".",)),
+        (("--data", "imagenet:nowhere"), ("imagenet", "cifar10", "digits", "folder", "mnist")),
+    ],
+)
+def test_a_run_without_images_is_refused(
+    cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    planned(cloven)
+    picture(here / "photo.png")
+    before = sorted(here.rglob("*"))
+
+    refused(cloven("run", "plan.toml", *options), *messages)
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["there", "there/file", "plan.toml", "plan.toml/below"])
+def test_a_bundle_is_not_written_over_what_is_no_bundle(cloven: Run, here: Path, name: str) -> None:
+    planned(cloven)
+    (here / "there").mkdir()
+    (here / "there/file").write_text("mine")
+    before = {path: path.read_text() for path in here.rglob("*") if path.is_file()}
+
+    refused(cloven("bundle", "plan.toml", "--out", name), name)
+    assert {path: path.read_text() for path in here.rglob("*") if path.is_file()} == before
+
+
+def test_a_bundle_of_a_wrong_plan_is_refused_with_all_that_is_wrong(cloven: Run, here: Path) -> None:
+    (here / "plan.toml").write_text(PLAN)
+
+    refused(
+        cloven("bundle", "plan.toml", "--out", "made"),
+        "colour is not a known entry (got 'red')",
+        "two devices are named a",
+        "no layer or op is named 'convv1'",
+    )
+    assert [p.name for p in here.iterdir()] == ["plan.toml"]

@@ -109,6 +109,22 @@ class Halves(nn.Module):
         return shuffled
 
 
+class Next(nn.Module):
+    """ConvNeXt's: layer norm and linear layers over the channels, which are the last axis meanwhile."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.deep = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.wide, self.narrow = nn.Linear(channels, 2 * channels), nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.deep(x).permute(0, 2, 3, 1))
+        y = self.narrow(F.gelu(self.wide(y)))
+        z: Tensor = x + y.permute(0, 3, 1, 2)
+        return z
+
+
 def _pointwise(inputs: int, outputs: int) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 1)
 
@@ -135,7 +151,10 @@ def _separable(draw: st.DrawFn, shape: Shape) -> nn.Module:
 
 def _pool(draw: st.DrawFn, shape: Shape) -> nn.Module:
     kernel, pad, ceil = draw(st.integers(2, 3)), draw(st.integers(0, 1)), draw(st.booleans())
-    if draw(st.booleans()):
+    which = draw(st.sampled_from(["max", "average", "adaptive"]))
+    if which == "adaptive":
+        return nn.AdaptiveAvgPool2d(draw(st.integers(2, 6)))
+    if which == "max":
         return nn.MaxPool2d(kernel, 2, pad, ceil_mode=ceil)
     return nn.AvgPool2d(kernel, 2, pad, ceil_mode=ceil, count_include_pad=draw(st.booleans()))
 
@@ -145,12 +164,14 @@ def _larger(draw: st.DrawFn, shape: Shape) -> nn.Module:
     groups = 2 if channels % 2 == 0 and draw(st.booleans()) else 1
     transposed = nn.ConvTranspose2d(channels, 4, kernel, 2, padding=draw(st.integers(0, 1)), groups=groups)
     smooth = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=draw(st.booleans()))
-    return draw(st.sampled_from([transposed, smooth, nn.Upsample(scale_factor=2)]))
+    pixels = nn.Sequential(nn.Conv2d(channels, 8, 1), nn.PixelShuffle(2))
+    return draw(st.sampled_from([transposed, smooth, nn.Upsample(scale_factor=2), pixels]))
 
 
 def _normed(draw: st.DrawFn, shape: Shape) -> nn.Module:
     groups = [n for n in (1, 2, 4) if shape[0] % n == 0]
-    return draw(st.sampled_from([nn.BatchNorm2d(shape[0]), nn.GroupNorm(draw(st.sampled_from(groups)), shape[0])]))
+    several = nn.GroupNorm(draw(st.sampled_from(groups)), shape[0])
+    return draw(st.sampled_from([nn.BatchNorm2d(shape[0]), several, nn.InstanceNorm2d(shape[0], affine=True)]))
 
 
 def _bent(draw: st.DrawFn, shape: Shape) -> nn.Module:
@@ -175,6 +196,7 @@ BLOCKS: dict[str, Callable[[st.DrawFn, Shape], nn.Module]] = {
     "excited": lambda draw, shape: Excited(shape[0], linear=draw(st.booleans())),
     "dense": lambda draw, shape: Dense(shape[0], draw(st.integers(2, 3)), 2),
     "inception": lambda draw, shape: Inception(shape[0], draw(st.integers(2, 4))),
+    "next": lambda _, shape: Next(shape[0]),
     "halves": lambda _, shape: Halves(shape[0]) if shape[0] % 2 == 0 else nn.ReLU(),
 }
 """What a random network is made of, each from the shape that it reads."""
@@ -183,9 +205,9 @@ BLOCKS: dict[str, Callable[[st.DrawFn, Shape], nn.Module]] = {
 @st.composite
 def networks(draw: st.DrawFn) -> nn.Module:
     """Random blocks one after another on 2x14x14 images, with a linear head, or a global mean and then one."""
-    names = draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=5))
-    layers: list[nn.Module] = []
-    shape = IMAGE
+    names = draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=2, max_size=5))
+    layers: list[nn.Module] = [nn.Conv2d(IMAGE[0], draw(st.sampled_from([2, 3, 4, 6])), 3, padding=1)]
+    shape = made_of(layers[0], IMAGE)
     for name in names:
         if min(shape[1:]) >= 4:
             block = BLOCKS[name](draw, shape)

@@ -26,6 +26,7 @@ from tests.partition.nets import (
     Excited,
     Halves,
     Inception,
+    Next,
     Padded,
     Residual,
     drawn,
@@ -74,8 +75,8 @@ def test_every_plan_of_lenet5_computes_what_the_model_does(
 
 FIXED: dict[str, nn.Module] = {
     "squeeze and excite, option A": nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), Excited(6, linear=True), Padded(6, 1), Excited(8, linear=False),
-        Residual(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+        nn.ZeroPad2d((0, 2, 0, 0)), nn.Conv2d(2, 6, 3, padding=1), Excited(6, linear=True), Padded(6, 1),
+        Excited(8, linear=False), Residual(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
     ),
     "dense, inception, ceil-mode pools": nn.Sequential(
         nn.ZeroPad2d((0, 1, 2, 0)), Dense(2, 3, 3), nn.MaxPool2d(3, 2, ceil_mode=True), Inception(11, 4),
@@ -86,6 +87,11 @@ FIXED: dict[str, nn.Module] = {
         nn.ConvTranspose2d(8, 8, 3, 2, padding=1, groups=2), nn.Upsample(scale_factor=2, mode="bilinear"),
         nn.Conv2d(8, 16, 3, 2, padding=1, groups=8), nn.ChannelShuffle(4), nn.Conv2d(16, 4, 1),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 5),
+    ),
+    "linear layers over the channels of maps": nn.Sequential(
+        nn.Conv2d(2, 6, 3, 2, padding=1), Next(6), nn.Conv2d(6, 4, 2, 2), Next(4),
+        nn.ConvTranspose2d(4, 8, 3, 2, 1), nn.PixelShuffle(2), nn.InstanceNorm2d(2, affine=True),
+        nn.Conv2d(2, 4, 3), Next(4), nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Linear(12, 5),
     ),
 }  # fmt: skip
 GRAPHS = {name: capture(drawn(model), torch.zeros(1, *IMAGE)) for name, model in FIXED.items()}

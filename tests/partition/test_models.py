@@ -1,109 +1,77 @@
-"""Every strategy on models that people use, at 64 pixels: equal to the whole model, whatever its branches."""
+"""Every strategy on models that people use, at 64 pixels: equal to the whole model, whatever its branches.
+
+Here are the models that are a chain, or add; those that concatenate are in ``test_models_that_concatenate``.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.equivalence import CASES, images, settled
 from torch import nn
 
 from cloven.graph.capture import capture
-from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
 from cloven.runtime.check import compare
-from cloven.zoo.datasets import load
-from cloven.zoo.libraries import from_torchvision
-from cloven.zoo.training import seeded
+from cloven.runtime.local import run
+from tests.partition.product import SIZE, every_strategy, holds
 
-MODELS = ("resnet50", "efficientnet_b0", "mobilenet_v2", "densenet121", "googlenet", "shufflenet_v2_x1_0")
-STRATEGIES: tuple[tuple[Strategy, tuple[int, ...]], ...] = (
-    (Vertical(), (2, 3, 4, 8)),
-    (Horizontal(), (2, 3, 4, 8)),
-    (Horizontal(exchange="layer"), (2, 3, 4, 8)),
-    (Horizontal("rows"), (2, 3, 4)),
-    (Horizontal("columns"), (2, 3, 4)),
-    (Horizontal(shares=(2, 1, 1, 0.5)), (4,)),
-    (Data((1, 2)), (2,)),
-    (Data((2, 2)), (4,)),
-)
+MODELS = ("lenet5", "resnet20", "resnet56", "mobilenet_v1", "resnet50", "mobilenet_v2", "efficientnet_b0")
 
 
-@cache
-def settled(name: str) -> tuple[nn.Module, Graph]:
-    """A model whose batch norms have seen photographs: its values are then of the size of a trained one's."""
-    model = seeded(lambda: _settled(name), 0)
-    return model.eval(), capture(model, torch.zeros(1, 3, 64, 64))
+@pytest.mark.parametrize(("model", "case", "devices"), every_strategy(MODELS))
+def test_every_strategy_computes_what_the_model_does(model: str, case: int, devices: int) -> None:
+    holds(model, case, devices)
 
 
-def _settled(name: str) -> nn.Module:
-    model = from_torchvision(name, (3, 64, 64), 10)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            module.reset_running_stats()
-    with torch.no_grad():
-        model.train()(load("photos", shape=(3, 64, 64), limit=64).tensor())
-    return model
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("index", range(len(STRATEGIES)))
-def test_every_strategy_computes_what_the_model_does(name: str, index: int) -> None:
-    strategy, numbers = STRATEGIES[index]
-    devices = numbers[(index + MODELS.index(name)) % len(numbers)]
-    _, graph = settled(name)
-    images = load("photos", shape=(3, 64, 64), limit=66).tensor()[64:]
-    program = compile(graph, strategy, devices)
-
-    found = compare(program, graph, images)
-
-    assert found.equal, found.why()
-    assert found.max_difference == 0 or not isinstance(strategy, Vertical)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_the_graph_is_the_model(name: str) -> None:
-    model, graph = settled(name)
-    images = load("photos", shape=(3, 64, 64), limit=66).tensor()[64:]
+@pytest.mark.parametrize("model", MODELS)
+def test_the_graph_is_the_model(model: str) -> None:
+    module, graph = settled(model, SIZE)
+    some = images(model, SIZE, 2)
     with torch.inference_mode():
-        expected = model(images)
+        expected = module(some)
 
-    assert torch.equal(compile_and_run(graph, images), expected)
-
-
-def compile_and_run(graph: Graph, images: torch.Tensor) -> torch.Tensor:
-    from cloven.runtime.local import run
-
-    return run(compile(graph, Vertical(), 1), images)
+    assert torch.equal(run(compile(graph, Vertical(), 1), some), expected)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "shufflenet_v2_x1_0"])
-def test_partial_sums_differ_from_the_model_by_rounding_only(name: str, devices: int) -> None:
-    """Partial sums add in another order; the bound is what float32 itself costs the whole model, times four."""
-    model, graph = settled(name)
-    images = load("photos", shape=(3, 64, 64), limit=66).tensor()[64:]
-    program = compile(graph, Horizontal("in_channels"), devices)
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_missing_from_a_map_is_more_than_what_counts_as_rounding(model: str) -> None:
+    """A test that cannot fail says nothing: tiles whose neighbours' rows are zero are told from the model."""
+    _, graph = settled(model, SIZE)
+    program = compile(graph, Data((1, 2), halo="none"))
 
-    found = compare(program, graph, images)
+    found = compare(replace(program, exact=True), graph, images(model, SIZE, 2))
+
+    assert found.max_difference > 10 * found.bound
+    assert not found.equal
+
+
+def test_what_counts_as_rounding_is_what_the_model_itself_loses() -> None:
+    """Partial sums add in another order; beyond 1e-5, four times float32's own error is the bound."""
+    module, graph = settled("resnet50", SIZE)
+    some = images("resnet50", SIZE, 2)
+    found = compare(compile(graph, Horizontal("in_channels"), 3), graph, some)
     with torch.inference_mode():
-        rounding = float(
-            (compile_and_run(graph, images) - seeded(lambda: _double(model), 0)(images.double())).abs().max()
-        )
+        whole = module(some)
+        exact = module.double()(some.double())
+    module.float()
 
-    assert found.decided_differently == 0
-    assert found.max_difference <= max(4 * rounding, found.bound)
+    assert found.max_difference > 1e-5 * float(whole.abs().max())
+    assert found.rounding == pytest.approx(float((whole - exact).abs().max()), rel=1e-6)
+    assert found.rounding is not None
+    assert found.bound == 4 * found.rounding
+    assert found.equal
 
 
-def _double(model: nn.Module) -> nn.Module:
-    from copy import deepcopy
+def test_every_number_of_devices_of_every_strategy_has_its_turn() -> None:
+    drawn = {(CASES[p.values[1]].title, p.values[2]) for p in every_strategy(MODELS)}
 
-    return deepcopy(model).double()
+    assert drawn == {(case.title, number) for case in CASES for number in case.numbers}
 
 
 @pytest.mark.parametrize("devices", [2, 4])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cloven.audit.material import prepare
+from cloven.errors import ClovenError
 from cloven.graph.box import contains
 from cloven.graph.capture import capture
 from cloven.partition.compiler import compile  # noqa: A004
@@ -118,3 +119,147 @@ def test_a_link_that_is_never_used_carries_nothing() -> None:
     seen = observe(compile(GRAPH, Vertical(("conv2",))), ("edge1", "edge0"))
 
     assert (seen.seen, seen.bytes, seen.crosses) == ((), 0, False)
+
+
+# --- taps that collude ----------------------------------------------------------------------------------------
+
+
+def test_taps_that_collude_see_the_union_and_each_share_once() -> None:
+    """All-gather: edge1's slice of pool1 goes to three devices; together with edge2's two links it is seen once."""
+    program = compile(GRAPH, Horizontal(), 4)
+    links = [("edge1", "edge0"), ("edge1", "edge2"), ("edge2", "edge0")]
+
+    one = observe(program, links[0])
+    several = observe(program, links)
+
+    assert several.links == tuple(links)
+    assert several.link is None
+    assert one.links == (links[0],)
+    assert one.link == links[0]
+    # The second link carries nothing that the first does not; the third another slice.
+    assert set(observe(program, links[:2]).seen) == set(one.seen)
+    assert set(several.seen) == {*one.seen, *observe(program, links[2]).seen}
+    assert len(set(several.seen)) == len(several.seen)
+    assert several.bytes == one.bytes + observe(program, links[2]).bytes
+    assert several.crosses
+
+
+def test_colluding_taps_see_shares_in_the_order_in_which_they_are_sent() -> None:
+    program = compile(GRAPH, Horizontal(), 4)
+    seen = observe(program, [("edge3", "edge0"), ("edge0", "edge3")]).seen
+    first = {(t.value, t.share): t.step for t in reversed(program.transfers) if "edge3" in t.link}
+
+    steps = [first[s.value, s.share] for s in seen]
+    assert steps == sorted(steps)
+    assert seen[0].value == "input"
+
+
+def test_the_order_in_which_taps_are_named_changes_nothing_that_is_seen() -> None:
+    program = compile(GRAPH, Data((2, 2)), 4)
+    links = [("edge0", "edge2"), ("edge0", "edge1"), ("edge3", "edge0")]
+
+    assert observe(program, links).seen == observe(program, links[::-1]).seen
+    assert observe(program, links).fingerprint == observe(program, links[::-1]).fingerprint
+
+
+def test_taps_on_both_sides_of_a_device_see_what_neither_sees_alone() -> None:
+    program = compile(GRAPH, Vertical(("conv1", "pool2")))
+    links = [("edge0", "edge1"), ("edge1", "edge2")]
+    both = observe(program, links)
+
+    assert [s.value for s in both.seen] == ["conv1.1", "pool2"]
+    prints = {observe(program, link).fingerprint for link in links}
+    assert both.fingerprint not in prints
+    assert both.bytes == sum(observe(program, link).bytes for link in links)
+
+
+def test_all_taps_of_tiles_together_see_the_image_but_for_the_holders_tile() -> None:
+    """Each link carries 16x16 of the 28x28 image (a tile of 14x14 and its halo); they overlap."""
+    program = compile(GRAPH, Data((2, 2), until="pool1"), 4)
+    links = [("edge0", device) for device in program.devices[1:]]
+
+    alone = [observe(program, link).raw_image for link in links]
+
+    assert alone == pytest.approx([16 * 16 / 784] * 3)
+    # Of the holder's own tile 12x12 are in nobody's halo.
+    assert observe(program, links).raw_image == pytest.approx(1 - 12 * 12 / 784)
+
+
+def test_what_colluding_taps_see_is_what_their_taps_record() -> None:
+    program = compile(GRAPH, Horizontal(), 4)
+    links = [("edge1", "edge0"), ("edge1", "edge3"), ("edge2", "edge0")]
+    images = torch.rand(4, 1, 28, 28)
+    recorded: dict[tuple[str, object], torch.Tensor] = {}
+    for link in links:
+        tap = Recorder(link)
+        run(program, images, tap=tap)
+        for transfer, tensor in zip((t for t in program.transfers if t.link == link), tap.tensors(), strict=True):
+            assert torch.equal(recorded.setdefault((transfer.value, transfer.share), tensor), tensor)
+    seen = observe(program, links)
+    material = prepare(GRAPH, [seen], auxiliary=torch.rand(4, 1, 28, 28), victims=images)
+
+    assert {(s.value, s.share) for s in seen.seen} == set(recorded)
+    for share, computed in zip(seen.seen, material.captured(seen, "victims"), strict=True):
+        assert torch.allclose(computed, recorded[share.value, share.share], rtol=0, atol=1e-6)
+
+
+# --- one value ------------------------------------------------------------------------------------------------
+
+
+def test_the_full_view_of_one_value_is_all_of_it_that_crosses() -> None:
+    program = compile(GRAPH, Horizontal(), 4)
+    link = ("edge1", "edge0")
+    whole_link = observe(program, link)
+
+    for value in ("pool1", "pool2", "flatten", "dense2"):
+        alone = observe(program, link, value=value)
+        assert alone.seen == tuple(s for s in whole_link.seen if s.value == GRAPH.find(value))
+        assert (len(alone.seen), alone.view, alone.crosses) == (1, "full", True)
+    # conv2 never leaves its device: its pool does.
+    never = observe(program, link, value="conv2")
+    assert (never.seen, never.bytes, never.crosses) == ((), 0, False)
+
+
+def test_the_full_view_of_one_value_on_several_links_puts_its_shares_together() -> None:
+    program = compile(GRAPH, Horizontal(), 4)
+    everybody = [(device, "edge0") for device in program.devices[1:]]
+
+    seen = observe(program, everybody, value="pool2").seen
+
+    assert [s.share[0] for s in seen] == [(4, 8), (8, 12), (12, 16)]
+    assert {s.value for s in seen} == {"pool2"}
+
+
+def test_the_papers_view_crosses_where_one_of_several_links_carries_it() -> None:
+    program = compile(GRAPH, Horizontal(), 4)
+    share = ((4, 8), (0, 5), (0, 5))
+
+    two = observe(program, [("edge2", "edge0"), ("edge1", "edge3")], "paper", value="pool2", share=share)
+    other = observe(program, [("edge2", "edge0"), ("edge2", "edge3")], "paper", value="pool2", share=share)
+
+    assert (two.crosses, other.crosses) == (True, False)
+    # Without a share it is that of the first link's source.
+    first = observe(program, [("edge2", "edge0"), ("edge1", "edge3")], "paper", value="pool2")
+    assert [s.share[0] for s in first.seen] == [(8, 12)]
+
+
+def test_a_star_shows_on_one_link_what_all_gather_spreads_over_many() -> None:
+    direct, star = (compile(GRAPH, Horizontal(), 4, routing=routing) for routing in ("direct", "star"))
+    towards = [(device, "edge1") for device in direct.devices if device != "edge1"]
+
+    assert set(observe(direct, towards, value="pool2").seen) != set()
+    assert sum(s.bytes for s in observe(direct, towards, value="pool2").seen) == sum(
+        s.bytes for s in observe(star, ("edge0", "edge1"), value="pool2").seen
+    )
+
+
+def test_every_unknown_device_of_several_links_is_named_once() -> None:
+    program = compile(GRAPH, Vertical(("conv1",)))
+
+    with pytest.raises(ClovenError) as caught:
+        observe(program, [("edge0", "cloud"), ("fog", "cloud"), ("edge0", "edge1")])
+
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "no device is named 'cloud'",
+        "no device is named 'fog'",
+    ]

@@ -12,7 +12,17 @@ from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import observe
-from cloven.partition.plan import DataSpec, ModelSpec, Plan, check, parse, problems
+from cloven.partition.plan import (
+    DataSpec,
+    HorizontalSpec,
+    ModelSpec,
+    Plan,
+    VerticalSpec,
+    check,
+    parse,
+    problems,
+    program,
+)
 from cloven.partition.vertical import Vertical
 from cloven.zoo.models import build
 
@@ -34,6 +44,18 @@ GRAPH = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1
         (Data((0, 2)), 0, "the grid is 0x2; expected 1x1 or more"),
         (Data(), 5, "no grid is given and 5 devices have no usual one; give --grid ROWSxCOLUMNS"),
         (Data((2, 2), until="pool9"), None, "no layer or op is named 'pool9'"),
+        (Data((29, 1), until="conv1"), None, r"'conv1' has shape \(6, 28, 28\) and cannot be shared out 29x1"),
+        (Data((2, 2), until="conv3"), None, "the last layer that can be is pool2"),
+        (Data((2, 2), halo="some"), None, "halo is 'some'; expected 'exact' or 'none'"),  # type: ignore[arg-type]
+        (Horizontal("filters"), None, "axis is 'filters'; choose from out_channels"),  # type: ignore[arg-type]
+        (Horizontal("rows"), 85, "85 devices, but the widest layer has 84 .*; expected 1 to 84"),
+        (Horizontal(shares=(1, 2)), 3, "the strategy takes 2 devices; got 3"),
+        (Horizontal(shares=(0.5, 0.3)), None, "which add up to 0.8; expected fractions of 1, or weights as 2,1,1"),
+        (Horizontal(shares=(0, 0)), None, "expected numbers from 0, not all of them 0"),
+        (Horizontal(shares=(2, -1)), None, "expected numbers from 0, not all of them 0"),
+        (Horizontal(shares=(1, float("nan"))), None, r"shares are \[1, nan\]; expected numbers from 0"),
+        (Horizontal(shares=(1, float("inf"))), None, r"shares are \[1, inf\]; expected numbers from 0"),
+        (Vertical(), -3, "the strategy takes -3 devices|expected 1 to 12"),
     ],
 )
 def test_a_strategy_that_does_not_fit_is_refused_with_the_reason(
@@ -41,6 +63,29 @@ def test_a_strategy_that_does_not_fit_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ClovenError, match=message):
         compile(GRAPH, strategy, devices)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    horizontal = Horizontal(shares=(0.1, 0.1), exchange="never", sums="nowhere")  # type: ignore[arg-type]
+
+    with pytest.raises(ClovenError) as caught:
+        compile(GRAPH, horizontal, ["a", "b", "a"], routing="ring")  # type: ignore[arg-type]
+
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "the strategy takes 2 devices",
+        "exchange is 'never'",
+        "sums is 'nowhere'",
+        "shares are [0.1, 0.1], which add up to 0.2",
+        "routing is 'ring'",
+        "the devices are a, b, a",
+    ]
+
+
+def test_only_a_star_can_send_a_device_its_own_share_back() -> None:
+    with pytest.raises(ClovenError, match="reuse = false is a star's: a device is sent its own share back"):
+        compile(GRAPH, Horizontal(), 2, reuse=False)
+
+    assert compile(GRAPH, Horizontal(), 2, routing="star", reuse=False).transfers
 
 
 THREE_MISTAKES = """
@@ -88,20 +133,110 @@ def test_text_that_is_no_plan_is_refused(text: str, message: str) -> None:
         parse(text)
 
 
-def test_a_plan_survives_being_written_and_read() -> None:
-    plan = Plan(
-        model=ModelSpec(name="lenet5", input=(1, 28, 28), classes=10),
+MODEL = ModelSpec(name="lenet5", input=(1, 28, 28), classes=10)
+PLANS = (
+    Plan(
+        model=MODEL,
         strategy=(DataSpec(kind="data", grid=(2, 2), until="pool1", halo="none"),),
         devices=("kitchen", 'odd "name"', "c", "d"),
         routing="star",
-    )
+    ),
+    Plan(
+        model=MODEL.model_copy(update={"weights": "a folder/ä.safetensors"}),
+        strategy=(
+            VerticalSpec(kind="vertical", cuts=("conv1",), until="pool1", on=("a", "b")),
+            HorizontalSpec(kind="horizontal", axis="rows", shares=(0.25, 0.75), until="conv2", on=("b", "c")),
+            HorizontalSpec(kind="horizontal", axis="in_channels", sums="scatter", exchange="layer"),
+        ),
+        devices=("a", "b", "c"),
+        routing="star",
+        reuse=False,
+    ),
+    Plan(model=MODEL, strategy=(VerticalSpec(kind="vertical"),), devices=("only",)),
+)
 
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: str(plan.title()))
+def test_a_plan_survives_being_written_and_read(plan: Plan) -> None:
     assert parse(plan.toml()) == plan
 
 
+def test_a_plan_says_in_a_few_words_what_it_is() -> None:
+    assert [plan.title() for plan in PLANS] == [
+        "data, 2x2 grid, no halo up to pool1, 4 devices",
+        "vertical, cut after conv1 up to pool1; then horizontal, rows up to conv2; "
+        "then horizontal, input channels, 3 devices",
+        "vertical, balanced cuts, 1 device",
+    ]
+
+
+HEAD = """
+version = 1
+devices = ["a", "b"]
+[model]
+name = "lenet5"
+input = [1, 28, 28]
+classes = 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("", ["the plan: strategy: field required"]),
+        ("[strategy]\nkind = 'horizontal'\non = ['a', 'c']", ["no device is named 'c'; the plan has a, b"]),
+        ("[strategy]\nkind = 'horizontal'\non = ['a', 'a']", ["stage 1 names a device twice; expected each once"]),
+        (
+            "[strategy]\nkind = 'horizontal'\non = ['b']\nshares = [1, 1]",
+            ["stage 1 takes 2 devices; it is given 1"],
+        ),
+        ("[strategy]\nkind = 'horizontal'\nshares = [nan, 1]", ["shares are [nan, 1.0]; expected numbers from 0"]),
+        (
+            "[strategy]\nkind = 'horizontal'\nshares = [0.5, 0.3, 0.1]\nuntil = 'conv9'",
+            ["2 devices are named; the strategy takes 3", "no layer or op is named 'conv9'"],
+        ),
+        (
+            "[[strategy]]\nkind = 'vertical'\n[[strategy]]\nkind = 'horizontal'",
+            ["stage 1 has no end: name its last layer (until), as another stage follows"],
+        ),
+        ("[strategy]\nkind = 'data'\ngrid = [3, 1]", ["2 devices are named; the strategy takes 3"]),
+        (
+            "[strategy]\nkind = 'vertical'\ncuts = ['conv3', 'conv2', 'cnv1']",
+            [
+                "2 devices are named; the strategy takes 4",
+                "no layer or op is named 'cnv1'",
+                "'conv2' does not come",
+            ],
+        ),
+    ],
+)
+def test_a_plan_that_does_not_fit_the_model_is_refused_with_every_reason(text: str, messages: list[str]) -> None:
+    plan, found = check(HEAD + text)
+    if plan is not None:
+        found = found + problems(GRAPH, plan)
+        with pytest.raises(ClovenError):
+            program(GRAPH, plan)
+
+    assert len(found) == len(messages), found
+    for message in messages:
+        assert any(message in problem for problem in found), found
+
+
+def test_a_plan_for_other_images_without_a_star_and_with_a_wrong_cut_names_all_three() -> None:
+    text = HEAD.replace("28, 28", "32, 32").replace("version = 1", "version = 1\nreuse = false")
+    plan, found = check(text + "[strategy]\nkind = 'vertical'\ncuts = ['dense2']")
+    assert plan is not None
+
+    assert [problem.split(";")[0] for problem in found + problems(GRAPH, plan)] == [
+        "the plan is for images of (1, 32, 32)",
+        "reuse = false is a star's: a device is sent its own share back",
+        "cut 'dense2' is the model's end",
+    ]
+
+
 def test_an_observation_of_an_unknown_device_or_without_a_value_is_refused() -> None:
-    program = compile(GRAPH, Vertical(("conv1",)))
+    made = compile(GRAPH, Vertical(("conv1",)))
 
     with pytest.raises(ClovenError, match="no device is named 'cloud'; the plan has edge0, edge1") as caught:
-        observe(program, ("edge0", "cloud"), "paper")
+        observe(made, ("edge0", "cloud"), "paper")
     assert len(caught.value.problems) == 2

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.export.graph_signature import OutputKind
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
@@ -124,6 +125,7 @@ class _Reader:
     def __init__(self, first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
         self.first, self.second = list(first.graph.nodes), list(second.graph.nodes)
         self.weights = _weights(first)
+        self.outputs = first.graph_signature.output_specs
         self.values: dict[str, str] = {}  # fx node -> value
         self.ops: list[Op] = []
         calls = (n for n in self.first if n.op == "call_function" and n.target is not operator.getitem)
@@ -152,7 +154,12 @@ class _Reader:
         return Graph(tuple(self.ops), output)
 
     def output(self, node: fx.Node) -> str:
-        results = [leaf for leaf in _leaves(node.args) if isinstance(leaf, fx.Node)]
+        # A model that writes to its image returns that too, as torch.export sees it.
+        results = [
+            leaf
+            for leaf, spec in zip(_leaves(node.args), self.outputs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT and isinstance(leaf, fx.Node)
+        ]
         if len(results) != 1:
             raise ClovenError(f"the model returns {len(results)} tensors; expected one (n, classes)")
         value = self.values[results[0].name]

@@ -141,7 +141,7 @@ def _sum_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
 
 
 def _sum_localise(op: Op, inputs: Shapes, box: Box) -> Local:
-    axis = 0 if len(box) == 3 else len(box) - 1
+    axis = op.attrs.get("axis", 0)
     shape = tuple(-1 if i == axis else 1 for i in range(len(box)))
     return Local("sum", op.attrs, {k: v.reshape(shape) for k, v in rows(op.params, box[axis]).items()})
 

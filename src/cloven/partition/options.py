@@ -65,7 +65,7 @@ def _entries(options: Options, kind: str) -> dict[str, Any]:
 def _usual(options: Options, kind: str) -> int:
     """How many devices where none are asked for."""
     if kind == "data":
-        return options.grid[0] * options.grid[1] if options.grid else 4
+        return max(options.grid[0] * options.grid[1], 1) if options.grid else 4
     if kind == "horizontal" and options.shares is not None:
         return len(options.shares)
     return len(options.cuts) + 1 if kind == "vertical" and options.cuts else 2
@@ -75,6 +75,8 @@ def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], 
     """A pipeline up to the last cut, and another strategy on all devices after it."""
     if not options.cuts:
         return _made([_entries(options, options.strategy)], 1), [*found, "--then needs --cuts: the last is where"]
+    if options.devices is not None and options.devices < len(options.cuts):
+        found.append(f"{options.devices} devices for a pipeline of {len(options.cuts)} parts; give as many")
     names = device_names(max(options.devices or _usual(options, options.then), len(options.cuts)))
     before = {"kind": "vertical", "cuts": list(options.cuts[:-1]), "until": options.cuts[-1]}
     stages = [before | {"on": list(names[: len(options.cuts)])}, _entries(options, options.then)]
@@ -89,14 +91,17 @@ def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
     if not 1 <= part <= parts or among < 2 or not options.cuts:
         wanted = f"PART:DEVICES, a part from 1 to {parts} of those that --cuts makes, and 2 devices or more"
         return _made([_entries(options, "vertical")], parts), [f"--inside is {options.inside!r}; expected {wanted}"]
-    names = iter(device_names(parts - 1 + among))
+    devices = parts - 1 + among
+    fits = options.devices in (None, devices)
+    wrong = [] if fits else [f"--inside {options.inside} makes {devices} devices; got {options.devices}"]
+    names = iter(device_names(devices))
     stages = []
     for number, until in enumerate((*options.cuts, None), start=1):
         kind, many = ("horizontal", among) if number == part else ("vertical", 1)
         entries = _entries(options, kind) | ({"cuts": []} if kind == "vertical" else {})
         on = [next(names) for _ in range(many)]
         stages.append(entries | {"on": on} | ({"until": until} if until else {}))
-    return _made(stages, parts - 1 + among), []
+    return _made(stages, devices), wrong
 
 
 def _misplaced(options: Options) -> list[str]:
@@ -120,6 +125,13 @@ def _misplaced(options: Options) -> list[str]:
         found.append(f"--inside belongs to --strategy vertical; the strategy is {options.strategy}")
     if options.then and options.then not in ("vertical", "horizontal"):
         found.append(f"--then is {options.then!r}; choose vertical or horizontal")
+    if options.then == options.strategy == "vertical":
+        found.append("--then vertical goes on as --strategy vertical does; name all the layers with --cuts")
+    for other, is_given in (("--then", options.then), ("--from", options.start)):
+        if options.inside and is_given:
+            found.append(f"--inside and {other} do not go together: it divides one part of what --cuts makes")
+    if options.strategy == "vertical" and options.then and options.start:
+        found.append("--from and --then do not go together after --strategy vertical; its --cuts say where")
     if options.then and options.strategy != "vertical" and not options.until:
         found.append("--then needs --until: the layer after which it begins")
     if options.until and options.strategy == "vertical":

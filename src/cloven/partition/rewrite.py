@@ -39,7 +39,8 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
         placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
     bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
     parts = tuple(f"{op.name}.partial@{device}" for device in shares)
-    ops.append(Op(op.name, "sum", parts, op.shape, op.module, params=bias))
+    # The output's channels lie where the input's do: last behind a linear layer, also in maps.
+    ops.append(Op(op.name, "sum", parts, op.shape, op.module, {"axis": axis}, bias))
     return ops, placed
 
 

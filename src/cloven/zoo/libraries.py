@@ -146,7 +146,8 @@ def from_factory(name: str) -> nn.Module:
     """What ``package.module:factory`` makes, called without arguments; looked for in the working folder too.
 
     Raises:
-        ClovenError: where the module cannot be imported, lacks the factory, or makes no ``nn.Module``.
+        ClovenError: where the module cannot be imported, lacks the factory, or the factory fails or makes no
+            ``nn.Module``.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -154,14 +155,16 @@ def from_factory(name: str) -> nn.Module:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ClovenError(f"{name}: {module_name} cannot be imported: {error}") from error
+    except Exception as error:  # whatever a module of one's own raises
+        raise ClovenError(
+            f"{name}: {module_name or 'a module without a name'} cannot be imported: {error}"
+        ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ClovenError(f"{name}: {module_name} has no function or class {attribute!r}")
     try:
         made = factory()
-    except TypeError as error:
+    except Exception as error:
         raise ClovenError(f"{name}: {attribute}() is called without arguments, and fails: {error}") from error
     if not isinstance(made, nn.Module):
         raise ClovenError(f"{name}: {attribute}() makes {type(made).__name__}; expected a torch.nn.Module")

@@ -1,0 +1,1 @@
+"""Measurements that the README quotes; each module is a script."""

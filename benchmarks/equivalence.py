@@ -1,0 +1,271 @@
+"""Does every strategy compute what the model does, on every model, for 2 to 8 devices? One image each, one thread.
+
+    python benchmarks/equivalence.py [--models NAME ...] [--devices N ...] [--size N] [--images N]
+
+Eleven models with random weights (batch norms have seen photographs, so that values are of a trained model's
+size) at 224 pixels, LeNet-5 and the ResNets for CIFAR-10 at their own. Writes one line a model, strategy and number
+of devices as Markdown: the largest difference of an output, what was allowed, the bytes that crossed for an image,
+the seconds that the plan took to compile. Exit code 1 where a line does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph, live_after
+from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.data import Data, tileable
+from cloven.partition.division import Strategy, everywhere
+from cloven.partition.horizontal import Horizontal
+from cloven.partition.hybrid import Hybrid, Stage
+from cloven.partition.program import Program
+from cloven.partition.vertical import Vertical
+from cloven.runtime.check import Comparison, compare
+from cloven.zoo.datasets import load
+from cloven.zoo.named import make, usual
+from cloven.zoo.pixels import Shape
+from cloven.zoo.training import seeded
+
+MODELS = {
+    "lenet5": "lenet5",
+    "resnet20": "resnet20",
+    "resnet56": "resnet56",
+    "mobilenet_v1": "mobilenet_v1",
+    "vgg16": "torchvision:vgg16",
+    "resnet50": "torchvision:resnet50",
+    "mobilenet_v2": "torchvision:mobilenet_v2",
+    "efficientnet_b0": "torchvision:efficientnet_b0",
+    "densenet121": "torchvision:densenet121",
+    "googlenet": "torchvision:googlenet",
+    "shufflenet_v2_x1_0": "torchvision:shufflenet_v2_x1_0",
+}
+"""The models by a short name, and by the one that the command line takes."""
+
+DEVICES = (2, 3, 4, 8)
+GRIDS = {2: (1, 2), 3: (3, 1), 4: (2, 2), 8: (2, 4)}
+"""The grid of tiles for a number of devices."""
+
+PROPORTIONS = (2.0, 1.0, 0.0, 0.5, 1.0, 3.0, 1.0, 1.0)
+"""Of devices that are not alike: one has nothing to do."""
+
+CLASSES = 10
+SETTLING = 2**19
+"""Pixels of the photographs, one channel of all together, that the batch norms see."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A strategy as a function of the graph and the number of devices; None where the model has no such plan."""
+
+    title: str
+    made: Callable[[Graph, int], Strategy | None]
+    numbers: tuple[int, ...] = DEVICES
+    routing: Routing = "direct"
+    reuse: bool = True
+
+    def program(self, graph: Graph, devices: int) -> Program | None:
+        """The program of the plan."""
+        strategy = self.made(graph, devices)
+        if strategy is None:
+            return None
+        return compile(graph, strategy, devices, routing=self.routing, reuse=self.reuse)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table."""
+
+    model: str
+    case: Case
+    devices: int
+    found: Comparison
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Equal to the whole model; to the last bit where whole layers are all that is placed."""
+        return self.found.equal and (self.case.title != "vertical" or self.found.max_difference == 0)
+
+    def text(self) -> str:
+        """The line in Markdown."""
+        found = self.found
+        return (
+            f"| {self.model} | {self.case.title} | {self.devices} | {found.max_difference:.1e} | {found.bound:.1e} "
+            f"| {'yes' if self.holds else 'NO'} | {found.bytes_an_image:,} | {self.seconds:.2f} |"
+        )
+
+
+HEAD = (
+    "| model | strategy | devices | largest difference | allowed | equal | bytes an image | s to compile |\n"
+    "|---|---|---:|---:|---:|---|---:|---:|"
+)
+
+
+# --- where the stages of a plan end ---------------------------------------------------------------------------
+
+
+def shallow(graph: Graph, grid: tuple[int, int]) -> str:
+    """A layer early in the model that a grid can share out: a quarter of the way to the last that it can."""
+    able = tileable(everywhere(graph, grid[0] * grid[1]), grid)
+    return able[len(able) // 4]
+
+
+def inside(graph: Graph, grid: tuple[int, int]) -> str | None:
+    """A layer early in the model inside a block with branches: two maps or more cross a cut behind it."""
+    able = tileable(everywhere(graph, grid[0] * grid[1]), grid)
+    crossed = {name: live_after(graph, graph.position[name]) for name in able}
+    branching = [name for name, live in crossed.items() if sum(len(graph.by_name[v].shape) == 3 for v in live) > 1]
+    return branching[len(branching) // 3] if branching else None
+
+
+def part_way(graph: Graph, share: float) -> str:
+    """The op that is so far along the model."""
+    return graph.ops[round(share * (len(graph.ops) - 1))].name
+
+
+def _tiles(_: Graph, devices: int) -> Strategy:
+    return Data(GRIDS[devices])
+
+
+def _tiles_to_a_shallow_layer(graph: Graph, devices: int) -> Strategy:
+    return Data(GRIDS[devices], shallow(graph, GRIDS[devices]))
+
+
+def _tiles_to_inside_a_block(graph: Graph, devices: int) -> Strategy | None:
+    until = inside(graph, GRIDS[devices])
+    return Data(GRIDS[devices], until) if until else None
+
+
+def _tiles_then_channels(graph: Graph, devices: int) -> Strategy:
+    grid = GRIDS[devices]
+    return Hybrid((Stage(Data(grid), shallow(graph, grid)), Stage(Horizontal())))
+
+
+def _vertical_then_channels(graph: Graph, _: int) -> Strategy:
+    return Hybrid((Stage(Vertical(), part_way(graph, 0.5), (0, 1)), Stage(Horizontal())))
+
+
+def _channels_in_one_part(graph: Graph, devices: int) -> Strategy:
+    first, last = part_way(graph, 1 / 3), part_way(graph, 2 / 3)
+    middle = Stage(Horizontal(), last, tuple(range(devices)))
+    return Hybrid((Stage(Vertical(), first, (0,)), middle, Stage(Vertical(), devices=(devices - 1,))))
+
+
+CASES = (
+    Case("vertical", lambda *_: Vertical()),
+    Case("output channels", lambda *_: Horizontal()),
+    Case("output channels, exchanged at the layer", lambda *_: Horizontal(exchange="layer")),
+    Case("input channels", lambda *_: Horizontal("in_channels")),
+    Case("input channels, scattered sums", lambda *_: Horizontal("in_channels", sums="scatter")),
+    Case("fused pairs", lambda *_: Horizontal("fused")),
+    Case("rows", lambda *_: Horizontal("rows")),
+    Case("columns", lambda *_: Horizontal("columns")),
+    Case("unequal shares", lambda _, devices: Horizontal(shares=PROPORTIONS[:devices])),
+    Case("1x2 tiles", _tiles, (2,)),
+    Case("2x2 tiles", _tiles, (4,)),
+    Case("tiles to a shallow layer", _tiles_to_a_shallow_layer),
+    Case("tiles to inside a block", _tiles_to_inside_a_block),
+    Case("tiles, then output channels", _tiles_then_channels),
+    Case("vertical, then output channels", _vertical_then_channels),
+    Case("output channels in one vertical part", _channels_in_one_part),
+    Case("output channels through a star", lambda *_: Horizontal(), routing="star"),
+    Case("output channels through a star without reuse", lambda *_: Horizontal(), routing="star", reuse=False),
+)
+"""Every strategy."""
+
+
+# --- models and images ----------------------------------------------------------------------------------------
+
+
+def image_shape(model: str, size: int) -> Shape:
+    """The shape of a model's images: its own where that is small."""
+    own = usual(MODELS[model]).shape
+    return own if own[1] < 224 else (own[0], size, size)
+
+
+@cache
+def settled(model: str, size: int) -> tuple[nn.Module, Graph]:
+    """A model whose values are of the size of a trained one's, and its graph."""
+    shape = image_shape(model, size)
+    made = seeded(lambda: _settled(model, shape), 0)
+    return made, capture(made, torch.zeros(1, *shape))
+
+
+def _settled(model: str, shape: Shape) -> nn.Module:
+    """Batch norms have seen photographs, and the last layer tells these apart: outputs deviate by 1."""
+    made = make(MODELS[model], shape=shape, classes=CLASSES)
+    norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+    count = min(64, max(8, SETTLING // (shape[1] * shape[2])))
+    photographs = load("photos", shape=shape, limit=count).tensor()
+    last = [module for module in made.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    with torch.no_grad():
+        if norms:
+            made.train()(photographs)
+        last.weight /= made.eval()(photographs).std(0).mean()
+    return made
+
+
+@cache
+def images(model: str, size: int, count: int) -> Tensor:
+    """Photographs that the batch norms have not seen."""
+    return load("photos", shape=image_shape(model, size), limit=64 + count).tensor()[64:]
+
+
+# --- the product ----------------------------------------------------------------------------------------------
+
+
+def line(model: str, case: Case, devices: int, *, size: int, count: int = 1) -> Line | None:
+    """One plan beside the whole model; None where the model has no such plan."""
+    _, graph = settled(model, size)
+    start = time.perf_counter()
+    program = case.program(graph, devices)
+    taken = time.perf_counter() - start
+    if program is None:
+        return None
+    return Line(model, case, devices, compare(program, graph, images(model, size, count)), taken)
+
+
+def product(models: Sequence[str], devices: Sequence[int], *, size: int, count: int = 1) -> Iterator[Line]:
+    """Every strategy on these models, for these numbers of devices where it takes them."""
+    for model in models:
+        for case in CASES:
+            for number in (n for n in case.numbers if n in devices):
+                found = line(model, case, number, size=size, count=count)
+                if found is not None:
+                    yield found
+        settled.cache_clear()
+
+
+def main() -> int:
+    """Measure, print, and say whether all lines hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--devices", nargs="+", type=int, choices=DEVICES, default=DEVICES)
+    parser.add_argument("--size", type=int, default=224, help="Pixels on a side, but of small images.")
+    parser.add_argument("--images", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    print(HEAD, flush=True)
+    failed = lines = 0
+    for found in product(options.models, options.devices, size=options.size, count=options.images):
+        lines, failed = lines + 1, failed + (not found.holds)
+        print(found.text(), flush=True)
+    print(f"\n{lines} plans, {failed} not equal; {time.perf_counter() - start:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""Strategies one after another: who owns what, what crosses at the seams, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, covers, whole
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.data import Data
+from cloven.partition.horizontal import Horizontal
+from cloven.partition.hybrid import Hybrid, Stage
+from cloven.partition.program import Program
+from cloven.partition.vertical import Vertical
+from cloven.runtime.check import compare
+from cloven.zoo.models import build
+
+SIZES = {"pool1": 6 * 14 * 14, "conv2": 16 * 10 * 10, "pool2": 16 * 5 * 5, "conv3": 120, "dense1": 84}
+
+
+@cache
+def lenet() -> Graph:
+    torch.manual_seed(0)
+    return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
+
+
+def divided(*stages: Stage, devices: int, **more: Any) -> Program:
+    """The program of stages, which computes what the model does."""
+    program = compile(lenet(), Hybrid(stages), devices, **more)
+    found = compare(program, lenet(), torch.rand(3, 1, 28, 28))
+    assert found.equal, found.why()
+    for op in lenet().ops:
+        held = [box for share in program.owners[op.name].values() for box in share]
+        assert covers(held, whole(op.shape)), op.name
+    return program
+
+
+def owners(program: Program, value: str) -> Mapping[str, tuple[Box, ...]]:
+    return program.owners[program.graph.find(value)]
+
+
+def crossing(program: Program) -> dict[str, int]:
+    """How many numbers of each value cross."""
+    found: dict[str, int] = {}
+    for transfer in program.transfers:
+        found[transfer.value] = found.get(transfer.value, 0) + transfer.bytes // 4
+    return found
+
+
+def test_tiles_then_channels_on_the_same_devices() -> None:
+    """S1's conclusion: data partitioning of the early layers, horizontal of the rest."""
+    program = divided(Stage(Data((2, 2)), "pool1"), Stage(Horizontal()), devices=4)
+
+    assert owners(program, "pool1") == {
+        f"edge{2 * row + column}": (((0, 6), (7 * row, 7 * row + 7), (7 * column, 7 * column + 7)),)
+        for row in (0, 1)
+        for column in (0, 1)
+    }
+    assert owners(program, "conv2") == {f"edge{i}": (((4 * i, 4 * i + 4), (0, 10), (0, 10)),) for i in range(4)}
+    # At the seam every device lacks the other three tiles: 4 x 3/4 of pool1.
+    assert [t.shape for t in program.transfers if t.value == "pool1"] == [(6, 7, 7)] * 12
+    found = crossing(program)
+    assert found["pool1"] == 3 * SIZES["pool1"]
+    assert found["pool2"] == 3 * SIZES["pool2"]
+    # Tiles of 16x16 of the image (two rows and columns of halo on the inner sides) go to three devices.
+    assert found["input"] == 3 * 16 * 16
+    assert program.source == program.sink == "edge0"
+
+
+def test_a_pipeline_then_channels() -> None:
+    stages = Stage(Vertical(("conv1",)), "pool1", (0, 1)), Stage(Horizontal(), None, (0, 1, 2))
+    program = divided(*stages, devices=3)
+
+    assert set(owners(program, "conv1")) == {"edge0"}
+    assert set(owners(program, "pool1")) == {"edge1"}
+    assert set(owners(program, "conv2")) == {"edge0", "edge1", "edge2"}
+    # pool1 is edge1's: at the seam it goes whole to the two others.
+    assert [(t.link, t.shape) for t in program.transfers if t.value == "pool1"] == [
+        (("edge1", "edge0"), (6, 14, 14)),
+        (("edge1", "edge2"), (6, 14, 14)),
+    ]
+    assert program.sink == "edge0"
+
+
+def test_channels_inside_one_part_of_a_pipeline() -> None:
+    stages = (
+        Stage(Vertical(), "pool1", (0,)),
+        Stage(Horizontal(), "pool2", (1, 2)),
+        Stage(Vertical(), None, (3,)),
+    )
+    program = divided(*stages, devices=4)
+
+    assert [(t.source, t.target, t.value, t.shape) for t in program.transfers] == [
+        ("edge0", "edge1", "pool1", (6, 14, 14)),
+        ("edge0", "edge2", "pool1", (6, 14, 14)),
+        ("edge1", "edge3", "pool2", (8, 5, 5)),
+        ("edge2", "edge3", "pool2", (8, 5, 5)),
+    ]
+    # The result stays where the last part is.
+    assert program.sink == "edge3"
+    assert program.macs("edge1") == program.macs("edge2") == 120_000
+
+
+def test_three_stages_on_named_devices_each_with_its_own_hub() -> None:
+    """Tiles on 2 and 3, which hold no image; partial sums on 1 and 2, gathered by 1; the rest on 3."""
+    stages = (
+        Stage(Data((1, 2)), "pool1", (2, 3)),
+        Stage(Horizontal("in_channels"), "conv2", (1, 2)),
+        Stage(Vertical(), None, (3,)),
+    )
+    program = divided(*stages, devices=4)
+
+    assert set(owners(program, "pool1")) == {"edge2", "edge3"}
+    assert set(owners(program, "conv2.0")) == set(owners(program, "conv2")) == {"edge1"}
+    assert set(owners(program, "dense2")) == {"edge3"}
+    assert {t.link for t in program.transfers if t.value == "input"} == {("edge0", "edge2"), ("edge0", "edge3")}
+    # Each half of the input channels of conv2 comes from both tiles; edge2 has half of its own.
+    assert [(t.link, t.shape) for t in program.transfers if t.value == "pool1"] == [
+        (("edge2", "edge1"), (3, 14, 7)),
+        (("edge3", "edge1"), (3, 14, 7)),
+        (("edge3", "edge2"), (3, 14, 7)),
+    ]
+    assert [t.link for t in program.transfers if t.value == "conv2.0.partial@2"] == [("edge2", "edge1")]
+    assert [(t.link, t.value) for t in program.transfers[-1:]] == [(("edge1", "edge3"), "conv2.1")]
+    assert program.macs("edge0") == 0
+
+
+def test_what_follows_the_last_stage_runs_on_the_first_device() -> None:
+    program = divided(Stage(Horizontal("rows"), "pool1"), devices=2)
+
+    assert set(owners(program, "pool1")) == {"edge0", "edge1"}
+    assert {frozenset(owners(program, v)) for v in ("conv2", "flatten", "dense2")} == {frozenset({"edge0"})}
+    assert crossing(program)["pool1"] == SIZES["pool1"] // 2
+
+
+def test_a_stage_without_devices_takes_the_first_ones() -> None:
+    program = divided(Stage(Data((1, 2)), "pool1"), Stage(Horizontal(shares=(1, 2, 1))), devices=3)
+
+    assert set(owners(program, "pool1")) == {"edge0", "edge1"}
+    assert {d: box[0] for d, (box,) in owners(program, "conv2").items()} == {
+        "edge0": (0, 4),
+        "edge1": (4, 12),
+        "edge2": (12, 16),
+    }
+
+
+def test_tiles_of_what_a_pipeline_made_and_a_result_that_is_not_the_models() -> None:
+    stages = Stage(Vertical(), "conv1", (0,)), Stage(Data((2, 2), halo="none"), "pool2", (0, 1, 2, 3))
+    program = compile(lenet(), Hybrid(stages), 4)
+
+    assert not program.exact
+    # Without halo a worker gets its quarter of conv1's output, not of the image.
+    assert {(t.value, t.shape) for t in program.transfers if t.source == "edge0"} == {("conv1.1", (6, 14, 14))}
+    assert "its tiles have no halo" in compare(program, lenet(), torch.rand(3, 1, 28, 28)).why()
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_a_star_carries_all_of_a_hybrid_through_the_first_device(reuse: bool) -> None:
+    stages = Stage(Data((2, 2)), "pool1"), Stage(Horizontal(), "pool2"), Stage(Vertical(), None, (2,))
+    program = divided(*stages, devices=4, routing="star", reuse=reuse)
+
+    assert all("edge0" in t.link for t in program.transfers)
+
+
+VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
+
+
+@pytest.mark.parametrize(
+    ("stages", "devices", "messages"),
+    [
+        ((), 2, ["no stage is given; expected one strategy or more"]),
+        (
+            (Stage(VERTICAL), Stage(HORIZONTAL)),
+            2,
+            ["stage 1 has no end: name its last layer (until), as another stage follows"],
+        ),
+        (
+            (Stage(VERTICAL, "conv3"), Stage(HORIZONTAL, "conv2")),
+            2,
+            ["'conv2' does not come after 'conv3'; give stages in the model's order"],
+        ),
+        (
+            (Stage(VERTICAL, "conv3"), Stage(HORIZONTAL, "conv3")),
+            2,
+            ["'conv3' does not come after 'conv3'; give stages in the model's order"],
+        ),
+        ((Stage(VERTICAL, "conv9"), Stage(HORIZONTAL, "pol2")), 2, ["named 'conv9'", "named 'pol2'"]),
+        (
+            (Stage(VERTICAL, "conv2", (0, 1, 2)), Stage(HORIZONTAL, None, (0, 1))),
+            3,
+            ["stage 1 takes 2 devices; it is given 3"],
+        ),
+        (
+            (Stage(Data((2, 2)), "pool1", (0, 1)), Stage(Horizontal(shares=(1, 1)), None, (1,))),
+            2,
+            ["stage 1 takes 4 devices; it is given 2", "stage 2 takes 2 devices; it is given 1"],
+        ),
+        (
+            (Stage(VERTICAL, "conv2", (0, -1)), Stage(HORIZONTAL)),
+            2,
+            ["stage 1 is for devices [-1]; there are 2"],
+        ),
+        (
+            (Stage(VERTICAL, "conv2", (1, 1)), Stage(HORIZONTAL, None, (0, 0))),
+            2,
+            ["stage 1 names a device twice; expected each once", "stage 2 names a device twice"],
+        ),
+        ((Stage(Vertical(), "conv2", ()), Stage(HORIZONTAL)), 2, ["stage 1 takes 2 devices; it is given 0"]),
+        # Each stage's own problems, once the stages fit together.
+        (
+            (Stage(Vertical(("conv3",)), "conv2"), Stage(Data((9, 9)))),
+            81,
+            ["expected them inside conv1.0 to conv2.1", "no layer of this model, on images of 28x28"],
+        ),
+        (
+            (Stage(VERTICAL, "conv1"), Stage(HORIZONTAL, "pool1"), Stage(Vertical())),
+            2,
+            ["cuts conv1: expected them inside", "nothing to share out between pool1 and pool1: no layer"],
+        ),
+        (
+            (Stage(Data((2, 2)), "flatten"), Stage(HORIZONTAL)),
+            4,
+            ["'flatten' has shape (120,) and cannot be shared out 2x2: reshape (flatten, in flatten) needs all"],
+        ),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused_with_every_reason(
+    stages: tuple[Stage, ...], devices: int, messages: list[str]
+) -> None:
+    with pytest.raises(ClovenError) as caught:
+        compile(lenet(), Hybrid(stages), devices)
+
+    assert len(caught.value.problems) == len(messages), caught.value.problems
+    for message, problem in zip(messages, caught.value.problems, strict=True):
+        assert message in problem
