@@ -332,3 +332,26 @@ def test_one_row_crosses_each_way_at_stride_1_and_one_is_read_twice_at_stride_2(
     assert sent(program, "conv1_relu".__eq__) == {("edge0", "edge1"): 3_584, ("edge1", "edge0"): 3_584}
     # conv1 reads rows 2i to 2i + 2 of an image padded at its end: the upper half needs one row of the lower.
     assert reads == [(0, 113), (112, 225)]
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_a_concatenation_of_rows_stays_where_its_rows_are(axis: Axis) -> None:
+    """Each device has the same rows of every input: nothing is gathered, and only halos cross behind it."""
+
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 3, 1)
+            self.after = nn.Conv2d(7, 2, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.after(torch.cat([self.a(x), self.b(x)], 1)).mean((2, 3))
+            return made
+
+    graph = capture(Dense(), torch.zeros(1, 2, 8, 8))
+    program = compile(graph, Horizontal(axis), 4)
+    crossing = [t for t in program.transfers if t.value == graph.find("cat")]
+
+    assert len(program.owners[graph.find("cat")]) == 4
+    assert sum(t.bytes for t in crossing) == 4 * 6 * 7 * 8  # three seams, both ways, 7 channels of 8 numbers
+    assert {t.value for t in program.transfers} & {"a", "b"} == set()

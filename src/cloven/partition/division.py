@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloven.graph.box import Box, Shape, count, covers, whole, without
+from cloven.graph.box import Box, Shape, count, covers, hull, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, Carry
 
@@ -146,10 +146,12 @@ def _carried(graph: Graph, op: Op, owners: Placement) -> Owners:
     if all(_all_whole(source, shape) for source, shape in zip(sources, shapes, strict=True)):
         return {device: (whole(op.shape),) for device in sources[0]}
     carried = [_carry_from(kind.carry, op, shapes, index, source) for index, source in enumerate(sources)]
-    if kind.gathers and None not in carried:
-        return _joined([c for c in carried if c is not None])
-    chosen = next((c for c in carried if c is not None), None)
-    return chosen if chosen and not kind.gathers else everything(graph, op.name, min(sources[0]))
+    if kind.gathers:
+        joined = _joined([c for c in carried if c is not None]) if None not in carried else {}
+        return joined if _all_of(joined, op.shape) else everything(graph, op.name, min(sources[0]))
+    # What nobody owns nobody would compute: ownership carries over only where it covers the whole.
+    chosen = next((c for c in carried if c is not None and _all_of(c, op.shape)), None)
+    return chosen or everything(graph, op.name, min(sources[0]))
 
 
 def _all_whole(owners: Owners, shape: Shape) -> bool:
@@ -164,15 +166,22 @@ def _carry_from(carry: Carry, op: Op, shapes: tuple[Shape, ...], index: int, sou
         if None in boxes:
             return None
         found[device] = tuple(box for box in boxes if box is not None and count(box) > 0)
-    kept = {device: share for device, share in found.items() if share}
-    # What nobody owns nobody would compute: ownership carries over only where it covers the whole.
-    return kept if covers([box for share in kept.values() for box in share], whole(op.shape)) else None
+    return {device: share for device, share in found.items() if share}
+
+
+def _all_of(owners: Owners, shape: Shape) -> bool:
+    return covers([box for share in owners.values() for box in share], whole(shape))
 
 
 def _joined(several: list[Owners]) -> Owners:
-    """All shares together, the lowest device first where shares of one device overlap another input's."""
-    joined: dict[int, Share] = {}
+    """All shares together where each device's make one box (the same rows of every input); else nothing.
+
+    Many small boxes would be as many steps and transfers.
+    """
+    joined: dict[int, list[Box]] = {}
     for owners in several:
         for device, share in owners.items():
-            joined[device] = (*joined.get(device, ()), *share)
-    return joined
+            joined.setdefault(device, []).extend(share)
+    boxes = {device: hull(share) for device, share in joined.items()}
+    one = all(count(box) == sum(map(count, joined[device])) for device, box in boxes.items())
+    return {device: (box,) for device, box in sorted(boxes.items())} if one else {}
