@@ -32,7 +32,7 @@ bench: $(READY)  ## measurements that the README quotes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,tap,serve,dev]'
 	touch $@
 
 clean:

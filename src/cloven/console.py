@@ -88,6 +88,28 @@ def comparison(title: str, found: Row) -> None:
     ])  # fmt: skip
 
 
+def cluster_run(found: Row) -> None:
+    """A run on workers: what was answered, and the times of devices and links."""
+    late = found["latency"]
+    rows = [["images", found["images"]], ["answered", found["answered"]], ["failed", len(found["failed"])],
+            ["images a second", str(found["images_a_second"])],
+            ["latency, ms (median, 95th percentile)", f"{late['median_ms']}, {late['p95_ms']}"]]  # fmt: skip
+    rows += [["accuracy", f"{found['accuracy']:.4f}"]] if "accuracy" in found else []
+    check = found.get("check")
+    if check:
+        rows.append(["largest difference from the whole model", f"{check['max_difference']:.3g}"])
+        rows.append(["allowed", f"{check['bound']:.3g}"])
+    table(found["plan"], ["", ""], [[name, str(value)] for name, value in rows])
+    table("devices, for one image", ["device", "images", "compute, ms", "95th percentile", "each step, ms"], [
+        [d["device"], d["images"], d["compute_ms"], d["p95_ms"], ", ".join(f"{s['ms']:g}" for s in d["steps"])]
+        for d in found["devices"]
+    ])  # fmt: skip
+    table("links, for one message", ["link", "bytes", "messages", "ms", "95th percentile", "clocks, +- ms"], [
+        [" > ".join(r["link"]), r["bytes"], r["messages"], r["ms"], r["p95_ms"], r["uncertain_ms"]]
+        for r in found["links"]
+    ])  # fmt: skip
+
+
 def bundle(folder: str, found: Row) -> None:
     """What a bundle holds for each device, and how it was checked."""
     table(folder, ["device", "folder", "files", "bytes"], [

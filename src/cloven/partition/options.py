@@ -45,6 +45,17 @@ def document(options: Options) -> tuple[dict[str, Any], list[str]]:
     return _made(stages, number), found
 
 
+def protected(given: Sequence[str]) -> dict[str, Any]:
+    """The plan's entry ``protection`` from options such as ``ascon-128`` (all links) and ``edge0-edge1=none``."""
+    if not given:
+        return {}
+    words = [text.rpartition("=") for text in given]
+    entry: dict[str, Any] = {"links": {link: name for link, _, name in words if link}}
+    if default := [name for link, _, name in words if not link]:
+        entry["default"] = default[-1]
+    return {"protection": entry}
+
+
 def _made(stages: list[dict[str, Any]], number: int) -> dict[str, Any]:
     return {"strategy": stages if len(stages) > 1 else stages[0], "devices": list(device_names(number))}
 

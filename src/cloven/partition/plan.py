@@ -18,6 +18,7 @@ from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
+from cloven.partition.protection import COORDINATOR, Protection
 from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 
@@ -105,6 +106,7 @@ class Plan(_Frozen):
     devices: tuple[str, ...] = Field(min_length=1)
     routing: Routing = "direct"
     reuse: bool = True
+    protection: Protection = Protection()
 
     def partitioning(self) -> Strategy:
         """The strategy with its parameters; several as a `Hybrid`."""
@@ -132,6 +134,10 @@ class Plan(_Frozen):
         one = len(self.strategy) == 1
         tables = [("[model]", document["model"])]
         tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
+        if self.protection != Protection():
+            tables.append(("[protection]", {"default": self.protection.default}))
+        if self.protection.links:
+            tables.append(("[protection.links]", {_toml(k): v for k, v in self.protection.links.items()}))
         return "\n".join(head + [line for name, table in tables for line in _table(name, table)]) + "\n"
 
 
@@ -157,6 +163,9 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
     repeated = sorted({name for name in plan.devices if plan.devices.count(name) > 1})
     if repeated:
         found.append(f"two devices are named {', '.join(repeated)}; names must differ")
+    if COORDINATOR in plan.devices:
+        found.append(f"no device can be named {COORDINATOR}: that is who sends the images; choose another name")
+    found += plan.protection.problems(plan.devices)
     strategy = plan.partitioning()
     wanted = strategy.count(len(plan.devices))
     if wanted != len(plan.devices):

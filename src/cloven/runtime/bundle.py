@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloven.errors import ClovenError, require
+from cloven.partition.protection import Protection
 
 if TYPE_CHECKING:
     from cloven.partition.program import Program
     from cloven.runtime.onnx.engine import Array
 
-FORMAT = 1
+FORMAT = 2
 """The version of a bundle's files; a reader takes only its own."""
 
 MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
@@ -62,6 +63,7 @@ class Run(_Frozen):
 class _Crossing(_Frozen):
     step: int
     transfer: int
+    message: int
     value: str
     share: Box
     shape: tuple[int, ...]
@@ -70,14 +72,17 @@ class _Crossing(_Frozen):
 
 
 class Receive(_Crossing):
-    """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image."""
+    """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image.
+
+    ``message`` numbers the frame of the link that brings it, for each image from 0; see `cloven.runtime.messages`.
+    """
 
     do: Literal["receive"] = "receive"
     source: str
 
 
 class Send(_Crossing):
-    """Send a transfer to another device: a share of a value, ``shape`` and ``bytes`` of one image."""
+    """Send a transfer to another device; as `Receive`."""
 
     do: Literal["send"] = "send"
     target: str
@@ -100,7 +105,7 @@ class Part(_Frozen):
     where that is another device.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     device: str
     model: str
     image: Whole | None
@@ -137,13 +142,14 @@ class Manifest(_Frozen):
     """What a bundle is. ``plan`` is as it was given; ``made_with`` are the versions of what wrote it."""
 
     bundle: Literal["cloven"] = "cloven"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     model: str
     plan: str | dict[str, Any]
     exact: bool
     image: tuple[int, ...]
     output: tuple[int, ...]
     devices: tuple[Device, ...]
+    protection: Protection = Protection()
     made_with: dict[str, str]
     check: Check
     files: dict[str, File]
@@ -179,6 +185,7 @@ def write(
     model: str,
     plan: str | Mapping[str, Any],
     images: Array | None = None,
+    protection: Protection | None = None,
 ) -> Bundle:
     """Write a program as a bundle, and check every segment against PyTorch.
 
@@ -188,6 +195,7 @@ def write(
         model: the model's name, for people.
         plan: the plan as text or as a table; kept in the manifest as it is.
         images: ``(n, C, H, W)`` float32 in [0, 1] to check with; left out, two smooth random images.
+        protection: how its links are to be protected; left out, not at all.
 
     Raises:
         ClovenError: for ops that ONNX has no node for (all of them), for a folder that holds anything but a
@@ -197,7 +205,7 @@ def write(
         from cloven.runtime.bundle_writer import write as write_bundle
     except ImportError as error:
         raise require("edge" if error.name == "onnxruntime" else "audit", error) from error
-    return write_bundle(program, out, model=model, plan=plan, images=images)
+    return write_bundle(program, out, model=model, plan=plan, images=images, protection=protection or Protection())
 
 
 def read(folder: Path, device: str | None = None) -> Bundle:

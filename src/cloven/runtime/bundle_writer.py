@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from os import getpid
 from pathlib import Path
@@ -17,6 +18,7 @@ from cloven.errors import ClovenError
 from cloven.graph.box import contains, extent, relative
 from cloven.graph.graph import Op
 from cloven.partition.program import Compute, Program, Receive, Send
+from cloven.partition.protection import Protection
 from cloven.runtime import bundle as form
 from cloven.runtime.bundle import MANIFEST, PART, WEIGHTS, Bundle, Device, Manifest, Part, Piece, Run, Whole
 from cloven.runtime.bundle_check import TOLERANCE, Built, largest_difference, pictures
@@ -24,11 +26,18 @@ from cloven.runtime.onnx.engine import Array, expect
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
 from cloven.runtime.onnx.nodes import apply
 from cloven.runtime.onnx.views import crop
+from cloven.runtime.schedule import numbered
 from cloven.runtime.segments import Key, Segment, named, segments
 
 
 def write(
-    program: Program, out: Path, *, model: str, plan: str | Mapping[str, Any], images: Array | None = None
+    program: Program,
+    out: Path,
+    *,
+    model: str,
+    plan: str | Mapping[str, Any],
+    images: Array | None,
+    protection: Protection,
 ) -> Bundle:
     """See `cloven.runtime.bundle.write`."""
     shape = program.graph.input.shape
@@ -52,6 +61,7 @@ def write(
             image=shape,
             output=program.graph.by_name[program.graph.output].shape,
             devices=tuple(Device(name=name, folder=one.folder) for name, one in built.items()),
+            protection=protection,
             made_with={name: version(name) for name in ("cloven", "onnx", "onnxruntime", "torch", "numpy")},
             check=check,
             files={
@@ -70,7 +80,7 @@ def write(
 def _build(program: Program, model: str, problems: list[str]) -> dict[str, Built]:
     """All devices' models in memory; what has no node is added to ``problems``, each op once."""
     found: dict[str, None] = {}
-    built = {}
+    built: dict[str, Built] = {}
     for device, folder in zip(program.devices, folders(program.devices), strict=True):
         weights, cut, models, steps = Weights(), {}, {}, []
         for i, segment in enumerate(segments(program, device)):
@@ -81,7 +91,8 @@ def _build(program: Program, model: str, problems: list[str]) -> dict[str, Built
         built[device] = Built(folder, _part(program, device, model, steps), cut, models, weights)
     if found:
         problems += [*found, "such a model cannot be bundled; `cloven run` runs it with PyTorch"]
-    return built
+    parts = numbered({device: one.part for device, one in built.items()})
+    return {device: replace(one, part=parts[device]) for device, one in built.items()}
 
 
 def _model(
@@ -145,6 +156,7 @@ def _crossing(step: Send | Receive) -> form.Send | form.Receive:
     crossing: dict[str, Any] = {
         "step": step.step,
         "transfer": t.id,
+        "message": 0,  # numbered once all parts are there
         "value": t.value,
         "share": t.share,
         "shape": t.shape,

@@ -17,6 +17,9 @@ from cloven.runtime.torch_engine import evaluate
 TOLERANCE = 1e-5
 """Largest difference of an output, times max(1, largest output)."""
 
+TOLERANCE_ONNX = 1e-4
+"""The same for onnxruntime, whose kernels sum in other orders."""
+
 ROUNDING = 4
 """How many times the whole model's own rounding error counts as equal, where that is more than the tolerance."""
 
@@ -76,8 +79,34 @@ def compare(
         sent += tensor.nbytes
 
     made = run(program, images, tap=count, batch=batch)
+    return judge(program, graph, images, made, labels, sent=sent, batch=batch)
+
+
+def judge(
+    program: Program,
+    graph: Graph,
+    images: Tensor,
+    made: Tensor,
+    labels: NDArray[np.int64] | None = None,
+    *,
+    sent: int,
+    tolerance: float = TOLERANCE,
+    batch: int = 256,
+) -> Comparison:
+    """What was made of ``images`` ``(n, C, H, W)`` by a program, ``(n, classes)``, beside the whole model's.
+
+    Args:
+        program: what was run.
+        graph: the whole model.
+        images: in [0, 1].
+        made: the program's outputs.
+        labels: ``(n,)``, if known.
+        sent: the bytes that crossed links.
+        tolerance: times max(1, largest output), the largest difference that counts as equal.
+        batch: how many images the whole model runs at once.
+    """
     whole = evaluate(graph, images, [graph.output], batch=batch)[graph.output]
-    bound, rounding = TOLERANCE * max(1.0, float(whole.abs().max())), None
+    bound, rounding = tolerance * max(1.0, float(whole.abs().max())), None
     difference = (made - whole).abs().flatten(1).amax(1)
     if float(difference.max()) > bound and program.exact:
         # Sums in another order round otherwise; a model that float32 itself computes no better cannot tell.

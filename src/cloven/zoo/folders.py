@@ -8,8 +8,9 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 GREY = ("1", "L", "LA", "La")
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-LARGEST = 2**27
-"""Pixels of one picture; a larger one is refused before it is decompressed."""
+SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
+"""The formats of pictures that strangers send."""
+LARGEST, LARGEST_SENT = 2**27, 2**25
+"""Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
+JPEG, SCAN, SCANS = b"\xff\xd8", b"\xff\xda", 200
+"""What starts a JPEG and each of its scans, and how many those may be: one of 50 bytes can pass over all pixels."""
 TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
@@ -60,6 +65,30 @@ def read_picture(file: Path, shape: Shape) -> Images:
         warnings.simplefilter("ignore")
         pixels = _decoded(file.parent, [file.name], shape)
     return Images(file.name, pixels, None, (), (file.name,))
+
+
+def read_pictures(path: Path, shape: Shape) -> Images:
+    """One picture, or the pictures of a folder, at a size."""
+    return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
+
+
+def decode_picture(content: bytes, shape: Shape) -> NDArray[np.uint8]:
+    """The pixels ``(channels, height, width)`` that `read_picture` makes of a file with this content.
+
+    For files that strangers send: fewer formats are tried, and less is decompressed.
+
+    Raises:
+        ClovenError: for what is no picture, or none that is read here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if content.startswith(JPEG) and content.count(SCAN) > SCANS:
+                raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
+            with _opened(BytesIO(content), SENT, LARGEST_SENT) as picture:
+                return to_pixels(picture, shape)
+        except ClovenError as error:
+            raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
 
 
 def _listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
@@ -137,12 +166,14 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _opened(
+    file: Path | IO[bytes], formats: Sequence[str] = FORMATS, largest: int = LARGEST
+) -> Iterator[Image.Image]:
     """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError."""
     image = pillow()
     try:
-        with image.open(file, formats=FORMATS) as picture:
-            _check(picture)
+        with image.open(file, formats=formats) as picture:
+            _check(picture, largest)
             yield picture
     except ClovenError:
         raise
@@ -154,11 +185,11 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         raise ClovenError(f"cannot be decoded ({error}); remove it or replace it") from error
 
 
-def _check(picture: Image.Image) -> None:
+def _check(picture: Image.Image, largest: int) -> None:
     """Refuse what would be misread, or would take all memory, before anything is decompressed."""
     size = f"{picture.width} x {picture.height} pixels"
-    if picture.width * picture.height > LARGEST:
-        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {LARGEST:,}")
+    if picture.width * picture.height > largest:
+        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,}")
     if min(picture.size) < SIDES[0]:
         raise ClovenError(f"is {size}, expected at least {SIDES[0]} x {SIDES[0]}")
     if picture.mode.startswith(("I", "F")):

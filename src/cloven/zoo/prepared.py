@@ -10,7 +10,7 @@ from torch import nn
 
 from cloven.errors import ClovenError
 from cloven.zoo.datasets import load
-from cloven.zoo.folders import read_picture
+from cloven.zoo.folders import read_pictures
 from cloven.zoo.images import Images, split, test_half
 from cloven.zoo.models import MODELS
 from cloven.zoo.pixels import Shape
@@ -42,7 +42,7 @@ def prepared(
     seed: int,
     progress: Progress,
 ) -> Prepared:
-    """Images to run a model on: one ``picture``, or a ``data`` set; and the model, where it must be trained.
+    """Images to run a model on: a ``picture`` or a folder of them, or a ``data`` set; and the model, where it must be trained.
 
     With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
     set, or taken from the cache, and run on the 10 % held out; any other model keeps the weights it was made with.
@@ -54,7 +54,7 @@ def prepared(
     if (data is None) == (picture is None):
         raise ClovenError("give either --data SPEC or --input PICTURE")
     if picture is not None:
-        return Prepared(None, read_picture(picture, shape), _origin(name, weights))
+        return Prepared(None, read_pictures(picture, shape), _origin(name, weights))
     assert data is not None
     images = load(data, shape=shape)
     if weights is not None or name not in MODELS:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, require
 from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
 from cloven.runtime.bundle import Part, Receive, Run, Send, Step, read
+from cloven.runtime.schedule import in_order
 from cloven.runtime.segments import sources
 
 if TYPE_CHECKING:
@@ -89,23 +90,14 @@ Pieces = dict[str, list[tuple[Box, Array]]]
 
 def interpret(parts: Mapping[str, Part], images: Array, execute: Execute) -> Array:
     """The output of all parts for one batch of images, their steps in the global order."""
-    # A send and its receive share a number: the send first.
-    order = sorted(
-        (
-            (step.step, isinstance(step, Receive), device, i)
-            for device, part in parts.items()
-            for i, step in enumerate(part.steps)
-        ),
-        key=lambda entry: entry[:2],
-    )
     held: dict[str, Pieces] = {device: {} for device in parts}
     last = {device: last_reads(part) for device, part in parts.items()}
     under_way: dict[int, Array] = {}
     for device, part in parts.items():
         if part.image is not None:
             held[device][part.image.value] = [(whole(part.image.shape), images)]
-    for _, _, device, i in order:
-        mine, step = held[device], parts[device].steps[i]
+    for device, i, step in in_order(parts):
+        mine = held[device]
         match step:
             case Run():
                 inputs = {piece.name: paste(mine[piece.value], piece.box) for piece in step.inputs}

@@ -1,0 +1,60 @@
+"""How the links of a plan are protected: one word for all, and others for some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+COORDINATOR = "coordinator"
+"""The party that sends the images and gets the outputs; no device may be called so."""
+
+Name = Literal["none", "ascon-128", "ascon-aead128", "aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "mtls"]
+NAMES: tuple[str, ...] = get_args(Name)
+
+Pair = tuple[str, str]
+"""Two parties whose link is meant, in both directions."""
+
+
+class Protection(BaseModel):
+    """How links are protected: ``default``, and ``links`` that differ, such as ``{"edge0-edge1": "none"}``.
+
+    ``none`` is readable by whoever listens; ``mtls`` is the transport's own TLS; the others are ciphers whose
+    session keys come from a fresh key exchange and the link's pre-shared key.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    default: Name = "none"
+    links: dict[str, Name] = {}
+
+    def of(self, one: str, other: str) -> str:
+        """The protection of what two parties send each other."""
+        return self.links.get(f"{one}-{other}") or self.links.get(f"{other}-{one}") or self.default
+
+    def problems(self, devices: Sequence[str]) -> Iterator[str]:
+        """What is wrong with it for these devices, one sentence each."""
+        seen: dict[frozenset[str], str] = {}
+        for name in self.links:
+            try:
+                found = frozenset(pair(name, (COORDINATOR, *devices)))
+            except ValueError as error:
+                yield f"protection.links: {error}"
+                continue
+            if found in seen:
+                yield f"protection.links: {seen[found]} and {name} are the same link; say it once"
+            seen[found] = name
+
+
+def pair(text: str, parties: Sequence[str]) -> Pair:
+    """``edge0-edge1`` as two parties, whose names may hold hyphens too.
+
+    Raises:
+        ValueError: where it is no two of the parties, with what they are.
+    """
+    halves = ((text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "-")
+    found = [(one, other) for one, other in halves if one in parties and other in parties and one != other]
+    if len(found) != 1:
+        raise ValueError(f"{text!r} is no link; expected two of {', '.join(parties)} with a hyphen between")
+    return found[0]

@@ -1,0 +1,1 @@
+"""A program on several machines: workers that hold a part each, and the coordinator that feeds them."""

@@ -1,0 +1,30 @@
+"""What goes wrong between machines: a frame that was not answered, and a party that cannot be used."""
+
+from __future__ import annotations
+
+from cloven.errors import ClovenError
+
+Pair = tuple[str, str]
+"""A link: its source and target."""
+
+
+class PartyError(ClovenError):
+    """A worker or a connection that cannot be used: ``party`` names it; ``again`` where it may be later."""
+
+    def __init__(self, party: str, reason: str, *, again: bool = False) -> None:
+        self.party, self.reason, self.again = party, reason, again
+        super().__init__(f"{party}: {reason}")
+
+
+class FrameFailed(ClovenError):  # noqa: N818 - it is an outcome, one of two
+    """An image that was not answered: at which device or on which link, and why.
+
+    ``lost`` where a device or link was lost or too slow: the same image may be answered once it is back.
+    """
+
+    def __init__(
+        self, reason: str, *, device: str | None = None, link: Pair | None = None, lost: bool = False
+    ) -> None:
+        self.device, self.link, self.reason, self.lost = device, link, reason, lost
+        where = " -> ".join(link) if link else device or "the cluster"
+        super().__init__(f"{where}: {reason}")

@@ -1,0 +1,67 @@
+"""The cluster file: where each device's worker listens, and whose keys the coordinator shows. TOML.
+
+keys = "keys/coordinator"          # a folder of `cloven keys new`; left out, no mTLS and no protected links
+insecure = false                   # true: no mTLS although there are keys
+
+[devices]
+edge0 = "192.168.1.10:7001"
+edge1 = "192.168.1.11:7001"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloven.errors import ClovenError
+
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
+
+
+class Cluster(BaseModel):
+    """Where the workers are. ``keys`` is taken from the file's own folder if it is relative."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    keys: str | None = None
+    insecure: bool = False
+    devices: dict[str, str] = Field(min_length=1)
+
+    def problems(self, devices: Sequence[str]) -> list[str]:
+        """What is wrong with it for these devices."""
+        found = [f'no address of {name}: add {name} = "HOST:PORT"' for name in devices if name not in self.devices]
+        found += [f"{name} is no device of the plan" for name in self.devices if name not in devices]
+        found += [
+            f'{name} = {address!r} is no address; expected HOST:PORT such as "192.168.1.10:7001"'
+            for name, address in self.devices.items()
+            if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 2**16
+        ]
+        same = [a for a in self.devices.values() if list(self.devices.values()).count(a) > 1]
+        found += [f"two devices have the address {address}" for address in dict.fromkeys(same)]
+        return found
+
+
+def read_cluster(path: Path, devices: Sequence[str]) -> Cluster:
+    """The cluster of a plan's devices.
+
+    Raises:
+        ClovenError: with all that is wrong with the file.
+    """
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+        made = Cluster.model_validate(document)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClovenError(f"cannot read the cluster file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ClovenError(f"{path} is no TOML: {error}") from error
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ClovenError([*lines, 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"']) from error
+    if problems := made.problems(devices):
+        raise ClovenError([f"{path}: {problem}" for problem in problems])
+    return made.model_copy(update={"keys": str(path.parent / made.keys)}) if made.keys is not None else made

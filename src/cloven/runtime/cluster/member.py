@@ -1,0 +1,173 @@
+"""The coordinator's view of one worker: joined to the run or not, and what it last said of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from cloven.errors import ClovenError
+from cloven.runtime.cluster import wire
+from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, ROOM, channel, lost
+from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.wire import EOF
+
+if TYPE_CHECKING:
+    from cloven.runtime.link.identity import Identity
+
+PING = 0.25
+"""Seconds between two questions to a worker."""
+
+SILENT = 3.0
+"""Seconds without an answer after which a worker counts as hung."""
+
+ANSWER = 5.0
+"""Seconds in which a worker that is there says what it holds."""
+
+LARGEST = 2**26
+"""Bytes of the largest control message: the report of a run."""
+
+
+@dataclass(frozen=True)
+class Hears:
+    """Whom a member tells: that it was lost, or one of its links, that something changed, what a worker gave up."""
+
+    lost: Callable[[Member], None]
+    link: Callable[[str, str, str], None]
+    changed: Callable[[], None]
+    failed: Callable[[str, Mapping[str, Any]], None]
+
+
+class Member:
+    """One worker of a run.
+
+    Attributes:
+        joined: whether it takes part, with all its links up at least once.
+        reason, final: why not, and whether that is for good, by all that is known.
+        down: which of its links are down now, and why.
+        waiting: for each image that takes long, the parties that the worker waits for.
+        offset: seconds that the worker's clock is ahead of ours, and ``rtt`` the shortest round trip seen.
+    """
+
+    def __init__(self, device: str, address: str, identity: Identity | None, hears: Hears) -> None:
+        self.device, self.address, self.identity, self.hears = device, address, identity, hears
+        self.joined, self.reason, self.final = False, "not connected yet", False
+        self.down: dict[str, str] = {}
+        self.waiting: dict[int, list[str]] = {}
+        self.heard = time.monotonic()
+        self.offset, self.rtt = 0.0, float("inf")
+        self.told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        self.report: asyncio.Future[dict[str, Any]] | None = None
+
+    @property
+    def silent(self) -> float:
+        """For how many seconds nothing was heard of it."""
+        return time.monotonic() - self.heard
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be used now."""
+        if not self.joined:
+            return self.reason
+        return f"has not answered for {self.silent:.1f} s" if self.silent > SILENT else None
+
+    def channel(self) -> grpc.aio.Channel:
+        """A channel to the worker."""
+        return channel(self.device, self.address, self.identity, LARGEST - ROOM)
+
+    async def describe(self) -> dict[str, Any]:
+        """What the worker holds.
+
+        Raises:
+            PartyError: where it cannot be asked.
+        """
+        async with self.channel() as to:
+            ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
+            try:
+                found = json.loads(await ask(b"", timeout=ANSWER))
+            except grpc.RpcError as error:
+                raise lost(self.device, self.address, error) from error
+            except ValueError as error:
+                raise PartyError(self.device, "does not speak cloven's protocol") from error
+        if not isinstance(found, dict) or found.get("cloven") != wire.VERSION:
+            raise PartyError(self.device, "speaks another version of cloven's protocol: install the same on both")
+        return found
+
+    async def take_part(self, join: Mapping[str, Any], oldest: Callable[[], int]) -> None:
+        """Join the run and stay until the connection ends; then it is lost.
+
+        Raises:
+            PartyError: with why it did not join, or why it was lost.
+        """
+        async with self.channel() as to:
+            call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
+            telling = asyncio.create_task(self._tell(call, oldest))
+            try:
+                await call.write(json.dumps({"cloven": wire.VERSION, "join": dict(join)}).encode())
+                while (message := await call.read()) is not EOF:
+                    self._take(json.loads(bytes(message)))  # type: ignore[call-overload]
+                raise PartyError(self.device, "closed the connection", again=True)
+            except grpc.RpcError as error:
+                raise lost(self.device, self.address, error) from error
+            except asyncio.InvalidStateError as error:
+                raise PartyError(self.device, "the connection was lost", again=True) from error
+            except (ValueError, TypeError, KeyError) as error:
+                if isinstance(error, ClovenError):
+                    raise
+                raise PartyError(self.device, f"answered nonsense: {error}") from error
+            finally:
+                telling.cancel()
+                call.cancel()
+                self.joined = False
+
+    async def _tell(self, call: grpc.aio.StreamStreamCall[bytes, bytes], oldest: Callable[[], int]) -> None:
+        """What we have to say, and a question every so often."""
+        while True:
+            try:
+                message = await asyncio.wait_for(self.told.get(), PING)
+            except TimeoutError:
+                message = {"ping": time.time(), "oldest": oldest()}
+            await call.write(json.dumps(message).encode())
+
+    def _take(self, said: Mapping[str, Any]) -> None:
+        self.heard = time.monotonic()
+        if "refused" in said:
+            raise PartyError(self.device, str(said["refused"]))
+        if said.get("stopping"):
+            raise PartyError(self.device, "was stopped", again=True)
+        if "joined" in said:
+            self._take_joined(said)
+        if "status" in said:
+            status = said["status"]
+            before, self.down = self.down, dict(status["down"])
+            self.waiting = {int(number): list(parties) for number, parties in status["waiting"].items()}
+            self._take_clock(said, status)
+            for party in self.down.keys() - before.keys() if self.joined else ():
+                self.hears.link(party, self.device, self.down[party])
+            self.hears.changed()
+        if "failed" in said:
+            self.hears.failed(self.device, said["failed"])
+        if "report" in said and self.report is not None and not self.report.done():
+            self.report.set_result(dict(said["report"]))
+
+    def _take_joined(self, said: Mapping[str, Any]) -> None:
+        if not said["joined"]:
+            links = [f"no link with {party}: {reason}" for party, reason in said["down"].items()]
+            raise PartyError(self.device, "; ".join(links))
+        self.joined, self.reason, self.final, self.down = True, "", False, {}
+        self.hears.changed()
+
+    def _take_clock(self, said: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        """The clock's offset, by the shortest round trip: as NTP does it."""
+        if "ping" not in said or "time" not in status:
+            return
+        now = time.time()
+        rtt = now - float(said["ping"])
+        if rtt < self.rtt:
+            self.rtt, self.offset = rtt, float(status["time"]) - (now - rtt / 2)

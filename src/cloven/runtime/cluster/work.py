@@ -1,0 +1,128 @@
+"""One image on its way through one device."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cloven.graph.box import extent
+from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.onnx.engine import Array, paste
+from cloven.runtime.schedule import Job, Message, Outgoing, Read, Schedule
+
+if TYPE_CHECKING:
+    from cloven.runtime.link.octets import Data
+
+NUMBERS = np.dtype("<f4")
+
+Compute = Callable[[Job, dict[str, Array]], Awaitable[tuple[Mapping[str, Array], float]]]
+"""Runs a segment, outside the event loop: what it makes, and the seconds that it took."""
+
+Send = Callable[[Message, Sequence["Data"]], Awaitable[None]]
+"""Takes a message to a party; waits while its queue is full."""
+
+
+class Work:
+    """What a device holds of one image, and how far it is.
+
+    Attributes:
+        began: when the first message of it came, by the monotonic clock.
+        sent, came: when each message was handed over or had come, by the wall clock, in seconds.
+        seconds: how long each job took, by its place.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.pieces: dict[int, Array] = {}
+        self.made: set[int] = set()
+        self.uses = dict(schedule.uses)
+        self.missing = dict(schedule.incoming)
+        self.unsent = list(schedule.outgoing)
+        self.jobs_done = 0
+        self.news = asyncio.Event()
+        self.began = time.monotonic()
+        self.sent: dict[Message, float] = {}
+        self.came: dict[Message, float] = {}
+        self.seconds: list[float] = []
+
+    def accept(self, party: str, ordinal: int, payload: memoryview) -> None:
+        """Take in what has come from a party.
+
+        Raises:
+            FrameFailed: for a message that is not expected, or of another size.
+        """
+        message = (party, ordinal)
+        expected = self.missing.pop(message, None)
+        if expected is None:
+            raise FrameFailed(f"message {ordinal} came twice, or is none of the plan's")
+        if payload.nbytes != expected.bytes:
+            raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; the plan says {expected.bytes}")
+        at = 0
+        for piece, box in expected.pieces:
+            shape = (1, *extent(box))
+            array = np.frombuffer(payload, NUMBERS, prod(shape), at).reshape(shape)
+            at += array.nbytes
+            self._put(piece, array)
+        self.came[message] = time.time()
+        self.news.set()
+
+    @property
+    def waits_for(self) -> list[str]:
+        """The parties that have not sent all that they will."""
+        return sorted({party for party, _ in self.missing})
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.jobs_done == len(self.schedule.jobs) and not self.unsent
+
+    async def through(self, compute: Compute, send: Send) -> None:
+        """Do everything, as what it needs comes in."""
+        while True:
+            for out, data in list(self._ready()):
+                await send(out.message, data)
+                self.sent[out.message] = time.time()
+            job = self._next_job()
+            if job is not None:
+                made, seconds = await compute(job, {name: self._read(read) for name, read in job.inputs})
+                self.seconds.append(seconds)
+                for name, piece in job.outputs:
+                    self._put(piece, made[name])
+                self.jobs_done += 1
+            elif self.finished:
+                return
+            else:
+                await self.news.wait()
+                self.news.clear()
+
+    def _put(self, piece: int, array: Array) -> None:
+        self.made.add(piece)
+        if self.uses.get(piece):
+            self.pieces[piece] = array
+
+    def _has(self, read: Read) -> bool:
+        return all(number in self.made for number, _ in read.pieces)
+
+    def _read(self, read: Read) -> Array:
+        array = paste([(box, self.pieces[number]) for number, box in read.pieces], read.box)
+        for number, _ in read.pieces:
+            self.uses[number] -= 1
+            if not self.uses[number]:
+                del self.pieces[number]
+        return array
+
+    def _ready(self) -> Iterator[tuple[Outgoing, list[Array]]]:
+        for out in [out for out in self.unsent if all(map(self._has, out.reads))]:
+            self.unsent.remove(out)
+            yield out, [np.ascontiguousarray(self._read(read), NUMBERS) for read in out.reads]
+
+    def _next_job(self) -> Job | None:
+        if self.jobs_done == len(self.schedule.jobs):
+            return None
+        job = self.schedule.jobs[self.jobs_done]
+        return job if all(self._has(read) for _, read in job.inputs) else None

@@ -1,0 +1,357 @@
+"""A device's worker: loads its part of a bundle, listens, and works for one coordinator at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from cloven.errors import ClovenError
+from cloven.partition.protection import COORDINATOR
+from cloven.runtime.cluster import wire
+from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING, options
+from cloven.runtime.cluster.joined import Engine, Joined, Terms
+from cloven.runtime.cluster.peers import accepted
+from cloven.runtime.cluster.wire import EOF, Line
+from cloven.runtime.link.errors import LinkError
+
+if TYPE_CHECKING:
+    from cloven.runtime.bundle import Manifest
+    from cloven.runtime.link.identity import Identity
+    from cloven.runtime.schedule import Schedule
+
+log = logging.getLogger("cloven.worker")
+
+WINDOW = 256
+"""Most images in flight that a coordinator may ask for."""
+
+JOINING = 20.0
+"""Seconds in which the links of a run must come up."""
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a worker has loaded. ``plan`` is the hash of the bundle's manifest: the same for the whole plan."""
+
+    device: str
+    plan: str
+    manifest: Manifest
+    schedule: Schedule
+    engine: Engine
+
+    def line(self, run: str, party: str, identity: Identity | None) -> Line:
+        """The link with a party in a run; whoever comes first in the plan dials, the coordinator before all."""
+        order = [COORDINATOR, *(device.name for device in self.manifest.devices)]
+        dialer, other = sorted((self.device, party), key=order.index)
+        protection = self.manifest.protection.of(dialer, other)
+
+        def key() -> bytes:
+            if identity is None:
+                raise LinkError(f"{dialer}-{other} is protected with {protection}, which needs --keys")
+            return identity.link_key(party)
+
+        return Line(run, dialer, other, protection, key, self.schedule.largest)
+
+    def described(self) -> dict[str, Any]:
+        """What the worker announces."""
+        m = self.manifest
+        return {
+            "cloven": wire.VERSION,
+            "device": self.device,
+            "plan": self.plan,
+            "plan_text": m.plan if isinstance(m.plan, str) else json.dumps(m.plan),
+            "model": m.model,
+            "devices": [device.name for device in m.devices],
+            "image": list(m.image),
+            "output": list(m.output),
+            "largest": self.schedule.largest,
+            "parties": sorted(self.schedule.parties),
+            "source": (COORDINATOR, 0) in self.schedule.incoming,
+            "sink": any(out.message == (COORDINATOR, 0) for out in self.schedule.outgoing),
+            "process": os.getpid(),
+        }
+
+
+def load(folder: Path, identity: Identity | None) -> Held:
+    """A device's part, from its folder in a bundle: hashes checked, models loaded, ciphers ready.
+
+    Raises:
+        ClovenError: for a folder that is no device's of a whole bundle, keys of another device, links that need
+            keys where none are given, and missing packages.
+    """
+    from cloven.runtime.bundle import MANIFEST, Run, read, read_manifest
+    from cloven.runtime.onnx.engine import outputs, session
+    from cloven.runtime.schedule import schedule
+
+    top = folder.resolve().parent
+    manifest = read_manifest(top)
+    device = next((d.name for d in manifest.devices if d.folder == folder.resolve().name), None)
+    if device is None:
+        known = ", ".join(str(folder.parent / d.folder) for d in manifest.devices)
+        raise ClovenError(f"{folder} is no device's folder of the bundle; expected one of {known}")
+    part = read(top, device).parts[device]
+    sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, Run)}
+    plan = hashlib.sha256((top / MANIFEST).read_bytes()).hexdigest()
+    held = Held(
+        device, plan, manifest, schedule(part),
+        lambda job, inputs: outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs),
+    )  # fmt: skip
+    problems = list(_problems(held, identity))
+    if problems:
+        raise ClovenError(problems)
+    return held
+
+
+def _problems(held: Held, identity: Identity | None) -> list[str]:
+    """What keeps the links from being protected as the plan says; ciphers that compile do it here."""
+    found = []
+    if identity is not None and identity.name != held.device:
+        found.append(f"the keys are {identity.name}'s; the bundle's folder is {held.device}'s")
+    for party in sorted(held.schedule.parties):
+        line = held.line("", party, identity)
+        try:
+            if line.cipher is not None:
+                line.key()
+                key, nonce = bytes(line.cipher.key_bytes), bytes(line.cipher.nonce_bytes)
+                line.cipher.open(key, nonce, b"", line.cipher.seal(key, nonce, b"", b""))
+            elif line.protection == "mtls" and identity is None:
+                found.append(f"{line.dialer}-{line.other} is protected with mtls, which needs --keys")
+        except ClovenError as error:
+            found += [problem for problem in error.problems if problem not in found]
+    return found
+
+
+class Worker:
+    """Answers a coordinator and the other devices.
+
+    Attributes:
+        joined: the run that it takes part in, if any.
+        past: what earlier runs counted.
+    """
+
+    def __init__(self, held: Held, identity: Identity | None, *, tls: bool) -> None:
+        self.held, self.identity = held, identity
+        self.tls = identity if tls else None
+        self.joined: Joined | None = None
+        self.runs = 0
+        self.past: Counter[tuple[str, ...]] = Counter()
+        self.stopping = asyncio.Event()
+        # One thread computes; what else takes long (ciphers) has its own, so that both can go on.
+        self.computing, self.aside = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+
+    def counts(self) -> Counter[tuple[str, ...]]:
+        """All that was counted, in this run and before."""
+        return self.past + (self.joined.counts() if self.joined else Counter())
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What the server answers."""
+        methods: dict[str, Any] = {
+            DESCRIBE: grpc.unary_unary_rpc_method_handler(self.describe),
+            HEALTH: grpc.unary_unary_rpc_method_handler(self.health),
+            CONTROL: grpc.stream_stream_rpc_method_handler(self.control),
+            LINK: grpc.stream_stream_rpc_method_handler(self.link),
+        }
+
+        class Handlers(grpc.GenericRpcHandler):
+            def service(self, call: grpc.HandlerCallDetails) -> Any:
+                return methods.get(str(call.method))
+
+        return Handlers()
+
+    async def describe(self, _: bytes, _context: Context) -> bytes:
+        """What the worker holds."""
+        busy = self.joined.terms.run if self.joined else None
+        return json.dumps(self.held.described() | {"run": busy}).encode()
+
+    async def health(self, _: bytes, _context: Context) -> bytes:
+        """As grpc.health.v1: serving."""
+        return SERVING
+
+    # --- a coordinator ----------------------------------------------------------------------------------------
+
+    async def control(self, _: Any, context: Context) -> None:
+        """A run, for as long as its coordinator stays."""
+        await self._must_be(COORDINATOR, context)
+        told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        try:
+            joined = self._join(await context.read(), told)
+        except ClovenError as error:
+            await context.write(json.dumps({"cloven": wire.VERSION, "refused": str(error)}).encode())
+            return
+        self.joined, self.runs = joined, self.runs + 1
+        log.info("joined", extra={"run": joined.terms.run})
+        telling = asyncio.create_task(_tell_all(told, context))
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            joined.dial(self.held.device, self.tls)
+            listening = asyncio.create_task(self._listen(joined, context))
+            await asyncio.wait({listening, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self.stopping.is_set():
+                telling.cancel()
+                await context.write(json.dumps({"stopping": True}).encode())
+            listening.cancel()
+        finally:
+            self.joined = None
+            telling.cancel()
+            stopping.cancel()
+            self.past += joined.counts()
+            await joined.close()
+            log.info("left", extra={"run": joined.terms.run, "outcomes": dict(joined.outcomes)})
+
+    def _join(self, message: Any, told: asyncio.Queue[Mapping[str, Any]]) -> Joined:
+        try:
+            asked = json.loads(message)
+            join = asked["join"]
+            terms = Terms(str(join["run"]), dict(join["addresses"]), int(join["window"]), float(join["deadline"]))
+            plan, version = join["plan"], asked["cloven"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ClovenError("the coordinator does not speak cloven's protocol") from error
+        problems = []
+        if version != wire.VERSION:
+            problems.append(
+                f"the coordinator speaks version {version!r} of the protocol, this worker {wire.VERSION}"
+            )
+        if plan != self.held.plan:
+            problems.append(f"the bundle is another plan's: {self.held.plan[:12]}, not {str(plan)[:12]}")
+        if self.joined is not None:
+            problems.append(f"is busy with run {self.joined.terms.run}; one coordinator at a time")
+        if not 1 <= terms.window <= WINDOW:
+            problems.append(f"{terms.window} images in flight were asked for; 1 to {WINDOW} can be had")
+        parties = self.held.schedule.parties
+        lines = {party: self.held.line(terms.run, party, self.identity) for party in parties}
+        unknown = sorted(
+            p for p, line in lines.items() if line.dialer == self.held.device and p not in terms.addresses
+        )
+        if unknown:
+            problems.append(f"no address was given of {', '.join(unknown)}")
+        if problems:
+            raise ClovenError(problems)
+        return Joined(
+            terms, self.held.schedule, lines, self.held.engine, told.put_nowait, self.computing, self.aside
+        )
+
+    async def _listen(self, joined: Joined, context: Context) -> None:
+        """Do what the coordinator says."""
+        joining = asyncio.create_task(self._tell_when_connected(joined))
+        try:
+            while (message := await context.read()) is not EOF:
+                asked = json.loads(message)
+                if "oldest" in asked:
+                    joined.advance(int(asked["oldest"]))
+                if "drop" in asked:
+                    joined.drop([int(number) for number in asked["drop"]])
+                if "ping" in asked:
+                    joined.tell(joined.status() | {"ping": asked["ping"]})
+                if "report" in asked:
+                    joined.tell(joined.report())
+        finally:
+            joining.cancel()
+
+    async def _tell_when_connected(self, joined: Joined) -> None:
+        down = await joined.connected(JOINING)
+        joined.tell({"joined": not down, "down": down})
+
+    # --- the other parties ------------------------------------------------------------------------------------
+
+    async def link(self, _: Any, context: Context) -> None:
+        """A stream that another party has dialled."""
+        try:
+            hello = await wire.hello(context)
+        except LinkError as error:
+            self.past["refused", "unknown", "handshake"] += 1
+            log.warning("refused", extra={"reason": str(error), "peer": context.peer()})
+            await wire.refuse(context, str(error))
+            return
+        party, joined = str(hello.get("from")), self.joined
+        await self._must_be(party, context)
+        if joined is None or hello.get("run") != joined.terms.run:
+            await wire.refuse(context, f"{self.held.device} is not in this run (yet)", again=True)
+            return
+        peer = joined.peers.get(party)
+        if peer is None or peer.line.dialer != party or hello.get("to") != self.held.device:
+            await wire.refuse(context, f"{party} has no link to dial to {self.held.device} in this plan")
+            return
+        try:
+            await accepted(context, hello, peer)
+        except LinkError as error:
+            log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
+
+    async def _must_be(self, party: str, context: Context) -> None:
+        """Over TLS a party must be who it says; else nothing is known of it."""
+        if self.tls is None:
+            return
+        from cloven.runtime.link.identity import peer_name
+
+        name = peer_name(context)
+        if name != party:
+            log.warning(
+                "refused", extra={"reason": f"the certificate is {name}'s, not {party}'s", "peer": context.peer()}
+            )
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is {name}'s, not {party}'s")
+
+
+async def _tell_all(told: asyncio.Queue[Mapping[str, Any]], context: Context) -> None:
+    while True:
+        await context.write(json.dumps(await told.get()).encode())
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a worker listens, and where it shows its metrics, if anywhere."""
+
+    listen: tuple[str, int]
+    metrics: tuple[str, int] | None = None
+
+
+async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, tls: bool) -> None:
+    """Run a worker until SIGTERM or SIGINT; with ``tls`` only parties with a certificate get an answer.
+
+    Raises:
+        ClovenError: where it cannot listen there.
+    """
+    worker = Worker(held, identity, tls=tls)
+    server = grpc.aio.server(options=options(held.schedule.largest))
+    server.add_generic_rpc_handlers([worker.handlers()])
+    port = _bind(server, *addresses.listen, worker.tls)
+    ready: dict[str, Any] = {"device": held.device, "listen": _address(addresses.listen[0], port)}
+    if addresses.metrics is not None:
+        from cloven.runtime.cluster.metrics import serve_metrics
+
+        host = addresses.metrics[0]
+        ready["metrics"] = _address(host, serve_metrics(worker, *addresses.metrics, worker.tls))
+    await server.start()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stopping.set)
+    log.info("ready", extra={**ready, "plan": held.plan[:12], "mtls": worker.tls is not None})
+    await worker.stopping.wait()
+    await server.stop(grace=1)
+    log.info("stopped", extra={"device": held.device})
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None) -> int:
+    address = _address(host, port)
+    try:
+        if identity is not None:
+            return server.add_secure_port(address, identity.server_credentials())
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ClovenError(f"cannot listen on {address}: is it this machine's, and free? ({error})") from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

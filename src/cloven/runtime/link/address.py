@@ -1,0 +1,68 @@
+"""Where a program listens: ``HOST:PORT``, and who may reach it there."""
+
+from __future__ import annotations
+
+import re
+import socket
+from ipaddress import ip_address
+
+from cloven.errors import ClovenError
+
+TEXT = re.compile(r"(?:\[(?P<six>[^\[\]]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})")
+PORTS = range(2**16)
+
+
+def check_address(
+    listen: str, identity: object | None, insecure: bool, *, option: str = "--listen"
+) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``, if it is safe to listen there. IPv6 is in brackets, which are taken off.
+
+    Safe is what only this machine can reach, and what asks for a certificate. Anything else must be wanted.
+
+    Args:
+        listen: the address; port 0 is any free port.
+        identity: certificates for mTLS; None for none.
+        insecure: whether the user accepts that anyone who reaches the address can use it.
+        option: what the user wrote the address behind, for messages.
+
+    Raises:
+        ClovenError: where it is no address, its host is unknown, or others could reach it without mTLS.
+    """
+    found = TEXT.fullmatch(listen)
+    if not found or int(found["port"]) not in PORTS or (found["six"] and not _is_six(found["six"])):
+        raise ClovenError(
+            f"{option} is {listen!r}; expected HOST:PORT such as 127.0.0.1:8000, [::1]:8000 for IPv6, "
+            f"with a port of 0 (any free one) to {PORTS[-1]}"
+        )
+    host, port = found["six"] or found["host"], int(found["port"])
+    if identity is None and not insecure and not is_loopback(host, option=option):
+        raise ClovenError(
+            f"{option} {listen}: other machines can reach this address, and without mTLS anyone who does can "
+            f"use it and read what crosses; give --keys with this party's folder of keys, listen on "
+            f"127.0.0.1:{port} (this machine only), or add --insecure if everyone on that network is trusted"
+        )
+    return host, port
+
+
+def is_loopback(host: str, *, option: str = "--listen") -> bool:
+    """Whether a host is this machine only: by address, or by all the addresses that its name has here.
+
+    Raises:
+        ClovenError: for a name that has none.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ClovenError(
+            f"{option}: the host {host!r} is not known here; give an address of this machine, such as 127.0.0.1"
+        ) from error
+    return all(ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def _is_six(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False

@@ -1,0 +1,176 @@
+"""What one device does for one image, by what depends on what: jobs, and messages in and out.
+
+A bundle lists a device's steps in the order over all devices. A device on its own need not wait for its turn
+there: it sends a share as soon as that is made, and runs a segment as soon as all that it reads has come. Where each
+box is put together from is settled here, by the order of the steps, so that what a device computes does not depend
+on what came first.
+
+A *message* is one frame on a link: the transfers that become ready by the same events travel together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from cloven.graph.box import Box, extent, whole
+from cloven.partition.program import BYTES
+from cloven.partition.protection import COORDINATOR
+from cloven.runtime.bundle import Part, Receive, Run, Send, Step
+from cloven.runtime.segments import sources
+
+Message = tuple[str, int]
+"""The other party, and the message's number on the link from or to it: 0, 1, 2 for each image."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """A box and the pieces that it is put together from, by their numbers."""
+
+    box: Box
+    pieces: tuple[tuple[int, Box], ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A segment to run: what its inputs read, by name, and the pieces that its outputs become."""
+
+    step: int
+    segment: str
+    inputs: tuple[tuple[str, Read], ...]
+    outputs: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A message that comes: the pieces that it brings, and its size in bytes."""
+
+    pieces: tuple[tuple[int, Box], ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to send: what it reads, one box after another, and its size in bytes."""
+
+    message: Message
+    reads: tuple[Read, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All that a device does for an image. Pieces are numbered; ``uses`` says how often each is read."""
+
+    jobs: tuple[Job, ...]
+    incoming: Mapping[Message, Incoming]
+    outgoing: tuple[Outgoing, ...]
+    uses: Mapping[int, int]
+
+    @property
+    def parties(self) -> frozenset[str]:
+        """Whom the device hears from or sends to."""
+        return frozenset(party for party, _ in [*self.incoming, *(out.message for out in self.outgoing)])
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest message in either direction."""
+        sizes = [m.bytes for m in self.incoming.values()] + [m.bytes for m in self.outgoing]
+        return max(sizes, default=0)
+
+
+def in_order(parts: Mapping[str, Part]) -> list[tuple[str, int, Step]]:
+    """All devices' steps in the order over all devices: the device, the step's place in its part, the step."""
+    # A send and its receive share a number: the send first.
+    every = [
+        (step.step, isinstance(step, Receive), device, i, step)
+        for device, part in parts.items()
+        for i, step in enumerate(part.steps)
+    ]
+    return [(device, i, step) for _, _, device, i, step in sorted(every, key=lambda entry: entry[:2])]
+
+
+def numbered(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """The parts with the number of its message at every transfer: one for a link and what it waits for."""
+    held: dict[str, dict[str, list[tuple[Box, Any]]]] = {device: {} for device in parts}
+    for device, part in parts.items():
+        if part.image is not None:
+            held[device][part.image.value] = [(whole(part.image.shape), "image")]
+    events: dict[tuple[str, str], dict[frozenset[Any], int]] = {}
+    numbers: dict[int, int] = {}
+    for device, _, step in in_order(parts):
+        mine = held[device]
+        match step:
+            case Run():
+                for piece in step.outputs:
+                    mine.setdefault(piece.value, []).append((piece.box, ("run", step.step)))
+            case Send():
+                event = frozenset(origin for _, origin in sources(mine[step.value], step.share))
+                known = events.setdefault((device, step.target), {})
+                numbers[step.transfer] = known.setdefault(event, len(known))
+            case Receive():
+                origin = ("message", step.source, numbers[step.transfer])
+                mine.setdefault(step.value, []).append((step.share, origin))
+    return {device: part.model_copy(update={"steps": _renumbered(part, numbers)}) for device, part in parts.items()}
+
+
+def _renumbered(part: Part, numbers: Mapping[int, int]) -> tuple[Step, ...]:
+    return tuple(
+        step if isinstance(step, Run) else step.model_copy(update={"message": numbers[step.transfer]})
+        for step in part.steps
+    )
+
+
+def schedule(part: Part) -> Schedule:
+    """The schedule of a device's part; the image comes from the coordinator, and the output goes there."""
+    return _Reader(part).schedule()
+
+
+class _Reader:
+    """Walks through a part's steps: what is held of each value, with the number of each piece."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.held: dict[str, list[tuple[Box, int]]] = {}
+        self.count = 0
+        self.uses: Counter[int] = Counter()
+
+    def put(self, value: str, box: Box) -> int:
+        self.held.setdefault(value, []).append((box, self.count))
+        self.count += 1
+        return self.count - 1
+
+    def read(self, value: str, box: Box) -> Read:
+        found = tuple((number, piece) for piece, number in sources(self.held[value], box))
+        self.uses.update(number for number, _ in found)
+        return Read(box, found)
+
+    def schedule(self) -> Schedule:
+        jobs: list[Job] = []
+        comes: dict[Message, list[tuple[int, Box]]] = {}
+        goes: dict[Message, list[Read]] = {}
+        if (image := self.part.image) is not None:
+            comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape))]
+        for step in self.part.steps:
+            match step:
+                case Run():
+                    inputs = tuple((piece.name, self.read(piece.value, piece.box)) for piece in step.inputs)
+                    outputs = tuple((piece.name, self.put(piece.value, piece.box)) for piece in step.outputs)
+                    jobs.append(Job(step.step, step.segment, inputs, outputs))
+                case Receive():
+                    piece = (self.put(step.value, step.share), step.share)
+                    comes.setdefault((step.source, step.message), []).append(piece)
+                case Send():
+                    goes.setdefault((step.target, step.message), []).append(self.read(step.value, step.share))
+        if (output := self.part.output) is not None:
+            goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]
+        incoming = {key: Incoming(tuple(found), _bytes(box for _, box in found)) for key, found in comes.items()}
+        outgoing = tuple(Outgoing(k, tuple(reads), _bytes(r.box for r in reads)) for k, reads in goes.items())
+        return Schedule(tuple(jobs), incoming, outgoing, dict(self.uses))
+
+
+def _bytes(boxes: Iterable[Box]) -> int:
+    return BYTES * sum(prod(extent(box)) for box in boxes)

@@ -1,0 +1,235 @@
+"""The service's application: its addresses, and what becomes of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from time import perf_counter
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import prometheus_client as prometheus
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.service import page, reading
+from cloven.runtime.service.contract import Answer, Answering, Classified, Guess, Problem, Read, Refused
+
+LIMIT, WAITING, DEADLINE = 8 * 2**20, 64, 30.0
+"""Bytes of a request, requests at a time, and seconds for each, unless given."""
+BEST = 5
+"""How many classes an answer lists."""
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+GONE = 499
+"""What is counted where the client went away before its answer: nginx's number, which nobody receives."""
+REFUSALS = {
+    408: "The picture did not come, or was not read, by the deadline",
+    413: "Too many bytes",
+    415: "No picture, or one that cannot be read",
+    422: "Numbers that are not an image's, a form without a file, or an unknown parameter",
+    429: "As many requests as there is room for; try again",
+    502: "The CNN's output is not finite",
+    503: "A device or a link has failed",
+    504: "The divided model did not answer by the deadline",
+}
+
+log = logging.getLogger("cloven")
+
+Got = TypeVar("Got")
+
+
+@dataclass(frozen=True, eq=False)
+class Meters:
+    """What Prometheus is told, in a registry of its own."""
+
+    registry: prometheus.CollectorRegistry
+    requests: prometheus.Counter
+    seconds: prometheus.Histogram
+    in_flight: prometheus.Gauge
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """What an answer takes: the model, limits, room for requests, and one lane for decoding."""
+
+    model: Answering
+    read: Read
+    names: Sequence[str] | None
+    limit: int
+    deadline: float
+    room: asyncio.Semaphore
+    lane: Executor
+    meters: Meters
+
+
+def app(
+    model: Answering,
+    *,
+    read: Read,
+    names: Sequence[str] | None = None,
+    limit: int = LIMIT,
+    waiting: int = WAITING,
+    deadline: float = DEADLINE,
+    title: str = "A divided CNN",
+) -> FastAPI:
+    """The application.
+
+    Args:
+        model: what classifies.
+        read: what turns a picture's file into pixels, one call at a time, in a thread of its own.
+        names: of the classes, one for each; None where they have none.
+        limit: bytes of a request.
+        waiting: requests at a time, from head to answer; one more is refused with 429.
+        deadline: seconds for a request.
+        title: what the page calls the model.
+    """
+    desk = Desk(
+        model, read, names, limit, deadline, asyncio.Semaphore(waiting), ThreadPoolExecutor(1, "picture"), _meters()
+    )
+    service = FastAPI(
+        title=f"cloven: {title}", version=version("cloven"), docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+
+    @service.post(
+        "/classify",
+        summary="Classify a picture",
+        openapi_extra={"requestBody": _accepted(limit)},
+        response_model=Classified,
+        responses={status: {"model": Problem, "description": told} for status, told in REFUSALS.items()},
+    )
+    async def classify(request: Request, scores: Literal["all"] | None = None) -> Response:
+        return await _classified(desk, request, everything=scores == "all")
+
+    @service.get("/health", summary="Whether every device is ready", responses={503: {"description": "Not all"}})
+    async def health() -> Response:
+        found = model.health()
+        return _json(200 if found["ready"] else 503, jsonable_encoder(dict(found)))
+
+    @service.get("/metrics", summary="For Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        text = prometheus.generate_latest(desk.meters.registry)
+        return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST, headers=HEADERS)
+
+    @service.get("/", include_in_schema=False)
+    async def start() -> Response:
+        text, policy = page.page(title, names, model.shape, model.health()["devices"])
+        return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
+
+    service.exception_handler(HTTPException)(_elsewhere)
+    service.exception_handler(RequestValidationError)(_invalid)
+    return service
+
+
+async def _classified(desk: Desk, request: Request, *, everything: bool) -> Response:
+    """The answer to a request, whatever becomes of it; counted."""
+    started = perf_counter()
+    content: Mapping[str, Any]
+    try:
+        status, content = 200, await _admitted(desk, request, everything=everything)
+    except Refused as refused:
+        status, content = refused.status, refused.problem
+    except ClientDisconnect:
+        status, content = GONE, {"error": "the client went away"}
+    except Exception:
+        log.exception("a request could not be answered")  # it may name files: for the log only
+        status, content = 500, {"error": "something in the service is broken; its log says what"}
+    desk.meters.requests.labels(status).inc()
+    desk.meters.seconds.observe(perf_counter() - started)
+    return _json(status, content, {"Retry-After": "1"} if status == 429 else {})
+
+
+async def _admitted(desk: Desk, request: Request, *, everything: bool) -> dict[str, Any]:
+    """The answer's JSON, where there is room and time for it."""
+    if desk.room.locked():
+        raise Refused(429, "there is no room for another request; try again in a second")
+    until = asyncio.get_running_loop().time() + desk.deadline
+    async with desk.room:
+        with desk.meters.in_flight.track_inprogress():
+            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.lane)
+            image = await _by(until, got, 408, "the picture was not all here and read")
+            answer = await _by(until, _submitted(desk.model, image), 504, "the divided model did not answer")
+    if not np.isfinite(answer.output).all():
+        raise Refused(502, "the CNN's output is not finite; the fault is in its weights or in a device")
+    return _told(answer, desk.names, image.shape, everything=everything).model_dump(by_alias=True)
+
+
+async def _by(until: float, work: Awaitable[Got], status: int, late: str) -> Got:
+    """What the work gives by a moment of the event loop's clock."""
+    try:
+        async with asyncio.timeout_at(until):
+            return await work
+    except TimeoutError as error:
+        raise Refused(status, f"{late} by the deadline; try again later") from error
+
+
+async def _submitted(model: Answering, image: NDArray[np.float32]) -> Answer:
+    try:
+        return await model.submit(image)
+    except FrameFailed as error:
+        where = {"device": error.device, "link": error.link, "reason": error.reason}
+        raise Refused(503, f"not classified: {error}", **where) from error
+
+
+def _told(answer: Answer, names: Sequence[str] | None, shape: tuple[int, ...], *, everything: bool) -> Classified:
+    """An answer as clients get it; of equal classes the lower comes first."""
+    logits = answer.output.astype(np.float64)
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    best = [
+        Guess(class_=i, name=names[i] if names else None, probability=probabilities[i])
+        for i in np.argsort(-logits, kind="stable")[:BEST].tolist()
+    ]
+    return Classified(
+        **dict(best[0]),
+        best=best,
+        logits=logits.tolist() if everything else None,
+        seconds=answer.seconds,
+        input=list(shape),
+    )
+
+
+async def _elsewhere(_: Request, error: Exception) -> Response:
+    """What is said of addresses and methods that there are not."""
+    assert isinstance(error, HTTPException)
+    return _json(error.status_code, {"error": f"{error.detail}; /openapi.json lists what there is"}, error.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    """What is said of parameters that are not known."""
+    assert isinstance(error, RequestValidationError)
+    return _json(422, {"error": "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())})
+
+
+def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(content, status, HEADERS | dict(headers or {}))
+
+
+def _meters() -> Meters:
+    registry = prometheus.CollectorRegistry()
+    return Meters(
+        registry,
+        prometheus.Counter("cloven_requests", "Requests to classify", ["status"], registry=registry),
+        prometheus.Histogram("cloven_request_seconds", "From a request's head to its answer", registry=registry),
+        prometheus.Gauge("cloven_requests_in_flight", "Requests being answered", registry=registry),
+    )
+
+
+def _accepted(limit: int) -> dict[str, Any]:
+    """What a request may bring, for ``/openapi.json``."""
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    form = {"type": "object", "required": [reading.FIELD], "properties": {reading.FIELD: raw["schema"]}}
+    return {
+        "required": True,
+        "description": f"A picture, or float32 little-endian numbers from 0 to 1; at most {limit} bytes",
+        "content": {"image/*": raw, reading.FORM: {"schema": form}, reading.NUMBERS: raw},
+    }

@@ -1,0 +1,113 @@
+"""From a request's body to an image: a picture's file, a form with one, or the numbers themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+
+import numpy as np
+from fastapi import Request
+from numpy.typing import NDArray
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from cloven.errors import ClovenError
+from cloven.runtime.service.contract import Read, Refused, Shape
+
+FORM, NUMBERS = "multipart/form-data", "application/octet-stream"
+FIELD = "file"
+FIELDS = 8
+"""How many fields a form may have."""
+
+
+async def image(request: Request, shape: Shape, limit: int, read: Read, lane: Executor) -> NDArray[np.float32]:
+    """The image ``(C, H, W)`` in [0, 1] that a request brings; its picture is decoded in the ``lane``.
+
+    Raises:
+        Refused: for another type of content (415), too many bytes (413), no picture (415), or numbers that
+            are not an image's (422).
+        ClientDisconnect: where the client has gone.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == NUMBERS:
+        return numbers(await _body(request, limit), shape)
+    if kind == FORM:
+        content = await _uploaded(request, limit)
+    elif not kind or kind.startswith("image/"):
+        content = await _body(request, limit)
+    else:
+        raise Refused(
+            415,
+            f"the content type is {kind[:80]!r}; send a picture's file as image/jpeg, image/png or the like, "
+            f"a form ({FORM}) with the field {FIELD!r}, or {_wanted(shape)} as {NUMBERS}",
+        )
+    try:
+        pixels = await asyncio.get_running_loop().run_in_executor(lane, read, content, shape)
+    except ClovenError as error:
+        raise Refused(415, str(error)) from error
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def numbers(content: bytes, shape: Shape) -> NDArray[np.float32]:
+    """An image's own numbers.
+
+    Raises:
+        Refused: for another number of bytes, and for numbers that are not finite or not in [0, 1].
+    """
+    if len(content) != 4 * math.prod(shape):
+        raise Refused(422, f"got {len(content)} bytes; expected {4 * math.prod(shape)}: {_wanted(shape)}")
+    found = np.frombuffer(content, "<f4").reshape(shape).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise Refused(422, f"some numbers are not finite; expected {_wanted(shape)}")
+    if found.min() < 0 or found.max() > 1:
+        raise Refused(
+            422, f"got numbers from {found.min():g} to {found.max():g}; expected {_wanted(shape)} (pixels / 255)"
+        )
+    return found
+
+
+def _wanted(shape: Shape) -> str:
+    return f"float32 numbers from 0 to 1, little-endian, of shape {shape}"
+
+
+async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, as long as it is not too much, whatever its announced length."""
+    total = int(request.headers.get("content-length", "0")[:20])
+    if total <= limit:
+        total = 0
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > limit:
+                break
+            yield chunk
+    if total > limit:
+        raise Refused(413, f"the request is too large; expected at most {limit:,} bytes: send a smaller picture")
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request, limit)])
+
+
+class _InMemory(MultiPartParser):
+    """A parser of forms that never writes a picture to the disk."""
+
+    spool_max_size = sys.maxsize
+
+
+async def _uploaded(request: Request, limit: int) -> bytes:
+    """The file in a form's field."""
+    parser = _InMemory(request.headers, _chunks(request, limit), max_files=1, max_fields=FIELDS)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, UnicodeError) as error:  # the latter: a charset that is none
+        told = error.message if isinstance(error, MultiPartException) else "its charset is unknown"
+        raise Refused(422, f"the form cannot be read: {told}") from error
+    found = form.get(FIELD)
+    content = await found.read() if isinstance(found, UploadFile) else None
+    await form.close()
+    if content is None:
+        raise Refused(422, f"the form has no file in a field {FIELD!r}; send the picture there")
+    return content
