@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_python_block_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,16 +22,39 @@ def test_the_python_block_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) 
     assert tuple(getattr(names["logits"], "shape", ())) == (100, 10)
 
 
-def test_every_command_and_option_it_names_exists() -> None:
+def code(path: Path) -> str:
+    return "".join(re.findall(r"```\n(.*?)```", path.read_text("utf-8"), re.DOTALL))
+
+
+def found(command: Any, words: list[str]) -> Any:
+    """The command that words name, through groups of commands."""
+    while commands := getattr(command, "commands", None):
+        command, *words = commands[words[0]], *words[1:]
+    return command
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "three-hosts.md"], ids=lambda path: path.stem)
+def test_every_command_and_option_it_names_exists(path: Path) -> None:
+    import typer.main
+
+    from cloven.cli import app
+
+    program = typer.main.get_command(app)
+    lines = re.findall(r"(?:^|\$  |# +)(?:cd \S+ && venv/bin/)?cloven (\w.*)$", code(path), re.MULTILINE)
+
+    assert lines
+    for line in lines:
+        words = line.split("#")[0].split()
+        command = found(program, words)
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_the_readme_names_every_command() -> None:
     import typer.main
 
     from cloven.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    blocks = "".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
-    lines = re.findall(r"^cloven (\w+)(.*)$", blocks, re.MULTILINE)
 
-    assert {name for name, _ in lines} == set(commands)
-    for name, rest in lines:
-        known = {option for parameter in commands[name].params for option in parameter.opts}
-        assert set(re.findall(r"--[\w-]+", rest.split("#")[0])) <= known, name
+    assert set(re.findall(r"^cloven (\w+)", code(ROOT / "README.md"), re.MULTILINE)) == set(commands)

@@ -6,28 +6,29 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from cloven import console
+from cloven import console, machines
 from cloven.errors import ClovenError, require
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-    from cloven.audit.cases import ChainFor
-    from cloven.audit.study import Settings
     from cloven.graph.graph import Graph
     from cloven.partition.plan import Plan
+    from cloven.runtime.check import Comparison
     from cloven.zoo.prepared import Prepared
 
 MISSED, WRONG, STOPPED = 1, 2, 130
 """Exit codes besides 0: a threshold missed; wrong usage or input; stopped by the user."""
 
-EXTRAS = {"onnx": "audit", "onnxruntime": "edge",
+EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+          "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
           "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
           "torchvision": "models", "timm": "models"}  # fmt: skip
 """Which extra brings an optional package."""
@@ -99,6 +100,9 @@ Classes = Annotated[int | None, typer.Option(help="How many classes; left out, t
 Weights = Annotated[
     Path | None, typer.Option(help="A .safetensors, .pth or .npz file, or: pretrained (downloads).")
 ]
+PlanFile = Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")]
+Window = Annotated[int, typer.Option(help="--cluster: most images in flight.", min=1, max=256)]
+Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
 
@@ -206,6 +210,10 @@ def plan(
     reuse: Annotated[
         bool, typer.Option(help="star: a device keeps its own share, or is sent it back with the rest.")
     ] = True,
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME for all links, A-B=NAME for one: none, ascon-128, aes-256-gcm, mtls, ..."),
+    ] = None,
     input_size: InputSize = None,
     classes: Classes = None,
     weights: Weights = None,
@@ -214,7 +222,7 @@ def plan(
 ) -> None:
     """Divide a model: print what crosses each link, and write the plan to a file."""
     from cloven.files import write_text
-    from cloven.partition.options import Options, document
+    from cloven.partition.options import Options, document, protected
     from cloven.partition.plan import check_document, described, problems, program
 
     found: list[str] = []
@@ -228,7 +236,9 @@ def plan(
     )  # fmt: skip
     spec = _spec(model, input_size, classes, weights)
     entries, misplaced = document(options)
-    made, wrong = check_document({"model": spec, "routing": routing, "reuse": reuse, **entries})
+    made, wrong = check_document(
+        {"model": spec, "routing": routing, "reuse": reuse, **protected(protect or []), **entries}
+    )
     found += misplaced + wrong
     graph = _tried(lambda: _graph(spec), found)
     found += problems(graph, made) if graph is not None and made is not None else []
@@ -276,30 +286,106 @@ def _proportions(text: str) -> list[float]:
 
 @app.command()
 def run(
-    plan_file: Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")],
+    plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
-    picture: Annotated[Path | None, typer.Option("--input", help="One picture instead of a data set.")] = None,
+    picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Exit 1 if it is not the whole model's result.")] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    cluster: Annotated[
+        Path | None, typer.Option(help="Run on the workers of this file (TOML) instead of in this process.")
+    ] = None,
+    window: Window = 8,
+    deadline: Deadline = 30.0,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Send again what a lost worker or link took along.")
+    ] = False,
+    patience: Annotated[float, typer.Option(help="--retry: seconds to wait for what was lost.", min=1)] = 60.0,
+    sent: Annotated[
+        Path | None, typer.Option(help="Write what was sent and answered to this folder, for audit --pairs.")
+    ] = None,
+    auxiliary: Annotated[
+        str | None, typer.Option(help="Send these first: the attacker's own images.", metavar="SPEC")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="--auxiliary: how many of them.", min=2)] = 1000,
+    limit: Annotated[int | None, typer.Option(help="At most so many images of --data or --input.", min=1)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a plan on a picture or a data set; a CNN of the zoo without weights is trained first, or cached."""
+    """Run a plan on pictures or a data set; a CNN of the zoo without weights is trained first, or cached."""
     from cloven.partition.plan import program
     from cloven.runtime.check import compare
 
+    if cluster is not None:
+        from cloven.runtime.cluster.coordinator import Manner
+
+        manner = Manner(window, deadline, patience if retry else 0.0)
+        given = _given(plan_file, data, picture, verify, seed, limit)
+        machines.run(given, cluster, manner, machines.Kept(sent, auxiliary, queries), as_json=as_json)
+        return
+    if retry or sent is not None or auxiliary is not None:
+        raise ClovenError("--retry, --sent and --auxiliary are for workers: name them with --cluster FILE")
     made, graph = _planned(plan_file)
     ready, graph = _ready(made, graph, data, picture, seed)
-    result = compare(program(graph, made), graph, ready.images.tensor(), ready.images.labels)
+    images = ready.images if limit is None else ready.images.take(range(min(limit, len(ready.images))))
+    result = compare(program(graph, made), graph, images.tensor(), images.labels)
     shown = {"weights": ready.weights, **result.row()}
     if as_json:
         console.print_json({"plan": made.title(), **shown})
     else:
         console.comparison(made.title(), shown)
-    if verify and not result.equal:
+    if verify:
+        _verified(result)
+
+
+@app.command()
+def lab(
+    plan_file: PlanFile,
+    data: Annotated[str | None, DATA] = None,
+    picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
+    bandwidth: Annotated[str, typer.Option(help="Of every link, e.g. 100mbit; left out, no limit.")] = "",
+    delay: Annotated[str, typer.Option(help="Of every link, one way, e.g. 2ms.")] = "0",
+    tap: Annotated[str, typer.Option(help="Listen on a link from its first device, e.g. edge0-edge1.")] = "",
+    auxiliary: Annotated[
+        str | None, typer.Option(help="Send these first: the attacker's own images.", metavar="SPEC")
+    ] = None,
+    queries: Annotated[int, typer.Option(help="--auxiliary: how many of them.", min=2)] = 1000,
+    limit: Annotated[int | None, typer.Option(help="At most so many images of --data or --input.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    window: Window = 8,
+    deadline: Deadline = 60.0,
+    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("lab"),
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan on this machine as if on several: namespaces, links, workers, and a tap (needs root, Linux)."""
+    from cloven.runtime.cluster.coordinator import Manner
+
+    given = _given(plan_file, data, picture, True, seed, limit)
+    kept = machines.Kept(out, auxiliary, queries)
+    machines.lab(given, machines.Wires(bandwidth, delay, tap), kept, Manner(window, deadline), as_json=as_json)
+
+
+def _verified(result: Comparison) -> None:
+    if not result.equal:
         log.warning("NOT equal to the whole model: %s", result.why())
         raise typer.Exit(MISSED)
-    if verify:
-        log.info("equal to the whole model on %d images", len(ready.images))
+    log.info("equal to the whole model on %d images", result.images)
+
+
+def _given(
+    plan_file: Path, data: str | None, picture: Path | None, verify: bool, seed: int, limit: int | None
+) -> machines.Given:
+    """What to send to workers, and how to check it; without data or a check, no model is needed."""
+    if data is None and picture is not None and not verify:
+        from cloven.zoo.folders import read_pictures
+
+        made = machines.plan_of(plan_file)
+        given = machines.Given(made, read_pictures(picture, made.model.input), None)
+    else:
+        from cloven.partition.plan import program
+
+        made, graph = _planned(plan_file)
+        ready, graph = _ready(made, graph, data, picture, seed)
+        given = machines.Given(made, ready.images, (program(graph, made), graph) if verify else None)
+    return given if limit is None else given.first(limit)
 
 
 def _planned(plan_file: Path) -> tuple[Plan, Graph]:
@@ -331,7 +417,7 @@ def _ready(made: Plan, graph: Graph, data: str | None, picture: Path | None, see
 
 @app.command()
 def bundle(
-    plan_file: Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")],
+    plan_file: PlanFile,
     out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle there is replaced.")],
     data: Annotated[str | None, DATA] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
@@ -351,7 +437,14 @@ def bundle(
         images = ready.images.take(range(min(2, len(ready.images)))).tensor().numpy()
     elif made.model.weights is None:
         log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
-    written = bundles.write(program(graph, made), out, model=made.model.name, plan=made.toml(), images=images)
+    written = bundles.write(
+        program(graph, made),
+        out,
+        model=made.model.name,
+        plan=made.toml(),
+        images=images,
+        protection=made.protection,
+    )
     shown = written.summary()
     if as_json:
         console.print_json(shown)
@@ -361,6 +454,7 @@ def bundle(
 
 @app.command()
 def audit(
+    context: typer.Context,
     model: ModelName = "lenet5",
     data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
@@ -372,7 +466,18 @@ def audit(
     devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
     view: Annotated[str, typer.Option(help="paper (what S1 counts), full (all on a link) or both.")] = "both",
     links: Annotated[str, typer.Option(help="Full view: first (between the first two devices) or all.")] = "first",
-    pairs: Annotated[int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Attack what was captured: a folder that `cloven tap --read` wrote.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="--pairs: what a message holds, e.g. 0=6x14x14.", metavar="N=CxHxW")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="--pairs: the weights that ran, if not trained here.")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000, or all captured.")
+    ] = None,
     victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of each attack.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
@@ -380,37 +485,60 @@ def audit(
     as_json: AsJson = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop; write nothing.")] = False,
 ) -> None:
-    """Attack what crosses the links and write a report. Started again, it goes on where it stopped."""
-    from cloven.audit import study
+    """Attack what crosses the links and write a report. Started again, it goes on where it stopped.
+
+    With --pairs, attack what a tap captured from the wire instead of what a simulation says that it would.
+    """
+    from cloven.audit import study, wire
     from cloven.papers import s1
     from cloven.report.folder import write
     from cloven.zoo.training import cache_dir
 
-    settings = study.Settings(
-        model=model,
-        data=data,
-        auxiliary=auxiliary,
-        layers=_listened(model, layers),
-        strategies=_names(strategies),
-        devices=devices,
-        views=_choice("--view", view, {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}),
-        every_link=_choice("--links", links, {"first": False, "all": True}),
-        pairs=(1000 if auxiliary == "photos" else 5000) if pairs is None else pairs,
-        victims=victims,
-        epochs=epochs,
-        seed=seed,
-    )
-    chain_for = s1.decoder(model)
+    _misplaced(context, ("shape", "weights") if pairs is None else SIMULATED, there=pairs is not None)
+    chain_for, notes, name = s1.decoder(model), partial(s1.notes, model), f"{model}-{data.partition(':')[0]}"
+    if pairs is not None:
+        given = wire.Settings(
+            model=model,
+            data=data,
+            pairs=pairs,
+            shapes=_shapes(shape or ()),
+            weights=weights,
+            layers=tuple(s1.layers_of(model)),
+            queries=queries,
+            victims=victims,
+            epochs=epochs,
+            seed=seed,
+        )
+        folder = out or Path("runs") / f"{name.replace(':', '-')}-captured"
+        rows = partial(wire.listed, given)
+        work: Callable[..., dict[str, Any]] = partial(wire.execute, given, chain_for, notes, out=folder)
+    else:
+        settings = study.Settings(
+            model=model,
+            data=data,
+            auxiliary=auxiliary,
+            layers=_listened(model, layers),
+            strategies=_names(strategies),
+            devices=devices,
+            views=_choice("--view", view, {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}),
+            every_link=_choice("--links", links, {"first": False, "all": True}),
+            queries=(1000 if auxiliary == "photos" else 5000) if queries is None else queries,
+            victims=victims,
+            epochs=epochs,
+            seed=seed,
+        )
+        folder = out or Path("runs") / name
+        rows = partial(study.listed, settings, chain_for)
+        work = partial(
+            study.execute, settings, chain_for, s1.expectations(model), notes, out=folder, cache=cache_dir(),
+            jobs=jobs or _cores(),
+        )  # fmt: skip
     if dry_run:
-        _dry_run(settings, chain_for, as_json=as_json)
+        _dry_run(rows(), as_json=as_json)
         return
-    folder = out or Path("runs") / f"{model}-{data.partition(':')[0]}"
     with console.progress() as progress:
         try:
-            summary = study.execute(
-                settings, chain_for, s1.expectations(model), lambda shape: s1.notes(model, shape),
-                out=folder, cache=cache_dir(), jobs=jobs or _cores(), progress=progress,
-            )  # fmt: skip
+            summary = work(progress=progress)
         except KeyboardInterrupt:
             log.warning("stopped; finished cells are kept in %s: the same command goes on from there", folder)
             raise typer.Exit(STOPPED) from None
@@ -419,7 +547,33 @@ def audit(
         console.print_json(summary)
     else:
         console.summary(summary)
+    for note in summary.get("capture", {}).get("notes", ()):
+        log.warning("%s", note)
     log.info("report: %s   summary: %s", page, folder / "summary.json")
+
+
+SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links")
+"""Options of `cloven audit` that say what to simulate: a capture is what it is."""
+
+
+def _misplaced(context: typer.Context, names: Sequence[str], *, there: bool) -> None:
+    """Refuse options that say nothing with --pairs, or nothing without it."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [f"--{name}" for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        how = "says nothing about what was captured: leave it out" if there else "is for what was captured"
+        raise ClovenError([f"{option} {how}{'' if there else ': give --pairs DIR too'}" for option in given])
+
+
+def _shapes(texts: Sequence[str]) -> dict[int, list[tuple[int, ...]]]:
+    """``0=6x14x14`` and ``1=16x5x5+84`` as the shapes of what lies in each message."""
+    wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
+    if wrong:
+        raise ClovenError(
+            [f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84" for text in wrong]
+        )
+    pairs = (text.split("=") for text in texts)
+    return {int(k): [tuple(map(int, shape.split("x"))) for shape in shapes.split("+")] for k, shapes in pairs}
 
 
 def _cores() -> int:
@@ -437,10 +591,7 @@ def _listened(model: str, text: str) -> dict[str, str]:
     return {path: usual.get(path, path) for path in (resolve(model, name) for name in _names(text))}
 
 
-def _dry_run(settings: Settings, chain_for: ChainFor, *, as_json: bool) -> None:
-    from cloven.audit import study
-
-    cells = study.listed(settings, chain_for)
+def _dry_run(cells: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     if as_json:
         console.print_json({"cells": cells})
     else:
@@ -456,6 +607,8 @@ def report(
 
     log.info("report: %s", write(folder))
 
+
+machines.add_to(app)
 
 if __name__ == "__main__":
     main()

@@ -100,14 +100,34 @@ def cluster_run(found: Row) -> None:
         rows.append(["largest difference from the whole model", f"{check['max_difference']:.3g}"])
         rows.append(["allowed", f"{check['bound']:.3g}"])
     table(found["plan"], ["", ""], [[name, str(value)] for name, value in rows])
-    table("devices, for one image", ["device", "images", "compute, ms", "95th percentile", "each step, ms"], [
-        [d["device"], d["images"], d["compute_ms"], d["p95_ms"], ", ".join(f"{s['ms']:g}" for s in d["steps"])]
-        for d in found["devices"]
+    columns = ["device", "images", "compute, ms", "95th percentile", "sealing, ms", "opening, ms", "each step, ms"]
+    keys = ("device", "images", "compute_ms", "p95_ms", "sealing_ms", "opening_ms")
+    table("devices, for one image", columns, [
+        [*(d[key] for key in keys), ", ".join(f"{s['ms']:g}" for s in d["steps"])] for d in found["devices"]
     ])  # fmt: skip
     table("links, for one message", ["link", "bytes", "messages", "ms", "95th percentile", "clocks, +- ms"], [
         [" > ".join(r["link"]), r["bytes"], r["messages"], r["ms"], r["p95_ms"], r["uncertain_ms"]]
         for r in found["links"]
     ])  # fmt: skip
+
+
+def laboratory(found: Row) -> None:
+    """The network of a laboratory, and what a tap found on one link of it."""
+    columns = ["link", "bits a second", "delay, ms", "carrier"]
+    table("network", columns, [
+        [" - ".join(r["link"]), r["bandwidth_bits"] or "as the machine", r["delay_ms"], r["carrier"]]
+        for r in found["network"]
+    ])  # fmt: skip
+    if (tap := found.get("tap")) is None:
+        return
+    columns = ["link", "kind", "images", "payload found", "transfer table", "bytes of TCP"]
+    table(f"the tap, {tap['recorded']['packets']} packets", columns, [
+        [" > ".join(r["link"]), r["kind"], r["inputs"], r["payload"], r["table"], r["bytes"]] for r in tap["links"]
+    ])  # fmt: skip
+    if "differing" in tap:
+        typer.echo(f"{tap['differing']} captured numbers differ from what the same engine sends in one process.")
+    if tap["pairs"]:
+        typer.echo(f"Captured pairs: {tap['pairs']}; attack them with `cloven audit --pairs {tap['pairs']}`.")
 
 
 def bundle(folder: str, found: Row) -> None:
@@ -137,9 +157,10 @@ def summary(found: Row) -> None:
          *(f"{_interval(f[score])} {_best(f, score)}" for score in ("agreement", "ssim"))]
         for f in found["findings"]
     ])  # fmt: skip
-    table("What S1 expects, and what the numbers show", ["claim", "statement", "difference", "shows"], [
-        [o["claim"], o["sentence"], _interval(o["difference"]), o["shows"]] for o in found["orderings"]
-    ])  # fmt: skip
+    if found["orderings"]:
+        table("What S1 expects, and what the numbers show", ["claim", "statement", "difference", "shows"], [
+            [o["claim"], o["sentence"], _interval(o["difference"]), o["shows"]] for o in found["orderings"]
+        ])  # fmt: skip
     verdict = found["verdict"]
     typer.echo(verdict["sentence"] if verdict["given"] else f"No verdict: {verdict['reason']}")
 

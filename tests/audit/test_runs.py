@@ -18,7 +18,7 @@ from tests.cli.conftest import Run, cloven
 
 __all__ = ["cloven"]
 
-SMALL = ("audit", "--pairs", "80", "--victims", "40", "--epochs", "1", "--view", "paper")
+SMALL = ("audit", "--queries", "80", "--victims", "40", "--epochs", "1", "--view", "paper")
 TIMES = ("seconds", "jobs", "versions")
 
 

@@ -96,10 +96,12 @@ def test_an_audit_refuses_what_it_cannot_use(
 
 
 def test_several_wrong_settings_are_named_together(cloven: Run, here: Path) -> None:
-    done = cloven("audit", "lenet6", "--strategies", "diagonal,vertical", "--pairs", "1", "--victims", "3",
+    done = cloven("audit", "lenet6", "--strategies", "diagonal,vertical", "--queries", "1", "--victims", "3",
                   "--data", "mnist:nowhere", "--auxiliary", "folder:nobody")  # fmt: skip
 
-    refused(done, "no strategy is named 'diagonal'", "pairs is 1; expected 2 or more", "victims is 3; expected 20")
+    refused(
+        done, "no strategy is named 'diagonal'", "queries is 1; expected 2 or more", "victims is 3; expected 20"
+    )
     refused(done, "unknown model 'lenet6'; did you mean lenet5?", "nowhere", "nobody")
     assert len(done.err.splitlines()) == 6
     assert not list(here.iterdir())
@@ -382,7 +384,7 @@ def planned(cloven: Run) -> None:
         (("--data", "digits", "--input", "photo.png"), ("give either --data SPEC or --input PICTURE",)),
         (("--input", "nowhere.png"), ("nowhere.png",)),
         (("--input", "plan.toml"), ("plan.toml",)),
-        (("--input", "."), (".",)),
+        (("--input", "there"), ("there",)),
         (("--data", "imagenet:nowhere"), ("imagenet", "cifar10", "digits", "folder", "mnist")),
     ],
 )
@@ -391,6 +393,7 @@ def test_a_run_without_images_is_refused(
 ) -> None:
     planned(cloven)
     picture(here / "photo.png")
+    (here / "there").mkdir()
     before = sorted(here.rglob("*"))
 
     refused(cloven("run", "plan.toml", *options), *messages)

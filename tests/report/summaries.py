@@ -62,6 +62,26 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def captured(*, protected: bool = False, **changes: Any) -> dict[str, Any]:
+    """A summary of what a tap captured on one link: one finding, no plans."""
+    link = ["10.0.0.1:40112", "[2001:db8::2]:7001"]
+    finding = _findings()[0] | {"strategy": "captured", "devices": None, "link": link, "raw_image": None}
+    finding |= {"label": "Protected link" if protected else "Plain link", "layers": ["message 0"], "view": "full"}
+    capture = {
+        "link": link,
+        "protected": protected,
+        "session": "ab" * 16,
+        "bytes_an_image": 4704,
+        "payload_bytes": 5_550_720,
+        "images": 1180,
+        "unmatched": {"captured.safetensors": 3, "images.safetensors": 12},
+        "fingerprint": "0123456789abcdef" * 4,
+        "notes": [],
+        "messages": [{"message": "0", "type": "uint8" if protected else "float32", "shape": [6, 14, 14]}],
+    }
+    return summary(findings=0, plans=[], orderings=[]) | {"findings": [finding], "capture": capture} | changes
+
+
 def samples(summary: dict[str, Any], side: int = 28) -> dict[str, list[Sample]]:
     """Three synthetic samples for every finding: a disc, and the disc blurred by noise."""
     kept = {}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloven.report.page import render
-from tests.report.summaries import samples, summary
+from tests.report.summaries import captured, samples, summary
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium on the PATH")
@@ -118,6 +118,13 @@ def test_no_width_scrolls_sideways_and_no_words_collide(tmp_path: Path) -> None:
         assert one["outside"] == []
         assert one["cut"] == []
         assert one["smallest"] >= 56
+
+
+def test_a_capture_fits_every_width(tmp_path: Path) -> None:
+    given = captured(protected=True)
+    for one in _measured(tmp_path, render(given, samples(given))):
+        assert one["needed"] <= one["width"], one
+        assert one["collisions"] == []
 
 
 def test_long_names_do_not_widen_the_page(tmp_path: Path) -> None:

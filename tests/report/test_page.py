@@ -16,7 +16,7 @@ from cloven.errors import ClovenError
 from cloven.report import words
 from cloven.report.page import Sample, render
 from cloven.report.pictures import picture
-from tests.report.summaries import samples, summary
+from tests.report.summaries import captured, samples, summary
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -258,6 +258,32 @@ def test_every_string_is_shown_as_text() -> None:
     assert "<script>alert('x')</script>\"&" in page.text
     assert "{{ 7 * 7 }}" in page.text
     assert "\u202e" not in page.text
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_what_was_captured_says_so_with_its_link_and_its_bytes(protected: bool) -> None:
+    given = captured(protected=protected)
+    page = Page(render(given, samples(given)))
+
+    assert "rebuilds of the input from what was captured on the wire." in page.text
+    assert "What was captured on the link Not computed: a tap recorded it while the system ran." in page.text
+    assert ("The link was protected: the listener got ciphertext" in page.text) is protected
+    assert ("The link was in clear." in page.text) is not protected
+    assert "10.0.0.1:40112 → [2001:db8::2]:7001, session abababab" in page.text
+    assert "5,550,720 bytes of payload in all, 4,704 for one image; 1,180 images used here." in page.text
+    assert "3 of captured.safetensors, 12 of images.safetensors." in page.text
+    assert "6 × 14 × 14" in page.text
+    assert "No plan was compiled" not in page.text
+    assert "None" not in page.text
+
+
+def test_every_string_of_a_capture_is_shown_as_text() -> None:
+    given = captured()
+    given |= {"capture": _poisoned(given["capture"])}
+    page = Page(render(given, samples(given)))
+
+    assert "<script>alert('x')</script>\"&" in page.text
+    assert not [tag for tag, _ in page.elements if tag in ("script", "iframe", "object")]
 
 
 def test_best_median_and_worst_stand_beside_their_originals(typical: str) -> None:

@@ -7,16 +7,16 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from cloven.attack.decoder import Decoder
 from cloven.attack.pairs import Pairs
+from cloven.audit.captured import Heard
 from cloven.audit.finding import Finding
 from cloven.audit.material import Material
-from cloven.partition.observe import Observation
 from cloven.score.agreement import agreement, kappa
 from cloven.score.floors import shuffled_floor
 from cloven.score.intervals import bootstrap, wilson
@@ -32,11 +32,12 @@ FEATURES = "float32"
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One attack on one observation with one seed."""
+    """One attack on one observation with one seed; ``knows`` is what the attacker knows of what he sees."""
 
-    observation: Observation
+    observation: Heard
     attack: Decoder
     seed: int = 0
+    knows: Literal["shapes", "numbers"] = "shapes"
 
     def provenance(self, material: Material) -> dict[str, Any]:
         """All that can change a number of this cell; the key is its hash."""
@@ -47,7 +48,7 @@ class Cell:
             "attack": "decoder",
             "settings": self.attack.settings(),
             "layers": self.attack.described(shapes, material.classifier.input.shape),
-            "knows": "shapes",
+            "knows": self.knows,
             "seed": self.seed,
             "features": FEATURES,
             "autocast": False,

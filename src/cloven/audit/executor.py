@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,6 +19,22 @@ from cloven.errors import ClovenError
 
 THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """What a worker process starts with: more threads than cores make each other 5 to 10 times slower."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, how much of it is done, and of how much."""
+
+
+def run_missing(
+    cells: Mapping[str, Cell], material: Material, store: Store, *, jobs: int, progress: Progress
+) -> None:
+    """Attack the cells, by their keys, that the store does not hold yet."""
+    finished = store.keys()
+    left = [cell for key, cell in cells.items() if key not in finished]
+    done = len(cells) - len(left)
+    progress("attacking", done, len(cells))
+    for _ in run_cells(left, material, store, jobs=jobs):
+        done += 1
+        progress("attacking", done, len(cells))
 
 
 def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[str]:

@@ -12,10 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cloven.audit.captured import Capture, Heard, digest
 from cloven.errors import ClovenError
 from cloven.graph.box import slices
 from cloven.graph.graph import Graph
-from cloven.partition.observe import Observation
 from cloven.runtime.torch_engine import evaluate
 from cloven.score.floors import Floor, constant_guesses, guess_floors
 from cloven.threads import one_thread
@@ -49,8 +49,8 @@ class Material:
     """What all cells of an audit share.
 
     ``tensors``: ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1], ``classes`` ``(n,)`` that the whole
-    model gives the victims, and for each value seen, by its fingerprint, ``FINGERPRINT/auxiliary`` and
-    ``FINGERPRINT/victims``. ``hashes`` name the images and the model.
+    model gives the victims, and for each value seen or captured, by its fingerprint, ``FINGERPRINT/auxiliary``
+    and ``FINGERPRINT/victims``. ``hashes`` name the images and the model.
     """
 
     classifier: Graph
@@ -58,12 +58,10 @@ class Material:
     floors: tuple[Floor, ...]
     hashes: Mapping[str, str]
 
-    def captured(self, observation: Observation, of: str) -> tuple[Tensor, ...]:
+    def captured(self, observation: Heard, of: str) -> tuple[Tensor, ...]:
         """What a listener gets of the ``auxiliary`` images or the ``victims``: one tensor ``(n, ...)`` a share."""
-        prints = observation.graph.fingerprints
-        return tuple(
-            self.tensors[f"{prints[s.value]}/{of}"][slices(s.share)].contiguous() for s in observation.seen
-        )
+        seen = zip(_prints(observation), observation.seen, strict=True)
+        return tuple(self.tensors[f"{value}/{of}"][slices(s.share)].contiguous() for value, s in seen)
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
@@ -78,7 +76,7 @@ class Material:
 
 def prepare(
     graph: Graph,
-    observations: Iterable[Observation],
+    observations: Iterable[Heard],
     *,
     auxiliary: Images | Tensor,
     victims: Images | Tensor,
@@ -88,7 +86,7 @@ def prepare(
 
     Args:
         graph: the whole model.
-        observations: what listeners see; their values are kept for all images.
+        observations: what listeners see; their values are kept for all images. Those of a capture are its own.
         auxiliary: what the attacker trains on, ``(n, C, H, W)`` in [0, 1] if a tensor.
         victims: what is scored, likewise.
         domain: images like the victims, for the floor of the domain's mean image; left out, the victims
@@ -162,17 +160,27 @@ def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
 
 
-def _values(observations: Iterable[Observation], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every value that is seen, for all images: one pass of each graph for each set of images."""
+def _prints(heard: Heard) -> tuple[str, ...]:
+    """The fingerprint of each value that is heard."""
+    if isinstance(heard, Capture):
+        return heard.prints
+    return tuple(heard.graph.fingerprints[s.value] for s in heard.seen)
+
+
+def _values(observations: Iterable[Heard], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every value that is heard, for all images: captured, or from one pass of each graph for each set."""
     wanted: dict[Graph, dict[str, str]] = {}
+    captured: dict[str, Tensor] = {}
     seen: set[str] = set()
-    for observation in observations:
-        for share in observation.seen:
-            fingerprint = observation.graph.fingerprints[share.value]
+    for heard in observations:
+        if isinstance(heard, Capture):
+            captured |= heard.values()
+            continue
+        for share, fingerprint in zip(heard.seen, _prints(heard), strict=True):
             if fingerprint not in seen:
                 seen.add(fingerprint)
-                wanted.setdefault(observation.graph, {})[share.value] = fingerprint
-    return {
+                wanted.setdefault(heard.graph, {})[share.value] = fingerprint
+    return captured | {
         f"{names[value]}/{of}": tensor
         for graph, names in wanted.items()
         for of, batch in images.items()
@@ -181,11 +189,5 @@ def _values(observations: Iterable[Observation], images: Mapping[str, Tensor]) -
 
 
 def _hashes(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    hashes = {name: _digest(t) for name, t in tensors.items()}
+    hashes = {name: digest(t) for name, t in tensors.items()}
     return {"model": graph.fingerprints[graph.output], **hashes}
-
-
-def _digest(tensor: Tensor) -> str:
-    digest = hashlib.sha256(repr(tuple(tensor.shape)).encode())
-    digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

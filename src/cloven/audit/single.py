@@ -5,17 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from cloven.attack.decoder import Decoder
+from cloven.audit.captured import Heard
 from cloven.audit.cell import Cell, attack
 from cloven.audit.finding import Finding
 from cloven.audit.material import prepare
 from cloven.graph.graph import Graph
-from cloven.partition.observe import Observation
 from cloven.zoo.images import Images
 
 
 def audit(
     graph: Graph,
-    seen: Observation,
+    seen: Heard,
     decoder: Decoder,
     *,
     auxiliary: Images | Tensor,
@@ -27,7 +27,7 @@ def audit(
 
     Args:
         graph: the whole model; its classes are what agreement is measured by.
-        seen: what `observe` gave.
+        seen: what `observe` gave, or the capture that `cloven.audit.captured.read` did.
         decoder: the attack.
         auxiliary: what the attacker trains on, ``(n, C, H, W)`` float32 in [0, 1].
         victims: what is scored, likewise; none of them may be among the auxiliary images.

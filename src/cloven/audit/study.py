@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ import torch
 from cloven.attack.decoder import Decoder
 from cloven.audit.cases import Case, ChainFor, Target, cases, layer_of
 from cloven.audit.cell import Cell
-from cloven.audit.executor import run_cells
+from cloven.audit.executor import Progress, run_missing
 from cloven.audit.material import Material, prepare, refuse_overlap
 from cloven.audit.plans import plans
 from cloven.audit.store import SUMMARY, Store, opened, to_text
-from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, context, orderings, row, verdict
+from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, context, orderings, row, verdict, versions
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.graph.box import Shape
@@ -39,9 +38,8 @@ from cloven.zoo.images import Images, split
 from cloven.zoo.models import MODELS, build, unknown
 from cloven.zoo.training import EPOCHS, accuracy, trained
 
+Made = TypeVar("Made")
 STRATEGIES = ("vertical", "horizontal", "data")
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, how much of it is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Settings:
     devices: int = 4
     views: tuple[View, ...] = ("paper", "full")
     every_link: bool = False
-    pairs: int = 2000
+    queries: int = 2000
     victims: int | None = None
     epochs: int = 10
     seed: int = 0
@@ -84,7 +82,7 @@ def wrong(settings: Settings) -> list[str]:
         if name not in STRATEGIES
     ]
     for name, value, least in (
-        ("pairs", settings.pairs, 2),
+        ("queries", settings.queries, 2),
         ("epochs", settings.epochs, 1),
         ("devices", settings.devices, 2),
         ("victims", settings.victims, 20),
@@ -109,9 +107,9 @@ def load_images(settings: Settings) -> Loaded:
             labels, does not fit the model, or shares images with the other.
     """
     problems = wrong(settings)
-    whole = _attempt(lambda: _labelled(settings), problems)
+    whole = attempt(lambda: labelled(settings.data), problems)
     shape: tuple[int, int, int] = whole.pixels.shape[1:] if whole is not None else ANY_SHAPE
-    auxiliary = _attempt(lambda: load(settings.auxiliary, shape=shape, limit=max(settings.pairs, 2)), problems)
+    auxiliary = attempt(lambda: load(settings.auxiliary, shape=shape, limit=max(settings.queries, 2)), problems)
     if problems or whole is None or auxiliary is None:
         raise ClovenError(problems)
     build(settings.model, shape=shape, classes=len(whole.classes))
@@ -125,14 +123,15 @@ ANY_SHAPE = (3, 32, 32)
 """Auxiliary images are tried at this size where the data set's is not known."""
 
 
-def _labelled(settings: Settings) -> Images:
-    whole = load(settings.data)
+def labelled(data: str, shape: tuple[int, int, int] | None = None) -> Images:
+    """A data set by its name, if it has labels."""
+    whole = load(data, shape=shape)
     if whole.labels is None:
-        raise ClovenError(f"{settings.data} has no labels; the CNN cannot be trained: sort its images into folders")
+        raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
     return whole
 
 
-def _attempt(read: Callable[[], Images], problems: list[str]) -> Images | None:
+def attempt(read: Callable[[], Made], problems: list[str]) -> Made | None:
     """What is read, or None, with the reasons added to the problems."""
     try:
         return read()
@@ -245,7 +244,8 @@ def execute(
     )
     progress("computing what listeners see", 1, 1)
     keys = [case.cell.key(material) for case in every]
-    _attack_all(dict(zip(keys, (case.cell for case in every), strict=True)), material, store, jobs, progress)
+    cells = dict(zip(keys, (case.cell for case in every), strict=True))
+    run_missing(cells, material, store, jobs=jobs, progress=progress)
     summary = _summary(settings, images, material, every, keys, store, expected, notes(images.shape), jobs)
     summary["seconds"] = round(time.perf_counter() - start, 1)
     write_text(out / SUMMARY, to_text(summary))
@@ -273,7 +273,7 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "devices": settings.devices,
         "views": list(settings.views),
         "links": "all" if settings.every_link else "first",
-        "pairs": len(images.auxiliary),
+        "queries": len(images.auxiliary),
         "victims": len(images.victims),
         "epochs": settings.epochs,
         "seed": settings.seed,
@@ -281,16 +281,6 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "victim_images": images.victims.fingerprint(),
         "auxiliary_images": images.auxiliary.fingerprint(),
     }
-
-
-def _attack_all(cells: Mapping[str, Cell], material: Material, store: Store, jobs: int, progress: Progress) -> None:
-    finished = store.keys()
-    left = [cell for key, cell in cells.items() if key not in finished]
-    done = len(cells) - len(left)
-    progress("attacking", done, len(cells))
-    for _ in run_cells(left, material, store, jobs=jobs):
-        done += 1
-        progress("attacking", done, len(cells))
 
 
 def _summary(
@@ -307,7 +297,7 @@ def _summary(
     labels = torch.tensor(np.asarray(images.victims.labels))
     classes = material.tensors["classes"]
     model_kappa = kappa(classes, labels, len(images.victims.classes))
-    findings = [row(case, store.cell(key), key) for case, key in zip(every, keys, strict=True)]
+    findings = [row(context(case), store.cell(key), key) for case, key in zip(every, keys, strict=True)]
     return {
         "schema": SCHEMA,
         "cloven": metadata.version("cloven"),
@@ -322,7 +312,7 @@ def _summary(
         "seconds": 0.0,
         "versions": versions(jobs),
         "settings": {
-            "pairs": len(images.auxiliary),
+            "queries": len(images.auxiliary),
             "epochs": settings.epochs,
             "seed": settings.seed,
             "devices": settings.devices,
@@ -337,19 +327,6 @@ def _summary(
         "orderings": orderings(expected, every, keys, store, seed=settings.seed),
         "not_measured": [*NOT_MEASURED, *_left_out(settings)],
         "notes": list(notes),
-    }
-
-
-def versions(jobs: int) -> dict[str, Any]:
-    """What the numbers were computed with."""
-    return {
-        "cloven": metadata.version("cloven"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": 1,
-        "jobs": jobs,
     }
 
 

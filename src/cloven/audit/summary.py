@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cloven.audit.captured import Heard
 from cloven.audit.cases import Case
 from cloven.audit.store import Store
 from cloven.graph.box import text
@@ -18,14 +22,18 @@ SCHEMA = 1
 LEAST_KAPPA = 0.3
 """Below this the CNN itself has learned too little for its classes to say anything about a reconstruction."""
 
+LOWER_BOUND = "These are lower bounds: the attacker is S1's."
+NEVER_MEASURED = (
+    "Stronger attackers: one convolutional decoder a cell was trained, as S1 does; a residual network, a GAN, "
+    "white-box refinement or more pairs can only rebuild more.",
+    "Labels read straight from what is captured, without an image in between.",
+    "Several links tapped at once, devices that are taken over, and active attackers.",
+)
 NOT_MEASURED = (
     "Scores inside a tile: a tile is a raw piece of the image, and nothing in it is hidden, whatever the score of "
     "the whole image says.",
-    "Stronger attackers: one convolutional decoder a cell was trained, as S1 does; a residual network, a GAN, "
-    "white-box refinement or more pairs can only rebuild more.",
+    *NEVER_MEASURED,
     "An attacker who must guess shapes from bytes: here the shapes are given.",
-    "Labels read straight from what is captured, without an image in between.",
-    "Several links tapped at once, devices that are taken over, and active attackers.",
     "Protected links: every link here is in clear.",
 )
 
@@ -47,15 +55,20 @@ class Expectation:
 
 def context(case: Case) -> dict[str, Any]:
     """What is listened to where: the part of a finding that is known before any attack."""
-    seen = case.cell.observation
+    devices = len(case.target.program.devices)
+    return heard(case.cell.observation, case.target.strategy, devices, case.label, case.layers)
+
+
+def heard(seen: Heard, strategy: str, devices: int | None, label: str, layers: Sequence[str]) -> dict[str, Any]:
+    """An observation as a finding names it; ``devices`` is None where nobody knows how many there are."""
     return {
-        "strategy": case.target.strategy,
-        "devices": len(case.target.program.devices),
+        "strategy": strategy,
+        "devices": devices,
         "link": list(seen.link) if seen.link else None,
         "view": seen.view,
         "crosses": seen.crosses,
-        "layers": list(case.layers),
-        "label": case.label,
+        "layers": list(layers),
+        "label": label,
         "seen": [s.value for s in seen.seen],
         "share": [text(s.share) for s in seen.seen],
         "raw_image": seen.raw_image,
@@ -63,10 +76,10 @@ def context(case: Case) -> dict[str, Any]:
     }
 
 
-def row(case: Case, cell: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A finding with its context, as ``summary.json`` lists it."""
+def row(seen: Mapping[str, Any], cell: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A cell's result with what was attacked, as ``summary.json`` lists it."""
     scores = {name: value for name, value in cell.items() if name not in ("key", "provenance")}
-    return {"key": key, **context(case), **scores}
+    return {"key": key, **seen, **scores}
 
 
 def orderings(
@@ -123,8 +136,12 @@ def _group(
     return torch.stack(scores).to(torch.float64).mean(0) if scores else None
 
 
-def verdict(model_kappa: float, findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The run in a sentence, or why there is none.
+def verdict(
+    model_kappa: float,
+    findings: Sequence[Mapping[str, Any]],
+    say: Callable[[Sequence[Mapping[str, Any]]], str] | None = None,
+) -> dict[str, Any]:
+    """The run in a sentence, or why there is none; ``say`` makes it from the findings that really cross.
 
     No verdict is given for a CNN with a kappa below 0.3: its classes say next to nothing about an image.
     """
@@ -138,14 +155,16 @@ def verdict(model_kappa: float, findings: Sequence[Mapping[str, Any]]) -> dict[s
     real = [f for f in findings if f["crosses"]]
     if not real:
         return {"given": False, "reason": "nothing that was looked at crosses a link", "sentence": None}
-    worst = max(real, key=lambda f: max(f["leakage_above_floor"].values()))
-    least = min(real, key=lambda f: max(f["leakage_above_floor"].values()))
-    return {
-        "given": True,
-        "reason": None,
-        "sentence": f"Of what really crosses a link, {_named(worst)} leaks most ({_leak(worst)}) and "
-        f"{_named(least)} least ({_leak(least)}). These are lower bounds: the attacker is S1's.{_in_clear(real)}",
-    }
+    return {"given": True, "reason": None, "sentence": (say or _most_and_least)(real)}
+
+
+def _most_and_least(findings: Sequence[Mapping[str, Any]]) -> str:
+    worst = max(findings, key=lambda f: max(f["leakage_above_floor"].values()))
+    least = min(findings, key=lambda f: max(f["leakage_above_floor"].values()))
+    return (
+        f"Of what really crosses a link, {_named(worst)} leaks most ({leak(worst)}) and {_named(least)} least "
+        f"({leak(least)}). {LOWER_BOUND}{_in_clear(findings)}"
+    )
 
 
 def _in_clear(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -162,6 +181,20 @@ def _named(finding: Mapping[str, Any]) -> str:
     return f"{finding['strategy']} ({finding['label'].lower()}, {' to '.join(finding['link'])})"
 
 
-def _leak(finding: Mapping[str, Any]) -> str:
+def leak(finding: Mapping[str, Any]) -> str:
+    """How far a finding is above its floors, in words."""
     above = finding["leakage_above_floor"]
     return f"above floor: SSIM {above['ssim']:.2f}, agreement {above['agreement']:.2f}"
+
+
+def versions(jobs: int) -> dict[str, Any]:
+    """What the numbers were computed with."""
+    return {
+        "cloven": metadata.version("cloven"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": 1,
+        "jobs": jobs,
+    }

@@ -36,8 +36,9 @@ class Family:
 
     @property
     def name(self) -> str:
-        """``horizontal, 4 devices``."""
-        return f"{words.clean(self.first['strategy'], 24)}, {words.plural(self.first['devices'], 'device')}"
+        """``horizontal, 4 devices``; the strategy alone where nobody counted the devices."""
+        strategy, devices = words.clean(self.first["strategy"], 24), self.first["devices"]
+        return strategy if devices is None else f"{strategy}, {words.plural(devices, 'device')}"
 
     @property
     def noun(self) -> str:

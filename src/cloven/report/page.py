@@ -81,6 +81,7 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) 
         .get_template("page.html.j2")
         .render(
             summary=summary,
+            capture=summary.get("capture"),
             families=found,
             rows=[finding for family in found for finding in family.findings],
             distinct=len({finding["key"] for finding in summary["findings"]}),

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy as np
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan, parse
 from cloven.partition.protection import COORDINATOR
+from cloven.runtime.cluster import wire
+from cloven.runtime.cluster.channels import CLOSED
 from cloven.runtime.cluster.errors import FrameFailed, PartyError
 from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.joined import KEPT
@@ -27,6 +30,7 @@ from cloven.runtime.cluster.member import ANSWER, PING, Hears, Member
 from cloven.runtime.cluster.peers import Listener, Peer
 from cloven.runtime.cluster.wire import Line
 from cloven.runtime.cluster.work import NUMBERS
+from cloven.runtime.link.ciphers import warm
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import Opened
 from cloven.runtime.onnx.engine import Array
@@ -82,7 +86,7 @@ class Coordinator:
         self.plan, self.manner, self.identity = plan, manner, identity
         self.tls = None if cluster.insecure else identity
         self.addresses = {name: cluster.devices[name] for name in plan.devices}
-        self.shape: tuple[int, ...] = plan.model.input
+        self.shape: tuple[int, int, int] = plan.model.input
         self.run = secrets.token_hex(8)
         self.flying: dict[int, asyncio.Future[Array]] = {}
         self.next = 0
@@ -96,6 +100,8 @@ class Coordinator:
         self.peers: dict[str, Peer] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.source = self.sink = ""
+        self.leaving = False
+        self.ill: float | None = None
 
     # --- joining and leaving ----------------------------------------------------------------------------------
 
@@ -162,28 +168,32 @@ class Coordinator:
             "deadline": self.manner.deadline,
         }  # fmt: skip
         listener = Listener(self._came, self._peer_changed, lambda number: number not in self.flying)
-        for device, said in described.items():
-            if COORDINATOR in said["parties"]:
-                line = self._line(device, int(said["largest"]))
-                self.peers[device] = Peer(device, line, listener, self.aside)
-                self.peers[device].dial(self.addresses[device], self.tls)
+        ends = {
+            device: int(said["largest"]) for device, said in described.items() if COORDINATOR in said["parties"]
+        }
+        for line in [self._line(device, largest) for device, largest in ends.items()]:
+            self.peers[line.other] = Peer(line.other, line, listener, self.aside)
+            self.peers[line.other].dial(self.addresses[line.other], self.tls)
         (self.source,) = (device for device, said in described.items() if said["source"])
         (self.sink,) = (device for device, said in described.items() if said["sink"])
         self.tasks |= {asyncio.create_task(self._keep(member, join)) for member in self.members.values()}
 
     def _line(self, device: str, largest: int) -> Line:
         protection = self.plan.protection.of(COORDINATOR, device)
-
-        def key() -> bytes:
-            if self.identity is None:
-                raise LinkError(f"{COORDINATOR}-{device} is protected with {protection}, which needs keys")
-            return self.identity.link_key(device)
-
-        return Line(self.run, COORDINATOR, device, protection, key, largest)
+        key = partial(wire.link_key, self.identity, device, protection)
+        line = Line(self.run, COORDINATOR, device, protection, key, wire.limits(largest))
+        if protection == "mtls" and self.tls is None:
+            raise LinkError(
+                f"the link with {device} is protected with mtls; the cluster file names no keys, or says insecure"
+            )
+        if line.cipher is not None:
+            line.key()
+            warm(line.cipher)
+        return line
 
     async def _keep(self, member: Member, join: Mapping[str, Any]) -> None:
         """Keep a worker in the run: whenever it is lost, ask it again."""
-        while True:
+        while not self.leaving:
             try:
                 await member.take_part(join, self._oldest)
             except PartyError as error:
@@ -194,9 +204,9 @@ class Coordinator:
     async def _joined(self) -> None:
         until = time.monotonic() + max(JOINING, self.manner.retry)
         while (wrong := self._troubles()) and time.monotonic() < until:
-            if any(final for *_, final in wrong) and not self.manner.retry:
+            if any(final for *_, final in wrong):
                 await asyncio.sleep(GRACE)  # the other ends say why too
-                wrong = self._troubles()
+                wrong = [trouble for trouble in self._troubles() if trouble[2]] or wrong
                 break
             await self._wait()
         if wrong:
@@ -211,9 +221,13 @@ class Coordinator:
             return
 
     async def _close(self) -> None:
-        for task in self.tasks:
+        self.leaving = True
+        await asyncio.gather(*(peer.close() for peer in self.peers.values()))
+        await asyncio.gather(*(member.leave() for member in self.members.values()))
+        tasks = list(self.tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, *(peer.close() for peer in self.peers.values()), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.aside.shutdown(wait=False)
 
     # --- images -----------------------------------------------------------------------------------------------
@@ -274,7 +288,7 @@ class Coordinator:
             if not future.done() or future.cancelled() or future.exception() is not None:
                 future.cancel()
                 for member in self.members.values():
-                    member.told.put_nowait({"drop": [number]})
+                    member.drop(number)
         ends = {"sent": [[self.source, 0, sent]], "came": [[self.sink, 0, time.time()]]}
         self.times.append({"input": number, "seconds": [], **ends})
         return Answer(number, output, time.perf_counter() - start)
@@ -297,24 +311,26 @@ class Coordinator:
     # --- what goes wrong --------------------------------------------------------------------------------------
 
     def _troubles(self) -> list[tuple[tuple[str, ...], str, bool]]:
-        """What is not up now: a device or link, why, and whether that is final."""
+        """What is not up now: a device or link, devices first; why, and whether that is final."""
         found: list[tuple[tuple[str, ...], str, bool]] = [
             ((name,), trouble, member.final)
             for name, member in self.members.items()
             if (trouble := member.trouble) is not None
         ]
-        if found:
-            return found
         for name, member in self.members.items():
-            found += [((party, name), reason, False) for party, reason in member.down.items()]
+            found += [((party, name), reason, False) for party, reason in member.down.items() if member.joined]
         return found + [((COORDINATOR, n), p.reason, p.final) for n, p in self.peers.items() if not p.up]
 
     async def _ready(self, until: float) -> None:
+        """Wait until all is up: no longer than an image may be sent again, nor than an outage may last."""
         while troubles := self._troubles():
+            now = time.monotonic()
+            self.ill = now if self.ill is None else self.ill
             (where, why, _), *_ = troubles
-            if time.monotonic() >= until:
+            if now >= min(until, self.ill + self.manner.retry):
                 raise _failure(where, why)
             await self._wait()
+        self.ill = None
 
     def _fail(self, numbers: Iterable[int], failed: FrameFailed) -> None:
         for number in numbers:
@@ -330,8 +346,11 @@ class Coordinator:
         self._later(self._blame(list(self.flying), one, other, reason))
 
     async def _blame(self, numbers: Sequence[int], one: str, other: str, reason: str) -> None:
-        """Fail images for the loss of a link, unless it is the loss of a device at one of its ends."""
-        await asyncio.sleep(GRACE)
+        """Fail images for the loss of a link, unless it is the loss of a device at one of its ends.
+
+        Whoever only saw the end of a stream is heard after whoever knows why.
+        """
+        await asyncio.sleep(2 * GRACE if reason == CLOSED else GRACE)
         for party in (one, other):
             member = self.members.get(party)
             if member is not None and not member.joined:
@@ -389,14 +408,13 @@ class Coordinator:
         """
         mine = {"steps": [], "images": list(self.times), "refused": {}, "offset": 0.0, "uncertainty": 0.0}
         mine["bytes"] = {name: peer.sent["bytes"] for name, peer in self.peers.items()}
-        for member in self.members.values():
-            member.report = asyncio.get_running_loop().create_future()
-            member.told.put_nowait({"report": True})
-        await asyncio.wait([m.report for m in self.members.values() if m.report is not None], timeout=ANSWER)
+        asked = {name: member.ask_report() for name, member in self.members.items() if member.joined}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=ANSWER)
         return {COORDINATOR: mine} | {
-            name: member.report.result() | {"offset": member.offset, "uncertainty": member.rtt / 2}
-            for name, member in self.members.items()
-            if member.report is not None and member.report.done()
+            name: said.result() | {"offset": self.members[name].offset, "uncertainty": self.members[name].rtt / 2}
+            for name, said in asked.items()
+            if said.done()
         }
 
 

@@ -212,4 +212,7 @@ class Joined:
         ]
         refused = {name: dict(peer.refused) for name, peer in self.peers.items() if peer.refused}
         sent = {name: peer.sent["bytes"] for name, peer in self.peers.items()}
-        return {"report": {"steps": jobs, "images": images, "refused": refused, "bytes": sent}}
+        clock = {name: dict(peer.clock) for name, peer in self.peers.items()}
+        done = self.outcomes["finished"]
+        facts = {"refused": refused, "bytes": sent, "clock": clock, "finished": done}
+        return {"report": {"steps": jobs, "images": images, **facts}}

@@ -28,3 +28,5 @@ def to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # It writes a trace for every client that goes away while it is answered; we say who has gone.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)

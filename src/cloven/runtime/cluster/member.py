@@ -6,17 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import grpc
 import grpc.aio
 
-from cloven.errors import ClovenError
 from cloven.runtime.cluster import wire
-from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, ROOM, channel, lost
+from cloven.runtime.cluster.channels import CLOSED, CONTROL, DESCRIBE, ROOM, Stream, channel, in_words
 from cloven.runtime.cluster.errors import PartyError
-from cloven.runtime.cluster.wire import EOF
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -29,6 +27,9 @@ SILENT = 3.0
 
 ANSWER = 5.0
 """Seconds in which a worker that is there says what it holds."""
+
+LEAVING = 1.0
+"""Seconds that a worker has to let go of a run."""
 
 LARGEST = 2**26
 """Bytes of the largest control message: the report of a run."""
@@ -62,8 +63,10 @@ class Member:
         self.waiting: dict[int, list[str]] = {}
         self.heard = time.monotonic()
         self.offset, self.rtt = 0.0, float("inf")
-        self.told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        self.stream: Stream | None = None
+        self.dropped: list[int] = []
         self.report: asyncio.Future[dict[str, Any]] | None = None
+        self.news, self.apart = asyncio.Event(), asyncio.Event()
 
     @property
     def silent(self) -> float:
@@ -90,9 +93,11 @@ class Member:
         async with self.channel() as to:
             ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
             try:
-                found = json.loads(await ask(b"", timeout=ANSWER))
-            except grpc.RpcError as error:
-                raise lost(self.device, self.address, error) from error
+                with in_words(self.device, self.address):
+                    said = await ask(b"", timeout=ANSWER)
+                found = json.loads(said)
+            except PartyError:
+                raise
             except ValueError as error:
                 raise PartyError(self.device, "does not speak cloven's protocol") from error
         if not isinstance(found, dict) or found.get("cloven") != wire.VERSION:
@@ -107,33 +112,58 @@ class Member:
         """
         async with self.channel() as to:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
-            telling = asyncio.create_task(self._tell(call, oldest))
+            self.stream = stream = Stream(self.device, call, self.address)
+            self.dropped, self.down, self.waiting = [], {}, {}
+            self.apart.clear()
+            telling = asyncio.create_task(self._tell(stream, {"cloven": wire.VERSION, "join": dict(join)}, oldest))
             try:
-                await call.write(json.dumps({"cloven": wire.VERSION, "join": dict(join)}).encode())
-                while (message := await call.read()) is not EOF:
-                    self._take(json.loads(bytes(message)))  # type: ignore[call-overload]
-                raise PartyError(self.device, "closed the connection", again=True)
-            except grpc.RpcError as error:
-                raise lost(self.device, self.address, error) from error
-            except asyncio.InvalidStateError as error:
-                raise PartyError(self.device, "the connection was lost", again=True) from error
-            except (ValueError, TypeError, KeyError) as error:
-                if isinstance(error, ClovenError):
-                    raise
+                while (message := await stream.read()) is not None:
+                    self._take(json.loads(message))
+                raise PartyError(self.device, CLOSED, again=True)
+            except PartyError:
+                raise
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise PartyError(self.device, f"answered nonsense: {error}") from error
             finally:
                 telling.cancel()
-                call.cancel()
+                stream.cancel()
                 self.joined = False
+                self.apart.set()
 
-    async def _tell(self, call: grpc.aio.StreamStreamCall[bytes, bytes], oldest: Callable[[], int]) -> None:
-        """What we have to say, and a question every so often."""
-        while True:
-            try:
-                message = await asyncio.wait_for(self.told.get(), PING)
-            except TimeoutError:
-                message = {"ping": time.time(), "oldest": oldest()}
-            await call.write(json.dumps(message).encode())
+    async def leave(self) -> None:
+        """Say that we go, and wait until the worker has let go of the run, so that it is free for the next."""
+        if self.stream is not None and not self.apart.is_set():
+            with suppress(PartyError, TimeoutError):
+                async with asyncio.timeout(LEAVING):
+                    await self.stream.finish()
+                    await self.apart.wait()
+
+    def drop(self, number: int) -> None:
+        """Let the worker forget an image that nobody waits for any more."""
+        if self.joined:
+            self.dropped.append(number)
+            self.news.set()
+
+    def ask_report(self) -> asyncio.Future[dict[str, Any]]:
+        """What the worker says of the run so far; for ever undone where it is lost."""
+        self.report = asyncio.get_running_loop().create_future()
+        self.news.set()
+        return self.report
+
+    async def _tell(self, stream: Stream, join: Mapping[str, Any], oldest: Callable[[], int]) -> None:
+        """What we have to say, and a question every so often; the reader notices when the stream ends."""
+        with suppress(PartyError):
+            await stream.write(json.dumps(join).encode())
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(PING):
+                        await self.news.wait()
+                self.news.clear()
+                message: dict[str, Any] = {"oldest": oldest(), "drop": self.dropped, "ping": time.time()}
+                self.dropped = []
+                if self.report is not None and not self.report.done():
+                    message["report"] = True
+                await stream.write(json.dumps(message).encode())
 
     def _take(self, said: Mapping[str, Any]) -> None:
         self.heard = time.monotonic()
@@ -165,7 +195,7 @@ class Member:
 
     def _take_clock(self, said: Mapping[str, Any], status: Mapping[str, Any]) -> None:
         """The clock's offset, by the shortest round trip: as NTP does it."""
-        if "ping" not in said or "time" not in status:
+        if "ping" not in said:
             return
         now = time.time()
         rtt = now - float(said["ping"])

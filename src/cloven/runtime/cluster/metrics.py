@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,15 +18,25 @@ from cloven.runtime.link.certificates import AUTHORITY, CERTIFICATE, PRIVATE
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
+PATIENCE = 10.0
+"""Seconds for the worker to say its counts."""
+
 
 class Counts(Collector):
-    """The counters of a worker."""
+    """The counters of a worker, which lives in an event loop; Prometheus is answered by another thread."""
 
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
+    def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        self.worker, self.loop = worker, loop
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> list[Metric]:
         """All metrics, as they are now."""
+
+        async def now() -> list[Metric]:
+            return list(self._metrics())
+
+        return asyncio.run_coroutine_threadsafe(now(), self.loop).result(PATIENCE)
+
+    def _metrics(self) -> Iterator[Metric]:
         worker, joined = self.worker, self.worker.joined
         held = {"device": worker.held.device, "plan": worker.held.plan, "model": worker.held.manifest.model}
         yield InfoMetricFamily("cloven_worker", "What the worker holds", value=held)
@@ -63,7 +74,7 @@ def serve_metrics(worker: Worker, host: str, port: int, identity: Identity | Non
         ClovenError: where it cannot listen there.
     """
     registry = CollectorRegistry()
-    registry.register(Counts(worker))
+    registry.register(Counts(worker, asyncio.get_running_loop()))
     folder = identity.folder if identity is not None else None
     try:
         server, _ = start_http_server(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import grpc.aio
 
+from cloven.errors import ClovenError
 from cloven.runtime.cluster import wire
-from cloven.runtime.cluster.channels import LINK, channel, lost
+from cloven.runtime.cluster.channels import CLOSED, LINK, Stream, channel
 from cloven.runtime.cluster.errors import PartyError
-from cloven.runtime.cluster.wire import Connection, Line, Stream
-from cloven.runtime.link.errors import FrameRefused, LinkError, SessionExhausted
+from cloven.runtime.cluster.wire import Connection, Line
+from cloven.runtime.link.errors import FrameRefused, LinkError
 from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ QUEUE = 8
 
 SOONEST, LATEST = 0.05, 1.0
 """Seconds between two attempts to dial."""
+
+LEAVING = 2.0
+"""Seconds that a stream has for what is under way once it has a successor."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,27 @@ class Peer:
         up: whether a stream carries frames now.
         reason: why not.
         final: whether dialling again is of no use, by all that is known.
-        refused: how many frames were refused, by reason; ``sent`` and ``received`` count frames and payload bytes.
+        refused: how many frames were refused, by reason; ``sent`` and ``received`` count frames and payload bytes,
+            ``clock`` the seconds of sealing and opening them.
     """
 
     def __init__(self, name: str, line: Line, listener: Listener, aside: Executor) -> None:
         self.name, self.line, self.listener, self.aside = name, line, listener, aside
         self.up, self.reason, self.final = False, "not connected yet", False
         self.refused: Counter[str] = Counter()
-        self.sent, self.received = Counter[str](), Counter[str]()
+        self.sent, self.received, self.clock = Counter[str](), Counter[str](), Counter[str]()
         self.queue: asyncio.Queue[tuple[int, int, Sequence[Data]]] = asyncio.Queue(QUEUE)
         self.available = asyncio.Event()
         self.connection: Connection | None = None
-        self.tasks = {asyncio.create_task(self._send_all())}
+        self.closed = False
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._begin(self._send_all())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     async def send(self, number: int, ordinal: int, pieces: Sequence[Data]) -> None:
         """Put a message in the queue; waits while that is full."""
@@ -65,48 +78,57 @@ class Peer:
 
     async def close(self) -> None:
         """End all that goes on for this peer."""
-        for task in self.tasks:
+        self.closed = True
+        tasks = list(self.tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- streams ----------------------------------------------------------------------------------------------
 
     def dial(self, address: str, identity: Identity | None) -> None:
         """Keep a stream to the party open from now on."""
-        self.tasks.add(asyncio.create_task(self._dial(address, identity)))
+        self._begin(self._dial(address, identity))
 
     async def _dial(self, address: str, identity: Identity | None) -> None:
         pause = SOONEST
-        async with channel(self.name, address, identity, self.line.largest) as to:
+        async with channel(self.name, address, identity, self.line.limits.length) as to:
             while True:
                 call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(LINK)()
+                stream = Stream(self.name, call, address)
                 try:
-                    connection = await wire.greet(call, self.line, self.aside)
-                except (LinkError, PartyError, grpc.RpcError) as error:
-                    call.cancel()
-                    self._down(lost(self.name, address, error) if isinstance(error, grpc.RpcError) else error)
+                    connection = await wire.greet(stream, self.line, self.aside)
+                except ClovenError as error:
+                    stream.cancel()
+                    self._down(error)
+                    pause = min(2 * pause, LATEST)
                 else:
-                    reading = asyncio.create_task(self.carry(connection))
-                    self.tasks.add(reading)
-                    reading.add_done_callback(self.tasks.discard)
-                    await asyncio.sleep(SOONEST)
-                    pause = SOONEST if not reading.done() else pause
-                    while not reading.done() and not connection.worn:
-                        await asyncio.wait({reading}, timeout=LATEST)
-                    if not reading.done():
-                        continue
+                    await self._lasts(self.carry(connection), connection)
+                    pause = SOONEST
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LATEST)
 
-    async def carry(self, connection: Connection) -> None:
-        """Hear what comes on a new stream until it ends; from now on it also carries what we send."""
+    async def _lasts(self, hearing: asyncio.Task[None], connection: Connection) -> None:
+        """Wait until a stream has ended, or needs a successor."""
+        worn = asyncio.create_task(connection.worn.wait())
+        try:
+            await asyncio.wait({hearing, worn}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            worn.cancel()
+
+    def carry(self, connection: Connection) -> asyncio.Task[None]:
+        """Send by a new stream from now on, and hear what comes on it: a task for as long as it lasts."""
         before, self.connection = self.connection, connection
+        connection.clock = self.clock
+        hearing = connection.hearing = self._begin(self._hear(connection))
         self.up, self.reason, self.final = True, "", False
         self.available.set()
         self.listener.changed(self)
         if before is not None:
-            await self._finish(before)
-        reason: PartyError | LinkError = PartyError(self.name, "closed the connection", again=True)
+            self._begin(self._retire(before))
+        return hearing
+
+    async def _hear(self, connection: Connection) -> None:
+        reason: ClovenError = PartyError(self.name, CLOSED, again=True)
         try:
             async for opened in connection.frames():
                 self.received.update(frames=1, bytes=opened.payload.nbytes)
@@ -114,20 +136,23 @@ class Peer:
         except FrameRefused as error:
             self.refused[error.reason] += 1
             reason = error
-        except grpc.RpcError as error:
-            reason = lost(self.name, "its address", error)
+        except PartyError as error:
+            reason = error
         finally:
-            if isinstance(connection.stream, grpc.aio.StreamStreamCall):
-                connection.stream.cancel()
+            connection.stream.cancel()
             self._lose(connection, reason)
 
-    async def _finish(self, connection: Connection) -> None:
+    async def _retire(self, connection: Connection) -> None:
         """Say that nothing more comes on a stream that has a successor; what is under way still arrives."""
-        if isinstance(connection.stream, grpc.aio.StreamStreamCall):
-            async with connection.lock:
-                await connection.stream.done_writing()
+        with suppress(TimeoutError, PartyError):
+            async with asyncio.timeout(LEAVING):
+                async with connection.lock:
+                    await connection.stream.finish()
+                await asyncio.wait({connection.hearing})
+        connection.hearing.cancel()
 
-    def _lose(self, connection: Connection, reason: PartyError | LinkError) -> None:
+    def _lose(self, connection: Connection, reason: ClovenError) -> None:
+        """Give a stream up, unless it has a successor; what waits to be sent goes with it."""
         if self.connection is not connection:
             return
         self.connection = None
@@ -136,7 +161,10 @@ class Peer:
             self.queue.get_nowait()
         self._down(reason)
 
-    def _down(self, error: PartyError | LinkError) -> None:
+    def _down(self, error: ClovenError) -> None:
+        """Say why there is no stream; an attempt that failed says nothing of one that is there."""
+        if self.connection is not None:
+            return
         reason = error.reason if isinstance(error, PartyError) else str(error)
         final = not error.again if isinstance(error, PartyError) else not isinstance(error, FrameRefused)
         changed = (self.up, self.reason, self.final) != (False, reason, final)
@@ -153,26 +181,31 @@ class Peer:
                 continue
             try:
                 size = await connection.write(number, ordinal, pieces)
-            except grpc.RpcError as error:
-                self._lose(connection, lost(self.name, "its address", error))
-            except (asyncio.InvalidStateError, SessionExhausted) as error:
-                self._lose(connection, PartyError(self.name, str(error), again=True))
+            except (PartyError, LinkError) as error:
+                self._lose(connection, error)
             else:
                 self.sent.update(frames=1, bytes=size)
 
 
-async def accepted(stream: Stream, hello: dict[str, object], peer: Peer) -> None:
+async def accepted(stream: Stream, hello: Mapping[str, Any], peer: Peer) -> None:
     """Carry a stream that the other side has dialled, for as long as it lasts.
 
     Raises:
         LinkError: where the dialer holds another key.
+        PartyError: where it has gone.
     """
     try:
-        connection = await wire.welcome(stream, dict(hello), peer.line, peer.aside)
-    except LinkError as error:
+        connection = await wire.welcome(stream, hello, peer.line, peer.aside)
+    except LinkError:
         peer.refused["handshake"] += 1
-        peer._down(error)
         raise
-    await peer.carry(connection)
-    async with connection.lock:  # what is being written is written
-        pass
+    if peer.closed:
+        return
+    hearing = peer.carry(connection)
+    try:
+        await asyncio.wait({hearing})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING), connection.lock:  # what is being written is written
+                pass
+    finally:
+        hearing.cancel()

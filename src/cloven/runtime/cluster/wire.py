@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import grpc
-import grpc.aio
-
+from cloven.errors import ClovenError
+from cloven.runtime.cluster.channels import CLOSED, Stream
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.link import handshake
 from cloven.runtime.link.ciphers import Cipher, named
@@ -25,13 +27,11 @@ from cloven.runtime.link.octets import octets
 from cloven.runtime.link.session import Limits, Opened, Opener, Sealer, directions
 
 if TYPE_CHECKING:
+    from cloven.runtime.link.identity import Identity
     from cloven.runtime.link.octets import Data
 
 VERSION = 1
 """Of the messages between parties; a party talks only to its own."""
-
-EOF: Any = grpc.aio.EOF
-"""What a stream's `read` gives at its end."""
 
 ASIDE = 2**16
 """Payloads above this many bytes are sealed and opened outside the event loop."""
@@ -40,24 +40,15 @@ WORN = 7 / 8
 """How much of what a key may carry is used up when its successor is made."""
 
 
-class Stream(Protocol):
-    """What both ends of a gRPC stream can do."""
-
-    async def read(self) -> Any:
-        """The next message, or grpc's end of file."""
-        ...
-
-    async def write(self, message: Any) -> None:
-        """Send a message; waits while the other side takes no more."""
-        ...
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Line:
     """What two parties agreed on before they meet: the names are in the order of dialling.
 
-    ``key`` gives the link's pre-shared key, and is asked only where the link has a cipher. ``largest`` is the
-    largest payload that either sends.
+    ``key`` gives the link's pre-shared key, and is asked only where the link has a cipher. ``limits`` are what one
+    frame and one key may carry.
     """
 
     run: str
@@ -65,35 +56,56 @@ class Line:
     other: str
     protection: str
     key: Callable[[], bytes]
-    largest: int
+    limits: Limits
 
-    @property
+    @cached_property
     def cipher(self) -> Cipher | None:
         """The cipher of the frames; None where nothing or TLS protects them."""
         return None if self.protection == "mtls" else named(self.protection)
 
-    @property
-    def limits(self) -> Limits:
-        """What one frame and one key may carry."""
-        return Limits(length=max(1, self.largest))
+
+def limits(largest: int) -> Limits:
+    """The limits of a link whose largest payload has so many bytes."""
+    return Limits(length=max(1, largest))
+
+
+def link_key(identity: Identity | None, party: str, protection: str) -> bytes:
+    """The key of our link with a party.
+
+    Raises:
+        LinkError: where there is none.
+    """
+    if identity is None:
+        raise LinkError(f"the link with {party} is protected with {protection}, which needs keys (--keys)")
+    try:
+        return identity.link_key(party)
+    except ClovenError as error:
+        raise LinkError(error.problems) from error
 
 
 class Connection:
-    """A stream with its session: frames out, one at a time, and frames in."""
+    """A stream with its session: frames out, one at a time, and frames in.
+
+    ``clock`` counts the seconds spent ``sealing`` and ``opening``; whoever carries the stream may give its own.
+    ``worn`` is set once a key has carried nearly as much as it may; ``hearing`` is the task that takes frames in.
+    """
 
     def __init__(self, stream: Stream, sealer: Sealer, opener: Opener, aside: Executor) -> None:
         self.stream, self.sealer, self.opener, self.aside = stream, sealer, opener, aside
-        self.lock = asyncio.Lock()
+        self.lock, self.worn = asyncio.Lock(), asyncio.Event()
+        self.hearing: asyncio.Task[None]
+        self.clock: Counter[str] = Counter()
 
     async def write(self, number: int, ordinal: int, pieces: Sequence[Data]) -> int:
-        """Seal and send one message; waits while the other side takes no more. Returns its payload's bytes."""
+        """Seal and send one message; waits while the other side takes no more. Returns its payload's bytes.
+
+        Raises:
+            PartyError: where the stream has ended.
+            LinkError: where the key has carried as much as it may.
+        """
         size = sum(octets(piece).nbytes for piece in pieces)
         async with self.lock:
-            if self.sealer.cipher is not None and size > ASIDE:
-                loop = asyncio.get_running_loop()
-                frame = await loop.run_in_executor(self.aside, self.sealer.seal, number, ordinal, *pieces)
-            else:
-                frame = self.sealer.seal(number, ordinal, *pieces)
+            frame = await self._do("sealing", size, self.sealer.seal, number, ordinal, *pieces)
             await self.stream.write(frame)
         return size
 
@@ -102,21 +114,26 @@ class Connection:
 
         Raises:
             FrameRefused: for the first frame that is not the right next one.
+            PartyError: where the stream has broken.
         """
-        while (message := await self.stream.read()) is not EOF:
-            if self.opener.cipher is not None and len(message) > ASIDE:
-                loop = asyncio.get_running_loop()
-                yield await loop.run_in_executor(self.aside, self.opener.open, message)
-            else:
-                yield self.opener.open(message)
+        while (message := await self.stream.read()) is not None:
+            yield await self._do("opening", len(message), self.opener.open, message)
 
-    @property
-    def worn(self) -> bool:
-        """Whether a key has carried nearly as much as it may."""
-        return any(
-            end.frames >= WORN * end.limits.frames or end.total >= WORN * end.limits.total
-            for end in (self.sealer, self.opener)
-        )
+    async def _do(self, what: str, size: int, work: Callable[..., Made], *given: Any) -> Made:
+        """Seal or open; outside the event loop where a cipher has much to do."""
+
+        def timed() -> Made:
+            start = time.perf_counter()
+            made = work(*given)
+            self.clock[what] += time.perf_counter() - start  # type: ignore[assignment]
+            return made
+
+        heavy = self.sealer.cipher is not None and size > ASIDE
+        made = await asyncio.get_running_loop().run_in_executor(self.aside, timed) if heavy else timed()
+        for end in (self.sealer, self.opener):
+            if end.frames >= WORN * end.limits.frames or end.total >= WORN * end.limits.total:
+                self.worn.set()
+        return made
 
 
 async def greet(stream: Stream, line: Line, aside: Executor) -> Connection:
@@ -142,31 +159,34 @@ async def greet(stream: Stream, line: Line, aside: Executor) -> Connection:
     return Connection(stream, *directions(keys, cipher, line.limits), aside)
 
 
-async def welcome(stream: Stream, hello: dict[str, Any], line: Line, aside: Executor) -> Connection:
+async def welcome(stream: Stream, hello: Mapping[str, Any], line: Line, aside: Executor) -> Connection:
     """Open a session with a dialer whose hello names this line.
 
     Raises:
         LinkError: where it holds another key, or means another protection; it has been told.
+        PartyError: where it has gone.
     """
     try:
-        if hello.get("protection") != line.protection:
-            raise LinkError(
-                f"{line.dialer} protects the link with {hello.get('protection')!r}, {line.other} with "
-                f"{line.protection!r}: give both the bundle of one plan"
-            )
-        if (cipher := line.cipher) is None:
-            session = _octets(hello.get("session"))
-            ends = Sealer(session, None, limits=line.limits), Opener(session, None, limits=line.limits)
-            answer: dict[str, Any] = {"cloven": VERSION}
-        else:
-            keys, second = handshake.responder_reply(line.key(), _prologue(line), _octets(hello.get("noise")))
-            ends = directions(keys, cipher, line.limits)
-            answer = {"cloven": VERSION, "noise": second.hex()}
+        ends, answer = _reply(hello, line)
     except LinkError as error:
         await refuse(stream, str(error))
         raise
-    await stream.write(_text(answer))
+    await stream.write(_text({"cloven": VERSION, **answer}))
     return Connection(stream, *ends, aside)
+
+
+def _reply(hello: Mapping[str, Any], line: Line) -> tuple[tuple[Sealer, Opener], dict[str, Any]]:
+    """Both directions of the session that a hello asks for, and the answer to it."""
+    if hello.get("protection") != line.protection:
+        raise LinkError(
+            f"{line.dialer} protects the link with {hello.get('protection')!r}, {line.other} with "
+            f"{line.protection!r}: give both the bundle of one plan"
+        )
+    if line.cipher is None:
+        session = _octets(hello.get("session"))
+        return (Sealer(session, None, limits=line.limits), Opener(session, None, limits=line.limits)), {}
+    keys, second = handshake.responder_reply(line.key(), _prologue(line), _octets(hello.get("noise")))
+    return directions(keys, line.cipher, line.limits), {"noise": second.hex()}
 
 
 async def refuse(stream: Stream, reason: str, *, again: bool = False) -> None:
@@ -188,8 +208,8 @@ def _prologue(line: Line) -> bytes:
 
 
 def _answer(party: str, message: Any) -> dict[str, Any]:
-    if message is EOF:
-        raise PartyError(party, "closed the connection without an answer")
+    if message is None:
+        raise PartyError(party, CLOSED, again=True)
     answer = _document(message, party)
     if "refused" in answer:
         raise PartyError(party, str(answer["refused"]), again=bool(answer.get("again")))

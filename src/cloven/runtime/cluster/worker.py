@@ -9,9 +9,11 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,12 @@ import grpc.aio
 from cloven.errors import ClovenError
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import wire
-from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING, options
+from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING, Stream, options
+from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.joined import Engine, Joined, Terms
 from cloven.runtime.cluster.peers import accepted
-from cloven.runtime.cluster.wire import EOF, Line
-from cloven.runtime.link.errors import LinkError
+from cloven.runtime.cluster.wire import Line
+from cloven.runtime.link.ciphers import warm
 
 if TYPE_CHECKING:
     from cloven.runtime.bundle import Manifest
@@ -40,7 +43,11 @@ WINDOW = 256
 JOINING = 20.0
 """Seconds in which the links of a run must come up."""
 
+GOODBYE = 0.5
+"""Seconds in which a coordinator is told that we stop."""
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
+Handler = Callable[[Any, Context], Awaitable[None]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +65,8 @@ class Held:
         order = [COORDINATOR, *(device.name for device in self.manifest.devices)]
         dialer, other = sorted((self.device, party), key=order.index)
         protection = self.manifest.protection.of(dialer, other)
-
-        def key() -> bytes:
-            if identity is None:
-                raise LinkError(f"{dialer}-{other} is protected with {protection}, which needs --keys")
-            return identity.link_key(party)
-
-        return Line(run, dialer, other, protection, key, self.schedule.largest)
+        key = partial(wire.link_key, identity, party, protection)
+        return Line(run, dialer, other, protection, key, wire.limits(self.schedule.largest))
 
     def described(self) -> dict[str, Any]:
         """What the worker announces."""
@@ -126,8 +128,7 @@ def _problems(held: Held, identity: Identity | None) -> list[str]:
         try:
             if line.cipher is not None:
                 line.key()
-                key, nonce = bytes(line.cipher.key_bytes), bytes(line.cipher.nonce_bytes)
-                line.cipher.open(key, nonce, b"", line.cipher.seal(key, nonce, b"", b""))
+                warm(line.cipher)
             elif line.protection == "mtls" and identity is None:
                 found.append(f"{line.dialer}-{line.other} is protected with mtls, which needs --keys")
         except ClovenError as error:
@@ -162,8 +163,8 @@ class Worker:
         methods: dict[str, Any] = {
             DESCRIBE: grpc.unary_unary_rpc_method_handler(self.describe),
             HEALTH: grpc.unary_unary_rpc_method_handler(self.health),
-            CONTROL: grpc.stream_stream_rpc_method_handler(self.control),
-            LINK: grpc.stream_stream_rpc_method_handler(self.link),
+            CONTROL: grpc.stream_stream_rpc_method_handler(_while_there(self.control)),
+            LINK: grpc.stream_stream_rpc_method_handler(_while_there(self.link)),
         }
 
         class Handlers(grpc.GenericRpcHandler):
@@ -186,28 +187,29 @@ class Worker:
     async def control(self, _: Any, context: Context) -> None:
         """A run, for as long as its coordinator stays."""
         await self._must_be(COORDINATOR, context)
-        told: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        stream, told = Stream(COORDINATOR, context), asyncio.Queue[Mapping[str, Any]]()
         try:
-            joined = self._join(await context.read(), told)
+            joined = self._join(await stream.read(), told)
         except ClovenError as error:
-            await context.write(json.dumps({"cloven": wire.VERSION, "refused": str(error)}).encode())
+            self._refused("control", str(error), context)
+            await stream.write(json.dumps({"cloven": wire.VERSION, "refused": str(error)}).encode())
             return
         self.joined, self.runs = joined, self.runs + 1
         log.info("joined", extra={"run": joined.terms.run})
-        telling = asyncio.create_task(_tell_all(told, context))
+        telling = asyncio.create_task(_tell_all(told, stream))
+        joining = asyncio.create_task(_tell_when_connected(joined))
+        listening = asyncio.create_task(self._listen(joined, stream, context))
         stopping = asyncio.create_task(self.stopping.wait())
         try:
             joined.dial(self.held.device, self.tls)
-            listening = asyncio.create_task(self._listen(joined, context))
             await asyncio.wait({listening, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self.stopping.is_set():
-                telling.cancel()
-                await context.write(json.dumps({"stopping": True}).encode())
-            listening.cancel()
+                joined.tell({"stopping": True})
+                await asyncio.wait({telling}, timeout=GOODBYE)
         finally:
             self.joined = None
-            telling.cancel()
-            stopping.cancel()
+            for task in (telling, joining, listening, stopping):
+                task.cancel()
             self.past += joined.counts()
             await joined.close()
             log.info("left", extra={"run": joined.terms.run, "outcomes": dict(joined.outcomes)})
@@ -244,11 +246,10 @@ class Worker:
             terms, self.held.schedule, lines, self.held.engine, told.put_nowait, self.computing, self.aside
         )
 
-    async def _listen(self, joined: Joined, context: Context) -> None:
-        """Do what the coordinator says."""
-        joining = asyncio.create_task(self._tell_when_connected(joined))
+    async def _listen(self, joined: Joined, stream: Stream, context: Context) -> None:
+        """Do what the coordinator says, until it goes or talks nonsense."""
         try:
-            while (message := await context.read()) is not EOF:
+            while (message := await stream.read()) is not None:
                 asked = json.loads(message)
                 if "oldest" in asked:
                     joined.advance(int(asked["oldest"]))
@@ -258,36 +259,36 @@ class Worker:
                     joined.tell(joined.status() | {"ping": asked["ping"]})
                 if "report" in asked:
                     joined.tell(joined.report())
-        finally:
-            joining.cancel()
-
-    async def _tell_when_connected(self, joined: Joined) -> None:
-        down = await joined.connected(JOINING)
-        joined.tell({"joined": not down, "down": down})
+        except PartyError as error:
+            log.info("lost", extra={"party": COORDINATOR, "reason": error.reason})
+        except (ValueError, TypeError, KeyError) as error:
+            self._refused("control", f"the coordinator talks nonsense: {error}", context)
 
     # --- the other parties ------------------------------------------------------------------------------------
 
     async def link(self, _: Any, context: Context) -> None:
         """A stream that another party has dialled."""
+        stream = Stream("the dialer", context)
         try:
-            hello = await wire.hello(context)
-        except LinkError as error:
-            self.past["refused", "unknown", "handshake"] += 1
-            log.warning("refused", extra={"reason": str(error), "peer": context.peer()})
-            await wire.refuse(context, str(error))
+            hello = await wire.hello(stream)
+        except ClovenError as error:
+            self._refused("handshake", str(error), context)
+            await wire.refuse(stream, str(error))
             return
         party, joined = str(hello.get("from")), self.joined
         await self._must_be(party, context)
         if joined is None or hello.get("run") != joined.terms.run:
-            await wire.refuse(context, f"{self.held.device} is not in this run (yet)", again=True)
+            await wire.refuse(stream, f"{self.held.device} is not in this run (yet)", again=True)
             return
         peer = joined.peers.get(party)
         if peer is None or peer.line.dialer != party or hello.get("to") != self.held.device:
-            await wire.refuse(context, f"{party} has no link to dial to {self.held.device} in this plan")
+            reason = f"{party} has no link to dial to {self.held.device} in this plan"
+            self._refused("handshake", reason, context)
+            await wire.refuse(stream, reason)
             return
         try:
-            await accepted(context, hello, peer)
-        except LinkError as error:
+            await accepted(Stream(party, context), hello, peer)
+        except ClovenError as error:
             log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
 
     async def _must_be(self, party: str, context: Context) -> None:
@@ -298,15 +299,45 @@ class Worker:
 
         name = peer_name(context)
         if name != party:
-            log.warning(
-                "refused", extra={"reason": f"the certificate is {name}'s, not {party}'s", "peer": context.peer()}
-            )
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the certificate is {name}'s, not {party}'s")
+            reason = f"the certificate is {name}'s, not {party}'s"
+            self._refused("certificate", reason, context)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+
+    def _refused(self, what: str, reason: str, context: Context) -> None:
+        """Count and log what somebody wanted and did not get; whoever it was, its name is not believed."""
+        self.past["refused", "unknown", what] += 1
+        log.warning("refused", extra={"reason": reason, "peer": context.peer()})
 
 
-async def _tell_all(told: asyncio.Queue[Mapping[str, Any]], context: Context) -> None:
-    while True:
-        await context.write(json.dumps(await told.get()).encode())
+def _while_there(answer: Handler) -> Handler:
+    """A handler that ends quietly when whoever asked has gone."""
+
+    async def handler(request: Any, context: Context) -> None:
+        try:
+            await answer(request, context)
+        except PartyError as error:
+            log.info("gone", extra={"reason": str(error), "peer": context.peer()})
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            log.exception("an error of cloven's own")
+            raise
+
+    return handler
+
+
+async def _tell_all(told: asyncio.Queue[Mapping[str, Any]], stream: Stream) -> None:
+    """Write what there is to tell, until we stop or nobody is there."""
+    message: Mapping[str, Any] = {}
+    with suppress(PartyError):
+        while "stopping" not in message:
+            message = await told.get()
+            await stream.write(json.dumps(message).encode())
+
+
+async def _tell_when_connected(joined: Joined) -> None:
+    down = await joined.connected(JOINING)
+    joined.tell({"joined": not down, "down": down})
 
 
 @dataclass(frozen=True)
@@ -321,8 +352,10 @@ async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, 
     """Run a worker until SIGTERM or SIGINT; with ``tls`` only parties with a certificate get an answer.
 
     Raises:
-        ClovenError: where it cannot listen there.
+        ClovenError: where it cannot listen there, or a link needs mTLS that is turned off.
     """
+    if not tls:
+        _must_not_need_tls(held, identity)
     worker = Worker(held, identity, tls=tls)
     server = grpc.aio.server(options=options(held.schedule.largest))
     server.add_generic_rpc_handlers([worker.handlers()])
@@ -341,6 +374,15 @@ async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, 
     await worker.stopping.wait()
     await server.stop(grace=1)
     log.info("stopped", extra={"device": held.device})
+
+
+def _must_not_need_tls(held: Held, identity: Identity | None) -> None:
+    lines = [held.line("", party, identity) for party in sorted(held.schedule.parties)]
+    names = [f"{line.dialer}-{line.other}" for line in lines if line.protection == "mtls"]
+    if names:
+        raise ClovenError(
+            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: leave that option out"
+        )
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None) -> int:

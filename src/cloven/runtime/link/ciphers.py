@@ -135,3 +135,14 @@ def named(protection: str) -> Cipher | None:
     if protection != NONE and protection not in CIPHERS:
         raise ClovenError(f"protection = {protection!r} is no cipher; known are {', '.join([NONE, *CIPHERS])}")
     return CIPHERS.get(protection)
+
+
+def warm(cipher: Cipher | None) -> None:
+    """Seal and open nothing: what is compiled at first use is compiled now.
+
+    Raises:
+        ClovenError: for a cipher whose package is not installed.
+    """
+    if cipher is not None:
+        key, nonce = bytes(cipher.key_bytes), bytes(cipher.nonce_bytes)
+        cipher.open(key, nonce, b"", cipher.seal(key, nonce, b"", b""))

@@ -4,8 +4,9 @@
 
 The header is authenticated, not encrypted: it says which session, the how-manieth frame of it, which input of the
 run, which of the link's messages for that input (a number, no name or shape) and how many bytes. Lengths leak. The
-nonce is the counter: one key per direction, one frame per counter. With no cipher ("none") the same header goes before the plain payload, so that sizes compare; then
-order, session and length are checked, and whoever can write to the link can forge.
+nonce is the counter: one key per direction, one frame per counter. With no cipher ("none") the same header goes
+before the plain payload, so that sizes compare; then order, session and length are checked, and whoever can write
+to the link can forge.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ class Opener(Direction):
         raise FrameRefused(reason, detail)
 
     def _checked(self, view: memoryview) -> tuple[int, int, int]:
-        """Input, ordinal and length of the next frame's header; nothing that it says is believed before the tag is."""
+        """Input, ordinal and length of the next frame's header, none of it to be believed before the tag is."""
         if view.nbytes < HEADER:
             self._refuse(Reason.TRUNCATED, f"{view.nbytes} bytes are no header of {HEADER}")
         magic, ordinal, session, counter, number, length = LAYOUT.unpack_from(view)

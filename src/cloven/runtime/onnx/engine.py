@@ -25,7 +25,11 @@ Execute = Callable[[str, Run, dict[str, Array]], Mapping[str, Array]]
 """Runs a segment of a device: from the names of its inputs to those of its outputs."""
 
 
-def run(folder: Path, images: Array, *, batch: int | None = None) -> Array:
+Tap = Callable[[str, Send, Array], None]
+"""Called with the device that sends, the transfer and what it carries ``(n, ...)``, which it must not change."""
+
+
+def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | None = None) -> Array:
     """The output of a bundle for ``images`` ``(n, C, H, W)`` in [0, 1], float32: ``(n, classes)``.
 
     Raises:
@@ -46,7 +50,7 @@ def run(folder: Path, images: Array, *, batch: int | None = None) -> Array:
 
     size = batch or max(1, min(256, 2**23 // prod(expected)))
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
-    return np.concatenate([interpret(bundle.parts, chunk, execute) for chunk in chunks])
+    return np.concatenate([interpret(bundle.parts, chunk, execute, tap) for chunk in chunks])
 
 
 def expect(images: Array, shape: Shape) -> None:
@@ -88,7 +92,7 @@ Pieces = dict[str, list[tuple[Box, Array]]]
 """What a device holds: boxes of values ``(n, ...)``."""
 
 
-def interpret(parts: Mapping[str, Part], images: Array, execute: Execute) -> Array:
+def interpret(parts: Mapping[str, Part], images: Array, execute: Execute, tap: Tap | None = None) -> Array:
     """The output of all parts for one batch of images, their steps in the global order."""
     held: dict[str, Pieces] = {device: {} for device in parts}
     last = {device: last_reads(part) for device, part in parts.items()}
@@ -106,6 +110,8 @@ def interpret(parts: Mapping[str, Part], images: Array, execute: Execute) -> Arr
                     mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
             case Send():
                 under_way[step.transfer] = paste(mine[step.value], step.share)
+                if tap is not None:
+                    tap(device, step, under_way[step.transfer])
             case Receive():
                 mine.setdefault(step.value, []).append((step.share, under_way.pop(step.transfer)))
         for value in last[device].get(i, ()):

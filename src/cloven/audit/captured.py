@@ -1,0 +1,271 @@
+"""What was really on the wire: a folder with what was captured and what was sent, read, checked, joined."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Shape, count, whole
+from cloven.partition.observe import Observation, Seen, View
+from cloven.partition.program import Link
+from cloven.zoo.images import Images
+
+CAPTURED, IMAGES = "captured.safetensors", "images.safetensors"
+FORMAT = "1"
+SIZES = {"float32": 4, "uint8": 1}
+"""Bytes of one captured number: a float on a plain link, a byte of ciphertext on a protected one."""
+SENT = {"input": (torch.int64, 1), "image": (torch.uint8, 4), "auxiliary": (torch.bool, 1),
+        "logits": (torch.float32, 2)}  # fmt: skip
+"""What ``images.safetensors`` holds: types and numbers of axes."""
+LEAST = {"auxiliary": 2, "victim": 20}
+"""How many images an attack can be trained on, and scored on, at least."""
+
+Shapes = Mapping[int, Sequence[Shape]]
+"""What an attacker knows of messages: the shapes of the shares that lie in one, one after another."""
+
+
+@dataclass(frozen=True, eq=False)
+class Capture:
+    """What a tap got of each image on one link: an `Observation` that was recorded instead of computed.
+
+    ``tensors`` holds, of the ``auxiliary`` images and of the ``victims``, a float32 ``(n, *shape)`` for each of
+    `seen`: the numbers themselves, or of a protected link the bytes of ciphertext divided by 255. ``payload`` is
+    the bytes of all that the tap got. How much of the raw image that is, a tap cannot tell.
+    """
+
+    seen: tuple[Seen, ...]
+    link: Link
+    protected: bool
+    session: str
+    payload: int
+    tensors: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
+    view: ClassVar[View] = "full"
+    crosses: ClassVar[bool] = True
+    raw_image: ClassVar[float | None] = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one image."""
+        return sum(SIZES[s.dtype] * count(s.share) for s in self.seen)
+
+    @cached_property
+    def prints(self) -> tuple[str, ...]:
+        """A hash of what was captured of all images, for each of `seen`."""
+        sets = [[digest(tensor) for tensor in self.tensors[of]] for of in sorted(self.tensors)]
+        return tuple(hashlib.sha256("".join(each).encode()).hexdigest() for each in zip(*sets, strict=True))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that was captured and of the shapes that it is read in; not of where or when."""
+        parts = [[value, s.share, s.dtype] for value, s in zip(self.prints, self.seen, strict=True)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def values(self) -> dict[str, Tensor]:
+        """What was captured by the names that a `Material` gives values: ``FINGERPRINT/victims`` ..."""
+        named = ((of, zip(self.prints, tensors, strict=True)) for of, tensors in self.tensors.items())
+        return {f"{value}/{of}": tensor for of, pairs in named for value, tensor in pairs}
+
+
+Heard = Observation | Capture
+"""What an attack starts from: computed from a program, or captured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A capture beside the images that made it.
+
+    ``logits`` ``(n, classes)`` is what was answered for the victims. ``unmatched`` counts, for each of the two
+    files, the rows that the other lacks.
+    """
+
+    capture: Capture
+    auxiliary: Images
+    victims: Images
+    logits: Tensor
+    unmatched: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    path: Path
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def ordinals(self) -> list[str]:
+        """The messages that were captured of each image, in order."""
+        return sorted((name for name in self.tensors if name.isdecimal()), key=int)
+
+
+def read(
+    folder: Path, shapes: Shapes | None = None, *, queries: int | None = None, victims: int | None = None
+) -> Recorded:
+    """The capture and the images of a folder, joined by the number that each input had.
+
+    Args:
+        folder: with ``captured.safetensors``, as a tap writes it, and ``images.safetensors``, as whoever ran the
+            system does.
+        shapes: what the attacker knows of each message; left out, a message is a vector.
+        queries: at most so many of the attacker's own images, the first ones; left out, all.
+        victims: at most so many victim images, likewise.
+
+    Raises:
+        ClovenError: with all that is wrong with the two files, with shapes that do not fit, or where too few
+            images are in both files.
+    """
+    problems: list[str] = []
+    wire, sent = (_opened(folder / name, problems) for name in (CAPTURED, IMAGES))
+    problems += [*_wrong_wire(wire)] if wire else []
+    problems += [*_wrong(sent, SENT)] if sent else []
+    if problems or wire is None or sent is None:
+        raise ClovenError(problems)
+    rows = _joined(wire.tensors["input"], sent.tensors["input"])
+    own = sent.tensors["auxiliary"][rows[:, 1]]
+    chosen = {"auxiliary": rows[own][:queries], "victims": rows[~own][:victims]}
+    pieces = _pieces(wire, shapes or {}, problems)
+    problems += _too_few(chosen, wire, sent, len(rows))
+    problems += [] if problems else _not_finite(wire, chosen)
+    if problems:
+        raise ClovenError(problems)
+    return Recorded(
+        _capture(wire, chosen, pieces),
+        _images(sent, chosen["auxiliary"][:, 1]),
+        _images(sent, chosen["victims"][:, 1]),
+        sent.tensors["logits"][chosen["victims"][:, 1]],
+        {CAPTURED: len(wire.tensors["input"]) - len(rows), IMAGES: len(sent.tensors["input"]) - len(rows)},
+    )
+
+
+def _opened(path: Path, problems: list[str]) -> _File | None:
+    """A file; None where it cannot be read, and why is added to problems."""
+    try:
+        with safe_open(path, "pt") as file:
+            return _File(path, file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        made = "`cloven tap --read` writes it" if path.name == CAPTURED else "whoever runs the system writes it"
+        problems.append(f"cannot read {path}: {error}; {made}")
+        return None
+
+
+def _wrong(file: _File, expected: Mapping[str, tuple[torch.dtype, int]]) -> Iterator[str]:
+    """What is not as the format says."""
+    path, tensors = file.path, file.tensors
+    if (found := file.metadata.get("format")) != FORMAT:
+        yield f"{path} has format {found!r}; expected {FORMAT!r}: write it again with this version of cloven"
+    for name, (dtype, axes) in expected.items():
+        if name not in tensors:
+            yield f"{path} holds no tensor {name!r}; it holds {', '.join(sorted(tensors)) or 'none'}"
+        elif (tensors[name].dtype, tensors[name].ndim) != (dtype, axes):
+            got = f"{tensors[name].dtype} of shape {tuple(tensors[name].shape)}"
+            yield f"{path}: {name!r} is {got}; expected {dtype} with {axes} axes"
+        elif len(tensors[name]) != len(tensors.get("input", tensors[name])):
+            yield f"{path}: {name!r} has {len(tensors[name])} rows; 'input' has {len(tensors['input'])}"
+        elif name == "input" and len(tensors[name].unique()) != len(tensors[name]):
+            yield f"{path}: input numbers occur more than once; one row an image is expected"
+
+
+def _wrong_wire(wire: _File) -> Iterator[str]:
+    said = wire.metadata
+    dtype = torch.uint8 if said.get("protected") == "yes" else torch.float32
+    yield from _wrong(wire, {"input": (torch.int64, 1), **dict.fromkeys(wire.ordinals, (dtype, 2))})
+    if not wire.ordinals:
+        yield f"{wire.path} holds no messages (tensors named 0, 1, ...); nothing was captured on this link"
+    if strange := sorted(set(wire.tensors) - {"input", *wire.ordinals}):
+        yield f"{wire.path} holds {', '.join(strange)}; expected input and messages named 0, 1, ..."
+    if empty := [
+        name for name in wire.ordinals if wire.tensors[name].ndim == 2 and not wire.tensors[name].shape[1]
+    ]:
+        yield f"{wire.path}: messages {', '.join(empty)} hold no numbers"
+    if said.get("protected") not in ("yes", "no"):
+        yield f"{wire.path}: protected is {said.get('protected')!r}; expected yes or no"
+    if len(said.get("link", "").split(" -> ")) != 2:
+        yield f"{wire.path}: link is {said.get('link')!r}; expected 'IP:PORT -> IP:PORT'"
+    if not said.get("bytes", "").isdecimal():
+        yield f"{wire.path}: bytes is {said.get('bytes')!r}; expected how many were captured"
+
+
+def _joined(captured: Tensor, sent: Tensor) -> Tensor:
+    """``(n, 2)``: the row in each file of every input that is in both, by ascending number."""
+    wire, own = ({number: row for row, number in enumerate(numbers.tolist())} for numbers in (captured, sent))
+    rows = [(wire[number], own[number]) for number in sorted(wire.keys() & own.keys())]
+    return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
+
+
+def _pieces(wire: _File, shapes: Shapes, problems: list[str]) -> dict[str, Sequence[Shape]]:
+    """The shapes of what lies in each message: the given ones, all or none, or a vector."""
+    names, given = wire.ordinals, {str(ordinal): pieces for ordinal, pieces in shapes.items()}
+    held = {name: wire.tensors[name].shape[1] for name in names}
+    if given and set(given) != set(names):
+        problems.append(
+            f"shapes are given for messages {', '.join(given)}; captured were {', '.join(names)}: give the shapes "
+            "of all messages (--shape 0=6x14x14 --shape 1=84), or of none"
+        )
+    for name in sorted(set(given) & set(names)):
+        numbers = sum(map(prod, given[name]))
+        if numbers != held[name]:
+            what = "bytes of ciphertext, which have no shape" if wire.metadata["protected"] == "yes" else "numbers"
+            shown = "+".join("x".join(map(str, shape)) for shape in given[name])
+            problems.append(f"message {name} holds {held[name]:,} {what}; the shape {shown} has {numbers:,}")
+    return {name: given.get(name, [(held[name],)]) for name in names}
+
+
+def _too_few(chosen: Mapping[str, Tensor], wire: _File, sent: _File, joined: int) -> Iterator[str]:
+    for kind, name in (("auxiliary", "auxiliary"), ("victim", "victims")):
+        if len(chosen[name]) < LEAST[kind]:
+            yield (
+                f"{len(chosen[name])} {kind} images were both sent and captured; expected {LEAST[kind]} or more "
+                f"({len(wire.tensors['input'])} inputs were captured, {len(sent.tensors['input'])} sent, "
+                f"{joined} are in both)"
+            )
+
+
+def _not_finite(wire: _File, chosen: Mapping[str, Tensor]) -> Iterator[str]:
+    rows = torch.cat(list(chosen.values()))[:, 0]
+    for name in wire.ordinals:
+        if bad := int((~wire.tensors[name][rows].isfinite()).any(1).sum()):
+            yield f"{wire.path}: message {name} holds NaN or infinite numbers in {bad} rows; capture it again"
+
+
+def _capture(wire: _File, chosen: Mapping[str, Tensor], pieces: Mapping[str, Sequence[Shape]]) -> Capture:
+    protected = wire.metadata["protected"] == "yes"
+    source, target = wire.metadata["link"].split(" -> ")
+    seen = tuple(
+        Seen(name if len(shapes) == 1 else f"{name}.{i}", whole(shape), "uint8" if protected else "float32")
+        for name, shapes in pieces.items()
+        for i, shape in enumerate(shapes)
+    )
+    tensors = {
+        of: tuple(part for name in pieces for part in _parts(wire.tensors[name][rows[:, 0]], pieces[name]))
+        for of, rows in chosen.items()
+    }
+    session, payload = wire.metadata.get("session", ""), int(wire.metadata["bytes"])
+    return Capture(seen, (source, target), protected, session, payload, tensors)
+
+
+def _parts(message: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
+    """A message ``(n, numbers)`` as the shares ``(n, *shape)`` in it, in float32; bytes are divided by 255."""
+    for shape, part in zip(shapes, message.split([prod(shape) for shape in shapes], 1), strict=True):
+        yield (part.to(torch.float32) / 255 if part.dtype == torch.uint8 else part).reshape(-1, *shape)
+
+
+def _images(sent: _File, rows: Tensor) -> Images:
+    sources = tuple(f"input {number}" for number in sent.tensors["input"][rows].tolist())
+    return Images("sent over the link", sent.tensors["image"][rows].numpy(), None, (), sources)
+
+
+def digest(tensor: Tensor) -> str:
+    """A hash of a tensor's shape and numbers."""
+    found = hashlib.sha256(repr(tuple(tensor.shape)).encode())
+    found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()

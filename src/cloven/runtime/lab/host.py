@@ -1,0 +1,92 @@
+"""What the lab needs of the machine: rights, tools, kernel; and running those tools."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from shutil import which
+
+from cloven.errors import ClovenError
+
+TOOLS = {"ip": "iproute2", "tc": "iproute2", "nsenter": "util-linux", "unshare": "util-linux"}
+"""Each with the package that has it."""
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+"""Each with its bit in ``CapEff``; see capabilities(7)."""
+TUN = Path("/dev/net/tun")
+SHAPER = ["tbf", "rate", "1mbit", "burst", "1600", "limit", "10000"]
+
+
+def check(rate: bool, delay: bool) -> None:
+    """That this machine can make the links asked for.
+
+    Args:
+        rate: whether any link has a bandwidth.
+        delay: whether any link has a delay.
+
+    Raises:
+        ClovenError: every requirement that is not met.
+    """
+    if not sys.platform.startswith("linux"):
+        raise ClovenError(f"the lab is made of Linux network namespaces; this system is {sys.platform}")
+    problems = [*_rights(), *_tools()] or _kernel(rate)
+    if delay and not TUN.exists() and (problems or not has_netem()):
+        problems.append(f"{TUN} does not exist, and a delay needs it; load the module: modprobe tun")
+    if problems:
+        raise ClovenError(problems)
+
+
+def has_netem() -> bool:
+    """Whether the kernel can delay packets by itself (``tc qdisc ... netem``)."""
+    return _try_qdisc(["netem", "delay", "1ms"]) is None
+
+
+def run(argv: Sequence[str], lines: Iterable[str] = ()) -> None:
+    """Run a tool, with these lines on its standard input.
+
+    Raises:
+        ClovenError: what it answered, where it failed.
+    """
+    problem = _answer(argv, "\n".join(lines))
+    if problem is not None:
+        raise ClovenError(f"the lab's network cannot be made: {' '.join(argv)} answered: {problem}")
+
+
+def inside(pid: int, argv: Sequence[str]) -> list[str]:
+    """The command that runs another one in the network namespace of a process."""
+    return ["nsenter", f"--net=/proc/{pid}/ns/net", "--", *argv]
+
+
+def _rights() -> list[str]:
+    status = Path("/proc/self/status").read_text("ascii", errors="replace")
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    lacking = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
+    if not lacking:
+        return []
+    return [f"the lab makes network namespaces and needs root; {' and '.join(lacking)} not given; use sudo"]
+
+
+def _tools() -> list[str]:
+    return [f"{tool} is not found; install {package}" for tool, package in TOOLS.items() if which(tool) is None]
+
+
+def _kernel(rate: bool) -> list[str]:
+    namespace = _answer(["unshare", "--net", "true"])
+    if namespace is not None:
+        return [f"network namespaces cannot be made here, perhaps because this is a container: {namespace}"]
+    shaper = _try_qdisc(SHAPER) if rate else None
+    return [] if shaper is None else [f"a bandwidth needs the kernel's tbf (module sch_tbf): {shaper}"]
+
+
+def _try_qdisc(words: Sequence[str]) -> str | None:
+    """Try a queueing discipline in a namespace that is gone at once."""
+    return _answer(["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", *words])
+
+
+def _answer(argv: Sequence[str], text: str = "") -> str | None:
+    """What a tool says when it fails; None when it does not."""
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)  # noqa: S603 (our own words)
+    if done.returncode == 0:
+        return None
+    return " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"

@@ -1,0 +1,273 @@
+"""The network of a lab: one network namespace per party, and a link between each two that talk to each other.
+
+Every party has one address, on its loopback, whoever it talks to, and a host route to each of its peers through the
+one interface that leads there: what a listener sees on an interface is one link, whole, and nothing else. Parties
+without a link have no route to each other, and none has one to the world outside.
+
+    bandwidth   tbf, in the kernel, at both ends, like a network card of that speed: TCP feels it and loses nothing.
+                After a rest up to 1 ms of the rate (at least four frames) leaves at once; a relay evens that out
+    delay       netem where the kernel has it; else a pair of TAP devices joined by a process (see relay.py)
+
+Nothing is written to disk and no namespace has a name: all of it ends with this process, see processes.py.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloven.errors import ClovenError
+from cloven.runtime.lab.host import check, has_netem, inside, run
+from cloven.runtime.lab.processes import Process, ready, start_guard, start_relay, stop
+
+Pair = tuple[str, str]
+
+LONGEST_NAME = 15
+"""Characters of an interface's name."""
+MOST = 2**16 - 2
+CHUNK = 0.25e-3
+"""Seconds of the rate that TCP may hand over as one packet: a few thousand packets a second carry any rate."""
+FRAME, LARGEST = 1600, 65536
+"""Bytes of the smallest such packet, so that a frame of 1514 fits in, and of the largest."""
+BURST = 4
+"""Such packets that may leave at once after a rest; with fewer, late timers cost up to a tenth of the rate."""
+BACKLOG = 4 * 2**20
+"""Bytes that wait before a line that is busy. One TCP connection keeps only about 2 ms of the rate there."""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What every link is like.
+
+    Attributes:
+        bandwidth: bits per second in each direction, Ethernet's headers counted; None for no limit.
+        delay: seconds, one way.
+        carrier: what carries it: "veth", "veth + tbf", "veth + netem" or "tap + relay process".
+    """
+
+    bandwidth: int | None
+    delay: float
+    carrier: str
+
+    @property
+    def chunk(self) -> int:
+        """Bytes of the largest packet that TCP hands over, for the network to divide."""
+        return LARGEST if self.bandwidth is None else max(FRAME, min(LARGEST, int(self.bandwidth / 8 * CHUNK)))
+
+    @property
+    def discipline(self) -> str:
+        """The queueing discipline of each end, in the words of tc(8)."""
+        if self.carrier == "veth + netem":
+            rate = f" rate {self.bandwidth}bit" if self.bandwidth else ""
+            return f"netem delay {self.delay * 1e6:.0f}us limit 100000{rate}"
+        if self.bandwidth is None:
+            return "pfifo limit 10000"
+        return f"tbf rate {self.bandwidth}bit burst {BURST * self.chunk} limit {BACKLOG}"
+
+
+@dataclass(frozen=True)
+class Party:
+    """A party's place in the network: address, hardware address, name of the interfaces that lead to it, guard."""
+
+    address: str
+    hardware: str
+    interface: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that runs; see `network`."""
+
+    parties: Mapping[str, Party]
+    pairs: Sequence[Pair]
+    quality: Quality
+    started: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False)
+
+    def address(self, party: str) -> str:
+        """The party's only address, such as 10.77.0.1, the same from every peer."""
+        return self._party(party).address
+
+    def interface(self, of: str, to: str) -> str:
+        """The name, in the namespace of one party, of the interface that leads to the other.
+
+        Raises:
+            ClovenError: where the two have no link.
+        """
+        self._pair(of, to)
+        return self.parties[to].interface
+
+    def command(self, party: str, argv: Sequence[str]) -> list[str]:
+        """The command that runs another one in a party's namespace."""
+        return inside(self._party(party).pid, argv)
+
+    def popen(self, party: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a process in a party's namespace; the options are those of `subprocess.Popen`.
+
+        It and all that it starts are killed when the network ends, at the latest. Ctrl-C in a terminal does not
+        reach it, unless ``start_new_session=False``.
+        """
+        options.setdefault("start_new_session", True)
+        self.started.append(subprocess.Popen(self.command(party, argv), **options))  # noqa: S603 (the caller's)
+        return self.started[-1]
+
+    def set_link(self, a: str, b: str, *, up: bool) -> None:
+        """Cut a link, or mend it. While it is cut both ends drop everything unseen: no error, no reset.
+
+        Raises:
+            ClovenError: where the two have no link.
+        """
+        self._pair(a, b)
+        for one, other in ((a, b), (b, a)):
+            words = self.quality.discipline if up else "blackhole"
+            run(self.command(one, ["tc", "-batch", "-"]), [_discipline(self.parties[other], words)])
+
+    def described(self) -> list[dict[str, Any]]:
+        """One row per link: the pair, its interfaces and addresses (in that order), bits/s, ms one way, carrier."""
+        ends = [(pair, [self.parties[name] for name in pair]) for pair in self.pairs]
+        return [
+            {
+                "link": list(pair),
+                "interfaces": [b.interface, a.interface],
+                "addresses": [a.address, b.address],
+                "bandwidth_bits": self.quality.bandwidth,
+                "delay_ms": self.quality.delay * 1e3,
+                "carrier": self.quality.carrier,
+            }
+            for pair, (a, b) in ends
+        ]
+
+    def _party(self, name: str) -> Party:
+        if name not in self.parties:
+            raise ClovenError(f"{name!r} is no party of the lab; they are: {', '.join(self.parties)}")
+        return self.parties[name]
+
+    def _pair(self, a: str, b: str) -> None:
+        if (a, b) not in self.pairs and (b, a) not in self.pairs:
+            links = ", ".join("-".join(pair) for pair in self.pairs) or "none"
+            raise ClovenError(f"there is no link {a}-{b} in the lab; its links are: {links}")
+
+
+@contextmanager
+def network(
+    parties: Sequence[str], pairs: Sequence[Pair], *, bandwidth: int | None = None, delay: float = 0.0
+) -> Iterator[Network]:
+    """Make a network, and remove it at the end, whatever that end is: also where this process is killed.
+
+    Args:
+        parties: their names, each once.
+        pairs: the links, each once, in either order.
+        bandwidth: bits per second of each direction of each link; None for no limit.
+        delay: seconds that one direction takes.
+
+    Raises:
+        ClovenError: every name or pair that is wrong, then every requirement of the machine that is not met.
+    """
+    _check_names(parties, pairs)
+    check(rate=bandwidth is not None, delay=delay > 0)
+    quality = Quality(bandwidth, delay, _carrier(bandwidth, delay))
+    guards: list[Process] = []
+    relays: list[Process] = []
+    started: list[subprocess.Popen[Any]] = []
+    try:
+        guards += (start_guard() for _ in parties)
+        for guard in guards:
+            ready(guard)
+        places = _places(parties, [guard.pid for guard in guards])
+        made = Network(places, tuple(pairs), quality, started)
+        if quality.carrier == "tap + relay process":
+            relays += (_relay(places[a], places[b], quality) for a, b in pairs)
+            for relay in relays:
+                ready(relay)
+        _join(made)
+        for name in parties:
+            _configure(made, name)
+        yield made
+    finally:
+        stop(guards, [*relays, *started])
+
+
+def interfaces(parties: Sequence[str]) -> list[str]:
+    """Names of interfaces that lead to these parties: at most 15 characters each, all different."""
+    names: list[str] = []
+    for i, party in enumerate(parties):
+        name = "to-" + re.sub(r"[^A-Za-z0-9_.-]", "-", party)
+        short = name[:LONGEST_NAME]
+        names.append(name[: LONGEST_NAME - len(f"~{i}")] + f"~{i}" if name != short or short in names else short)
+    return names
+
+
+def _check_names(parties: Sequence[str], pairs: Sequence[Pair]) -> None:
+    problems: list[str] = []
+    if len(set(parties)) < len(parties) or len(parties) > MOST:
+        problems.append(
+            f"the parties are {', '.join(parties)}; expected a name of its own for each, at most {MOST}"
+        )
+    links = [frozenset(pair) for pair in pairs]
+    if len(set(links)) < len(links) or any(len(link) < 2 for link in links):
+        problems.append(
+            f"the pairs are {', '.join(map('-'.join, pairs))}; expected two parties each, and each once"
+        )
+    unknown = sorted({name for pair in pairs for name in pair} - set(parties))
+    if unknown:
+        problems.append(f"{', '.join(unknown)} in the pairs is no party; they are {', '.join(parties)}")
+    if problems:
+        raise ClovenError(problems)
+
+
+def _carrier(bandwidth: int | None, delay: float) -> str:
+    if delay > 0:
+        return "veth + netem" if has_netem() else "tap + relay process"
+    return "veth" if bandwidth is None else "veth + tbf"
+
+
+def _places(parties: Sequence[str], pids: Sequence[int]) -> dict[str, Party]:
+    numbers = [divmod(i, 256) for i in range(1, len(parties) + 1)]
+    return {
+        name: Party(f"10.77.{high}.{low}", f"02:4d:00:00:{high:02x}:{low:02x}", interface, pid)
+        for name, interface, pid, (high, low) in zip(parties, interfaces(parties), pids, numbers, strict=True)
+    }
+
+
+def _relay(a: Party, b: Party, quality: Quality) -> Process:
+    """A relay makes both devices where it is; `_join` moves the far one."""
+    return start_relay(a.pid, b.interface, _far(b), quality.delay, quality.bandwidth)
+
+
+def _far(b: Party) -> str:
+    """A name for a device on its way to a party; there it gets the name of where it leads."""
+    return b.interface.replace("to-", "at-", 1)
+
+
+def _join(made: Network) -> None:
+    """Put a device in each of the two namespaces of each pair."""
+    for a, b in ((made.parties[a], made.parties[b]) for a, b in made.pairs):
+        if made.quality.carrier == "tap + relay process":
+            run(inside(a.pid, ["ip", "link", "set", _far(b), "netns", str(b.pid), "name", a.interface]))
+        else:
+            ends = f"{b.interface} netns {a.pid} type veth peer name {a.interface} netns {b.pid}"
+            run(["ip", "link", "add", *ends.split()])
+
+
+def _configure(made: Network, name: str) -> None:
+    """Addresses, routes and queues of one party. Neighbours are fixed, so that no ARP is on the links."""
+    mine = made.parties[name]
+    peers = [made.parties[a if b == name else b] for a, b in made.pairs if name in (a, b)]
+    lines = ["link set lo up", f"addr add {mine.address}/32 dev lo"]
+    for peer in peers:
+        lines += [
+            f"link set {peer.interface} address {mine.hardware} gso_max_size {made.quality.chunk} txqueuelen 4096",
+            f"link set {peer.interface} up",
+            f"route add {peer.address}/32 dev {peer.interface} src {mine.address}",
+            f"neigh add {peer.address} lladdr {peer.hardware} dev {peer.interface} nud permanent",
+        ]
+    run(inside(mine.pid, ["ip", "-batch", "-"]), lines)
+    run(inside(mine.pid, ["tc", "-batch", "-"]), [_discipline(peer, made.quality.discipline) for peer in peers])
+
+
+def _discipline(peer: Party, words: str) -> str:
+    return f"qdisc replace dev {peer.interface} root {words}"

@@ -1,0 +1,52 @@
+"""Bandwidths and delays as people write them: ``100mbit``, ``1.5ms``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+from cloven.errors import ClovenError
+
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.ASCII)
+RATES = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+"""In bits per second."""
+TIMES = {"us": 1, "ms": 10**3, "s": 10**6}
+"""In microseconds."""
+SLOWEST, FASTEST = 8 * 10**3, 40 * 10**9
+LONGEST = 10 * 10**6
+
+
+def bandwidth(text: str) -> int:
+    """Bits per second of ``512kbit``, ``100mbit`` or ``1gbit``.
+
+    Raises:
+        ClovenError: for anything else, and outside of 8 kbit to 40 gbit per second.
+    """
+    found = _amount(text, RATES)
+    if found is None or not SLOWEST <= found <= FASTEST:
+        raise ClovenError(
+            f"the bandwidth is {text!r}; expected a number and bit, kbit, mbit or gbit (per second), from 8kbit "
+            "to 40gbit, such as 100mbit; leave it out for links as fast as the machine"
+        )
+    return int(found)
+
+
+def delay(text: str) -> float:
+    """Seconds, one way, of ``2ms``, ``1.5ms``, ``100us`` or ``0``.
+
+    Raises:
+        ClovenError: for anything else, and above 10 s.
+    """
+    found = Decimal(0) if text.strip() == "0" else _amount(text, TIMES)
+    if found is None or found > LONGEST:
+        raise ClovenError(
+            f"the delay is {text!r}; expected 0, or a number and us, ms or s, up to 10s, such as 2ms: the time "
+            "that one direction takes"
+        )
+    return float(found) / 10**6
+
+
+def _amount(text: str, units: Mapping[str, int]) -> Decimal | None:
+    match = AMOUNT.fullmatch(text.strip().lower())
+    return Decimal(match[1]) * units[match[2]] if match and match[2] in units else None

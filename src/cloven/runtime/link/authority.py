@@ -1,0 +1,307 @@
+"""A small certificate authority of one's own: makes the parties' folders, adds devices, and renews certificates.
+
+    KEYS/authority/   the authority's certificate and private key: needed to add and to renew, copied nowhere
+    KEYS/edge0/       all that edge0 needs, see `cloven.runtime.link.identity`: copied to its host as it is
+    KEYS/coordinator/ the same for the party that sends the images; always made
+
+Folders have mode 0700 and files 0600, whatever the umask. A folder or file appears whole or not at all, and only
+`renew` replaces any. No message holds a key or any part of one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import combinations, product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloven.errors import ClovenError
+from cloven.partition.protection import COORDINATOR
+from cloven.runtime.link.certificates import (
+    AUTHORITY,
+    CERTIFICATE,
+    LINKS,
+    PRIVATE,
+    Authority,
+    attempt,
+    certificate_pem,
+    certified_name,
+    founded,
+    issued_by,
+    new_private,
+    private_pem,
+    read_certificate,
+    read_private,
+    shown,
+    signed,
+    validity_problems,
+)
+from cloven.runtime.link.identity import name_problem
+from cloven.runtime.link.keys import SIZE
+from cloven.runtime.link.staging import remove, staged, writing
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+FOLDER = "authority"
+DAYS = range(1, 3651)
+"""For how many days a certificate can be made."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A folder or file that must be copied to a party's host.
+
+    Attributes:
+        party: whose.
+        path: the folder or file here; a file has its place in the party's folder there as here.
+    """
+
+    party: str
+    path: Path
+
+
+def new(devices: Sequence[str], out: Path, days: int = 365, *, now: datetime | None = None) -> tuple[Copy, ...]:
+    """Make an authority, and a folder for each device and the coordinator.
+
+    Args:
+        devices: their names; see `identity.name_problem`.
+        out: a folder that does not exist yet, or is empty.
+        days: for how long the certificates are valid, 1 to 3650.
+        now: when that begins (with time zone), by default at this moment.
+
+    Raises:
+        ClovenError: with every problem of names, folder and days, or where it cannot be written.
+    """
+    moment = now or datetime.now(UTC)
+    problems = [*naming_problems(devices, [COORDINATOR]), *place_problems([out]), *day_problems(days, moment)]
+    if problems:
+        raise ClovenError(problems)
+    parties = [COORDINATOR, *devices]
+    authority = founded(moment)
+    files = {
+        f"{FOLDER}/{AUTHORITY}": certificate_pem(authority.certificate),
+        f"{FOLDER}/{PRIVATE}": private_pem(authority.key),
+        **link_files(combinations(parties, 2)),
+    }
+    for party in parties:
+        files |= party_files(party, authority, moment, days)
+    place = out.resolve()
+    with writing(out):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with staged(place.parent, files) as stage:
+            # The system refuses this where a folder with something in it has appeared meanwhile.
+            stage.rename(place)
+    return tuple(Copy(party, out / party) for party in parties)
+
+
+def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | None = None) -> tuple[Copy, ...]:
+    """Make folders for more devices, and a link key in every folder that is there for each of them.
+
+    Args:
+        keys: the folder that `new` made, with all parties' folders in it.
+        devices: the names of the new ones.
+        days: as for `new`.
+        now: as for `new`.
+
+    Returns:
+        The new folders, and the new link keys of the other parties.
+
+    Raises:
+        ClovenError: with every problem, or where it cannot be written; then nothing is left behind.
+    """
+    moment = now or datetime.now(UTC)
+    authority = opened(keys, moment)
+    there = parties_in(keys)
+    problems = [
+        *naming_problems(devices, there),
+        *stray_problems(keys, there),
+        *place_problems(keys / device for device in devices if not naming_problems([device], there)),
+        *day_problems(days, moment, authority),
+    ]
+    if problems:
+        raise ClovenError(problems)
+    files = link_files([*product(there, devices), *combinations(devices, 2)])
+    for device in devices:
+        files |= party_files(device, authority, moment, days)
+    # The new folders come last: whoever sees one can rely on the others' keys.
+    copies = [Copy(party, keys / party / LINKS / f"{device}.key") for party, device in product(there, devices)]
+    copies += [Copy(device, keys / device) for device in devices]
+    with writing(keys), staged(keys, files) as stage, ExitStack() as undo:
+        for copy in copies:
+            (stage / copy.path.relative_to(keys)).rename(copy.path)
+            undo.callback(remove, copy.path)
+        undo.pop_all()
+    return tuple(copies)
+
+
+def renew(
+    keys: Path, devices: Sequence[str] | None = None, days: int = 365, *, now: datetime | None = None
+) -> tuple[Copy, ...]:
+    """New certificates by the same authority; private keys and link keys stay.
+
+    Args:
+        keys: the folder that `new` made.
+        devices: whose certificates (the coordinator is one); None for all that are there.
+        days: as for `new`.
+        now: as for `new`.
+
+    Returns:
+        The new certificates.
+
+    Raises:
+        ClovenError: with every problem, or where it cannot be written.
+    """
+    moment = now or datetime.now(UTC)
+    authority = opened(keys, moment)
+    there = parties_in(keys)
+    chosen = list(dict.fromkeys(there if devices is None else devices))
+    problems = [
+        f"{keys} has no folder of {device!r}; it has those of {', '.join(there)}"
+        for device in chosen
+        if device not in there
+    ]
+    problems += day_problems(days, moment, authority)
+    if problems:
+        raise ClovenError(problems)
+    files = {
+        f"{party}/{CERTIFICATE}": certificate_pem(signed(authority, party, public, moment, days))
+        for party, public in public_keys(keys, chosen, authority).items()
+    }
+    with writing(keys), staged(keys, files) as stage:
+        for file in files:
+            (stage / file).replace(keys / file)
+    return tuple(Copy(party, keys / party / CERTIFICATE) for party in chosen)
+
+
+def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """What is wrong with names of new devices, beside those that are taken."""
+    if not devices:
+        return ["no device is named; expected at least one name, such as edge0"]
+    problems = []
+    seen = {name.lower(): name for name in [FOLDER, *taken]}
+    for name in devices:
+        if problem := name_problem(name):
+            problems.append(problem)
+        elif other := seen.get(name.lower()):
+            problems.append(
+                f"the device name {name!r} is taken (by {other!r}): give each device a name of its own; capital "
+                "and small letters are the same, as in host names"
+            )
+        seen[name.lower()] = name
+    return problems
+
+
+def place_problems(folders: Iterable[Path]) -> list[str]:
+    """Whether folders can be made: what is there must be empty."""
+    return [
+        f"{folder} exists and is no empty folder, and no key is overwritten: choose another name, or add devices "
+        "to a folder of keys with `cloven keys add`"
+        for folder in folders
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
+    ]
+
+
+def day_problems(days: int, moment: datetime, authority: Authority | None = None) -> list[str]:
+    """Whether certificates can be made for so long, and do not outlive the authority that signs them."""
+    if days not in DAYS:
+        return [f"certificates for {days} days; expected {DAYS[0]} to {DAYS[-1]} days"]
+    if authority and moment + timedelta(days=days) > authority.certificate.not_valid_after_utc:
+        end = shown(authority.certificate.not_valid_after_utc)
+        return [
+            f"certificates for {days} days, and their authority is valid until {end} only: take fewer days, or "
+            "make new keys for all with `cloven keys new`"
+        ]
+    return []
+
+
+def stray_problems(keys: Path, parties: Sequence[str]) -> list[str]:
+    """Link keys with parties that are not there: a folder was moved, or somebody stopped halfway."""
+    strays = {
+        path.stem: path
+        for party in parties
+        for path in sorted((keys / party / LINKS).glob("*.key"))
+        if path.stem not in parties
+    }
+    return [
+        f"{path} is a key of {name}, and {keys / name} is missing: copy that folder back, or remove {name}.key "
+        f"from all folders in {keys} if there is no such device"
+        for name, path in strays.items()
+    ]
+
+
+def parties_in(keys: Path) -> list[str]:
+    """The parties whose folders are there, sorted."""
+    return sorted(path.parent.name for path in keys.glob(f"*/{CERTIFICATE}"))
+
+
+def opened(keys: Path, moment: datetime) -> Authority:
+    """The authority in a folder, fit for signing.
+
+    Raises:
+        ClovenError: where it is not there, not valid, or open to others.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+    folder = keys / FOLDER
+    if not folder.is_dir():
+        raise ClovenError(
+            f"there is no authority in {keys}: {folder} is missing; name the folder that `cloven keys new` made"
+        )
+    problems: list[str] = []
+    certificate = attempt(problems, read_certificate, folder / AUTHORITY)
+    key = attempt(problems, read_private, folder / PRIVATE)
+    if certificate:
+        problems += validity_problems(certificate, folder / AUTHORITY, moment)
+    fits = certificate and key and key.public_key() == certificate.public_key()
+    if certificate and isinstance(key, EllipticCurvePrivateKey) and fits and not problems:
+        return Authority(certificate, key)
+    if not problems:
+        problems = [f"{folder / PRIVATE} is not the private key of {folder / AUTHORITY}; copy the folder back"]
+    raise ClovenError(problems)
+
+
+def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dict[str, CertificatePublicKeyTypes]:
+    """The parties' public keys, from certificates that the authority has signed for them.
+
+    Raises:
+        ClovenError: naming every certificate that is none of the authority's for that party.
+    """
+    problems: list[str] = []
+    found = {}
+    for party in parties:
+        path = keys / party / CERTIFICATE
+        certificate = attempt(problems, read_certificate, path)
+        if certificate is None:
+            continue
+        if certified_name(certificate) != party or not issued_by(certificate, authority.certificate):
+            problems.append(f"{path} is no certificate for {party} by {keys / FOLDER}: copy the right one back")
+        found[party] = certificate.public_key()
+    if problems:
+        raise ClovenError(problems)
+    return found
+
+
+def party_files(party: str, authority: Authority, moment: datetime, days: int) -> dict[str, bytes]:
+    """A party's folder but for its link keys: path to content."""
+    private = new_private()
+    certificate = signed(authority, party, private.public_key(), moment, days)
+    return {
+        f"{party}/{AUTHORITY}": certificate_pem(authority.certificate),
+        f"{party}/{CERTIFICATE}": certificate_pem(certificate),
+        f"{party}/{PRIVATE}": private_pem(private),
+    }
+
+
+def link_files(pairs: Iterable[tuple[str, str]]) -> dict[str, bytes]:
+    """A new link key for each pair of parties, in both folders: path to content."""
+    files = {}
+    for one, other in pairs:
+        text = secrets.token_hex(SIZE).encode() + b"\n"
+        files[f"{one}/{LINKS}/{other}.key"] = files[f"{other}/{LINKS}/{one}.key"] = text
+    return files

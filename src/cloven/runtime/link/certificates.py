@@ -1,0 +1,254 @@
+"""Certificates and private keys: made, read from PEM files, and checked.
+
+No message or repr holds a private key, or any part of a file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cloven.errors import ClovenError
+from cloven.runtime.link.keys import access_problems
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PrivateKeyTypes
+    from cryptography.x509 import Certificate, ExtensionType, KeyUsage, Name
+
+AUTHORITY, CERTIFICATE, PRIVATE, LINKS = "authority.pem", "certificate.pem", "private.pem", "links"
+"""The files of a party's folder, and its folder of link keys."""
+T = TypeVar("T")
+LIFETIME = timedelta(days=20 * 365)
+"""An authority's: longer than that of any certificate that it signs in its first ten years."""
+EARLY = timedelta(minutes=5)
+"""Certificates are valid a little before they are made, as clocks differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class Authority:
+    """An authority's certificate, and the private key with which it signs."""
+
+    certificate: Certificate
+    key: EllipticCurvePrivateKey = field(repr=False)
+
+
+def founded(moment: datetime) -> Authority:
+    """A new authority, with a name that tells it from others."""
+    from cryptography.x509 import BasicConstraints
+
+    key = new_private()
+    name = common_name(f"cloven authority {secrets.token_hex(4)}")
+    extensions = [(BasicConstraints(ca=True, path_length=0), True), (key_usage(authority=True), True)]
+    return Authority(made(name, key.public_key(), name, key, (moment, moment + LIFETIME), extensions), key)
+
+
+def signed(
+    authority: Authority, name: str, public: CertificatePublicKeyTypes, moment: datetime, days: int
+) -> Certificate:
+    """A certificate with which a party of this name and public key can be server and client."""
+    from cryptography.x509 import BasicConstraints, DNSName, ExtendedKeyUsage, SubjectAlternativeName
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    extensions = [
+        (BasicConstraints(ca=False, path_length=None), True),
+        (key_usage(authority=False), True),
+        (ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), False),
+        (SubjectAlternativeName([DNSName(name)]), False),
+    ]
+    issuer, valid = authority.certificate.subject, (moment, moment + timedelta(days=days))
+    return made(common_name(name), public, issuer, authority.key, valid, extensions)
+
+
+def made(
+    name: Name,
+    public: CertificatePublicKeyTypes,
+    issuer: Name,
+    key: EllipticCurvePrivateKey,
+    valid: tuple[datetime, datetime],
+    extensions: Sequence[tuple[ExtensionType, bool]],
+) -> Certificate:
+    """A certificate with these extensions (each critical or not), and what strict checks want besides."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import (
+        AuthorityKeyIdentifier,
+        CertificateBuilder,
+        SubjectKeyIdentifier,
+        random_serial_number,
+    )
+
+    builder = CertificateBuilder().subject_name(name).public_key(public).issuer_name(issuer)
+    builder = builder.serial_number(random_serial_number())
+    builder = builder.not_valid_before(valid[0] - EARLY).not_valid_after(valid[1])
+    for extension, critical in [
+        *extensions,
+        (SubjectKeyIdentifier.from_public_key(public), False),
+        (AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), False),
+    ]:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(key, SHA256())
+
+
+def new_private() -> EllipticCurvePrivateKey:
+    """A new private key. P-256, as gRPC does not accept Ed25519."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+
+    return generate_private_key(SECP256R1())
+
+
+def common_name(text: str) -> Name:
+    """A subject or issuer."""
+    from cryptography.x509 import Name, NameAttribute
+    from cryptography.x509.oid import NameOID
+
+    return Name([NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def key_usage(*, authority: bool) -> KeyUsage:
+    """An authority signs certificates, a party its handshakes; neither does anything else."""
+    from cryptography.x509 import KeyUsage
+
+    return KeyUsage(
+        digital_signature=not authority,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def attempt(problems: list[str], reader: Callable[[Path], T], path: Path) -> T | None:
+    """What a reader returns; None where it raises, with its problems noted."""
+    try:
+        return reader(path)
+    except ClovenError as error:
+        problems += error.problems
+        return None
+
+
+def validity_problems(certificate: Certificate, path: Path, now: datetime | None) -> list[str]:
+    """Whether a certificate is valid at a moment, by default this one."""
+    moment = now or datetime.now(UTC)
+    if moment < certificate.not_valid_before_utc:
+        return [
+            f"{path} is not valid before {shown(certificate.not_valid_before_utc)}, and this machine's clock says "
+            f"{shown(moment)}: set the clock, or {renewal(path)}"
+        ]
+    if moment > certificate.not_valid_after_utc:
+        return [
+            f"{path} expired on {shown(certificate.not_valid_after_utc)}, and this machine's clock says "
+            f"{shown(moment)}: {renewal(path)}"
+        ]
+    return []
+
+
+def name_problems(certificate: Certificate, path: Path, expected: str | None) -> list[str]:
+    """Whether a certificate names one party, the expected one if any is."""
+    name = certified_name(certificate)
+    if name is None:
+        return [f"{path} names no device, or several: use one that `cloven keys new` made"]
+    if expected is not None and name != expected:
+        return [f"{path} is the certificate of {name}, expected {expected}: use the folder of {expected}"]
+    return []
+
+
+def renewal(path: Path) -> str:
+    """What to do about a certificate whose time is over."""
+    if path.name == AUTHORITY:
+        return "make new keys for all devices with `cloven keys new`"
+    return f"run `cloven keys renew` where the authority is, copy the new {path.name} here, and start again"
+
+
+def shown(moment: datetime) -> str:
+    """A moment as a person reads it."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def read_certificate(path: Path) -> Certificate:
+    """The certificate in a file.
+
+    Raises:
+        ClovenError: where there is none.
+    """
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        return load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError:
+        raise ClovenError(f"{path} holds no certificate in PEM format; copy the file again") from None
+
+
+def read_private(path: Path) -> PrivateKeyTypes:
+    """The private key in a file. What is checked is the file that was opened.
+
+    Raises:
+        ClovenError: where there is none, or it is another user's, open to others, or protected by a password.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        with path.open("rb") as file:
+            problems = access_problems(path, os.fstat(file.fileno()))
+            key = load_pem_private_key(file.read(), password=None)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        problems.append(f"{path} holds no private key in PEM format without a password; copy the file again")
+    if problems:
+        raise ClovenError(problems)
+    return key
+
+
+def unreadable(path: Path, error: OSError) -> ClovenError:
+    """The error for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return ClovenError(f"{path} is missing: copy the whole folder again from where it was made")
+    return ClovenError(f"cannot read {path}: {error.strerror}")
+
+
+def certified_name(certificate: Certificate) -> str | None:
+    """The one name that a certificate is for; None where it has none, several, or one of another kind."""
+    from cryptography.x509 import DNSName, ExtensionNotFound, SubjectAlternativeName
+
+    try:
+        names = list(certificate.extensions.get_extension_for_class(SubjectAlternativeName).value)
+    except (ExtensionNotFound, ValueError):
+        return None
+    return names[0].value if len(names) == 1 and isinstance(names[0], DNSName) else None
+
+
+def issued_by(certificate: Certificate, authority: Certificate) -> bool:
+    """Whether the authority's key has signed the certificate."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def certificate_pem(certificate: Certificate) -> bytes:
+    """A certificate as it is in its file."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def private_pem(key: PrivateKeyTypes) -> bytes:
+    """A private key as it is in its file."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
