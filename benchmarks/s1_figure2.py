@@ -4,7 +4,7 @@
 
 Three workers of one thread in network namespaces (root), one image at a time (window 1), random weights; the
 protections take turns, and medians over the rounds are printed. Times are this machine's. S1's own (its Fig. 3:
-0.122 s against 4.432 s for the first device on a Cortex-A7) are no measurements on boards but a model (S1, Sect. 2).
+0.122 s and 4.432 s for the first device on a Cortex-A7) are no measurements on boards but a model (S1, Sect. 2).
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def main() -> None:
         }
         for name, found in runs.items()
     }
-    print(
-        f"{MODEL}, cut after {', '.join(CUTS)}; {given.bandwidth}; ms for one image, medians of {given.rounds} rounds"
-    )
+    print(f"{MODEL}, cut after {', '.join(CUTS)}; {given.bandwidth}; ms for an image, medians of {given.rounds}")
     print(f"| device | step | {' | '.join(PROTECTIONS)} |")
     print(f"|---|---|{'---|' * len(PROTECTIONS)}")
     for who, steps in medians["none"].items():

@@ -1,9 +1,9 @@
 """What one device does for one image, by what depends on what: jobs, and messages in and out.
 
 A bundle lists a device's steps in the order over all devices. A device on its own need not wait for its turn
-there: it sends a share as soon as that is made, and runs a segment as soon as all that it reads has come. Where each
-box is put together from is settled here, by the order of the steps, so that what a device computes does not depend
-on what came first.
+there: it sends a share as soon as that is made, and runs a segment as soon as all that it reads has come. Where
+each box is put together from is settled here, by the order of the steps, so that what a device computes does not
+depend on what came first.
 
 A *message* is one frame on a link: the transfers that become ready by the same events travel together.
 """

@@ -61,7 +61,7 @@ class Experiment:
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
-    """Do an experiment: what was answered, the times, the network, and what the tap found beside the transfer table.
+    """Do an experiment: what was answered, the times, the network, and what the tap found beside the table.
 
     Raises:
         ClovenError: for what the machine lacks, a folder that cannot be used, and processes that fail.
