@@ -1,0 +1,219 @@
+"""Capture files as packets: pcap and pcapng, either byte order, several sections and interfaces.
+
+dpkt names the formats' numbers. Its readers make objects of every packet, and tell neither how long a packet was
+before a snap length cut it, nor of a second interface, nor where a file is damaged; so the loops here are ours.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from cloven.errors import ClovenError, require
+
+try:
+    from dpkt import pcap, pcapng
+except ImportError as error:
+    raise require("tap", error) from error
+
+LARGEST = 2**24
+"""Bytes of a packet or block; who says more is damaged. The largest packets there are (BIG TCP) have 2^19."""
+PCAP = {pcap.TCPDUMP_MAGIC: 10**6, pcap.TCPDUMP_MAGIC_NANO: 10**9}
+"""How pcap files begin, and how many fractions their seconds have."""
+SECTION = pcapng.PCAPNG_BT_SHB.to_bytes(4, "big")
+STATISTICS = 5
+"""pcapng's block of an interface's statistics, which dpkt does not name, and its option of the packets dropped."""
+DROPPED = 5
+SMALLEST = {
+    pcapng.PCAPNG_BT_IDB: 8,
+    pcapng.PCAPNG_BT_PB: 20,
+    pcapng.PCAPNG_BT_SPB: 4,
+    pcapng.PCAPNG_BT_EPB: 20,
+    STATISTICS: 12,
+}
+"""How many bytes the blocks that are read have at least."""
+CUT = "it ends in the middle of a packet"
+
+
+class Packet(NamedTuple):
+    """A packet as a file holds it.
+
+    Attributes:
+        link: pcap's number of the type of link.
+        size: bytes that the packet had on the link.
+        content: what was recorded of them.
+    """
+
+    link: int
+    size: int
+    content: bytes
+
+
+@dataclass
+class Tally:
+    """What was in a file: counts of packets.
+
+    Attributes:
+        packets: all of them.
+        other: no TCP over IP.
+        truncated: TCP, recorded in part.
+        fragments: fragments of IP, which are not put together.
+        unknown: of types of link that are not known, by pcap's number.
+        dropped: what the recorder says that it missed.
+        damage: why and where reading ended early; empty where it did not.
+    """
+
+    packets: int = 0
+    other: int = 0
+    truncated: int = 0
+    fragments: int = 0
+    unknown: Counter[int] = field(default_factory=Counter)
+    dropped: int = 0
+    damage: str = ""
+
+    def warnings(self) -> list[str]:
+        """What a reader should know before believing the other numbers."""
+        said = (
+            (self.damage, f"the file is damaged and was read until there: {self.damage}"),
+            (self.dropped, f"the recorder dropped {self.dropped:,} packets: record less at a time"),
+            (self.truncated, f"{self.truncated:,} packets were recorded in part: record without a snap length"),
+            (self.fragments, f"{self.fragments:,} fragments of IP were left out: they are not put together"),
+            (
+                self.unknown,
+                f"{self.unknown.total():,} packets of unknown links {sorted(self.unknown)} were left out",
+            ),
+        )
+        return [sentence for there, sentence in said if there]
+
+
+class Damaged(Exception):  # noqa: N818
+    """The file does not go on as its format says."""
+
+
+def packets(path: Path, tally: Tally) -> Iterator[Packet]:
+    """The packets of a capture, in the order recorded, until its end or damage.
+
+    Args:
+        path: a pcap or pcapng file.
+        tally: gets `packets`, `dropped` and `damage`.
+
+    Raises:
+        ClovenError: where the file cannot be read or is neither.
+    """
+    try:
+        with path.open("rb", buffering=2**20) as file:
+            try:
+                for packet in _begun(file, path, tally):
+                    tally.packets += 1
+                    yield packet
+            except Damaged as error:
+                tally.damage = f"{error} (byte {file.tell():,}, after {tally.packets:,} packets)"
+    except OSError as error:
+        raise ClovenError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _begun(file: BinaryIO, path: Path, tally: Tally) -> Iterator[Packet]:
+    """The reader that fits how the file begins."""
+    magic = file.read(4)
+    if magic == SECTION:
+        file.seek(0)
+        return _pcapng(file, tally)
+    for sign in "<>":
+        (number,) = struct.unpack(f"{sign}I", magic.ljust(4, b"\0"))
+        if number in PCAP:
+            return _pcap(file, sign, PCAP[number])
+    begins = f"begins with the bytes {magic.hex(' ')}" if magic else "is empty"
+    raise ClovenError(f"{path} is neither a pcap nor a pcapng file: it {begins}")
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) < size:
+        raise Damaged(CUT)
+    return data
+
+
+def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
+    # The upper half of the type of link says how long the checksums behind packets are.
+    link = struct.unpack(f"{sign}16xI", _read(file, 20))[0] & 0xFFFF
+    layout = struct.Struct(f"{sign}4xIII")
+    while head := file.read(16):
+        if len(head) < 16:
+            raise Damaged(CUT)
+        fraction, caught, size = layout.unpack(head)
+        if caught > LARGEST or fraction >= fractions:
+            raise Damaged("what follows is no packet")
+        yield Packet(link, size, _read(file, caught))
+
+
+def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
+    links: list[int] = []
+    dropped: dict[int, int] = {}
+    earlier, sign = 0, "<"
+    while head := file.read(8):
+        if head[:4] == SECTION:
+            sign = _sign(file)
+            links, dropped, earlier = [], {}, tally.dropped
+        kind, body = _block(file, head, sign)
+        if kind == pcapng.PCAPNG_BT_EPB:
+            interface, caught, size = struct.unpack_from(f"{sign}I8xII", body)
+            yield _packet(links, interface, size, body, 20, caught)
+        elif kind == pcapng.PCAPNG_BT_IDB:
+            links.append(*struct.unpack_from(f"{sign}H", body))
+        elif kind == pcapng.PCAPNG_BT_SPB:
+            (size,) = struct.unpack_from(f"{sign}I", body)
+            yield _packet(links, 0, size, body, 4, min(size, len(body) - 4))
+        elif kind == pcapng.PCAPNG_BT_PB:
+            interface, caught, size = struct.unpack_from(f"{sign}H10xII", body)
+            yield _packet(links, interface, size, body, 20, caught)
+        elif kind == STATISTICS:
+            (interface,) = struct.unpack_from(f"{sign}I", body)
+            dropped[interface] = _dropped(body, sign)
+            tally.dropped = earlier + sum(dropped.values())
+
+
+def _sign(file: BinaryIO) -> str:
+    """The byte order of the section whose head was just read."""
+    mark = _read(file, 4)
+    file.seek(-4, 1)
+    for sign in "<>":
+        if struct.pack(f"{sign}I", pcapng.BYTE_ORDER_MAGIC) == mark:
+            return sign
+    raise Damaged("a section tells no byte order")
+
+
+def _block(file: BinaryIO, head: bytes, sign: str) -> tuple[int, bytes]:
+    """A block's kind and content."""
+    if len(head) < 8:
+        raise Damaged(CUT)
+    kind, size = struct.unpack(f"{sign}II", head)
+    if not 12 <= size <= LARGEST or size % 4:
+        raise Damaged(f"a block says that it has {size:,} bytes")
+    body = _read(file, size - 8)
+    if body[-4:] != head[4:] or len(body) - 4 < SMALLEST.get(kind, 0):
+        raise Damaged("a block does not end where it says")
+    return kind, body[:-4]
+
+
+def _packet(links: list[int], interface: int, size: int, body: bytes, start: int, caught: int) -> Packet:
+    """A packet within a block."""
+    if interface >= len(links):
+        raise Damaged(f"a packet is of interface {interface}, which is not described")
+    if start + caught > len(body):
+        raise Damaged("a packet is longer than its block")
+    return Packet(links[interface], size, body[start : start + caught])
+
+
+def _dropped(body: bytes, sign: str) -> int:
+    """How many packets an interface's statistics say were dropped."""
+    at = 12
+    while at + 12 <= len(body):
+        code, size = struct.unpack_from(f"{sign}HH", body, at)
+        if code == DROPPED and size == 8:
+            return int(struct.unpack_from(f"{sign}Q", body, at + 4)[0])
+        at += 4 + (size + 3) // 4 * 4
+    return 0

@@ -1,0 +1,291 @@
+"""Record an interface to a pcapng file by Linux's AF_PACKET; what is sent is not touched.
+
+Packets are taken as the kernel hands them over: on virtual links, and with cards that join packets, of 64 KB and
+more. The kernel counts what it dropped because the tap was too slow; the count is told, and written into the file.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from ctypes import addressof, create_string_buffer
+from dataclasses import dataclass
+from errno import ENETDOWN
+from pathlib import Path
+from threading import Event
+from typing import BinaryIO
+
+from cloven.errors import ClovenError, require
+from cloven.runtime.tap.captures import DROPPED, STATISTICS, Packet, Tally
+from cloven.runtime.tap.packets import RAW, segment
+
+try:
+    from dpkt import pcap, pcapng
+except ImportError as error:
+    raise require("tap", error) from error
+
+# Of linux/if_packet.h, asm/socket.h and linux/if_arp.h; Python's socket has few of them.
+SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 6, 23, 3
+SO_RCVTIMEO, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 20, 26, 33, 35
+ETHERNET, PPP, RAW_IP, LOOPBACK, NONE = 1, 512, 519, 772, 65534
+LINKS = {ETHERNET: pcap.DLT_EN10MB, LOOPBACK: pcap.DLT_EN10MB, PPP: RAW, RAW_IP: RAW, NONE: RAW}
+"""pcap's number of the type of link, by the kernel's of the hardware; tunnels have none."""
+
+WAITING = 2**28
+"""Bytes that may wait in the kernel for a slow disk."""
+LARGEST = 2**20
+"""Bytes of a packet that fit; there are none larger."""
+HEADS = 128
+"""Bytes of a packet in which all headers lie."""
+FILTER = struct.Struct("@HP")
+NOTHING = create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0), 8)
+"""A filter has a number of instructions and their place; this one takes 0 bytes of any packet."""
+IDLE = 0.1
+"""Seconds without a packet after which the tap writes out what it has, and looks whether it is to stop."""
+BUSY = 0.5
+"""Seconds after which it writes out amid packets: a killed tap loses no more."""
+BLOCK = struct.Struct("<IIIIIII")
+"""What pcapng has before a packet."""
+STAMP = struct.Struct("@ll")
+STAMP_ROOM = socket.CMSG_SPACE(STAMP.size)
+"""When a packet came: seconds and nanoseconds, and how much room the kernel needs to tell them."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded.
+
+    Attributes:
+        packets: in the file.
+        bytes: of these packets.
+        left_out: packets of other ports.
+        dropped: packets that the kernel dropped, because the tap was too slow.
+        seconds: how long it listened.
+    """
+
+    packets: int
+    bytes: int
+    left_out: int
+    dropped: int
+    seconds: float
+
+
+@contextmanager
+def until_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came, instead of what they do otherwise; in the main thread."""
+    came = Event()
+    before = {number: signal.signal(number, lambda *_: came.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def never() -> bool:
+    """Go on."""
+    return False
+
+
+def record(
+    interface: str,
+    out: Path,
+    *,
+    port: int | None = None,
+    seconds: float = math.inf,
+    size: float = math.inf,
+    stop: Callable[[], bool] = never,
+    ready: Callable[[], object] = never,
+) -> Recorded:
+    """Record an interface until told to stop; what arrived before that is still written.
+
+    Args:
+        interface: its name, as ``ip link`` shows it.
+        out: the pcapng file; one that is there is replaced.
+        port: record TCP packets from and to this port only.
+        seconds: stop after so long.
+        size: stop after so many bytes of packets.
+        stop: whether to stop, like an event's ``is_set``; asked for every packet and ten times a second.
+        ready: called once, when no later packet will be missed.
+
+    Raises:
+        ClovenError: where this is not Linux, the right to listen is missing, there is no such interface or it is
+            down, or the file cannot be written.
+    """
+    begin = time.monotonic()
+    tap, file = _opened(interface, out)
+    try:
+        with tap, file:
+            recorder = _Recorder(tap, file, port)
+            ready()
+            for count, stamp in _arrivals(
+                tap, recorder.room, lambda: stop() or time.monotonic() - begin >= seconds
+            ):
+                recorder.add(count, stamp)
+                if recorder.bytes >= size:
+                    break
+            recorder.flush(final=True)
+    except OSError as error:
+        raise ClovenError(f"recording {interface} to {out} ended: {error.strerror}") from error
+    lasted = time.monotonic() - begin
+    return Recorded(recorder.packets, recorder.bytes, recorder.left_out, recorder.dropped, lasted)
+
+
+def _opened(interface: str, out: Path) -> tuple[socket.socket, BinaryIO]:
+    """The socket and the file; all that is wrong with either, and then an earlier file is left as it is."""
+    problems: list[str] = []
+    tap, file, new = None, None, not out.exists()
+    try:
+        tap = _bound(interface)
+    except ClovenError as error:
+        problems += error.problems
+    try:
+        file = out.open("wb" if tap else "ab", buffering=2**20)
+    except OSError as error:
+        problems.append(f"cannot write {out}: {error.strerror}")
+    if tap and file:
+        return tap, file
+    if tap:
+        tap.close()
+    if file:
+        file.close()
+        if new:
+            out.unlink()
+    raise ClovenError(problems)
+
+
+def _bound(interface: str) -> socket.socket:
+    """A socket that receives all packets of an interface."""
+    if not hasattr(socket, "AF_PACKET"):
+        raise ClovenError(f"packets are recorded on Linux only, not on {platform.system()}; use tcpdump -w there")
+    names = [name for _, name in socket.if_nameindex()]
+    if interface not in names:
+        raise ClovenError(f"there is no interface {interface!r}; there are {', '.join(names)}")
+    try:
+        # Protocol 0: nothing is received before the socket is bound to its interface.
+        tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError as error:
+        raise ClovenError(f"recording {interface} needs the right CAP_NET_RAW: run it as root") from error
+    try:
+        _prepared(tap, interface)
+    except BaseException:
+        tap.close()
+        raise
+    return tap
+
+
+def _prepared(tap: socket.socket, interface: str) -> None:
+    tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING)
+    with suppress(PermissionError):
+        # Beyond the system's limit; needs CAP_NET_ADMIN.
+        tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, WAITING)
+    tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    tap.setsockopt(socket.SOL_SOCKET, SO_RCVTIMEO, STAMP.pack(0, int(IDLE * 1e6)))
+    tap.bind((interface, ETH_P_ALL))
+    if tap.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == ENETDOWN:
+        raise ClovenError(f"interface {interface} is down; ip link set {interface} up")
+    hardware = tap.getsockname()[3]
+    if hardware not in LINKS:
+        raise ClovenError(
+            f"interface {interface} is of hardware type {hardware}; known are {', '.join(map(str, LINKS))}"
+        )
+    if hardware == LOOPBACK:
+        # There every packet goes out and comes in.
+        tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+
+
+def _arrivals(tap: socket.socket, room: memoryview, over: Callable[[], bool]) -> Iterator[tuple[int, int]]:
+    """Bytes of each packet that was put into `room`, and when it came in ns since 1970; (0, 0) when idle."""
+    flags = 0
+    while True:
+        if not flags and over():
+            # From now on nothing is added to what is waiting, which is still taken.
+            tap.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, FILTER.pack(1, addressof(NOTHING)))
+            flags = socket.MSG_DONTWAIT
+        try:
+            count, extra, _, _ = tap.recvmsg_into([room], STAMP_ROOM, flags)
+        except BlockingIOError:
+            if flags:
+                return
+            yield 0, 0
+            continue
+        except OSError as error:
+            # An interface that went down may come up again; one that was removed does not.
+            if error.errno != ENETDOWN:
+                raise
+            if tap.getsockname()[0] not in (name for _, name in socket.if_nameindex()):
+                return
+            continue
+        seconds, nanoseconds = STAMP.unpack(extra[0][2])
+        yield count, seconds * 10**9 + nanoseconds
+
+
+class _Recorder:
+    """Writes packets as blocks of pcapng, each at once: head, packet and end of a block lie in one buffer."""
+
+    def __init__(self, tap: socket.socket, file: BinaryIO, port: int | None) -> None:
+        name, _, _, hardware, _ = tap.getsockname()
+        self.packets = self.bytes = self.left_out = self.dropped = 0
+        self._tap, self._file, self._port, self._link = tap, file, port, LINKS[hardware]
+        self._buffer = memoryview(bytearray(BLOCK.size + LARGEST + 8))
+        self.room = self._buffer[BLOCK.size : BLOCK.size + LARGEST]
+        self._flushed = 0
+        self._tally = Tally()
+        file.write(_head(name, self._link))
+        self.flush()
+
+    def add(self, count: int, stamp: int) -> None:
+        """Write the packet that is in `room`; with none, write out what there is."""
+        if not count or stamp - self._flushed > BUSY * 1e9:
+            self._flushed = stamp
+            self.flush()
+        if not self._wanted(count):
+            self.left_out += count > 0
+            return
+        padding = -count % 4
+        size = BLOCK.size + count + padding + 4
+        BLOCK.pack_into(self._buffer, 0, pcapng.PCAPNG_BT_EPB, size, 0, *divmod(stamp, 2**32), count, count)
+        self._buffer[size - 4 - padding : size] = bytes(padding) + size.to_bytes(4, "little")
+        self._file.write(self._buffer[:size])
+        self.packets += 1
+        self.bytes += count
+
+    def flush(self, final: bool = False) -> None:
+        """Write out what there is, and how many packets were dropped if that is new or the end."""
+        # The kernel begins to count anew whenever it is asked.
+        statistics = self._tap.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        dropped = struct.unpack("=4xI", statistics)[0]
+        self.dropped += dropped
+        if dropped or final:
+            self._file.write(_statistics(self.dropped))
+        self._file.flush()
+
+    def _wanted(self, count: int) -> bool:
+        """Whether the packet in `room` is of the port."""
+        if self._port is None or not count:
+            return count > 0
+        found = segment(Packet(self._link, count, bytes(self.room[: min(count, HEADS)])), self._tally)
+        return found is not None and self._port in struct.unpack(">HH", found.flow[-4:])
+
+
+def _head(name: str, link: int) -> bytes:
+    """How the file begins: its section, and the one interface."""
+    options = [
+        pcapng.PcapngOptionLE(code=pcapng.PCAPNG_OPT_IF_NAME, data=name.encode()),
+        pcapng.PcapngOptionLE(code=pcapng.PCAPNG_OPT_IF_TSRESOL, data=bytes([9])),
+        pcapng.PcapngOptionLE(),
+    ]
+    interface = pcapng.InterfaceDescriptionBlockLE(linktype=link, snaplen=0, opts=options)
+    return bytes(pcapng.SectionHeaderBlockLE()) + bytes(interface)
+
+
+def _statistics(dropped: int) -> bytes:
+    """The block that tells how many packets were dropped."""
+    high, low = divmod(time.time_ns(), 2**32)
+    return struct.pack("<IIIIIHHQII", STATISTICS, 40, 0, high, low, DROPPED, 8, dropped, 0, 40)

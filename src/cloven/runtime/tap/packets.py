@@ -1,0 +1,158 @@
+"""Packets as TCP segments: over Ethernet, cooked, raw and loopback links, of IPv4 and IPv6, by `struct`."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cloven.errors import ClovenError, require
+from cloven.runtime.tap.captures import Packet, Tally, packets
+
+try:
+    from dpkt import ethernet, ip, pcap, tcp
+except ImportError as error:
+    raise require("tap", error) from error
+
+SYN, ACK, FIN = tcp.TH_SYN, tcp.TH_ACK, tcp.TH_FIN
+"""Flags: a connection begins, the other side's bytes came, it ends."""
+IPV4 = struct.Struct(">BxHxxHxB")
+IPV6 = struct.Struct(">4xHB")
+TCP = struct.Struct(">4xI4xBB")
+SIZED = {0, 43, 60}
+"""IPv6 headers that may lie before TCP and tell their length in eights of bytes; 51 tells it in fours."""
+AUTHENTICATION = 51
+FRAGMENT = 44
+
+
+class Segment(NamedTuple):
+    """What one packet brings to one direction of a connection.
+
+    Attributes:
+        flow: source, target, and their ports, as in the packet: 12 bytes, of IPv6 36.
+        sequence: TCP's number of the first byte.
+        flags: TCP's flags.
+        data: the bytes; fewer than were sent where the packet was recorded in part.
+    """
+
+    flow: bytes
+    sequence: int
+    flags: int
+    data: memoryview
+
+
+def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> Iterator[Segment]:
+    """The TCP segments of a capture, in the order recorded; what else there was is counted.
+
+    Args:
+        path: a pcap or pcapng file.
+        tally: gets the counts.
+        only: the flows that are wanted; all by default.
+
+    Raises:
+        ClovenError: where the file cannot be read, is neither, or holds packets of unknown links only.
+    """
+    for packet in packets(path, tally):
+        found = segment(packet, tally)
+        if found is not None and (only is None or found.flow in only):
+            yield found
+    if tally.unknown and tally.unknown.total() == tally.packets:
+        known = ", ".join(map(str, LINKS))
+        raise ClovenError(f"{path}: all packets are of links of type {sorted(tally.unknown)}; known are {known}")
+
+
+def segment(packet: Packet, tally: Tally) -> Segment | None:
+    """The TCP segment of a packet; None where there is none, and why is counted."""
+    start = LINKS.get(packet.link)
+    if start is None:
+        tally.unknown[packet.link] += 1
+        return None
+    content = packet.content
+    try:
+        at = start(content)
+        version = content[at] >> 4 if at >= 0 else 0
+        if version == 4:
+            return _ipv4(packet, at, tally)
+        if version == 6:
+            return _ipv6(packet, at, tally)
+    except (IndexError, struct.error):
+        # The packet ends within its headers.
+        if len(content) < packet.size:
+            tally.truncated += 1
+            return None
+    tally.other += 1
+    return None
+
+
+def _ipv4(packet: Packet, at: int, tally: Tally) -> Segment | None:
+    first, total, fragment, protocol = IPV4.unpack_from(packet.content, at)
+    if protocol != ip.IP_PROTO_TCP:
+        tally.other += 1
+        return None
+    if fragment & 0x3FFF:
+        tally.fragments += 1
+        return None
+    # A packet of more than 64 KB, put together by the network card, tells no length.
+    end = at + total if total else packet.size
+    return _tcp(packet.content, at + 12, at + 20, at + (first & 15) * 4, end, tally)
+
+
+def _ipv6(packet: Packet, at: int, tally: Tally) -> Segment | None:
+    content = packet.content
+    total, kind = IPV6.unpack_from(content, at)
+    end = at + 40 + total if total else packet.size
+    inner = at + 40
+    while kind != ip.IP_PROTO_TCP:
+        if kind in SIZED:
+            size = 8 * (content[inner + 1] + 1)
+        elif kind == AUTHENTICATION:
+            size = 4 * (content[inner + 1] + 2)
+        elif kind == FRAGMENT and not (content[inner + 2] | content[inner + 3] & 0xF9):
+            size = 8
+        else:
+            tally.fragments += kind == FRAGMENT
+            tally.other += kind != FRAGMENT
+            return None
+        kind, inner = content[inner], inner + size
+    return _tcp(content, at + 8, at + 40, inner, end, tally)
+
+
+def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> Segment:
+    """The segment at a place of a packet whose addresses are at another, and which has an end."""
+    sequence, size, flags = TCP.unpack_from(content, at)
+    tally.truncated += end > len(content)
+    data = memoryview(content)[at + (size >> 4) * 4 : end]
+    return Segment(content[first:last] + content[at : at + 4], sequence, flags, data)
+
+
+def _typed(kind: int, start: int) -> Callable[[bytes], int]:
+    """Where IP begins on a link that tells what it carries: the type at `kind`, the content from `start`."""
+
+    def find(content: bytes) -> int:
+        carried, at = content[kind : kind + 2], start
+        while carried in TAGS:
+            carried, at = content[at + 2 : at + 4], at + 4
+        return at if carried in CARRIED else -1
+
+    return find
+
+
+def _bare(start: int) -> Callable[[bytes], int]:
+    """Where IP begins on a link that carries little else."""
+    return lambda _: start
+
+
+TAGS = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_8021Q, ethernet.ETH_TYPE_8021AD, 0x9100)}
+CARRIED = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_IP, ethernet.ETH_TYPE_IP6)}
+RAW = 101
+"""The number in files; dpkt's DLT_RAW is 12, which the headers of some systems wrote."""
+LINKS: dict[int, Callable[[bytes], int]] = {
+    pcap.DLT_EN10MB: _typed(12, 14),
+    pcap.DLT_LINUX_SLL: _typed(14, 16),
+    pcap.DLT_LINUX_SLL2: _typed(0, 20),
+    pcap.DLT_NULL: _bare(4),
+    pcap.DLT_LOOP: _bare(4),
+    **dict.fromkeys((RAW, 12, 14, pcap.DLT_IPV4, pcap.DLT_IPV6), _bare(0)),
+}
+"""Where IP begins (-1: there is none), by pcap's number of the type of link."""

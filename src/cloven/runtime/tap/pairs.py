@@ -1,0 +1,201 @@
+"""What was captured of one direction of a link, image by image: the file `captured.safetensors`.
+
+    input   (n,) int64, ascending       the numbers of the images
+    "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, where protected
+    "1"     ...
+
+A capture is read twice: once to see what is there, once for the payloads that are wanted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from cloven.errors import ClovenError
+from cloven.runtime.tap.captures import Tally
+from cloven.runtime.tap.flows import TLS, Flow, Survey
+from cloven.runtime.tap.links import Seen, listen
+from cloven.runtime.tap.messages import TAG
+
+CAPTURED = "captured.safetensors"
+FORMAT = "1"
+INPUT = "input"
+Shape = tuple[bool, tuple[tuple[int, int], ...]]
+"""Whether an image's messages are protected, and of each ordinal how many bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Captured:
+    """The messages of one direction of a link.
+
+    Attributes:
+        inputs: (n,) int64, ascending: the numbers of the images.
+        messages: by ordinal (n, numbers) float32, or (n, bytes) uint8 where protected.
+        link: "IP:PORT -> IP:PORT".
+        protected: whether the messages are ciphertext and tag.
+        bytes: payload of all frames that were found, also of images that are left out.
+        sessions: ids, hexadecimal.
+        left_out: images of which messages are missing or of other sizes than those of most images.
+        repeated: images of which a message was found more than once; the first is kept.
+    """
+
+    inputs: NDArray[np.int64]
+    messages: Mapping[int, NDArray[Any]]
+    link: str
+    protected: bool
+    bytes: int
+    sessions: tuple[str, ...]
+    left_out: int = 0
+    repeated: int = 0
+
+
+def choose(survey: Survey, source: str | None = None, target: str | None = None) -> Flow:
+    """The flow with most payload; of a source, to a target.
+
+    Args:
+        survey: what is in the capture.
+        source: "IP:PORT" as the survey has it, or only its IP.
+        target: likewise.
+
+    Raises:
+        ClovenError: where there are no frames, or none between these.
+    """
+    framed = [flow for flow in survey.flows if flow.frames]
+    if not framed:
+        tls = sum(flow.bytes for flow in survey.flows if flow.kind == TLS)
+        seen = f"{tls:,} bytes of TLS, whose content nobody can see" if tls else f"{len(survey.flows)} other flows"
+        raise ClovenError(f"{survey.path} holds no frames of cloven, but {seen}")
+    for flow in framed:
+        if _is(flow.source, source) and _is(flow.target, target):
+            return flow
+    asked = f"{source or 'anybody'} -> {target or 'anybody'}"
+    there = ", ".join(flow.name for flow in framed)
+    raise ClovenError(f"{survey.path} holds no frames of {asked}; it holds those of {there}")
+
+
+def _is(end: str, asked: str | None) -> bool:
+    host = end.rpartition(":")[0]
+    return asked is None or asked in (end, host, host.strip("[]"))
+
+
+def extract(survey: Survey, flow: Flow) -> Captured:
+    """The messages of a flow, of all images that have the same ordinals with the same sizes as most.
+
+    Raises:
+        ClovenError: where most images' messages are not whole float32 numbers, or the file was changed.
+    """
+    (protected, sizes), inputs, left_out, repeated = _rows(flow.seen)
+    broken = [f"{size} bytes in ordinal {ordinal}" for ordinal, size in sizes if size % 4 and not protected]
+    if broken:
+        raise ClovenError(f"{flow.name}: payloads are not of float32 numbers: {', '.join(broken)}")
+    tag = TAG if protected else 0
+    found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
+    missing = {(number, ordinal) for number in inputs for ordinal in found}
+    row = {number: i for i, number in enumerate(inputs)}
+    for _, _, frames in listen(survey.path, Tally(), flow.flows):
+        for frame in frames:
+            if (frame.input, frame.ordinal) in missing:
+                missing.remove((frame.input, frame.ordinal))
+                found[frame.ordinal][row[frame.input]] = np.frombuffer(frame.body, np.uint8)
+    if missing:
+        raise ClovenError(f"{survey.path} was changed while it was read; read it again")
+    messages = found if protected else {ordinal: block.view("<f4") for ordinal, block in found.items()}
+    numbers = np.array(inputs, np.int64)
+    return Captured(numbers, messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated)
+
+
+def _rows(seen: Sequence[Seen]) -> tuple[Shape, list[int], int, int]:
+    """The shape that most images have, these images in order, how many have another, and how many came twice."""
+    images: dict[int, dict[int, Seen]] = defaultdict(dict)
+    repeated = {frame.input for frame in seen if images[frame.input].setdefault(frame.ordinal, frame) is not frame}
+    shapes = {number: _shape(messages) for number, messages in images.items()}
+    counts = Counter(shapes.values())
+    # Of two shapes that are as frequent, the one with more bytes is the whole one.
+    most = max(counts, key=lambda shape: (counts[shape], sum(size for _, size in shape[1])))
+    inputs = sorted(number for number, shape in shapes.items() if shape == most)
+    return most, inputs, len(shapes) - len(inputs), len(repeated)
+
+
+def _shape(messages: Mapping[int, Seen]) -> Shape:
+    protected = any(frame.protected for frame in messages.values())
+    return protected, tuple(sorted((ordinal, frame.length) for ordinal, frame in messages.items()))
+
+
+def write(captured: Captured, folder: Path) -> Path:
+    """Write `captured.safetensors` into a folder, which is made; the file's path.
+
+    Raises:
+        ClovenError: where it cannot be written.
+    """
+    path = folder / CAPTURED
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {INPUT: captured.inputs, **{str(k): block for k, block in captured.messages.items()}}
+    about = {
+        "format": FORMAT,
+        "link": captured.link,
+        "protected": "yes" if captured.protected else "no",
+        "bytes": str(captured.bytes),
+        "session": ",".join(captured.sessions),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, about)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        raise ClovenError(f"cannot write {path}: {error}") from error
+    return path
+
+
+def read(folder: Path) -> Captured:
+    """Read `captured.safetensors` of a folder.
+
+    Raises:
+        ClovenError: where it cannot be read or is not what `write` writes.
+    """
+    path = folder / CAPTURED
+    try:
+        with safe_open(path, "numpy") as file:
+            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ClovenError(f"cannot read {path}: {error}") from error
+    problems = _problems(about, tensors)
+    if problems:
+        raise ClovenError([f"{path}: {problem}" for problem in problems])
+    return Captured(
+        tensors.pop(INPUT),
+        {ordinal: tensors[str(ordinal)] for ordinal in sorted(map(int, tensors))},
+        about["link"],
+        about["protected"] == "yes",
+        int(about["bytes"]),
+        tuple(filter(None, about["session"].split(","))),
+    )
+
+
+def _problems(about: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What is wrong with the content of a file."""
+    if about.get("format") != FORMAT:
+        return [f"its format is {about.get('format')!r}, not {FORMAT!r}; it must be written by cloven tap --read"]
+    said = [f"it does not tell {name!r}" for name in ("link", "protected", "bytes", "session") if name not in about]
+    if not about.get("bytes", "0").isdecimal():
+        said.append(f"bytes = {about['bytes']!r} is no number")
+    inputs = tensors.get(INPUT, np.zeros(0))
+    if inputs.dtype != np.int64 or inputs.ndim != 1 or (np.diff(inputs) <= 0).any():
+        said.append("'input' must be a list of int64 numbers, each larger than the one before")
+    dtype = np.uint8 if about.get("protected") == "yes" else np.float32
+    for name, block in tensors.items():
+        if name != INPUT and not (name.isdecimal() and block.dtype == dtype and block.shape[:-1] == inputs.shape):
+            said.append(f"{name!r} is {block.dtype} {block.shape}, not {dtype.__name__} ({len(inputs)}, ...)")
+    return said

@@ -1,0 +1,298 @@
+"""From a capture file to rows for people and to the file that an attack is trained on."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from cloven.errors import ClovenError
+from cloven.runtime.tap import flows
+from cloven.runtime.tap.flows import Survey, survey
+from cloven.runtime.tap.pairs import CAPTURED, choose, extract, read, write
+from tests.runtime.tap.wire import (
+    ACK,
+    CLIENT,
+    FIN,
+    PREFACE,
+    SERVER,
+    SETTINGS,
+    capture,
+    data,
+    ethernet,
+    frame,
+    ip,
+    message,
+    numbers,
+    sent,
+)
+
+IMAGES = range(100, 112)
+SIZES = {0: 1000, 1: 37, 2: 0}
+OTHER = bytes(range(16, 32))
+
+
+def of_image(number: int, tag: bytes = b"", session: bytes | None = None) -> list[bytes]:
+    about = {"session": session} if session else {}
+    return [frame(number, k, numbers(number + k, count), tag, **about) for k, count in SIZES.items()]
+
+
+def link(frames: list[bytes]) -> bytes:
+    return SETTINGS + data(message(b"hello")) + b"".join(data(message(one)) for one in frames)
+
+
+def all_images(tag: bytes = b"") -> list[bytes]:
+    return [one for number in IMAGES for one in of_image(number, tag)]
+
+
+def listed(here: Path, packets: list[bytes], name: str = "a.pcapng") -> Survey:
+    return survey(capture(here / name, packets))
+
+
+def answered(content: bytes, begin: int | None = 99) -> list[bytes]:
+    """The packets of the way back."""
+    return sent(content, begin=begin, ports=(7001, 40000), hosts=(SERVER, CLIENT), answer=True)
+
+
+@pytest.mark.parametrize("size", [536, 1448, 65_160])
+@pytest.mark.parametrize("name", ["a.pcap", "a.pcapng"])
+def test_messages_come_out_bit_for_bit(here: Path, name: str, size: int) -> None:
+    order = random.Random(0)
+    packets = sent(PREFACE + link(all_images()), size, begin=2**32 - 9000)
+    mixed = [packets[0], *sorted(packets[1:] + packets[3:9], key=lambda p: packets.index(p) + order.random() * 5)]
+
+    found = listed(here, mixed, name)
+    write(extract(found, choose(found)), here / "pairs")
+    captured = read(here / "pairs")
+
+    assert captured.inputs.tolist() == list(IMAGES)
+    assert list(captured.messages) == list(SIZES)
+    for k, block in captured.messages.items():
+        assert block.dtype == np.float32
+        assert block.shape == (len(IMAGES), SIZES[k])
+        assert block.tobytes() == b"".join(numbers(number + k, SIZES[k]) for number in IMAGES)
+    assert captured.bytes == len(IMAGES) * 4 * sum(SIZES.values()) == found.flows[0].payload
+    assert captured.link == "10.0.0.1:40000 -> 10.0.0.2:7001"
+
+
+def test_the_file_is_as_agreed(here: Path) -> None:
+    found = listed(here, sent(link(all_images(tag=bytes(range(16))))))
+
+    path = write(extract(found, choose(found)), here / "new" / "pairs")
+
+    assert path == here / "new" / "pairs" / "captured.safetensors"
+    with safe_open(path, "numpy") as file:
+        assert set(file.keys()) == {"input", "0", "1", "2"}
+        assert file.get_tensor("input").dtype == np.int64
+        assert file.metadata() == {
+            "format": "1",
+            "link": "10.0.0.1:40000 -> 10.0.0.2:7001",
+            "protected": "yes",
+            "bytes": str(len(IMAGES) * 4 * sum(SIZES.values())),
+            "session": bytes(range(16)).hex(),
+        }
+        blocks = {k: file.get_tensor(str(k)) for k in SIZES}
+    assert all(blocks[k].shape == (len(IMAGES), 4 * n + 16) for k, n in SIZES.items())
+    assert all(block.dtype == np.uint8 for block in blocks.values())
+    assert blocks[1][3].tobytes() == numbers(IMAGES[3] + 1, SIZES[1]) + bytes(range(16))
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_images_that_are_not_whole_are_left_out_and_counted(here: Path) -> None:
+    frames = all_images()
+    frames[4:5] = []  # image 101 has no ordinal 1
+    frames[6] = frame(102, 1, numbers(0, 36))
+    frames += [frame(99, 0, numbers(1, 1000)), frame(104, 0, numbers(2, 1000)), frame(98, 7, b"abcd")]
+    found = listed(here, sent(link(frames)))
+
+    captured = extract(found, choose(found))
+
+    assert captured.inputs.tolist() == [n for n in IMAGES if n not in (101, 102)]
+    assert (captured.left_out, captured.repeated) == (4, 1)
+    assert captured.messages[0][1].tobytes() == numbers(103, 1000)
+    assert captured.messages[0][2].tobytes() == numbers(104, 1000)
+
+
+def test_of_two_equally_frequent_shapes_the_larger_is_taken(here: Path) -> None:
+    found = listed(here, sent(link([*of_image(1)[:1], *of_image(2)])))
+
+    assert extract(found, choose(found)).inputs.tolist() == [2]
+
+
+def test_lost_packets_cost_their_images_and_are_told(here: Path) -> None:
+    packets = sent(link(all_images()))
+    del packets[7]
+    found = listed(here, packets)
+
+    captured = extract(found, choose(found))
+
+    assert (found.flows[0].gaps, found.flows[0].lost) == (1, 1448)
+    assert "1,448 bytes are missing in 1 gaps, 1 frames are not whole" in found.warnings[0]
+    assert (captured.left_out, len(captured.inputs)) == (2, 10)
+    for i, number in enumerate(captured.inputs):
+        assert captured.messages[0][i].tobytes() == numbers(int(number), 1000)
+
+
+def test_what_was_recorded_in_part_is_lost(here: Path) -> None:
+    path = here / "a.pcap"
+    capture(path, sent(link(all_images())))
+    content = path.read_bytes()
+    at = content.index((1502).to_bytes(4, "little") * 2)
+    cut = content[:at] + (902).to_bytes(4, "little") + content[at + 4 : at + 8 + 902] + content[at + 8 + 1502 :]
+    path.write_bytes(cut)
+
+    found = survey(path)
+
+    assert (found.tally.truncated, found.flows[0].lost) == (1, 600)
+
+
+def test_reconnected_links_are_one_flow(here: Path) -> None:
+    first = sent(PREFACE + link([one for n in (1, 2) for one in of_image(n)]))
+    second = sent(PREFACE + link(of_image(3, session=OTHER)), ports=(40001, 7001), begin=77)
+    back = answered(link([frame(1, 0, b"1234")]))
+
+    found = listed(here, first + back + second)
+
+    there, answer = found.flows
+    assert (there.name, there.connections, there.frames, there.inputs) == ("10.0.0.1:* -> 10.0.0.2:7001", 2, 9, 3)
+    assert there.sessions == (bytes(range(16)).hex(), OTHER.hex())
+    assert answer.name == "10.0.0.2:7001 -> 10.0.0.1:*"
+    captured = extract(found, there)
+    assert captured.inputs.tolist() == [1, 2, 3]
+    assert captured.messages[0][2].tobytes() == numbers(3, 1000)
+    write(captured, here)
+    assert read(here).sessions == there.sessions
+
+
+def test_what_was_lost_before_does_not_keep_a_link_from_being_joined(here: Path) -> None:
+    first, second = sent(PREFACE + link(all_images())), sent(PREFACE + link(of_image(3)), ports=(40001, 7001))
+    del first[-9]
+
+    found = listed(here, first + second)
+
+    assert (found.flows[0].connections, found.flows[0].gaps) == (2, 1)
+
+
+def test_links_at_the_same_time_between_the_same_machines_are_not_joined(here: Path) -> None:
+    one = sent(PREFACE + link(all_images()))
+    other = sent(PREFACE + link(all_images(tag=bytes(16))), ports=(40001, 7001))
+    nothing = sent(PREFACE + SETTINGS, ports=(40002, 7001))
+    mixed = [packet for both in zip(one, other, strict=False) for packet in both]
+
+    found = listed(here, mixed + one[len(other) :] + other[len(one) :] + nothing)
+
+    assert {flow.source: flow.kind for flow in found.flows} == {
+        "10.0.0.1:40000": flows.PLAIN,
+        "10.0.0.1:40001": flows.PROTECTED,
+        "10.0.0.1:40002": flows.HTTP2,
+    }
+    assert choose(found, source="10.0.0.1:40001").kind == flows.PROTECTED
+
+
+def test_who_is_the_server_is_seen_without_the_beginning(here: Path) -> None:
+    by_port = listed(here, answered(link(of_image(1)), begin=None))
+    by_words = listed(here, sent(PREFACE + link(of_image(1)), ports=(80, 7001)), "b.pcap")
+
+    assert by_port.flows[0].name == "10.0.0.2:7001 -> 10.0.0.1:40000"
+    assert by_words.flows[0].name == "10.0.0.1:80 -> 10.0.0.2:7001"
+
+
+def test_ipv6_over_tagged_ethernet(here: Path) -> None:
+    packets = sent(link(of_image(1)), hosts=("fe80::1", "fe80::2"))
+    tagged = [packet[:12] + b"\x81\x00\x00\x05" + packet[12:] for packet in packets]
+
+    found = listed(here, tagged)
+
+    assert found.flows[0].name == "[fe80::1]:40000 -> [fe80::2]:7001"
+    assert choose(found, "fe80::1", "[fe80::2]:7001") is found.flows[0]
+
+
+def test_the_survey_is_for_people_and_programs(here: Path) -> None:
+    there, back = sent(PREFACE + link(all_images())), answered(SETTINGS)
+    found = listed(here, [*there, *back, there[3], ethernet(ip(b"", 10**6, ACK | FIN, (1, 2)))])
+
+    written = json.loads(json.dumps(found.json()))
+
+    row = written["flows"][0]
+    assert row["sizes"][0] == {"ordinal": 0, "bytes": 4000, "frames": 12}
+    assert (row["frames"], row["payload"], row["packets"]) == (36, 12 * 4148, len(there) + 1)
+    assert (row["repeated"], row["lost"], row["other"]) == (1448, 0, len(message(b"hello")))
+    assert row["bytes"] == len(PREFACE + link(all_images()))
+    assert [flow["kind"] for flow in written["flows"]] == ["plain", "HTTP/2", "TCP"]
+    people = found.flows[0].row()
+    assert len(people) == len(flows.COLUMNS)
+    assert people[-1] == "0: 4,000 x 12, 1: 148 x 12, 2: 0 x 12"
+
+
+def test_mixed_protection_is_said_and_most_images_count(here: Path) -> None:
+    found = listed(here, sent(link([*of_image(1), *of_image(2), *of_image(3, tag=bytes(16))])))
+
+    captured = extract(found, choose(found))
+
+    assert found.flows[0].kind == flows.BOTH
+    assert (captured.protected, captured.inputs.tolist(), captured.left_out) == (False, [1, 2], 1)
+
+
+def test_what_cannot_be_chosen_is_said(here: Path) -> None:
+    found = listed(here, sent(link(of_image(1))))
+    with pytest.raises(
+        ClovenError, match=r"no frames of 1\.2\.3\.4 -> anybody; it holds those of 10\.0\.0\.1:40000"
+    ):
+        choose(found, source="1.2.3.4")
+
+    other = listed(here, sent(b"GET / HTTP/1.1\r\n\r\n"), "b.pcap")
+    with pytest.raises(ClovenError, match="holds no frames of cloven, but 1 other flows"):
+        choose(other)
+
+    odd = listed(here, sent(link([frame(1, 0, b"abc")])), "c.pcap")
+    with pytest.raises(ClovenError, match="not of float32 numbers: 3 bytes in ordinal 0"):
+        extract(odd, choose(odd))
+
+
+def test_a_capture_that_changes_meanwhile_is_refused(here: Path) -> None:
+    packets = sent(link(all_images()))
+    found = listed(here, packets)
+    capture(here / "a.pcapng", packets[:9])
+
+    with pytest.raises(ClovenError, match="changed while it was read"):
+        extract(found, choose(found))
+
+
+def test_what_cannot_be_written_or_read_is_said(here: Path) -> None:
+    found = listed(here, sent(link(all_images())))
+    captured = extract(found, choose(found))
+    (here / "file").write_text("")
+    with pytest.raises(ClovenError, match="cannot write"):
+        write(captured, here / "file")
+    with pytest.raises(ClovenError, match="cannot read"):
+        read(here)
+    (here / CAPTURED).write_bytes(b"garbage")
+    with pytest.raises(ClovenError, match="cannot read"):
+        read(here)
+
+
+def test_all_that_is_wrong_with_a_file_is_said(here: Path) -> None:
+    wrong = {"input": np.array([3, 2]), "0": np.zeros((3, 1), np.float32), "name": np.zeros((2, 1), np.float32)}
+    save_file(wrong, here / CAPTURED, {"format": "1", "protected": "no", "bytes": "many", "session": ""})
+
+    with pytest.raises(ClovenError) as raised:
+        read(here)
+
+    said = str(raised.value)
+    assert len(raised.value.problems) == 5
+    for words in (
+        "does not tell 'link'",
+        "'many' is no number",
+        "'input' must be",
+        "'0' is float32 (3, 1)",
+        "'name'",
+    ):
+        assert words in said
+    save_file(wrong, here / CAPTURED)
+    with pytest.raises(ClovenError, match="its format is None"):
+        read(here)

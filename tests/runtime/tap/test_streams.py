@@ -1,0 +1,134 @@
+"""Bytes come out in their order, whatever order their packets were recorded in."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloven.runtime.tap import streams
+from cloven.runtime.tap.packets import Segment
+from cloven.runtime.tap.streams import Stream, reassemble, reverse
+from tests.runtime.tap.wire import ACK, FIN, SYN
+
+FLOW = bytes(range(12))
+
+
+def part(sequence: int, data: bytes = b"", flags: int = ACK) -> Segment:
+    return Segment(FLOW, sequence % 2**32, flags, memoryview(data))
+
+
+def together(segments: list[Segment]) -> tuple[bytes, Stream]:
+    """All bytes with a dot for every lost one, and the last stream."""
+    content, stream = b"", None
+    for stream, chunk in reassemble(segments):  # noqa: B007
+        content += b"." * chunk.lost + bytes(chunk.data)
+    assert stream
+    return content, stream
+
+
+@st.composite
+def recorded(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
+    """Some bytes, and how they may be recorded: cut anywhere, overlapping, sent again, out of order."""
+    content = draw(st.binary(min_size=1, max_size=300))
+    begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
+    cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
+    pieces = list(pairwise(cuts)) + draw(st.lists(st.sampled_from(list(pairwise(cuts))), max_size=5))
+    more = draw(st.lists(st.integers(0, 9), min_size=len(pieces), max_size=len(pieces)))
+    pieces = [(max(0, start - extra), end) for (start, end), extra in zip(pieces, more, strict=True)]
+    window = draw(st.integers(1, 12))
+    noise = draw(st.lists(st.integers(0, window - 1), min_size=len(pieces), max_size=len(pieces)))
+    order = sorted(range(len(pieces)), key=lambda i: i + noise[i])
+    return content, [part(begin + a, content[a:b]) for a, b in (pieces[i] for i in order)]
+
+
+@given(recorded())
+def test_any_recording_with_its_beginning_is_put_together(case: tuple[bytes, list[Segment]]) -> None:
+    content, segments = case
+    first = min(segments, key=lambda s: (s.sequence - segments[0].sequence + 2**31) % 2**32).sequence
+
+    found, stream = together([part(first - 1, flags=SYN), *segments])
+
+    assert found == content
+    assert (stream.begun, stream.client, stream.bytes, stream.lost) == (True, True, len(content), 0)
+    assert stream.repeated == sum(len(s.data) for s in segments) - len(content)
+    assert stream.packets == 1 + len(segments)
+
+
+@given(recorded())
+def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[Segment]]) -> None:
+    content, segments = case
+
+    found, stream = together(segments)
+
+    assert found == content
+    assert (stream.begun, stream.client, stream.gaps) == (False, None, 0)
+
+
+def test_bytes_come_as_soon_as_they_are_in_order() -> None:
+    stream = Stream(part(9, flags=SYN))
+
+    assert not stream.add(part(9, flags=SYN))
+    assert [bytes(chunk.data) for chunk in stream.add(part(10, b"ab"))] == [b"ab"]
+    assert not stream.add(part(14, b"ef"))
+    assert [bytes(chunk.data) for chunk in stream.add(part(12, b"cd"))] == [b"cd", b"ef"]
+
+
+def test_what_is_missing_is_told_and_counted() -> None:
+    found, stream = together([part(0, flags=SYN), part(1, b"ab"), part(6, b"fg"), part(11, flags=ACK | FIN)])
+
+    assert found == b"ab...fg..."
+    assert (stream.gaps, stream.lost, stream.bytes) == (2, 6, 4)
+
+
+def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "WINDOW", 100_000)
+    stream = Stream(part(0, flags=SYN))
+    waiting = [stream.add(part(2 + i * 1000, bytes(1000))) for i in range(100)]
+
+    told = [chunk for chunks in waiting for chunk in chunks]
+
+    assert [chunk.lost for chunk in told[:2]] == [1, 0]
+    assert 60 <= next(i for i, chunks in enumerate(waiting) if chunks) < 70
+    assert sum(len(chunk.data) for chunk in told) == 100_000
+
+
+def test_the_end_of_a_connection_is_no_gap() -> None:
+    _, stream = together([part(0, flags=SYN), part(1, b"ab"), part(3, flags=ACK | FIN), part(4)])
+
+    assert stream.gaps == 0
+
+
+def test_keeping_a_connection_alive_brings_no_bytes() -> None:
+    found, _ = together([part(0, flags=SYN), part(1, b"ab"), part(2), part(2, b"\0"), part(3, b"cd")])
+
+    assert found == b"abcd"
+
+
+def test_ports_are_used_again() -> None:
+    first, second = b"first", b"second"
+    segments = [part(0, flags=SYN), part(1, first), part(10**9, flags=SYN), part(10**9, flags=SYN)]
+
+    heard = [(id(stream), bytes(chunk.data)) for stream, chunk in reassemble([*segments, part(10**9 + 1, second)])]
+
+    assert [content for _, content in heard if content] == [first, second]
+    assert len({stream for stream, _ in heard}) == 2
+
+
+def test_a_segment_from_far_away_is_of_another_connection() -> None:
+    segments = [part(0, flags=SYN), part(1, b"one"), part(2**31 + 5, b"two")]
+
+    assert len({id(stream) for stream, _ in reassemble(segments)}) == 2
+    assert together(segments)[0] == b"onetwo"
+
+
+def test_who_opened_a_connection_is_known() -> None:
+    assert Stream(part(0, flags=SYN)).client is True
+    assert Stream(part(0, flags=SYN | ACK)).client is False
+
+
+def test_the_other_direction() -> None:
+    assert reverse(b"AAAABBBBaabb"[:12]) == b"BBBBAAAAbbaa"
+    assert reverse(reverse(bytes(range(36)))) == bytes(range(36))
