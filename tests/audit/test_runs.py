@@ -102,7 +102,7 @@ def test_a_folder_with_other_things_in_it_is_refused(cloven: Run, here: Path) ->
     assert [p.name for p in (here / "run").iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_killed_audit_goes_on_where_it_was_and_finds_the_same(cloven: Run, here: Path, jobs: int) -> None:
     options = ("--strategies", "vertical,horizontal", "--jobs", str(jobs))
     cloven(*SMALL, *options, "--out", "whole")
@@ -143,7 +143,7 @@ def test_the_workers_of_a_killed_audit_end(here: Path) -> None:
     assert not [pid for pid in children if alive(pid)]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> None:
     options = ("--jobs", str(jobs), "--epochs", "20", "--out", "run")
     command = [sys.executable, "-m", "cloven.cli", *SMALL, *options]

@@ -11,7 +11,13 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime.local import run
 from tests.partition.product import SIZE, every_strategy, holds
 
-MODELS = ("densenet121", "googlenet", "shufflenet_v2_x1_0", "vgg16")
+MODELS, LARGE = ("googlenet", "shufflenet_v2_x1_0"), ("densenet121", "vgg16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "case", "devices"), every_strategy(LARGE))
+def test_every_strategy_computes_what_a_large_model_does(model: str, case: int, devices: int) -> None:
+    holds(model, case, devices)
 
 
 @pytest.mark.parametrize(("model", "case", "devices"), every_strategy(MODELS))

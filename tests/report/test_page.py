@@ -316,7 +316,7 @@ def test_a_summary_of_another_schema_is_refused(schema: object) -> None:
         render(summary(schema=schema), {})
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=5)
 @given(st.integers(0, 200), st.booleans(), st.data())
 def test_any_number_of_findings_renders(amount: int, verdict: bool, data: st.DataObject) -> None:
     given = summary(findings=amount, verdict={"given": verdict, "reason": None})

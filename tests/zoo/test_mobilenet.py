@@ -113,7 +113,10 @@ def test_padding_is_tensorflows_same() -> None:
     assert run("conv_dw_2")(run("conv_pad_2")(wide))[0, 1].tolist() == strided
 
 
-@pytest.mark.parametrize(("name", "first"), [("mobilenet_v1_0.25", 8), ("mobilenet_v1_0.5", 16)])
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("mobilenet_v1_0.25", 8), pytest.param("mobilenet_v1_0.5", 16, marks=pytest.mark.slow)],
+)
 def test_the_captured_graph_computes_the_model(name: str, first: int) -> None:
     model = build(name, shape=(3, 64, 32), classes=5)
     mean, std = NORMALISATION[name]

@@ -66,7 +66,8 @@ def _in_processes(cells: Sequence[Cell], material: Material, store: Store, jobs:
             jobs, multiprocessing.get_context("spawn"), _start, (tuple(cells), material, store.folder)
         )
         try:
-            waiting = [pool.submit(_work, index) for index in range(len(cells))]
+            with _held_back(signal.SIGINT):  # a process that is interrupted while it is spawned says so at length
+                waiting = [pool.submit(_work, index) for index in range(len(cells))]
             for done in as_completed(waiting):
                 yield done.result()
         except KeyboardInterrupt:
@@ -80,6 +81,19 @@ def _in_processes(cells: Sequence[Cell], material: Material, store: Store, jobs:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait; where that cannot be had, as on Windows, it does not."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def test_the_references_substitution_is_the_table_of_the_specification() -> None
         assert int("".join(str(bit & 1) for bit in bits), 2) == reference.SBOX[column]
 
 
-LENGTHS = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 255, 1000, 4097, 65_537, 1_000_003)
+LENGTHS = (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 255, 1000, 4097, 65_537, 300_007)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

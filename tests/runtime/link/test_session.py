@@ -115,7 +115,7 @@ def test_each_reason() -> None:
         (first[: HEADER - 1], "truncated"),
         (first[:-1], "truncated"),
         (first + b"\0", "overlong"),
-        (b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n....", "format"),
+        (b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n.........", "format"),
         (stranger, "foreign session"),
         (large, "oversized"),
         (second, "reordered"),
