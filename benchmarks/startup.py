@@ -1,8 +1,8 @@
-"""How long `cloven --help` and `import cloven` take beside importing numpy; medians of alternating runs.
+"""How long what must start fast takes beside importing numpy; medians of alternating runs.
 
     python benchmarks/startup.py [RUNS]
 
-Prints the medians in seconds and the ratios; exit code 1 where a ratio exceeds 3.
+Prints medians in seconds, ratios and the memory; exit code 1 where a ratio or the memory exceeds its limit.
 """
 
 from __future__ import annotations
@@ -11,13 +11,32 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 3.0
-COMMANDS = {
-    "import numpy": [sys.executable, "-c", "import numpy"],
-    "import cloven": [sys.executable, "-c", "import cloven"],
-    "cloven --help": [str(Path(sys.executable).with_name("cloven")), "--help"],
+NUMPY = "import numpy"
+WORKER = (
+    "import cloven.cli, cloven.runtime.cluster.logs, cloven.runtime.cluster.worker, cloven.runtime.link.identity"
+)
+"""All that `cloven worker` imports before its part of a bundle is loaded."""
+MEMORY = 150.0
+"""Megabytes that a worker may take before its part is loaded."""
+TELL = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Something that starts: its command, and how many times as long as importing numpy it may take."""
+
+    command: list[str]
+    limit: float
+
+
+STARTS = {
+    NUMPY: Start([sys.executable, "-c", NUMPY], 1.0),
+    "import cloven": Start([sys.executable, "-c", "import cloven"], 3.0),
+    "cloven --help": Start([str(Path(sys.executable).with_name("cloven")), "--help"], 3.0),
+    "a worker's imports": Start([sys.executable, "-c", WORKER], 4.0),
 }
 
 
@@ -30,14 +49,18 @@ def seconds(command: list[str]) -> float:
 
 def main(runs: int) -> int:
     """Measure and print; alternates the commands so that a busy machine disturbs all alike."""
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    times: dict[str, list[float]] = {name: [] for name in STARTS}
     for _ in range(runs):
-        for name, command in COMMANDS.items():
-            times[name].append(seconds(command))
+        for name, start in STARTS.items():
+            times[name].append(seconds(start.command))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, median in medians.items():
-        print(f"{name:15} {median:.3f} s   {median / medians['import numpy']:.2f} x import numpy")
-    return int(max(medians.values()) > LIMIT * medians["import numpy"])
+    ratios = {name: median / medians[NUMPY] for name, median in medians.items()}
+    for name, ratio in ratios.items():
+        print(f"{name:18} {medians[name]:.3f} s   {ratio:.2f} x import numpy, at most {STARTS[name].limit:g}")
+    told = subprocess.run([sys.executable, "-c", WORKER + TELL], check=True, capture_output=True, text=True)
+    memory = float(told.stdout)
+    print(f"{'a worker takes':18} {memory:.0f} MB, at most {MEMORY:g}")
+    return int(memory > MEMORY or any(ratio > STARTS[name].limit for name, ratio in ratios.items()))
 
 
 if __name__ == "__main__":
