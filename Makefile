@@ -29,6 +29,8 @@ format: $(READY)
 bench: $(READY)  ## measurements that the README quotes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/division.py
+	$(BIN)/python -m benchmarks.ciphers
+	$(BIN)/python -m benchmarks.links
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from cloven import console, machines
+from cloven import console, experiments, machines
 from cloven.errors import ClovenError, require
+from cloven.machines import DAY, tried
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from cloven.graph.graph import Graph
     from cloven.partition.plan import Plan
     from cloven.runtime.check import Comparison
+    from cloven.zoo.images import Images
     from cloven.zoo.prepared import Prepared
 
 MISSED, WRONG, STOPPED = 1, 2, 130
@@ -33,7 +36,21 @@ EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "se
           "torchvision": "models", "timm": "models"}  # fmt: skip
 """Which extra brings an optional package."""
 
+
+class Commands(TyperGroup):
+    """All commands; Ctrl-C ends any of them with a word and exit code 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            log.warning("stopped")
+            raise typer.Exit(STOPPED) from None
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -41,8 +58,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 log = logging.getLogger("cloven")
-
-Made = TypeVar("Made")
 
 
 def main() -> None:
@@ -102,7 +117,7 @@ Weights = Annotated[
 ]
 PlanFile = Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")]
 Window = Annotated[int, typer.Option(help="--cluster: most images in flight.", min=1, max=256)]
-Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1)]
+Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1, max=DAY)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
 
@@ -124,11 +139,6 @@ def _spec(model: str, input_size: str | None, classes: int | None, weights: Path
     return spec | ({"weights": str(weights)} if weights is not None else {})
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """``a,b`` as names."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _choice(option: str, text: str, known: Mapping[str, Any]) -> Any:
     if text not in known:
         raise ClovenError(f"{option} is {text!r}; choose from {', '.join(known)}")
@@ -136,11 +146,15 @@ def _choice(option: str, text: str, known: Mapping[str, Any]) -> Any:
 
 
 def _graph(spec: Mapping[str, Any]) -> Graph:
-    """The graph of a plan's model; with random weights where the plan names none."""
+    """The graph of a plan's model; where the plan names no weights, with random ones, always the same."""
+    import torch
+
     from cloven.zoo.named import make
 
     weights = Path(spec["weights"]) if spec.get("weights") else None
-    model = make(spec["name"], shape=tuple(spec["input"]), classes=spec["classes"], weights=weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # so that `run --verify` means the model that `bundle` wrote
+        model = make(spec["name"], shape=tuple(spec["input"]), classes=spec["classes"], weights=weights)
     return _captured(model, spec)
 
 
@@ -226,12 +240,12 @@ def plan(
     from cloven.partition.plan import check_document, described, problems, program
 
     found: list[str] = []
-    layers = _resolved(model, _names(cuts), found)
-    start, until = (" ".join(_resolved(model, _names(name), found)) for name in (start, until))
+    layers = _resolved(model, machines.named(cuts), found)
+    start, until = (" ".join(_resolved(model, machines.named(name), found)) for name in (start, until))
     options = Options(
         strategy=strategy, devices=devices, cuts=tuple(layers), axis=axis, exchange=exchange, sums=sums,
-        shares=_tried(lambda: _proportions(shares), found) if shares else None, halo=halo, start=start,
-        grid=_tried(lambda: _numbers(grid, 2, "--grid", "2x2"), found) if grid else None, until=until, then=then,
+        shares=tried(lambda: _proportions(shares), found) if shares else None, halo=halo, start=start,
+        grid=tried(lambda: _numbers(grid, 2, "--grid", "2x2"), found) if grid else None, until=until, then=then,
         inside=inside,
     )  # fmt: skip
     spec = _spec(model, input_size, classes, weights)
@@ -240,7 +254,7 @@ def plan(
         {"model": spec, "routing": routing, "reuse": reuse, **protected(protect or []), **entries}
     )
     found += misplaced + wrong
-    graph = _tried(lambda: _graph(spec), found)
+    graph = tried(lambda: _graph(spec), found)
     found += problems(graph, made) if graph is not None and made is not None else []
     if found or graph is None or made is None:
         raise ClovenError(found)
@@ -253,15 +267,6 @@ def plan(
         console.transfers(shown)
     if out is not None:
         log.info("plan written to %s", out)
-
-
-def _tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
-    """What is made; None where it cannot be, and why is added to problems."""
-    try:
-        return make()
-    except ClovenError as error:
-        problems += error.problems
-        return None
 
 
 def _resolved(model: str, names: tuple[str, ...], problems: list[str]) -> list[str]:
@@ -279,13 +284,14 @@ def _resolved(model: str, names: tuple[str, ...], problems: list[str]) -> list[s
 
 def _proportions(text: str) -> list[float]:
     try:
-        return [float(part) for part in _names(text)]
+        return [float(part) for part in machines.named(text)]
     except ValueError as error:
         raise ClovenError(f"--shares is {text!r}; expected numbers such as 2,1,1") from error
 
 
 @app.command()
 def run(
+    context: typer.Context,
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
     picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
@@ -299,7 +305,9 @@ def run(
     retry: Annotated[
         bool, typer.Option("--retry", help="Send again what a lost worker or link took along.")
     ] = False,
-    patience: Annotated[float, typer.Option(help="--retry: seconds to wait for what was lost.", min=1)] = 60.0,
+    patience: Annotated[
+        float, typer.Option(help="--retry: seconds to wait for what was lost.", min=1, max=DAY)
+    ] = 60.0,
     sent: Annotated[
         Path | None, typer.Option(help="Write what was sent and answered to this folder, for audit --pairs.")
     ] = None,
@@ -311,18 +319,21 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on pictures or a data set; a CNN of the zoo without weights is trained first, or cached."""
-    from cloven.partition.plan import program
-    from cloven.runtime.check import compare
-
+    if problems := machines.useless(context, ON_WORKERS):
+        raise ClovenError(problems)
     if cluster is not None:
         from cloven.runtime.cluster.coordinator import Manner
 
+        plan = experiments.check(plan_file, cluster, sent)
+        if verify and picture is not None and plan.model.weights is None:
+            log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
+        given = _given(plan_file, data, picture, verify, seed, limit, auxiliary, queries)
         manner = Manner(window, deadline, patience if retry else 0.0)
-        given = _given(plan_file, data, picture, verify, seed, limit)
-        machines.run(given, cluster, manner, machines.Kept(sent, auxiliary, queries), as_json=as_json)
+        experiments.run(given, cluster, manner, sent, as_json=as_json)
         return
-    if retry or sent is not None or auxiliary is not None:
-        raise ClovenError("--retry, --sent and --auxiliary are for workers: name them with --cluster FILE")
+    from cloven.partition.plan import program
+    from cloven.runtime.check import compare
+
     made, graph = _planned(plan_file)
     ready, graph = _ready(made, graph, data, picture, seed)
     images = ready.images if limit is None else ready.images.take(range(min(limit, len(ready.images))))
@@ -336,8 +347,16 @@ def run(
         _verified(result)
 
 
+ON_WORKERS = {
+    "window": ["cluster"], "deadline": ["cluster"], "retry": ["cluster"], "patience": ["cluster", "retry"],
+    "sent": ["cluster"], "auxiliary": ["cluster", "sent"], "queries": ["cluster", "sent", "auxiliary"],
+}  # fmt: skip
+"""What options of `cloven run` say nothing without."""
+
+
 @app.command()
 def lab(
+    context: typer.Context,
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
     picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
@@ -350,17 +369,19 @@ def lab(
     queries: Annotated[int, typer.Option(help="--auxiliary: how many of them.", min=2)] = 1000,
     limit: Annotated[int | None, typer.Option(help="At most so many images of --data or --input.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
-    window: Window = 8,
-    deadline: Deadline = 60.0,
+    window: Annotated[int, typer.Option(help="Most images in flight.", min=1, max=256)] = 8,
+    deadline: Annotated[float, typer.Option(help="Seconds after which an image fails.", min=0.1, max=DAY)] = 60.0,
     out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("lab"),
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on this machine as if on several: namespaces, links, workers, and a tap (needs root, Linux)."""
     from cloven.runtime.cluster.coordinator import Manner
 
-    given = _given(plan_file, data, picture, True, seed, limit)
-    kept = machines.Kept(out, auxiliary, queries)
-    machines.lab(given, machines.Wires(bandwidth, delay, tap), kept, Manner(window, deadline), as_json=as_json)
+    if problems := machines.useless(context, {"queries": ["auxiliary"]}):
+        raise ClovenError(problems)
+    wires = experiments.wires(plan_file, bandwidth, delay, tap, out)
+    given = _given(plan_file, data, picture, True, seed, limit, auxiliary, queries)
+    experiments.lab(given, wires, Manner(window, deadline), out, as_json=as_json)
 
 
 def _verified(result: Comparison) -> None:
@@ -371,21 +392,34 @@ def _verified(result: Comparison) -> None:
 
 
 def _given(
-    plan_file: Path, data: str | None, picture: Path | None, verify: bool, seed: int, limit: int | None
-) -> machines.Given:
+    plan_file: Path, data: str | None, picture: Path | None, verify: bool, seed: int, limit: int | None,
+    auxiliary: str | None, queries: int,
+) -> experiments.Given:  # fmt: skip
     """What to send to workers, and how to check it; without data or a check, no model is needed."""
+    whole = None
     if data is None and picture is not None and not verify:
         from cloven.zoo.folders import read_pictures
 
         made = machines.plan_of(plan_file)
-        given = machines.Given(made, read_pictures(picture, made.model.input), None)
+        images = read_pictures(picture, made.model.input)
     else:
         from cloven.partition.plan import program
 
         made, graph = _planned(plan_file)
         ready, graph = _ready(made, graph, data, picture, seed)
-        given = machines.Given(made, ready.images, (program(graph, made), graph) if verify else None)
-    return given if limit is None else given.first(limit)
+        images, whole = ready.images, (program(graph, made), graph) if verify else None
+    if limit is not None:
+        images = images.take(range(min(limit, len(images))))
+    return experiments.Given(made, images, _own(auxiliary, queries, made), whole)
+
+
+def _own(auxiliary: str | None, queries: int, made: Plan) -> Images | None:
+    """The attacker's own images."""
+    if auxiliary is None:
+        return None
+    from cloven.zoo.datasets import load
+
+    return load(auxiliary, shape=made.model.input, limit=queries)
 
 
 def _planned(plan_file: Path) -> tuple[Plan, Graph]:
@@ -395,7 +429,7 @@ def _planned(plan_file: Path) -> tuple[Plan, Graph]:
     made, found = check(read(plan_file), str(plan_file))
     if made is None:
         raise ClovenError(found)
-    graph = _tried(lambda: _graph(made.model.model_dump()), found)
+    graph = tried(lambda: _graph(made.model.model_dump()), found)
     found += problems(graph, made) if graph is not None else []
     if found or graph is None:
         raise ClovenError(found)
@@ -518,7 +552,7 @@ def audit(
             data=data,
             auxiliary=auxiliary,
             layers=_listened(model, layers),
-            strategies=_names(strategies),
+            strategies=machines.named(strategies),
             devices=devices,
             views=_choice("--view", view, {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}),
             every_link=_choice("--links", links, {"first": False, "all": True}),
@@ -588,7 +622,7 @@ def _listened(model: str, text: str) -> dict[str, str]:
     usual = layers_of(model)
     if not text:
         return usual
-    return {path: usual.get(path, path) for path in (resolve(model, name) for name in _names(text))}
+    return {path: usual.get(path, path) for path in (resolve(model, name) for name in machines.named(text))}
 
 
 def _dry_run(cells: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

@@ -16,6 +16,9 @@ Row = Mapping[str, Any]
 WIDE = 180
 """The width of tables that go to a file or a pipe, where folding to a guessed width would help nobody."""
 
+FEW = 20
+"""Up to how many images' classes are shown one by one; all are in the JSON."""
+
 log = logging.getLogger("cloven")
 
 
@@ -90,25 +93,44 @@ def comparison(title: str, found: Row) -> None:
 
 def cluster_run(found: Row) -> None:
     """A run on workers: what was answered, and the times of devices and links."""
-    late = found["latency"]
-    rows = [["images", found["images"]], ["answered", found["answered"]], ["failed", len(found["failed"])],
-            ["images a second", str(found["images_a_second"])],
-            ["latency, ms (median, 95th percentile)", f"{late['median_ms']}, {late['p95_ms']}"]]  # fmt: skip
-    rows += [["accuracy", f"{found['accuracy']:.4f}"]] if "accuracy" in found else []
-    check = found.get("check")
-    if check:
-        rows.append(["largest difference from the whole model", f"{check['max_difference']:.3g}"])
-        rows.append(["allowed", f"{check['bound']:.3g}"])
-    table(found["plan"], ["", ""], [[name, str(value)] for name, value in rows])
-    columns = ["device", "images", "compute, ms", "95th percentile", "sealing, ms", "opening, ms", "each step, ms"]
+    table(found["plan"], ["", ""], list(_totals(found)))
+    if found["classes"] and len(found["classes"]) <= FEW:
+        table("answers", ["image", "class"], [[row["image"], str(row["class"])] for row in found["classes"]])
+    columns = ["device", "images", "compute", "95 %", "sealing", "opening", "steps"]
     keys = ("device", "images", "compute_ms", "p95_ms", "sealing_ms", "opening_ms")
-    table("devices, for one image", columns, [
+    table("devices: ms of an image; median and 95th percentile of computing", columns, [
         [*(d[key] for key in keys), ", ".join(f"{s['ms']:g}" for s in d["steps"])] for d in found["devices"]
     ])  # fmt: skip
-    table("links, for one message", ["link", "bytes", "messages", "ms", "95th percentile", "clocks, +- ms"], [
-        [" > ".join(r["link"]), r["bytes"], r["messages"], r["ms"], r["p95_ms"], r["uncertain_ms"]]
+    columns = ["link", "protection", "frames", "bytes", "ms", "95 %", "+- ms"]
+    title = (
+        "links: frames of an image, bytes of all; ms of a frame from handing it over to having it, by clocks +- ms"
+    )
+    table(title, columns, [
+        [" > ".join(r["link"]), _protection(r), r["messages"], r["bytes"], r["ms"], r["p95_ms"], r["uncertain_ms"]]
         for r in found["links"]
     ])  # fmt: skip
+
+
+def _totals(found: Row) -> Iterator[tuple[str, str]]:
+    yield "images", f"{found['images']:,}"
+    yield "answered", f"{found['answered']:,}"
+    yield "failed", f"{len(found['failed']):,}"
+    if found["answered"]:
+        late = found["latency"]
+        yield "images a second", str(found["images_a_second"])
+        yield "latency, ms (median, 95th percentile)", f"{late['median_ms']}, {late['p95_ms']}"
+    if "accuracy" in found:
+        yield "accuracy", f"{found['accuracy']:.4f}"
+    if check := found.get("check"):
+        yield "largest difference from the whole model", f"{check['max_difference']:.3g}"
+        yield "allowed", f"{check['bound']:.3g}"
+
+
+def _protection(row: Row) -> str:
+    """What protects a link: the plan's word, TLS around all, or both."""
+    if not row["tls"]:
+        return str(row["protection"])
+    return "TLS" if row["protection"] in ("none", "mtls") else f"{row['protection']} in TLS"
 
 
 def laboratory(found: Row) -> None:
@@ -120,14 +142,18 @@ def laboratory(found: Row) -> None:
     ])  # fmt: skip
     if (tap := found.get("tap")) is None:
         return
-    columns = ["link", "kind", "images", "payload found", "transfer table", "bytes of TCP"]
-    table(f"the tap, {tap['recorded']['packets']} packets", columns, [
+    columns = ["link", "seen", "images", "payload", "transfer table", "bytes of TCP"]
+    title = f"the tap: {tap['recorded']['packets']:,} packets; protection: {_protection(tap)}"
+    table(title, columns, [
         [" > ".join(r["link"]), r["kind"], r["inputs"], r["payload"], r["table"], r["bytes"]] for r in tap["links"]
     ])  # fmt: skip
     if "differing" in tap:
-        typer.echo(f"{tap['differing']} captured numbers differ from what the same engine sends in one process.")
+        typer.echo(f"{tap['differing']:,} captured numbers differ from what the engine sends in one process.")
     if tap["pairs"]:
-        typer.echo(f"Captured pairs: {tap['pairs']}; attack them with `cloven audit --pairs {tap['pairs']}`.")
+        hint = f"cloven audit MODEL --data SPEC --pairs {tap['pairs']}"
+        typer.echo(f"Captured pairs: {tap['pairs']}; attack them with `{hint}`.")
+    elif tap["tls"]:
+        typer.echo("All that crosses is TLS: no message can be told from another, and there are no pairs.")
 
 
 def bundle(folder: str, found: Row) -> None:

@@ -1,186 +1,246 @@
-"""What devices compute does not depend on what comes first; both ends of a link agree on its messages."""
+"""Every device on its own, messages late and in any order: the same numbers as step by step, and no deadlock."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from random import Random
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from cloven.graph.capture import capture
+from cloven.graph.box import extent
+from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, compile  # noqa: A004
-from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR
-from cloven.partition.vertical import Vertical
-from cloven.runtime.bundle import Part, Run, Send
-from cloven.runtime.bundle_check import Built, computed
+from cloven.runtime.bundle import Part, Receive, Run, Send
 from cloven.runtime.bundle_writer import _build
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.work import Work
-from cloven.runtime.link.octets import octets
+from cloven.runtime.cluster.work import NUMBERS, Work
 from cloven.runtime.onnx.engine import Array, interpret
 from cloven.runtime.schedule import Job, Message, Schedule, schedule
-from cloven.zoo.models import build
-from tests.partition.nets import IMAGE, Excited, Halves, Inception, Padded, Residual, drawn, strategies
+from tests.partition.nets import strategies
+from tests.partition.test_equivalence import GRAPHS, LENETS
 
-if TYPE_CHECKING:
-    from cloven.runtime.link.octets import Data
+EVERY: dict[str, Graph] = {"lenet5": LENETS[1, 28, 28][1], **GRAPHS}
 
-NETS = {
-    "branches": nn.Sequential(
-        nn.Conv2d(2, 6, 3, padding=1), Excited(6, linear=False), Padded(6, 1), Residual(8), Halves(8),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5),
-    ),
-    "windows": nn.Sequential(
-        nn.Conv2d(2, 4, 3, 2, padding=1), Inception(4, 4), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Flatten(),
-        nn.Linear(99, 6), nn.ReLU(), nn.Linear(6, 5),
-    ),
-}  # fmt: skip
-GRAPHS = {name: capture(drawn(net), torch.zeros(1, *IMAGE)) for name, net in NETS.items()}
-GRAPHS["lenet5"] = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
+Parts = Mapping[str, Part]
 
 
-class Devices:
-    """All devices of a program in one event loop; messages come in any order that a seed says."""
+@st.composite
+def plans(draw: st.DrawFn, graph: Graph) -> Parts:
+    """The parts of any plan of a graph, as a bundle has them."""
+    strategy, devices = draw(strategies(graph))
+    routing: Routing = draw(st.sampled_from(["direct", "star"]))
+    reuse = routing == "direct" or draw(st.booleans())
+    built = _build(compile(graph, strategy, devices, routing=routing, reuse=reuse), "model", [])
+    return {name: one.part for name, one in built.items()}
 
-    def __init__(self, built: Mapping[str, Built], random: Random) -> None:
-        self.built, self.random = built, random
-        self.schedules = {device: schedule(one.part) for device, one in built.items()}
-        self.works = {device: Work(made) for device, made in self.schedules.items()}
-        self.under_way: list[tuple[str, str, int, bytes]] = []
-        self.sent: Counter[tuple[str, str]] = Counter()
+
+def computed(device: str, step: Run, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Stands for a segment: numbers that depend on every bit of every input."""
+    given = hashlib.sha256(f"{device}/{step.segment}".encode())
+    for name, array in sorted(inputs.items()):
+        given.update(name.encode() + str(array.shape).encode() + array.tobytes())
+    return {
+        piece.name: np.random.default_rng(
+            [*given.digest(), *piece.name.encode()]
+        ).random((1, *extent(piece.box)), np.float32)
+        for piece in step.outputs
+    }  # fmt: skip
+
+
+class Network:
+    """All devices in one event loop; what they send arrives at some time, in any order."""
+
+    def __init__(self, parts: Parts, seed: int) -> None:
+        self.parts, self.random = parts, random.Random(seed)
+        self.schedules = {device: schedule(part) for device, part in parts.items()}
+        self.works = {device: Work(found) for device, found in self.schedules.items()}
+        self.steps = {
+            device: {s.step: s for s in part.steps if isinstance(s, Run)} for device, part in parts.items()
+        }
         self.output: Array | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, image: Array) -> Array:
-        (source,) = (d for d, made in self.schedules.items() if (COORDINATOR, 0) in made.incoming)
-        self.under_way.append((COORDINATOR, source, 0, image.tobytes()))
-        tasks = {asyncio.create_task(self.through(device)) for device in self.works}
-        idle = 0
-        while self.output is None:
-            await asyncio.sleep(0)
-            idle = 0 if self.under_way else idle + 1
-            assert idle < 200, "every device waits for another"
-            if self.under_way and self.random.random() < 0.5:
-                self.deliver(*self.under_way.pop(self.random.randrange(len(self.under_way))))
-        await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
-        assert not [r for r in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(r, Exception)]
+    async def run(self, image: Array) -> Array:
+        """The output for an image ``(1, C, H, W)``."""
+        for device, found in self.schedules.items():
+            if (COORDINATOR, 0) in found.incoming:
+                self.post(COORDINATOR, (device, 0), [image])
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(self.through(device, work) for device, work in self.works.items()))
+            while self.tasks:
+                await asyncio.gather(*self.tasks)
+        assert self.output is not None
         return self.output
 
-    def deliver(self, source: str, target: str, ordinal: int, payload: bytes) -> None:
-        if target == COORDINATOR:
-            self.output = np.frombuffer(payload, np.float32)
-        else:
-            self.works[target].accept(source, ordinal, memoryview(payload))
-
-    async def through(self, device: str) -> None:
+    def through(self, device: str, work: Work) -> Awaitable[None]:
         async def compute(job: Job, inputs: dict[str, Array]) -> tuple[Mapping[str, Array], float]:
-            return run_segment(self.built[device], job.segment, inputs), 0.0
+            await self.moment()
+            step = self.steps[device][job.step]
+            assert step.segment == job.segment
+            return computed(device, step, inputs), 0.0
 
-        async def send(message: Message, data: Sequence[Data]) -> None:
-            payload = b"".join(bytes(octets(piece)) for piece in data)
-            self.sent[device, message[0]] += len(payload)
-            self.under_way.append((device, *message, payload))
+        async def send(message: Message, data: Sequence[Any]) -> None:
+            await self.moment()
+            self.post(device, message, data)
 
-        await self.works[device].through(compute, send)
+        return work.through(compute, send)
+
+    def post(self, source: str, message: Message, data: Sequence[Any]) -> None:
+        payload = memoryview(b"".join(piece.tobytes() for piece in data))
+        task = asyncio.create_task(self.deliver(source, message, payload))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def deliver(self, source: str, message: Message, payload: memoryview) -> None:
+        await self.moment()
+        target, ordinal = message
+        if target == COORDINATOR:
+            assert self.output is None
+            assert ordinal == 0
+            self.output = np.frombuffer(payload, NUMBERS)[None]
+        else:
+            self.works[target].accept(source, ordinal, payload)
+
+    async def moment(self) -> None:
+        for _ in range(self.random.choice([0, 0, 1, 3, 20])):
+            await asyncio.sleep(0)
 
 
-def run_segment(built: Built, segment: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    (step,) = (s for s in built.part.steps if isinstance(s, Run) and s.segment == segment)
-    given = {(piece.value, piece.box): inputs[piece.name] for piece in step.inputs}
-    made = dict(computed(built.segments[segment], given))
-    return {piece.name: made[piece.value, piece.box] for piece in step.outputs}
-
-
-def parts_of(built: Mapping[str, Built]) -> dict[str, Part]:
-    return {device: one.part for device, one in built.items()}
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-@settings(max_examples=60)
+@pytest.mark.parametrize("name", EVERY)
 @given(data=st.data())
-def test_whatever_comes_first_the_output_is_the_same_and_every_byte_is_in_the_table(
-    name: str, data: st.DataObject
-) -> None:
-    graph = GRAPHS[name]
-    strategy, devices = data.draw(strategies(graph))
-    routing: Routing = data.draw(st.sampled_from(["direct", "star"]))
-    program = compile(graph, strategy, devices, routing=routing)
-    built = _build(program, name, [])
-    image = torch.rand(1, *graph.input.shape).numpy()
-    both = Devices(built, Random(data.draw(st.integers(0, 999))))
+@settings(max_examples=25)
+def test_devices_on_their_own_compute_what_step_by_step_gives(name: str, data: st.DataObject) -> None:
+    graph = EVERY[name]
+    parts = data.draw(plans(graph))
+    image = np.random.default_rng(0).random((1, *graph.input.shape), np.float32)
+    expected = interpret(parts, image, computed)
 
-    with torch.inference_mode():
-        made = asyncio.run(both.answer(image))
-        expected = interpret(
-            parts_of(built), image, lambda d, step, given: run_segment(built[d], step.segment, given)
-        )
+    for seed in range(3):
+        network = Network(parts, seed)
+        made = asyncio.run(network.run(image))
 
-    assert np.array_equal(made, expected.reshape(-1))
-    assert {link: n for link, n in both.sent.items() if COORDINATOR not in link} == table(program)
+        assert np.array_equal(made, expected)
+        for work in network.works.values():
+            assert work.finished
+            assert not work.missing, "all that was sent to it has come"
+            assert not work.pieces, "nothing is kept that nobody reads any more"
 
 
-def table(program: Program) -> dict[tuple[str, str], int]:
-    return {link: program.sent(link) for link in program.links}
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-@settings(max_examples=60)
+@pytest.mark.parametrize("name", EVERY)
 @given(data=st.data())
-def test_both_ends_of_a_link_agree_on_its_messages(name: str, data: st.DataObject) -> None:
-    strategy, devices = data.draw(strategies(GRAPHS[name]))
-    built = _build(compile(GRAPHS[name], strategy, devices), name, [])
-    made: dict[str, Schedule] = {device: schedule(one.part) for device, one in built.items()}
-    goes = {(a, *out.message): out.bytes for a, one in made.items() for out in one.outgoing}
-    comes = {(m[0], b, m[1]): found.bytes for b, one in made.items() for m, found in one.incoming.items()}
+@settings(max_examples=25)
+def test_both_ends_of_a_link_mean_the_same_messages(name: str, data: st.DataObject) -> None:
+    """The same numbers, sizes and boxes, and together all transfers."""
+    parts = data.draw(plans(EVERY[name]))
+    schedules = {device: schedule(part) for device, part in parts.items()}
 
-    assert {k: n for k, n in goes.items() if k[1] != COORDINATOR} == {
-        k: n for k, n in comes.items() if k[0] != COORDINATOR
+    there = {
+        (s, *out.message): (out.bytes, [r.box for r in out.reads])
+        for s, f in schedules.items()
+        for out in f.outgoing
     }
-    for link in {key[:2] for key in goes}:
-        assert sorted(key[2] for key in goes if key[:2] == link) == list(
-            range(sum(key[:2] == link for key in goes))
-        )
+    here = {
+        (party, device, ordinal): (message.bytes, [box for _, box in message.pieces])
+        for device, found in schedules.items()
+        for (party, ordinal), message in found.incoming.items()
+    }
+
+    source, sink = ends(schedules)
+    assert here.pop((COORDINATOR, source, 0))[0] == 4 * np.prod(EVERY[name].input.shape)
+    assert there.pop((sink, COORDINATOR, 0))[0] == 4 * np.prod(EVERY[name].by_name[EVERY[name].output].shape)
+    assert there == here
+    ordinals: dict[tuple[str, str], list[int]] = {}
+    for one, other, ordinal in here:
+        ordinals.setdefault((one, other), []).append(ordinal)
+    assert all(sorted(found) == list(range(len(found))) for found in ordinals.values())
+    carried = Counter(
+        {link: sum(size for (*ends, _), (size, _) in here.items() if tuple(ends) == link) for link in ordinals}
+    )
+    assert carried == sent(parts)
 
 
-def test_a_cut_of_several_tensors_is_one_message() -> None:
-    built = _build(compile(GRAPHS["branches"], Vertical(("3.conv",)), 2), "branches", [])
-    sends = [s for s in built["edge0"].part.steps if isinstance(s, Send)]
-
-    assert len(sends) == 2  # what the block has made, and its input for the addition
-    assert {s.message for s in sends} == {0}
+def ends(schedules: Mapping[str, Schedule]) -> tuple[str, str]:
+    (source,) = (d for d, found in schedules.items() if (COORDINATOR, 0) in found.incoming)
+    (sink,) = (d for d, found in schedules.items() if any(o.message == (COORDINATOR, 0) for o in found.outgoing))
+    return source, sink
 
 
-def works(name: str = "lenet5") -> Work:
-    built = _build(compile(GRAPHS[name], Vertical(("conv2",)), 2), name, [])
-    return Work(schedule(built["edge0"].part))
+def sent(parts: Parts) -> Counter[tuple[str, str]]:
+    """Bytes of the transfers of each link, which both ends number alike."""
+    sends = {
+        s.transfer: (device, s.target, s.message, s.bytes)
+        for device, p in parts.items()
+        for s in p.steps
+        if isinstance(s, Send)
+    }
+    receives = {
+        s.transfer: (s.source, device, s.message, s.bytes)
+        for device, p in parts.items()
+        for s in p.steps
+        if isinstance(s, Receive)
+    }
+    assert sends == receives
+    found: Counter[tuple[str, str]] = Counter()
+    for one, other, _, size in sends.values():
+        found[one, other] += size
+    return found
 
 
-@pytest.mark.parametrize(
-    ("party", "ordinal", "size", "message"),
-    [
-        ("edge1", 0, 4, "message 0 came twice, or is none of the plan's"),
-        (COORDINATOR, 1, 4, "message 1 came twice, or is none of the plan's"),
-        (COORDINATOR, 0, 4, "message 0 has 4 bytes; the plan says 3136"),
-    ],
-)
-def test_a_message_that_is_not_the_plans_is_refused(party: str, ordinal: int, size: int, message: str) -> None:
-    with pytest.raises(FrameFailed, match=message):
-        works().accept(party, ordinal, memoryview(bytes(size)))
+def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
+    """A device that has computed its share sends it before it waits for the others'."""
+    parts = some_plan()
+    network = Network(parts, 0)
+    found = network.schedules["edge1"]
+    work = network.works["edge1"]
+    image = np.random.default_rng(0).random((1, *EVERY["lenet5"].input.shape), np.float32)
+    order: list[str] = []
+
+    async def compute(job: Job, inputs: dict[str, Array]) -> tuple[Mapping[str, Array], float]:
+        order.append("compute")
+        return computed("edge1", network.steps["edge1"][job.step], inputs), 0.0
+
+    async def send(message: Message, data: Sequence[Any]) -> None:
+        order.append("send")
+
+    async def first_message() -> None:
+        task = asyncio.create_task(work.through(compute, send))
+        await asyncio.sleep(0)
+        work.accept("edge0", 0, memoryview(bytes(found.incoming["edge0", 0].bytes)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        task.cancel()
+
+    assert image.size * 4 == found.incoming["edge0", 0].bytes
+    asyncio.run(first_message())
+
+    assert order == ["compute", "send"]
+    assert work.state.doing == "waits"
 
 
-def test_a_message_is_taken_once() -> None:
-    work = works()
-    work.accept(COORDINATOR, 0, memoryview(bytes(3136)))
+def some_plan() -> Parts:
+    from cloven.partition.horizontal import Horizontal
 
-    with pytest.raises(FrameFailed, match="came twice"):
-        work.accept(COORDINATOR, 0, memoryview(bytes(3136)))
+    built = _build(compile(EVERY["lenet5"], Horizontal(), 2), "model", [])
+    return {name: one.part for name, one in built.items()}
+
+
+def test_a_message_that_is_none_is_refused() -> None:
+    """Twice, of an unknown number or party, of another size."""
+    work = Network(some_plan(), 0).works["edge1"]
+    size = work.missing["edge0", 0].bytes
+
+    with pytest.raises(FrameFailed, match=f"message 0 has 4 bytes; the plan says {size}"):
+        work.accept("edge0", 0, memoryview(bytes(4)))
+    work = Network(some_plan(), 0).works["edge1"]
+    work.accept("edge0", 0, memoryview(bytes(size)))
+    for party, ordinal in [("edge0", 0), ("edge0", 99), ("edge7", 0)]:
+        with pytest.raises(FrameFailed, match="came twice, or is none of the plan's"):
+            work.accept(party, ordinal, memoryview(bytes(size)))

@@ -114,6 +114,25 @@ def in_words(party: str, address: str) -> Iterator[None]:
         raise PartyError(party, CLOSED, again=True) from None
 
 
+WORDS = (
+    ("WRONG_VERSION_NUMBER", "answers without mTLS: start it with --keys, or leave the keys out here"),
+    ("certificate has expired", "its certificate has expired: run `cloven keys renew`, and copy it there"),
+    ("certificate is not yet valid", "its certificate is not valid yet: set the clocks"),
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is of another authority: give both the keys of one `keys new`"),
+    ("Hostname Verification", "it has another party's certificate: correct the addresses, or give it its own keys"),
+    ("andshake failed", "no TLS connection can be made with it"),
+)
+"""What stands in gRPC's details where dialling again is of no use, and what it means."""
+
+LESS_CLEAR = (
+    ("Socket closed", "it closed the connection at once; if it has mTLS, it wants a valid certificate"),
+    ("HTTP/2", "what answers is no worker of cloven"),
+    ("SETTINGS frame", "it does not answer"),
+    ("DNS", "its host's name is not known here"),
+)
+"""The same where the reason may go away by itself."""
+
+
 def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     """What a gRPC error means for a person; ``address`` is where the party was dialled, if we did."""
     details = str(getattr(error, "details", lambda: error)() or "no reason given")
@@ -122,16 +141,16 @@ def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return PartyError(party, details)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return PartyError(party, f"what answers{at} is no worker of cloven, or one of another version")
+        return PartyError(party, f"what answers is no worker of cloven, or one of another version{at}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return PartyError(party, f"gave no answer in time{at}", again=True)
-    if "CERTIFICATE_VERIFY_FAILED" in details or "Peer name" in details:
-        why = "its certificate is not that party's, expired, or of another authority"
-        return PartyError(party, f"{why}{at}: {details}")
-    if "Ssl handshake failed" in details or "SSL_ERROR" in details or "WRONG_VERSION" in details:
-        why = "no TLS connection: one side has no mTLS (--keys, --insecure), or does not accept the certificate"
-        return PartyError(party, f"{why}{at}: {details}")
-    why = details.rpartition(": ")[2]
-    if "failed to connect" in details:
-        return PartyError(party, f"cannot be reached{at}: {why}", again=True)
-    return PartyError(party, f"the connection was lost: {why}", again=True)
+    if details == "Internal error from Core":  # what a write says that finds the stream ended
+        return PartyError(party, CLOSED, again=True)
+    for mark, words in WORDS:
+        if mark in details:
+            return PartyError(party, words + at)
+    short = details.rpartition(": ")[2]
+    if "failed to connect" not in details and "DNS" not in details:
+        return PartyError(party, f"the connection was lost{at}: {short}", again=True)
+    why = next((words for mark, words in LESS_CLEAR if mark in details), short)
+    return PartyError(party, f"cannot be reached{at}: {why}", again=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from cloven.runtime.cluster.blame import State
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.peers import Listener, Peer
 from cloven.runtime.cluster.wire import Line
@@ -23,11 +25,10 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
     from cloven.runtime.link.octets import Data
 
+log = logging.getLogger("cloven.worker")
+
 KEPT = 256
 """Of how many images the times are kept for the report."""
-
-LONG = 0.5
-"""Seconds after which a status says what an image waits for."""
 
 Engine = Callable[[Job, dict[str, Array]], Mapping[str, Array]]
 Tell = Callable[[Mapping[str, Any]], None]
@@ -71,7 +72,7 @@ class Joined:
         self.seconds = 0.0
         self.times: deque[tuple[int, Work]] = deque(maxlen=KEPT)
         self.changed = asyncio.Event()
-        listener = Listener(self.came, lambda _: self._changed(), self.stale)
+        listener = Listener(self.came, self._changed, self.stale)
         self.peers = {name: Peer(name, line, listener, aside) for name, line in lines.items()}
 
     def dial(self, me: str, identity: Identity | None) -> None:
@@ -81,24 +82,29 @@ class Joined:
                 peer.dial(self.terms.addresses[name], identity)
 
     async def connected(self, patience: float) -> dict[str, str]:
-        """Wait until all links are up, or one of them never will be: the reasons of those that are not."""
+        """Wait until all links are up, or one of them never will be: the reasons of those that are not.
+
+        Those that never will be come alone.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while self._reasons() and not any(peer.final for peer in self.peers.values()):
                     self.changed.clear()
                     await self.changed.wait()
-        return self._reasons()
+        return {name: peer.reason for name, peer in self.peers.items() if peer.final} or self._reasons()
 
-    def _changed(self) -> None:
+    def _changed(self, peer: Peer) -> None:
+        log.info("link", extra={"party": peer.name, "up": peer.up, "reason": peer.reason})
         self.changed.set()
         self.tell(self.status())
 
     async def close(self) -> None:
         """Give everything up."""
+        await asyncio.gather(*(peer.close() for peer in self.peers.values()))
         tasks = [task for _, task in self.works.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *(peer.close() for peer in self.peers.values()), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- images -----------------------------------------------------------------------------------------------
 
@@ -179,11 +185,17 @@ class Joined:
     # --- what the coordinator is told -------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Which links are down, and what images have been waiting for."""
-        long = time.monotonic() - LONG
-        waiting = {str(n): work.waits_for for n, (work, _) in self.works.items() if work.began < long}
-        status = {"down": self._reasons(), "waiting": waiting, "in_flight": len(self.works), "time": time.time()}
-        return {"status": status}
+        """Which links are down, and the time."""
+        return {"status": {"down": self._reasons(), "time": time.time()}}
+
+    def states(self, numbers: Sequence[int]) -> dict[str, Any]:
+        """What we do about some images: a word, and the parties that we wait for."""
+        return {str(number): asdict(self._state(number)) for number in numbers}
+
+    def _state(self, number: int) -> State:
+        if number in self.works:
+            return self.works[number][0].state
+        return State("done") if number in self.finished else Work(self.schedule).state
 
     def _reasons(self) -> dict[str, str]:
         return {name: peer.reason for name, peer in self.peers.items() if not peer.up}
@@ -196,6 +208,7 @@ class Joined:
             for direction, counted in (("sent", peer.sent), ("received", peer.received)):
                 found.update({(what, party, direction): n for what, n in counted.items()})
             found.update({("refused", party, reason): n for reason, n in peer.refused.items()})
+            found["losses", party] = peer.losses
         return found
 
     def report(self) -> dict[str, Any]:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc.aio
 
 from cloven.runtime.cluster import wire
+from cloven.runtime.cluster.blame import State
 from cloven.runtime.cluster.channels import CLOSED, CONTROL, DESCRIBE, ROOM, Stream, channel, in_words
 from cloven.runtime.cluster.errors import PartyError
 
@@ -45,6 +46,14 @@ class Hears:
     failed: Callable[[str, Mapping[str, Any]], None]
 
 
+class Flight(NamedTuple):
+    """The images in flight, the first that may be, and those that are late."""
+
+    numbers: list[int]
+    oldest: int
+    late: list[int]
+
+
 class Member:
     """One worker of a run.
 
@@ -52,7 +61,7 @@ class Member:
         joined: whether it takes part, with all its links up at least once.
         reason, final: why not, and whether that is for good, by all that is known.
         down: which of its links are down now, and why.
-        waiting: for each image that takes long, the parties that the worker waits for.
+        states: what the worker does about images that are late.
         offset: seconds that the worker's clock is ahead of ours, and ``rtt`` the shortest round trip seen.
     """
 
@@ -60,8 +69,8 @@ class Member:
         self.device, self.address, self.identity, self.hears = device, address, identity, hears
         self.joined, self.reason, self.final = False, "not connected yet", False
         self.down: dict[str, str] = {}
-        self.waiting: dict[int, list[str]] = {}
-        self.heard = time.monotonic()
+        self.states: dict[int, State] = {}
+        self.heard = self.asked = time.monotonic()
         self.offset, self.rtt = 0.0, float("inf")
         self.stream: Stream | None = None
         self.dropped: list[int] = []
@@ -70,15 +79,14 @@ class Member:
 
     @property
     def silent(self) -> float:
-        """For how many seconds nothing was heard of it."""
-        return time.monotonic() - self.heard
+        """For how many seconds nothing was heard of it, up to our last question."""
+        return max(0.0, self.asked - self.heard)
 
-    @property
-    def trouble(self) -> str | None:
-        """Why it cannot be used now."""
+    def trouble(self, silence: float = SILENT) -> str | None:
+        """Why it cannot be used now; a worker that has been silent for longer counts as hung."""
         if not self.joined:
             return self.reason
-        return f"has not answered for {self.silent:.1f} s" if self.silent > SILENT else None
+        return f"has not answered for {self.silent:.1f} s" if self.silent > silence else None
 
     def channel(self) -> grpc.aio.Channel:
         """A channel to the worker."""
@@ -89,22 +97,15 @@ class Member:
 
         Raises:
             PartyError: where it cannot be asked.
+            LinkError: where it does not speak our protocol.
         """
         async with self.channel() as to:
             ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
-            try:
-                with in_words(self.device, self.address):
-                    said = await ask(b"", timeout=ANSWER)
-                found = json.loads(said)
-            except PartyError:
-                raise
-            except ValueError as error:
-                raise PartyError(self.device, "does not speak cloven's protocol") from error
-        if not isinstance(found, dict) or found.get("cloven") != wire.VERSION:
-            raise PartyError(self.device, "speaks another version of cloven's protocol: install the same on both")
-        return found
+            with in_words(self.device, self.address):
+                said = await ask(b"", timeout=ANSWER)
+        return wire.spoken(said, self.device)
 
-    async def take_part(self, join: Mapping[str, Any], oldest: Callable[[], int]) -> None:
+    async def take_part(self, join: Mapping[str, Any], flight: Callable[[], Flight]) -> None:
         """Join the run and stay until the connection ends; then it is lost.
 
         Raises:
@@ -113,12 +114,12 @@ class Member:
         async with self.channel() as to:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
             self.stream = stream = Stream(self.device, call, self.address)
-            self.dropped, self.down, self.waiting = [], {}, {}
+            self.dropped, self.down, self.states = [], {}, {}
             self.apart.clear()
-            telling = asyncio.create_task(self._tell(stream, {"cloven": wire.VERSION, "join": dict(join)}, oldest))
+            telling = asyncio.create_task(self._tell(stream, {"cloven": wire.VERSION, "join": dict(join)}, flight))
             try:
                 while (message := await stream.read()) is not None:
-                    self._take(json.loads(message))
+                    self._take(wire.document(message, self.device))
                 raise PartyError(self.device, CLOSED, again=True)
             except PartyError:
                 raise
@@ -150,16 +151,22 @@ class Member:
         self.news.set()
         return self.report
 
-    async def _tell(self, stream: Stream, join: Mapping[str, Any], oldest: Callable[[], int]) -> None:
+    async def _tell(self, stream: Stream, join: Mapping[str, Any], flight: Callable[[], Flight]) -> None:
         """What we have to say, and a question every so often; the reader notices when the stream ends."""
         with suppress(PartyError):
             await stream.write(json.dumps(join).encode())
+            self.heard = self.asked = time.monotonic()
             while True:
+                before = time.monotonic()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PING):
                         await self.news.wait()
                 self.news.clear()
-                message: dict[str, Any] = {"oldest": oldest(), "drop": self.dropped, "ping": time.time()}
+                self.asked = time.monotonic()
+                # Where that took longer, our own process was busy: the silence was not the worker's.
+                self.heard += max(0.0, self.asked - before - PING)
+                now = flight()
+                message = {"oldest": now.oldest, "late": now.late, "drop": self.dropped, "ping": time.time()}
                 self.dropped = []
                 if self.report is not None and not self.report.done():
                     message["report"] = True
@@ -176,11 +183,14 @@ class Member:
         if "status" in said:
             status = said["status"]
             before, self.down = self.down, dict(status["down"])
-            self.waiting = {int(number): list(parties) for number, parties in status["waiting"].items()}
             self._take_clock(said, status)
             for party in self.down.keys() - before.keys() if self.joined else ():
                 self.hears.link(party, self.device, self.down[party])
             self.hears.changed()
+        if "states" in said:
+            self.states = {
+                int(n): State(state["doing"], tuple(state["parties"])) for n, state in said["states"].items()
+            }
         if "failed" in said:
             self.hears.failed(self.device, said["failed"])
         if "report" in said and self.report is not None and not self.report.done():

@@ -5,38 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cloven.errors import ClovenError
-from cloven.runtime.cluster.worker import Worker
-from cloven.runtime.link.certificates import AUTHORITY, CERTIFICATE, PRIVATE
+from cloven.runtime.cluster.answering import Worker
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 PATIENCE = 10.0
-"""Seconds for the worker to say its counts."""
+"""Seconds that a client has to ask."""
 
 
 class Counts(Collector):
-    """The counters of a worker, which lives in an event loop; Prometheus is answered by another thread."""
+    """The counters of a worker."""
 
-    def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
-        self.worker, self.loop = worker, loop
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
 
-    def collect(self) -> list[Metric]:
+    def collect(self) -> Iterator[Metric]:
         """All metrics, as they are now."""
-
-        async def now() -> list[Metric]:
-            return list(self._metrics())
-
-        return asyncio.run_coroutine_threadsafe(now(), self.loop).result(PATIENCE)
-
-    def _metrics(self) -> Iterator[Metric]:
         worker, joined = self.worker, self.worker.joined
         held = {"device": worker.held.device, "plan": worker.held.plan, "model": worker.held.manifest.model}
         yield InfoMetricFamily("cloven_worker", "What the worker holds", value=held)
@@ -50,6 +43,7 @@ class Counts(Collector):
         counts = worker.counts()
         yield _counters("cloven_images", "Images by outcome", ("outcome",), counts, "image")
         yield _counters("cloven_compute_seconds", "Seconds of computing", (), counts, "seconds")
+        yield _counters("cloven_link_losses", "How often a link was lost", ("party",), counts, "losses")
         links = ("party", "direction")
         yield _counters("cloven_frames", "Frames that crossed a link", links, counts, "frames")
         yield _counters("cloven_payload_bytes", "Bytes of tensors that crossed a link", links, counts, "bytes")
@@ -67,23 +61,36 @@ def _counters(
     return family
 
 
-def serve_metrics(worker: Worker, host: str, port: int, identity: Identity | None) -> int:
-    """Answer Prometheus on an address, over mutual TLS where the worker itself does; returns the port.
+async def serve_metrics(worker: Worker, host: str, port: int, identity: Identity | None) -> asyncio.Server:
+    """Answer Prometheus on an address, over mutual TLS where the worker itself does.
+
+    In the worker's own event loop: what is counted does not change meanwhile, and a client that says nothing, or
+    cannot agree on TLS, keeps nobody else waiting.
 
     Raises:
         ClovenError: where it cannot listen there.
     """
     registry = CollectorRegistry()
-    registry.register(Counts(worker, asyncio.get_running_loop()))
-    folder = identity.folder if identity is not None else None
+    registry.register(Counts(worker))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(PATIENCE):
+                request = await reader.readuntil(b"\r\n\r\n")
+                writer.write(_response(request, registry))
+                await writer.drain()
+        writer.close()
+
+    context = identity.server_context() if identity is not None else None
     try:
-        server, _ = start_http_server(
-            port, host, registry,
-            certfile=str(folder / CERTIFICATE) if folder else None,
-            keyfile=str(folder / PRIVATE) if folder else None,
-            client_cafile=str(folder / AUTHORITY) if folder else None,
-            client_auth_required=folder is not None,
-        )  # fmt: skip
+        return await asyncio.start_server(answer, host, port, ssl=context)
     except OSError as error:
-        raise ClovenError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from error
-    return int(server.server_port)
+        raise ClovenError(f"cannot serve metrics on {host}:{port}: {error.strerror or error}") from error
+
+
+def _response(request: bytes, registry: CollectorRegistry) -> bytes:
+    """The answer to a request's head."""
+    wanted = request.split(b"\r\n", 1)[0].split(b" ")[:2] == [b"GET", b"/metrics"]
+    body = generate_latest(registry) if wanted else b"GET /metrics\n"
+    head = f"HTTP/1.1 {'200 OK' if wanted else '404 Not Found'}\r\nContent-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body

@@ -17,7 +17,7 @@ from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.channels import CLOSED, LINK, Stream, channel
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.wire import Connection, Line
-from cloven.runtime.link.errors import FrameRefused, LinkError
+from cloven.runtime.link.errors import FrameRefused, LinkError, SessionExhausted
 from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Peer:
         up: whether a stream carries frames now.
         reason: why not.
         final: whether dialling again is of no use, by all that is known.
+        losses: how often a stream was lost that had no successor.
         refused: how many frames were refused, by reason; ``sent`` and ``received`` count frames and payload bytes,
             ``clock`` the seconds of sealing and opening them.
     """
@@ -57,6 +58,7 @@ class Peer:
     def __init__(self, name: str, line: Line, listener: Listener, aside: Executor) -> None:
         self.name, self.line, self.listener, self.aside = name, line, listener, aside
         self.up, self.reason, self.final = False, "not connected yet", False
+        self.losses = 0
         self.refused: Counter[str] = Counter()
         self.sent, self.received, self.clock = Counter[str](), Counter[str](), Counter[str]()
         self.queue: asyncio.Queue[tuple[int, int, Sequence[Data]]] = asyncio.Queue(QUEUE)
@@ -156,6 +158,7 @@ class Peer:
         if self.connection is not connection:
             return
         self.connection = None
+        self.losses += 1
         self.available.clear()
         while not self.queue.empty():
             self.queue.get_nowait()
@@ -169,22 +172,32 @@ class Peer:
         final = not error.again if isinstance(error, PartyError) else not isinstance(error, FrameRefused)
         changed = (self.up, self.reason, self.final) != (False, reason, final)
         self.up, self.reason, self.final = False, reason, final
-        if changed:
+        if changed and not self.closed:
             self.listener.changed(self)
 
     async def _send_all(self) -> None:
         while True:
-            number, ordinal, pieces = await self.queue.get()
-            await self.available.wait()
-            connection = self.connection
-            if connection is None or self.listener.stale(number):
+            message = await self.queue.get()
+            while not await self._is_sent(*message):
                 continue
-            try:
-                size = await connection.write(number, ordinal, pieces)
-            except (PartyError, LinkError) as error:
-                self._lose(connection, error)
-            else:
-                self.sent.update(frames=1, bytes=size)
+
+    async def _is_sent(self, number: int, ordinal: int, pieces: Sequence[Data]) -> bool:
+        """Send a message, or lose it with its stream; False where the key is used up, and its successor due."""
+        await self.available.wait()
+        connection = self.connection
+        if connection is None or self.listener.stale(number):
+            return True
+        try:
+            size = await connection.write(number, ordinal, pieces)
+        except SessionExhausted:
+            if self.connection is connection:
+                self.available.clear()
+            return False
+        except (PartyError, LinkError) as error:
+            self._lose(connection, error)
+        else:
+            self.sent.update(frames=1, bytes=size)
+        return True
 
 
 async def accepted(stream: Stream, hello: Mapping[str, Any], peer: Peer) -> None:

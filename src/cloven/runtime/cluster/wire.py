@@ -200,7 +200,7 @@ async def hello(stream: Stream) -> dict[str, Any]:
     Raises:
         LinkError: for what is no hello.
     """
-    return _document(await stream.read(), "the dialer")
+    return spoken(await stream.read(), "the dialer")
 
 
 def _prologue(line: Line) -> bytes:
@@ -210,25 +210,40 @@ def _prologue(line: Line) -> bytes:
 def _answer(party: str, message: Any) -> dict[str, Any]:
     if message is None:
         raise PartyError(party, CLOSED, again=True)
-    answer = _document(message, party)
+    answer = spoken(message, party)
     if "refused" in answer:
         raise PartyError(party, str(answer["refused"]), again=bool(answer.get("again")))
     return answer
 
 
-def _document(message: Any, party: str) -> dict[str, Any]:
+def document(message: bytes | None, party: str) -> dict[str, Any]:
+    """What a message says that is a JSON object.
+
+    Raises:
+        LinkError: for any other.
+    """
     try:
-        document = json.loads(message)
-        if not isinstance(document, dict):
-            raise ValueError
-    except (ValueError, TypeError):
-        raise LinkError(f"{party} does not speak cloven's protocol") from None
-    if document.get("cloven") != VERSION:
+        found = json.loads(message or b"")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise LinkError(f"{party} does not speak cloven's protocol")
+    return found
+
+
+def spoken(message: bytes | None, party: str) -> dict[str, Any]:
+    """What a message says that is of our version of the protocol.
+
+    Raises:
+        LinkError: for any other.
+    """
+    found = document(message, party)
+    if found.get("cloven") != VERSION:
         raise LinkError(
-            f"{party} speaks version {document.get('cloven')!r} of the protocol, this cloven {VERSION}: install "
-            "the same version on both"
+            f"{party} speaks version {found.get('cloven')!r} of the protocol, this cloven {VERSION}: install the "
+            "same version on both"
         )
-    return document
+    return found
 
 
 def _octets(text: Any) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cloven.graph.box import extent
+from cloven.runtime.cluster.blame import Doing, State
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.onnx.engine import Array, paste
 from cloven.runtime.schedule import Job, Message, Outgoing, Read, Schedule
@@ -32,6 +33,7 @@ class Work:
 
     Attributes:
         began: when the first message of it came, by the monotonic clock.
+        doing: what goes on.
         sent, came: when each message was handed over or had come, by the wall clock, in seconds.
         seconds: how long each job took, by its place.
     """
@@ -45,6 +47,7 @@ class Work:
         self.unsent = list(schedule.outgoing)
         self.jobs_done = 0
         self.news = asyncio.Event()
+        self.doing: Doing = "waits"
         self.began = time.monotonic()
         self.sent: dict[Message, float] = {}
         self.came: dict[Message, float] = {}
@@ -72,9 +75,9 @@ class Work:
         self.news.set()
 
     @property
-    def waits_for(self) -> list[str]:
-        """The parties that have not sent all that they will."""
-        return sorted({party for party, _ in self.missing})
+    def state(self) -> State:
+        """What goes on, and the parties that have not sent all that they will."""
+        return State(self.doing, tuple(sorted({party for party, _ in self.missing})))
 
     @property
     def finished(self) -> bool:
@@ -85,10 +88,12 @@ class Work:
         """Do everything, as what it needs comes in."""
         while True:
             for out, data in list(self._ready()):
+                self.doing = "sends"
                 await send(out.message, data)
                 self.sent[out.message] = time.time()
             job = self._next_job()
             if job is not None:
+                self.doing = "computes"
                 made, seconds = await compute(job, {name: self._read(read) for name, read in job.inputs})
                 self.seconds.append(seconds)
                 for name, piece in job.outputs:
@@ -97,6 +102,7 @@ class Work:
             elif self.finished:
                 return
             else:
+                self.doing = "waits"
                 await self.news.wait()
                 self.news.clear()
 

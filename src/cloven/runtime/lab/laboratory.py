@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from cloven.partition.plan import Plan
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime import bundle as bundles
+from cloven.runtime.lab import folder as folders
+from cloven.runtime.lab import host
+from cloven.runtime.lab.folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
 from cloven.runtime.lab.network import Network, network
-from cloven.runtime.lab.sender import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
+from cloven.runtime.link import authority
+from cloven.runtime.link.ciphers import CIPHERS, warm
 
 PORT = 7000
 """Where every worker listens, in its own namespace."""
 
-STARTING = 60.0
-"""Seconds in which a process must be ready: the first Ascon of a machine is compiled then."""
-
-CAPTURE = "link.pcapng"
+STARTING, STOPPING = 60.0, 10.0
+"""Seconds in which a process must be ready, and those that it has to end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class Experiment:
         pixels: the images to send, ``(n, C, H, W)``, 0 to 255; the first ``auxiliary`` are the attacker's.
         bandwidth, delay: of every link, bits per second (None for no limit) and seconds one way.
         tap: the link to listen on, if any.
-        folder: for all that is written; emptied first.
+        folder: for all that is written; an earlier laboratory's is replaced.
         window, deadline: as `cloven.runtime.cluster.coordinator.Manner`.
     """
 
@@ -61,24 +63,75 @@ class Experiment:
 
 
 def run(experiment: Experiment) -> dict[str, Any]:
-    """Do an experiment: what was answered, the times, the network, and what the tap found beside the table.
+    """Do an experiment: what was answered, the times, the network, and what the tap found.
 
     Raises:
-        ClovenError: for what the machine lacks, a folder that cannot be used, and processes that fail.
+        ClovenError: for what the machine lacks, a folder that cannot be used, a tap on a link that carries nothing,
+            and processes that fail.
+    """
+    with system(experiment) as net, _tapped(experiment, net) as recorded:
+        outcome = send(experiment, net)
+        described = net.described()
+        addresses = {party: net.address(party) for party in net.parties}
+    found = {**outcome, "network": described}
+    if experiment.tap is not None:
+        from cloven.runtime.lab import evidence  # it needs an extra
+
+        protection = experiment.plan.protection.of(*experiment.tap)
+        tap = {"recorded": recorded, "protection": protection, "tls": has_tls(experiment.plan)}
+        images = found["images"]
+        tap |= evidence.heard(experiment.folder, experiment.program, experiment.tap, addresses, images)
+        found["tap"] = tap | {"unexpected": evidence.unexpected(tap, images)}
+    return found
+
+
+@contextmanager
+def system(experiment: Experiment) -> Iterator[Network]:
+    """The network with a worker in every device's namespace, ready; nothing of it is left afterwards.
+
+    Raises:
+        ClovenError: as `run`.
     """
     parties = [COORDINATOR, *experiment.plan.devices]
     _prepare(experiment)
     pairs = _pairs(experiment, parties)
     with network(parties, pairs, bandwidth=experiment.bandwidth, delay=experiment.delay) as net:
         _write_cluster(experiment, net)
-        with _workers(experiment, net), _tapped(experiment, net) as recorded:
-            outcome = _send(experiment, net)
-        described = net.described()
-        addresses = {party: net.address(party) for party in parties}
-    found = {**outcome, "network": described}
-    if experiment.tap is not None:
-        found["tap"] = {"recorded": dict(recorded), **_heard(experiment, addresses)}
-    return found
+        with _workers(experiment, net):
+            yield net
+
+
+# --- what can go wrong before ---------------------------------------------------------------------------------
+
+
+def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) -> list[str]:
+    """What the machine lacks for a plan, on links with a rate, a delay, a tap; and why a folder cannot be used."""
+    ciphers = sorted(_protections(plan) & CIPHERS.keys())
+    # Ascon is compiled here, once, and not in all workers at the same time.
+    needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
+    needs += [partial(host.check, rate, delay), *([_tap_there] if tap else [])]
+    found: list[str] = []
+    for need in needs:
+        try:
+            need()
+        except ClovenError as error:
+            found += [problem for problem in error.problems if problem not in found]
+    return found + folders.problems(folder)
+
+
+def _tap_there() -> None:
+    import cloven.runtime.tap.live  # noqa: F401 - it says which extra is missing
+
+
+def _check(experiment: Experiment) -> None:
+    rate, delay, tap = experiment.bandwidth is not None, experiment.delay > 0, experiment.tap is not None
+    found = problems(experiment.plan, experiment.folder, rate=rate, delay=delay, tap=tap)
+    if experiment.tap is not None and experiment.tap not in experiment.program.links:
+        source, target = experiment.tap
+        links = ", ".join("-".join(link) for link in experiment.program.links) or "none"
+        found.append(f"{source} sends {target} nothing in this plan; the links that carry anything: {links}")
+    if found:
+        raise ClovenError(found)
 
 
 # --- files ----------------------------------------------------------------------------------------------------
@@ -86,22 +139,27 @@ def run(experiment: Experiment) -> dict[str, Any]:
 
 def _prepare(experiment: Experiment) -> None:
     """Write all that the processes read: the bundle, keys where links are protected, the plan, the images."""
-    from safetensors.numpy import save_file
-
-    from cloven.runtime.link import authority
-
+    _check(experiment)
     folder, plan = experiment.folder, experiment.plan
-    if folder.exists() and any(folder.iterdir()) and not (folder / PLAN).is_file():
-        raise ClovenError(f"{folder} holds other things; name a new folder with --out, or an earlier laboratory's")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / PLAN).write_text(plan.toml(), "utf-8")
-    save_file({"image": np.ascontiguousarray(experiment.pixels)}, folder / PIXELS)
+    try:
+        folders.emptied(folder)
+        _write(experiment)
+    except OSError as error:
+        raise ClovenError(f"cannot write {error.filename or folder}: {error.strerror}") from error
     bundles.write(
-        experiment.program, folder / "bundle", model=plan.model.name, plan=plan.toml(), protection=plan.protection
+        experiment.program, folder / BUNDLE, model=plan.model.name, plan=plan.toml(), protection=plan.protection
     )
     if _has_keys(plan):
-        authority.new(plan.devices, folder / "keys")
+        authority.new(plan.devices, folder / KEYS)
+
+
+def _write(experiment: Experiment) -> None:
+    from safetensors.numpy import save
+
+    folder = experiment.folder
+    (folder / PIXELS).write_bytes(save({"image": np.ascontiguousarray(experiment.pixels)}))
+    (folder / PLAN).write_text(experiment.plan.toml(), "utf-8")
+    (folder / LOGS).mkdir()
 
 
 def _protections(plan: Plan) -> set[str]:
@@ -113,7 +171,8 @@ def _has_keys(plan: Plan) -> bool:
     return _protections(plan) != {"none"}
 
 
-def _has_tls(plan: Plan) -> bool:
+def has_tls(plan: Plan) -> bool:
+    """Whether the laboratory's workers speak TLS: where any link wants it, all have it."""
     return "mtls" in _protections(plan)
 
 
@@ -125,8 +184,8 @@ def _pairs(experiment: Experiment, parties: Sequence[str]) -> list[Link]:
 
 def _write_cluster(experiment: Experiment, net: Network) -> None:
     plan = experiment.plan
-    keys = [f'keys = "keys/{COORDINATOR}"'] if _has_keys(plan) else []
-    insecure = [] if _has_tls(plan) else ["insecure = true"]
+    keys = [f'keys = "{KEYS}/{COORDINATOR}"'] if _has_keys(plan) else []
+    insecure = [] if has_tls(plan) else ["insecure = true"]
     devices = [f'{json.dumps(name)} = "{net.address(name)}:{PORT}"' for name in plan.devices]
     (experiment.folder / CLUSTER).write_text("\n".join([*keys, *insecure, "[devices]", *devices, ""]), "utf-8")
 
@@ -138,21 +197,22 @@ def _write_cluster(experiment: Experiment, net: Network) -> None:
 def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
     """A worker in every device's namespace, ready; their logs are in the folder."""
     folder, plan = experiment.folder, experiment.plan
-    manifest = bundles.read_manifest(folder / "bundle")
-    started = []
-    for device in manifest.devices:
-        keys = ["--keys", str(folder / "keys" / device.name)] if _has_keys(plan) else []
-        insecure = [] if _has_tls(plan) else ["--insecure"]
+    started = {}
+    for device in bundles.read_manifest(folder / BUNDLE).devices:
+        keys = ["--keys", str(folder / KEYS / device.name)] if _has_keys(plan) else []
+        insecure = [] if has_tls(plan) else ["--insecure"]
         listen = ["--listen", f"{net.address(device.name)}:{PORT}"]
-        command = ["worker", str(folder / "bundle" / device.folder), *listen, *keys, *insecure]
-        started.append(_start(net, device.name, command, folder / f"{device.folder}.log"))
-    for device, process in zip(manifest.devices, started, strict=True):
-        _until_ready(process, folder / f"{device.folder}.log", '"event": "ready"', f"the worker of {device.name}")
+        command = ["worker", str(folder / BUNDLE / device.folder), *listen, *keys, *insecure]
+        log = folder / LOGS / f"{device.folder}.log"
+        started[f"the worker of {device.name}"] = _start(net, device.name, command, log), log
+    _until_ready(started, '"event": "ready"')
     yield
-    for process in started:
-        process.send_signal(signal.SIGTERM)
-    for process in started:
-        process.wait(STARTING)
+    for process, _ in started.values():
+        process.terminate()
+    until = time.monotonic() + STOPPING
+    for process, _ in started.values():
+        with suppress(subprocess.TimeoutExpired):  # the end of the network ends it
+            process.wait(max(0.0, until - time.monotonic()))
 
 
 @contextmanager
@@ -163,85 +223,67 @@ def _tapped(experiment: Experiment, net: Network) -> Iterator[dict[str, Any]]:
         yield recorded
         return
     source, target = experiment.tap
-    log, out = experiment.folder / "tap.log", experiment.folder / CAPTURE
+    log, out = experiment.folder / LOGS / "tap.log", experiment.folder / CAPTURE
     command = ["tap", "--interface", net.interface(source, target), "--out", str(out), "--json"]
-    process = _start(net, source, command, log, stdout=subprocess.PIPE)
-    _until_ready(process, log, "listening", f"the tap on {source}-{target}")
+    process, who = _start(net, source, command, log, stdout=subprocess.PIPE), f"the tap on {source}-{target}"
+    _until_ready({who: (process, log)}, "listening")
     yield recorded
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=STARTING)
-    recorded |= json.loads(said)
+    process.terminate()
+    try:
+        said, _ = process.communicate(timeout=STARTING)
+        recorded |= json.loads(said)
+    except (subprocess.TimeoutExpired, ValueError):
+        raise ClovenError(_last_words(who, "did not end well", log)) from None
 
 
 def _start(
     net: Network, party: str, command: Sequence[str], log: Path, stdout: int = subprocess.DEVNULL
 ) -> subprocess.Popen[Any]:
     with log.open("wb") as file:
-        program = [sys.executable, "-m", "cloven.cli", *command]
-        return net.popen(party, program, stdout=stdout, stderr=file)
+        # -P: what lies in the working folder is not imported.
+        program = [sys.executable, "-P", "-m", "cloven.cli", *command]
+        return net.popen(party, program, stdin=subprocess.DEVNULL, stdout=stdout, stderr=file)
 
 
-def _until_ready(process: subprocess.Popen[Any], log: Path, sign: str, who: str) -> None:
-    until = time.monotonic() + STARTING
-    while sign not in log.read_text("utf-8", "replace"):
-        if process.poll() is not None or time.monotonic() > until:
-            said = log.read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
-            raise ClovenError(f"{who} did not start; it said: {said[-1]}")
+def _until_ready(started: Mapping[str, tuple[subprocess.Popen[Any], Path]], sign: str) -> None:
+    """Wait until all say so in their logs.
+
+    Raises:
+        ClovenError: with the last words of all that did not.
+    """
+    until, waiting = time.monotonic() + STARTING, dict(started)
+    while waiting and time.monotonic() < until and all(process.poll() is None for process, _ in waiting.values()):
         time.sleep(0.02)
+        waiting = {who: (p, log) for who, (p, log) in waiting.items() if sign not in _text(log)}
+    time.sleep(0.2 if waiting else 0)  # what goes wrong for one often does for others
+    failed = {who: log for who, (p, log) in waiting.items() if p.poll() is not None or time.monotonic() > until}
+    if failed:
+        raise ClovenError([line for who, log in failed.items() for line in _last_words(who, "did not start", log)])
 
 
-def _send(experiment: Experiment, net: Network) -> dict[str, Any]:
-    """Send the images from the coordinator's namespace; its messages are ours."""
+def _last_words(who: str, what: str, log: Path) -> list[str]:
+    lines = _text(log).strip().splitlines()
+    said = [line for line in lines if line.startswith("cloven: ")] or lines[-1:] or ["nothing"]
+    return [f"{who} {what}; it said: {line.removeprefix('cloven: ')}" for line in said]
+
+
+def _text(log: Path) -> str:
+    return log.read_text("utf-8", "replace")
+
+
+def send(experiment: Experiment, net: Network) -> dict[str, Any]:
+    """Send the images from the coordinator's namespace: what came of them; its messages are ours."""
     numbers = [str(experiment.window), str(experiment.deadline), str(experiment.auxiliary)]
-    program = [sys.executable, "-m", "cloven.runtime.lab.sender", str(experiment.folder), *numbers]
-    if net.popen(COORDINATOR, program).wait() != 0:
-        raise ClovenError(f"the images were not sent; the workers' logs are in {experiment.folder}")
+    program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", str(experiment.folder), *numbers]
+    process = net.popen(COORDINATOR, program, stdin=subprocess.DEVNULL)
+    try:
+        ended = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)  # it leaves the terminal as it found it
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOPPING)
+        raise
+    if ended != 0:
+        raise ClovenError(f"the images were not sent; the workers' logs are in {experiment.folder / LOGS}")
     found: dict[str, Any] = json.loads((experiment.folder / OUTCOME).read_text("utf-8"))
     return found
-
-
-# --- what the tap heard ---------------------------------------------------------------------------------------
-
-
-def _heard(experiment: Experiment, addresses: dict[str, str]) -> dict[str, Any]:
-    """What is in the capture: each direction of the link beside the transfer table; pairs are written."""
-    from cloven.runtime.lab.evidence import differing
-    from cloven.runtime.tap import flows, pairs
-
-    assert experiment.tap is not None
-    survey = flows.survey(experiment.folder / CAPTURE)
-    names = {address: party for party, address in addresses.items()}
-    rows = [
-        {
-            "link": [names[end.rpartition(":")[0]] for end in (flow.source, flow.target)],
-            "kind": flow.kind,
-            "inputs": flow.inputs,
-            "payload": flow.payload,
-            "table": flow.inputs * experiment.program.sent(_link(flow, names)),
-            "bytes": flow.bytes,
-        }
-        for flow in survey.flows
-    ]
-    found: dict[str, Any] = {"links": rows, "warnings": survey.warnings}
-    source, target = (addresses[party] for party in experiment.tap)
-    if not any(flow.frames for flow in survey.flows):
-        return found | {"pairs": None}
-    captured = pairs.extract(survey, pairs.choose(survey, source, target))
-    path = pairs.write(captured, experiment.folder / PAIRS)
-    if not captured.protected:
-        found["differing"] = differing(experiment.folder / "bundle", captured, experiment.tap, experiment.pixels)
-    return found | {"pairs": str(path.parent), "images": len(captured.inputs)}
-
-
-def _link(flow: Any, names: dict[str, str]) -> Link:
-    source, target = (names[end.rpartition(":")[0]] for end in (flow.source, flow.target))
-    return source, target
-
-
-def as_expected(found: Mapping[str, Any]) -> bool:
-    """Whether the tap found the bytes of the transfer table, and on a plain link the engine's own numbers."""
-    tap = found.get("tap")
-    if tap is None:
-        return True
-    counted = all(row["payload"] == row["table"] for row in tap["links"])
-    return counted and not tap.get("differing") and not tap["warnings"]

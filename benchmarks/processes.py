@@ -1,0 +1,105 @@
+"""Processes of a benchmark: they answer lines, and what the machine does beside them is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+"""More threads than asked for, and threads that spin, would take the cores from the other processes."""
+
+
+LOOK = 0.3
+"""Seconds after which it is known what others do."""
+
+Made = TypeVar("Made")
+
+
+class Child:
+    """A process that answers lines with lines."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def line(self) -> str:
+        """Its next line."""
+        assert self.process.stdout is not None
+        if not (said := self.process.stdout.readline()):
+            raise SystemExit(f"a process ended: {self.process.args!r}")
+        return said
+
+    def ask(self, *words: object) -> Any:
+        """What it answers to a line, read as JSON."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.line())
+
+    def cpu(self) -> float:
+        """CPU seconds that it has used so far; 0 where the system is not Linux."""
+        return _ticks(Path(f"/proc/{self.process.pid}/stat"), after=")", places=(11, 12))
+
+
+@contextmanager
+def child(arguments: Iterable[object], *, stderr: bool = False) -> Iterator[Child]:
+    """A process of Python for as long as the block lasts; its lines are those of standard output or error."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)], stdin=pipe, stdout=None if stderr else pipe,
+        stderr=pipe if stderr else None, text=True, env=os.environ | ENVIRONMENT,
+    )  # fmt: skip
+    if stderr:
+        process.stdout = process.stderr
+    try:
+        yield Child(process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds by the clock, CPU seconds of each process, and how many cores others kept busy meanwhile."""
+
+    seconds: float
+    cpu: tuple[float, ...]
+    others: float
+
+
+def spent(call: Callable[[], Made], children: Sequence[Child]) -> tuple[Made, Spent]:
+    """What a call gives that lets these processes work, and what it costs."""
+    start, busy, cpu = time.perf_counter(), _busy(), [one.cpu() for one in children]
+    made = call()
+    seconds, used = time.perf_counter() - start, [one.cpu() - was for one, was in zip(children, cpu, strict=True)]
+    return made, Spent(seconds, tuple(used), max(0.0, (_busy() - busy - sum(used)) / seconds))
+
+
+def wait_for_quiet(cores: float, until: float) -> None:
+    """Wait while others keep more cores busy, but not beyond a moment of the monotonic clock."""
+    while time.monotonic() < until:
+        _, idle = spent(lambda: time.sleep(LOOK), ())
+        if idle.others <= cores:
+            return
+
+
+def _busy() -> float:
+    """Seconds that all cores have worked so far for any process, or for other machines on the same host."""
+    return _ticks(Path("/proc/stat"), after="cpu", places=(0, 1, 2, 7))
+
+
+def _ticks(path: Path, *, after: str, places: Sequence[int]) -> float:
+    try:
+        text = path.read_text()
+    except OSError:
+        return 0.0
+    first = text.rpartition(after)[2] if after == ")" else text.partition(after)[2].partition("\n")[0]
+    fields = first.split()
+    return sum(int(fields[place]) for place in places) / os.sysconf("SC_CLK_TCK")

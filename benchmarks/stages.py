@@ -1,0 +1,211 @@
+"""The processes behind `benchmarks/pipelines.py`: what makes the bundles, the whole model, and the coordinator.
+
+    python -m benchmarks.stages prepare MODEL FOLDER
+    python -m benchmarks.stages whole BUNDLE THREADS
+    python -m benchmarks.stages coordinate PLAN CLUSTER WINDOW
+
+Only the first imports torch. It looks for cuts that carry one tensor: it times all stretches between them, and
+keeps the cuts that come nearest to half of the time. The others answer each line ``many N`` (N images as fast as
+they can) or ``single N`` (each image after the answer to the one before) with a `Round`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.runtime.bundle import Bundle, Run, read
+
+if TYPE_CHECKING:
+    from cloven.graph.graph import Graph
+
+IMAGE = (3, 224, 224)
+CLASSES = 1000
+NEAR = (0.3, 0.7)
+"""Cuts outside of this share of the multiply-accumulates are not looked at."""
+
+TRIED = 3
+"""How many cuts are kept."""
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut: the value that it carries, its bytes, and the share of the compute time before it."""
+
+    value: str
+    bytes: int
+    before: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds for some images, and the output of the last."""
+
+    seconds: float
+    output: list[float]
+
+
+def pictures(count: int) -> Array:
+    """Random images ``(n, C, H, W)`` in [0, 1]."""
+    return np.random.default_rng(0).random((count, *IMAGE), np.float32)
+
+
+def repeated(count: int) -> Iterator[Array]:
+    """So many images, a few different ones in turn."""
+    return islice(cycle(pictures(8)), count)
+
+
+def segments(bundle: Bundle) -> list[Path]:
+    """The one model of each device, in the order of the devices."""
+    return [
+        bundle.place(device.name) / step.segment
+        for device in bundle.manifest.devices
+        for step in bundle.parts[device.name].steps
+        if isinstance(step, Run)
+    ]
+
+
+# --- bundles --------------------------------------------------------------------------------------------------
+
+
+def prepare(name: str, folder: Path) -> None:
+    """Write the bundles ``whole`` and ``cut-0``, ``cut-1``, ... with random weights, and print the cuts."""
+    import torch
+
+    from cloven.graph.capture import capture
+    from cloven.zoo.named import make
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    graph = capture(make(name, shape=IMAGE, classes=CLASSES), torch.zeros(1, *IMAGE))
+    write(name, graph, [], folder / "whole")
+    values = candidates(graph)
+    before = shares(write(name, graph, values, folder / "chain"))
+    cuts = [Cut(v, graph.by_name[v].bytes, share) for v, share in zip(values, before, strict=True)]
+    best = sorted(cuts, key=lambda cut: abs(cut.before - 0.5))[:TRIED]
+    for i, cut in enumerate(best):
+        write(name, graph, [cut.value], folder / f"cut-{i}")
+    print(json.dumps([asdict(cut) for cut in best]))
+
+
+def candidates(graph: Graph) -> list[str]:
+    """Values near the middle that are alone on their cut, and to whose op onnxruntime fuses none that follows."""
+    from cloven.graph.graph import live_after
+    from cloven.graph.ops import macs
+
+    sums = np.cumsum([macs(op, graph.input_shapes(op)) for op in graph.ops])
+    low, high = (share * sums[-1] for share in NEAR)
+
+    def fused(name: str) -> bool:
+        readers = (graph.by_name[reader] for reader in graph.users[name])
+        return any(len(op.inputs) == 1 and op.kind in ("batch_norm", "elementwise") for op in readers)
+
+    return [
+        op.name
+        for i, op in enumerate(graph.ops)
+        if low < sums[i] < high and live_after(graph, i) == (op.name,) and not fused(op.name)
+    ]
+
+
+def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
+    """The bundle of a vertical plan, with the plan beside it."""
+    from cloven.partition.plan import ModelSpec, Plan, VerticalSpec, program
+    from cloven.runtime import bundle
+
+    plan = Plan(
+        model=ModelSpec(name=name, input=IMAGE, classes=CLASSES),
+        strategy=(VerticalSpec(kind="vertical", cuts=tuple(cuts)),),
+        devices=tuple(f"edge{i}" for i in range(len(cuts) + 1)),
+    )
+    folder.with_suffix(".toml").write_text(plan.toml(), "utf-8")
+    return bundle.write(program(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
+
+
+def shares(chain: Bundle, runs: int = 15) -> list[float]:
+    """The share of the time (CPU seconds, one thread, medians) that is over after each stretch but the last."""
+    from cloven.runtime.onnx.engine import session
+
+    stretches = [session(path) for path in segments(chain)]
+    taken: list[list[float]] = [[] for _ in stretches]
+    for _ in range(runs):
+        value = pictures(1)
+        for stretch, times in zip(stretches, taken, strict=True):
+            start = time.process_time()
+            (value,) = stretch.run(None, {stretch.get_inputs()[0].name: value})
+            times.append(time.process_time() - start)
+    sums = np.cumsum([statistics.median(times) for times in taken])
+    return [float(share) for share in sums[:-1] / sums[-1]]
+
+
+# --- computing ------------------------------------------------------------------------------------------------
+
+
+def whole(folder: Path, threads: int) -> None:
+    """The whole model in one session."""
+    import onnxruntime
+
+    (path,) = segments(read(folder))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name, output = session.get_inputs()[0].name, np.empty(0, np.float32)
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        images = list(repeated(int(line.split()[1])))
+        start = time.perf_counter()
+        for image in images:
+            (output,) = session.run(None, {name: image[None]})
+        answer(start, output)
+
+
+def answer(start: float, output: Array) -> None:
+    """Print the round that ends now."""
+    print(json.dumps(asdict(Round(time.perf_counter() - start, output.ravel().tolist()))), flush=True)
+
+
+async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
+    """The coordinator of the workers of a plan."""
+    from cloven.partition.plan import parse
+    from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+    from cloven.runtime.cluster.file import read_cluster
+
+    plan = parse(plan_file.read_text("utf-8"))
+    async with Coordinator(plan, read_cluster(cluster, plan.devices), None, Manner(window)) as run:
+
+        async def answers(how: str, images: Sequence[Array]) -> list[Answer]:
+            if how == "single":
+                return [await run.submit(image) for image in images]
+            found = [one async for one in run.answers(images)]
+            assert all(isinstance(one, Answer) for one in found), found
+            return [one for one in found if isinstance(one, Answer)]
+
+        assert "torch" not in sys.modules
+        print(json.dumps("ready"), flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            how, count = line.split()
+            images = list(repeated(int(count)))
+            start = time.perf_counter()
+            answer(start, (await answers(how, images))[-1].output)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["prepare", name, folder]:
+            prepare(name, Path(folder))
+        case ["whole", folder, threads]:
+            whole(Path(folder), int(threads))
+        case ["coordinate", plan, cluster, window]:
+            asyncio.run(coordinate(Path(plan), Path(cluster), int(window)))

@@ -1,0 +1,268 @@
+"""Workers as a user starts them, the cluster file that names them, and what stands between two of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from inspect import isawaitable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+from urllib.request import urlopen
+
+from cloven.partition.plan import Plan
+from cloven.runtime.bundle import read_manifest
+from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.file import read_cluster
+from cloven.runtime.cluster.sending import identity_of
+from tests.runtime.cluster.plans import Images, plan_of
+
+Made = TypeVar("Made")
+Outcomes = list[Answer | FrameFailed]
+Event = Callable[[], Any]
+NOTHING: Mapping[int, Event] = MappingProxyType({})
+
+STARTING, STOPPING = 60.0, 20.0
+"""Seconds that a worker may take on a busy machine."""
+
+
+class Machine:
+    """A worker process. What it writes to standard error are lines of JSON, or the test fails."""
+
+    def __init__(self, folder: Path, logs: Path, options: Sequence[object] = ()) -> None:
+        self.folder, self.options = folder, options
+        self.device, self.address, self.metrics = folder.name, "127.0.0.1:0", "127.0.0.1:0"
+        self.logs, self.starts = logs, 0
+        self.again()
+
+    def again(self) -> None:
+        """Start it, once more at the same address."""
+        command = [sys.executable, "-m", "cloven.cli", "worker", self.folder, "--listen", self.address]
+        command += ["--metrics", self.metrics, *self.options]
+        self.starts += 1
+        with self.log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [str(word) for word in command], stderr=errors, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            )
+
+    def ready(self) -> Machine:
+        """Wait until it listens."""
+        until = time.monotonic() + STARTING
+        while time.monotonic() < until and self.process.poll() is None:
+            for line in self.events("ready"):
+                self.address, self.metrics = line["listen"], line["metrics"]
+                return self
+            time.sleep(0.02)
+        raise AssertionError(f"{self.device} did not start: {self.log.read_text()}")
+
+    @property
+    def log(self) -> Path:
+        """What it writes to standard error since it was started last."""
+        return self.logs / f"{self.device}-{self.starts}.log"
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log so far."""
+        text = self.log.read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Its log's lines of one kind."""
+        return [line for line in self.lines() if line["event"] == name]
+
+    def count(self, name: str, **labels: str) -> float:
+        """A number of its metrics; 0 where there is none."""
+        with urlopen(f"http://{self.metrics}/metrics", timeout=20) as answer:
+            return sample(answer.read().decode(), name, **labels)
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.wait(STOPPING)
+
+    def stop(self) -> int:
+        """End it as a service manager does; its exit code."""
+        self.process.terminate()
+        return self.process.wait(STOPPING)
+
+    def pause(self) -> None:
+        """Let it hang."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def memory(self) -> int:
+        """The bytes that it holds in memory now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def sample(text: str, name: str, **labels: str) -> float:
+    """A number of Prometheus' text: the sum of the samples that have these labels."""
+    found = 0.0
+    for line in text.splitlines():
+        made = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+        if made and all(f'{key}="{value}"' in (made[1] or "") for key, value in labels.items()):
+            found += float(made[2])
+    return found
+
+
+Options = Callable[[str], Sequence[object]]
+
+
+def no_options(_: str) -> Sequence[object]:
+    """Options of no worker."""
+    return ()
+
+
+@contextmanager
+def machines(
+    bundle: Path, folder: Path, options: Options = no_options, others: Mapping[str, Path] = MappingProxyType({})
+) -> Iterator[dict[str, Machine]]:
+    """A worker for each device of a bundle (some of ``others``); none is left, and their logs show no error."""
+    names = [device.folder for device in read_manifest(bundle).devices]
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {name: Machine(others.get(name, bundle) / name, folder, options(name)) for name in names}
+    try:
+        for machine in made.values():
+            machine.ready()
+        yield made
+    finally:
+        for machine in made.values():
+            if machine.process.poll() is None:
+                machine.process.kill()
+        for machine in made.values():
+            machine.process.wait(STOPPING)
+    lines = [json.loads(line) for log in folder.glob("*.log") for line in log.read_text().splitlines()]
+    assert not [line for line in lines if "trace" in line or line["level"] == "error"]
+
+
+def with_keys(keys: Path, *more: object) -> Options:
+    """Options that give each worker its keys."""
+    return lambda name: ("--keys", keys / name, *more)
+
+
+def cluster(
+    folder: Path, machines: Mapping[str, Machine], keys: Path | None = None, *, insecure: bool = False
+) -> Path:
+    """The cluster file of some workers."""
+    addresses = {name: machine.address for name, machine in machines.items()}
+    head = f'keys = "{keys / "coordinator"}"\n' if keys is not None else ""
+    head += "insecure = true\n" if insecure else ""
+    path = folder / "cluster.toml"
+    path.write_text(head + "[devices]\n" + "".join(f'{n} = "{a}"\n' for n, a in addresses.items()))
+    return path
+
+
+def coordinator(plan: Plan, file: Path, manner: Manner | None = None) -> Coordinator:
+    """A coordinator for a cluster file."""
+    made = read_cluster(file, plan.devices)
+    return Coordinator(plan, made, identity_of(made.keys), manner or Manner())
+
+
+def within(seconds: float, work: Awaitable[Made]) -> Made:
+    """What some work makes, in an event loop of its own, on which it leaves nothing behind."""
+    complaints: list[dict[str, Any]] = []
+
+    async def bounded() -> Made:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with asyncio.timeout(seconds):
+            return await work
+
+    made = asyncio.run(bounded())
+    gc.collect()
+    # gRPC's poller, which all event loops of a process share, sometimes still serves one that has ended.
+    assert not [context for context in complaints if "PollerCompletionQueue" not in context["message"]]
+    return made
+
+
+async def outcomes(run: Coordinator, images: Iterable[Any], events: Mapping[int, Event] = NOTHING) -> Outcomes:
+    """What comes of images; after some of them something happens."""
+    found: Outcomes = []
+    async for outcome in run.answers(images):
+        found.append(outcome)
+        if len(found) in events and isawaitable(waiting := events[len(found)]()):
+            await waiting
+    return found
+
+
+async def all_up(run: Coordinator) -> None:
+    """Wait until a run can answer images again."""
+    while not run.health()["ready"]:
+        await asyncio.sleep(0.05)
+
+
+def send(bundle: Path, file: Path, images: Images, manner: Manner | None = None, seconds: float = 60) -> Outcomes:
+    """Send images through workers."""
+
+    async def run() -> Outcomes:
+        async with coordinator(plan_of(bundle), file, manner) as made:
+            return await outcomes(made, images)
+
+    return within(seconds, run())
+
+
+# --- what stands between two parties ----------------------------------------------------------------------------
+
+
+class Proxy:
+    """A TCP link that can stop carrying anything, be slow, or break. ``address`` stands for the target's."""
+
+    def __init__(self, target: str) -> None:
+        self.host, _, port = target.rpartition(":")
+        self.port = int(port)
+        self.address = ""
+        self.open, self.rate = asyncio.Event(), 0.0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.writers: set[asyncio.StreamWriter] = set()
+        self.open.set()
+
+    async def __aenter__(self) -> Proxy:
+        self.server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Break all connections."""
+        for writer in self.writers:
+            writer.transport.abort()
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there, back = await asyncio.open_connection(self.host, self.port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self.writers |= {writer, back}
+        for source, target in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pump(source, target))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(2**14):
+                await self.open.wait()
+                if self.rate:
+                    await asyncio.sleep(len(data) / self.rate)
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()

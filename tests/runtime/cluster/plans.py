@@ -1,0 +1,159 @@
+"""Plans of every strategy, their bundles with any protection, and what the whole model makes of images."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.partition.plan import Plan, parse, program
+from cloven.partition.protection import NAMES, Protection
+from cloven.runtime import bundle
+from cloven.runtime.cluster.coordinator import Answer
+from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.link import authority
+from cloven.runtime.onnx import engine
+from cloven.runtime.torch_engine import evaluate
+from cloven.zoo.named import make
+
+Images = NDArray[np.float32]
+
+SHAPES = {"lenet5": (1, 28, 28), "resnet20": (3, 32, 32), "mobilenet_v1_0.25": (3, 64, 64)}
+"""The models, and the images that the tests give them."""
+
+MIDDLE = {"lenet5": "pool1", "resnet20": "layer1", "mobilenet_v1_0.25": "conv_pw_3"}
+"""Where a hybrid plan changes its strategy."""
+
+STRATEGIES = {
+    "vertical": (3, '[strategy]\nkind = "vertical"'),
+    "out_channels": (2, '[strategy]\nkind = "horizontal"\naxis = "out_channels"'),
+    "in_channels": (2, '[strategy]\nkind = "horizontal"\naxis = "in_channels"'),
+    "fused": (3, '[strategy]\nkind = "horizontal"\naxis = "fused"'),
+    "rows": (2, '[strategy]\nkind = "horizontal"\naxis = "rows"'),
+    "tiles": (2, '[strategy]\nkind = "data"\ngrid = [2, 1]'),
+    "hybrid": (3, '[[strategy]]\nkind = "data"\ngrid = [1, 2]\nuntil = "{middle}"\non = ["edge0", "edge1"]\n'
+                  '[[strategy]]\nkind = "vertical"\non = ["edge0", "edge2"]'),
+    "star": (3, '[strategy]\nkind = "horizontal"'),
+}  # fmt: skip
+"""Devices and text of a plan of each strategy."""
+
+PROTECTIONS = NAMES
+
+REPEATED = 8
+"""How many images of LeNet-5 are sent over and over."""
+
+_HERE = Path(tempfile.mkdtemp(prefix="cloven-plans-"))
+atexit.register(shutil.rmtree, _HERE, ignore_errors=True)
+
+
+def plan(model: str, strategy: str, protection: Protection | None = None) -> Plan:
+    """A plan of a strategy."""
+    devices, text = STRATEGIES[strategy]
+    head = f"version = 1\ndevices = {json.dumps([f'edge{i}' for i in range(devices)])}\n"
+    head += f'routing = "{"star" if strategy == "star" else "direct"}"\n'
+    head += f'[model]\nname = "{model}"\ninput = {list(SHAPES[model])}\nclasses = 10\n'
+    made = parse(head + text.format(middle=MIDDLE[model]))
+    return made.model_copy(update={"protection": protection or Protection()})
+
+
+@cache
+def graph(model: str) -> Graph:
+    """A model with random weights, whose outputs differ from image to image as those of a trained one do."""
+    generator = torch.Generator().manual_seed(0)
+    module = make(model, shape=SHAPES[model], classes=10)
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.kaiming_normal_(parameter, generator=generator)
+    return capture(module, torch.zeros(1, *SHAPES[model]))
+
+
+@cache
+def _written(model: str, strategy: str) -> Path:
+    made = plan(model, strategy)
+    folder = _HERE / f"{model}-{strategy}"
+    bundle.write(program(graph(model), made), folder, model=model, plan=made.toml())
+    return folder
+
+
+def bundled(model: str, strategy: str, protection: Protection | str = "none") -> Path:
+    """The folder of a plan's bundle: written once, whatever the protection, which is in the manifest alone."""
+    wanted = Protection(default=protection) if isinstance(protection, str) else protection  # type: ignore[arg-type]
+    folder = _HERE / f"{model}-{strategy}-{wanted.model_dump_json().encode().hex()}"
+    if not folder.exists():
+        shutil.copytree(_written(model, strategy), folder, copy_function=os.link)
+        path = folder / bundle.MANIFEST
+        manifest = json.loads(path.read_text())
+        manifest |= {"protection": wanted.model_dump(), "plan": plan(model, strategy, wanted).toml()}
+        path.unlink()
+        path.write_text(json.dumps(manifest))
+    return folder
+
+
+def plan_of(folder: Path) -> Plan:
+    """The plan that a bundle holds."""
+    text = bundle.read_manifest(folder).plan
+    assert isinstance(text, str)
+    return parse(text)
+
+
+@cache
+def keys() -> Path:
+    """Keys of an authority for all devices."""
+    authority.new([f"edge{i}" for i in range(4)], _HERE / "keys")
+    return _HERE / "keys"
+
+
+def images(model: str, count: int = 3, seed: int = 0) -> Images:
+    """Random images in [0, 1]."""
+    return np.random.default_rng(seed).random((count, *SHAPES[model]), np.float32)
+
+
+def alone(folder: Path, given: Images) -> Images:
+    """What a bundle makes of images in one process, one after another."""
+    return engine.run(folder, given, batch=1)
+
+
+def many(count: int) -> Iterator[Images]:
+    """Images of LeNet-5, a few over and over."""
+    given = images("lenet5", REPEATED)
+    return (given[i % REPEATED] for i in range(count))
+
+
+@cache
+def _expected() -> Images:
+    return alone(bundled("lenet5", "vertical"), images("lenet5", REPEATED))
+
+
+def accounted(found: Sequence[Answer | FrameFailed]) -> list[FrameFailed]:
+    """What failed of `many` images in a vertical plan.
+
+    Each has the right answer, or names a device or link and a reason; no attempt has answered two.
+    """
+    for i, outcome in enumerate(found):
+        if isinstance(outcome, Answer):
+            assert np.array_equal(outcome.output, _expected()[i % REPEATED])
+        else:
+            assert outcome.device or outcome.link, outcome
+            assert outcome.reason
+    numbers = [outcome.number for outcome in found if isinstance(outcome, Answer)]
+    assert len(set(numbers)) == len(numbers)
+    return [outcome for outcome in found if isinstance(outcome, FrameFailed)]
+
+
+def whole(model: str, given: Images) -> Images:
+    """What the whole model makes of them."""
+    made = graph(model)
+    output: Images = evaluate(made, torch.from_numpy(given), [made.output])[made.output].numpy()
+    return output

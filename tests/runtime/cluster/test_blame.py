@@ -1,0 +1,41 @@
+"""Who is named for an image that is overdue."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloven.runtime.cluster.blame import State, culprit
+
+DONE, COMPUTES, SENDS = State("done"), State("computes"), State("sends")
+
+
+def waits(*parties: str) -> State:
+    return State("waits", parties)
+
+
+@pytest.mark.parametrize(
+    ("states", "named"),
+    [
+        # a pipeline: the image is at the coordinator, on a link, in a device, on the way back
+        ([waits("coordinator"), waits("a"), waits("b")], ("coordinator", "a")),
+        ([COMPUTES, waits("a"), waits("b")], ("a",)),
+        ([SENDS, waits("a"), waits("b")], ("a", "b")),
+        ([DONE, waits("a"), waits("b")], ("a", "b")),
+        ([DONE, COMPUTES, waits("b")], ("b",)),
+        ([DONE, DONE, COMPUTES], ("c",)),
+        ([DONE, DONE, DONE], ("c", "coordinator")),
+        ([DONE, DONE, SENDS], ("c", "coordinator")),
+        # one that waits for two, of which one waits itself
+        ([waits("coordinator"), waits("a"), waits("a", "b")], ("coordinator", "a")),
+        ([COMPUTES, DONE, waits("a", "b")], ("b", "c")),
+        # both directions of a link are lost: each waits for the other
+        ([DONE, waits("c"), waits("b")], ("c", "b")),
+        # nobody has said anything, or not all
+        ([], ("c", "coordinator")),
+        ([None, waits("a"), waits("b")], ("a", "b")),
+    ],
+)
+def test_the_first_that_does_not_wait_is_named(states: list[State | None], named: tuple[str, ...]) -> None:
+    known = {name: state for name, state in zip("abc", states, strict=False) if state is not None}
+
+    assert culprit(known, "c") == named

@@ -1,0 +1,246 @@
+"""Workers that die, hang, come back or stop, and coordinators that do: every image is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloven.errors import ClovenError
+from cloven.runtime.cluster.coordinator import Coordinator, Manner
+from tests.runtime.cluster.machines import (
+    Machine,
+    Outcomes,
+    all_up,
+    cluster,
+    coordinator,
+    machines,
+    outcomes,
+    within,
+)
+from tests.runtime.cluster.plans import accounted, bundled, many, plan_of
+
+BUNDLE = bundled("lenet5", "vertical")
+
+Machines = dict[str, Machine]
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Workers of all tests here; each test leaves them running."""
+    with machines(BUNDLE, tmp_path_factory.mktemp("workers")) as made:
+        yield made
+
+
+@pytest.fixture
+def file(workers: Machines, tmp_path: Path) -> Path:
+    """The cluster file of the workers, all of which run."""
+    for worker in workers.values():
+        if worker.process.poll() is not None:
+            worker.again()
+    for worker in workers.values():
+        worker.ready()
+    return cluster(tmp_path, workers)
+
+
+def made(file: Path, deadline: float = 10, retry: float = 0) -> Coordinator:
+    return coordinator(plan_of(BUNDLE), file, Manner(deadline=deadline, retry=retry))
+
+
+def test_a_thousand_images_and_a_killed_worker(workers: Machines, file: Path) -> None:
+    """Those in flight fail, and name it; once it is back, images are answered again."""
+
+    async def run() -> Outcomes:
+        async with made(file) as run:
+            first = await outcomes(run, many(600), {300: workers["edge1"].kill, 500: workers["edge1"].again})
+            await all_up(run)
+            return first + await outcomes(run, many(400))
+
+    found = within(60, run())
+    failed = accounted(found[:600]) + accounted(found[600:])
+
+    assert len(found) == 1000
+    assert 0 < len(failed) <= 300
+    assert {failure.device for failure in failed} == {"edge1"}
+
+
+def test_a_thousand_images_and_a_killed_worker_with_retry(workers: Machines, file: Path) -> None:
+    def kill_and_start() -> None:
+        workers["edge1"].kill()
+        workers["edge1"].again()
+
+    async def run() -> Outcomes:
+        async with made(file, retry=40) as run:
+            return await outcomes(run, many(1000), {300: kill_and_start})
+
+    found = within(90, run())
+
+    assert len(found) == 1000
+    assert not accounted(found)
+
+
+@pytest.mark.parametrize("device", ["edge0", "edge2"])
+def test_whoever_is_killed_and_comes_back(workers: Machines, file: Path, device: str) -> None:
+    """The one that the images go to, and the one that the outputs come from."""
+
+    def kill_and_start() -> None:
+        workers[device].kill()
+        workers[device].again()
+
+    async def run() -> Outcomes:
+        async with made(file, retry=40) as run:
+            return await outcomes(run, many(100), {30: kill_and_start})
+
+    assert not accounted(within(90, run()))
+
+
+def test_a_worker_that_does_not_come_back_is_waited_for_once(workers: Machines, file: Path) -> None:
+    """Not once for each window of images."""
+
+    async def run() -> Outcomes:
+        async with made(file, retry=1) as run:
+            return await outcomes(run, many(200), {50: workers["edge1"].kill})
+
+    start = time.monotonic()
+    failed = accounted(within(60, run()))
+
+    assert 100 < len(failed) < 151
+    assert {failure.device for failure in failed} == {"edge1"}
+    assert time.monotonic() - start < 20, "200 images in windows of 8 would wait 18 times"
+
+
+def test_a_hung_worker_is_named_at_the_deadline(workers: Machines, file: Path) -> None:
+    async def run() -> Outcomes:
+        async with made(file, deadline=1.5) as run:
+            first = await outcomes(run, many(60), {20: workers["edge1"].pause})
+            workers["edge1"].resume()
+            await all_up(run)
+            return first + await outcomes(run, many(20))
+
+    try:
+        found = within(60, run())
+    finally:
+        workers["edge1"].resume()
+    failed = accounted(found[:60])
+
+    assert failed
+    assert "edge1: no answer within 1.5 s; it has said nothing for" in str(failed[0])
+    assert {failure.device for failure in failed} == {"edge1"}
+    assert not accounted(found[60:])
+
+
+def test_a_hung_worker_with_retry(workers: Machines, file: Path) -> None:
+    async def run() -> Outcomes:
+        async with made(file, deadline=1, retry=40) as run:
+
+            def pause() -> None:
+                workers["edge1"].pause()
+                asyncio.get_running_loop().call_later(2, workers["edge1"].resume)
+
+            return await outcomes(run, many(60), {20: pause})
+
+    try:
+        assert not accounted(within(60, run()))
+    finally:
+        workers["edge1"].resume()
+
+
+def test_a_worker_that_is_stopped_says_so_and_exits_at_once(workers: Machines, file: Path) -> None:
+    async def run() -> Outcomes:
+        async with made(file) as run:
+            return await outcomes(run, many(200), {50: workers["edge1"].process.terminate})
+
+    failed = accounted(within(60, run()))
+    start = time.monotonic()
+
+    assert workers["edge1"].process.wait(20) == 0
+    assert time.monotonic() - start < 5
+    assert failed
+    assert str(failed[0]) == "edge1: was stopped"
+    assert [line["event"] for line in workers["edge1"].lines()][-2:] == ["left", "stopped"]
+
+
+def test_a_coordinator_that_is_busy_itself_blames_nobody(file: Path) -> None:
+    async def run() -> Outcomes:
+        async with made(file) as run:
+            return await outcomes(run, many(60), {20: lambda: time.sleep(3.5)})
+
+    assert not accounted(within(60, run()))
+
+
+def test_an_idle_worker_stops(workers: Machines, file: Path) -> None:
+    assert workers["edge2"].stop() == 0
+
+
+COORDINATOR = """
+import asyncio, sys
+from pathlib import Path
+from cloven.runtime.cluster.coordinator import Manner
+from cloven.runtime.cluster.sending import coordinator
+from cloven.partition.plan import parse
+
+async def main():
+    async with coordinator(parse(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Manner()):
+        print("in", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_workers_are_free_when_their_coordinator_was_killed(file: Path, tmp_path: Path) -> None:
+    """Until then, a second one is told that they are busy."""
+    plan = plan_of(BUNDLE)
+    (tmp_path / "plan.toml").write_text(plan.toml())
+    command = [sys.executable, "-c", COORDINATOR, tmp_path / "plan.toml", file]
+    other = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(ClovenError) as busy:
+            within(60, _nothing(file))
+    finally:
+        other.kill()
+        other.communicate(timeout=20)
+    time.sleep(0.5)
+
+    assert len(busy.value.problems) == 3
+    assert all("is busy with run" in problem for problem in busy.value.problems)
+    within(60, _nothing(file))
+
+
+async def _nothing(file: Path) -> None:
+    async with made(file):
+        pass
+
+
+def test_the_next_run_can_follow_at_once(file: Path) -> None:
+    for _ in range(5):
+        within(60, _nothing(file))
+
+
+def test_a_run_by_command_line(workers: Machines, file: Path, tmp_path: Path) -> None:
+    """Exit code 0 with all answers; 2 with a sentence where a worker is missing."""
+    from PIL import Image
+
+    (tmp_path / "plan.toml").write_text(plan_of(BUNDLE).toml())
+    Image.new("L", (28, 28), 80).save(tmp_path / "picture.png")
+    command = [sys.executable, "-m", "cloven.cli", "run", tmp_path / "plan.toml", "--cluster", file]
+    command += ["--input", tmp_path / "picture.png", "--json"]
+    words = [str(word) for word in command]
+
+    good = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    workers["edge2"].stop()
+    bad = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)["answered"] == 1
+    assert bad.returncode == 2
+    address = workers["edge2"].address
+    assert bad.stderr == f"cloven: edge2: cannot be reached ({address}): Connection refused\n"

@@ -1,0 +1,215 @@
+"""Bundles, keys and settings that do not belong together: told before an image is sent, by whoever can tell."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cloven.errors import ClovenError
+from cloven.runtime.link import authority
+from cloven.runtime.link.keys import new_link_key
+from tests.runtime.cluster.machines import Machine, cluster, coordinator, machines, with_keys, within
+from tests.runtime.cluster.plans import bundled, keys, plan_of
+
+PLAIN = bundled("lenet5", "vertical")
+SEALED = bundled("lenet5", "vertical", "aes-128-gcm")
+MUTUAL = bundled("lenet5", "vertical", "mtls")
+
+
+def refused(bundle: Path, file: Path) -> list[str]:
+    """Why a run with workers does not begin."""
+
+    async def run() -> None:
+        async with coordinator(plan_of(bundle), file):
+            raise AssertionError("the run began")
+
+    with pytest.raises(ClovenError) as caught:
+        within(60, run())
+    return list(caught.value.problems)
+
+
+def does_not_start(folder: Path, *options: object) -> str:
+    """What a worker says that ends at once, with exit code 2 and no trace."""
+    command = [sys.executable, "-m", "cloven.cli", "worker", folder, "--listen", "127.0.0.1:0", *options]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert lines
+    assert all(line.startswith("cloven: ") for line in lines), done.stderr
+    return "\n".join(lines)
+
+
+# --- what a worker tells when it is started ---------------------------------------------------------------------
+
+
+def copied(folder: Path) -> Path:
+    """Keys of one's own, to be spoilt."""
+    return Path(shutil.copytree(keys(), folder / "keys"))
+
+
+def test_keys_of_another_device(tmp_path: Path) -> None:
+    said = does_not_start(SEALED / "edge1", "--keys", keys() / "edge0")
+
+    assert "the keys are edge0's; the bundle's folder is edge1's" in said
+
+
+def test_a_key_of_a_link_is_missing(tmp_path: Path) -> None:
+    mine = copied(tmp_path)
+    (mine / "edge1" / "links" / "edge0.key").unlink()
+
+    said = does_not_start(SEALED / "edge1", "--keys", mine / "edge1")
+
+    assert "edge1 has no key for its link with edge0" in said
+
+
+def test_no_keys_at_all() -> None:
+    assert "the link with coordinator is protected with aes-128-gcm, which needs keys" in does_not_start(
+        SEALED / "edge0"
+    )
+    assert "edge0-edge1 is protected with mtls, which needs --keys" in does_not_start(MUTUAL / "edge0")
+
+
+def test_mtls_cannot_be_turned_off_where_the_plan_protects_links_with_it() -> None:
+    said = does_not_start(MUTUAL / "edge0", "--keys", keys() / "edge0", "--insecure")
+
+    assert "the plan protects coordinator-edge0, edge0-edge1 with mtls, which --insecure turns off" in said
+
+
+def test_an_expired_certificate(tmp_path: Path) -> None:
+    authority.new(["edge0"], tmp_path / "old", days=1, now=datetime.now(UTC) - timedelta(days=3))
+
+    assert "certificate.pem expired on" in does_not_start(MUTUAL / "edge0", "--keys", tmp_path / "old" / "edge0")
+
+
+def test_a_bundle_that_was_changed(tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(PLAIN, tmp_path / "bundle"))
+    (mine / "edge0" / "weights.bin").write_bytes(b"others")
+
+    assert "edge0/weights.bin differs" in does_not_start(mine / "edge0")
+    assert "is no bundle: it has no manifest.json" in does_not_start(mine)
+    (mine / "other").mkdir()
+    assert "is no device's folder of the bundle; expected one of" in does_not_start(mine / "other")
+
+
+# --- what the coordinator is told -------------------------------------------------------------------------------
+
+
+def test_bundles_that_do_not_belong_together(tmp_path: Path) -> None:
+    """Of another plan, or written another time: all is told at once, with the devices' addresses."""
+    again = Path(shutil.copytree(PLAIN, tmp_path / "again"))
+    (again / "manifest.json").write_text((again / "manifest.json").read_text() + "\n")
+    others = {"edge1": bundled("lenet5", "hybrid"), "edge2": again}
+    with machines(PLAIN, tmp_path, others=others) as made:
+        problems = refused(PLAIN, cluster(tmp_path, made))
+
+    assert problems == [
+        f"edge1 ({made['edge1'].address}) holds a bundle of another plan (lenet5): write it again with "
+        "`cloven bundle`",
+        f"edge2 ({made['edge2'].address}) and edge0 hold bundles that were not written together: copy one bundle "
+        "to all",
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Machine]]:
+    with machines(PLAIN, tmp_path_factory.mktemp("plain")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mutual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Machine]]:
+    with machines(MUTUAL, tmp_path_factory.mktemp("mutual"), with_keys(keys())) as made:
+        yield made
+
+
+def swapped(made: dict[str, Machine]) -> dict[str, Machine]:
+    return made | {"edge0": made["edge1"], "edge1": made["edge0"]}
+
+
+def test_addresses_of_other_workers(plain: dict[str, Machine], mutual: dict[str, Machine], tmp_path: Path) -> None:
+    """Over TLS, a certificate of another device is not even talked to."""
+    for problem in refused(PLAIN, cluster(tmp_path, swapped(plain)))[:2]:
+        assert "is the worker of edge" in problem
+        assert "correct the cluster file" in problem
+    problems = refused(MUTUAL, cluster(tmp_path, swapped(mutual), keys()))
+    assert len(problems) == 2
+    assert all("it has another party's certificate" in problem for problem in problems)
+
+
+def test_mtls_on_one_side_only(plain: dict[str, Machine], mutual: dict[str, Machine], tmp_path: Path) -> None:
+    for problem in refused(PLAIN, cluster(tmp_path, plain, keys())):
+        assert "answers without mTLS: start it with --keys, or leave the keys out here" in problem
+    for problem in refused(MUTUAL, cluster(tmp_path, mutual)):
+        assert "it closed the connection at once; if it has mTLS, it wants a valid certificate" in problem
+
+
+def test_a_coordinator_of_another_authority(mutual: dict[str, Machine], tmp_path: Path) -> None:
+    authority.new(["edge0"], tmp_path / "other")
+
+    for problem in refused(MUTUAL, cluster(tmp_path, mutual, tmp_path / "other")):
+        assert "its certificate is of another authority" in problem
+
+
+def test_an_expired_coordinator(mutual: dict[str, Machine], tmp_path: Path) -> None:
+    authority.new(["edge0"], tmp_path / "old", days=1, now=datetime.now(UTC) - timedelta(days=3))
+
+    with pytest.raises(ClovenError, match=r"certificate\.pem expired on"):
+        coordinator(plan_of(MUTUAL), cluster(tmp_path, mutual, tmp_path / "old"))
+
+
+def test_a_plan_with_mtls_and_a_cluster_file_without(plain: dict[str, Machine], tmp_path: Path) -> None:
+    """Even where the workers would talk: a worker that was made to say that it holds the plan."""
+    made = coordinator(plan_of(MUTUAL), cluster(tmp_path, plain))
+
+    with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls; the cluster file names no"):
+        made.crew._line("edge0", 1)
+
+
+def test_a_worker_of_another_authority_or_without_mtls(tmp_path: Path) -> None:
+    """Among workers that are right."""
+    authority.new(["edge0", "edge1", "edge2"], tmp_path / "other")
+    options = {
+        "edge0": with_keys(keys()),
+        "edge1": with_keys(tmp_path / "other"),
+        "edge2": with_keys(keys(), "--insecure"),
+    }
+    with machines(SEALED, tmp_path, lambda name: options[name](name)) as made:
+        first, second = refused(SEALED, cluster(tmp_path, made, keys()))
+
+    assert first.startswith("edge1: its certificate is of another authority")
+    assert second.startswith("edge2: answers without mTLS")
+
+
+def test_link_keys_that_differ(tmp_path: Path) -> None:
+    """Of two devices, and of the coordinator and a device; and where the coordinator has none."""
+    mine = copied(tmp_path)
+    changed = mine / "edge0" / "links" / "edge1.key"
+    changed.unlink()
+    new_link_key(changed)
+    with machines(SEALED, tmp_path, with_keys(mine, "--insecure")) as made:
+        file = cluster(tmp_path, made, mine, insecure=True)
+        (between,) = refused(SEALED, file)
+        shutil.copy(keys() / "coordinator" / "links" / "edge1.key", mine / "coordinator" / "links" / "edge0.key")
+        shutil.copy(keys() / "edge0" / "links" / "edge1.key", changed)
+        (outer,) = refused(SEALED, file)
+        (mine / "coordinator" / "links" / "edge0.key").unlink()
+        (missing,) = refused(SEALED, file)
+        unkeyed = refused(SEALED, cluster(tmp_path, made))
+        counted = made["edge1"].count("cloven_refused_total", party="edge0", reason="handshake")
+
+    assert between.startswith(
+        "edge0: no link with edge1: handshake refused: the other device holds another link key"
+    )
+    assert outer.startswith("coordinator - edge0: handshake refused: the other device holds another link key")
+    assert "coordinator has no key for its link with edge0" in missing
+    assert unkeyed == [
+        f"the link with {device} is protected with aes-128-gcm, which needs keys (--keys)"
+        for device in ("edge0", "edge2")
+    ]
+    assert counted >= 1

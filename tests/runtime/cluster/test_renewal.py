@@ -1,0 +1,131 @@
+"""A link's key wears out in use: a new session takes over, and nothing is lost or comes twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from cloven.runtime.cluster import wire
+from cloven.runtime.cluster.channels import Stream
+from cloven.runtime.cluster.peers import Listener, Peer, accepted
+from cloven.runtime.cluster.wire import Line
+from cloven.runtime.link.session import LAYOUT, Limits, Opened
+from tests.runtime.cluster.machines import within
+
+KEY = bytes(range(32))
+
+
+class End:
+    """One party: what it has heard, in order, and whether its link was ever down."""
+
+    def __init__(self, name: str, line: Line, aside: ThreadPoolExecutor) -> None:
+        self.heard: list[tuple[int, int, bytes]] = []
+        self.states: list[bool] = []
+        listener = Listener(self.came, lambda peer: self.states.append(peer.up), lambda _: False)
+        self.peer = Peer(name, line, listener, aside)
+
+    def came(self, _: str, opened: Opened) -> None:
+        self.heard.append((opened.input, opened.ordinal, bytes(opened.payload)))
+
+
+async def both(protection: str, limits: Limits, count: int, size: int) -> tuple[End, End]:
+    """Send in both directions at once over a link with small limits, until all has come."""
+    line = Line("run", "edge0", "edge1", protection, lambda: KEY, limits)
+    with ThreadPoolExecutor(1) as aside:
+        dialer, other = End("edge1", line, aside), End("edge0", line, aside)
+
+        async def answer(_: Any, context: Any) -> None:
+            stream = Stream("edge0", context)
+            await accepted(stream, await wire.hello(stream), other.peer)
+
+        class Handlers(grpc.GenericRpcHandler):
+            def service(self, call: grpc.HandlerCallDetails) -> Any:
+                return grpc.stream_stream_rpc_method_handler(answer)
+
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers([Handlers()])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        dialer.peer.dial(f"127.0.0.1:{port}", None)
+
+        async def send(end: End) -> None:
+            for number in range(count):
+                await end.peer.send(number, number % 3, [payload(number, size)])
+                await asyncio.sleep(0.001)
+
+        try:
+            async with asyncio.timeout(30):
+                await asyncio.gather(send(dialer), send(other))
+                while min(len(dialer.heard), len(other.heard)) < count:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)  # what comes twice comes now
+        finally:
+            await asyncio.gather(dialer.peer.close(), other.peer.close())
+            await server.stop(0)
+    return dialer, other
+
+
+def payload(number: int, size: int) -> bytes:
+    return number.to_bytes(4, "big") * (size // 4)
+
+
+@pytest.mark.parametrize("protection", ["aes-128-gcm", "none"])
+@pytest.mark.parametrize(
+    ("limits", "sessions"),
+    [
+        (Limits(length=4096, frames=96), 4),
+        (Limits(length=4096, total=96 * 400), 4),
+        (Limits(length=4096, frames=8), 40),
+        (Limits(length=4096), 1),
+    ],
+    ids=["by frames", "by bytes", "sooner than it can be renewed", "not at all"],
+)
+def test_a_worn_key_is_renewed_in_time(protection: str, limits: Limits, sessions: int) -> None:
+    """400 messages of 400 bytes each way: nobody notices, but for the sessions."""
+    dialer, other = within(60, both(protection, limits, 400, 400))
+
+    expected = [(number, number % 3, payload(number, 400)) for number in range(400)]
+    for end in (dialer, other):
+        assert sorted(end.heard) == expected
+        assert end.peer.sent == end.peer.received == {"frames": 400, "bytes": 160_000}
+        assert set(end.states) == {True}
+        assert end.peer.losses == 1, "the one at the end"
+    for end in (dialer, other):
+        assert len(end.states) >= sessions
+        assert sessions > 1 or len(end.states) == 1
+
+
+def test_sessions_and_counters_are_never_used_twice() -> None:
+    """Under one key, each counter seals one frame."""
+    seen: list[tuple[bytes, int]] = []
+
+    class Recorded(Stream):
+        async def write(self, message: bytes) -> None:
+            if message[:3] == b"clv":
+                _, _, session, counter, *_ = LAYOUT.unpack_from(message)
+                seen.append((session, counter))
+            await super().write(message)
+
+    original = wire.Connection.__init__
+
+    def recorded(self: wire.Connection, stream: Stream, *ends: Any) -> None:
+        original(self, Recorded(stream.party, stream.call, stream.address), *ends)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire.Connection, "__init__", recorded)
+        within(60, both("aes-128-gcm", Limits(length=4096, frames=40), 100, 40))
+
+    assert len(seen) == 200
+    counters: dict[bytes, list[int]] = {}
+    for session, counter in seen:
+        counters.setdefault(session, []).append(counter)
+    assert len(counters) >= 3
+    for used in counters.values():
+        assert max(Counter(used).values()) <= 2, "one for each direction"
+        assert max(used) < 40

@@ -1,0 +1,428 @@
+"""The whole of it on one machine: real links, real workers, a real tap; and nothing left of it, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from cloven import console
+from cloven.errors import ClovenError
+from cloven.runtime.bundle import Send, read
+from cloven.runtime.lab import evidence, folder, laboratory
+from cloven.runtime.lab.laboratory import Experiment
+from cloven.runtime.lab.network import Network
+from cloven.runtime.link.session import HEADER, MAGIC
+from tests.runtime.lab.programs import in_namespaces, root
+from tests.runtime.lab.test_evidence import HORIZONTAL, VERTICAL, divided, pixels
+
+MBIT = 10**6
+
+
+def experiment(
+    folder: Path,
+    strategy: str = VERTICAL,
+    devices: int = 2,
+    protection: str = "none",
+    images: int = 12,
+    **other: Any,
+) -> Experiment:
+    """An experiment with a small CNN, three of whose images are the attacker's."""
+    plan, program = divided(strategy, devices, protection)
+    return Experiment(plan, program, pixels(images), 3, folder, tap=("edge0", "edge1"), **other)
+
+
+# --- what a tap finds -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
+    """A pipeline of two without protection, tapped."""
+    made = experiment(tmp_path_factory.mktemp("plain") / "lab", bandwidth=100 * MBIT)
+    return made, laboratory.run(made)
+
+
+@root
+def test_what_crosses_a_plain_link_is_what_the_plan_says_bit_by_bit(
+    plain: tuple[Experiment, dict[str, Any]],
+) -> None:
+    made, found = plain
+    tap = found["tap"]
+    table = 12 * made.program.sent(("edge0", "edge1"))
+    there, back = tap["links"]
+
+    assert (found["images"], found["answered"], found["failed"]) == (12, 12, [])
+    assert (there["kind"], there["inputs"], there["payload"], there["table"]) == ("plain", 12, table, table)
+    assert (back["payload"], back["table"]) == (0, 0)
+    assert there["bytes"] > table
+    assert (tap["differing"], tap["images"], tap["unexpected"]) == (0, 12, [])
+    assert {tuple(row["link"]): row["bytes"] for row in found["links"]}["edge0", "edge1"] == table
+    assert [row["bandwidth_bits"] for row in found["network"]] == [100 * MBIT] * 3
+    json.dumps(found, allow_nan=False)
+
+
+@root
+def test_the_pairs_join_what_was_sent_and_what_was_captured(plain: tuple[Experiment, dict[str, Any]]) -> None:
+    made, found = plain
+    folder = Path(found["tap"]["pairs"])
+    captured, sent = load_file(folder / "captured.safetensors"), load_file(folder / "images.safetensors")
+
+    assert np.array_equal(captured["input"], np.arange(12))
+    assert np.array_equal(sent["input"], captured["input"])
+    assert np.array_equal(sent["image"], made.pixels)
+    assert sent["auxiliary"].tolist() == [True] * 3 + [False] * 9
+    assert captured["0"].dtype == np.float32
+    assert captured["0"].shape == (12, made.program.sent(("edge0", "edge1")) // 4)
+
+
+@root
+def test_the_clocks_of_one_machine_are_one(plain: tuple[Experiment, dict[str, Any]]) -> None:
+    _, found = plain
+
+    assert all(row["uncertain_ms"] == 0 and row["ms"] > 0 for row in found["links"])
+
+
+@root
+def test_several_messages_a_link_are_found_each_in_its_place(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", HORIZONTAL, images=6)
+    tap = laboratory.run(made)["tap"]
+    steps = read(tmp_path / "lab" / "bundle").parts["edge0"].steps
+    messages = {step.message for step in steps if isinstance(step, Send) and step.target == "edge1"}
+
+    assert len(messages) > 1
+    assert load_file(tmp_path / "lab" / "pairs" / "captured.safetensors").keys() == {"input", *map(str, messages)}
+    assert [row["payload"] for row in tap["links"]] == [row["table"] for row in tap["links"]]
+    assert all(row["table"] > 0 for row in tap["links"])
+    assert (tap["differing"], tap["unexpected"]) == (0, [])
+
+
+@root
+def test_a_protected_link_shows_as_many_bytes_and_no_numbers(
+    plain: tuple[Experiment, dict[str, Any]], tmp_path: Path
+) -> None:
+    made = experiment(tmp_path / "lab", protection="chacha20-poly1305")
+    tap = laboratory.run(made)["tap"]
+    there, _ = tap["links"]
+    table = 12 * made.program.sent(("edge0", "edge1"))
+    captured = load_file(tmp_path / "lab" / "pairs" / "captured.safetensors")["0"]
+    clear = load_file(plain[0].folder / "pairs" / "captured.safetensors")["0"].view(np.uint8)
+
+    assert (there["kind"], there["payload"]) == ("protected", table)
+    assert "differing" not in tap
+    assert tap["unexpected"] == []
+    assert captured.dtype == np.uint8
+    assert captured.shape == (12, table // 12 + 16)
+    assert (captured[:, :-16] == clear).mean() < 0.02  # by chance 1 in 256
+
+
+@root
+@pytest.mark.slow  # TLS is also seen in tests/cli
+def test_of_mtls_nothing_is_found_and_it_says_so(tmp_path: Path) -> None:
+    tap = laboratory.run(experiment(tmp_path / "lab", protection="mtls", images=5))["tap"]
+    there, _ = tap["links"]
+
+    assert (there["kind"], there["inputs"], there["payload"]) == ("TLS", 0, 0)
+    assert there["bytes"] > there["table"] > 0
+    assert (tap["tls"], tap["pairs"], tap["images"], tap["unexpected"]) == (True, None, 0, [])
+    assert not (tmp_path / "lab" / "pairs" / "captured.safetensors").exists()
+
+
+@root
+def test_a_table_says_what_the_tap_found(
+    plain: tuple[Experiment, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, found = plain
+    console.laboratory(found)
+    out = capsys.readouterr().out
+    table = f"{12 * made.program.sent(('edge0', 'edge1')):,}"
+    (row,) = [line.split() for line in out.splitlines() if line.startswith(" edge0 > edge1")]
+
+    assert row[3:7] == ["plain", "12", table, table]
+    assert "packets; protection: none" in out
+    assert "0 captured numbers differ from what the engine sends in one process." in out
+    assert f"cloven audit MODEL --data SPEC --pairs {found['tap']['pairs']}" in out
+    assert "edge0 - edge1" in out
+    assert "veth + tbf" in out
+
+
+# --- evidence that fails --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(plain: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> tuple[Experiment, Path]:
+    """The folder of the plain experiment, to be damaged."""
+    shutil.copytree(plain[0].folder, tmp_path / "lab")
+    return plain[0], tmp_path / "lab"
+
+
+def blocks(capture: bytes) -> list[bytearray]:
+    """The blocks of a pcapng file."""
+    found, at = [], 0
+    while at < len(capture):
+        (size,) = struct.unpack_from("<I", capture, at + 4)
+        found.append(bytearray(capture[at : at + size]))
+        at += size
+    return found
+
+
+def heard_again(made: Experiment, folder: Path, capture: list[bytearray]) -> dict[str, Any]:
+    (folder / "link.pcapng").write_bytes(b"".join(capture))
+    addresses = {"edge0": "10.77.0.2", "edge1": "10.77.0.3"}
+    tap = evidence.heard(folder, made.program, ("edge0", "edge1"), addresses, 12)
+    return tap | {"unexpected": evidence.unexpected(tap | {"protection": "none", "tls": False}, 12)}
+
+
+@root
+def test_one_bit_changed_in_the_packets_is_one_number_that_differs(copied: tuple[Experiment, Path]) -> None:
+    made, folder = copied
+    capture = blocks((folder / "link.pcapng").read_bytes())
+    block = next(block for block in capture if MAGIC in block)
+    block[block.index(MAGIC) + HEADER] ^= 1
+    tap = heard_again(made, folder, capture)
+
+    assert tap["differing"] == 1
+    assert tap["unexpected"] == ["1 captured numbers are not, bit by bit, what the engine sends in one process"]
+
+
+@root
+def test_a_packet_that_is_missing_is_missed(copied: tuple[Experiment, Path]) -> None:
+    made, folder = copied
+    capture = blocks((folder / "link.pcapng").read_bytes())
+    capture.remove([block for block in capture if MAGIC in block][2])
+    tap = heard_again(made, folder, capture)
+    said = "\n".join(tap["unexpected"])
+
+    assert tap["images"] < 12
+    assert "bytes of payload; expected" in said
+    assert "images; 12 were sent" in said
+    assert "bytes are missing in 1 gaps" in said
+
+
+@root
+def test_a_tap_that_heard_nothing_is_no_evidence(copied: tuple[Experiment, Path]) -> None:
+    made, folder = copied
+    capture = blocks((folder / "link.pcapng").read_bytes())
+    tap = heard_again(made, folder, capture[:2])
+
+    assert (tap["images"], tap["pairs"]) == (0, None)
+    assert "edge0 > edge1: the tap saw nothing; expected plain" in tap["unexpected"]
+
+
+# --- links that fail ------------------------------------------------------------------------------------------
+
+
+def packets(net: Network, of: str, to: str) -> int:
+    """How many have left by an interface."""
+    argv = net.command(of, ["ip", "-s", "-j", "link", "show", "dev", net.interface(of, to)])
+    (found,) = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    return int(found["stats64"]["tx"]["packets"])
+
+
+def cut_amid(net: Network, one: str, other: str, seconds: float) -> threading.Thread:
+    """Cut a link once images are on their way, for so long."""
+
+    def cut() -> None:
+        while packets(net, one, other) < 40:
+            time.sleep(0.02)
+        net.set_link(one, other, up=False)
+        time.sleep(seconds)
+        net.set_link(one, other, up=True)
+
+    thread = threading.Thread(target=cut, daemon=True)
+    thread.start()
+    return thread
+
+
+def sent_with_a_cut(made: Experiment, link: tuple[str, str], seconds: float) -> dict[str, Any]:
+    with laboratory.system(made) as net:
+        thread = cut_amid(net, *link, seconds)
+        found = laboratory.send(made, net)
+        thread.join(30)
+    return found
+
+
+@root
+@pytest.mark.slow
+@pytest.mark.parametrize("link", [("edge0", "edge1"), ("coordinator", "edge0"), ("edge1", "coordinator")])
+def test_a_link_that_is_down_for_five_seconds_only_delays(tmp_path: Path, link: tuple[str, str]) -> None:
+    made = experiment(tmp_path / "lab", images=250, bandwidth=MBIT, deadline=20.0)
+    found = sent_with_a_cut(made, link, 5.0)
+
+    assert found["failed"] == []
+    assert found["answered"] == 250
+    assert 4000 < found["latency"]["largest_ms"] < 20000
+
+
+@root
+@pytest.mark.slow
+def test_a_link_that_is_down_for_longer_than_the_deadline_fails_images_with_its_name(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", images=250, bandwidth=MBIT, deadline=2.0)
+    found = sent_with_a_cut(made, ("edge0", "edge1"), 6.0)
+    reasons = [failure["reason"] for failure in found["failed"]]
+
+    assert 8 <= len(reasons) < 250
+    assert all(reason.startswith("edge0 -> edge1: no answer within 2 s") for reason in reasons)
+    assert found["answered"] == 250 - len(reasons)
+
+
+@root
+@pytest.mark.slow
+def test_a_slow_link_takes_what_its_bandwidth_says(tmp_path: Path) -> None:
+    made = experiment(tmp_path / "lab", images=100, bandwidth=MBIT)
+    found = laboratory.run(made)
+    (row,) = [row for row in found["tap"]["links"] if row["table"]]
+
+    assert found["tap"]["unexpected"] == []
+    assert found["seconds"] > 0.9 * row["bytes"] * 8 / MBIT
+    assert found["images_a_second"] < 1.1 * MBIT / 8 / (row["table"] / 100)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+def test_a_tap_on_a_link_that_carries_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    plan, program = divided(VERTICAL.replace('"1"', '"0", "2"'), 3)
+    for tap in (("edge0", "edge2"), ("edge1", "edge0")):
+        with pytest.raises(ClovenError) as refused:
+            laboratory.run(Experiment(plan, program, pixels(2), 0, tmp_path / "lab", tap=tap))
+        assert (
+            f"{tap[0]} sends {tap[1]} nothing in this plan; the links that carry anything: edge0-edge1, edge1-edge2"
+            in refused.value.problems
+        )
+    assert not (tmp_path / "lab").exists()
+
+
+@root
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ClovenError, match="file/lab cannot be used for the laboratory: Not a directory"):
+        laboratory.run(experiment(tmp_path / "file" / "lab"))
+
+
+@root
+def test_a_worker_that_does_not_start_is_named_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laboratory, "PORT", 70000)
+
+    with pytest.raises(ClovenError) as refused:
+        laboratory.run(experiment(tmp_path / "lab"))
+
+    assert refused.value.problems[0].startswith("the worker of edge")
+    assert "did not start; it said: --listen is '10.77.0." in refused.value.problems[0]
+
+
+# --- how it ends ----------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from cloven.cli import main
+from cloven.runtime.lab import laboratory
+
+def told(experiment, net):
+    import os
+    print(*(os.stat(f"/proc/{party.pid}/ns/net").st_ino for party in net.parties.values()), flush=True)
+    return send(experiment, net)
+
+send, laboratory.send = laboratory.send, told
+main()
+"""
+"""The command, which says what its namespaces are once all workers are ready."""
+
+NET = """
+from torch import nn
+
+def small():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2704, 10))
+"""
+
+PLAN = """version = 1
+devices = ["edge0", "edge1"]
+[model]
+name = "small_net:small"
+input = [1, 28, 28]
+classes = 10
+[strategy]
+kind = "vertical"
+cuts = ["1"]
+"""
+
+
+@pytest.fixture
+def begun(here: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+    """The command at the beginning of an experiment of half a minute, and its namespaces."""
+    (here / "nets").mkdir()
+    (here / "nets" / "small_net.py").write_text(NET)
+    (here / "random.py").write_text("raise SystemExit('what lies in the working folder was imported')")
+    (here / "plan.toml").write_text(PLAN)
+    (here / "photos").mkdir()
+    for i in range(10):
+        Image.fromarray(np.full((28, 28), 20 * i, np.uint8)).save(here / "photos" / f"{i}.png")
+    command = ["lab", "plan.toml", "--input", "photos", "--bandwidth", "20kbit", "--tap", "edge0-edge1"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", HOLD, *command], env=os.environ | {"PYTHONPATH": str(here / "nets")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as lab:  # fmt: skip
+        try:
+            assert lab.stdout
+            inodes = set(map(int, lab.stdout.readline().split()))
+            assert len(inodes) == 3, lab.communicate()
+            yield lab, inodes
+        finally:
+            lab.kill()
+
+
+def gone(inodes: set[int]) -> bool:
+    """Whether nothing is left in namespaces, in a while."""
+    until = time.monotonic() + 5
+    while in_namespaces(inodes) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not in_namespaces(inodes)
+
+
+@root
+@pytest.mark.slow  # what does it is tested with the network
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_of_a_laboratory_that_is_killed(
+    begun: tuple[subprocess.Popen[str], set[int]], end: signal.Signals
+) -> None:
+    lab, inodes = begun
+    assert len(in_namespaces(inodes)) >= 7  # three guards, two workers, the tap, the sender
+    lab.send_signal(end)
+    lab.wait(20)
+
+    assert gone(inodes)
+    assert "to-edge" not in subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
+
+
+@root
+@pytest.mark.slow  # in one process it is tested with the commands
+def test_ctrl_c_ends_a_laboratory_with_a_word(begun: tuple[subprocess.Popen[str], set[int]], here: Path) -> None:
+    lab, inodes = begun
+    time.sleep(1)
+    lab.send_signal(signal.SIGINT)
+    _, err = lab.communicate(timeout=30)
+
+    assert lab.returncode == 130
+    assert err.splitlines()[-1] == "stopped"
+    assert "Traceback" not in err
+    assert gone(inodes)
+    # What is there shows that it is a laboratory's: the next one may replace it.
+    assert folder.problems(here / "lab") == []
