@@ -30,7 +30,7 @@ TOLERANCE = 1e-4
 QUIET = 0.1
 """Cores that other processes may keep busy in a turn that counts."""
 
-PATIENCE = 40.0
+PATIENCE = 30.0
 """Seconds that turns of one kind may wait in all for the others to leave the cores."""
 
 MOST = 2

@@ -13,6 +13,7 @@ import ssl
 import struct
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -89,7 +90,7 @@ def _handlers(identity: Identity, aside: ThreadPoolExecutor) -> grpc.GenericRpcH
         said = await wire.hello(stream)
         connection = await wire.welcome(stream, said, line(identity, str(said["protection"])), aside)
         async for frame in connection.frames():
-            await connection.write(frame.input, 0, [ACK])
+            await connection.write(frame.input, 0, [ACK], Counter())
 
     methods: dict[str, Any] = {
         name: grpc.stream_stream_rpc_method_handler(call) for name, call in ((BARE, bare), (LINK, ours))
@@ -173,7 +174,7 @@ async def _bare(call: grpc.aio.StreamStreamCall[bytes, bytes], tensor: bytes) ->
 
 
 async def _ours(connection: wire.Connection, frames: AsyncIterator[object], tensor: bytes) -> None:
-    await connection.write(0, 0, [tensor])
+    await connection.write(0, 0, [tensor], Counter())
     await anext(frames)
 
 

@@ -103,7 +103,10 @@ def run(given: Given, cluster: Path, manner: Manner, sent: Path | None, *, as_js
         outcome = send(given.plan, cluster, pixels, manner, progress)
     # What was sent again was counted again, and what a lost worker had counted is lost.
     numbers = [answer.number for answer in outcome.answers if isinstance(answer, Answer)]
-    counted = outcome.sent() if numbers == list(range(len(pixels))) else None
+    silent = [name for name in given.plan.devices if name not in outcome.reports]
+    counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
+    for name in silent:
+        log.warning("%s did not report its times and bytes", name)
     shown = {"plan": given.plan.title(), **outcome.row()}
     outputs = outcome.outputs if outcome.answered else None
     _name_links(given.plan, shown, tls=file.keys is not None and not file.insecure)

@@ -36,7 +36,8 @@ SHAPES = {"lenet5": (1, 28, 28), "resnet20": (3, 32, 32), "mobilenet_v1_0.25": (
 MIDDLE = {"lenet5": "pool1", "resnet20": "layer1", "mobilenet_v1_0.25": "conv_pw_3"}
 """Where a hybrid plan changes its strategy."""
 
-STRATEGIES = {
+PLANS = {
+    "pair": (2, '[strategy]\nkind = "vertical"'),
     "vertical": (3, '[strategy]\nkind = "vertical"'),
     "out_channels": (2, '[strategy]\nkind = "horizontal"\naxis = "out_channels"'),
     "in_channels": (2, '[strategy]\nkind = "horizontal"\naxis = "in_channels"'),
@@ -47,7 +48,9 @@ STRATEGIES = {
                   '[[strategy]]\nkind = "vertical"\non = ["edge0", "edge2"]'),
     "star": (3, '[strategy]\nkind = "horizontal"'),
 }  # fmt: skip
-"""Devices and text of a plan of each strategy."""
+"""Devices and text of plans: one of each strategy, and the smallest."""
+
+STRATEGIES = [name for name in PLANS if name != "pair"]
 
 PROTECTIONS = NAMES
 
@@ -60,7 +63,7 @@ atexit.register(shutil.rmtree, _HERE, ignore_errors=True)
 
 def plan(model: str, strategy: str, protection: Protection | None = None) -> Plan:
     """A plan of a strategy."""
-    devices, text = STRATEGIES[strategy]
+    devices, text = PLANS[strategy]
     head = f"version = 1\ndevices = {json.dumps([f'edge{i}' for i in range(devices)])}\n"
     head += f'routing = "{"star" if strategy == "star" else "direct"}"\n'
     head += f'[model]\nname = "{model}"\ninput = {list(SHAPES[model])}\nclasses = 10\n'
@@ -137,7 +140,7 @@ def _expected() -> Images:
 
 
 def accounted(found: Sequence[Answer | FrameFailed]) -> list[FrameFailed]:
-    """What failed of `many` images in a vertical plan.
+    """What failed of `many` images in a vertical plan, whose outputs do not depend on the cuts.
 
     Each has the right answer, or names a device or link and a reason; no attempt has answered two.
     """

@@ -15,9 +15,9 @@ EVERY = [(m, s, p) for m in SHAPES for s in STRATEGIES for p in PROTECTIONS]
 
 
 def _chosen() -> list[tuple[str, str, str]]:
-    """Each strategy on LeNet-5, and one of each other model, so that every protection has its turn."""
-    turns = [("lenet5", strategy) for strategy in STRATEGIES] + [(m, "tiles") for m in SHAPES if m != "lenet5"]
-    return [(model, strategy, PROTECTIONS[i % len(PROTECTIONS)]) for i, (model, strategy) in enumerate(turns)]
+    """Each strategy on LeNet-5, so that every protection has its turn, and one of each other model."""
+    turns = [("lenet5", strategy, PROTECTIONS[i % len(PROTECTIONS)]) for i, strategy in enumerate(STRATEGIES)]
+    return [*turns, ("resnet20", "hybrid", "chacha20-poly1305"), ("mobilenet_v1_0.25", "rows", "mtls")]
 
 
 def holds(model: str, strategy: str, protection: str, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import time
@@ -223,24 +222,3 @@ async def _nothing(file: Path) -> None:
 def test_the_next_run_can_follow_at_once(file: Path) -> None:
     for _ in range(5):
         within(60, _nothing(file))
-
-
-def test_a_run_by_command_line(workers: Machines, file: Path, tmp_path: Path) -> None:
-    """Exit code 0 with all answers; 2 with a sentence where a worker is missing."""
-    from PIL import Image
-
-    (tmp_path / "plan.toml").write_text(plan_of(BUNDLE).toml())
-    Image.new("L", (28, 28), 80).save(tmp_path / "picture.png")
-    command = [sys.executable, "-m", "cloven.cli", "run", tmp_path / "plan.toml", "--cluster", file]
-    command += ["--input", tmp_path / "picture.png", "--json"]
-    words = [str(word) for word in command]
-
-    good = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    workers["edge2"].stop()
-    bad = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-
-    assert good.returncode == 0, good.stderr
-    assert json.loads(good.stdout)["answered"] == 1
-    assert bad.returncode == 2
-    address = workers["edge2"].address
-    assert bad.stderr == f"cloven: edge2: cannot be reached ({address}): Connection refused\n"

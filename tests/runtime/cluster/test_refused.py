@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.runtime.cluster.worker import load
 from cloven.runtime.link import authority
+from cloven.runtime.link.identity import read
 from cloven.runtime.link.keys import new_link_key
 from tests.runtime.cluster.machines import Machine, cluster, coordinator, machines, with_keys, within
 from tests.runtime.cluster.plans import bundled, keys, plan_of
@@ -63,16 +65,21 @@ def test_a_key_of_a_link_is_missing(tmp_path: Path) -> None:
     mine = copied(tmp_path)
     (mine / "edge1" / "links" / "edge0.key").unlink()
 
-    said = does_not_start(SEALED / "edge1", "--keys", mine / "edge1")
+    assert "edge1 has no key for its link with edge0" in cannot_load(SEALED / "edge1", mine / "edge1")
 
-    assert "edge1 has no key for its link with edge0" in said
+
+def cannot_load(folder: Path, keys: Path | None = None) -> str:
+    with pytest.raises(ClovenError) as caught:
+        load(folder, read(keys) if keys is not None else None)
+    return str(caught.value)
 
 
 def test_no_keys_at_all() -> None:
-    assert "the link with coordinator is protected with aes-128-gcm, which needs keys" in does_not_start(
-        SEALED / "edge0"
-    )
-    assert "edge0-edge1 is protected with mtls, which needs --keys" in does_not_start(MUTUAL / "edge0")
+    assert cannot_load(SEALED / "edge0").splitlines() == [
+        f"the link with {party} is protected with aes-128-gcm, which needs keys (--keys)"
+        for party in ("coordinator", "edge1")
+    ]
+    assert "edge0-edge1 is protected with mtls, which needs --keys" in cannot_load(MUTUAL / "edge0")
 
 
 def test_mtls_cannot_be_turned_off_where_the_plan_protects_links_with_it() -> None:
@@ -90,11 +97,11 @@ def test_an_expired_certificate(tmp_path: Path) -> None:
 def test_a_bundle_that_was_changed(tmp_path: Path) -> None:
     mine = Path(shutil.copytree(PLAIN, tmp_path / "bundle"))
     (mine / "edge0" / "weights.bin").write_bytes(b"others")
-
-    assert "edge0/weights.bin differs" in does_not_start(mine / "edge0")
-    assert "is no bundle: it has no manifest.json" in does_not_start(mine)
     (mine / "other").mkdir()
-    assert "is no device's folder of the bundle; expected one of" in does_not_start(mine / "other")
+
+    assert "edge0/weights.bin differs" in cannot_load(mine / "edge0")
+    assert "is no bundle: it has no manifest.json" in cannot_load(mine)
+    assert "is no device's folder of the bundle; expected one of" in cannot_load(mine / "other")
 
 
 # --- what the coordinator is told -------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from cloven.runtime.link.session import LAYOUT, MAGIC
 from tests.runtime.cluster.machines import Machine, cluster, machines, sample, send, with_keys, within
 from tests.runtime.cluster.plans import accounted, bundled, images
 
-PLAIN = bundled("lenet5", "vertical")
-MUTUAL = bundled("lenet5", "vertical", "mtls")
+PLAIN = bundled("lenet5", "pair")
+MUTUAL = bundled("lenet5", "pair", "mtls")
 
 PAST = datetime.now(UTC) - timedelta(days=10)
 

@@ -22,7 +22,7 @@ from cloven.runtime.cluster.crew import Crew, Trouble
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.joined import KEPT
-from cloven.runtime.cluster.member import ANSWER, SILENT, Flight
+from cloven.runtime.cluster.member import SILENT, Flight
 from cloven.runtime.cluster.work import NUMBERS
 from cloven.runtime.link.session import Opened
 from cloven.runtime.onnx.engine import Array
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cloven.runtime.link.identity import Identity
+
+REPORTING = 15.0
+"""Seconds in which workers report a run; a machine with too many processes takes its time."""
 
 HUNG = 1.0
 """Seconds of silence that make a worker the reason of an image that is overdue."""
@@ -251,7 +254,7 @@ class Coordinator:
         mine["bytes"] = {name: peer.sent["bytes"] for name, peer in self.crew.peers.items()}
         asked = {name: member.ask_report() for name, member in self.crew.members.items() if member.joined}
         if asked:
-            await asyncio.wait(asked.values(), timeout=ANSWER)
+            await asyncio.wait(asked.values(), timeout=REPORTING)
         done = {name: said.result() for name, said in asked.items() if said.done()}
         clocks = {n: {"offset": m.offset, "uncertainty": m.rtt / 2} for n, m in self.crew.members.items()}
         return {COORDINATOR: mine} | {name: said | clocks[name] for name, said in done.items()}

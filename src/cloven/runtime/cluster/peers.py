@@ -188,15 +188,13 @@ class Peer:
         if connection is None or self.listener.stale(number):
             return True
         try:
-            size = await connection.write(number, ordinal, pieces)
+            await connection.write(number, ordinal, pieces, self.sent)
         except SessionExhausted:
             if self.connection is connection:
                 self.available.clear()
             return False
         except (PartyError, LinkError) as error:
             self._lose(connection, error)
-        else:
-            self.sent.update(frames=1, bytes=size)
         return True
 
 

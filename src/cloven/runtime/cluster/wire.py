@@ -96,8 +96,8 @@ class Connection:
         self.hearing: asyncio.Task[None]
         self.clock: Counter[str] = Counter()
 
-    async def write(self, number: int, ordinal: int, pieces: Sequence[Data]) -> int:
-        """Seal and send one message; waits while the other side takes no more. Returns its payload's bytes.
+    async def write(self, number: int, ordinal: int, pieces: Sequence[Data], sent: Counter[str]) -> None:
+        """Seal and send one message; waits while the other side takes no more. It is counted before it is sent.
 
         Raises:
             PartyError: where the stream has ended.
@@ -106,8 +106,8 @@ class Connection:
         size = sum(octets(piece).nbytes for piece in pieces)
         async with self.lock:
             frame = await self._do("sealing", size, self.sealer.seal, number, ordinal, *pieces)
+            sent.update(frames=1, bytes=size)
             await self.stream.write(frame)
-        return size
 
     async def frames(self) -> AsyncIterator[Opened]:
         """What comes, until the other side has finished.
