@@ -15,6 +15,7 @@ from cloven.graph.ops import KINDS, macs
 from cloven.partition.division import Division, Strategy, divide, everywhere, home
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.rewrite import joined
+from cloven.partition.transform import UNCHANGED, Transforms
 
 Routing = Literal["direct", "star"]
 HUB = 0
@@ -28,6 +29,7 @@ def compile(  # noqa: A001 - the verb that the design gives it
     *,
     routing: Routing = "direct",
     reuse: bool = True,
+    transforms: Transforms = UNCHANGED,
 ) -> Program:
     """The program of a graph divided by a strategy.
 
@@ -37,6 +39,7 @@ def compile(  # noqa: A001 - the verb that the design gives it
         devices: how many, or their names; left out, as many as the strategy's parameters ask for.
         routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
         reuse: False sends everything whole through the first device, also what a device made itself: Stahl's star.
+        transforms: what devices do to what they send; a star's hub does it again to what it passes on.
 
     Raises:
         ClovenError: with all that is wrong with the strategy for this graph.
@@ -49,10 +52,11 @@ def compile(  # noqa: A001 - the verb that the design gives it
     names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
     if len(set(names)) < len(names):
         problems.append(f"the devices are {', '.join(names)}; expected a name of its own for each")
+    problems += transforms.problems(names)
     if problems:
         raise ClovenError(problems)
     division = divide(graph, strategy, number)
-    return assemble(division if reuse else joined(division, HUB), names, routing)
+    return assemble(division if reuse else joined(division, HUB), names, routing, transforms)
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
@@ -62,9 +66,11 @@ def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
     return [] if reuse or routing == "star" else ["reuse = false is a star's: a device is sent its own share back"]
 
 
-def assemble(division: Division, names: Sequence[str], routing: Routing = "direct") -> Program:
+def assemble(
+    division: Division, names: Sequence[str], routing: Routing = "direct", transforms: Transforms = UNCHANGED
+) -> Program:
     """The program of a division; ``names`` are those of its devices."""
-    compiler = _Compiler(division, names, routing)
+    compiler = _Compiler(division, names, routing, transforms)
     for op in division.graph.ops[1:]:
         for device in sorted(division.owners[op.name]):
             for box in division.owners[op.name][device]:
@@ -77,8 +83,9 @@ def assemble(division: Division, names: Sequence[str], routing: Routing = "direc
 class _Compiler:
     """The steps so far, and what each device holds of each value."""
 
-    def __init__(self, division: Division, names: Sequence[str], routing: Routing) -> None:
+    def __init__(self, division: Division, names: Sequence[str], routing: Routing, transforms: Transforms) -> None:
         self.division, self.names, self.routing = division, tuple(names), routing
+        self.transforms = transforms
         self.homes = {value: home(owners) for value, owners in division.owners.items()}
         self.held: dict[tuple[int, str], list[Box]] = {}
         self.parts: dict[str, list[Step]] = {name: [] for name in names}
@@ -126,7 +133,8 @@ class _Compiler:
 
     def send(self, source: int, target: int, value: str, box: Box) -> None:
         step = self.tick()
-        transfer = Transfer(len(self.transfers), self.names[source], self.names[target], value, box, step)
+        link = self.names[source], self.names[target]
+        transfer = Transfer(len(self.transfers), *link, value, box, step, self.transforms.of(*link))
         self.transfers.append(transfer)
         self.parts[transfer.source].append(Send(step, transfer))
         self.parts[transfer.target].append(Receive(step, transfer))
@@ -146,5 +154,6 @@ class _Compiler:
             source=self.names[source],
             sink=self.names[self.division.sink],
             owners=owners,
-            exact=self.division.exact,
+            halo=self.division.exact,
+            transforms=self.transforms,
         )

@@ -11,18 +11,23 @@ from typing import Literal
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
 from cloven.graph.graph import Graph
-from cloven.partition.program import BYTES, Link, Program, image_share
+from cloven.partition.program import Link, Program, image_share
+from cloven.partition.transform import NONE, Transform
 
 View = Literal["full", "paper"]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One share of one value as a listener gets it; ``dtype`` is that of its numbers."""
+    """One share of one value as a listener gets it.
+
+    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them.
+    """
 
     value: str
     share: Box
     dtype: str = "float32"
+    transform: Transform = NONE
 
     @property
     def shape(self) -> Shape:
@@ -32,10 +37,10 @@ class Seen:
     @property
     def bytes(self) -> int:
         """Bytes for one image."""
-        return BYTES * count(self.share)
+        return self.transform.bytes(count(self.share))
 
     def __str__(self) -> str:
-        return f"{self.value}[{text(self.share)}]"
+        return f"{self.value}[{text(self.share)}]{'' if self.transform.exact else f' as {self.transform.name}'}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +71,19 @@ class Observation:
 
     @property
     def raw_image(self) -> float:
-        """The share of the image's own numbers that the listener gets, as they are or normalised, in [0, 1]."""
+        """The share of the image's own numbers that the listener gets, in [0, 1].
+
+        As they are or normalised; what a transform leaves of them counts as all of them.
+        """
         return image_share(self.graph, ((s.value, s.share) for s in self.seen))
 
     @property
     def fingerprint(self) -> str:
         """A hash of what is seen, whatever plan it occurs in: equal observations have equal fingerprints."""
-        parts = [[self.graph.fingerprints[s.value], s.share, s.dtype] for s in self.seen]
+        parts = [
+            [self.graph.fingerprints[s.value], s.share, s.dtype, *([] if s.transform.exact else [s.transform.name])]
+            for s in self.seen
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -88,7 +99,7 @@ def observe(
 
     With ``view = "full"``, every transfer of these directions, in order, each share once; of one ``value`` alone
     where it is named. With ``view = "paper"``, the share of one ``value`` (a layer's or op's name) that the first
-    link's source is home of, or the given ``share`` of it.
+    link's source is home of, or the given ``share`` of it, as the first link that carries it does.
 
     Raises:
         ClovenError: for an unknown device or layer, or a paper view without a value.
@@ -106,12 +117,14 @@ def observe(
     name = program.graph.find(value) if value is not None else None
     if view == "full":
         sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
-        seen = tuple(dict.fromkeys(Seen(t.value, t.share) for t in sent))
+        seen = tuple(dict.fromkeys(Seen(t.value, t.share, transform=t.transform) for t in sent))
         return Observation(seen, "full", bool(seen), links, program.graph)
     assert name is not None
     counted = share or _owned(program, name, links[0][0])
-    crosses = any(carried(program, one, name, counted) for one in links)
-    return Observation((Seen(name, counted),), "paper", crosses, links, program.graph)
+    carrying = [one for one in links if carried(program, one, name, counted)]
+    transform = program.transforms.of(*(carrying or links)[0])
+    seen = (Seen(name, counted, transform=transform),)
+    return Observation(seen, "paper", bool(carrying), links, program.graph)
 
 
 def _links(given: Link | Sequence[Link]) -> tuple[Link, ...]:

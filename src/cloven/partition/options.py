@@ -47,13 +47,21 @@ def document(options: Options) -> tuple[dict[str, Any], list[str]]:
 
 def protected(given: Sequence[str]) -> dict[str, Any]:
     """The plan's entry ``protection`` from options such as ``ascon-128`` (all links) and ``edge0-edge1=none``."""
-    if not given:
-        return {}
+    return {"protection": _of_links(given)} if given else {}
+
+
+def transformed(given: Sequence[str]) -> dict[str, Any]:
+    """The plan's entry ``transform`` from options such as ``int8`` (all links) and ``edge0-edge1=topk:0.1``."""
+    return {"transform": _of_links(given)} if given else {}
+
+
+def _of_links(given: Sequence[str]) -> dict[str, Any]:
+    """A word for all links, the last that is given, and those of single links."""
     words = [text.rpartition("=") for text in given]
     entry: dict[str, Any] = {"links": {link: name for link, _, name in words if link}}
     if default := [name for link, _, name in words if not link]:
         entry["default"] = default[-1]
-    return {"protection": entry}
+    return entry
 
 
 def _made(stages: list[dict[str, Any]], number: int) -> dict[str, Any]:

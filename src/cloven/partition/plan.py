@@ -19,6 +19,7 @@ from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR, Protection
+from cloven.partition.transform import UNCHANGED, Transforms
 from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 
@@ -107,6 +108,7 @@ class Plan(_Frozen):
     routing: Routing = "direct"
     reuse: bool = True
     protection: Protection = Protection()
+    transform: Transforms = UNCHANGED
 
     def partitioning(self) -> Strategy:
         """The strategy with its parameters; several as a `Hybrid`."""
@@ -138,6 +140,11 @@ class Plan(_Frozen):
             tables.append(("[protection]", {"default": self.protection.default}))
         if self.protection.links:
             tables.append(("[protection.links]", {_toml(k): v for k, v in self.protection.links.items()}))
+        if self.transform != UNCHANGED:
+            tables.append(("[transform]", {"default": document["transform"]["default"]}))
+        if self.transform.links:
+            links = document["transform"]["links"]
+            tables.append(("[transform.links]", {_toml(k): v for k, v in links.items()}))
         return "\n".join(head + [line for name, table in tables for line in _table(name, table)]) + "\n"
 
 
@@ -165,7 +172,7 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
         found.append(f"two devices are named {', '.join(repeated)}; names must differ")
     if COORDINATOR in plan.devices:
         found.append(f"no device can be named {COORDINATOR}: that is who sends the images; choose another name")
-    found += plan.protection.problems(plan.devices)
+    found += [*plan.protection.problems(plan.devices), *plan.transform.problems(plan.devices)]
     strategy = plan.partitioning()
     wanted = strategy.count(len(plan.devices))
     if wanted != len(plan.devices):
@@ -189,7 +196,14 @@ def program(graph: Graph, plan: Plan) -> Program:
     found = problems(graph, plan)
     if found:
         raise ClovenError(found)
-    return compiler.compile(graph, plan.partitioning(), plan.devices, routing=plan.routing, reuse=plan.reuse)
+    return compiler.compile(
+        graph,
+        plan.partitioning(),
+        plan.devices,
+        routing=plan.routing,
+        reuse=plan.reuse,
+        transforms=plan.transform,
+    )
 
 
 def described(plan: Plan, made: Program) -> dict[str, Any]:
@@ -197,6 +211,7 @@ def described(plan: Plan, made: Program) -> dict[str, Any]:
     return {
         "plan": plan.title(),
         "exact": made.exact,
+        "inexact": list(made.inexact),
         "transfers": [transfer.row() for transfer in made.transfers],
         "links": [{"link": list(link), "bytes": made.sent(link)} for link in made.links],
         "devices": [device.row() for device in usage(made)],

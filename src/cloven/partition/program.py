@@ -10,6 +10,7 @@ from typing import Any
 from cloven.graph.box import Box, Shape, count, extent, text, whole, without
 from cloven.graph.graph import Graph
 from cloven.graph.ops import KINDS, Local
+from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 
 BYTES = 4
 """Bytes of one number on a link: float32."""
@@ -20,7 +21,7 @@ Link = tuple[str, str]
 
 @dataclass(frozen=True)
 class Transfer:
-    """One share of one value that crosses one link, for each image."""
+    """One share of one value that crosses one link, for each image; ``transform`` is what its sender does to it."""
 
     id: int
     source: str
@@ -28,6 +29,7 @@ class Transfer:
     value: str
     share: Box
     step: int
+    transform: Transform = NONE
 
     @property
     def link(self) -> Link:
@@ -42,10 +44,11 @@ class Transfer:
     @property
     def bytes(self) -> int:
         """Bytes for one image, without framing."""
-        return BYTES * count(self.share)
+        return self.transform.bytes(count(self.share))
 
     def row(self) -> dict[str, Any]:
         """The transfer as a row of the table that people and JSON readers get."""
+        changed = {} if self.transform.exact else {"transform": self.transform.name}
         return {
             "source": self.source,
             "target": self.target,
@@ -54,7 +57,7 @@ class Transfer:
             "shape": list(self.shape),
             "bytes": self.bytes,
             "step": self.step,
-        }
+        } | changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +95,8 @@ Step = Compute | Send | Receive
 class Program:
     """What the devices do for one batch. Steps are numbered in one global order over all devices.
 
-    ``source`` holds the images at the start, ``sink`` the output at the end. ``exact`` is False where the
-    division computes something else than the model (tiles without halo).
+    ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False where tiles are
+    computed without theirs; ``transforms`` is what devices do to what they send.
     """
 
     graph: Graph
@@ -103,7 +106,20 @@ class Program:
     source: str
     sink: str
     owners: Mapping[str, Mapping[str, tuple[Box, ...]]] = field(repr=False)
-    exact: bool = True
+    halo: bool = True
+    transforms: Transforms = UNCHANGED
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes what the model does; `inexact` says why not."""
+        return not self.inexact
+
+    @cached_property
+    def inexact(self) -> tuple[str, ...]:
+        """Why it computes something else than the model, a few words each; nothing where it is exact."""
+        carried = ", ".join(dict.fromkeys(t.transform.name for t in self.transfers if not t.transform.exact))
+        halo = () if self.halo else ("its tiles have no halo",)
+        return (*halo, f"its links carry {carried}") if carried else halo
 
     def steps(self) -> Iterator[tuple[str, Step]]:
         """All devices' steps in the global order, each with its device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -35,16 +35,21 @@ class Protection(BaseModel):
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
         """What is wrong with it for these devices, one sentence each."""
-        seen: dict[frozenset[str], str] = {}
-        for name in self.links:
-            try:
-                found = frozenset(pair(name, (COORDINATOR, *devices)))
-            except ValueError as error:
-                yield f"protection.links: {error}"
-                continue
-            if found in seen:
-                yield f"protection.links: {seen[found]} and {name} are the same link; say it once"
-            seen[found] = name
+        return wrong_links("protection.links", self.links, (COORDINATOR, *devices))
+
+
+def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Iterator[str]:
+    """What is wrong with links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
+    seen: dict[frozenset[str], str] = {}
+    for name in links:
+        try:
+            found = frozenset(pair(name, parties))
+        except ValueError as error:
+            yield f"{entry}: {error}"
+            continue
+        if found in seen:
+            yield f"{entry}: {seen[found]} and {name} are the same link; say it once"
+        seen[found] = name
 
 
 def pair(text: str, parties: Sequence[str]) -> Pair:

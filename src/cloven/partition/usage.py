@@ -100,7 +100,7 @@ def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, in
             case Compute():
                 mine[step.value] = mine.get(step.value, 0) + BYTES * count(step.box)
             case Receive(transfer=transfer):
-                mine[transfer.value] = mine.get(transfer.value, 0) + transfer.bytes
+                mine[transfer.value] = mine.get(transfer.value, 0) + BYTES * count(transfer.share)
         peak[device] = max(peak[device], sum(mine.values()))
         for value in dropped:
             mine.pop(value, None)

@@ -199,7 +199,8 @@ def write(
 
     Raises:
         ClovenError: for ops that ONNX has no node for (all of them), for a folder that holds anything but a
-            bundle, and for a segment that computes something else than PyTorch.
+            bundle, for a program that transforms what it sends, and for a segment that computes something else
+            than PyTorch.
     """
     try:
         from cloven.runtime.bundle_writer import write as write_bundle

@@ -45,7 +45,7 @@ def write(
         images = pictures(shape)
     expect(images, shape)
     out = out.resolve()
-    problems = _occupied(out)
+    problems = _occupied(out) + program.transforms.unsendable(program.devices)
     built = _build(program, model, problems)
     if problems:
         raise ClovenError(problems)

@@ -34,7 +34,8 @@ class Comparison:
     ``bound`` is the largest difference that counts as equal: `TOLERANCE`, or `ROUNDING` times ``rounding`` where
     that is more. ``rounding`` is how far the whole model in float32 is from itself in float64 on the images that
     differ most; None where the tolerance is kept. ``decided_differently`` counts images whose classes differ
-    although the margin between the two best outputs exceeds the bound.
+    although the margin between the two best outputs exceeds the bound. ``inexact`` says why a plan that is not
+    exact is not; see `Program.inexact`.
     """
 
     images: int
@@ -48,6 +49,7 @@ class Comparison:
     exact_plan: bool
     bytes_an_image: int
     bytes_sent: int
+    inexact: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -60,12 +62,13 @@ class Comparison:
         accuracy = (
             "" if self.accuracy is None else f"; accuracy {self.accuracy:.4f} against {self.whole_accuracy:.4f}"
         )
-        halo = "" if self.exact_plan else " (its tiles have no halo)"
-        return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{halo}"
+        reason = f" ({'; '.join(self.inexact)})" if self.inexact else ""
+        return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{reason}"
 
     def row(self) -> dict[str, Any]:
         """The comparison for people and JSON readers."""
-        return {**asdict(self), "equal": self.equal}
+        row = asdict(self) | {"inexact": "; ".join(self.inexact)}
+        return {name: value for name, value in row.items() if value != ""} | {"equal": self.equal}
 
 
 def compare(
@@ -74,9 +77,9 @@ def compare(
     """Run ``images`` ``(n, C, H, W)`` through a program and through the whole model; ``labels`` ``(n,)``."""
     sent = 0
 
-    def count(_: Transfer, tensor: Tensor) -> None:
+    def count(transfer: Transfer, tensor: Tensor) -> None:
         nonlocal sent
-        sent += tensor.nbytes
+        sent += len(tensor) * transfer.transform.bytes(tensor[0].numel())
 
     made = run(program, images, tap=count, batch=batch)
     return judge(program, graph, images, made, labels, sent=sent, batch=batch)
@@ -129,6 +132,7 @@ def judge(
         exact_plan=program.exact,
         bytes_an_image=sum(t.bytes for t in program.transfers),
         bytes_sent=sent,
+        inexact=program.inexact,
     )
 
 

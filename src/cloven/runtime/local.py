@@ -14,9 +14,10 @@ from cloven.partition.program import Compute, Link, Program, Receive, Send, Step
 from cloven.partition.usage import last_reads
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
+from cloven.runtime.transform import sent
 
 Tap = Callable[[Transfer, Tensor], None]
-"""Called with each transfer and what it carries ``(n, ...)``; it must not change the tensor."""
+"""Called with each transfer and what arrives of it ``(n, ...)``; it must not change the tensor."""
 
 Pieces = dict[str, list[tuple[Box, Tensor]]]
 
@@ -44,6 +45,8 @@ def prepare(program: Program) -> Prepared:
 def run(program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None) -> Tensor:
     """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
 
+    What crosses is transformed as the program says; an image's noise goes by its place among ``images``.
+
     Raises:
         ClovenError: where the images do not have the shape that the program was made for.
     """
@@ -54,12 +57,13 @@ def run(program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, 
             f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), "
             "which the plan was made for"
         )
-    chunks = images.split(batch or batch_for(expected))
+    size = batch or batch_for(expected)
     with torch.inference_mode():
-        return torch.cat([_one_batch(ready, chunk, tap) for chunk in chunks])
+        made = [_one_batch(ready, chunk, i * size, tap) for i, chunk in enumerate(images.split(size))]
+        return torch.cat(made)
 
 
-def _one_batch(ready: Prepared, images: Tensor, tap: Tap | None) -> Tensor:
+def _one_batch(ready: Prepared, images: Tensor, first: int, tap: Tap | None) -> Tensor:
     program = ready.program
     held: dict[str, Pieces] = {device: {} for device in program.devices}
     held[program.source][program.graph.input.name] = [(whole(program.graph.input.shape), images)]
@@ -72,7 +76,8 @@ def _one_batch(ready: Prepared, images: Tensor, tap: Tap | None) -> Tensor:
                 result = apply(step.local, inputs, params)
                 mine.setdefault(step.value, []).append((step.box, result))
             case Send(transfer=transfer):
-                under_way[transfer.id] = paste(mine[transfer.value], transfer.share)
+                share = paste(mine[transfer.value], transfer.share)
+                under_way[transfer.id] = sent(transfer, program.graph, share, first)
                 if tap is not None:
                     tap(transfer, under_way[transfer.id])
             case Receive(transfer=transfer):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -43,20 +43,48 @@ def evaluate(
 
     It computes in the images' own precision.
     """
-    steps = [_prepared(graph, i, images.dtype) for i in range(1, len(graph.ops))]
-    last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
-    with torch.inference_mode():
-        for chunk in images.split(batch or batch_for(graph.input.shape)):
-            held = {graph.input.name: chunk}
-            for i, (name, local, inputs, params) in enumerate(steps):
-                held[name] = apply(local, [held[j] for j in inputs], params)
-                for read in set(inputs):
-                    if last[read] == i and read not in kept:
-                        del held[read]
-            for value, parts in kept.items():
-                parts.append(held[value])
+    for made in passes(graph, images, values, batch=batch):
+        for value, parts in kept.items():
+            parts.append(made[value])
     return {value: torch.cat(parts) for value, parts in kept.items()}
+
+
+def passes(
+    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """As `evaluate`, a batch of images after another, for values too large to be held together."""
+    compute = forward(graph, values, images.dtype)
+    for chunk in images.split(batch or batch_for(graph.input.shape)):
+        with torch.inference_mode():
+            made = compute(chunk)
+        yield made
+
+
+def forward(
+    graph: Graph, values: Collection[str], dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The function from images ``(n, C, H, W)`` to some values of a graph; gradients flow through it.
+
+    Only what the values depend on is computed.
+    """
+    wanted, needed = set(values), set(values)
+    for op in reversed(graph.ops):
+        if op.name in needed:
+            needed.update(op.inputs)
+    steps = [_prepared(graph, i, dtype) for i in range(1, len(graph.ops)) if graph.ops[i].name in needed]
+    last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
+
+    def compute(images: Tensor) -> dict[str, Tensor]:
+        held = {graph.input.name: images}
+        for i, (name, local, inputs, params) in enumerate(steps):
+            held[name] = apply(local, [held[j] for j in inputs], params)
+            for read in set(inputs):
+                if last[read] == i and read not in wanted:
+                    del held[read]
+        return {value: held[value] for value in wanted}
+
+    return compute
 
 
 def _prepared(

@@ -102,8 +102,10 @@ def coordinator(plan: Plan, cluster_file: Path, manner: Manner) -> Coordinator:
     """A coordinator for a plan's workers, to be entered.
 
     Raises:
-        ClovenError: for a cluster file or keys that cannot be used.
+        ClovenError: for a cluster file or keys that cannot be used, or a plan that transforms what it sends.
     """
+    if problems := plan.transform.unsendable(plan.devices):
+        raise ClovenError(problems)
     cluster = read_cluster(cluster_file, plan.devices)
     return Coordinator(plan, cluster, identity_of(cluster.keys), manner)
 

@@ -116,7 +116,7 @@ def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) ->
             need()
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
-    return found + folders.problems(folder)
+    return found + plan.transform.unsendable(plan.devices) + folders.problems(folder)
 
 
 def _tap_there() -> None:
