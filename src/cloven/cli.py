@@ -6,8 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,6 +227,10 @@ def plan(
         list[str] | None,
         typer.Option(help="NAME for all links, A-B=NAME for one: none, ascon-128, aes-256-gcm, mtls, ..."),
     ] = None,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(help="Before sending; as --protect: float16, int8, topk:0.1, noise:0.5, dropout:0.3 or none."),
+    ] = None,
     input_size: InputSize = None,
     classes: Classes = None,
     weights: Weights = None,
@@ -236,7 +239,7 @@ def plan(
 ) -> None:
     """Divide a model: print what crosses each link, and write the plan to a file."""
     from cloven.files import write_text
-    from cloven.partition.options import Options, document, protected
+    from cloven.partition.options import Options, document, protected, transformed
     from cloven.partition.plan import check_document, described, problems, program
 
     found: list[str] = []
@@ -251,8 +254,11 @@ def plan(
     spec = _spec(model, input_size, classes, weights)
     entries, misplaced = document(options)
     made, wrong = check_document(
-        {"model": spec, "routing": routing, "reuse": reuse, **protected(protect or []), **entries}
-    )
+        {
+            "model": spec, "routing": routing, "reuse": reuse, **protected(protect or []),
+            **transformed(transform or []), **entries,
+        }
+    )  # fmt: skip
     found += misplaced + wrong
     graph = tried(lambda: _graph(spec), found)
     found += problems(graph, made) if graph is not None and made is not None else []
@@ -465,6 +471,8 @@ def bundle(
     from cloven.runtime import bundle as bundles
 
     made, graph = _planned(plan_file)
+    if problems := made.transform.unsendable(made.devices):
+        raise ClovenError(problems)  # before a model is trained
     images = None
     if data is not None:
         ready, graph = _ready(made, graph, data, None, seed)
@@ -489,31 +497,74 @@ def bundle(
 @app.command()
 def audit(
     context: typer.Context,
-    model: ModelName = "lenet5",
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A plan written by `cloven plan`, or a model to divide in all ways.", metavar="MODEL|PLAN"
+        ),
+    ] = "lenet5",
     data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
-        str, typer.Option(help="The attacker's images: photos, folder:DIR, ...", metavar="SPEC")
+        str,
+        typer.Option(help="The attacker's images: photos, folder:DIR, ... or same (as --data).", metavar="SPEC"),
     ] = "photos",
     out: Annotated[Path | None, typer.Option(help="The results' folder; left out, runs/MODEL-DATA.")] = None,
+    attacks: Annotated[
+        str,
+        typer.Option(
+            help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, "
+            "paste, enlarge, inpaint."
+        ),
+    ] = "decoder,probe",
     strategies: Annotated[str, typer.Option(help="Which strategies.")] = "vertical,horizontal,data",
     layers: Annotated[str, typer.Option(help="Where to listen; left out, S1's layers: 2,3,5.")] = "",
     devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
-    view: Annotated[str, typer.Option(help="paper (what S1 counts), full (all on a link) or both.")] = "both",
-    links: Annotated[str, typer.Option(help="Full view: first (between the first two devices) or all.")] = "first",
+    view: Annotated[
+        str | None, typer.Option(help="paper (what S1 counts), full (all on a link: usual for a plan) or both.")
+    ] = None,
+    links: Annotated[
+        str | None, typer.Option(help="Full view: first (between the first two devices) or all (usual for a plan).")
+    ] = None,
+    colluding: Annotated[
+        list[str] | None, typer.Option(help="Links whose taps are put together.", metavar="A-B,B-C")
+    ] = None,
+    defences: Annotated[
+        str, typer.Option(help="Compare transforms on all links: none,float16,int8,topk:0.1,noise:0.5,dropout:0.5.")
+    ] = "",
     pairs: Annotated[
         Path | None, typer.Option(help="Attack what was captured: a folder that `cloven tap --read` wrote.")
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="--pairs: what a message holds, e.g. 0=6x14x14.", metavar="N=CxHxW")
+        list[str] | None,
+        typer.Option(
+            help="What the attacker knows of shapes: given, places, inferred; with --pairs, 0=6x14x14.",
+            metavar="HOW",
+        ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="--pairs: the weights that ran, if not trained here.")
-    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The model's weights, if it is not trained here.")] = None,
+    judge: Annotated[
+        str, typer.Option(help="A second classifier: auto (trained here), none, MODEL or MODEL=WEIGHTS.")
+    ] = "auto",
     queries: Annotated[
         int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000, or all captured.")
     ] = None,
     victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of each attack.", min=1)] = 10,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each attack; left out, its own (10 mostly).", min=1)
+    ] = None,
+    gan_epochs: Annotated[int, typer.Option(help="Epochs of the conditional GAN.", min=1)] = 200,
+    seeds: Annotated[int, typer.Option(help="How often each attack is trained.", min=1)] = 1,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Attack with fewer pairs too: does the score still rise?")
+    ] = False,
+    threshold: Annotated[float, typer.Option(help="Count images with an SSIM above this.")] = 0.2,
+    device: Annotated[str, typer.Option(help="Train attacks on cpu or cuda.")] = "cpu",
+    autocast: Annotated[bool, typer.Option("--bfloat16", help="Train attacks in bfloat16 autocast.")] = False,
+    features: Annotated[str, typer.Option(help="Keep captured numbers as float32 or float16.")] = "float32",
+    budget: Annotated[
+        float,
+        typer.Option(help="Gigabytes of captured numbers to keep; with more, they are computed again.", min=0),
+    ] = 4.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
     jobs: Annotated[int | None, typer.Option(help="Worker processes; left out, one a core.", min=1)] = None,
     as_json: AsJson = False,
@@ -523,113 +574,36 @@ def audit(
 
     With --pairs, attack what a tap captured from the wire instead of what a simulation says that it would.
     """
-    from cloven.audit import study, wire
-    from cloven.papers import s1
-    from cloven.report.folder import write
-    from cloven.zoo.training import cache_dir
+    from cloven import audits
 
-    _misplaced(context, ("shape", "weights") if pairs is None else SIMULATED, there=pairs is not None)
-    chain_for, notes, name = s1.decoder(model), partial(s1.notes, model), f"{model}-{data.partition(':')[0]}"
     if pairs is not None:
-        given = wire.Settings(
-            model=model,
-            data=data,
-            pairs=pairs,
-            shapes=_shapes(shape or ()),
-            weights=weights,
-            layers=tuple(s1.layers_of(model)),
-            queries=queries,
-            victims=victims,
-            epochs=epochs,
-            seed=seed,
-        )
-        folder = out or Path("runs") / f"{name.replace(':', '-')}-captured"
-        rows = partial(wire.listed, given)
-        work: Callable[..., dict[str, Any]] = partial(wire.execute, given, chain_for, notes, out=folder)
-    else:
-        settings = study.Settings(
-            model=model,
-            data=data,
-            auxiliary=auxiliary,
-            layers=_listened(model, layers),
-            strategies=machines.named(strategies),
-            devices=devices,
-            views=_choice("--view", view, {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}),
-            every_link=_choice("--links", links, {"first": False, "all": True}),
-            queries=(1000 if auxiliary == "photos" else 5000) if queries is None else queries,
-            victims=victims,
-            epochs=epochs,
-            seed=seed,
-        )
-        folder = out or Path("runs") / name
-        rows = partial(study.listed, settings, chain_for)
-        work = partial(
-            study.execute, settings, chain_for, s1.expectations(model), notes, out=folder, cache=cache_dir(),
-            jobs=jobs or _cores(),
-        )  # fmt: skip
-    if dry_run:
-        _dry_run(rows(), as_json=as_json)
-        return
-    with console.progress() as progress:
-        try:
-            summary = work(progress=progress)
-        except KeyboardInterrupt:
-            log.warning("stopped; finished cells are kept in %s: the same command goes on from there", folder)
-            raise typer.Exit(STOPPED) from None
-    page = write(folder)
-    if as_json:
-        console.print_json(summary)
-    else:
-        console.summary(summary)
-    for note in summary.get("capture", {}).get("notes", ()):
-        log.warning("%s", note)
-    log.info("report: %s   summary: %s", page, folder / "summary.json")
+        _misplaced(context, audits.SIMULATED, "what was captured")
+    elif audits.is_plan(model):
+        _misplaced(context, audits.PLANNED, "a plan")
+    asked = audits.Asked(
+        model=model, data=data, auxiliary=auxiliary, attacks=machines.named(attacks),
+        strategies=machines.named(strategies), layers=machines.named(layers), devices=devices, view=view,
+        links=links, colluding=tuple(colluding or ()), defences=machines.named(defences), pairs=pairs,
+        shape=tuple(shape or ()),
+        weights=weights, judge=judge, queries=queries, victims=victims, epochs=epochs, gan_epochs=gan_epochs,
+        seeds=seeds, curve=curve, threshold=threshold, device=device,
+        precision="bfloat16" if autocast else "float32", features=features, budget=budget, seed=seed,
+        jobs=jobs or _cores(),
+    )  # fmt: skip
+    work = audits.captured(asked) if pairs is not None else audits.simulated(asked)
+    audits.run(work, out, dry_run=dry_run, as_json=as_json)
 
 
-SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links")
-"""Options of `cloven audit` that say what to simulate: a capture is what it is."""
-
-
-def _misplaced(context: typer.Context, names: Sequence[str], *, there: bool) -> None:
-    """Refuse options that say nothing with --pairs, or nothing without it."""
+def _misplaced(context: typer.Context, names: Sequence[str], about: str) -> None:
+    """Refuse options that say nothing about what is audited."""
     sources = {name: context.get_parameter_source(name) for name in names}
     given = [f"--{name}" for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
     if given:
-        how = "says nothing about what was captured: leave it out" if there else "is for what was captured"
-        raise ClovenError([f"{option} {how}{'' if there else ': give --pairs DIR too'}" for option in given])
-
-
-def _shapes(texts: Sequence[str]) -> dict[int, list[tuple[int, ...]]]:
-    """``0=6x14x14`` and ``1=16x5x5+84`` as the shapes of what lies in each message."""
-    wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
-    if wrong:
-        raise ClovenError(
-            [f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84" for text in wrong]
-        )
-    pairs = (text.split("=") for text in texts)
-    return {int(k): [tuple(map(int, shape.split("x"))) for shape in shapes.split("+")] for k, shapes in pairs}
+        raise ClovenError([f"{option} says nothing about {about}: leave it out" for option in given])
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _listened(model: str, text: str) -> dict[str, str]:
-    """The layers to listen at, path -> label."""
-    from cloven.papers.points import resolve
-    from cloven.papers.s1 import layers_of
-
-    usual = layers_of(model)
-    if not text:
-        return usual
-    return {path: usual.get(path, path) for path in (resolve(model, name) for name in machines.named(text))}
-
-
-def _dry_run(cells: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        console.print_json({"cells": cells})
-    else:
-        console.observations(cells)
 
 
 @app.command()

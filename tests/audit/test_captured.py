@@ -18,6 +18,7 @@ from cloven.attack.layers import Chain, text
 from cloven.audit.captured import CAPTURED, IMAGES, read
 from cloven.audit.cell import Cell, attack
 from cloven.audit.classifier import check_model
+from cloven.audit.features import Shares
 from cloven.audit.material import prepare
 from cloven.audit.single import audit
 from cloven.audit.wire import vector_chain
@@ -67,6 +68,15 @@ class Simulated:
         return torch.cat([self.auxiliary.tensor(), self.victims.tensor()])
 
 
+ONE = ("--attacks", "decoder", "--judge", "none")
+"""S1's attack alone."""
+
+
+def everything(captured: Shares) -> list[Tensor]:
+    """All rows of what was captured."""
+    return captured.take(torch.arange(len(captured)))
+
+
 @pytest.fixture(scope="module")
 def simulated() -> Simulated:
     training, _, test = split(load("digits"), seed=0)
@@ -112,12 +122,12 @@ def floors(finding: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_what_was_captured_is_what_a_simulation_hears(simulated: Simulated, pairs: Path) -> None:
     recorded = read(pairs, {0: [(6, 14, 14)]})
-    images = {"auxiliary": recorded.auxiliary, "victims": recorded.victims}
+    images: dict[str, Any] = {"auxiliary": recorded.auxiliary, "victims": recorded.victims}
     material = prepare(simulated.graph, [simulated.seen, recorded.capture], **images)
 
     for of in images:
-        (computed,) = material.captured(simulated.seen, of)
-        (found,) = material.captured(recorded.capture, of)
+        (computed,) = everything(material.captured(simulated.seen, of))
+        (found,) = everything(material.captured(recorded.capture, of))
         assert torch.equal(computed, found)
     assert recorded.capture.bytes == simulated.seen.bytes == 4704
     check_model(material.tensors["classes"], recorded.logits)
@@ -126,8 +136,8 @@ def test_what_was_captured_is_what_a_simulation_hears(simulated: Simulated, pair
 def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
     simulated: Simulated, pairs: Path, cloven: Run, here: Path
 ) -> None:
-    command = ("audit", "lenet5", "--data", "digits", "--pairs", pairs, "--shape", "0=6x14x14", "--epochs", "4",
-               "--out", "run")  # fmt: skip
+    command = ("audit", *ONE, "lenet5", "--data", "digits", "--pairs", pairs, "--shape", "0=6x14x14",
+               "--epochs", "4",               "--out", "run")  # fmt: skip
     done = cloven(*command, "--json")
     summary = summary_of(here / "run")
     (found,) = summary["findings"]
@@ -138,6 +148,8 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
 
     assert done.code == 0, done.err
     assert json.loads(done.out) == summary
+    assert same.ssim is not None
+    assert same.psnr is not None
     assert found["ssim"]["mean"] == pytest.approx(same.ssim.mean, abs=0.05)
     assert found["psnr"]["mean"] == pytest.approx(same.psnr.mean, abs=1)
     assert found["agreement"]["mean"] == pytest.approx(same.agreement.mean, abs=0.1)
@@ -168,7 +180,7 @@ def test_a_protected_link_is_not_above_its_floor(simulated: Simulated, cloven: R
     noise = torch.randint(0, 256, (160, 4720), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     put(here / "pairs", {**simulated.captured(), "0": noise}, simulated.sent(), protected="yes")
 
-    done = cloven("audit", "--pairs", "pairs", "--epochs", "1")
+    done = cloven("audit", *ONE, "--pairs", "pairs", "--epochs", "1")
     summary = summary_of(here / "runs" / "lenet5-digits-captured")
     (found,) = summary["findings"]
     above = {name: max(f[name] for f in found["floors"].values() if f[name] is not None) for name in
@@ -195,10 +207,10 @@ def test_a_layer_that_s1_has_a_decoder_for_is_attacked_with_it(
     )
     put(here / "pairs", deeper.captured(), deeper.sent())
 
-    done = cloven("audit", "--pairs", "pairs", "--shape", "0=16x10x10", "--epochs", "1", "--out", "run")
+    done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=16x10x10", "--epochs", "1", "--out", "run")
     (cell,) = (json.loads(p.read_text()) for p in (here / "run" / "cells").glob("*.json"))
     assert done.code == 0, done.err
-    assert cell["provenance"]["layers"] == text(chain_of("conv2"))
+    assert cell["provenance"]["settings"]["layers"] == text(chain_of("conv2"))
     assert cell["provenance"]["knows"] == "shapes"
 
 
@@ -220,7 +232,7 @@ def test_ciphertext_becomes_numbers_from_0_to_1(simulated: Simulated, tmp_path: 
 
 def test_without_shapes_a_decoder_reads_all_numbers_and_the_key_says_so(simulated: Simulated, pairs: Path) -> None:
     flat, shaped = read(pairs), read(pairs, {0: [(6, 14, 14)]})
-    images = {"auxiliary": flat.auxiliary, "victims": flat.victims}
+    images: dict[str, Any] = {"auxiliary": flat.auxiliary, "victims": flat.victims}
     material = prepare(simulated.graph, [flat.capture, shaped.capture], **images)
     chain = vector_chain(1176, (1, 28, 28))
     cells = [
@@ -233,6 +245,7 @@ def test_without_shapes_a_decoder_reads_all_numbers_and_the_key_says_so(simulate
     assert len({cell.key(material) for cell in cells}) == 3
     assert finding.provenance["knows"] == "numbers"
     assert finding.provenance["observation"] == flat.capture.fingerprint
+    assert finding.ssim is not None
     assert finding.ssim.mean > finding.floors[-1].ssim  # type: ignore[operator]
 
 
@@ -276,7 +289,7 @@ def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
     assert recorded.unmatched == {CAPTURED: len(lost - {0, 1}), IMAGES: len({0, 1} - lost)}
     assert whole.unmatched == {CAPTURED: 0, IMAGES: 0}
 
-    done = cloven("audit", "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--queries", "50",
+    done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--queries", "50",
                   "--victims", "20", "--out", "run")  # fmt: skip
     assert done.code == 0, done.err
     assert f"Images that were sent but not captured, left out: {recorded.unmatched[IMAGES]}." in done.err
@@ -426,7 +439,9 @@ def test_options_that_say_nothing_are_refused(pairs: Path, cloven: Run, here: Pa
     said = refused(cloven, here, "--pairs", pairs, "--view", "full", "--auxiliary", "photos")
     assert "--view says nothing about what was captured: leave it out" in said
     assert "--auxiliary says nothing about what was captured" in said
-    assert "--shape is for what was captured: give --pairs DIR too" in refused(cloven, here, "--shape", "0=84")
+    assert "--shape is '0=84'; choose from given, places, inferred (others are for --pairs)" in refused(
+        cloven, here, "--shape", "0=84"
+    )
     said = refused(cloven, here, "--pairs", pairs, "--shape", "6x14x14")
     assert "--shape is '6x14x14'; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84" in said
 
@@ -450,8 +465,8 @@ def test_weights_from_a_file_are_the_model_that_ran(
     model = trained("lenet5", simulated.training, epochs=EPOCHS, seed=0, cache=cache_dir())
     save_file(model.state_dict(), here / "w.safetensors")
 
-    done = cloven("audit", "--pairs", pairs, "--weights", "w.safetensors", "--seed", "3", "--shape", "0=6x14x14",
-                  "--epochs", "1", "--out", "run")  # fmt: skip
+    done = cloven("audit", *ONE, "--pairs", pairs, "--weights", "w.safetensors", "--seed", "3",
+                  "--shape", "0=6x14x14",                  "--epochs", "1", "--out", "run")  # fmt: skip
     assert done.code == 0, done.err
     assert summary_of(here / "run")["settings"]["weights"] == "w.safetensors"
 
@@ -480,14 +495,14 @@ def test_victims_that_the_cnn_was_trained_on_are_said_and_leave_the_domain(
     known = replace(simulated, victims=simulated.training.take(range(60)))
     put(here / "pairs", known.captured(), known.sent())
 
-    done = cloven("audit", "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--out", "run")
+    done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--out", "run")
     assert done.code == 0, done.err
     assert "Victim images that are among those that the CNN was trained on: 60." in done.err
     assert "among those that the CNN was trained on: 60." in (here / "run" / "report.html").read_text()
 
 
 def test_a_dry_run_lists_the_capture_and_writes_nothing(pairs: Path, cloven: Run, here: Path) -> None:
-    done = cloven("audit", "--pairs", pairs, "--dry-run", "--json")
+    done = cloven("audit", *ONE, "--pairs", pairs, "--dry-run", "--json")
     (row,) = json.loads(done.out)["cells"]
 
     assert done.code == 0, done.err

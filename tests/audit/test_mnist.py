@@ -19,7 +19,7 @@ DATA = os.environ.get("CLOVEN_DATA")
 @pytest.mark.skipif(DATA is None, reason="CLOVEN_DATA names no folder with MNIST and tiny-imagenet")
 def test_lenet5_on_mnist_is_learned_and_every_slice_and_tile_is_attacked(cloven: Run, here: Path) -> None:
     done = cloven("audit", "lenet5", "--data", f"mnist:{DATA}", "--auxiliary", f"folder:{DATA}/tiny-imagenet/train",
-                  "--out", "run")  # fmt: skip
+                  "--attacks", "decoder", "--out", "run")  # fmt: skip
     summary = json.loads((here / "run" / "summary.json").read_text())
     paper = [f for f in summary["findings"] if f["view"] == "paper"]
 

@@ -18,7 +18,21 @@ from tests.cli.conftest import Run, cloven
 
 __all__ = ["cloven"]
 
-SMALL = ("audit", "--queries", "80", "--victims", "40", "--epochs", "1", "--view", "paper")
+SMALL = (
+    "audit",
+    "--attacks",
+    "decoder",
+    "--judge",
+    "none",
+    "--queries",
+    "80",
+    "--victims",
+    "40",
+    "--epochs",
+    "1",
+    "--view",
+    "paper",
+)
 TIMES = ("seconds", "jobs", "versions")
 
 
@@ -39,7 +53,7 @@ def test_a_run_writes_findings_with_floors_and_intervals_and_a_report(cloven: Ru
 
     assert done.code == 0, done.err
     assert json.loads(done.out) == summary
-    assert summary["schema"] == 1
+    assert summary["schema"] == 2
     assert summary["model_accuracy"] >= 0.9
     assert [f["strategy"] for f in summary["findings"]] == ["vertical"] * 3 + ["data"] * 4
     for finding in summary["findings"]:
@@ -158,7 +172,7 @@ def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> N
     _, err = victim.communicate(timeout=60)
 
     assert victim.returncode == 130
-    assert err.splitlines()[-1] == "stopped; finished cells are kept in run: the same command goes on from there"
+    assert err.splitlines()[-1] == "stopped; what is finished is kept in run: the same command goes on from there"
     assert "Traceback" not in err
     assert {p.name for p in (here / "run").iterdir()} == {"cells", "config.json"}
 
@@ -185,14 +199,22 @@ def alive(pid: int) -> bool:
 def test_a_cnn_that_has_learned_nothing_gets_no_verdict() -> None:
     from cloven.audit.summary import verdict
 
-    finding = {
-        "crosses": True, "strategy": "vertical", "label": "Layer 2", "link": ["a", "b"], "raw_image": 0.25,
-        "leakage_above_floor": {"ssim": 0.9, "agreement": 0.9},
+    finding = {"crosses": True, "strategy": "vertical", "raw_image": 0.25}
+    score = {"attack": "decoder", "mean": 0.9, "above": 0.9}
+    observation = {
+        "crosses": True, "strategy": "vertical", "label": "Layer 2", "link": ["a", "b"], "transform": "none",
+        "strongest": {"ssim": score, "agreement": score}, "carried": {"ssim": None, "agreement": None},
+        "flags": [], "converged": "not tested",
     }  # fmt: skip
 
-    assert verdict(0.95, [finding])["given"] is True
-    assert verdict(0.95, [finding])["sentence"].endswith("cross a link in clear: vertical up to 25% of them.")
-    refused = verdict(0.12, [finding])
+    said = verdict(0.95, [finding], [observation])
+    assert said["given"] is True
+    assert "vertical (layer 2, a to b) leaks most (above floor: SSIM 0.90 by decoder" in said["sentence"]
+    assert said["sentence"].endswith("cross a link in clear: vertical up to 25% of them.")
+    doubtful = verdict(0.95, [finding], [observation | {"flags": ["x"], "converged": "not converged"}])
+    assert "1 of 1 observations are attacked better from a deeper one" in doubtful["sentence"]
+    assert "1 of 1 observations have a learning curve that still rises" in doubtful["sentence"]
+    refused = verdict(0.12, [finding], [observation])
     assert refused["given"] is False
     assert "kappa on held-out images is 0.12, below 0.3" in refused["reason"]
     assert refused["sentence"] is None

@@ -11,7 +11,7 @@ from cloven.zoo.models import LeNet5, build
 
 LAYERS = ("conv1", "pool1", "conv2", "pool2", "conv3", "flatten", "dense1", "dense2")
 MNIST = ((6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (120, 1, 1), (120,), (84,), (10,))
-KNOWN = "lenet5, mobilenet_v1, mobilenet_v1_0.25, mobilenet_v1_0.5, mobilenet_v1_0.75, resnet20, resnet56"
+KNOWN = "lenet5, mobilenet_v1, mobilenet_v1_0.25, mobilenet_v1_0.5, mobilenet_v1_0.75, resnet20, resnet56, small"
 CIFAR = ((6, 32, 32), (6, 16, 16), (16, 12, 12), (16, 6, 6), (120, 2, 2), (480,), (84,), (10,))
 
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloven.attack.layers import Chain
-from cloven.audit.cell import Cell
 from cloven.graph.box import Shape
 from cloven.partition.data import tiles
 from cloven.partition.observe import Observation, View, observe, slices_of, tiles_of
-from cloven.partition.program import Program
+from cloven.partition.program import Link, Program
 
 ChainFor = Callable[[str, Shape, Shape], Chain | None]
 """The decoder for a layer (``input`` for a tile), a captured shape and an image's, or None for the stated rule."""
@@ -18,57 +17,69 @@ ChainFor = Callable[[str, Shape, Shape], Chain | None]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A program to audit, and what to call it: strategy ``vertical``, ``horizontal`` or ``data``."""
+    """A program to audit, and what to call it: strategy ``vertical``, ``horizontal`` or ``data``.
+
+    ``transform`` is what its links do to numbers, in a word; ``recorded`` names the run in which what crosses is
+    recorded, where the graph alone does not say it.
+    """
 
     strategy: str
     title: str
     program: Program
     grid: tuple[int, int] | None = None
+    transform: str = "none"
+    recorded: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One observation of one target. Cells with equal keys are run once, whatever cases they stand for."""
+    """One observation of one target. Equal observations are attacked once, whatever cases they stand for."""
 
     target: Target
     label: str
     layers: tuple[str, ...]
-    cell: Cell
+    observation: Observation
+
+    @property
+    def name(self) -> str:
+        """What is equal for equal observations."""
+        return f"{self.target.recorded}{self.observation.fingerprint}"[:32]
 
 
-def cases(
-    targets: Sequence[Target],
-    layers: Mapping[str, str],
-    views: Sequence[View],
-    make: Callable[[Observation], Cell],
-    *,
-    every_link: bool,
-) -> list[Case]:
-    """Every slice and every tile that the paper counts, and all that links carry.
+@dataclass(frozen=True)
+class Where:
+    """Where to listen: layers that a paper counts (path -> label), views, links, and links whose taps collude."""
 
-    Args:
-        targets: the programs.
-        layers: the layers that the paper listens at, path -> label.
-        views: which of the two views.
-        make: the cell for an observation.
-        every_link: in the full view, every link that carries anything; else those between the first two devices.
+    layers: Mapping[str, str]
+    views: Sequence[View] = ("paper", "full")
+    every_link: bool = False
+    colluding: tuple[tuple[Link, ...], ...] = ()
+
+
+def cases(targets: Sequence[Target], where: Where) -> list[Case]:
+    """Every slice and every tile that the paper counts, all that links carry, and all that taps put together.
+
+    What a paper counts but no link carries cannot be recorded: of programs with transforms it is left out.
     """
     found: list[Case] = []
     for target in targets:
-        if "paper" in views:
-            found += [Case(target, label, names, make(seen)) for label, names, seen in _counted(target, layers)]
-        if "full" in views:
-            tapped = [link for link in target.program.links if every_link or set(link) == _first(target.program)]
-            observations = [observe(target.program, link) for link in tapped]
-            found += [
-                Case(target, "All on a link", tuple(dict.fromkeys(s.value for s in seen.seen)), make(seen))
-                for seen in observations
-            ]
+        if "paper" in where.views and not target.recorded:
+            found += [Case(target, label, names, seen) for label, names, seen in _counted(target, where.layers)]
+        if "full" in where.views:
+            found += [_tapped(target, link) for link in _links(target.program, every=where.every_link)]
+        found += [_tapped(target, group) for group in where.colluding]
     return found
 
 
-def _first(program: Program) -> set[str]:
-    return set(program.devices[:2])
+def _links(program: Program, *, every: bool) -> list[Link]:
+    first = set(program.devices[:2])
+    return [link for link in program.links if every or set(link) == first]
+
+
+def _tapped(target: Target, link: Link | Sequence[Link]) -> Case:
+    seen = observe(target.program, link)
+    label = "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
+    return Case(target, label, tuple(dict.fromkeys(s.value for s in seen.seen)), seen)
 
 
 def _counted(target: Target, layers: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Observation]]:

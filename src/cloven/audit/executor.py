@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-from cloven.audit.cell import Cell, attack
+from cloven.audit.cell import Cell, attacks
 from cloven.audit.material import Material
-from cloven.audit.store import Store
+from cloven.audit.store import CELLS, Store
 from cloven.errors import ClovenError
 
 THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
@@ -40,36 +40,49 @@ def run_missing(
 def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[str]:
     """Attack every cell and keep its finding; yields each key as it is finished.
 
-    With more than one job, worker processes are spawned; what they need lies in a file of the store's folder
-    while they run.
+    Where features are computed anew for each batch, cells are trained side by side on the same ones.
     """
-    if jobs <= 1 or len(cells) <= 1:
-        for cell in cells:
-            yield _finish(cell, material, store)
+    units = _units(cells, material, jobs)
+    if jobs <= 1 or len(units) <= 1:
+        for unit in units:
+            yield from _finish(unit, material, store)
         return
-    shared = store.folder / ".material.part"
-    try:
-        yield from _in_processes(cells, material.on_disk(shared), store, min(jobs, len(cells)))
-    finally:
-        shared.unlink(missing_ok=True)
+    yield from _in_processes(units, material, store, min(jobs, len(units)))
 
 
-def _finish(cell: Cell, material: Material, store: Store) -> str:
-    finding = attack(cell, material)
-    store.save(finding)
-    return finding.key
+TOGETHER = 16
+"""How many attacks are trained side by side, at most: all of them are in memory."""
 
 
-def _in_processes(cells: Sequence[Cell], material: Material, store: Store, jobs: int) -> Iterator[str]:
+def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[Cell, ...]]:
+    """What is done at once: a cell, or cells that share what is computed for a batch."""
+    if not material.features.computed:
+        return [(cell,) for cell in cells]
+    alike: dict[tuple[int, int | None], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.seed, cell.pairs), []).append(cell)
+    size = min(TOGETHER, max(1, -(-len(cells) // jobs)))
+    return [tuple(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
+
+
+def _finish(unit: Sequence[Cell], material: Material, store: Store) -> list[str]:
+    findings = attacks(unit, material, store.folder / CELLS)
+    for finding in findings:
+        store.save(finding)
+    return [finding.key for finding in findings]
+
+
+def _in_processes(units: Sequence[tuple[Cell, ...]], material: Material, store: Store, jobs: int) -> Iterator[str]:
+    """In worker processes with one thread each; what they need lies in files of the store's folder."""
     with _environment(THREADS):
         pool = ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _start, (tuple(cells), material, store.folder)
+            jobs, multiprocessing.get_context("spawn"), _start, (tuple(units), material, store.folder)
         )
         try:
             with _held_back(signal.SIGINT):  # a process that is interrupted while it is spawned says so at length
-                waiting = [pool.submit(_work, index) for index in range(len(cells))]
+                waiting = [pool.submit(_work, index) for index in range(len(units))]
             for done in as_completed(waiting):
-                yield done.result()
+                yield from done.result()
         except KeyboardInterrupt:
             for worker in multiprocessing.active_children():
                 worker.terminate()
@@ -110,13 +123,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-_here: tuple[tuple[Cell, ...], Material, Store] | None = None
+_here: tuple[tuple[tuple[Cell, ...], ...], Material, Store] | None = None
 """What a worker process was started with."""
 
 
-def _start(cells: tuple[Cell, ...], material: Material, folder: Path) -> None:
+def _start(units: tuple[tuple[Cell, ...], ...], material: Material, folder: Path) -> None:
     global _here  # an initialiser has no other way to hand things to the work
-    _here = (cells, material, Store(folder))
+    _here = (units, material, Store(folder))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -129,7 +142,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(index: int) -> str:
+def _work(index: int) -> list[str]:
     assert _here is not None
-    cells, material, store = _here
-    return _finish(cells[index], material, store)
+    units, material, store = _here
+    return _finish(units[index], material, store)

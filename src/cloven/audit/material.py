@@ -1,22 +1,21 @@
-"""What all cells of an audit share: images, the values that listeners see of them, and the floors."""
+"""What all cells of an audit share: images, the values that listeners see of them, classifiers and floors."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from cloven.attack.pairs import Front, Place
 from cloven.audit.captured import Capture, Heard, digest
+from cloven.audit.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.errors import ClovenError
 from cloven.graph.box import slices
 from cloven.graph.graph import Graph
-from cloven.runtime.torch_engine import evaluate
+from cloven.runtime.torch_engine import evaluate, forward
 from cloven.score.floors import Floor, constant_guesses, guess_floors
 from cloven.threads import one_thread
 from cloven.zoo.images import Images
@@ -24,54 +23,87 @@ from cloven.zoo.images import Images
 SHOWN = 5
 """How many of a long list an error message shows."""
 
+SETS = ("auxiliary", "victims")
 
-class OnDisk(Mapping[str, Tensor]):
-    """Tensors of one safetensors file, each read when it is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A second classifier, which did not take part: its graph, the classes that it gives victims, its floors."""
 
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self.path, "pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-            return tensor
+    name: str
+    graph: Graph
+    classes: Tensor
+    floors: tuple[Floor, ...]
 
-    def __iter__(self) -> Iterator[str]:
-        with safe_open(self.path, "pt") as file:
-            yield from file.keys()
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    def classify(self, images: Tensor) -> Tensor:
+        """The class ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
+        return _classes(self.graph, images)
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What all cells of an audit share.
+    """Images, what is seen of them, and the whole model.
 
     ``tensors``: ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1], ``classes`` ``(n,)`` that the whole
-    model gives the victims, and for each value seen or captured, by its fingerprint, ``FINGERPRINT/auxiliary``
-    and ``FINGERPRINT/victims``. ``hashes`` name the images and the model.
+    model gives the victims and ``answers`` those that it gives the auxiliary images. ``hashes`` name the images
+    and the model.
     """
 
     classifier: Graph
     tensors: Mapping[str, Tensor]
+    features: Features
     floors: tuple[Floor, ...]
     hashes: Mapping[str, str]
+    judge: Judge | None = None
 
-    def captured(self, observation: Heard, of: str) -> tuple[Tensor, ...]:
-        """What a listener gets of the ``auxiliary`` images or the ``victims``: one tensor ``(n, ...)`` a share."""
-        seen = zip(_prints(observation), observation.seen, strict=True)
-        return tuple(self.tensors[f"{value}/{of}"][slices(s.share)].contiguous() for value, s in seen)
+    def captured(self, heard: Heard, of: str, recorded: str = "") -> Shares:
+        """What a listener gets of the ``auxiliary`` images or the ``victims``.
+
+        ``recorded`` is the name of a run in which it was recorded, where it cannot be computed from the graph.
+        """
+        return Shares(self.features, of, _parts(heard, recorded), len(self.tensors[of]))
+
+    def front(self, heard: Heard) -> Front | None:
+        """The model up to what is heard, as a function of images that gradients flow through."""
+        if isinstance(heard, Capture) or not heard.seen:
+            return None
+        compute = forward(heard.graph, {s.value for s in heard.seen})
+        boxes = [(s.value, slices(s.share)) for s in heard.seen]
+
+        def front(images: Tensor) -> list[Tensor]:
+            made = compute(images)
+            return [made[value][box] for value, box in boxes]
+
+        return front
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
-        output = self.classifier.output
-        return evaluate(self.classifier, images, [output])[output].argmax(1)
+        return _classes(self.classifier, images)
 
-    def on_disk(self, path: Path) -> Material:
-        """The same with its tensors in a file, which other processes can read."""
-        save_file({name: t.contiguous() for name, t in self.tensors.items()}, path)
-        return replace(self, tensors=OnDisk(path))
+
+def _classes(graph: Graph, images: Tensor) -> Tensor:
+    return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
+
+
+def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
+    if isinstance(heard, Capture) or recorded:
+        prints = heard.prints if isinstance(heard, Capture) else recorded_names(heard, recorded)
+        return tuple(Part(name, None, s.shape) for name, s in zip(prints, heard.seen, strict=True))
+    return tuple(Part(heard.graph.fingerprints[s.value], s.share, s.shape) for s in heard.seen)
+
+
+def recorded_names(heard: Heard, run: str) -> tuple[str, ...]:
+    """What tensors that were recorded of an observation in a run are kept as."""
+    return tuple(f"{run}-{heard.fingerprint}-{i}" for i in range(len(heard.seen)))
+
+
+def places(heard: Heard) -> tuple[Place, ...] | None:
+    """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
+    if isinstance(heard, Capture) or not heard.seen:
+        return None
+    return tuple(
+        Place(s.value, tuple(lo for lo, _ in s.share), heard.graph.by_name[s.value].shape) for s in heard.seen
+    )
 
 
 def prepare(
@@ -81,16 +113,26 @@ def prepare(
     auxiliary: Images | Tensor,
     victims: Images | Tensor,
     domain: Images | Tensor | None = None,
+    judge: tuple[str, Graph] | None = None,
+    recorded: Mapping[str, Tensor] | None = None,
+    shelf: Shelf | None = None,
+    budget: int = BUDGET,
+    precision: Precision = "float32",
 ) -> Material:
-    """Everything that the cells of an audit share, from one forward pass of each graph.
+    """Everything that the cells of an audit share, from one forward pass of each graph over each set of images.
 
     Args:
         graph: the whole model.
-        observations: what listeners see; their values are kept for all images. Those of a capture are its own.
+        observations: what listeners see. Those of a capture are its own.
         auxiliary: what the attacker trains on, ``(n, C, H, W)`` in [0, 1] if a tensor.
         victims: what is scored, likewise.
         domain: images like the victims, for the floor of the domain's mean image; left out, the victims
             themselves, which makes that floor a little higher than an attacker could reach.
+        judge: the name and graph of a second classifier.
+        recorded: tensors by ``NAME/SET`` that were recorded in a run; see `Material.captured`.
+        shelf: a folder to keep features in; left out, they are kept in memory.
+        budget: bytes of features to keep; with more, they are computed anew for each batch.
+        precision: of features.
 
     Raises:
         ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
@@ -103,18 +145,70 @@ def prepare(
         raise ClovenError(problems)
     refuse_overlap(auxiliary, victims)
     with one_thread():
-        kept = {name: tensors[name] for name in ("auxiliary", "victims")}
-        values = _values(observations, kept)
-        output = graph.output
-        classes = evaluate(graph, tensors["victims"], [output])[output].argmax(1)
-        material = Material(graph, {**kept, **values, "classes": classes}, (), _hashes(graph, tensors))
-        floors = guess_floors(
-            tensors["victims"],
-            classes,
-            guesses=constant_guesses(tensors["auxiliary"], tensors["domain"]),
-            classify=material.classify,
+        heard = list(observations)
+        sets = {name: tensors[name] for name in SETS}
+        found, logits = features(
+            _values(graph, heard), sets, budget=budget, precision=precision, shelf=shelf,
+            others={graph: {graph.output: "logits"}},
+        )  # fmt: skip
+        extra = {k: v for h in heard if isinstance(h, Capture) for k, v in h.values().items()} | dict(
+            recorded or {}
         )
-    return replace(material, floors=floors)
+        found = replace(found, kept=_with(found.kept, extra))
+        named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
+        guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
+        hashes = _hashes(graph, tensors)
+        material = Material(graph, {**sets, **named}, found, (), hashes)
+        floors = guess_floors(
+            tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
+        )  # fmt: skip
+        second = _judge(judge, tensors["victims"], guesses) if judge else None
+        if second is not None:
+            hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
+    shown: Mapping[str, Tensor] = material.tensors
+    if shelf is not None:
+        shown = Shelf(shelf.folder / "images")
+        for name, tensor in material.tensors.items():
+            shown.put(name, tensor)
+    seen = replace(found, images=shown)
+    return replace(material, floors=floors, judge=second, hashes=hashes, tensors=shown, features=seen)
+
+
+def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What is kept, and more."""
+    if not isinstance(kept, Shelf):
+        return {**kept, **extra}
+    for name, tensor in extra.items():
+        if name not in kept:
+            kept.put(name, tensor)
+    return kept
+
+
+def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor]) -> Judge:
+    name, graph = given
+    classify: Callable[[Tensor], Tensor] = lambda images: _classes(graph, images)  # noqa: E731
+    classes = classify(victims)
+    return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify))
+
+
+def _values(graph: Graph, heard: Iterable[Heard]) -> Values:
+    """Which values of which graphs are seen, each once: of the whole model's graph where it has them."""
+    own = {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
+    wanted: dict[Graph, dict[str, str]] = {}
+    seen: set[str] = set()
+    for one in heard:
+        if isinstance(one, Capture):
+            continue
+        for share in one.seen:
+            fingerprint = one.graph.fingerprints[share.value]
+            if fingerprint in seen or not share.transform.exact:
+                continue
+            seen.add(fingerprint)
+            if fingerprint in own:
+                wanted.setdefault(graph, {})[own[fingerprint]] = fingerprint
+            else:
+                wanted.setdefault(one.graph, {})[share.value] = fingerprint
+    return wanted
 
 
 def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None:
@@ -158,34 +252,6 @@ def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str
         yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
     elif not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
-
-
-def _prints(heard: Heard) -> tuple[str, ...]:
-    """The fingerprint of each value that is heard."""
-    if isinstance(heard, Capture):
-        return heard.prints
-    return tuple(heard.graph.fingerprints[s.value] for s in heard.seen)
-
-
-def _values(observations: Iterable[Heard], images: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every value that is heard, for all images: captured, or from one pass of each graph for each set."""
-    wanted: dict[Graph, dict[str, str]] = {}
-    captured: dict[str, Tensor] = {}
-    seen: set[str] = set()
-    for heard in observations:
-        if isinstance(heard, Capture):
-            captured |= heard.values()
-            continue
-        for share, fingerprint in zip(heard.seen, _prints(heard), strict=True):
-            if fingerprint not in seen:
-                seen.add(fingerprint)
-                wanted.setdefault(heard.graph, {})[share.value] = fingerprint
-    return captured | {
-        f"{names[value]}/{of}": tensor
-        for graph, names in wanted.items()
-        for of, batch in images.items()
-        for value, tensor in evaluate(graph, batch, names).items()
-    }
 
 
 def _hashes(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:

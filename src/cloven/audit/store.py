@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cloven.audit.features import Shelf
 from cloven.audit.finding import Finding
 from cloven.errors import ClovenError
 from cloven.files import write_text
 
 CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
-CELLS = "cells"
+CELLS, SHELF = "cells", ".features"
 
 
 def to_text(value: Any) -> str:
@@ -32,6 +35,16 @@ class Store:
 
     folder: Path
 
+    @contextmanager
+    def shelf(self) -> Iterator[Shelf]:
+        """A folder for what all cells share, while they are worked on."""
+        folder = self.folder / SHELF
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        try:
+            yield Shelf(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def keys(self) -> set[str]:
         """The cells that are finished."""
         return {path.stem for path in (self.folder / CELLS).glob("*.json") if not path.name.startswith(".")}
@@ -44,6 +57,7 @@ class Store:
         save_file({name: t.contiguous() for name, t in tensors.items()}, part)
         part.replace(path)
         write_text(path.with_suffix(".json"), to_text(finding.to_json()))
+        path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
     def cell(self, key: str) -> dict[str, Any]:
         """A cell's result."""

@@ -1,77 +1,106 @@
-"""A study: one model on one data set, audited under several strategies, from loading to the summary."""
+"""A study: one model on one data set, divided in one or several ways, from loading to the summary."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import torch
-
-from cloven.attack.decoder import Decoder
-from cloven.audit.cases import Case, ChainFor, Target, cases, layer_of
-from cloven.audit.cell import Cell
+from cloven.attack.attack import Attack
+from cloven.attack.train import CPU, Machine
+from cloven.audit.cases import Case, ChainFor, Target, Where, cases, layer_of
+from cloven.audit.cell import Cell, Knows
 from cloven.audit.executor import Progress, run_missing
-from cloven.audit.material import Material, prepare, refuse_overlap
+from cloven.audit.features import BUDGET, Precision
+from cloven.audit.guessing import Guessed, guess
+from cloven.audit.ladder import USUAL, Ladder
+from cloven.audit.material import Material, prepare
 from cloven.audit.plans import plans
+from cloven.audit.recording import name_of, record
 from cloven.audit.store import SUMMARY, Store, opened, to_text
-from cloven.audit.summary import NOT_MEASURED, SCHEMA, Expectation, context, orderings, row, verdict, versions
+from cloven.audit.subject import Loaded, Who, judge_of, labels_of, load_images, ready, untrained
+from cloven.audit.summary import (
+    SCHEMA,
+    Expectation,
+    Result,
+    context,
+    not_measured,
+    orderings,
+    row,
+    verdict,
+    versions,
+)
+from cloven.audit.verdicts import curves, defences, verdicts
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.graph.box import Shape
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.data import GRIDS, Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import Observation, View
+from cloven.partition.plan import Plan, program
+from cloven.partition.program import Program
+from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
-from cloven.zoo.datasets import load
-from cloven.zoo.images import Images, split
-from cloven.zoo.models import MODELS, build, unknown
-from cloven.zoo.training import EPOCHS, accuracy, trained
+from cloven.zoo.models import MODELS, unknown
+from cloven.zoo.training import EPOCHS, accuracy
 
-Made = TypeVar("Made")
 STRATEGIES = ("vertical", "horizontal", "data")
+CURVE = (0.25, 0.5, 1.0)
+"""The shares of the pairs that a learning curve is measured at."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to audit, with the names of papers already resolved."""
+    """What to audit, with the names of papers already resolved.
 
-    model: str
-    data: str
-    auxiliary: str
-    layers: Mapping[str, str]
+    Attributes:
+        who: the model and the images.
+        where: where to listen.
+        plan: the one division to look at; left out, one for each of ``strategies``.
+        strategies: which.
+        devices: of horizontal and data partitioning.
+        defences: transforms to compare, each put on all links; none: those of the plan.
+        ladder: which attacks.
+        knows: what the attacker knows of what he sees.
+        seeds: how often each attack is trained.
+        curve: whether attacks are also trained on fewer pairs.
+        threshold: the SSIM above which an image counts as recognisable.
+        machine: on what attacks are trained.
+        precision: of the numbers that are captured.
+        budget: bytes of them that are kept.
+    """
+
+    who: Who
+    where: Where
+    plan: Plan | None = None
     strategies: tuple[str, ...] = STRATEGIES
     devices: int = 4
-    views: tuple[View, ...] = ("paper", "full")
-    every_link: bool = False
-    queries: int = 2000
-    victims: int | None = None
-    epochs: int = 10
-    seed: int = 0
+    defences: tuple[Transform, ...] = ()
+    ladder: Ladder = USUAL
+    knows: Knows = "shapes"
+    seeds: int = 1
+    curve: bool = False
+    threshold: float = 0.2
+    machine: Machine = CPU
+    precision: Precision = "float32"
+    budget: int = BUDGET
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
-    """The images of a study: S1's 80/10/10 split of the data set, and the attacker's own."""
+class Entry:
+    """One attack on one case with so many pairs: a cell a seed."""
 
-    training: Images
-    victims: Images
-    auxiliary: Images
-
-    @property
-    def shape(self) -> Shape:
-        """One image's shape."""
-        return tuple(self.victims.pixels.shape[1:])
+    case: Case
+    attack: Attack
+    pairs: int
+    cells: tuple[Cell, ...]
 
 
 def wrong(settings: Settings) -> list[str]:
@@ -81,95 +110,75 @@ def wrong(settings: Settings) -> list[str]:
         for name in settings.strategies
         if name not in STRATEGIES
     ]
+    who = settings.who
     for name, value, least in (
-        ("queries", settings.queries, 2),
-        ("epochs", settings.epochs, 1),
+        ("queries", who.queries, 2),
         ("devices", settings.devices, 2),
-        ("victims", settings.victims, 20),
+        ("victims", who.victims, 20),
+        ("seeds", settings.seeds, 1),
     ):
         if value is not None and value < least:
             problems.append(f"{name} is {value}; expected {least} or more")
-    if "data" in settings.strategies and settings.devices not in GRIDS:
-        known = ", ".join(str(n) for n in GRIDS if n > 1)
-        problems.append(f"{settings.devices} devices have no usual grid of tiles; choose from {known}")
-    if settings.model not in MODELS:
-        problems.append(unknown(settings.model))
-    elif not settings.layers:
-        problems.append(f"no layers of {settings.model} are named to listen at; give --layers, e.g. conv1,conv2")
+    problems += settings.ladder.problems()
+    if not 0 < settings.threshold < 1:
+        problems.append(f"threshold is {settings.threshold}; expected an SSIM between 0 and 1")
+    if settings.knows == "inferred" and settings.defences:
+        problems.append("shapes are inferred from float32 numbers; leave out the transforms, or --shape inferred")
+    if settings.plan is None:
+        problems += _wrong_model(settings)
     return problems
 
 
-def load_images(settings: Settings) -> Loaded:
-    """The images of a study.
-
-    Raises:
-        ClovenError: with all that is wrong with the settings and with both sets: one that cannot be read, has no
-            labels, does not fit the model, or shares images with the other.
-    """
-    problems = wrong(settings)
-    whole = attempt(lambda: labelled(settings.data), problems)
-    shape: tuple[int, int, int] = whole.pixels.shape[1:] if whole is not None else ANY_SHAPE
-    auxiliary = attempt(lambda: load(settings.auxiliary, shape=shape, limit=max(settings.queries, 2)), problems)
-    if problems or whole is None or auxiliary is None:
-        raise ClovenError(problems)
-    build(settings.model, shape=shape, classes=len(whole.classes))
-    training, _, test = split(whole, seed=settings.seed)
-    victims = test if settings.victims is None else test.take(range(min(settings.victims, len(test))))
-    refuse_overlap(auxiliary, victims)
-    return Loaded(training, victims, auxiliary)
-
-
-ANY_SHAPE = (3, 32, 32)
-"""Auxiliary images are tried at this size where the data set's is not known."""
-
-
-def labelled(data: str, shape: tuple[int, int, int] | None = None) -> Images:
-    """A data set by its name, if it has labels."""
-    whole = load(data, shape=shape)
-    if whole.labels is None:
-        raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
-    return whole
-
-
-def attempt(read: Callable[[], Made], problems: list[str]) -> Made | None:
-    """What is read, or None, with the reasons added to the problems."""
-    try:
-        return read()
-    except ClovenError as error:
-        problems += error.problems
-        return None
-
-
-def untrained(settings: Settings, shape: Shape, classes: int) -> Graph:
-    """The model's graph before training: enough to find out what is wrong with a request."""
-    model = build(settings.model, shape=(shape[0], shape[1], shape[2]), classes=classes)
-    return capture(model, torch.zeros(1, *shape))
+def _wrong_model(settings: Settings) -> Iterator[str]:
+    name = settings.who.model
+    if "data" in settings.strategies and settings.devices not in GRIDS:
+        known = ", ".join(str(n) for n in GRIDS if n > 1)
+        yield f"{settings.devices} devices have no usual grid of tiles; choose from {known}"
+    if ":" not in name and name not in MODELS:
+        yield f"{unknown(name)}, torchvision:NAME, timm:NAME or package.module:factory"
+    elif not settings.where.layers:
+        yield f"no layers of {name} are named to listen at; give --layers, e.g. conv1,conv2"
 
 
 def targets(graph: Graph, settings: Settings) -> list[Target]:
-    """The programs that a study audits, one a strategy; cuts are the layers that the paper listens at.
+    """The programs that a study audits, each with each of the transforms; cuts are the layers listened at.
 
     Raises:
-        ClovenError: with all that is wrong with the layers and devices for this model.
+        ClovenError: with all that is wrong with the plan, or with the layers and devices for this model.
     """
+    if settings.plan is not None:
+        changed = [Transforms(default=t) for t in settings.defences] or [settings.plan.transform]
+        plans = [settings.plan.model_copy(update={"transform": t}) for t in changed]
+        return [_target(_kind(plan), plan.title(), program(graph, plan), None) for plan in plans]
     problems: list[str] = []
     found: list[Target] = []
     for name in settings.strategies:
         strategy, devices, grid = _strategy(name, settings)
-        try:
-            found.append(
-                Target(name, _title(name, devices, grid), compiler.compile(graph, strategy, devices), grid)
-            )
-        except ClovenError as error:
-            problems += [p for p in error.problems if p not in problems]
+        for transform in settings.defences or (Transform(),):
+            try:
+                made = compiler.compile(graph, strategy, devices, transforms=Transforms(default=transform))
+                found.append(_target(name, _title(name, devices, grid), made, grid))
+            except ClovenError as error:
+                problems += [p for p in error.problems if p not in problems]
     if problems:
         raise ClovenError(problems)
     return found
 
 
+def _target(strategy: str, title: str, made: Program, grid: tuple[int, int] | None) -> Target:
+    used = dict.fromkeys(transfer.transform.name for transfer in made.transfers)
+    return Target(strategy, title, made, grid, ", ".join(used) or "none", name_of(made))
+
+
+def _kind(plan: Plan) -> str:
+    kinds = list(dict.fromkeys(spec.kind for spec in plan.strategy))
+    return kinds[0] if len(kinds) == 1 else "hybrid"
+
+
 def _strategy(name: str, settings: Settings) -> tuple[Strategy, int, tuple[int, int] | None]:
+    layers = tuple(settings.where.layers)
     if name == "vertical":
-        return Vertical(tuple(settings.layers)), len(settings.layers) + 1, None
+        return Vertical(layers), len(layers) + 1, None
     if name == "horizontal":
         return Horizontal(), settings.devices, None
     grid = GRIDS[settings.devices]
@@ -181,26 +190,46 @@ def _title(name: str, devices: int, grid: tuple[int, int] | None) -> str:
     return f"{name}, {how.get(name, f'a grid of {grid[0]}x{grid[1]} tiles' if grid else '')}, {devices} devices"
 
 
-def cases_of(graph: Graph, settings: Settings, chain_for: ChainFor) -> list[Case]:
-    """All observations of a study with the attack on each; ``chain_for`` gives a paper's decoder, if it has one."""
+def entries(every: Sequence[Case], settings: Settings, chain_for: ChainFor, guessed: Guessed) -> list[Entry]:
+    """All attacks on all cases; ``chain_for`` gives a paper's decoder, if it has one."""
+    who, found = settings.who, []
+    counts = [max(2, round(who.queries * share)) for share in (CURVE if settings.curve else (1.0,))]
+    for case in every:
+        seen = case.observation
+        layer = layer_of(seen, settings.where.layers)
+        chain = chain_for(layer, seen.seen[0].shape, seen.graph.input.shape) if layer is not None else None
+        for attack in settings.ladder.on(seen, chain if settings.knows != "inferred" else None):
+            for count in counts:
+                cell = Cell(
+                    seen, attack, who.seed, settings.knows, count, settings.machine, case.target.recorded,
+                    guessed.get(case.name),
+                )  # fmt: skip
+                cells = tuple(replace(cell, seed=who.seed + i) for i in range(settings.seeds))
+                found.append(Entry(case, attack, count, cells))
+    return found
 
-    def make(seen: Observation) -> Cell:
-        layer = layer_of(seen, settings.layers)
-        chain = chain_for(layer, seen.seen[0].shape, graph.input.shape) if layer is not None else None
-        return Cell(seen, Decoder(epochs=settings.epochs, layers=chain), settings.seed)
 
-    return cases(targets(graph, settings), settings.layers, settings.views, make, every_link=settings.every_link)
+def loaded(settings: Settings) -> tuple[Settings, Loaded]:
+    """The images of a study, and the settings with the number of auxiliary images that there are.
+
+    Raises:
+        ClovenError: with all that is wrong with the settings and the images.
+    """
+    images = load_images(settings.who, wrong(settings))
+    return replace(settings, who=replace(settings.who, queries=len(images.auxiliary))), images
 
 
 def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
-    """The observations of a study as rows, before anything is trained or written.
+    """The observations of a study as rows, with the attacks on each, before anything is trained or written.
 
     Raises:
         ClovenError: for settings or images that cannot be used.
     """
-    images = load_images(settings)
-    graph = untrained(settings, images.shape, len(images.victims.classes))
-    return [context(case) for case in cases_of(graph, settings, chain_for)]
+    settings, images = loaded(settings)
+    every = cases(targets(untrained(settings.who, images), settings), settings.where)
+    planned = entries(every, settings, chain_for, {})
+    attacks = {id(case): list(dict.fromkeys(e.attack.name for e in planned if e.case is case)) for case in every}
+    return [{**context(case), "attacks": attacks[id(case)]} for case in every]
 
 
 def execute(
@@ -210,7 +239,6 @@ def execute(
     notes: Callable[[Shape], Sequence[str]],
     *,
     out: Path,
-    cache: Path,
     jobs: int,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -220,63 +248,69 @@ def execute(
         ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
     """
     start = time.perf_counter()
-    images = load_images(settings)
-    classes = len(images.victims.classes)
-    cases_of(untrained(settings, images.shape, classes), settings, chain_for)  # all problems before any work
+    settings, images = loaded(settings)
+    first = untrained(settings.who, images)  # all problems before any work
+    entries(cases(targets(first, settings), settings.where), settings, chain_for, {})
     store = opened(out, configuration(settings, images))
-    model = trained(
-        settings.model,
-        images.training,
-        epochs=EPOCHS,
-        seed=settings.seed,
-        cache=cache,
-        on_epoch=lambda epoch, _: progress("training the CNN", epoch, EPOCHS),
-    )
-    graph = capture(model, torch.zeros(1, *images.shape))
-    every = cases_of(graph, settings, chain_for)
-    progress("computing what listeners see", 0, 1)
-    material = prepare(
-        graph,
-        [case.cell.observation for case in every],
-        auxiliary=images.auxiliary,
-        victims=images.victims,
-        domain=images.training,
-    )
-    progress("computing what listeners see", 1, 1)
-    keys = [case.cell.key(material) for case in every]
-    cells = dict(zip(keys, (case.cell for case in every), strict=True))
-    run_missing(cells, material, store, jobs=jobs, progress=progress)
-    summary = _summary(settings, images, material, every, keys, store, expected, notes(images.shape), jobs)
-    summary["seconds"] = round(time.perf_counter() - start, 1)
+    graph = ready(settings.who, images, progress)
+    judge = judge_of(settings.who, images, progress)
+    every = cases(targets(graph, settings), settings.where)
+    with store.shelf() as shelf:
+        progress("computing what listeners see", 0, 1)
+        sets = [images.auxiliary.tensor(), images.victims.tensor()]
+        recorded = record(every, sets, shelf.folder / "runs")
+        material = prepare(
+            graph, [case.observation for case in every if not case.target.recorded], auxiliary=images.auxiliary,
+            victims=images.victims, domain=images.training, judge=judge, recorded=recorded, shelf=shelf,
+            budget=settings.budget, precision=settings.precision,
+        )  # fmt: skip
+        guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
+        progress("computing what listeners see", 1, 1)
+        planned = entries(every, settings, chain_for, guessed)
+        keys = {cell.key(material): cell for entry in planned for cell in entry.cells}
+        run_missing(keys, material, store, jobs=jobs, progress=progress)
+        results = [
+            Result(entry.case, entry.attack.name, entry.pairs, tuple(c.key(material) for c in entry.cells))
+            for entry in planned
+        ]
+        summary = _summary(settings, images, material, every, results, store, expected, notes(images.shape), jobs)
+    summary |= {"shapes": shapes, "seconds": round(time.perf_counter() - start, 1)}
     write_text(out / SUMMARY, to_text(summary))
     return summary
 
 
-def _left_out(settings: Settings) -> list[str]:
-    """What these settings leave unmeasured, besides what every audit does."""
-    if "full" not in settings.views:
-        return ["All that a link carries: only the shares that the paper counts were attacked (--view both)."]
-    if not settings.every_link:
-        return ["All that other links carry: of each plan the links between the first two devices (--links all)."]
-    return []
-
-
 def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
     """What makes two runs the same run: the settings without paths, and the images by their content."""
+    who, where = settings.who, settings.where
+    plan = settings.plan.model_dump(mode="json", exclude={"model": {"weights"}}) if settings.plan else None
     return {
         "schema": SCHEMA,
-        "model": settings.model,
+        "model": who.model,
+        "weights": who.weights.name if who.weights else None,
+        "plan": plan,
         "data": images.training.name,
         "auxiliary": images.auxiliary.name,
-        "layers": dict(settings.layers),
+        "layers": dict(where.layers),
         "strategies": list(settings.strategies),
         "devices": settings.devices,
-        "views": list(settings.views),
-        "links": "all" if settings.every_link else "first",
+        "defences": [transform.name for transform in settings.defences],
+        "views": list(where.views),
+        "links": "all" if where.every_link else "first",
+        "colluding": [["-".join(link) for link in group] for group in where.colluding],
+        "attacks": list(settings.ladder.names),
+        "knows": settings.knows,
         "queries": len(images.auxiliary),
         "victims": len(images.victims),
-        "epochs": settings.epochs,
-        "seed": settings.seed,
+        "epochs": settings.ladder.epochs,
+        "gan_epochs": settings.ladder.gan_epochs,
+        "seed": who.seed,
+        "seeds": settings.seeds,
+        "curve": settings.curve,
+        "judge": who.judge.partition("=")[0],
+        "threshold": settings.threshold,
+        "device": settings.machine.device,
+        "autocast": settings.machine.precision,
+        "features": settings.precision,
         "training": images.training.fingerprint(),
         "victim_images": images.victims.fingerprint(),
         "auxiliary_images": images.auxiliary.fingerprint(),
@@ -288,53 +322,88 @@ def _summary(
     images: Loaded,
     material: Material,
     every: Sequence[Case],
-    keys: Sequence[str],
+    results: Sequence[Result],
     store: Store,
     expected: Sequence[Expectation],
     notes: Sequence[str],
     jobs: int,
 ) -> dict[str, Any]:
-    labels = torch.tensor(np.asarray(images.victims.labels))
-    classes = material.tensors["classes"]
-    model_kappa = kappa(classes, labels, len(images.victims.classes))
-    findings = [row(context(case), store.cell(key), key) for case, key in zip(every, keys, strict=True)]
+    labels, classes = labels_of(images.victims), material.tensors["classes"]
+    model_kappa = kappa(classes, labels, images.classes) if labels is not None else None
+    full = [result for result in results if result.pairs == settings.who.queries]
+    rows = [row(context(r.case), r.attack, r.case.name, r.keys, store, settings.threshold) for r in full]
+    curve = curves(results, store) if settings.curve else []
+    found = verdicts(full, rows, curve)
+    divided = plans(material, every, labels)
     return {
         "schema": SCHEMA,
         "cloven": metadata.version("cloven"),
-        "model": settings.model,
+        "model": settings.who.model,
         "data": images.training.name,
         "auxiliary": images.auxiliary.name,
-        "model_accuracy": accuracy(classes, labels),
+        "model_accuracy": accuracy(classes, labels) if labels is not None else None,
         "model_kappa": model_kappa,
         "test_images": len(images.victims),
-        "classes": len(images.victims.classes),
+        "classes": images.classes,
         "input": list(images.shape),
         "seconds": 0.0,
         "versions": versions(jobs),
-        "settings": {
-            "queries": len(images.auxiliary),
-            "epochs": settings.epochs,
-            "seed": settings.seed,
-            "devices": settings.devices,
-            "training epochs": EPOCHS,
-            "training images": len(images.training),
-            "ssim": CONVENTION,
-        },
-        "attacker": _attacker(images),
-        "verdict": verdict(model_kappa, findings),
-        "plans": plans(material, every, labels),
-        "findings": findings,
-        "orderings": orderings(expected, every, keys, store, seed=settings.seed),
-        "not_measured": [*NOT_MEASURED, *_left_out(settings)],
+        "settings": _shown(settings, images),
+        "judge": _judge(material, labels),
+        "attacker": _attacker(settings, images),
+        "verdict": verdict(model_kappa, rows, found),
+        "plans": divided,
+        "findings": rows,
+        "verdicts": found,
+        "curves": curve,
+        "defences": defences(divided, every, found) if settings.defences else [],
+        "orderings": orderings(expected, full, store, seed=settings.who.seed),
+        "not_measured": not_measured(settings.ladder.names, settings.where, settings.knows),
         "notes": list(notes),
     }
 
 
-def _attacker(images: Loaded) -> dict[str, Any]:
+def _shown(settings: Settings, images: Loaded) -> dict[str, Any]:
+    who = settings.who
+    own = {"training epochs": EPOCHS, "training images": len(images.training)} if who.weights is None else {}
     return {
-        "sentence": f"A passive listener on one link, who first sends {len(images.auxiliary)} images of his own "
-        f"({images.auxiliary.name}) as a user, records what crosses, and trains a decoder on the pairs "
-        "(S1, Sect. 4).",
-        "knows": ["the shapes of what crosses", "his own images and what they make cross", "the image size"],
-        "does_not_know": ["the model, its layers and weights", "the victims' images"],
+        "queries": len(images.auxiliary),
+        "attacks": ", ".join(settings.ladder.names),
+        "epochs": settings.ladder.epochs or "each attack's own",
+        "seed": who.seed,
+        "seeds": settings.seeds,
+        "devices": settings.devices,
+        "weights": who.weights.name if who.weights else "trained here",
+        **own,
+        "threshold": settings.threshold,
+        "ssim": CONVENTION,
     }
+
+
+def _judge(material: Material, labels: Any) -> dict[str, Any] | None:
+    if material.judge is None:
+        return None
+    right = accuracy(material.judge.classes, labels) if labels is not None else None
+    return {"name": material.judge.name, "accuracy": right}
+
+
+KNOWN: Mapping[Knows, str] = {
+    "places": "the shapes of what crosses, and where in its layer it lies",
+    "shapes": "the shapes of what crosses",
+    "inferred": "the bytes that cross, from which he guesses their shapes",
+    "numbers": "the numbers that cross, not their shapes",
+}
+
+
+def _attacker(settings: Settings, images: Loaded) -> dict[str, Any]:
+    white = any(name.startswith("refine") for name in settings.ladder.names)
+    many = bool(settings.where.colluding)
+    weights = ["the model and its weights (refine alone)"] if white else []
+    return {
+        "sentence": f"A passive listener on one link{' or on several together' if many else ''}, who first sends "
+        f"{len(images.auxiliary)} images of his own ({images.auxiliary.name}) as a user, records what crosses and "
+        "what is answered, and trains on the pairs (S1, Sect. 4).",
+        "knows": [KNOWN[settings.knows], "his own images, what they make cross and their answers",
+                  "the image size", *weights],
+        "does_not_know": [*([] if white else ["the model, its layers and weights"]), "the victims' images"],
+    }  # fmt: skip

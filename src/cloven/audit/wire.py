@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cloven.attack.decoder import Decoder
 from cloven.attack.layers import Chain, ConvT, ReLU, rule
+from cloven.attack.pairs import Pairs, held
+from cloven.attack.places import locate
+from cloven.attack.shapes import Guess, infer
+from cloven.attack.train import CPU, Machine
 from cloven.audit.captured import CAPTURED, IMAGES, LEAST, Capture, Recorded, Shapes, read
 from cloven.audit.cases import ChainFor
-from cloven.audit.cell import Cell
+from cloven.audit.cell import Cell, Knows
 from cloven.audit.classifier import Classifier, check_model, classifier, shape_of
 from cloven.audit.executor import Progress, run_missing
+from cloven.audit.guessing import LOOKED_AT, as_bytes
+from cloven.audit.ladder import USUAL, Ladder
 from cloven.audit.material import Material, prepare, refuse_overlap
 from cloven.audit.store import SUMMARY, opened, to_text
-from cloven.audit.study import attempt, labelled
-from cloven.audit.summary import LOWER_BOUND, NEVER_MEASURED, SCHEMA, heard, leak, row, verdict, versions
+from cloven.audit.subject import AUTO, SAME, Loaded, Who, attempt, judge_of
+from cloven.audit.summary import ALWAYS, LOWER_BOUND, SCHEMA, heard, leak, missing, row, verdict, versions
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.graph.box import Shape, extent
 from cloven.graph.graph import Graph
 from cloven.score.similarity import CONVENTION
+from cloven.zoo.datasets import load
 from cloven.zoo.images import Images
 
 SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
@@ -39,8 +45,8 @@ VECTORS = (
 class Settings:
     """What was captured, what it was captured of, and how to attack it.
 
-    ``shapes`` is what the attacker knows of the messages, ``layers`` those of the model that a paper has decoders
-    for, ``queries`` and ``victims`` how many of the captured images to use.
+    ``shapes`` is what the attacker knows of the messages, or ``inferred`` says that he guesses; ``layers`` those of
+    the model that a paper has decoders for, ``queries`` and ``victims`` how many of the captured images to use.
     """
 
     model: str
@@ -51,7 +57,12 @@ class Settings:
     layers: Sequence[str] = ()
     queries: int | None = None
     victims: int | None = None
-    epochs: int = 10
+    ladder: Ladder = USUAL
+    inferred: bool = False
+    judge: str = AUTO
+    seeds: int = 1
+    threshold: float = 0.2
+    machine: Machine = CPU
     seed: int = 0
 
 
@@ -98,30 +109,51 @@ def execute(
         settings.model, whole, recorded.victims, weights=settings.weights, data=settings.data, seed=settings.seed,
         progress=progress,
     )  # fmt: skip
+    who = Who(settings.model, settings.data, SAME, 2, judge=settings.judge, seed=settings.seed)
+    judge = judge_of(who, Loaded(model.domain, recorded.victims, recorded.auxiliary, len(whole.classes)), progress)
     material = prepare(
-        model.graph,
-        [recorded.capture],
-        auxiliary=recorded.auxiliary,
-        victims=recorded.victims,
-        domain=model.domain,
-    )
+        model.graph, [recorded.capture], auxiliary=recorded.auxiliary, victims=recorded.victims,
+        domain=model.domain, judge=judge,
+    )  # fmt: skip
     check_model(material.tensors["classes"], recorded.logits)
-    cell = _cell(settings, recorded.capture, model.graph, chain_for)
+    guesses, shapes = _guessed(recorded.capture) if settings.inferred else (None, None)
+    tried = [
+        [replace(cell, seed=settings.seed + i) for i in range(settings.seeds)]
+        for cell in _cells(settings, recorded, model.graph, chain_for, guesses)
+    ]
     store = opened(out, _configuration(settings, recorded, model))
-    key = cell.key(material)
-    run_missing({key: cell}, material, store, jobs=1, progress=progress)
-    found = row(_context(recorded.capture), store.cell(key), key)
+    with store.shelf():
+        run_missing(
+            {c.key(material): c for cells in tried for c in cells}, material, store, jobs=1, progress=progress
+        )
+    context = _context(recorded.capture)
+    name = recorded.capture.fingerprint[:32]
+    found = [
+        row(context, cells[0].attack.name, name, [c.key(material) for c in cells], store, settings.threshold)
+        for cells in tried
+    ]
     summary = {
         **_summary(settings, recorded, model, material, found),
+        "shapes": shapes,
         "notes": [
             *_notes(recorded, model),
-            *([] if settings.shapes else [VECTORS]),
+            *([] if settings.shapes or settings.inferred else [VECTORS]),
             *notes(model.graph.input.shape),
         ],
         "seconds": round(time.perf_counter() - start, 1),
     }
     write_text(out / SUMMARY, to_text(summary))
     return summary
+
+
+def _guessed(capture: Capture) -> tuple[tuple[Guess, ...], dict[str, Any]]:
+    """What each message is taken for; what it was, a tap cannot tell."""
+    guesses = tuple(infer(as_bytes(z[:LOOKED_AT])) for z in capture.tensors["auxiliary"])
+    rows = [
+        {"seen": f"message {s.value}", "guess": list(g.shape), "type": g.dtype, "layout": g.layout, "hit": None}
+        for s, g in zip(capture.seen, guesses, strict=True)
+    ]
+    return guesses, {"hits": None, "of": len(rows), "rows": rows}
 
 
 def _loaded(settings: Settings) -> tuple[Recorded, Images]:
@@ -131,13 +163,14 @@ def _loaded(settings: Settings) -> tuple[Recorded, Images]:
         for name, value, least in (
             ("queries", settings.queries, LEAST["auxiliary"]),
             ("victims", settings.victims, LEAST["victim"]),
-            ("epochs", settings.epochs, 1),
+            ("seeds", settings.seeds, 1),
         )
         if value is not None and value < least
     ]
+    problems += settings.ladder.problems()
     folder, limits = settings.pairs, {} if problems else {"queries": settings.queries, "victims": settings.victims}
     recorded = attempt(lambda: read(folder, settings.shapes, **limits), problems)
-    whole = attempt(lambda: labelled(settings.data, shape_of(recorded.victims) if recorded else None), problems)
+    whole = attempt(lambda: _labelled(settings.data, recorded), problems)
     if recorded and whole and recorded.logits.shape[1] != len(whole.classes):
         problems.append(
             f"{settings.data} has {len(whole.classes)} classes; {folder / IMAGES} holds answers of "
@@ -149,17 +182,38 @@ def _loaded(settings: Settings) -> tuple[Recorded, Images]:
     return recorded, whole
 
 
-def _cell(settings: Settings, capture: Capture, graph: Graph, chain_for: ChainFor) -> Cell:
-    """The attack: a paper's decoder for a layer of the shape seen, or the usual one; without shapes, another."""
-    shapes, image = [s.shape for s in capture.seen], graph.input.shape
-    if not settings.shapes:
-        chain: Chain | None = vector_chain(sum(shape[0] for shape in shapes), image)
-    else:
+def _labelled(data: str, recorded: Recorded | None) -> Images:
+    """The data set, at the size of the images that were sent."""
+    whole = load(data, shape=shape_of(recorded.victims) if recorded else None)
+    if whole.labels is None:
+        raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
+    return whole
+
+
+def _cells(
+    settings: Settings, recorded: Recorded, graph: Graph, chain_for: ChainFor, guesses: tuple[Guess, ...] | None
+) -> list[Cell]:
+    """The attacks; the decoder is a paper's for a layer of the shape seen, or the usual one."""
+    capture, image = recorded.capture, graph.input.shape
+    shapes = [s.shape for s in capture.seen]
+    chain: Chain | None = None
+    if settings.shapes:
         same = (path for path in settings.layers if [graph.by_name[graph.find(path)].shape] == shapes)
         layer = next(same, None)
         chain = chain_for(layer, shapes[0], image) if layer else None
-    attack = Decoder(epochs=settings.epochs, layers=chain)
-    return Cell(capture, attack, settings.seed, "shapes" if settings.shapes else "numbers")
+    elif not settings.inferred:
+        chain = vector_chain(sum(shape[0] for shape in shapes), image)
+    knows: Knows = "inferred" if settings.inferred else "shapes" if settings.shapes else "numbers"
+    return [
+        Cell(capture, attack, settings.seed, knows, machine=settings.machine, guessed=guesses)
+        for attack in settings.ladder.on(capture, chain, tiles=_shows_tiles(recorded))
+    ]
+
+
+def _shows_tiles(recorded: Recorded) -> bool:
+    """Whether a piece of the image lies in what was captured: found by the attacker's own images."""
+    captured = held(*recorded.capture.tensors["auxiliary"])
+    return bool(locate(Pairs(captured, recorded.auxiliary.tensor())))
 
 
 def _context(capture: Capture) -> dict[str, Any]:
@@ -179,9 +233,14 @@ def _configuration(settings: Settings, recorded: Recorded, model: Classifier) ->
         "weights": model.weights,
         "data": model.domain.name,
         "training": model.domain.fingerprint(),
-        "shapes": _shapes(settings.shapes),
-        "epochs": settings.epochs,
+        "shapes": "inferred" if settings.inferred else _shapes(settings.shapes),
+        "attacks": list(settings.ladder.names),
+        "epochs": settings.ladder.epochs,
+        "gan_epochs": settings.ladder.gan_epochs,
+        "judge": settings.judge.partition("=")[0],
+        "threshold": settings.threshold,
         "seed": settings.seed,
+        "seeds": settings.seeds,
     }
 
 
@@ -190,7 +249,11 @@ def _shapes(shapes: Shapes) -> dict[str, str]:
 
 
 def _summary(
-    settings: Settings, recorded: Recorded, model: Classifier, material: Material, found: Mapping[str, Any]
+    settings: Settings,
+    recorded: Recorded,
+    model: Classifier,
+    material: Material,
+    found: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     capture = recorded.capture
     return {
@@ -208,9 +271,12 @@ def _summary(
         "settings": {
             "queries": len(recorded.auxiliary),
             "victims": len(recorded.victims),
-            "epochs": settings.epochs,
+            "attacks": ", ".join(settings.ladder.names),
+            "epochs": settings.ladder.epochs or "each attack's own",
             "seed": settings.seed,
-            "shapes": _shapes(settings.shapes) or "not known",
+            "seeds": settings.seeds,
+            "shapes": "inferred" if settings.inferred else _shapes(settings.shapes) or "not known",
+            "threshold": settings.threshold,
             "weights": model.weights,
             "ssim": CONVENTION,
         },
@@ -229,22 +295,31 @@ def _summary(
             ],
         },
         "attacker": _attacker(settings, recorded),
-        "verdict": verdict(model.kappa, [found], lambda crossing: _sentence(crossing[0], capture)),
+        "verdict": verdict(model.kappa, found, say=lambda crossing: _sentence(crossing, capture)),
         "plans": [],
-        "findings": [found],
+        "findings": list(found),
+        "verdicts": [],
+        "curves": [],
+        "defences": [],
         "orderings": [],
-        "not_measured": [*NEVER_MEASURED, "When frames cross, how long they are, and other links."],
+        "judge": {"name": material.judge.name, "accuracy": None} if material.judge else None,
+        "not_measured": [
+            *missing(settings.ladder.names),
+            *ALWAYS,
+            "When frames cross, how long they are, and other links.",
+        ],
     }
 
 
 def _attacker(settings: Settings, recorded: Recorded) -> dict[str, Any]:
     capture = recorded.capture
     what = "ciphertext" if capture.protected else "numbers"
-    shapes = f"the {what} that crossed" + (" and their shapes" if settings.shapes else ", not what shape they have")
+    known = " and their shapes" if settings.shapes else ", not what shape they have"
+    shapes = f"the {what} that crossed{known}"
     return {
         "sentence": f"A passive listener who tapped {_link(capture)} while the system ran, sent "
         f"{len(recorded.auxiliary)} images of his own as a user, recorded what crossed for them and for "
-        f"{len(recorded.victims)} images of others, and trains a decoder on his own pairs (S1, Sect. 4).",
+        f"{len(recorded.victims)} images of others, and trains on his own pairs (S1, Sect. 4).",
         "knows": [shapes, "his own images and what crossed for them", "the image size"],
         "does_not_know": [
             "the model, its layers and weights",
@@ -258,15 +333,21 @@ def _link(capture: Capture) -> str:
     return f"{' to '.join(capture.link)} ({'protected' if capture.protected else 'in clear'})"
 
 
-def _sentence(found: Mapping[str, Any], capture: Capture) -> str:
+def _sentence(found: Sequence[Mapping[str, Any]], capture: Capture) -> str:
+    worst = max(found, key=lambda f: max(v for v in f["leakage_above_floor"].values() if v is not None))
+    leaks = "leaks" if any(map(_clear, found)) else "shows no leakage to this attacker"
+    by = f", most by {worst['attack']}" if len(found) > 1 else ""
+    return f"What was captured from the wire, {_link(capture)}, {leaks}{by} ({leak(worst)}). {LOWER_BOUND}"
+
+
+def _clear(found: Mapping[str, Any]) -> bool:
+    """Whether an interval lies above all floors."""
     floors = found["floors"].values()
-    clear = [
-        name
+    return any(
+        found[name]["low"] > max(floor[name] for floor in floors if floor[name] is not None)
         for name in ("ssim", "agreement")
-        if found[name]["low"] > max(floor[name] for floor in floors if floor[name] is not None)
-    ]
-    leaks = "leaks" if clear else "shows no leakage to this attacker"
-    return f"What was captured from the wire, {_link(capture)}, {leaks} ({leak(found)}). {LOWER_BOUND}"
+        if found[name]
+    )
 
 
 def _notes(recorded: Recorded, model: Classifier) -> list[str]:

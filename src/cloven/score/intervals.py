@@ -45,6 +45,28 @@ def bootstrap(values: Tensor, *, seed: int, resamples: int = 2000, level: float 
     return Interval(centre, centre + min(low, 0.0), centre + max(high, 0.0))
 
 
+def clustered(values: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
+    """Bootstrap of the mean of scores ``(s, n)`` of ``s`` seeds of an attack on ``n`` images, over both.
+
+    Each resample draws seeds and images with replacement: what an attack scores depends on either. One seed says
+    nothing about the spread over seeds; its interval is that of `bootstrap`. Yes and no are taken as 1 and 0.
+    """
+    _check_level(level)
+    if values.ndim != 2 or not len(values):
+        raise ClovenError(f"clustered needs scores (seeds, images), got the shape {tuple(values.shape)}")
+    scores = torch.stack([_real(row.to(torch.float64)) for row in values])
+    centre = float(scores.mean())
+    generator = torch.Generator().manual_seed(seed)
+    count, images = scores.shape
+    means = torch.empty(resamples, dtype=torch.float64)
+    for i in range(resamples):
+        rows = scores[torch.randint(count, (count,), generator=generator)].mean(0)
+        means[i] = rows[torch.randint(images, (images,), generator=generator)].mean()
+    tail = (1 - level) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(centre, min(low, centre), max(high, centre))
+
+
 def paired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
     """`bootstrap` of the mean of ``a - b``, two scores ``(n,)`` of the same images in the same order.
 

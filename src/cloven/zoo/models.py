@@ -12,6 +12,7 @@ from cloven.errors import ClovenError
 from cloven.zoo.mobilenet import MobileNetV1
 from cloven.zoo.pixels import Shape
 from cloven.zoo.resnet_cifar import ResNetCIFAR
+from cloven.zoo.small import SmallCNN
 
 SMALLEST = 28
 """The side below which nothing is left for LeNet-5's third convolution."""
@@ -99,6 +100,11 @@ def _mobilenet(shape: Shape, classes: int, *, width: float) -> nn.Module:
     return MobileNetV1(width, classes, shape[0])
 
 
+def _small(shape: Shape, classes: int) -> nn.Module:
+    _at_least("small", shape, 8)
+    return SmallCNN(shape[0], classes)
+
+
 def _at_least(name: str, shape: Shape, side: int) -> None:
     """Refuse images so small that nothing but padding is left for the last layers."""
     _, height, width = shape
@@ -120,6 +126,7 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mobilenet_v1_0.75": partial(_mobilenet, width=0.75),
     "mobilenet_v1_0.5": partial(_mobilenet, width=0.5),
     "mobilenet_v1_0.25": partial(_mobilenet, width=0.25),
+    "small": _small,
 }
 """What makes each model, from the shape of its images and the number of its classes."""
 

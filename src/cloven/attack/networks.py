@@ -1,0 +1,229 @@
+"""The networks of the stronger attacks: enlarging without waste, residual blocks, a pyramid of scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloven.attack.adapt import Adaptor
+from cloven.attack.pairs import Pairs, Shape
+
+NUMBERS = 4_000_000
+"""The most weights that read a vector: with more, a listener has too few pairs."""
+
+
+QUICK = 0.3
+"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
+
+
+class Doubled(nn.Conv2d):
+    """Nearest enlarging by 2, then a 3x3 convolution; the weights are those of the convolution.
+
+    Computed as the transposed convolution of stride 2 that it equals, whose 4x4 kernel is the 3x3 kernel folded
+    with the 2x2 box of the enlarging: 16 multiplications an input pixel instead of 36, and no enlarged copy.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.register_buffer("fold", torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From ``(n, inputs, H, W)`` to ``(n, outputs, 2H, 2W)``."""
+        kernel = torch.einsum("oikl,kp,lq->iopq", self.weight.flip(2, 3), self.fold, self.fold)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class Block(nn.Module):
+    """A residual block of two 3x3 convolutions; at first it changes nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, momentum=QUICK)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channels, H, W)`` in and out."""
+        changed: Tensor = self.second(F.relu(self.norm(self.first(F.relu(x))), inplace=True))
+        return x + changed
+
+
+def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
+    """Heights and widths from the image's on, each half of the one before, down to a side of ``coarsest``."""
+    found = [(image[1], image[2])]
+    while min(found[-1]) > coarsest:
+        found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
+    return found
+
+
+def scale_of(shape: Shape, sizes: Sequence[tuple[int, int]]) -> int:
+    """The coarsest scale that loses nothing of a map; the coarsest of all for a vector."""
+    if len(shape) != 3:
+        return len(sizes) - 1
+    return max((k for k, size in enumerate(sizes) if size[0] >= shape[1] and size[1] >= shape[2]), default=0)
+
+
+class Pyramid(nn.Module):
+    """Maps and vectors to an image, over all scales: each enters at its own, and a coarse scale sees everything.
+
+    Down from the finest scale that something was captured at, and up again to the image, with what was seen on the
+    way down added on the way up. There are ``blocks`` further convolutions at each scale on the way up (`Added`),
+    but none at the image's own, where each costs most and helps least, and no norms: with blocks that at first
+    change nothing it learns as well without.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int) -> None:
+        super().__init__()
+        self.sizes = scales(image)
+        self.at = [scale_of(shape, self.sizes) for shape in shapes]
+        self.first, last = min(self.at), len(self.sizes) - 1
+        channels = [min(width * 2**k, 4 * width) for k in range(last + 1)]
+        read = {k: [s for s, at in zip(shapes, self.at, strict=True) if at == k] for k in range(last + 1)}
+        self.stems = nn.ModuleDict({str(k): Stem(read[k], self.sizes[k], channels[k]) for k in read if read[k]})
+        self.downs = nn.ModuleDict()
+        for fine, coarse in pairwise(range(self.first, last + 1)):
+            self.downs[str(coarse)] = nn.Conv2d(channels[fine], channels[coarse], 3, stride=2, padding=1)
+        self.ups = nn.ModuleDict({str(k): Doubled(channels[k + 1], channels[k]) for k in range(last)})
+        self.made = nn.ModuleDict({str(k): _added(channels[k], blocks if k else 0) for k in range(last)})
+        self.made[str(last)] = _added(channels[last], blocks)
+        self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """From maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` to ``(n, *image)``."""
+        kept: dict[int, Tensor] = {}
+        x: Tensor | None = None
+        for k in range(self.first, len(self.sizes)):
+            own = [z for z, at in zip(maps, self.at, strict=True) if at == k]
+            parts = [self.stems[str(k)](own)] if own else []
+            parts += [self.downs[str(k)](F.relu(x))] if x is not None else []
+            x = kept[k] = sum(parts[1:], start=parts[0])
+        assert x is not None
+        x = self.made[str(len(self.sizes) - 1)](x)
+        for k in reversed(range(len(self.sizes) - 1)):
+            height, width = self.sizes[k]
+            x = self.ups[str(k)](F.relu(x))[:, :, :height, :width]
+            x = self.made[str(k)](x + kept[k] if k in kept else x)
+        image: Tensor = self.out(F.relu(x))
+        return image
+
+
+class Added(nn.Module):
+    """A 3x3 convolution of what is positive, added; at first it changes nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channels, H, W)`` in and out."""
+        changed: Tensor = self.conv(F.relu(x))
+        return x + changed
+
+
+def _added(channels: int, count: int) -> nn.Module:
+    return nn.Sequential(*(Added(channels) for _ in range(count)))
+
+
+class Stem(nn.Module):
+    """What is captured at one scale as one map of that scale."""
+
+    def __init__(self, shapes: Sequence[Shape], size: tuple[int, int], channels: int) -> None:
+        super().__init__()
+        self.size, self.channels = size, channels
+        maps, vectors = ([s for s in shapes if len(s) == axes] for axes in (3, 1))
+        self.conv = nn.Conv2d(sum(s[0] for s in maps), channels, 3, padding=1) if maps else None
+        self.linears = nn.ModuleList(_reading(s[0], channels * size[0] * size[1]) for s in vectors)
+
+    def forward(self, captured: Sequence[Tensor]) -> Tensor:
+        """From maps and vectors of this scale to ``(n, channels, *size)``."""
+        maps = [resized(z, self.size) for z in captured if z.ndim == 4]
+        parts = [self.conv(joined(maps))] if self.conv is not None else []
+        vectors = (z for z in captured if z.ndim == 2)
+        for linear, z in zip(self.linears, vectors, strict=True):
+            parts.append(linear(z).reshape(len(z), self.channels, *self.size))
+        total: Tensor = sum(parts[1:], start=parts[0])
+        return total
+
+
+def _reading(numbers: int, outputs: int) -> nn.Module:
+    """A linear reading of a vector; through a bottleneck where it would have too many weights."""
+    if numbers * outputs <= NUMBERS:
+        return nn.Linear(numbers, outputs)
+    narrow = max(1, min(256, NUMBERS // (numbers + outputs)))
+    return nn.Sequential(nn.Linear(numbers, narrow), nn.Linear(narrow, outputs))
+
+
+def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map ``(n, C, H, W)`` at another height and width: nearest where it grows, means where it shrinks."""
+    if tuple(z.shape[2:]) == size:
+        return z
+    if z.shape[2] > size[0] or z.shape[3] > size[1]:
+        return F.adaptive_avg_pool2d(z, size)
+    return F.interpolate(z, size, mode="nearest")
+
+
+def joined(maps: Sequence[Tensor]) -> Tensor:
+    """Maps ``(n, C, H, W)`` of one size as one; a single map is not copied."""
+    return maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
+
+
+class Sharpened(nn.Module):
+    """Captured tensors to images: a network added to the best linear reading of each pixel.
+
+    The linear part, a ridge regression of pixels from the channels above them, is solved in closed form, so that
+    whatever lies in clear in what was captured is not lost on a short training.
+    """
+
+    PENALTY = 1e-6
+    NUMBERS = 20_000_000
+    """How many captured numbers the regression is solved on, at most: far more pixels than channels."""
+    CHANNELS = 2048
+    """With more channels, or none, there is the mean image of each pixel's channel instead."""
+
+    def __init__(self, adaptor: Adaptor, network: nn.Module, pairs: Pairs) -> None:
+        super().__init__()
+        self.adaptor, self.network = adaptor, network
+        self.size = (pairs.image[1], pairs.image[2])
+        maps = [shape for shape in adaptor.shapes if len(shape) == 3]
+        self.grid = (max((m[1] for m in maps), default=1), max((m[2] for m in maps), default=1))
+        channels = sum(m[0] for m in maps)
+        self.reads = 0 < channels <= self.CHANNELS
+        self.linear = nn.Conv2d(max(1, channels) if self.reads else 1, pairs.image[0], 1)
+        count = max(2, self.NUMBERS // (max(1, channels) * self.grid[0] * self.grid[1]))
+        captured, images = pairs.first(count)
+        with torch.no_grad():
+            self._solve(self._together(adaptor(captured)), F.adaptive_avg_pool2d(images, self.grid))
+
+    def _together(self, maps: Sequence[Tensor]) -> Tensor:
+        """All maps in one, at the grid of the finest."""
+        if not self.reads:
+            return maps[0].new_zeros(len(maps[0]), 1, *self.grid)
+        return joined([resized(z, self.grid) for z in maps if z.ndim == 4])
+
+    def _solve(self, captured: Tensor, images: Tensor) -> None:
+        z, x = (t.movedim(1, 3).flatten(0, 2).double() for t in (captured, images))
+        centre, mean = z.mean(0), x.mean(0)
+        z, x = z - centre, x - mean
+        gram = z.T @ z / len(z)
+        strength = self.PENALTY * gram.diagonal().mean().clamp(min=1e-12)
+        weight = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=z.dtype), z.T @ x / len(z))
+        self.linear.weight.copy_(weight.T[:, :, None, None])
+        self.linear.bias.copy_(mean - centre @ weight)  # type: ignore[union-attr]
+
+    def forward(self, captured: Sequence[Tensor]) -> Tensor:
+        """From captured tensors ``(n, ...)`` to ``(n, *image)``, not clipped."""
+        maps = [
+            z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for z in self.adaptor(captured)
+        ]
+        made: Tensor = self.network(maps) + resized(self.linear(self._together(maps)), self.size)
+        return made

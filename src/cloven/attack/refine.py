@@ -1,0 +1,155 @@
+"""White-box refinement: from another attack's reconstruction by gradient descent through the front of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from cloven.attack.attack import Attack, check, counted, positive
+from cloven.attack.decoder import Decoder
+from cloven.attack.pairs import Front, Learned, Pairs, Reconstructor, Shape
+from cloven.attack.train import CHUNK, Machine, Schedule, Trainee, cycle
+from cloven.errors import ClovenError
+
+
+@dataclass(frozen=True)
+class Refine(Attack):
+    """Change the image until the model's front makes of it what was captured (He et al. 2019, rMLE).
+
+    From the reconstruction of ``start``, Adam on the pixels for ``steps`` steps: the squared distance of features,
+    each captured tensor divided by its variance, and ``smoothness`` times the total variation. Needs the weights.
+    Of ``learning_rates`` the one counts that is best on the attacker's own last pairs; if none improves the start
+    there, the start stands: deep features fit many images, and most of them are worse.
+    """
+
+    name: ClassVar[str] = "refine"
+    white_box: ClassVar[bool] = True
+    start: Attack = field(default_factory=Decoder)
+    steps: int = 100
+    learning_rates: tuple[float, ...] = (0.02, 0.005)
+    smoothness: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check(
+            ("steps", self.steps, counted, "1 or more"),
+            (
+                "learning_rates",
+                self.learning_rates,
+                lambda r: bool(r) and all(map(positive, r)),
+                "positive numbers",
+            ),
+            ("smoothness", self.smoothness, lambda share: share >= 0, "0 or more"),
+        )
+
+    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
+        """See `Attack`."""
+        own = {k: v for k, v in asdict(self).items() if k != "start"}
+        return {**own, "start": {"attack": self.start.name, **self.start.settings(captured, image)}}
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> _Refining:
+        """See `Attack`; a `ClovenError` without the model's front."""
+        if pairs.front is None:
+            raise ClovenError("refine needs the model's weights; an attacker without them cannot use it")
+        return _Refining(self, self.start.begin(pairs, generator, machine))
+
+
+@dataclass(frozen=True, eq=False)
+class _Refining:
+    """The training of the start, and what is made of it."""
+
+    attack: Refine
+    inner: Trainee
+
+    @property
+    def pairs(self) -> Pairs:
+        return self.inner.pairs
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return self.inner.schedule
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        self.inner.step(index, captured, images, progress)
+
+    def ended(self, epoch: int) -> bool:
+        return self.inner.ended(epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.inner.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        self.inner.restore(state)
+
+    def finish(self) -> Learned:
+        learned = self.inner.finish()
+        if not callable(learned):
+            raise ClovenError(f"{self.attack.start.name} rebuilds no images; refine starts from one that does")
+        assert self.pairs.front is not None
+        captured, _ = self.pairs.first(CHUNK)
+        scales = [1 / (z.var(correction=0) + 1e-12) for z in captured]
+        refined = _Refined(self.attack, learned, self.pairs.front, tuple(map(float, scales)), 0.0)
+        return min((replace(refined, rate=rate) for rate in (0.0, *self.attack.learning_rates)), key=self._error)
+
+    def _error(self, refined: _Refined) -> float:
+        """The mean squared error on the attacker's own last pairs."""
+        index = torch.arange(max(0, len(self.pairs) - TRIED), len(self.pairs))
+        return float((refined(self.pairs.captured.take(index)) - self.pairs.images[index]).square().mean())
+
+
+@dataclass(frozen=True, eq=False)
+class _Refined:
+    attack: Refine
+    start: Reconstructor
+    front: Front
+    scales: tuple[float, ...]
+    """One over the variance of each captured tensor."""
+    rate: float
+
+    @property
+    def parameters(self) -> int:
+        return self.start.parameters
+
+    @property
+    def notes(self) -> Sequence[str]:
+        stands = () if self.rate else ("refinement did not improve the attacker's own images; its start stands",)
+        return (*self.start.notes, *stands)
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        if not self.rate:
+            return self.start(captured)
+        chunks = zip(self.start(captured).split(BATCH), *(z.split(BATCH) for z in captured), strict=True)
+        return torch.cat([self._refined(first, list(rest)) for first, *rest in chunks])
+
+    def _refined(self, start: Tensor, captured: list[Tensor]) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = start.clone().requires_grad_()
+            wanted = [z.clone() for z in captured]
+            optimiser = torch.optim.Adam([x], fused=True)
+            rate = cycle(self.rate, 0.1)
+            for step in range(self.attack.steps):
+                optimiser.param_groups[0]["lr"] = rate(step / self.attack.steps)
+                optimiser.zero_grad()
+                self._distance(x, wanted).backward()
+                optimiser.step()
+                with torch.no_grad():
+                    x.clamp_(0, 1)
+        return x.detach()
+
+    def _distance(self, x: Tensor, wanted: Sequence[Tensor]) -> Tensor:
+        """Summed over images, so that an image's course does not depend on those beside it."""
+        made = self.front(x)
+        features = [
+            s * (a - b).square().flatten(1).mean(1).sum() for s, a, b in zip(self.scales, made, wanted, strict=True)
+        ]
+        rough = [x.diff(dim=axis).square().add(1e-8).sqrt().flatten(1).mean(1).sum() for axis in (2, 3)]
+        return sum(features, start=self.attack.smoothness * (rough[0] + rough[1]))
+
+
+TRIED = 50
+"""Own pairs on which learning rates are compared."""
+BATCH = 50
+"""Images refined at a time."""

@@ -1,0 +1,251 @@
+"""What listeners see of all images: computed in one pass and kept, or computed anew for each batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cloven.attack.pairs import Shape, finite
+from cloven.attack.shapes import Guess
+from cloven.graph.box import Box, slices
+from cloven.graph.graph import Graph
+from cloven.runtime.torch_engine import batch_for, forward, passes
+
+Precision = Literal["float32", "float16"]
+BUDGET = 4 * 10**9
+"""Bytes of features that are kept, if nobody says otherwise; with more, they are computed anew for each batch."""
+
+Values = Mapping[Graph, Mapping[str, str]]
+"""Which values of which graphs: name -> fingerprint."""
+
+
+@dataclass(frozen=True)
+class Shelf(Mapping[str, Tensor]):
+    """A folder of tensors, one file each, mapped into memory: several processes read them, none holds them."""
+
+    folder: Path
+
+    def __getitem__(self, name: str) -> Tensor:
+        path = self.folder / f"{name}.npy"
+        if not path.exists():
+            raise KeyError(name)
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.npy"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def new(self, name: str, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """An empty tensor to be filled, in a file."""
+        path = self.folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = np.dtype(str(dtype).removeprefix("torch."))
+        return torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, shape))
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Keep a tensor."""
+        self.new(name, tuple(tensor.shape), tensor.dtype).copy_(tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Values of graphs for sets of images, by ``FINGERPRINT/SET``, in rows.
+
+    ``kept`` holds what was computed or captured beforehand, ``computed`` what is computed anew from ``images``.
+    Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was.
+    """
+
+    kept: Mapping[str, Tensor]
+    images: Mapping[str, Tensor]
+    computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
+    precision: Precision = "float32"
+    _engine: _Engine = field(default_factory=lambda: _Engine(), repr=False)
+
+    def take(self, values: Sequence[str], of: str, index: Tensor) -> dict[str, Tensor]:
+        """The rows ``index`` of values, by their fingerprints, of one set of images: ``(n, ...)`` each."""
+        missing = [v for v in values if f"{v}/{of}" not in self.kept]
+        made = self._engine.rows(self, of, index) if missing else {}
+        return {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
+
+    def rounded(self, value: Tensor) -> Tensor:
+        """A value as it is kept."""
+        return value.half() if self.precision == "float16" else value
+
+
+class _Engine:
+    """Computes values for a batch; the last batch is remembered, for all who are trained on it."""
+
+    def __init__(self) -> None:
+        self.functions: list[tuple[Callable[[Tensor], dict[str, Tensor]], Mapping[str, str]]] | None = None
+        self.last: tuple[str, Tensor, dict[str, Tensor]] | None = None
+
+    def __reduce__(self) -> tuple[type[_Engine], tuple[()]]:
+        return _Engine, ()
+
+    def rows(self, features: Features, of: str, index: Tensor) -> dict[str, Tensor]:
+        if self.last is not None and self.last[0] == of and self.last[1] is index:
+            return self.last[2]
+        if self.functions is None:
+            self.functions = [(forward(graph, names), names) for graph, names in features.computed]
+        images = features.images[of][index]
+        made = {
+            names[value]: features.rounded(tensor)
+            for function, names in self.functions
+            for value, tensor in _in_chunks(function, images).items()
+        }
+        self.last = (of, index, made)
+        return made
+
+
+def _in_chunks(function: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
+    with torch.inference_mode():
+        parts = [function(chunk) for chunk in images.split(batch_for(tuple(images.shape[1:])))]
+    return {value: torch.cat([part[value] for part in parts]).clone() for value in parts[0]}
+
+
+def features(
+    values: Values,
+    images: Mapping[str, Tensor],
+    *,
+    budget: int,
+    precision: Precision,
+    shelf: Shelf | None,
+    others: Mapping[Graph, Mapping[str, str]],
+) -> tuple[Features, dict[str, Tensor]]:
+    """The values of all images from one pass of each graph, if they fit the budget; else computed when asked for.
+
+    Args:
+        values: what listeners see.
+        images: the sets of images, ``(n, C, H, W)`` each.
+        budget: bytes that may be kept.
+        precision: what they are rounded to.
+        shelf: where they are kept; in memory if None.
+        others: values that are wanted whole besides, by name -> name: small ones, from the same pass.
+
+    Returns:
+        the features, and the others by ``NAME/SET``.
+    """
+    width = 2 if precision == "float16" else 4
+    one = sum(prod(graph.by_name[value].shape) for graph, names in values.items() for value in names)
+    keeps = one * width * sum(map(len, images.values())) <= budget
+    kept: dict[str, Tensor] = {}
+    made: dict[str, list[Tensor]] = {}
+    empty = Features({}, images, precision=precision)
+    for graph in dict.fromkeys([*values, *others]):
+        names = values.get(graph, {}) if keeps else {}
+        wanted = others.get(graph, {})
+        if not names and not wanted:
+            continue
+        for of, batch in images.items():
+            _fill(graph, names, wanted, of, batch, empty, kept, made, shelf)
+    computed = () if keeps else tuple(values.items())
+    found = Features(kept if shelf is None else shelf, images, computed, precision)
+    return found, {name: torch.cat(parts) for name, parts in made.items()}
+
+
+def _fill(
+    graph: Graph,
+    names: Mapping[str, str],
+    wanted: Mapping[str, str],
+    of: str,
+    images: Tensor,
+    rounding: Features,
+    kept: dict[str, Tensor],
+    made: dict[str, list[Tensor]],
+    shelf: Shelf | None,
+) -> None:
+    """One pass of a graph over a set of images."""
+    dtype = torch.float16 if rounding.precision == "float16" else torch.float32
+    for value, name in names.items():
+        shape = (len(images), *graph.by_name[value].shape)
+        kept[f"{name}/{of}"] = (
+            shelf.new(f"{name}/{of}", shape, dtype) if shelf is not None else torch.empty(shape, dtype=dtype)
+        )
+    start = 0
+    for chunk in passes(graph, images, {*names, *wanted}):
+        some = slice(start, start + len(next(iter(chunk.values()))))
+        for value, name in names.items():
+            kept[f"{name}/{of}"][some] = rounding.rounded(chunk[value])
+        for value, name in wanted.items():
+            made.setdefault(f"{name}/{of}", []).append(chunk[value].clone())
+        start = some.stop
+
+
+@dataclass(frozen=True)
+class Part:
+    """One captured tensor: a box of a value, by its fingerprint; all of it if None."""
+
+    value: str
+    box: Box | None
+    shape: Shape
+    channels_last: bool = False
+    """Whether the numbers are read with the channels last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What a listener gets of one set of images: see `cloven.attack.pairs.Captured`."""
+
+    features: Features
+    of: str
+    parts: tuple[Part, ...]
+    count: int
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape of each tensor for one image; a link that carries nothing gives one number, always 0."""
+        return tuple(part.shape for part in self.parts) or ((1,),)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        """The rows ``index`` of each tensor, float32 ``(n, ...)``."""
+        if not self.parts:
+            return [torch.zeros(len(index), 1)]
+        rows = self.features.take(list(dict.fromkeys(part.value for part in self.parts)), self.of, index)
+        return [_share(rows[part.value], part) for part in self.parts]
+
+    def read_as(self, guesses: Sequence[Guess]) -> Shares:
+        """The same numbers as somebody takes them who does not know their shapes, float32 at that."""
+        parts = zip(self.parts, guesses, strict=True)
+        return replace(self, parts=tuple(_taken(part, guess) for part, guess in parts))
+
+    def upto(self, count: int) -> Shares:
+        """The first images alone."""
+        return replace(self, count=min(count, self.count))
+
+
+def _share(value: Tensor, part: Part) -> Tensor:
+    share = value if part.box is None else value[slices(part.box)]
+    share = finite(share.to(torch.float32))
+    if part.channels_last:
+        channels, height, width = part.shape
+        return share.reshape(len(share), height, width, channels).movedim(3, 1)
+    return share.reshape(len(share), *part.shape)
+
+
+def _taken(part: Part, guess: Guess) -> Part:
+    """A part in the guessed shape; flat, where the guess takes its bytes for other numbers than they are."""
+    if guess.dtype != "float32" or prod(guess.shape) != prod(part.shape):
+        return replace(part, shape=(prod(part.shape),))
+    return replace(part, shape=tuple(guess.shape), channels_last=guess.layout == "hwc")
+
+
+def broken(captured: Shares) -> float:
+    """The share of numbers that are NaN or infinite, of the first images."""
+    index = torch.arange(min(256, len(captured)))
+    rows = [captured.features.take([p.value], captured.of, index)[p.value] for p in captured.parts]
+    parts = zip(rows, captured.parts, strict=True)
+    shares = [value if part.box is None else value[slices(part.box)] for value, part in parts]
+    numbers = sum(share.numel() for share in shares)
+    return sum(int((~share.isfinite()).sum()) for share in shares) / max(1, numbers)

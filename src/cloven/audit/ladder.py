@@ -1,0 +1,95 @@
+"""The ladder of attacks by name, weakest to strongest, and which of them an observation can be attacked with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cloven.attack.attack import Attack
+from cloven.attack.cgan import CGAN
+from cloven.attack.decoder import Decoder
+from cloven.attack.layers import Chain
+from cloven.attack.nearest import Nearest
+from cloven.attack.probe import Probe
+from cloven.attack.refine import Refine
+from cloven.attack.residual import Residual
+from cloven.attack.screen import Screen
+from cloven.attack.tiles import Enlarge, Inpaint, Paste
+from cloven.audit.captured import Capture, Heard
+
+NAMES = (
+    "nearest", "probe", "screen", "decoder", "residual", "cgan", "cgan-l1", "refine", "refine-residual",
+    "paste", "enlarge", "inpaint",
+)  # fmt: skip
+"""What people call the attacks."""
+
+OF_TILES = {"paste", "enlarge", "inpaint"}
+"""Attacks on pieces of the image in clear."""
+
+WHITE_BOX = {"refine", "refine-residual"}
+"""Attacks that need the model's weights."""
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Which attacks, and how long they train; left out, each as long as is usual for it."""
+
+    names: tuple[str, ...] = ("decoder", "probe")
+    epochs: int | None = None
+    gan_epochs: int = 200
+
+    def problems(self) -> list[str]:
+        """All that is wrong with it."""
+        found = [f"no attack is named {n!r}; choose from {', '.join(NAMES)}" for n in self.names if n not in NAMES]
+        found += [] if self.names else [f"no attack is named; choose from {', '.join(NAMES)}"]
+        for name, value in (("epochs", self.epochs), ("gan-epochs", self.gan_epochs)):
+            found += [f"{name} is {value}; expected 1 or more"] if value is not None and value < 1 else []
+        return found
+
+    def on(self, heard: Heard, chain: Chain | None, *, tiles: bool | None = None) -> list[Attack]:
+        """The attacks on an observation.
+
+        Args:
+            heard: what is seen.
+            chain: a paper's decoder for it, if there is one.
+            tiles: whether pieces of the image are seen, where the observation itself does not say.
+        """
+        return [self._attack(name, chain) for name in dict.fromkeys(self.names) if applies(name, heard, tiles)]
+
+    def _attack(self, name: str, chain: Chain | None) -> Attack:
+        long: dict[str, Any] = {} if self.epochs is None else {"epochs": self.epochs}
+        match name:
+            case "nearest":
+                return Nearest()
+            case "probe":
+                return Probe()
+            case "screen":
+                return Screen()
+            case "decoder":
+                return Decoder(layers=chain, **long)
+            case "residual":
+                return Residual(**long)
+            case "cgan":
+                return CGAN(epochs=self.gan_epochs)
+            case "cgan-l1":
+                return CGAN(epochs=self.gan_epochs, pixel=100.0)
+            case "refine":
+                return Refine(Decoder(layers=chain, **long))
+            case "refine-residual":
+                return Refine(Residual(**long))
+            case "paste":
+                return Paste()
+            case "enlarge":
+                return Enlarge()
+        return Inpaint(**long)
+
+
+USUAL = Ladder()
+"""S1's decoder, and the labels."""
+
+
+def applies(name: str, heard: Heard, tiles: bool | None = None) -> bool:
+    """Whether an attack can be tried on an observation."""
+    if name in OF_TILES:
+        return bool(heard.raw_image) if tiles is None else tiles
+    return name not in WHITE_BOX or (not isinstance(heard, Capture) and bool(heard.seen))

@@ -1,0 +1,288 @@
+"""What ``cloven audit`` was asked for, as settings of an audit; and how one is run. Parsing and printing only."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cloven import console
+from cloven.errors import ClovenError
+from cloven.machines import named, plan_of, tried
+
+if TYPE_CHECKING:
+    from cloven.audit.cases import Where
+    from cloven.audit.ladder import Ladder
+    from cloven.partition.plan import Plan
+    from cloven.partition.program import Link
+    from cloven.partition.transform import Transform
+
+log = logging.getLogger("cloven")
+
+STOPPED = 130
+
+SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links", "colluding", "defences", "curve",
+             "features", "budget")  # fmt: skip
+"""Options that say what to simulate: a capture is what it is."""
+
+PLANNED = ("strategies", "devices", "weights")
+"""Options that say how to divide a model, and what with: a plan says it."""
+
+VIEWS: Mapping[str, tuple[str, ...]] = {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}
+LINKS = {"first": False, "all": True}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of ``cloven audit``."""
+
+    model: str
+    data: str
+    auxiliary: str
+    attacks: tuple[str, ...]
+    strategies: tuple[str, ...]
+    layers: tuple[str, ...]
+    devices: int
+    view: str | None
+    links: str | None
+    colluding: tuple[str, ...]
+    defences: tuple[str, ...]
+    pairs: Path | None
+    shape: tuple[str, ...]
+    weights: Path | None
+    judge: str
+    queries: int | None
+    victims: int | None
+    epochs: int | None
+    gan_epochs: int
+    seeds: int
+    curve: bool
+    threshold: float
+    device: str
+    precision: str
+    features: str
+    budget: float
+    seed: int
+    jobs: int
+
+    @property
+    def ladder(self) -> Ladder:
+        """The attacks."""
+        from cloven.audit.ladder import Ladder
+
+        return Ladder(self.attacks, self.epochs, self.gan_epochs)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """An audit ready to be run: where its results go by default, its observations, and what does it all."""
+
+    folder: Path
+    rows: Callable[[], list[dict[str, Any]]]
+    execute: Callable[..., dict[str, Any]]
+
+
+def run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Run an audit, or list what it would attack; print and report."""
+    from cloven.report.folder import write
+
+    if dry_run:
+        rows = work.rows()
+        if as_json:
+            console.print_json({"cells": rows})
+        else:
+            console.observations(rows)
+        return
+    folder = out or work.folder
+    with console.progress() as progress:
+        try:
+            summary = work.execute(out=folder, progress=progress)
+        except KeyboardInterrupt:
+            log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
+            raise typer.Exit(STOPPED) from None
+    page = write(folder)
+    if as_json:
+        console.print_json(summary)
+    else:
+        console.summary(summary)
+    for note in summary.get("capture", {}).get("notes", ()):
+        log.warning("%s", note)
+    log.info("report: %s   summary: %s", page, folder / "summary.json")
+
+
+# --- simulated --------------------------------------------------------------------------------------------------
+
+
+def simulated(asked: Asked) -> Work:
+    """The audit of a model divided in all ways, or of one plan.
+
+    Raises:
+        ClovenError: with all that is wrong with the options.
+    """
+    from cloven.attack.train import Machine
+    from cloven.audit import study
+    from cloven.papers import s1
+
+    problems: list[str] = []
+    plan = tried(lambda: plan_of(Path(asked.model)), problems) if is_plan(asked.model) else None
+    model = plan.model.name if plan else asked.model
+    where = tried(lambda: _where(asked, model, plan), problems)
+    defences = tried(lambda: _transforms(asked.defences), problems)
+    machine = tried(lambda: Machine(asked.device, asked.precision), problems)
+    knows = _knows(asked.shape, problems)
+    if asked.features not in ("float32", "float16"):
+        problems.append(f"--features is {asked.features!r}; choose from float32, float16")
+    if problems or where is None or defences is None or machine is None:
+        raise ClovenError(problems)
+    settings = study.Settings(
+        who=_who(asked, model, plan), where=where, plan=plan, strategies=asked.strategies, devices=asked.devices,
+        defences=defences, ladder=asked.ladder, knows=knows, seeds=asked.seeds, curve=asked.curve,  # type: ignore[arg-type]
+        threshold=asked.threshold, machine=machine, precision=asked.features,  # type: ignore[arg-type]
+        budget=int(asked.budget * 10**9),
+    )  # fmt: skip
+    chain_for = s1.decoder(model)
+    execute = partial(
+        study.execute, settings, chain_for, s1.expectations(model), partial(s1.notes, model), jobs=asked.jobs
+    )
+    name = Path(asked.model).stem if plan else model.replace(":", "-")
+    folder = Path("runs") / f"{name}-{asked.data.partition(':')[0]}"
+    return Work(folder, partial(study.listed, settings, chain_for), execute)
+
+
+def is_plan(name: str) -> bool:
+    """Whether a file is named, and no model."""
+    return name.endswith(".toml") or Path(name).is_file()
+
+
+def _who(asked: Asked, model: str, plan: Plan | None) -> Any:
+    from cloven.audit.subject import Who
+
+    spec = plan.model if plan else None
+    weights = asked.weights if spec is None else Path(spec.weights) if spec.weights else None
+    shape, classes = _size(model, weights, spec)
+    return Who(
+        model=model, data=asked.data, auxiliary=asked.auxiliary, victims=asked.victims, weights=weights,
+        shape=shape, classes=classes, judge=asked.judge, seed=asked.seed,
+        queries=(1000 if asked.auxiliary == "photos" else 5000) if asked.queries is None else asked.queries,
+    )  # fmt: skip
+
+
+def _size(model: str, weights: Path | None, spec: Any) -> tuple[Any, Any]:
+    """The shape of images and the number of classes: a plan's, a finished model's, or None: the data set's."""
+    from cloven.zoo.models import MODELS
+    from cloven.zoo.named import usual
+
+    if spec is not None:
+        return spec.input, spec.classes
+    if weights is None and model in MODELS:
+        return None, None
+    shape, known = usual(model)
+    return shape, known
+
+
+def _where(asked: Asked, model: str, plan: Plan | None) -> Where:
+    from cloven.audit.cases import Where
+    from cloven.papers.points import resolve
+    from cloven.papers.s1 import layers_of
+
+    problems: list[str] = []
+    usual = layers_of(model)
+    paths = [
+        found for name in asked.layers if (found := tried(partial(resolve, model, name), problems)) is not None
+    ]
+    layers = {path: usual.get(path, path) for path in paths} if asked.layers else usual
+    view = asked.view or ("full" if plan else "both")
+    links = asked.links or ("all" if plan else "first")
+    for option, value, known in (("--view", view, VIEWS), ("--links", links, LINKS)):
+        if value not in known:
+            problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
+    if asked.colluding and plan is None:
+        problems.append("--colluding names links of a plan; give one instead of a model")
+    groups = [tried(partial(_group, text, plan), problems) for text in asked.colluding] if plan else []
+    if problems:
+        raise ClovenError(problems)
+    colluding = tuple(group for group in groups if group is not None)
+    return Where(layers, VIEWS[view], LINKS[links], colluding)  # type: ignore[arg-type]
+
+
+def _group(text: str, plan: Plan) -> tuple[Link, ...]:
+    """``edge0-edge1,edge1-edge2``: links whose taps are put together."""
+    from cloven.partition.protection import pair
+
+    found = []
+    for name in named(text):
+        try:
+            found.append(pair(name, plan.devices))
+        except ValueError as error:
+            raise ClovenError(f"--colluding: {error}") from error
+    if len(found) < 2:
+        raise ClovenError(f"--colluding is {text!r}; expected two links or more, such as edge0-edge1,edge1-edge2")
+    return tuple(found)
+
+
+def _transforms(names: tuple[str, ...]) -> tuple[Transform, ...]:
+    from cloven.partition.transform import Transform
+
+    problems: list[str] = []
+    found = [tried(partial(Transform.parse, name), problems) for name in names]
+    if problems:
+        raise ClovenError(problems)
+    return tuple(transform for transform in found if transform is not None)
+
+
+def _knows(shape: tuple[str, ...], problems: list[str]) -> str:
+    """What the attacker knows of what he sees."""
+    known = {"given": "shapes", "places": "places", "inferred": "inferred"}
+    if not shape:
+        return "shapes"
+    if len(shape) > 1 or shape[0] not in known:
+        problems.append(f"--shape is {' '.join(shape)!r}; choose from {', '.join(known)} (others are for --pairs)")
+        return "shapes"
+    return known[shape[0]]
+
+
+# --- captured ---------------------------------------------------------------------------------------------------
+
+
+def captured(asked: Asked) -> Work:
+    """The audit of what a tap captured.
+
+    Raises:
+        ClovenError: with all that is wrong with the options.
+    """
+    from cloven.attack.train import Machine
+    from cloven.audit import wire
+    from cloven.papers import s1
+
+    assert asked.pairs is not None
+    inferred = asked.shape == ("inferred",)
+    given = wire.Settings(
+        model=asked.model, data=asked.data, pairs=asked.pairs, shapes={} if inferred else _shapes(asked.shape),
+        weights=asked.weights, layers=tuple(s1.layers_of(asked.model)), queries=asked.queries,
+        victims=asked.victims, ladder=asked.ladder, inferred=inferred, judge=asked.judge, seeds=asked.seeds,
+        threshold=asked.threshold,
+        machine=Machine(asked.device, asked.precision), seed=asked.seed,
+    )  # fmt: skip
+    name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
+    execute = partial(wire.execute, given, s1.decoder(asked.model), partial(s1.notes, asked.model))
+    return Work(Path("runs") / f"{name}-captured", partial(wire.listed, given), execute)
+
+
+def _shapes(texts: tuple[str, ...]) -> dict[int, list[tuple[int, ...]]]:
+    """``0=6x14x14`` and ``1=16x5x5+84`` as the shapes of what lies in each message."""
+    wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
+    if wrong:
+        raise ClovenError(
+            [
+                f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or inferred"
+                for text in wrong
+            ]
+        )
+    pairs = (text.split("=") for text in texts)
+    return {int(k): [tuple(map(int, shape.split("x"))) for shape in shapes.split("+")] for k, shapes in pairs}

@@ -1,0 +1,36 @@
+"""Which observations follow from which: what the graph can compute from what was seen, no listener can miss."""
+
+from __future__ import annotations
+
+from cloven.graph.box import Box, covers
+from cloven.graph.ops import KINDS
+from cloven.partition.observe import Observation
+
+
+def determines(shallow: Observation, deep: Observation) -> bool:
+    """Whether all of ``deep`` can be computed from ``shallow`` alone, by the model's own ops.
+
+    By the data-processing inequality ``deep`` then holds nothing about the image that ``shallow`` does not. True
+    where every path from the image to what is seen at ``deep`` passes through what is seen at ``shallow``, box by
+    box. What was seen through a transform determines nothing.
+    """
+    held: dict[str, list[Box]] = {}
+    for seen in shallow.seen:
+        if seen.transform.exact:
+            held.setdefault(shallow.graph.fingerprints[seen.value], []).append(seen.share)
+    graph = deep.graph
+    wanted: dict[str, set[Box]] = {}
+    for seen in deep.seen:
+        wanted.setdefault(seen.value, set()).add(seen.share)
+    for op in reversed(graph.ops):
+        known = held.get(graph.fingerprints[op.name], [])
+        for box in wanted.get(op.name, ()):
+            if covers(known, box):
+                continue
+            if not op.inputs:
+                return False
+            needs = KINDS[op.kind].needs(op, graph.input_shapes(op), box)
+            for name, need in zip(op.inputs, needs, strict=True):
+                if need is not None:
+                    wanted.setdefault(name, set()).add(need)
+    return True

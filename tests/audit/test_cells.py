@@ -1,0 +1,266 @@
+"""Cells: the same finding alone, beside others, on processes and after a resume; floors for what tells nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import cloven
+from cloven.attack.attack import Attack
+from cloven.attack.decoder import Decoder
+from cloven.attack.nearest import Nearest
+from cloven.attack.pairs import Pairs, held
+from cloven.attack.probe import Probe
+from cloven.attack.refine import Refine
+from cloven.attack.residual import Residual
+from cloven.attack.screen import Screen
+from cloven.audit.cell import Cell, attack, attacks
+from cloven.audit.executor import run_cells
+from cloven.audit.finding import Finding
+from cloven.audit.material import Material, prepare
+from cloven.audit.store import Store, opened, to_text
+from cloven.errors import ClovenError
+from cloven.graph.box import whole
+from cloven.partition.observe import Observation, Seen, observe
+from cloven.score.floors import best
+from tests.audit.small import small
+
+SHORT: tuple[Attack, ...] = (
+    Decoder(epochs=2), Screen(epochs=2), Residual(epochs=2, widths=(4,)), Probe(), Nearest(),
+    Refine(Decoder(epochs=2), steps=5),
+)  # fmt: skip
+
+
+def material(**options: Any) -> Material:
+    made = small()
+    return prepare(
+        made.graph, [made.seen(0), made.seen(1)], auxiliary=made.auxiliary, victims=made.victims,
+        domain=made.training, **options,
+    )  # fmt: skip
+
+
+def result(finding: Finding) -> Finding:
+    return replace(finding, seconds=0.0)
+
+
+def as_stored(finding: Finding) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(to_text(finding.to_json()))
+    return found
+
+
+def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp_path: Path) -> None:
+    made = small()
+    cells = [Cell(made.seen(i), a, seed) for i in (0, 1) for a in SHORT for seed in (0, 1)][:14]
+    kept, anew = material(), material(budget=0)
+    alone = {cell.key(kept): result(attack(cell, kept)) for cell in cells}
+    together = {f.key: result(f) for f in attacks(cells, anew)}
+    store = opened(tmp_path / "run", {"x": 1})
+    with store.shelf() as shelf:
+        spread = material(budget=0, shelf=shelf)
+        keys = set(run_cells(cells, spread, store, jobs=2))
+
+    assert alone == together
+    assert keys == set(alone)
+    for key, finding in alone.items():
+        stored = store.cell(key) | {"seconds": 0.0}
+        assert stored == as_stored(finding)
+        assert torch.equal(store.tensors(key)["score/agreement"], finding.scores["agreement"])
+
+
+def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloven.attack import train
+
+    made, shared = small(), material()
+    cell = Cell(made.seen(0), Residual(epochs=3, widths=(4,)))
+    whole_run = result(attack(cell, shared))
+    end = train._Run.end
+
+    def stopped(run: Any, epoch: int) -> None:
+        end(run, epoch)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._Run, "end", stopped)
+    store = opened(tmp_path / "run", {})
+    with pytest.raises(KeyboardInterrupt):
+        list(run_cells([cell], shared, store, jobs=1))
+    monkeypatch.undo()
+    (half,) = (tmp_path / "run" / "cells").iterdir()
+    assert half.name == f"{cell.key(shared)}.checkpoint"
+    list(run_cells([cell], shared, store, jobs=1))
+
+    assert store.cell(cell.key(shared)) | {"seconds": 0.0} == as_stored(whole_run)
+    assert not half.exists()
+    assert isinstance(store, Store)
+
+
+def test_all_that_can_change_a_number_is_in_the_key() -> None:
+    from cloven.attack.train import Machine
+
+    made, shared = small(), material()
+    cells = [
+        Cell(made.seen(0), Decoder()),
+        Cell(made.seen(1), Decoder()),
+        Cell(made.seen(0), Decoder(epochs=9)),
+        Cell(made.seen(0), Decoder(), 1),
+        Cell(made.seen(0), Decoder(), pairs=50),
+        Cell(made.seen(0), Decoder(), knows="places"),
+        Cell(made.seen(0), Decoder(), machine=Machine(precision="bfloat16")),
+        Cell(made.seen(0), Decoder(), recorded="a run"),
+        Cell(made.seen(0), Screen()),
+        Cell(made.seen(0), Refine(Decoder())),
+        Cell(made.seen(0), Refine(Decoder(epochs=9))),
+    ]
+    keys = {cell.key(shared) for cell in cells} | {cells[0].key(material(precision="float16"))}
+
+    assert len(keys) == len(cells) + 1
+
+
+def beats_floors(finding: Finding) -> bool:
+    floor = best(finding.floors)
+    assert finding.ssim is not None
+    assert floor.ssim is not None
+    return finding.ssim.low > floor.ssim and finding.agreement.low > floor.agreement
+
+
+@pytest.mark.parametrize(
+    "attacker", [Decoder(epochs=8), Residual(epochs=6, widths=(8,)), Refine(Decoder(epochs=8), steps=40)],
+    ids=lambda a: a.name,
+)  # fmt: skip
+def test_the_strong_attacks_beat_every_floor_on_the_whole_input(attacker: Attack) -> None:
+    made = small()
+    image = made.graph.input
+    seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, attacker, auxiliary=made.auxiliary, victims=made.victims, domain=made.training
+    )
+
+    assert beats_floors(finding)
+    assert finding.ssim is not None
+    assert finding.ssim.mean > 0.9
+
+
+def replaced(change: Callable[[Tensor], Tensor]) -> Material:
+    """The material with another tensor in the place of what crosses the first link."""
+    made, shared = small(), material()
+    name = made.graph.fingerprints[made.seen(0).seen[0].value]
+    kept = {k: change(v) if k.startswith(name) else v for k, v in shared.features.kept.items()}
+    return replace(shared, features=replace(shared.features, kept=kept))
+
+
+def noise(z: Tensor) -> Tensor:
+    return torch.randn(z.shape, generator=torch.Generator().manual_seed(len(z)))
+
+
+def ciphertext(z: Tensor) -> Tensor:
+    return torch.randint(0, 256, z.shape, generator=torch.Generator().manual_seed(len(z))).float() / 255
+
+
+def shuffled(z: Tensor) -> Tensor:
+    return z[torch.randperm(len(z), generator=torch.Generator().manual_seed(1))]
+
+
+@pytest.mark.parametrize("attacker", SHORT[:5], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "change",
+    [noise, ciphertext, shuffled, lambda z: torch.ones_like(z), lambda z: z * torch.nan],
+    ids=["noise", "ciphertext", "shuffled", "constant", "nan"],
+)
+def test_what_tells_nothing_is_not_above_its_floor(attacker: Attack, change: Callable[[Tensor], Tensor]) -> None:
+    finding = attack(Cell(small().seen(0), attacker), replaced(change))
+    floor = best(finding.floors)
+
+    assert finding.agreement.low <= floor.agreement
+    if finding.ssim is not None:
+        assert floor.ssim is not None
+        assert finding.ssim.low <= floor.ssim
+    nan = bool(change(torch.ones(1, 1)).isnan().any())
+    assert any("is NaN or infinite; read as 0" in note for note in finding.notes) == nan
+
+
+def test_a_link_that_is_never_used_is_at_its_floor_and_says_so() -> None:
+    made = small()
+    unused = observe(made.program, ("edge2", "edge0"))
+    for attacker in (Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Nearest(), Probe()):
+        finding = attack(Cell(unused, attacker), material())
+
+        assert finding.notes == ("nothing crosses here; the attack answers without having seen anything",)
+        assert finding.observation_bytes == 0
+        assert finding.agreement.low <= best(finding.floors).agreement
+
+
+def test_one_value_is_an_observation() -> None:
+    made = small()
+    value = made.graph.output
+    seen = Observation((Seen(value, ((3, 4),)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, Residual(epochs=1, widths=(4,)), auxiliary=made.auxiliary, victims=made.victims
+    )
+
+    assert finding.observation_bytes == 4
+    assert finding.ssim is not None
+
+
+def test_the_probe_reads_labels_and_has_no_images() -> None:
+    made = small()
+    deep = observe(cloven.compile(made.graph, cloven.Vertical(("dense1",)), 2), ("edge0", "edge1"))
+    finding = cloven.audit(
+        made.graph, deep, Probe(), auxiliary=made.training, victims=made.victims, domain=made.training
+    )
+
+    assert finding.ssim is None
+    assert finding.leakage_above_floor["ssim"] is None
+    assert finding.agreement.low > best(finding.floors).agreement
+    assert finding.to_json()["psnr"] is None
+    assert all(floor["ssim"] is None for floor in finding.to_json()["floors"].values())
+
+
+def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
+    made = small()
+    both = made.training.take([*range(30)])
+    victims = made.training.take([5, 6, *range(700, 720)])
+
+    with pytest.raises(ClovenError) as refused:
+        cloven.audit(made.graph, made.seen(0), Decoder(), auxiliary=both, victims=victims)
+    assert "2 auxiliary images are also victim images" in str(refused.value)
+    assert both.sources[5] in str(refused.value)
+
+
+def test_a_second_judge_agrees_with_itself_on_the_originals() -> None:
+    made = small()
+    image = made.graph.input
+    seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, Decoder(epochs=4), auxiliary=made.auxiliary, victims=made.victims,
+        domain=made.training, judge=("the same model", made.graph),
+    )  # fmt: skip
+
+    assert finding.judged is not None
+    assert finding.judged.name == "the same model"
+    assert finding.judged.agreement == finding.agreement
+    assert finding.judged.floor == best(finding.floors).agreement
+
+
+def test_refine_needs_the_weights() -> None:
+    made = small()
+    seen = made.seen(0)
+
+    finding = cloven.audit(
+        made.graph, seen, Refine(Decoder(epochs=2), steps=60), auxiliary=made.auxiliary, victims=made.victims
+    )
+    start = cloven.audit(made.graph, seen, Decoder(epochs=2), auxiliary=made.auxiliary, victims=made.victims)
+    assert finding.psnr is not None
+    assert start.psnr is not None
+    assert finding.psnr.mean > start.psnr.mean
+    z = torch.rand(9, 2, 4, 4)
+    with pytest.raises(ClovenError, match="refine needs the model's weights"):
+        Refine().fit(Pairs(held(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())

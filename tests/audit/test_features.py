@@ -1,0 +1,114 @@
+"""What listeners see of all images: one forward pass, kept or computed anew, with the same bits."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from cloven.audit.features import Shelf
+from cloven.audit.material import Material, prepare
+from cloven.partition.compiler import compile as compiled
+from cloven.partition.data import Data
+from cloven.partition.horizontal import Horizontal
+from cloven.partition.observe import Observation, observe
+from cloven.runtime import torch_engine
+from tests.audit.small import Small, small
+
+
+def seen(small: Small) -> list[Observation]:
+    """Links of three strategies."""
+    horizontal, tiles = compiled(small.graph, Horizontal(), 3), compiled(small.graph, Data((2, 2)), 4)
+    return [
+        small.seen(0), small.seen(1), observe(horizontal, ("edge0", "edge1")),
+        observe(horizontal, ("edge1", "edge0")),
+        observe(tiles, ("edge0", "edge3")), observe(tiles, ("edge3", "edge0")),
+    ]  # fmt: skip
+
+
+def material(small: Small, **options: object) -> Material:
+    return prepare(
+        small.graph, seen(small), auxiliary=small.auxiliary, victims=small.victims, domain=small.training,
+        **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_all_cuts_cost_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small()
+    counted: Counter[str] = Counter()
+
+    def counting(local: object, inputs: list[torch.Tensor], params: object) -> torch.Tensor:
+        counted[local.kind] += len(inputs[0])  # type: ignore[attr-defined]
+        return apply(local, inputs, params)  # type: ignore[arg-type]
+
+    apply = torch_engine.apply
+    monkeypatch.setattr(torch_engine, "apply", counting)
+    images = len(made.auxiliary) + len(made.victims)
+    prepare(
+        made.graph, [made.seen(0), made.seen(1)], auxiliary=made.auxiliary, victims=made.victims,
+        domain=made.training,
+    )  # fmt: skip
+
+    floors = 4  # constant guesses, which the model classifies once
+    assert counted["conv2d"] == 3 * (images + floors)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_features_that_are_computed_anew_have_the_bits_of_those_that_are_kept(
+    precision: str, tmp_path: Path
+) -> None:
+    made = small()
+    kept, shelved, anew = (
+        material(made, precision=precision, **more)
+        for more in ({}, {"shelf": Shelf(tmp_path / "shelf")}, {"budget": 0})
+    )
+    index = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:33]
+
+    assert anew.features.computed
+    assert not kept.features.computed
+    for observation in seen(made):
+        rows = [m.captured(observation, "auxiliary").take(index) for m in (kept, shelved, anew)]
+        for a, b, c in zip(*rows, strict=True):
+            assert torch.equal(a, b)
+            assert torch.equal(a, c)
+            assert a.dtype == torch.float32
+            assert precision == "float32" or torch.equal(a, a.half().float())
+
+
+def test_a_batch_is_computed_once_for_all_observations(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = small()
+    anew = material(made, budget=0)
+    index = torch.arange(16)
+    anew.captured(made.seen(0), "auxiliary").take(index)
+    monkeypatch.setattr(torch_engine, "apply", lambda *_: pytest.fail("computed again"))
+
+    for observation in seen(made):
+        anew.captured(observation, "auxiliary").take(index)
+
+
+def test_a_shelf_goes_to_another_process_as_a_path(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.put("a/b", torch.arange(6.0).reshape(2, 3))
+    shelf.put("flags", torch.tensor([True, False]))
+    there = pickle.loads(pickle.dumps(material(small(), shelf=shelf)))
+
+    assert len(pickle.dumps(shelf)) < 1000
+    assert torch.equal(shelf["a/b"], torch.tensor([[0.0, 1, 2], [3, 4, 5]]))
+    assert shelf["flags"].tolist() == [True, False]
+    assert torch.equal(there.tensors["victims"], small().victims.tensor())
+    with pytest.raises(KeyError):
+        shelf["nothing"]
+    assert {"a/b", "flags"} <= set(shelf)
+
+
+def test_a_link_that_carries_nothing_is_a_constant() -> None:
+    made = small()
+    unused = observe(made.program, ("edge0", "edge2"))
+    captured = material(made).captured(unused, "victims")
+
+    assert not unused.seen
+    assert captured.shapes == ((1,),)
+    assert captured.take(torch.arange(3))[0].tolist() == [[0.0], [0.0], [0.0]]
