@@ -28,7 +28,7 @@ log = logging.getLogger("cloven")
 STOPPED = 130
 
 SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links", "colluding", "defences", "curve",
-             "features", "budget")  # fmt: skip
+             "features", "budget", "mirror")  # fmt: skip
 """Options that say what to simulate: a capture is what it is."""
 
 PLANNED = ("strategies", "devices", "weights")
@@ -57,6 +57,7 @@ class Asked:
     shape: tuple[str, ...]
     weights: Path | None
     judge: str
+    mirror: bool
     queries: int | None
     victims: int | None
     epochs: int | None
@@ -168,7 +169,7 @@ def _who(asked: Asked, model: str, plan: Plan | None) -> Any:
     shape, classes = _size(model, weights, spec)
     return Who(
         model=model, data=asked.data, auxiliary=asked.auxiliary, victims=asked.victims, weights=weights,
-        shape=shape, classes=classes, judge=asked.judge, seed=asked.seed,
+        shape=shape, classes=classes, judge=asked.judge, mirror=asked.mirror, seed=asked.seed,
         queries=(1000 if asked.auxiliary == "photos" else 5000) if asked.queries is None else asked.queries,
     )  # fmt: skip
 

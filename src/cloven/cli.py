@@ -548,6 +548,9 @@ def audit(
     queries: Annotated[
         int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000, or all captured.")
     ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="The attacker sends each image mirrored too: twice the queries.")
+    ] = False,
     victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs of each attack; left out, its own (10 mostly).", min=1)
@@ -585,8 +588,8 @@ def audit(
         strategies=machines.named(strategies), layers=machines.named(layers), devices=devices, view=view,
         links=links, colluding=tuple(colluding or ()), defences=machines.named(defences), pairs=pairs,
         shape=tuple(shape or ()),
-        weights=weights, judge=judge, queries=queries, victims=victims, epochs=epochs, gan_epochs=gan_epochs,
-        seeds=seeds, curve=curve, threshold=threshold, device=device,
+        weights=weights, judge=judge, mirror=mirror, queries=queries, victims=victims, epochs=epochs,
+        gan_epochs=gan_epochs,        seeds=seeds, curve=curve, threshold=threshold, device=device,
         precision="bfloat16" if autocast else "float32", features=features, budget=budget, seed=seed,
         jobs=jobs or _cores(),
     )  # fmt: skip

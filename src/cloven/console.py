@@ -6,15 +6,22 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from cloven.report.verdicts import Reading
 
 Rows = Sequence[Sequence[object]]
 Row = Mapping[str, Any]
 
 WIDE = 180
 """The width of tables that go to a file or a pipe, where folding to a guessed width would help nobody."""
+
+NARROW = 100
+"""The width of what an audit says at its end."""
 
 FEW = 20
 """Up to how many images' classes are shown one by one; all are in the JSON."""
@@ -27,7 +34,7 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Rows) -> None:
+def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) -> None:
     """A table on standard output; columns of numbers to the right."""
     from rich.box import SIMPLE
     from rich.console import Console
@@ -41,7 +48,7 @@ def table(title: str, columns: Sequence[str], rows: Rows) -> None:
     for row in rows:
         made.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     console = Console()
-    (console if console.is_terminal else Console(width=WIDE)).print(made)
+    (console if console.is_terminal else Console(width=width)).print(made)
 
 
 def by(shape: Sequence[int]) -> str:
@@ -67,9 +74,11 @@ def ops_and_cuts(model: str, ops: Sequence[Row], cuts: Sequence[Row]) -> None:
 
 def transfers(plan: Row) -> None:
     """What crosses each link, and what each device computes."""
-    columns = ["step", "from", "to", "value", "share", "shape", "bytes"]
+    changed = any("transform" in r for r in plan["transfers"])
+    columns = ["step", "from", "to", "value", "share", "shape", *(["transform"] if changed else []), "bytes"]
     table(f"{plan['plan']}: what crosses, for one image", columns, [
-        [r["step"], r["source"], r["target"], r["value"], r["share"], by(r["shape"]), r["bytes"]]
+        [r["step"], r["source"], r["target"], r["value"], r["share"], by(r["shape"]),
+         *([r.get("transform", "none")] if changed else []), r["bytes"]]
         for r in plan["transfers"]
     ])  # fmt: skip
     table("links", ["link", "bytes"], [[" > ".join(row["link"]), row["bytes"]] for row in plan["links"]])
@@ -80,7 +89,8 @@ def transfers(plan: Row) -> None:
         for d in plan["devices"]
     ])  # fmt: skip
     if not plan["exact"]:
-        typer.echo("Without halo the result is NOT the model's; `cloven run --verify` measures by how much.")
+        reasons = "; ".join(plan["inexact"])
+        typer.echo(f"The result is NOT the model's ({reasons}); `cloven run --verify` measures by how much.")
 
 
 def comparison(title: str, found: Row) -> None:
@@ -167,32 +177,80 @@ def bundle(folder: str, found: Row) -> None:
 
 
 def observations(rows: Sequence[Row]) -> None:
-    """What an audit would look at."""
-    columns = ["strategy", "where", "view", "link", "sent", "bytes", "seen"]
+    """What an audit would look at, and the attacks on it."""
+    changed = any(r["transform"] != "none" for r in rows)
+    planned = any(r.get("attacks") for r in rows)
+    columns = ["strategy", "where", "view", "link", *(["transform"] if changed else []), "sent", "bytes",
+               *(["attacks"] if planned else []), "seen"]  # fmt: skip
     table(f"{len(rows)} observations; nothing was trained or written", columns, [
-        [r["strategy"], r["label"], r["view"], _link(r), _sent(r), r["observation_bytes"], _seen(r)] for r in rows
+        [r["strategy"], r["label"], r["view"], _link(r), *([r["transform"]] if changed else []), _sent(r),
+         r["observation_bytes"], *([", ".join(r.get("attacks", ()))] if planned else []), _seen(r)]
+        for r in rows
     ])  # fmt: skip
 
 
 def summary(found: Row) -> None:
-    """An audit: each score with its interval and its best floor, the orderings and the verdict."""
-    accuracy = f"accuracy {found['model_accuracy']:.1%}, kappa {found['model_kappa']:.2f}"
-    title = f"{found['model']} on {found['data']} ({accuracy}); mean [95 % interval] best floor"
-    table(title, ["what", "view", "link", "sent", "agreement", "SSIM"], [
-        [f"{f['strategy']}, {f['label']}", f["view"], _link(f), _sent(f),
-         *(f"{_interval(f[score])} {_best(f, score)}" for score in ("agreement", "ssim"))]
-        for f in found["findings"]
-    ])  # fmt: skip
+    """An audit: of each observation the strongest attack, the orderings, what is to be known, and the verdict."""
+    from cloven.report.verdicts import UNTESTED, verdicts
+
+    known = found["model_accuracy"] is not None and found["model_kappa"] is not None
+    accuracy = f"accuracy {found['model_accuracy']:.1%}, kappa {found['model_kappa']:.2f}" if known else "no labels"
+    seen = verdicts(found)
+    title = (
+        f"{found['model']} on {found['data']} ({accuracy})\nof each observation the strongest attack: mean [95 %]"
+    )
+    tested = any(v.row["converged"] != UNTESTED for v in seen)
+    table(title, ["observation", "SSIM", "agreement", *(["more pairs"] if tested else [])], [
+        [_observed(v.row), _reading(v.readings["ssim"]), _reading(v.readings["agreement"]),
+         *([v.row["converged"]] if tested else [])]
+        for v in seen
+    ], width=NARROW)  # fmt: skip
     if found["orderings"]:
         table("What S1 expects, and what the numbers show", ["claim", "statement", "difference", "shows"], [
             [o["claim"], o["sentence"], _interval(o["difference"]), o["shows"]] for o in found["orderings"]
-        ])  # fmt: skip
+        ], width=NARROW)  # fmt: skip
+    for line in _remarks(found, [v.row for v in seen]):
+        typer.echo(fill(line, NARROW, subsequent_indent="  "))
     verdict = found["verdict"]
     typer.echo(verdict["sentence"] if verdict["given"] else f"No verdict: {verdict['reason']}")
 
 
+def _observed(row: Row) -> str:
+    """What was seen, in two lines."""
+    how = "" if row["transform"] == "none" else f", {row['transform']}"
+    sent = "" if row["crosses"] else ", never sent"
+    return f"{row['strategy']}, {row['label']}{how}\n{_link(row)}, {row['view']}{sent}"
+
+
+def _reading(reading: Reading | None) -> str:
+    """A score in two lines: mean and interval; its floor, and whose it is."""
+    if reading is None:
+        return "not scored"
+    score = reading.score
+    floor = "no floor" if score["floor"] is None else f"floor {score['floor']:.2f}"
+    whose = f"{score['attack']}, carried over" if reading.carried else score["attack"]
+    return f"{_interval(score)}\n{floor}, {whose}"
+
+
+def _remarks(found: Row, rows: Sequence[Row]) -> Iterator[str]:
+    """What is to be known besides: under-trained attacks, notes on attacks, guessed shapes."""
+    flags = [f"{row['strategy']}, {row['label']}: {flag}" for row in rows for flag in row["flags"]]
+    notes = [
+        f"{f['strategy']}, {f['label']}, {f['attack']}: {note}" for f in found["findings"] for note in f["notes"]
+    ]
+    for kind, lines in (("flag", flags), ("note", notes)):
+        distinct = list(dict.fromkeys(lines))
+        yield from (f"{kind}: {line}" for line in distinct[:FEW])
+        if len(distinct) > FEW:
+            yield f"{kind}: {len(distinct) - FEW:,} more are in the report"
+    shapes = found["shapes"]
+    if shapes and shapes["hits"] is not None:
+        yield f"shapes guessed from bytes: {shapes['hits']:,} of {shapes['of']:,} are right"
+
+
 def _link(row: Row) -> str:
-    return " > ".join(row["link"]) if row["link"] else "none"
+    links = [row["link"]] if row["link"] else row["links"]
+    return " + ".join(" > ".join(link) for link in links if link) or "no link"
 
 
 def _seen(row: Row) -> str:
@@ -205,10 +263,6 @@ def _sent(row: Row) -> str:
 
 def _interval(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-
-
-def _best(finding: Row, score: str) -> str:
-    return f"{max(f[score] for f in finding['floors'].values() if f[score] is not None):.2f}"
 
 
 @contextmanager

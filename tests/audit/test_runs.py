@@ -209,7 +209,7 @@ def test_a_cnn_that_has_learned_nothing_gets_no_verdict() -> None:
 
     said = verdict(0.95, [finding], [observation])
     assert said["given"] is True
-    assert "vertical (layer 2, a to b) leaks most (above floor: SSIM 0.90 by decoder" in said["sentence"]
+    assert "vertical (layer 2, a to b) leaks most (SSIM 0.90 above its floor by decoder" in said["sentence"]
     assert said["sentence"].endswith("cross a link in clear: vertical up to 25% of them.")
     doubtful = verdict(0.95, [finding], [observation | {"flags": ["x"], "converged": "not converged"}])
     assert "1 of 1 observations are attacked better from a deeper one" in doubtful["sentence"]

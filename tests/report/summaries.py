@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from cloven.report.page import Sample
 
 LAYERS = (("Layer 2", "conv2", 10, 16), ("Layer 3", "pool2", 5, 16), ("Layer 5", "conv3", 1, 120))
+LADDER = ("nearest", "probe", "screen", "decoder", "cgan", "residual")
 FLOORS = ("auxiliary mean", "domain mean", "black", "grey", "shuffled pairs", "modal class")
 
 
@@ -19,7 +21,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema": 1,
+        "schema": 2,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",
@@ -31,7 +33,13 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
         "input": [1, 28, 28],
         "seconds": 71.2,
         "versions": {"cloven": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "threads": 1, "jobs": 2},
-        "settings": {"pairs": 2000, "epochs": 10, "seed": 0, "ssim": "ssim-wang11-valid-channelmean"},
+        "settings": {
+            "queries": 2000,
+            "epochs": 10,
+            "threshold": 0.2,
+            "seed": 0,
+            "ssim": "ssim-wang11-valid-channelmean",
+        },
         "attacker": {
             "sentence": "The listener taps one link, changes nothing, and may use the service like anybody else: "
             "he sends photographs of his own through it, records what crosses, and trains a decoder to undo it.",
@@ -49,6 +57,11 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
         },
         "plans": _plans(),
         "findings": typical,
+        "verdicts": verdicts(typical),
+        "curves": [],
+        "defences": [],
+        "shapes": None,
+        "judge": None,
         "orderings": _orderings(),
         "not_measured": [
             "stronger attackers (generative priors, white-box inversion): the numbers are lower bounds",
@@ -79,7 +92,149 @@ def captured(*, protected: bool = False, **changes: Any) -> dict[str, Any]:
         "notes": [],
         "messages": [{"message": "0", "type": "uint8" if protected else "float32", "shape": [6, 14, 14]}],
     }
-    return summary(findings=0, plans=[], orderings=[]) | {"findings": [finding], "capture": capture} | changes
+    given = summary(findings=0, plans=[], orderings=[]) | {"findings": [finding], "capture": capture}
+    return given | {"verdicts": []} | changes
+
+
+def laddered(layers: int = 4, attacks: Sequence[str] = LADDER, **changes: Any) -> dict[str, Any]:
+    """A ladder of attacks on some layers, cut one after another, with all that comes with it.
+
+    The attacks on the first layer are under-trained, the probe makes no images, and the c-GAN has collapsed.
+    """
+    found = [
+        _attacked(depth, attack, place, len(attacks))
+        for depth in range(layers)
+        for place, attack in enumerate(attacks)
+    ]
+    told = verdicts(found)
+    if len(told) > 1 and told[1]["strongest"]["ssim"]:
+        told[0] |= _carried(told[1])
+    given = summary(findings=0) | {
+        "findings": found,
+        "verdicts": told,
+        "judge": {"name": "resnet18", "accuracy": 0.93},
+    }
+    shapes = {"hits": 3, "of": 4, "rows": [_guess(f["label"], hit=i > 0) for i, f in enumerate(found[:4])]}
+    return given | {"curves": curves(found), "defences": defences(), "shapes": shapes} | changes
+
+
+def _attacked(depth: int, attack: str, place: int, of: int) -> dict[str, Any]:
+    """An attack at a depth; later ones are stronger."""
+    layer = (f"Layer {depth + 1}", f"conv{depth + 1}", 14, 8)
+    strength = (place + 1) / of * (0.9 - 0.17 * depth) * (0.6 if depth == 0 else 1)
+    link = (f"edge{depth}", f"edge{depth + 1}")
+    found = _finding("vertical", layer, 0.12 + 0.8 * strength, 0.05 + 0.8 * strength, link)
+    found |= {"attack": attack, "key": f"{depth:032x}{place:032x}", "seeds": [0, 1, 2]}
+    found["ssim"]["of_seeds"] = [found["ssim"]["mean"]] * 3
+    found["judge"] = {**_score(0.1 + 0.6 * strength, 0.06), "floor": 0.11}
+    if attack == "cgan":
+        found["notes"] = ["collapsed: all reconstructions are alike"]
+    if attack == "paste":
+        found["inside"] = {"ssim": None, "psnr": 31.2, "coverage": 0.25}
+    if attack == "probe":
+        found |= {"ssim": None, "psnr": None, "judge": None}
+        found["leakage_above_floor"]["ssim"] = None
+        found["floors"] = {name: floor | {"ssim": None} for name, floor in found["floors"].items()}
+    return found
+
+
+def only(*findings: dict[str, Any]) -> dict[str, Any]:
+    """The typical summary with these findings alone."""
+    return summary() | {"findings": list(findings), "verdicts": verdicts(findings)}
+
+
+def verdicts(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The strongest attack on each observation, nothing carried over."""
+    attacked: dict[str, list[dict[str, Any]]] = {}
+    for finding in found:
+        attacked.setdefault(finding["observation"], []).append(finding)
+    kept = ("observation", "strategy", "label", "layers", "link", "links", "view", "crosses", "transform")
+    return [
+        {
+            **{name: rows[0][name] for name in kept},
+            "attacks": [row["attack"] for row in rows],
+            "strongest": {metric: _strongest(rows, metric) for metric in ("ssim", "agreement")},
+            "carried": {"ssim": None, "agreement": None},
+            "flags": [],
+            "converged": ("converged", "not converged", "not tested")[i % 3],
+        }
+        for i, rows in enumerate(attacked.values())
+    ]
+
+
+def _strongest(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    scored = [row for row in rows if row[metric]]
+    if not scored:
+        return None
+    best = max(scored, key=lambda row: row[metric]["mean"])
+    floors = [floor[metric] for floor in best["floors"].values() if floor[metric] is not None]
+    score = {part: best[metric][part] for part in ("mean", "low", "high")}
+    return {"attack": best["attack"], **score, "floor": max(floors), "above": best["leakage_above_floor"][metric]}
+
+
+def _carried(deep: dict[str, Any]) -> dict[str, Any]:
+    most = deep["strongest"]["ssim"]
+    carried = {**most, "from": deep["observation"], "layers": deep["layers"]}
+    flag = (
+        f"SSIM: residual (0.49) is under-trained here: {most['attack']} reads {most['mean']:.2f} deeper, at conv2"
+    )
+    return {
+        "carried": {"ssim": carried, "agreement": None},
+        "flags": [f"{flag}, which follows from what is seen here"],
+    }
+
+
+def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Three points for each finding; every other curve still rises."""
+    kept = ("observation", "attack", "strategy", "label", "layers", "transform")
+    return [
+        {name: finding[name] for name in kept}
+        | {
+            "points": [
+                {"pairs": pairs, **{m: _less(finding[m], share) for m in ("ssim", "agreement")}}
+                for pairs, share in ((500, 0.6), (1000, 0.8), (2000, 1.0))
+            ],
+            "metric": "ssim" if finding["ssim"] else "agreement",
+            "rise": {"mean": 0.031, "low": 0.012, "high": 0.05},
+            "converged": "not converged" if i % 2 else "converged",
+        }
+        for i, finding in enumerate(found)
+    ]
+
+
+def _less(score: dict[str, float] | None, share: float) -> dict[str, float] | None:
+    return score and {part: share * score[part] for part in ("mean", "low", "high")}
+
+
+def defences() -> list[dict[str, Any]]:
+    """Two plans, each with four transforms."""
+    kinds = (
+        ("none", 0.98, 8464, 0.6),
+        ("float16", 0.98, 4232, 0.6),
+        ("int8", 0.975, 2116, 0.52),
+        ("noise 0.5", 0.91, 8464, 0.2),
+    )
+    return [
+        {
+            "strategy": strategy,
+            "title": f"{strategy}, 4 devices",
+            "transform": name,
+            "accuracy": accuracy - drop / 10,
+            "agreement_with_the_model": accuracy,
+            "bytes": held,
+            **{
+                m: {"attack": "residual", **_score(leak - drop, 0.03), "floor": 0.1, "above": leak - drop - 0.1}
+                for m in ("ssim", "agreement")
+            },
+        }
+        for strategy, drop in (("vertical", 0.0), ("data", 0.07))
+        for name, accuracy, held, leak in kinds
+    ]
+
+
+def _guess(label: str, *, hit: bool) -> dict[str, Any]:
+    found = {"strategy": "vertical", "label": label, "seen": "conv1", "shape": [8, 14, 14], "hit": hit}
+    return found | {"guess": [8, 14, 14] if hit else [4, 28, 14], "type": "float32", "layout": "chw"}
 
 
 def samples(summary: dict[str, Any], side: int = 28) -> dict[str, list[Sample]]:
@@ -151,9 +306,13 @@ def _finding(
     agreement, ssim = max(agreement, 0.1), max(ssim, 0.03)
     return {
         "key": f"{rng.getrandbits(256):064x}",
+        "observation": f"{rng.getrandbits(128):032x}",
         "strategy": strategy,
         "devices": 4,
         "link": list(link) if link else None,
+        "links": [list(link)] if link else [],
+        "transform": "none",
+        "seen": [module],
         "view": "full" if strategy == "vertical" else "paper",
         "crosses": strategy == "vertical"
         or (share > 0 if strategy == "data" else share == 0 or label == "Layer 2"),
@@ -167,11 +326,19 @@ def _finding(
         "victims": 180,
         "agreement": _score(agreement, 0.058),
         "kappa": (agreement - 0.1) / 0.9,
-        "ssim": {**_score(ssim, 0.024), "p95": min(1.0, ssim + 0.17)},
+        "ssim": {
+            **_score(ssim, 0.024),
+            "p95": min(1.0, ssim + 0.17),
+            "above_threshold": _score(min(1, 2 * ssim), 0.07),
+        },
         "psnr": {"mean": 9 + 11 * ssim, "low": 8.7 + 11 * ssim, "high": 9.3 + 11 * ssim},
         "floors": floors,
         "leakage_above_floor": {"ssim": (ssim - 0.112) / 0.888, "agreement": (agreement - low) / (1 - low)},
         "seconds": 2.1 + share,
+        "seeds": [0],
+        "judge": None,
+        "inside": None,
+        "notes": [],
     }
 
 
@@ -179,6 +346,7 @@ def _again(finding: dict[str, Any], index: int) -> dict[str, Any]:
     """The same finding at another layer, with a key of its own."""
     return finding | {
         "key": f"{index:064x}",
+        "observation": f"{index:032x}",
         "label": f"Layer {index // 3 + 1}",
         "layers": [f"block{index // 3}.conv"],
     }
@@ -228,7 +396,9 @@ def _plan(
         "devices": 4,
         "title": title,
         "exact": True,
+        "transform": "none",
         "accuracy": 0.98,
+        "agreement": 1.0,
         "max_difference": 0.0 if strategy == "vertical" else 1.2e-6,
         "transfers": transfers,
         "counted": counted,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloven.report.page import render
-from tests.report.summaries import captured, samples, summary
+from tests.report.summaries import captured, laddered, samples, summary
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium on the PATH")
@@ -118,6 +118,27 @@ def test_no_width_scrolls_sideways_and_no_words_collide(tmp_path: Path) -> None:
         assert one["outside"] == []
         assert one["cut"] == []
         assert one["smallest"] >= 56
+
+
+def test_a_ladder_of_attacks_fits_every_width(tmp_path: Path) -> None:
+    given = laddered()
+    for one in _measured(tmp_path, render(given, samples(given))):
+        assert one["needed"] <= one["width"], one
+        assert one["charts"] == 6
+        assert one["collisions"] == []
+        assert one["outside"] == []
+        assert one["cut"] == []
+
+
+def test_long_names_of_attacks_and_transforms_do_not_widen_the_page(tmp_path: Path) -> None:
+    given = laddered(attacks=("A" * 90, "B" * 90, "probe"))
+    for row in (*given["findings"], *given["verdicts"], *given["curves"], *given["defences"]):
+        row |= {"transform": "T" * 90, "label": "L" * 90, "layers": ["W" * 90], "strategy": "s" * 90}
+        row |= {"link": ["e" * 90, "f" * 90], "notes": ["n" * 400], "flags": ["f" * 400]}
+    for one in _measured(tmp_path, render(given, samples(given))):
+        assert one["needed"] <= one["width"], one
+        assert one["collisions"] == []
+        assert one["outside"] == []
 
 
 def test_a_capture_fits_every_width(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cloven.report import digest
+from cloven.report import digest, orderings, plans
 from tests.report.summaries import summary
 
 
@@ -35,18 +35,24 @@ def test_what_whole_links_carry_comes_after_the_layers_that_the_paper_counts() -
     ]
 
 
-@pytest.mark.parametrize("name", ["view", "devices", "attack", "pairs", "label", "strategy"])
+@pytest.mark.parametrize("name", ["view", "devices", "transform", "pairs", "label", "strategy"])
 def test_what_is_not_comparable_is_never_averaged(name: str) -> None:
-    other = {"view": "paper", "devices": 8, "attack": "linear", "pairs": 9, "label": "Layer 9", "strategy": "data"}
+    other = {
+        "view": "paper", "devices": 8, "transform": "int8", "pairs": 9, "label": "Layer 9", "strategy": "data"
+    }  # fmt: skip
     changed = _finding(**{name: other[name]})
     assert len(digest.families([_finding(), changed])) == 2
 
 
 def test_the_bar_is_the_plain_mean_and_its_floor_the_highest() -> None:
     one = _finding(ssim={"mean": 0.2, "low": 0.1, "high": 0.3, "p95": 0.4}, floors={"black": {"ssim": 0.05}})
-    two = _finding(ssim={"mean": 0.6, "low": 0.5, "high": 0.7, "p95": 0.8}, floors={"grey": {"ssim": 0.15}})
+    two = _finding(
+        observation="other",
+        ssim={"mean": 0.6, "low": 0.5, "high": 0.7, "p95": 0.8},
+        floors={"grey": {"ssim": 0.15}},
+    )
     family = digest.Family((one, two))
-    assert family.mean("ssim") == pytest.approx(0.4)
+    assert family.mean("ssim", "decoder") == pytest.approx(0.4)
     assert family.floor("ssim") == 0.15
 
 
@@ -91,12 +97,12 @@ def test_what_leaks_most_does_so_in_either_metric() -> None:
 
 def test_transfers_are_summed_by_link_in_the_order_of_use() -> None:
     sent = [{"source": a, "target": b, "bytes": n} for a, b, n in (("b", "a", 1), ("a", "b", 10), ("b", "a", 100))]
-    assert digest.links(sent) == (digest.Link("b", "a", 2, 101), digest.Link("a", "b", 1, 10))
+    assert plans.links(sent) == (plans.Link("b", "a", 2, 101), plans.Link("a", "b", 1, 10))
 
 
 def test_a_plan_names_what_leaks_most_of_its_own_findings() -> None:
     given = summary()
-    views = digest.plans(given)
+    views = plans.plans(given)
     assert [view.bytes for view in views] == [sum(t["bytes"] for t in plan["transfers"]) for plan in given["plans"]]
     assert [view.never for view in views] == [0, 12, 0]
     assert all(view.most is not None and view.most["strategy"] == view.plan["strategy"] for view in views)
@@ -105,14 +111,14 @@ def test_a_plan_names_what_leaks_most_of_its_own_findings() -> None:
 def test_of_plans_alike_only_the_one_that_was_attacked_has_findings() -> None:
     given = summary()
     given["plans"].append(given["plans"][0] | {"title": "vertical, no halo", "counted": []})
-    assert [view.most is None for view in digest.plans(given)] == [False, False, False, True]
+    assert [view.most is None for view in plans.plans(given)] == [False, False, False, True]
 
     given["plans"].append(given["plans"][0] | {"title": "vertical, cut elsewhere"})
-    assert [view.most is None for view in digest.plans(given)] == [True, False, False, True, True]
+    assert [view.most is None for view in plans.plans(given)] == [True, False, False, True, True]
 
 
 def test_orderings_share_one_scale_with_zero_in_its_middle() -> None:
-    end, rows = digest.orderings(summary()["orderings"])
+    end, rows = orderings.orderings(summary()["orderings"])
     assert end == 1.0
     for row in rows:
         assert row.marks is not None
@@ -123,12 +129,12 @@ def test_orderings_share_one_scale_with_zero_in_its_middle() -> None:
 
 def test_an_ordering_without_numbers_has_no_marks() -> None:
     unknown = summary()["orderings"][0] | {"difference": {"mean": None, "low": None, "high": None}}
-    assert digest.orderings([unknown])[1][0].marks is None
+    assert orderings.orderings([unknown])[1][0].marks is None
 
 
 def test_the_tally_counts_every_outcome_in_words() -> None:
-    assert digest.tally(summary()["orderings"]) == "3 hold, 1 fails, 1 undecided"
-    assert digest.tally([{"shows": "odd"}, {"shows": "fails"}, {"shows": "fails"}]) == "2 fail, 1 odd"
+    assert orderings.tally(summary()["orderings"]) == "3 hold, 1 fails, 1 undecided"
+    assert orderings.tally([{"shows": "odd"}, {"shows": "fails"}, {"shows": "fails"}]) == "2 fail, 1 odd"
 
 
 def test_a_row_says_first_that_its_link_never_carries_it() -> None:
@@ -148,7 +154,69 @@ def test_attack_and_pairs_are_named_only_where_they_differ() -> None:
     found = digest.families([_finding(), _finding(attack="linear"), _finding(pairs=40_000)])
     (group,) = digest.chart(found, "ssim")
     assert [bar.detail for bar in group.bars] == [
-        "full · decoder · 2,000 pairs",
-        "full · decoder · 40,000 pairs",
-        "full · linear · 2,000 pairs",
+        "by decoder · full · 2,000 pairs",
+        "by decoder · full · 40,000 pairs",
     ]
+    (group,) = digest.chart(digest.families([_finding()]), "ssim")
+    assert group.bars[0].detail == "full"
+
+
+def _scored(attack: str, ssim: float | None, place: str = "here", **changes: Any) -> dict[str, Any]:
+    found = _finding(attack=attack, observation=place, floors={"black": {"ssim": 0.1, "agreement": 0.1}}, **changes)
+    return found | {"ssim": None if ssim is None else {"mean": ssim, "low": ssim - 0.1, "high": ssim + 0.1}}
+
+
+def test_a_bar_is_the_strongest_attack_of_its_family_and_no_mixture() -> None:
+    (family,) = digest.families([
+        _scored("screen", 0.5), _scored("decoder", 0.3), _scored("screen", 0.3, "there"),
+        _scored("decoder", 0.45, "there"), _scored("probe", None), _scored("probe", None, "there"),
+    ])  # fmt: skip
+    assert len(family.places) == 2
+    assert family.strongest("ssim") == "screen"
+    (group,) = digest.chart([family], "ssim")
+    assert group.bars[0].mean == pytest.approx(0.4)
+    assert [mark.mean for mark in group.bars[0].marks] == [0.5, 0.3]
+    assert digest.tried([family], "ssim") == ["screen", "decoder"]
+
+
+def test_an_attack_that_was_tried_on_few_shares_does_not_stand_for_all() -> None:
+    (family,) = digest.families([_scored("decoder", 0.3), _scored("decoder", 0.2, "there"), _scored("paste", 0.9)])
+    assert family.strongest("ssim") == "decoder"
+
+
+def test_the_attacks_on_a_place_stand_together_the_strongest_first() -> None:
+    given = [
+        _scored("probe", None),
+        _scored("nearest", 0.2),
+        _scored("decoder", 0.4, "there"),
+        _scored("screen", 0.3),
+    ]
+    (family,) = digest.families(given)
+    assert [[f["attack"] for f in place] for place in family.places] == [
+        ["screen", "nearest", "probe"],
+        ["decoder"],
+    ]
+
+
+def test_a_rung_is_as_deep_as_its_mean_is_above_the_floor() -> None:
+    given = [_scored("nearest", 0.1), _scored("screen", 0.4), _scored("decoder", 0.95), _scored("probe", None)]
+    (family,) = digest.families(given)
+    rungs = digest.rungs(family, "ssim", ["nearest", "screen", "decoder", "probe", "absent"])
+    assert [rung and (rung.level, rung.strongest) for rung in rungs] == [
+        (0, False),
+        (2, False),
+        (5, True),
+        None,
+        None,
+    ]
+
+
+def test_what_is_best_and_below_its_floor_is_not_framed() -> None:
+    (family,) = digest.families([_scored("nearest", 0.05), _scored("screen", 0.02)])
+    assert not any(rung and rung.strongest for rung in digest.rungs(family, "ssim", ["nearest", "screen"]))
+
+
+def test_a_chart_leaves_out_what_has_no_such_score() -> None:
+    found = digest.families([_scored("probe", None)])
+    assert digest.chart(found, "ssim") == []
+    assert len(digest.chart(found, "agreement")) == 1

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloven.report.figures import COLOURS, Bar, Colour, Group, Mark, bars
+from cloven.report.canvas import COLOURS, Colour
+from cloven.report.figures import Bar, Group, Mark, bars
 
 
 def _bar(mean: float | None = 0.6, floor: float | None = 0.1, shares: int = 2, **kind: bool) -> Bar:

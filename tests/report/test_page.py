@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from importlib.resources import files
 from typing import Any
@@ -16,7 +17,7 @@ from cloven.errors import ClovenError
 from cloven.report import words
 from cloven.report.page import Sample, render
 from cloven.report.pictures import picture
-from tests.report.summaries import captured, samples, summary
+from tests.report.summaries import captured, laddered, only, samples, summary, verdicts
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -146,19 +147,21 @@ def test_the_headline_names_what_leaks_most_above_its_floor() -> None:
 )
 def test_a_worst_leak_that_is_not_clear_of_its_floor_says_so(low: float, high: float, stands: str) -> None:
     weak = summary()["findings"][0] | {"agreement": {"mean": 0.13, "low": low, "high": high}}
-    text = Page(render(summary() | {"findings": [weak]}, {})).text
+    weak["ssim"] = weak["ssim"] | {"mean": 0.1, "low": 0.05, "high": 0.12}
+    weak["leakage_above_floor"] = {"agreement": 0.02, "ssim": -0.01}
+    text = Page(render(only(weak), {})).text
     assert f"agreement, {stands}:" in text
     assert ("below floor" in text) == (high < 0.1)
 
 
 def test_findings_with_one_key_are_one_observation_and_keep_a_row_each() -> None:
     one = summary()["findings"][0]
-    given = summary() | {"findings": [one, one, one | {"link": ["edge2", "edge3"]}]}
+    given = only(one, one, one | {"link": ["edge2", "edge3"]})
     page = Page(render(given, samples(given)))
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     assert [value for value in ids if value.startswith("finding-")] == ["finding-0", "finding-1", "finding-2"]
-    assert "Observations attacked 1 3 findings: 3 vertical" in page.text
+    assert "Observations attacked 1 2 shares and links: 2 vertical" in page.text
 
 
 def test_what_has_no_link_says_so(typical: str) -> None:
@@ -178,7 +181,7 @@ def test_many_shares_of_one_finding_are_folded_and_complete() -> None:
 
 def test_what_no_link_carries_makes_no_worst_leak() -> None:
     ghost = summary()["findings"][0] | {"crosses": False}
-    assert "No attacked observation crosses a link." in Page(render(summary() | {"findings": [ghost]}, {})).text
+    assert "No attacked observation crosses a link." in Page(render(only(ghost), {})).text
 
 
 def test_without_a_verdict_a_banner_says_why_and_no_worst_leak_is_named() -> None:
@@ -227,6 +230,7 @@ def test_what_the_paper_counts_and_no_link_carries_is_marked(typical: str) -> No
 def test_an_ordering_is_told_by_word_and_shape(shows: str, mark: str) -> None:
     row = summary()["orderings"][0] | {"shows": shows}
     html = render(summary(orderings=[row]), {})
+    html = _section(html, "orderings")
     found = re.search(r'<span class="outcome[^>]*>(.*?)</span>', html, flags=re.DOTALL)
     assert found is not None
     assert mark in found[1]
@@ -240,15 +244,16 @@ HOSTILE = "<script>alert('x')</script>\"& <img src=http://a.b/c onerror=x> {{ 7 
 def _poisoned(value: Any) -> Any:
     """The same value with every string, but those with a fixed meaning, made hostile."""
     if isinstance(value, dict):
-        kept = ("strategy", "view", "expected", "shows", "key")
+        kept = ("strategy", "view", "expected", "shows", "key", "observation")
         return {name: inner if name in kept else _poisoned(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_poisoned(inner) for inner in value]
     return HOSTILE if isinstance(value, str) else value
 
 
-def test_every_string_is_shown_as_text() -> None:
-    given = _poisoned(summary())
+@pytest.mark.parametrize("make", [summary, laddered])
+def test_every_string_is_shown_as_text(make: Callable[[], dict[str, Any]]) -> None:
+    given = _poisoned(make())
     given["findings"][0]["strategy"] = given["orderings"][0]["shows"] = given["findings"][1]["key"] = HOSTILE
     given["findings"][2]["floors"] = {HOSTILE: {"ssim": 0.1, "agreement": 0.1}}
     given["settings"] = {HOSTILE: HOSTILE}
@@ -310,10 +315,152 @@ def test_a_long_table_starts_folded() -> None:
     assert "<details><summary>60 rows" in render(summary(findings=60), {})
 
 
-@pytest.mark.parametrize("schema", [0, 2, None, "1"])
+@pytest.mark.parametrize("schema", [0, 1, None, "2"])
 def test_a_summary_of_another_schema_is_refused(schema: object) -> None:
-    with pytest.raises(ClovenError, match="schema 1 is drawn here, got"):
+    with pytest.raises(ClovenError, match="schema 2 is drawn here, got"):
         render(summary(schema=schema), {})
+
+
+def _section(html: str, name: str) -> str:
+    start = html.index(f'<section id="{name}">')
+    return html[start : html.index("</section>", start) + len("</section>")]
+
+
+@pytest.fixture(scope="module")
+def ladder() -> str:
+    given = laddered()
+    return render(given, samples(given))
+
+
+def test_the_strongest_attack_on_each_observation_stands_first_on_the_page(ladder: str) -> None:
+    text = Page(_section(ladder, "verdicts")).text
+    assert ladder.index('id="verdicts"') < ladder.index('id="attack"')
+    assert "Layer 2, verticaledge1 → edge2conv2" in text
+    assert "0.63 [0.61, 0.66] by residual +0.59 above the floor of 0.11" in text
+    assert text.index("Layer 2, vertical") < text.index("Layer 1, vertical") < text.index("Layer 4, vertical")
+
+
+def test_what_is_carried_over_says_from_where_and_what_it_was(ladder: str) -> None:
+    text = Page(_section(ladder, "verdicts")).text
+    assert "at least 0.63 [0.61, 0.66] carried over from conv2, residual therehere 0.48 by residual" in text
+    assert "SSIM: residual (0.49) is under-trained here" in text
+    assert "On 1 of 4, an attack on a deeper layer reads more" in text
+    for word in ("converged", "still rises", "not tested"):
+        assert word in text
+
+
+def test_a_verdict_leads_to_the_finding_it_speaks_of(ladder: str) -> None:
+    (target,) = re.findall(r'<tr id="(finding-11)">', ladder)
+    row = ladder[ladder.index(f'<tr id="{target}">') :]
+    assert "residual" in row[: row.index("</tr>")]
+    assert f'<a href="#{target}">residual</a>' in _section(ladder, "verdicts")
+
+
+def test_what_no_link_carries_is_judged_last() -> None:
+    text = Page(_section(render(summary(), {}), "verdicts")).text
+    assert text.rindex("edge1 → edge2") > text.index("never sent")  # horizontal, among what is folded
+    assert "what no link carries last" in text
+
+
+def test_of_a_hundred_observations_most_are_folded_and_all_are_there() -> None:
+    given = laddered(100, curves=[])
+    section = _section(render(given, {}), "verdicts")
+    shown, folded = section.split("<details>")
+    assert shown.count('<th scope="row">') == 10
+    assert "90 other observations" in folded
+    assert folded.count('<th scope="row">') == 90
+
+
+def test_a_summary_without_verdicts_gets_them_from_its_findings() -> None:
+    given = laddered()
+    (first, *_) = verdicts(given["findings"][6:12])
+    section = Page(_section(render(given | {"verdicts": []}, {}), "verdicts")).text
+    assert words.interval(first["strongest"]["ssim"]) in section
+    assert "Whether more pairs would help was not tested (--curve)." in section
+    assert "still rises" not in section
+    assert "With more pairs" not in section
+
+
+def test_every_attack_has_a_cell_that_is_empty_where_it_has_no_score(ladder: str) -> None:
+    table = re.search(r'<table class="ladder">(.*?)</table>', ladder, flags=re.DOTALL)
+    assert table is not None
+    assert table[1].count('<td class="cell') == 4 * (5 + 1 + 6 + 1)
+    assert table[1].count(" top") == 8
+    assert 'class="ladder"' not in render(summary(), {})
+
+
+def test_curves_are_drawn_for_each_observation_and_say_which_still_rise(ladder: str) -> None:
+    section = _section(ladder, "curves")
+    assert "12 of 24 curves still rise" in Page(section).text
+    assert section.count(">residual ↗<") == 4
+    assert section.count('class="chart"') == 2
+    assert "+0.031 [+0.012, +0.050]" in Page(section).text
+    assert 'id="curves"' not in render(summary(), {})
+
+
+def test_many_curves_are_folded() -> None:
+    section = _section(render(laddered(20), {}), "curves")
+    assert section.count('class="chart"') == 4
+    assert "12 other observations" in section
+
+
+def test_a_defence_shows_accuracy_leakage_and_bytes(ladder: str) -> None:
+    text = Page(_section(ladder, "defences")).text
+    assert "int8, 2.1 kB" in text
+    assert "int82.1 kB97.5 %97.5 %+0.42 0.52 [0.49, 0.55] by residual, floor 0.10" in text
+    assert text.index("vertical, 4 devices") < text.index("data, 4 devices")
+
+
+@pytest.mark.parametrize(("hits", "said"), [(3, "He took 3 of 4 shares (75.0 %)"), (None, "of 4 messages")])
+def test_guessed_shapes_have_a_hit_rate_where_the_truth_is_known(hits: int | None, said: str) -> None:
+    shapes = laddered()["shapes"] | {"hits": hits}
+    if hits is None:
+        kept = ("seen", "guess", "type", "layout")
+        shapes["rows"] = [{name: row[name] for name in kept} | {"hit": None} for row in shapes["rows"]]
+    text = Page(_section(render(laddered(shapes=shapes), {}), "shapes")).text
+    assert said in text
+    assert ("wrong" in text) == (hits is not None)
+
+
+def test_findings_show_the_second_classifier_the_tile_and_the_notes() -> None:
+    given = laddered(attacks=("cgan", "paste", "probe"))
+    text = Page(_section(render(given, {}), "findings")).text
+    for said in ("resnet18, accuracy 93.0 %", "collapsed: all reconstructions are alike", "mean of 3 seeds",
+                 "too small", "31.2", "25 % of the image", "makes no images", "images over 0.2"):  # fmt: skip
+        assert said in text
+
+
+def test_images_without_labels_give_no_accuracy() -> None:
+    text = _text(model_accuracy=None, model_kappa=None)
+    assert "the 180 test images carry no labels; 10 classes" in text
+
+
+def test_only_the_strongest_attacks_pictures_are_open(ladder: str) -> None:
+    pictures = _section(ladder, "pictures")
+    assert pictures.count("<article") == 4
+    for album in pictures.split("<article")[1:]:
+        shown, folded = album.split("<details>")
+        assert shown.count('class="strip"') == 1
+        assert "by residual" in shown
+        assert folded.count('class="strip"') == 4  # a probe has none
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_what_is_missing_anywhere_is_said_and_breaks_nothing(missing: float | None) -> None:
+    def hollow(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: hollow(inner, key) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [hollow(inner, name) for inner in value]
+        return missing if isinstance(value, float) else value
+
+    given = laddered()
+    for name in ("findings", "verdicts", "curves", "defences", "plans", "judge"):
+        given[name] = hollow(given[name])
+    page = Page(render(given, {}))
+    assert "n/a" in page.text
+    assert "nan" not in page.text.replace("domain", "")
+    assert "None" not in page.text
 
 
 @settings(deadline=None, max_examples=5)
@@ -324,6 +471,7 @@ def test_any_number_of_findings_renders(amount: int, verdict: bool, data: st.Dat
         finding |= {name: data.draw(st.text(max_size=80)) for name in ("label", "attack", "key")}
         finding["leakage_above_floor"] = {"ssim": None, "agreement": None}
         finding["ssim"] = dict.fromkeys(("mean", "low", "high", "p95"))
+    given["verdicts"] = []
     page = Page(render(given, {}))
     rows = [attrs for tag, attrs in page.elements if tag == "tr" and str(attrs.get("id")).startswith("finding-")]
     assert len(rows) == amount
@@ -373,6 +521,11 @@ def _contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def _mixed(one: str, other: str, share: float) -> str:
+    channels = ((int(one[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in channels)
+
+
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_marks_have_enough_contrast(theme: int) -> None:
     css = (files("cloven.report") / "page.css.j2").read_text(encoding="utf-8")
@@ -381,5 +534,7 @@ def test_text_and_marks_have_enough_contrast(theme: int) -> None:
     for ground in ("paper", "target", "wash"):
         for text in ("ink", "muted", "alert"):
             assert _contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    depth = max(int(share) for share in re.findall(r"\.h\d .*?var\(--heat\) (\d+)%", css)) / 100
+    assert _contrast(colours["ink"], _mixed(colours["heat"], colours["paper"], depth)) >= 4.5
     for mark in ("vertical", "horizontal", "data", "other"):
         assert _contrast(colours[mark], colours["paper"]) >= 4.5, mark

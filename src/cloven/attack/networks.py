@@ -83,7 +83,7 @@ class Pyramid(nn.Module):
         self.sizes = scales(image)
         self.at = [scale_of(shape, self.sizes) for shape in shapes]
         self.first, last = min(self.at), len(self.sizes) - 1
-        channels = [min(width * 2**k, 4 * width) for k in range(last + 1)]
+        channels = [width * 2 ** min(k, 2, self.first + 1) for k in range(last + 1)]
         read = {k: [s for s, at in zip(shapes, self.at, strict=True) if at == k] for k in range(last + 1)}
         self.stems = nn.ModuleDict({str(k): Stem(read[k], self.sizes[k], channels[k]) for k in read if read[k]})
         self.downs = nn.ModuleDict()
@@ -108,10 +108,9 @@ class Pyramid(nn.Module):
         assert x is not None
         x = self.made[str(len(self.sizes) - 1)](x)
         for k in reversed(range(len(self.sizes) - 1)):
-            height, width = self.sizes[k]
-            x = self.ups[str(k)](F.relu(x))[:, :, :height, :width]
+            x = cropped(self.ups[str(k)](F.relu(x)), self.sizes[k])
             x = self.made[str(k)](x + kept[k] if k in kept else x)
-        image: Tensor = self.out(F.relu(x))
+        image: Tensor = self.out(F.relu(x, inplace=True))
         return image
 
 
@@ -127,7 +126,7 @@ class Added(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, channels, H, W)`` in and out."""
         changed: Tensor = self.conv(F.relu(x))
-        return x + changed
+        return changed.add_(x)
 
 
 def _added(channels: int, count: int) -> nn.Module:
@@ -170,6 +169,11 @@ def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
     if z.shape[2] > size[0] or z.shape[3] > size[1]:
         return F.adaptive_avg_pool2d(z, size)
     return F.interpolate(z, size, mode="nearest")
+
+
+def cropped(z: Tensor, size: tuple[int, int]) -> Tensor:
+    """The upper left of maps; maps of that size are left as they are: gradients of a slice cost copies."""
+    return z if tuple(z.shape[2:]) == size else z[:, :, : size[0], : size[1]]
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:

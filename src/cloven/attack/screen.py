@@ -62,7 +62,7 @@ class _Small(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = F.relu(self.norms[0](self.stem(maps)), inplace=True)
-        for up, norm, (height, width) in zip(self.ups, self.norms[1:], reversed(self.sizes[:-1]), strict=True):
-            x = F.relu(norm(up(x)[:, :, :height, :width]), inplace=True)
+        for up, norm, size in zip(self.ups, self.norms[1:], reversed(self.sizes[:-1]), strict=True):
+            x = F.relu(norm(cropped(up(x), size)), inplace=True)
         image: Tensor = self.out(x)
         return image

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from cloven.attack.attack import Attack
+from cloven.attack.places import locate
+from cloven.attack.tiles import Paste
 from cloven.attack.train import CPU, Machine
 from cloven.audit.cases import Case, ChainFor, Target, Where, cases, layer_of
 from cloven.audit.cell import Cell, Knows
 from cloven.audit.executor import Progress, run_missing
 from cloven.audit.features import BUDGET, Precision
 from cloven.audit.guessing import Guessed, guess
-from cloven.audit.ladder import USUAL, Ladder
+from cloven.audit.ladder import OF_TILES, USUAL, Ladder
 from cloven.audit.material import Material, prepare
 from cloven.audit.plans import plans
 from cloven.audit.recording import name_of, record
@@ -52,6 +54,7 @@ from cloven.zoo.models import MODELS, unknown
 from cloven.zoo.training import EPOCHS, accuracy
 
 STRATEGIES = ("vertical", "horizontal", "data")
+NOTHING: Mapping[str, Any] = {}
 CURVE = (0.25, 0.5, 1.0)
 """The shares of the pairs that a learning curve is measured at."""
 
@@ -190,15 +193,31 @@ def _title(name: str, devices: int, grid: tuple[int, int] | None) -> str:
     return f"{name}, {how.get(name, f'a grid of {grid[0]}x{grid[1]} tiles' if grid else '')}, {devices} devices"
 
 
-def entries(every: Sequence[Case], settings: Settings, chain_for: ChainFor, guessed: Guessed) -> list[Entry]:
-    """All attacks on all cases; ``chain_for`` gives a paper's decoder, if it has one."""
+def entries(
+    every: Sequence[Case],
+    settings: Settings,
+    chain_for: ChainFor,
+    guessed: Guessed = NOTHING,
+    tiles: Mapping[str, bool] = NOTHING,
+) -> list[Entry]:
+    """All attacks on all cases.
+
+    Args:
+        every: the cases.
+        settings: of the study.
+        chain_for: gives a paper's decoder, if it has one.
+        guessed: what captured bytes are taken for, by the name of the case.
+        tiles: whether pieces of the image were found in what is captured, where that was looked at.
+    """
     who, found = settings.who, []
     counts = [max(2, round(who.queries * share)) for share in (CURVE if settings.curve else (1.0,))]
     for case in every:
         seen = case.observation
         layer = layer_of(seen, settings.where.layers)
         chain = chain_for(layer, seen.seen[0].shape, seen.graph.input.shape) if layer is not None else None
-        for attack in settings.ladder.on(seen, chain if settings.knows != "inferred" else None):
+        for attack in settings.ladder.on(
+            seen, chain if settings.knows != "inferred" else None, tiles=tiles.get(case.name)
+        ):
             for count in counts:
                 cell = Cell(
                     seen, attack, who.seed, settings.knows, count, settings.machine, case.target.recorded,
@@ -207,6 +226,17 @@ def entries(every: Sequence[Case], settings: Settings, chain_for: ChainFor, gues
                 cells = tuple(replace(cell, seed=who.seed + i) for i in range(settings.seeds))
                 found.append(Entry(case, attack, count, cells))
     return found
+
+
+def _tiles(every: Sequence[Case], settings: Settings, material: Material) -> dict[str, bool]:
+    """Whether a listener finds pieces of the image in what he captured, where there could be any."""
+    if not OF_TILES & set(settings.ladder.names):
+        return {}
+    return {
+        case.name: bool(locate(Cell(case.observation, Paste(), recorded=case.target.recorded).given(material)))
+        for case in every
+        if case.observation.raw_image
+    }
 
 
 def loaded(settings: Settings) -> tuple[Settings, Loaded]:
@@ -227,7 +257,7 @@ def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
     """
     settings, images = loaded(settings)
     every = cases(targets(untrained(settings.who, images), settings), settings.where)
-    planned = entries(every, settings, chain_for, {})
+    planned = entries(every, settings, chain_for)
     attacks = {id(case): list(dict.fromkeys(e.attack.name for e in planned if e.case is case)) for case in every}
     return [{**context(case), "attacks": attacks[id(case)]} for case in every]
 
@@ -250,7 +280,7 @@ def execute(
     start = time.perf_counter()
     settings, images = loaded(settings)
     first = untrained(settings.who, images)  # all problems before any work
-    entries(cases(targets(first, settings), settings.where), settings, chain_for, {})
+    entries(cases(targets(first, settings), settings.where), settings, chain_for)
     store = opened(out, configuration(settings, images))
     graph = ready(settings.who, images, progress)
     judge = judge_of(settings.who, images, progress)
@@ -266,7 +296,7 @@ def execute(
         )  # fmt: skip
         guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
         progress("computing what listeners see", 1, 1)
-        planned = entries(every, settings, chain_for, guessed)
+        planned = entries(every, settings, chain_for, guessed, _tiles(every, settings, material))
         keys = {cell.key(material): cell for entry in planned for cell in entry.cells}
         run_missing(keys, material, store, jobs=jobs, progress=progress)
         results = [
@@ -306,6 +336,7 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "seed": who.seed,
         "seeds": settings.seeds,
         "curve": settings.curve,
+        "mirror": who.mirror,
         "judge": who.judge.partition("=")[0],
         "threshold": settings.threshold,
         "device": settings.machine.device,
@@ -333,7 +364,7 @@ def _summary(
     full = [result for result in results if result.pairs == settings.who.queries]
     rows = [row(context(r.case), r.attack, r.case.name, r.keys, store, settings.threshold) for r in full]
     curve = curves(results, store) if settings.curve else []
-    found = verdicts(full, rows, curve)
+    found = verdicts(full, rows, curve, store)
     divided = plans(material, every, labels)
     return {
         "schema": SCHEMA,

@@ -16,7 +16,7 @@ from cloven.errors import ClovenError
 from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.zoo.datasets import load
-from cloven.zoo.images import Images, split, spread, test_half
+from cloven.zoo.images import Images, split, spread, test_half, with_mirrored
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import make, normalisation
 from cloven.zoo.pixels import Shape
@@ -51,6 +51,8 @@ class Who:
     classes: int | None = None
     judge: str = AUTO
     seed: int = 0
+    mirror: bool = False
+    """Whether each auxiliary image is sent mirrored too: augmentation, at the price of twice the queries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ def load_images(who: Who, problems: list[str]) -> Loaded:
     training, test = _halves(who, whole)
     victims = test if who.victims is None else test.take(range(min(who.victims, len(test))))
     auxiliary = training.take(spread(training.labels, len(training), who.queries)) if other is None else other
+    auxiliary = with_mirrored(auxiliary) if who.mirror else auxiliary
     refuse_overlap(auxiliary, victims)
     return Loaded(training, victims, auxiliary, who.classes or len(whole.classes))
 

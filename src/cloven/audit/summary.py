@@ -286,8 +286,11 @@ def _worst(verdict: Mapping[str, Any]) -> float:
 
 def _said(verdict: Mapping[str, Any]) -> str:
     found = [(name, counts(verdict, metric)) for metric, name in (("ssim", "SSIM"), ("agreement", "agreement"))]
-    shown = [f"{name} {score['above']:.2f} by {score['attack']}" for name, score in found if score]
-    return f"above floor: {', '.join(shown)}"
+    return ", ".join(f"{name} {_above(score)} by {score['attack']}" for name, score in found if score)
+
+
+def _above(score: Mapping[str, Any]) -> str:
+    return f"{score['above']:.2f} above its floor" if score["above"] > 0 else "not above its floor"
 
 
 def _in_clear(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -309,9 +312,9 @@ def _named(found: Mapping[str, Any]) -> str:
 
 def leak(finding: Mapping[str, Any]) -> str:
     """How far a finding is above its floors, in words."""
-    above = finding["leakage_above_floor"]
-    seen = f"SSIM {above['ssim']:.2f}, " if above["ssim"] is not None else ""
-    return f"above floor: {seen}agreement {above['agreement']:.2f}"
+    found = finding["leakage_above_floor"]
+    named = (("SSIM", found["ssim"]), ("agreement", found["agreement"]))
+    return ", ".join(f"{name} {_above({'above': value})}" for name, value in named if value is not None)
 
 
 def versions(jobs: int) -> dict[str, Any]:

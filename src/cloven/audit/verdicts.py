@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -70,25 +70,35 @@ def _rise(less: Result, more: Result, store: Store) -> dict[str, Any]:
     return {"metric": metric, "rise": asdict(difference), "converged": RISING if rising else FLAT}
 
 
-def verdicts(results: Sequence[Result], rows: Sequence[Row], curve: Sequence[Row]) -> list[dict[str, Any]]:
+def verdicts(
+    results: Sequence[Result], rows: Sequence[Row], curve: Sequence[Row], store: Store
+) -> list[dict[str, Any]]:
     """For each observation the maximum over the ladder, and the running maximum from the deepest one on.
 
     What is seen deeper holds nothing that is not in what determines it. Where it scores higher all the same, the
-    attack on the shallower is under-trained: that is said, and the higher score carried over.
+    higher score is carried over; and where the difference is no chance (its paired interval lies above 0), it is
+    said that the attacks on the shallower are under-trained.
     """
     cases: dict[str, Case] = {}
     of: dict[str, dict[str, Row]] = {}
+    keys: dict[tuple[str, str], Sequence[str]] = {}
     for result, row in zip(results, rows, strict=True):
         first = cases.get(result.case.name)
         if first is None or not first.observation.crosses:  # of equal observations one that a link carries
             cases[result.case.name] = result.case
         of.setdefault(result.case.name, {})[result.attack] = row
+        keys[result.case.name, result.attack] = result.keys
     found = {name: _strongest(name, case, list(of[name].values())) for name, case in cases.items()}
     rises = {(c["observation"], c["attack"]): c["converged"] for c in curve}
+
+    def beyond_chance(metric: str, deeper: tuple[str, str], here: tuple[str, str]) -> bool:
+        a, b = (scores(keys[side], store, metric).mean(0) for side in (deeper, here))
+        return paired(a, b, seed=0).low > 0
+
     for name, case in cases.items():
         deeper = [found[other] for other, deep in cases.items() if other != name and _below(case, deep)]
-        found[name] |= _carried(found[name], deeper)
         best = found[name]["strongest"]["ssim"] or found[name]["strongest"]["agreement"]
+        found[name] |= _carried(found[name], deeper, beyond_chance)
         found[name]["converged"] = rises.get((name, best["attack"]), UNTESTED)
     return list(found.values())
 
@@ -129,23 +139,28 @@ def _score(row: Row, metric: str) -> dict[str, Any]:
     }
 
 
-def _carried(own: Row, deeper: Sequence[Row]) -> dict[str, Any]:
-    """The running maximum of each score, and a flag where it is a deeper observation's."""
+def _carried(
+    own: Row, deeper: Sequence[Row], beyond_chance: Callable[[str, tuple[str, str], tuple[str, str]], bool]
+) -> dict[str, Any]:
+    """The running maximum of each score, and a flag where it is a deeper observation's and that is no chance."""
     carried: dict[str, Any] = {}
     flags: list[str] = []
     for metric in METRICS:
+        carried[metric] = None
         mine = own["strongest"][metric]
         others = [(d, d["strongest"][metric]) for d in deeper if d["strongest"][metric]]
         source, most = max(others, key=lambda pair: pair[1]["mean"], default=(None, None))
         if source is None or most is None or (mine is not None and mine["mean"] >= most["mean"]):
-            carried[metric] = None
             continue
         carried[metric] = {**most, "from": source["observation"], "layers": source["layers"]}
-        shown = "no attack" if mine is None else f"{mine['attack']} ({mine['mean']:.2f})"
-        flags.append(
-            f"{_NAMES[metric]}: {shown} is under-trained here: {most['attack']} reads {most['mean']:.2f} deeper, "
-            f"at {', '.join(source['layers'])}, which follows from what is seen here"
-        )
+        there, here = (source["observation"], most["attack"]), (own["observation"], mine["attack"] if mine else "")
+        if mine is None or beyond_chance(metric, there, here):
+            shown = f"{mine['mean']:.2f} by {mine['attack']}" if mine else "nothing"
+            flags.append(
+                f"{_NAMES[metric]}: {shown} here, {most['mean']:.2f} by {most['attack']} deeper, at "
+                f"{', '.join(source['layers'])}, which follows from what is seen here: the attacks here are "
+                "under-trained"
+            )
     return {"carried": carried, "flags": flags}
 
 

@@ -86,7 +86,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
         ClovenError: for a folder, a data set or settings that cannot be used.
     """
     recorded, _ = _loaded(settings)
-    return [_context(recorded.capture)]
+    return [{**_context(recorded.capture), "attacks": list(settings.ladder.names)}]
 
 
 def execute(

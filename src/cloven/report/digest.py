@@ -1,31 +1,33 @@
-"""A summary made ready to show: findings in families, transfers summed by link, what leaks most.
+"""Findings made ready to show: in families, with their floors, and the strongest attack of each.
 
 Everything here is arithmetic on numbers that the summary holds; nothing is measured again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from cloven.report import words
-from cloven.report.figures import Bar, Colour, Group, Mark
+from cloven.report.canvas import Colour
+from cloven.report.figures import Bar, Group, Mark
 
 Finding = Mapping[str, Any]
 Metric = Literal["agreement", "ssim"]
 Standing = Literal["clear", "reaches", "below", "unknown"]
 
-EXPECTED = {"positive": "above 0", "negative": "below 0", "zero": "0"}
+METRICS: tuple[Metric, ...] = ("ssim", "agreement")
 _COLOURS: tuple[Colour, ...] = ("vertical", "horizontal", "data")
-_COMMON = ("label", "layers", "strategy", "devices", "view", "attack", "pairs")
+_COMMON = ("label", "layers", "strategy", "devices", "view", "transform", "pairs")
 _STRATEGIES = {strategy: place for place, strategy in enumerate(_COLOURS)}
+_LEVELS = (0.05, 0.2, 0.4, 0.6, 0.8)
+_UNKNOWN: Mapping[str, Any] = {"mean": None, "low": None, "high": None}
 
 
 @dataclass(frozen=True)
 class Family:
-    """The findings that differ only in which share, or which link, was seen: one bar of a chart."""
+    """What was found of one layer, divided and seen in one way: on each share or link, by each attack."""
 
     findings: tuple[Finding, ...]
 
@@ -36,9 +38,11 @@ class Family:
 
     @property
     def name(self) -> str:
-        """``horizontal, 4 devices``; the strategy alone where nobody counted the devices."""
-        strategy, devices = words.clean(self.first["strategy"], 24), self.first["devices"]
-        return strategy if devices is None else f"{strategy}, {words.plural(devices, 'device')}"
+        """``horizontal, 4 devices, int8``; without what nobody knows or nobody did."""
+        first = self.first
+        devices = "" if first["devices"] is None else words.plural(first["devices"], "device")
+        changed = "" if first["transform"] == "none" else words.clean(first["transform"], 24)
+        return ", ".join(part for part in (words.clean(first["strategy"], 24), devices, changed) if part)
 
     @property
     def noun(self) -> str:
@@ -46,18 +50,40 @@ class Family:
         return "share" if self.first["view"] == "paper" else "link"
 
     @property
+    def places(self) -> list[tuple[Finding, ...]]:
+        """The findings on each share or link, the strongest attack by SSIM first."""
+        found: dict[tuple[Any, ...], list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(_place(finding), []).append(finding)
+        return [tuple(sorted(attacked, key=_strength, reverse=True)) for attacked in found.values()]
+
+    @property
     def never(self) -> int:
-        """How many of them the link never carries."""
-        return sum(not finding["crosses"] for finding in self.findings)
+        """How many shares or links are never sent."""
+        return sum(not place[0]["crosses"] for place in self.places)
+
+    @property
+    def attacks(self) -> list[str]:
+        """The attacks, in the order in which they were tried."""
+        return list(dict.fromkeys(finding["attack"] for finding in self.findings))
 
     @property
     def most(self) -> Finding:
         """The one that leaks most; what a link carries goes before what none does."""
         return max(self.findings, key=lambda finding: (bool(finding["crosses"]), leak(finding)))
 
-    def mean(self, metric: Metric) -> float | None:
-        """The plain mean over the means, as the paper's orderings take it."""
-        scores = [f[metric]["mean"] for f in self.findings if words.known(f[metric]["mean"])]
+    def by(self, attack: str | None, metric: Metric) -> list[Finding]:
+        """The findings of an attack that have this score."""
+        return [f for f in self.findings if f["attack"] == attack and words.known(score(f, metric)["mean"])]
+
+    def strongest(self, metric: Metric) -> str | None:
+        """The attack with the highest mean, of those tried on most shares or links."""
+        tried = [attack for attack in self.attacks if self.by(attack, metric)]
+        return max(tried, key=lambda a: (len(self.by(a, metric)), self.mean(metric, a) or 0.0), default=None)
+
+    def mean(self, metric: Metric, attack: str | None) -> float | None:
+        """The plain mean over the means of an attack, as the paper's orderings take it."""
+        scores = [f[metric]["mean"] for f in self.by(attack, metric)]
         return sum(scores) / len(scores) if scores else None
 
     def floor(self, metric: Metric) -> float | None:
@@ -66,51 +92,17 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Link:
-    """What one link carries in one plan, summed."""
+class Rung:
+    """An attack's mean on a family, and how far it is above the floor: 0, at most 0.05, to 5, above 0.8."""
 
-    source: str
-    target: str
-    transfers: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class PlanView:
-    """A plan with its sums, and the finding that leaks most of those its links carry."""
-
-    plan: Mapping[str, Any]
-    links: tuple[Link, ...]
-    most: Finding | None
-
-    @property
-    def bytes(self) -> int:
-        """All that crosses, for one image."""
-        return sum(link.bytes for link in self.links)
-
-    @property
-    def heaviest(self) -> Link | None:
-        """The link that carries most."""
-        return max(self.links, key=lambda link: link.bytes, default=None)
-
-    @property
-    def never(self) -> int:
-        """How many of the counted shares no link carries."""
-        return sum(not share["crosses"] for share in self.plan["counted"])
+    mean: float
+    level: int
+    strongest: bool  # of its family, and above the floor
 
 
-@dataclass(frozen=True)
-class Ordering:
-    """An expectation of the paper and the difference measured, with its place on a common scale of 0 to 160."""
-
-    ordering: Mapping[str, Any]
-    marks: Mapping[str, float] | None
-
-    @property
-    def expected(self) -> str:
-        """``above 0``."""
-        expected = str(self.ordering["expected"])
-        return EXPECTED.get(expected, words.clean(expected, 40))
+def score(finding: Finding, metric: str) -> Mapping[str, Any]:
+    """A score with its interval; unknown numbers where the attack has none, as one that makes no images."""
+    return finding[metric] or _UNKNOWN
 
 
 def colour(strategy: str) -> Colour:
@@ -118,25 +110,30 @@ def colour(strategy: str) -> Colour:
     return strategy if strategy in _STRATEGIES else "other"
 
 
-def best_floor(finding: Finding, metric: Metric) -> tuple[str, float] | None:
+def best_floor(finding: Finding, metric: str) -> tuple[str, float] | None:
     """The name and score of the highest floor, or None where no floor has this metric."""
     scored = [(name, floor[metric]) for name, floor in finding["floors"].items() if words.known(floor.get(metric))]
     return max(scored, key=lambda named: (named[1], named[0]), default=None)
 
 
-def standing(finding: Finding, metric: Metric) -> Standing:
+def standing(finding: Finding, metric: str) -> Standing:
     """Where the interval lies: wholly above the best floor, wholly below it, or reaching it."""
-    score, floor = finding[metric], best_floor(finding, metric)
-    if floor is None or not (words.known(score["low"]) and words.known(score["high"])):
+    floor = best_floor(finding, metric)
+    return stands(score(finding, metric), floor[1] if floor else None)
+
+
+def stands(interval: Mapping[str, Any], floor: float | None) -> Standing:
+    """Where an interval lies against a floor."""
+    if floor is None or not (words.known(floor) and words.known(interval["low"]) and words.known(interval["high"])):
         return "unknown"
-    if score["low"] > floor[1]:
+    if interval["low"] > floor:
         return "clear"
-    return "below" if score["high"] < floor[1] else "reaches"
+    return "below" if interval["high"] < floor else "reaches"
 
 
 def leading(finding: Finding) -> Metric:
     """The metric in which a finding is furthest above its floor."""
-    return "ssim" if _above(finding, "ssim") > _above(finding, "agreement") else "agreement"
+    return "ssim" if _above(finding, "ssim") >= _above(finding, "agreement") else "agreement"
 
 
 def leak(finding: Finding) -> float:
@@ -151,7 +148,7 @@ def most_leaking(findings: Iterable[Finding]) -> Finding | None:
 
 
 def families(findings: Sequence[Finding]) -> list[Family]:
-    """One family for each layer, strategy, number of devices, view and attack, in reading order.
+    """One family for each layer, strategy, devices, view, transform and number of pairs, in reading order.
 
     Layers that the paper counts go first, by number; then what whole links carry.
     """
@@ -162,17 +159,13 @@ def families(findings: Sequence[Finding]) -> list[Family]:
     seen = {place: index for index, place in reversed(list(enumerate(key[:2] for key in members)))}
 
     def order(key: tuple[Any, ...]) -> tuple[Any, ...]:
-        label, modules, strategy, devices, view, *rest = key
+        label, modules, strategy, devices, view, transform, pairs = key
         place = _STRATEGIES.get(strategy, len(_STRATEGIES)), strategy
+        plain = transform != "none", transform
         return (
-            label not in counted,
-            words.natural(label),
-            seen[label, modules],
-            place,
-            devices,
-            view != "paper",
-            *rest,
-        )
+            label not in counted, words.natural(label), seen[label, modules], place, devices or 0, view != "paper",
+            plain, pairs,
+        )  # fmt: skip
 
     return [Family(tuple(members[key])) for key in sorted(members, key=order)]
 
@@ -187,79 +180,62 @@ def layers(found: Sequence[Family]) -> list[tuple[str, str, list[Family]]]:
 
 
 def chart(found: Sequence[Family], metric: Metric) -> list[Group]:
-    """The groups of bars of one metric."""
-    several = {key: len({f.first[key] for f in found}) > 1 for key in ("attack", "pairs")}
+    """The groups of bars of one metric: of each family its strongest attack; none where none has this score."""
+    several = {key: len({f[key] for family in found for f in family.findings}) > 1 for key in ("attack", "pairs")}
     return [
         Group(
             label,
             modules if modules != label else "",
-            tuple(
-                Bar(
-                    name=family.name,
-                    detail=_detail(family, several),
-                    colour=colour(family.first["strategy"]),
-                    mean=family.mean(metric),
-                    floor=family.floor(metric),
-                    marks=tuple(_mark(finding, metric) for finding in family.findings),
-                    hatched=family.first["view"] == "paper",
-                    dashed=family.never == len(family.findings),
-                )
-                for family in members
-            ),
+            tuple(_bar(family, metric, several) for family in members if any(f[metric] for f in family.findings)),
         )
         for label, modules, members in layers(found)
+        if any(f[metric] for family in members for f in family.findings)
     ]
 
 
-def plans(summary: Mapping[str, Any]) -> list[PlanView]:
-    """Each plan with its sums, and of its findings the one that leaks most."""
+def tried(found: Sequence[Family], metric: Metric) -> list[str]:
+    """The attacks that have this score, in the order in which they were tried."""
+    return list(dict.fromkeys(f["attack"] for family in found for f in family.findings if f[metric]))
+
+
+def rungs(family: Family, metric: Metric, attacks: Sequence[str]) -> list[Rung | None]:
+    """How far each attack came, None where it was not tried or has no such score."""
+    best, floor = family.strongest(metric), family.floor(metric)
     return [
-        PlanView(plan, links(plan["transfers"]), most_leaking(_own(plan, summary))) for plan in summary["plans"]
+        None
+        if mean is None
+        else Rung(mean, _level(mean, floor), attack == best and (floor is None or mean > floor))
+        for attack, mean in ((attack, family.mean(metric, attack)) for attack in attacks)
     ]
 
 
-def _own(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Finding]:
-    """A plan's findings: those of its strategy and devices, where it alone could have been attacked.
-
-    Of several plans alike, the one whose shares are counted was attacked; if that leaves more than one, none is.
-    """
-    place = plan["strategy"], plan["devices"]
-    alike = [other for other in summary["plans"] if (other["strategy"], other["devices"]) == place]
-    attacked = alike if len(alike) == 1 else [other for other in alike if other["counted"]]
-    if len(attacked) != 1 or attacked[0] is not plan:
-        return []
-    return [finding for finding in summary["findings"] if (finding["strategy"], finding["devices"]) == place]
+def _level(mean: float, floor: float | None) -> int:
+    above = 0.0 if floor is None or floor >= 1 else (mean - floor) / (1 - floor)
+    return sum(above > level for level in _LEVELS)
 
 
-def links(transfers: Sequence[Mapping[str, Any]]) -> tuple[Link, ...]:
-    """Transfers summed by link, in the order in which the links are first used."""
-    sums: dict[tuple[str, str], list[int]] = {}
-    for transfer in transfers:
-        sums.setdefault((str(transfer["source"]), str(transfer["target"])), []).append(transfer["bytes"])
-    return tuple(Link(source, target, len(sent), sum(sent)) for (source, target), sent in sums.items())
+def _bar(family: Family, metric: Metric, several: Mapping[str, bool]) -> Bar:
+    best = family.strongest(metric)
+    marked = [finding for finding in family.findings if finding["attack"] == best and finding[metric]]
+    return Bar(
+        name=family.name,
+        detail=_detail(family, best if several["attack"] else None, pairs=several["pairs"]),
+        colour=colour(family.first["strategy"]),
+        mean=family.mean(metric, best),
+        floor=family.floor(metric),
+        marks=tuple(_mark(finding, metric) for finding in marked),
+        hatched=family.first["view"] == "paper",
+        dashed=family.never == len(family.places),
+    )
 
 
-def orderings(given: Sequence[Mapping[str, Any]]) -> tuple[float, list[Ordering]]:
-    """The common scale's end, and each ordering with its marks on it."""
-    reach = [abs(value) for o in given for value in o["difference"].values() if words.known(value)]
-    end = next((step for step in (0.1, 0.2, 0.5, 1.0) if max(reach, default=0.0) <= step), max(reach, default=1.0))
-    return end, [Ordering(ordering, _marks(ordering["difference"], end)) for ordering in given]
+def _place(finding: Finding) -> tuple[Any, ...]:
+    return finding["observation"], str(finding["link"]), str(finding["links"]), tuple(finding["share"])
 
 
-def tally(given: Sequence[Mapping[str, Any]]) -> str:
-    """``3 hold, 1 fails, 1 undecided``."""
-    counts = Counter(words.clean(ordering["shows"], 24) for ordering in given)
-    verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}
-    known = [shows for shows in ("holds", "fails", "undecided") if shows in counts]
-    rest = sorted(set(counts) - set(known))
-    return ", ".join(words.plural(counts[shows], *verbs.get(shows, (shows, shows))) for shows in known + rest)
-
-
-def _marks(difference: Mapping[str, float | None], end: float) -> Mapping[str, float] | None:
-    values = {name: difference[name] for name in ("low", "mean", "high")}
-    if not all(words.known(value) for value in values.values()):
-        return None
-    return {name: round(80 + 74 * cast(float, value) / end, 2) for name, value in values.items()}
+def _strength(finding: Finding) -> float:
+    mean = score(finding, "ssim")["mean"]
+    return float(mean) if words.known(mean) else float("-inf")
 
 
 def _above(finding: Finding, metric: Metric) -> float:
@@ -268,20 +244,20 @@ def _above(finding: Finding, metric: Metric) -> float:
 
 
 def _mark(finding: Finding, metric: Metric) -> Mark:
-    score = finding[metric]
-    mean, low, high = (score[name] if words.known(score[name]) else None for name in ("mean", "low", "high"))
+    found = score(finding, metric)
+    mean, low, high = (found[name] if words.known(found[name]) else None for name in ("mean", "low", "high"))
     return Mark(mean, low, high, sent=bool(finding["crosses"]))
 
 
-def _detail(family: Family, several: Mapping[str, bool]) -> str:
-    first, amount, never = family.first, len(family.findings), family.never
+def _detail(family: Family, attack: str | None, *, pairs: bool) -> str:
+    first, amount, never = family.first, len(family.places), family.never
     silent = "never sent" if never == amount else f"{never} of {amount} never sent" if never else ""
     parts = [
         silent,  # first, so that it is never what is cut
+        f"by {words.clean(attack, 16)}" if attack else "",
         words.clean(first["view"], 12),
-        words.plural(amount, family.noun) if amount > 1 and never in (0, amount) else "",
-        words.clean(first["attack"], 12) if several["attack"] else "",
-        f"{words.count(first['pairs'])} pairs" if several["pairs"] else "",
+        words.plural(amount, family.noun) if amount > 1 and never in (0, amount) and not attack else "",
+        f"{words.count(first['pairs'])} pairs" if pairs else "",
     ]
     return words.clean(" · ".join(part for part in parts if part), 44)
 

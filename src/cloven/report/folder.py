@@ -33,7 +33,10 @@ def _keys(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _samples(store: Store, key: str) -> tuple[Sample, ...]:
+    """Best, median and worst; nothing of an attack that makes no images."""
     tensors = store.tensors(key)
+    if "reconstructions" not in tensors:
+        return ()
     return tuple(
         Sample(
             role=role,

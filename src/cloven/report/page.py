@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from cloven.errors import ClovenError, require
-from cloven.report import digest, figures, words
+from cloven.report import digest, figures, orderings, panels, plans, series, verdicts, words
 from cloven.report.pictures import Picture, picture
 
 if TYPE_CHECKING:
@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from numpy.typing import NDArray
 
-SCHEMA = 1
+SCHEMA = 2
 OPEN_ROWS = 40  # a table of more rows starts folded
+OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
+OPEN_PANELS = 12
+NAMES: Mapping[str, str] = {"agreement": "Agreement", "ssim": "SSIM"}
 STANDS = {
     "clear": "its interval clear of the floor",
     "reaches": "but its interval reaches the floor",
@@ -65,6 +68,24 @@ class Album:
     folded: tuple[Strip, ...]
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """Every attack on every family: the attacks that have a score, and their rungs."""
+
+    attacks: Mapping[digest.Metric, Sequence[str]]
+    lines: tuple[tuple[digest.Family, Mapping[digest.Metric, Sequence[digest.Rung | None]]], ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves drawn: of the observations that leak most, and of the others."""
+
+    shown: list[tuple[str, str]]
+    folded: list[tuple[str, str]]
+    more: int
+    rising: int
+
+
 def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> str:
     """The whole page; ``samples`` by the key of their finding. Equal input gives equal bytes."""
     if summary.get("schema") != SCHEMA:
@@ -73,9 +94,10 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) 
         )
     # Copies, so that each finding is an object of its own: keys may be equal, on several links or in plans.
     summary = {**summary, "findings": [dict(finding) for finding in summary["findings"]]}
-    places = {id(finding): f"finding-{index}" for index, finding in enumerate(summary["findings"])}
-    found = digest.families(summary["findings"])
-    end, orderings = digest.orderings(summary["orderings"])
+    findings = summary["findings"]
+    places = {id(finding): f"finding-{index}" for index, finding in enumerate(findings)}
+    found, seen = digest.families(findings), verdicts.verdicts(summary)
+    end, expected = orderings.orderings(summary["orderings"])
     return (
         _environment()
         .get_template("page.html.j2")
@@ -83,42 +105,100 @@ def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) 
             summary=summary,
             capture=summary.get("capture"),
             families=found,
-            rows=[finding for family in found for finding in family.findings],
-            distinct=len({finding["key"] for finding in summary["findings"]}),
+            rows=[finding for family in found for place in family.places for finding in place],
+            verdicts=seen,
+            first=_first(seen),
+            tested=any(verdict.row["converged"] != verdicts.UNTESTED for verdict in seen),
+            worst=verdicts.worst(seen),
+            at={verdict.row["observation"]: verdict.row for verdict in seen},
             anchor=lambda finding: places[id(finding)],
             charts=_charts(found),
+            ladder=_ladder(found),
+            curves=_curves(summary["curves"], seen),
+            defences=_defences(summary["defences"]),
             albums=_albums(found, samples),
-            plans=digest.plans(summary),
-            most=digest.most_leaking(summary["findings"]),
-            floors=list(dict.fromkeys(name for finding in summary["findings"] for name in finding["floors"])),
-            orderings=orderings,
+            plans=plans.plans(summary),
+            attacks=list(dict.fromkeys(finding["attack"] for finding in findings)),
+            inside=any(finding["inside"] for finding in findings),
+            floors=list(dict.fromkeys(name for finding in findings for name in finding["floors"])),
+            orderings=expected,
             end=end,
-            tally=digest.tally(summary["orderings"]),
+            tally=orderings.tally(summary["orderings"]),
             open_rows=OPEN_ROWS,
         )
     )
 
 
+def _first(seen: Sequence[verdicts.Verdict]) -> int:
+    """How many verdicts are shown unfolded: those on what a link carries, if they are not many."""
+    crossing = sum(bool(verdict.row["crosses"]) for verdict in seen) or len(seen)
+    return len(seen) if len(seen) <= OPEN_VERDICTS else min(crossing, OPEN_VERDICTS)
+
+
 def _charts(found: Sequence[digest.Family]) -> list[tuple[str, str]]:
-    if not found:
-        return []
+    drawn = [(metric, digest.chart(found, metric)) for metric in digest.METRICS]
     return [
-        (
-            "Agreement",
-            figures.bars("agreement", "Agreement by layer and strategy", digest.chart(found, "agreement")),
-        ),
-        ("SSIM", figures.bars("ssim", "SSIM by layer and strategy", digest.chart(found, "ssim"))),
+        (NAMES[metric], figures.bars(metric, f"{NAMES[metric]} by layer and strategy", groups))
+        for metric, groups in drawn
+        if groups
+    ]
+
+
+def _ladder(found: Sequence[digest.Family]) -> Ladder | None:
+    attacks = {metric: digest.tried(found, metric) for metric in digest.METRICS}
+    shown = {metric: names for metric, names in attacks.items() if names}
+    if max(map(len, shown.values()), default=0) < 2:
+        return None
+    lines = [
+        (family, {metric: digest.rungs(family, metric, names) for metric, names in shown.items()})
+        for family in found
+    ]
+    return Ladder(shown, tuple(lines))
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], seen: Sequence[verdicts.Verdict]) -> Curves | None:
+    drawn = {metric: series.curves(rows, seen, metric) for metric in digest.METRICS}
+    if not any(drawn.values()):
+        return None
+    most = max(map(len, drawn.values()))
+    first = most if most <= OPEN_PANELS else OPEN_PANELS - OPEN_PANELS // 3
+    return Curves(
+        shown=_panels("curves", {metric: panels_[:first] for metric, panels_ in drawn.items()}),
+        folded=_panels("more-curves", {metric: panels_[first:] for metric, panels_ in drawn.items()}),
+        more=most - first,
+        rising=sum(row["converged"] == series.RISES for row in rows),
+    )
+
+
+def _defences(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    drawn = {metric: series.defences(rows, metric) for metric in digest.METRICS}
+    return _panels("defences", drawn, in_a_row=1)
+
+
+def _panels(
+    name: str, drawn: Mapping[digest.Metric, Sequence[panels.Panel]], *, in_a_row: int = 2
+) -> list[tuple[str, str]]:
+    return [
+        (NAMES[metric], panels.panels(f"{name}-{metric}", NAMES[metric], found, in_a_row=in_a_row))
+        for metric, found in drawn.items()
+        if found
     ]
 
 
 def _albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sample]]) -> list[Album]:
+    """Of each family the highest SSIM; folded the other attacks there, and the best on other places."""
     albums = []
     for family in found:
-        kept = digest.Family(tuple(finding for finding in family.findings if samples.get(finding["key"])))
-        if kept.findings:
-            strips = {id(finding): _strip(finding, samples[finding["key"]]) for finding in kept.findings}
-            shown = strips.pop(id(kept.most))
-            albums.append(Album(family, shown, tuple(strips.values())))
+        places = [
+            kept for place in family.places if (kept := [f for f in place if f["ssim"] and samples.get(f["key"])])
+        ]
+        if places:
+            places.sort(key=lambda place: not place[0]["crosses"])
+            carried = [place for place in places if place[0]["crosses"] == places[0][0]["crosses"]]
+            best = max(carried, key=lambda place: digest.score(place[0], "ssim")["mean"] or 0.0)
+            others = [*best[1:], *(place[0] for place in places if place is not best)]
+            shown, *folded = (_strip(finding, samples[finding["key"]]) for finding in [best[0], *others])
+            albums.append(Album(family, shown, tuple(folded)))
     return albums
 
 
@@ -150,6 +230,8 @@ def _environment() -> Environment:
     environment.filters["drawn"] = Markup  # for our own SVG only
     environment.globals.update(
         best_floor=digest.best_floor,
+        named=series.named,
+        seen_at=series.where,
         colour=digest.colour,
         leading=digest.leading,
         standing=digest.standing,

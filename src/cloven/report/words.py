@@ -137,3 +137,13 @@ def natural(text: str) -> tuple[tuple[bool, int, str], ...]:
     """A key that sorts ``Layer 2`` before ``Layer 10``."""
     pieces = re.split(r"([0-9]{1,9})", text)
     return tuple((piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in pieces if piece)
+
+
+def short(value: float) -> str:
+    """``0.05``, ``0.5``, ``1``: as many digits as there are, three at most."""
+    return number(value, 3).rstrip("0").rstrip(".")
+
+
+def thousands(value: float) -> str:
+    """``500``, ``2.5k``, ``40k``: an amount where there is little room."""
+    return f"{value:,.0f}" if value < 1000 else f"{value / 1000:.3g}k"

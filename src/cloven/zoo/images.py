@@ -119,6 +119,23 @@ def test_half(images: Images) -> Images:
     return images.take(apart) if apart else images
 
 
+def with_mirrored(images: Images) -> Images:
+    """Each image followed by its mirror image: twice as many. An image that is its own mirror image stays alone."""
+    mirrored = Images(
+        images.name, images.pixels[..., ::-1].copy(), images.labels, images.classes,
+        tuple(f"{source} mirrored" for source in images.sources),
+    )  # fmt: skip
+    order = [
+        (place, which)
+        for place, (one, other) in enumerate(zip(images.digests(), mirrored.digests(), strict=True))
+        for which in ((0,) if one == other else (0, 1))
+    ]
+    both = (images, mirrored)
+    pixels = np.stack([both[which].pixels[place] for place, which in order])
+    labels = None if images.labels is None else images.labels[[place for place, _ in order]]
+    return Images(images.name, pixels, labels, images.classes, tuple(both[w].sources[p] for p, w in order))
+
+
 def overlap(a: Images, b: Images) -> list[tuple[str, str]]:
     """The sources of images whose pixels are equal: each one of ``a`` with the first equal one of ``b``."""
     first: dict[str, str] = {}
