@@ -561,7 +561,9 @@ def audit(
         bool, typer.Option("--curve", help="Attack with fewer pairs too: does the score still rise?")
     ] = False,
     threshold: Annotated[float, typer.Option(help="Count images with an SSIM above this.")] = 0.2,
-    device: Annotated[str, typer.Option(help="Train attacks on cpu or cuda.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Train attacks on cpu, cuda, or auto: cuda if there is one.")
+    ] = "auto",
     autocast: Annotated[bool, typer.Option("--bfloat16", help="Train attacks in bfloat16 autocast.")] = False,
     features: Annotated[str, typer.Option(help="Keep captured numbers as float32 or float16.")] = "float32",
     budget: Annotated[

@@ -9,6 +9,18 @@ import torch
 
 
 @contextmanager
+def repeatable() -> Iterator[None]:
+    """Let a GPU choose only algorithms that give the same numbers each time, and put the choice back."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute on one thread, and put the number back."""
     before = torch.get_num_threads()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cloven.errors import ClovenError
 from cloven.score import intervals
-from cloven.score.intervals import Interval, bootstrap, paired, wilson
+from cloven.score.intervals import Interval, bootstrap, clustered, paired, wilson
 
 FINITE = st.floats(-10, 10)
 
@@ -184,3 +184,31 @@ def test_wilson_refuses(successes: int, n: int) -> None:
         wilson(successes, n)
     with pytest.raises(ClovenError, match="level"):
         wilson(1, 2, 0)
+
+
+class TestClustered:
+    def test_one_seed_is_the_bootstrap_over_images(self) -> None:
+        scores = torch.rand(1, 200, generator=torch.Generator().manual_seed(0))
+        one, many = clustered(scores, seed=1), bootstrap(scores[0], seed=1)
+
+        assert one.mean == pytest.approx(many.mean)
+        assert one.low == pytest.approx(many.low, abs=0.005)
+        assert one.high == pytest.approx(many.high, abs=0.005)
+
+    def test_seeds_that_differ_widen_the_interval(self) -> None:
+        scores = torch.rand(3, 400, generator=torch.Generator().manual_seed(0))
+        apart = scores + torch.tensor([[-0.2], [0.0], [0.2]])
+
+        assert clustered(apart, seed=0).mean == pytest.approx(clustered(scores, seed=0).mean, abs=1e-6)
+        near, far = (found.high - found.low for found in (clustered(scores, seed=0), clustered(apart, seed=0)))
+        assert far > 3 * near
+
+    def test_yes_and_no_are_ones_and_zeros(self) -> None:
+        found = clustered(torch.tensor([[True, False, True, True]] * 2), seed=0)
+
+        assert found.mean == 0.75
+        assert 0 <= found.low <= 0.75 <= found.high <= 1
+
+    def test_scores_of_no_seed_are_refused(self) -> None:
+        with pytest.raises(ClovenError, match=r"needs scores \(seeds, images\), got the shape \(5,\)"):
+            clustered(torch.rand(5), seed=0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
-from cloven.zoo.images import Images, overlap, split, spread
+from cloven.zoo.images import Images, overlap, split, spread, with_mirrored
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -241,3 +241,16 @@ class TestSpread:
         counts = Counter(labels[i] for i in kept)
         for label, total in Counter(labels).items():
             assert abs(counts[label] - total * len(kept) / len(labels)) <= 1
+
+
+def test_mirror_images_stand_behind_their_own_and_are_named() -> None:
+    pixels = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4)
+    pixels = np.concatenate([pixels, np.full((1, 1, 3, 4), 7, np.uint8)])  # the last one is its own mirror image
+    both = with_mirrored(Images("x", pixels, np.array([0, 1, 0]), ("a", "b"), ("p", "q", "r")))
+
+    assert both.sources == ("p", "p mirrored", "q", "q mirrored", "r")
+    assert both.labels is not None
+    assert both.labels.tolist() == [0, 0, 1, 1, 0]
+    assert (both.pixels[1] == pixels[0][..., ::-1]).all()
+    assert (both.pixels[2] == pixels[1]).all()
+    assert len(set(both.digests())) == 5

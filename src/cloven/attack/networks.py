@@ -73,9 +73,9 @@ class Pyramid(nn.Module):
     """Maps and vectors to an image, over all scales: each enters at its own, and a coarse scale sees everything.
 
     Down from the finest scale that something was captured at, and up again to the image, with what was seen on the
-    way down added on the way up. There are ``blocks`` further convolutions at each scale on the way up (`Added`),
-    but none at the image's own, where each costs most and helps least, and no norms: with blocks that at first
-    change nothing it learns as well without.
+    way down added on the way up. At each scale on the way up there are ``blocks`` further convolutions (`Added`), but
+    none at the image's own, where each costs most and helps least, nor at half of it where the image's own scale was
+    captured. Nor are there norms: with blocks that at first change nothing it learns as well without.
     """
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int) -> None:
@@ -90,8 +90,9 @@ class Pyramid(nn.Module):
         for fine, coarse in pairwise(range(self.first, last + 1)):
             self.downs[str(coarse)] = nn.Conv2d(channels[fine], channels[coarse], 3, stride=2, padding=1)
         self.ups = nn.ModuleDict({str(k): Doubled(channels[k + 1], channels[k]) for k in range(last)})
-        self.made = nn.ModuleDict({str(k): _added(channels[k], blocks if k else 0) for k in range(last)})
-        self.made[str(last)] = _added(channels[last], blocks)
+        finest = 1 if self.first else 2
+        counts = {k: blocks if k >= min(finest, last) else 0 for k in range(last + 1)}
+        self.made = nn.ModuleDict({str(k): _added(channels[k], count) for k, count in counts.items()})
         self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cloven.attack.attack import Attack, check, counted, positive
 from cloven.attack.decoder import Decoder
-from cloven.attack.pairs import Front, Learned, Pairs, Reconstructor, Shape
-from cloven.attack.train import CHUNK, Machine, Schedule, Trainee, cycle
+from cloven.attack.pairs import Front, Labeller, Learned, Pairs, Reconstructor, Shape
+from cloven.attack.then import Then
+from cloven.attack.train import CHUNK, Machine, cycle
 from cloven.errors import ClovenError
 
 
@@ -50,54 +51,26 @@ class Refine(Attack):
         own = {k: v for k, v in asdict(self).items() if k != "start"}
         return {**own, "start": {"attack": self.start.name, **self.start.settings(captured, image)}}
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> _Refining:
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Then:
         """See `Attack`; a `ClovenError` without the model's front."""
         if pairs.front is None:
             raise ClovenError("refine needs the model's weights; an attacker without them cannot use it")
-        return _Refining(self, self.start.begin(pairs, generator, machine))
+        return Then(self.start.begin(pairs, generator, machine), lambda learned: self._refined(learned, pairs))
 
+    def _refined(self, start: Learned, pairs: Pairs) -> Learned:
+        """The refinement, with the learning rate that is best on the attacker's own last pairs."""
+        if isinstance(start, Labeller):
+            raise ClovenError(f"{self.start.name} rebuilds no images; refine starts from one that does")
+        assert pairs.front is not None
+        captured, _ = pairs.first(CHUNK)
+        scales = tuple(float(1 / (z.var(correction=0) + 1e-12)) for z in captured)
+        own = torch.arange(max(0, len(pairs) - TRIED), len(pairs))
 
-@dataclass(frozen=True, eq=False)
-class _Refining:
-    """The training of the start, and what is made of it."""
+        def error(refined: _Refined) -> float:
+            return float((refined(pairs.captured.take(own)) - pairs.images[own]).square().mean())
 
-    attack: Refine
-    inner: Trainee
-
-    @property
-    def pairs(self) -> Pairs:
-        return self.inner.pairs
-
-    @property
-    def schedule(self) -> Schedule | None:
-        return self.inner.schedule
-
-    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
-        self.inner.step(index, captured, images, progress)
-
-    def ended(self, epoch: int) -> bool:
-        return self.inner.ended(epoch)
-
-    def state(self) -> dict[str, Tensor]:
-        return self.inner.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.inner.restore(state)
-
-    def finish(self) -> Learned:
-        learned = self.inner.finish()
-        if not callable(learned):
-            raise ClovenError(f"{self.attack.start.name} rebuilds no images; refine starts from one that does")
-        assert self.pairs.front is not None
-        captured, _ = self.pairs.first(CHUNK)
-        scales = [1 / (z.var(correction=0) + 1e-12) for z in captured]
-        refined = _Refined(self.attack, learned, self.pairs.front, tuple(map(float, scales)), 0.0)
-        return min((replace(refined, rate=rate) for rate in (0.0, *self.attack.learning_rates)), key=self._error)
-
-    def _error(self, refined: _Refined) -> float:
-        """The mean squared error on the attacker's own last pairs."""
-        index = torch.arange(max(0, len(self.pairs) - TRIED), len(self.pairs))
-        return float((refined(self.pairs.captured.take(index)) - self.pairs.images[index]).square().mean())
+        rates = (0.0, *self.learning_rates)
+        return min((_Refined(self, start, pairs.front, scales, rate) for rate in rates), key=error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
-from cloven.attack.networks import QUICK, Doubled, Sharpened, Stem, scale_of, scales
+from cloven.attack.networks import QUICK, Doubled, Sharpened, Stem, cropped, scale_of, scales
 from cloven.attack.pairs import Pairs, Shape
 from cloven.attack.train import Fitting, Machine, Schedule, cycle, seeded
 

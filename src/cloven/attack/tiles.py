@@ -6,7 +6,7 @@ listener gains who knows better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cloven.attack.attack import Attack, check
-from cloven.attack.pairs import Captured, Learned, Pairs, Place, Reconstructor, Shape
+from cloven.attack.pairs import Captured, Pairs, Place, Reconstructor, Shape
 from cloven.attack.places import Tile, locate
 from cloven.attack.residual import Residual
-from cloven.attack.train import CHUNK, Machine, Ready, Schedule, Trainee
+from cloven.attack.then import Then
+from cloven.attack.train import CHUNK, Machine, Ready
 from cloven.errors import ClovenError
 
 
@@ -181,12 +182,16 @@ class Inpaint(Residual):
 
     name: ClassVar[str] = "inpaint"
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Inpainting:
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Then:
         """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
         tiles = tiles_of(self.name, pairs)
         canvas = Canvas(pairs.captured, tiles)
         placed = Pairs(canvas, pairs.images, pairs.seed, places=canvas.places(pairs))
-        return Inpainting(pairs, tiles, super().begin(placed, generator, machine))
+
+        def shown(learned: Any) -> Shown:
+            return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
+
+        return Then(super().begin(placed, generator, machine), shown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,44 +230,3 @@ class Canvas:
         if pairs.places is not None:
             return (*image, *(pairs.places[i] for i in self.rest))
         return (*image, *(Place(f"captured {i}", (0,) * len(shapes[i]), shapes[i]) for i in self.rest))
-
-
-@dataclass(frozen=True, eq=False)
-class Inpainting:
-    """The training of the network, and what is made of it."""
-
-    own: Pairs
-    tiles: tuple[Tile, ...]
-    inner: Trainee
-
-    @property
-    def pairs(self) -> Pairs:
-        """What the network trains on."""
-        return self.inner.pairs
-
-    @property
-    def schedule(self) -> Schedule | None:
-        """See `Trainee`."""
-        return self.inner.schedule
-
-    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
-        """See `Trainee`."""
-        self.inner.step(index, captured, images, progress)
-
-    def ended(self, epoch: int) -> bool:
-        """See `Trainee`."""
-        return self.inner.ended(epoch)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Trainee`."""
-        return self.inner.state()
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Trainee`."""
-        self.inner.restore(state)
-
-    def finish(self) -> Learned:
-        """See `Trainee`."""
-        learned: Any = self.inner.finish()
-        canvas = Canvas(self.own.captured, self.tiles)
-        return Shown(self.tiles, lambda z: pasted(self.tiles, z, learned(canvas.read(z))), learned)

@@ -29,7 +29,7 @@ from cloven.score.floors import best, shuffled_floor
 from cloven.score.inside import Region, inside
 from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
-from cloven.threads import one_thread
+from cloven.threads import one_thread, repeatable
 
 SCHEMA = 2
 """Goes up when a change makes other numbers from the same cell."""
@@ -128,7 +128,7 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
         checkpoints: a folder to keep half-trained attackers in, from which a killed training goes on.
     """
     start = time.perf_counter()
-    with one_thread():
+    with one_thread(), repeatable():
         keys = [cell.key(material) for cell in cells]
         trainees = [
             cell.attack.begin(cell.given(material), torch.Generator().manual_seed(_number(key)), cell.machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -16,12 +16,16 @@ from cloven.attack.pairs import Shape, finite
 from cloven.attack.shapes import Guess
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
-from cloven.runtime.torch_engine import batch_for, forward, passes
+from cloven.runtime.torch_engine import batch_for, forward
 
 Precision = Literal["float32", "float16"]
 BUDGET = 4 * 10**9
 """Bytes of features that are kept, if nobody says otherwise; with more, they are computed anew for each batch."""
 
+BATCH = 32
+"""Images that values are computed for at a time."""
+
+Function = Callable[[Tensor], dict[str, Tensor]]
 Values = Mapping[Graph, Mapping[str, str]]
 """Which values of which graphs: name -> fingerprint."""
 
@@ -85,7 +89,7 @@ class _Engine:
     """Computes values for a batch; the last batch is remembered, for all who are trained on it."""
 
     def __init__(self) -> None:
-        self.functions: list[tuple[Callable[[Tensor], dict[str, Tensor]], Mapping[str, str]]] | None = None
+        self.functions: list[tuple[Function, Mapping[str, str]]] | None = None
         self.last: tuple[str, Tensor, dict[str, Tensor]] | None = None
 
     def __reduce__(self) -> tuple[type[_Engine], tuple[()]]:
@@ -100,16 +104,29 @@ class _Engine:
         made = {
             names[value]: features.rounded(tensor)
             for function, names in self.functions
-            for value, tensor in _in_chunks(function, images).items()
+            for value, tensor in _joined(_chunks(function, images)).items()
         }
         self.last = (of, index, made)
         return made
 
 
-def _in_chunks(function: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> dict[str, Tensor]:
-    with torch.inference_mode():
-        parts = [function(chunk) for chunk in images.split(batch_for(tuple(images.shape[1:])))]
+def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    parts = list(chunks)
     return {value: torch.cat([part[value] for part in parts]).clone() for value in parts[0]}
+
+
+def _chunks(function: Function, images: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Values of images, always so many at a time: then an image's numbers do not depend on those beside it.
+
+    With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up.
+    """
+    size = min(BATCH, batch_for(tuple(images.shape[1:])))
+    for chunk in images.split(size):
+        missing = size - len(chunk)
+        filled = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
+        with torch.inference_mode():
+            made = function(filled)
+        yield {value: tensor[: len(chunk)] for value, tensor in made.items()}
 
 
 def features(
@@ -171,7 +188,7 @@ def _fill(
             shelf.new(f"{name}/{of}", shape, dtype) if shelf is not None else torch.empty(shape, dtype=dtype)
         )
     start = 0
-    for chunk in passes(graph, images, {*names, *wanted}):
+    for chunk in _chunks(forward(graph, {*names, *wanted}), images):
         some = slice(start, start + len(next(iter(chunk.values()))))
         for value, name in names.items():
             kept[f"{name}/{of}"][some] = rounding.rounded(chunk[value])

@@ -21,7 +21,7 @@ from cloven.audit.guessing import Guessed, guess
 from cloven.audit.ladder import OF_TILES, USUAL, Ladder
 from cloven.audit.material import Material, prepare
 from cloven.audit.plans import plans
-from cloven.audit.recording import name_of, record
+from cloven.audit.recording import record
 from cloven.audit.store import SUMMARY, Store, opened, to_text
 from cloven.audit.subject import Loaded, Who, judge_of, labels_of, load_images, ready, untrained
 from cloven.audit.summary import (
@@ -35,19 +35,14 @@ from cloven.audit.summary import (
     verdict,
     versions,
 )
+from cloven.audit.targets import of_plan, of_strategies
 from cloven.audit.verdicts import curves, defences, verdicts
-from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
-from cloven.partition import compiler
-from cloven.partition.data import GRIDS, Data
-from cloven.partition.division import Strategy
-from cloven.partition.horizontal import Horizontal
-from cloven.partition.plan import Plan, program
-from cloven.partition.program import Program
-from cloven.partition.transform import Transform, Transforms
-from cloven.partition.vertical import Vertical
+from cloven.partition.data import GRIDS
+from cloven.partition.plan import Plan
+from cloven.partition.transform import Transform
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
 from cloven.zoo.models import MODELS, unknown
@@ -144,53 +139,15 @@ def _wrong_model(settings: Settings) -> Iterator[str]:
 
 
 def targets(graph: Graph, settings: Settings) -> list[Target]:
-    """The programs that a study audits, each with each of the transforms; cuts are the layers listened at.
+    """The programs that a study audits.
 
     Raises:
         ClovenError: with all that is wrong with the plan, or with the layers and devices for this model.
     """
     if settings.plan is not None:
-        changed = [Transforms(default=t) for t in settings.defences] or [settings.plan.transform]
-        plans = [settings.plan.model_copy(update={"transform": t}) for t in changed]
-        return [_target(_kind(plan), plan.title(), program(graph, plan), None) for plan in plans]
-    problems: list[str] = []
-    found: list[Target] = []
-    for name in settings.strategies:
-        strategy, devices, grid = _strategy(name, settings)
-        for transform in settings.defences or (Transform(),):
-            try:
-                made = compiler.compile(graph, strategy, devices, transforms=Transforms(default=transform))
-                found.append(_target(name, _title(name, devices, grid), made, grid))
-            except ClovenError as error:
-                problems += [p for p in error.problems if p not in problems]
-    if problems:
-        raise ClovenError(problems)
-    return found
-
-
-def _target(strategy: str, title: str, made: Program, grid: tuple[int, int] | None) -> Target:
-    used = dict.fromkeys(transfer.transform.name for transfer in made.transfers)
-    return Target(strategy, title, made, grid, ", ".join(used) or "none", name_of(made))
-
-
-def _kind(plan: Plan) -> str:
-    kinds = list(dict.fromkeys(spec.kind for spec in plan.strategy))
-    return kinds[0] if len(kinds) == 1 else "hybrid"
-
-
-def _strategy(name: str, settings: Settings) -> tuple[Strategy, int, tuple[int, int] | None]:
+        return of_plan(graph, settings.plan, settings.defences)
     layers = tuple(settings.where.layers)
-    if name == "vertical":
-        return Vertical(layers), len(layers) + 1, None
-    if name == "horizontal":
-        return Horizontal(), settings.devices, None
-    grid = GRIDS[settings.devices]
-    return Data(grid), settings.devices, grid
-
-
-def _title(name: str, devices: int, grid: tuple[int, int] | None) -> str:
-    how = {"vertical": "cut after the layers listened at", "horizontal": "by output channels"}
-    return f"{name}, {how.get(name, f'a grid of {grid[0]}x{grid[1]} tiles' if grid else '')}, {devices} devices"
+    return of_strategies(graph, settings.strategies, layers, settings.devices, settings.defences)
 
 
 def entries(

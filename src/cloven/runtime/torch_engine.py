@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -44,21 +44,13 @@ def evaluate(
     It computes in the images' own precision.
     """
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
-    for made in passes(graph, images, values, batch=batch):
-        for value, parts in kept.items():
-            parts.append(made[value])
-    return {value: torch.cat(parts) for value, parts in kept.items()}
-
-
-def passes(
-    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None
-) -> Iterator[dict[str, Tensor]]:
-    """As `evaluate`, a batch of images after another, for values too large to be held together."""
     compute = forward(graph, values, images.dtype)
-    for chunk in images.split(batch or batch_for(graph.input.shape)):
-        with torch.inference_mode():
+    with torch.inference_mode():
+        for chunk in images.split(batch or batch_for(graph.input.shape)):
             made = compute(chunk)
-        yield made
+            for value, parts in kept.items():
+                parts.append(made[value])
+    return {value: torch.cat(parts) for value, parts in kept.items()}
 
 
 def forward(

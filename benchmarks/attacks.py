@@ -1,0 +1,370 @@
+"""How fast attacks train: `residual` beside a plain loop, all cuts from one forward pass, a study beside its parts.
+
+    CLOVEN_DATA=FOLDER python -m benchmarks.attacks [--only NAME ...] [--pairs N] [--epochs N] [--rounds N]
+
+What is attacked is the published ResNet-20 on CIFAR-10. Four measurements:
+
+residual  The attack and a plain PyTorch loop of the same network train side by side on the same batches, from
+          the same weights and with the same loss, one thread. The loop is as people write it: nearest enlarging
+          before a convolution, NCHW, Adam as it comes, SSIM by convolutions, what is captured computed for each
+          batch. Medians of CPU seconds a step; the scores must be equal to within 0.01. The ratio with what is
+          captured at hand is told beside.
+passes    The convolutions that are computed for the features of all four cuts: those of one forward pass.
+study     Wall time of one audit of four cuts with `decoder`, and of four audits of one cut each.
+screen    Images in a CPU second that `screen` trains on, and the seconds of a whole cell; no bound.
+
+Exit code 1 where a bound is missed. CLOVEN_DATA holds cifar-10-batches-bin and weights/resnet20-12fca82f.th.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from cloven.attack.likeness import C1, C2, SIGMA, WINDOW, mixed
+from cloven.attack.networks import Doubled, Sharpened
+from cloven.attack.pairs import Pairs, Reconstructor, held
+from cloven.attack.residual import Residual
+from cloven.attack.screen import Screen
+from cloven.attack.train import CPU, Fitting, order
+from cloven.audit.features import features
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.runtime.torch_engine import evaluate
+from cloven.score import ssim
+from cloven.zoo.datasets import load
+from cloven.zoo.images import Images, test_half
+from cloven.zoo.named import make, normalisation
+from cloven.zoo.resnet_cifar import ResNetCIFAR
+
+CUTS = ("conv1", "layer1", "layer2", "layer3")
+TIMED = ("layer2", "layer1")
+WEIGHTS = "resnet20-12fca82f.th"
+FASTER, EQUAL, STUDY = 2.0, 0.01, 0.75
+"""The bounds: steps a second of `residual` over the plain loop's; SSIM between them; a study over its parts."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options."""
+
+    only: tuple[str, ...]
+    pairs: int
+    victims: int
+    epochs: int
+    rounds: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The attacked network, its graph, and images: the attacker's and others."""
+
+    folder: Path
+    network: ResNetCIFAR
+    mean: Tensor
+    deviation: Tensor
+    graph: Graph
+    images: Images
+    victims: Images
+
+    def captured(self, cut: str, images: Tensor) -> Tensor:
+        """What crosses after a cut, ``(n, ...)``."""
+        return evaluate(self.graph, images, [value := self.graph.find(cut)])[value]
+
+    def front(self, cut: str, images: Tensor) -> Tensor:
+        """The same as it is written with modules: normalise, then run them up to the cut."""
+        x: Tensor = self.network.conv1((images - self.mean) / self.deviation)
+        if cut == "conv1":
+            return x
+        x = F.relu(self.network.bn1(x))
+        for name in CUTS[1 : CUTS.index(cut) + 1]:
+            x = getattr(self.network, name)(x)
+        return x
+
+
+def subject(folder: Path, pairs: int, victims: int) -> Subject:
+    """ResNet-20 with its published weights, and CIFAR-10."""
+    weights = folder / "weights" / WEIGHTS
+    network = make("resnet20", shape=(3, 32, 32), classes=10, weights=weights)
+    usual = normalisation("resnet20", str(weights))
+    assert isinstance(network, ResNetCIFAR)
+    assert usual is not None
+    network.requires_grad_(False)
+    graph = capture(network, torch.zeros(1, 3, 32, 32), mean=usual[0], std=usual[1])
+    every = load(f"cifar10:{folder / 'cifar-10-batches-bin'}")
+    images = every.take([i for i, source in enumerate(every.sources) if not source.startswith("test")][:pairs])
+    mean, deviation = (torch.tensor(values).view(-1, 1, 1) for values in usual)
+    return Subject(folder, network, mean, deviation, graph, images, test_half(every).take(range(victims)))
+
+
+# --- residual and the plain loop ------------------------------------------------------------------------------
+
+
+class Enlarged(nn.Sequential):
+    """What `Doubled` computes, as two layers."""
+
+    def __init__(self, like: Doubled) -> None:
+        convolution = nn.Conv2d(like.in_channels, like.out_channels, 3, padding=1)
+        convolution.load_state_dict(like.state_dict())
+        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), convolution)
+
+
+class Plain(nn.Module):
+    """The network of a `Sharpened` for one map, as people write it."""
+
+    def __init__(self, like: Sharpened) -> None:
+        super().__init__()
+        own = copy.deepcopy(like)
+        for module in list(own.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, Doubled):
+                    setattr(module, name, Enlarged(child))
+        self.network, self.linear, self.size = own.network, own.linear, own.size
+        self.mean, self.scale = (own.adaptor.get_buffer(name) for name in ("mean0", "scale0"))
+        for parameter in self.parameters():
+            parameter.data = parameter.data.contiguous()
+
+    def forward(self, captured: Tensor) -> Tensor:
+        """From ``(n, C, H, W)`` to images."""
+        z = (captured - self.mean) * self.scale
+        made: Tensor = self.network([z]) + F.interpolate(self.linear(z), self.size)
+        return made
+
+
+def likeness_loss(share: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Mean squared error and ``share`` of 1 - SSIM, blurred by convolutions, as SSIM is usually computed."""
+    offset = torch.arange(WINDOW) - WINDOW // 2
+    weight = torch.exp(-0.5 * (offset / SIGMA) ** 2)
+    weight = (weight / weight.sum()).repeat(3, 1, 1, 1)
+
+    def blur(t: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(t, weight, groups=3), weight.transpose(2, 3), groups=3)
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        mean_a, mean_b = blur(a), blur(b)
+        variance_a, variance_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+        covariance = blur(a * b) - mean_a * mean_b
+        luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+        structure = (2 * covariance + C2) / (variance_a + variance_b + C2)
+        return F.mse_loss(a, b) + share * (1 - (luminance * structure).mean())
+
+    return loss
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Medians of CPU seconds a step, and the scores: the attack's, and the plain loop's."""
+
+    ours: float
+    plain: float
+    front: float
+    ssim: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast the attack trains."""
+        return self.plain / self.ours
+
+    @property
+    def at_hand(self) -> float:
+        """The same, were what is captured at hand for the plain loop too."""
+        return (self.plain - self.front) / self.ours
+
+
+def beside(one: Subject, cut: str, epochs: int) -> Beside:
+    """Train both, step by step in turns."""
+    images, victims = one.images.tensor(), one.victims.tensor()
+    attack = Residual(epochs=epochs)
+    pairs = Pairs(held(one.captured(cut, images)), images)
+    fitting = attack.begin(pairs, torch.Generator().manual_seed(0), CPU)
+    assert isinstance(fitting, Fitting)
+    assert isinstance(fitting.network, Sharpened)
+    plain, loss = Plain(fitting.network), likeness_loss(attack.likeness)
+    _alike(fitting, plain, pairs)
+    optimiser = torch.optim.Adam(plain.parameters())
+    seconds: dict[str, list[float]] = defaultdict(list)
+    count = fitting.schedule.training(len(pairs))
+    for epoch in range(epochs):
+        batches = order(0, epoch, count).split(attack.batch)
+        for number, index in enumerate(batches):
+            progress = (epoch + number / len(batches)) / epochs
+            start = time.process_time()
+            fitting.step(index, pairs.captured.take(index), images[index], progress)
+            middle = time.process_time()
+            seconds["ours"].append(middle - start)
+            batch = images[index]
+            with torch.no_grad():
+                captured = one.front(cut, batch)
+            seconds["front"].append(time.process_time() - middle)
+            optimiser.param_groups[0]["lr"] = fitting.rate(progress)
+            optimiser.zero_grad()
+            loss(plain(captured), batch).backward()
+            optimiser.step()
+            seconds["plain"].append(time.process_time() - middle)
+    seen = one.captured(cut, victims)
+    with torch.inference_mode():
+        made = torch.cat([plain.eval()(chunk) for chunk in seen.split(256)]).clamp(0, 1)
+    scores = [float(ssim(m, victims).mean()) for m in (fitting.finish()([seen]), made)]
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    return Beside(median["ours"], median["plain"], median["front"], (scores[0], scores[1]))
+
+
+def _alike(fitting: Fitting, plain: Plain, pairs: Pairs) -> None:
+    """Both make the same of the same before they are trained, and are told the same loss."""
+    captured, images = pairs.first(32)
+    with torch.no_grad():
+        ours, theirs = fitting.network.eval()(captured), plain.eval()(captured[0])
+        share = Residual().likeness
+        losses = [float(loss(ours, images)) for loss in (mixed(share, pairs.image), likeness_loss(share))]
+    assert torch.allclose(ours, theirs, atol=1e-4), "the plain network is another one"
+    assert abs(losses[0] - losses[1]) < 1e-5, "the plain loss is another one"
+    plain.train()
+
+
+def residual(one: Subject, given: Given) -> bool:
+    """Whether `residual` keeps its bound at all cuts that are timed."""
+    right = True
+    for cut in TIMED:
+        found = beside(one, cut, given.epochs)
+        apart = abs(found.ssim[0] - found.ssim[1])
+        right &= found.ratio >= FASTER and apart <= EQUAL
+        print(
+            f"residual {cut}: {found.ours * 1e3:.0f} ms a step, plain {found.plain * 1e3:.0f} ms: ratio "
+            f"{found.ratio:.2f} (at least {FASTER:.1f}), {found.at_hand:.2f} with the features at hand; "
+            f"SSIM {found.ssim[0]:.3f} and {found.ssim[1]:.3f} (apart by {EQUAL} at most)",
+            flush=True,
+        )
+    return right
+
+
+# --- the other measurements -----------------------------------------------------------------------------------
+
+
+class Convolutions(TorchFunctionMode):
+    """Counts the convolutions that are computed within its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Called in the place of each of torch's functions."""
+        self.number += func is F.conv2d
+        return func(*args, **(kwargs or {}))
+
+
+def passes(one: Subject, _: Given) -> bool:
+    """Whether the features of all cuts cost the convolutions of one forward pass."""
+    names = {one.graph.find(cut): cut for cut in CUTS}
+    sets = {"victims": one.victims.tensor()[:256]}  # one batch
+    counted = Convolutions()
+    with counted:
+        found, _ = features(
+            {one.graph: names}, sets, budget=10**9, precision="float32", shelf=None,
+            others={one.graph: {one.graph.output: "logits"}},
+        )  # fmt: skip
+    assert len(found.kept) == len(CUTS)
+    computed = counted.number
+    needed = sum(op.kind == "conv2d" for op in one.graph.ops)
+    print(f"passes: {computed} convolutions for {len(CUTS)} cuts; one forward pass has {needed}", flush=True)
+    return computed == needed
+
+
+def study(one: Subject, given: Given) -> bool:
+    """Whether one audit of all cuts takes less than audits of each."""
+    singles, together = [], []
+    for _ in range(given.rounds):
+        together.append(_audit(one.folder, CUTS, given))
+        singles.append(sum(_audit(one.folder, (cut,), given) for cut in CUTS))
+    ratio = statistics.median(a / b for a, b in zip(together, singles, strict=True))
+    print(
+        f"study: {statistics.median(together):.1f} s for {len(CUTS)} cuts, {statistics.median(singles):.1f} s for "
+        f"each alone: ratio {ratio:.2f} (at most {STUDY}); {given.pairs} pairs, {given.epochs} epochs, one process",
+        flush=True,
+    )
+    return ratio <= STUDY
+
+
+def _audit(folder: Path, cuts: tuple[str, ...], given: Given) -> float:
+    """Wall seconds of `cloven audit`."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [
+            str(Path(sys.executable).with_name("cloven")), "audit", "resnet20",
+            "--weights", str(folder / "weights" / WEIGHTS),
+            "--data", f"cifar10:{folder / 'cifar-10-batches-bin'}", "--auxiliary", "same",
+            "--queries", str(given.pairs), "--victims", str(given.victims), "--strategies", "vertical",
+            "--layers", ",".join(cuts), "--view", "full", "--links", "all", "--epochs", str(given.epochs),
+            "--attacks", "decoder", "--judge", "none", "--jobs", "1", "--out", str(Path(out) / "run"),
+        ]  # fmt: skip
+        start = time.perf_counter()
+        run = subprocess.run(command, check=False, capture_output=True, text=True)
+        taken = time.perf_counter() - start
+    if run.returncode not in (0, 1):
+        raise SystemExit(f"cloven audit ended with {run.returncode}:\n{run.stderr[-2000:]}")
+    return taken
+
+
+def screen(one: Subject, _: Given) -> bool:
+    """Tell how fast `screen` is, and how it ranks the cuts; no bound but that what is deeper tells less."""
+    images, victims = one.images.tensor(), one.victims.tensor()
+    scores = []
+    for cut in CUTS:
+        pairs = Pairs(held(one.captured(cut, images)), images)
+        attack = Screen()
+        start = time.process_time()
+        fitting = attack.begin(pairs, torch.Generator().manual_seed(0), CPU)
+        middle = time.process_time()
+        learned = attack.fit(pairs, generator=torch.Generator().manual_seed(0))
+        seconds = time.process_time() - middle
+        assert isinstance(learned, Reconstructor)
+        speed = attack.epochs * len(fitting.pairs) / (seconds - (middle - start))
+        scores.append(float(ssim(learned([one.captured(cut, victims)]), victims).mean()))
+        print(f"screen {cut}: {speed:.0f} images/s, {seconds:.1f} s a cell; SSIM {scores[-1]:.3f}", flush=True)
+    return scores == sorted(scores, reverse=True)
+
+
+MEASUREMENTS = {"passes": passes, "screen": screen, "residual": residual, "study": study}
+
+
+def main() -> int:
+    """Measure, print, say whether all bounds are kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS))
+    parser.add_argument("--pairs", type=int, default=6000)
+    parser.add_argument("--victims", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1, help="of the study and its parts")
+    options = parser.parse_args()
+    given = Given(tuple(options.only), options.pairs, options.victims, options.epochs, options.rounds)
+    folder = os.environ.get("CLOVEN_DATA")
+    if folder is None:
+        print("CLOVEN_DATA names no folder with the data set and the weights; set it", file=sys.stderr)
+        return 2
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the audits, too
+    torch.set_num_threads(1)
+    one = subject(Path(folder), given.pairs, given.victims)
+    print(f"{given.pairs} pairs, {given.epochs} epochs, {given.victims} victims, one thread")
+    kept = [MEASUREMENTS[name](one, given) for name in given.only]
+    return int(not all(kept))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""He et al.'s black-box attack (ACSAC 2019) as its authors train it, beside the same decoder trained by cloven.
+
+    CLOVEN_DATA=FOLDER python benchmarks/he2019.py [--cuts NAME ...] [--images N] [--epochs N] [--full]
+
+Both attack one CNN on CIFAR-10, cut after its first convolution, its fourth and its sixth, with one architecture of
+the decoder on the same images. Theirs, rebuilt from the published description, computes what is captured for every
+batch, and lets gradients flow on through the attacked CNN; cloven captures once, which is counted. Epochs of theirs
+and whole runs of cloven's take turns; images in a CPU second are medians. Scores are on images that neither saw.
+Exit code 1 where cloven trains less than 6 times as fast at the second cut. --full takes all images and the paper's
+50 epochs: hours. CLOVEN_DATA holds cifar-10-batches-bin; the CNN is trained once and kept in cloven's cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloven.attack.decoder import Decoder
+from cloven.attack.layers import Chain, ConvT, ReLU, build
+from cloven.attack.pairs import Pairs, Reconstructor, held
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.runtime.torch_engine import evaluate
+from cloven.score import psnr, ssim
+from cloven.zoo.datasets import load
+from cloven.zoo.images import Images, test_half
+from cloven.zoo.training import accuracy, cache_dir, fit, predict, seeded
+
+BOUND = 6.0
+"""How many times as many images in a second cloven trains on, at the least, at the cut ``relu22``."""
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels: what images are normalised by before they enter the CNN."""
+VICTIMS = 500
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where to listen, the decoder, and what the paper's Table 4 reports (same set): PSNR in dB, SSIM."""
+
+    name: str
+    decoder: Chain
+    psnr: float
+    ssim: float
+
+
+def _last(channels: int) -> ConvT:
+    return ConvT(channels, 3, stride=1, output_padding=0)
+
+
+CUTS = {
+    "conv11": Cut("conv11", (_last(64),), 49.88, 0.9993),
+    "relu22": Cut("relu22", (ConvT(128, 64), ReLU(), _last(64)), 19.81, 0.6939),
+    "relu32": Cut("relu32", (ConvT(128, 128), ReLU(), ConvT(128, 64), ReLU(), _last(64)), 15.42, 0.3124),
+}
+
+
+# --- the attacked CNN -----------------------------------------------------------------------------------------
+
+
+class Normalised(nn.Module):
+    """Images in [0, 1] less the channels' means, over their deviations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` in and out."""
+        return (x - torch.tensor(MEAN).view(-1, 1, 1)) / torch.tensor(DEVIATION).view(-1, 1, 1)
+
+
+def cnn() -> nn.Sequential:
+    """The paper's CNN for CIFAR-10: six convolutions, a pool after each two, two dense layers; random weights."""
+    layers: dict[str, nn.Module] = {}
+    inputs = 3
+    for group, outputs in enumerate((64, 128, 128), 1):
+        for number in (1, 2):
+            layers[f"conv{group}{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1)
+            layers[f"relu{group}{number}"] = nn.ReLU()
+            inputs = outputs
+        layers[f"pool{group}"] = nn.MaxPool2d(2)
+    layers |= {"flatten": nn.Flatten(), "fc1": nn.Linear(2048, 512), "sigmoid": nn.Sigmoid()}
+    network = nn.Sequential()
+    for name, layer in {**layers, "fc2": nn.Linear(512, 10)}.items():
+        network.add_module(name, layer)
+    return network
+
+
+def attacked(images: Images, epochs: int) -> nn.Sequential:
+    """The CNN, trained on the images, from the cache if it was before; see `cloven.zoo.training.fit`."""
+    network = seeded(cnn, 0)
+    file = cache_dir() / f"he2019-{images.fingerprint()[:16]}-{epochs}.safetensors"
+    if file.exists():
+        network.load_state_dict(load_file(file))
+        return network.eval()
+    fit(nn.Sequential(Normalised(), network), images, epochs=epochs)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), file)
+    return network.eval()
+
+
+# --- the two trainings ----------------------------------------------------------------------------------------
+
+
+class Recipe:
+    """The attack as its authors train it, an epoch at a time.
+
+    Mean squared error in normalised space, Adam (1e-3, eps 1e-3, amsgrad, halved every 10 epochs), batches of 32
+    in the data set's order. The attacked CNN's weights get gradients that nobody uses and nobody sets to zero.
+    """
+
+    def __init__(self, network: nn.Sequential, cut: Cut) -> None:
+        names = [name for name, _ in network.named_children()]
+        self.front = network[: names.index(cut.name) + 1]
+        self.decoder = seeded(lambda: build(cut.decoder), 0)
+        self.optimiser = torch.optim.Adam(self.decoder.parameters(), lr=1e-3, eps=1e-3, amsgrad=True)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser, 10, 0.5)
+
+    def epoch(self, images: Tensor) -> float:
+        """Train on images ``(n, 3, H, W)`` in [0, 1]; how many in a CPU second."""
+        start = time.process_time()
+        for batch in images.split(BATCH):
+            wanted = Normalised()(batch)
+            loss = F.mse_loss(self.decoder(self.front(wanted)), wanted)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        self.schedule.step()
+        return len(images) / (time.process_time() - start)
+
+    def rebuilt(self, images: Tensor) -> Tensor:
+        """What is rebuilt of images, ``(n, 3, H, W)`` in [0, 1]."""
+        with torch.inference_mode():
+            made: Tensor = self.decoder(self.front(Normalised()(images)))
+        return (made * torch.tensor(DEVIATION).view(-1, 1, 1) + torch.tensor(MEAN).view(-1, 1, 1)).clamp(0, 1)
+
+
+def ours(graph: Graph, cut: Cut, images: Tensor, epochs: int) -> tuple[float, Reconstructor]:
+    """Capture once and train: images in a CPU second, those of all epochs counted; and what was learned."""
+    start = time.process_time()
+    captured = evaluate(graph, images, [value := graph.find(cut.name)])[value]
+    attack = Decoder(epochs=epochs, batch=BATCH, layers=cut.decoder)
+    learned = attack.fit(Pairs(held(captured), images), generator=torch.Generator().manual_seed(0))
+    assert isinstance(learned, Reconstructor)
+    return epochs * len(images) / (time.process_time() - start), learned
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Images in a CPU second, and PSNR and SSIM on images that were not seen: of the recipe, and of cloven."""
+
+    speed: tuple[float, float]
+    psnr: tuple[float, float]
+    ssim: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast cloven is."""
+        return self.speed[1] / self.speed[0]
+
+
+def measured(network: nn.Sequential, graph: Graph, cut: Cut, sets: tuple[Tensor, Tensor], given: Given) -> Measured:
+    """Both trainings; ours runs whole between stretches of the recipe's epochs."""
+    images, victims = sets
+    recipe = Recipe(network, cut)
+    theirs: list[float] = []
+    own: list[float] = []
+    learned: Reconstructor | None = None
+    for epoch in range(given.epochs):
+        theirs.append(recipe.epoch(images))
+        if epoch in given.turns():
+            speed, learned = ours(graph, cut, images, given.epochs)
+            own.append(speed)
+    assert learned is not None
+    captured = evaluate(graph, victims, [value := graph.find(cut.name)])[value]
+    made = [recipe.rebuilt(victims), learned([captured])]
+    scores = [tuple(float(score(m, victims).mean()) for m in made) for score in (psnr, ssim)]
+    (psnr_a, psnr_b), (ssim_a, ssim_b) = scores
+    speed_pair = (statistics.median(theirs), statistics.median(own))
+    return Measured(speed_pair, (psnr_a, psnr_b), (ssim_a, ssim_b))
+
+
+# --- the script -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options."""
+
+    cuts: tuple[str, ...]
+    images: int | None
+    epochs: int
+    target_images: int
+    target_epochs: int
+    threads: int
+
+    def turns(self) -> set[int]:
+        """After which epochs of the recipe cloven's whole training takes its turn: three, or one of many images."""
+        if self.images is None:
+            return {self.epochs // 2}
+        return {self.epochs // 6, self.epochs // 2, self.epochs * 5 // 6}
+
+
+def options() -> Given:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cuts", nargs="+", choices=list(CUTS), default=["relu22", "conv11", "relu32"])
+    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--target-images", type=int, default=3000)
+    parser.add_argument("--target-epochs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--full", action="store_true")
+    given = parser.parse_args()
+    images, epochs = (None, 50) if given.full else (given.images, given.epochs)
+    target = (given.target_images, given.target_epochs)
+    return Given(tuple(given.cuts), images, epochs, *target, given.threads)
+
+
+def rows(given: Given, folder: Path) -> Iterator[tuple[Cut, Measured]]:
+    """Every cut, measured; what is attacked goes first, on standard output."""
+    every = load(f"cifar10:{folder / 'cifar-10-batches-bin'}")
+    apart = test_half(every)
+    training = every.take([i for i, source in enumerate(every.sources) if not source.startswith("test")])
+    network = attacked(training.take(range(given.target_images)), given.target_epochs)
+    logits = predict(nn.Sequential(Normalised(), network), apart.tensor())
+    assert apart.labels is not None
+    right = accuracy(logits, apart.labels)
+    images = training.tensor()[: given.images]
+    print(
+        f"The CNN: {given.target_epochs} epochs on {given.target_images} images, {right:.1%} of {len(apart)} test "
+        f"images right. Attacks: {len(images)} images, {given.epochs} epochs, batches of {BATCH}, "
+        f"{given.threads} threads."
+    )
+    graph = capture(network, torch.zeros(1, *images.shape[1:]), mean=MEAN, std=DEVIATION)
+    sets = (images, apart.tensor()[:VICTIMS])
+    for name in given.cuts:
+        yield CUTS[name], measured(network, graph, CUTS[name], sets, given)
+
+
+def main() -> int:
+    """Measure, print, say whether the bound is kept."""
+    given = options()
+    folder = os.environ.get("CLOVEN_DATA")
+    if folder is None:
+        print("CLOVEN_DATA names no folder with the data sets; set it", file=sys.stderr)
+        return 2
+    torch.set_num_threads(given.threads)
+    slow = False
+    print("images in a CPU second (medians), ratio; PSNR and SSIM: recipe, cloven, paper (its 50 epochs of 50,000)")
+    for cut, found in rows(given, Path(folder)):
+        bound = f" (at least {BOUND:.0f})" if cut.name == "relu22" else ""
+        slow |= bool(bound) and found.ratio < BOUND
+        print(
+            f"{cut.name}: {found.speed[0]:.0f}, {found.speed[1]:.0f}, ratio {found.ratio:.1f}{bound}; "
+            f"PSNR {found.psnr[0]:.2f}, {found.psnr[1]:.2f}, {cut.psnr}; "
+            f"SSIM {found.ssim[0]:.3f}, {found.ssim[1]:.3f}, {cut.ssim}",
+            flush=True,
+        )
+    return int(slow)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
