@@ -73,9 +73,9 @@ class Pyramid(nn.Module):
     """Maps and vectors to an image, over all scales: each enters at its own, and a coarse scale sees everything.
 
     Down from the finest scale that something was captured at, and up again to the image, with what was seen on the
-    way down added on the way up. At each scale on the way up there are ``blocks`` further convolutions (`Added`), but
-    none at the image's own, where each costs most and helps least, nor at half of it where the image's own scale was
-    captured. Nor are there norms: with blocks that at first change nothing it learns as well without.
+    way down added on the way up. At each scale on the way up there are ``blocks`` further convolutions (`Added`),
+    but none at the image's own, where each costs most and helps least, nor at half of it where the image's own
+    scale was captured. Nor are there norms: with blocks that at first change nothing it learns as well without.
     """
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int) -> None:
@@ -83,7 +83,7 @@ class Pyramid(nn.Module):
         self.sizes = scales(image)
         self.at = [scale_of(shape, self.sizes) for shape in shapes]
         self.first, last = min(self.at), len(self.sizes) - 1
-        channels = [width * 2 ** min(k, 2, self.first + 1) for k in range(last + 1)]
+        channels = [width * 2 ** min(k, 2) for k in range(last + 1)]
         read = {k: [s for s, at in zip(shapes, self.at, strict=True) if at == k] for k in range(last + 1)}
         self.stems = nn.ModuleDict({str(k): Stem(read[k], self.sizes[k], channels[k]) for k in read if read[k]})
         self.downs = nn.ModuleDict()
