@@ -16,7 +16,7 @@ import cloven
 from cloven.attack.attack import Attack
 from cloven.attack.decoder import Decoder
 from cloven.attack.nearest import Nearest
-from cloven.attack.pairs import Pairs, held
+from cloven.attack.pairs import Pairs, finite, held
 from cloven.attack.probe import Probe
 from cloven.attack.refine import Refine
 from cloven.attack.residual import Residual
@@ -153,8 +153,10 @@ def replaced(change: Callable[[Tensor], Tensor]) -> Material:
     """The material with another tensor in the place of what crosses the first link."""
     made, shared = small(), material()
     name = made.graph.fingerprints[made.seen(0).seen[0].value]
-    kept = {k: change(v) if k.startswith(name) else v for k, v in shared.features.kept.items()}
-    return replace(shared, features=replace(shared.features, kept=kept))
+    mine = {k: change(v) for k, v in shared.features.kept.items() if k.startswith(name)}
+    kept = {**shared.features.kept, **{k: finite(v) for k, v in mine.items()}}
+    broken = {k: 1.0 for k, v in mine.items() if not v.isfinite().all()}
+    return replace(shared, features=replace(shared.features, kept=kept, broken=broken))
 
 
 def noise(z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from cloven.attack.pairs import Pairs, Place, Shape
+from cloven.attack.pairs import Pairs, Place, Shape, laid_out
 
 SAMPLE = 20_000_000
 """Numbers from which means and deviations are taken, at most."""
@@ -95,7 +95,7 @@ class Adaptor(nn.Module):
         masks = self._put([torch.ones_like(z[:1]) for z in sample])
         for i, (z, mask) in enumerate(zip(self._put(sample), masks, strict=True)):
             mean, scale = _standard(z, mask)
-            self.register_buffer(f"mean{i}", mean)
+            self.register_buffer(f"shift{i}", -mean * scale)
             self.register_buffer(f"scale{i}", scale)
             self.register_buffer(f"mask{i}", mask)
 
@@ -127,9 +127,7 @@ class Adaptor(nn.Module):
         made = []
         for i, (z, shape) in enumerate(zip(self._put(captured), self.shapes, strict=True)):
             mask: Tensor = getattr(self, f"mask{i}")
-            # A copy, so that it can be worked on in place; channels last, as convolutions are fastest.
-            z = z.clone(memory_format=torch.channels_last if z.ndim == 4 else torch.preserve_format)
-            z.sub_(getattr(self, f"mean{i}")).mul_(getattr(self, f"scale{i}"))
+            z = torch.addcmul(getattr(self, f"shift{i}"), laid_out(z), getattr(self, f"scale{i}"))
             if self.layout.partial[i]:
                 z.mul_(mask)
                 if len(shape) == 3:

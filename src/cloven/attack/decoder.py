@@ -14,7 +14,7 @@ from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
 from cloven.attack.layers import Chain, as_map, build, rule, text
 from cloven.attack.networks import Sharpened
-from cloven.attack.pairs import Pairs, Shape
+from cloven.attack.pairs import Pairs, Shape, laid_out
 from cloven.attack.train import Fitting, Machine, Schedule, constant, seeded
 from cloven.errors import ClovenError
 
@@ -93,5 +93,4 @@ def together(captured: Sequence[Tensor]) -> Tensor:
     maps = [z if z.ndim == 4 else z.flatten(1)[:, :, None, None] for z in captured]
     _, height, width = as_map([tuple(m.shape[1:]) for m in maps])
     sized = [m if m.shape[2:] == (height, width) else F.interpolate(m, (height, width)) for m in maps]
-    # Channels last: the decoders' small convolutions run up to twice as fast.
-    return torch.cat(sized, 1).contiguous(memory_format=torch.channels_last)
+    return laid_out(sized[0] if len(sized) == 1 else torch.cat(sized, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -35,7 +36,7 @@ class Captured(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Captured tensors ``(n, ...)`` in memory; numbers that are not finite are read as 0."""
+    """Captured tensors ``(n, ...)`` in memory; made by `held`."""
 
     tensors: tuple[Tensor, ...]
 
@@ -49,11 +50,11 @@ class Held:
 
     def take(self, index: Tensor) -> list[Tensor]:
         """See `Captured`."""
-        return [finite(z[index]) for z in self.tensors]
+        return [z[index] for z in self.tensors]
 
 
 def held(*tensors: Tensor) -> Held:
-    """Tensors ``(n, ...)``, one a share, as something captured.
+    """Tensors ``(n, ...)``, one a share, as something captured; numbers that are not finite are read as 0.
 
     Raises:
         ClovenError: for none, or where they are of different numbers of images.
@@ -62,12 +63,19 @@ def held(*tensors: Tensor) -> Held:
         raise ClovenError("nothing was captured: the observation is empty; choose a link that is used")
     if len({len(z) for z in tensors}) != 1:
         raise ClovenError(f"captured tensors differ in number: {sorted({len(z) for z in tensors})}")
-    return Held(tensors)
+    return Held(tuple(laid_out(finite(z)) for z in tensors))
 
 
 def finite(z: Tensor) -> Tensor:
     """The tensor with 0 for NaN and infinity: a listener reads on where a number is broken."""
+    if math.isfinite(float(z.sum(dtype=torch.float64))):  # then every number is; there is nothing to copy
+        return z
     return torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def laid_out(z: Tensor) -> Tensor:
+    """The tensor with the channels of a map last in memory: convolutions then run up to twice as fast."""
+    return z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z.contiguous()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cloven.attack.pairs import Learned, Pairs, Reconstructor
 from cloven.errors import ClovenError
+from cloven.threads import keep_memory
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -116,6 +117,7 @@ def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None
         checkpoints: for each, a file that is written after every epoch, from which it goes on, and which is
             deleted at the end; None to go without.
     """
+    keep_memory()
     runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
     groups: dict[tuple[Any, ...], list[_Run]] = {}
     for run in runs:

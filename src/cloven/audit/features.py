@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloven.attack.pairs import Shape, finite
+from cloven.attack.pairs import Shape, finite, laid_out
 from cloven.attack.shapes import Guess
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
@@ -37,27 +37,41 @@ class Shelf(Mapping[str, Tensor]):
     folder: Path
 
     def __getitem__(self, name: str) -> Tensor:
-        path = self.folder / f"{name}.npy"
-        if not path.exists():
-            raise KeyError(name)
-        return torch.from_numpy(np.load(path, mmap_mode="c"))
+        for last in (False, True):
+            if (path := self._path(name, last)).exists():
+                return _read(torch.from_numpy(np.load(path, mmap_mode="c")), last)
+        raise KeyError(name)
+
+    def _path(self, name: str, channels_last: bool) -> Path:
+        return self.folder / f"{name}{LAST if channels_last else ''}.npy"
 
     def __iter__(self) -> Iterator[str]:
-        return (path.relative_to(self.folder).with_suffix("").as_posix() for path in self.folder.rglob("*.npy"))
+        paths = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.npy"))
+        return (path.removesuffix(".npy").removesuffix(LAST) for path in paths)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def new(self, name: str, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """An empty tensor to be filled, in a file."""
-        path = self.folder / f"{name}.npy"
+    def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
+        """An empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there."""
+        last = channels_last and len(shape) == 4
+        path = self._path(name, last)
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = np.dtype(str(dtype).removeprefix("torch."))
-        return torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, shape))
+        lying = (shape[0], *shape[2:], shape[1]) if last else shape
+        return _read(torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, lying)), last)
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Keep a tensor."""
         self.new(name, tuple(tensor.shape), tensor.dtype).copy_(tensor)
+
+
+LAST = ".channels-last"
+"""Marks the files in which the channels lie last."""
+
+
+def _read(tensor: Tensor, channels_last: bool) -> Tensor:
+    return tensor.movedim(-1, 1) if channels_last else tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,23 +79,26 @@ class Features:
     """Values of graphs for sets of images, by ``FINGERPRINT/SET``, in rows.
 
     ``kept`` holds what was computed or captured beforehand, ``computed`` what is computed anew from ``images``.
-    Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was.
+    Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was. Numbers that
+    are not finite are 0; ``broken`` is the share of them in what was kept, where there are any.
     """
 
     kept: Mapping[str, Tensor]
     images: Mapping[str, Tensor]
     computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
     precision: Precision = "float32"
+    broken: Mapping[str, float] = field(default_factory=dict)
     _engine: _Engine = field(default_factory=lambda: _Engine(), repr=False)
 
     def take(self, values: Sequence[str], of: str, index: Tensor) -> dict[str, Tensor]:
         """The rows ``index`` of values, by their fingerprints, of one set of images: ``(n, ...)`` each."""
         missing = [v for v in values if f"{v}/{of}" not in self.kept]
         made = self._engine.rows(self, of, index) if missing else {}
-        return {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
+        found = {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
+        return {v: laid_out(tensor) for v, tensor in found.items()}
 
     def rounded(self, value: Tensor) -> Tensor:
-        """A value as it is kept."""
+        """A finite value as it is kept."""
         return value.half() if self.precision == "float16" else value
 
 
@@ -99,10 +116,10 @@ class _Engine:
         if self.last is not None and self.last[0] == of and self.last[1] is index:
             return self.last[2]
         if self.functions is None:
-            self.functions = [(forward(graph, names), names) for graph, names in features.computed]
+            self.functions = [(forward(graph, names, overwrite=True), names) for graph, names in features.computed]
         images = features.images[of][index]
         made = {
-            names[value]: features.rounded(tensor)
+            names[value]: features.rounded(finite(tensor))
             for function, names in self.functions
             for value, tensor in _joined(_chunks(function, images)).items()
         }
@@ -118,14 +135,15 @@ def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _chunks(function: Function, images: Tensor) -> Iterator[dict[str, Tensor]]:
     """Values of images, always so many at a time: then an image's numbers do not depend on those beside it.
 
-    With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up.
+    With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up. The
+    channels lie last, which is a third faster; the last bits are then others than those of a model as it is usual.
     """
     size = min(BATCH, batch_for(tuple(images.shape[1:])))
     for chunk in images.split(size):
         missing = size - len(chunk)
         filled = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
         with torch.inference_mode():
-            made = function(filled)
+            made = function(laid_out(filled))
         yield {value: tensor[: len(chunk)] for value, tensor in made.items()}
 
 
@@ -156,6 +174,7 @@ def features(
     keeps = one * width * sum(map(len, images.values())) <= budget
     kept: dict[str, Tensor] = {}
     made: dict[str, list[Tensor]] = {}
+    broken: dict[str, float] = {}
     empty = Features({}, images, precision=precision)
     for graph in dict.fromkeys([*values, *others]):
         names = values.get(graph, {}) if keeps else {}
@@ -163,9 +182,9 @@ def features(
         if not names and not wanted:
             continue
         for of, batch in images.items():
-            _fill(graph, names, wanted, of, batch, empty, kept, made, shelf)
+            _fill(graph, names, wanted, of, batch, empty, kept, made, broken, shelf)
     computed = () if keeps else tuple(values.items())
-    found = Features(kept if shelf is None else shelf, images, computed, precision)
+    found = Features(kept if shelf is None else shelf, images, computed, precision, broken)
     return found, {name: torch.cat(parts) for name, parts in made.items()}
 
 
@@ -178,6 +197,7 @@ def _fill(
     rounding: Features,
     kept: dict[str, Tensor],
     made: dict[str, list[Tensor]],
+    broken: dict[str, float],
     shelf: Shelf | None,
 ) -> None:
     """One pass of a graph over a set of images."""
@@ -185,16 +205,25 @@ def _fill(
     for value, name in names.items():
         shape = (len(images), *graph.by_name[value].shape)
         kept[f"{name}/{of}"] = (
-            shelf.new(f"{name}/{of}", shape, dtype) if shelf is not None else torch.empty(shape, dtype=dtype)
+            shelf.new(f"{name}/{of}", shape, dtype, channels_last=True)
+            if shelf is not None
+            else laid_out(torch.empty(shape, dtype=dtype))
         )
+    wrong = dict.fromkeys(names, 0)
     start = 0
-    for chunk in _chunks(forward(graph, {*names, *wanted}), images):
+    for chunk in _chunks(forward(graph, {*names, *wanted}, overwrite=True), images):
         some = slice(start, start + len(next(iter(chunk.values()))))
         for value, name in names.items():
-            kept[f"{name}/{of}"][some] = rounding.rounded(chunk[value])
+            clean = finite(chunk[value])
+            kept[f"{name}/{of}"][some] = rounding.rounded(clean)
+            if clean is not chunk[value]:
+                wrong[value] += int((~chunk[value].isfinite()).sum())
         for value, name in wanted.items():
             made.setdefault(f"{name}/{of}", []).append(chunk[value].clone())
         start = some.stop
+    for value, count in wrong.items():
+        if count:
+            broken[f"{names[value]}/{of}"] = count / kept[f"{names[value]}/{of}"].numel()
 
 
 @dataclass(frozen=True)
@@ -244,7 +273,7 @@ class Shares:
 
 def _share(value: Tensor, part: Part) -> Tensor:
     share = value if part.box is None else value[slices(part.box)]
-    share = finite(share.to(torch.float32))
+    share = laid_out(share.to(torch.float32))
     if part.channels_last:
         channels, height, width = part.shape
         return share.reshape(len(share), height, width, channels).movedim(3, 1)
@@ -259,10 +288,6 @@ def _taken(part: Part, guess: Guess) -> Part:
 
 
 def broken(captured: Shares) -> float:
-    """The share of numbers that are NaN or infinite, of the first images."""
-    index = torch.arange(min(256, len(captured)))
-    rows = [captured.features.take([p.value], captured.of, index)[p.value] for p in captured.parts]
-    parts = zip(rows, captured.parts, strict=True)
-    shares = [value if part.box is None else value[slices(part.box)] for value, part in parts]
-    numbers = sum(share.numel() for share in shares)
-    return sum(int((~share.isfinite()).sum()) for share in shares) / max(1, numbers)
+    """The share of numbers that were NaN or infinite, in the worst of what is captured."""
+    shares = captured.features.broken
+    return max((shares.get(f"{part.value}/{captured.of}", 0.0) for part in captured.parts), default=0.0)

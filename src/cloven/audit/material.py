@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cloven.attack.pairs import Front, Place
+from cloven.attack.pairs import Front, Place, finite
 from cloven.audit.captured import Capture, Heard, digest
 from cloven.audit.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.errors import ClovenError
@@ -17,7 +17,7 @@ from cloven.graph.box import slices
 from cloven.graph.graph import Graph
 from cloven.runtime.torch_engine import evaluate, forward
 from cloven.score.floors import Floor, constant_guesses, guess_floors
-from cloven.threads import one_thread
+from cloven.threads import keep_memory, one_thread
 from cloven.zoo.images import Images
 
 SHOWN = 5
@@ -144,6 +144,7 @@ def prepare(
     if problems:
         raise ClovenError(problems)
     refuse_overlap(auxiliary, victims)
+    keep_memory()
     with one_thread():
         heard = list(observations)
         sets = {name: tensors[name] for name in SETS}
@@ -154,7 +155,10 @@ def prepare(
         extra = {k: v for h in heard if isinstance(h, Capture) for k, v in h.values().items()} | dict(
             recorded or {}
         )
-        found = replace(found, kept=_with(found.kept, extra))
+        wrong = {k: float((~v.isfinite()).double().mean()) for k, v in extra.items()}
+        known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
+        clean = {k: finite(v) if wrong[k] else v for k, v in extra.items()}
+        found = replace(found, kept=_with(found.kept, clean), broken=known)
         named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
         guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
         hashes = _hashes(graph, tensors)

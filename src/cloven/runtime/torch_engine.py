@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from cloven.graph.box import Box, Shape, contains, extent, intersect, relative, slices, whole
 from cloven.graph.graph import BATCH, Graph
 from cloven.graph.ops import KINDS, Local
+from cloven.runtime.inplace import FRESH, IN_PLACE
 
 Inputs = Sequence[Tensor]
 Params = Mapping[str, Tensor]
@@ -54,17 +56,20 @@ def evaluate(
 
 
 def forward(
-    graph: Graph, values: Collection[str], dtype: torch.dtype = torch.float32
+    graph: Graph, values: Collection[str], dtype: torch.dtype = torch.float32, *, overwrite: bool = False
 ) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The function from images ``(n, C, H, W)`` to some values of a graph; gradients flow through it.
+    """The function from images ``(n, C, H, W)`` to some values of a graph.
 
-    Only what the values depend on is computed.
+    Only what the values depend on is computed. Gradients flow through it, unless activations ``overwrite`` what
+    nothing else reads: that saves passes over memory and changes no number.
     """
     wanted, needed = set(values), set(values)
     for op in reversed(graph.ops):
         if op.name in needed:
             needed.update(op.inputs)
     steps = [_prepared(graph, i, dtype) for i in range(1, len(graph.ops)) if graph.ops[i].name in needed]
+    if overwrite:
+        steps = [_overwriting(graph, wanted, step) for step in steps]
     last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
 
     def compute(images: Tensor) -> dict[str, Tensor]:
@@ -79,9 +84,23 @@ def forward(
     return compute
 
 
-def _prepared(
-    graph: Graph, index: int, dtype: torch.dtype
-) -> tuple[str, Local, tuple[str, ...], dict[str, Tensor]]:
+Prepared = tuple[str, Local, tuple[str, ...], dict[str, Tensor]]
+"""An op ready to be run: its name, what it computes, its inputs' names and its weights."""
+
+
+def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepared:
+    """An activation that writes over its input, where that was made for it alone."""
+    name, local, inputs, params = step
+    if local.kind != "call" or local.attrs.get("op") not in IN_PLACE or local.attrs["args"][0] != {"input": 0}:
+        return step
+    source = graph.by_name[inputs[0]]
+    if source.kind not in FRESH or source.name in wanted or len(graph.users[source.name]) > 1:
+        return step
+    attrs = {**local.attrs, "op": IN_PLACE[local.attrs["op"]]}
+    return name, replace(local, attrs=attrs), inputs, params
+
+
+def _prepared(graph: Graph, index: int, dtype: torch.dtype) -> Prepared:
     op = graph.ops[index]
     kind, shapes, everything = KINDS[op.kind], graph.input_shapes(op), whole(op.shape)
     needs = kind.needs(op, shapes, everything)
