@@ -10,9 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cloven.audit.ladder import NAMES, Ladder
 from cloven.audit.summary import counts
+from cloven.graph.box import whole
+from cloven.partition.observe import Observation, Seen
 from cloven.partition.transform import Transform
 from cloven.zoo.models import build
+from tests.audit.small import small
 from tests.cli.conftest import Run, cloven
 
 __all__ = ["cloven"]
@@ -180,3 +184,15 @@ def test_an_attack_that_cannot_work_on_a_plan_is_not_tried_on_it(cloven: Run) ->
     )
 
     assert [cell["attacks"] for cell in cells["cells"]] == [["decoder", "refine"]] * 3
+
+
+def test_every_name_of_the_ladder_is_an_attack_that_is_called_so() -> None:
+    made = small()
+    image = made.graph.input
+    seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
+
+    assert [attack.label for attack in Ladder(NAMES).on(seen, None)] == list(NAMES)
+    assert [attack.label for attack in Ladder(NAMES).on(made.seen(0), None)] == [
+        name for name in NAMES if name not in ("paste", "enlarge", "inpaint")
+    ]
+    assert Ladder(("x",), epochs=0).problems()[0].startswith("no attack is named 'x'; choose from nearest,")

@@ -22,6 +22,11 @@ class Attack:
     name: ClassVar[str]
     white_box: ClassVar[bool] = False
 
+    @property
+    def label(self) -> str:
+        """The name with what sets it apart from others of the kind."""
+        return self.name
+
     def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Trainee:
         """An attacker ready to be trained; the generator's seed fixes the initial weights.
 

@@ -57,6 +57,11 @@ class CGAN(Attack):
             ("width", self.width, counted, "1 or more"),
         )
 
+    @property
+    def label(self) -> str:
+        """See `Attack`."""
+        return f"{self.name}-l1" if self.pixel else self.name
+
     def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Adversaries:
         """See `Attack`."""
 

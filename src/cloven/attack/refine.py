@@ -46,6 +46,11 @@ class Refine(Attack):
             ("smoothness", self.smoothness, lambda share: share >= 0, "0 or more"),
         )
 
+    @property
+    def label(self) -> str:
+        """See `Attack`."""
+        return self.name if isinstance(self.start, Decoder) else f"{self.name}-{self.start.label}"
+
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
         """See `Attack`."""
         own = {k: v for k, v in asdict(self).items() if k != "start"}

@@ -163,7 +163,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     several = {name: bootstrap(scores[name], seed=cell.seed) for name in ("ssim", "psnr") if name in scores}
     return Finding(
         key=key,
-        attack=cell.attack.name,
+        attack=cell.attack.label,
         pairs=cell.pairs or len(material.tensors["auxiliary"]),
         victims=len(victims),
         parameters=learned.parameters,

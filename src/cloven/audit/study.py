@@ -215,7 +215,7 @@ def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
     settings, images = loaded(settings)
     every = cases(targets(untrained(settings.who, images), settings), settings.where)
     planned = entries(every, settings, chain_for)
-    attacks = {id(case): list(dict.fromkeys(e.attack.name for e in planned if e.case is case)) for case in every}
+    attacks = {id(case): list(dict.fromkeys(e.attack.label for e in planned if e.case is case)) for case in every}
     return [{**context(case), "attacks": attacks[id(case)]} for case in every]
 
 
@@ -257,7 +257,7 @@ def execute(
         keys = {cell.key(material): cell for entry in planned for cell in entry.cells}
         run_missing(keys, material, store, jobs=jobs, progress=progress)
         results = [
-            Result(entry.case, entry.attack.name, entry.pairs, tuple(c.key(material) for c in entry.cells))
+            Result(entry.case, entry.attack.label, entry.pairs, tuple(c.key(material) for c in entry.cells))
             for entry in planned
         ]
         summary = _summary(settings, images, material, every, results, store, expected, notes(images.shape), jobs)

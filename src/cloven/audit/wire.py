@@ -129,7 +129,7 @@ def execute(
     context = _context(recorded.capture)
     name = recorded.capture.fingerprint[:32]
     found = [
-        row(context, cells[0].attack.name, name, [c.key(material) for c in cells], store, settings.threshold)
+        row(context, cells[0].attack.label, name, [c.key(material) for c in cells], store, settings.threshold)
         for cells in tried
     ]
     summary = {
