@@ -7,8 +7,8 @@ What is attacked is the published ResNet-20 on CIFAR-10. Four measurements:
 residual  The attack and a plain PyTorch loop of the same network train in turns on the same batches, from the
           same weights and with the same loss, one thread. The loop is as people write it: nearest enlarging
           before a convolution, NCHW, Adam as it comes, SSIM by convolutions, what is captured computed for each
-          batch. CPU seconds a step over whole trainings; the scores must be equal to within 0.01. The ratio with what is
-          captured at hand is told beside.
+          batch. CPU seconds a step over whole trainings; the scores must be equal to within 0.01. The ratio with
+          what is captured at hand is told beside.
 passes    The convolutions that are computed for the features of all four cuts: those of one forward pass.
 study     Wall time of one audit of four cuts with `decoder`, and of four audits of one cut each.
 screen    Images in a CPU second that `screen` trains on, and the seconds of a whole cell; no bound.
@@ -39,8 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from cloven.attack.convolutions import Convolution, Doubled
 from cloven.attack.likeness import C1, C2, SIGMA, WINDOW, mixed
-from cloven.attack.networks import Doubled, Sharpened
+from cloven.attack.networks import Sharpened
 from cloven.attack.pairs import Pairs, Reconstructor, held
 from cloven.attack.residual import Residual
 from cloven.attack.screen import Screen
@@ -127,6 +128,13 @@ class Enlarged(nn.Sequential):
         super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), convolution)
 
 
+def usual(like: Convolution) -> nn.Conv2d:
+    """The convolution as torch has it."""
+    found = nn.Conv2d(like.in_channels, like.out_channels, 3, like.stride, 1)  # type: ignore[arg-type]
+    found.load_state_dict(like.state_dict())
+    return found
+
+
 class Plain(nn.Module):
     """The network of a `Sharpened` for one map, as people write it."""
 
@@ -137,6 +145,8 @@ class Plain(nn.Module):
             for name, child in list(module.named_children()):
                 if isinstance(child, Doubled):
                     setattr(module, name, Enlarged(child))
+                elif isinstance(child, Convolution):
+                    setattr(module, name, usual(child))
         self.network, self.linear, self.size = own.network, own.linear, own.size
         self.shift, self.scale = (own.adaptor.get_buffer(name) for name in ("shift0", "scale0"))
         for parameter in self.parameters():

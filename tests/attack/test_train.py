@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from cloven.attack.attack import Attack
+from cloven.attack.convolutions import Doubled
 from cloven.attack.decoder import Decoder
 from cloven.attack.likeness import unlikeness
-from cloven.attack.networks import Doubled
 from cloven.attack.pairs import Learned, Pairs, Reconstructor
 from cloven.attack.probe import Probe
 from cloven.attack.refine import Refine

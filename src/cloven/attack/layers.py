@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
+
+from cloven.attack.convolutions import Convolution, Transposed
 
 Shape = tuple[int, ...]
 
@@ -103,37 +103,13 @@ def _module(layer: Layer) -> nn.Module:
         case Up():
             return nn.Upsample(size=(layer.height, layer.width), mode="nearest")
         case Conv():
-            return _Convolution(layer.inputs, layer.outputs, 3, padding=1)
+            return Convolution(layer.inputs, layer.outputs)
         case ConvT():
-            return _Transposed(
+            return Transposed(
                 layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, layer.output_padding
             )
         case ReLU():
             return nn.ReLU(inplace=True)
-
-
-class _Convolution(nn.Conv2d):
-    """A 3x3 convolution; see `_Transposed`. With few outputs it is computed as the transposed one that it is."""
-
-    FEW = 4
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.out_channels > self.FEW:
-            return _biased(F.conv2d(x, self.weight, None, padding=1), self.bias)
-        turned = self.weight.flip(2, 3).transpose(0, 1)
-        return _biased(F.conv_transpose2d(x, turned, None, padding=1), self.bias)
-
-
-class _Transposed(nn.ConvTranspose2d):
-    """A transposed convolution whose bias is added by itself: within, its gradient takes a tenth of the time."""
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        stride, padding, more = (cast(tuple[int, int], v) for v in (self.stride, self.padding, self.output_padding))
-        return _biased(F.conv_transpose2d(x, self.weight, None, stride, padding, more), self.bias)
-
-
-def _biased(made: Tensor, bias: Tensor | None) -> Tensor:
-    return made if bias is None else made.add_(bias[:, None, None])
 
 
 def text(chain: Chain) -> str:

@@ -10,48 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attack.adapt import Adaptor
+from cloven.attack.convolutions import Convolution, Doubled
 from cloven.attack.pairs import Pairs, Shape
 
 NUMBERS = 4_000_000
 """The most weights that read a vector: with more, a listener has too few pairs."""
-
-
-QUICK = 0.3
-"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
-
-
-class Doubled(nn.Conv2d):
-    """Nearest enlarging by 2, then a 3x3 convolution; the weights are those of the convolution.
-
-    Computed as the transposed convolution of stride 2 that it equals, whose 4x4 kernel is the 3x3 kernel folded
-    with the 2x2 box of the enlarging: 16 multiplications an input pixel instead of 36, and no enlarged copy.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
-        self.register_buffer("fold", torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """From ``(n, inputs, H, W)`` to ``(n, outputs, 2H, 2W)``."""
-        kernel = torch.einsum("oikl,kp,lq->iopq", self.weight.flip(2, 3), self.fold, self.fold)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
-
-
-class Block(nn.Module):
-    """A residual block of two 3x3 convolutions; at first it changes nothing."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(channels, momentum=QUICK)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, channels, H, W)`` in and out."""
-        changed: Tensor = self.second(F.relu(self.norm(self.first(F.relu(x))), inplace=True))
-        return x + changed
 
 
 def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
@@ -88,12 +51,12 @@ class Pyramid(nn.Module):
         self.stems = nn.ModuleDict({str(k): Stem(read[k], self.sizes[k], channels[k]) for k in read if read[k]})
         self.downs = nn.ModuleDict()
         for fine, coarse in pairwise(range(self.first, last + 1)):
-            self.downs[str(coarse)] = nn.Conv2d(channels[fine], channels[coarse], 3, stride=2, padding=1)
+            self.downs[str(coarse)] = Convolution(channels[fine], channels[coarse], 2)
         self.ups = nn.ModuleDict({str(k): Doubled(channels[k + 1], channels[k]) for k in range(last)})
         finest = 1 if self.first else 2
         counts = {k: blocks if k >= min(finest, last) else 0 for k in range(last + 1)}
         self.made = nn.ModuleDict({str(k): _added(channels[k], count) for k, count in counts.items()})
-        self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
+        self.out = Convolution(channels[0], image[0])
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
@@ -120,7 +83,7 @@ class Added(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Convolution(channels, channels)
         nn.init.zeros_(self.conv.weight)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
@@ -141,7 +104,7 @@ class Stem(nn.Module):
         super().__init__()
         self.size, self.channels = size, channels
         maps, vectors = ([s for s in shapes if len(s) == axes] for axes in (3, 1))
-        self.conv = nn.Conv2d(sum(s[0] for s in maps), channels, 3, padding=1) if maps else None
+        self.conv = Convolution(sum(s[0] for s in maps), channels) if maps else None
         self.linears = nn.ModuleList(_reading(s[0], channels * size[0] * size[1]) for s in vectors)
 
     def forward(self, captured: Sequence[Tensor]) -> Tensor:

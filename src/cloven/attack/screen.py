@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
-from cloven.attack.networks import QUICK, Doubled, Sharpened, Stem, cropped, scale_of, scales
+from cloven.attack.convolutions import Convolution, Doubled
+from cloven.attack.networks import Sharpened, Stem, cropped, scale_of, scales
 from cloven.attack.pairs import Pairs, Shape
 from cloven.attack.train import Fitting, Machine, Schedule, cycle, seeded
 
@@ -46,6 +47,10 @@ class Screen(Attack):
         return Fitting(seeded(make, generator), pairs, schedule, loss=F.mse_loss, rate=rate, machine=machine)
 
 
+QUICK = 0.3
+"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
+
+
 class _Small(nn.Module):
     """Everything at the finest scale that anything was captured at, then doubled up to the image."""
 
@@ -56,7 +61,7 @@ class _Small(nn.Module):
         self.stem = Stem(shapes, self.sizes[-1], width)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width, momentum=QUICK) for _ in self.sizes)
         self.ups = nn.ModuleList(Doubled(width, width) for _ in self.sizes[1:])
-        self.out = nn.Conv2d(width, image[0], 3, padding=1)
+        self.out = Convolution(width, image[0])
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
