@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # More threads than free cores make each other 5 to 10 times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test slow lint format bench clean
+.PHONY: demo test slow lint format bench bench-data clean
 
 demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
@@ -31,6 +31,11 @@ bench: $(READY)  ## measurements that the README quotes
 	$(BIN)/python benchmarks/division.py
 	$(BIN)/python -m benchmarks.ciphers
 	$(BIN)/python -m benchmarks.links
+
+bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
+	$(BIN)/python -m benchmarks.attacks
+	$(BIN)/python benchmarks/he2019.py
+	$(BIN)/python benchmarks/shapes.py
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

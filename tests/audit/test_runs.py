@@ -84,6 +84,7 @@ def test_the_same_command_again_redoes_nothing(cloven: Run, here: Path) -> None:
     assert findings(here / "run") == first
 
 
+@pytest.mark.slow
 def test_findings_are_the_same_alone_beside_others_and_on_two_processes(cloven: Run, here: Path) -> None:
     cloven(*SMALL, "--strategies", "vertical,data", "--jobs", "2", "--out", "two")
     cloven(*SMALL, "--strategies", "vertical,data", "--jobs", "1", "--out", "one")
@@ -118,7 +119,7 @@ def test_a_folder_with_other_things_in_it_is_refused(cloven: Run, here: Path) ->
 
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_killed_audit_goes_on_where_it_was_and_finds_the_same(cloven: Run, here: Path, jobs: int) -> None:
-    options = ("--strategies", "vertical,horizontal", "--jobs", str(jobs))
+    options = ("--strategies", "vertical,horizontal", "--devices", "2", "--jobs", str(jobs))
     cloven(*SMALL, *options, "--out", "whole")
     command = [sys.executable, "-m", "cloven.cli", *SMALL, *options, "--out", "killed"]
     victim = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -159,7 +160,7 @@ def test_the_workers_of_a_killed_audit_end(here: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> None:
-    options = ("--jobs", str(jobs), "--epochs", "20", "--out", "run")
+    options = ("--jobs", str(jobs), "--epochs", "8", "--out", "run")
     command = [sys.executable, "-m", "cloven.cli", *SMALL, *options]
     victim = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,

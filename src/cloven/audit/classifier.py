@@ -72,12 +72,17 @@ def classifier(
     theirs = set(victims.digests())
     others = [i for i, digest in enumerate(training.digests()) if digest not in theirs]
     labels = torch.tensor(np.asarray(ready.images.labels))
-    with one_thread():
-        said = evaluate(graph, ready.images.tensor(), [graph.output])[graph.output].argmax(1)
+    said = answers(graph, ready.images.tensor())
     return Classifier(
         graph, ready.weights, len(labels), accuracy(said, labels), kappa(said, labels, classes),
         training.take(others), len(training) - len(others),
     )  # fmt: skip
+
+
+def answers(graph: Graph, images: Tensor) -> Tensor:
+    """The classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
+    with one_thread():
+        return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
 
 
 def check_model(classes: Tensor, logits: Tensor) -> None:

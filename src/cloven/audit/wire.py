@@ -17,7 +17,7 @@ from cloven.attack.train import CPU, Machine
 from cloven.audit.captured import CAPTURED, IMAGES, LEAST, Capture, Recorded, Shapes, read
 from cloven.audit.cases import ChainFor
 from cloven.audit.cell import Cell, Knows
-from cloven.audit.classifier import Classifier, check_model, classifier, shape_of
+from cloven.audit.classifier import Classifier, answers, check_model, classifier, shape_of
 from cloven.audit.executor import Progress, run_missing
 from cloven.audit.guessing import LOOKED_AT, as_bytes
 from cloven.audit.ladder import USUAL, Ladder
@@ -109,13 +109,13 @@ def execute(
         settings.model, whole, recorded.victims, weights=settings.weights, data=settings.data, seed=settings.seed,
         progress=progress,
     )  # fmt: skip
+    check_model(answers(model.graph, recorded.victims.tensor()), recorded.logits)
     who = Who(settings.model, settings.data, SAME, 2, judge=settings.judge, seed=settings.seed)
     judge = judge_of(who, Loaded(model.domain, recorded.victims, recorded.auxiliary, len(whole.classes)), progress)
     material = prepare(
         model.graph, [recorded.capture], auxiliary=recorded.auxiliary, victims=recorded.victims,
         domain=model.domain, judge=judge,
     )  # fmt: skip
-    check_model(material.tensors["classes"], recorded.logits)
     guesses, shapes = _guessed(recorded.capture) if settings.inferred else (None, None)
     tried = [
         [replace(cell, seed=settings.seed + i) for i in range(settings.seeds)]
