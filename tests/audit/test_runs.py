@@ -158,7 +158,8 @@ def test_the_workers_of_a_killed_audit_end(here: Path) -> None:
     assert not [pid for pid in children if alive(pid)]
 
 
-@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> None:
     options = ("--jobs", str(jobs), "--epochs", "8", "--out", "run")
     command = [sys.executable, "-m", "cloven.cli", *SMALL, *options]

@@ -21,7 +21,14 @@ from cloven.runtime.check import compare
 from cloven.runtime.local import run
 from tests.partition.product import SIZE, every_strategy, holds
 
-MODELS = ("lenet5", "resnet20", "resnet56", "mobilenet_v1", "resnet50", "mobilenet_v2", "efficientnet_b0")
+MODELS = ("lenet5", "resnet20", "mobilenet_v1", "resnet50", "mobilenet_v2")
+LARGE = ("resnet56", "efficientnet_b0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "case", "devices"), every_strategy(LARGE))
+def test_every_strategy_computes_what_a_large_model_does(model: str, case: int, devices: int) -> None:
+    holds(model, case, devices)
 
 
 @pytest.mark.parametrize(("model", "case", "devices"), every_strategy(MODELS))
@@ -69,7 +76,7 @@ def test_what_counts_as_rounding_is_what_the_model_itself_loses() -> None:
 
 
 def test_every_number_of_devices_of_every_strategy_has_its_turn() -> None:
-    drawn = {(CASES[p.values[1]].title, p.values[2]) for p in every_strategy(MODELS)}
+    drawn = {(CASES[p.values[1]].title, p.values[2]) for p in every_strategy((*MODELS, *LARGE))}
 
     assert drawn == {(case.title, number) for case in CASES for number in case.numbers}
 

@@ -373,7 +373,7 @@ def test_an_authority_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
 
 
 def test_an_authority_shows_no_key(made: Path) -> None:
-    shown = repr(authority.opened(made, NOW))
+    shown = repr(authority.opened(made, datetime.now(UTC)))
 
     assert re.fullmatch(r"Authority\(certificate=<Certificate\(.*\)>\)", shown)
     assert "PrivateKey" not in shown
