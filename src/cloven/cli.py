@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from cloven import console, experiments, machines
-from cloven.errors import ClovenError, require
-from cloven.machines import DAY, tried
+from cloven.errors import ClovenError, require, tried
+from cloven.machines import DAY
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -601,10 +601,9 @@ def audit(
 
 def _misplaced(context: typer.Context, names: Sequence[str], about: str) -> None:
     """Refuse options that say nothing about what is audited."""
-    sources = {name: context.get_parameter_source(name) for name in names}
-    given = [f"--{name}" for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
-    if given:
-        raise ClovenError([f"{option} says nothing about {about}: leave it out" for option in given])
+    said = machines.given(context)
+    if problems := [f"--{name} says nothing about {about}: leave it out" for name in names if name in said]:
+        raise ClovenError(problems)
 
 
 def _cores() -> int:

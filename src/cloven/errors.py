@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Made = TypeVar("Made")
 
 
 class ClovenError(ValueError):
@@ -14,6 +17,15 @@ class ClovenError(ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
+    """What is made; None where it cannot be, and why is added to problems."""
+    try:
+        return make()
+    except ClovenError as error:
+        problems += error.problems
+        return None
 
 
 def require(extra: str, error: ImportError) -> ClovenError:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from cloven import console
-from cloven.errors import ClovenError
-from cloven.machines import plan_of, tried
+from cloven.errors import ClovenError, tried
+from cloven.machines import plan_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from cloven import console
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan
@@ -26,27 +26,21 @@ DAY = 86_400.0
 """Seconds that anything may be waited for."""
 
 
-def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
-    """What is made; None where it cannot be, and why is added to problems."""
-    try:
-        return make()
-    except ClovenError as error:
-        problems += error.problems
-        return None
-
-
 def named(text: str) -> tuple[str, ...]:
     """``a,b`` as names."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def given(context: typer.Context) -> set[str]:
+    """The options that a person gave, by their names."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
 def useless(context: typer.Context, needs: Mapping[str, Sequence[str]]) -> list[str]:
     """Of options that were given but say nothing without others, which ``needs`` names: a sentence each."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    lacking = {
-        name: [f"--{other}" for other in needs[name] if other not in given] for name in needs if name in given
-    }
+    said = given(context)
+    lacking = {name: [f"--{other}" for other in needs[name] if other not in said] for name in needs if name in said}
     return [f"--{name} says nothing without {' and '.join(others)}" for name, others in lacking.items() if others]
 
 

@@ -29,6 +29,7 @@ ATTACKS: list[Attack] = [
     Decoder(epochs=3),
     Screen(epochs=3),
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
+    Residual(epochs=3, widths=(4,), augment=0.2),
     Refine(Decoder(epochs=3), steps=3),
 ]
 
@@ -83,7 +84,7 @@ class Interrupted(Counting):
         super().step(index, captured, images, progress)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-blotted", "refine"])
 def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: Attack, tmp_path: Path) -> None:
     pairs, file = problem(), tmp_path / "half.checkpoint"
     with pytest.raises(StoppedError):

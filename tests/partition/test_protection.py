@@ -9,17 +9,7 @@ from cloven.partition import plan as plans
 from cloven.partition.options import protected
 from cloven.partition.protection import COORDINATOR, NAMES, Protection, pair
 from cloven.runtime.link.ciphers import CIPHERS, NONE, named
-
-PLAN = """
-devices = ["edge0", "edge1", "edge-2"]
-[model]
-name = "lenet5"
-input = [1, 28, 28]
-classes = 10
-[strategy]
-kind = "vertical"
-cuts = ["conv2", "pool2"]
-"""
+from tests.partition.texts import PLAN
 
 
 def test_a_link_has_its_own_word_or_the_default_in_both_directions() -> None:

@@ -20,22 +20,12 @@ from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 from cloven.zoo.models import build
+from tests.partition.texts import PLAN
 
 torch.manual_seed(1)
 GRAPH = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 CUTS = Vertical(("conv2", "pool2"))
 """conv2 is 16x10x10, pool2 16x5x5."""
-
-PLAN = """
-devices = ["edge0", "edge1", "edge-2"]
-[model]
-name = "lenet5"
-input = [1, 28, 28]
-classes = 10
-[strategy]
-kind = "vertical"
-cuts = ["conv2", "pool2"]
-"""
 
 
 def every(text: str, **links: str) -> Transforms:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cloven.attack.pairs import Pairs, Place, Shape, laid_out
 
-SAMPLE = 20_000_000
+SAMPLE = 4_000_000
 """Numbers from which means and deviations are taken, at most."""
 
 
@@ -51,7 +51,7 @@ def layout(shapes: Sequence[Shape], places: Sequence[Place] | None) -> Layout:
         corners.append(corner)
         partial.append(sum(prod(shape) for _, shape in boxes) < prod(size))
     pieces = []
-    for place, _ in zip(places, shapes, strict=True):
+    for place in places:
         number = names.index(place.name)
         start = tuple(a - b for a, b in zip(place.start, corners[number], strict=True))
         pieces.append(Piece(number, start))
@@ -123,7 +123,7 @@ class Adaptor(nn.Module):
         return [z for z in made if z is not None]
 
     def forward(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """The maps and vectors of `shapes`, each ``(n, ...)``."""
+        """The maps and vectors of `shapes`, each ``(n, ...)``, channels last in memory."""
         made = []
         for i, (z, shape) in enumerate(zip(self._put(captured), self.shapes, strict=True)):
             mask: Tensor = getattr(self, f"mask{i}")
@@ -132,7 +132,7 @@ class Adaptor(nn.Module):
                 z.mul_(mask)
                 if len(shape) == 3:
                     z = torch.cat([z, mask[:, :1].expand(len(z), -1, -1, -1)], 1)
-            made.append(z)
+            made.append(laid_out(z))
         return made
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from cloven.attack.pairs import Pairs, Shape
-from cloven.attack.train import Machine, Trainee, train
+from cloven.attack.train import CPU, Machine, Trainee, train
 from cloven.errors import ClovenError
 
 
@@ -35,12 +35,12 @@ class Attack:
         """
         raise NotImplementedError
 
-    def fit(self, pairs: Pairs, *, generator: torch.Generator, machine: Machine | None = None) -> Any:
+    def fit(self, pairs: Pairs, *, generator: torch.Generator, machine: Machine = CPU) -> Any:
         """Train alone, to the end: a `Reconstructor`, or a `Labeller` of an attack that rebuilds no images.
 
         Raises: as `begin`.
         """
-        (learned,) = train([self.begin(pairs, generator, machine or Machine())])
+        (learned,) = train([self.begin(pairs, generator, machine)])
         return learned
 
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:

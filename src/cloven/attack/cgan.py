@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
 from cloven.attack.convolutions import Doubled
-from cloven.attack.networks import Stem, resized, scale_of, scales
+from cloven.attack.networks import QUICK, Stem, cropped, resized, scale_of, scales
 from cloven.attack.pairs import Pairs, Reconstructor, Shape
-from cloven.attack.train import Fitting, Machine, Rate, Rebuilt, Schedule, seeded
+from cloven.attack.train import Fitting, Machine, Rate, Rebuilt, Schedule, seeded, under
 
 BETAS = (0.5, 0.999)
 """Adam's, of pix2pix (Isola et al. 2017)."""
@@ -88,10 +88,6 @@ def halfway(rate: float) -> Rate:
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
-QUICK = 0.3
-"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
-
-
 class Block(nn.Module):
     """A residual block of two 3x3 convolutions; at first it changes nothing."""
 
@@ -137,7 +133,7 @@ class Generator(nn.Module):
             x = F.relu(down(x))
         x = self.blocks(x)
         for up, norm, size in zip(self.ups, self.norms, reversed(self.sizes[: len(self.ups)]), strict=True):
-            x = F.relu(norm(up(x)[:, :, : size[0], : size[1]]))
+            x = F.relu(norm(cropped(up(x), size)))
         return torch.sigmoid(self.out(x))
 
 
@@ -212,7 +208,6 @@ class Adversaries:
         adaptor, generator = self.maker.network.children()
         with self.maker.machine.autocast():
             maps = adaptor([z.to(self.maker.machine.device) for z in captured])
-            maps = [z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for z in maps]
             made: Tensor = generator(maps)
         return maps, made.float()
 
@@ -253,8 +248,8 @@ class Adversaries:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
-        for head, one in (("maker/", self.maker), ("judge/", self.judge)):
-            one.restore({k.removeprefix(head): v for k, v in state.items() if k.startswith(head)})
+        for head, one in (("maker", self.maker), ("judge", self.judge)):
+            one.restore(under(head, state))
         self.seen = state["seen"]
 
     def finish(self) -> Reconstructor:

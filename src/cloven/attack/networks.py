@@ -13,6 +13,9 @@ from cloven.attack.adapt import Adaptor
 from cloven.attack.convolutions import Convolution, Doubled
 from cloven.attack.pairs import Pairs, Shape
 
+QUICK = 0.3
+"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
+
 NUMBERS = 4_000_000
 """The most weights that read a vector: with more, a listener has too few pairs."""
 
@@ -153,8 +156,8 @@ class Sharpened(nn.Module):
     """
 
     PENALTY = 1e-6
-    NUMBERS = 20_000_000
-    """How many captured numbers the regression is solved on, at most: far more pixels than channels."""
+    PIXELS, NUMBERS = 200_000, 20_000_000
+    """On how many pixels, and captured numbers, the regression is solved, at most: far more than channels."""
     CHANNELS = 2048
     """With more channels, or none, there is the mean image of each pixel's channel instead."""
 
@@ -167,7 +170,8 @@ class Sharpened(nn.Module):
         channels = sum(m[0] for m in maps)
         self.reads = 0 < channels <= self.CHANNELS
         self.linear = nn.Conv2d(max(1, channels) if self.reads else 1, pairs.image[0], 1)
-        count = max(2, self.NUMBERS // (max(1, channels) * self.grid[0] * self.grid[1]))
+        pixels = min(self.PIXELS, self.NUMBERS // max(1, channels))
+        count = max(2, pixels // (self.grid[0] * self.grid[1]))
         captured, images = pairs.first(count)
         with torch.no_grad():
             self._solve(self._together(adaptor(captured)), F.adaptive_avg_pool2d(images, self.grid))
@@ -190,8 +194,6 @@ class Sharpened(nn.Module):
 
     def forward(self, captured: Sequence[Tensor]) -> Tensor:
         """From captured tensors ``(n, ...)`` to ``(n, *image)``, not clipped."""
-        maps = [
-            z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z for z in self.adaptor(captured)
-        ]
+        maps = self.adaptor(captured)
         made: Tensor = self.network(maps) + resized(self.linear(self._together(maps)), self.size)
         return made

@@ -11,7 +11,7 @@ from torch import Tensor
 from cloven.attack.adapt import Adaptor
 from cloven.attack.networks import resized
 from cloven.attack.pairs import Pairs, Shape
-from cloven.attack.train import CHUNK
+from cloven.attack.train import over
 
 
 class Reading:
@@ -36,7 +36,7 @@ class Reading:
 
     def all(self, pairs: Pairs) -> Tensor:
         """``(n, numbers)`` of all pairs."""
-        return torch.cat([self(pairs.captured.take(index)) for index in torch.arange(len(pairs)).split(CHUNK)])
+        return over(pairs.captured, self)
 
 
 def _grid(shape: Shape, share: float, finest: int | None) -> tuple[int, int] | Tensor:

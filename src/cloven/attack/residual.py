@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
 from cloven.attack.likeness import mixed
 from cloven.attack.networks import Pyramid, Sharpened
 from cloven.attack.pairs import Pairs, Reconstructor
-from cloven.attack.train import Fitting, Machine, Schedule, Trainee, cycle, seeded
+from cloven.attack.train import Fitting, Machine, Schedule, Trainee, cycle, seeded, under
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,24 @@ LEAST = 40
 
 
 class Blotted(nn.Module):
-    """A network that is trained with a share of what it reads blotted out: whole places of every map."""
+    """A network that is trained with a share of what it reads blotted out: whole places of every map.
+
+    What is blotted out depends on the number of the step alone, which is part of the network's state.
+    """
 
     def __init__(self, network: nn.Module, share: float) -> None:
         super().__init__()
         self.network, self.share = network, share
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """As the network."""
         if self.training:
-            maps = [F.dropout(torch.ones_like(z[:, :1]), self.share) * z * (1 - self.share) for z in maps]
+            steps: Tensor = self.get_buffer("steps")
+            generator = torch.Generator().manual_seed(int(steps))
+            steps += 1
+            kept = [torch.rand(z[:, :1].shape, generator=generator).to(z.device) >= self.share for z in maps]
+            maps = [z * mask for z, mask in zip(maps, kept, strict=True)]
         made: Tensor = self.network(maps)
         return made
 
@@ -110,8 +117,7 @@ class _Best:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
         for i, one in enumerate(self.tried):
-            head = f"{i}/"
-            one.restore({k.removeprefix(head): v for k, v in state.items() if k.startswith(head)})
+            one.restore(under(str(i), state))
 
     def finish(self) -> Reconstructor:
         """See `Trainee`."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cloven.attack.adapt import Adaptor
 from cloven.attack.attack import Attack, check, counted, positive
 from cloven.attack.convolutions import Convolution, Doubled
-from cloven.attack.networks import Sharpened, Stem, cropped, scale_of, scales
+from cloven.attack.networks import QUICK, Sharpened, Stem, cropped, scale_of, scales
 from cloven.attack.pairs import Pairs, Shape
 from cloven.attack.train import Fitting, Machine, Schedule, cycle, seeded
 
@@ -45,10 +45,6 @@ class Screen(Attack):
 
         schedule, rate = Schedule(self.epochs, self.batch), cycle(self.learning_rate)
         return Fitting(seeded(make, generator), pairs, schedule, loss=F.mse_loss, rate=rate, machine=machine)
-
-
-QUICK = 0.3
-"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
 
 
 class _Small(nn.Module):

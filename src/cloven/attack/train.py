@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cloven.attack.pairs import Learned, Pairs, Reconstructor
+from cloven.attack.pairs import Captured, Learned, Pairs, Reconstructor, laid_out
 from cloven.errors import ClovenError
 from cloven.threads import keep_memory
 
@@ -254,7 +254,9 @@ class Fitting:
         self.network.train()
         self.optimiser.zero_grad()
         with torch.enable_grad():
-            self.loss(self._made(captured), images.to(self.machine.device)).backward()
+            made = self._made(captured)
+            made.register_hook(laid_out)  # a loss's gradient comes in another layout: half as fast from there on
+            self.loss(made.contiguous(), images.to(self.machine.device)).backward()
         self.optimiser.step()
 
     def _made(self, captured: Sequence[Tensor]) -> Tensor:
@@ -305,17 +307,17 @@ class Fitting:
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
-        self.network.load_state_dict(_under("network", state))
+        self.network.load_state_dict(under("network", state))
         weights = self.optimiser.param_groups[0]["params"]
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimiser", state).items():
+        for name, value in under("optimiser", state).items():
             number, _, moment = name.partition("/")
             weight = weights[int(number)]
             # Fused Adam goes through memory: moments must lie there in the same order as their weights.
             like = value if value.shape != weight.shape else torch.empty_like(weight).copy_(value)
             moments.setdefault(int(number), {})[moment] = like
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.best = _under("best", state) or None
+        self.best = under("best", state) or None
         self.least, waited, seen = state["numbers"].tolist()
         self.waited, self.seen = int(waited), int(seen)
 
@@ -330,6 +332,11 @@ class Fitting:
 
 CHUNK = 256
 """Images that a network is run on at a time where nothing is learned."""
+
+
+def over(captured: Captured, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
+    """What ``read`` makes of all rows of something captured, `CHUNK` at a time: ``(n, ...)``."""
+    return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,5 +367,6 @@ def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Modu
         return make()
 
 
-def _under(head: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(head: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state whose names begin with ``head/``, without that."""
     return {name.removeprefix(f"{head}/"): value for name, value in state.items() if name.startswith(f"{head}/")}

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from cloven.attack.attack import Attack
-from cloven.attack.pairs import Labeller, Learned, Pairs, Reconstructor
+from cloven.attack.pairs import Labeller, Learned, Pairs
 from cloven.attack.shapes import Guess
-from cloven.attack.train import CHUNK, CPU, Machine, train
+from cloven.attack.train import CPU, Machine, over, train
 from cloven.audit.captured import Heard
 from cloven.audit.features import Shares, broken
 from cloven.audit.finding import Finding, Judged
@@ -148,9 +148,9 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     victims, classes = material.tensors["victims"], material.tensors["classes"]
     made: Tensor | None = None
     if isinstance(learned, Labeller):
-        guessed = _read(learned, captured)
+        guessed = over(captured, learned.classify)
     else:
-        made = _rebuilt(learned, captured)
+        made = quantise(over(captured, learned))  # 8-bit pixels
         guessed = material.classify(made)
     scores = {"agreement": agreement(guessed, classes)}
     if made is not None:
@@ -182,17 +182,6 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         scores={name: values.to(torch.float32) for name, values in scores.items()},
         samples=_samples(scores["ssim"], victims, made) if made is not None else {},
     )
-
-
-def _rebuilt(learned: Reconstructor, captured: Shares) -> Tensor:
-    """The victims' images as 8-bit pixels, ``(n, C, H, W)`` in [0, 1]."""
-    chunks = torch.arange(len(captured)).split(CHUNK)
-    return quantise(torch.cat([learned(captured.take(index)) for index in chunks]))
-
-
-def _read(learned: Labeller, captured: Shares) -> Tensor:
-    chunks = torch.arange(len(captured)).split(CHUNK)
-    return torch.cat([learned.classify(captured.take(index)) for index in chunks])
 
 
 def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> Judged:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from cloven.audit.executor import Progress
+from cloven.audit.material import answers
 from cloven.errors import ClovenError
 from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
-from cloven.runtime.torch_engine import evaluate
 from cloven.score.agreement import kappa
-from cloven.threads import one_thread
 from cloven.zoo.images import Images, split
 from cloven.zoo.named import make, normalisation
 from cloven.zoo.prepared import prepared
@@ -58,7 +57,7 @@ def classifier(
     Raises:
         ClovenError: for a model or weights that cannot be used.
     """
-    shape, classes = shape_of(whole), len(whole.classes)
+    shape, classes = whole.shape, len(whole.classes)
     ready = prepared(
         name, shape=shape, classes=classes, weights=weights, data=data, picture=None,
         seed=seed, progress=progress,
@@ -79,12 +78,6 @@ def classifier(
     )  # fmt: skip
 
 
-def answers(graph: Graph, images: Tensor) -> Tensor:
-    """The classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
-    with one_thread():
-        return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
-
-
 def check_model(classes: Tensor, logits: Tensor) -> None:
     """Refuse a model that answers otherwise than was answered while the tap listened.
 
@@ -102,9 +95,3 @@ def check_model(classes: Tensor, logits: Tensor) -> None:
             f"were captured (rounding explains {allowed}): it is not the model that ran, or its plan had tiles "
             "without halo; give the MODEL, --data, --seed and --weights of the run"
         )
-
-
-def shape_of(images: Images) -> tuple[int, int, int]:
-    """Channels, height and width of one image."""
-    channels, height, width = images.pixels.shape[1:]
-    return channels, height, width

@@ -15,7 +15,8 @@ from cloven.attack.refine import Refine
 from cloven.attack.residual import Residual
 from cloven.attack.screen import Screen
 from cloven.attack.tiles import Enlarge, Inpaint, Paste
-from cloven.audit.captured import Capture, Heard
+from cloven.audit.captured import Heard
+from cloven.partition.observe import Observation
 
 NAMES = (
     "nearest", "probe", "screen", "decoder", "residual", "cgan", "cgan-l1", "refine", "refine-residual",
@@ -25,9 +26,6 @@ NAMES = (
 
 OF_TILES = {"paste", "enlarge", "inpaint"}
 """Attacks on pieces of the image in clear."""
-
-WHITE_BOX = {"refine", "refine-residual"}
-"""Attacks that need the model's weights."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,10 @@ class Ladder:
             chain: a paper's decoder for it, if there is one.
             tiles: whether pieces of the image are seen, where the observation itself does not say.
         """
-        return [self._attack(name, chain) for name in dict.fromkeys(self.names) if applies(name, heard, tiles)]
+        shown = bool(heard.raw_image) if tiles is None else tiles
+        knowable = isinstance(heard, Observation) and bool(heard.seen)
+        every = {name: self._attack(name, chain) for name in self.names}
+        return [a for name, a in every.items() if (shown or name not in OF_TILES) and (knowable or not a.white_box)]
 
     def _attack(self, name: str, chain: Chain | None) -> Attack:
         long: dict[str, Any] = {} if self.epochs is None else {"epochs": self.epochs}
@@ -86,10 +87,3 @@ class Ladder:
 
 USUAL = Ladder()
 """S1's decoder, and the labels."""
-
-
-def applies(name: str, heard: Heard, tiles: bool | None = None) -> bool:
-    """Whether an attack can be tried on an observation."""
-    if name in OF_TILES:
-        return bool(heard.raw_image) if tiles is None else tiles
-    return name not in WHITE_BOX or (not isinstance(heard, Capture) and bool(heard.seen))

@@ -37,7 +37,7 @@ class Judge:
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
-        return _classes(self.graph, images)
+        return answers(self.graph, images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +78,13 @@ class Material:
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
-        return _classes(self.classifier, images)
+        return answers(self.classifier, images)
 
 
-def _classes(graph: Graph, images: Tensor) -> Tensor:
-    return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
+def answers(graph: Graph, images: Tensor) -> Tensor:
+    """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], computed on one thread."""
+    with one_thread():
+        return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
 
 
 def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
@@ -157,7 +159,7 @@ def prepare(
         )
         wrong = {k: float((~v.isfinite()).double().mean()) for k, v in extra.items()}
         known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
-        clean = {k: finite(v) if wrong[k] else v for k, v in extra.items()}
+        clean = {k: found.rounded(finite(v) if wrong[k] else v) for k, v in extra.items()}
         found = replace(found, kept=_with(found.kept, clean), broken=known)
         named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
         guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
@@ -190,7 +192,7 @@ def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[st
 
 def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor]) -> Judge:
     name, graph = given
-    classify: Callable[[Tensor], Tensor] = lambda images: _classes(graph, images)  # noqa: E731
+    classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images)  # noqa: E731
     classes = classify(victims)
     return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify))
 

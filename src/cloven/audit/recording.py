@@ -13,7 +13,7 @@ from torch import Tensor
 from cloven.audit.cases import Case
 from cloven.audit.features import Shelf
 from cloven.audit.material import SETS, recorded_names
-from cloven.partition.observe import Seen
+from cloven.partition.observe import Seen, seen_of
 from cloven.partition.program import Program, Transfer
 from cloven.runtime.local import run
 from cloven.threads import one_thread
@@ -55,7 +55,7 @@ def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, sh
     """Each share as it arrives, ``(n, ...)``: of a share that is sent more than once, the first."""
     first: dict[Seen, int] = {}
     for transfer in program.transfers:
-        first.setdefault(_seen(transfer), transfer.id)
+        first.setdefault(seen_of(transfer), transfer.id)
     kept = {
         seen: shelf.new(f"{name}/{i}", (len(images), *seen.shape), torch.float32)
         for i, seen in enumerate(sorted(wanted, key=first.__getitem__))
@@ -63,7 +63,7 @@ def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, sh
     filled = dict.fromkeys(kept, 0)
 
     def tap(transfer: Transfer, tensor: Tensor) -> None:
-        seen = _seen(transfer)
+        seen = seen_of(transfer)
         if seen in kept and first[seen] == transfer.id:
             kept[seen][filled[seen] : filled[seen] + len(tensor)] = tensor
             filled[seen] += len(tensor)
@@ -71,7 +71,3 @@ def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, sh
     with one_thread():
         run(program, images, tap=tap)
     return kept
-
-
-def _seen(transfer: Transfer) -> Seen:
-    return Seen(transfer.value, transfer.share, transform=transfer.transform)

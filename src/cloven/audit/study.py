@@ -23,7 +23,17 @@ from cloven.audit.material import Material, prepare
 from cloven.audit.plans import plans
 from cloven.audit.recording import record
 from cloven.audit.store import SUMMARY, Store, opened, to_text
-from cloven.audit.subject import Loaded, Who, judge_of, labels_of, load_images, ready, untrained
+from cloven.audit.subject import (
+    Loaded,
+    Training,
+    Who,
+    is_trained_here,
+    judge_of,
+    labels_of,
+    load_images,
+    ready,
+    untrained,
+)
 from cloven.audit.summary import (
     SCHEMA,
     Expectation,
@@ -46,7 +56,7 @@ from cloven.partition.transform import Transform
 from cloven.score.agreement import kappa
 from cloven.score.similarity import CONVENTION
 from cloven.zoo.models import MODELS, unknown
-from cloven.zoo.training import EPOCHS, accuracy
+from cloven.zoo.training import accuracy
 
 STRATEGIES = ("vertical", "horizontal", "data")
 NOTHING: Mapping[str, Any] = {}
@@ -128,10 +138,12 @@ def wrong(settings: Settings) -> list[str]:
 
 
 def _wrong_model(settings: Settings) -> Iterator[str]:
-    name = settings.who.model
+    who, name = settings.who, settings.who.model
     if "data" in settings.strategies and settings.devices not in GRIDS:
         known = ", ".join(str(n) for n in GRIDS if n > 1)
         yield f"{settings.devices} devices have no usual grid of tiles; choose from {known}"
+    if who.training is not None and who.weights is not None:
+        yield "a model with weights is not trained here; leave out one of the two"
     if ":" not in name and name not in MODELS:
         yield f"{unknown(name)}, torchvision:NAME, timm:NAME or package.module:factory"
     elif not settings.where.layers:
@@ -239,7 +251,7 @@ def execute(
     first = untrained(settings.who, images)  # all problems before any work
     entries(cases(targets(first, settings), settings.where), settings, chain_for)
     store = opened(out, configuration(settings, images))
-    graph = ready(settings.who, images, progress)
+    graph = ready(settings.who, images, progress) if is_trained_here(settings.who) else first
     judge = judge_of(settings.who, images, progress)
     every = cases(targets(graph, settings), settings.where)
     with store.shelf() as shelf:
@@ -254,12 +266,13 @@ def execute(
         guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
         progress("computing what listeners see", 1, 1)
         planned = entries(every, settings, chain_for, guessed, _tiles(every, settings, material))
-        keys = {cell.key(material): cell for entry in planned for cell in entry.cells}
-        run_missing(keys, material, store, jobs=jobs, progress=progress)
         results = [
             Result(entry.case, entry.attack.label, entry.pairs, tuple(c.key(material) for c in entry.cells))
             for entry in planned
         ]
+        keyed = zip(planned, results, strict=True)
+        keys = {key: cell for e, r in keyed for key, cell in zip(r.keys, e.cells, strict=True)}
+        run_missing(keys, material, store, jobs=jobs, progress=progress)
         summary = _summary(settings, images, material, every, results, store, expected, notes(images.shape), jobs)
     summary |= {"shapes": shapes, "seconds": round(time.perf_counter() - start, 1)}
     write_text(out / SUMMARY, to_text(summary))
@@ -274,6 +287,7 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": who.model,
         "weights": who.weights.name if who.weights else None,
+        "trained": [who.training.epochs, who.training.images, who.training.device] if who.training else None,
         "plan": plan,
         "data": images.training.name,
         "auxiliary": images.auxiliary.name,
@@ -353,7 +367,9 @@ def _summary(
 
 def _shown(settings: Settings, images: Loaded) -> dict[str, Any]:
     who = settings.who
-    own = {"training epochs": EPOCHS, "training images": len(images.training)} if who.weights is None else {}
+    how = who.training or Training()
+    count = min(how.images or len(images.training), len(images.training))
+    own = {"training epochs": how.epochs, "training images": count} if is_trained_here(who) else {}
     return {
         "queries": len(images.auxiliary),
         "attacks": ", ".join(settings.ladder.names),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from cloven.audit.executor import Progress
 from cloven.audit.material import refuse_overlap
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.zoo.datasets import load
@@ -22,8 +21,6 @@ from cloven.zoo.named import make, normalisation
 from cloven.zoo.pixels import Shape
 from cloven.zoo.training import EPOCHS, cache_dir, trained
 
-Made = TypeVar("Made")
-Progress = Callable[[str, int, int], None]
 SAME = "same"
 """As the name of auxiliary images: the data set's own, those that are not scored."""
 AUTO, NOBODY = "auto", "none"
@@ -35,10 +32,20 @@ ANY_SHAPE = (3, 32, 32)
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a model without weights is trained here: epochs over so many of the training images, or over all."""
+
+    epochs: int = EPOCHS
+    images: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
 class Who:
     """A model, a data set and an attacker's images, by name.
 
-    ``shape`` and ``classes`` are None where the data set's are taken.
+    ``shape`` and ``classes`` are None where the data set's are taken. Without weights, a model of the zoo is trained
+    as usual; one of a library is taken as it comes, unless ``training`` says how to train it.
     """
 
     model: str
@@ -47,6 +54,7 @@ class Who:
     queries: int
     victims: int | None = None
     weights: Path | None = None
+    training: Training | None = None
     shape: Shape | None = None
     classes: int | None = None
     judge: str = AUTO
@@ -75,13 +83,12 @@ class Loaded:
     @property
     def shape(self) -> Shape:
         """One image's shape."""
-        channels, height, width = self.victims.pixels.shape[1:]
-        return channels, height, width
+        return self.victims.shape
 
 
 def is_trained_here(who: Who) -> bool:
-    """Whether the model is one of the zoo's without weights of its own."""
-    return who.model in MODELS and who.weights is None
+    """Whether the model has no weights and is the zoo's, or is to be trained."""
+    return who.weights is None and (who.model in MODELS or who.training is not None)
 
 
 def load_images(who: Who, problems: list[str]) -> Loaded:
@@ -91,10 +98,10 @@ def load_images(who: Who, problems: list[str]) -> Loaded:
         ClovenError: with ``problems`` and all that is wrong with both sets: one that cannot be read, lacks labels
             that are needed, does not fit the model, or shares images with the other.
     """
-    whole = attempt(lambda: _whole(who), problems)
-    shape = who.shape or (_shape(whole) if whole is not None else ANY_SHAPE)
+    whole = tried(lambda: _whole(who), problems)
+    shape = who.shape or (whole.shape if whole is not None else ANY_SHAPE)
     own = who.auxiliary == SAME
-    other = None if own else attempt(lambda: load(who.auxiliary, shape=shape, limit=max(who.queries, 2)), problems)
+    other = None if own else tried(lambda: load(who.auxiliary, shape=shape, limit=max(who.queries, 2)), problems)
     if problems or whole is None:
         raise ClovenError(problems)
     training, test = _halves(who, whole)
@@ -126,20 +133,6 @@ def _halves(who: Who, whole: Images) -> tuple[Images, Images]:
     return whole.take([i for i, source in enumerate(whole.sources) if source not in scored]), test
 
 
-def _shape(images: Images) -> Shape:
-    channels, height, width = images.pixels.shape[1:]
-    return channels, height, width
-
-
-def attempt(read: Callable[[], Made], problems: list[str]) -> Made | None:
-    """What is read, or None, with the reasons added to the problems."""
-    try:
-        return read()
-    except ClovenError as error:
-        problems += error.problems
-        return None
-
-
 def untrained(who: Who, images: Loaded) -> Graph:
     """The model's graph before training: enough to find out what is wrong with a request."""
     with torch.random.fork_rng(devices=[]):
@@ -152,18 +145,22 @@ def ready(who: Who, images: Loaded, progress: Progress) -> Graph:
     """The model's graph, trained if need be, or from the cache."""
     if not is_trained_here(who):
         return untrained(who, images)
-    return _captured(who, _trained(who.model, images.training, who.seed, "training the CNN", progress), images)
+    how = who.training or Training()
+    own = images.training.take(spread(images.training.labels, len(images.training), how.images))
+    return _captured(who, _trained(who.model, own, who.seed, how, "training the CNN", progress), images)
 
 
 def _captured(who: Who, model: nn.Module, images: Loaded) -> Graph:
-    mean, std = normalisation(who.model, str(who.weights) if who.weights else None) or (None, None)
+    """The graph; a model that is trained here takes images as they are in [0, 1]."""
+    known = None if is_trained_here(who) else normalisation(who.model, str(who.weights) if who.weights else None)
+    mean, std = known or (None, None)
     return capture(model, torch.zeros(1, *images.shape), mean=mean, std=std)
 
 
-def _trained(name: str, images: Images, seed: int, stage: str, progress: Progress) -> nn.Module:
+def _trained(name: str, images: Images, seed: int, how: Training, stage: str, progress: Progress) -> nn.Module:
     return trained(
-        name, images, epochs=EPOCHS, seed=seed, cache=cache_dir(),
-        on_epoch=lambda epoch, _: progress(stage, epoch, EPOCHS),
+        name, images, epochs=how.epochs, seed=seed, cache=cache_dir(), device=how.device,
+        on_epoch=lambda epoch, _: progress(stage, epoch, how.epochs),
     )  # fmt: skip
 
 
@@ -184,7 +181,7 @@ def judge_of(who: Who, images: Loaded, progress: Progress) -> tuple[str, Graph] 
     name = "small" if who.judge == AUTO else name
     labels = images.training.labels
     own = images.training.take(spread(labels, len(labels), JUDGE_IMAGES))
-    model = _trained(name, own, who.seed + 1, "training the second judge", progress)
+    model = _trained(name, own, who.seed + 1, Training(), "training the second judge", progress)
     return name, capture(model, torch.zeros(1, *images.shape))
 
 

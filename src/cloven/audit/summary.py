@@ -133,7 +133,9 @@ def row(
         above = scores(keys, store, "ssim").mean(0) > threshold
         found["ssim"]["above_threshold"] = asdict(wilson(int(above.sum()), len(above)))
     seeds = [cell["provenance"]["seed"] for cell in cells]
-    return {"key": keys[0], "observation": name, **seen, **found, "attack": attack, "seeds": seeds}
+    return {
+        "key": keys[0], "keys": list(keys), "observation": name, **seen, **found, "attack": attack, "seeds": seeds,
+    }  # fmt: skip
 
 
 def _over_seeds(keys: Sequence[str], cells: Sequence[Mapping[str, Any]], store: Store) -> dict[str, Any]:

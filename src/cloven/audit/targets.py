@@ -15,7 +15,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.plan import Plan, program
 from cloven.partition.program import Program
 from cloven.partition.transform import NONE, Transform, Transforms
-from cloven.partition.vertical import Vertical
+from cloven.partition.vertical import Vertical, further
 
 
 def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Target]:
@@ -32,7 +32,7 @@ def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Tar
 def of_strategies(
     graph: Graph, names: Sequence[str], layers: Sequence[str], devices: int, defences: Sequence[Transform]
 ) -> list[Target]:
-    """Each strategy with each of the transforms; vertical cuts are the layers that are listened at.
+    """Each strategy with each of the transforms; vertical cuts are the layers that are listened at, and further ones.
 
     Raises:
         ClovenError: with all that is wrong with the layers and devices for this model.
@@ -40,9 +40,9 @@ def of_strategies(
     problems: list[str] = []
     found: list[Target] = []
     for name in names:
-        strategy, count, grid = _strategy(name, layers, devices)
         for transform in defences or (NONE,):
             try:
+                strategy, count, grid = _strategy(graph, name, layers, devices)
                 made = compiler.compile(graph, strategy, count, transforms=Transforms(default=transform))
                 found.append(_target(name, _title(name, count, grid), made, grid))
             except ClovenError as error:
@@ -62,9 +62,12 @@ def _kind(plan: Plan) -> str:
     return kinds[0] if len(kinds) == 1 else "hybrid"
 
 
-def _strategy(name: str, layers: Sequence[str], devices: int) -> tuple[Strategy, int, tuple[int, int] | None]:
+def _strategy(
+    graph: Graph, name: str, layers: Sequence[str], devices: int
+) -> tuple[Strategy, int, tuple[int, int] | None]:
     if name == "vertical":
-        return Vertical(tuple(layers)), len(layers) + 1, None
+        cuts = further(graph, layers, devices)
+        return Vertical(cuts), len(cuts) + 1, None
     if name == "horizontal":
         return Horizontal(), devices, None
     grid = GRIDS[devices]

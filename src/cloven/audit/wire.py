@@ -17,15 +17,15 @@ from cloven.attack.train import CPU, Machine
 from cloven.audit.captured import CAPTURED, IMAGES, LEAST, Capture, Recorded, Shapes, read
 from cloven.audit.cases import ChainFor
 from cloven.audit.cell import Cell, Knows
-from cloven.audit.classifier import Classifier, answers, check_model, classifier, shape_of
+from cloven.audit.classifier import Classifier, check_model, classifier
 from cloven.audit.executor import Progress, run_missing
 from cloven.audit.guessing import LOOKED_AT, as_bytes
 from cloven.audit.ladder import USUAL, Ladder
-from cloven.audit.material import Material, prepare, refuse_overlap
+from cloven.audit.material import Material, answers, prepare, refuse_overlap
 from cloven.audit.store import SUMMARY, opened, to_text
-from cloven.audit.subject import AUTO, SAME, Loaded, Who, attempt, judge_of
+from cloven.audit.subject import AUTO, SAME, Loaded, Who, judge_of
 from cloven.audit.summary import ALWAYS, LOWER_BOUND, SCHEMA, heard, leak, missing, row, verdict, versions
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.files import write_text
 from cloven.graph.box import Shape, extent
 from cloven.graph.graph import Graph
@@ -117,20 +117,20 @@ def execute(
         domain=model.domain, judge=judge,
     )  # fmt: skip
     guesses, shapes = _guessed(recorded.capture) if settings.inferred else (None, None)
-    tried = [
+    planned = [
         [replace(cell, seed=settings.seed + i) for i in range(settings.seeds)]
         for cell in _cells(settings, recorded, model.graph, chain_for, guesses)
     ]
     store = opened(out, _configuration(settings, recorded, model))
     with store.shelf():
         run_missing(
-            {c.key(material): c for cells in tried for c in cells}, material, store, jobs=1, progress=progress
+            {c.key(material): c for cells in planned for c in cells}, material, store, jobs=1, progress=progress
         )
     context = _context(recorded.capture)
     name = recorded.capture.fingerprint[:32]
     found = [
         row(context, cells[0].attack.label, name, [c.key(material) for c in cells], store, settings.threshold)
-        for cells in tried
+        for cells in planned
     ]
     summary = {
         **_summary(settings, recorded, model, material, found),
@@ -169,8 +169,8 @@ def _loaded(settings: Settings) -> tuple[Recorded, Images]:
     ]
     problems += settings.ladder.problems()
     folder, limits = settings.pairs, {} if problems else {"queries": settings.queries, "victims": settings.victims}
-    recorded = attempt(lambda: read(folder, settings.shapes, **limits), problems)
-    whole = attempt(lambda: _labelled(settings.data, recorded), problems)
+    recorded = tried(lambda: read(folder, settings.shapes, **limits), problems)
+    whole = tried(lambda: _labelled(settings.data, recorded), problems)
     if recorded and whole and recorded.logits.shape[1] != len(whole.classes):
         problems.append(
             f"{settings.data} has {len(whole.classes)} classes; {folder / IMAGES} holds answers of "
@@ -184,7 +184,7 @@ def _loaded(settings: Settings) -> tuple[Recorded, Images]:
 
 def _labelled(data: str, recorded: Recorded | None) -> Images:
     """The data set, at the size of the images that were sent."""
-    whole = load(data, shape=shape_of(recorded.victims) if recorded else None)
+    whole = load(data, shape=recorded.victims.shape if recorded else None)
     if whole.labels is None:
         raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
     return whole

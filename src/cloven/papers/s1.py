@@ -1,4 +1,4 @@
-"""The first paper: its layer names, its decoders, what it expects.
+"""The first paper: its layer names, what it leaves open, what it expects; its decoders are in `table2`.
 
 S1: Mehrafrooz, Siyadatzaadeh, Mentens, Stefanov, "A Security Analysis of CNN Partitioning Strategies for
 Distributed Inference at the Edge".
@@ -6,15 +6,18 @@ Distributed Inference at the Edge".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 
-from cloven.attack.layers import Chain, Conv, ConvT, ReLU, Up, View
 from cloven.audit.summary import Expectation
 from cloven.graph.box import Shape
 from cloven.papers.points import MOBILENETS
 from cloven.papers.points import resolve as resolve
+from cloven.papers.table2 import MENDED as MENDED
+from cloven.papers.table2 import TABLE_2 as TABLE_2
+from cloven.papers.table2 import changes
+from cloven.papers.table2 import decoder as decoder
+from cloven.papers.table2 import row_for as row_for
 
 COLLECTED: Mapping[str, tuple[int, ...]] = {
     "lenet5": (2, 3, 5),
@@ -40,84 +43,9 @@ DECISIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of Table 2: where it listens, what it gets (C, H, W), the image, and whether it had to be mended."""
-
-    layer: str
-    captured: Shape
-    image: Shape
-    mended: str = ""
-
-    def chain(self, captured: Shape) -> Chain:
-        """The row's layers for what is captured: a slice of the map takes the same chain with fewer channels.
-
-        A vector is given the height and width of the row's map, channels first.
-        """
-        if len(captured) == 3:
-            return _chain(self.layer, self.image, captured[0])
-        _, height, width = self.captured
-        channels = captured[0] // (height * width)
-        return (View(channels, height, width), *_chain(self.layer, self.image, channels))
-
-
-def _chain(layer: str, image: Shape, channels: int) -> Chain:
-    colours, up = image[0], Up(image[1], image[2])
-    if layer in ("input", "conv2"):
-        hidden = 16 if (layer, colours) == ("input", 3) else 8
-        return (up, Conv(channels, hidden), ReLU(), Conv(hidden, colours))
-    if layer == "pool2":
-        return (ConvT(channels, 16), ReLU(), up, Conv(16, 8), ReLU(), Conv(8, colours))
-    if colours == 1:
-        # The first is Table 2's ConvT(120, 64, 4, 2, 1), with five arguments.
-        first = (ConvT(channels, 64, 4, 2, 1, 0), ReLU(), ConvT(64, 32), ReLU(), ConvT(32, 16), ReLU())
-        return (*first, ConvT(16, 8), ReLU(), up, Conv(8, 1))
-    doubled = [part for a, b in pairwise((channels, 60, 30, 15, 8)) for part in (ConvT(a, b), ReLU())]
-    return (*doubled, Conv(8, 3))
-
-
-MENDED = (
-    "Table 2's row for LeNet-5 on CIFAR-10, Layer 5, ends at 16x16 and its last convolution expects 8 channels "
-    "where 15 arrive; one ConvT(15,8) with its ReLU is put in before it, which mends both."
-)
-
-TABLE_2: tuple[Row, ...] = (
-    Row("input", (3, 16, 16), (3, 32, 32)),
-    Row("conv2", (16, 12, 12), (3, 32, 32)),
-    Row("pool2", (16, 6, 6), (3, 32, 32)),
-    Row("flatten", (120, 2, 2), (3, 32, 32), MENDED),
-    Row("input", (1, 14, 14), (1, 28, 28)),
-    Row("conv2", (16, 10, 10), (1, 28, 28)),
-    Row("pool2", (16, 5, 5), (1, 28, 28)),
-    Row("flatten", (120, 1, 1), (1, 28, 28)),
-)
-"""The eight rows of Table 2 for LeNet-5."""
-
-MODEL = "lenet5"
-"""The model of these rows."""
-
-
-def row_for(model: str, layer: str, image: Shape) -> Row | None:
-    """Table 2's row for a layer (a module path, or ``input`` for a tile), or None."""
-    if model != MODEL:
-        return None
-    return next((row for row in TABLE_2 if row.layer == layer and row.image == image), None)
-
-
-def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
-    """Table 2 for a model: a function of the layer, what is captured there and the image; None without a row."""
-
-    def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
-        row = row_for(model, layer, image)
-        return None if row is None else row.chain(captured)
-
-    return chain
-
-
 def notes(model: str, image: Shape) -> tuple[str, ...]:
-    """What was done otherwise than S1 prints it, or had to be decided."""
-    mended = tuple(row.mended for row in TABLE_2 if model == MODEL and row.image == image and row.mended)
-    return (*mended, *DECISIONS)
+    """What was done otherwise than S1 prints it, or had to be decided; ``image`` is (C, H, W)."""
+    return (*changes(model, image), *DECISIONS)
 
 
 def expectations(model: str) -> tuple[Expectation, ...]:

@@ -11,7 +11,7 @@ from typing import Literal
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
 from cloven.graph.graph import Graph
-from cloven.partition.program import Link, Program, image_share
+from cloven.partition.program import Link, Program, Transfer, image_share
 from cloven.partition.transform import NONE, Transform
 
 View = Literal["full", "paper"]
@@ -87,6 +87,11 @@ class Observation:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def seen_of(transfer: Transfer) -> Seen:
+    """What a listener sees of a transfer."""
+    return Seen(transfer.value, transfer.share, transform=transfer.transform)
+
+
 def observe(
     program: Program,
     link: Link | Sequence[Link],
@@ -117,7 +122,7 @@ def observe(
     name = program.graph.find(value) if value is not None else None
     if view == "full":
         sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
-        seen = tuple(dict.fromkeys(Seen(t.value, t.share, transform=t.transform) for t in sent))
+        seen = tuple(dict.fromkeys(seen_of(t) for t in sent))
         return Observation(seen, "full", bool(seen), links, program.graph)
     assert name is not None
     counted = share or _owned(program, name, links[0][0])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import inf
 
 from cloven.errors import ClovenError
-from cloven.graph.graph import live_after, total_bytes
+from cloven.graph.graph import Graph, live_after, total_bytes
 from cloven.graph.ops import macs
 from cloven.partition.division import Placed, Placement, Stretch, everything
 
@@ -58,6 +59,21 @@ class Vertical:
             for i, op in enumerate(stretch.ops, start=stretch.first)
         }
         return Placed(graph, {**before, **owners}, sink=devices[-1])
+
+
+def further(graph: Graph, cuts: Sequence[str], devices: int) -> tuple[str, ...]:
+    """The cuts, and after the last of them as many balanced ones as ``devices`` parts need; none if they suffice.
+
+    Raises:
+        ClovenError: for a layer that the graph does not have, or too few ops behind the last cut.
+    """
+    more = devices - len(cuts) - 1
+    if more < 1 or not cuts:
+        return tuple(cuts)
+    rest = Stretch(graph, graph.position[graph.find(cuts[-1])] + 1, len(graph.ops) - 1, tuple(range(more + 1)))
+    if len(rest.ops) <= more:
+        raise ClovenError(f"{devices} devices: after {cuts[-1]} there are {len(rest.ops)} ops for {more + 1} parts")
+    return (*cuts, *(graph.ops[position].name for position in balanced(rest)))
 
 
 def balanced(stretch: Stretch) -> list[int]:

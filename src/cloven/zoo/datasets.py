@@ -11,6 +11,7 @@ import numpy as np
 
 from cloven.errors import ClovenError, require
 from cloven.zoo.cifar import read_cifar10
+from cloven.zoo.flowers import read_flowers
 from cloven.zoo.folders import read_folder
 from cloven.zoo.idx import read_mnist
 from cloven.zoo.images import Images, spread
@@ -22,10 +23,22 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
     """The images that a spec names.
 
     Args:
-        spec: ``digits``, ``photos``, ``mnist:DIR``, ``cifar10:DIR`` or ``folder:DIR``.
+        spec: ``digits``, ``photos``, ``mnist:DIR``, ``cifar10:DIR``, ``flowers102:DIR`` or ``folder:DIR``.
         shape: Channels (1 or 3), height and width to convert to; each kind has its own where it is not given.
         limit: At most so many images, spread evenly over the set and its classes; the same on every call.
 
+    """
+    kind, folder = parsed(spec)
+    if limit is not None and limit < 1:
+        raise ClovenError(f"limit: got {limit}, expected at least 1")
+    return KINDS[kind].read(folder, checked(shape), limit)
+
+
+def parsed(spec: str) -> tuple[str, Path]:
+    """The kind of a spec and its folder, which means nothing for kinds that need none.
+
+    Raises:
+        ClovenError: for an unknown kind, or a folder that is lacking or not wanted.
     """
     kind, _, folder = spec.partition(":")
     if kind not in KINDS:
@@ -37,9 +50,7 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
     if bool(folder) != KINDS[kind].of_folder:
         need = f"needs a folder, e.g. {kind}:data/{kind}" if not folder else f"takes no folder; write {kind}"
         raise ClovenError(f"{spec}: {kind} {need}")
-    if limit is not None and limit < 1:
-        raise ClovenError(f"limit: got {limit}, expected at least 1")
-    return KINDS[kind].read(Path(folder).expanduser(), checked(shape), limit)
+    return kind, Path(folder).expanduser()
 
 
 def _mnist(folder: Path, shape: Shape | None, limit: int | None) -> Images:
@@ -84,6 +95,7 @@ class Kind:
 KINDS = {
     "cifar10": Kind(_cifar10, of_folder=True),
     "digits": Kind(_digits, of_folder=False),
+    "flowers102": Kind(read_flowers, of_folder=True),
     "folder": Kind(read_folder, of_folder=True),
     "mnist": Kind(_mnist, of_folder=True),
     "photos": Kind(_photos, of_folder=False),

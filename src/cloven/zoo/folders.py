@@ -6,11 +6,11 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ JPEG, SCAN, SCANS = b"\xff\xd8", b"\xff\xda", 200
 """What starts a JPEG and each of its scans, and how many those may be: one of 50 bytes can pass over all pixels."""
 TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
+Read = TypeVar("Read")
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
 """What PIL raises on files that are damaged or no pictures."""
 
@@ -47,12 +48,10 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
     Without ``shape`` all pictures must have one size; they are grey if all of them are.
     """
-    names, labels, classes = _listed(folder)
+    names, labels, classes = listed(folder)
     kept = spread(labels, len(names), limit)
     names = [names[i] for i in kept]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
-        pixels = _decoded(folder, names, shape or _common_shape(folder, names))
+    pixels = decoded(folder, names, shape)
     name = f"folder:{folder.resolve().name}"
     return Images(name, pixels, None if labels is None else labels[kept], classes, tuple(names))
 
@@ -61,10 +60,7 @@ def read_picture(file: Path, shape: Shape) -> Images:
     """One picture at a size; a file that is no picture is an error, as in a folder."""
     if not file.is_file():
         raise ClovenError(f"{file}: no such file; give a picture ({', '.join(SUFFIXES)})")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pixels = _decoded(file.parent, [file.name], shape)
-    return Images(file.name, pixels, None, (), (file.name,))
+    return Images(file.name, decoded(file.parent, [file.name], shape), None, (), (file.name,))
 
 
 def read_pictures(path: Path, shape: Shape) -> Images:
@@ -91,7 +87,7 @@ def decode_picture(content: bytes, shape: Shape) -> NDArray[np.uint8]:
             raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
 
 
-def _listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
+def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
     """The pictures' names relative to the folder, their labels and the classes."""
     if not folder.is_dir():
         raise missing(folder, "pictures")
@@ -109,7 +105,7 @@ def _listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[st
         )
     if empty := [name for name, names in below.items() if not names]:
         raise ClovenError(
-            _told([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
+            told([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
         )
     labels = np.repeat(np.arange(len(below)), [len(names) for names in below.values()])
     return [name for names in below.values() for name in names], labels, tuple(below)
@@ -129,23 +125,46 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
-def _decoded(folder: Path, names: Sequence[str], shape: Shape) -> NDArray[np.uint8]:
-    """All pictures in this shape, or one error for all that cannot be used."""
-    pixels, bad = np.empty((len(names), *shape), np.uint8), []
-    for i, name in enumerate(names):
-        try:
-            with _opened(folder / name) as picture:
-                pixels[i] = to_pixels(picture, shape)
-        except ClovenError as error:
-            bad.append(f"{folder / name}: {error}")
-    if bad:
-        raise ClovenError(_told(bad))
+def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
+    """All pictures in this shape, or in the one that they have; or one error for all that cannot be used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
+        wanted = shape or _common_shape(folder, names)
+        pixels = np.empty((len(names), *wanted), np.uint8)
+        for i, one in enumerate(_each(folder, names, lambda picture: to_pixels(picture, wanted))):
+            pixels[i] = one
     return pixels
 
 
-def _told(problems: list[str]) -> list[str]:
+def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
+    """The shape of each picture by its header; or one error for all that cannot be opened. Nothing is decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return list(_each(folder, names, _shape))
+
+
+def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read]) -> Iterator[Read]:
+    """What is read of each picture that can be; at the end, one error for all others."""
+    bad = []
+    for name in names:
+        try:
+            with _opened(folder / name) as picture:
+                one = read(picture)
+        except ClovenError as error:
+            bad.append(f"{folder / name}: {error}")
+        else:
+            yield one
+    if bad:
+        raise ClovenError(told(bad))
+
+
+def told(problems: list[str]) -> list[str]:
     """The first problems, and how many more there are."""
     return problems[:TOLD] + ([f"... and {len(problems) - TOLD} more"] if len(problems) > TOLD else [])
+
+
+def _shape(picture: Image.Image) -> Shape:
+    return 1 if picture.mode in GREY else 3, picture.height, picture.width
 
 
 def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
@@ -155,7 +174,7 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
     for name in names:
         with suppress(ClovenError), _opened(folder / name) as picture:
             first.setdefault(picture.size, name)
-            channels = max(channels, 1 if picture.mode in GREY else 3)
+            channels = max(channels, _shape(picture)[0])
     if len(first) > 1:
         sizes = ", ".join(f"{name} is {width} x {height}" for (width, height), name in list(first.items())[:2])
         raise ClovenError(

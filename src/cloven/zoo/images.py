@@ -52,6 +52,12 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.pixels.shape[1:]
+        return channels, height, width
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
         """The images at these indices, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)

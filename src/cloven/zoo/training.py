@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from cloven.errors import ClovenError
 from cloven.threads import one_thread
 from cloven.zoo.images import Images
-from cloven.zoo.models import build
+from cloven.zoo.named import make
 
 Made = TypeVar("Made")
 OnEpoch = Callable[[int, float], None]
@@ -106,12 +106,19 @@ def accuracy(predicted: Tensor | NDArray[np.int64], labels: Tensor | NDArray[np.
 
 
 def trained(
-    name: str, train: Images, *, epochs: int, seed: int, cache: Path, on_epoch: OnEpoch | None = None
+    name: str,
+    train: Images,
+    *,
+    epochs: int,
+    seed: int,
+    cache: Path,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """The model of this name, trained on these images; from the cache, where the same was trained before.
+    """The model of this name (see `make`), trained on these images; from the cache, where the same was before.
 
     What is kept carries a checksum; where it does not hold, the model is trained again. ``on_epoch`` is not
-    called for a kept model.
+    called for a kept model. It is trained on ``device``, and comes back on the CPU.
     """
     _labels(train, epochs=epochs, batch=BATCH)
     shape: tuple[int, int, int] = train.pixels.shape[1:]
@@ -126,16 +133,18 @@ def trained(
         "lr": LR,
         "seed": seed,
         "torch": torch.__version__,
+        **({} if device == "cpu" else {"device": device}),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     file = cache / f"{key}.safetensors"
-    model = seeded(lambda: build(name, shape=shape, classes=len(train.classes)), seed)
+    model = seeded(lambda: make(name, shape=shape, classes=len(train.classes)), seed)
     if (weights := _kept(file)) is not None:
         model.load_state_dict(weights)
         return model.eval()
     _make(cache)
     with one_thread():  # so that the weights are the same however many cores there are
-        fit(model, train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
+        fit(model.to(device), train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
+    model.cpu()
     _keep(file, model)
     return model
 

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.link.certificates import (
     AUTHORITY,
@@ -28,7 +29,6 @@ from cloven.runtime.link.certificates import (
     LINKS,
     PRIVATE,
     Authority,
-    attempt,
     certificate_pem,
     certified_name,
     founded,
@@ -254,8 +254,8 @@ def opened(keys: Path, moment: datetime) -> Authority:
             f"there is no authority in {keys}: {folder} is missing; name the folder that `cloven keys new` made"
         )
     problems: list[str] = []
-    certificate = attempt(problems, read_certificate, folder / AUTHORITY)
-    key = attempt(problems, read_private, folder / PRIVATE)
+    certificate = tried(partial(read_certificate, folder / AUTHORITY), problems)
+    key = tried(partial(read_private, folder / PRIVATE), problems)
     if certificate:
         problems += validity_problems(certificate, folder / AUTHORITY, moment)
     fits = certificate and key and key.public_key() == certificate.public_key()
@@ -276,7 +276,7 @@ def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dic
     found = {}
     for party in parties:
         path = keys / party / CERTIFICATE
-        certificate = attempt(problems, read_certificate, path)
+        certificate = tried(partial(read_certificate, path), problems)
         if certificate is None:
             continue
         if certified_name(certificate) != party or not issued_by(certificate, authority.certificate):

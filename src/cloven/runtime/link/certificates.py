@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,15 +124,6 @@ def key_usage(*, authority: bool) -> KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
-
-
-def attempt(problems: list[str], reader: Callable[[Path], T], path: Path) -> T | None:
-    """What a reader returns; None where it raises, with its problems noted."""
-    try:
-        return reader(path)
-    except ClovenError as error:
-        problems += error.problems
-        return None
 
 
 def validity_problems(certificate: Certificate, path: Path, now: datetime | None) -> list[str]:

@@ -16,16 +16,16 @@ import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.runtime.link.certificates import (
     AUTHORITY,
     CERTIFICATE,
     LINKS,
     PRIVATE,
-    attempt,
     certificate_pem,
     certified_name,
     issued_by,
@@ -192,9 +192,9 @@ def read(folder: Path, expected: str | None = None, now: datetime | None = None)
         )
     problems: list[str] = []
     paths = folder / AUTHORITY, folder / CERTIFICATE, folder / PRIVATE
-    authority = attempt(problems, read_certificate, paths[0])
-    certificate = attempt(problems, read_certificate, paths[1])
-    private = attempt(problems, read_private, paths[2])
+    authority = tried(partial(read_certificate, paths[0]), problems)
+    certificate = tried(partial(read_certificate, paths[1]), problems)
+    private = tried(partial(read_private, paths[2]), problems)
     if authority:
         problems += validity_problems(authority, paths[0], now)
     if certificate:
