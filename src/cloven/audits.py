@@ -135,7 +135,7 @@ def simulated(asked: Asked) -> Work:
     model = plan.model.name if plan else asked.model
     where = tried(lambda: _where(asked, model, plan), problems)
     defences = tried(lambda: _transforms(asked.defences), problems)
-    machine = tried(lambda: Machine(_device(asked.device), asked.precision), problems)
+    machine = tried(lambda: Machine(device_of(asked.device), asked.precision), problems)
     knows = _knows(asked.shape, problems)
     if asked.features not in ("float32", "float16"):
         problems.append(f"--features is {asked.features!r}; choose from float32, float16")
@@ -156,7 +156,7 @@ def simulated(asked: Asked) -> Work:
     return Work(folder, partial(study.listed, settings, chain_for), execute)
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
     """The device of a name; ``auto`` is CUDA where there is one."""
     import torch
 
@@ -275,7 +275,7 @@ def captured(asked: Asked) -> Work:
         weights=asked.weights, layers=tuple(s1.layers_of(asked.model)), queries=asked.queries,
         victims=asked.victims, ladder=asked.ladder, inferred=inferred, judge=asked.judge, seeds=asked.seeds,
         threshold=asked.threshold,
-        machine=Machine(_device(asked.device), asked.precision), seed=asked.seed,
+        machine=Machine(device_of(asked.device), asked.precision), seed=asked.seed,
     )  # fmt: skip
     name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
     execute = partial(wire.execute, given, s1.decoder(asked.model), partial(s1.notes, asked.model))

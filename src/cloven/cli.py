@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cloven import console, experiments, machines
+from cloven import console, experiments, machines, reproductions
 from cloven.errors import ClovenError, require, tried
 from cloven.machines import DAY
 
@@ -593,7 +593,7 @@ def audit(
         weights=weights, judge=judge, mirror=mirror, queries=queries, victims=victims, epochs=epochs,
         gan_epochs=gan_epochs,        seeds=seeds, curve=curve, threshold=threshold, device=device,
         precision="bfloat16" if autocast else "float32", features=features, budget=budget, seed=seed,
-        jobs=jobs or _cores(),
+        jobs=jobs or machines.cores(),
     )  # fmt: skip
     work = audits.captured(asked) if pairs is not None else audits.simulated(asked)
     audits.run(work, out, dry_run=dry_run, as_json=as_json)
@@ -604,10 +604,6 @@ def _misplaced(context: typer.Context, names: Sequence[str], about: str) -> None
     said = machines.given(context)
     if problems := [f"--{name} says nothing about {about}: leave it out" for name in names if name in said]:
         raise ClovenError(problems)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @app.command()
@@ -621,6 +617,7 @@ def report(
 
 
 machines.add_to(app)
+app.add_typer(reproductions.papers, name="reproduce")
 
 if __name__ == "__main__":
     main()

@@ -265,6 +265,44 @@ def _interval(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
+def bars(found: Row) -> None:
+    """The bars of a paper's figure, and what was made smaller for it."""
+    table(f"S1, {found['title']}, scale {found['scale']['name']}",
+          ["control", "data", "bar", "agreement [95 %]", "shares", "floor", "SSIM", "sent"], [
+        [b["control"], b["data"], f"{b['strategy']}, {b['layer']}, {b['devices']}{_where(b)}",
+         _interval(b["agreement"]), f"{min(b['shares']):.2f} to {max(b['shares']):.2f}",
+         f"{b['floors']['agreement']:.2f}", f"{b['ssim']['mean']:.2f}", "yes" if b["crosses"] else "never"]
+        for b in found["bars"]
+    ])  # fmt: skip
+    for line in found["smaller"]:
+        typer.echo(f"smaller: {line}")
+
+
+def _where(row: Row) -> str:
+    return f", {row['where']}" if row["where"] else ""
+
+
+def costs(rows: Sequence[Row], found: Row) -> None:
+    """What encryption costs each device, under each reading of the cuts, and the arithmetic behind it."""
+    for reading in found["readings"]:
+        mine = [row for row in rows if row["reading"] == reading["reading"]]
+        columns = [name for name in mine[0] if name != "reading"]
+        title = f"S1, Fig. 3, layers counted as {reading['reading']}: cut after {', '.join(reading['cuts'])}"
+        table(title, columns, [[row[name] for name in columns] for row in mine])
+        for sentence in reading["arithmetic"]["sentences"]:
+            typer.echo(fill(sentence, WIDE, subsequent_indent="  "))
+    for sentence in found["assumptions"]:
+        typer.echo(fill(f"assumed: {sentence}", WIDE, subsequent_indent="  "))
+
+
+def claims(rows: Sequence[Row]) -> None:
+    """What a paper claims, and what the numbers say."""
+    table("What S1 claims, and what the numbers show", ["claim", "statement", "verdict", "by control"], [
+        [r["claim"], r["sentence"], r["verdict"], "\n".join(f"{c}: {word}" for c, word in r["controls"].items())]
+        for r in rows
+    ], width=NARROW)  # fmt: skip
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each stage on standard error where somebody looks, else a line now and then."""

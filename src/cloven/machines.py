@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -62,6 +63,11 @@ def add_to(app: typer.Typer) -> None:
     keys.command("add")(keys_add)
     keys.command("renew")(keys_renew)
     app.add_typer(keys, name="keys")
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # --- keys -----------------------------------------------------------------------------------------------------

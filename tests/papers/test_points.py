@@ -237,13 +237,6 @@ def test_s1_listens_at_three_layers_of_each_model() -> None:
     }
 
 
-def test_table_2_s_decoders_are_lenet5_s_alone() -> None:
-    assert s1.row_for(LENET, "input", CIFAR) is not None
-    assert all(s1.row_for(model, "input", CIFAR) is None for model in (MOBILENET, RESNET))
-    assert s1.MENDED in s1.notes(LENET, CIFAR)
-    assert s1.MENDED not in s1.notes(MOBILENET, CIFAR)
-
-
 KERAS_MOBILENET = """
 conv1 1/2/3 112x112x32 401,408 1,605,632 10.84 557.90 1.9
 conv_dw_1 4/5/6 112x112x32 401,408 1,605,632 14.45 554.29 2.5

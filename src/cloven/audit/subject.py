@@ -44,8 +44,8 @@ class Training:
 class Who:
     """A model, a data set and an attacker's images, by name.
 
-    ``shape`` and ``classes`` are None where the data set's are taken. Without weights, a model of the zoo is trained
-    as usual; one of a library is taken as it comes, unless ``training`` says how to train it.
+    ``shape`` and ``classes`` are None where the data set's are taken. Without weights, a model of the zoo is
+    trained as usual; one of a library is taken as it comes, unless ``training`` says how to train it.
     """
 
     model: str

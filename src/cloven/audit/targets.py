@@ -32,7 +32,9 @@ def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Tar
 def of_strategies(
     graph: Graph, names: Sequence[str], layers: Sequence[str], devices: int, defences: Sequence[Transform]
 ) -> list[Target]:
-    """Each strategy with each of the transforms; vertical cuts are the layers that are listened at, and further ones.
+    """Each strategy with each of the transforms.
+
+    Vertical cuts are the layers that are listened at, and balanced ones behind them where there are more devices.
 
     Raises:
         ClovenError: with all that is wrong with the layers and devices for this model.

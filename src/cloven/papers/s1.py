@@ -6,33 +6,23 @@ Distributed Inference at the Edge".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 
 from cloven.audit.summary import Expectation
 from cloven.graph.box import Shape
-from cloven.papers.points import MOBILENETS
-from cloven.papers.points import resolve as resolve
 from cloven.papers.table2 import MENDED as MENDED
 from cloven.papers.table2 import TABLE_2 as TABLE_2
-from cloven.papers.table2 import changes
+from cloven.papers.table2 import TILE, changes, printed
 from cloven.papers.table2 import decoder as decoder
 from cloven.papers.table2 import row_for as row_for
-
-COLLECTED: Mapping[str, tuple[int, ...]] = {
-    "lenet5": (2, 3, 5),
-    **dict.fromkeys(MOBILENETS, (2, 33, 72)),
-    "torchvision:resnet50": (2, 33, 42),
-}
-"""The layers at which S1 listens, by their numbers (Sect. 5.2)."""
 
 DEVICES = 4
 """The devices of S1's main experiment (Sect. 5.2)."""
 
 
 def layers_of(model: str) -> dict[str, str]:
-    """S1's collection points of a model, as module path -> label; empty for a model that S1 does not have."""
-    return {resolve(model, f"s1:{number}"): f"Layer {number}" for number in COLLECTED.get(model, ())}
+    """Where S1 listens to a model (Sect. 5.2), as module path -> label; empty for a model that it does not have."""
+    return {row.layer: f"Layer {row.number}" for row in printed(model) if row.number != TILE}
 
 
 DECISIONS = (

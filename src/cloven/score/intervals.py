@@ -52,18 +52,24 @@ def clustered(values: Tensor, *, seed: int, resamples: int = 2000, level: float 
     nothing about the spread over seeds; its interval is that of `bootstrap`. Yes and no are taken as 1 and 0.
     """
     _check_level(level)
-    if values.ndim != 2 or not len(values):
-        raise ClovenError(f"clustered needs scores (seeds, images), got the shape {tuple(values.shape)}")
-    scores = torch.stack([_real(row.to(torch.float64)) for row in values])
+    scores = _of_seeds(values)
     centre = float(scores.mean())
+    means = _clustered_means(scores, resamples, torch.Generator().manual_seed(seed))
+    low, high = _tails(means, level)
+    return Interval(centre, min(low, centre), max(high, centre))
+
+
+def unpaired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
+    """Bootstrap of the mean of ``a`` less the mean of ``b``, scores ``(s, n)`` and ``(t, m)`` of different images.
+
+    Seeds and images are drawn with replacement on each side apart, as in `clustered`.
+    """
+    _check_level(level)
+    one, other = _of_seeds(a), _of_seeds(b)
+    centre = float(one.mean() - other.mean())
     generator = torch.Generator().manual_seed(seed)
-    count, images = scores.shape
-    means = torch.empty(resamples, dtype=torch.float64)
-    for i in range(resamples):
-        rows = scores[torch.randint(count, (count,), generator=generator)].mean(0)
-        means[i] = rows[torch.randint(images, (images,), generator=generator)].mean()
-    tail = (1 - level) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    differences = _clustered_means(one, resamples, generator) - _clustered_means(other, resamples, generator)
+    low, high = _tails(differences, level)
     return Interval(centre, min(low, centre), max(high, centre))
 
 
@@ -116,6 +122,29 @@ def _real(values: Tensor) -> Tensor:
             "look at what made them, a mean would hide it"
         )
     return scores
+
+
+def _of_seeds(values: Tensor) -> Tensor:
+    """Scores ``(seeds, images)`` in float64; yes and no as 1 and 0."""
+    if values.ndim != 2 or not len(values):
+        raise ClovenError(f"scores (seeds, images) are needed, got the shape {tuple(values.shape)}")
+    return torch.stack([_real(row.to(torch.float64)) for row in values])
+
+
+def _clustered_means(scores: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
+    """``(resamples,)``: means over seeds and images, both drawn with replacement."""
+    count, images = scores.shape
+    means = torch.empty(resamples, dtype=torch.float64)
+    for i in range(resamples):
+        rows = scores[torch.randint(count, (count,), generator=generator)].mean(0)
+        means[i] = rows[torch.randint(images, (images,), generator=generator)].mean()
+    return means
+
+
+def _tails(means: Tensor, level: float) -> tuple[float, float]:
+    tail = (1 - level) / 2
+    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def _resampled_means(scores: Tensor, resamples: int, seed: int) -> Tensor:

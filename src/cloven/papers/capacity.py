@@ -1,0 +1,68 @@
+"""Decoders of equal size: Table 2's grow with depth, so that depth and capacity come together (S1, Table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from statistics import geometric_mean
+
+from cloven.attack.layers import Chain, Conv, ConvT
+from cloven.graph.box import Shape
+from cloven.papers.table2 import decoder, printed
+
+FEWEST = 8
+"""Hidden channels that a decoder keeps: with fewer it is no longer the same kind of network."""
+
+
+def matched(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
+    """Table 2 for a model, with about as many weights in each decoder (`typical`) where its own differ a lot."""
+    usual = decoder(model)
+
+    def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
+        found = usual(layer, captured, image)
+        return None if found is None else widened(found, typical(model, image))
+
+    return chain
+
+
+def typical(model: str, image: Shape) -> int:
+    """How many weights all decoders can have, for a model and an image (C, H, W).
+
+    The geometric mean over Table 2's, or what the largest has left at the fewest channels, if that is more.
+    """
+    chains = [row.chain(row.scaled(image), image) for row in printed(model) if row.takes(image)]
+    least = max(parameters(_scaled(chain, 0.0)) for chain in chains)
+    return max(least, round(geometric_mean(map(parameters, chains))))
+
+
+def parameters(chain: Chain) -> int:
+    """How many weights a chain has, biases counted."""
+    total = 0
+    for layer in chain:
+        match layer:
+            case Conv():
+                total += layer.outputs * (9 * layer.inputs + 1)
+            case ConvT():
+                total += layer.outputs * (layer.kernel**2 * layer.inputs + 1)
+            case _:
+                pass
+    return total
+
+
+def widened(chain: Chain, wanted: int) -> Chain:
+    """The chain with all hidden channels multiplied by what brings its weights nearest to ``wanted``."""
+    factors = [2 ** (i / 8) for i in range(-48, 81)]
+    return min((_scaled(chain, factor) for factor in factors), key=lambda made: abs(parameters(made) - wanted))
+
+
+def _scaled(chain: Chain, factor: float) -> Chain:
+    places = [i for i, layer in enumerate(chain) if isinstance(layer, Conv | ConvT)]
+    made = list(chain)
+    for before, after in pairwise(places):
+        one, other = made[before], made[after]
+        assert isinstance(one, Conv | ConvT)
+        assert isinstance(other, Conv | ConvT)
+        hidden = max(FEWEST, round(one.outputs * factor))
+        made[before], made[after] = replace(one, outputs=hidden), replace(other, inputs=hidden)
+    return tuple(made)

@@ -1,0 +1,159 @@
+"""Run what makes a figure of S1, and put its bars and what they say of S1's claims into one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cloven.audit import study
+from cloven.audit.executor import Progress
+from cloven.audit.store import CONFIG, read_json, to_text
+from cloven.errors import ClovenError, tried
+from cloven.files import write_text
+from cloven.papers import s1
+from cloven.papers.bars import Bar, bars
+from cloven.papers.claims import judged
+from cloven.papers.experiments import CONTROLS, FIGURES, Panel, Request, panels
+from cloven.papers.scales import FULL
+
+FIGURE, SCORES = "figure.json", "figure.safetensors"
+SCHEMA = 1
+
+LEFT_OPEN = (
+    "S1 prints no height of a bar: its sentences about its figures are tested, not heights.",
+    "S1 does not say which slice or tile was tapped: a bar is the mean over all of them.",
+)
+
+
+def wrong(request: Request) -> list[str]:
+    """All that is wrong with the data, images and settings of a figure's studies, before any of them is run."""
+    found: list[str] = []
+    seen: list[Any] = []
+    for panel in panels(request):
+        who = panel.settings.who
+        if who not in seen:
+            seen.append(who)
+            tried(partial(study.loaded, panel.settings), found)
+    return list(dict.fromkeys(found))
+
+
+def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> dict[str, Any]:
+    """Run the studies of a figure, or go on with them: a folder each, ``figure.json`` and its scores.
+
+    Raises:
+        ClovenError: with all that is wrong with the request; then nothing is written.
+    """
+    start = time.perf_counter()
+    if problems := wrong(request):
+        raise ClovenError(problems)
+    found: list[Bar] = []
+    rows = []
+    every = panels(request)
+    for number, panel in enumerate(every, 1):
+        head = f"{number} of {len(every)}, {panel.name}: "
+        summary = _studied(panel, out / panel.name, jobs, lambda stage, *of, head=head: progress(head + stage, *of))
+        victims = read_json(out / panel.name / CONFIG)["victim_images"]
+        found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
+        rows.append(_panel(panel, summary))
+    document = _document(request, rows, found) | {"seconds": round(time.perf_counter() - start, 1)}
+    keep(out, document, found)
+    return document
+
+
+def _studied(panel: Panel, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
+    model = panel.settings.who.model
+    notes = partial(s1.notes, model)
+    return study.execute(panel.settings, panel.chain_for, (), notes, out=folder, jobs=jobs, progress=progress)
+
+
+def _panel(panel: Panel, summary: Mapping[str, Any]) -> dict[str, Any]:
+    plans = [
+        {name: plan[name] for name in ("title", "devices", "exact", "accuracy", "agreement")}
+        for plan in summary["plans"]
+    ]
+    return {
+        "name": panel.name,
+        "control": panel.control,
+        "plans": plans,
+        **{name: summary[name] for name in OF_PANEL},
+    }
+
+
+def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequence[Bar]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "cloven": metadata.version("cloven"),
+        "paper": "S1",
+        "figure": request.figure,
+        "title": FIGURES[request.figure],
+        "scale": asdict(request.scale),
+        "smaller": list(request.scale.smaller(FULL[request.figure])) + _at_hand(request, rows),
+        "controls": {name: CONTROLS[name] for name in request.controls},
+        "panels": list(rows),
+        "bars": [bar.row() for bar in found],
+        "claims": judged(found),
+        "notes": list(LEFT_OPEN),
+    }
+
+
+def _at_hand(request: Request, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where there were fewer auxiliary images than the scale wants."""
+    wanted = request.scale.queries
+    counts = {row["auxiliary"]: row["settings"]["queries"] for row in rows}
+    return [f"auxiliary images of {name}: {count} at hand" for name, count in counts.items() if count < wanted]
+
+
+OF_PANEL = (
+    "model", "data", "auxiliary", "model_accuracy", "model_kappa", "test_images", "classes", "input", "settings",
+    "verdict", "notes", "seconds",
+)  # fmt: skip
+"""What a figure keeps of a study's summary."""
+
+
+# --- kept, and read again -----------------------------------------------------------------------------------------
+
+
+def keep(folder: Path, document: Mapping[str, Any], found: Iterable[Bar]) -> None:
+    """Write a figure's document and the scores behind its bars."""
+    part = folder / f".{SCORES}.part"
+    tensors = {}
+    for bar in found:
+        tensors[f"{bar.name}/agreement"] = bar.scores.to(torch.uint8).contiguous()
+        tensors[f"{bar.name}/ssim"] = bar.ssim.to(torch.float32).contiguous()
+    save_file(tensors, part)
+    part.replace(folder / SCORES)
+    write_text(folder / FIGURE, to_text(document))
+
+
+def kept(folder: Path) -> list[Bar]:
+    """The bars of a figure that was made before.
+
+    Raises:
+        ClovenError: where the folder holds none, or not as it was written.
+    """
+    try:
+        document = read_json(folder / FIGURE)
+        tensors = load_file(folder / SCORES)
+        return [_bar(row, document["figure"], tensors) for row in document["bars"]]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ClovenError(
+            f"{folder} holds no figure of S1 ({error}); give a folder that cloven reproduce s1 --figure wrote"
+        ) from error
+
+
+def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> Bar:
+    name = row["name"]
+    return Bar(
+        figure, row["model"], row["data"], row["control"], row["strategy"], row["layer"], row["devices"],
+        row["where"], row["victims"], row["kappa"], tensors[f"{name}/agreement"].double(),
+        tensors[f"{name}/ssim"].double(), (row["floors"]["agreement"], row["floors"]["ssim"]), row["crosses"],
+    )  # fmt: skip

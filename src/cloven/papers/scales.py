@@ -1,0 +1,72 @@
+"""At what scale S1's figures are made again: the paper's own, or one that two cores manage in half an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cloven.zoo.training import EPOCHS
+
+Name = Literal["full", "desk"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything.
+
+    Attributes:
+        name: what it is called.
+        model: what is divided in the place of S1's model.
+        side: of square images, in pixels; None for the data set's own.
+        queries: auxiliary images, at most (S1: 40,000).
+        victims: images that are scored; None for the whole test split, as in S1.
+        epochs: of the decoders (S1: 10).
+        training: epochs of the CNN (S1: 10).
+        images: that the CNN is trained on; None for the whole training split.
+        seeds: how often each decoder is trained (S1 says nothing).
+    """
+
+    name: Name
+    model: str
+    side: int | None
+    queries: int = 40_000
+    victims: int | None = None
+    epochs: int = 10
+    training: int = EPOCHS
+    images: int | None = None
+    seeds: int = 1
+
+    def smaller(self, paper: Scale) -> tuple[str, ...]:
+        """What was made smaller than the paper has it, in words."""
+        rows = (
+            ("model", self.model, paper.model),
+            ("image side", self.side, paper.side),
+            ("auxiliary images at most", self.queries, paper.queries),
+            ("victim images at most", self.victims, paper.victims),
+            ("epochs of the decoders", self.epochs, paper.epochs),
+            ("epochs of the CNN", self.training, paper.training),
+            ("training images of the CNN at most", self.images, paper.images),
+        )
+        return tuple(f"{what}: {own}, S1 {said or 'all'}" for what, own, said in rows if own != said)
+
+
+LENET, MOBILENET, RESNET = "lenet5", "mobilenet_v1", "torchvision:resnet50"
+
+FULL: Mapping[str, Scale] = {
+    "5a": Scale("full", MOBILENET, 224),
+    "5b": Scale("full", RESNET, 224),
+    "5c": Scale("full", LENET, None),
+    "6": Scale("full", MOBILENET, 224),
+}
+"""The paper's, by figure (S1, Sect. 5.1, 5.2)."""
+
+DESK: Mapping[str, Scale] = {
+    "5a": Scale("desk", f"{MOBILENET}_0.5", 32, 2000, 500, training=8, images=8000),
+    "5b": Scale("desk", RESNET, 32, 2000, 500, training=10, images=4000),
+    "5c": Scale("desk", LENET, None, 3000, 1000, images=20_000),
+    "6": Scale("desk", f"{MOBILENET}_0.5", 32, 2000, 500, training=8, images=8000),
+}
+"""Small enough for two cores, by figure."""
+
+SCALES: Mapping[str, Mapping[str, Scale]] = {"full": FULL, "desk": DESK}

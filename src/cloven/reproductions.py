@@ -1,0 +1,188 @@
+"""What ``cloven reproduce`` was asked for, as a figure of a paper. Parsing and printing only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloven import console, machines
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from cloven.papers.experiments import Request
+    from cloven.papers.figure3 import Preset
+
+log = logging.getLogger("cloven")
+
+STOPPED = 130
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of ``cloven reproduce s1``."""
+
+    figure: str
+    data: str
+    auxiliary: str
+    scale: str
+    controls: str
+    seeds: int | None
+    device: str
+    budget: float
+    seed: int
+
+
+def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
+    """Make a figure again, or go on with it; print and draw it."""
+    from cloven.papers.experiments import folder_of
+    from cloven.papers.reproduce import reproduce
+    from cloven.report.s1 import write
+
+    request = _request(asked)
+    folder = out or folder_of(asked.figure, asked.scale)
+    with console.progress() as progress:
+        try:
+            document = reproduce(request, out=folder, jobs=jobs, progress=progress)
+        except KeyboardInterrupt:
+            log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
+            raise typer.Exit(STOPPED) from None
+    picture = write(folder, document)
+    if as_json:
+        console.print_json(document)
+    else:
+        console.bars(document)
+        console.claims(document["claims"])
+    log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
+
+
+def _request(asked: Asked) -> Request:
+    from cloven.attack.train import Machine
+    from cloven.audits import device_of
+    from cloven.papers.experiments import CONTROLS, FIGURES, Request
+    from cloven.papers.scales import SCALES
+
+    problems = []
+    controls = tuple(CONTROLS) if asked.controls == "all" else machines.named(asked.controls.replace("none", ""))
+    for option, value, known in (("--figure", asked.figure, [*FIGURES, "3"]), ("--scale", asked.scale, SCALES)):
+        if value not in known:
+            problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
+    problems += [
+        f"--controls names {name!r}; choose from all, none, {', '.join(CONTROLS)}"
+        for name in controls
+        if name not in CONTROLS
+    ]
+    if not asked.data:
+        problems.append("--data is left out; give the figure's data sets, such as mnist:DIR,cifar10:DIR")
+    if problems:
+        raise ClovenError(problems)
+    scale = SCALES[asked.scale][asked.figure]
+    if asked.seeds is not None:
+        from dataclasses import replace
+
+        scale = replace(scale, seeds=asked.seeds)
+    return Request(
+        asked.figure, machines.named(asked.data), asked.auxiliary, scale, controls,
+        Machine(device_of(asked.device)), int(asked.budget * 10**9), asked.seed,
+    )  # fmt: skip
+
+
+def _download(spec: str) -> None:
+    from cloven.zoo.download import download
+
+    download(spec)
+
+
+def cost(folder: Path, *, as_json: bool) -> None:
+    """S1's Fig. 3: what encryption costs, by S1's implied numbers, by published ones, and measured here."""
+    from cloven.audit.store import to_text
+    from cloven.costs import compiled, measured
+    from cloven.files import write_text
+    from cloven.papers.figure3_document import document, table
+    from cloven.report.figure3 import draw
+
+    parts = compiled()
+    here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}
+    found = document([one.scenario for one in parts], measured=here)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "figure.json", to_text(found))
+    for reading in here:
+        draw(found, reading).savefig(folder / f"figure-{reading}.png", dpi=130)
+    if as_json:
+        console.print_json(found)
+    else:
+        console.costs(table(found), found)
+    log.info("figures and numbers: %s", folder)
+
+
+def claims(folders: Sequence[Path], *, as_json: bool) -> None:
+    """Judge S1's claims by all the figures that were made."""
+    from cloven.papers.claims import judged
+    from cloven.papers.reproduce import FIGURE, kept
+
+    found = [folder for folder in folders if (folder / FIGURE).exists()] if folders else _made()
+    if not found:
+        raise ClovenError("no figure of S1 was made yet; make some with cloven reproduce s1 --figure 5c ...")
+    rows: list[dict[str, Any]] = judged([bar for folder in found for bar in kept(folder)])
+    if as_json:
+        console.print_json({"figures": [str(folder) for folder in found], "claims": rows})
+    else:
+        console.claims(rows)
+
+
+def _made() -> list[Path]:
+    return sorted(path.parent for path in Path("runs").glob("s1-*/figure.json"))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+papers = typer.Typer(help="Make a paper's figures again, with what it says beside what is measured.")
+
+
+@papers.callback()
+def _papers() -> None:
+    """Keep the paper's name a command, though there is one paper."""
+
+
+@papers.command()
+def s1(
+    figure_: Annotated[str, typer.Option("--figure", help="5a, 5b, 5c or 6; 3 is the cost of encryption.")] = "",
+    judge: Annotated[
+        bool, typer.Option("--claims", help="Judge S1's claims by the figures that were made (runs/s1-*).")
+    ] = False,
+    data: Annotated[
+        str, typer.Option(help="The data sets, such as mnist:DIR,cifar10:DIR.", metavar="SPEC,...")
+    ] = "",
+    auxiliary: Annotated[str, typer.Option(help="The attacker's images: folder:DIR, or photos.")] = "photos",
+    scale: Annotated[str, typer.Option(help="full (the paper's) or desk (two cores, half an hour).")] = "desk",
+    controls: Annotated[
+        str, typer.Option(help="all, none, or some by name: what the paper did not vary.", metavar="NAME,...")
+    ] = "all",
+    out: Annotated[Path | None, typer.Option(help="The results' folder; left out, runs/s1-FIGURE-SCALE.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How often each decoder is trained.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="Train on cpu, cuda, or auto: cuda if there is one.")] = "auto",
+    budget: Annotated[float, typer.Option(help="Gigabytes of captured numbers to keep.", min=0)] = 4.0,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes; left out, one a core.", min=1)] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download data sets that are not there: mnist, cifar10, flowers102.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Make a figure of S1 again, or judge its claims by those that were made. Started again, it goes on."""
+    if judge == bool(figure_):
+        raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
+    if judge:
+        claims([out] if out else [], as_json=as_json)
+        return
+    if figure_ == "3":
+        cost(out or Path("runs") / "s1-3", as_json=as_json)
+        return
+    for spec in machines.named(data) if download else ():
+        _download(spec)
+    asked = Asked(figure_, data, auxiliary, scale, controls, seeds, device, budget, seed)
+    figure(asked, out, jobs=jobs or machines.cores(), as_json=as_json)

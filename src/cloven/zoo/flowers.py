@@ -1,0 +1,130 @@
+"""Oxford Flowers 102 as it is distributed and as torchvision unpacks it: ``jpg`` and ``imagelabels.mat``.
+
+Nilsback, Zisserman, "Automated Flower Classification over a Large Number of Classes", ICVGIP 2008: 8,189 images.
+Its own division (``setid.mat``) is not read: S1 pools all images and splits them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError, tried
+from cloven.zoo.folders import decoded, told
+from cloven.zoo.images import Images, spread
+from cloven.zoo.mat import read_numbers
+from cloven.zoo.pixels import Shape
+from cloven.zoo.places import missing
+
+CLASSES = 102
+JPG, LABELS, NAMES = "jpg", "imagelabels.mat", "cat_to_name.json"
+BELOW = "flowers-102"
+"""Where torchvision puts them."""
+MOST = 99_999
+"""Images that names with five digits can tell apart."""
+
+
+class Listed(NamedTuple):
+    """The images by name, relative to the place, with their labels from 0."""
+
+    place: Path
+    names: list[str]
+    labels: NDArray[np.int64]
+
+
+def read_flowers(folder: Path, shape: Shape | None, limit: int | None) -> Images:
+    """The flowers in the order of their numbers, from the folder with ``jpg``, or the one above ``flowers-102``.
+
+    They are converted as a folder's pictures are, and only those are opened that a limit keeps. As they have
+    many sizes, ``shape`` is needed. Classes are "1" to "102", or what ``cat_to_name.json`` calls these.
+
+    Raises:
+        ClovenError: for all images that are missing or have no label, and labels out of range, together; then
+            for all images that cannot be decoded.
+    """
+    problems: list[str] = []
+    found = tried(lambda: listed(folder), problems)
+    classes = tried(lambda: _classes(place_of(folder) or folder, folder), problems)
+    if found is None or classes is None:
+        raise ClovenError(problems)
+    kept = spread(found.labels, len(found.names), limit)
+    names = [found.names[i] for i in kept]
+    pixels = decoded(found.place, names, shape)
+    return Images("flowers102", pixels, found.labels[kept], classes, tuple(names))
+
+
+def listed(folder: Path) -> Listed:
+    """The images and their labels; no image is opened.
+
+    Raises:
+        ClovenError: for images and labels that do not belong together, all at once.
+    """
+    if (place := place_of(folder)) is None:
+        raise missing(folder, f"{JPG} (102flowers.tgz, unpacked) and {LABELS} (here or in {BELOW})")
+    for name, there in ((JPG, (place / JPG).is_dir()), (LABELS, (place / LABELS).is_file())):
+        if not there:
+            raise missing(place, name)
+    labels = _labels(place / LABELS)
+    names = [f"image_{number:05}.jpg" for number in range(1, len(labels) + 1)]
+    if problems := list(_mismatches(place, names, labels)):
+        raise ClovenError(told(problems))
+    return Listed(place, [f"{JPG}/{name}" for name in names], labels - 1)
+
+
+def place_of(folder: Path) -> Path | None:
+    """The folder that holds the images or their labels: this one, or torchvision's below it."""
+    places = (folder, folder / BELOW)
+    return next((place for place in places if (place / JPG).is_dir() or (place / LABELS).is_file()), None)
+
+
+def _mismatches(place: Path, names: list[str], labels: NDArray[np.int64]) -> Iterator[str]:
+    with os.scandir(place / JPG) as entries:
+        there = {entry.name for entry in entries if entry.name.endswith(".jpg") and entry.is_file()}
+    if len(there) != len(labels):
+        yield f"{place}: {LABELS} has {len(labels)} labels, but {JPG} has {len(there)} images; fetch both again"
+    for i in np.flatnonzero((labels < 1) | (labels > CLASSES)):
+        yield f"{place / LABELS}: the label of {names[i]} is {labels[i]}, expected 1 to {CLASSES}"
+    for name in (name for name in names if name not in there):
+        yield f"{place / JPG / name}: is missing, but has a label; fetch it again"
+    for name in sorted(there.difference(names)):
+        yield f"{place / JPG / name}: has no label; remove it"
+
+
+def _labels(file: Path) -> NDArray[np.int64]:
+    """The labels ``(n,)`` as they are written, from 1."""
+    wanted = f"expected 'labels', 1 to {MOST:,} whole numbers; fetch it again"
+    try:
+        values = read_numbers(file, "labels")
+    except ClovenError as error:
+        raise ClovenError(f"{error}; {wanted}") from error
+    # Beyond these bounds the conversion would wrap around; not-a-number is in no bounds.
+    whole = (np.abs(values.astype(np.float64)) < 2**53).all() and (values == np.trunc(values)).all()
+    if not (whole and 1 <= len(values) <= MOST):
+        what = f"{len(values):,} labels" if whole else "labels that are no whole numbers"
+        raise ClovenError(f"{file}: has {what}; {wanted}")
+    return values.astype(np.int64)
+
+
+def _classes(*places: Path) -> tuple[str, ...]:
+    """The names of the classes, from the first file that gives them, or their numbers."""
+    numbers = tuple(str(number) for number in range(1, CLASSES + 1))
+    file = next((file for place in places if (file := place / NAMES).is_file()), None)
+    if file is None:
+        return numbers
+    try:
+        names = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ClovenError(f"{file}: cannot be read as JSON ({error}); mend it or remove it") from error
+    named = names if isinstance(names, dict) else {}
+    if lacking := [number for number in numbers if not isinstance(named.get(number), str)]:
+        raise ClovenError(
+            f"{file}: has no name for {len(lacking)} of the classes 1 to {CLASSES}, {lacking[0]} among them; "
+            "mend it or remove it"
+        )
+    return tuple(named[number] for number in numbers)

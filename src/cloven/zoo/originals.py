@@ -1,0 +1,58 @@
+"""What a data set has before anything is converted: how many images, of which shapes and classes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cloven.zoo import flowers, folders
+from cloven.zoo.datasets import load, parsed
+from cloven.zoo.images import Images, split
+from cloven.zoo.pixels import Shape
+
+
+class Originals(NamedTuple):
+    """A data set as it lies in its files.
+
+    Attributes:
+        name: The kind of the set: "mnist", "folder:photos". Never a full path.
+        images: How many there are.
+        shapes: The different shapes they have: channels, height, width.
+        classes: How many classes have images; 0 where the set is unlabelled.
+        split: How many images `cloven.zoo.images.split` gives to training, validation and tests.
+
+    """
+
+    name: str
+    images: int
+    shapes: frozenset[Shape]
+    classes: int
+    split: tuple[int, int, int]
+
+
+def originals(spec: str) -> Originals:
+    """What a spec names, unconverted; of pictures in folders only the headers are read.
+
+    Raises:
+        ClovenError: as `cloven.zoo.datasets.load` does, but for damage behind a picture's header.
+    """
+    kind, folder = parsed(spec)
+    if kind == "folder":
+        names, labels, _ = folders.listed(folder)
+        name, shapes = f"folder:{folder.resolve().name}", folders.shapes(folder, names)
+    elif kind == "flowers102":
+        place, names, labels = flowers.listed(folder)
+        name, shapes = kind, folders.shapes(place, names)
+    else:
+        images = load(spec)
+        name, labels, shapes = kind, images.labels, [images.shape] * len(images)
+    classes = 0 if labels is None else len(np.unique(labels))
+    return Originals(name, len(shapes), frozenset(shapes), classes, split_sizes(len(shapes)))
+
+
+def split_sizes(count: int) -> tuple[int, int, int]:
+    """How many of so many images the pooled split gives to training, validation and tests."""
+    blank = Images("blank", np.zeros((count, 1, 1, 1), np.uint8), None, (), ("",) * count)
+    training, validation, tests = split(blank, seed=0)
+    return len(training), len(validation), len(tests)
