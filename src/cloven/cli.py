@@ -118,7 +118,7 @@ PlanFile = Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.
 Window = Annotated[int, typer.Option(help="--cluster: most images in flight.", min=1, max=256)]
 Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1, max=DAY)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR or folder:DIR.", metavar="SPEC")
+DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR.", metavar="SPEC")
 
 
 def _numbers(text: str, count: int, option: str, example: str) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +66,8 @@ def _request(asked: Asked) -> Request:
     from cloven.papers.scales import SCALES
 
     problems = []
-    controls = tuple(CONTROLS) if asked.controls == "all" else machines.named(asked.controls.replace("none", ""))
+    several = {"all": tuple(CONTROLS), "none": ()}
+    controls = several[asked.controls] if asked.controls in several else machines.named(asked.controls)
     for option, value, known in (("--figure", asked.figure, [*FIGURES, "3"]), ("--scale", asked.scale, SCALES)):
         if value not in known:
             problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
@@ -119,23 +119,18 @@ def cost(folder: Path, *, as_json: bool) -> None:
     log.info("figures and numbers: %s", folder)
 
 
-def claims(folders: Sequence[Path], *, as_json: bool) -> None:
-    """Judge S1's claims by all the figures that were made."""
+def claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
+    """Judge S1's claims by all the figures of one scale that were made."""
     from cloven.papers.claims import judged
-    from cloven.papers.reproduce import FIGURE, kept
+    from cloven.papers.reproduce import made_at
 
-    found = [folder for folder in folders if (folder / FIGURE).exists()] if folders else _made()
-    if not found:
-        raise ClovenError("no figure of S1 was made yet; make some with cloven reproduce s1 --figure 5c ...")
-    rows: list[dict[str, Any]] = judged([bar for folder in found for bar in kept(folder)])
+    folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
+    bars = made_at(folders, scale)
+    rows: list[dict[str, Any]] = judged([bar for found in bars.values() for bar in found])
     if as_json:
-        console.print_json({"figures": [str(folder) for folder in found], "claims": rows})
+        console.print_json({"figures": [str(path) for path in bars], "scale": scale, "claims": rows})
     else:
         console.claims(rows)
-
-
-def _made() -> list[Path]:
-    return sorted(path.parent for path in Path("runs").glob("s1-*/figure.json"))
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -152,7 +147,8 @@ def _papers() -> None:
 def s1(
     figure_: Annotated[str, typer.Option("--figure", help="5a, 5b, 5c or 6; 3 is the cost of encryption.")] = "",
     judge: Annotated[
-        bool, typer.Option("--claims", help="Judge S1's claims by the figures that were made (runs/s1-*).")
+        bool,
+        typer.Option("--claims", help="Judge S1's claims by the figures of --scale that were made (runs/s1-*)."),
     ] = False,
     data: Annotated[
         str, typer.Option(help="The data sets, such as mnist:DIR,cifar10:DIR.", metavar="SPEC,...")
@@ -177,7 +173,7 @@ def s1(
     if judge == bool(figure_):
         raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
     if judge:
-        claims([out] if out else [], as_json=as_json)
+        claims(out, scale, as_json=as_json)
         return
     if figure_ == "3":
         cost(out or Path("runs") / "s1-3", as_json=as_json)

@@ -21,8 +21,8 @@ from cloven.runtime.check import compare
 from cloven.runtime.local import run
 from tests.partition.product import SIZE, every_strategy, holds
 
-MODELS = ("lenet5", "resnet20", "mobilenet_v1", "resnet50", "mobilenet_v2")
-LARGE = ("resnet56", "efficientnet_b0")
+MODELS = ("lenet5", "resnet20", "mobilenet_v1", "mobilenet_v2")
+LARGE = ("resnet50", "resnet56", "efficientnet_b0")
 
 
 @pytest.mark.slow
@@ -60,8 +60,8 @@ def test_what_is_missing_from_a_map_is_more_than_what_counts_as_rounding(model: 
 
 def test_what_counts_as_rounding_is_what_the_model_itself_loses() -> None:
     """Partial sums add in another order; beyond 1e-5, four times float32's own error is the bound."""
-    module, graph = settled("resnet50", SIZE)
-    some = images("resnet50", SIZE, 2)
+    module, graph = settled("mobilenet_v2", SIZE)
+    some = images("mobilenet_v2", SIZE, 2)
     found = compare(compile(graph, Horizontal("in_channels"), 3), graph, some)
     with torch.inference_mode():
         whole = module(some)

@@ -188,8 +188,7 @@ def test_the_page_would_refuse_a_script_and_a_picture_from_elsewhere(tmp_path: P
     assert seen.stderr.count("CONSOLE") == 2
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1200, "light")])
 def test_the_page_follows_light_and_dark(tmp_path: Path, theme: str, width: int) -> None:
     from PIL import Image
 

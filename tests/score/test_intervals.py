@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cloven.errors import ClovenError
 from cloven.score import intervals
-from cloven.score.intervals import Interval, bootstrap, clustered, paired, wilson
+from cloven.score.intervals import Interval, bootstrap, clustered, paired, unpaired, wilson
 
 FINITE = st.floats(-10, 10)
 
@@ -210,5 +210,64 @@ class TestClustered:
         assert 0 <= found.low <= 0.75 <= found.high <= 1
 
     def test_scores_of_no_seed_are_refused(self) -> None:
-        with pytest.raises(ClovenError, match=r"needs scores \(seeds, images\), got the shape \(5,\)"):
+        with pytest.raises(ClovenError, match=r"scores \(seeds, images\) are needed, got the shape \(5,\)"):
             clustered(torch.rand(5), seed=0)
+
+
+class TestUnpaired:
+    def test_it_covers_a_known_difference(self) -> None:
+        """Of two shares, 0.6 of 200 images and 0.4 of 150, in 100 trials."""
+        covered = 0
+        g = torch.Generator().manual_seed(0)
+        for trial in range(100):
+            a, b = torch.rand(1, 200, generator=g) < 0.6, torch.rand(1, 150, generator=g) < 0.4
+            found = unpaired(a, b, seed=trial, resamples=300)
+            covered += found.low <= 0.2 <= found.high
+        assert 88 <= covered <= 99
+
+    def test_it_is_as_wide_as_the_normal_approximation(self) -> None:
+        a, b = normal(1000, 0), 2 * normal(400, 1) - 1
+        found = unpaired(a[None], b[None], seed=0)
+        half = 1.96 * math.sqrt(float(a.var(correction=0)) / 1000 + float(b.var(correction=0)) / 400)
+
+        assert found.mean == pytest.approx(float(a.mean() - b.mean()))
+        assert found.low == pytest.approx(found.mean - half, abs=0.1 * half)
+        assert found.high == pytest.approx(found.mean + half, abs=0.1 * half)
+
+    def test_it_is_wider_than_paired_on_the_same_images(self) -> None:
+        a = normal(200, 0)
+        b = a - 0.1 + 0.1 * normal(200, 1)
+        apart, together = unpaired(a[None], b[None], seed=0), paired(a, b, seed=0)
+
+        assert apart.mean == pytest.approx(together.mean)
+        assert apart.high - apart.low > 5 * (together.high - together.low)
+
+    def test_it_turns_round_with_its_sides(self) -> None:
+        a, b = normal(60, 0)[None], normal(40, 1)[None]
+        there, back = unpaired(a, b, seed=0), unpaired(b, a, seed=0)
+
+        assert there.mean == pytest.approx(-back.mean)
+        assert there.high - there.low == pytest.approx(back.high - back.low, rel=0.1)
+        assert unpaired(a, b, seed=0) == there
+
+    def test_seeds_that_differ_widen_the_interval(self) -> None:
+        a, b = normal(300, 0).repeat(3, 1), normal(300, 1)[None]
+        apart = a + torch.tensor([[-0.5], [0.0], [0.5]])
+        near, far = (found.high - found.low for found in (unpaired(a, b, seed=0), unpaired(apart, b, seed=0)))
+
+        assert far > 2 * near
+
+    @pytest.mark.parametrize("bad", [torch.rand(5), torch.rand(2, 3, 4), torch.rand(0, 4)])
+    def test_scores_of_no_seed_are_refused_on_either_side(self, bad: Tensor) -> None:
+        good = torch.rand(1, 5)
+        for pair in ((good, bad), (bad, good)):
+            with pytest.raises(ClovenError, match=r"scores \(seeds, images\) are needed, got the shape"):
+                unpaired(*pair, seed=0)
+
+    def test_one_image_and_scores_that_are_not_finite_are_refused(self) -> None:
+        with pytest.raises(ClovenError, match="at least 2 images"):
+            unpaired(torch.rand(2, 1), torch.rand(1, 5), seed=0)
+        with pytest.raises(ClovenError, match="finite"):
+            unpaired(torch.rand(1, 5), torch.full((1, 5), math.nan), seed=0)
+        with pytest.raises(ClovenError, match="level"):
+            unpaired(torch.rand(1, 5), torch.rand(1, 5), seed=0, level=1)

@@ -81,6 +81,7 @@ class Features:
     ``kept`` holds what was computed or captured beforehand, ``computed`` what is computed anew from ``images``.
     Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was. Numbers that
     are not finite are 0; ``broken`` is the share of them in what was kept, where there are any.
+    What is computed anew is on ``device``.
     """
 
     kept: Mapping[str, Tensor]
@@ -88,6 +89,7 @@ class Features:
     computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
     precision: Precision = "float32"
     broken: Mapping[str, float] = field(default_factory=dict)
+    device: str = "cpu"
     _engine: _Engine = field(default_factory=lambda: _Engine(), repr=False)
 
     def take(self, values: Sequence[str], of: str, index: Tensor) -> dict[str, Tensor]:
@@ -121,7 +123,7 @@ class _Engine:
         made = {
             names[value]: features.rounded(finite(tensor))
             for function, names in self.functions
-            for value, tensor in _joined(_chunks(function, images)).items()
+            for value, tensor in _joined(_chunks(function, images, features.device)).items()
         }
         self.last = (of, index, made)
         return made
@@ -132,7 +134,7 @@ def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {value: torch.cat([part[value] for part in parts]).clone() for value in parts[0]}
 
 
-def _chunks(function: Function, images: Tensor) -> Iterator[dict[str, Tensor]]:
+def _chunks(function: Function, images: Tensor, device: str) -> Iterator[dict[str, Tensor]]:
     """Values of images, always so many at a time: then an image's numbers do not depend on those beside it.
 
     With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up. The
@@ -143,8 +145,8 @@ def _chunks(function: Function, images: Tensor) -> Iterator[dict[str, Tensor]]:
         missing = size - len(chunk)
         filled = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
         with torch.inference_mode():
-            made = function(laid_out(filled))
-        yield {value: tensor[: len(chunk)] for value, tensor in made.items()}
+            made = function(laid_out(filled).to(device))
+        yield {value: tensor[: len(chunk)].to(images.device) for value, tensor in made.items()}
 
 
 def features(
@@ -155,6 +157,7 @@ def features(
     precision: Precision,
     shelf: Shelf | None,
     others: Mapping[Graph, Mapping[str, str]],
+    device: str = "cpu",
 ) -> tuple[Features, dict[str, Tensor]]:
     """The values of all images from one pass of each graph, if they fit the budget; else computed when asked for.
 
@@ -165,6 +168,7 @@ def features(
         precision: what they are rounded to.
         shelf: where they are kept; in memory if None.
         others: values that are wanted whole besides, by name -> name: small ones, from the same pass.
+        device: what computes.
 
     Returns:
         the features, and the others by ``NAME/SET``.
@@ -175,7 +179,7 @@ def features(
     kept: dict[str, Tensor] = {}
     made: dict[str, list[Tensor]] = {}
     broken: dict[str, float] = {}
-    empty = Features({}, images, precision=precision)
+    empty = Features({}, images, precision=precision, device=device)
     for graph in dict.fromkeys([*values, *others]):
         names = values.get(graph, {}) if keeps else {}
         wanted = others.get(graph, {})
@@ -184,7 +188,7 @@ def features(
         for of, batch in images.items():
             _fill(graph, names, wanted, of, batch, empty, kept, made, broken, shelf)
     computed = () if keeps else tuple(values.items())
-    found = Features(kept if shelf is None else shelf, images, computed, precision, broken)
+    found = Features(kept if shelf is None else shelf, images, computed, precision, broken, device)
     return found, {name: torch.cat(parts) for name, parts in made.items()}
 
 
@@ -211,7 +215,7 @@ def _fill(
         )
     wrong = dict.fromkeys(names, 0)
     start = 0
-    for chunk in _chunks(forward(graph, {*names, *wanted}, overwrite=True), images):
+    for chunk in _chunks(forward(graph, {*names, *wanted}, overwrite=True), images, rounding.device):
         some = slice(start, start + len(next(iter(chunk.values()))))
         for value, name in names.items():
             clean = finite(chunk[value])

@@ -17,7 +17,7 @@ from cloven.graph.box import slices
 from cloven.graph.graph import Graph
 from cloven.runtime.torch_engine import evaluate, forward
 from cloven.score.floors import Floor, constant_guesses, guess_floors
-from cloven.threads import keep_memory, one_thread
+from cloven.threads import keep_memory, one_thread, repeatable
 from cloven.zoo.images import Images
 
 SHOWN = 5
@@ -34,10 +34,11 @@ class Judge:
     graph: Graph
     classes: Tensor
     floors: tuple[Floor, ...]
+    device: str = "cpu"
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
-        return answers(self.graph, images)
+        return answers(self.graph, images, self.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +79,13 @@ class Material:
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
-        return answers(self.classifier, images)
+        return answers(self.classifier, images, self.features.device)
 
 
-def answers(graph: Graph, images: Tensor) -> Tensor:
-    """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], computed on one thread."""
-    with one_thread():
-        return evaluate(graph, images, [graph.output])[graph.output].argmax(1)
+def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
+    """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], on a device or on one thread."""
+    with one_thread(), repeatable():
+        return evaluate(graph, images, [graph.output], device=device)[graph.output].argmax(1)
 
 
 def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
@@ -120,6 +121,7 @@ def prepare(
     shelf: Shelf | None = None,
     budget: int = BUDGET,
     precision: Precision = "float32",
+    device: str = "cpu",
 ) -> Material:
     """Everything that the cells of an audit share, from one forward pass of each graph over each set of images.
 
@@ -135,6 +137,7 @@ def prepare(
         shelf: a folder to keep features in; left out, they are kept in memory.
         budget: bytes of features to keep; with more, they are computed anew for each batch.
         precision: of features.
+        device: what computes them, and what classifies.
 
     Raises:
         ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
@@ -147,12 +150,12 @@ def prepare(
         raise ClovenError(problems)
     refuse_overlap(auxiliary, victims)
     keep_memory()
-    with one_thread():
+    with one_thread(), repeatable():
         heard = list(observations)
         sets = {name: tensors[name] for name in SETS}
         found, logits = features(
             _values(graph, heard), sets, budget=budget, precision=precision, shelf=shelf,
-            others={graph: {graph.output: "logits"}},
+            others={graph: {graph.output: "logits"}}, device=device,
         )  # fmt: skip
         extra = {k: v for h in heard if isinstance(h, Capture) for k, v in h.values().items()} | dict(
             recorded or {}
@@ -168,7 +171,7 @@ def prepare(
         floors = guess_floors(
             tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
         )  # fmt: skip
-        second = _judge(judge, tensors["victims"], guesses) if judge else None
+        second = _judge(judge, tensors["victims"], guesses, device) if judge else None
         if second is not None:
             hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
     shown: Mapping[str, Tensor] = material.tensors
@@ -190,11 +193,11 @@ def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[st
     return kept
 
 
-def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor]) -> Judge:
+def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor], device: str) -> Judge:
     name, graph = given
-    classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images)  # noqa: E731
+    classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
     classes = classify(victims)
-    return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify))
+    return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify), device)
 
 
 def _values(graph: Graph, heard: Iterable[Heard]) -> Values:

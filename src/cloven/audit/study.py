@@ -261,7 +261,7 @@ def execute(
         material = prepare(
             graph, [case.observation for case in every if not case.target.recorded], auxiliary=images.auxiliary,
             victims=images.victims, domain=images.training, judge=judge, recorded=recorded, shelf=shelf,
-            budget=settings.budget, precision=settings.precision,
+            budget=settings.budget, precision=settings.precision, device=settings.machine.device,
         )  # fmt: skip
         guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
         progress("computing what listeners see", 1, 1)

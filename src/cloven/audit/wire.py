@@ -114,7 +114,7 @@ def execute(
     judge = judge_of(who, Loaded(model.domain, recorded.victims, recorded.auxiliary, len(whole.classes)), progress)
     material = prepare(
         model.graph, [recorded.capture], auxiliary=recorded.auxiliary, victims=recorded.victims,
-        domain=model.domain, judge=judge,
+        domain=model.domain, judge=judge, device=settings.machine.device,
     )  # fmt: skip
     guesses, shapes = _guessed(recorded.capture) if settings.inferred else (None, None)
     planned = [

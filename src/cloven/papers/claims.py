@@ -34,6 +34,7 @@ class Claim:
         sentence: the point, in our words.
         pairs: of bars of one control, what is compared.
         equal: whether the two are said to be equal instead.
+        twice: of bars of several controls, what is compared between images of two sizes.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Claim:
     sentence: str
     pairs: Callable[[Sequence[Bar]], list[Pair]]
     equal: bool = False
+    twice: Callable[[Sequence[Bar]], list[Pair]] | None = None
 
 
 # --- which bars a claim is about ----------------------------------------------------------------------------------
@@ -87,7 +89,8 @@ def _data_least(bars: Sequence[Bar]) -> list[Pair]:
 
 
 def _deeper(bars: Sequence[Bar]) -> list[Pair]:
-    groups = _alike(_of(bars, "vertical", "horizontal"), *SUBJECT, "strategy")
+    numbered = [bar for bar in _of(bars, "vertical", "horizontal") if _number(bar.layer)]
+    groups = _alike(numbered, *SUBJECT, "strategy")
     return [pair for group in groups for pair in pairwise(sorted(group, key=lambda bar: _number(bar.layer)))]
 
 
@@ -96,7 +99,8 @@ def _more_classes(bars: Sequence[Bar]) -> list[Pair]:
 
 
 def _digits_easier(bars: Sequence[Bar]) -> list[Pair]:
-    return _across(bars, lambda a, b: a.data == "mnist" and b.data == "cifar10")
+    small = [bar for bar in bars if bar.model == "lenet5"]
+    return _across(small, lambda a, b: a.data == "mnist" and b.data == "cifar10")
 
 
 def _across(bars: Sequence[Bar], wanted: Callable[[Bar, Bar], bool]) -> list[Pair]:
@@ -159,7 +163,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("S1-48", "Sect. 5.2.4", "Vertical leaks the same on 2, 4 and 8 devices", _any_number, equal=True),
     Claim("S1-49", "Sect. 5.2.4", "Horizontal and data leak less on more devices", _more_devices),
     Claim("S1-50", "Sect. 6", "Tiles on as many devices as possible leak least", _most_tiles),
-    Claim("S1-51", "Sect. 6", "Larger images leak more, and more parts less", _more_devices),
+    Claim("S1-51", "Sect. 6", "Larger images leak more, and more parts less", _more_devices, twice=sizes),
 )
 """S1's claims about its figures; S1-41 is the figures themselves."""
 
@@ -214,14 +218,12 @@ def _judged(claim: Claim, bars: Sequence[Bar]) -> dict[str, Any]:
 def _by_control(claim: Claim, bars: Sequence[Bar]) -> dict[str, list[Pair]]:
     controls = dict.fromkeys([PAPER, *(bar.control for bar in bars)])
     found = {c: claim.pairs([bar for bar in bars if bar.control == c]) for c in controls}
-    if claim.name == "S1-51":
-        found[SIZE] = sizes(bars)
+    if claim.twice:
+        found[SIZE] = claim.twice(bars)
     return {control: pairs for control, pairs in found.items() if pairs}
 
 
 def over_all(verdicts: Mapping[str, str]) -> str:
-    """S1's own setting decides where no control says otherwise; controls alone decide nothing for it."""
-    if PAPER not in verdicts:
-        return "not tested" if not verdicts else verdict(list(verdicts.values()))
-    others = [word for control, word in verdicts.items() if control != PAPER and word != "undecided"]
-    return verdict([verdicts[PAPER], *others])
+    """One word for S1's own setting and the controls together; what is undecided does not count beside others."""
+    decided = [word for word in verdicts.values() if word != "undecided"]
+    return verdict(decided or list(verdicts.values()))

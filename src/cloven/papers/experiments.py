@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cloven.audit.subject import SAME, Training, Who
 from cloven.graph.box import Shape
 from cloven.papers import s1
 from cloven.papers.capacity import matched
-from cloven.papers.scales import SCALES, Scale
+from cloven.papers.scales import Scale
 from cloven.partition.plan import Plan
 
 FIGURES: Mapping[str, str] = {
@@ -36,7 +36,7 @@ PAPER, EQUAL, DOMAIN, STRONG, LINKS, SIZE = (
     "twice the size",
 )
 CONTROLS: Mapping[str, str] = {
-    EQUAL: "Table 2's decoders, made wider or narrower until all have about as many weights",
+    EQUAL: "Table 2's decoders of whole layers, made wider or narrower until all have about as many weights",
     DOMAIN: "auxiliary images are the data set's own, none of them a victim",
     STRONG: "a residual network over all scales instead of Table 2's decoders",
     SIZE: "the same model at images of twice the side, attacked by the strong decoder",
@@ -73,37 +73,43 @@ class Request:
     seed: int = 0
 
 
-def scale_of(figure: str, name: str) -> Scale:
-    """The scale of a name for a figure."""
-    return SCALES[name][figure]
-
-
 def panels(request: Request) -> list[Panel]:
     """The studies of a figure: as S1 does it for each data set and number of devices, then the controls."""
-    return [panel for spec in request.data for panel in _of_data(request, spec)]
+    made = _of_devices if request.figure == "6" else _of_layers
+    return [panel for spec in request.data for panel in made(request, spec)]
 
 
-def _of_data(request: Request, spec: str) -> Iterator[Panel]:
+def _of_devices(request: Request, spec: str) -> Iterator[Panel]:
+    """Fig. 6: Layer 2 alone, on each number of devices."""
+    kind, model = spec.partition(":")[0], request.scale.model
+    usual = _settings(request, spec)
+    layers = dict(list(s1.layers_of(model).items())[:1])
+    for count in COUNTS:
+        own = replace(usual, devices=count, where=replace(usual.where, layers=layers))
+        yield Panel(f"{kind}-{count}", PAPER, own, s1.decoder(model))
+        if STRONG in request.controls:
+            yield Panel(f"{kind}-{count}-strong", STRONG, _strong(own, request), _none)
+
+
+def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
+    """Fig. 5: S1's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual, paper = _settings(request, spec), s1.decoder(model)
-    if request.figure == "6":
-        first = dict(list(s1.layers_of(model).items())[:1])
-        for count in COUNTS:
-            of_count = replace(usual, devices=count, where=replace(usual.where, layers=first))
-            yield Panel(f"{kind}-{count}", PAPER, of_count, paper)
-            if STRONG in request.controls:
-                yield Panel(f"{kind}-{count}-strong", STRONG, _strong(of_count), _none)
-        return
     yield Panel(kind, PAPER, usual, paper)
-    makers: Mapping[str, Callable[[], Iterator[Panel]]] = {
-        EQUAL: lambda: iter([Panel(f"{kind}-equal", EQUAL, usual, matched(model))]),
-        DOMAIN: lambda: iter([Panel(f"{kind}-in-domain", DOMAIN, _same(usual), paper)]),
-        STRONG: lambda: iter([Panel(f"{kind}-strong", STRONG, _strong(usual), _none)]),
-        SIZE: lambda: _sizes(kind, usual),
-        LINKS: lambda: _links(kind, usual),
-    }
-    for control in request.controls:
-        yield from makers[control]()
+    if EQUAL in request.controls:
+        yield Panel(f"{kind}-equal", EQUAL, replace(usual, strategies=("vertical",)), matched(model))
+    if DOMAIN in request.controls:
+        own = replace(usual, who=replace(usual.who, auxiliary=SAME))
+        yield Panel(f"{kind}-in-domain", DOMAIN, own, paper)
+    strong = _strong(usual, request)
+    if {STRONG, SIZE} & set(request.controls):
+        yield Panel(f"{kind}-strong", STRONG, strong, _none)
+    channels, height, width = _image(request, kind)
+    if SIZE in request.controls:  # the usual size is in the control before
+        who = replace(strong.who, shape=(channels, 2 * height, 2 * width))
+        yield Panel(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), _none)
+    if LINKS in request.controls:
+        yield from _links(kind, strong, (channels, height, width))
 
 
 def _settings(request: Request, spec: str) -> Settings:
@@ -111,7 +117,7 @@ def _settings(request: Request, spec: str) -> Settings:
     who = Who(
         model=scale.model, data=spec, auxiliary=request.auxiliary, queries=scale.queries, victims=scale.victims,
         training=Training(scale.training, scale.images, request.machine.device), judge="none", seed=request.seed,
-        shape=(3, scale.side, scale.side) if scale.side else None,
+        shape=_image(request, spec.partition(":")[0]),
     )  # fmt: skip
     return Settings(
         who=who, where=Where(s1.layers_of(scale.model), ("paper",)), devices=s1.DEVICES,
@@ -120,55 +126,44 @@ def _settings(request: Request, spec: str) -> Settings:
     )  # fmt: skip
 
 
+NATIVE: Mapping[str, tuple[int, int, int]] = {"mnist": (1, 28, 28), "digits": (1, 28, 28)}
+"""The images of LeNet-5 (S1, Sect. 5.2) that are not CIFAR-10's 3x32x32."""
+
+
+def _image(request: Request, kind: str) -> tuple[int, int, int]:
+    side = request.scale.side
+    return (3, side, side) if side else NATIVE.get(kind, (3, 32, 32))
+
+
 def _none(_layer: str, _captured: Shape, _image: Shape) -> Chain | None:
     """No decoder of the paper's."""
     return None
 
 
-def _strong(settings: Settings) -> Settings:
-    return replace(settings, ladder=Ladder(("residual",), settings.ladder.epochs))
-
-
-def _same(settings: Settings) -> Settings:
-    return replace(settings, who=replace(settings.who, auxiliary=SAME))
-
-
-def _sizes(kind: str, usual: Settings) -> Iterator[Panel]:
-    """The same model at twice the side, vertical alone; its other size is in the control `STRONG`."""
-    own = usual.who.shape or NATIVE.get(kind)
-    if own is None:
-        return
-    shape = (own[0], 2 * own[1], 2 * own[2])
-    strong = _strong(replace(usual, strategies=("vertical",), who=replace(usual.who, shape=shape)))
-    yield Panel(f"{kind}-twice", SIZE, strong, _none)
-
-
-NATIVE: Mapping[str, tuple[int, int, int]] = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "digits": (1, 28, 28)}
-"""The images of data sets that are taken as they are."""
-
-
-def _links(kind: str, usual: Settings) -> Iterator[Panel]:
-    """All that the first link carries: of S1's divisions, of the star of its reference [10], of exact tiles."""
-    full = replace(
-        _strong(usual), where=replace(usual.where, views=("full",)), strategies=("vertical", "horizontal")
-    )
-    yield Panel(f"{kind}-links", LINKS, full, _none)
-    for name, document in DIVISIONS.items():
-        made = Plan.model_validate(_planned(usual, document), strict=False)
-        yield Panel(f"{kind}-{name}", LINKS, replace(full, plan=made, strategies=()), _none, name)
+def _strong(settings: Settings, request: Request) -> Settings:
+    return replace(settings, ladder=Ladder(("residual",), request.scale.strong))
 
 
 DIVISIONS: Mapping[str, Mapping[str, object]] = {
     "star": {"strategy": [{"kind": "horizontal"}], "routing": "star", "reuse": False},
     "tiles": {"strategy": [{"kind": "data"}]},
 }
-"""Divisions whose links carry more than S1 counts, as plans."""
+"""Divisions whose links carry more than S1 counts, as plans: the star of its reference [10], and exact tiles."""
 
 
-def _planned(usual: Settings, document: Mapping[str, object]) -> dict[str, object]:
-    who = usual.who
-    model = {"name": who.model, "input": who.shape or (1, 28, 28), "classes": 10}
-    return {"model": model, "devices": [f"edge{i}" for i in range(usual.devices)], **document}
+def _links(kind: str, strong: Settings, image: Shape) -> Iterator[Panel]:
+    """All that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
+    full = replace(strong, where=replace(strong.where, views=("full",)), strategies=("vertical", "horizontal"))
+    yield Panel(f"{kind}-links", LINKS, full, _none)
+    devices = [f"edge{i}" for i in range(strong.devices)]
+    model = {"name": strong.who.model, "input": image, "classes": CLASSES}
+    for name, division in DIVISIONS.items():
+        plan = Plan.model_validate({"model": model, "devices": devices, **division}, strict=False)
+        yield Panel(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), _none, name)
+
+
+CLASSES = 10
+"""What a plan says of a model whose classes are the data set's; nothing here reads it."""
 
 
 def folder_of(figure: str, scale: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ LEFT_OPEN = (
 
 def wrong(request: Request) -> list[str]:
     """All that is wrong with the data, images and settings of a figure's studies, before any of them is run."""
-    found: list[str] = []
+    found = _twice([spec.partition(":")[0] for spec in request.data])
     seen: list[Any] = []
     for panel in panels(request):
         who = panel.settings.who
@@ -44,6 +44,12 @@ def wrong(request: Request) -> list[str]:
             seen.append(who)
             tried(partial(study.loaded, panel.settings), found)
     return list(dict.fromkeys(found))
+
+
+def _twice(kinds: Sequence[str]) -> list[str]:
+    """A figure's folders and bars are named by the kind of the data set."""
+    again = dict.fromkeys(kind for kind in kinds if kinds.count(kind) > 1)
+    return [f"{kind} is given {kinds.count(kind)} times; give one data set of each kind" for kind in again]
 
 
 def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> dict[str, Any]:
@@ -55,6 +61,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     start = time.perf_counter()
     if problems := wrong(request):
         raise ClovenError(problems)
+    request = replace(request, scale=replace(request.scale, queries=_at_hand(request)))
     found: list[Bar] = []
     rows = []
     every = panels(request)
@@ -96,8 +103,8 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "figure": request.figure,
         "title": FIGURES[request.figure],
         "scale": asdict(request.scale),
-        "smaller": list(request.scale.smaller(FULL[request.figure])) + _at_hand(request, rows),
-        "controls": {name: CONTROLS[name] for name in request.controls},
+        "smaller": list(request.scale.smaller(FULL[request.figure])),
+        "controls": {row["control"]: CONTROLS[row["control"]] for row in rows if row["control"] in CONTROLS},
         "panels": list(rows),
         "bars": [bar.row() for bar in found],
         "claims": judged(found),
@@ -105,11 +112,10 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
     }
 
 
-def _at_hand(request: Request, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where there were fewer auxiliary images than the scale wants."""
-    wanted = request.scale.queries
-    counts = {row["auxiliary"]: row["settings"]["queries"] for row in rows}
-    return [f"auxiliary images of {name}: {count} at hand" for name, count in counts.items() if count < wanted]
+def _at_hand(request: Request) -> int:
+    """How many auxiliary images there are, up to what the scale wants: no control gets more."""
+    settings, _ = study.loaded(panels(request)[0].settings)
+    return settings.who.queries
 
 
 OF_PANEL = (
@@ -148,6 +154,31 @@ def kept(folder: Path) -> list[Bar]:
         raise ClovenError(
             f"{folder} holds no figure of S1 ({error}); give a folder that cloven reproduce s1 --figure wrote"
         ) from error
+
+
+def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[Bar]]:
+    """The bars of the figures of a scale among the folders, by folder.
+
+    Raises:
+        ClovenError: where there is none, or two of one figure.
+    """
+    found = {folder: read_json(folder / FIGURE) for folder in folders if (folder / FIGURE).exists()}
+    if broken := [
+        f"{path} holds no figure of a paper; move it away" for path, d in found.items() if "figure" not in d
+    ]:
+        raise ClovenError(broken)
+    chosen = {path: one["figure"] for path, one in found.items() if one.get("scale", {}).get("name") == scale}
+    if not chosen:
+        raise ClovenError(
+            f"no figure of S1 was made at scale {scale}; make some: cloven reproduce s1 --figure 5c ..."
+        )
+    for figure in dict.fromkeys(chosen.values()):
+        same = [str(path) for path, name in chosen.items() if name == figure]
+        if len(same) > 1:
+            raise ClovenError(
+                f"{' and '.join(same)} are both figure {figure} at scale {scale}; give one with --out"
+            )
+    return {path: kept(path) for path in chosen}
 
 
 def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> Bar:

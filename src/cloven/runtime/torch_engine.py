@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -39,19 +40,19 @@ def batch_for(shape: Shape) -> int:
 
 
 def evaluate(
-    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None
+    graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None, device: str | None = None
 ) -> dict[str, Tensor]:
     """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
 
-    It computes in the images' own precision.
+    It computes in the images' own precision, and where they are, unless on another ``device``.
     """
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
     compute = forward(graph, values, images.dtype)
     with torch.inference_mode():
         for chunk in images.split(batch or batch_for(graph.input.shape)):
-            made = compute(chunk)
+            made = compute(chunk if device is None else chunk.to(device))
             for value, parts in kept.items():
-                parts.append(made[value])
+                parts.append(made[value].to(images.device))
     return {value: torch.cat(parts) for value, parts in kept.items()}
 
 
@@ -60,8 +61,8 @@ def forward(
 ) -> Callable[[Tensor], dict[str, Tensor]]:
     """The function from images ``(n, C, H, W)`` to some values of a graph.
 
-    Only what the values depend on is computed. Gradients flow through it, unless activations ``overwrite`` what
-    nothing else reads: that saves passes over memory and changes no number.
+    Only what the values depend on is computed, on the device of the images. Gradients flow through it, unless
+    activations ``overwrite`` what nothing else reads: that saves passes over memory and changes no number.
     """
     wanted, needed = set(values), set(values)
     for op in reversed(graph.ops):
@@ -72,9 +73,13 @@ def forward(
         steps = [_overwriting(graph, wanted, step) for step in steps]
     last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
 
+    @cache
+    def on(device: torch.device) -> list[Prepared]:
+        return [(name, local, inputs, _moved(params, device)) for name, local, inputs, params in steps]
+
     def compute(images: Tensor) -> dict[str, Tensor]:
         held = {graph.input.name: images}
-        for i, (name, local, inputs, params) in enumerate(steps):
+        for i, (name, local, inputs, params) in enumerate(on(images.device)):
             held[name] = apply(local, [held[j] for j in inputs], params)
             for read in set(inputs):
                 if last[read] == i and read not in wanted:
@@ -82,6 +87,10 @@ def forward(
         return {value: held[value] for value in wanted}
 
     return compute
+
+
+def _moved(params: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in params.items()}
 
 
 Prepared = tuple[str, Local, tuple[str, ...], dict[str, Tensor]]

@@ -1,0 +1,117 @@
+"""The tables of docs/papers/s1.md, written from the results beside it; its sentences are a person's.
+
+    python -m benchmarks.s1_page [--check]
+
+A block between ``<!-- FILE: WHAT -->`` and ``<!-- end -->`` is filled from ``docs/papers/s1/FILE.json``: the
+``figure.json`` of a figure, or what ``cloven reproduce s1 --claims --json`` printed. WHAT is ``bars``, ``claims``,
+``setup`` or ``cost``. With --check nothing is written; exit code 1 where the page is not what the results say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent.parent / "docs" / "papers" / "s1.md"
+RESULTS = PAGE.with_suffix("")
+BLOCK = re.compile(r"(<!-- ([\w-]+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Document = Mapping[str, Any]
+
+
+def filled(page: str, results: Path) -> str:
+    """The page with every block written anew from the folder of results."""
+
+    def block(match: re.Match[str]) -> str:
+        document = json.loads((results / f"{match[2]}.json").read_text("utf-8"))
+        return f"{match[1]}{TABLES[match[3]](document)}\n{match[4]}"
+
+    return BLOCK.sub(block, page)
+
+
+def table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def bars(document: Document) -> str:
+    """Every bar: agreement with its interval, its shares, its floor, and SSIM."""
+    columns = ("data", "control", "strategy", "layer", "devices", "agreement", "shares", "floor", "SSIM", "sent")
+    return table(columns, (_bar(bar) for bar in document["bars"]))
+
+
+def _bar(bar: Mapping[str, Any]) -> list[str]:
+    where = f"{bar['layer']} ({bar['where']})" if bar["where"] else bar["layer"]
+    return [
+        bar["data"], bar["control"], bar["strategy"], where, str(bar["devices"]), interval(bar["agreement"]),
+        f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}", f"{bar['floors']['agreement']:.2f}",
+        f"{bar['ssim']['mean']:.2f}", "yes" if bar["crosses"] else "never",
+    ]  # fmt: skip
+
+
+def claims(document: Document) -> str:
+    """Every claim with its verdict, and what each control says."""
+    rows = (
+        [c["claim"], c["sentence"], f"**{c['verdict']}**", "; ".join(map(": ".join, c["controls"].items()))]
+        for c in document["claims"]
+    )
+    return table(("claim", "what S1 says", "verdict", "under each control"), rows)
+
+
+def setup(document: Document) -> str:
+    """Each study: its CNN's accuracy and kappa, images and time."""
+    return table(
+        ("study", "varies", "CNN", "kappa", "auxiliary images", "victims", "minutes"),
+        (
+            [
+                p["name"], p["control"], _share(p["model_accuracy"]), f"{p['model_kappa']:.2f}",
+                f"{p['settings']['queries']:,}", f"{p['test_images']:,}", f"{p['seconds'] / 60:.1f}",
+            ]
+            for p in document["panels"]
+        ),
+    )  # fmt: skip
+
+
+def cost(document: Document) -> str:
+    """Fig. 3: seconds of each device without and with the cipher, by preset and reading, on the first processor."""
+    rows = (
+        [
+            reading["reading"], preset["name"], bar["processor"], bar["device"], f"{bar['seconds_without']:.3g}",
+            f"{bar['seconds_with']:.3g}", f"{bar['ratio']:.2f}",
+        ]
+        for reading in document["readings"]
+        for preset in reading["presets"]
+        for bar in preset["bars"]
+    )  # fmt: skip
+    return table(("layers counted as", "preset", "processor", "device", "s without", "s with", "times"), rows)
+
+
+def interval(score: Mapping[str, float]) -> str:
+    """A mean with its interval."""
+    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def _share(value: float | None) -> str:
+    return "no labels" if value is None else f"{value:.1%}"
+
+
+TABLES = {"bars": bars, "claims": claims, "setup": setup, "cost": cost}
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    before = PAGE.read_text("utf-8")
+    after = filled(before, RESULTS)
+    if "--check" in sys.argv[1:]:
+        return int(before != after)
+    PAGE.write_text(after, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

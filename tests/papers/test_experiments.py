@@ -1,0 +1,292 @@
+"""S1's figures as data: which studies make each, at which scale, and decoders of equal size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cloven.attack.layers import Chain, Conv, ConvT, build
+from cloven.attack.train import Machine
+from cloven.audit.ladder import Ladder
+from cloven.audit.subject import SAME, Training
+from cloven.papers import s1
+from cloven.papers.capacity import FEWEST, matched, parameters, widened
+from cloven.papers.experiments import (
+    CONTROLS,
+    COUNTS,
+    DOMAIN,
+    EQUAL,
+    FIGURES,
+    LINKS,
+    PAPER,
+    SIZE,
+    STRONG,
+    Panel,
+    Request,
+    folder_of,
+    panels,
+)
+from cloven.papers.scales import DESK, FULL, SCALES, Scale
+from cloven.papers.table2 import TABLE_2, Row, decoder, made, printed
+
+MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
+ALL = ("vertical", "horizontal", "data")
+
+
+def named(request: Request) -> dict[str, Panel]:
+    """The panels of a figure by their names."""
+    found = panels(request)
+    assert len({panel.name for panel in found}) == len(found)
+    return {panel.name: panel for panel in found}
+
+
+def of(figure: str, *data: str, scale: str = "full", controls: tuple[str, ...] = tuple(CONTROLS)) -> Request:
+    return Request(figure, data, "folder:photos", SCALES[scale][figure], controls)
+
+
+# --- Fig. 5 ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("figure", "model", "layers"),
+    [
+        ("5a", MOBILENET, {"conv1_bn": "Layer 2", "conv_pw_5": "Layer 33", "conv_pw_11_relu": "Layer 72"}),
+        ("5b", RESNET, {"conv1": "Layer 2", "layer1.2.bn2": "Layer 33", "layer2.0.conv2": "Layer 42"}),
+        ("5c", LENET, {"conv2": "Layer 2", "pool2": "Layer 3", "flatten": "Layer 5"}),
+    ],
+)
+def test_as_s1_does_it(figure: str, model: str, layers: dict[str, str]) -> None:
+    found = named(of(figure, "cifar10:c", "flowers102:f", controls=()))
+
+    assert list(found) == ["cifar10", "flowers102"]
+    for spec, panel in zip(("cifar10:c", "flowers102:f"), found.values(), strict=True):
+        own, who = panel.settings, panel.settings.who
+        side = 32 if figure == "5c" else 224
+        assert (panel.control, panel.division) == (PAPER, "")
+        assert (who.model, who.data, who.auxiliary, who.shape) == (model, spec, "folder:photos", (3, side, side))
+        assert (who.queries, who.victims, who.judge) == (40_000, None, "none")
+        assert who.training == Training(10, None, "cpu")
+        assert (own.where.layers, own.where.views) == (layers, ("paper",))
+        assert (own.devices, own.strategies, own.plan) == (4, ALL, None)
+        assert own.ladder == Ladder(("decoder",), 10)
+
+
+@pytest.mark.parametrize(("spec", "shape"), [("mnist:m", (1, 28, 28)), ("digits", (1, 28, 28)), ("folder:f", None)])
+def test_lenet5_takes_the_images_as_they_are(spec: str, shape: tuple[int, ...] | None) -> None:
+    (panel,) = panels(of("5c", spec, controls=()))
+
+    assert panel.settings.who.shape == (shape or (3, 32, 32))
+
+
+@pytest.mark.parametrize("figure", ["5a", "5b", "5c"])
+def test_a_panel_takes_table_2s_decoders(figure: str) -> None:
+    (panel,) = panels(of(figure, "cifar10:c", controls=()))
+    image = panel.settings.who.shape
+    assert image is not None
+    for row in printed(panel.settings.who.model):
+        if row.takes(image):
+            assert panel.chain_for(row.layer, row.captured, image) == row.chain(row.captured, image)
+
+
+def test_all_controls() -> None:
+    found = named(of("5c", "mnist:m"))
+
+    assert {name: panel.control for name, panel in found.items()} == {
+        "mnist": PAPER, "mnist-equal": EQUAL, "mnist-in-domain": DOMAIN, "mnist-strong": STRONG,
+        "mnist-twice": SIZE, "mnist-links": LINKS, "mnist-star": LINKS, "mnist-tiles": LINKS,
+    }  # fmt: skip
+    assert len(panels(of("5c", "mnist:m", "cifar10:c"))) == 2 * len(found)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_is_chosen_by_its_name(control: str) -> None:
+    found = panels(of("5a", "cifar10:c", controls=(control,)))
+
+    usual = [STRONG] if control == SIZE else []  # what twice the size is compared with
+    assert [panel.control for panel in found] == [PAPER, *usual, *[control] * (3 if control == LINKS else 1)]
+
+
+def test_each_control_varies_one_thing() -> None:
+    found = named(of("5c", "mnist:m"))
+    usual = found["mnist"].settings
+    strong = replace(usual, ladder=Ladder(("residual",), FULL["5c"].strong))
+    who = usual.who
+
+    assert found["mnist-equal"].settings == replace(usual, strategies=("vertical",))
+    assert found["mnist-in-domain"].settings == replace(usual, who=replace(who, auxiliary=SAME))
+    assert found["mnist-strong"].settings == strong
+    twice = replace(strong, strategies=("vertical",), who=replace(who, shape=(1, 56, 56)))
+    assert found["mnist-twice"].settings == twice
+    full = replace(strong, where=replace(usual.where, views=("full",)), strategies=("vertical", "horizontal"))
+    assert found["mnist-links"].settings == full
+    for name in ("star", "tiles"):
+        panel = found[f"mnist-{name}"]
+        assert panel.division == name
+        assert replace(panel.settings, plan=None) == replace(full, strategies=())
+
+
+def test_the_divisions_whose_links_carry_more() -> None:
+    found = named(of("5a", "cifar10:c", controls=(LINKS,)))
+    star, tiles = (found[f"cifar10-{name}"].settings.plan for name in ("star", "tiles"))
+
+    assert star is not None
+    assert tiles is not None
+    assert [spec.kind for spec in star.strategy] == ["horizontal"]
+    assert (star.routing, star.reuse) == ("star", False)
+    assert [spec.kind for spec in tiles.strategy] == ["data"]
+    for plan in (star, tiles):
+        assert (plan.model.name, tuple(plan.model.input)) == (MOBILENET, (3, 224, 224))
+        assert list(plan.devices) == ["edge0", "edge1", "edge2", "edge3"]
+
+
+def test_strong_attacks_take_no_decoder_of_the_papers() -> None:
+    found = named(of("5c", "mnist:m"))
+    for name in ("strong", "twice", "links", "star", "tiles"):
+        assert found[f"mnist-{name}"].chain_for("conv2", (16, 10, 10), (1, 28, 28)) is None
+
+
+def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
+    scale = replace(FULL["5c"], images=900, training=3, seeds=2)
+    request = Request("5c", ("digits",), "photos", scale, (), Machine("cpu:0"), 1000, 7)
+    (panel,) = panels(request)
+    own = panel.settings
+
+    assert (own.seeds, own.budget, own.machine.device) == (2, 1000, "cpu:0")
+    assert (own.who.seed, own.who.auxiliary, own.who.training) == (7, "photos", Training(3, 900, "cpu:0"))
+
+
+# --- Fig. 6 ---------------------------------------------------------------------------------------------------
+
+
+def test_devices() -> None:
+    found = named(of("6", "cifar10:c", controls=()))
+
+    assert COUNTS == (2, 4, 8)
+    assert list(found) == ["cifar10-2", "cifar10-4", "cifar10-8"]
+    for count, panel in zip(COUNTS, found.values(), strict=True):
+        own = panel.settings
+        assert (panel.control, own.devices, own.strategies) == (PAPER, count, ALL)
+        assert (own.who.model, own.who.shape) == (MOBILENET, (3, 224, 224))
+        assert (own.where.layers, own.where.views) == ({"conv1_bn": "Layer 2"}, ("paper",))
+        assert own.ladder == Ladder(("decoder",), 10)
+
+
+def test_devices_have_one_control() -> None:
+    found = named(of("6", "cifar10:c"))
+
+    assert [(panel.control, panel.settings.devices) for panel in found.values()] == [
+        (control, count) for count in COUNTS for control in (PAPER, STRONG)
+    ]
+    assert found["cifar10-8-strong"].settings.ladder == Ladder(("residual",), FULL["6"].strong)
+    assert found["cifar10-8-strong"].settings.devices == 8
+
+
+# --- scales ---------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_has_every_scale() -> None:
+    assert list(SCALES) == ["full", "desk"]
+    for name, scales in SCALES.items():
+        assert list(scales) == list(FIGURES)
+        assert {scale.name for scale in scales.values()} == {name}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_the_papers_scale_is_not_smaller_than_itself(figure: str) -> None:
+    full = FULL[figure]
+
+    assert full.smaller(full) == ()
+    assert (full.queries, full.victims, full.epochs, full.training, full.images) == (40_000, None, 10, 10, None)
+
+
+def test_what_is_smaller_is_said() -> None:
+    own = Scale("desk", "mobilenet_v1_0.5", 32, 2000, 500, epochs=9, strong=3, training=8, images=7000)
+
+    assert own.smaller(FULL["5a"]) == (
+        "model: mobilenet_v1_0.5, S1 mobilenet_v1",
+        "image side: 32, S1 224",
+        "auxiliary images at most: 2000, S1 40000",
+        "victim images at most: 500, S1 all",
+        "epochs of the decoders: 9, S1 10",
+        "epochs of the CNN: 8, S1 10",
+        "training images of the CNN at most: 7000, S1 all",
+    )
+    assert replace(FULL["5c"], epochs=2).smaller(FULL["5c"]) == ("epochs of the decoders: 2, S1 10",)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_the_desks_scale_keeps_the_figures_kind_of_model(figure: str) -> None:
+    desk, full = DESK[figure], FULL[figure]
+
+    assert desk.model.startswith(full.model)
+    assert list(s1.layers_of(desk.model)) == list(s1.layers_of(full.model))
+    assert desk.smaller(full)
+
+
+@pytest.mark.parametrize("change", [{"strong": 1}, {"seeds": 5}])
+def test_what_s1_does_not_have_is_not_smaller(change: dict[str, int]) -> None:
+    assert replace(FULL["5a"], **change).smaller(FULL["5a"]) == ()  # type: ignore[arg-type]
+
+
+def test_a_figure_has_a_folder() -> None:
+    assert folder_of("5c", "desk").as_posix() == "runs/s1-5c-desk"
+
+
+# --- decoders of equal size -----------------------------------------------------------------------------------
+
+
+def weights(chain: Chain) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(chain).parameters())
+
+
+@pytest.mark.parametrize("row", TABLE_2, ids=lambda row: f"{row.model}-{row.number}-{row.image[1]}")
+def test_parameters_are_torchs(row: Row) -> None:
+    chain = row.chain(row.captured, row.image)
+
+    assert parameters(chain) == weights(chain)
+    assert parameters(widened(chain, 20_000)) == weights(widened(chain, 20_000))
+
+
+@pytest.mark.parametrize(
+    ("model", "image"),
+    [
+        (LENET, (3, 32, 32)), (LENET, (1, 28, 28)), (MOBILENET, (3, 224, 224)), (MOBILENET, (3, 32, 32)),
+        ("mobilenet_v1_0.5", (3, 32, 32)), (RESNET, (3, 224, 224)), (RESNET, (3, 32, 32)),
+    ],
+)  # fmt: skip
+def test_matched_decoders_have_about_as_many_weights(model: str, image: tuple[int, ...]) -> None:
+    counts, usual = [], []
+    for row in printed(model):
+        if row.takes(image):
+            channels, *sides = row.scaled(image)
+            narrow = channels // 2 if model.endswith("0.5") and row.number > 1 else channels
+            captured = (narrow, *sides)
+            chain = matched(model)(row.layer, captured, image)
+            assert chain is not None
+            assert made(chain, captured) == image
+            assert min(layer.outputs for layer in chain[:-1] if isinstance(layer, Conv | ConvT)) >= FEWEST
+            counts.append(parameters(chain))
+            usual.append(parameters(row.chain(captured, image)))
+    assert len(counts) == 4
+    assert max(counts) / min(counts) < 1.15
+    assert max(usual) / min(usual) > 80  # as S1 has them
+
+
+def test_matched_decoders_are_table_2s_but_for_their_widths() -> None:
+    before, after = (
+        decoder(LENET)("pool2", (16, 6, 6), (3, 32, 32)),
+        matched(LENET)("pool2", (16, 6, 6), (3, 32, 32)),
+    )
+
+    assert before is not None
+    assert after is not None
+    assert list(map(type, before)) == list(map(type, after))
+    assert before != after
+
+
+def test_where_table_2_has_no_row_nothing_is_matched() -> None:
+    assert matched(LENET)("conv1", (6, 28, 28), (3, 32, 32)) is None
+    assert matched(MOBILENET)("conv_pw_5", (256, 7, 28), (3, 224, 224)) is None

@@ -1,0 +1,325 @@
+"""A small figure of S1 really made: its bars, what is kept of them, going on, and its picture."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from cloven.audit.subject import Loaded, Who, ready, untrained
+from cloven.errors import ClovenError
+from cloven.graph.graph import Graph
+from cloven.papers import reproduce as module
+from cloven.papers.bars import Bar
+from cloven.papers.experiments import CONTROLS, LINKS, PAPER, SIZE, Panel, Request, panels
+from cloven.papers.reproduce import FIGURE, SCORES, kept, reproduce
+from cloven.papers.scales import Scale
+from cloven.report.s1 import PICTURE, drawn, write
+from cloven.score.intervals import clustered
+
+TINY = Scale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
+REQUEST = Request("5c", ("digits",), "photos", TINY, controls=())
+
+NAMES = [
+    *[f"5c/digits/{PAPER}/{s}/Layer {n}/4" for s in ("vertical", "horizontal") for n in (2, 3, 5)],
+    f"5c/digits/{PAPER}/data/Layer 1/4",
+]
+
+
+def quiet(*_: object) -> None:
+    """No progress."""
+
+
+def run(request: Request, out: Path) -> dict[str, Any]:
+    return reproduce(request, out=out, jobs=1, progress=quiet)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    """A CNN is captured once for all studies, which takes longer than they do; and there are fewer resamples."""
+    graphs: dict[object, Graph] = {}
+
+    def once(make: Callable[..., Graph]) -> Callable[..., Graph]:
+        def graph(who: Who, images: Loaded, *progress: Any) -> Graph:
+            key = (make, who.model, who.training, images.training.fingerprint())
+            if key not in graphs:
+                graphs[key] = make(who, images, *progress)
+            return graphs[key]
+
+        return graph
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloven.audit.study.untrained", once(untrained))
+        patch.setattr("cloven.audit.study.ready", once(ready))
+        patch.setattr("cloven.papers.bars.clustered", partial(clustered, resamples=200))
+        yield
+
+
+@dataclass(frozen=True)
+class Made:
+    """Fig. 5(c) at the smallest scale, on digits."""
+
+    folder: Path
+    document: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("s1") / "figure"
+    return Made(folder, run(REQUEST, folder))
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each cell of S1's own setting was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "digits" / "cells").iterdir()}
+
+
+def same(one: Bar, other: Bar) -> bool:
+    """Whether two bars are equal in every field, scores to the last bit."""
+    return all(
+        torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
+    )
+
+
+# --- what is made ---------------------------------------------------------------------------------------------
+
+
+def test_a_figure_has_a_bar_for_each_strategy_and_layer(made: Made) -> None:
+    document = made.document
+
+    assert [bar["name"] for bar in document["bars"]] == NAMES
+    assert [len(bar["shares"]) for bar in document["bars"]] == [1, 1, 1, 4, 4, 4, 4]
+    assert {(bar["images"], bar["seeds"], bar["model"]) for bar in document["bars"]} == {(30, 1, "lenet5")}
+    assert all(bar["counts"] and bar["kappa"] > 0.6 for bar in document["bars"])
+    assert len({bar["victims"] for bar in document["bars"]}) == 1
+    for bar in document["bars"]:
+        score = bar["agreement"]
+        assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
+        assert score["mean"] == pytest.approx(sum(bar["shares"]) / len(bar["shares"]))
+
+
+def test_the_document_says_what_it_is_of_and_what_is_smaller(made: Made) -> None:
+    document = made.document
+
+    assert (document["paper"], document["figure"], document["title"]) == ("S1", "5c", "Fig. 5(c): LeNet-5")
+    assert document["controls"] == {}
+    assert document["smaller"] == [
+        "auxiliary images at most: 40, S1 40000", "victim images at most: 30, S1 all",
+        "epochs of the decoders: 1, S1 10", "epochs of the CNN: 6, S1 10",
+        "training images of the CNN at most: 900, S1 all",
+    ]  # fmt: skip
+    (panel,) = document["panels"]
+    assert (panel["name"], panel["control"], panel["test_images"]) == ("digits", PAPER, 30)
+    assert [plan["devices"] for plan in panel["plans"]] == [4, 4, 4, 4]
+    assert panel["settings"]["training images"] == 900
+
+
+def test_the_claims_that_one_data_set_can_test_are_judged(made: Made) -> None:
+    counts = {row["claim"]: len(row["comparisons"].get(PAPER, [])) for row in made.document["claims"]}
+
+    assert {name: count for name, count in counts.items() if count} == {"S1-42": 2, "S1-43": 6, "S1-44": 4}
+    for row in made.document["claims"]:
+        assert (row["verdict"] == "not tested") == (not counts[row["claim"]])
+
+
+def test_the_document_and_the_scores_are_written(made: Made) -> None:
+    assert json.loads((made.folder / FIGURE).read_text()) == made.document
+    found = load_file(made.folder / SCORES)
+
+    assert set(found) == {f"{name}/{metric}" for name in NAMES for metric in ("agreement", "ssim")}
+    for bar in made.document["bars"]:
+        scores = found[f"{bar['name']}/agreement"]
+        assert scores.shape == (1, len(bar["shares"]), 30)
+        assert scores.double().mean((0, 2)).tolist() == bar["shares"]
+        assert found[f"{bar['name']}/ssim"].double().mean() == pytest.approx(bar["ssim"]["mean"], abs=1e-6)
+    assert not list(made.folder.rglob("*.part"))
+
+
+# --- kept, and gone on with -----------------------------------------------------------------------------------
+
+
+def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Running again does no cell again, and what it keeps is what is read."""
+    before, written = times(made.folder), list[Bar]()
+    keep = module.keep
+
+    def remembered(folder: Path, document: Mapping[str, Any], found: list[Bar]) -> None:
+        written.extend(found)
+        keep(folder, document, found)
+
+    monkeypatch.setattr(module, "keep", remembered)
+    again = run(REQUEST, made.folder)
+
+    assert times(made.folder) == before
+    assert len(before) == 2 * sum(len(bar["shares"]) for bar in made.document["bars"])
+    for part in ("bars", "claims", "smaller", "scale"):
+        assert again[part] == made.document[part]
+    assert [bar.name for bar in written] == NAMES
+    assert all(same(a, b) for a, b in zip(kept(made.folder), written, strict=True))
+
+
+def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "figure")
+    before = times(folder)
+    document = run(replace(REQUEST, controls=(LINKS,)), folder)
+    bars = document["bars"]
+
+    assert times(folder) == before
+    assert [bar["name"] for bar in bars[:7]] == NAMES
+    assert [(bar["strategy"], bar["layer"], bar["where"]) for bar in bars[7:]] == [
+        ("vertical", "All on a link", "edge0 to edge1"),
+        ("horizontal", "All on a link", "edge0 to edge1"),
+        ("horizontal", "All on a link", "edge1 to edge0"),
+        ("horizontal", "All on a link", "star, edge0 to edge1"),
+        ("horizontal", "All on a link", "star, edge1 to edge0"),
+        ("data", "All on a link", "tiles, edge0 to edge1"),
+        ("data", "All on a link", "tiles, edge1 to edge0"),
+    ]
+    assert len({bar["name"] for bar in bars}) == 14
+    assert all(bar["crosses"] for bar in bars[7:])
+    assert document["controls"] == {LINKS: CONTROLS[LINKS]}
+    found = {row["claim"]: row["comparisons"].get(LINKS, []) for row in document["claims"]}
+    assert [len(found[f"S1-{number}"]) for number in (42, 43, 44)] == [6, 10, 0]  # links have no depth
+
+    axes = drawn(document).axes
+    assert [len(place.patches) for place in axes] == [7, 7]
+    assert [place.get_title().rpartition(": ")[2] for place in axes] == [PAPER, LINKS]
+
+
+@pytest.mark.parametrize("broken", [FIGURE, SCORES])
+def test_a_folder_without_a_figure_is_refused(made: Made, tmp_path: Path, broken: str) -> None:
+    for name in (FIGURE, SCORES):
+        (tmp_path / name).write_bytes((made.folder / name).read_bytes())
+    assert len(kept(tmp_path)) == 7
+
+    (tmp_path / broken).write_bytes(b"{}")
+    with pytest.raises(ClovenError, match="holds no figure of S1"):
+        kept(tmp_path)
+    (tmp_path / broken).unlink()
+    with pytest.raises(ClovenError, match=str(tmp_path)):
+        kept(tmp_path)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+def test_all_that_is_wrong_is_said_before_anything_is_written(here: Path) -> None:
+    request = replace(
+        REQUEST, data=("cifar10:nowhere", "mnist:neither"), scale=replace(TINY, epochs=0), controls=tuple(CONTROLS)
+    )
+    with pytest.raises(ClovenError) as caught:
+        run(request, here / "out")
+
+    said = caught.value.problems
+    assert len(said) == len(set(said))
+    for words in ("nowhere", "neither", "epochs is 0; expected 1 or more"):
+        assert [problem for problem in said if words in problem]
+    assert not list(here.iterdir())
+
+
+def test_two_data_sets_of_one_kind_are_refused(here: Path) -> None:
+    """Their folders and bars would have the same names."""
+    with pytest.raises(ClovenError, match=r"digits is given 2 times; give one data set of each kind"):
+        run(replace(REQUEST, data=("digits", "digits")), here / "out")
+    assert not list(here.iterdir())
+
+
+def test_no_control_gets_more_images_than_there_are_photographs(here: Path) -> None:
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 255, (28, 28, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(here / f"{i}.png")
+    few = replace(REQUEST, auxiliary=f"folder:{here}")
+
+    assert module._at_hand(few) == 5
+    assert module._at_hand(replace(few, auxiliary="photos")) == 40
+
+
+# --- the picture ----------------------------------------------------------------------------------------------
+
+
+def test_the_picture(made: Made, tmp_path: Path) -> None:
+    path = write(tmp_path, made.document)
+
+    assert path == tmp_path / PICTURE
+    assert [file.name for file in tmp_path.iterdir()] == [PICTURE]
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.width == 1300
+        assert 500 < picture.height < 1500
+        assert len(picture.convert("RGB").getcolors(2**20) or []) > 100
+
+
+def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made: Made) -> None:
+    from matplotlib.patches import Rectangle
+
+    (place,) = drawn(made.document).axes
+    shown = [patch for patch in place.patches if isinstance(patch, Rectangle)]
+    bars = made.document["bars"]
+
+    assert [patch.get_height() for patch in shown] == [bar["agreement"]["mean"] for bar in bars]
+    assert [bool(patch.get_hatch()) for patch in shown] == [not bar["crosses"] for bar in bars]
+    assert [label.get_text() for label in place.get_xticklabels()] == [
+        "V Layer 2", "V Layer 3", "V Layer 5", "H Layer 2", "H Layer 3", "H Layer 5", "D Layer 1",
+    ]  # fmt: skip
+
+
+def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
+    """Images of twice the size are shown to another CNN."""
+    document = deepcopy(made.document)
+    document["panels"].append({**document["panels"][0], "control": SIZE, "model_accuracy": 0.123})
+    document["bars"].append({**document["bars"][0], "control": SIZE})
+    first, second = drawn(document).axes
+
+    assert "12.3%" not in first.get_title()
+    assert second.get_title() == f"lenet5 on digits (12.3%): {SIZE}"
+
+
+# --- Fig. 6 ---------------------------------------------------------------------------------------------------
+
+
+def vertical(request: Request) -> list[Panel]:
+    return [replace(one, settings=replace(one.settings, strategies=("vertical",))) for one in panels(request)]
+
+
+def test_vertical_leaks_the_same_on_any_number_of_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "panels", vertical)
+    document = run(replace(REQUEST, figure="6"), tmp_path / "out")
+    two, four, eight = kept(tmp_path / "out")
+
+    assert (two.devices, four.devices, eight.devices) == (2, 4, 8)
+    assert torch.equal(two.scores, four.scores)
+    assert torch.equal(four.scores, eight.scores)
+    assert torch.equal(two.ssim, eight.ssim)
+    verdicts = {row["claim"]: row["verdict"] for row in document["claims"]}
+    assert verdicts.pop("S1-48") == "holds"
+    assert set(verdicts.values()) == {"not tested"}
+
+
+@pytest.mark.slow
+def test_figure_6_of_a_narrow_mobilenet(tmp_path: Path) -> None:
+    scale = replace(TINY, model="mobilenet_v1_0.25", side=32, queries=40, victims=20, training=1, images=40)
+    document = run(replace(REQUEST, figure="6", scale=scale), tmp_path / "out")
+    bars = kept(tmp_path / "out")
+
+    assert [(bar.strategy, bar.layer, bar.devices) for bar in bars] == [
+        (strategy, layer, devices)
+        for devices in (2, 4, 8)
+        for strategy, layer in (("vertical", "Layer 2"), ("horizontal", "Layer 2"), ("data", "Layer 1"))
+    ]
+    assert [bar.scores.shape[1] for bar in bars] == [1, 2, 2, 1, 4, 4, 1, 8, 8]
+    assert torch.equal(bars[0].scores, bars[3].scores)
+    assert torch.equal(bars[3].ssim, bars[6].ssim)
+    assert document["claims"][0]["left_out"] == 6  # a CNN that was shown 40 images has learned nothing
