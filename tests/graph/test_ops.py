@@ -136,7 +136,7 @@ def check_every_box(module: nn.Module, data: st.DataObject) -> None:
 
 
 @given(windows(), st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_a_box_of_a_window_from_what_it_needs_is_that_box_of_the_whole(
     module: nn.Module, data: st.DataObject
 ) -> None:
@@ -144,7 +144,7 @@ def test_a_box_of_a_window_from_what_it_needs_is_that_box_of_the_whole(
 
 
 @given(sizes(), st.data())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_a_box_of_a_resized_map_from_what_it_needs_is_that_box_of_the_whole(
     module: nn.Module, data: st.DataObject
 ) -> None:
@@ -153,14 +153,14 @@ def test_a_box_of_a_resized_map_from_what_it_needs_is_that_box_of_the_whole(
 
 @pytest.mark.parametrize("module", OTHERS, ids=[f"{type(m).__name__}{i}" for i, m in enumerate(OTHERS)])
 @given(st.data())
-@settings(max_examples=10)
+@settings(max_examples=7)
 def test_a_box_from_what_it_needs_is_that_box_of_the_whole(module: nn.Module, data: st.DataObject) -> None:
     check_every_box(module, data)
 
 
 @pytest.mark.parametrize("module", OTHERS, ids=[f"{type(m).__name__}{i}" for i, m in enumerate(OTHERS)])
 @given(st.data())
-@settings(max_examples=10)
+@settings(max_examples=7)
 def test_owners_of_bands_of_the_input_own_disjoint_boxes_of_the_output(
     module: nn.Module, data: st.DataObject
 ) -> None:

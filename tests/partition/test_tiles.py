@@ -213,6 +213,7 @@ def test_tiles_of_resnet50_compute_and_need_no_more_than_their_windows(
             assert found == pytest.approx(published[number], rel=6e-3)
 
 
+@pytest.mark.slow
 def test_tiles_of_resnet50_deeper_cost_what_is_published() -> None:
     found = [measured(resnet(), "layer3.0.conv1", grid) for grid in GRIDS]
 
@@ -220,6 +221,7 @@ def test_tiles_of_resnet50_deeper_cost_what_is_published() -> None:
     assert found[1] == pytest.approx(Measured(3.28, 6.05), rel=6e-3)
 
 
+@pytest.mark.slow
 def test_a_tile_of_the_whole_block_needs_more_of_the_image_than_up_to_its_first_convolution() -> None:
     """layer2.0 halves the sides in a 3x3 convolution: a half needs 28 or 29 of 56 rows; the short way no more."""
     windows = [*STEM, *STAGE, Window(1, 1, 0, 0), Window(3, 2, 1, 0), Window(1, 1, 0, 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -242,3 +243,21 @@ def test_a_prepared_program_runs_many_times_with_the_same_result() -> None:
 
     assert torch.equal(run(ready, images), first)
     assert torch.allclose(run(ready, images, batch=1), first, rtol=0, atol=1e-6)
+
+
+def test_what_is_no_longer_needed_is_freed_at_once() -> None:
+    """No value waits for the garbage collector: a pass over many images would pile them up."""
+    torch.manual_seed(0)
+    graph = capture(Residual().eval(), torch.zeros(1, 3, 16, 16))
+    images = torch.rand(2, 3, 16, 16)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+        for _ in range(3):
+            evaluate(graph, images, [graph.output])
+        after = sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+    finally:
+        gc.enable()
+
+    assert after == before

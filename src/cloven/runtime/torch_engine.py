@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -292,24 +292,29 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     return canvas
 
 
+def _filled(item: Any, *, given: Inputs, params: Params, images: int) -> Any:
+    """An argument with tensors and sizes in their places.
+
+    No closure: one that calls itself is a cycle, and keeps the tensors alive until garbage is collected.
+    """
+    match item:
+        case list():
+            return [_filled(part, given=given, params=params, images=images) for part in item]
+        case {"input": index}:
+            return given[index]
+        case {"param": name}:
+            return params[name]
+        case {"batch": times}:
+            return images * times
+        case {"dtype": name}:
+            return getattr(torch, name)
+    return images if item == BATCH else item
+
+
 def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     images, read = len(inputs[0]), attrs.get("read", {})
     given = [_laid(x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
-
-    def fill(item: Any) -> Any:
-        match item:
-            case list():
-                return [fill(part) for part in item]
-            case {"input": index}:
-                return given[index]
-            case {"param": name}:
-                return params[name]
-            case {"batch": times}:
-                return images * times
-            case {"dtype": name}:
-                return getattr(torch, name)
-        return images if item == BATCH else item
-
+    fill = partial(_filled, given=given, params=params, images=images)
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = _aten(attrs["op"])(*fill(attrs["args"]), **arguments)
     result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
