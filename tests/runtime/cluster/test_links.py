@@ -82,12 +82,12 @@ def test_a_link_that_is_down_for_five_seconds(workers: Machines, file: Path) -> 
 
 def test_a_link_that_is_down_for_longer_than_the_deadline(workers: Machines, file: Path) -> None:
     found = through_proxy(
-        workers, file, Manner(deadline=1), lambda proxy: {20: proxy.open.clear, 36: proxy.open.set}
+        workers, file, Manner(deadline=2), lambda proxy: {20: proxy.open.clear, 36: proxy.open.set}
     )
     failed = accounted(found)
 
     assert failed
-    assert {str(failure) for failure in failed} == {"edge0 -> edge1: no answer within 1 s; edge1 waits for edge0"}
+    assert {str(failure) for failure in failed} == {"edge0 -> edge1: no answer within 2 s; edge1 waits for edge0"}
 
 
 def test_a_link_that_is_cut(workers: Machines, file: Path) -> None:
