@@ -266,7 +266,13 @@ def _interval(value: Mapping[str, float]) -> str:
 
 
 def bars(found: Row) -> None:
-    """The bars of a paper's figure, and what was made smaller for it."""
+    """The data sets of a paper's figure, its bars, and what was made smaller for it."""
+    columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "otherwise in S1"]
+    table("Data sets (S1, Table 1)", columns, [
+        [d["name"], d["images"], d["size"], d["classes"], d["colours"], "/".join(f"{n:,}" for n in d["split"]),
+         "; ".join(d["differs"]) or ("as printed" if d["agrees"] else "not in S1")]
+        for d in found["data"]
+    ])  # fmt: skip
     table(f"S1, {found['title']}, scale {found['scale']['name']}",
           ["control", "data", "bar", "agreement [95 %]", "shares", "floor", "SSIM", "sent"], [
         [b["control"], b["data"], f"{b['strategy']}, {b['layer']}, {b['devices']}{_where(b)}",

@@ -24,6 +24,8 @@ from cloven.papers.bars import Bar, bars
 from cloven.papers.claims import judged
 from cloven.papers.experiments import CONTROLS, FIGURES, Panel, Request, panels
 from cloven.papers.scales import FULL
+from cloven.papers.table1 import describe
+from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
 SCHEMA = 1
@@ -104,6 +106,7 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "title": FIGURES[request.figure],
         "scale": asdict(request.scale),
         "smaller": list(request.scale.smaller(FULL[request.figure])),
+        "data": [describe(*originals(spec)).to_json() for spec in request.data],
         "controls": {row["control"]: CONTROLS[row["control"]] for row in rows if row["control"] in CONTROLS},
         "panels": list(rows),
         "bars": [bar.row() for bar in found],
