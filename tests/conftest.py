@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,15 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Trained models of the tests are kept apart from the user's."""
-    import os
-
     os.environ["CLOVEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def data() -> str:
+    """The folder with the real data sets, for slow tests."""
+    if not (folder := os.environ.get("CLOVEN_DATA")):
+        pytest.skip("CLOVEN_DATA names no folder with the data sets")
+    return folder
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from cloven import console
 from cloven.errors import ClovenError, tried
 from cloven.machines import named, plan_of
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from cloven.partition.transform import Transform
 
 log = logging.getLogger("cloven")
-
-STOPPED = 130
 
 SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links", "colluding", "defences", "curve",
              "features", "budget", "mirror")  # fmt: skip
@@ -101,12 +97,8 @@ def run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
             console.observations(rows)
         return
     folder = out or work.folder
-    with console.progress() as progress:
-        try:
-            summary = work.execute(out=folder, progress=progress)
-        except KeyboardInterrupt:
-            log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
-            raise typer.Exit(STOPPED) from None
+    with console.resumable(folder) as progress:
+        summary = work.execute(out=folder, progress=progress)
     page = write(folder)
     if as_json:
         console.print_json(summary)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cloven.zoo.images import Images
     from cloven.zoo.prepared import Prepared
 
-MISSED, WRONG, STOPPED = 1, 2, 130
-"""Exit codes besides 0: a threshold missed; wrong usage or input; stopped by the user."""
+MISSED, WRONG = 1, 2
+"""Exit codes besides 0: a threshold missed; wrong usage or input; and `console.STOPPED`."""
 
 EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
           "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
@@ -45,7 +45,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             log.warning("stopped")
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(console.STOPPED) from None
 
 
 app = typer.Typer(

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ NARROW = 100
 
 FEW = 20
 """Up to how many images' classes are shown one by one; all are in the JSON."""
+
+STOPPED = 130
+"""The exit code of what the user has stopped."""
 
 log = logging.getLogger("cloven")
 
@@ -307,6 +311,17 @@ def claims(rows: Sequence[Row]) -> None:
         [r["claim"], r["sentence"], r["verdict"], "\n".join(f"{c}: {word}" for c, word in r["controls"].items())]
         for r in rows
     ], width=NARROW)  # fmt: skip
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[Callable[[str, int, int], None]]:
+    """`progress` of work that keeps what is finished: Ctrl-C says where, and ends with exit code 130."""
+    with progress() as report:
+        try:
+            yield report
+        except KeyboardInterrupt:
+            log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
+            raise typer.Exit(STOPPED) from None
 
 
 @contextmanager

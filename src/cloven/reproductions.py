@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
-STOPPED = 130
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -44,12 +42,8 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 
     request = _request(asked)
     folder = out or folder_of(asked.figure, asked.scale)
-    with console.progress() as progress:
-        try:
-            document = reproduce(request, out=folder, jobs=jobs, progress=progress)
-        except KeyboardInterrupt:
-            log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
-            raise typer.Exit(STOPPED) from None
+    with console.resumable(folder) as progress:
+        document = reproduce(request, out=folder, jobs=jobs, progress=progress)
     picture = write(folder, document)
     if as_json:
         console.print_json(document)

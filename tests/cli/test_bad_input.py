@@ -15,6 +15,7 @@ from PIL import Image
 
 from cloven.zoo.models import build
 from tests.cli.conftest import Done, Run
+from tests.partition.texts import THREE_MISTAKES
 
 
 def picture(path: Path, side: int = 16) -> None:
@@ -118,22 +119,8 @@ def test_an_input_size_that_the_model_cannot_take_is_refused(cloven: Run, here: 
     refused(cloven("inspect", "lenet5", "--input-size", "28x28"), "--input-size is '28x28'; expected 3 numbers")
 
 
-PLAN = """
-version = 1
-devices = ["a", "b", "a"]
-colour = "red"
-[model]
-name = "lenet5"
-input = [1, 28, 28]
-classes = 10
-[strategy]
-kind = "vertical"
-cuts = ["conv2", "convv1"]
-"""
-
-
 def test_a_plan_file_with_three_mistakes_names_all_three(cloven: Run, here: Path) -> None:
-    (here / "plan.toml").write_text(PLAN)
+    (here / "plan.toml").write_text(THREE_MISTAKES)
 
     refused(
         cloven("run", "plan.toml", "--data", "digits"),
@@ -360,7 +347,7 @@ def test_weights_that_are_not_this_models_or_could_run_code_are_refused(
 
 
 def test_weights_and_plan_that_are_both_wrong_are_named_together(cloven: Run, here: Path) -> None:
-    (here / "plan.toml").write_text(PLAN.replace("classes = 10", 'classes = 10\nweights = "gone.pth"'))
+    (here / "plan.toml").write_text(THREE_MISTAKES.replace("classes = 10", 'classes = 10\nweights = "gone.pth"'))
 
     refused(
         cloven("run", "plan.toml", "--data", "digits"),
@@ -412,7 +399,7 @@ def test_a_bundle_is_not_written_over_what_is_no_bundle(cloven: Run, here: Path,
 
 
 def test_a_bundle_of_a_wrong_plan_is_refused_with_all_that_is_wrong(cloven: Run, here: Path) -> None:
-    (here / "plan.toml").write_text(PLAN)
+    (here / "plan.toml").write_text(THREE_MISTAKES)
 
     refused(
         cloven("bundle", "plan.toml", "--out", "made"),

@@ -244,8 +244,8 @@ def test_no_control_gets_more_images_than_there_are_photographs(here: Path) -> N
         Image.fromarray(pixels).save(here / f"{i}.png")
     few = replace(REQUEST, auxiliary=f"folder:{here}")
 
-    assert module._at_hand(few) == 5
-    assert module._at_hand(replace(few, auxiliary="photos")) == 40
+    assert module.ready(few).scale.queries == 5
+    assert module.ready(replace(few, auxiliary="photos")).scale.queries == 40
 
 
 # --- the picture ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -129,13 +128,6 @@ class TestFromFiles:
             "differs": ["images: 30, S1 prints 70,000"],
             "agrees": False,
         }
-
-
-@pytest.fixture
-def data() -> str:
-    if not (folder := os.environ.get("CLOVEN_DATA")):
-        pytest.skip("CLOVEN_DATA names no folder with the data sets")
-    return folder
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from cloven.partition.plan import (
 )
 from cloven.partition.vertical import Vertical
 from cloven.zoo.models import build
+from tests.partition.texts import THREE_MISTAKES
 
 GRAPH = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 
@@ -86,22 +87,6 @@ def test_only_a_star_can_send_a_device_its_own_share_back() -> None:
         compile(GRAPH, Horizontal(), 2, reuse=False)
 
     assert compile(GRAPH, Horizontal(), 2, routing="star", reuse=False).transfers
-
-
-THREE_MISTAKES = """
-version = 1
-devices = ["a", "b", "a"]
-colour = "red"
-
-[model]
-name = "lenet5"
-input = [1, 28, 28]
-classes = 10
-
-[strategy]
-kind = "vertical"
-cuts = ["conv2", "convv1"]
-"""
 
 
 def test_a_plan_with_three_mistakes_names_all_three() -> None:

@@ -1,4 +1,4 @@
-"""A plan as a person writes it, without a word of what its links do."""
+"""Plans as a person writes them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,18 @@ classes = 10
 kind = "vertical"
 cuts = ["conv2", "pool2"]
 """
+"""Without a word of what its links do."""
+
+THREE_MISTAKES = """
+version = 1
+devices = ["a", "b", "a"]
+colour = "red"
+[model]
+name = "lenet5"
+input = [1, 28, 28]
+classes = 10
+[strategy]
+kind = "vertical"
+cuts = ["conv2", "convv1"]
+"""
+"""A device twice, a word that no plan has, a layer that the model has not."""

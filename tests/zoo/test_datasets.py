@@ -643,13 +643,6 @@ class TestPhotos:
         )
 
 
-@pytest.fixture(scope="module")
-def data() -> str:
-    if not (folder := os.environ.get("CLOVEN_DATA")):
-        pytest.skip("CLOVEN_DATA names no folder with the data sets")
-    return folder
-
-
 @pytest.mark.slow
 class TestRealData:
     def test_mnist(self, data: str) -> None:

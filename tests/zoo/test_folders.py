@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -326,10 +325,8 @@ class TestMissingExtra:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), None])
-def test_five_thousand(shape: tuple[int, int, int] | None) -> None:
+def test_five_thousand(shape: tuple[int, int, int] | None, data: str) -> None:
     """Tiny-ImageNet's 5,000 JPEGs, labelled by synset, grey ones among them."""
-    if not (data := os.environ.get("CLOVEN_DATA")):
-        pytest.skip("CLOVEN_DATA names no folder with the data sets")
     images = load(f"folder:{data}/tiny-imagenet/train", shape=shape)
 
     assert images.pixels.shape == (5000, *(shape or (3, 64, 64)))

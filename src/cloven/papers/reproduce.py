@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from cloven.audit import study
 from cloven.audit.executor import Progress
 from cloven.audit.store import CONFIG, read_json, to_text
+from cloven.audit.subject import Who
 from cloven.errors import ClovenError, tried
 from cloven.files import write_text
 from cloven.papers import s1
@@ -36,16 +37,25 @@ LEFT_OPEN = (
 )
 
 
-def wrong(request: Request) -> list[str]:
-    """All that is wrong with the data, images and settings of a figure's studies, before any of them is run."""
-    found = _twice([spec.partition(":")[0] for spec in request.data])
-    seen: list[Any] = []
-    for panel in panels(request):
-        who = panel.settings.who
-        if who not in seen:
-            seen.append(who)
-            tried(partial(study.loaded, panel.settings), found)
-    return list(dict.fromkeys(found))
+def ready(request: Request) -> Request:
+    """The request with as many auxiliary images as there are: no control gets more.
+
+    Raises:
+        ClovenError: with all that is wrong with the data, images and settings of a figure's studies.
+    """
+    problems = _twice([spec.partition(":")[0] for spec in request.data])
+    counts: dict[Who, int | None] = {}
+    for settings in (panel.settings for panel in panels(request)):
+        if settings.who not in counts:
+            counts[settings.who] = tried(partial(_queries, settings), problems)
+    if problems:
+        raise ClovenError(list(dict.fromkeys(problems)))
+    usual = next(count for count in counts.values() if count is not None)
+    return replace(request, scale=replace(request.scale, queries=usual))
+
+
+def _queries(settings: study.Settings) -> int:
+    return study.loaded(settings)[0].who.queries
 
 
 def _twice(kinds: Sequence[str]) -> list[str]:
@@ -61,9 +71,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
         ClovenError: with all that is wrong with the request; then nothing is written.
     """
     start = time.perf_counter()
-    if problems := wrong(request):
-        raise ClovenError(problems)
-    request = replace(request, scale=replace(request.scale, queries=_at_hand(request)))
+    request = ready(request)
     found: list[Bar] = []
     rows = []
     every = panels(request)
@@ -113,12 +121,6 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "claims": judged(found),
         "notes": list(LEFT_OPEN),
     }
-
-
-def _at_hand(request: Request) -> int:
-    """How many auxiliary images there are, up to what the scale wants: no control gets more."""
-    settings, _ = study.loaded(panels(request)[0].settings)
-    return settings.who.queries
 
 
 OF_PANEL = (
