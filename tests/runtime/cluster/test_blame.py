@@ -30,6 +30,9 @@ def waits(*parties: str) -> State:
         ([COMPUTES, DONE, waits("a", "b")], ("b", "c")),
         # both directions of a link are lost: each waits for the other
         ([DONE, waits("c"), waits("b")], ("c", "b")),
+        # it has just got all that it waited for
+        ([DONE, waits(), waits("b")], ("b",)),
+        ([DONE, DONE, waits()], ("c",)),
         # nobody has said anything, or not all
         ([], ("c", "coordinator")),
         ([None, waits("a"), waits("b")], ("a", "b")),

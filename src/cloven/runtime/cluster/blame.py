@@ -13,7 +13,10 @@ Doing = Literal["waits", "computes", "sends", "done"]
 
 @dataclass(frozen=True)
 class State:
-    """What a device does about an image; ``parties`` are those that it waits for, if it does."""
+    """What a device does about an image; ``parties`` are those that it waits for.
+
+    One that waits for nobody has just got all that it needs, and computes next.
+    """
 
     doing: Doing
     parties: tuple[str, ...] = ()
@@ -27,14 +30,14 @@ def culprit(states: Mapping[str, State], sink: str) -> tuple[str, ...]:
         sink: the device that sends the output.
     """
     seen, device = [COORDINATOR], sink
-    while (state := states.get(device)) is not None and state.doing == "waits":
+    while _reason(states, device) == WAITS:
         # What was sent and has not come is surely late; who waits as well may do so because of another.
-        party = min(state.parties, key=lambda name: _reason(states, name))
+        party = min(states[device].parties, key=lambda name: _reason(states, name))
         if party in seen or _reason(states, party) == SENT:
             return party, device
         seen.append(device)
         device = party
-    return (device,) if state is not None and state.doing == "computes" else (device, COORDINATOR)
+    return (device,) if _reason(states, device) == COMPUTES else (device, COORDINATOR)
 
 
 SENT, COMPUTES, WAITS = range(3)
@@ -42,5 +45,7 @@ SENT, COMPUTES, WAITS = range(3)
 
 def _reason(states: Mapping[str, State], party: str) -> int:
     """Why nothing comes from a party; one that says nothing is taken to have sent."""
-    state = states.get(party)
-    return {"waits": WAITS, "computes": COMPUTES}.get(state.doing, SENT) if state is not None else SENT
+    state = states.get(party, State("done"))
+    if state.doing == "waits":
+        return WAITS if state.parties else COMPUTES
+    return COMPUTES if state.doing == "computes" else SENT
