@@ -3,8 +3,8 @@
     python -m benchmarks.s1_page [--check]
 
 A block between ``<!-- FILE: WHAT -->`` and ``<!-- end -->`` is filled from ``docs/papers/s1/FILE.json``: the
-``figure.json`` of a figure, or what ``cloven reproduce s1 --claims --json`` printed. WHAT is ``bars``, ``claims``,
-``setup`` or ``cost``. With --check nothing is written; exit code 1 where the page is not what the results say.
+``figure.json`` of a figure, or what ``cloven reproduce s1 --claims --json`` printed. WHAT is one of `TABLES`.
+With --check nothing is written; exit code 1 where the page is not what the results say.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from cloven.papers.experiments import LINKS, PAPER
 
 PAGE = Path(__file__).parent.parent / "docs" / "papers" / "s1.md"
 RESULTS = PAGE.with_suffix("")
@@ -40,17 +42,41 @@ def table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 
 
 def bars(document: Document) -> str:
-    """Every bar: agreement with its interval, its shares, its floor, and SSIM."""
-    columns = ("data", "control", "strategy", "layer", "devices", "agreement", "shares", "floor", "SSIM", "sent")
-    return table(columns, (_bar(bar) for bar in document["bars"]))
+    """The bars as S1 makes them: agreement with its interval, its shares, its floor, and SSIM."""
+    columns = (*WHERE, "agreement", "shares", "floor", "SSIM", "sent")
+    return table(columns, ([*_where(bar), *_scores(bar)] for bar in document["bars"] if bar["control"] == PAPER))
 
 
-def _bar(bar: Mapping[str, Any]) -> list[str]:
-    where = f"{bar['layer']} ({bar['where']})" if bar["where"] else bar["layer"]
+def controls(document: Document) -> str:
+    """A row for each bar, with its agreement as S1 makes it and under each control that has it."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for bar in document["bars"]:
+        if bar["control"] != LINKS:
+            rows.setdefault(_where(bar), {})[bar["control"]] = interval(bar["agreement"])
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    return table(
+        (*WHERE, *names), ([*where, *(row.get(name, "") for name in names)] for where, row in rows.items())
+    )
+
+
+def links(document: Document) -> str:
+    """All that a link carries, by the strong decoder."""
+    found = (bar for bar in document["bars"] if bar["control"] == LINKS)
+    columns = (*WHERE, "from", "agreement", "floor", "SSIM")
+    return table(columns, ([*_where(bar), bar["where"], *(_scores(bar)[i] for i in (0, 2, 3))] for bar in found))
+
+
+WHERE = ("data", "strategy", "layer", "devices")
+
+
+def _where(bar: Mapping[str, Any]) -> tuple[str, ...]:
+    return bar["data"], bar["strategy"], bar["layer"], str(bar["devices"])
+
+
+def _scores(bar: Mapping[str, Any]) -> list[str]:
     return [
-        bar["data"], bar["control"], bar["strategy"], where, str(bar["devices"]), interval(bar["agreement"]),
-        f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}", f"{bar['floors']['agreement']:.2f}",
-        f"{bar['ssim']['mean']:.2f}", "yes" if bar["crosses"] else "never",
+        interval(bar["agreement"]), f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}",
+        f"{bar['floors']['agreement']:.2f}", f"{bar['ssim']['mean']:.2f}", "yes" if bar["crosses"] else "never",
     ]  # fmt: skip
 
 
@@ -66,11 +92,11 @@ def claims(document: Document) -> str:
 def setup(document: Document) -> str:
     """Each study: its CNN's accuracy and kappa, images and time."""
     return table(
-        ("study", "varies", "CNN", "kappa", "auxiliary images", "victims", "minutes"),
+        ("study", "varies", "CNN", "kappa", "auxiliary images", "victims", "attacks, core minutes"),
         (
             [
                 p["name"], p["control"], _share(p["model_accuracy"]), f"{p['model_kappa']:.2f}",
-                f"{p['settings']['queries']:,}", f"{p['test_images']:,}", f"{p['seconds'] / 60:.1f}",
+                f"{p['settings']['queries']:,}", f"{p['test_images']:,}", f"{p['attack_seconds'] / 60:.1f}",
             ]
             for p in document["panels"]
         ),
@@ -100,7 +126,7 @@ def _share(value: float | None) -> str:
     return "no labels" if value is None else f"{value:.1%}"
 
 
-TABLES = {"bars": bars, "claims": claims, "setup": setup, "cost": cost}
+TABLES = {"bars": bars, "controls": controls, "links": links, "claims": claims, "setup": setup, "cost": cost}
 
 
 def main() -> int:

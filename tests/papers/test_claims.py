@@ -327,4 +327,3 @@ def test_names_tell_bars_apart() -> None:
         for one in [*of_layers(), *of_layers(data=CIFAR), *of_devices(), *of_layers(figure="5a")]
     ]
     assert len({one.name for one in bars}) == len(bars)
-    assert bar(0.5).said == "vertical at Layer 2 of lenet5 on mnist, 4 devices"

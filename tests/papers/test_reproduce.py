@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cloven.audit.subject import Loaded, Who, ready, untrained
+from cloven.audit.subject import Loaded, Who, cnn, load_images, ready, untrained
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers import reproduce as module
 from cloven.papers.bars import Bar
-from cloven.papers.experiments import CONTROLS, LINKS, PAPER, SIZE, Panel, Request, panels
-from cloven.papers.reproduce import FIGURE, SCORES, kept, reproduce
+from cloven.papers.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, Panel, Request, panels
+from cloven.papers.reproduce import FIGURE, SCORES, kept, reproduce, train
 from cloven.papers.scales import Scale
 from cloven.report.s1 import PICTURE, drawn, write
 from cloven.score.intervals import clustered
@@ -170,6 +170,24 @@ def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyP
         assert again[part] == made.document[part]
     assert [bar.name for bar in written] == NAMES
     assert all(same(a, b) for a, b in zip(kept(made.folder), written, strict=True))
+
+
+def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) -> None:
+    small = replace(TINY, training=1, images=200)
+    request = replace(REQUEST, scale=small, controls=(DOMAIN, SIZE))  # the usual size twice, and twice the side
+    whose = [panel.settings.who for panel in panels(request)]
+    said: list[tuple[str, int, int]] = []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOVEN_CACHE", str(tmp_path))
+        train(whose, 2, lambda *of: said.append(of))
+        kept = set(tmp_path.iterdir())
+        for who in whose:
+            cnn(who, load_images(who, []), lambda *_: pytest.fail("it is trained again"))
+
+    assert said == [("training the CNNs", done, 2) for done in range(3)]
+    assert len(kept) == 2
+    assert set(tmp_path.iterdir()) == kept
 
 
 def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 from cloven.audit.cell import Cell, attacks
 from cloven.audit.material import Material
 from cloven.audit.store import CELLS, Store
-from cloven.errors import ClovenError
-
-THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-"""What a worker process starts with: more threads than cores make each other 5 to 10 times slower."""
+from cloven.processes import side_by_side
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a stage, how much of it is done, and of how much."""
@@ -47,7 +37,8 @@ def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: 
         for unit in units:
             yield from _finish(unit, material, store)
         return
-    yield from _in_processes(units, material, store, min(jobs, len(units)))
+    for keys in side_by_side(_unit, (units, material, store.folder), len(units), jobs=jobs):
+        yield from keys
 
 
 TOGETHER = 16
@@ -72,77 +63,6 @@ def _finish(unit: Sequence[Cell], material: Material, store: Store) -> list[str]
     return [finding.key for finding in findings]
 
 
-def _in_processes(units: Sequence[tuple[Cell, ...]], material: Material, store: Store, jobs: int) -> Iterator[str]:
-    """In worker processes with one thread each; what they need lies in files of the store's folder."""
-    with _environment(THREADS):
-        pool = ProcessPoolExecutor(
-            jobs, multiprocessing.get_context("spawn"), _start, (tuple(units), material, store.folder)
-        )
-        try:
-            with _held_back(signal.SIGINT):  # a process that is interrupted while it is spawned says so at length
-                waiting = [pool.submit(_work, index) for index in range(len(units))]
-            for done in as_completed(waiting):
-                yield from done.result()
-        except KeyboardInterrupt:
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
-        except BrokenProcessPool as error:
-            raise ClovenError(
-                "a worker process was killed (out of memory?); finished cells are kept: run the same command "
-                "again, with fewer --jobs if it happens again"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait; where that cannot be had, as on Windows, it does not."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
-
-
-_here: tuple[tuple[tuple[Cell, ...], ...], Material, Store] | None = None
-"""What a worker process was started with."""
-
-
-def _start(units: tuple[tuple[Cell, ...], ...], material: Material, folder: Path) -> None:
-    global _here  # an initialiser has no other way to hand things to the work
-    _here = (units, material, Store(folder))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed has nobody to answer to."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(index: int) -> list[str]:
-    assert _here is not None
-    units, material, store = _here
-    return _finish(units[index], material, store)
+def _unit(shared: tuple[Sequence[tuple[Cell, ...]], Material, Path], index: int) -> list[str]:
+    units, material, folder = shared
+    return _finish(units[index], material, Store(folder))

@@ -145,9 +145,14 @@ def ready(who: Who, images: Loaded, progress: Progress) -> Graph:
     """The model's graph, trained if need be, or from the cache."""
     if not is_trained_here(who):
         return untrained(who, images)
+    return _captured(who, cnn(who, images, progress), images)
+
+
+def cnn(who: Who, images: Loaded, progress: Progress) -> nn.Module:
+    """The model that is trained here, or from the cache."""
     how = who.training or Training()
     own = images.training.take(spread(images.training.labels, len(images.training), how.images))
-    return _captured(who, _trained(who.model, own, who.seed, how, "training the CNN", progress), images)
+    return _trained(who.model, own, who.seed, how, "training the CNN", progress)
 
 
 def _captured(who: Who, model: nn.Module, images: Loaded) -> Graph:

@@ -61,12 +61,6 @@ class Bar:
         return "/".join(part for part in parts if part)
 
     @property
-    def said(self) -> str:
-        """It in words, without the control."""
-        where = f" ({self.where})" if self.where else ""
-        return f"{self.strategy} at {self.layer} of {self.model} on {self.data}, {self.devices} devices{where}"
-
-    @property
     def counts(self) -> bool:
         """Whether the CNN has learned enough for agreement with it to mean anything."""
         return self.kappa is None or self.kappa >= LEAST_KAPPA

@@ -58,7 +58,7 @@ LENET, MOBILENET, RESNET = "lenet5", "mobilenet_v1", "torchvision:resnet50"
 FULL: Mapping[str, Scale] = {
     "5a": Scale("full", MOBILENET, 224),
     "5b": Scale("full", RESNET, 224),
-    "5c": Scale("full", LENET, None),
+    "5c": Scale("full", LENET, None, strong=2),
     "6": Scale("full", MOBILENET, 224),
 }
 """The paper's, by figure (S1, Sect. 5.1, 5.2)."""

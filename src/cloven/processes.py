@@ -1,0 +1,105 @@
+"""Work in several processes of this machine, with one thread each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from cloven.errors import ClovenError
+
+THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+"""What a process starts with: more threads than cores make each other 5 to 10 times slower."""
+
+Shared = TypeVar("Shared")
+Made = TypeVar("Made")
+
+
+def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, *, jobs: int) -> Iterator[Made]:
+    """What ``do(shared, 0)`` to ``do(shared, count - 1)`` make, as each is finished.
+
+    Args:
+        do: a function of a module: processes are started anew, and find it by its name.
+        shared: what every process is given once; large things in it lie in files.
+        count: of things to do.
+        jobs: processes, at most.
+
+    Raises:
+        ClovenError: where a process is killed.
+    """
+    with _environment(THREADS):
+        pool = ProcessPoolExecutor(min(jobs, count), multiprocessing.get_context("spawn"), _start, (do, shared))
+        try:
+            with _held_back(signal.SIGINT):  # a process that is interrupted while it is spawned says so at length
+                waiting = [pool.submit(_work, index) for index in range(count)]
+            for done in as_completed(waiting):
+                yield done.result()
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+        except BrokenProcessPool as error:
+            raise ClovenError(
+                "a worker process was killed (out of memory?); finished work is kept: run the same command "
+                "again, with fewer --jobs if it happens again"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Let a signal wait; where that cannot be had, as on Windows, it does not."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+_here: tuple[Callable[[Any, int], Any], Any] | None = None
+"""What a process was started with."""
+
+
+def _start(do: Callable[[Any, int], Any], shared: Any) -> None:
+    global _here  # an initialiser has no other way to hand things to the work
+    _here = (do, shared)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed has nobody to answer to."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(index: int) -> Any:
+    assert _here is not None
+    do, shared = _here
+    return do(shared, index)
