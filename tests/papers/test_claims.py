@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cloven.audit.summary import LEAST_KAPPA
 from cloven.papers.bars import TILE, Bar, difference
-from cloven.papers.claims import CLAIMS, judged, over_all, verdict
+from cloven.papers.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.experiments import LINKS, PAPER, SIZE, STRONG
 from cloven.score.intervals import clustered, unpaired
 
@@ -327,3 +327,22 @@ def test_names_tell_bars_apart() -> None:
         for one in [*of_layers(), *of_layers(data=CIFAR), *of_devices(), *of_layers(figure="5a")]
     ]
     assert len({one.name for one in bars}) == len(bars)
+
+
+# --- the figures themselves -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ([], "not tested"),
+        ([*of_layers(), *of_layers(data=CIFAR), *of_devices()], "holds"),
+        (of_layers()[1:], "fails"),
+        ([*of_layers(), *of_devices()[1:]], "depends"),
+    ],
+)
+def test_a_figure_is_made_where_all_its_bars_are(made: list[Bar], said: str) -> None:
+    row = figures([*made, *(replace(one, control=STRONG) for one in made)])
+
+    assert row["verdict"] == said
+    assert sum(int(text.split()[0]) for text in row["controls"].values()) == len(made)

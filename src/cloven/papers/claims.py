@@ -9,6 +9,7 @@ a control depends.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
@@ -165,7 +166,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("S1-50", "Sect. 6", "Tiles on as many devices as possible leak least", _most_tiles),
     Claim("S1-51", "Sect. 6", "Larger images leak more, and more parts less", _more_devices, twice=sizes),
 )
-"""S1's claims about its figures; S1-41 is the figures themselves."""
+"""S1's claims about its figures; S1-41 is the figures themselves, see `figures`."""
 
 
 # --- what the numbers say -----------------------------------------------------------------------------------------
@@ -198,6 +199,22 @@ def judged(bars: Sequence[Bar], claims: Sequence[Claim] = CLAIMS) -> list[dict[s
     Bars of a CNN that has learned too little do not count; how many comparisons they took away is said.
     """
     return [_judged(claim, bars) for claim in claims]
+
+
+def figures(bars: Sequence[Bar]) -> dict[str, Any]:
+    """S1-41, which figures were made: they hold where each has all bars for every data set."""
+    counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)
+    complete = {count == BARS[figure] for (figure, _), count in counts.items()}
+    return {
+        "claim": "S1-41", "source": "Fig. 5, 6", "sentence": "Seven bars a data set in Fig. 5, nine in Fig. 6",
+        "verdict": verdict(["holds" if all_there else "fails" for all_there in complete]),
+        "controls": {f"Fig. {figure}, {data}": f"{count} bars" for (figure, data), count in counts.items()},
+        "comparisons": {}, "left_out": 0,
+    }  # fmt: skip
+
+
+BARS: Mapping[str, int] = {"5a": 7, "5b": 7, "5c": 7, "6": 9}
+"""How many bars S1 draws for a data set: two strategies at three layers and a tile; three at three counts."""
 
 
 def _judged(claim: Claim, bars: Sequence[Bar]) -> dict[str, Any]:
