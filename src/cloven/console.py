@@ -270,7 +270,7 @@ def _interval(value: Mapping[str, float]) -> str:
 
 
 def bars(found: Row) -> None:
-    """The data sets of a paper's figure, its bars, and what was made smaller for it."""
+    """The data sets of a paper's figure, its bars, and what is otherwise than in the paper."""
     columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "otherwise in S1"]
     table("Data sets (S1, Table 1)", columns, [
         [d["name"], d["images"], d["size"], d["classes"], d["colours"], "/".join(f"{n:,}" for n in d["split"]),
@@ -285,7 +285,7 @@ def bars(found: Row) -> None:
         for b in found["bars"]
     ])  # fmt: skip
     for line in found["smaller"]:
-        typer.echo(f"smaller: {line}")
+        typer.echo(f"otherwise than in S1: {line}")
 
 
 def _where(row: Row) -> str:

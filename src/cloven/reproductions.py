@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +29,7 @@ class Asked:
     scale: str
     controls: str
     seeds: int | None
+    cnn_epochs: int | None
     device: str
     budget: float
     seed: int
@@ -74,11 +75,8 @@ def _request(asked: Asked) -> Request:
         problems.append("--data is left out; give the figure's data sets, such as mnist:DIR,cifar10:DIR")
     if problems:
         raise ClovenError(problems)
-    scale = SCALES[asked.scale][asked.figure]
-    if asked.seeds is not None:
-        from dataclasses import replace
-
-        scale = replace(scale, seeds=asked.seeds)
+    usual = SCALES[asked.scale][asked.figure]
+    scale = replace(usual, seeds=asked.seeds or usual.seeds, training=asked.cnn_epochs or usual.training)
     return Request(
         asked.figure, machines.named(asked.data), asked.auxiliary, scale, controls,
         Machine(device_of(asked.device)), int(asked.budget * 10**9), asked.seed,
@@ -155,6 +153,9 @@ def s1(
     ] = "all",
     out: Annotated[Path | None, typer.Option(help="The results' folder; left out, runs/s1-FIGURE-SCALE.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How often each decoder is trained.", min=1)] = None,
+    cnn_epochs: Annotated[
+        int | None, typer.Option(help="How long a CNN is trained; left out, as --scale says.", min=1)
+    ] = None,
     device: Annotated[str, typer.Option(help="Train on cpu, cuda, or auto: cuda if there is one.")] = "auto",
     budget: Annotated[float, typer.Option(help="Gigabytes of captured numbers to keep.", min=0)] = 4.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
@@ -175,5 +176,5 @@ def s1(
         return
     for spec in machines.named(data) if download else ():
         _download(spec)
-    asked = Asked(figure_, data, auxiliary, scale, controls, seeds, device, budget, seed)
+    asked = Asked(figure_, data, auxiliary, scale, controls, seeds, cnn_epochs, device, budget, seed)
     figure(asked, out, jobs=jobs or machines.cores(), as_json=as_json)

@@ -35,6 +35,7 @@ DIGITS = ("--data", "digits")
         (("--figure", "5c"), ("--data is left out",)),
         (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls names 'nonesuch'; choose from all",)),
         (("--figure", "5c", *DIGITS, "--seeds", "0"), ("--seeds", "greater than or equal to 1")),
+        (("--figure", "5c", *DIGITS, "--cnn-epochs", "0"), ("--cnn-epochs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--jobs", "0"), ("--jobs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--device", "abacus"), ("abacus",)),
         (("--figure", "5c", "--data", "digits,digits"), ("digits is given 2 times",)),

@@ -40,7 +40,7 @@ class Scale:
     seeds: int = 1
 
     def smaller(self, paper: Scale) -> tuple[str, ...]:
-        """What was made smaller than the paper has it, in words."""
+        """What is otherwise than the paper has it, most of it smaller, in words."""
         rows = (
             ("model", self.model, paper.model),
             ("image side", self.side, paper.side),
@@ -65,7 +65,7 @@ FULL: Mapping[str, Scale] = {
 
 DESK: Mapping[str, Scale] = {
     "5a": Scale("desk", f"{MOBILENET}_0.5", 32, 2000, 500, strong=3, training=8, images=8000),
-    "5b": Scale("desk", RESNET, 32, 2000, 500, strong=3, training=10, images=4000),
+    "5b": Scale("desk", RESNET, 32, 1500, 500, strong=2, training=8, images=2000),
     "5c": Scale("desk", LENET, None, 2000, 1000, strong=3, images=20_000),
     "6": Scale("desk", f"{MOBILENET}_0.5", 32, 2000, 500, strong=3, training=8, images=8000),
 }

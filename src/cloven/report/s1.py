@@ -91,9 +91,9 @@ def _name(bar: Row, *, devices: bool) -> str:
 
 
 def _said(document: Row) -> list[str]:
-    """What is under the figure: what was made smaller, how to read it, what the claims come to."""
+    """What is under the figure: what is otherwise than in S1, how to read it, what the claims come to."""
     smaller = "; ".join(document["smaller"]) or "nothing"
-    lines = [f"Made smaller than in S1: {smaller}.", f"{LEGEND}."]
+    lines = [f"Otherwise than in S1: {smaller}.", f"{LEGEND}."]
     lines += [
         f"{claim['claim']} {claim['sentence']}: {claim['verdict'].upper()}"
         + (f" ({', '.join(f'{control}: {word}' for control, word in claim['controls'].items())})")
