@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
@@ -291,6 +293,22 @@ def mutations(net: Any, x: Tensor) -> Tensor:
     return torch.as_tensor(net.conv2(y).flatten(1))
 
 
+def seen_before(net: Any, x: Tensor) -> Tensor:
+    """Who looks at a map before it is written over sees it change; who has read it does not."""
+    y = net.conv(x)
+    view, read = y.flatten(2), net.inner(y)
+    y.relu_()
+    return torch.as_tensor(net.conv2(view.flatten(1).view_as(y) + read).flatten(1))
+
+
+def seen_between(net: Any, x: Tensor) -> Tensor:
+    """A view after one write and before the next."""
+    y = net.conv(x).relu_()
+    view = F.dropout(y, training=False)
+    y += net.inner(x[:, :1].expand(-1, 6, -1, -1))
+    return torch.as_tensor(net.conv2(view).flatten(1))
+
+
 def windowed(net: Any, x: Tensor) -> Tensor:
     """Windows of 4x4 put along the batch and back, as in a transformer of shifted windows."""
     y = net.conv(x)
@@ -317,6 +335,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "chunk": lambda: Net(chunks, conv=nn.Conv2d(4, 6, 3, padding=1)),
     "operands": Operands,
     "mutations": lambda: Net(mutations, **three()),
+    "a view before a write": lambda: Net(seen_before, **three()),
+    "a view between writes": lambda: Net(seen_between, **three()),
     "windows along the batch": lambda: Net(windowed, **three()),
     "means along one axis": lambda: Net(along_one_axis, **three()),
 }
@@ -337,6 +357,39 @@ def test_odd_models_are_captured_to_the_bit_and_divided(name: str, batch: int) -
 
     assert torch.equal(evaluate(graph, images, [graph.output])[graph.output], output(model, images))
     divided_everyhow(model, graph, images)
+
+
+WRITES = st.tuples(
+    st.sampled_from(("relu_", "add_", "mul_", "view", "dropout", "conv", "add")), *[st.integers(0, 3)] * 2
+)
+
+
+@settings(max_examples=25)
+@given(steps=st.lists(WRITES, min_size=1, max_size=8))
+def test_ops_in_place_on_maps_and_their_views_in_any_order(steps: list[tuple[str, int, int]]) -> None:
+    def work(net: Any, x: Tensor) -> Tensor:
+        maps = [net.conv(x)]
+        for kind, i, j in steps:
+            one, other = maps[i % len(maps)], maps[j % len(maps)]
+            match kind:
+                case "relu_" | "add_" | "mul_":
+                    getattr(one, kind)(*(() if kind == "relu_" else (other,)))
+                case "view":
+                    maps.append(one.flatten(1, 1))
+                case "dropout":
+                    maps.append(F.dropout(one, training=False))
+                case "conv":
+                    maps.append(net.inner(one))
+                case _:
+                    maps.append(one + other)
+        return torch.cat(maps, 1).flatten(1)
+
+    torch.manual_seed(0)
+    model = Net(work, conv=nn.Conv2d(2, 3, 3), inner=nn.Conv2d(3, 3, 1)).eval()
+    graph = captured(model, 2, 4, 4)
+    images = torch.rand(3, 2, 4, 4)
+
+    assert torch.equal(evaluate(graph, images, [graph.output])[graph.output], output(model, images))
 
 
 def test_ops_of_weights_alone_are_constants_of_the_op_that_reads_them() -> None:

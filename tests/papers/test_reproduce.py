@@ -174,6 +174,11 @@ def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyP
     assert all(same(a, b) for a, b in zip(kept(made.folder), written, strict=True))
 
 
+def one_by_one(do: Callable[[Any, int], Any], shared: Any, count: int, *, jobs: int) -> Iterator[Any]:
+    assert jobs == 2
+    return (do(shared, index) for index in range(count))
+
+
 def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) -> None:
     small = replace(TINY, training=1, images=200)
     request = replace(REQUEST, scale=small, controls=(DOMAIN, SIZE))  # the usual size twice, and twice the side
@@ -182,6 +187,7 @@ def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOVEN_CACHE", str(tmp_path))
+        patch.setattr(module, "side_by_side", one_by_one)  # processes take longer to start than to train these
         train(whose, 2, lambda *of: said.append(of))
         kept = set(tmp_path.iterdir())
         for who in whose:
