@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cloven.audit.features import Shelf
-from cloven.audit.material import Material, prepare
+from cloven.audit.material import Material, places, prepare
 from cloven.graph.box import whole
 from cloven.graph.capture import capture
 from cloven.partition.compiler import compile as compiled
@@ -19,6 +19,7 @@ from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
 from cloven.runtime import torch_engine
+from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.models import build
 from tests.audit.small import Small, small
 
@@ -126,6 +127,33 @@ def test_a_shelf_goes_to_another_process_as_a_path(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         shelf["nothing"]
     assert {"a/b", "flags"} <= set(shelf)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shape", "start"),
+    [(0, 480, (120, 2, 2), (0, 0, 0)), (120, 240, (30, 2, 2), (30, 0, 0)), (2, 10, (8,), (2,))],
+)
+def test_a_flattened_map_is_read_as_the_map_that_it_was(
+    low: int, high: int, shape: tuple[int, ...], start: tuple[int, ...]
+) -> None:
+    """Known shapes are known before the vector too; a slice that ends inside a channel stays a vector."""
+    torch.manual_seed(0)
+    graph = capture(build("lenet5", shape=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
+    (flat,) = (op for op in graph.ops if op.kind == "reshape")
+    heard = Observation((Seen(flat.name, ((low, high),)),), "paper", True, (), graph)
+    images = torch.rand(6, 3, 32, 32)
+    made = prepare(graph, [heard], auxiliary=images[:4], victims=images[4:])
+    captured = made.captured(heard, "auxiliary")
+    (read,) = captured.take(torch.arange(4))
+    (place,) = places(heard) or ()
+    front = made.front(heard)
+
+    values = evaluate(graph, images[:4], [flat.name])[flat.name]
+    assert captured.shapes == (shape,)
+    assert torch.allclose(read.reshape(4, -1), values[:, low:high], atol=1e-6)  # batches of 4 and of 32
+    assert (place.start, place.whole) == (start, (120, 2, 2) if len(shape) == 3 else (480,))
+    assert front is not None
+    assert torch.allclose(front(images[:4])[0], read, atol=1e-6)
 
 
 def test_a_link_that_carries_nothing_is_a_constant() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from cloven.attack.pairs import Front, Place, finite
 from cloven.audit.captured import Capture, Heard, digest
 from cloven.audit.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.errors import ClovenError
-from cloven.graph.box import slices
+from cloven.graph.box import Shape, slices
 from cloven.graph.graph import Graph
+from cloven.partition.observe import Observation
 from cloven.runtime.torch_engine import evaluate, forward
 from cloven.score.floors import Floor, constant_guesses, guess_floors
 from cloven.threads import keep_memory, one_thread, repeatable
@@ -69,11 +71,11 @@ class Material:
         if isinstance(heard, Capture) or not heard.seen:
             return None
         compute = forward(heard.graph, {s.value for s in heard.seen})
-        boxes = [(s.value, slices(s.share)) for s in heard.seen]
+        boxes = [(s.value, slices(s.share), shape) for s, (_, shape) in zip(heard.seen, _read(heard), strict=True)]
 
         def front(images: Tensor) -> list[Tensor]:
             made = compute(images)
-            return [made[value][box] for value, box in boxes]
+            return [made[value][box].reshape(len(images), *shape) for value, box, shape in boxes]
 
         return front
 
@@ -89,10 +91,13 @@ def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
 
 
 def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
-    if isinstance(heard, Capture) or recorded:
-        prints = heard.prints if isinstance(heard, Capture) else recorded_names(heard, recorded)
-        return tuple(Part(name, None, s.shape) for name, s in zip(prints, heard.seen, strict=True))
-    return tuple(Part(heard.graph.fingerprints[s.value], s.share, s.shape) for s in heard.seen)
+    if isinstance(heard, Capture):
+        return tuple(Part(name, None, s.shape) for name, s in zip(heard.prints, heard.seen, strict=True))
+    shapes = [shape for _, shape in _read(heard)]
+    if recorded:
+        return tuple(Part(n, None, shape) for n, shape in zip(recorded_names(heard, recorded), shapes, strict=True))
+    prints = heard.graph.fingerprints
+    return tuple(Part(prints[s.value], s.share, shape) for s, shape in zip(heard.seen, shapes, strict=True))
 
 
 def recorded_names(heard: Heard, run: str) -> tuple[str, ...]:
@@ -104,9 +109,20 @@ def places(heard: Heard) -> tuple[Place, ...] | None:
     """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
     if isinstance(heard, Capture) or not heard.seen:
         return None
-    return tuple(
-        Place(s.value, tuple(lo for lo, _ in s.share), heard.graph.by_name[s.value].shape) for s in heard.seen
-    )
+    return tuple(place for place, _ in _read(heard))
+
+
+def _read(heard: Observation) -> Iterator[tuple[Place, Shape]]:
+    """Where each share lies, and in what shape it is read: a flattened map as the map that it was."""
+    for seen in heard.seen:
+        start, shape = tuple(low for low, _ in seen.share), seen.shape
+        op = heard.graph.by_name[seen.value]
+        source = heard.graph.by_name[op.inputs[0]].shape if op.kind == "reshape" else op.shape
+        area = prod(source[1:])
+        if len(op.shape) == 1 and len(source) == 3 and area > 1 and not (start[0] % area or shape[0] % area):
+            yield Place(seen.value, (start[0] // area, 0, 0), source), (shape[0] // area, *source[1:])
+        else:
+            yield Place(seen.value, start, op.shape), shape
 
 
 def prepare(
