@@ -49,7 +49,7 @@ def drawn(document: Row) -> Figure:
     for line, control in zip(axes, controls, strict=True):
         for place, name in zip(line, data, strict=True):
             mine = [bar for bar in bars if (bar["control"], bar["data"]) == (control, name)]
-            _panel(place, mine, f"{_title(document, name, control)}: {control}")
+            _panel(place, mine, _title(document, name, control))
         line[0].set_ylabel("agreement (S1's accuracy)")
     made.suptitle(f"S1, {document['title']}, scale {document['scale']['name']}", y=1 - 0.15 / height, fontsize=12)
     ends = {"top": 1 - 0.65 / height, "bottom": (foot + 0.55) / height}
@@ -63,8 +63,9 @@ def _title(document: Row, data: str, control: str) -> str:
     panels = [panel for panel in document["panels"] if panel["data"].partition(":")[0] == data]
     found = next(panel for panel in panels if panel["control"] == control)
     known = found["model_accuracy"] is not None
-    doubt = "" if found["verdict"]["given"] or not known else ", NO VERDICT: kappa below 0.3"
-    return f"{found['model']} on {data}" + (f" ({found['model_accuracy']:.1%}{doubt})" if known else "")
+    model = f"{found['model']} on {data}" + (f" ({found['model_accuracy']:.1%})" if known else "")
+    doubt = "" if found["verdict"]["given"] or not known else "\nNO VERDICT: kappa below 0.3"
+    return f"{model}: {control}{doubt}"
 
 
 def _panel(place: Axes, bars: Sequence[Row], title: str) -> None:
