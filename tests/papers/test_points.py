@@ -365,7 +365,7 @@ def test_one_tensor_crosses_resnet50_only_outside_its_blocks() -> None:
     ends = [name for block in blocks for name in (f"{block}.add", f"{block}.relu.relu_3")]
 
     first = ["input", "conv1", "bn1", "relu", "maxpool"]
-    assert single == [*first, *ends, "avgpool", "view"]
+    assert single == [*first, *ends, "avgpool", "flatten"]
 
 
 def test_torchvision_s_resnet50_does_more_than_keras_s() -> None:

@@ -66,7 +66,9 @@ def test_a_thousand_images_and_a_killed_worker(workers: Machines, file: Path) ->
 
     assert len(found) == 1000
     assert 0 < len(failed) <= 300
-    assert {failure.device for failure in failed} == {"edge1"}
+    # Where a neighbour notices before the coordinator does, its link to the worker is named.
+    assert all(failure.device == "edge1" or "edge1" in (failure.link or ()) for failure in failed)
+    assert "edge1" in {failure.device for failure in failed}
 
 
 def test_a_thousand_images_and_a_killed_worker_with_retry(workers: Machines, file: Path) -> None:
