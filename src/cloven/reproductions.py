@@ -113,13 +113,12 @@ def cost(folder: Path, *, as_json: bool) -> None:
 
 def claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     """Judge S1's claims by all the figures of one scale that were made."""
-    from cloven.papers.claims import figures, judged
+    from cloven.papers.claims import all_judged
     from cloven.papers.reproduce import made_at
 
     folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
     read = made_at(folders, scale)
-    bars = [bar for found in read.values() for bar in found]
-    rows: list[dict[str, Any]] = [figures(bars), *judged(bars)]
+    rows: list[dict[str, Any]] = all_judged([bar for found in read.values() for bar in found])
     if as_json:
         console.print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
     else:

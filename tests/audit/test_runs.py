@@ -165,7 +165,6 @@ def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> N
     command = [sys.executable, "-m", "cloven.cli", *SMALL, *options]
     victim = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )  # fmt: skip
     while not finished(here / "run"):
         assert victim.poll() is None, "it ended before it could be stopped"

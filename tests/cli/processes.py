@@ -27,7 +27,6 @@ class Process:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cloven.cli", *map(str, args)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=os.environ | dict(env or {}),
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs ignore it
             )  # fmt: skip
 
     def until(self, sign: str) -> str:

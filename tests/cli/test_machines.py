@@ -17,16 +17,11 @@ from cloven.partition.plan import parse
 from cloven.runtime.lab import host
 from tests.cli.conftest import Done, Run
 from tests.cli.processes import Process, process
+from tests.partition.texts import LENET5
 
-PLAN = """version = 1
+PLAN = f"""version = 1
 devices = ["edge0", "edge1", "edge2"]
-[model]
-name = "lenet5"
-input = [1, 28, 28]
-classes = 10
-[strategy]
-kind = "vertical"
-cuts = ["conv2", "pool2"]
+{LENET5}cuts = ["conv2", "pool2"]
 """
 
 

@@ -201,6 +201,11 @@ def judged(bars: Sequence[Bar], claims: Sequence[Claim] = CLAIMS) -> list[dict[s
     return [_judged(claim, bars) for claim in claims]
 
 
+def all_judged(bars: Sequence[Bar]) -> list[dict[str, Any]]:
+    """S1-41, the figures themselves, and every claim about them."""
+    return [figures(bars), *judged(bars)]
+
+
 def figures(bars: Sequence[Bar]) -> dict[str, Any]:
     """S1-41, which figures were made: they hold where each has all bars for every data set."""
     counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)

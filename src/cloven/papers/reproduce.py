@@ -22,7 +22,7 @@ from cloven.errors import ClovenError, tried
 from cloven.files import write_text
 from cloven.papers import s1
 from cloven.papers.bars import Bar, bars
-from cloven.papers.claims import figures, judged
+from cloven.papers.claims import all_judged
 from cloven.papers.experiments import CONTROLS, FIGURES, Panel, Request, panels
 from cloven.papers.scales import FULL
 from cloven.papers.table1 import describe
@@ -136,7 +136,7 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "controls": {row["control"]: CONTROLS[row["control"]] for row in rows if row["control"] in CONTROLS},
         "panels": list(rows),
         "bars": [bar.row() for bar in found],
-        "claims": [figures(found), *judged(found)],
+        "claims": all_judged(found),
         "notes": list(LEFT_OPEN),
     }
 

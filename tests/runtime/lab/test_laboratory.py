@@ -378,7 +378,6 @@ def begun(here: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
     with subprocess.Popen(
         [sys.executable, "-P", "-c", HOLD, *command], env=os.environ | {"PYTHONPATH": str(here / "nets")},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as lab:  # fmt: skip
         try:
             assert lab.stdout
