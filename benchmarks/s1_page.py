@@ -2,43 +2,18 @@
 
     python -m benchmarks.s1_page [--check]
 
-A block between ``<!-- FILE: WHAT -->`` and ``<!-- end -->`` is filled from ``docs/papers/s1/FILE.json``: the
-``figure.json`` of a figure, or what ``cloven reproduce s1 --claims --json`` printed. WHAT is one of `TABLES`.
-With --check nothing is written; exit code 1 where the page is not what the results say.
+Results are the ``figure.json`` of figures, and what ``cloven reproduce s1 --claims --json`` printed. With --check
+nothing is written; exit code 1 where the page is not what the results say.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.pages import Document, interval, page, table, write
 from cloven.papers.experiments import LINKS, PAPER
-
-PAGE = Path(__file__).parent.parent / "docs" / "papers" / "s1.md"
-RESULTS = PAGE.with_suffix("")
-BLOCK = re.compile(r"(<!-- ([\w-]+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-Document = Mapping[str, Any]
-
-
-def filled(page: str, results: Path) -> str:
-    """The page with every block written anew from the folder of results."""
-
-    def block(match: re.Match[str]) -> str:
-        document = json.loads((results / f"{match[2]}.json").read_text("utf-8"))
-        return f"{match[1]}{TABLES[match[3]](document)}\n{match[4]}"
-
-    return BLOCK.sub(block, page)
-
-
-def table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def bars(document: Document) -> str:
@@ -117,27 +92,14 @@ def cost(document: Document) -> str:
     return table(("layers counted as", "preset", "processor", "device", "s without", "s with", "times"), rows)
 
 
-def interval(score: Mapping[str, float]) -> str:
-    """A mean with its interval."""
-    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
-
-
 def _share(value: float | None) -> str:
     return "no labels" if value is None else f"{value:.1%}"
 
 
-TABLES = {"bars": bars, "controls": controls, "links": links, "claims": claims, "setup": setup, "cost": cost}
-
-
-def main() -> int:
-    """Write the page, or check it."""
-    before = PAGE.read_text("utf-8")
-    after = filled(before, RESULTS)
-    if "--check" in sys.argv[1:]:
-        return int(before != after)
-    PAGE.write_text(after, "utf-8")
-    return 0
+PAGE = page(
+    "s1", {"bars": bars, "controls": controls, "links": links, "claims": claims, "setup": setup, "cost": cost}
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(PAGE))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("cloven", deadline=None, derandomize=True, max_examples=30)
+settings.register_profile("cloven", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("cloven")
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in the background; tests send Ctrl-C
@@ -19,8 +19,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Trained models of the tests are kept apart from the user's."""
-    os.environ["CLOVEN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Trained models of the tests are kept apart from the user's; processes that test side by side share them."""
+    root = tmp_path_factory.getbasetemp()
+    shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    os.environ["CLOVEN_CACHE"] = str(shared / "cache")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ ALLOWED = {
     "attack": set(),
     "score": set(),
     "zoo": set(),
+    "enclave": {"graph", "partition", "runtime", "zoo"},
     "audit": {"graph", "partition", "runtime", "attack", "score", "zoo"},
     "papers": {"graph", "partition", "attack", "score", "zoo", "audit"},
     "report": {"audit"},

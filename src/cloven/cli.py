@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cloven import console, experiments, machines, reproductions
+from cloven import console, enclaves, experiments, machines, reproductions
 from cloven.errors import ClovenError, require, tried
 from cloven.machines import DAY
 
@@ -196,7 +196,7 @@ def inspect(
 @app.command()
 def plan(
     model: ModelName,
-    strategy: Annotated[str, typer.Option(help="vertical, horizontal or data.")],
+    strategy: Annotated[str, typer.Option(help="vertical, horizontal, data or enclave.")],
     devices: Annotated[int | None, typer.Option(help="How many devices.", min=1)] = None,
     cuts: Annotated[str, typer.Option(help="vertical: layers to cut after, e.g. conv2,pool2 or 2,3,5.")] = "",
     axis: Annotated[
@@ -213,7 +213,11 @@ def plan(
         str, typer.Option("--from", help="The layer after which to begin; what is before runs on the first device.")
     ] = "",
     until: Annotated[
-        str, typer.Option(help="The last layer divided so; left out, the end, or for tiles as deep as it pays.")
+        str,
+        typer.Option(
+            help="The last layer divided so; left out, the end, or for tiles as deep as it pays. "
+            "enclave: what follows it runs inside again."
+        ),
     ] = "",
     then: Annotated[str, typer.Option(help="After --until or the last cut: vertical or horizontal.")] = "",
     inside: Annotated[
@@ -617,6 +621,7 @@ def report(
 
 
 machines.add_to(app)
+app.add_typer(enclaves.enclave, name="enclave")
 app.add_typer(reproductions.papers, name="reproduce")
 
 if __name__ == "__main__":

@@ -55,6 +55,60 @@ def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) 
     (console if console.is_terminal else Console(width=width)).print(made)
 
 
+def enclave(document: Mapping[str, Any]) -> None:
+    """What an enclave's run was, step by step, and what has left it."""
+    typer.echo(f"{document['backend']} on {document['accelerator']}. {document['trust']}")
+    typer.echo(f"limits: {', '.join(document['limits']) or 'those of the enclave'}")
+    rows = [[row["step"], row["what"], f"{row['seconds']:.4f}"] for row in document["trace"]]
+    table("the six steps of an inference (medians)", ["step", "what", "seconds"], rows)
+    handed = document["handed_over"]
+    shapes = ", ".join(map(by, handed["shapes"]))
+    values = f"{', '.join(handed['values'])} ({shapes}), {handed['bytes']:,} bytes"
+    typer.echo(f"handed over by {document['handover']}: {values}")
+    typer.echo(f"in clear outside: {', '.join(document['in_clear'])}")
+
+
+def enclave_times(document: Mapping[str, Any]) -> None:
+    """The times of each cut of each model, beside all inside."""
+    typer.echo(f"{document['backend']}: {document['trust']}")
+    for model in dict.fromkeys(row["model"] for row in document["rows"]):
+        rows = [
+            [r["point"], r["cut"] or "all inside", f"{r['load']:.2f}", f"{r['first']:.3f}", f"{r['mean']:.3f}",
+             f"{r['median']:.3f}", f"{r['spread']:.3f}", f"{r['parts']['front']:.3f}",
+             f"{1e3 * r['parts']['hand-over']:.1f}", f"{r['parts']['rear']:.3f}", r["handed_bytes"],
+             f"{r['reduction_percent']:.1f}", f"{r['ratio']:.2f}"]
+            for r in document["rows"]
+            if r["model"] == model
+        ]  # fmt: skip
+        columns = ["layer", "cut after", "load, s", "first", "mean", "median", "sd", "front", "hand-over, ms",
+                   "rear", "bytes", "less time, %", "ratio"]  # fmt: skip
+        table(f"{model}: seconds of an image", columns, rows)
+    said = "; ".join(
+        f"{row['model'].split(':')[-1]} {row['data']}, layer {row['point']}: {row['full_seconds']} -> "
+        f"{row['partitioned_seconds']} s, {row['printed_percent']} %"
+        for row in document["published"]
+    )
+    typer.echo(fill(f"S2 printed (Core i7-9700K, SGX): {said}", NARROW))
+
+
+def partition_points(document: Mapping[str, Any]) -> None:
+    """What was rebuilt behind every partition point, and where each attack would cut."""
+    rows = [
+        [r["point"], r["label"], r["path"], r["attack"], f"{r['ssim']['mean']:.3f}",
+         f"{r['ssim']['low']:.3f} - {r['ssim']['high']:.3f}", f"{r['floor']:.3f}", r["bytes"]]
+        for r in document["rows"]
+    ]  # fmt: skip
+    columns = ["point", "name", "cut after", "attack", "SSIM", "95 % interval", "floor", "bytes"]
+    table(f"{document['model']} on {document['data']}: SSIM of reconstructions", columns, rows)
+    shown = [
+        [name, *(found[kind]["path"] if found[kind] else "none" for kind in ("strict", "tolerant"))]
+        for name, found in document["optimal"].items()
+    ]
+    tolerant = f"with later points up to {document['threshold'] + document['tolerance']:.2f}"
+    title = f"S2's rule: the first point from which on SSIM stays below {document['threshold']}"
+    table(title, ["by", "cut after", tolerant], shown)
+
+
 def by(shape: Sequence[int]) -> str:
     """A shape as ``16x5x5``."""
     return "x".join(map(str, shape))
@@ -303,6 +357,30 @@ def costs(rows: Sequence[Row], found: Row) -> None:
             typer.echo(fill(sentence, WIDE, subsequent_indent="  "))
     for sentence in found["assumptions"]:
         typer.echo(fill(f"assumed: {sentence}", WIDE, subsequent_indent="  "))
+
+
+def table_3(found: Row) -> None:
+    """S2's Table III with what follows from its times, and the cost of an enclave that was fitted to them."""
+    table("S2, Table III and Sect. V-D3, as printed", ["model", "data", "points", "cut at", "whole", "divided",
+          "less time, printed", "derived", "times as fast"], [
+        [r["model"], r["data"], r["partition_points"], r["point"], f"{r['full_seconds']} s",
+         f"{r['partitioned_seconds']} s", f"{r['printed_percent']} %",
+         f"{r['derived_percent']} % ({r['reduction_percent']:.2f})", f"{r['ratio']:.2f}"]
+        for r in found["rows"]
+    ])  # fmt: skip
+    fit = found["fit"]
+    table("Seconds inside the enclave, fitted to S2's seven times",
+          ["model", "up to", "ops", "weights MB", "MMAC", "S2", "fit", "S2 - fit"], [
+        [r["model"], r["point"] or "the end", r["ops"], f"{r['weight_bytes'] / 1e6:.1f}", f"{r['macs'] / 1e6:,.0f}",
+         f"{r['published_seconds']:.2f}", f"{r['fitted_seconds']:.2f}", f"{r['residual_seconds']:+.2f}"]
+        for r in fit["rows"]
+    ])  # fmt: skip
+    typer.echo(
+        f"fit: {fit['fixed']:.2f} s, {1e3 * fit['op']:.1f} ms an op, {1e9 * fit['byte']:.2f} ms a MB of weights "
+        f"beyond {fit['epc'] / 1e6:.0f} MB, {1e12 * fit['mac']:.2f} ms a GMAC"
+    )
+    for line in found["notes"]:
+        typer.echo(fill(line, WIDE, subsequent_indent="  "))
 
 
 def claims(rows: Sequence[Row]) -> None:

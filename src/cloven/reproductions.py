@@ -11,6 +11,7 @@ import typer
 
 from cloven import console, machines
 from cloven.errors import ClovenError
+from cloven.reproductions_s2 import s2
 
 if TYPE_CHECKING:
     from cloven.papers.experiments import Request
@@ -30,6 +31,8 @@ class Asked:
     controls: str
     seeds: int | None
     cnn_epochs: int | None
+    model: str
+    weights: Path | None
     device: str
     budget: float
     seed: int
@@ -57,6 +60,7 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 def _request(asked: Asked) -> Request:
     from cloven.attack.train import Machine
     from cloven.audits import device_of
+    from cloven.papers import s1
     from cloven.papers.experiments import CONTROLS, FIGURES, Request
     from cloven.papers.scales import SCALES
 
@@ -71,15 +75,22 @@ def _request(asked: Asked) -> Request:
         for name in controls
         if name not in CONTROLS
     ]
+    usual = SCALES.get(asked.scale, {}).get(asked.figure)
+    if usual and asked.model and s1.layers_of(asked.model) != s1.layers_of(usual.model):
+        problems.append(f"--model is {asked.model!r}; figure {asked.figure} is of {usual.model}, of any width")
     if not asked.data:
         problems.append("--data is left out; give the figure's data sets, such as mnist:DIR,cifar10:DIR")
-    if problems:
+    if problems or usual is None:
         raise ClovenError(problems)
-    usual = SCALES[asked.scale][asked.figure]
-    scale = replace(usual, seeds=asked.seeds or usual.seeds, training=asked.cnn_epochs or usual.training)
+    scale = replace(
+        usual,
+        model=asked.model or usual.model,
+        seeds=asked.seeds or usual.seeds,
+        training=asked.cnn_epochs or usual.training,
+    )
     return Request(
         asked.figure, machines.named(asked.data), asked.auxiliary, scale, controls,
-        Machine(device_of(asked.device)), int(asked.budget * 10**9), asked.seed,
+        Machine(device_of(asked.device)), int(asked.budget * 10**9), asked.seed, asked.weights,
     )  # fmt: skip
 
 
@@ -130,11 +141,6 @@ def claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
 papers = typer.Typer(help="Make a paper's figures again, with what it says beside what is measured.")
 
 
-@papers.callback()
-def _papers() -> None:
-    """Keep the paper's name a command, though there is one paper."""
-
-
 @papers.command()
 def s1(
     figure_: Annotated[str, typer.Option("--figure", help="5a, 5b, 5c or 6; 3 is the cost of encryption.")] = "",
@@ -154,6 +160,11 @@ def s1(
     seeds: Annotated[int | None, typer.Option(help="How often each decoder is trained.", min=1)] = None,
     cnn_epochs: Annotated[
         int | None, typer.Option(help="How long a CNN is trained; left out, as --scale says.", min=1)
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model, of another width; left out, as --scale says.")] = "",
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Weights that training the CNN starts from; its classifying layer is new."),
     ] = None,
     device: Annotated[str, typer.Option(help="Train on cpu, cuda, or auto: cuda if there is one.")] = "auto",
     budget: Annotated[float, typer.Option(help="Gigabytes of captured numbers to keep.", min=0)] = 4.0,
@@ -175,5 +186,10 @@ def s1(
         return
     for spec in machines.named(data) if download else ():
         _download(spec)
-    asked = Asked(figure_, data, auxiliary, scale, controls, seeds, cnn_epochs, device, budget, seed)
+    asked = Asked(
+        figure_, data, auxiliary, scale, controls, seeds, cnn_epochs, model, weights, device, budget, seed
+    )
     figure(asked, out, jobs=jobs or machines.cores(), as_json=as_json)
+
+
+papers.command()(s2)

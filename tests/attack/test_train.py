@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn import functional as F
 
 from cloven.attack.attack import Attack
-from cloven.attack.convolutions import Doubled
 from cloven.attack.decoder import Decoder
 from cloven.attack.likeness import unlikeness
-from cloven.attack.pairs import Learned, Pairs, Reconstructor
+from cloven.attack.pairs import Learned, Pairs, Reconstructor, rows
 from cloven.attack.probe import Probe
 from cloven.attack.refine import Refine
 from cloven.attack.residual import Residual
@@ -150,22 +148,6 @@ def test_a_machine_that_is_not_there_is_refused() -> None:
             Machine("cuda")
 
 
-@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=30)
-def test_doubling_equals_nearest_enlarging_and_a_convolution(i: int, o: int, height: int, width: int) -> None:
-    doubled = Doubled(i, o).double()
-    doubled.fold = doubled.fold.double()
-    x = torch.randn(2, i, height, width, dtype=torch.float64, requires_grad=True)
-    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), doubled.weight, doubled.bias, padding=1)
-
-    fast = doubled(x)
-
-    assert torch.allclose(fast, plain, atol=1e-12)
-    grads = [torch.autograd.grad(y.square().sum(), [x, doubled.weight]) for y in (fast, plain)]
-    for a, b in zip(*grads, strict=True):
-        assert torch.allclose(a, b, atol=1e-9)
-
-
 def test_the_loss_is_one_minus_the_score() -> None:
     a, b = torch.rand(4, 3, 20, 14, generator=generator()), torch.rand(4, 3, 20, 14, generator=generator(1))
 
@@ -182,3 +164,15 @@ def test_a_network_is_not_left_in_training_mode() -> None:
 
     network: nn.Module = learned.network
     assert not any(module.training for module in network.modules())
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.lists(st.integers(0, 5), min_size=1), st.booleans())
+def test_rows_are_those_of_indexing_and_lie_as_they_lay(shape: list[int], index: list[int], last: bool) -> None:
+    z = torch.rand(6, *shape)
+    if last and z.ndim == 4:
+        z = z.contiguous(memory_format=torch.channels_last)
+
+    found = rows(z, torch.tensor(index))
+
+    assert torch.equal(found, z[torch.tensor(index)])
+    assert z.ndim != 4 or not last or found.is_contiguous(memory_format=torch.channels_last)

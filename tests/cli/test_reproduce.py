@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from cloven.papers.experiments import CONTROLS
+from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
 from tests.cli.conftest import Run
 
 
@@ -36,6 +38,9 @@ DIGITS = ("--data", "digits")
         (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls names 'nonesuch'; choose from all",)),
         (("--figure", "5c", *DIGITS, "--seeds", "0"), ("--seeds", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--cnn-epochs", "0"), ("--cnn-epochs", "greater than or equal to 1")),
+        (("--figure", "5c", *DIGITS, "--model", "resnet20"), ("--model is 'resnet20'; figure 5c is of lenet5",)),
+        (("--figure", "5a", *DIGITS, "--model", "lenet5"), ("figure 5a is of mobilenet_v1_0.5, of any width",)),
+        (("--figure", "5c", *DIGITS, "--weights", "w.pth"), ("w.pth: there is no such file",)),
         (("--figure", "5c", *DIGITS, "--jobs", "0"), ("--jobs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--device", "abacus"), ("abacus",)),
         (("--figure", "5c", "--data", "digits,digits"), ("digits is given 2 times",)),
@@ -78,3 +83,70 @@ def test_claims_of_a_broken_figure(cloven: Run, here: Path, content: str) -> Non
     assert done.code == 2
     assert "Traceback" not in done.err
     assert "s1-5c-desk" in done.err
+
+
+# --- S2 -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_command_counts_what_the_enclave_is_asked_for(cloven: Run) -> None:
+    """Reference requirements: MMACs and weights before S2's cuts, and of the whole models."""
+    done = cloven("reproduce", "s2", "--figure", "table3", "--published", "--json")
+    rows = {(row["model"], row["point"]): row for row in json.loads(done.out)["fit"]["rows"]}
+
+    assert done.code == 0
+    expected = {
+        (VGG, 8): (10260.0, 11.66),
+        (VGG, None): (15470.3, 553.43),
+        (RESNET, 3): (1813.6, 5.78),
+        (RESNET, 4): (3277.9, 34.17),
+        (RESNET, None): (4089.2, 102.2),
+        (EFFICIENTNET, 4): (113.8, 0.26),
+        (EFFICIENTNET, None): (385.8, 21.2),
+    }
+    for where, (mmac, megabytes) in expected.items():
+        assert rows[where]["macs"] / 1e6 == pytest.approx(mmac, abs=0.06)
+        assert rows[where]["weight_bytes"] / 1e6 == pytest.approx(
+            megabytes, rel=0.02, abs=0.02
+        )  # with batch statistics
+
+
+SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights", "w.th")
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        ((), ("give --figure 3 or 7, or --figure table3 --published",)),
+        (("--figure", "table3"), ("give --figure 3 or 7",)),
+        (("--published",), ("give --figure 3 or 7",)),
+        (("--figure", "3", "--published"), ("give --figure 3 or 7",)),
+        (("--figure", "9"), ("give --figure 3 or 7",)),
+        (
+            ("--figure", "3", "--scale", "tiny", "--handover", "mail", "--model", "lenet5"),
+            (
+                "--scale is 'tiny'; choose from full, desk",
+                "--handover is 'mail'",
+                "--model is 'lenet5'",
+            ),
+        ),
+        (("--figure", "3", "--backend", "sgx"), ("the backend is 'sgx'",)),
+        (("--figure", "3", "--data", "folder:there"), ("there",)),
+        (
+            ("--figure", "7", "--scale", "tiny", "--device", "abacus"),
+            ("--scale is 'tiny'", "--data is left out", "S2 does not cut ''", "--weights is left out", "abacus"),
+        ),
+        ((*SEVEN, "--attacks", "nonesuch"), ("no attack is named 'nonesuch'",)),
+        (SEVEN, ("w.th: there is no such file",)),
+    ],
+)
+def test_what_s2_does_not_have_is_refused(
+    cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    done = cloven("reproduce", "s2", *options)
+
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    for message in messages:
+        assert message in done.err
+    assert not list(here.iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,6 +79,15 @@ def test_lenet5_takes_the_images_as_they_are(spec: str, shape: tuple[int, ...] |
     (panel,) = panels(of("5c", spec, controls=()))
 
     assert panel.settings.who.shape == (shape or (3, 32, 32))
+
+
+@pytest.mark.parametrize("figure", list(FIGURES))
+def test_training_may_start_from_weights(figure: str) -> None:
+    start = Path("w.safetensors")
+    found = panels(replace(of(figure, "cifar10:c"), start=start))
+
+    assert {panel.settings.who.training for panel in found} == {Training(10, None, "cpu", start)}
+    assert {panel.settings.who.weights for panel in found} == {None}
 
 
 @pytest.mark.parametrize("figure", ["5a", "5b", "5c"])

@@ -24,7 +24,7 @@ SHAPE = (3, 8, 8)
 
 def write_labels(file: Path, labels: Any, **more: Any) -> None:
     """A MAT-file as Oxford's: one row of numbers."""
-    import scipy.io  # type: ignore[import-untyped]
+    import scipy.io
 
     scipy.io.savemat(file, {"labels": labels, **more})
 

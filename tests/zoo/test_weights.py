@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cloven.errors import ClovenError
 from cloven.zoo.mobilenet import MobileNetV1
+from cloven.zoo.named import begun, make
 from cloven.zoo.weights import load_weights
 
 State = dict[str, Tensor]
@@ -259,3 +260,46 @@ def test_files_that_are_not_there(here: Path) -> None:
     assert problems(small(), here / "w.h5") == [f"weights end in {known}; got .h5"]
     assert problems(small(), here / "w") == [f"weights end in {known}; got no suffix"]
     assert problems(small(), here / "folder.pt") == [f"is no file, expected one that ends in {known}"]
+
+
+class TestAllBut:
+    """Weights for training to start from: what depends on the classes stays the model's own."""
+
+    def test_of_another_number_of_classes(self, here: Path) -> None:
+        given = state(small(classes=3))
+        save_file(given, "w.safetensors")
+        model = small(classes=5)
+        own = state(model)
+
+        load_weights(model, here / "w.safetensors", but=("3.weight", "3.bias"))
+
+        assert same(model, {name: own[name] if name.startswith("3.") else value for name, value in given.items()})
+
+    def test_without_them(self, here: Path) -> None:
+        given = {name: value for name, value in state(small()).items() if not name.startswith("3.")}
+        save_file(given, "w.safetensors")
+        model = small()
+
+        load_weights(model, here / "w.safetensors", but=("3.weight", "3.bias"))
+
+        assert torch.equal(model.state_dict()["0.weight"], given["0.weight"])
+
+    def test_what_else_does_not_fit_is_refused(self, here: Path) -> None:
+        save_file(state(nn.Sequential(nn.Conv2d(2, 2, 3))), "w.safetensors")
+        model = small()
+        before = state(model)
+
+        with pytest.raises(ClovenError, match=r"0.weight \(2, 2, 3, 3\) not \(2, 1, 3, 3\)"):
+            load_weights(model, here / "w.safetensors", but=("3.weight", "3.bias"))
+        assert same(model, before)
+
+    @pytest.mark.parametrize(("name", "head"), [("mobilenet_v1_0.25", "conv_preds"), ("resnet20", "linear")])
+    def test_a_model_begins_with_all_of_a_file_but_its_classifier(self, here: Path, name: str, head: str) -> None:
+        given = state(make(name, shape=(3, 32, 32), classes=7))
+        save_file(given, "w.safetensors")
+
+        found = state(begun(name, shape=(3, 32, 32), classes=4, start=here / "w.safetensors"))
+
+        other = {entry for entry, value in found.items() if not torch.equal(value, given[entry])}
+        assert other == {entry for entry in given if entry.startswith(f"{head}.")}
+        assert len(found[f"{head}.weight"]) == 4

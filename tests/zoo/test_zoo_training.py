@@ -49,6 +49,13 @@ def weights(model: nn.Module) -> Tensor:
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
+class Normalised(nn.Sequential):
+    """Batch normalisation with so long a memory that some steps teach it nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10, momentum=1e-6))
+
+
 class Noisy(nn.Module):
     """A model that draws random numbers in training, and counts in buffers."""
 
@@ -150,6 +157,26 @@ class TestFit:
             "training: holiday has no images, expected at least one",
             "training: got 0 epochs in batches of 64, expected at least 1 of each",
         )
+
+    def test_batch_normalisation_knows_the_images_after_a_short_training(self, few: Images) -> None:
+        """Means and deviations are those of the images, mean by mean of their batches; weights do not change."""
+        model = seeded(Normalised, 0)
+        fit(model, few.take(range(64)), epochs=1)
+        _, linear, normalised = model
+        expected = linear(few.take(range(64)).tensor().flatten(1)).detach()
+
+        assert torch.allclose(normalised.get_buffer("running_mean"), expected.mean(0), atol=1e-5)
+        assert torch.allclose(normalised.get_buffer("running_var"), expected.var(0), rtol=1e-4)
+        assert normalised.momentum == 1e-6
+
+    @pytest.mark.parametrize("count", [2, 3, 65, 66])
+    def test_no_batch_is_of_one_image(self, digits: Images, count: int) -> None:
+        """Batch normalisation refuses one vector; 65 images are one batch, and none is left out."""
+        drawn = [len(some) for some in training._batches(torch.arange(count), 64)]
+
+        assert sum(drawn) == count
+        assert min(drawn) > 1
+        assert not fit(seeded(Normalised, 0), digits.take(range(count)), epochs=1).training
 
     def test_digits(self, digits: Images) -> None:
         """Ten epochs on 80 % of the digits classify the others."""
@@ -270,7 +297,7 @@ class TestTrained:
         trained("lenet5", few.take(range(69)), epochs=1, seed=0, cache=tmp_path)
         trained("lenet5", replace(few, labels=9 - few.labels), epochs=1, seed=0, cache=tmp_path)
         trained("lenet5", replace(few, classes=(*few.classes, "ten")), epochs=1, seed=0, cache=tmp_path)
-        for name, value in (("SCHEMA", 2), ("BATCH", 32), ("LR", 2e-3)):
+        for name, value in (("SCHEMA", training.SCHEMA + 1), ("BATCH", 32), ("LR", 2e-3)):
             monkeypatch.setattr(training, name, value)
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
         assert len(runs) == len(list(tmp_path.iterdir())) == 9
@@ -282,6 +309,33 @@ class TestTrained:
         monkeypatch.setattr(torch, "__version__", "9.9")
         trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
         assert len(runs) == len(list(tmp_path.iterdir())) == 10
+
+    def test_from_weights_of_other_classes(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
+        """Training goes on from a file, whose content is part of the key; its name is not."""
+        begin = {
+            name: value.clone()
+            for name, value in build("lenet5", shape=(1, 28, 28), classes=7).state_dict().items()
+        }
+        file, same, other = (tmp_path / f"{name}.safetensors" for name in "abc")
+        for path in (file, same):
+            save_file(begin, path)
+        save_file({name: 2 * value for name, value in begin.items()}, other)
+        cache = tmp_path / "cache"
+        plain, once, again, doubled = (
+            weights(trained("lenet5", few, epochs=1, seed=0, cache=cache, start=start))
+            for start in (None, file, same, other)
+        )
+
+        assert len(runs) == 3
+        assert torch.equal(once, again)
+        assert not torch.equal(once, plain)
+        assert not torch.equal(once, doubled)
+
+    def test_weights_of_another_model(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
+        save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+        with pytest.raises(ClovenError, match="is not of this model"):
+            trained("lenet5", few, epochs=1, seed=0, cache=tmp_path / "cache", start=tmp_path / "w.safetensors")
+        assert not runs
 
     @pytest.mark.parametrize("damage", ["empty", "cut", "text", "bit", "renamed", "no checksum", "other weights"])
     def test_damaged_file_is_not_trusted(self, few: Images, tmp_path: Path, runs: list[int], damage: str) -> None:

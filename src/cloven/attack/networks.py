@@ -148,52 +148,91 @@ def joined(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
 
 
+def readings(shapes: Sequence[Shape], channels: int) -> list[list[int]]:
+    """Which maps a linear reading may be of: those of the most places, then coarser ones with them, to all.
+
+    Each choice has no more channels together than so many; a map that would be too many is left out. Without
+    maps nothing can be read.
+    """
+    places = {i: shape[1] * shape[2] for i, shape in enumerate(shapes) if len(shape) == 3}
+    found: list[list[int]] = []
+    chosen: list[int] = []
+    for size in sorted(set(places.values()), reverse=True):
+        before = len(chosen)
+        for i, own in places.items():
+            if own == size and sum(shapes[j][0] for j in (*chosen, i)) <= channels:
+                chosen.append(i)
+        if len(chosen) > before:
+            found.append(sorted(chosen))
+    return found or [[]]
+
+
 class Sharpened(nn.Module):
     """Captured tensors to images: a network added to the best linear reading of each pixel.
 
     The linear part, a ridge regression of pixels from the channels above them, is solved in closed form, so that
-    whatever lies in clear in what was captured is not lost on a short training.
+    whatever lies in clear in what was captured is not lost on a short training. Coarse maps have few places to
+    learn from for their many channels: how coarse the maps are that are read is chosen on held-out pairs.
     """
 
     PENALTY = 1e-6
     PIXELS, NUMBERS = 200_000, 20_000_000
     """On how many pixels, and captured numbers, the regression is solved, at most: far more than channels."""
     CHANNELS = 2048
-    """With more channels, or none, there is the mean image of each pixel's channel instead."""
+    """The most channels that are read; with none, the mean image of each pixel's channel."""
+    LEARNED = 0.8
+    """The share of the pairs that the choice is made from; the others judge it."""
 
     def __init__(self, adaptor: Adaptor, network: nn.Module, pairs: Pairs) -> None:
         super().__init__()
         self.adaptor, self.network = adaptor, network
         self.size = (pairs.image[1], pairs.image[2])
-        maps = [shape for shape in adaptor.shapes if len(shape) == 3]
+        choices = readings(adaptor.shapes, self.CHANNELS)
+        maps = [adaptor.shapes[i] for i in choices[-1]]
         self.grid = (max((m[1] for m in maps), default=1), max((m[2] for m in maps), default=1))
-        channels = sum(m[0] for m in maps)
-        self.reads = 0 < channels <= self.CHANNELS
-        self.linear = nn.Conv2d(max(1, channels) if self.reads else 1, pairs.image[0], 1)
-        pixels = min(self.PIXELS, self.NUMBERS // max(1, channels))
+        pixels = min(self.PIXELS, self.NUMBERS // max(1, sum(m[0] for m in maps)))
         count = max(2, pixels // (self.grid[0] * self.grid[1]))
         captured, images = pairs.first(count)
         with torch.no_grad():
-            self._solve(self._together(adaptor(captured)), F.adaptive_avg_pool2d(images, self.grid))
+            read, wanted = adaptor(captured), F.adaptive_avg_pool2d(images, self.grid)
+            self.read = choices[0]
+            if len(choices) > 1:
+                self.read = min(choices, key=lambda choice: self._error(self._together(read, choice), wanted))
+            weight, bias = ridge(self._together(read, self.read), wanted, self.PENALTY)
+        self.linear = nn.Conv2d(weight.shape[1], pairs.image[0], 1)
+        self.linear.weight.data.copy_(weight[:, :, None, None])
+        self.linear.bias.data.copy_(bias)  # type: ignore[union-attr]
 
-    def _together(self, maps: Sequence[Tensor]) -> Tensor:
-        """All maps in one, at the grid of the finest."""
-        if not self.reads:
+    def _together(self, maps: Sequence[Tensor], choice: Sequence[int]) -> Tensor:
+        """The chosen maps in one, at the grid of the finest."""
+        if not choice:
             return maps[0].new_zeros(len(maps[0]), 1, *self.grid)
-        return joined([resized(z, self.grid) for z in maps if z.ndim == 4])
+        return joined([resized(maps[i], self.grid) for i in choice])
 
-    def _solve(self, captured: Tensor, images: Tensor) -> None:
-        z, x = (t.movedim(1, 3).flatten(0, 2).double() for t in (captured, images))
-        centre, mean = z.mean(0), x.mean(0)
-        z, x = z - centre, x - mean
-        gram = z.T @ z / len(z)
-        strength = self.PENALTY * gram.diagonal().mean().clamp(min=1e-12)
-        weight = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=z.dtype), z.T @ x / len(z))
-        self.linear.weight.copy_(weight.T[:, :, None, None])
-        self.linear.bias.copy_(mean - centre @ weight)  # type: ignore[union-attr]
+    def _error(self, read: Tensor, wanted: Tensor) -> float:
+        """The mean squared error on pairs that were held out from the solution."""
+        last = min(len(read) - 1, max(1, int(self.LEARNED * len(read))))
+        weight, bias = ridge(read[:last], wanted[:last], self.PENALTY)
+        made = F.conv2d(read[last:], weight[:, :, None, None].to(read), bias.to(read))
+        return float(F.mse_loss(made, wanted[last:]))
 
     def forward(self, captured: Sequence[Tensor]) -> Tensor:
         """From captured tensors ``(n, ...)`` to ``(n, *image)``, not clipped."""
         maps = self.adaptor(captured)
-        made: Tensor = self.network(maps) + resized(self.linear(self._together(maps)), self.size)
+        read = self.linear(self._together(maps, self.read))
+        made: Tensor = self.network(maps) + resized(read, self.size)
         return made
+
+
+def ridge(captured: Tensor, images: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """The weights ``(C', C)`` and bias ``(C',)`` that read images ``(n, C', H, W)`` from ``(n, C, H, W)`` best.
+
+    ``penalty`` times the mean of the channels' variances stands against large weights.
+    """
+    z, x = (t.movedim(1, 3).flatten(0, 2).double() for t in (captured, images))
+    centre, mean = z.mean(0), x.mean(0)
+    z, x = z - centre, x - mean
+    gram = z.T @ z / len(z)
+    strength = penalty * gram.diagonal().mean().clamp(min=1e-12)
+    weight = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=z.dtype), z.T @ x / len(z))
+    return weight.T, mean - centre @ weight

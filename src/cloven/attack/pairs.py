@@ -50,7 +50,7 @@ class Held:
 
     def take(self, index: Tensor) -> list[Tensor]:
         """See `Captured`."""
-        return [z[index] for z in self.tensors]
+        return [rows(z, index) for z in self.tensors]
 
 
 def held(*tensors: Tensor) -> Held:
@@ -76,6 +76,14 @@ def finite(z: Tensor) -> Tensor:
 def laid_out(z: Tensor) -> Tensor:
     """The tensor with the channels of a map last in memory: convolutions then run up to twice as fast."""
     return z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z.contiguous()
+
+
+def rows(z: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index`` ``(n,)`` of a tensor ``(m, ...)``, laid out as it is; twice as fast as ``z[index]``."""
+    if z.ndim != 4 or not z.is_contiguous(memory_format=torch.channels_last):
+        return z.index_select(0, index)
+    last = z.permute(0, 2, 3, 1)
+    return last.flatten(1).index_select(0, index).view(len(index), *last.shape[1:]).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cloven.attack.pairs import Captured, Learned, Pairs, Reconstructor, laid_out
+from cloven.attack.pairs import Captured, Learned, Pairs, Reconstructor, laid_out, rows
 from cloven.errors import ClovenError
 from cloven.threads import keep_memory
 
@@ -139,7 +139,7 @@ def _lockstep(members: Sequence[_Run], schedule: Schedule, seed: int, count: int
             progress = (epoch + number / len(batches)) / schedule.epochs
             for run in active:
                 pairs = run.trainee.pairs
-                run.trainee.step(index, pairs.captured.take(index), pairs.images[index], progress)
+                run.trainee.step(index, pairs.captured.take(index), rows(pairs.images, index), progress)
         for run in active:
             run.end(epoch + 1)
 

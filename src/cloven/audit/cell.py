@@ -31,7 +31,7 @@ from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
-SCHEMA = 2
+SCHEMA = 4
 """Goes up when a change makes other numbers from the same cell."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]

@@ -250,8 +250,44 @@ def execute(
     settings, images = loaded(settings)
     first = untrained(settings.who, images)  # all problems before any work
     entries(cases(targets(first, settings), settings.where), settings, chain_for)
-    store = opened(out, configuration(settings, images))
+    opened(out, configuration(settings, images))
     graph = ready(settings.who, images, progress) if is_trained_here(settings.who) else first
+    subject = Subject(images, graph)
+    return studied(
+        settings, subject, chain_for, expected, notes, out=out, jobs=jobs, progress=progress, start=start
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What studies of one model on the same images share: those images, and the model as it is attacked."""
+
+    images: Loaded
+    graph: Graph
+
+
+def subject_of(who: Who, progress: Progress) -> Subject:
+    """The images and the model, trained or found; see `load_images` and `cloven.audit.subject.ready`."""
+    images = load_images(who, [])
+    return Subject(images, ready(who, images, progress))
+
+
+def studied(
+    settings: Settings,
+    subject: Subject,
+    chain_for: ChainFor,
+    expected: Sequence[Expectation],
+    notes: Callable[[Shape], Sequence[str]],
+    *,
+    out: Path,
+    jobs: int,
+    progress: Progress,
+    start: float,
+) -> dict[str, Any]:
+    """What `execute` does once images and model are at hand; ``start`` is when it began, in seconds."""
+    images, graph = subject.images, subject.graph
+    settings = replace(settings, who=replace(settings.who, queries=len(images.auxiliary)))
+    store = opened(out, configuration(settings, images))
     judge = judge_of(settings.who, images, progress)
     every = cases(targets(graph, settings), settings.where)
     with store.shelf() as shelf:
@@ -287,7 +323,7 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": who.model,
         "weights": who.weights.name if who.weights else None,
-        "trained": [who.training.epochs, who.training.images, who.training.device] if who.training else None,
+        "trained": _trained(who.training) if who.training else None,
         "plan": plan,
         "data": images.training.name,
         "auxiliary": images.auxiliary.name,
@@ -317,6 +353,10 @@ def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:
         "victim_images": images.victims.fingerprint(),
         "auxiliary_images": images.auxiliary.fingerprint(),
     }
+
+
+def _trained(how: Training) -> list[str | int | None]:
+    return [how.epochs, how.images, how.device, *([how.start.name] if how.start else [])]
 
 
 def _summary(
@@ -379,6 +419,7 @@ def _shown(settings: Settings, images: Loaded) -> dict[str, Any]:
         "devices": settings.devices,
         "weights": who.weights.name if who.weights else "trained here",
         **own,
+        **({"training starts from": how.start.name} if how.start else {}),
         "threshold": settings.threshold,
         "ssim": CONVENTION,
     }

@@ -17,7 +17,7 @@ from cloven.graph.graph import Graph
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split, spread, test_half, with_mirrored
 from cloven.zoo.models import MODELS
-from cloven.zoo.named import make, normalisation
+from cloven.zoo.named import begun, make, normalisation
 from cloven.zoo.pixels import Shape
 from cloven.zoo.training import EPOCHS, cache_dir, trained
 
@@ -33,11 +33,15 @@ ANY_SHAPE = (3, 32, 32)
 
 @dataclass(frozen=True)
 class Training:
-    """How a model without weights is trained here: epochs over so many of the training images, or over all."""
+    """How a model without weights is trained here: epochs over so many of the training images, or over all.
+
+    ``start`` is a file of weights that training starts from; what depends on the number of classes is new.
+    """
 
     epochs: int = EPOCHS
     images: int | None = None
     device: str = "cpu"
+    start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,11 @@ def untrained(who: Who, images: Loaded) -> Graph:
     """The model's graph before training: enough to find out what is wrong with a request."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = make(who.model, shape=images.shape, classes=images.classes, weights=who.weights)
+        if is_trained_here(who):
+            start = who.training.start if who.training else None
+            model = begun(who.model, shape=images.shape, classes=images.classes, start=start)
+        else:
+            model = make(who.model, shape=images.shape, classes=images.classes, weights=who.weights)
     return _captured(who, model, images)
 
 
@@ -164,7 +172,7 @@ def _captured(who: Who, model: nn.Module, images: Loaded) -> Graph:
 
 def _trained(name: str, images: Images, seed: int, how: Training, stage: str, progress: Progress) -> nn.Module:
     return trained(
-        name, images, epochs=how.epochs, seed=seed, cache=cache_dir(), device=how.device,
+        name, images, epochs=how.epochs, seed=seed, cache=cache_dir(), device=how.device, start=how.start,
         on_epoch=lambda epoch, _: progress(stage, epoch, how.epochs),
     )  # fmt: skip
 

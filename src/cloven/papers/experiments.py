@@ -71,6 +71,8 @@ class Request:
     machine: Machine = CPU
     budget: int = 4 * 10**9
     seed: int = 0
+    start: Path | None = None
+    """Weights that the training of the CNNs starts from."""
 
 
 def panels(request: Request) -> list[Panel]:
@@ -116,8 +118,8 @@ def _settings(request: Request, spec: str) -> Settings:
     scale = request.scale
     who = Who(
         model=scale.model, data=spec, auxiliary=request.auxiliary, queries=scale.queries, victims=scale.victims,
-        training=Training(scale.training, scale.images, request.machine.device), judge="none", seed=request.seed,
-        shape=_image(request, spec.partition(":")[0]),
+        judge="none", seed=request.seed, shape=_image(request, spec.partition(":")[0]),
+        training=Training(scale.training, scale.images, request.machine.device, request.start),
     )  # fmt: skip
     return Settings(
         who=who, where=Where(s1.layers_of(scale.model), ("paper",)), devices=s1.DEVICES,

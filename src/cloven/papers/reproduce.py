@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,11 @@ def ready(request: Request) -> Request:
         ClovenError: with all that is wrong with the data, images and settings of a figure's studies.
     """
     problems = _twice([spec.partition(":")[0] for spec in request.data])
-    counts: dict[Who, int | None] = {}
+    counts: dict[tuple[str, str], int | None] = {}  # the same images at another size have no problems of their own
     for settings in (panel.settings for panel in panels(request)):
-        if settings.who not in counts:
-            counts[settings.who] = tried(partial(_queries, settings), problems)
+        sets = settings.who.data, settings.who.auxiliary
+        if sets not in counts:
+            counts[sets] = tried(partial(_queries, settings), problems)
     if problems:
         raise ClovenError(list(dict.fromkeys(problems)))
     usual = next(count for count in counts.values() if count is not None)
@@ -77,10 +79,12 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     rows = []
     every = panels(request)
     train([panel.settings.who for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
-    for number, panel in enumerate(every, 1):
-        head = f"{number} of {len(every)}, {panel.name}: "
-        summary = _studied(panel, out / panel.name, jobs, lambda stage, *of, head=head: progress(head + stage, *of))
-        victims = read_json(out / panel.name / CONFIG)["victim_images"]
+    _study(every, out, jobs, progress)
+    for panel in every:
+        summary, victims = (
+            read_json(out / panel.name / SUMMARY),
+            read_json(out / panel.name / CONFIG)["victim_images"],
+        )
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
     document = _document(request, rows, found) | {"seconds": round(time.perf_counter() - start, 1)}
@@ -91,7 +95,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
 def train(whose: Iterable[Who], jobs: int, progress: Progress) -> None:
     """Train the CNNs of studies to come side by side, each on one thread; they are kept for the studies."""
     anyone = (replace(who, auxiliary=SAME, queries=2, victims=1) for who in whose if is_trained_here(who))
-    left = list(dict.fromkeys(anyone))
+    left = sorted(dict.fromkeys(anyone), key=lambda who: prod(who.shape or ()), reverse=True)  # the longest first
     if min(jobs, len(left)) > 1:
         progress("training the CNNs", 0, len(left))
         for done, _ in enumerate(side_by_side(_trained, left, len(left), jobs=jobs), 1):
@@ -103,10 +107,19 @@ def _trained(whose: Sequence[Who], index: int) -> None:
     cnn(who, load_images(who, []), lambda *_: None)
 
 
-def _studied(panel: Panel, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
-    model = panel.settings.who.model
-    notes = partial(s1.notes, model)
-    return study.execute(panel.settings, panel.chain_for, (), notes, out=folder, jobs=jobs, progress=progress)
+def _study(every: Sequence[Panel], out: Path, jobs: int, progress: Progress) -> None:
+    """Run all studies; those of one model on the same images follow each other, which are then loaded once."""
+    number = 0
+    for who in dict.fromkeys(panel.settings.who for panel in every):
+        subject = study.subject_of(who, progress)
+        for panel in (panel for panel in every if panel.settings.who == who):
+            number += 1
+            head = f"{number} of {len(every)}, {panel.name}: "
+            study.studied(
+                panel.settings, subject, panel.chain_for, (), partial(s1.notes, panel.settings.who.model),
+                out=out / panel.name, jobs=jobs, start=time.perf_counter(),
+                progress=lambda stage, *of, head=head: progress(head + stage, *of),
+            )  # fmt: skip
 
 
 def _panel(panel: Panel, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "figure": request.figure,
         "title": FIGURES[request.figure],
         "scale": asdict(request.scale),
-        "smaller": list(request.scale.smaller(FULL[request.figure])),
+        "smaller": [*request.scale.smaller(FULL[request.figure]), *_begun(request)],
         "data": [describe(*originals(spec)).to_json() for spec in request.data],
         "controls": {row["control"]: CONTROLS[row["control"]] for row in rows if row["control"] in CONTROLS},
         "panels": list(rows),
@@ -139,6 +152,10 @@ def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequen
         "claims": all_judged(found),
         "notes": list(LEFT_OPEN),
     }
+
+
+def _begun(request: Request) -> list[str]:
+    return [f"the CNN's training starts from {request.start.name}, S1 says nothing"] if request.start else []
 
 
 OF_PANEL = (

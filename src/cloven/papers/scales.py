@@ -65,7 +65,7 @@ FULL: Mapping[str, Scale] = {
 
 DESK: Mapping[str, Scale] = {
     "5a": Scale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, training=8, images=8000),
-    "5b": Scale("desk", RESNET, 32, 1000, 500, strong=3, training=8, images=2000),
+    "5b": Scale("desk", RESNET, 32, 600, 400, strong=3, training=3, images=2000),
     "5c": Scale("desk", LENET, None, 2000, 1000, strong=3, images=20_000),
     "6": Scale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, images=16_000),
 }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cloven.partition.plan import device_names
+
+ENCLAVE = ("enclave", "accelerator")
+"""The two devices of S2: the first is trusted."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Options:
 
 def document(options: Options) -> tuple[dict[str, Any], list[str]]:
     """The plan's entries ``strategy`` and ``devices``, and what is wrong with how the options go together."""
+    if options.strategy == "enclave":
+        return _enclave(options)
     found = _misplaced(options)
     if options.inside and options.strategy == "vertical" and not found:
         return _inside(options)
@@ -88,6 +93,22 @@ def _usual(options: Options, kind: str) -> int:
     if kind == "horizontal" and options.shares is not None:
         return len(options.shares)
     return len(options.cuts) + 1 if kind == "vertical" and options.cuts else 2
+
+
+def _enclave(options: Options) -> tuple[dict[str, Any], list[str]]:
+    """S2's division: the layers up to the cut on a trusted device, the others, up to ``until``, on the second."""
+    found = _misplaced(replace(options, strategy="vertical", until=""))
+    if len(options.cuts) > 1:
+        found.append(f"an enclave's plan has one cut, or none where all is inside; got {len(options.cuts)}")
+    if options.devices not in (None, 2):
+        found.append(f"an enclave's plan has two devices; got {options.devices}")
+    if options.then or options.start:
+        found.append("--then and --from do not go with --strategy enclave; --until keeps what follows it inside")
+    if options.until and not options.cuts:
+        found.append("--until keeps what follows it inside; without a cut everything is: leave it out")
+    until = {"until": options.until} if options.until else {}
+    where: dict[str, Any] = {"cuts": list(options.cuts[:1]), **until} if options.cuts else {"on": [ENCLAVE[0]]}
+    return {"strategy": {"kind": "vertical", **where}, "devices": list(ENCLAVE)}, found
 
 
 def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -67,6 +67,23 @@ def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) 
     return model.eval()
 
 
+def begun(name: str, *, shape: Shape, classes: int, start: Path | None) -> nn.Module:
+    """The model of a name before it is trained: with the weights of ``start``, if given, else with PyTorch's.
+
+    The file may be for any number of classes: the layers whose size depends on it have PyTorch's weights.
+
+    Raises:
+        ClovenError: as `make` does.
+    """
+    model = make(name, shape=shape, classes=classes)
+    if start is None:
+        return model
+    other = make(name, shape=shape, classes=classes + 1)
+    sizes = {entry: value.shape for entry, value in other.state_dict().items()}
+    load_weights(model, start, but=[e for e, value in model.state_dict().items() if value.shape != sizes[e]])
+    return model
+
+
 def normalisation(name: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and deviation by channel that a model wants; None for images as they are in [0, 1].
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +43,25 @@ AXES = {"kernel": (3, 2, 0, 1), "depthwise_kernel": (2, 3, 0, 1)}
 """From Keras' layouts, HWIO and HWC1, to PyTorch's OIHW and C1HW."""
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> None:
     """Put the weights of a file into a model, which keeps its own precision and device.
 
     Args:
         model: any model; it is changed only where everything fits.
         path: ``.safetensors``; ``.pth``, ``.pt`` or ``.th``, where the entries may lie under ``state_dict`` or
             ``model`` and begin with ``module.``; or ``.npz`` with names and layouts of PyTorch or Keras.
+        but: entries that stay the model's own, whatever the file has under their names.
 
     Raises:
         ClovenError: for a file that is missing, of another kind, damaged or refused, or not of this model: then
             with the entries that are missing, unexpected, of the wrong shape and of the wrong type.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    found = _unprefixed(_read(path), own)
-    counters = {name: value for name, value in own.items() if name.endswith(COUNTER)}
-    if problems := list(_problems(own, counters | found)):
+    kept = {name: value for name, value in own.items() if name.endswith(COUNTER) or name in but}
+    found = kept | {name: value for name, value in _unprefixed(_read(path), own).items() if name not in but}
+    if problems := list(_problems(own, found)):
         raise ClovenError([f"{path}: {problem}" for problem in problems])
-    model.load_state_dict(counters | found)
+    model.load_state_dict(found)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.runtime.lab import network as module
-from cloven.runtime.lab.host import has_netem
+from cloven.runtime.lab.host import has_netem, inside
 from cloven.runtime.lab.network import Network, Quality, interfaces, network
 from tests.runtime.lab.programs import ASK, LISTEN, PYTHON, SERVE, ask, in_namespaces, root, running
 
@@ -197,12 +197,23 @@ with network(["a", "b", "c"], [("a", "b"), ("b", "c")], bandwidth=10**7, delay=D
 """
 
 
+@pytest.fixture
+def host() -> Iterator[list[str]]:
+    """The words that run a command on a host whose interfaces nobody else changes meanwhile."""
+    alone = ["unshare", "--net", "sh", "-c", "echo up; exec sleep 1000"]
+    with subprocess.Popen(alone, stdout=subprocess.PIPE) as namespace:
+        assert namespace.stdout
+        namespace.stdout.readline()
+        yield inside(namespace.pid, [])
+        namespace.kill()
+
+
 @root
 @pytest.mark.parametrize("delay", ["0.0", "0.001"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_of_a_lab_that_is_killed(end: signal.Signals, delay: str) -> None:
-    before = subprocess.run(["ip", "link"], capture_output=True, check=True).stdout
-    program = [sys.executable, "-c", HOLD.replace("DELAY", delay)]
+def test_nothing_is_left_of_a_lab_that_is_killed(host: list[str], end: signal.Signals, delay: str) -> None:
+    before = subprocess.run([*host, "ip", "link"], capture_output=True, check=True).stdout
+    program = [*host, sys.executable, "-c", HOLD.replace("DELAY", delay)]
     with subprocess.Popen(program, stdout=-1, stderr=subprocess.DEVNULL, text=True) as lab:
         assert lab.stdout
         inodes = set(map(int, lab.stdout.readline().split()))
@@ -215,7 +226,7 @@ def test_nothing_is_left_of_a_lab_that_is_killed(end: signal.Signals, delay: str
     while in_namespaces(inodes) and time.monotonic() < limit:
         time.sleep(0.01)
     assert in_namespaces(inodes) == []
-    assert subprocess.run(["ip", "link"], capture_output=True, check=True).stdout == before
+    assert subprocess.run([*host, "ip", "link"], capture_output=True, check=True).stdout == before
 
 
 @root

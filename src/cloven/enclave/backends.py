@@ -1,0 +1,93 @@
+"""How the trusted half is started: simulated by a process of this machine, or by Gramine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from cloven.enclave.handover import Way
+from cloven.enclave.quote import DIRECT, SGX, SIMULATED
+from cloven.errors import ClovenError
+from cloven.processes import THREADS
+
+MODULE = "cloven.enclave.trusted"
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
+"""What the processes get of the environment of who starts them."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to start the trusted half.
+
+    Attributes:
+        name: as the command line and a quote have it.
+        program: what must be on the PATH; empty for this interpreter.
+        ways: how it can hand over.
+        words: what its results are worth, for every output.
+    """
+
+    name: str
+    program: str
+    ways: tuple[Way, ...]
+    words: str
+
+    def command(self, sealed: Path, arguments: list[str], manifest: Path) -> list[str]:
+        """The words of the process.
+
+        Raises:
+            ClovenError: where Gramine, or the manifest that it needs, is not there.
+        """
+        if not self.program:
+            return [sys.executable, "-m", MODULE, str(sealed), *arguments]
+        problems = []
+        if shutil.which(self.program) is None:
+            problems.append(
+                f"{self.program} is not on the PATH; install Gramine (https://gramine.readthedocs.io), or try the "
+                "two halves without any protection: --backend simulated"
+            )
+        needed = manifest.with_name(manifest.name + (".sgx" if self.program == SGX else ""))
+        if not needed.is_file():
+            problems.append(
+                f"{needed} is not there; write its template (cloven enclave manifest {sealed}) and make it with "
+                "gramine-manifest" + (" and gramine-sgx-sign" if needed.suffix == ".sgx" else "")
+            )
+        if problems:
+            raise ClovenError(problems)
+        return [self.program, manifest.name.removesuffix(".manifest"), *arguments]
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {
+        backend.name: backend
+        for backend in (
+            Backend(SIMULATED, "", ("memory", "file", "pipe"), "simulated: a process like any other; nothing "
+                    "protects it from who runs this machine"),
+            Backend(DIRECT, DIRECT, ("pipe",), "gramine-direct: Gramine without SGX; nothing "
+                    "protects it from who runs this machine"),
+            Backend(SGX, SGX, ("pipe",), "gramine-sgx: an SGX enclave, as far as its quote and "
+                    "the processor's maker are believed"),
+        )
+    }
+)  # fmt: skip
+
+
+def named(name: str) -> Backend:
+    """The backend of a name.
+
+    Raises:
+        ClovenError: for any other.
+    """
+    if name not in BACKENDS:
+        raise ClovenError(f"the backend is {name!r}; choose from {', '.join(BACKENDS)}")
+    return BACKENDS[name]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """What the processes start with: nothing of the caller's but how to find Python and its files."""
+    own = {name: value for name in PASSED if (value := os.environ.get(name)) is not None}
+    return {**own, **THREADS, "OMP_NUM_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,127 @@
+"""The hand-over: the tensors of one message from one process to another, by shared memory, a file or a pipe.
+
+Both sides know the shapes; only the number of images is told, in a message, behind which a pipe's tensors follow.
+Descriptors are opened by who starts the two processes, so that neither opens anything itself.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Shape
+from cloven.runtime.link.octets import octets
+
+Way = Literal["memory", "file", "pipe"]
+WAYS: tuple[Way, ...] = ("memory", "file", "pipe")
+"""``file`` is S2's (Sect. IV, step 5)."""
+Array = NDArray[np.float32]
+
+
+def opened(way: Way, folder: Path) -> int:
+    """A descriptor for the two processes; a file lies in ``folder``, without a name. -1 for a pipe, which has none.
+
+    Raises:
+        ClovenError: where nothing can be written.
+    """
+    if way == "pipe":
+        return -1
+    if way == "memory":
+        return os.memfd_create("cloven-handover", os.MFD_CLOEXEC)
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ClovenError(
+            f"cannot hand over by a file in {folder}: {error.strerror}; use memory or pipe"
+        ) from error
+
+
+def bytes_of(shapes: Sequence[Shape], images: int) -> int:
+    """How many bytes tensors of float32 have."""
+    return 4 * images * sum(prod(shape) for shape in shapes)
+
+
+class Giver:
+    """The end that gives, in the process that does."""
+
+    def __init__(self, way: Way, descriptor: int) -> None:
+        self.way, self.descriptor = way, descriptor
+        self.mapped: mmap.mmap | None = None
+
+    def give(self, tensors: Sequence[Array]) -> bytes:
+        """Hand tensors over; what has to be told with the message, which is nothing but for a pipe."""
+        if self.way == "pipe":
+            return b"".join(tensor.tobytes() for tensor in tensors)
+        if self.way == "memory":
+            self._copy(tensors)
+        else:
+            self._write(tensors)
+        return b""
+
+    def _write(self, tensors: Sequence[Array]) -> None:
+        place = 0
+        for tensor in tensors:
+            left = octets(np.ascontiguousarray(tensor))
+            while left:
+                sent = os.pwrite(self.descriptor, left, place)
+                left, place = left[sent:], place + sent
+
+    def _copy(self, tensors: Sequence[Array]) -> None:
+        size = sum(tensor.nbytes for tensor in tensors)
+        if not size:
+            return
+        if self.mapped is None or len(self.mapped) < size:
+            os.ftruncate(self.descriptor, size)
+            self.mapped = mmap.mmap(self.descriptor, size)
+        place = 0
+        for tensor in tensors:
+            there = np.frombuffer(self.mapped, np.float32, tensor.size, place).reshape(tensor.shape)
+            np.copyto(there, tensor)
+            place += tensor.nbytes
+
+
+class Taker:
+    """The end that takes."""
+
+    def __init__(self, way: Way, descriptor: int) -> None:
+        self.way, self.descriptor = way, descriptor
+        self.mapped: mmap.mmap | None = None
+
+    def take(self, shapes: Sequence[Shape], images: int, told: bytes | bytearray = b"") -> list[Array]:
+        """The tensors ``(n, ...)``, valid until the next message; shared memory is read where it lies.
+
+        Raises:
+            ClovenError: where less has come.
+        """
+        size = bytes_of(shapes, images)
+        if not size:
+            return []
+        held: Any = {"pipe": lambda _: told, "memory": self._mapped, "file": self._read}[self.way](size)
+        if len(held) < size:
+            raise ClovenError(f"{len(held)} bytes were handed over; expected {size}")
+        found, place = [], 0
+        for shape in shapes:
+            count = images * prod(shape)
+            found.append(np.frombuffer(held, np.float32, count, place).reshape(images, *shape))
+            place += 4 * count
+        return found
+
+    def _mapped(self, size: int) -> mmap.mmap:
+        if self.mapped is None or len(self.mapped) < size:
+            self.mapped = mmap.mmap(self.descriptor, os.fstat(self.descriptor).st_size)
+        return self.mapped
+
+    def _read(self, size: int) -> bytearray:
+        held = bytearray(size)
+        left, place = memoryview(held), 0
+        while left and (got := os.preadv(self.descriptor, [left], place)):
+            left, place = left[got:], place + got
+        return held[:place]

@@ -1,0 +1,239 @@
+"""A sealed file: AES-256-GCM in chunks, under a key that fits one file of one name.
+
+    magic, salt, chunk size, length    52 bytes: the header
+    chunk, tag; chunk, tag; ...        each but the last of the chunk size; an empty plaintext has one empty chunk
+
+The file's key is derived (HKDF-SHA256) from the data key, a fresh random salt and the name. A chunk's nonce is its
+number and whether it is the last, and its associated data is the header, so chunks can be neither changed, left
+out, added nor exchanged. Source: Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its
+Nonce-Reuse Misuse-Resistance (CRYPTO 2015), STREAM.
+
+No message holds a key or any byte of a plaintext.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloven.errors import ClovenError
+from cloven.runtime.link.octets import octets
+from cloven.runtime.link.staging import writing
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from typing_extensions import Buffer
+
+KEY_BYTES = 32
+"""Size of a data key."""
+MAGIC = b"CLVSEAL1"
+SALT_BYTES = 32
+TAG_BYTES = 16
+CHUNK_BYTES = 2**20
+CHUNKS = range(1, 2**26 + 1)
+"""Which sizes a chunk can have."""
+LAYOUT = struct.Struct(f">{len(MAGIC)}s{SALT_BYTES}sIQ")
+INFO = b"cloven sealed file"
+
+
+@dataclass(frozen=True)
+class Header:
+    """How a sealed file begins.
+
+    Attributes:
+        salt: 32 random bytes.
+        chunk: bytes of plaintext in each chunk but the last.
+        length: bytes of plaintext.
+    """
+
+    salt: bytes
+    chunk: int
+    length: int
+
+    @property
+    def count(self) -> int:
+        """How many chunks follow."""
+        return max(1, -(-self.length // self.chunk))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return LAYOUT.size + self.length + self.count * TAG_BYTES
+
+    @property
+    def packed(self) -> bytes:
+        """The header as it is written."""
+        return LAYOUT.pack(MAGIC, self.salt, self.chunk, self.length)
+
+    def pieces(self) -> Iterator[tuple[bytes, slice]]:
+        """Nonce, and place in the plaintext, of each chunk."""
+        for index in range(self.count):
+            start = index * self.chunk
+            last = index == self.count - 1
+            yield index.to_bytes(11, "big") + bytes([last]), slice(start, min(start + self.chunk, self.length))
+
+
+def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: int = CHUNK_BYTES) -> None:
+    """Write a sealed file, which replaces one that is there; nothing but ciphertext is written at any time.
+
+    Args:
+        plaintext: any contiguous buffer.
+        path: where; mode 0600.
+        key: the data key, 32 bytes.
+        name: what the file must be opened as.
+        chunk_bytes: plaintext in a chunk, 1 to 2^26.
+
+    Raises:
+        ClovenError: for a key or chunk of another size, or where it cannot be written; then nothing is left behind.
+    """
+    data = octets(plaintext)
+    header = new_header(data.nbytes, chunk_bytes)
+    cipher = file_cipher(key, name, header.salt)
+    with writing(path), private_file(path) as out:
+        write_chunks(data, out, header, cipher)
+
+
+def unseal(path: Path, *, key: bytes, name: str) -> bytearray:
+    """The whole plaintext of a sealed file; arguments as `seal`.
+
+    Raises:
+        ClovenError: where it cannot be read, is no sealed file, or is not what was sealed with this key and name.
+    """
+    try:
+        # Opening a pipe would wait for ever.
+        if path.exists() and not path.is_file():
+            raise ClovenError(f"{path} is no sealed file: it is no regular file; name a file that was sealed")
+        with path.open("rb") as file:
+            return opened(file, os.fstat(file.fileno()).st_size, str(path), key, name)
+    except OSError as error:
+        raise ClovenError(f"cannot read the sealed file {path}: {error.strerror}") from error
+
+
+def sealed_bytes(plaintext: Buffer, key: bytes, name: str) -> bytes:
+    """What `seal` would write, for small things that stay in memory.
+
+    Raises:
+        ClovenError: for a key of another size.
+    """
+    data = octets(plaintext)
+    header = new_header(data.nbytes, CHUNK_BYTES)
+    out = io.BytesIO()
+    write_chunks(data, out, header, file_cipher(key, name, header.salt))
+    return out.getvalue()
+
+
+def unsealed_bytes(sealed: Buffer, key: bytes, name: str) -> bytes:
+    """The plaintext of `sealed_bytes`.
+
+    Raises:
+        ClovenError: where it is not what was sealed with this key and name.
+    """
+    data = octets(sealed)
+    return bytes(opened(io.BytesIO(data), data.nbytes, repr(name), key, name))
+
+
+def new_header(length: int, chunk: int) -> Header:
+    """The header of a new file, with a fresh salt."""
+    if chunk not in CHUNKS:
+        raise ClovenError(f"a chunk has 1 to {CHUNKS[-1]} bytes, not {chunk}")
+    return Header(os.urandom(SALT_BYTES), chunk, length)
+
+
+def file_cipher(key: bytes, name: str, salt: bytes) -> AESGCM:
+    """The cipher of one file; its key is used for nothing else."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(derived(key, INFO + name.encode(), salt))
+
+
+def derived(key: bytes, info: bytes, salt: bytes | None = None) -> bytes:
+    """Another key of 32 bytes, by HKDF-SHA256.
+
+    Raises:
+        ClovenError: for a key of another size.
+    """
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    if len(key) != KEY_BYTES:
+        raise ClovenError(f"a key has {KEY_BYTES} bytes, not {len(key)}; give the key as it was read or released")
+    return HKDF(SHA256(), KEY_BYTES, salt, info).derive(key)
+
+
+def write_chunks(data: memoryview, out: BufferedIOBase, header: Header, cipher: AESGCM) -> None:
+    """Write header and chunks, all from one buffer of a chunk's size."""
+    associated = header.packed
+    out.write(associated)
+    buffer = memoryview(bytearray(min(header.chunk, header.length) + TAG_BYTES))
+    for nonce, place in header.pieces():
+        sealed = buffer[: place.stop - place.start + TAG_BYTES]
+        cipher.encrypt_into(nonce, data[place], associated, sealed)
+        out.write(sealed)
+
+
+def opened(file: BufferedIOBase, size: int, what: str, key: bytes, name: str) -> bytearray:
+    """The plaintext of a sealed file of `size` bytes that messages call `what`."""
+    from cryptography.exceptions import InvalidTag
+
+    header = read_header(file, size, what)
+    associated = header.packed
+    cipher = file_cipher(key, name, header.salt)
+    plaintext = bytearray(header.length)
+    whole = memoryview(plaintext)
+    buffer = memoryview(bytearray(min(header.chunk, header.length) + TAG_BYTES))
+    for nonce, place in header.pieces():
+        sealed = buffer[: place.stop - place.start + TAG_BYTES]
+        if file.readinto(sealed) != sealed.nbytes:
+            raise not_what_was_sealed(what, name)
+        try:
+            cipher.decrypt_into(nonce, sealed, associated, whole[place])
+        except InvalidTag:
+            raise not_what_was_sealed(what, name) from None
+    return plaintext
+
+
+def read_header(file: BufferedIOBase, size: int, what: str) -> Header:
+    """The header, believed only as far as it agrees with the file's size."""
+    head = file.read(LAYOUT.size)
+    if not head.startswith(MAGIC):
+        raise ClovenError(
+            f"{what} is no sealed file: it has {size} bytes that do not begin with {MAGIC.decode()}; name a file "
+            "that was sealed"
+        )
+    if len(head) == LAYOUT.size:
+        _, salt, chunk, length = LAYOUT.unpack(head)
+        if chunk in CHUNKS and (header := Header(salt, chunk, length)).size == size:
+            return header
+    raise not_what_was_sealed(what, detail=f" (its {size} bytes are not what its header says)")
+
+
+def not_what_was_sealed(what: str, name: str | None = None, detail: str = "") -> ClovenError:
+    """The one answer to whatever is wrong with a sealed file."""
+    asked = "" if name is None else f" than {name!r}"
+    return ClovenError(
+        f"{what} is not what was sealed{detail}: it was changed, or sealed under another key or name{asked}; give "
+        "the key and the name that it was sealed with, or copy it again"
+    )
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[io.BufferedWriter]:
+    """A new file that nobody else can read, which takes its place at the end, or is removed."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(file, "wb") as out:
+            yield out
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise

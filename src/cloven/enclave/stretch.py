@@ -1,0 +1,214 @@
+"""What one side of a hand-over computes, as data: cut out of a program, run by PyTorch, written without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import dropwhile, takewhile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloven.errors import ClovenError
+from cloven.graph.box import Box, Shape, extent, whole
+from cloven.graph.kinds import Local
+from cloven.partition.program import Compute, Program, Receive, Send, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Share = tuple[str, Box]
+"""A value and a box of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Steps that run without a word from outside: from what is handed in to what is handed out."""
+
+    takes: tuple[Share, ...]
+    steps: tuple[Compute, ...]
+    gives: tuple[Share, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(array.nbytes for step in self.steps for array in step.local.params.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A program of two devices with at most one hand-over from the first to the second, and one back.
+
+    ``front`` and ``rest`` run on the first, which is trusted; ``rear`` on the second. ``rest`` is None where the
+    second device has the result. Of what the front gives, the first are handed over, as many as the rear takes;
+    the others are kept for the rest.
+    """
+
+    front: Stretch
+    rear: Stretch
+    rest: Stretch | None
+
+
+def split(program: Program) -> Split:
+    """The three stretches of a program.
+
+    Raises:
+        ClovenError: where it has not two devices, hands over more than once, or changes what it hands over.
+    """
+    if problems := _problems(program):
+        raise ClovenError(problems)
+    trusted, other = program.devices
+    image, output = program.graph.input, program.graph.output
+    result = ((output, whole(program.graph.by_name[output].shape)),)
+    own = program.parts[trusted]
+    before = _computed(takewhile(lambda step: not isinstance(step, Receive), own))
+    after = _computed(dropwhile(lambda step: not isinstance(step, Receive), own))
+    out, back = (tuple((t.value, t.share) for t in program.transfers if t.source == d) for d in program.devices)
+    inside = program.sink == trusted
+    read = {value for step in after for value, _ in step.reads} | ({output} if inside else set())
+    kept = tuple((step.value, step.box) for step in before if step.value in read)
+    return Split(
+        Stretch(((image.name, whole(image.shape)),), before, (*out, *kept)),
+        Stretch(out, _computed(program.parts[other]), back if inside else result),
+        Stretch((*kept, *back), after, result) if inside else None,
+    )
+
+
+def _computed(steps: Iterable[Step]) -> tuple[Compute, ...]:
+    return tuple(step for step in steps if isinstance(step, Compute))
+
+
+def _problems(program: Program) -> list[str]:
+    found = []
+    if len(program.devices) != 2:
+        names = ", ".join(program.devices)
+        return [f"the plan has {len(program.devices)} devices ({names}); expected two, the first of them trusted"]
+    if program.source != program.devices[0]:
+        found.append(f"the image is on {program.source}; expected it on {program.devices[0]}, which is trusted")
+    for device in program.devices:
+        turns = [type(step) for step in program.parts[device] if not isinstance(step, Compute)]
+        back = [Receive, Send] if device == program.devices[1] else [Send, Receive]
+        if list(dict.fromkeys(turns)) != back[: len(set(turns))] or turns != sorted(turns, key=back.index):
+            found.append(f"{device} hands over more than once; expected one hand-over in each direction at most")
+    if not program.exact:
+        found.append(f"{', '.join(program.inexact)}; expected a program that computes what the model does")
+    return found
+
+
+# --- running ----------------------------------------------------------------------------------------------------
+
+
+def ready(stretch: Stretch, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """A function from what is taken to what is given, tensors ``(n, ...)``; the weights are put on the device."""
+    import torch
+
+    from cloven.runtime.torch_engine import apply, paste, weights
+
+    params = [{name: w.to(device) for name, w in weights(step.local).items()} for step in stretch.steps]
+    last = {value: i for i, step in enumerate(stretch.steps) for value, _ in step.reads}
+    wanted = {value for value, _ in stretch.gives}
+
+    def compute(given: Sequence[Tensor]) -> list[Tensor]:
+        held: dict[str, list[tuple[Box, Tensor]]] = {}
+        for (value, box), tensor in zip(stretch.takes, given, strict=True):
+            held.setdefault(value, []).append((box, tensor.to(device)))
+        with torch.inference_mode():
+            for i, (step, own) in enumerate(zip(stretch.steps, params, strict=True)):
+                made = apply(step.local, [paste(held[value], box) for value, box in step.reads], own)
+                held.setdefault(step.value, []).append((step.box, made))
+                for value, _ in step.reads:
+                    if last[value] == i and value not in wanted:
+                        held.pop(value, None)
+            return [paste(held[value], box) for value, box in stretch.gives]
+
+    return compute
+
+
+def shapes(shares: Sequence[Share]) -> list[Shape]:
+    """The shapes of shares of one image."""
+    return [extent(box) for _, box in shares]
+
+
+# --- writing and reading ----------------------------------------------------------------------------------------
+
+
+def written(stretch: Stretch) -> bytes:
+    """A stretch as safetensors: the weights, and the steps as JSON in its head."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, NDArray[Any]] = {}
+    steps = [
+        {
+            "step": step.step,
+            "value": step.value,
+            "box": step.box,
+            "reads": step.reads,
+            "local": _numbered(step.local, arrays),
+            "macs": step.macs,
+        }
+        for step in stretch.steps
+    ]
+    head = {"takes": stretch.takes, "steps": steps, "gives": stretch.gives}
+    return save(arrays, {"stretch": json.dumps(_plain(head))})
+
+
+def _numbered(local: Local, arrays: dict[str, NDArray[Any]]) -> Local:
+    """The op with names in the place of its weights, which go to ``arrays``."""
+    names = {}
+    for key, array in local.params.items():
+        names[key] = str(len(arrays))
+        arrays[names[key]] = np.ascontiguousarray(array)
+    inner = {key: _numbered(v, arrays) if isinstance(v, Local) else v for key, v in local.attrs.items()}
+    return Local(local.kind, inner, names, local.crop)  # type: ignore[arg-type]
+
+
+def _plain(item: Any) -> Any:
+    """Nested data as JSON has it; what JSON lacks is marked."""
+    match item:
+        case tuple():
+            return {"tuple": [_plain(part) for part in item]}
+        case list():
+            return [_plain(part) for part in item]
+        case Local():
+            return {"local": [item.kind, _plain(item.attrs), _plain(item.params), _plain(item.crop)]}
+        case Mapping():
+            return {"pairs": [[_plain(key), _plain(value)] for key, value in item.items()]}
+        case None | bool() | int() | float() | str():
+            return item
+    raise ClovenError(f"an op has {type(item).__name__} among its attributes, which cannot be handed over")
+
+
+def read(content: bytes | bytearray) -> Stretch:
+    """What `written` wrote.
+
+    Raises:
+        ClovenError: for anything else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        size = int.from_bytes(content[:8], "little")
+        head = json.loads(bytes(content[8 : 8 + size]))["__metadata__"]["stretch"]
+        arrays = load(bytes(content))
+        found = _back(json.loads(head), arrays)
+        steps = tuple(Compute(**step) for step in found["steps"])
+        return Stretch(found["takes"], steps, found["gives"])
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ClovenError(f"what was handed over is no part of a model: {error}") from error
+
+
+def _back(item: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    match item:
+        case list():
+            return [_back(part, arrays) for part in item]
+        case {"tuple": parts}:
+            return tuple(_back(part, arrays) for part in parts)
+        case {"pairs": pairs}:
+            return {_back(key, arrays): _back(value, arrays) for key, value in pairs}
+        case {"local": [kind, attrs, names, crop]}:
+            params = {key: arrays[name] for key, name in _back(names, arrays).items()}
+            return Local(kind, _back(attrs, arrays), params, _back(crop, arrays))
+    return item

@@ -1,0 +1,147 @@
+"""How long an enclave takes: sealed with a fresh key, released, and run on pictures, one at a time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import socket
+import statistics
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloven.enclave.backends import Backend
+from cloven.enclave.endpoint import deliver, serve_release
+from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model
+from cloven.enclave.handover import Way
+from cloven.enclave.owner import data_key
+from cloven.enclave.runner import Answer, Asked, Enclave, running
+from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cloven.partition.plan import Plan
+
+STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
+"""The stretches of an inference, in order; those that a plan does not have are left out."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One plan's times, seconds.
+
+    Attributes:
+        load: from the start of the processes until the first input can be taken.
+        first: of the first inference.
+        mean: of the later ones.
+        median: of the later ones.
+        spread: their standard deviation.
+        parts: medians of the stretches of the later ones.
+        handed_bytes: that crossed in one inference.
+        samples: how many later ones.
+    """
+
+    load: float
+    first: float
+    mean: float
+    median: float
+    spread: float
+    parts: Mapping[str, float]
+    handed_bytes: int
+    samples: int
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table."""
+        return asdict(self)
+
+
+def timed(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    pictures: Sequence[bytes],
+    *,
+    backend: Backend,
+    device: str,
+    way: Way,
+    threads: int,
+    memory: int,
+) -> Timed:
+    """The times of a plan's enclave; the first picture warms up, and is timed apart.
+
+    Args:
+        plan: of two devices, the first trusted.
+        weights: the model's state.
+        pictures: files' contents, three or more.
+        backend: how the trusted half is started.
+        device: of the accelerator.
+        way: of the hand-over.
+        threads: of each half.
+        memory: bytes that the trusted half may have.
+
+    Raises:
+        ClovenError: as `running`; for too few pictures.
+    """
+    if len(pictures) < 3:
+        raise ClovenError(f"{len(pictures)} pictures; expected 3 or more: the first warms up")
+    owner = secrets.token_bytes(KEY_BYTES)
+    with tempfile.TemporaryDirectory(prefix="cloven-") as name:
+        folder = Sealed(Path(name) / "sealed", new_id(), memory)
+        key = data_key(owner, folder.id)
+        seal_model(folder, plan, weights, key=key)
+        inputs = [sealed_bytes(picture, key, folder.name(INPUT)) for picture in pictures]
+        asked = Asked(folder.path, backend, device, way, memory, threads)
+        with running(asked) as enclave:
+            release_at_once(enclave, folder, owner)
+            enclave.split()
+            answers = [enclave.infer([content]) for content in inputs]
+    load = enclave.clock["started"] + enclave.clock["from key to ready"]
+    return _summed(load, answers[0], answers[1:])
+
+
+def _summed(load: float, first: Answer, later: Sequence[Answer]) -> Timed:
+    whole = [answer.seconds["whole"] for answer in later]
+    parts = {name: statistics.median(a.seconds[name] for a in later) for name in STEADY if name in first.seconds}
+    mean, spread = statistics.fmean(whole), statistics.stdev(whole)
+    middle = statistics.median(whole)
+    return Timed(load, first.seconds["whole"], mean, middle, spread, parts, first.handed_bytes, len(later))
+
+
+def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> str:
+    """Release the key over this machine's loopback, where owner and runner are one; the quote's words."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        waits = threading.Thread(target=serve_release, args=(listener, enclave.ask, 10.0), daemon=True)
+        waits.start()
+        to = f"127.0.0.1:{listener.getsockname()[1]}"
+        quote = deliver(to, expect=measured(folder), owner_key=owner_key, folder_id=folder.id)
+        waits.join()
+    return quote.words
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What times were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": metadata.version("torch"),
+        "cloven": metadata.version("cloven"),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )

@@ -1,0 +1,226 @@
+"""The trusted half as a process: ``python -m cloven.enclave.trusted SEALED ...``, started by `cloven enclave run`.
+
+It hears messages on standard input and answers on standard output. Nothing is decrypted before the owner has let
+the data key go; what leaves it is the rear part of the model, once, then for each message of inputs the tensors
+that the plan hands over, and results: sealed where the plan ends in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloven.enclave import sandbox
+from cloven.enclave.handover import WAYS, Giver, Taker, Way
+from cloven.enclave.messages import heard, served, tell
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cloven.enclave.folder import Sealed
+    from cloven.enclave.stretch import Split
+
+
+@dataclass(frozen=True)
+class Given:
+    """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
+
+    sealed: Path
+    backend: str
+    memory: int
+    way: Way
+    out: int
+    back: int
+    threads: int
+
+
+def arguments(words: Sequence[str]) -> Given:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sealed", type=Path)
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--memory", type=int, required=True)
+    parser.add_argument("--way", choices=WAYS, required=True)
+    parser.add_argument("--out", type=int, required=True)
+    parser.add_argument("--back", type=int, default=-1)
+    parser.add_argument("--threads", type=int, default=1)
+    return Given(**vars(parser.parse_args(words)))
+
+
+def main(words: Sequence[str]) -> int:
+    """Wait for the key, split the model, and work until nobody writes any more."""
+    given = arguments(words)
+    return served(lambda hears, tells: _work(given, hears, tells))
+
+
+def _work(given: Given, hears: int, tells: int) -> None:
+    from cloven.enclave.folder import measured, opened
+    from cloven.enclave.quote import SIMULATED
+    from cloven.enclave.release import waiting
+
+    simulated = given.backend == SIMULATED
+    limits = [sandbox.alone()] if simulated else []  # while there is one thread
+    _warmed(given.threads)
+    limits += [sandbox.capped(given.memory), sandbox.shut()] if simulated else []
+    sealed = opened(given.sealed)
+    door = waiting(given.backend, measured(sealed), sealed.id)
+    tell(tells, {"waiting": True, "limits": limits})
+    key = _released(door, hears, tells)
+    inside = _split(sealed, key)
+    tell(tells, inside.about, inside.rear)
+    half = Half(given, inside, sealed, key)
+    while True:
+        about, content = heard(hears)
+        answer, result = half.answer(about, content)
+        tell(tells, answer, result)
+
+
+def _warmed(threads: int) -> None:
+    """Import and use what will be needed: some of it writes to temporary folders, which is refused later."""
+    import torch
+
+    from cloven.graph.capture import capture
+
+    torch.set_num_threads(threads)
+    capture(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)).eval(), torch.zeros(1, 1, 2, 2))
+
+
+def _released(door: Any, hears: int, tells: int) -> bytes:
+    from cloven.enclave.endpoint import answer
+
+    while True:
+        _, message = heard(hears)
+        said, key = answer(door, bytes(message))
+        tell(tells, {"answer": True}, said)
+        if key is not None:
+            return key
+
+
+# --- steps 2 and 3: decrypt, split ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Inside:
+    """What is known once the model is split; ``about`` and ``rear`` leave."""
+
+    about: dict[str, Any]
+    rear: bytes
+    split: Split
+    image: tuple[int, int, int]
+    front: Callable[[Sequence[Tensor]], list[Tensor]]
+    rest: Callable[[Sequence[Tensor]], list[Tensor]] | None
+
+
+def _split(sealed: Sealed, key: bytes) -> Inside:
+    from cloven.enclave.folder import captured, unsealed
+    from cloven.enclave.stretch import ready, shapes, split, written
+    from cloven.partition.plan import program
+
+    clock = [time.perf_counter()]
+    plan, weights = unsealed(sealed, key)
+    clock.append(time.perf_counter())
+    graph = captured(plan, weights)
+    parts = split(program(graph, plan))
+    rear = written(parts.rear)
+    front = ready(parts.front)
+    rest = ready(parts.rest) if parts.rest is not None else None
+    clock.append(time.perf_counter())
+    about = {
+        "split": True,
+        "decrypted_seconds": clock[1] - clock[0],
+        "split_seconds": clock[2] - clock[1],
+        "takes": shapes(parts.rear.takes),
+        "gives": shapes(parts.rear.gives),
+        "values": [value for value, _ in parts.rear.takes],
+        "result": "sealed" if rest is not None else "clear",
+        "front_ops": len(parts.front.steps),
+        "rear_ops": len(parts.rear.steps),
+        "front_weight_bytes": parts.front.weight_bytes,
+        "rear_weight_bytes": parts.rear.weight_bytes,
+    }
+    return Inside(about, rear, parts, plan.model.input, front, rest)
+
+
+# --- steps 4 and 5: the front, and the hand-over ----------------------------------------------------------------
+
+
+class Half:
+    """The trusted half at work."""
+
+    def __init__(self, given: Given, inside: Inside, sealed: Sealed, key: bytes) -> None:
+        self.inside, self.sealed, self.key = inside, sealed, key
+        self.giver, self.taker = Giver(given.way, given.out), Taker(given.way, given.back)
+        self.held: list[Tensor] = []
+        self.images = 0
+
+    def answer(self, about: dict[str, Any], content: bytearray) -> tuple[dict[str, Any], bytes]:
+        """Answer one message; what is wrong with an input is said, and the next one is waited for."""
+        try:
+            match about:
+                case {"input": list(sizes)} if all(isinstance(size, int) and size >= 0 for size in sizes):
+                    return self._front(sizes, content)
+                case {"back": int(images)}:
+                    return self._rest(images, content)
+        except ClovenError as error:
+            return {"refused": list(error.problems)}, b""
+        return {"refused": [f"a message has {', '.join(about)}; expected input or back"]}, b""
+
+    def _front(self, sizes: list[int], content: bytearray) -> tuple[dict[str, Any], bytes]:
+        import torch
+
+        clock = [time.perf_counter()]
+        images = torch.stack([self._image(part) for part in _cut(content, sizes)])
+        clock.append(time.perf_counter())
+        made = self.inside.front([images])
+        clock.append(time.perf_counter())
+        handed = [z.numpy() for z in made[: len(self.inside.split.rear.takes)]]
+        self.held, self.images = made[len(handed) :], len(images)
+        told = self.giver.give(handed)
+        return {"images": len(images), "bytes": sum(z.nbytes for z in handed), "clock": clock}, told
+
+    def _rest(self, images: int, content: bytearray) -> tuple[dict[str, Any], bytes]:
+        import torch
+        from safetensors.torch import save
+
+        from cloven.enclave.folder import RESULT
+        from cloven.enclave.sealing import sealed_bytes
+        from cloven.enclave.stretch import shapes
+
+        if self.inside.rest is None or images != self.images:
+            raise ClovenError(f"{images} images came back; expected {self.images}, where the plan ends in here")
+        back = self.taker.take(shapes(self.inside.split.rear.gives), images, content)
+        clock = [time.perf_counter()]
+        (logits,) = self.inside.rest([*self.held, *(torch.from_numpy(z) for z in back)])
+        result = sealed_bytes(save({"logits": logits}), key=self.key, name=self.sealed.name(RESULT))
+        clock.append(time.perf_counter())
+        return {"result": "sealed", "clock": clock}, result
+
+    def _image(self, sealed: bytes) -> Tensor:
+        import torch
+
+        from cloven.enclave.folder import INPUT
+        from cloven.enclave.sealing import unsealed_bytes
+        from cloven.zoo.folders import decode_picture
+
+        picture = unsealed_bytes(sealed, key=self.key, name=self.sealed.name(INPUT))
+        return torch.tensor(decode_picture(picture, self.inside.image)).float() / 255
+
+
+def _cut(content: bytearray, sizes: Sequence[int]) -> list[bytes]:
+    found, place = [], 0
+    for size in sizes:
+        found.append(bytes(content[place : place + size]))
+        place += size
+    if place != len(content) or not found:
+        raise ClovenError(f"{len(content)} bytes of inputs came; expected {place}, of one picture or more")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

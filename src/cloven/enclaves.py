@@ -1,0 +1,281 @@
+"""The commands of an enclave: seal, run, release, manifest, open. Parsing and printing, nothing else."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloven import console
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from cloven.enclave.folder import Sealed
+    from cloven.enclave.runner import Answer, Enclave
+
+log = logging.getLogger("cloven")
+
+enclave = typer.Typer(
+    help="Run a model whose first layers, and its input, are open inside a trusted half only.", no_args_is_help=True
+)
+
+SealedFolder = Annotated[Path, typer.Argument(help="A folder that `cloven enclave seal` made.", metavar="SEALED")]
+OwnerKey = Annotated[Path, typer.Option(help="The owner's key; `seal` makes it where there is none.")]
+MINUTES = 600.0
+"""Seconds that the owner's release is waited for."""
+
+
+# --- the owner --------------------------------------------------------------------------------------------------
+
+
+@enclave.command()
+def seal(
+    plan_file: Annotated[Path, typer.Argument(help="A plan of two devices, the first trusted.", metavar="PLAN")],
+    owner_key: OwnerKey,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="A .safetensors, .pth or .npz file; left out, the plan's.")
+    ] = None,
+) -> None:
+    """Encrypt a plan and its model's weights under a key that only the owner has."""
+    from cloven.enclave.folder import Sealed, measured, memory_for, modelled, new_id, seal_model
+    from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
+    from cloven.enclave.stretch import split
+    from cloven.machines import plan_of
+    from cloven.partition.plan import program
+
+    plan = plan_of(plan_file)
+    file = weights or (Path(plan.model.weights) if plan.model.weights else None)
+    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": str(file) if file else None})})
+    state, graph = modelled(plan)
+    split(program(graph, plan))  # all that is wrong with the plan, before anything is written
+    if not owner_key.exists():
+        new_owner_key(owner_key)
+        log.info("a new owner's key: %s; whoever has it can open what is sealed", owner_key)
+    folder = Sealed(out, new_id(), memory_for(graph))
+    seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
+    if file is None:
+        log.warning("the plan names no weights: these are random")
+    log.info("sealed: %s   an enclave of it, simulated by this cloven, measures %s", out, measured(folder))
+
+
+@enclave.command("seal-input")
+def seal_input(
+    sealed: SealedFolder,
+    picture: Annotated[Path, typer.Argument(help="A picture, or a folder of them.", metavar="PICTURE")],
+    owner_key: OwnerKey,
+    out: Annotated[Path, typer.Option(help="A file, or for a folder a folder.")],
+) -> None:
+    """Encrypt pictures for the enclave of a sealed folder."""
+    from cloven.enclave import sealing
+    from cloven.enclave.folder import INPUT, opened
+    from cloven.enclave.owner import data_key, read_owner_key
+
+    folder = opened(sealed)
+    key = data_key(read_owner_key(owner_key), folder.id)
+    files = sorted(p for p in picture.iterdir() if p.is_file()) if picture.is_dir() else [picture]
+    if missing := [str(file) for file in files if not file.is_file()] or ([] if files else [str(picture)]):
+        raise ClovenError(f"{', '.join(missing)}: no picture there")
+    if picture.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        target = out / f"{file.stem}.sealed" if picture.is_dir() else out
+        sealing.seal(file.read_bytes(), target, key=key, name=folder.name(INPUT))
+    log.info("%d sealed: %s", len(files), out)
+
+
+@enclave.command()
+def release(
+    sealed: SealedFolder,
+    owner_key: OwnerKey,
+    to: Annotated[str, typer.Option(help="HOST:PORT where `cloven enclave run` waits.")],
+    expect: Annotated[str, typer.Option(help="The measurement that the enclave must have, 64 hexadecimal digits.")],
+) -> None:
+    """Let the data key go to an enclave, once it has proved what it is."""
+    from cloven.enclave.endpoint import deliver
+    from cloven.enclave.folder import opened
+    from cloven.enclave.owner import read_owner_key
+
+    quote = deliver(to, expect=expect, owner_key=read_owner_key(owner_key), folder_id=opened(sealed).id)
+    log.info("released. %s", quote.words)
+
+
+@enclave.command("open")
+def open_result(
+    sealed: SealedFolder,
+    result: Annotated[Path, typer.Argument(help="What `cloven enclave run --out` wrote.", metavar="RESULT")],
+    owner_key: OwnerKey,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Open a result that left the enclave sealed."""
+    from safetensors.torch import load
+
+    from cloven.enclave.folder import RESULT, opened
+    from cloven.enclave.owner import data_key, read_owner_key
+    from cloven.enclave.sealing import unseal
+
+    folder = opened(sealed)
+    key = data_key(read_owner_key(owner_key), folder.id)
+    logits = load(bytes(unseal(result, key=key, name=folder.name(RESULT))))["logits"]
+    _classes([result.name] * len(logits), logits.tolist(), as_json=as_json)
+
+
+def _classes(names: list[str], logits: list[list[float]], *, as_json: bool) -> None:
+    found = [(name, row.index(max(row)), row) for name, row in zip(names, logits, strict=True)]
+    if as_json:
+        console.print_json([{"input": name, "class": number, "logits": row} for name, number, row in found])
+    else:
+        rows = [[name, number, f"{max(row):.4f}"] for name, number, row in found]
+        console.table("results", ["input", "class", "logit"], rows)
+
+
+# --- who runs it ------------------------------------------------------------------------------------------------
+
+
+@enclave.command()
+def run(
+    sealed: SealedFolder,
+    inputs: Annotated[Path, typer.Option("--input", help="A sealed picture, or a folder of *.sealed.")],
+    backend: Annotated[str, typer.Option(help="simulated, gramine-direct or gramine-sgx.")] = "simulated",
+    accelerator: Annotated[str, typer.Option(help="What runs the rear: cpu or cuda.")] = "cpu",
+    handover: Annotated[str, typer.Option(help="memory, file (S2's) or pipe; Gramine's is pipe.")] = "",
+    memory: Annotated[
+        str, typer.Option(help="Of the trusted half, such as 4G; auto: what the owner reckoned.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(help="Of each half.", min=1)] = 1,
+    listen: Annotated[str, typer.Option(help="HOST:PORT where the owner's release is waited for.")] = "127.0.0.1:0",
+    owner_key: Annotated[
+        Path | None, typer.Option(help="Where owner and runner are one: release the key at once.")
+    ] = None,
+    manifest: Annotated[Path, typer.Option(help="Gramine's, for the gramine backends.")] = Path("cloven.manifest"),
+    out: Annotated[Path | None, typer.Option(help="A new folder for what comes out, and the trace.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Run sealed inputs: the front inside the trusted half, the rear on the accelerator; show S2's six steps."""
+    from cloven.enclave.backends import named
+    from cloven.enclave.folder import opened
+    from cloven.enclave.manifest_check import parse_size
+    from cloven.enclave.runner import Asked, running
+
+    folder, how = opened(sealed), named(backend)
+    files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
+    problems = [
+        f"{file} is not there; give what `cloven enclave seal-input` wrote" for file in files if not file.is_file()
+    ]
+    if not files:
+        problems.append(f"{inputs} has no *.sealed; make some: cloven enclave seal-input")
+    if out is not None and out.exists():
+        problems.append(f"{out} is there already; give a new folder")
+    if problems:
+        raise ClovenError(problems)
+    size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
+    asked = Asked(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
+    with running(asked) as at_work:
+        _released(at_work, folder, owner_key, listen)
+        at_work.split()
+        answers = [at_work.infer([file.read_bytes()]) for file in files]
+        document = _document(at_work, folder, answers)
+    _kept(out, files, answers, document)
+    if as_json:
+        results = [a.logits[0].tolist() if a.logits is not None else None for a in answers]
+        console.print_json(
+            document | {"results": [{"input": f.name, "logits": r} for f, r in zip(files, results, strict=True)]}
+        )
+        return
+    console.enclave(document)
+    clear = [(f.name, a.logits[0].tolist()) for f, a in zip(files, answers, strict=True) if a.logits is not None]
+    if clear:
+        _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
+
+
+def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str) -> None:
+    """Wait until the owner has let the key go; or let it go, where that is the same person."""
+    import socket
+
+    from cloven.enclave.endpoint import serve_release
+    from cloven.enclave.owner import read_owner_key
+    from cloven.enclave.timing import release_at_once
+    from cloven.runtime.link.address import check_address
+
+    if owner_key is not None:
+        release_at_once(at_work, folder, read_owner_key(owner_key))
+        return
+    host, port = check_address(listen, None, insecure=False)
+    with socket.create_server((host, port)) as listener:
+        words = "cloven enclave release %s --owner-key KEY --to %s:%d --expect MEASUREMENT"
+        log.info(f"waiting for the owner: {words}", folder.path, host, listener.getsockname()[1])
+        listener.settimeout(MINUTES)
+        serve_release(listener, at_work.ask, 10.0)
+
+
+def _document(at_work: Enclave, folder: Sealed, answers: list[Answer]) -> dict[str, Any]:
+    from cloven.enclave.runner import trace
+
+    asked, about = at_work.asked, at_work.about
+    return {
+        "sealed": folder.id,
+        "backend": asked.backend.name,
+        "trust": asked.backend.words,
+        "limits": at_work.limits,
+        "accelerator": about["device"],
+        "handover": asked.way,
+        "threads": asked.threads,
+        "trace": trace(at_work, answers),
+        "handed_over": {"values": about["values"], "shapes": about["takes"], "bytes": answers[0].handed_bytes},
+        "result": about["result"],
+        "front": {"ops": about["front_ops"], "weight_bytes": about["front_weight_bytes"]},
+        "rear": {"ops": about["rear_ops"], "weight_bytes": about["rear_weight_bytes"]},
+        "inferences": [answer.seconds for answer in answers],
+        "in_clear": [
+            "the weights of the rear",
+            *about["values"],
+            *(["the result"] if about["result"] == "clear" else []),
+        ],
+    }
+
+
+def _kept(out: Path | None, files: list[Path], answers: list[Answer], document: dict[str, Any]) -> None:
+    import json
+
+    from cloven.files import write_text
+
+    if out is None:
+        return
+    for file, answer in zip(files, answers, strict=True):
+        if answer.sealed is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / f"{file.stem}.result").write_bytes(answer.sealed)
+    write_text(out / "trace.json", json.dumps(document, indent=2) + "\n")
+    log.info("kept in %s", out)
+
+
+@enclave.command()
+def manifest(
+    sealed: SealedFolder,
+    enclave_size: Annotated[
+        str, typer.Option(help="Such as 4G, a power of two; auto: what the owner reckoned.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(help="That PyTorch computes on.", min=1)] = 1,
+    attestation: Annotated[str, typer.Option(help="dcap, or none where nothing is to be proved.")] = "dcap",
+) -> None:
+    """Print the template of a Gramine manifest for the trusted half."""
+    from cloven.enclave import manifest as gramine
+    from cloven.enclave.folder import opened
+    from cloven.enclave.manifest_check import parse_size
+
+    if attestation not in ("dcap", "none"):
+        raise ClovenError(f"--attestation is {attestation!r}; choose dcap or none")
+    size = opened(sealed).enclave_bytes if enclave_size == "auto" else parse_size(enclave_size)
+    words = ["--backend", "gramine-sgx" if attestation == "dcap" else "gramine-direct", "--memory", str(size),
+             "--way", "pipe", "--threads", str(threads)]  # fmt: skip
+    given = gramine.enclosed(
+        sealed,
+        gramine.Python.here(),
+        enclave_bytes=size,
+        words=words,
+        threads=threads,
+        attestation=attestation,  # type: ignore[arg-type]
+    )
+    typer.echo(gramine.template(given), nl=False)

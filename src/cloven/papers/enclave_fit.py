@@ -1,0 +1,145 @@
+"""What the seven times that S2 prints imply for a CNN inside SGX: a fit, no measurement.
+
+A time is taken for a sum of four parts: something fixed, something for each op, for each byte of weights that does
+not fit into the protected memory and must be paged, and for each multiply-accumulate. None of them is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from cloven.errors import ClovenError
+from cloven.graph.graph import Graph
+from cloven.graph.ops import macs
+from cloven.papers.points import resolve
+from cloven.papers.s2 import TABLE_3
+
+EPC = 93 * 2**20
+"""Bytes that a program can use of the protected memory (EPC) of processors such as S2's, of 128 MiB in all."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an enclave has to do for one image: ops, bytes of weights, multiply-accumulates."""
+
+    ops: int
+    weight_bytes: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds inside an enclave: fixed, for each op, each byte of weights beyond ``epc`` bytes, and each MAC."""
+
+    fixed: float
+    op: float
+    byte: float
+    mac: float
+    epc: int = EPC
+
+    def seconds(self, load: Load) -> float:
+        """The time for one image."""
+        return float(np.dot((self.fixed, self.op, self.byte, self.mac), _terms(load, self.epc)))
+
+
+def _terms(load: Load, epc: int) -> tuple[float, float, float, float]:
+    return 1.0, float(load.ops), float(max(0, load.weight_bytes - epc)), float(load.macs)
+
+
+def fitted(loads: Sequence[Load], seconds: Sequence[float], epc: int = EPC) -> Cost:
+    """The cost that is nearest to these times, by least squares without negative parts.
+
+    Raises:
+        ClovenError: for another number of times than of loads, none at all, or a size of memory below 0.
+    """
+    from scipy.optimize import nnls
+
+    problems = []
+    if len(loads) != len(seconds) or not loads:
+        problems.append(f"got {len(seconds)} times for {len(loads)} loads; expected one each, and at least one")
+    if epc < 0:
+        problems.append(f"the protected memory is {epc} bytes; expected 0 or more")
+    if problems:
+        raise ClovenError(problems)
+    terms = np.array([_terms(load, epc) for load in loads])
+    sizes = np.maximum(terms.max(0), 1e-300)  # a byte and an op are of one size to the solver
+    parts, _ = nnls(terms / sizes, np.array(seconds, dtype=np.float64))
+    fixed, op, byte, mac = (float(part) for part in parts / sizes)
+    return Cost(fixed, op, byte, mac, epc)
+
+
+Where = tuple[str, int | None]
+"""A model, and the partition point up to which it is in the enclave; None for all of it."""
+
+
+def published() -> dict[Where, float]:
+    """The seven times in seconds that S2 prints (Table III, Sect. V-D3)."""
+    full: dict[Where, float] = {(row.model, None): float(row.full) for row in TABLE_3}
+    return {**full, **{(row.model, row.point): float(row.partitioned) for row in TABLE_3}}
+
+
+def loads() -> dict[Where, Load]:
+    """What each of S2's times asks of an enclave for an image of 224 x 224 pixels, counted on captured models."""
+    found: dict[Where, Load] = {}
+    wanted = list(published())
+    for model in dict.fromkeys(model for model, _ in wanted):
+        graph = _graph(model)
+        found |= {(model, point): _load(graph, model, point) for name, point in wanted if name == model}
+    return found
+
+
+def _graph(model: str) -> Graph:
+    """The model captured without numbers in its weights: nothing that is counted depends on them."""
+    import torch
+
+    from cloven.graph.capture import capture
+    from cloven.zoo.named import make, usual
+
+    known = usual(model)
+    with torch.device("meta"), torch.no_grad():
+        bare = make(model, shape=known.shape, classes=known.classes)
+    return capture(bare.to_empty(device="cpu"), torch.zeros(1, *known.shape))
+
+
+def _load(graph: Graph, model: str, point: int | None) -> Load:
+    last = graph.output if point is None else graph.find(resolve(model, f"s2:{point}"))
+    inside = graph.ops[1 : graph.position[last] + 1]  # the first is the image
+    work = sum(macs(op, graph.input_shapes(op)) for op in inside)
+    return Load(len(inside), sum(op.param_bytes for op in inside), work)
+
+
+NOTES = (
+    "A fit of four numbers to seven times: it says what S2's times have in common, and foretells nothing.",
+    "S2's times include what happens outside the enclave, little beside them: 0.02 to 0.1 s for the hand-over.",
+    "The time of ResNet-50 on TON_IoT is compared with its time in the enclave for ImageNet, as S2 does.",
+    "S2 calls the percentage of time that is saved a speedup, and cuts its decimals off.",
+)
+
+
+def document(found: Mapping[Where, Load], epc: int = EPC) -> dict[str, Any]:
+    """Table III with what follows from it, and the fit with its residuals; plain dicts, numbers and text."""
+    times = published()
+    cost = fitted([found[where] for where in times], list(times.values()), epc)
+    rows = [
+        {
+            "model": model,
+            "point": point,
+            **asdict(found[model, point]),
+            "published_seconds": seconds,
+            "fitted_seconds": round(cost.seconds(found[model, point]), 3),
+            "residual_seconds": round(seconds - cost.seconds(found[model, point]), 3),
+        }
+        for (model, point), seconds in times.items()
+    ]
+    return {
+        "paper": "S2",
+        "figure": "table3",
+        "source": "published",
+        "rows": [row.row() for row in TABLE_3],
+        "fit": {**asdict(cost), "rows": rows},
+        "notes": list(NOTES),
+    }

@@ -1,0 +1,146 @@
+"""S2's privacy study (Sect. V-D, Figs. 4 to 7): what is rebuilt behind every partition point, and where to cut.
+
+An enclave that is cut at a point hands over what the link of a pipeline cut there carries, so all points are links
+of one plan, and their features come from one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloven.attack.train import CPU, Machine
+from cloven.audit.cases import Where
+from cloven.audit.ladder import Ladder
+from cloven.audit.study import Settings
+from cloven.audit.subject import Who
+from cloven.errors import ClovenError
+from cloven.papers.points import MOBILENETS, points
+from cloven.papers.s2 import THRESHOLD, optimal
+from cloven.zoo.named import usual
+
+TOLERANCE = 0.03
+"""By how much later points may exceed the threshold, where S2's own choice overlooks some (requirement S2-33)."""
+ATTACKS = ("cgan", "residual")
+"""S2's attacker, and the strong learned inverse that it does not have."""
+
+STAND_INS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("resnet20", "resnet56"), ("conv1", "layer1", "layer2", "layer3")),
+    **dict.fromkeys(MOBILENETS, ("conv1_relu", *(f"conv_pw_{k}_relu" for k in range(1, 14)))),
+}
+"""Where models are cut that S2 does not have: after each stage, or each block."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of everything.
+
+    Attributes:
+        queries: auxiliary images (S2: 1,000 with their feature maps).
+        victims: images that are scored; S2 does not say.
+        gan_epochs: of the c-GAN (S2: 200).
+        epochs: of the strong attack; None for its usual.
+    """
+
+    queries: int
+    victims: int
+    gan_epochs: int
+    epochs: int | None
+
+
+AMOUNTS: Mapping[str, Amount] = {"full": Amount(1000, 200, 200, None), "desk": Amount(1000, 200, 20, 6)}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked for; ``weights`` are the model's own: of an untrained one nothing could be said."""
+
+    model: str
+    data: str
+    auxiliary: str
+    weights: Path
+    amount: Amount
+    attacks: tuple[str, ...] = ATTACKS
+    seeds: int = 1
+    machine: Machine = CPU
+    seed: int = 0
+
+
+def cuts(model: str) -> dict[str, str]:
+    """The partition points of a model, from the first on: path -> label.
+
+    Raises:
+        ClovenError: for a model that neither S2 nor `STAND_INS` cuts.
+    """
+    own = {point.path: f"Layer {point.number}" for point in points(model, "S2")}
+    found = own or {path: path for path in STAND_INS.get(model, ())}
+    if not found:
+        known = ", ".join(["torchvision:vgg16", "torchvision:resnet50", "torchvision:efficientnet_b0", *STAND_INS])
+        raise ClovenError(f"S2 does not cut {model!r}; choose from {known}")
+    return found
+
+
+def settings(study: Study) -> Settings:
+    """The study as an audit: one pipeline cut at every point, tapped at every link."""
+    layers = cuts(study.model)
+    known = usual(study.model)
+    who = Who(
+        model=study.model, data=study.data, auxiliary=study.auxiliary, queries=study.amount.queries,
+        victims=study.amount.victims, weights=study.weights, shape=known.shape, classes=known.classes,
+        judge="none", seed=study.seed,
+    )  # fmt: skip
+    ladder = Ladder(study.attacks, study.amount.epochs, study.amount.gan_epochs)
+    return Settings(
+        who=who, where=Where(layers, ("full",), every_link=True), strategies=("vertical",),
+        devices=len(layers) + 1, ladder=ladder, seeds=study.seeds, threshold=THRESHOLD, machine=study.machine,
+    )  # fmt: skip
+
+
+def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point."""
+    layers = list(cuts(study.model).items())
+    number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
+    rows = [
+        {
+            "point": number[row["link"][0]] + 1,
+            "label": layers[number[row["link"][0]]][1],
+            "path": layers[number[row["link"][0]]][0],
+            "attack": row["attack"],
+            "ssim": row["ssim"],
+            "floor": max(floor["ssim"] for floor in row["floors"].values() if floor["ssim"] is not None),
+            "bytes": row["observation_bytes"],
+            "key": row["key"],
+        }
+        for row in summary["findings"]
+        if row["ssim"] is not None
+    ]
+    rows.sort(key=lambda row: (row["point"], row["attack"]))
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    by_attack = {name: [row["ssim"]["mean"] for row in rows if row["attack"] == name] for name in attacks}
+    strongest = [max(at) for at in zip(*by_attack.values(), strict=True)]
+    chosen = {name: _chosen(scores, layers) for name, scores in [*by_attack.items(), ("strongest", strongest)]}
+    return {
+        "paper": "S2",
+        "figure": "7",
+        "model": study.model,
+        "weights": study.weights.name,
+        "data": study.data.partition(":")[0],
+        "auxiliary": study.auxiliary.partition(":")[0],
+        "model_accuracy": summary["model_accuracy"],
+        "queries": study.amount.queries,
+        "gan_epochs": study.amount.gan_epochs,
+        "threshold": THRESHOLD,
+        "tolerance": TOLERANCE,
+        "rows": rows,
+        "optimal": chosen,
+        "seconds": summary["seconds"],
+    }
+
+
+def _chosen(scores: Sequence[float], layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """S2's point by its rule, strictly and with tolerance; None where no point stays below the threshold."""
+    strict, tolerant = optimal(scores), optimal(scores, tolerance=TOLERANCE)
+    named = {"strict": strict, "tolerant": tolerant}
+    return {name: {"point": p, "path": layers[p - 1][0]} if p else None for name, p in named.items()}

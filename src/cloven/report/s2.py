@@ -1,0 +1,101 @@
+"""S2's Figs. 3 and 7 made again: how long an image takes, and what is rebuilt of it, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PARTS = (
+    ("front", "#3568b8", ("opened inside", "front")),
+    ("hand-over", "#c8453b", ("hand-over", "handed back")),
+    ("rear", "#3a9a55", ("rear",)),
+    ("rest, inside", "#8a6bb0", ("rest",)),
+)
+"""What a bar is made of: a word, a colour, and the stretches of an inference in it."""
+COLUMN = 4.6
+Row = Mapping[str, Any]
+
+
+def draw(document: Row, path: Path) -> None:
+    """Write the picture of a figure's document."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(row["model"] for row in document["rows"]))
+    made = Figure(figsize=(COLUMN * max(2, len(models)), 4.6))
+    for place, model in zip(made.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        _panel(place, [row for row in document["rows"] if row["model"] == model], model)
+    machine = document["machine"]
+    words = (
+        f"Bars: medians of {document['rows'][0]['samples']} images after one to warm up; dot and line: mean and "
+        f"standard deviation. {document['trust']}. {machine['processor']}, {machine['threads']} thread(s) a half, "
+        f"rear on {document['accelerator']}, hand-over by {document['handover']}."
+    )
+    made.suptitle("S2, Fig. 3: seconds of an image by the last layer inside", fontsize=12)
+    made.text(0.01, 0.02, fill(words, int(31 * COLUMN * max(2, len(models)) / 2.0)), fontsize=8, va="bottom")
+    made.subplots_adjust(left=0.06, right=0.99, top=0.85, bottom=0.24, wspace=0.2)
+    part = path.with_suffix(".part.png")
+    made.savefig(part, dpi=130)
+    part.replace(path)
+
+
+def _panel(place: Axes, rows: list[Row], model: str) -> None:
+    place.set_title(model, fontsize=10)
+    place.spines[["top", "right"]].set_visible(False)
+    below = [0.0] * len(rows)
+    for word, colour, names in PARTS:
+        heights = [sum(row["parts"].get(name, 0.0) for name in names) for row in rows]
+        if any(heights):
+            place.bar(range(len(rows)), heights, 0.8, bottom=below, color=colour, label=word)
+            below = [low + height for low, height in zip(below, heights, strict=True)]
+    means, spreads = ([row[name] for row in rows] for name in ("mean", "spread"))
+    place.errorbar(range(len(rows)), means, spreads, fmt=".", color="black", linewidth=1, markersize=4)
+    place.set_xticks(range(len(rows)), [row["point"] for row in rows], fontsize=8)
+    place.set_ylim(bottom=0)
+    place.tick_params(axis="y", labelsize=8)
+    place.set_xlabel("layer after which it leaves", fontsize=8)
+    place.legend(fontsize=7, frameon=False, loc="upper left")
+
+
+COLOURS = ("#c8453b", "#3568b8", "#3a9a55", "#8a6bb0", "#b8872e")
+
+
+def draw_scores(document: Row, path: Path) -> None:
+    """Write the picture of SSIM by partition point: a line an attack, with intervals, floors and the threshold."""
+    from matplotlib.figure import Figure
+
+    rows = document["rows"]
+    labels = {row["point"]: row["label"] for row in rows}
+    made = Figure(figsize=(max(6.0, 0.62 * len(labels) + 2.5), 4.4))
+    place = made.subplots()
+    for colour, attack in zip(COLOURS, dict.fromkeys(row["attack"] for row in rows), strict=False):
+        mine = [row for row in rows if row["attack"] == attack]
+        points = [row["point"] for row in mine]
+        place.plot(points, [row["ssim"]["mean"] for row in mine], ".-", color=colour, label=attack)
+        low, high = ([row["ssim"][end] for row in mine] for end in ("low", "high"))
+        place.fill_between(points, low, high, color=colour, alpha=0.25, linewidth=0)
+    floors = {row["point"]: row["floor"] for row in rows}
+    place.plot(
+        list(floors), list(floors.values()), "--", color="#777777", linewidth=1, label="floor: no information"
+    )
+    place.axhline(document["threshold"], color="black", linewidth=0.8)
+    chosen = document["optimal"]["strongest"]["strict"]
+    if chosen is not None:
+        place.axvline(chosen["point"], color="black", linewidth=0.8, linestyle=":", label="S2's rule, strongest")
+    place.set_xticks(
+        list(labels), list(labels.values()), fontsize=8, rotation=35, ha="right", rotation_mode="anchor"
+    )
+    place.set_ylim(min(0.0, *(row["ssim"]["low"] for row in rows)), 1)
+    place.set_ylabel("SSIM (Wang 2004)")
+    place.spines[["top", "right"]].set_visible(False)
+    place.legend(fontsize=8, frameon=False)
+    scale = f"{document['queries']} images for training, c-GAN {document['gan_epochs']} epochs"
+    place.set_title(f"S2, Fig. 7: {document['model']} on {document['data']}; {scale}", fontsize=9)
+    made.tight_layout()
+    part = path.with_suffix(".part.png")
+    made.savefig(part, dpi=130)
+    part.replace(path)

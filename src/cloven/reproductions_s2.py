@@ -1,0 +1,234 @@
+"""What ``cloven reproduce s2`` was asked for, as a figure of the second paper. Parsing and printing only."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloven import console, machines
+from cloven.errors import ClovenError, tried
+
+if TYPE_CHECKING:
+    from cloven.papers.privacy import Study
+
+log = logging.getLogger("cloven")
+
+SAMPLES: Mapping[str, int] = {"full": 100, "desk": 10}
+"""Images that are timed, besides the one that warms up; S2's is 100 (Sect. V-C1)."""
+
+
+def s2(
+    figure_: Annotated[
+        str,
+        typer.Option("--figure", help="3: times of each cut; 7: what is rebuilt behind each; table3: Table III."),
+    ] = "",
+    published: Annotated[
+        bool, typer.Option("--published", help="table3: S2's own times and what they imply; nothing is measured.")
+    ] = False,
+    scale: Annotated[str, typer.Option(help="full: the paper's; desk: for two cores.")] = "desk",
+    data: Annotated[str, typer.Option(help="7: what is scored. 3: may be left out: noise takes as long.")] = "",
+    auxiliary: Annotated[
+        str, typer.Option(help="7: the attacker's own images; same: the data set's, none of them scored.")
+    ] = "same",
+    model: Annotated[str, typer.Option(help="3: only this of S2's three. 7: which; resnet20, say.")] = "",
+    weights: Annotated[Path | None, typer.Option(help="7: the model's own: .safetensors, .pth or .npz.")] = None,
+    attacks: Annotated[str, typer.Option(help="7: which attacks.")] = "cgan,residual",
+    seeds: Annotated[int, typer.Option(help="7: how often each attack is trained.", min=1)] = 1,
+    jobs: Annotated[int | None, typer.Option(help="7: worker processes; left out, one a core.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="7: what attacks are trained on: cpu, cuda or auto.")] = "auto",
+    backend: Annotated[str, typer.Option(help="3: simulated, gramine-direct or gramine-sgx.")] = "simulated",
+    accelerator: Annotated[str, typer.Option(help="3: what runs the rear, cpu or cuda.")] = "cpu",
+    handover: Annotated[str, typer.Option(help="3: memory, file (S2's) or pipe.")] = "file",
+    threads: Annotated[int, typer.Option(help="3: of each half.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="The figure's folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """S2's enclave: its times and what is rebuilt behind each cut, measured here; or as it printed them."""
+    match figure_, published:
+        case "table3", True:
+            _printed(as_json=as_json)
+        case "3", False:
+            timed = Times(scale, data, model, backend, accelerator, handover, threads)
+            _timed(timed, out or Path("runs") / f"s2-3-{scale}", as_json=as_json)
+        case "7", False:
+            asked = Privacy(scale, data, auxiliary, model, weights, machines.named(attacks), seeds, device)
+            _attacked(asked, out, jobs=jobs or machines.cores(), as_json=as_json)
+        case _:
+            raise ClovenError("give --figure 3 or 7, or --figure table3 --published: S2's own times")
+
+
+def _printed(*, as_json: bool) -> None:
+    from cloven.papers.enclave_fit import document, loads
+
+    found = document(loads())
+    if as_json:
+        console.print_json(found)
+    else:
+        console.table_3(found)
+
+
+# --- Figure 3 -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Times:
+    """The options of ``--figure 3``."""
+
+    scale: str
+    data: str
+    model: str
+    backend: str
+    accelerator: str
+    handover: str
+    threads: int
+
+
+def _timed(asked: Times, folder: Path, *, as_json: bool) -> None:
+    """Time every cut of the models, or go on with it; print and draw it."""
+    document = _times(asked, folder)
+    if as_json:
+        console.print_json(document)
+    else:
+        console.enclave_times(document)
+    log.info("figure: %s   numbers: %s", folder / "figure.png", folder / "figure.json")
+
+
+def _times(asked: Times, folder: Path) -> dict[str, Any]:
+    from cloven.enclave.backends import named
+    from cloven.enclave.handover import WAYS
+    from cloven.enclave.study import How, Model, measured, summarised
+    from cloven.enclave.timing import machine
+    from cloven.files import write_text
+    from cloven.papers.points import points
+    from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG
+    from cloven.report.s2 import draw
+    from cloven.zoo.named import usual
+    from cloven.zoo.pictures import as_files
+
+    problems, known = [], (VGG, RESNET, EFFICIENTNET)
+    for option, value, choices in (
+        ("--scale", asked.scale, tuple(SAMPLES)),
+        ("--handover", asked.handover, WAYS),
+        ("--model", asked.model, ("", *known)),
+    ):
+        if value not in choices:
+            problems.append(f"{option} is {value!r}; choose from {', '.join(filter(None, choices))}")
+    if problems:
+        raise ClovenError(problems)
+    models = [
+        Model(name, usual(name).shape, usual(name).classes, {str(p.number): p.path for p in points(name, "S2")})
+        for name in known
+        if asked.model in ("", name)
+    ]
+    how = How(named(asked.backend), asked.accelerator, asked.handover, asked.threads)  # type: ignore[arg-type]
+    count = 1 + SAMPLES[asked.scale]
+    rows = measured(
+        models,
+        lambda m: as_files(asked.data, m.shape, count),
+        how,
+        folder,
+        lambda what: log.info("timing %s", what),
+    )
+    document = {
+        "paper": "S2",
+        "figure": "3",
+        "scale": asked.scale,
+        "images": asked.data or "noise",
+        "weights": "random: times do not depend on them",
+        **how.words(),
+        "machine": machine(asked.threads),
+        "rows": summarised(rows),
+        "published": [row.row() for row in TABLE_3],
+    }
+    write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
+    draw(document, folder / "figure.png")
+    return document
+
+
+# --- Figure 7 -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """The options of ``--figure 7``."""
+
+    scale: str
+    data: str
+    auxiliary: str
+    model: str
+    weights: Path | None
+    attacks: tuple[str, ...]
+    seeds: int
+    device: str
+
+
+def _attacked(asked: Privacy, out: Path | None, *, jobs: int, as_json: bool) -> None:
+    """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
+    from cloven.audit.study import execute
+    from cloven.enclave.study import Model
+    from cloven.files import write_text
+    from cloven.papers import privacy
+    from cloven.report.folder import write
+    from cloven.report.s2 import draw_scores
+    from cloven.zoo.named import usual
+
+    study = _study(asked)
+    settings = privacy.settings(study)
+    kind = asked.data.partition(":")[0]
+    folder = out or Path("runs") / f"s2-7-{asked.model.replace(':', '-')}-{kind}-{asked.scale}"
+    with console.resumable(folder) as progress:
+        summary = execute(settings, _none, (), _nothing, out=folder, jobs=jobs, progress=progress)
+    document = privacy.document(study, summary) | {"scale": asked.scale}
+    write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
+    draw_scores(document, folder / "figure.png")
+    page = write(folder)
+    known, chosen = usual(asked.model), document["optimal"]["strongest"]["strict"]
+    if chosen is not None:
+        cut = Model(asked.model, known.shape, known.classes, {}, study.weights).plan(chosen["path"])
+        write_text(folder / "plan.toml", cut.toml())
+    if as_json:
+        console.print_json(document)
+    else:
+        console.partition_points(document)
+    log.info("figure: %s   report: %s", folder / "figure.png", page)
+    if chosen is None:
+        log.warning("no point stays below the threshold for the strongest attack: no plan is written")
+    else:
+        log.info("plan, cut after %s: %s", chosen["path"], folder / "plan.toml")
+
+
+def _none(*_: object) -> None:
+    """No decoder of a paper's."""
+
+
+def _nothing(_: object) -> tuple[str, ...]:
+    """Nothing to be noted."""
+    return ()
+
+
+def _study(asked: Privacy) -> Study:
+    from cloven.attack.train import Machine
+    from cloven.audits import device_of
+    from cloven.papers import privacy
+
+    problems: list[str] = []
+    if asked.scale not in privacy.AMOUNTS:
+        problems.append(f"--scale is {asked.scale!r}; choose from {', '.join(privacy.AMOUNTS)}")
+    if not asked.data:
+        problems.append("--data is left out; give the images that are scored, such as cifar10:DIR")
+    tried(lambda: privacy.cuts(asked.model), problems)
+    if asked.weights is None:
+        problems.append("--weights is left out: of a model that has learned nothing no privacy could be told")
+    machine = tried(lambda: Machine(device_of(asked.device)), problems)
+    if problems or asked.weights is None or machine is None:
+        raise ClovenError(problems)
+    return privacy.Study(
+        asked.model, asked.data, asked.auxiliary, asked.weights, privacy.AMOUNTS[asked.scale], asked.attacks,
+        asked.seeds, machine,
+    )  # fmt: skip

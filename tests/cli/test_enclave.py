@@ -1,0 +1,145 @@
+"""The commands of an enclave, from sealing to the opened result."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cloven.enclave.folder import measured, opened
+from cloven.graph.capture import capture
+from cloven.runtime.torch_engine import evaluate
+from cloven.zoo.folders import decode_picture
+from cloven.zoo.named import make
+from tests.cli.conftest import Run
+
+INSIDE = ("--cuts", "conv2", "--until", "dense1")
+
+
+@pytest.fixture
+def sealed(cloven: Run, here: Path) -> Path:
+    """A sealed LeNet-5 whose last layer is inside, its owner's key, and a sealed picture."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)).save("photo.png")
+    torch.manual_seed(3)
+    torch.save(make("lenet5", shape=(1, 28, 28), classes=10).state_dict(), "w.pth")
+    for words in (
+        ("plan", "lenet5", "--strategy", "enclave", *INSIDE, "--weights", "w.pth", "--out", "plan.toml"),
+        ("enclave", "seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"),
+        ("enclave", "seal-input", "sealed", "photo.png", "--owner-key", "owner.key", "--out", "photo.sealed"),
+    ):
+        assert cloven(*words).code == 0, words
+    return here / "sealed"
+
+
+def logits() -> list[float]:
+    """What the whole model says of the picture."""
+    model = make("lenet5", shape=(1, 28, 28), classes=10)
+    model.load_state_dict(torch.load("w.pth", weights_only=True))
+    graph = capture(model, torch.zeros(1, 1, 28, 28))
+    image = torch.tensor(decode_picture(Path("photo.png").read_bytes(), (1, 28, 28)))[None].float() / 255
+    found: list[float] = evaluate(graph, image, [graph.output])[graph.output][0].tolist()
+    return found
+
+
+def test_the_owner_opens_what_the_whole_model_says(cloven: Run, sealed: Path) -> None:
+    assert (sealed.parent / "owner.key").stat().st_mode & 0o77 == 0
+    program = [sys.executable, "-c", "from cloven.cli import main; main()"]
+    words = [*program, "enclave", "run", "sealed", "--input", "photo.sealed", "--out", "out"]
+    with subprocess.Popen(words, stdout=-1, stderr=-1, text=True) as runs:
+        assert runs.stderr is not None
+        line = runs.stderr.readline()
+        (to,) = re.findall(r"--to (\S+) ", line)
+        wrong = cloven("enclave", "release", "sealed", "--owner-key", "owner.key", "--to", to, "--expect", "0" * 64)
+        assert wrong.code == 2
+        assert "0" * 64 in wrong.err
+        expect = measured(opened(sealed))
+        right = cloven("enclave", "release", "sealed", "--owner-key", "owner.key", "--to", to, "--expect", expect)
+        out, err = runs.communicate(timeout=60)
+
+    assert right.code == 0, right.err
+    assert "simulated: the measurement is what the process says of itself" in right.err
+    assert runs.returncode == 0, err
+    assert "simulated" in out
+    assert "in clear outside: the weights of the rear, conv2.1" in out
+    opened_ = cloven("enclave", "open", "sealed", "out/photo.result", "--owner-key", "owner.key", "--json")
+    (row,) = json.loads(opened_.out)
+    assert row["logits"] == logits()
+    steps = json.loads((sealed.parent / "out" / "trace.json").read_text())["trace"]
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_owner_and_runner_in_one_and_json(cloven: Run, sealed: Path) -> None:
+    done = cloven("enclave", "run", "sealed", "--input", "photo.sealed", "--owner-key", "owner.key", "--json")
+
+    found = json.loads(done.out)
+    assert done.code == 0, done.err
+    assert found["result"] == "sealed"
+    assert found["results"] == [{"input": "photo.sealed", "logits": None}]
+    assert found["handed_over"] == {"values": ["conv2.1"], "shapes": [[16, 10, 10]], "bytes": 6400}
+
+
+def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
+    import tomllib
+
+    done = cloven("enclave", "manifest", "sealed")
+
+    assert done.code == 0, done.err
+    found = tomllib.loads(done.out)
+    assert found["sgx"]["remote_attestation"] == "dcap"
+    assert found["sgx"]["debug"] is False
+    assert "cloven.enclave.trusted" in found["loader"]["argv"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"), "sealed is there already"),
+        (("seal", "three.toml", "--owner-key", "new.key", "--out", "other"), "3 devices (edge0, edge1, edge2)"),
+        (("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"), "none.png: no picture"),
+        (("run", "sealed", "--input", "none.sealed"), "none.sealed is not there"),
+        (("run", "sealed", "--input", "photo.sealed", "--backend", "sgx"), "the backend is 'sgx'"),
+        (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "cannot hand over by mail"),
+        (("run", "sealed", "--input", "photo.sealed", "--memory", "3G"), "power of two: 2G or 4G"),
+        (("run", "sealed", "--input", "photo.sealed", "--out", "sealed"), "sealed is there already"),
+        (("run", "plan.toml", "--input", "photo.sealed"), "plan.toml is no sealed folder"),
+        (("open", "sealed", "photo.sealed", "--owner-key", "owner.key"), "is not what was sealed"),
+        (("release", "sealed", "--owner-key", "w.pth", "--to", "127.0.0.1:1", "--expect", "0" * 64), "owner's key"),
+        (("manifest", "sealed", "--enclave-size", "3G"), "power of two: 2G or 4G"),
+        (("manifest", "sealed", "--attestation", "epid"), "choose dcap or none"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_message(cloven: Run, sealed: Path, words: tuple[str, ...], said: str) -> None:
+    assert (
+        cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2,pool2", "--out", "three.toml").code == 0
+    )
+    done = cloven("enclave", *words)
+
+    assert done.code == 2
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert not (sealed.parent / "new.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--cuts", "conv1,conv2"), "one cut, or none where all is inside; got 2"),
+        (("--cuts", "conv2", "--devices", "3"), "two devices; got 3"),
+        (("--until", "dense1"), "without a cut everything is"),
+        (("--cuts", "conv2", "--then", "horizontal"), "--then and --from do not go with --strategy enclave"),
+        (("--cuts", "conv2", "--grid", "2x2"), "--grid belongs to --strategy data"),
+    ],
+)
+def test_an_enclaves_plan_has_one_cut(cloven: Run, options: tuple[str, ...], said: str) -> None:
+    done = cloven("plan", "lenet5", "--strategy", "enclave", *options)
+
+    assert done.code == 2
+    assert said in done.err

@@ -1,0 +1,95 @@
+"""The hand-over: what is given is taken, whichever way, again and again; processes' messages."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloven.enclave.handover import WAYS, Giver, Taker, Way, opened
+from cloven.enclave.messages import HEAD, EndedError, heard, tell
+from cloven.errors import ClovenError
+
+SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_given_is_taken_whatever_was_there_before(way: Way, tmp_path: Path) -> None:
+    @given(SHAPES, st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    def check(shapes: list[tuple[int, ...]], counts: list[int]) -> None:
+        end = opened(way, tmp_path)
+        giver, taker = Giver(way, end), Taker(way, end)
+        random = np.random.default_rng(0)
+        for images in counts:
+            tensors = [random.random((images, *shape), np.float32) for shape in shapes]
+            taken = taker.take(shapes, images, giver.give(tensors))
+            assert all(np.array_equal(a, b) for a, b in zip(tensors, taken, strict=True))
+            assert [t.shape for t in taken] == [t.shape for t in tensors]
+        if end >= 0:
+            os.close(end)
+
+    check()
+    assert list(tmp_path.iterdir()) == []  # a file of a hand-over has no name
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_too_little_is_an_error(way: Way, tmp_path: Path) -> None:
+    end = opened(way, tmp_path)
+    told = Giver(way, end).give([np.zeros((1, 4), np.float32)])
+
+    with pytest.raises(ClovenError, match="16 bytes were handed over; expected 32"):
+        Taker(way, end).take([(4,)], 2, told)
+    if end >= 0:
+        os.close(end)
+
+
+def test_a_file_needs_a_folder_that_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ClovenError, match=r"cannot hand over by a file in .*; use memory or pipe"):
+        opened("file", tmp_path / "nowhere")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text()), st.binary(max_size=5000))
+def test_a_message_is_heard_as_it_was_told(about: dict[str, int | str], content: bytes) -> None:
+    out_of, into = os.pipe()
+    tell(into, about, content)
+
+    words, found = heard(out_of, 1)
+    assert words == about
+    assert bytes(found) == content
+    os.close(out_of)
+    with pytest.raises(EndedError):
+        tell(into, {})
+    os.close(into)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (HEAD.pack(2**31, 0), "2147483648 and 0 bytes was announced"),
+        (HEAD.pack(0, 2**40), "0 and 1099511627776 bytes was announced"),
+        (HEAD.pack(3, 0) + b"{x}", "is no JSON"),
+        (HEAD.pack(2, 0) + b"[]", "JSON list; expected an object"),
+        (HEAD.pack(2, 9) + b"{}short", "has ended"),
+        (b"", "has ended"),
+    ],
+)
+def test_what_is_no_message_is_said(words: bytes, sentence: str) -> None:
+    out_of, into = os.pipe()
+    os.write(into, words)
+    os.close(into)
+
+    with pytest.raises(ClovenError, match=sentence):
+        heard(out_of)
+    os.close(out_of)
+
+
+def test_silence_has_an_end() -> None:
+    out_of, into = os.pipe()
+    with pytest.raises(ClovenError, match=r"said nothing for 0\.01 s"):
+        heard(out_of, 0.01)
+    os.close(into)
+    os.close(out_of)

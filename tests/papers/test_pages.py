@@ -1,0 +1,43 @@
+"""The pages about the papers: their tables are what the results beside them say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks import s1_page, s2_page
+from benchmarks.pages import BLOCK, Page
+
+PAGES = {"s1": s1_page.PAGE, "s2": s2_page.PAGE}
+BLOCKS = [(name, match[2], match[3]) for name, page in PAGES.items() for match in BLOCK.finditer(page.text)]
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_the_tables_are_what_the_results_say(page: Page) -> None:
+    assert page.filled(page.results) == page.text
+
+
+@pytest.mark.parametrize(("paper", "name", "what"), BLOCKS)
+def test_another_result_would_be_another_table(paper: str, name: str, what: str, tmp_path: Path) -> None:
+    page = PAGES[paper]
+    for path in page.results.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    text = (page.results / f"{name}.json").read_text("utf-8")
+    changed = re.sub(r"\d\.\d+", lambda match: str(round(float(match[0]) + 1, 6)), text)
+    changed = changed.replace('"depends"', '"holds"')
+    (tmp_path / f"{name}.json").write_text(changed, "utf-8")
+
+    written = {(match[2], match[3]): match[0] for match in BLOCK.finditer(page.filled(tmp_path))}
+    assert written[name, what] not in page.text
+
+
+@pytest.mark.parametrize("paper", PAGES)
+def test_every_result_is_shown_and_every_picture_is_there(paper: str) -> None:
+    page = PAGES[paper]
+    pictures = set(re.findall(rf"\]\({paper}/([\w-]+\.png)\)", page.text))
+
+    assert {path.stem for path in page.results.glob("*.json")} == {name for own, name, _ in BLOCKS if own == paper}
+    assert {path.name for path in page.results.glob("*.png")} == pictures
+    assert all(json.loads(path.read_text("utf-8")) for path in page.results.glob("*.json"))

@@ -1,0 +1,91 @@
+"""S2's privacy study: its partition points, the audit that it is, and what made-up findings say of where to cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cloven.audit.targets import of_strategies
+from cloven.errors import ClovenError
+from cloven.graph.capture import capture
+from cloven.papers.privacy import AMOUNTS, Study, cuts, document, settings
+from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
+from cloven.zoo.named import make
+
+STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])
+
+
+def summary(scores: dict[str, list[float]]) -> dict[str, Any]:
+    """A summary of such an audit, in another order than that of the points."""
+    findings = [
+        {
+            "link": [f"edge{point}", f"edge{point + 1}"],
+            "attack": attack,
+            "ssim": {"mean": score, "low": score - 0.01, "high": score + 0.01},
+            "floors": {"mean image": {"ssim": 0.1}, "grey": {"ssim": 0.05}, "modal class": {"ssim": None}},
+            "observation_bytes": 100,
+            "key": "k",
+        }
+        for attack, row in scores.items()
+        for point, score in reversed(list(enumerate(row)))
+    ]
+    return {"findings": findings, "model_accuracy": 0.9, "seconds": 1.0}
+
+
+def test_where_the_models_are_cut() -> None:
+    assert [len(cuts(name)) for name in (VGG, RESNET, EFFICIENTNET)] == [13, 5, 8]
+    assert list(cuts("resnet20")) == ["conv1", "layer1", "layer2", "layer3"]
+    with pytest.raises(ClovenError, match="S2 does not cut 'lenet5'; choose from torchvision:vgg16"):
+        cuts("lenet5")
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v1_0.25"])
+def test_the_links_of_one_pipeline_are_the_points_in_order(name: str) -> None:
+    shape = (3, 32, 32)
+    graph = capture(make(name, shape=shape, classes=10), torch.zeros(1, *shape))
+    asked = settings(Study(name, "cifar10:DIR", "same", Path("w"), AMOUNTS["desk"]))
+
+    (target,) = of_strategies(graph, asked.strategies, tuple(asked.where.layers), asked.devices, ())
+
+    carried = {link: [t.value for t in target.program.transfers if t.link == link] for link in target.program.links}
+    assert list(carried) == [(f"edge{i}", f"edge{i + 1}") for i in range(len(cuts(name)))]
+    assert list(carried.values()) == [[graph.find(path)] for path in cuts(name)]
+
+
+def test_every_attack_has_its_point_and_the_strongest_the_latest() -> None:
+    found = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.15]}))
+
+    assert [(row["point"], row["attack"]) for row in found["rows"][:3]] == [
+        (1, "cgan"),
+        (1, "residual"),
+        (2, "cgan"),
+    ]
+    assert found["rows"][2]["path"] == "layer1"
+    assert {row["floor"] for row in found["rows"]} == {0.1}
+    points = {name: chosen["strict"]["path"] for name, chosen in found["optimal"].items()}
+    assert points == {"cgan": "layer1", "residual": "layer3", "strongest": "layer3"}
+
+
+def test_a_rise_at_the_end_leaves_no_strict_point() -> None:
+    found = document(STUDY, summary({"cgan": [0.5, 0.3, 0.1, 0.22]}))["optimal"]["cgan"]
+
+    assert found == {"strict": None, "tolerant": {"point": 3, "path": "layer2"}}
+
+
+def test_nothing_is_found_where_nothing_stays_low() -> None:
+    found = document(STUDY, summary({"residual": [0.9, 0.8, 0.7, 0.6]}))["optimal"]
+
+    assert found["strongest"] == {"strict": None, "tolerant": None}
+
+
+def test_the_audit_is_of_all_links_at_s2s_threshold() -> None:
+    asked = settings(STUDY)
+
+    assert asked.threshold == 0.2
+    assert asked.where.every_link
+    assert tuple(asked.where.views) == ("full",)
+    assert asked.ladder.names == ("cgan", "residual")
+    assert asked.who.weights == Path("w.th")

@@ -1,0 +1,136 @@
+"""S2's Table III and rule, and the cost that is fitted to its times."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from math import nan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloven.errors import ClovenError
+from cloven.papers.enclave_fit import EPC, Cost, Load, document, fitted, published
+from cloven.papers.points import points
+from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG, Published, optimal
+
+# --- where to cut ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "strict", "tolerant"),
+    [
+        ([0.6, 0.5, 0.4, 0.3, 0.25, 0.22, 0.21, 0.19, 0.18, 0.17, 0.16, 0.15, 0.14], 8, 8),
+        ([0.6, 0.4, 0.25, 0.15, 0.1], 4, 4),
+        ([0.5, 0.4, 0.3, 0.19, 0.21, 0.22, 0.15, 0.1], 7, 4),
+        ([0.5, 0.3, 0.15, 0.1, 0.25], None, None),
+        ([0.6, 0.22, 0.1], 3, 3),  # slightly above is no place to cut at
+        ([0.2, 0.2], None, None),
+        ([0.1], 1, 1),
+        ([], None, None),
+    ],
+)
+def test_s2s_rule(scores: list[float], strict: int | None, tolerant: int | None) -> None:
+    assert optimal(scores) == strict
+    assert optimal(scores, tolerance=0.03) == tolerant
+
+
+@given(st.lists(st.floats(-1, 1), max_size=9), st.floats(-1, 1), st.floats(0, 0.5))
+def test_the_point_is_the_first_that_is_low_and_stays_low(
+    scores: list[float], threshold: float, tolerance: float
+) -> None:
+    def low(point: int) -> bool:
+        return scores[point - 1] < threshold and max(scores[point:], default=-2) < threshold + tolerance
+
+    found = optimal(scores, threshold, tolerance)
+
+    assert found == next((point for point in range(1, len(scores) + 1) if low(point)), None)
+
+
+def test_scores_that_cannot_be() -> None:
+    with pytest.raises(ClovenError) as caught:
+        optimal([0.5, 1.5, nan], 2, -1)
+
+    assert caught.value.problems == (
+        "the SSIM of point 2 is 1.5; expected -1 to 1",
+        "the SSIM of point 3 is nan; expected -1 to 1",
+        "the threshold is 2; expected an SSIM, -1 to 1",
+        "the tolerance is -1; expected 0 or more",
+    )
+
+
+# --- Table III ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", TABLE_3, ids=lambda row: f"{row.model}-{row.data}")
+def test_the_printed_percentages_follow_from_the_printed_times_with_decimals_cut_off(row: Published) -> None:
+    assert row.derived == row.printed
+    assert float(row.ratio) == pytest.approx(1 / (1 - float(row.reduction) / 100))
+
+
+def test_the_decimals_are_cut_off_and_not_rounded() -> None:
+    by = {(row.model, row.data): row for row in TABLE_3}
+
+    assert round(float(by[VGG, "ImageNet"].reduction), 1) == 66.7
+    assert round(float(by[RESNET, "TON_IoT"].reduction), 1) == 24.4
+    assert [round(float(by[key].ratio), 2) for key in ((VGG, "ImageNet"), (RESNET, "TON_IoT"))] == [3.0, 1.32]
+
+
+def test_the_points_are_as_many_as_s2_says() -> None:
+    assert {row.model: row.row()["partition_points"] for row in TABLE_3} == {VGG: 13, RESNET: 5, EFFICIENTNET: 8}
+    assert all(row.point in {point.number for point in points(row.model, "S2")} for row in TABLE_3)
+
+
+# --- the fit --------------------------------------------------------------------------------------------------
+
+
+@given(st.tuples(*[st.floats(0.01, 9)] * 4))
+def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[float, float, float, float]) -> None:
+    cost = Cost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
+    some = [Load(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))]
+
+    found = fitted(some, [cost.seconds(load) for load in some])
+
+    assert np.allclose([found.seconds(load) for load in some], [cost.seconds(load) for load in some])
+    assert (found.fixed, found.op, found.byte, found.mac) == pytest.approx(
+        (cost.fixed, cost.op, cost.byte, cost.mac)
+    )
+
+
+def test_weights_that_fit_into_the_protected_memory_cost_nothing() -> None:
+    cost = Cost(1.0, 0.0, 1e-6, 0.0)
+
+    assert cost.seconds(Load(5, EPC, 9)) == cost.seconds(Load(5, 0, 9)) == 1.0
+    assert cost.seconds(Load(5, EPC + 10**6, 9)) == pytest.approx(2.0)
+
+
+def test_no_part_is_negative() -> None:
+    """More work in less time: what a line would take for a negative cost is none."""
+    found = fitted([Load(1, 0, 10**9), Load(1, 0, 10**10)], [4.0, 2.0])
+
+    assert (found.mac, found.byte) == (0.0, 0.0)
+    assert found.seconds(Load(1, 0, 0)) == pytest.approx(3.0)
+
+
+def test_times_that_cannot_be_fitted() -> None:
+    with pytest.raises(ClovenError) as caught:
+        fitted([Load(1, 1, 1)], [1.0, 2.0], -1)
+
+    assert caught.value.problems == (
+        "got 2 times for 1 loads; expected one each, and at least one",
+        "the protected memory is -1 bytes; expected 0 or more",
+    )
+
+
+def test_the_document_has_each_printed_time_beside_its_fit() -> None:
+    times = published()
+    found = document({where: Load(50 + i, 10**7 * i, 10**9) for i, where in enumerate(times)})
+
+    rows = found["fit"]["rows"]
+    assert len(rows) == len(times) == 7
+    for row in rows:
+        assert row["published_seconds"] == times[row["model"], row["point"]]
+        assert row["residual_seconds"] == pytest.approx(row["published_seconds"] - row["fitted_seconds"], abs=2e-3)
+    json.dumps(found)
