@@ -35,7 +35,7 @@ JOINING = 20.0
 """Seconds in which the links of a run must come up."""
 
 GOODBYE = 0.5
-"""Seconds in which a coordinator is told that we stop."""
+"""Seconds in which a coordinator is told the last of a run."""
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[Any, Context], Awaitable[None]]
@@ -47,6 +47,7 @@ class Worker:
     Attributes:
         joined: the run that it takes part in, if any.
         past: what earlier runs counted.
+        leaving: what still ends earlier runs.
     """
 
     def __init__(self, held: Held, identity: Identity | None, *, tls: bool) -> None:
@@ -55,6 +56,7 @@ class Worker:
         self.joined: Joined | None = None
         self.runs = 0
         self.past: Counter[tuple[str, ...]] = Counter()
+        self.leaving: set[asyncio.Task[None]] = set()
         self.stopping = asyncio.Event()
         # One thread computes; what else takes long (ciphers) has its own, so that both can go on.
         self.computing, self.aside = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -92,7 +94,7 @@ class Worker:
     async def control(self, _: Any, context: Context) -> None:
         """A run, for as long as its coordinator stays."""
         await self._must_be(COORDINATOR, context)
-        stream, told = Stream(COORDINATOR, context), asyncio.Queue[Mapping[str, Any]]()
+        stream, told = Stream(COORDINATOR, context), asyncio.Queue[Mapping[str, Any] | None]()
         try:
             joined = self._join(await stream.read(), told)
         except ClovenError as error:
@@ -110,16 +112,18 @@ class Worker:
             await asyncio.wait({listening, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if self.stopping.is_set():
                 joined.tell({"stopping": True})
-                await asyncio.wait({telling}, timeout=GOODBYE)
         finally:
             self.joined = None
-            for task in (telling, joining, listening, stopping):
+            for task in (joining, listening, stopping):
                 task.cancel()
             self.past += joined.counts()
-            log.info("left", extra={"run": joined.terms.run, "outcomes": dict(joined.outcomes)})
-            await joined.close()
+            # A coordinator that has gone cancels us, but what is left to do is done to its end.
+            leaving = asyncio.create_task(_leave(joined, told, telling))
+            self.leaving.add(leaving)
+            leaving.add_done_callback(self.leaving.discard)
+            await asyncio.shield(leaving)
 
-    def _join(self, message: Any, told: asyncio.Queue[Mapping[str, Any]]) -> Joined:
+    def _join(self, message: Any, told: asyncio.Queue[Mapping[str, Any] | None]) -> Joined:
         try:
             asked = wire.document(message, COORDINATOR)
             join = asked["join"]
@@ -232,13 +236,21 @@ def _while_there(answer: Handler) -> Handler:
     return handler
 
 
-async def _tell_all(told: asyncio.Queue[Mapping[str, Any]], stream: Stream) -> None:
-    """Write what there is to tell, until we stop or nobody is there."""
-    message: Mapping[str, Any] = {}
+async def _tell_all(told: asyncio.Queue[Mapping[str, Any] | None], stream: Stream) -> None:
+    """Write what there is to tell, until there is no more or nobody is there."""
     with suppress(PartyError):
-        while "stopping" not in message:
-            message = await told.get()
+        while (message := await told.get()) is not None:
             await stream.write(json.dumps(message).encode())
+
+
+async def _leave(joined: Joined, told: asyncio.Queue[Mapping[str, Any] | None], telling: asyncio.Task[None]) -> None:
+    """Tell the last, and end the links."""
+    told.put_nowait(None)
+    # A handler that ends while its last message is being written never tells that it has ended.
+    await asyncio.wait({telling}, timeout=GOODBYE)
+    telling.cancel()
+    await joined.close()
+    log.info("left", extra={"run": joined.terms.run, "outcomes": dict(joined.outcomes)})
 
 
 async def _tell_when_connected(joined: Joined) -> None:

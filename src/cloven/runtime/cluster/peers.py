@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,11 @@ QUEUE = 8
 SOONEST, LATEST = 0.05, 1.0
 """Seconds between two attempts to dial."""
 
-LEAVING = 2.0
-"""Seconds that a stream has for what is under way once it has a successor."""
+LEAVING = 10.0
+"""Seconds that a stream has for what is under way once it has a successor, also between busy machines."""
+
+WRITTEN = 0.5
+"""Seconds that a message has that is being written when its run ends."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,10 @@ class Peer:
         """End all that goes on for this peer."""
         self.closed = True
         tasks = list(self.tasks)
+        # A handler that ends while it is writing never tells the other side that it has ended.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WRITTEN), self.connection.lock if self.connection else nullcontext():
+                pass
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

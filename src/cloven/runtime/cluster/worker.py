@@ -105,6 +105,7 @@ async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, 
     log.info("ready", extra={**ready, "plan": held.plan[:12], "mtls": worker.tls is not None})
     await worker.stopping.wait()
     await server.stop(grace=1)
+    await asyncio.gather(*worker.leaving)
     log.info("stopped", extra={"device": held.device})
 
 
