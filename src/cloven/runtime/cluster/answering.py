@@ -37,6 +37,9 @@ JOINING = 20.0
 GOODBYE = 0.5
 """Seconds in which a coordinator is told the last of a run."""
 
+Told = asyncio.Queue[Mapping[str, Any] | None]
+"""What a coordinator is to be told; None ends it."""
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[Any, Context], Awaitable[None]]
 
@@ -94,7 +97,7 @@ class Worker:
     async def control(self, _: Any, context: Context) -> None:
         """A run, for as long as its coordinator stays."""
         await self._must_be(COORDINATOR, context)
-        stream, told = Stream(COORDINATOR, context), asyncio.Queue[Mapping[str, Any] | None]()
+        stream, told = Stream(COORDINATOR, context), Told()
         try:
             joined = self._join(await stream.read(), told)
         except ClovenError as error:
@@ -123,7 +126,7 @@ class Worker:
             leaving.add_done_callback(self.leaving.discard)
             await asyncio.shield(leaving)
 
-    def _join(self, message: Any, told: asyncio.Queue[Mapping[str, Any] | None]) -> Joined:
+    def _join(self, message: Any, told: Told) -> Joined:
         try:
             asked = wire.document(message, COORDINATOR)
             join = asked["join"]
@@ -236,14 +239,14 @@ def _while_there(answer: Handler) -> Handler:
     return handler
 
 
-async def _tell_all(told: asyncio.Queue[Mapping[str, Any] | None], stream: Stream) -> None:
+async def _tell_all(told: Told, stream: Stream) -> None:
     """Write what there is to tell, until there is no more or nobody is there."""
     with suppress(PartyError):
         while (message := await told.get()) is not None:
             await stream.write(json.dumps(message).encode())
 
 
-async def _leave(joined: Joined, told: asyncio.Queue[Mapping[str, Any] | None], telling: asyncio.Task[None]) -> None:
+async def _leave(joined: Joined, told: Told, telling: asyncio.Task[None]) -> None:
     """Tell the last, and end the links."""
     told.put_nowait(None)
     # A handler that ends while its last message is being written never tells that it has ended.
