@@ -164,14 +164,10 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
     import torch
 
     from cloven.graph.capture import capture
-    from cloven.zoo.named import make, normalisation
+    from cloven.zoo.named import normalisation, stated
 
     spec = plan.model
-    model = make(spec.name, shape=spec.input, classes=spec.classes)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ClovenError(f"the sealed weights are not those of {spec.name}: {error}") from error
+    model = stated(spec.name, shape=spec.input, classes=spec.classes, state=weights)
     mean, std = normalisation(spec.name, spec.weights) or (None, None)
     return capture(model, torch.zeros(1, *spec.input), mean=mean, std=std)
 

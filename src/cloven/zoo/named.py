@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cloven.errors import ClovenError
 from cloven.zoo.libraries import from_factory, from_timm, from_torchvision, published
@@ -94,3 +96,30 @@ def normalisation(name: str, weights: str | None) -> tuple[tuple[float, ...], tu
         return NORMALISATION.get(name) if weights else None
     library = published(name)
     return None if library is None else (library.mean, library.std)
+
+
+def stated(name: str, *, shape: Shape, classes: int, state: Mapping[str, Tensor]) -> nn.Module:
+    """The model of a name with its whole state, whose tensors become its own; no weights are drawn.
+
+    Raises:
+        ClovenError: as `make`; for a state of another model.
+    """
+    with _Undrawn():
+        model = make(name, shape=shape, classes=classes)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ClovenError(f"the weights are not those of {name}: {error}") from error
+    return model
+
+
+class _Undrawn(TorchFunctionMode):
+    """While models are made, drawing weights leaves them as they are: for VGG-16 it takes seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func.__name__.endswith(("normal_", "uniform_")):  # of tensors, and of torch.nn.init
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
