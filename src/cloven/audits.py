@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links", "c
 
 PLANNED = ("strategies", "devices", "weights")
 """Options that say how to divide a model, and what with: a plan says it."""
+
+ENCLAVE, S2 = ("enclave",), ("s2",)
+"""A strategy, and cuts, that stand for others."""
 
 VIEWS: Mapping[str, tuple[str, ...]] = {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}
 LINKS = {"first": False, "all": True}
@@ -123,6 +126,7 @@ def simulated(asked: Asked) -> Work:
     from cloven.papers import s1
 
     problems: list[str] = []
+    asked = tried(lambda: _cut_everywhere(asked), problems) or asked
     plan = tried(lambda: plan_of(Path(asked.model)), problems) if is_plan(asked.model) else None
     model = plan.model.name if plan else asked.model
     where = tried(lambda: _where(asked, model, plan), problems)
@@ -146,6 +150,22 @@ def simulated(asked: Asked) -> Work:
     name = Path(asked.model).stem if plan else model.replace(":", "-")
     folder = Path("runs") / f"{name}-{asked.data.partition(':')[0]}"
     return Work(folder, partial(study.listed, settings, chain_for), execute)
+
+
+def _cut_everywhere(asked: Asked) -> Asked:
+    """An enclave cut after a layer hands over what a pipeline cut there sends: one pipeline stands for all cuts."""
+    if asked.layers == S2:
+        from cloven.papers.privacy import cuts
+
+        asked = replace(asked, layers=tuple(cuts(asked.model)))
+    if asked.strategies != ENCLAVE:
+        return asked
+    if not asked.layers:
+        raise ClovenError("--strategy enclave needs --cuts: layers, or s2 for the paper's")
+    return replace(
+        asked, strategies=("vertical",), devices=len(asked.layers) + 1, view=asked.view or "full",
+        links=asked.links or "all",
+    )  # fmt: skip
 
 
 def device_of(name: str) -> str:

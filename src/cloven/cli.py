@@ -520,8 +520,13 @@ def audit(
             "paste, enlarge, inpaint."
         ),
     ] = "decoder,probe",
-    strategies: Annotated[str, typer.Option(help="Which strategies.")] = "vertical,horizontal,data",
-    layers: Annotated[str, typer.Option(help="Where to listen; left out, S1's layers: 2,3,5.")] = "",
+    strategies: Annotated[
+        str, typer.Option("--strategies", "--strategy", help="Which strategies; or enclave, cut after each layer.")
+    ] = "vertical,horizontal,data",
+    layers: Annotated[
+        str,
+        typer.Option("--layers", "--cuts", help="Where to listen; left out, S1's layers: 2,3,5; s2: that paper's."),
+    ] = "",
     devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
     view: Annotated[
         str | None, typer.Option(help="paper (what S1 counts), full (all on a link: usual for a plan) or both.")
@@ -564,7 +569,9 @@ def audit(
     curve: Annotated[
         bool, typer.Option("--curve", help="Attack with fewer pairs too: does the score still rise?")
     ] = False,
-    threshold: Annotated[float, typer.Option(help="Count images with an SSIM above this.")] = 0.2,
+    threshold: Annotated[
+        float, typer.Option("--threshold", "--threshold-ssim", help="Count images with an SSIM above this.")
+    ] = 0.2,
     device: Annotated[
         str, typer.Option(help="Train attacks on cpu, cuda, or auto: cuda if there is one.")
     ] = "auto",

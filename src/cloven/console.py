@@ -383,6 +383,27 @@ def table_3(found: Row) -> None:
         typer.echo(fill(line, WIDE, subsequent_indent="  "))
 
 
+def own_table_3(found: Row) -> None:
+    """Where each attacker would cut, and what that saves of the time of the model all inside."""
+    typer.echo(f"{found['backend']}: {found['trust']}")
+    table(
+        f"{found['model']} on {found['data']}: what S2's rule gives (SSIM stays below {found['threshold']})",
+        ["by", "later points up to", "point", "cut after", "whole", "divided", "less time", "times as fast"],
+        [
+            _saved(row, found["threshold"] + found["tolerance"] * (row["rule"] == "tolerant"))
+            for row in found["rows"]
+        ],
+    )
+
+
+def _saved(row: Row, limit: float) -> list[Any]:
+    if row["point"] is None:
+        return [row["attack"], f"{limit:.2f}", "none", "", f"{row['full_seconds']:.3f} s", "", "", ""]
+    seconds = (f"{row[name]:.3f} s" for name in ("full_seconds", "partitioned_seconds"))
+    saved = f"{row['reduction_percent']:.1f} %"
+    return [row["attack"], f"{limit:.2f}", row["point"], row["path"], *seconds, saved, f"{row['ratio']:.2f}"]
+
+
 def claims(rows: Sequence[Row]) -> None:
     """What a paper claims, and what the numbers say."""
     table("What S1 claims, and what the numbers show", ["claim", "statement", "verdict", "by control"], [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,7 @@ SAMPLES: Mapping[str, int] = {"full": 100, "desk": 10}
 def s2(
     figure_: Annotated[
         str,
-        typer.Option("--figure", help="3: times of each cut; 7: what is rebuilt behind each; table3: Table III."),
+        typer.Option("--figure", help="3: times of each cut; 7: what is rebuilt behind each; table3: both."),
     ] = "",
     published: Annotated[
         bool, typer.Option("--published", help="table3: S2's own times and what they imply; nothing is measured.")
@@ -36,7 +36,7 @@ def s2(
     auxiliary: Annotated[
         str, typer.Option(help="7: the attacker's own images; same: the data set's, none of them scored.")
     ] = "same",
-    model: Annotated[str, typer.Option(help="3: only this of S2's three. 7: which; resnet20, say.")] = "",
+    model: Annotated[str, typer.Option(help="Which; resnet20, say. 3: left out, S2's three.")] = "",
     weights: Annotated[Path | None, typer.Option(help="7: the model's own: .safetensors, .pth or .npz.")] = None,
     attacks: Annotated[str, typer.Option(help="7: which attacks.")] = "cgan,residual",
     seeds: Annotated[int, typer.Option(help="7: how often each attack is trained.", min=1)] = 1,
@@ -50,27 +50,47 @@ def s2(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
     """S2's enclave: its times and what is rebuilt behind each cut, measured here; or as it printed them."""
+    times = Times(scale, data, model, backend, accelerator, handover, threads)
+    privacy = Privacy(scale, data, auxiliary, model, weights, machines.named(attacks), seeds, device)
+    show: Callable[[Mapping[str, Any]], None]
     match figure_, published:
         case "table3", True:
-            _printed(as_json=as_json)
+            found, show = _printed(), console.table_3
         case "3", False:
-            timed = Times(scale, data, model, backend, accelerator, handover, threads)
-            _timed(timed, out or Path("runs") / f"s2-3-{scale}", as_json=as_json)
+            found, show = _times(times, out or _folder("3", model, scale)), console.enclave_times
         case "7", False:
-            asked = Privacy(scale, data, auxiliary, model, weights, machines.named(attacks), seeds, device)
-            _attacked(asked, out, jobs=jobs or machines.cores(), as_json=as_json)
+            found, show = _scores(privacy, out, jobs or machines.cores()), console.partition_points
+        case "table3", False:
+            found, show = _table_3(times, privacy, out, jobs or machines.cores()), console.own_table_3
         case _:
-            raise ClovenError("give --figure 3 or 7, or --figure table3 --published: S2's own times")
-
-
-def _printed(*, as_json: bool) -> None:
-    from cloven.papers.enclave_fit import document, loads
-
-    found = document(loads())
+            raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published: S2's own times")
     if as_json:
         console.print_json(found)
     else:
-        console.table_3(found)
+        show(found)
+
+
+def _folder(figure: str, *parts: str) -> Path:
+    return Path("runs") / "-".join(["s2", figure, *(part.replace(":", "-") for part in parts if part)])
+
+
+def _check(asked: Times | Privacy, more: Sequence[str] = ()) -> None:
+    """Refuse what cannot be meant, all at once."""
+    from cloven.papers.privacy import cuts
+
+    problems = list(more)
+    if asked.scale not in SAMPLES:
+        problems.append(f"--scale is {asked.scale!r}; choose from {', '.join(SAMPLES)}")
+    if asked.model:
+        tried(lambda: cuts(asked.model), problems)
+    if problems:
+        raise ClovenError(problems)
+
+
+def _printed() -> dict[str, Any]:
+    from cloven.papers.enclave_fit import document, loads
+
+    return document(loads())
 
 
 # --- Figure 3 -------------------------------------------------------------------------------------------------
@@ -78,7 +98,7 @@ def _printed(*, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class Times:
-    """The options of ``--figure 3``."""
+    """What times are asked for."""
 
     scale: str
     data: str
@@ -89,43 +109,25 @@ class Times:
     threads: int
 
 
-def _timed(asked: Times, folder: Path, *, as_json: bool) -> None:
-    """Time every cut of the models, or go on with it; print and draw it."""
-    document = _times(asked, folder)
-    if as_json:
-        console.print_json(document)
-    else:
-        console.enclave_times(document)
-    log.info("figure: %s   numbers: %s", folder / "figure.png", folder / "figure.json")
-
-
 def _times(asked: Times, folder: Path) -> dict[str, Any]:
+    """Time every cut of the models, or go on with it, and draw it."""
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
     from cloven.enclave.study import How, Model, measured, summarised
     from cloven.enclave.timing import machine
     from cloven.files import write_text
-    from cloven.papers.points import points
+    from cloven.papers.privacy import cuts
     from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG
     from cloven.report.s2 import draw
     from cloven.zoo.named import usual
     from cloven.zoo.pictures import as_files
 
-    problems, known = [], (VGG, RESNET, EFFICIENTNET)
-    for option, value, choices in (
-        ("--scale", asked.scale, tuple(SAMPLES)),
-        ("--handover", asked.handover, WAYS),
-        ("--model", asked.model, ("", *known)),
-    ):
-        if value not in choices:
-            problems.append(f"{option} is {value!r}; choose from {', '.join(filter(None, choices))}")
-    if problems:
-        raise ClovenError(problems)
-    models = [
-        Model(name, usual(name).shape, usual(name).classes, {str(p.number): p.path for p in points(name, "S2")})
-        for name in known
-        if asked.model in ("", name)
-    ]
+    ways = f"--handover is {asked.handover!r}; choose from {', '.join(WAYS)}"
+    _check(asked, [] if asked.handover in WAYS else [ways])
+    models = []
+    for name in [asked.model] if asked.model else [VGG, RESNET, EFFICIENTNET]:
+        labelled = {label.removeprefix("Layer "): path for path, label in cuts(name).items()}
+        models.append(Model(name, usual(name).shape, usual(name).classes, labelled))
     how = How(named(asked.backend), asked.accelerator, asked.handover, asked.threads)  # type: ignore[arg-type]
     count = 1 + SAMPLES[asked.scale]
     rows = measured(
@@ -148,6 +150,7 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     }
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
     draw(document, folder / "figure.png")
+    log.info("figure: %s   numbers: %s", folder / "figure.png", folder / "figure.json")
     return document
 
 
@@ -156,7 +159,7 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Privacy:
-    """The options of ``--figure 7``."""
+    """What attacks are asked for."""
 
     scale: str
     data: str
@@ -168,7 +171,7 @@ class Privacy:
     device: str
 
 
-def _attacked(asked: Privacy, out: Path | None, *, jobs: int, as_json: bool) -> None:
+def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
     from cloven.audit.study import execute
     from cloven.enclave.study import Model
@@ -181,7 +184,7 @@ def _attacked(asked: Privacy, out: Path | None, *, jobs: int, as_json: bool) -> 
     study = _study(asked)
     settings = privacy.settings(study)
     kind = asked.data.partition(":")[0]
-    folder = out or Path("runs") / f"s2-7-{asked.model.replace(':', '-')}-{kind}-{asked.scale}"
+    folder = out or _folder("7", asked.model, kind, asked.scale)
     with console.resumable(folder) as progress:
         summary = execute(settings, _none, (), _nothing, out=folder, jobs=jobs, progress=progress)
     document = privacy.document(study, summary) | {"scale": asked.scale}
@@ -192,15 +195,12 @@ def _attacked(asked: Privacy, out: Path | None, *, jobs: int, as_json: bool) -> 
     if chosen is not None:
         cut = Model(asked.model, known.shape, known.classes, {}, study.weights).plan(chosen["path"])
         write_text(folder / "plan.toml", cut.toml())
-    if as_json:
-        console.print_json(document)
-    else:
-        console.partition_points(document)
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if chosen is None:
         log.warning("no point stays below the threshold for the strongest attack: no plan is written")
     else:
         log.info("plan, cut after %s: %s", chosen["path"], folder / "plan.toml")
+    return document
 
 
 def _none(*_: object) -> None:
@@ -218,17 +218,49 @@ def _study(asked: Privacy) -> Study:
     from cloven.papers import privacy
 
     problems: list[str] = []
-    if asked.scale not in privacy.AMOUNTS:
-        problems.append(f"--scale is {asked.scale!r}; choose from {', '.join(privacy.AMOUNTS)}")
+    if not asked.model:
+        problems.append("--model is left out; give one such as resnet20")
     if not asked.data:
         problems.append("--data is left out; give the images that are scored, such as cifar10:DIR")
-    tried(lambda: privacy.cuts(asked.model), problems)
     if asked.weights is None:
         problems.append("--weights is left out: of a model that has learned nothing no privacy could be told")
     machine = tried(lambda: Machine(device_of(asked.device)), problems)
-    if problems or asked.weights is None or machine is None:
-        raise ClovenError(problems)
+    _check(asked, problems)
+    assert asked.weights is not None
+    assert machine is not None
     return privacy.Study(
         asked.model, asked.data, asked.auxiliary, asked.weights, privacy.AMOUNTS[asked.scale], asked.attacks,
         asked.seeds, machine,
     )  # fmt: skip
+
+
+# --- Table III ------------------------------------------------------------------------------------------------
+
+
+def _table_3(times: Times, attacked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
+    """Time and attack a model, or go on with it: what each attacker's choice of a point saves."""
+    from cloven.files import write_text
+    from cloven.papers.privacy import table_3
+    from cloven.papers.s2 import TABLE_3
+
+    _study(attacked)  # what is wrong is said before anything is timed
+    kind = attacked.data.partition(":")[0]
+    folder = out or _folder("table3", attacked.model, kind, attacked.scale)
+    timed, scores = _times(times, folder / "times"), _scores(attacked, folder / "scores", jobs)
+    document = {
+        "paper": "S2",
+        "table": "III",
+        "model": attacked.model,
+        "data": kind,
+        "scale": attacked.scale,
+        "backend": timed["backend"],
+        "trust": timed["trust"],
+        "machine": timed["machine"],
+        "threshold": scores["threshold"],
+        "tolerance": scores["tolerance"],
+        "rows": table_3(timed, scores),
+        "published": [row.row() for row in TABLE_3],
+    }
+    write_text(folder / "table.json", json.dumps(document, indent=2) + "\n")
+    log.info("numbers: %s", folder / "table.json")
+    return document

@@ -74,6 +74,8 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--auxiliary", "digits"), ("auxiliary images are also victim images",)),
         (nothing, ("--layers", "conv2,convv9"), ("no layer or op is named 'convv9'; the nearest names are",)),
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
+        (nothing, ("--strategy", "enclave"), ("--strategy enclave needs --cuts: layers, or s2",)),
+        (nothing, ("--layers", "s2"), ("S2 does not cut 'lenet5'; choose from torchvision:vgg16",)),
         (nothing, ("--view", "side"), ("--view is 'side'; choose from both, paper, full",)),
         (nothing, ("--devices", "5"), ("5 devices have no usual grid of tiles; choose from 2, 4, 8",)),
     ],

@@ -92,6 +92,18 @@ def test_a_dry_run_lists_every_slice_and_tile_and_writes_nothing(cloven: Run, he
     assert not list(here.iterdir())
 
 
+def test_an_enclave_is_listened_to_at_every_cut(cloven: Run) -> None:
+    enclave = ("audit", "--strategy", "enclave", "--dry-run", "--json")
+    own = json.loads(cloven(*enclave, "--cuts", "conv1,pool2").out)["cells"]
+    papers = json.loads(cloven(*enclave, "resnet20", "--cuts", "s2").out)["cells"]
+
+    assert [(cell["view"], cell["seen"]) for cell in own] == [("full", ["conv1.1"]), ("full", ["pool2"])]
+    assert [cell["observation_bytes"] for cell in papers] == [
+        4 * n for n in (16 * 784, 16 * 784, 32 * 196, 64 * 49)
+    ]
+    assert all(cell["crosses"] for cell in [*own, *papers])
+
+
 def test_version_is_printed(cloven: Run) -> None:
     done = cloven("--version")
 

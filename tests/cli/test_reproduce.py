@@ -117,24 +117,24 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
 @pytest.mark.parametrize(
     ("options", "messages"),
     [
-        ((), ("give --figure 3 or 7, or --figure table3 --published",)),
-        (("--figure", "table3"), ("give --figure 3 or 7",)),
-        (("--published",), ("give --figure 3 or 7",)),
-        (("--figure", "3", "--published"), ("give --figure 3 or 7",)),
-        (("--figure", "9"), ("give --figure 3 or 7",)),
+        ((), ("give --figure 3, 7 or table3, or --figure table3 --published",)),
+        (("--figure", "table3"), ("--model is left out", "--data is left out", "--weights is left out")),
+        (("--published",), ("give --figure 3, 7 or table3",)),
+        (("--figure", "3", "--published"), ("give --figure 3, 7 or table3",)),
+        (("--figure", "9"), ("give --figure 3, 7 or table3",)),
         (
             ("--figure", "3", "--scale", "tiny", "--handover", "mail", "--model", "lenet5"),
             (
                 "--scale is 'tiny'; choose from full, desk",
                 "--handover is 'mail'",
-                "--model is 'lenet5'",
+                "S2 does not cut 'lenet5'",
             ),
         ),
         (("--figure", "3", "--backend", "sgx"), ("the backend is 'sgx'",)),
         (("--figure", "3", "--data", "folder:there"), ("there",)),
         (
             ("--figure", "7", "--scale", "tiny", "--device", "abacus"),
-            ("--scale is 'tiny'", "--data is left out", "S2 does not cut ''", "--weights is left out", "abacus"),
+            ("--scale is 'tiny'", "--data is left out", "--model is left out", "--weights is left out", "abacus"),
         ),
         ((*SEVEN, "--attacks", "nonesuch"), ("no attack is named 'nonesuch'",)),
         (SEVEN, ("w.th: there is no such file",)),

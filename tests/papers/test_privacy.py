@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from cloven.audit.targets import of_strategies
+from cloven.enclave.study import FULL, summarised
 from cloven.errors import ClovenError
 from cloven.graph.capture import capture
-from cloven.papers.privacy import AMOUNTS, Study, cuts, document, settings
+from cloven.papers.privacy import AMOUNTS, Study, cuts, document, settings, table_3
 from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
 from cloven.zoo.named import make
 
@@ -73,6 +74,28 @@ def test_a_rise_at_the_end_leaves_no_strict_point() -> None:
     found = document(STUDY, summary({"cgan": [0.5, 0.3, 0.1, 0.22]}))["optimal"]["cgan"]
 
     assert found == {"strict": None, "tolerant": {"point": 3, "path": "layer2"}}
+
+
+def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
+    scores = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.3]}))
+    seconds = {None: 4.2, "conv1": 1.0, "layer1": 1.4, "layer2": 2.0, "layer3": 3.0}
+    times = {
+        "rows": summarised([
+            {"model": model, "cut": cut, "point": cut or FULL, "mean": mean * (1 if model == "resnet20" else 7)}
+            for model in ("lenet5", "resnet20")
+            for cut, mean in seconds.items()
+        ])
+    }  # fmt: skip
+
+    rows = table_3(times, scores)
+
+    assert [(row["attack"], row["rule"]) for row in rows] == [
+        (attack, rule) for attack in ("cgan", "residual", "strongest") for rule in ("strict", "tolerant")
+    ]
+    assert (rows[0]["path"], rows[0]["full_seconds"], rows[0]["partitioned_seconds"]) == ("layer1", 4.2, 1.4)
+    assert rows[0]["reduction_percent"] == pytest.approx(100 * (4.2 - 1.4) / 4.2)
+    assert rows[0]["ratio"] == pytest.approx(3.0)
+    assert all(rows[-1][name] is None for name in ("point", "path", "partitioned_seconds", "ratio"))
 
 
 def test_nothing_is_found_where_nothing_stays_low() -> None:

@@ -144,3 +144,34 @@ def _chosen(scores: Sequence[float], layers: Sequence[tuple[str, str]]) -> dict[
     strict, tolerant = optimal(scores), optimal(scores, tolerance=TOLERANCE)
     named = {"strict": strict, "tolerant": tolerant}
     return {name: {"point": p, "path": layers[p - 1][0]} if p else None for name, p in named.items()}
+
+
+def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """S2's Table III of our own: for each attacker's choice, what it saves of the time of the model all inside.
+
+    Args:
+        times: the document of Fig. 3, which has this model.
+        scores: the document of Fig. 7, as `document` makes it.
+
+    Returns:
+        A row for each attacker and rule; its point and times are None where no point stays below the threshold.
+    """
+    timed = {row["cut"]: row for row in times["rows"] if row["model"] == scores["model"]}
+    full = timed[None]
+    found = []
+    for attack, rules in scores["optimal"].items():
+        for rule, chosen in rules.items():
+            at = timed[chosen["path"]] if chosen else {}
+            found.append(
+                {
+                    "attack": attack,
+                    "rule": rule,
+                    "point": chosen["point"] if chosen else None,
+                    "path": chosen["path"] if chosen else None,
+                    "full_seconds": full["mean"],
+                    "partitioned_seconds": at.get("mean"),
+                    "reduction_percent": at.get("reduction_percent"),
+                    "ratio": at.get("ratio"),
+                }
+            )
+    return found

@@ -55,10 +55,12 @@ def _panel(place: Axes, rows: list[Row], model: str) -> None:
     means, spreads = ([row[name] for row in rows] for name in ("mean", "spread"))
     place.errorbar(range(len(rows)), means, spreads, fmt=".", color="black", linewidth=1, markersize=4)
     place.set_xticks(range(len(rows)), [row["point"] for row in rows], fontsize=8)
-    place.set_ylim(bottom=0)
+    place.set_ylim(
+        0, 1.3 * max(m + spread for m, spread in zip([*means, *below], [*spreads, *spreads], strict=True))
+    )
     place.tick_params(axis="y", labelsize=8)
     place.set_xlabel("layer after which it leaves", fontsize=8)
-    place.legend(fontsize=7, frameon=False, loc="upper left")
+    place.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
 
 
 COLOURS = ("#c8453b", "#3568b8", "#3a9a55", "#8a6bb0", "#b8872e")
