@@ -70,7 +70,7 @@ def enclave(document: Mapping[str, Any]) -> None:
 
 def enclave_times(document: Mapping[str, Any]) -> None:
     """The times of each cut of each model, beside all inside."""
-    typer.echo(f"{document['backend']}: {document['trust']}")
+    typer.echo(document["trust"])
     for model in dict.fromkeys(row["model"] for row in document["rows"]):
         rows = [
             [r["point"], r["cut"] or "all inside", f"{r['load']:.2f}", f"{r['first']:.3f}", f"{r['mean']:.3f}",
@@ -385,7 +385,7 @@ def table_3(found: Row) -> None:
 
 def own_table_3(found: Row) -> None:
     """Where each attacker would cut, and what that saves of the time of the model all inside."""
-    typer.echo(f"{found['backend']}: {found['trust']}")
+    typer.echo(found["trust"])
     table(
         f"{found['model']} on {found['data']}: what S2's rule gives (SSIM stays below {found['threshold']})",
         ["by", "later points up to", "point", "cut after", "whole", "divided", "less time", "times as fast"],

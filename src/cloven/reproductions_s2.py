@@ -191,13 +191,14 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
     draw_scores(document, folder / "figure.png")
     page = write(folder)
-    known, chosen = usual(asked.model), document["optimal"]["strongest"]["strict"]
+    chosen = document["optimal"]["strongest"]["strict"]
     if chosen is not None:
-        cut = Model(asked.model, known.shape, known.classes, {}, study.weights).plan(chosen["path"])
+        cut = Model(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(chosen["path"])
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if chosen is None:
-        log.warning("no point stays below the threshold for the strongest attack: no plan is written")
+        why = document["no_verdict"] or "no point stays below the threshold for the strongest attack"
+        log.warning("no plan is written: %s", why)
     else:
         log.info("plan, cut after %s: %s", chosen["path"], folder / "plan.toml")
     return document

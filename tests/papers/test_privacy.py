@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cloven.zoo.named import make
 STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])
 
 
-def summary(scores: dict[str, list[float]]) -> dict[str, Any]:
+def summary(scores: dict[str, list[float]], why_not: str | None = None) -> dict[str, Any]:
     """A summary of such an audit, in another order than that of the points."""
     findings = [
         {
@@ -33,7 +34,8 @@ def summary(scores: dict[str, list[float]]) -> dict[str, Any]:
         for attack, row in scores.items()
         for point, score in reversed(list(enumerate(row)))
     ]
-    return {"findings": findings, "model_accuracy": 0.9, "seconds": 1.0}
+    verdict = {"given": why_not is None, "reason": why_not}
+    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "seconds": 1.0, "verdict": verdict}
 
 
 def test_where_the_models_are_cut() -> None:
@@ -102,6 +104,22 @@ def test_nothing_is_found_where_nothing_stays_low() -> None:
     found = document(STUDY, summary({"residual": [0.9, 0.8, 0.7, 0.6]}))["optimal"]
 
     assert found["strongest"] == {"strict": None, "tolerant": None}
+
+
+def test_of_a_model_that_has_learned_too_little_nothing_is_said() -> None:
+    found = document(STUDY, summary({"residual": [0.1, 0.1, 0.1, 0.1]}, "it has learned too little"))
+
+    assert found["no_verdict"] == "it has learned too little"
+    assert found["optimal"]["residual"] == {"strict": None, "tolerant": None}
+
+
+def test_at_desk_scale_images_are_small_and_the_gan_has_fewer_epochs_for_large_ones() -> None:
+    mobile = replace(STUDY, model="mobilenet_v1_0.75")
+    full = replace(mobile, amount=AMOUNTS["full"])
+
+    asked = [settings(study) for study in (STUDY, mobile, full)]
+    assert [one.who.shape for one in asked] == [(3, 32, 32), (3, 96, 96), (3, 224, 224)]
+    assert [one.ladder.gan_epochs for one in asked] == [90, 10, 200]
 
 
 def test_the_audit_is_of_all_links_at_s2s_threshold() -> None:

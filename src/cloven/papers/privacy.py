@@ -28,9 +28,9 @@ ATTACKS = ("cgan", "residual")
 
 STAND_INS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet20", "resnet56"), ("conv1", "layer1", "layer2", "layer3")),
-    **dict.fromkeys(MOBILENETS, ("conv1_relu", *(f"conv_pw_{k}_relu" for k in range(1, 14)))),
+    **dict.fromkeys(MOBILENETS, ("conv1_relu", *(f"conv_pw_{k}_relu" for k in (1, 3, 5, 11, 13)))),
 }
-"""Where models are cut that S2 does not have: after each stage, or each block."""
+"""Where models are cut that S2 does not have: after each stage, as long as maps have one size."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,18 @@ class Amount:
         victims: images that are scored; S2 does not say.
         gan_epochs: of the c-GAN (S2: 200).
         epochs: of the strong attack; None for its usual.
+        side: pixels that images have at most, and then the c-GAN has its epochs for 32 x 32 and fewer for more;
+            None for what the model usually takes.
     """
 
     queries: int
     victims: int
     gan_epochs: int
     epochs: int | None
+    side: int | None
 
 
-AMOUNTS: Mapping[str, Amount] = {"full": Amount(1000, 200, 200, None), "desk": Amount(1000, 200, 20, 6)}
+AMOUNTS: Mapping[str, Amount] = {"full": Amount(1000, 200, 200, None, None), "desk": Amount(1000, 200, 90, 6, 96)}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,19 @@ class Study:
     seeds: int = 1
     machine: Machine = CPU
     seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: what the model usually takes, or as much of it as there is time for."""
+        channels, *sides = usual(self.model).shape
+        height, width = (min(side, self.amount.side or side) for side in sides)
+        return channels, height, width
+
+    @property
+    def gan_epochs(self) -> int:
+        """Of the c-GAN: where time is short, in inverse proportion to an image's pixels."""
+        epochs, (_, height, width) = self.amount.gan_epochs, self.shape
+        return epochs if self.amount.side is None else max(1, epochs * 32**2 // (height * width))
 
 
 def cuts(model: str) -> dict[str, str]:
@@ -85,13 +101,13 @@ def cuts(model: str) -> dict[str, str]:
 def settings(study: Study) -> Settings:
     """The study as an audit: one pipeline cut at every point, tapped at every link."""
     layers = cuts(study.model)
-    known = usual(study.model)
     who = Who(
         model=study.model, data=study.data, auxiliary=study.auxiliary, queries=study.amount.queries,
-        victims=study.amount.victims, weights=study.weights, shape=known.shape, classes=known.classes,
+        victims=study.amount.victims, weights=study.weights, shape=study.shape,
+        classes=usual(study.model).classes,
         judge="none", seed=study.seed,
     )  # fmt: skip
-    ladder = Ladder(study.attacks, study.amount.epochs, study.amount.gan_epochs)
+    ladder = Ladder(study.attacks, study.amount.epochs, study.gan_epochs)
     return Settings(
         who=who, where=Where(layers, ("full",), every_link=True), strategies=("vertical",),
         devices=len(layers) + 1, ladder=ladder, seeds=study.seeds, threshold=THRESHOLD, machine=study.machine,
@@ -99,7 +115,10 @@ def settings(study: Study) -> Settings:
 
 
 def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point."""
+    """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point.
+
+    Where the audit gives no verdict, as of a model that has learned too little, no point is named.
+    """
     layers = list(cuts(study.model).items())
     number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
     rows = [
@@ -120,7 +139,11 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     by_attack = {name: [row["ssim"]["mean"] for row in rows if row["attack"] == name] for name in attacks}
     strongest = [max(at) for at in zip(*by_attack.values(), strict=True)]
-    chosen = {name: _chosen(scores, layers) for name, scores in [*by_attack.items(), ("strongest", strongest)]}
+    said = summary["verdict"]["given"]
+    chosen = {
+        name: _chosen(scores, layers) if said else {"strict": None, "tolerant": None}
+        for name, scores in [*by_attack.items(), ("strongest", strongest)]
+    }
     return {
         "paper": "S2",
         "figure": "7",
@@ -128,13 +151,16 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "weights": study.weights.name,
         "data": study.data.partition(":")[0],
         "auxiliary": study.auxiliary.partition(":")[0],
+        "shape": list(study.shape),
         "model_accuracy": summary["model_accuracy"],
+        "model_kappa": summary["model_kappa"],
         "queries": study.amount.queries,
-        "gan_epochs": study.amount.gan_epochs,
+        "gan_epochs": study.gan_epochs,
         "threshold": THRESHOLD,
         "tolerance": TOLERANCE,
         "rows": rows,
         "optimal": chosen,
+        "no_verdict": summary["verdict"]["reason"],
         "seconds": summary["seconds"],
     }
 
