@@ -92,13 +92,23 @@ def release(
     owner_key: OwnerKey,
     to: Annotated[str, typer.Option(help="HOST:PORT where `cloven enclave run` waits.")],
     expect: Annotated[str, typer.Option(help="The measurement that the enclave must have, 64 hexadecimal digits.")],
+    crl: Annotated[
+        list[Path] | None,
+        typer.Option(help="SGX: Intel's lists of revoked certificates, the platform CA's and the root's."),
+    ] = None,
 ) -> None:
-    """Let the data key go to an enclave, once it has proved what it is."""
+    """Let the data key go to an enclave, once it has proved what it is.
+
+    With --crl only a hardware quote is accepted, whose signature leads to Intel's root; without, none.
+    """
+    from cloven.enclave.dcap import verifier
     from cloven.enclave.endpoint import deliver
     from cloven.enclave.folder import opened
     from cloven.enclave.owner import read_owner_key
 
-    quote = deliver(to, expect=expect, owner_key=read_owner_key(owner_key), folder_id=opened(sealed).id)
+    key, folder_id = read_owner_key(owner_key), opened(sealed).id
+    chain = verifier(crl) if crl else None
+    quote = deliver(to, expect=expect, owner_key=key, folder_id=folder_id, chain=chain)
     log.info("released. %s", quote.words)
 
 

@@ -258,7 +258,7 @@ def test_a_hardware_quote_is_accepted_where_its_signature_is_verified() -> None:
 
     assert trusted.accept(sent) == data_key(OWNER, FOLDER)
     assert [quote.evidence] == SIGNED == [hardware(quote.report_data)]
-    with pytest.raises(ClovenError, match="an unverified one is never accepted: give a verifier"):
+    with pytest.raises(ClovenError, match="an unverified one is never accepted: give Intel"):
         released(quote)
     with pytest.raises(ClovenError, match="the platform is revoked"):
         release(quote, NONCE, expect=MEASURED, owner_key=OWNER, chain=lambda _: ["the platform is revoked"])

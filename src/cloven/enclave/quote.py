@@ -25,7 +25,8 @@ BACKENDS = SIMULATED, DIRECT, SGX
 WORDS = {
     SIMULATED: "the measurement is what the process says of itself; nothing protects it",
     DIRECT: "the measurement is what the process says of itself; no hardware protects it from its host",
-    SGX: "the processor measured the enclave, and says so in a hardware quote",
+    SGX: "the processor measured the enclave, and says so in a hardware quote; whether its microcode is up to date "
+    "was not looked at",
 }
 NONCE_BYTES = 32
 MESSAGE_BYTES = 2**16
@@ -198,7 +199,7 @@ def signature_problems(evidence: bytes, chain: Chain | None) -> list[str]:
     if chain is None:
         return [
             "nothing here verifies the signature of this hardware quote, and an unverified one is never accepted: "
-            "give a verifier of SGX quotes (DCAP)"
+            "give Intel's lists of revoked certificates, with which it is verified (--crl)"
         ]
     return chain(evidence)
 

@@ -203,6 +203,21 @@ def no_evidence(report_data: bytes) -> bytes:  # noqa: ARG001 - as hardware_quot
     return b""
 
 
+def hardware_measurement() -> str:
+    """What the processor has measured of this enclave (MRENCLAVE), 64 hexadecimal digits, through Gramine.
+
+    Raises:
+        ClovenError: where it cannot be read.
+    """
+    try:
+        return (ATTESTATION / "my_target_info").read_bytes()[:32].hex()
+    except OSError as error:
+        raise ClovenError(
+            f"no measurement through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
+            'sgx.remote_attestation = "dcap"'
+        ) from error
+
+
 def hardware_quote(report_data: bytes) -> bytes:
     """The processor's quote of this enclave, through Gramine.
 

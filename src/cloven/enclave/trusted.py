@@ -61,15 +61,16 @@ def main(words: Sequence[str]) -> int:
 
 def _work(given: Given, hears: int, tells: int) -> None:
     from cloven.enclave.folder import measured, opened
-    from cloven.enclave.quote import SIMULATED
-    from cloven.enclave.release import waiting
+    from cloven.enclave.quote import SGX, SIMULATED
+    from cloven.enclave.release import hardware_measurement, waiting
 
     simulated = given.backend == SIMULATED
     limits = [sandbox.alone()] if simulated else []  # while there is one thread
     _warmed(given.threads)
     limits += [sandbox.capped(given.memory), sandbox.shut()] if simulated else []
     sealed = opened(given.sealed)
-    door = waiting(given.backend, measured(sealed), sealed.id)
+    measurement = hardware_measurement() if given.backend == SGX else measured(sealed)
+    door = waiting(given.backend, measurement, sealed.id)
     tell(tells, {"waiting": True, "limits": limits})
     key = _released(door, hears, tells)
     inside = _split(sealed, key)
