@@ -83,9 +83,9 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
     seconds = {None: 4.2, "conv1": 1.0, "layer1": 1.4, "layer2": 2.0, "layer3": 3.0}
     times = {
         "rows": summarised([
-            {"model": model, "cut": cut, "point": cut or FULL, "mean": mean * (1 if model == "resnet20" else 7)}
+            {"model": model, "cut": cut, "point": cut or FULL, "median": median * (1 if model == "resnet20" else 7)}
             for model in ("lenet5", "resnet20")
-            for cut, mean in seconds.items()
+            for cut, median in seconds.items()
         ])
     }  # fmt: skip
 

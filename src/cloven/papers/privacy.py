@@ -194,8 +194,8 @@ def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[st
                     "rule": rule,
                     "point": chosen["point"] if chosen else None,
                     "path": chosen["path"] if chosen else None,
-                    "full_seconds": full["mean"],
-                    "partitioned_seconds": at.get("mean"),
+                    "full_seconds": full["median"],
+                    "partitioned_seconds": at.get("median"),
                     "reduction_percent": at.get("reduction_percent"),
                     "ratio": at.get("ratio"),
                 }
