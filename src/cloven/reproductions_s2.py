@@ -113,8 +113,8 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     """Time every cut of the models, or go on with it, and draw it."""
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
-    from cloven.enclave.study import How, Model, measured, summarised
-    from cloven.enclave.timing import machine
+    from cloven.enclave.study import Model, measured, summarised
+    from cloven.enclave.timing import How, machine
     from cloven.files import write_text
     from cloven.papers.privacy import cuts
     from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,8 @@ import pytest
 
 from cloven.enclave import study
 from cloven.enclave.backends import named
-from cloven.enclave.study import FULL, How, Model, measured, summarised
-from cloven.enclave.timing import STEADY, Timed, timed
+from cloven.enclave.study import FULL, Model, measured, summarised
+from cloven.enclave.timing import STEADY, How, Timed, ready, timed
 from cloven.errors import ClovenError
 from cloven.zoo.named import make
 from cloven.zoo.pictures import as_files
@@ -22,24 +24,22 @@ LENET = Model("lenet5", (1, 28, 28), 10, {"2": "conv2", "3": "pool2"})
 
 
 @pytest.mark.slow
-def test_a_model_that_is_all_inside_is_timed() -> None:
+def test_a_model_is_timed_beside_itself_all_inside() -> None:
     state = make("lenet5", shape=(1, 28, 28), classes=10).state_dict()
-    found = timed(
-        LENET.plan(None), state, as_files("", (1, 28, 28), 4), backend=HOW.backend, device="cpu", way="file",
-        threads=1, memory=2**31,
-    )  # fmt: skip
+    made = partial(ready, weights=state, pictures=as_files("", (1, 28, 28), 4), how=HOW, memory=2**31)
+    with made(LENET.plan(None)) as full, made(LENET.plan("conv2")) as cut:
+        inside, divided = timed(full, full), timed(cut, full)
 
-    assert found.samples == 3
-    assert found.handed_bytes == 0
-    assert list(found.parts) == list(STEADY)
-    assert all(seconds > 0 for seconds in found.parts.values())
-    assert sum(found.parts.values()) < 2 * found.median
-    assert found.load > found.first
+    for found in (inside, divided):
+        assert found.samples == 3
+        assert all(seconds > 0 for seconds in found.parts.values())
+        assert sum(found.parts.values()) < 2 * found.median
+        assert found.load > found.first
+        assert 0 < found.beside < found.load
+    assert (inside.handed_bytes, divided.handed_bytes) == (0, 4 * 16 * 10 * 10)
+    assert list(inside.parts) == list(STEADY)
     with pytest.raises(ClovenError, match="2 pictures; expected 3 or more"):
-        timed(
-            LENET.plan(None), state, [b"", b""], backend=HOW.backend, device="cpu", way="file", threads=1,
-            memory=2**31,
-        )  # fmt: skip
+        made(LENET.plan(None), pictures=[b"", b""]).__enter__()
 
 
 def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
@@ -47,10 +47,11 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
 ) -> None:
     seconds = iter(range(1, 100))
 
-    def made_up(*_: Any, **__: Any) -> Timed:
+    def made_up(*_: Any) -> Timed:
         median = float(next(seconds))
-        return Timed(9.0, 2.0, 7 * median, median, 0.1, {"front": median}, 12, 3)
+        return Timed(9.0, 2.0, 7 * median, median, 0.1, 2 * median, {"front": median}, 12, 3)
 
+    monkeypatch.setattr(study, "ready", lambda *_, **__: nullcontext())
     monkeypatch.setattr(study, "timed", made_up)
     said: list[str] = []
 
@@ -67,9 +68,9 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
     assert [row["median"] for row in first] == [1.0, 2.0, 3.0]
     assert [row["median"] for row in other] == [4.0, 5.0, 6.0]
     assert said == ["lenet5, 2", "lenet5, 3", "lenet5, full"] * 2
-    rows = summarised(first)
-    assert [round(row["reduction_percent"], 1) for row in rows] == [66.7, 33.3, 0.0]
-    assert [row["ratio"] for row in rows] == [3.0, 1.5, 1.0]
+    rows = summarised([*first, {**first[0], "median": 4.0}])
+    assert [row["reduction_percent"] for row in rows] == [50.0, 50.0, 50.0, -100.0]
+    assert [row["ratio"] for row in rows] == [2.0, 2.0, 2.0, 0.5]
     (tmp_path / "rows" / "lenet5-2.json").write_text("{")
     with pytest.raises(ClovenError, match=r"lenet5-2.json cannot be read .* remove it"):
         measured([LENET], pictures, HOW, tmp_path, said.append)

@@ -9,7 +9,8 @@ import socket
 import statistics
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from cloven.enclave.endpoint import deliver, serve_release
 from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
-from cloven.enclave.runner import Answer, Asked, Enclave, running
+from cloven.enclave.runner import Asked, Enclave, running
 from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
 from cloven.errors import ClovenError
 
@@ -28,6 +29,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cloven.partition.plan import Plan
+
+
+@dataclass(frozen=True)
+class How:
+    """How the enclaves of a study are run; see `cloven.enclave.runner.Asked`."""
+
+    backend: Backend
+    device: str
+    way: Way
+    threads: int
+
+    def words(self) -> dict[str, Any]:
+        """For provenance."""
+        return {"backend": self.backend.name, "accelerator": self.device, "handover": self.way} | {
+            "trust": self.backend.words
+        }
+
 
 STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
 """The stretches of an inference, in order; those that a plan does not have are left out."""
@@ -43,6 +61,7 @@ class Timed:
         mean: of the later ones.
         median: of the later ones.
         spread: their standard deviation.
+        beside: median of what ran between them, see `timed`.
         parts: medians of the stretches of the later ones.
         handed_bytes: that crossed in one inference.
         samples: how many later ones.
@@ -53,6 +72,7 @@ class Timed:
     mean: float
     median: float
     spread: float
+    beside: float
     parts: Mapping[str, float]
     handed_bytes: int
     samples: int
@@ -62,27 +82,25 @@ class Timed:
         return asdict(self)
 
 
-def timed(
-    plan: Plan,
-    weights: Mapping[str, Tensor],
-    pictures: Sequence[bytes],
-    *,
-    backend: Backend,
-    device: str,
-    way: Way,
-    threads: int,
-    memory: int,
-) -> Timed:
-    """The times of a plan's enclave; the first picture warms up, and is timed apart.
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A plan's enclave at work, and the sealed pictures that it is run on, three or more."""
+
+    enclave: Enclave
+    inputs: Sequence[bytes]
+
+
+@contextmanager
+def ready(
+    plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], how: How, memory: int
+) -> Iterator[Ready]:
+    """A plan's enclave, sealed with a fresh key, released and split; it ends with the context.
 
     Args:
         plan: of two devices, the first trusted.
         weights: the model's state.
         pictures: files' contents, three or more.
-        backend: how the trusted half is started.
-        device: of the accelerator.
-        way: of the hand-over.
-        threads: of each half.
+        how: it is run.
         memory: bytes that the trusted half may have.
 
     Raises:
@@ -96,21 +114,34 @@ def timed(
         key = data_key(owner, folder.id)
         seal_model(folder, plan, weights, key=key)
         inputs = [sealed_bytes(picture, key, folder.name(INPUT)) for picture in pictures]
-        asked = Asked(folder.path, backend, device, way, memory, threads)
-        with running(asked) as enclave:
+        with running(Asked(folder.path, how.backend, how.device, how.way, memory, how.threads)) as enclave:
             release_at_once(enclave, folder, owner)
             enclave.split()
-            answers = [enclave.infer([content]) for content in inputs]
-    load = enclave.clock["started"] + enclave.clock["from key to ready"]
-    return _summed(load, answers[0], answers[1:])
+            yield Ready(enclave, inputs)
 
 
-def _summed(load: float, first: Answer, later: Sequence[Answer]) -> Timed:
+def timed(own: Ready, other: Ready) -> Timed:
+    """The times of an enclave on its pictures, the first apart; between them another one, or itself, is run.
+
+    A machine's speed changes within minutes: what is to be compared runs in turns.
+    """
+    answers, beside = [], []
+    for mine, its in zip(own.inputs, other.inputs, strict=True):
+        answers.append(own.enclave.infer([mine]))
+        beside.append(other.enclave.infer([its]).seconds["whole"])
+    clock, (first, *later) = own.enclave.clock, answers
     whole = [answer.seconds["whole"] for answer in later]
-    parts = {name: statistics.median(a.seconds[name] for a in later) for name in STEADY if name in first.seconds}
-    mean, spread = statistics.fmean(whole), statistics.stdev(whole)
-    middle = statistics.median(whole)
-    return Timed(load, first.seconds["whole"], mean, middle, spread, parts, first.handed_bytes, len(later))
+    return Timed(
+        load=clock["started"] + clock["from key to ready"],
+        first=first.seconds["whole"],
+        mean=statistics.fmean(whole),
+        median=statistics.median(whole),
+        spread=statistics.stdev(whole),
+        beside=statistics.median(beside[1:]),
+        parts={name: statistics.median(a.seconds[name] for a in later) for name in STEADY if name in first.seconds},
+        handed_bytes=first.handed_bytes,
+        samples=len(later),
+    )
 
 
 def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> str:

@@ -183,21 +183,20 @@ def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[st
         A row for each attacker and rule; its point and times are None where no point stays below the threshold.
     """
     timed = {row["cut"]: row for row in times["rows"] if row["model"] == scores["model"]}
-    full = timed[None]
     found = []
     for attack, rules in scores["optimal"].items():
         for rule, chosen in rules.items():
-            at = timed[chosen["path"]] if chosen else {}
+            at = timed[chosen["path"] if chosen else None]
             found.append(
                 {
                     "attack": attack,
                     "rule": rule,
                     "point": chosen["point"] if chosen else None,
                     "path": chosen["path"] if chosen else None,
-                    "full_seconds": full["median"],
-                    "partitioned_seconds": at.get("median"),
-                    "reduction_percent": at.get("reduction_percent"),
-                    "ratio": at.get("ratio"),
+                    "full_seconds": at["beside"],
+                    "partitioned_seconds": at["median"] if chosen else None,
+                    "reduction_percent": at["reduction_percent"] if chosen else None,
+                    "ratio": at["ratio"] if chosen else None,
                 }
             )
     return found
