@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
-SAMPLES: Mapping[str, int] = {"full": 100, "desk": 10}
+SAMPLES: Mapping[str, int] = {"full": 100, "desk": 6}
 """Images that are timed, besides the one that warms up; S2's is 100 (Sect. V-C1)."""
 
 
