@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from cloven.enclave import study
 from cloven.enclave.backends import named
 from cloven.enclave.study import FULL, Model, measured, summarised
-from cloven.enclave.timing import STEADY, How, Timed, ready, timed
+from cloven.enclave.timing import STEADY, How, Timed, owned, ready, timed
 from cloven.errors import ClovenError
 from cloven.zoo.named import make
 from cloven.zoo.pictures import as_files
@@ -26,8 +25,12 @@ LENET = Model("lenet5", (1, 28, 28), 10, {"2": "conv2", "3": "pool2"})
 @pytest.mark.slow
 def test_a_model_is_timed_beside_itself_all_inside() -> None:
     state = make("lenet5", shape=(1, 28, 28), classes=10).state_dict()
-    made = partial(ready, weights=state, pictures=as_files("", (1, 28, 28), 4), how=HOW, memory=2**31)
-    with made(LENET.plan(None)) as full, made(LENET.plan("conv2")) as cut:
+    whole, pictures = LENET.plan(None), as_files("", (1, 28, 28), 4)
+    with (
+        owned(whole, state, pictures, 2**31) as mine,
+        ready(mine, whole, HOW) as full,
+        ready(mine, LENET.plan("conv2"), HOW) as cut,
+    ):
         inside, divided = timed(full, full), timed(cut, full)
 
     for found in (inside, divided):
@@ -39,7 +42,7 @@ def test_a_model_is_timed_beside_itself_all_inside() -> None:
     assert (inside.handed_bytes, divided.handed_bytes) == (0, 4 * 16 * 10 * 10)
     assert list(inside.parts) == list(STEADY)
     with pytest.raises(ClovenError, match="2 pictures; expected 3 or more"):
-        made(LENET.plan(None), pictures=[b"", b""]).__enter__()
+        owned(whole, state, [b"", b""], 2**31).__enter__()
 
 
 def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
@@ -51,7 +54,8 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
         median = float(next(seconds))
         return Timed(9.0, 2.0, 7 * median, median, 0.1, 2 * median, {"front": median}, 12, 3)
 
-    monkeypatch.setattr(study, "ready", lambda *_, **__: nullcontext())
+    for name in ("owned", "ready"):
+        monkeypatch.setattr(study, name, lambda *_: nullcontext())
     monkeypatch.setattr(study, "timed", made_up)
     said: list[str] = []
 

@@ -77,11 +77,16 @@ def seal_model(folder: Sealed, plan: Plan, weights: Mapping[str, Tensor], *, key
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ClovenError(f"cannot make {out}: {error.strerror}") from error
-    seal(plan.toml().encode(), out / PLAN, key=key, name=folder.name(PLAN))
+    seal_plan(folder, plan, key=key)
     state = {name: value.contiguous() for name, value in weights.items()}
     seal(save(state), out / WEIGHTS, key=key, name=folder.name(WEIGHTS))
     about = {"format": FORMAT, "id": folder.id, "enclave_bytes": folder.enclave_bytes}
     write_text(out / ABOUT, json.dumps(about) + "\n")  # last: without it there is no folder
+
+
+def seal_plan(folder: Sealed, plan: Plan, *, key: bytes) -> None:
+    """Write a folder's plan, in the place of one that is there; arguments and errors as `seal_model`."""
+    seal(plan.toml().encode(), folder.path / PLAN, key=key, name=folder.name(PLAN))
 
 
 def new_id() -> str:

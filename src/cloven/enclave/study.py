@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloven.enclave.folder import memory_for, modelled
-from cloven.enclave.timing import How, machine, ready, timed
+from cloven.enclave.timing import How, machine, owned, ready, timed
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.partition.options import ENCLAVE
@@ -80,12 +79,13 @@ def measured(
         found = {label: _kept(files[label], abouts[label]) for label in files}
         if None in found.values():
             state, graph = modelled(model.plan(None))
-            enclave = partial(ready, weights=state, pictures=shown, how=how, memory=memory_for(graph))
-            with enclave(model.plan(None)) as full:
+            whole = model.plan(None)
+            with owned(whole, state, shown, memory_for(graph)) as mine, ready(mine, whole, how) as full:
                 for label, about in abouts.items():
                     if found[label] is None:
                         say(f"{model.name}, {label}")
-                        with nullcontext(full) if label == FULL else enclave(model.plan(about["cut"])) as own:
+                        cut = model.plan(about["cut"])
+                        with nullcontext(full) if label == FULL else ready(mine, cut, how) as own:
                             found[label] = about | timed(own, full).row()
                         write_text(files[label], json.dumps(found[label], indent=2) + "\n")
         rows += [row for row in found.values() if row is not None]

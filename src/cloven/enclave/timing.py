@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloven.enclave.backends import Backend
 from cloven.enclave.endpoint import deliver, serve_release
-from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model
+from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
 from cloven.enclave.runner import Asked, Enclave, running
@@ -84,27 +84,33 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A plan's enclave at work, and the sealed pictures that it is run on, three or more."""
+    """A plan's enclave at work, and the sealed pictures that it is run on."""
 
     enclave: Enclave
     inputs: Sequence[bytes]
 
 
+@dataclass(frozen=True, eq=False)
+class Owned:
+    """A sealed model, its owner's key, and sealed pictures; the plan is sealed anew for each cut."""
+
+    folder: Sealed
+    owner: bytes
+    inputs: Sequence[bytes]
+
+
 @contextmanager
-def ready(
-    plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], how: How, memory: int
-) -> Iterator[Ready]:
-    """A plan's enclave, sealed with a fresh key, released and split; it ends with the context.
+def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int) -> Iterator[Owned]:
+    """A model and pictures, sealed with a fresh key into a folder that ends with the context.
 
     Args:
         plan: of two devices, the first trusted.
         weights: the model's state.
         pictures: files' contents, three or more.
-        how: it is run.
         memory: bytes that the trusted half may have.
 
     Raises:
-        ClovenError: as `running`; for too few pictures.
+        ClovenError: for too few pictures, or where nothing can be written.
     """
     if len(pictures) < 3:
         raise ClovenError(f"{len(pictures)} pictures; expected 3 or more: the first warms up")
@@ -113,11 +119,23 @@ def ready(
         folder = Sealed(Path(name) / "sealed", new_id(), memory)
         key = data_key(owner, folder.id)
         seal_model(folder, plan, weights, key=key)
-        inputs = [sealed_bytes(picture, key, folder.name(INPUT)) for picture in pictures]
-        with running(Asked(folder.path, how.backend, how.device, how.way, memory, how.threads)) as enclave:
-            release_at_once(enclave, folder, owner)
-            enclave.split()
-            yield Ready(enclave, inputs)
+        yield Owned(folder, owner, [sealed_bytes(picture, key, folder.name(INPUT)) for picture in pictures])
+
+
+@contextmanager
+def ready(mine: Owned, plan: Plan, how: How) -> Iterator[Ready]:
+    """A plan's enclave, released and split; it ends with the context.
+
+    Raises:
+        ClovenError: as `running`.
+    """
+    folder = mine.folder
+    seal_plan(folder, plan, key=data_key(mine.owner, folder.id))
+    asked = Asked(folder.path, how.backend, how.device, how.way, folder.enclave_bytes, how.threads)
+    with running(asked) as enclave:
+        release_at_once(enclave, folder, mine.owner)
+        enclave.split()
+        yield Ready(enclave, mine.inputs)
 
 
 def timed(own: Ready, other: Ready) -> Timed:
