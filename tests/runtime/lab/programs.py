@@ -96,6 +96,14 @@ def ask(net: Network, party: str, to: str, length: int, times: int) -> list[floa
     return sorted(map(float, done.stdout.split()))
 
 
+def quickest(net: Network, party: str, to: str, length: int, enough: float) -> float:
+    """Seconds of the quickest such message; asked again, 30 times at most, while a busy machine holds all up."""
+    found: list[float] = []
+    while len(found) < 30 and min(found, default=enough) >= enough:
+        found += ask(net, party, to, length, 3)
+    return min(found)
+
+
 def in_namespaces(inodes: set[int]) -> list[str]:
     """The processes whose network namespace is one of these."""
     return [process.name for process in Path("/proc").glob("[0-9]*") if _namespace(process) in inodes]

@@ -14,7 +14,7 @@ from cloven.errors import ClovenError
 from cloven.runtime.lab import network as module
 from cloven.runtime.lab.host import has_netem, inside
 from cloven.runtime.lab.network import Network, Quality, interfaces, network
-from tests.runtime.lab.programs import ASK, LISTEN, PYTHON, SERVE, ask, in_namespaces, root, running
+from tests.runtime.lab.programs import ASK, LISTEN, PYTHON, SERVE, ask, in_namespaces, quickest, root, running
 
 PARTIES = ["coordinator", "edge0", "edge1"]
 PAIRS = [("coordinator", "edge0"), ("edge0", "edge1")]
@@ -104,7 +104,7 @@ def test_a_long_transfer_takes_what_the_bandwidth_says(rate: int, delay: float) 
         network(["a", "b"], [("a", "b")], bandwidth=rate, delay=delay) as net,
         running(net, "b", SERVE, net.address("b")),
     ):
-        seconds = ask(net, "a", "b", rate // 8 // 3, 3)[0]
+        seconds = quickest(net, "a", "b", rate // 8 // 3, enough=1 / 3 / 0.9)
 
     assert 0.9 * rate <= rate / 3 / seconds <= rate
 
@@ -117,9 +117,9 @@ def test_both_directions_carry_the_bandwidth_at_once() -> None:
         running(net, "a", SERVE, net.address("a")),
         running(net, "b", SERVE, net.address("b")),
     ):
-        words = [*PYTHON, ASK, net.address("b"), str(rate // 8 // 3), "3"]
+        words = [*PYTHON, ASK, net.address("b"), str(rate // 8 // 3), "9"]
         other = net.popen("a", words, stdout=subprocess.PIPE, text=True)
-        mine = ask(net, "b", "a", rate // 8 // 3, 3)[0]
+        mine = ask(net, "b", "a", rate // 8 // 3, 9)[0]
         theirs = min(map(float, other.communicate()[0].split()))
 
     assert all(0.8 * rate <= rate / 3 / seconds <= rate for seconds in (mine, theirs))
