@@ -45,7 +45,7 @@ def test_where_the_models_are_cut() -> None:
         cuts("lenet5")
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v1_0.25"])
+@pytest.mark.parametrize("name", ["resnet20", pytest.param("mobilenet_v1_0.25", marks=pytest.mark.slow)])
 def test_the_links_of_one_pipeline_are_the_points_in_order(name: str) -> None:
     shape = (3, 32, 32)
     graph = capture(make(name, shape=shape, classes=10), torch.zeros(1, *shape))
