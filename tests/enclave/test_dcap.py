@@ -19,8 +19,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.enclave.dcap import INTEL_ROOT, QE_SIGNER, SIGNED, verifier
+from cloven.enclave.dcap import INTEL_ROOT, QE_SIGNER, verifier
 from cloven.enclave.owner import data_key
+from cloven.enclave.quote import SIGNED_BYTES
 from cloven.enclave.release import release, waiting
 from cloven.errors import ClovenError
 
@@ -224,7 +225,7 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lists")
 
 
-@given(place=st.integers(0, SIGNED + 4 + 64 + 64 + 384 + 64 + 2 + 32 - 1), bit=st.integers(0, 7))
+@given(place=st.integers(0, SIGNED_BYTES + 4 + 64 + 64 + 384 + 64 + 2 + 32 - 1), bit=st.integers(0, 7))
 def test_a_quote_with_one_bit_changed_is_refused(lists: Path, place: int, bit: int) -> None:
     changed = bytearray(whole())
     changed[place] ^= 1 << bit
@@ -233,7 +234,7 @@ def test_a_quote_with_one_bit_changed_is_refused(lists: Path, place: int, bit: i
     assert chain_of(lists)(bytes(changed))
 
 
-@given(size=st.integers(SIGNED, 10_000))
+@given(size=st.integers(SIGNED_BYTES, 10_000))
 def test_a_quote_that_is_cut_off_is_refused(lists: Path, size: int) -> None:
     cut = whole()[: min(size, len(whole()) - 1)]
 

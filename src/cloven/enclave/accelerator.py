@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloven.enclave.handover import WAYS, Giver, Taker, Way
+from cloven.enclave.handover import Giver, Taker, Way, take_ends
 from cloven.enclave.messages import heard, served, tell
 from cloven.errors import ClovenError
 
@@ -32,10 +32,7 @@ def arguments(words: Sequence[str]) -> Given:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True)
-    parser.add_argument("--way", choices=WAYS, required=True)
-    parser.add_argument("--out", type=int, required=True)
-    parser.add_argument("--back", type=int, default=-1)
-    parser.add_argument("--threads", type=int, default=1)
+    take_ends(parser)
     return Given(**vars(parser.parse_args(words)))
 
 

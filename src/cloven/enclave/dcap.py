@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloven.enclave.quote import ATTRIBUTES, BODY_BYTES, DEBUG, HEADER_BYTES, REPORT_DATA, Chain
+from cloven.enclave.quote import ATTRIBUTES, BODY_BYTES, DEBUG, REPORT_DATA, SIGNED_BYTES, Chain
 from cloven.errors import ClovenError
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ PEM_CHAIN = 5
 LINKS = 3
 """Certificates: the platform key's, the CA's that made it, and the root's."""
 LAYOUT = struct.Struct(f"<64s64s{BODY_BYTES}s64sH")
-SIGNED = HEADER_BYTES + BODY_BYTES
 CUT = "the hardware quote's signature is cut off, or longer than it says; ask the enclave for another quote"
 
 
@@ -103,8 +102,8 @@ def read(evidence: bytes) -> Signed:
     from cryptography import x509
 
     try:
-        (size,) = struct.unpack_from("<I", evidence, SIGNED)
-        content = evidence[SIGNED + 4 :]
+        (size,) = struct.unpack_from("<I", evidence, SIGNED_BYTES)
+        content = evidence[SIGNED_BYTES + 4 :]
         signature, key, qe_report, qe_signature, own_bytes = LAYOUT.unpack_from(content)
         own, behind = content[LAYOUT.size :][:own_bytes], content[LAYOUT.size + own_bytes :]
         kind, length = struct.unpack_from("<HI", behind)
@@ -122,7 +121,7 @@ def read(evidence: bytes) -> Signed:
         found = x509.load_pem_x509_certificates(certificates.rstrip(b"\0"))
     except ValueError as error:
         raise ClovenError(f"the hardware quote's certificates cannot be read: {error}") from None
-    return Signed(evidence[:SIGNED], signature, key, qe_report, qe_signature, own, found)
+    return Signed(evidence[:SIGNED_BYTES], signature, key, qe_report, qe_signature, own, found)
 
 
 def _read_list(path: Path) -> CertificateRevocationList:

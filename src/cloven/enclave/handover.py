@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -42,6 +43,14 @@ def opened(way: Way, folder: Path) -> int:
         raise ClovenError(
             f"cannot hand over by a file in {folder}: {error.strerror}; use memory or pipe"
         ) from error
+
+
+def take_ends(parser: ArgumentParser) -> None:
+    """What both processes are told of the hand-over, as `cloven.enclave.runner.Enclave.ends` says it."""
+    parser.add_argument("--way", choices=WAYS, required=True)
+    parser.add_argument("--out", type=int, required=True)
+    parser.add_argument("--back", type=int, default=-1)
+    parser.add_argument("--threads", type=int, default=1)
 
 
 def bytes_of(shapes: Sequence[Shape], images: int) -> int:

@@ -41,6 +41,8 @@ FIELDS = {
     "evidence": re.compile(r"[A-Za-z0-9+/]*={0,2}"),
 }
 HEADER_BYTES, BODY_BYTES = 48, 384
+SIGNED_BYTES = HEADER_BYTES + BODY_BYTES
+"""A hardware quote's header and report body, which its signature is of."""
 ATTRIBUTES, MRENCLAVE, REPORT_DATA = slice(48, 56), slice(64, 96), slice(320, 384)
 """Places in the report body."""
 DEBUG = 0x2
@@ -155,16 +157,21 @@ def evidence_problems(quote: Quote, chain: Chain | None) -> list[str]:
     """What is wrong with a quote's evidence."""
     if quote.backend != SGX:
         return bare_problems(quote, chain)
-    form, size = HEADER_BYTES + BODY_BYTES, len(quote.evidence)
-    if size < form:
-        return [f"the evidence is no SGX quote: it has {size} bytes, expected {form} and a signature behind them"]
+    size = len(quote.evidence)
+    if size < SIGNED_BYTES:
+        return [
+            f"the evidence is no SGX quote: it has {size} bytes, expected {SIGNED_BYTES} and a signature behind "
+            "them"
+        ]
     version, kind = (int.from_bytes(quote.evidence[place : place + 2], "little") for place in (0, 2))
     if (version, kind) != (QUOTE_VERSION, ECDSA_P256):
         return [
             f"the evidence is an SGX quote of version {version} and key type {kind}; expected version "
             f"{QUOTE_VERSION} and key type {ECDSA_P256} (ECDSA P-256)"
         ]
-    return report_problems(quote, quote.evidence[HEADER_BYTES:form]) + signature_problems(quote.evidence, chain)
+    return report_problems(quote, quote.evidence[HEADER_BYTES:SIGNED_BYTES]) + signature_problems(
+        quote.evidence, chain
+    )
 
 
 def bare_problems(quote: Quote, chain: Chain | None) -> list[str]:

@@ -14,7 +14,8 @@ not the owner's opens nothing that the owner sealed. No message holds a key in c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -209,13 +210,8 @@ def hardware_measurement() -> str:
     Raises:
         ClovenError: where it cannot be read.
     """
-    try:
+    with _attested("measurement"):
         return (ATTESTATION / "my_target_info").read_bytes()[:32].hex()
-    except OSError as error:
-        raise ClovenError(
-            f"no measurement through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
-            'sgx.remote_attestation = "dcap"'
-        ) from error
 
 
 def hardware_quote(report_data: bytes) -> bytes:
@@ -224,11 +220,17 @@ def hardware_quote(report_data: bytes) -> bytes:
     Raises:
         ClovenError: where there is none, or it is no SGX quote.
     """
-    try:
+    with _attested("hardware quote"):
         (ATTESTATION / "user_report_data").write_bytes(report_data.ljust(64, b"\0"))
         return (ATTESTATION / "quote").read_bytes()
+
+
+@contextmanager
+def _attested(what: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ClovenError(
-            f"no hardware quote through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
+            f"no {what} through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
             'sgx.remote_attestation = "dcap"'
         ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloven.enclave import sandbox
-from cloven.enclave.handover import WAYS, Giver, Taker, Way
+from cloven.enclave.handover import Giver, Taker, Way, take_ends
 from cloven.enclave.messages import heard, served, tell
 from cloven.errors import ClovenError
 
@@ -46,10 +46,7 @@ def arguments(words: Sequence[str]) -> Given:
     parser.add_argument("sealed", type=Path)
     parser.add_argument("--backend", required=True)
     parser.add_argument("--memory", type=int, required=True)
-    parser.add_argument("--way", choices=WAYS, required=True)
-    parser.add_argument("--out", type=int, required=True)
-    parser.add_argument("--back", type=int, default=-1)
-    parser.add_argument("--threads", type=int, default=1)
+    take_ends(parser)
     return Given(**vars(parser.parse_args(words)))
 
 
