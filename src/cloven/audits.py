@@ -143,13 +143,11 @@ def simulated(asked: Asked) -> Work:
         threshold=asked.threshold, machine=machine, precision=asked.features,  # type: ignore[arg-type]
         budget=int(asked.budget * 10**9),
     )  # fmt: skip
-    chain_for = s1.decoder(model)
-    execute = partial(
-        study.execute, settings, chain_for, s1.expectations(model), partial(s1.notes, model), jobs=asked.jobs
-    )
     name = Path(asked.model).stem if plan else model.replace(":", "-")
     folder = Path("runs") / f"{name}-{asked.data.partition(':')[0]}"
-    return Work(folder, partial(study.listed, settings, chain_for), execute)
+    paper = s1.paper(model)
+    execute = partial(study.execute, settings, paper, jobs=asked.jobs)
+    return Work(folder, partial(study.listed, settings, paper), execute)
 
 
 def _cut_everywhere(asked: Asked) -> Asked:
@@ -290,7 +288,7 @@ def captured(asked: Asked) -> Work:
         machine=Machine(device_of(asked.device), asked.precision), seed=asked.seed,
     )  # fmt: skip
     name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
-    execute = partial(wire.execute, given, s1.decoder(asked.model), partial(s1.notes, asked.model))
+    execute = partial(wire.execute, given, s1.paper(asked.model))
     return Work(Path("runs") / f"{name}-captured", partial(wire.listed, given), execute)
 
 

@@ -101,12 +101,11 @@ def partition_points(document: Mapping[str, Any]) -> None:
     columns = ["point", "name", "cut after", "attack", "SSIM", "95 % interval", "floor", "bytes"]
     table(f"{document['model']} on {document['data']}: SSIM of reconstructions", columns, rows)
     shown = [
-        [name, *(found[kind]["path"] if found[kind] else "none" for kind in ("strict", "tolerant"))]
+        [name, *(point["path"] if point else "none" for point in found.values())]
         for name, found in document["optimal"].items()
     ]
-    tolerant = f"with later points up to {document['threshold'] + document['tolerance']:.2f}"
-    title = f"S2's rule: the first point from which on SSIM stays below {document['threshold']}"
-    table(title, ["by", "cut after", tolerant], shown)
+    rules = [_rule(rule, document) for rule in document["optimal"]["strongest"]]
+    table("Cut after the first point from which on SSIM is", ["by", *rules], shown)
 
 
 def by(shape: Sequence[int]) -> str:
@@ -387,21 +386,27 @@ def own_table_3(found: Row) -> None:
     """Where each attacker would cut, and what that saves of the time of the model all inside."""
     typer.echo(found["trust"])
     table(
-        f"{found['model']} on {found['data']}: what S2's rule gives (SSIM stays below {found['threshold']})",
-        ["by", "later points up to", "point", "cut after", "whole", "divided", "less time", "times as fast"],
-        [
-            _saved(row, found["threshold"] + found["tolerance"] * (row["rule"] == "tolerant"))
-            for row in found["rows"]
-        ],
+        f"{found['model']} on {found['data']}: cut after the first point from which on SSIM is low",
+        ["by", "SSIM is", "point", "cut after", "whole", "divided", "less time", "times as fast"],
+        [[row["attack"], _rule(row["rule"], found), *_saved(row)] for row in found["rows"]],
     )
 
 
-def _saved(row: Row, limit: float) -> list[Any]:
+def _rule(name: str, found: Row) -> str:
+    """A rule of `cloven.papers.privacy.RULES` in words."""
+    limit, later = found["threshold"], found["threshold"] + found["tolerance"]
+    return {
+        "strict": f"below {limit}",
+        "tolerant": f"below {limit}, later {later:.2f}",
+        "floor": "below its floor",
+    }[name]
+
+
+def _saved(row: Row) -> list[Any]:
     if row["point"] is None:
-        return [row["attack"], f"{limit:.2f}", "none", "", f"{row['full_seconds']:.3f} s", "", "", ""]
+        return ["none", "", f"{row['full_seconds']:.3f} s", "", "", ""]
     seconds = (f"{row[name]:.3f} s" for name in ("full_seconds", "partitioned_seconds"))
-    saved = f"{row['reduction_percent']:.1f} %"
-    return [row["attack"], f"{limit:.2f}", row["point"], row["path"], *seconds, saved, f"{row['ratio']:.2f}"]
+    return [row["point"], row["path"], *seconds, f"{row['reduction_percent']:.1f} %", f"{row['ratio']:.2f}"]
 
 
 def claims(rows: Sequence[Row]) -> None:

@@ -173,6 +173,7 @@ class Privacy:
 
 def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
+    from cloven.audit.paper import NO_PAPER
     from cloven.audit.study import execute
     from cloven.enclave.study import Model
     from cloven.files import write_text
@@ -186,31 +187,24 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     kind = asked.data.partition(":")[0]
     folder = out or _folder("7", asked.model, kind, asked.scale)
     with console.resumable(folder) as progress:
-        summary = execute(settings, _none, (), _nothing, out=folder, jobs=jobs, progress=progress)
+        summary = execute(settings, NO_PAPER, out=folder, jobs=jobs, progress=progress)
     document = privacy.document(study, summary) | {"scale": asked.scale}
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
     draw_scores(document, folder / "figure.png")
     page = write(folder)
-    chosen = document["optimal"]["strongest"]["strict"]
+    chosen = document["plan"]
     if chosen is not None:
         cut = Model(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(chosen["path"])
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
+    if document["rule"] == "floor":
+        log.warning("knowing nothing scores more than S2's threshold: what counts is the floor")
     if chosen is None:
-        why = document["no_verdict"] or "no point stays below the threshold for the strongest attack"
+        why = document["no_verdict"] or "no point stays low enough for the strongest attack"
         log.warning("no plan is written: %s", why)
     else:
         log.info("plan, cut after %s: %s", chosen["path"], folder / "plan.toml")
     return document
-
-
-def _none(*_: object) -> None:
-    """No decoder of a paper's."""
-
-
-def _nothing(_: object) -> tuple[str, ...]:
-    """Nothing to be noted."""
-    return ()
 
 
 def _study(asked: Privacy) -> Study:

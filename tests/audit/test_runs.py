@@ -178,15 +178,13 @@ def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> N
     assert {p.name for p in (here / "run").iterdir()} == {"cells", "config.json"}
 
 
-def workers(parent: int) -> list[int]:
-    """The spawned workers of a process that have begun to work."""
+def workers(leader: int) -> list[int]:
+    """The workers of a process that leads a session: its grandchildren, by the process that starts them."""
     done = subprocess.run(
-        ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(parent)],
-        capture_output=True,
-        text=True,
-        check=False,
+        ["ps", "-o", "pid=", "-o", "ppid=", "-s", str(leader)], capture_output=True, text=True, check=False
     )
-    return [int(line.split()[0]) for line in done.stdout.splitlines() if "spawn_main" in line]
+    pairs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    return [pid for pid, parent in pairs if leader not in (pid, parent)]
 
 
 def alive(pid: int) -> bool:

@@ -110,15 +110,16 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
         for p in (1, 2)
         for a in ("cgan", "residual")
     ]
-    chosen = {"strongest": {"strict": {"point": 2, "path": "x"}, "tolerant": None}}
     draw_scores(
         {
             "rows": rows,
-            "optimal": chosen,
+            "rule": "strict",
+            "plan": {"point": 2, "path": "x"},
             "threshold": 0.2,
             "model": "m",
             "data": "d",
             "queries": 1,
+            "victims": 1,
             "gan_epochs": 1,
         },
         tmp_path / "7.png",

@@ -13,21 +13,21 @@ from cloven.audit.targets import of_strategies
 from cloven.enclave.study import summarised
 from cloven.errors import ClovenError
 from cloven.graph.capture import capture
-from cloven.papers.privacy import AMOUNTS, Study, cuts, document, settings, table_3
+from cloven.papers.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
 from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
 from cloven.zoo.named import make
 
 STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])
 
 
-def summary(scores: dict[str, list[float]], why_not: str | None = None) -> dict[str, Any]:
+def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor: float = 0.1) -> dict[str, Any]:
     """A summary of such an audit, in another order than that of the points."""
     findings = [
         {
             "link": [f"edge{point}", f"edge{point + 1}"],
             "attack": attack,
             "ssim": {"mean": score, "low": score - 0.01, "high": score + 0.01},
-            "floors": {"mean image": {"ssim": 0.1}, "grey": {"ssim": 0.05}, "modal class": {"ssim": None}},
+            "floors": {"mean image": {"ssim": floor}, "grey": {"ssim": floor / 2}, "modal class": {"ssim": None}},
             "observation_bytes": 100,
             "key": "k",
         }
@@ -35,7 +35,9 @@ def summary(scores: dict[str, list[float]], why_not: str | None = None) -> dict[
         for point, score in reversed(list(enumerate(row)))
     ]
     verdict = {"given": why_not is None, "reason": why_not}
-    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "seconds": 1.0, "verdict": verdict}
+    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "seconds": 1.0, "verdict": verdict} | {
+        "settings": {"queries": 800}, "test_images": 100,
+    }  # fmt: skip
 
 
 def test_where_the_models_are_cut() -> None:
@@ -75,7 +77,7 @@ def test_every_attack_has_its_point_and_the_strongest_the_latest() -> None:
 def test_a_rise_at_the_end_leaves_no_strict_point() -> None:
     found = document(STUDY, summary({"cgan": [0.5, 0.3, 0.1, 0.22]}))["optimal"]["cgan"]
 
-    assert found == {"strict": None, "tolerant": {"point": 3, "path": "layer2"}}
+    assert found == {"strict": None, "tolerant": {"point": 3, "path": "layer2"}, "floor": None}
 
 
 def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
@@ -92,7 +94,7 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
     rows = table_3(times, scores)
 
     assert [(row["attack"], row["rule"]) for row in rows] == [
-        (attack, rule) for attack in ("cgan", "residual", "strongest") for rule in ("strict", "tolerant")
+        (attack, rule) for attack in ("cgan", "residual", "strongest") for rule in RULES
     ]
     assert (rows[0]["path"], rows[0]["full_seconds"], rows[0]["partitioned_seconds"]) == ("layer1", 4.2, 1.4)
     assert rows[0]["reduction_percent"] == pytest.approx(100 * (4.2 - 1.4) / 4.2)
@@ -103,14 +105,33 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
 def test_nothing_is_found_where_nothing_stays_low() -> None:
     found = document(STUDY, summary({"residual": [0.9, 0.8, 0.7, 0.6]}))["optimal"]
 
-    assert found["strongest"] == {"strict": None, "tolerant": None}
+    assert found["strongest"] == dict.fromkeys(RULES)
+
+
+def test_the_plan_is_cut_by_s2s_rule_for_the_strongest() -> None:
+    found = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.19, 0.15]}))
+
+    assert (found["rule"], found["plan"]) == ("strict", {"point": 3, "path": "layer2"})
+    assert (found["queries"], found["victims"]) == (800, 100)
+
+
+def test_a_threshold_that_knowing_nothing_exceeds_gives_way_to_the_floor() -> None:
+    found = document(
+        STUDY, summary({"cgan": [0.6, 0.27, 0.15, 0.15], "residual": [0.9, 0.5, 0.27, 0.26]}, floor=0.28)
+    )
+
+    assert found["optimal"]["cgan"]["strict"] == {"point": 3, "path": "layer2"}
+    assert [found["optimal"][name]["floor"]["path"] for name in ("cgan", "residual")] == ["layer1", "layer2"]
+    assert found["optimal"]["strongest"]["strict"] is None
+    assert (found["rule"], found["plan"]) == ("floor", {"point": 3, "path": "layer2"})
 
 
 def test_of_a_model_that_has_learned_too_little_nothing_is_said() -> None:
     found = document(STUDY, summary({"residual": [0.1, 0.1, 0.1, 0.1]}, "it has learned too little"))
 
     assert found["no_verdict"] == "it has learned too little"
-    assert found["optimal"]["residual"] == {"strict": None, "tolerant": None}
+    assert found["optimal"]["residual"] == dict.fromkeys(RULES)
+    assert found["plan"] is None
 
 
 def test_at_desk_scale_images_are_small_and_the_gan_has_fewer_epochs_for_large_ones() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -36,6 +38,7 @@ from tests.partition.nets import (
 )
 
 
+@cache
 def lenet(shape: tuple[int, int, int]) -> tuple[nn.Module, Graph]:
     torch.manual_seed(3)
     model = build("lenet5", shape=shape, classes=10).eval()
@@ -48,7 +51,6 @@ def whole(model: nn.Module, images: Tensor) -> Tensor:
 
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
-LENETS = {shape: lenet(shape) for shape in SHAPES}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -57,7 +59,7 @@ LENETS = {shape: lenet(shape) for shape in SHAPES}
 def test_every_plan_of_lenet5_computes_what_the_model_does(
     shape: tuple[int, int, int], data: st.DataObject
 ) -> None:
-    model, graph = LENETS[shape]
+    model, graph = lenet(shape)
     strategy, devices = data.draw(strategies(graph))
     routing: Routing = data.draw(st.sampled_from(["direct", "star"]))
     images = torch.rand(3, *shape)
@@ -94,7 +96,11 @@ FIXED: dict[str, nn.Module] = {
         nn.Conv2d(2, 4, 3), Next(4), nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Linear(12, 5),
     ),
 }  # fmt: skip
-GRAPHS = {name: capture(drawn(model), torch.zeros(1, *IMAGE)) for name, model in FIXED.items()}
+
+
+@cache
+def fixed(name: str) -> Graph:
+    return capture(drawn(FIXED[name]), torch.zeros(1, *IMAGE))
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -103,7 +109,7 @@ GRAPHS = {name: capture(drawn(model), torch.zeros(1, *IMAGE)) for name, model in
 def test_every_plan_of_a_network_with_branches_computes_what_the_network_does(
     name: str, data: st.DataObject
 ) -> None:
-    holds(GRAPHS[name], data)
+    holds(fixed(name), data)
 
 
 @given(networks(), st.data())
@@ -142,7 +148,7 @@ def only_vertical(strategy: Strategy) -> bool:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_horizontal_sends_what_the_closed_formula_says(shape: tuple[int, int, int], devices: int) -> None:
     """All-gather: each split layer's input M goes to all but its owners, M(N - 1); the output's slices to one."""
-    _, graph = LENETS[shape]
+    _, graph = lenet(shape)
     program = compile(graph, Horizontal(), devices)
     inputs = ["pool1", "pool2", "flatten", "dense1"]
 
@@ -161,7 +167,7 @@ def test_horizontal_sends_what_the_closed_formula_says(shape: tuple[int, int, in
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_vertical_sends_just_the_tensors_of_its_cuts(shape: tuple[int, int, int]) -> None:
-    _, graph = LENETS[shape]
+    _, graph = lenet(shape)
     program = compile(graph, Vertical(("conv2", "pool2", "flatten")))
 
     assert [(t.link, t.value) for t in program.transfers] == [
@@ -175,7 +181,7 @@ def test_vertical_sends_just_the_tensors_of_its_cuts(shape: tuple[int, int, int]
 def test_tiles_are_fetched_with_their_halo_and_nothing_else_crosses_before_the_last_tiled_layer(
     grid: tuple[int, int],
 ) -> None:
-    _, graph = LENETS[1, 28, 28]
+    _, graph = lenet((1, 28, 28))
     program = compile(graph, Data(grid, until="pool1"))
     devices = grid[0] * grid[1]
 
@@ -193,7 +199,7 @@ def test_tiles_are_fetched_with_their_halo_and_nothing_else_crosses_before_the_l
 
 
 def test_without_halo_only_the_tiles_themselves_cross_and_the_result_is_not_the_models() -> None:
-    model, graph = LENETS[1, 28, 28]
+    model, graph = lenet((1, 28, 28))
     program = compile(graph, Data((2, 2), until="pool2", halo="none"))
     images = torch.rand(5, 1, 28, 28)
     expected = whole(model, images)
@@ -212,7 +218,7 @@ def test_without_halo_only_the_tiles_themselves_cross_and_the_result_is_not_the_
 
 
 def test_without_halo_a_tile_is_the_model_on_an_image_that_is_zero_elsewhere() -> None:
-    _, graph = LENETS[1, 28, 28]
+    _, graph = lenet((1, 28, 28))
     program = compile(graph, Data((2, 2), until="pool2", halo="none"))
     images = torch.rand(2, 1, 28, 28)
     seen: dict[str, Tensor] = {}
@@ -232,7 +238,7 @@ def test_without_halo_a_tile_is_the_model_on_an_image_that_is_zero_elsewhere() -
 
 
 def test_tiles_go_as_deep_as_it_pays() -> None:
-    _, graph = LENETS[1, 28, 28]
+    _, graph = lenet((1, 28, 28))
     chosen = compile(graph, Data((2, 2)))
     loads = {
         until: max(compile(graph, Data((2, 2), until=until)).macs(d) for d in chosen.devices)
@@ -246,7 +252,7 @@ def test_tiles_go_as_deep_as_it_pays() -> None:
 def test_balanced_cuts_leave_the_slowest_part_as_few_macs_as_any_choice_of_cuts(devices: int) -> None:
     from itertools import combinations
 
-    _, graph = LENETS[1, 28, 28]
+    _, graph = lenet((1, 28, 28))
     program = compile(graph, Vertical(), devices)
     layers = ["conv1", "conv2", "conv3", "dense1", "dense2"]
     whole_cost = [117600, 240000, 48000, 10080, 840]

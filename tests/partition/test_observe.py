@@ -10,7 +10,6 @@ from cloven.audit.features import Shares
 from cloven.audit.material import prepare
 from cloven.errors import ClovenError
 from cloven.graph.box import contains
-from cloven.graph.capture import capture
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data, tiles
 from cloven.partition.division import Strategy
@@ -18,10 +17,9 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import observe, slices_of, tiles_of
 from cloven.partition.vertical import Vertical
 from cloven.runtime.local import Recorder, run
-from cloven.zoo.models import build
+from tests.models import lenet5
 
 torch.manual_seed(1)
-GRAPH = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 PLANS: list[tuple[Strategy, int]] = [
     (Vertical(("conv2", "pool2", "flatten")), 4),
     (Horizontal(), 4),
@@ -39,14 +37,14 @@ def everything(captured: Shares) -> list[Tensor]:
 
 @pytest.mark.parametrize(("strategy", "devices"), PLANS)
 def test_what_is_computed_from_the_graph_is_what_the_tap_records(strategy: Strategy, devices: int) -> None:
-    program = compile(GRAPH, strategy, devices)
+    program = compile(lenet5(), strategy, devices)
     images = torch.rand(4, 1, 28, 28)
 
     for link in program.links:
         seen = observe(program, link)
         tap = Recorder(link)
         run(program, images, tap=tap)
-        material = prepare(GRAPH, [seen], auxiliary=torch.rand(4, 1, 28, 28), victims=images)
+        material = prepare(lenet5(), [seen], auxiliary=torch.rand(4, 1, 28, 28), victims=images)
 
         computed, recorded = everything(material.captured(seen, "victims")), tap.tensors()
 
@@ -60,7 +58,7 @@ def test_what_is_computed_from_the_graph_is_what_the_tap_records(strategy: Strat
 
 @pytest.mark.parametrize(("strategy", "devices"), PLANS)
 def test_a_tap_changes_no_bit_of_the_output(strategy: Strategy, devices: int) -> None:
-    program = compile(GRAPH, strategy, devices)
+    program = compile(lenet5(), strategy, devices)
     images = torch.rand(4, 1, 28, 28)
 
     tapped = run(program, images, tap=Recorder(program.links[0]))
@@ -69,7 +67,7 @@ def test_a_tap_changes_no_bit_of_the_output(strategy: Strategy, devices: int) ->
 
 
 def test_the_papers_horizontal_slices_are_quarters_of_which_most_never_cross() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
 
     counted = {layer: list(slices_of(program, layer)) for layer in ("conv2", "pool2", "flatten")}
 
@@ -85,7 +83,7 @@ def test_the_papers_horizontal_slices_are_quarters_of_which_most_never_cross() -
 
 
 def test_the_papers_tiles_are_quarters_of_the_image_and_the_holders_own_crosses_no_link() -> None:
-    program = compile(GRAPH, Data((2, 2)), 4)
+    program = compile(lenet5(), Data((2, 2)), 4)
 
     counted = list(tiles_of(program, tiles((1, 28, 28), (2, 2))))
 
@@ -100,7 +98,7 @@ def test_the_papers_tiles_are_quarters_of_the_image_and_the_holders_own_crosses_
 
 
 def test_horizontal_sends_the_raw_image_to_every_other_device() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
 
     for device in program.devices[1:]:
         assert observe(program, ("edge0", device)).seen[0].value == "input"
@@ -112,7 +110,7 @@ def test_horizontal_sends_the_raw_image_to_every_other_device() -> None:
 def test_equal_observations_of_different_plans_have_equal_fingerprints() -> None:
     """S1-48: what vertical sends at a layer does not depend on how many devices follow."""
     plans = [
-        compile(GRAPH, Vertical(cuts)) for cuts in (("conv2",), ("conv2", "pool2"), ("conv2", "conv3", "dense1"))
+        compile(lenet5(), Vertical(cuts)) for cuts in (("conv2",), ("conv2", "pool2"), ("conv2", "conv3", "dense1"))
     ]
 
     prints = {observe(plan, ("edge0", "edge1")).fingerprint for plan in plans}
@@ -123,7 +121,7 @@ def test_equal_observations_of_different_plans_have_equal_fingerprints() -> None
 
 
 def test_a_link_that_is_never_used_carries_nothing() -> None:
-    seen = observe(compile(GRAPH, Vertical(("conv2",))), ("edge1", "edge0"))
+    seen = observe(compile(lenet5(), Vertical(("conv2",))), ("edge1", "edge0"))
 
     assert (seen.seen, seen.bytes, seen.crosses) == ((), 0, False)
 
@@ -133,7 +131,7 @@ def test_a_link_that_is_never_used_carries_nothing() -> None:
 
 def test_taps_that_collude_see_the_union_and_each_share_once() -> None:
     """All-gather: edge1's slice of pool1 goes to three devices; together with edge2's two links it is seen once."""
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     links = [("edge1", "edge0"), ("edge1", "edge2"), ("edge2", "edge0")]
 
     one = observe(program, links[0])
@@ -152,7 +150,7 @@ def test_taps_that_collude_see_the_union_and_each_share_once() -> None:
 
 
 def test_colluding_taps_see_shares_in_the_order_in_which_they_are_sent() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     seen = observe(program, [("edge3", "edge0"), ("edge0", "edge3")]).seen
     first = {(t.value, t.share): t.step for t in reversed(program.transfers) if "edge3" in t.link}
 
@@ -162,7 +160,7 @@ def test_colluding_taps_see_shares_in_the_order_in_which_they_are_sent() -> None
 
 
 def test_the_order_in_which_taps_are_named_changes_nothing_that_is_seen() -> None:
-    program = compile(GRAPH, Data((2, 2)), 4)
+    program = compile(lenet5(), Data((2, 2)), 4)
     links = [("edge0", "edge2"), ("edge0", "edge1"), ("edge3", "edge0")]
 
     assert observe(program, links).seen == observe(program, links[::-1]).seen
@@ -170,7 +168,7 @@ def test_the_order_in_which_taps_are_named_changes_nothing_that_is_seen() -> Non
 
 
 def test_taps_on_both_sides_of_a_device_see_what_neither_sees_alone() -> None:
-    program = compile(GRAPH, Vertical(("conv1", "pool2")))
+    program = compile(lenet5(), Vertical(("conv1", "pool2")))
     links = [("edge0", "edge1"), ("edge1", "edge2")]
     both = observe(program, links)
 
@@ -182,7 +180,7 @@ def test_taps_on_both_sides_of_a_device_see_what_neither_sees_alone() -> None:
 
 def test_all_taps_of_tiles_together_see_the_image_but_for_the_holders_tile() -> None:
     """Each link carries 16x16 of the 28x28 image (a tile of 14x14 and its halo); they overlap."""
-    program = compile(GRAPH, Data((2, 2), until="pool1"), 4)
+    program = compile(lenet5(), Data((2, 2), until="pool1"), 4)
     links = [("edge0", device) for device in program.devices[1:]]
 
     alone = [observe(program, link).raw_image for link in links]
@@ -193,7 +191,7 @@ def test_all_taps_of_tiles_together_see_the_image_but_for_the_holders_tile() -> 
 
 
 def test_what_colluding_taps_see_is_what_their_taps_record() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     links = [("edge1", "edge0"), ("edge1", "edge3"), ("edge2", "edge0")]
     images = torch.rand(4, 1, 28, 28)
     recorded: dict[tuple[str, object], torch.Tensor] = {}
@@ -203,7 +201,7 @@ def test_what_colluding_taps_see_is_what_their_taps_record() -> None:
         for transfer, tensor in zip((t for t in program.transfers if t.link == link), tap.tensors(), strict=True):
             assert torch.equal(recorded.setdefault((transfer.value, transfer.share), tensor), tensor)
     seen = observe(program, links)
-    material = prepare(GRAPH, [seen], auxiliary=torch.rand(4, 1, 28, 28), victims=images)
+    material = prepare(lenet5(), [seen], auxiliary=torch.rand(4, 1, 28, 28), victims=images)
 
     assert {(s.value, s.share) for s in seen.seen} == set(recorded)
     for share, computed in zip(seen.seen, everything(material.captured(seen, "victims")), strict=True):
@@ -214,13 +212,13 @@ def test_what_colluding_taps_see_is_what_their_taps_record() -> None:
 
 
 def test_the_full_view_of_one_value_is_all_of_it_that_crosses() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     link = ("edge1", "edge0")
     whole_link = observe(program, link)
 
     for value in ("pool1", "pool2", "flatten", "dense2"):
         alone = observe(program, link, value=value)
-        assert alone.seen == tuple(s for s in whole_link.seen if s.value == GRAPH.find(value))
+        assert alone.seen == tuple(s for s in whole_link.seen if s.value == lenet5().find(value))
         assert (len(alone.seen), alone.view, alone.crosses) == (1, "full", True)
     # conv2 never leaves its device: its pool does.
     never = observe(program, link, value="conv2")
@@ -228,7 +226,7 @@ def test_the_full_view_of_one_value_is_all_of_it_that_crosses() -> None:
 
 
 def test_the_full_view_of_one_value_on_several_links_puts_its_shares_together() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     everybody = [(device, "edge0") for device in program.devices[1:]]
 
     seen = observe(program, everybody, value="pool2").seen
@@ -238,7 +236,7 @@ def test_the_full_view_of_one_value_on_several_links_puts_its_shares_together() 
 
 
 def test_the_papers_view_crosses_where_one_of_several_links_carries_it() -> None:
-    program = compile(GRAPH, Horizontal(), 4)
+    program = compile(lenet5(), Horizontal(), 4)
     share = ((4, 8), (0, 5), (0, 5))
 
     two = observe(program, [("edge2", "edge0"), ("edge1", "edge3")], "paper", value="pool2", share=share)
@@ -251,7 +249,7 @@ def test_the_papers_view_crosses_where_one_of_several_links_carries_it() -> None
 
 
 def test_a_star_shows_on_one_link_what_all_gather_spreads_over_many() -> None:
-    direct, star = (compile(GRAPH, Horizontal(), 4, routing=routing) for routing in ("direct", "star"))
+    direct, star = (compile(lenet5(), Horizontal(), 4, routing=routing) for routing in ("direct", "star"))
     towards = [(device, "edge1") for device in direct.devices if device != "edge1"]
 
     assert set(observe(direct, towards, value="pool2").seen) != set()
@@ -261,7 +259,7 @@ def test_a_star_shows_on_one_link_what_all_gather_spreads_over_many() -> None:
 
 
 def test_every_unknown_device_of_several_links_is_named_once() -> None:
-    program = compile(GRAPH, Vertical(("conv1",)))
+    program = compile(lenet5(), Vertical(("conv1",)))
 
     with pytest.raises(ClovenError) as caught:
         observe(program, [("edge0", "cloud"), ("fog", "cloud"), ("edge0", "edge1")])

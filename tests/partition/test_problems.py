@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
@@ -24,10 +22,8 @@ from cloven.partition.plan import (
     program,
 )
 from cloven.partition.vertical import Vertical
-from cloven.zoo.models import build
+from tests.models import lenet5
 from tests.partition.texts import THREE_MISTAKES
-
-GRAPH = capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 
 
 @pytest.mark.parametrize(
@@ -63,14 +59,14 @@ def test_a_strategy_that_does_not_fit_is_refused_with_the_reason(
     strategy: Strategy, devices: int | None, message: str
 ) -> None:
     with pytest.raises(ClovenError, match=message):
-        compile(GRAPH, strategy, devices)
+        compile(lenet5(), strategy, devices)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     horizontal = Horizontal(shares=(0.1, 0.1), exchange="never", sums="nowhere")  # type: ignore[arg-type]
 
     with pytest.raises(ClovenError) as caught:
-        compile(GRAPH, horizontal, ["a", "b", "a"], routing="ring")  # type: ignore[arg-type]
+        compile(lenet5(), horizontal, ["a", "b", "a"], routing="ring")  # type: ignore[arg-type]
 
     assert [problem.split(";")[0] for problem in caught.value.problems] == [
         "the strategy takes 2 devices",
@@ -84,15 +80,15 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 def test_only_a_star_can_send_a_device_its_own_share_back() -> None:
     with pytest.raises(ClovenError, match="reuse = false is a star's: a device is sent its own share back"):
-        compile(GRAPH, Horizontal(), 2, reuse=False)
+        compile(lenet5(), Horizontal(), 2, reuse=False)
 
-    assert compile(GRAPH, Horizontal(), 2, routing="star", reuse=False).transfers
+    assert compile(lenet5(), Horizontal(), 2, routing="star", reuse=False).transfers
 
 
 def test_a_plan_with_three_mistakes_names_all_three() -> None:
     plan, found = check(THREE_MISTAKES, "plan.toml")
     assert plan is not None
-    found = found + problems(GRAPH, plan)
+    found = found + problems(lenet5(), plan)
 
     assert len(found) == 3
     assert "plan.toml: colour is not a known entry (got 'red')" in found
@@ -198,9 +194,9 @@ classes = 10
 def test_a_plan_that_does_not_fit_the_model_is_refused_with_every_reason(text: str, messages: list[str]) -> None:
     plan, found = check(HEAD + text)
     if plan is not None:
-        found = found + problems(GRAPH, plan)
+        found = found + problems(lenet5(), plan)
         with pytest.raises(ClovenError):
-            program(GRAPH, plan)
+            program(lenet5(), plan)
 
     assert len(found) == len(messages), found
     for message in messages:
@@ -212,7 +208,7 @@ def test_a_plan_for_other_images_without_a_star_and_with_a_wrong_cut_names_all_t
     plan, found = check(text + "[strategy]\nkind = 'vertical'\ncuts = ['dense2']")
     assert plan is not None
 
-    assert [problem.split(";")[0] for problem in found + problems(GRAPH, plan)] == [
+    assert [problem.split(";")[0] for problem in found + problems(lenet5(), plan)] == [
         "the plan is for images of (1, 32, 32)",
         "reuse = false is a star's: a device is sent its own share back",
         "cut 'dense2' is the model's end",
@@ -220,7 +216,7 @@ def test_a_plan_for_other_images_without_a_star_and_with_a_wrong_cut_names_all_t
 
 
 def test_an_observation_of_an_unknown_device_or_without_a_value_is_refused() -> None:
-    made = compile(GRAPH, Vertical(("conv1",)))
+    made = compile(lenet5(), Vertical(("conv1",)))
 
     with pytest.raises(ClovenError, match="no device is named 'cloud'; the plan has edge0, edge1") as caught:
         observe(made, ("edge0", "cloud"), "paper")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,7 @@ from cloven.audit.features import BUDGET, Precision
 from cloven.audit.guessing import Guessed, guess
 from cloven.audit.ladder import OF_TILES, USUAL, Ladder
 from cloven.audit.material import Material, prepare
+from cloven.audit.paper import Paper
 from cloven.audit.plans import plans
 from cloven.audit.recording import record
 from cloven.audit.store import SUMMARY, Store, opened, to_text
@@ -36,7 +37,6 @@ from cloven.audit.subject import (
 )
 from cloven.audit.summary import (
     SCHEMA,
-    Expectation,
     Result,
     context,
     not_measured,
@@ -48,7 +48,6 @@ from cloven.audit.summary import (
 from cloven.audit.targets import of_plan, of_strategies
 from cloven.audit.verdicts import curves, defences, verdicts
 from cloven.files import write_text
-from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.partition.data import GRIDS
 from cloven.partition.plan import Plan
@@ -218,7 +217,7 @@ def loaded(settings: Settings) -> tuple[Settings, Loaded]:
     return replace(settings, who=replace(settings.who, queries=len(images.auxiliary))), images
 
 
-def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
+def listed(settings: Settings, paper: Paper) -> list[dict[str, Any]]:
     """The observations of a study as rows, with the attacks on each, before anything is trained or written.
 
     Raises:
@@ -226,21 +225,12 @@ def listed(settings: Settings, chain_for: ChainFor) -> list[dict[str, Any]]:
     """
     settings, images = loaded(settings)
     every = cases(targets(untrained(settings.who, images), settings), settings.where)
-    planned = entries(every, settings, chain_for)
+    planned = entries(every, settings, paper.chain_for)
     attacks = {id(case): list(dict.fromkeys(e.attack.label for e in planned if e.case is case)) for case in every}
     return [{**context(case), "attacks": attacks[id(case)]} for case in every]
 
 
-def execute(
-    settings: Settings,
-    chain_for: ChainFor,
-    expected: Sequence[Expectation],
-    notes: Callable[[Shape], Sequence[str]],
-    *,
-    out: Path,
-    jobs: int,
-    progress: Progress,
-) -> dict[str, Any]:
+def execute(settings: Settings, paper: Paper, *, out: Path, jobs: int, progress: Progress) -> dict[str, Any]:
     """Run a study, or go on with one: train or find the CNN, attack every cell, write ``summary.json``.
 
     Raises:
@@ -249,13 +239,11 @@ def execute(
     start = time.perf_counter()
     settings, images = loaded(settings)
     first = untrained(settings.who, images)  # all problems before any work
-    entries(cases(targets(first, settings), settings.where), settings, chain_for)
+    entries(cases(targets(first, settings), settings.where), settings, paper.chain_for)
     opened(out, configuration(settings, images))
     graph = ready(settings.who, images, progress) if is_trained_here(settings.who) else first
     subject = Subject(images, graph)
-    return studied(
-        settings, subject, chain_for, expected, notes, out=out, jobs=jobs, progress=progress, start=start
-    )
+    return studied(settings, subject, paper, out=out, jobs=jobs, progress=progress, start=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,16 +261,7 @@ def subject_of(who: Who, progress: Progress) -> Subject:
 
 
 def studied(
-    settings: Settings,
-    subject: Subject,
-    chain_for: ChainFor,
-    expected: Sequence[Expectation],
-    notes: Callable[[Shape], Sequence[str]],
-    *,
-    out: Path,
-    jobs: int,
-    progress: Progress,
-    start: float,
+    settings: Settings, subject: Subject, paper: Paper, *, out: Path, jobs: int, progress: Progress, start: float
 ) -> dict[str, Any]:
     """What `execute` does once images and model are at hand; ``start`` is when it began, in seconds."""
     images, graph = subject.images, subject.graph
@@ -301,7 +280,7 @@ def studied(
         )  # fmt: skip
         guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
         progress("computing what listeners see", 1, 1)
-        planned = entries(every, settings, chain_for, guessed, _tiles(every, settings, material))
+        planned = entries(every, settings, paper.chain_for, guessed, _tiles(every, settings, material))
         results = [
             Result(entry.case, entry.attack.label, entry.pairs, tuple(c.key(material) for c in entry.cells))
             for entry in planned
@@ -309,7 +288,7 @@ def studied(
         keyed = zip(planned, results, strict=True)
         keys = {key: cell for e, r in keyed for key, cell in zip(r.keys, e.cells, strict=True)}
         run_missing(keys, material, store, jobs=jobs, progress=progress)
-        summary = _summary(settings, images, material, every, results, store, expected, notes(images.shape), jobs)
+        summary = _summary(settings, images, material, every, results, store, paper, jobs)
     summary |= {"shapes": shapes, "seconds": round(time.perf_counter() - start, 1)}
     write_text(out / SUMMARY, to_text(summary))
     return summary
@@ -366,8 +345,7 @@ def _summary(
     every: Sequence[Case],
     results: Sequence[Result],
     store: Store,
-    expected: Sequence[Expectation],
-    notes: Sequence[str],
+    paper: Paper,
     jobs: int,
 ) -> dict[str, Any]:
     labels, classes = labels_of(images.victims), material.tensors["classes"]
@@ -399,9 +377,9 @@ def _summary(
         "verdicts": found,
         "curves": curve,
         "defences": defences(divided, every, found) if settings.defences else [],
-        "orderings": orderings(expected, full, store, seed=settings.who.seed),
+        "orderings": orderings(paper.expected, full, store, seed=settings.who.seed),
         "not_measured": not_measured(settings.ladder.names, settings.where, settings.knows),
-        "notes": list(notes),
+        "notes": list(paper.notes(images.shape)),
     }
 
 

@@ -139,14 +139,21 @@ def _halves(who: Who, whole: Images) -> tuple[Images, Images]:
 
 def untrained(who: Who, images: Loaded) -> Graph:
     """The model's graph before training: enough to find out what is wrong with a request."""
+    return _captured(who, initial(who, images), images)
+
+
+def initial(who: Who, images: Loaded) -> nn.Module:
+    """The model before training, or as its weights say.
+
+    Raises:
+        ClovenError: for weights, or such to start from, that cannot be used.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if is_trained_here(who):
             start = who.training.start if who.training else None
-            model = begun(who.model, shape=images.shape, classes=images.classes, start=start)
-        else:
-            model = make(who.model, shape=images.shape, classes=images.classes, weights=who.weights)
-    return _captured(who, model, images)
+            return begun(who.model, shape=images.shape, classes=images.classes, start=start)
+        return make(who.model, shape=images.shape, classes=images.classes, weights=who.weights)
 
 
 def ready(who: Who, images: Loaded, progress: Progress) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from cloven.audit.executor import Progress, run_missing
 from cloven.audit.guessing import LOOKED_AT, as_bytes
 from cloven.audit.ladder import USUAL, Ladder
 from cloven.audit.material import Material, answers, prepare, refuse_overlap
+from cloven.audit.paper import Paper
 from cloven.audit.store import SUMMARY, opened, to_text
 from cloven.audit.subject import AUTO, SAME, Loaded, Who, judge_of
 from cloven.audit.summary import ALWAYS, LOWER_BOUND, SCHEMA, heard, leak, missing, row, verdict, versions
@@ -89,14 +90,7 @@ def listed(settings: Settings) -> list[dict[str, Any]]:
     return [{**_context(recorded.capture), "attacks": list(settings.ladder.names)}]
 
 
-def execute(
-    settings: Settings,
-    chain_for: ChainFor,
-    notes: Callable[[Shape], Sequence[str]],
-    *,
-    out: Path,
-    progress: Progress,
-) -> dict[str, Any]:
+def execute(settings: Settings, paper: Paper, *, out: Path, progress: Progress) -> dict[str, Any]:
     """Attack a capture, or find that it was attacked before; write ``summary.json``.
 
     Raises:
@@ -119,7 +113,7 @@ def execute(
     guesses, shapes = _guessed(recorded.capture) if settings.inferred else (None, None)
     planned = [
         [replace(cell, seed=settings.seed + i) for i in range(settings.seeds)]
-        for cell in _cells(settings, recorded, model.graph, chain_for, guesses)
+        for cell in _cells(settings, recorded, model.graph, paper.chain_for, guesses)
     ]
     store = opened(out, _configuration(settings, recorded, model))
     with store.shelf():
@@ -138,7 +132,7 @@ def execute(
         "notes": [
             *_notes(recorded, model),
             *([] if settings.shapes or settings.inferred else [VECTORS]),
-            *notes(model.graph.input.shape),
+            *paper.notes(model.graph.input.shape),
         ],
         "seconds": round(time.perf_counter() - start, 1),
     }

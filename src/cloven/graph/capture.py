@@ -118,12 +118,12 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
 
 MAKERS = frozenset(
     "conv2d linear batch_norm relu hardtanh sigmoid silu hardswish hardsigmoid max_pool2d avg_pool2d "
-    "adaptive_avg_pool2d add mul cat".split()
+    "adaptive_avg_pool2d mean pad add mul cat".split()
 )
 """Ops that write to no tensor, whose result is memory of its own, and that are read as they are exported."""
 WRITERS = frozenset("relu_ hardtanh_ silu_ hardswish_ add_ mul_".split())
 """Ops that write what `MAKERS` make over their first input."""
-PLAIN = MAKERS | WRITERS | {"flatten", "dropout_"}
+PLAIN = MAKERS | WRITERS | {"flatten", "slice", "dropout_"}
 """What most models are made of; they are captured three times as fast without making them functional."""
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloven.attack.layers import Chain
 from cloven.attack.train import CPU, Machine
 from cloven.audit.cases import ChainFor, Where
 from cloven.audit.ladder import Ladder
+from cloven.audit.paper import no_chain
 from cloven.audit.study import Settings
 from cloven.audit.subject import SAME, Training, Who
 from cloven.graph.box import Shape
@@ -90,7 +90,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[Panel]:
         own = replace(usual, devices=count, where=replace(usual.where, layers=layers))
         yield Panel(f"{kind}-{count}", PAPER, own, s1.decoder(model))
         if STRONG in request.controls:
-            yield Panel(f"{kind}-{count}-strong", STRONG, _strong(own, request), _none)
+            yield Panel(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
 
 
 def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
@@ -105,11 +105,11 @@ def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
         yield Panel(f"{kind}-in-domain", DOMAIN, own, paper)
     strong = _strong(usual, request)
     if {STRONG, SIZE} & set(request.controls):
-        yield Panel(f"{kind}-strong", STRONG, strong, _none)
+        yield Panel(f"{kind}-strong", STRONG, strong, no_chain)
     channels, height, width = _image(request, kind)
     if SIZE in request.controls:  # the usual size is in the control before
         who = replace(strong.who, shape=(channels, 2 * height, 2 * width))
-        yield Panel(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), _none)
+        yield Panel(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), no_chain)
     if LINKS in request.controls:
         yield from _links(kind, strong, (channels, height, width))
 
@@ -137,11 +137,6 @@ def _image(request: Request, kind: str) -> tuple[int, int, int]:
     return (3, side, side) if side else NATIVE.get(kind, (3, 32, 32))
 
 
-def _none(_layer: str, _captured: Shape, _image: Shape) -> Chain | None:
-    """No decoder of the paper's."""
-    return None
-
-
 def _strong(settings: Settings, request: Request) -> Settings:
     return replace(settings, ladder=Ladder(("residual",), request.scale.strong))
 
@@ -156,12 +151,12 @@ DIVISIONS: Mapping[str, Mapping[str, object]] = {
 def _links(kind: str, strong: Settings, image: Shape) -> Iterator[Panel]:
     """All that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
     full = replace(strong, where=replace(strong.where, views=("full",)), strategies=("vertical", "horizontal"))
-    yield Panel(f"{kind}-links", LINKS, full, _none)
+    yield Panel(f"{kind}-links", LINKS, full, no_chain)
     devices = [f"edge{i}" for i in range(strong.devices)]
     model = {"name": strong.who.model, "input": image, "classes": CLASSES}
     for name, division in DIVISIONS.items():
         plan = Plan.model_validate({"model": model, "devices": devices, **division}, strict=False)
-        yield Panel(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), _none, name)
+        yield Panel(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), no_chain, name)
 
 
 CLASSES = 10

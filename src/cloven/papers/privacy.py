@@ -17,12 +17,19 @@ from cloven.audit.ladder import Ladder
 from cloven.audit.study import Settings
 from cloven.audit.subject import Who
 from cloven.errors import ClovenError
-from cloven.papers.points import MOBILENETS, points
+from cloven.papers.points import MOBILENETS
+from cloven.papers.points import points as points_of
 from cloven.papers.s2 import THRESHOLD, optimal
 from cloven.zoo.named import usual
 
 TOLERANCE = 0.03
 """By how much later points may exceed the threshold, where S2's own choice overlooks some (requirement S2-33)."""
+RULES = ("strict", "tolerant", "floor")
+"""S2's rule, the same with `TOLERANCE`, and one of ours: SSIM stays below what is scored by knowing nothing.
+
+A blank grey picture can have an SSIM of more than S2's threshold with a photograph: then S2's rule asks for less
+than nothing, and says only which attacks are worse than a blank picture.
+"""
 ATTACKS = ("cgan", "residual")
 """S2's attacker, and the strong learned inverse that it does not have."""
 
@@ -90,7 +97,7 @@ def cuts(model: str) -> dict[str, str]:
     Raises:
         ClovenError: for a model that neither S2 nor `STAND_INS` cuts.
     """
-    own = {point.path: f"Layer {point.number}" for point in points(model, "S2")}
+    own = {point.path: f"Layer {point.number}" for point in points_of(model, "S2")}
     found = own or {path: path for path in STAND_INS.get(model, ())}
     if not found:
         known = ", ".join(["torchvision:vgg16", "torchvision:resnet50", "torchvision:efficientnet_b0", *STAND_INS])
@@ -117,7 +124,8 @@ def settings(study: Study) -> Settings:
 def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point.
 
-    Where the audit gives no verdict, as of a model that has learned too little, no point is named.
+    Where the audit gives no verdict, as of a model that has learned too little, no point is named. ``rule`` is that
+    of the plan: S2's own, or where knowing nothing already scores more than its threshold, `RULES`' ``floor``.
     """
     layers = list(cuts(study.model).items())
     number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
@@ -137,13 +145,16 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     ]
     rows.sort(key=lambda row: (row["point"], row["attack"]))
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    by_attack = {name: [row["ssim"]["mean"] for row in rows if row["attack"] == name] for name in attacks}
-    strongest = [max(at) for at in zip(*by_attack.values(), strict=True)]
+    by_attack = {name: [row for row in rows if row["attack"] == name] for name in attacks}
+    strongest = [
+        max(at, key=lambda row: float(row["ssim"]["mean"])) for at in zip(*by_attack.values(), strict=True)
+    ]
     said = summary["verdict"]["given"]
     chosen = {
-        name: _chosen(scores, layers) if said else {"strict": None, "tolerant": None}
-        for name, scores in [*by_attack.items(), ("strongest", strongest)]
+        name: _chosen(found, layers) if said else dict.fromkeys(RULES)
+        for name, found in [*by_attack.items(), ("strongest", strongest)]
     }
+    rule = "strict" if all(row["floor"] < THRESHOLD for row in rows) else "floor"
     return {
         "paper": "S2",
         "figure": "7",
@@ -154,22 +165,28 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "shape": list(study.shape),
         "model_accuracy": summary["model_accuracy"],
         "model_kappa": summary["model_kappa"],
-        "queries": study.amount.queries,
+        "queries": summary["settings"]["queries"],
+        "victims": summary["test_images"],
         "gan_epochs": study.gan_epochs,
         "threshold": THRESHOLD,
         "tolerance": TOLERANCE,
         "rows": rows,
         "optimal": chosen,
+        "rule": rule,
+        "plan": chosen["strongest"][rule],
         "no_verdict": summary["verdict"]["reason"],
         "seconds": summary["seconds"],
     }
 
 
-def _chosen(scores: Sequence[float], layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """S2's point by its rule, strictly and with tolerance; None where no point stays below the threshold."""
-    strict, tolerant = optimal(scores), optimal(scores, tolerance=TOLERANCE)
-    named = {"strict": strict, "tolerant": tolerant}
-    return {name: {"point": p, "path": layers[p - 1][0]} if p else None for name, p in named.items()}
+def _chosen(found: Sequence[Mapping[str, Any]], layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The point by each of `RULES`; None where no point stays low enough."""
+    scores = [row["ssim"]["mean"] for row in found]
+    above = [max(-1.0, score - row["floor"]) for score, row in zip(scores, found, strict=True)]
+    points = optimal(scores), optimal(scores, tolerance=TOLERANCE), optimal(above, 0.0)
+    return {
+        rule: {"point": p, "path": layers[p - 1][0]} if p else None for rule, p in zip(RULES, points, strict=True)
+    }
 
 
 def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,7 +197,7 @@ def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[st
         scores: the document of Fig. 7, as `document` makes it.
 
     Returns:
-        A row for each attacker and rule; its point and times are None where no point stays below the threshold.
+        A row for each attacker and rule; its point and times are None where no point stays low enough.
     """
     timed = {row["cut"]: row for row in times["rows"] if row["model"] == scores["model"]}
     found = []

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from cloven.audit import study
 from cloven.audit.executor import Progress
+from cloven.audit.paper import Paper
 from cloven.audit.store import CONFIG, SUMMARY, read_json, to_text
-from cloven.audit.subject import SAME, Who, cnn, is_trained_here, load_images
+from cloven.audit.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
 from cloven.files import write_text
 from cloven.papers import s1
@@ -58,7 +59,10 @@ def ready(request: Request) -> Request:
 
 
 def _queries(settings: study.Settings) -> int:
-    return study.loaded(settings)[0].who.queries
+    settings, images = study.loaded(settings)
+    if settings.who.training and settings.who.training.start:
+        initial(settings.who, images)  # weights that do not fit are found here, not by each training
+    return settings.who.queries
 
 
 def _twice(kinds: Sequence[str]) -> list[str]:
@@ -116,7 +120,7 @@ def _study(every: Sequence[Panel], out: Path, jobs: int, progress: Progress) -> 
             number += 1
             head = f"{number} of {len(every)}, {panel.name}: "
             study.studied(
-                panel.settings, subject, panel.chain_for, (), partial(s1.notes, panel.settings.who.model),
+                panel.settings, subject, Paper(panel.chain_for, notes=partial(s1.notes, panel.settings.who.model)),
                 out=out / panel.name, jobs=jobs, start=time.perf_counter(),
                 progress=lambda stage, *of, head=head: progress(head + stage, *of),
             )  # fmt: skip

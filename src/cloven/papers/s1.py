@@ -6,8 +6,10 @@ Distributed Inference at the Edge".
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
+from cloven.audit.paper import Paper
 from cloven.audit.summary import Expectation
 from cloven.graph.box import Shape
 from cloven.papers.table2 import MENDED as MENDED
@@ -54,3 +56,8 @@ def expectations(model: str) -> tuple[Expectation, ...]:
             sentence = f"{strategy.capitalize()}: {a} leaks at least as much as {b}"
             found.append(Expectation("S1-44", "S1, Sect. 5.2.2", sentence, (strategy, above), (strategy, below)))
     return tuple(found)
+
+
+def paper(model: str) -> Paper:
+    """S1's part in the study of a model."""
+    return Paper(decoder(model), expectations(model), partial(notes, model))

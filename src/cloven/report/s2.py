@@ -85,9 +85,9 @@ def draw_scores(document: Row, path: Path) -> None:
         list(floors), list(floors.values()), "--", color="#777777", linewidth=1, label="floor: no information"
     )
     place.axhline(document["threshold"], color="black", linewidth=0.8)
-    chosen = document["optimal"]["strongest"]["strict"]
-    if chosen is not None:
-        place.axvline(chosen["point"], color="black", linewidth=0.8, linestyle=":", label="S2's rule, strongest")
+    if (chosen := document["plan"]) is not None:
+        rule = {"strict": "S2's rule", "floor": "below the floor"}[document["rule"]]
+        place.axvline(chosen["point"], color="black", linewidth=0.8, linestyle=":", label=f"{rule}, strongest")
     place.set_xticks(
         list(labels), list(labels.values()), fontsize=8, rotation=35, ha="right", rotation_mode="anchor"
     )
@@ -95,8 +95,11 @@ def draw_scores(document: Row, path: Path) -> None:
     place.set_ylabel("SSIM (Wang 2004)")
     place.spines[["top", "right"]].set_visible(False)
     place.legend(fontsize=8, frameon=False)
-    scale = f"{document['queries']} images for training, c-GAN {document['gan_epochs']} epochs"
-    place.set_title(f"S2, Fig. 7: {document['model']} on {document['data']}; {scale}", fontsize=9)
+    scale = (
+        f"{document['queries']} images to learn from, {document['victims']} scored, "
+        f"c-GAN {document['gan_epochs']} epochs"
+    )
+    place.set_title(f"S2, Fig. 7: {document['model']} on {document['data']}\n{scale}", fontsize=9)
     made.tight_layout()
     part = path.with_suffix(".part.png")
     made.savefig(part, dpi=130)

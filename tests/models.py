@@ -1,0 +1,17 @@
+"""Models that several files of tests divide; each is captured when it is first asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from cloven.graph.capture import capture
+from cloven.graph.graph import Graph
+from cloven.zoo.models import build
+
+
+@cache
+def lenet5() -> Graph:
+    """LeNet-5 for digits, with random weights."""
+    return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
