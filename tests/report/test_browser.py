@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ addEventListener("load", () => {
   const cut = shown.filter(text => text.includes("…"));
   const smallest = Math.min(...[...document.querySelectorAll("img")].map(img => img.getBoundingClientRect().width));
   parent.postMessage({
-    width: innerWidth, needed: document.documentElement.scrollWidth,
+    page: location.pathname.split("/").pop(), width: innerWidth, needed: document.documentElement.scrollWidth,
     charts: charts.length, collisions, outside, cut, smallest
   }, "*");
 });
@@ -84,71 +86,57 @@ def _written(folder: Path, name: str, text: str) -> Path:
     return page
 
 
-def _measured(folder: Path, page: str) -> list[dict[str, Any]]:
-    """What the page says of itself at each width, with all that is folded opened."""
-    opened = (
-        POLICY.sub("", page)
-        .replace("<details>", "<details open>")
-        .replace("<details class", "<details open class")
-        .replace("</body>", f"{MEASURE}</body>")
-    )
-    inner = _written(folder, "inner.html", opened)
-    frames = "".join(
-        f'<iframe src="{inner.as_uri()}" width="{w}" height="900" style="border:0"></iframe>' for w in WIDTHS
-    )
-    outer = _written(folder, "outer.html", COLLECT + frames)
+Measures = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def measures(tmp_path_factory: pytest.TempPathFactory) -> Measures:
+    """What each of `PAGES` says of itself at each width, all folds open, by one start of the browser."""
+    folder = tmp_path_factory.mktemp("pages")
+    frames = []
+    for name, made in PAGES.items():
+        opened = (
+            POLICY.sub("", made())
+            .replace("<details>", "<details open>")
+            .replace("<details class", "<details open class")
+            .replace("</body>", f"{MEASURE}</body>")
+        )
+        inner = _written(folder, name, opened).as_uri()
+        frames += [f'<iframe src="{inner}" width="{w}" height="900" style="border:0"></iframe>' for w in WIDTHS]
+    outer = _written(folder, "outer.html", COLLECT + "".join(frames))
     dumped = _browse(folder, outer, "--dump-dom", "--virtual-time-budget=20000", "--window-size=1300,1000").stdout
     heard = re.search(r'<pre id="heard">(.*?)</pre>', dumped, flags=re.DOTALL)
     assert heard is not None
-    found: list[dict[str, Any]] = json.loads(html.unescape(heard[1]))
-    assert sorted(one["width"] for one in found) == sorted(WIDTHS)
+    found: Measures = {name: [] for name in PAGES}
+    for one in json.loads(html.unescape(heard[1])):
+        found[one["page"]].append(one)
+    for mine in found.values():
+        assert sorted(one["width"] for one in mine) == sorted(WIDTHS)
     return found
 
 
 def _page(**changes: Any) -> str:
-    given = summary(**changes)
+    return _rendered(summary(**changes))
+
+
+def _rendered(given: dict[str, Any]) -> str:
     return render(given, samples(given))
 
 
-def test_no_width_scrolls_sideways_and_no_words_collide(tmp_path: Path) -> None:
-    for one in _measured(tmp_path, _page()):
-        assert one["needed"] <= one["width"], one
-        assert one["charts"] == 2
-        assert one["collisions"] == []
-        assert one["outside"] == []
-        assert one["cut"] == []
-        assert one["smallest"] >= 56
+@cache
+def _usual() -> str:
+    return _page()
 
 
-def test_a_ladder_of_attacks_fits_every_width(tmp_path: Path) -> None:
-    given = laddered()
-    for one in _measured(tmp_path, render(given, samples(given))):
-        assert one["needed"] <= one["width"], one
-        assert one["charts"] == 6
-        assert one["collisions"] == []
-        assert one["outside"] == []
-        assert one["cut"] == []
-
-
-def test_long_names_of_attacks_and_transforms_do_not_widen_the_page(tmp_path: Path) -> None:
+def _long_names_of_attacks() -> str:
     given = laddered(attacks=("A" * 90, "B" * 90, "probe"))
     for row in (*given["findings"], *given["verdicts"], *given["curves"], *given["defences"]):
         row |= {"transform": "T" * 90, "label": "L" * 90, "layers": ["W" * 90], "strategy": "s" * 90}
         row |= {"link": ["e" * 90, "f" * 90], "notes": ["n" * 400], "flags": ["f" * 400]}
-    for one in _measured(tmp_path, render(given, samples(given))):
-        assert one["needed"] <= one["width"], one
-        assert one["collisions"] == []
-        assert one["outside"] == []
+    return _rendered(given)
 
 
-def test_a_capture_fits_every_width(tmp_path: Path) -> None:
-    given = captured(protected=True)
-    for one in _measured(tmp_path, render(given, samples(given))):
-        assert one["needed"] <= one["width"], one
-        assert one["collisions"] == []
-
-
-def test_long_names_do_not_widen_the_page(tmp_path: Path) -> None:
+def _long_names() -> str:
     given = summary(model="m" * 200, data="d" * 200, notes=["n" * 500], settings={"s" * 90: "v" * 300})
     given["attacker"]["sentence"] = "a" * 400
     for finding in given["findings"]:
@@ -160,15 +148,65 @@ def test_long_names_do_not_widen_the_page(tmp_path: Path) -> None:
             transfer |= {"source": "e" * 90, "value": "v" * 200, "share": "0" * 200}
     for ordering in given["orderings"]:
         ordering["sentence"] = "o" * 300
-    for one in _measured(tmp_path, render(given, samples(given))):
+    return _rendered(given)
+
+
+def _too_wide() -> str:
+    bad = '<style>.chart text { font-size: 60px !important }</style><main><div style="width: 2000px">wide</div>'
+    return _usual().replace("<main>", bad)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "usual.html": _usual,
+    "ladder.html": lambda: _rendered(laddered()),
+    "attacks.html": _long_names_of_attacks,
+    "capture.html": lambda: _rendered(captured(protected=True)),
+    "names.html": _long_names,
+    "wide.html": _too_wide,
+}
+
+
+def test_no_width_scrolls_sideways_and_no_words_collide(measures: Measures) -> None:
+    for one in measures["usual.html"]:
+        assert one["needed"] <= one["width"], one
+        assert one["charts"] == 2
+        assert one["collisions"] == []
+        assert one["outside"] == []
+        assert one["cut"] == []
+        assert one["smallest"] >= 56
+
+
+def test_a_ladder_of_attacks_fits_every_width(measures: Measures) -> None:
+    for one in measures["ladder.html"]:
+        assert one["needed"] <= one["width"], one
+        assert one["charts"] == 6
+        assert one["collisions"] == []
+        assert one["outside"] == []
+        assert one["cut"] == []
+
+
+def test_long_names_of_attacks_and_transforms_do_not_widen_the_page(measures: Measures) -> None:
+    for one in measures["attacks.html"]:
         assert one["needed"] <= one["width"], one
         assert one["collisions"] == []
         assert one["outside"] == []
 
 
-def test_the_measure_sees_a_page_that_is_too_wide_and_words_that_collide(tmp_path: Path) -> None:
-    bad = '<style>.chart text { font-size: 60px !important }</style><main><div style="width: 2000px">wide</div>'
-    for one in _measured(tmp_path, _page().replace("<main>", bad)):
+def test_a_capture_fits_every_width(measures: Measures) -> None:
+    for one in measures["capture.html"]:
+        assert one["needed"] <= one["width"], one
+        assert one["collisions"] == []
+
+
+def test_long_names_do_not_widen_the_page(measures: Measures) -> None:
+    for one in measures["names.html"]:
+        assert one["needed"] <= one["width"], one
+        assert one["collisions"] == []
+        assert one["outside"] == []
+
+
+def test_the_measure_sees_a_page_that_is_too_wide_and_words_that_collide(measures: Measures) -> None:
+    for one in measures["wide.html"]:
         assert one["needed"] > one["width"]
         assert one["collisions"]
         assert one["outside"]
@@ -182,7 +220,7 @@ def test_the_console_stays_quiet(tmp_path: Path, verdict: bool) -> None:
 
 def test_the_page_would_refuse_a_script_and_a_picture_from_elsewhere(tmp_path: Path) -> None:
     added = '<script>document.title = "ran"</script><img src="http://127.0.0.1:9/x.png" alt="">'
-    page = _written(tmp_path, "page.html", _page().replace("</body>", f"{added}</body>"))
+    page = _written(tmp_path, "page.html", _usual().replace("</body>", f"{added}</body>"))
     seen = _browse(tmp_path, page, "--dump-dom", "--enable-logging=stderr")
     assert "<title>ran</title>" not in seen.stdout
     assert seen.stderr.count("CONSOLE") == 2
@@ -192,7 +230,7 @@ def test_the_page_would_refuse_a_script_and_a_picture_from_elsewhere(tmp_path: P
 def test_the_page_follows_light_and_dark(tmp_path: Path, theme: str, width: int) -> None:
     from PIL import Image
 
-    page = _written(tmp_path, "page.html", _page())
+    page = _written(tmp_path, "page.html", _usual())
     if width < 500:
         frame = (
             f'<body style="margin:0"><iframe src="{page.as_uri()}" width="{width}" height="1600" style="border:0">'
