@@ -30,12 +30,13 @@ def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor
             "floors": {"mean image": {"ssim": floor}, "grey": {"ssim": floor / 2}, "modal class": {"ssim": None}},
             "observation_bytes": 100,
             "key": "k",
+            "seconds": 60.0,
         }
         for attack, row in scores.items()
         for point, score in reversed(list(enumerate(row)))
     ]
     verdict = {"given": why_not is None, "reason": why_not}
-    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "seconds": 1.0, "verdict": verdict} | {
+    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "verdict": verdict} | {
         "settings": {"queries": 800}, "test_images": 100,
     }  # fmt: skip
 
@@ -112,7 +113,7 @@ def test_the_plan_is_cut_by_s2s_rule_for_the_strongest() -> None:
     found = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.19, 0.15]}))
 
     assert (found["rule"], found["plan"]) == ("strict", {"point": 3, "path": "layer2"})
-    assert (found["queries"], found["victims"]) == (800, 100)
+    assert (found["queries"], found["victims"], found["attack_seconds"]) == (800, 100, 480.0)
 
 
 def test_a_threshold_that_knowing_nothing_exceeds_gives_way_to_the_floor() -> None:

@@ -175,7 +175,7 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "rule": rule,
         "plan": chosen["strongest"][rule],
         "no_verdict": summary["verdict"]["reason"],
-        "seconds": summary["seconds"],
+        "attack_seconds": round(sum(row["seconds"] for row in summary["findings"]), 1),
     }
 
 
