@@ -96,10 +96,11 @@ class Worker:
 
     async def control(self, _: Any, context: Context) -> None:
         """A run, for as long as its coordinator stays."""
-        await self._must_be(COORDINATOR, context)
         stream, told = Stream(COORDINATOR, context), Told()
         try:
-            joined = self._join(await stream.read(), told)
+            message = await stream.read()  # to one who is still writing, gRPC does not always say why he is refused
+            await self._must_be(COORDINATOR, context)
+            joined = self._join(message, told)
         except ClovenError as error:
             self._refused("control", str(error), context)
             await stream.write(json.dumps({"cloven": wire.VERSION, "refused": str(error)}).encode())
