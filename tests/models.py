@@ -14,4 +14,5 @@ from cloven.zoo.models import build
 @cache
 def lenet5() -> Graph:
     """LeNet-5 for digits, with random weights."""
+    torch.manual_seed(0)
     return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))

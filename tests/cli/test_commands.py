@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cloven.graph.capture import capture
-from cloven.graph.graph import Graph
 from cloven.papers.s1 import layers_of
 from cloven.partition.plan import parse, program
 from cloven.runtime.check import compare
@@ -24,6 +21,7 @@ from cloven.zoo.datasets import load
 from cloven.zoo.images import split
 from cloven.zoo.models import build
 from tests.cli.conftest import Run
+from tests.models import lenet5
 
 
 def test_inspect_shows_every_op_and_every_cut(cloven: Run) -> None:
@@ -206,16 +204,10 @@ def test_a_plan_of_every_kind_says_what_crosses_and_is_written_as_it_runs(
     assert sum(d["macs"] - d["recomputed_macs"] for d in shown["devices"]) == 416_520
     plan = parse((here / "plan.toml").read_text())
     assert plan.title() == title
-    graph = lenet()
+    graph = lenet5()
     found = compare(program(graph, plan), graph, torch.rand(2, 1, 28, 28))
     assert found.equal, found.why()
     assert found.bytes_an_image == shown["bytes"]
-
-
-@cache
-def lenet() -> Graph:
-    torch.manual_seed(0)
-    return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 
 
 # --- running on a picture, on data ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import pytest
@@ -11,8 +10,6 @@ import torch
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, covers, whole
-from cloven.graph.capture import capture
-from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
@@ -20,23 +17,17 @@ from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.runtime.check import compare
-from cloven.zoo.models import build
+from tests.models import lenet5
 
 SIZES = {"pool1": 6 * 14 * 14, "conv2": 16 * 10 * 10, "pool2": 16 * 5 * 5, "conv3": 120, "dense1": 84}
 
 
-@cache
-def lenet() -> Graph:
-    torch.manual_seed(0)
-    return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
-
-
 def divided(*stages: Stage, devices: int, **more: Any) -> Program:
     """The program of stages, which computes what the model does."""
-    program = compile(lenet(), Hybrid(stages), devices, **more)
-    found = compare(program, lenet(), torch.rand(3, 1, 28, 28))
+    program = compile(lenet5(), Hybrid(stages), devices, **more)
+    found = compare(program, lenet5(), torch.rand(3, 1, 28, 28))
     assert found.equal, found.why()
-    for op in lenet().ops:
+    for op in lenet5().ops:
         held = [box for share in program.owners[op.name].values() for box in share]
         assert covers(held, whole(op.shape)), op.name
     return program
@@ -153,12 +144,12 @@ def test_a_stage_without_devices_takes_the_first_ones() -> None:
 
 def test_tiles_of_what_a_pipeline_made_and_a_result_that_is_not_the_models() -> None:
     stages = Stage(Vertical(), "conv1", (0,)), Stage(Data((2, 2), halo="none"), "pool2", (0, 1, 2, 3))
-    program = compile(lenet(), Hybrid(stages), 4)
+    program = compile(lenet5(), Hybrid(stages), 4)
 
     assert not program.exact
     # Without halo a worker gets its quarter of conv1's output, not of the image.
     assert {(t.value, t.shape) for t in program.transfers if t.source == "edge0"} == {("conv1.1", (6, 14, 14))}
-    assert "its tiles have no halo" in compare(program, lenet(), torch.rand(3, 1, 28, 28)).why()
+    assert "its tiles have no halo" in compare(program, lenet5(), torch.rand(3, 1, 28, 28)).why()
 
 
 @pytest.mark.parametrize("reuse", [True, False])
@@ -235,7 +226,7 @@ def test_stages_that_do_not_fit_are_refused_with_every_reason(
     stages: tuple[Stage, ...], devices: int, messages: list[str]
 ) -> None:
     with pytest.raises(ClovenError) as caught:
-        compile(lenet(), Hybrid(stages), devices)
+        compile(lenet5(), Hybrid(stages), devices)
 
     assert len(caught.value.problems) == len(messages), caught.value.problems
     for message, problem in zip(messages, caught.value.problems, strict=True):

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
-import torch
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
-from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.observe import Observation, slices_of
 from cloven.partition.vertical import Vertical, further
-from cloven.zoo.models import build
-
-
-@cache
-def lenet5() -> Graph:
-    torch.manual_seed(0)
-    return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
+from tests.models import lenet5
 
 
 def places(cuts: tuple[str, ...]) -> list[int]:

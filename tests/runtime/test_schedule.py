@@ -24,15 +24,14 @@ from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.work import NUMBERS, Work
 from cloven.runtime.onnx.engine import Array, interpret
 from cloven.runtime.schedule import Job, Message, Schedule, schedule
-from tests.models import lenet5
 from tests.partition.nets import strategies
-from tests.partition.test_equivalence import FIXED, fixed
+from tests.partition.test_equivalence import FIXED, fixed, lenet
 
 EVERY = ("lenet5", *FIXED)
 
 
 def graph_of(name: str) -> Graph:
-    return lenet5() if name == "lenet5" else fixed(name)
+    return lenet((1, 28, 28))[1] if name == "lenet5" else fixed(name)
 
 
 Parts = Mapping[str, Part]
@@ -207,7 +206,7 @@ def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
     network = Network(parts, 0)
     found = network.schedules["edge1"]
     work = network.works["edge1"]
-    image = np.random.default_rng(0).random((1, *lenet5().input.shape), np.float32)
+    image = np.random.default_rng(0).random((1, *graph_of("lenet5").input.shape), np.float32)
     order: list[str] = []
 
     async def compute(job: Job, inputs: dict[str, Array]) -> tuple[Mapping[str, Array], float]:
@@ -235,7 +234,7 @@ def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
 def some_plan() -> Parts:
     from cloven.partition.horizontal import Horizontal
 
-    built = _build(compile(lenet5(), Horizontal(), 2), "model", [])
+    built = _build(compile(graph_of("lenet5"), Horizontal(), 2), "model", [])
     return {name: one.part for name, one in built.items()}
 
 

@@ -78,8 +78,8 @@ def measured(
         }
         found = {label: _kept(files[label], abouts[label]) for label in files}
         if None in found.values():
-            state, graph = modelled(model.plan(None))
             whole = model.plan(None)
+            state, graph = modelled(whole)
             with owned(whole, state, shown, memory_for(graph)) as mine, ready(mine, whole, how) as full:
                 for label, about in abouts.items():
                     if found[label] is None:

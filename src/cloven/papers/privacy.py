@@ -17,8 +17,7 @@ from cloven.audit.ladder import Ladder
 from cloven.audit.study import Settings
 from cloven.audit.subject import Who
 from cloven.errors import ClovenError
-from cloven.papers.points import MOBILENETS
-from cloven.papers.points import points as points_of
+from cloven.papers.points import MOBILENETS, points
 from cloven.papers.s2 import THRESHOLD, optimal
 from cloven.zoo.named import usual
 
@@ -97,7 +96,7 @@ def cuts(model: str) -> dict[str, str]:
     Raises:
         ClovenError: for a model that neither S2 nor `STAND_INS` cuts.
     """
-    own = {point.path: f"Layer {point.number}" for point in points_of(model, "S2")}
+    own = {point.path: f"Layer {point.number}" for point in points(model, "S2")}
     found = own or {path: path for path in STAND_INS.get(model, ())}
     if not found:
         known = ", ".join(["torchvision:vgg16", "torchvision:resnet50", "torchvision:efficientnet_b0", *STAND_INS])
@@ -183,10 +182,9 @@ def _chosen(found: Sequence[Mapping[str, Any]], layers: Sequence[tuple[str, str]
     """The point by each of `RULES`; None where no point stays low enough."""
     scores = [row["ssim"]["mean"] for row in found]
     above = [max(-1.0, score - row["floor"]) for score, row in zip(scores, found, strict=True)]
-    points = optimal(scores), optimal(scores, tolerance=TOLERANCE), optimal(above, 0.0)
-    return {
-        rule: {"point": p, "path": layers[p - 1][0]} if p else None for rule, p in zip(RULES, points, strict=True)
-    }
+    numbers = optimal(scores), optimal(scores, tolerance=TOLERANCE), optimal(above, 0.0)
+    named = zip(RULES, numbers, strict=True)
+    return {rule: {"point": p, "path": layers[p - 1][0]} if p else None for rule, p in named}
 
 
 def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
