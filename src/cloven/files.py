@@ -1,12 +1,172 @@
-"""Files that are there whole or not at all."""
+"""Read files that others may have written, bounded and checked; write files that are there whole or not at all."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import stat
+import tomllib
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from cloven.errors import ClovenError
+
+DOCUMENT_BYTES = 256 << 20
+"""The largest JSON file that is read."""
+
+TOML_BYTES = 4 << 20
+"""The largest TOML file that is read: people write these."""
+
+DEPTH = 64
+"""How deep objects and lists of a document may be nested."""
+
+_KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_KEY}(?:\.[ \t]*+{_KEY}){{{DEPTH},}}+")
+"""A dotted key of too many parts: tomllib keeps every prefix of a key, so a long one takes gigabytes."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading; never wait for the other end of a pipe, or wake a device.
+
+    Raises:
+        ClovenError: if the file is missing, unreadable, or not a regular file.
+    """
+    try:
+        # Without O_NONBLOCK, opening a FIFO waits until someone writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                kind = "a folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "a pipe or a device"
+                raise ClovenError(f"cannot read {path}: it is {kind}; expected a regular file")
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except ValueError as error:
+        raise error if isinstance(error, ClovenError) else ClovenError(f"cannot read {path!r}: {error}") from error
+    except OSError as error:
+        raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def check_regular(path: Path) -> Path:
+    """Return the path of a regular file, for a library that opens it by name.
+
+    Raises:
+        ClovenError: as `open_regular`.
+    """
+    open_regular(path).close()
+    return path
+
+
+def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes.
+
+    Raises:
+        ClovenError: if the file is larger, or as `open_regular`.
+    """
+    with open_regular(path) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise ClovenError(f"cannot read {path}: it has more than {limit} bytes")
+    return content
+
+
+def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
+    """Return the text of a UTF-8 file, without the byte-order mark that some editors put first.
+
+    Raises:
+        ClovenError: if the file is not UTF-8, or as `read_bytes`.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ClovenError(f"cannot read {path}: it is not UTF-8 text ({error.reason} at {error.start})") from error
+
+
+def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
+    """Return the JSON object of a file; see `parse_json`."""
+    return parse_json(read_text(path, limit), str(path))
+
+
+def read_toml(path: Path, limit: int = TOML_BYTES) -> dict[str, Any]:
+    """Return the document of a TOML file; see `parse_toml`."""
+    return parse_toml(read_text(path, limit), str(path))
+
+
+def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
+    """Return a JSON object that someone else wrote.
+
+    Args:
+        text: the document; the caller bounds its length.
+        name: the file or the message, for error messages.
+
+    Raises:
+        ClovenError: if it is not valid JSON, is not an object, names a key twice, is nested deeper than 64, or holds
+            text that is not valid Unicode.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels") from error
+    except ValueError as error:
+        raise ClovenError(f"{name} is not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ClovenError(f"{name} contains a {type(found).__name__}; expected a JSON object")
+    return _checked(found, name)
+
+
+def parse_toml(text: str, name: str) -> dict[str, Any]:
+    """Return a TOML document that a person wrote.
+
+    Args:
+        text: the document.
+        name: the file, for error messages.
+
+    Raises:
+        ClovenError: if it is not valid TOML, or is nested deeper than 64.
+    """
+    if _LONG_KEY.search(text):
+        raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels")
+    try:
+        found = tomllib.loads(text.removeprefix("\ufeff"))
+    except RecursionError as error:
+        raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels") from error
+    except ValueError as error:
+        raise ClovenError(f"{name} is not valid TOML: {error}") from error
+    return _checked(found, name)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"the key {twice[:80]!r} occurs twice in one object")
+    return found
+
+
+def _checked(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Check the depth and the text of a document, without recursion."""
+    waiting: list[tuple[Any, int]] = [(document, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEPTH:
+            raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels")
+        if isinstance(value, dict):
+            waiting += [(key, depth) for key in value] + [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list):
+            waiting += [(item, depth + 1) for item in value]
+        elif isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ClovenError(f"{name} contains text that is not valid Unicode (a lone surrogate)") from error
+    return document
 
 
 def write_text(path: Path, text: str) -> None:
