@@ -12,6 +12,7 @@ import typer
 
 from cloven import console
 from cloven.errors import ClovenError, tried
+from cloven.files import read_tensors
 from cloven.machines import plan_of
 
 if TYPE_CHECKING:
@@ -165,8 +166,6 @@ def _link(text: str, plan: Plan) -> Link:
 
 def lab(given: Given, links: Wires, manner: Manner, out: Path, *, as_json: bool) -> None:
     """Do it all on one machine, and print what was answered and what the tap found; exit 1 if not all is well."""
-    from safetensors.numpy import load_file
-
     from cloven.runtime.lab import laboratory
 
     assert given.whole is not None
@@ -178,7 +177,7 @@ def lab(given: Given, links: Wires, manner: Manner, out: Path, *, as_json: bool)
     shown: dict[str, Any] = {"plan": given.plan.title(), **laboratory.run(experiment)}
     sent = {(source, target): count for source, target, count in shown.pop("sent")}
     answers = out / "pairs" / "images.safetensors"
-    outputs = load_file(answers)["logits"] if shown["answered"] else None
+    outputs = read_tensors(answers, "numpy")[1]["logits"] if shown["answered"] else None
     _name_links(given.plan, shown, tls=laboratory.has_tls(given.plan))
     equal = _told(given, shown, outputs, None if shown["failed"] else sent) or not program.exact
     if as_json:

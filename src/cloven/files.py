@@ -9,7 +9,7 @@ import stat
 import tomllib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from cloven.errors import ClovenError
 
@@ -98,6 +98,21 @@ def read_toml(path: Path, limit: int = TOML_BYTES) -> dict[str, Any]:
     return parse_toml(read_text(path, limit), str(path))
 
 
+def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the metadata and the tensors of a safetensors file, as arrays of NumPy or tensors of PyTorch.
+
+    Raises:
+        ClovenError: if it is not a safetensors file, holds a type that the framework lacks, or as `open_regular`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(check_regular(path), framework) as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ClovenError(f"cannot read {path} as safetensors: {error}") from error
+
+
 def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
     """Return a JSON object that someone else wrote.
 
@@ -106,8 +121,8 @@ def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
         name: the file or the message, for error messages.
 
     Raises:
-        ClovenError: if it is not valid JSON, is not an object, names a key twice, is nested deeper than 64, or holds
-            text that is not valid Unicode.
+        ClovenError: if it is not valid JSON, is not an object, names a key twice, is nested deeper than 64,
+            or holds text that is not valid Unicode.
     """
     try:
         found = json.loads(text, object_pairs_hook=_unique)

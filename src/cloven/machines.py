@@ -14,6 +14,7 @@ import typer
 
 from cloven import console
 from cloven.errors import ClovenError, tried
+from cloven.files import read_text
 
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan
@@ -191,10 +192,7 @@ def plan_of(plan_file: Path) -> Plan:
 
 
 def _labels(path: Path, classes: int) -> list[str]:
-    try:
-        found = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClovenError(f"cannot read the names {path}: {error}") from error
+    found = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(found) != classes:
         raise ClovenError(f"{path} has {len(found)} names; the plan's model has {classes} classes: one a line")
     return found

@@ -101,7 +101,7 @@ def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
     file = tmp_path / "half.checkpoint"
     file.write_bytes(b"something else")
 
-    with pytest.raises(ClovenError, match=r"half.checkpoint is no checkpoint of this training .*; delete it"):
+    with pytest.raises(ClovenError, match=r"half.checkpoint is not a checkpoint of this training .*; delete it"):
         train([begun(Decoder(epochs=1), problem())], [file])
 
 

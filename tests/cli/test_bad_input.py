@@ -143,7 +143,7 @@ def test_a_plan_on_the_command_line_names_all_that_is_wrong(cloven: Run, here: P
 
 
 def test_a_plan_that_cannot_be_read_or_written_is_an_error(cloven: Run, here: Path) -> None:
-    refused(cloven("run", "nowhere.toml", "--data", "digits"), "cannot read the plan nowhere.toml")
+    refused(cloven("run", "nowhere.toml", "--data", "digits"), "cannot read nowhere.toml")
     (here / "file").write_text("")
     done = cloven("plan", "lenet5", "--strategy", "horizontal", "--devices", "2", "--out", "file/plan.toml")
     refused(done, "cannot write file/plan.toml")

@@ -99,7 +99,7 @@ def test_a_plan_with_three_mistakes_names_all_three() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("devices = [", "the plan is no TOML"),
+        ("devices = [", "the plan is not valid TOML"),
         ("version = 1", "model: field required"),
         (THREE_MISTAKES.replace('"vertical"', '"diagonal"'), "'diagonal' found using 'kind' does not match"),
         (

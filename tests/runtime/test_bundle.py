@@ -454,7 +454,7 @@ def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_pat
         read(copied)
     assert "devices" in str(caught.value)
     (copied / "manifest.json").write_text("{")
-    with pytest.raises(ClovenError, match="cannot read"):
+    with pytest.raises(ClovenError, match="is not valid JSON"):
         read(copied)
     with pytest.raises(ClovenError, match="is no bundle: it has no"):
         read(tmp_path / "nothing")

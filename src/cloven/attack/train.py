@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cloven.attack.pairs import Captured, Learned, Pairs, Reconstructor, laid_out, rows
 from cloven.errors import ClovenError
+from cloven.files import read_tensors
 from cloven.threads import keep_memory
 
 PRECISIONS = ("float32", "bfloat16")
@@ -160,11 +160,11 @@ class _Run:
 
     def _go_on(self, path: Path) -> None:
         try:
-            with safe_open(path, "pt") as file:
-                epochs, stopped = (int((file.metadata() or {})[name]) for name in ("epochs", "stopped"))
-                self.trainee.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError, KeyError) as error:
-            raise ClovenError(f"{path} is no checkpoint of this training ({error}); delete it") from error
+            about, state = read_tensors(path, "pt")
+            epochs, stopped = (int(about[name]) for name in ("epochs", "stopped"))
+            self.trainee.restore(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ClovenError(f"{path} is not a checkpoint of this training ({error}); delete it") from error
         self.epochs, self.stopped = epochs, bool(stopped)
 
     def end(self, epoch: int) -> None:

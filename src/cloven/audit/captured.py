@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cloven.errors import ClovenError
+from cloven.files import read_tensors
 from cloven.graph.box import Shape, count, whole
 from cloven.partition.observe import Observation, Seen, View
 from cloven.partition.program import Link
@@ -150,11 +150,10 @@ def read(
 def _opened(path: Path, problems: list[str]) -> _File | None:
     """A file; None where it cannot be read, and why is added to problems."""
     try:
-        with safe_open(path, "pt") as file:
-            return _File(path, file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        return _File(path, *read_tensors(path, "pt"))
+    except ClovenError as error:
         made = "`cloven tap --read` writes it" if path.name == CAPTURED else "whoever runs the system writes it"
-        problems.append(f"cannot read {path}: {error}; {made}")
+        problems.append(f"{error}; {made}")
         return None
 
 

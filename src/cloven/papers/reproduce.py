@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from cloven.audit import study
 from cloven.audit.executor import Progress
@@ -21,7 +20,7 @@ from cloven.audit.paper import Paper
 from cloven.audit.store import CONFIG, SUMMARY, read_json, to_text
 from cloven.audit.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
-from cloven.files import write_text
+from cloven.files import read_tensors, write_text
 from cloven.papers import s1
 from cloven.papers.bars import Bar, bars
 from cloven.papers.claims import all_judged
@@ -192,9 +191,9 @@ def kept(folder: Path) -> list[Bar]:
     """
     try:
         document = read_json(folder / FIGURE)
-        tensors = load_file(folder / SCORES)
+        _, tensors = read_tensors(folder / SCORES, "pt")
         return [_bar(row, document["figure"], tensors) for row in document["bars"]]
-    except (OSError, SafetensorError, KeyError) as error:
+    except (ClovenError, KeyError) as error:
         raise ClovenError(
             f"{folder} holds no figure of S1 ({error}); give a folder that cloven reproduce s1 --figure wrote"
         ) from error

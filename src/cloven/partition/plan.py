@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import tomllib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloven.errors import ClovenError
+from cloven.files import TOML_BYTES, parse_toml, read_text
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
@@ -222,9 +223,9 @@ def described(plan: Plan, made: Program) -> dict[str, Any]:
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
     """A plan from TOML, and all that is wrong with the text; see `check_document`."""
     try:
-        return check_document(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
-        return None, [f"{where} is no TOML: {error}"]
+        return check_document(parse_toml(text, where), where)
+    except ClovenError as error:
+        return None, list(error.problems)
 
 
 def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[Plan | None, list[str]]:
@@ -287,19 +288,16 @@ def _leave_out(document: Any, location: tuple[int | str, ...]) -> None:
 def _sentence(error: dict[str, Any]) -> str:
     path = ".".join(str(step) for step in error["loc"])
     got = error.get("input")
-    shown = "" if isinstance(got, dict) or error["type"] == "missing" else f" (got {got!r})"
+    shown = "" if isinstance(got, dict) or error["type"] == "missing" else f" (got {reprlib.repr(got)})"
     if error["type"] == "extra_forbidden":
         return f"{path} is not a known entry{shown}"
     return f"{path or 'the whole'}: {error['msg'][0].lower()}{error['msg'][1:]}{shown}"
 
 
 def read(path: Path) -> str:
-    """The text of a plan file.
+    """Return the text of a plan file.
 
     Raises:
-        ClovenError: for a file that cannot be read.
+        ClovenError: if the file cannot be read.
     """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClovenError(f"cannot read the plan {path}: {error}") from error
+    return read_text(path, TOML_BYTES)

@@ -12,15 +12,18 @@ This module reads a bundle, and imports neither torch nor onnx.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cloven.errors import ClovenError, require
+from cloven.files import parse_json, read_text
+from cloven.graph.box import covers, extent, text, whole
+from cloven.partition.program import BYTES
 from cloven.partition.protection import Protection
 
 if TYPE_CHECKING:
@@ -32,7 +35,19 @@ FORMAT = 2
 
 MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
 
-Box = tuple[tuple[int, int], ...]
+LARGEST = 2**31 - 1
+"""The largest index, size and number of a step: what onnxruntime and the wire count with."""
+
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+def _interval(found: tuple[int, int]) -> tuple[int, int]:
+    if found[0] >= found[1]:
+        raise ValueError(f"the interval {found[0]}:{found[1]} is empty")
+    return found
+
+
+Box = tuple[Annotated[tuple[Number, Number], AfterValidator(_interval)], ...]
 
 
 class _Frozen(BaseModel):
@@ -54,21 +69,33 @@ class Run(_Frozen):
     """Run one segment: its inputs are put together from what the device holds, its outputs are held."""
 
     do: Literal["run"] = "run"
-    step: int
+    step: Number
     segment: str
     inputs: tuple[Piece, ...]
     outputs: tuple[Piece, ...]
 
 
 class _Crossing(_Frozen):
-    step: int
-    transfer: int
-    message: int
+    step: Number
+    transfer: Number
+    message: Number
     value: str
     share: Box
-    shape: tuple[int, ...]
+    shape: tuple[Number, ...]
     dtype: Literal["float32"] = "float32"
-    bytes: int
+    bytes: Number
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if extent(self.share) != self.shape:
+            raise ValueError(f"the share {text(self.share)} does not have the shape {self.shape}")
+        if self.bytes != BYTES * prod(self.shape):
+            raise ValueError(f"bytes is {self.bytes}; expected {BYTES * prod(self.shape)} for {self.shape}")
+        return self
+
+    def crossing(self) -> dict[str, Any]:
+        """Return what both ends of a transfer have in common."""
+        return self.model_dump(exclude={"do", "source", "target"})
 
 
 class Receive(_Crossing):
@@ -95,7 +122,7 @@ class Whole(_Frozen):
     """A value that a device has all of, and the shape of one image's."""
 
     value: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...]
 
 
 class Part(_Frozen):
@@ -111,6 +138,42 @@ class Part(_Frozen):
     image: Whole | None
     output: Whole | None
     steps: tuple[Annotated[Step, Field(discriminator="do")], ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Check that steps are in order, and that each reads only what the device has by then."""
+        held: dict[str, list[Box]] = {}
+        if self.image is not None:
+            held[self.image.value] = [whole(self.image.shape)]
+        reads: Iterable[tuple[str, Box]]
+        made: Iterable[tuple[str, Box]]
+        before = -1
+        for step in self.steps:
+            if step.step <= before:
+                raise ValueError(f"step {step.step} comes after step {before}; expected ascending numbers")
+            before = step.step
+            match step:
+                case Run():
+                    reads, made = ([(p.value, p.box) for p in ps] for ps in (step.inputs, step.outputs))
+                case Send():
+                    reads, made = [(step.value, step.share)], []
+                case Receive():
+                    reads, made = [], [(step.value, step.share)]
+            _expect_held(held, reads, f"step {step.step}")
+            for value, box in made:
+                if any(len(box) != len(other) for other in held.get(value, [])):
+                    raise ValueError(f"step {step.step} makes a box of {value!r} of another rank")
+                held.setdefault(value, []).append(box)
+        if self.output is not None:
+            _expect_held(held, [(self.output.value, whole(self.output.shape))], "the output")
+        return self
+
+
+def _expect_held(held: Mapping[str, Sequence[Box]], reads: Iterable[tuple[str, Box]], reader: str) -> None:
+    for value, box in reads:
+        boxes = held.get(value, [])
+        if any(len(box) != len(other) for other in boxes) or not covers(boxes, box):
+            raise ValueError(f"{reader} reads {value!r} [{text(box)}], which the device does not have by then")
 
 
 # --- manifest.json --------------------------------------------------------------------------------------------
@@ -232,7 +295,7 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     if problems:
         raise ClovenError([*problems, f"{folder} is not what was written: copy it again, or run `cloven bundle`"])
     parts = {d.name: _parsed(Part, (folder / d.folder / PART)) for d in devices}
-    wrong = [
+    wrong = list(_mismatches(parts, names)) + [
         f"{folder / d.folder / PART} names {step.segment!r}, which the manifest does not list"
         for d in devices
         for step in parts[d.name].steps
@@ -241,6 +304,30 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     if wrong:
         raise ClovenError(wrong)
     return Bundle(folder, manifest, parts)
+
+
+def _mismatches(parts: Mapping[str, Part], names: Sequence[str]) -> Iterator[str]:
+    """Return how the parts that were read contradict each other, or the list of devices."""
+    steps = [(device, step) for device, part in parts.items() for step in part.steps]
+    sends = {(step.transfer, device, step.target): step for device, step in steps if isinstance(step, Send)}
+    receives = {(step.transfer, device, step.source): step for device, step in steps if isinstance(step, Receive)}
+    listed = sum(not isinstance(step, Run) for _, step in steps)
+    if len({key[0] for key in sends}) + len({key[0] for key in receives}) < listed:
+        yield "a transfer is listed twice"
+    for (transfer, device, peer), step in [*sends.items(), *receives.items()]:
+        if peer not in names or peer == device:
+            yield f"transfer {transfer} of {device} names {peer!r}; the bundle's devices are {', '.join(names)}"
+        elif peer in parts:
+            other = (receives if isinstance(step, Send) else sends).get((transfer, peer, device))
+            if other is None or other.crossing() != step.crossing():
+                yield f"transfer {transfer} between {device} and {peer} is not the same in both parts"
+    for device, part in parts.items():
+        if part.device != device:
+            yield f"the part of {device} was written for {part.device!r}"
+    for end in ("image", "output"):
+        ends = sum(getattr(part, end) is not None for part in parts.values())
+        if ends > 1 or (ends < 1 and len(parts) == len(names)):
+            yield f"{ends} devices have the {end}; expected one"
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -258,12 +345,8 @@ Parsed = TypeVar("Parsed", Part, Manifest)
 
 
 def _parsed(kind: type[Parsed], path: Path) -> Parsed:
-    try:
-        text = path.read_text("utf-8")
-        document = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise ClovenError(f"cannot read {path}: {error}") from error
-    version = document.get("format") if isinstance(document, dict) else None
+    text = read_text(path)
+    version = parse_json(text, str(path)).get("format")
     if version != FORMAT:
         raise ClovenError(
             f"{path} has format {version!r}; this cloven reads {FORMAT}: write it again with `cloven bundle`"

@@ -11,14 +11,13 @@ edge1 = "192.168.1.11:7001"
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloven.errors import ClovenError
+from cloven.files import read_toml
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
 
@@ -53,12 +52,7 @@ def read_cluster(path: Path, devices: Sequence[str]) -> Cluster:
         ClovenError: with all that is wrong with the file.
     """
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-        made = Cluster.model_validate(document)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClovenError(f"cannot read the cluster file {path}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ClovenError(f"{path} is no TOML: {error}") from error
+        made = Cluster.model_validate(read_toml(path))
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise ClovenError([*lines, 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"']) from error

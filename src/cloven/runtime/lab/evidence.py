@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.files import read_tensors
 from cloven.partition.program import BYTES, Link, Program
 from cloven.runtime.bundle import Send, read
 from cloven.runtime.cluster.sending import unit
@@ -34,8 +35,6 @@ def heard(folder: Path, program: Program, link: Link, addresses: Mapping[str, st
         ``links``, see `directions`; ``warnings``; ``images``, how many were found whole; ``pairs``, their folder,
         None where nothing could be read; on a link without protection ``differing``.
     """
-    from safetensors.numpy import load_file
-
     survey = flows.survey(folder / CAPTURE)
     rows = directions(survey, program, link, addresses, images)
     found: dict[str, Any] = {"links": rows, "warnings": survey.warnings, "images": 0, "pairs": None}
@@ -45,7 +44,7 @@ def heard(folder: Path, program: Program, link: Link, addresses: Mapping[str, st
     captured = pairs.extract(survey, pairs.choose(survey, addresses[link[0]], addresses[link[1]]))
     found |= {"images": len(captured.inputs), "pairs": str(pairs.write(captured, folder / PAIRS).parent)}
     if not captured.protected:
-        sent = load_file(answered)
+        _, sent = read_tensors(answered, "numpy")
         found["differing"] = differing(folder / BUNDLE, captured, link, sent["input"], sent["image"])
     return found
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloven.errors import ClovenError
+from cloven.files import read_tensors
 from cloven.runtime.lab.folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
 STOPPED = 130
@@ -19,8 +20,6 @@ STOPPED = 130
 
 def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
     """Send the images; 2 where the cluster cannot be used, with the reasons on standard error."""
-    from safetensors.numpy import load_file
-
     from cloven import console
     from cloven.partition.plan import parse, read
     from cloven.runtime.cluster.coordinator import Manner
@@ -28,7 +27,7 @@ def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        pixels = load_file(folder / PIXELS)["image"]
+        pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
         with console.progress() as progress:
             outcome = send(parse(read(folder / PLAN)), folder / CLUSTER, pixels, Manner(window, deadline), progress)
         if outcome.answered:

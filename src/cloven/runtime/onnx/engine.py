@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError, require
+from cloven.files import check_regular
 from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
 from cloven.runtime.bundle import Part, Receive, Run, Send, Step, read
 from cloven.runtime.schedule import in_order
@@ -70,7 +71,7 @@ def session(path: Path) -> InferenceSession:
     """A segment, ready to run on one thread.
 
     Raises:
-        ClovenError: where onnxruntime is not installed.
+        ClovenError: where onnxruntime is not installed, or cannot load it.
     """
     try:
         import onnxruntime
@@ -79,12 +80,30 @@ def session(path: Path) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(check_regular(path), options, providers=["CPUExecutionProvider"])
+    except ClovenError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no class of their own
+        reason = str(error).splitlines()
+        raise ClovenError(
+            f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}"
+        ) from error
 
 
 def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, Array]) -> dict[str, Array]:
-    """Some of what a segment makes of its inputs, by name."""
-    made: list[Any] = session.run(names, inputs)
+    """Return some of what a segment makes of its inputs, by name.
+
+    Raises:
+        ClovenError: if onnxruntime cannot run it on these inputs, or has no output of that name.
+    """
+    try:
+        made: list[Any] = session.run(names, inputs)
+    except Exception as error:  # onnxruntime's errors have no class of their own
+        reason = str(error).splitlines()
+        raise ClovenError(
+            f"onnxruntime cannot run a segment: {reason[0] if reason else type(error).__name__}"
+        ) from error
     return dict(zip(names, made, strict=True))
 
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
+from cloven.files import read_tensors
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
 from cloven.runtime.tap.links import Seen, listen
@@ -166,11 +167,7 @@ def read(folder: Path) -> Captured:
         ClovenError: where it cannot be read or is not what `write` writes.
     """
     path = folder / CAPTURED
-    try:
-        with safe_open(path, "numpy") as file:
-            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ClovenError(f"cannot read {path}: {error}") from error
+    about, tensors = read_tensors(path, "numpy")
     problems = _problems(about, tensors)
     if problems:
         raise ClovenError([f"{path}: {problem}" for problem in problems])
