@@ -193,7 +193,7 @@ def file(inside: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("text", "messages"),
     [
-        (None, ("cannot read", "No such file")),
+        (None, ("cannot read",)),
         ("x =", ("cluster.toml is not valid TOML",)),
         ("", ("cluster.toml: devices: Field required", "expected [devices] with a line such as")),
         (
@@ -280,7 +280,7 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
             "cannot read nowhere.toml")  # fmt: skip
     refused(
         cloven("serve", "plan.toml", "--cluster", file, "--names", "nowhere", "--keys", "nokeys"),
-        "cannot read the names nowhere",
+        "cannot read nowhere",
         "there is no folder nokeys",
     )
 

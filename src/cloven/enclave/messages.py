@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cloven.errors import ClovenError
+from cloven.files import parse_json
 
 HEAD = struct.Struct(">IQ")
 """Bytes of the JSON, bytes of what follows it."""
@@ -45,12 +46,7 @@ def heard(descriptor: int, timeout: float | None = None) -> tuple[dict[str, Any]
     words, content = HEAD.unpack(_exactly(descriptor, HEAD.size))
     if words > WORDS or content > CONTENT:
         raise ClovenError(f"a message of {words} and {content} bytes was announced; at most {WORDS} and {CONTENT}")
-    try:
-        about = json.loads(_exactly(descriptor, words))
-    except ValueError as error:
-        raise ClovenError(f"a message is no JSON: {error}") from error
-    if not isinstance(about, dict):
-        raise ClovenError(f"a message is a JSON {type(about).__name__}; expected an object")
+    about = parse_json(bytes(_exactly(descriptor, words)), "a message of the other process")
     return about, _exactly(descriptor, content)
 
 

@@ -196,8 +196,8 @@ def read(content: bytes | bytearray) -> Stretch:
         found = _back(json.loads(head), arrays)
         steps = tuple(Compute(**step) for step in found["steps"])
         return Stretch(found["takes"], steps, found["gives"])
-    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ClovenError(f"what was handed over is no part of a model: {error}") from error
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ClovenError(f"the content that was handed over is not a part of a model: {error}") from error
 
 
 def _back(item: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloven.enclave.folder import memory_for, modelled
 from cloven.enclave.timing import How, machine, owned, ready, timed
-from cloven.errors import ClovenError
-from cloven.files import write_text
+from cloven.files import read_json, write_text
 from cloven.partition.options import ENCLAVE
 
 if TYPE_CHECKING:
@@ -98,14 +97,10 @@ def points(model: Model) -> dict[str, str | None]:
 
 
 def _kept(file: Path, about: Mapping[str, Any]) -> dict[str, Any] | None:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except (OSError, ValueError) as error:
-        raise ClovenError(f"{file} cannot be read ({error}); remove it") from error
-    same = isinstance(found, dict) and {name: found.get(name) for name in about} == about
-    return found if same else None
+    found = read_json(file)
+    return found if {name: found.get(name) for name in about} == about else None
 
 
 def summarised(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
