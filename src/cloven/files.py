@@ -68,10 +68,12 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
     """
     with open_regular(path) as file:
         try:
-            content = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            # Some files, as those of /proc, have no size beforehand; others grow meanwhile.
+            content = file.read(limit + 1) if size <= limit else b""
         except OSError as error:
             raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(content) > limit:
+    if max(size, len(content)) > limit:
         raise ClovenError(f"cannot read {path}: it has more than {limit} bytes")
     return content
 

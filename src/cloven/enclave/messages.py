@@ -16,6 +16,8 @@ HEAD = struct.Struct(">IQ")
 """Bytes of the JSON, bytes of what follows it."""
 WORDS, CONTENT = 2**24, 2**34
 """The most bytes of either."""
+BLOCK = 2**26
+"""Bytes of memory taken for a message before any of it has come."""
 
 
 class EndedError(ClovenError):
@@ -68,11 +70,13 @@ def served(work: Callable[[int, int], None]) -> int:
 
 
 def _exactly(descriptor: int, size: int) -> bytearray:
-    held = bytearray(size)
-    left = memoryview(held)
-    while left:
-        got = os.readv(descriptor, [left])
+    held, filled = bytearray(min(size, BLOCK)), 0
+    while filled < size:
+        if filled == len(held):  # memory is taken for what comes, not for what is announced
+            held.extend(bytes(min(size - filled, filled)))
+        with memoryview(held)[filled:] as left:
+            got = os.readv(descriptor, [left])
         if not got:
             raise EndedError("the process at the other end of a pipe has ended")
-        left = left[got:]
+        filled += got
     return held

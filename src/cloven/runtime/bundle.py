@@ -217,6 +217,16 @@ class Manifest(_Frozen):
     check: Check
     files: dict[str, File]
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for names in (
+            {device.name for device in self.devices},
+            {device.folder.casefold() for device in self.devices},
+        ):
+            if len(names) < len(self.devices):
+                raise ValueError("two devices have the same name or folder")
+        return self
+
 
 @dataclass(frozen=True)
 class Bundle:

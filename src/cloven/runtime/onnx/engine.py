@@ -126,6 +126,8 @@ def interpret(parts: Mapping[str, Part], images: Array, execute: Execute, tap: T
                 inputs = {piece.name: paste(mine[piece.value], piece.box) for piece in step.inputs}
                 made = execute(device, step, inputs)
                 for piece in step.outputs:
+                    if (shape := made[piece.name].shape[1:]) != extent(piece.box):
+                        raise ClovenError(f"{piece.name} has the shape {shape}; expected {extent(piece.box)}")
                     mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
             case Send():
                 under_way[step.transfer] = paste(mine[step.value], step.share)
