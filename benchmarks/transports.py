@@ -27,8 +27,10 @@ import grpc.aio
 import zmq
 
 from cloven.partition.protection import NAMES
-from cloven.runtime.cluster import wire
+from cloven.runtime.cluster import messages, wire
 from cloven.runtime.cluster.channels import LINK, Stream, channel, options
+from cloven.runtime.cluster.halfopen import HalfOpen
+from cloven.runtime.link.handshake import FirstMessages
 from cloven.runtime.link.identity import Identity, read
 
 HOST = "127.0.0.1"
@@ -87,8 +89,10 @@ def _handlers(identity: Identity, aside: ThreadPoolExecutor) -> grpc.GenericRpcH
 
     async def ours(_: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         stream = Stream(PARTIES[0], context)
-        said = await wire.hello(stream)
-        connection = await wire.welcome(stream, said, line(identity, str(said["protection"])), aside)
+        said = messages.read(messages.Hello, await stream.read(), PARTIES[0])
+        guard = wire.Guard(FirstMessages(), HalfOpen(1, wire.HANDSHAKE))
+        connection = await wire.welcome(stream, said, line(identity, said.protection), aside, guard)
+        await wire.prove(connection)
         async for frame in connection.frames():
             await connection.write(frame.input, 0, [ACK], Counter())
 

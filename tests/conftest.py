@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+import cloven.runtime.cluster  # noqa: F401 - before any test imports gRPC, which is then kept from TLS 1.2
+
 settings.register_profile("cloven", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("cloven")
 torch.set_num_threads(1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.runtime.cluster.channels import DESCRIBE
 from cloven.runtime.cluster.coordinator import Coordinator, Manner
 from tests.runtime.cluster.machines import (
     Machine,
@@ -214,6 +219,128 @@ def test_workers_are_free_when_their_coordinator_was_killed(file: Path, tmp_path
     assert len(busy.value.problems) == 3
     assert all("is busy with run" in problem for problem in busy.value.problems)
     within(60, _nothing(file))
+
+
+async def _runs(machines: Machines) -> set[str | None]:
+    """The runs that workers say they take part in."""
+    found = set()
+    for machine in machines.values():
+        async with grpc.aio.insecure_channel(machine.address) as to:
+            ask: Any = to.unary_unary(DESCRIBE)
+            found.add(json.loads(await ask(b"", timeout=10))["run"])
+    return found
+
+
+async def _seconds_until(done: Callable[[], Awaitable[bool]]) -> float:
+    start = time.monotonic()
+    while not await done():
+        await asyncio.sleep(0.1)
+    return time.monotonic() - start
+
+
+def test_workers_are_free_within_10_s_when_their_coordinator_hangs(
+    workers: Machines, file: Path, tmp_path: Path
+) -> None:
+    """Its connections stay open; when it goes on, it finds its workers again."""
+    plan = plan_of(BUNDLE)
+    (tmp_path / "plan.toml").write_text(plan.toml())
+    command = [sys.executable, "-c", COORDINATOR, tmp_path / "plan.toml", file]
+    other = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE)
+
+    async def free() -> bool:
+        return await _runs(workers) == {None}
+
+    async def busy() -> bool:
+        return None not in await _runs(workers)
+
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        other.send_signal(signal.SIGSTOP)
+        assert 5 < within(30, _seconds_until(free)) < 10
+        other.send_signal(signal.SIGCONT)
+        within(30, _seconds_until(busy))
+    finally:
+        other.kill()
+        other.communicate(timeout=20)
+    assert "has said nothing for" in workers["edge1"].events("lost")[-1]["reason"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_given_up_within_12_s_by_coordinator_and_neighbours(
+    workers: Machines, file: Path
+) -> None:
+    """Images in flight need not wait for their deadline; when it goes on, it is found again."""
+
+    async def run() -> tuple[float, Outcomes]:
+        async with made(file, deadline=60) as run:
+            assert not accounted(await outcomes(run, many(8)))
+            workers["edge1"].pause()
+            start = time.monotonic()
+            failed = await outcomes(run, many(8))
+            took = time.monotonic() - start
+
+            async def apart() -> bool:
+                count = workers["edge0"].count
+                return not await asyncio.to_thread(count, "cloven_link_up", party="edge1")
+
+            await _seconds_until(apart)
+            assert time.monotonic() - start < 12
+            workers["edge1"].resume()
+            await all_up(run)
+            assert not accounted(await outcomes(run, many(8)))
+            return took, failed
+
+    try:
+        took, failed = within(60, run())
+    finally:
+        workers["edge1"].resume()
+
+    assert took < 12
+    assert len(accounted(failed)) == 8
+    assert {failure.device for failure in accounted(failed)} == {"edge1"}
+
+
+SLOW = """
+import asyncio, sys, time
+from dataclasses import replace
+from pathlib import Path
+from cloven.runtime.cluster.logs import to_stderr
+from cloven.runtime.cluster.worker import Addresses, load, serve
+
+held, seen = load(Path(sys.argv[1]), None), []
+
+def slow(job, inputs):
+    seen.append(job)
+    if len(seen) == 8 * len(held.schedule.jobs):
+        time.sleep(30)
+    return held.engine(job, inputs)
+
+to_stderr()
+asyncio.run(serve(replace(held, engine=slow), None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
+"""
+"""A worker that computes for 30 s on its eighth image, in its event loop, as all images before were quick."""
+
+
+@pytest.mark.slow
+def test_a_worker_that_computes_for_long_does_not_hang(workers: Machines, file: Path) -> None:
+    worker = workers["edge1"]
+    worker.stop()
+    port = worker.address.rpartition(":")[2]
+    other = subprocess.Popen([sys.executable, "-c", SLOW, str(worker.folder), port], stderr=subprocess.PIPE)
+
+    async def run() -> Outcomes:
+        async with made(file, deadline=60, retry=20) as run:
+            return await outcomes(run, many(24))
+
+    try:
+        start = time.monotonic()
+        assert not accounted(within(90, run()))
+        assert time.monotonic() - start > 30
+    finally:
+        other.kill()
+        _, log = other.communicate(timeout=20)
+    assert log.count(b'"event": "joined"') == 1
 
 
 async def _nothing(file: Path) -> None:

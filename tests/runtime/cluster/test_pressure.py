@@ -13,6 +13,7 @@ import pytest
 
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, LINK
 from cloven.runtime.cluster.coordinator import Answer, Manner
+from cloven.runtime.cluster.messages import VERSION
 from cloven.runtime.link.session import Sealer
 from tests.runtime.cluster.machines import (
     Machine,
@@ -100,13 +101,15 @@ def test_a_coordinator_that_sends_too_much_is_told_so(workers: dict[str, Machine
             control: Any = to.stream_stream(CONTROL)()
             addresses = dict.fromkeys(described["devices"], "127.0.0.1:1")
             terms = {"run": "x", "plan": described["plan"], "addresses": addresses, "window": 4, "deadline": 50}
-            await control.write(json.dumps({"cloven": 1, "join": terms}).encode())
+            await control.write(json.dumps({"cloven": VERSION, "join": terms}).encode())
             assert b"status" in await control.read()
             link: Any = to.stream_stream(LINK)()
-            hello = {"cloven": 1, "run": "x", "from": "coordinator", "to": "edge0", "protection": "none"}
+            hello = {"cloven": VERSION, "run": "x", "from": "coordinator", "to": "edge0", "protection": "none"}
             await link.write(json.dumps(hello | {"session": "ab" * 16}).encode())
             await link.read()
             sealer = Sealer(b"\xab" * 16, None)
+            await link.write(json.dumps({"cloven": VERSION, "proof": sealer.seal(0, 0).hex()}).encode())
+            await link.read()
             for number in range(5000):
                 await link.write(sealer.seal(number, 0, image))
             reasons: list[str] = []

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
+from cloven.errors import ClovenError
 from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.channels import Stream
+from cloven.runtime.cluster.messages import Hello, read
 from cloven.runtime.cluster.peers import Listener, Peer, accepted
 from cloven.runtime.cluster.wire import Line
+from cloven.runtime.link.handshake import FirstMessages, initiator_start, prologue
 from cloven.runtime.link.session import LAYOUT, Limits, Opened
 from tests.runtime.cluster.machines import within
 
@@ -34,15 +40,44 @@ class End:
         self.heard.append((opened.input, opened.ordinal, bytes(opened.payload)))
 
 
-async def both(protection: str, limits: Limits, count: int, size: int) -> tuple[End, End]:
+Attack = Callable[[bytes], Sequence[bytes]]
+"""The first messages that somebody sends beside an honest one, and then nothing more."""
+
+
+class Silent(Stream):
+    """A stream of somebody who says nothing more."""
+
+    def __init__(self) -> None:
+        self.party = "edge0"
+
+    async def write(self, message: bytes) -> None:
+        pass
+
+    async def read(self) -> bytes | None:
+        await asyncio.sleep(60)
+        return None
+
+
+async def both(
+    protection: str, limits: Limits, count: int, size: int, attack: Attack = lambda _: ()
+) -> tuple[End, End]:
     """Send in both directions at once over a link with small limits, until all has come."""
+    attacks: list[asyncio.Task[None]] = []
     line = Line("run", "edge0", "edge1", protection, lambda: KEY, limits)
     with ThreadPoolExecutor(1) as aside:
         dialer, other = End("edge1", line, aside), End("edge0", line, aside)
 
+        firsts = FirstMessages()
+
         async def answer(_: Any, context: Any) -> None:
             stream = Stream("edge0", context)
-            await accepted(stream, await wire.hello(stream), other.peer)
+            first = await stream.read()
+            honest = asyncio.ensure_future(accepted(stream, read(Hello, first, "edge0"), other.peer, firsts))
+            for message in attack(first or b""):
+                hello = read(Hello, message, "edge0")
+                attacks.append(asyncio.create_task(accepted(Silent(), hello, other.peer, firsts)))
+            with suppress(ClovenError):
+                await honest
 
         class Handlers(grpc.GenericRpcHandler):
             def service(self, call: grpc.HandlerCallDetails) -> Any:
@@ -66,6 +101,9 @@ async def both(protection: str, limits: Limits, count: int, size: int) -> tuple[
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.1)  # what comes twice comes now
         finally:
+            for task in attacks:
+                task.cancel()
+            await asyncio.gather(*attacks, return_exceptions=True)
             await asyncio.gather(dialer.peer.close(), other.peer.close())
             await server.stop(0)
     return dialer, other
@@ -99,6 +137,48 @@ def test_a_worn_key_is_renewed_in_time(protection: str, limits: Limits, sessions
     for end in (dialer, other):
         assert len(end.states) >= sessions
         assert sessions > 1 or len(end.states) == 1
+
+
+@pytest.mark.parametrize(("party", "protection"), [("edge0", "aes-128-gcm"), ("edge1", "none")])
+def test_nothing_is_lost_however_late_a_handshake_comes(
+    monkeypatch: pytest.MonkeyPatch, party: str, protection: str
+) -> None:
+    """One side goes on only a moment after the other has what it wrote, as on a machine with too much to do."""
+    write = Stream.write
+
+    async def late(self: Stream, message: bytes) -> None:
+        await write(self, message)
+        if self.party == party and message.startswith(b"{"):
+            await asyncio.sleep(0.02)
+
+    monkeypatch.setattr(Stream, "write", late)
+
+    dialer, other = within(60, both(protection, Limits(length=4096, frames=16), 60, 40))
+
+    for end in (dialer, other):
+        assert sorted(end.heard) == [(number, number % 3, payload(number, 40)) for number in range(60)]
+        assert end.peer.losses == 1, "the one at the end"
+        assert len(end.states) >= 4
+
+
+def test_first_messages_of_others_during_a_renewal_cost_nothing() -> None:
+    """Recorded ones with every renewal, and with every second one a new one that takes its place."""
+    recorded: list[bytes] = []
+
+    def attack(hello: bytes) -> Sequence[bytes]:
+        recorded.append(hello)
+        if len(recorded) % 2:
+            return recorded[-3:]
+        _, noise = initiator_start(KEY, prologue("aes-128-gcm run run", "edge0", "edge1"))
+        return [*recorded[-3:], json.dumps(json.loads(hello) | {"noise": noise.hex()}).encode()]
+
+    dialer, other = within(60, both("aes-128-gcm", Limits(length=4096, frames=32), 150, 40, attack))
+
+    for end in (dialer, other):
+        assert sorted(end.heard) == [(number, number % 3, payload(number, 40)) for number in range(150)]
+        assert end.peer.losses == 1, "the one at the end"
+    assert other.peer.refused["repeated handshake"] > 10
+    assert other.peer.refused["handshake"] > 1, "honest ones, which were tried again"
 
 
 def test_sessions_and_counters_are_never_used_twice() -> None:

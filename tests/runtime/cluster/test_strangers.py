@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import socket
 import ssl
@@ -18,9 +19,11 @@ import grpc.aio
 import pytest
 
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING
+from cloven.runtime.cluster.logs import MOST, Sparing
+from cloven.runtime.cluster.messages import VERSION
 from cloven.runtime.link import authority
 from cloven.runtime.link.identity import Identity, read
-from cloven.runtime.link.session import LAYOUT, MAGIC
+from cloven.runtime.link.session import LAYOUT, MAGIC, Sealer
 from tests.runtime.cluster.machines import Machine, cluster, machines, sample, send, with_keys, within
 from tests.runtime.cluster.plans import accounted, bundled, images
 
@@ -62,7 +65,8 @@ async def asked(to: grpc.aio.Channel, method: str) -> bytes:
         return bytes(await ask(b"", timeout=20))
     call: Any = to.stream_stream(method)(timeout=20)
     with suppress(asyncio.InvalidStateError):  # refused before it could ask: reading says why
-        await call.write(b'{"cloven": 1, "run": "0", "from": "coordinator", "to": "edge0", "join": {}}')
+        hello = {"cloven": VERSION, "run": "0", "from": "coordinator", "to": "edge0", "protection": "none"}
+        await call.write(json.dumps(hello if method == LINK else {"cloven": VERSION, "join": {}}).encode())
     message = await call.read()
     if message is grpc.aio.EOF:
         raise EOFError
@@ -108,7 +112,7 @@ def test_the_same_is_answered_with_one(guarded: dict[str, Machine], folder: Path
     said = answer(guarded["edge0"], method, read(folder / "coordinator").channel_credentials())
 
     assert isinstance(said, bytes)
-    assert said == SERVING if method == HEALTH else json.loads(said)["cloven"] == 1
+    assert said == SERVING if method == HEALTH else json.loads(said)["cloven"] == VERSION
 
 
 def test_a_device_is_no_coordinator_and_no_other_device(guarded: dict[str, Machine], folder: Path) -> None:
@@ -172,7 +176,17 @@ def open_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 
 RANDOM = random.Random(1)
 
-HELLO = {"cloven": 1, "run": "x", "from": "coordinator", "to": "edge0", "protection": "none", "session": "ab" * 16}
+HELLO = {
+    "cloven": VERSION,
+    "run": "x",
+    "from": "coordinator",
+    "to": "edge0",
+    "protection": "none",
+    "session": "ab" * 16,
+}
+
+PROOF = {"cloven": VERSION, "proof": Sealer(b"\xab" * 16, None).seal(0, 0).hex()}
+"""What ends the handshake that HELLO begins."""
 
 GARBAGE: list[bytes] = [
     b"",
@@ -181,9 +195,9 @@ GARBAGE: list[bytes] = [
     b"[]",
     b'"text"',
     b"{}",
-    b'{"cloven": 1}',
-    b'{"cloven": 1, "join": 3}',
-    b'{"cloven": 1, "join": {"run": 1, "addresses": [], "window": "x", "deadline": null}, "plan": []}',
+    b'{"cloven": 2}',
+    b'{"cloven": 2, "join": 3}',
+    b'{"cloven": 2, "join": {"run": 1, "addresses": [], "window": "x", "deadline": null}, "plan": []}',
     b'{"cloven": 99, "run": "x"}',
     json.dumps(HELLO).encode(),
     json.dumps(HELLO | {"from": ["edge0"], "to": {}}).encode(),
@@ -233,7 +247,7 @@ async def joined(machine: Machine, to: grpc.aio.Channel) -> Any:
     call: Any = to.stream_stream(CONTROL)()
     addresses = dict.fromkeys(described["devices"], machine.address)
     terms = {"run": "x", "plan": described["plan"], "addresses": addresses, "window": 4, "deadline": 5}
-    await call.write(json.dumps({"cloven": 1, "join": terms}).encode())
+    await call.write(json.dumps({"cloven": VERSION, "join": terms}).encode())
     return call
 
 
@@ -251,7 +265,8 @@ def test_garbage_of_a_coordinator_that_has_joined(open_workers: dict[str, Machin
                 pass
 
     async def run() -> None:
-        for message in [*nonsense[:8], b'{"drop": 3}', b'{"oldest": "x"}', b'{"ping": 1, "late": ["y"]}']:
+        asked = [b'{"drop": 3}', b'{"ping": 1, "oldest": "x"}', b'{"ping": 1, "oldest": 0, "late": ["y"]}']
+        for message in [*nonsense[:8], *asked]:
             await one(message)
 
     within(60, run())
@@ -273,6 +288,8 @@ def test_garbage_as_frames(open_workers: dict[str, Machine], tmp_path: Path) -> 
             await call.write(json.dumps(HELLO).encode())
             answer = json.loads(await call.read())
             assert "refused" not in answer, answer
+            await call.write(json.dumps(PROOF).encode())
+            assert "proof" in json.loads(await call.read())
             await call.write(message)
             while (await call.read()) is not grpc.aio.EOF:
                 pass
@@ -318,3 +335,38 @@ def test_bytes_that_are_no_grpc(open_workers: dict[str, Machine], tmp_path: Path
 
     assert edge0.process.poll() is None
     assert not accounted(send(PLAIN, cluster(tmp_path, open_workers), images("lenet5", 8)))
+
+
+def test_streams_that_say_nothing_keep_nobody_out(open_workers: dict[str, Machine], tmp_path: Path) -> None:
+    """1,200 of them, of 20 connections: a few wait for a first message, the others are ended."""
+    edge0 = open_workers["edge0"]
+    before = edge0.memory()
+
+    async def run() -> None:
+        apart = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.aio.insecure_channel(edge0.address, apart) for _ in range(20)]
+        try:
+            calls: list[Any] = [to.stream_stream(LINK)() for to in channels for _ in range(60)]
+            await asyncio.gather(*(call.wait_for_connection() for call in calls), return_exceptions=True)
+            found = await asyncio.to_thread(send, PLAIN, cluster(tmp_path, open_workers), images("lenet5", 8))
+            assert not accounted(found)
+            for call in calls:
+                call.cancel()
+        finally:
+            await asyncio.gather(*(to.close() for to in channels))
+
+    within(60, run())
+
+    assert "no first message came" in edge0.events("refused")[-1]["reason"]
+    assert edge0.memory() < before + 64 * 2**20
+
+
+def test_a_log_does_not_grow_by_those_who_are_refused() -> None:
+    sparing = Sparing()
+
+    def written(event: str, at: float) -> bool:
+        return sparing.filter(logging.makeLogRecord({"msg": event, "created": at}))
+
+    assert sum(written("refused", 1000 + number / 100) for number in range(5000)) == MOST
+    assert written("joined", 1050)
+    assert written("refused", 1061)

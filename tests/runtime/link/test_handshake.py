@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.runtime.link import handshake
-from cloven.runtime.link.errors import HandshakeRefused, LinkError
-from cloven.runtime.link.handshake import Session, initiator_finish, initiator_start, prologue, responder_reply
+from cloven.runtime.link.errors import HandshakeRefused, HandshakeRepeated, LinkError
+from cloven.runtime.link.handshake import (
+    FirstMessages,
+    Session,
+    initiator_finish,
+    initiator_start,
+    prologue,
+    responder_reply,
+)
 
 PSK = bytes(range(100, 132))
 NAMES = prologue("ascon-aead128", "edge0", "edge1")
@@ -159,6 +166,18 @@ def test_reflected_and_replayed_messages_are_refused() -> None:
         initiator_finish(other, answer)
     with pytest.raises(HandshakeRefused):
         responder_reply(PSK, NAMES, answer)
+
+
+def test_first_messages_are_answered_once_and_the_memory_of_them_is_bounded() -> None:
+    firsts = FirstMessages(most=3)
+    for number in range(5):
+        firsts.check(bytes([number]))
+        firsts.add(bytes([number]))
+
+    for number in (2, 3, 4):
+        with pytest.raises(HandshakeRepeated, match="its first message was answered before"):
+            firsts.check(bytes([number]))
+    firsts.check(bytes([1]))
 
 
 LOW_ORDER = [

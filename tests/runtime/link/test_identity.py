@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -306,6 +309,88 @@ def test_grpc_without_tls_has_no_names(world: World) -> None:
     assert who(None, None, "edge0") == "None"
     one_way = grpc.ssl_server_credentials([(world.edge0.private, world.edge0.certificate)])
     assert who(one_way, world.edge_1.channel_credentials(), "edge0") == "None"
+
+
+def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """A context that speaks one version of TLS, and HTTP/2 in it."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = version
+    context.minimum_version = version
+    context.set_alpn_protocols(["h2"])
+    return context
+
+
+def test_a_grpc_server_speaks_tls_1_3_only(world: World) -> None:
+    def spoken(port: int, version: ssl.TLSVersion) -> str | None:
+        context = only(world.edge_1.client_context(), version)
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="edge0") as made,
+        ):
+            return made.version()
+
+    async def run() -> str | None:
+        server = grpc.aio.server()
+        port = server.add_secure_port("127.0.0.1:0", world.edge0.server_credentials())
+        await server.start()
+        try:
+            with pytest.raises(OSError, match=r"(?i)EOF|handshake failure|version"):
+                await asyncio.to_thread(spoken, port, ssl.TLSVersion.TLSv1_2)
+            return await asyncio.to_thread(spoken, port, ssl.TLSVersion.TLSv1_3)
+        finally:
+            await server.stop(None)
+
+    assert asyncio.run(run()) == "TLSv1.3"
+
+
+def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
+    """It refuses a server of its authority that knows no newer version than 1.2."""
+
+    def spoken(listener: socket.socket, version: ssl.TLSVersion) -> str:
+        plain, _ = listener.accept()
+        try:
+            with only(world.edge0.server_context(), version).wrap_socket(plain, server_side=True) as made:
+                return str(made.version())
+        except OSError as error:
+            return str(error)
+
+    async def run(version: ssl.TLSVersion) -> tuple[str, str]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(10)
+            accepting = asyncio.create_task(asyncio.to_thread(spoken, listener, version))
+            named = [("grpc.ssl_target_name_override", "edge0"), ("grpc.use_local_subchannel_pool", 1)]
+            target = f"127.0.0.1:{listener.getsockname()[1]}"
+            async with grpc.aio.secure_channel(target, world.edge_1.channel_credentials(), named) as channel:
+                ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await ask(b"", timeout=5)
+            return await accepting, str(caught.value.details())
+
+    server, client = asyncio.run(run(ssl.TLSVersion.TLSv1_2))
+    assert "no shared cipher" in server
+    assert "Tls handshake failed" in client
+    server, _ = asyncio.run(run(ssl.TLSVersion.TLSv1_3))
+    assert server == "TLSv1.3"
+
+
+def test_grpc_that_was_imported_too_early_is_refused(world: World) -> None:
+    """It has read the environment already, and would speak TLS 1.2; whoever has set it himself may."""
+    code = (
+        "import grpc\nfrom pathlib import Path\n"
+        "from cloven.errors import ClovenError\nimport cloven.runtime.cluster\n"
+        f"from cloven.runtime.link import identity\none = identity.read(Path({str(world.edge0.folder)!r}))\n"
+        "for make in (one.server_credentials, one.channel_credentials):\n"
+        "    try:\n        make()\n        print('made')\n    except ClovenError as error:\n        print(error)\n"
+    )
+    bare = {name: value for name, value in os.environ.items() if name != identity.OLD_SUITES}
+
+    def printed(environment: dict[str, str]) -> list[str]:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.splitlines()
+
+    assert all("grpc was imported before cloven" in line for line in printed(bare))
+    assert printed(bare | {identity.OLD_SUITES: identity.NONE_USABLE}) == ["made", "made"]
 
 
 def test_a_peer_with_several_names_has_none() -> None:

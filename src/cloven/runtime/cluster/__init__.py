@@ -2,6 +2,9 @@
 
 import os
 
-# gRPC's core writes lines of its own to standard error, among logs that are lines of JSON; what it has to say comes
-# with its errors too. It reads this once, when it is loaded.
+from cloven.runtime.link.identity import only_tls_1_3
+
+# gRPC reads both once, when it is imported. Its core writes lines of its own to standard error, among logs that are
+# lines of JSON; what it has to say comes with its errors too.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+only_tls_1_3()

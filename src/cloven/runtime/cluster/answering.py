@@ -19,9 +19,13 @@ from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING, Stream
 from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.cluster.held import Held
-from cloven.runtime.cluster.joined import Joined, Terms
+from cloven.runtime.cluster.joined import Joined
+from cloven.runtime.cluster.messages import Hello, Join, Question, read
 from cloven.runtime.cluster.peers import accepted
+from cloven.runtime.link.errors import LinkError
+from cloven.runtime.link.handshake import FirstMessages
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -33,6 +37,12 @@ WINDOW = 256
 
 JOINING = 20.0
 """Seconds in which the links of a run must come up."""
+
+SILENT, TICK = 8.0, 0.5
+"""Seconds of silence after which a coordinator counts as hung, and how often we look."""
+
+STRANGERS = 256
+"""How many streams may wait for their first message."""
 
 GOODBYE = 0.5
 """Seconds in which a coordinator is told the last of a run."""
@@ -50,6 +60,7 @@ class Worker:
     Attributes:
         joined: the run that it takes part in, if any.
         past: what earlier runs counted.
+        firsts: the first messages of the handshakes that were answered, in any run.
         leaving: what still ends earlier runs.
     """
 
@@ -60,6 +71,7 @@ class Worker:
         self.runs = 0
         self.past: Counter[tuple[str, ...]] = Counter()
         self.leaving: set[asyncio.Task[None]] = set()
+        self.firsts, self.strangers = FirstMessages(), HalfOpen(STRANGERS, wire.HANDSHAKE)
         self.stopping = asyncio.Event()
         # One thread computes; what else takes long (ciphers) has its own, so that both can go on.
         self.computing, self.aside = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
@@ -98,27 +110,33 @@ class Worker:
         """A run, for as long as its coordinator stays."""
         stream, told = Stream(COORDINATOR, context), Told()
         try:
-            message = await stream.read()  # to one who is still writing, gRPC does not always say why he is refused
+            # To one who is still writing, gRPC does not always say why he is refused.
+            message = await self._first(stream)
             await self._must_be(COORDINATOR, context)
-            joined = self._join(message, told)
+            joined = self._join(read(Join, message, COORDINATOR), told)
         except ClovenError as error:
             self._refused("control", str(error), context)
-            await stream.write(json.dumps({"cloven": wire.VERSION, "refused": str(error)}).encode())
+            await wire.refuse(stream, str(error))
             return
         self.joined, self.runs = joined, self.runs + 1
         log.info("joined", extra={"run": joined.terms.run})
         telling = asyncio.create_task(_tell_all(told, stream))
         joining = asyncio.create_task(_tell_when_connected(joined))
-        listening = asyncio.create_task(self._listen(joined, stream, context))
+        heard = asyncio.Event()
+        listening = asyncio.create_task(self._listen(joined, stream, heard, context))
+        hanging = asyncio.create_task(_hangs(heard))
         stopping = asyncio.create_task(self.stopping.wait())
         try:
             joined.dial(self.held.device, self.tls)
-            await asyncio.wait({listening, telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {listening, telling, stopping, hanging}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if hanging.done():
+                log.info("lost", extra={"party": COORDINATOR, "reason": f"has said nothing for {SILENT:g} s"})
             if self.stopping.is_set():
                 joined.tell({"stopping": True})
         finally:
             self.joined = None
-            for task in (joining, listening, stopping):
+            for task in (joining, listening, stopping, hanging):
                 task.cancel()
             self.past += joined.counts()
             # A coordinator that has gone cancels us, but what is left to do is done to its end.
@@ -127,21 +145,23 @@ class Worker:
             leaving.add_done_callback(self.leaving.discard)
             await asyncio.shield(leaving)
 
-    def _join(self, message: Any, told: Told) -> Joined:
+    async def _first(self, stream: Stream) -> bytes | None:
+        """Return the first message of somebody whom we do not know yet.
+
+        Raises:
+            LinkError: where none comes in time, or too many wait.
+        """
         try:
-            asked = wire.document(message, COORDINATOR)
-            join = asked["join"]
-            terms = Terms(str(join["run"]), dict(join["addresses"]), int(join["window"]), float(join["deadline"]))
-            plan, version = join["plan"], asked["cloven"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ClovenError("the coordinator does not speak cloven's protocol") from error
+            async with self.strangers.place():
+                return await stream.read()
+        except TimeoutError:
+            raise LinkError(f"no first message came within {wire.HANDSHAKE:g} s, or too many waited") from None
+
+    def _join(self, asked: Join, told: Told) -> Joined:
+        terms = asked.join
         problems = []
-        if version != wire.VERSION:
-            problems.append(
-                f"the coordinator speaks version {version!r} of the protocol, this worker {wire.VERSION}"
-            )
-        if plan != self.held.plan:
-            problems.append(f"the bundle is another plan's: {self.held.plan[:12]}, not {str(plan)[:12]}")
+        if terms.plan != self.held.plan:
+            problems.append(f"the bundle is another plan's: {self.held.plan[:12]}, not {terms.plan[:12]}")
         if self.joined is not None:
             problems.append(f"is busy with run {self.joined.terms.run}; one coordinator at a time")
         if not 1 <= terms.window <= WINDOW:
@@ -159,24 +179,22 @@ class Worker:
             terms, self.held.schedule, lines, self.held.engine, told.put_nowait, self.computing, self.aside
         )
 
-    async def _listen(self, joined: Joined, stream: Stream, context: Context) -> None:
+    async def _listen(self, joined: Joined, stream: Stream, heard: asyncio.Event, context: Context) -> None:
         """Do what the coordinator says, until it goes or talks nonsense."""
         try:
             while (message := await stream.read()) is not None:
-                asked = wire.document(message, COORDINATOR)
-                if "oldest" in asked:
-                    joined.advance(int(asked["oldest"]))
-                if "drop" in asked:
-                    joined.drop([int(number) for number in asked["drop"]])
-                if "ping" in asked:
-                    states = joined.states([int(number) for number in asked.get("late", ())])
-                    joined.tell(joined.status() | {"ping": asked["ping"], "states": states})
-                if "report" in asked:
+                heard.set()
+                asked = read(Question, message, COORDINATOR)
+                joined.advance(asked.oldest)
+                joined.drop(asked.drop)
+                joined.part(asked.lost)
+                joined.tell(joined.status() | {"ping": asked.ping, "states": joined.states(asked.late)})
+                if asked.report:
                     joined.tell(joined.report())
         except PartyError as error:
             log.info("lost", extra={"party": COORDINATOR, "reason": error.reason})
-        except (ValueError, TypeError, KeyError) as error:
-            self._refused("control", f"the coordinator talks nonsense: {error}", context)
+        except LinkError as error:
+            self._refused("control", str(error), context)
 
     # --- the other parties ------------------------------------------------------------------------------------
 
@@ -184,24 +202,24 @@ class Worker:
         """A stream that another party has dialled."""
         stream = Stream("the dialer", context)
         try:
-            hello = await wire.hello(stream)
+            hello = read(Hello, await self._first(stream), "the dialer")
         except ClovenError as error:
             self._refused("handshake", str(error), context)
             await wire.refuse(stream, str(error))
             return
-        party, joined = str(hello.get("from")), self.joined
+        party, joined = hello.dialer, self.joined
         await self._must_be(party, context)
-        if joined is None or hello.get("run") != joined.terms.run:
+        if joined is None or hello.run != joined.terms.run:
             await wire.refuse(stream, f"{self.held.device} is not in this run (yet)", again=True)
             return
         peer = joined.peers.get(party)
-        if peer is None or peer.line.dialer != party or hello.get("to") != self.held.device:
+        if peer is None or peer.line.dialer != party or hello.other != self.held.device:
             reason = f"{party} has no link to dial to {self.held.device} in this plan"
             self._refused("handshake", reason, context)
             await wire.refuse(stream, reason)
             return
         try:
-            await accepted(Stream(party, context), hello, peer)
+            await accepted(Stream(party, context), hello, peer, self.firsts)
         except ClovenError as error:
             log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
 
@@ -255,6 +273,15 @@ async def _leave(joined: Joined, told: Told, telling: asyncio.Task[None]) -> Non
     telling.cancel()
     await joined.close()
     log.info("left", extra={"run": joined.terms.run, "outcomes": dict(joined.outcomes)})
+
+
+async def _hangs(heard: asyncio.Event) -> None:
+    """Wait until nothing is heard for a time in which we ourselves were running."""
+    ticks = 0
+    while ticks * TICK < SILENT:
+        await asyncio.sleep(TICK)
+        ticks = 0 if heard.is_set() else ticks + 1
+        heard.clear()
 
 
 async def _tell_when_connected(joined: Joined) -> None:

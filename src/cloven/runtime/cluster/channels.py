@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 
-from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.errors import PartyError, printable
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -29,31 +29,46 @@ SERVING = b"\x08\x01"
 ROOM = 2**16
 """Bytes of a message besides a frame's payload: headers, tags, and control messages."""
 
-ALIVE = (
-    # A peer that vanished without a word is noticed within 20 s; a link that is down for 5 s is not given up.
+COMMON = (
+    # Where a link is slow, a ping waits behind large frames: only TCP's acknowledgement is due within 10 s, so that
+    # a host that vanished is noticed, and a process that hangs after gRPC's 60 s, or when the coordinator says so.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 4_000),  # in truth: how long one attempt may take, TLS included
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_concurrent_streams", 64),  # of one connection, whatever it is used for
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.so_reuseport", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+QUICK = (
+    # A channel that carries small messages only: a process that hangs is noticed within 10 s, as gRPC's own threads
+    # answer pings however long a worker computes. What is resent after a break of 5 s still comes in time.
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 7_000),
+)
+
 
 def options(largest: int) -> list[tuple[str, int | str]]:
     """Settings of a server or channel whose frames carry at most ``largest`` bytes; longer messages are refused."""
-    return [*ALIVE, ("grpc.max_receive_message_length", largest + ROOM), ("grpc.max_send_message_length", -1)]
+    return [*COMMON, ("grpc.max_receive_message_length", largest + ROOM), ("grpc.max_send_message_length", -1)]
 
 
-def channel(party: str, address: str, identity: Identity | None, largest: int) -> grpc.aio.Channel:
-    """A channel to a party, over mutual TLS where we have an identity: then the other side must prove its name."""
-    settings = options(largest)
+def channel(
+    party: str, address: str, identity: Identity | None, largest: int, *, quick: bool = False
+) -> grpc.aio.Channel:
+    """A channel to a party, over mutual TLS where we have an identity: then the other side must prove its name.
+
+    A ``quick`` one notices within 10 s that the party hangs; it must carry small messages only.
+    """
+    settings = list(dict([*options(largest), *(QUICK if quick else ())]).items())
     if identity is None:
         return grpc.aio.insecure_channel(address, options=settings)
     settings.append(("grpc.ssl_target_name_override", party))
@@ -120,7 +135,7 @@ WORDS = (
     ("certificate is not yet valid", "its certificate is not valid yet: set the clocks"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is of another authority: give both the keys of one `keys new`"),
     ("Hostname Verification", "it has another party's certificate: correct the addresses, or give it its own keys"),
-    ("andshake failed", "no TLS connection can be made with it"),
+    ("andshake failed", "no TLS 1.3 connection can be made with it"),
 )
 """What stands in gRPC's details where dialling again is of no use, and what it means."""
 
@@ -139,7 +154,7 @@ def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     code = getattr(error, "code", lambda: None)()
     at = f" ({address})" if address else ""
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return PartyError(party, details)
+        return PartyError(party, printable(details))
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return PartyError(party, f"what answers is no worker of cloven, or one of another version{at}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -149,7 +164,7 @@ def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     for mark, words in WORDS:
         if mark in details:
             return PartyError(party, words + at)
-    short = details.rpartition(": ")[2]
+    short = printable(details.rpartition(": ")[2])
     if "failed to connect" not in details and "DNS" not in details:
         return PartyError(party, f"the connection was lost{at}: {short}", again=True)
     why = next((words for mark, words in LESS_CLEAR if mark in details), short)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from cloven.runtime.cluster.blame import culprit
 from cloven.runtime.cluster.crew import Crew, Trouble
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.file import Cluster
-from cloven.runtime.cluster.joined import KEPT
 from cloven.runtime.cluster.member import SILENT, Flight
+from cloven.runtime.cluster.messages import KEPT, Failed
 from cloven.runtime.cluster.work import NUMBERS
 from cloven.runtime.link.session import Opened
 from cloven.runtime.onnx.engine import Array
@@ -130,7 +130,11 @@ class Coordinator:
                         raise
 
     async def answers(self, images: Iterable[Array]) -> AsyncIterator[Answer | FrameFailed]:
-        """The answers for images, in their order; the window is kept full."""
+        """The answers for images, in their order; the window is kept full.
+
+        Images are taken in the event loop. One that is longer than 8 s in coming stops it for so long that workers
+        take us for hung; they are joined again.
+        """
         waiting: deque[asyncio.Task[Answer]] = deque()
 
         async def outcome(task: asyncio.Task[Answer]) -> Answer | FrameFailed:
@@ -222,11 +226,10 @@ class Coordinator:
         else:
             attempt.output.set_result(np.frombuffer(opened.payload, NUMBERS).astype(np.float32))
 
-    def failed(self, device: str, said: Mapping[str, Any]) -> None:
+    def failed(self, device: str, said: Failed) -> None:
         """A device has given an image up."""
-        party, reason = said["from"], str(said["reason"])
-        failed = FrameFailed(reason, link=(party, device)) if party else FrameFailed(reason, device=device)
-        self._fail(int(said["input"]), failed)
+        link = None if said.party is None else (said.party, device)
+        self._fail(said.input, FrameFailed(said.reason, device=None if link else device, link=link))
 
     def lost(self, numbers: Sequence[int], trouble: Trouble) -> None:
         """Images are lost, those that are still in flight."""

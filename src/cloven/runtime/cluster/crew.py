@@ -13,12 +13,13 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cloven.errors import ClovenError
-from cloven.partition.plan import Plan, parse
+from cloven.partition.plan import Plan, check
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.channels import CLOSED
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.member import PING, SILENT, Flight, Hears, Member
+from cloven.runtime.cluster.messages import Description, Failed
 from cloven.runtime.cluster.peers import Listener, Peer
 from cloven.runtime.cluster.wire import Line
 from cloven.runtime.link.ciphers import warm
@@ -35,8 +36,8 @@ JOINING = 25.0
 GRACE = 0.3
 """Seconds after the loss of a link in which the loss of a device explains it."""
 
-Described = Mapping[str, Mapping[str, Any]]
-"""What each worker announces; see `cloven.runtime.cluster.held.Held.described`."""
+Described = Mapping[str, Description]
+"""What each worker announces."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Images(Protocol):
         """Something has come from a device."""
         ...
 
-    def failed(self, device: str, said: Mapping[str, Any]) -> None:
+    def failed(self, device: str, said: Failed) -> None:
         """A device has given an image up."""
         ...
 
@@ -87,8 +88,8 @@ class Crew:
         self.run = secrets.token_hex(8)
         self.changed = asyncio.Event()
         self.aside = ThreadPoolExecutor(1)
-        hears = Hears(self._lost_worker, self._lost_link, self.changed.set, images.failed)
-        self.members = {n: Member(n, address, self.tls, hears) for n, address in self.addresses.items()}
+        hears = Hears(self._lost_link, self.changed.set, images.failed)
+        self.members = {name: Member(name, self.addresses, self.tls, hears) for name in self.addresses}
         self.peers: dict[str, Peer] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.source, self.sink, self.numbers = "", "", 0
@@ -106,13 +107,13 @@ class Crew:
         if problems := list(self._mismatches(described)):
             raise ClovenError(problems)
         plan = next(iter(described.values()))
-        (self.source,) = (device for device, said in described.items() if said["source"])
-        (self.sink,) = (device for device, said in described.items() if said["sink"])
-        self.numbers = prod(plan["output"])
+        (self.source,) = (device for device, said in described.items() if said.source)
+        (self.sink,) = (device for device, said in described.items() if said.sink)
+        self.numbers = prod(plan.output)
         terms = {"addresses": self.addresses, "window": window, "deadline": deadline}
         self._dial(described)
         for member in self.members.values():
-            self._begin(self._keep(member, {"run": self.run, "plan": plan["plan"], **terms}))
+            self._begin(self._keep(member, {"run": self.run, "plan": plan.plan, **terms}))
         await self._joined(patience)
 
     async def _described(self, until: float) -> Described:
@@ -125,7 +126,8 @@ class Crew:
                 if not isinstance(answer, ClovenError):
                     raise answer
             if not wrong:
-                return {n: said for n, said in zip(self.members, answers, strict=True) if isinstance(said, dict)}
+                named = zip(self.members, answers, strict=True)
+                return {name: said for name, said in named if isinstance(said, Description)}
             if (
                 not all(isinstance(answer, PartyError) and answer.again for answer in wrong)
                 or until < time.monotonic()
@@ -137,19 +139,25 @@ class Crew:
         first, plan = next(iter(described.items()))
         for device, said in described.items():
             at = f"{device} ({self.addresses[device]})"
-            if said["device"] != device:
-                yield f"{at} is the worker of {said['device']}: correct the cluster file"
-            elif parse(said["plan_text"], f"the plan of {at}") != self.plan:
-                yield f"{at} holds a bundle of another plan ({said['model']}): write it again with `cloven bundle`"
-            elif said["plan"] != plan["plan"]:
+            if said.device != device:
+                yield f"{at} is the worker of {said.device}: correct the cluster file"
+            elif check(said.plan_text)[0] != self.plan:
+                yield f"{at} holds a bundle of another plan ({said.model}): write it again with `cloven bundle`"
+            elif said.plan != plan.plan or said.output != plan.output:
                 yield f"{at} and {first} hold bundles that were not written together: copy one bundle to all"
-            elif said["run"] is not None:
-                yield f"{at} is busy with run {said['run']}; one coordinator at a time"
+            elif said.run is not None:
+                yield f"{at} is busy with run {said.run}; one coordinator at a time"
+        for end, marked in (
+            ("takes the images", [name for name, said in described.items() if said.source]),
+            ("sends the outputs", [name for name, said in described.items() if said.sink]),
+        ):
+            if len(marked) != 1:
+                yield f"{', '.join(marked) or 'no worker'} {end}, expected one worker: write the bundle again"
 
     def _dial(self, described: Described) -> None:
         """Connect to those that we exchange images and outputs with, if all keys are there."""
         listener = Listener(self.images.came, self._peer_changed, lambda n: n not in self.images.flight().numbers)
-        ours = {device: said["largest"] for device, said in described.items() if COORDINATOR in said["parties"]}
+        ours = {device: said.largest for device, said in described.items() if COORDINATOR in said.parties}
         lines: list[Line] = []
         problems: list[str] = []
         for device, largest in ours.items():
@@ -182,7 +190,9 @@ class Crew:
             try:
                 await member.take_part(join, self.images.flight)
             except PartyError as error:
-                member.reason, member.final = error.reason, not error.again
+                for other in self.members.values() if member.joined else ():
+                    other.part(member.device)
+                member.joined, member.reason, member.final = False, error.reason, not error.again
                 self._lost_worker(member)
             await asyncio.sleep(PING)
 

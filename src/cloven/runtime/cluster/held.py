@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.joined import Engine
+from cloven.runtime.cluster.messages import VERSION
 from cloven.runtime.cluster.wire import Line
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Held:
         """What the worker announces."""
         m = self.manifest
         return {
-            "cloven": wire.VERSION,
+            "cloven": VERSION,
             "device": self.device,
             "plan": self.plan,
             "plan_text": m.plan if isinstance(m.plan, str) else json.dumps(m.plan),

@@ -9,11 +9,12 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cloven.runtime.cluster.blame import State
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.messages import KEPT, Terms
 from cloven.runtime.cluster.peers import Listener, Peer
 from cloven.runtime.cluster.wire import Line
 from cloven.runtime.cluster.work import Work
@@ -30,26 +31,9 @@ log = logging.getLogger("cloven.worker")
 QUICK = 0.01
 """A segment that took fewer seconds the last time runs in the event loop: a thread's turn would cost more."""
 
-KEPT = 256
-"""Of how many images the times are kept for the report."""
-
 Engine = Callable[[Job, dict[str, Array]], Mapping[str, Array]]
 Tell = Callable[[Mapping[str, Any]], None]
 """Takes a message to the coordinator."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a coordinator asks of a worker for a run.
-
-    ``addresses`` are those of the devices, ``window`` the most images in flight, ``deadline`` the seconds after
-    which an image is given up.
-    """
-
-    run: str
-    addresses: Mapping[str, str]
-    window: int
-    deadline: float
 
 
 class Joined:
@@ -180,6 +164,12 @@ class Joined:
         _, task = self.works.pop(number, (None, None))
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+
+    def part(self, devices: Sequence[str]) -> None:
+        """Give up the links with devices that the coordinator has lost."""
+        for name in devices:
+            if name in self.peers:
+                self.peers[name].give_up()
 
     def advance(self, oldest: int) -> None:
         """Nothing below this number is in flight any more; what is overdue is forgotten too."""

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc.aio
 
-from cloven.runtime.cluster import wire
+from cloven.files import TOML_BYTES
+from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster.blame import State
 from cloven.runtime.cluster.channels import CLOSED, CONTROL, DESCRIBE, ROOM, Stream, channel, in_words
 from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.messages import USUAL_BYTES, VERSION, Description, Failed, Status, Told, read
+from cloven.runtime.link.errors import LinkError
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -33,17 +36,19 @@ LEAVING = 1.0
 """Seconds that a worker has to let go of a run."""
 
 LARGEST = 2**26
-"""Bytes of the largest control message: the report of a run."""
+"""Bytes of the largest control message: the report of a run, which we have asked for."""
+
+LARGEST_DESCRIPTION = 3 * TOML_BYTES
+"""Bytes of the longest description: it holds a plan, whose quotes are escaped."""
 
 
 @dataclass(frozen=True)
 class Hears:
-    """Whom a member tells: that it was lost, or one of its links, that something changed, what a worker gave up."""
+    """Whom a member tells: that one of its links was lost, that something changed, what a worker gave up."""
 
-    lost: Callable[[Member], None]
     link: Callable[[str, str, str], None]
     changed: Callable[[], None]
-    failed: Callable[[str, Mapping[str, Any]], None]
+    failed: Callable[[str, Failed], None]
 
 
 class Flight(NamedTuple):
@@ -65,8 +70,9 @@ class Member:
         offset: seconds that the worker's clock is ahead of ours, and ``rtt`` the shortest round trip seen.
     """
 
-    def __init__(self, device: str, address: str, identity: Identity | None, hears: Hears) -> None:
-        self.device, self.address, self.identity, self.hears = device, address, identity, hears
+    def __init__(self, device: str, addresses: Mapping[str, str], identity: Identity | None, hears: Hears) -> None:
+        self.device, self.address, self.identity, self.hears = device, addresses[device], identity, hears
+        self.parties = frozenset({COORDINATOR, *addresses})
         self.joined, self.reason, self.final = False, "not connected yet", False
         self.down: dict[str, str] = {}
         self.states: dict[int, State] = {}
@@ -74,6 +80,7 @@ class Member:
         self.offset, self.rtt = 0.0, float("inf")
         self.stream: Stream | None = None
         self.dropped: list[int] = []
+        self.parted: list[str] = []
         self.report: asyncio.Future[dict[str, Any]] | None = None
         self.news, self.apart = asyncio.Event(), asyncio.Event()
 
@@ -90,9 +97,9 @@ class Member:
 
     def channel(self) -> grpc.aio.Channel:
         """A channel to the worker."""
-        return channel(self.device, self.address, self.identity, LARGEST - ROOM)
+        return channel(self.device, self.address, self.identity, LARGEST - ROOM, quick=True)
 
-    async def describe(self) -> dict[str, Any]:
+    async def describe(self) -> Description:
         """What the worker holds.
 
         Raises:
@@ -103,7 +110,7 @@ class Member:
             ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
             with in_words(self.device, self.address):
                 said = await ask(b"", timeout=ANSWER)
-        return wire.spoken(said, self.device)
+        return read(Description, said, self.device, most=LARGEST_DESCRIPTION)
 
     async def take_part(self, join: Mapping[str, Any], flight: Callable[[], Flight]) -> None:
         """Join the run and stay until the connection ends; then it is lost.
@@ -114,21 +121,18 @@ class Member:
         async with self.channel() as to:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
             self.stream = stream = Stream(self.device, call, self.address)
-            self.dropped, self.down, self.states = [], {}, {}
+            self.dropped, self.parted, self.down, self.states = [], [], {}, {}
             self.apart.clear()
-            telling = asyncio.create_task(self._tell(stream, {"cloven": wire.VERSION, "join": dict(join)}, flight))
+            telling = asyncio.create_task(self._tell(stream, {"cloven": VERSION, "join": dict(join)}, flight))
             try:
                 while (message := await stream.read()) is not None:
-                    self._take(wire.document(message, self.device))
+                    self._take(message)
                 raise PartyError(self.device, CLOSED, again=True)
-            except PartyError:
-                raise
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise PartyError(self.device, f"answered nonsense: {error}") from error
+            except LinkError as error:
+                raise PartyError(self.device, str(error)) from error
             finally:
                 telling.cancel()
                 stream.cancel()
-                self.joined = False
                 self.apart.set()
 
     async def leave(self) -> None:
@@ -143,6 +147,12 @@ class Member:
         """Let the worker forget an image that nobody waits for any more."""
         if self.joined:
             self.dropped.append(number)
+            self.news.set()
+
+    def part(self, device: str) -> None:
+        """Let the worker give up its link with a device that has left the run."""
+        if self.joined:
+            self.parted.append(device)
             self.news.set()
 
     def ask_report(self) -> asyncio.Future[dict[str, Any]]:
@@ -166,48 +176,51 @@ class Member:
                 # Where that took longer, our own process was busy: the silence was not the worker's.
                 self.heard += max(0.0, self.asked - before - PING)
                 now = flight()
-                message = {"oldest": now.oldest, "late": now.late, "drop": self.dropped, "ping": time.time()}
-                self.dropped = []
-                if self.report is not None and not self.report.done():
-                    message["report"] = True
-                await stream.write(json.dumps(message).encode())
+                message = {"oldest": now.oldest, "late": now.late, "drop": self.dropped, "lost": self.parted}
+                self.dropped, self.parted = [], []
+                clock = {"ping": time.time(), "report": self.reporting}
+                await stream.write(json.dumps(message | clock).encode())
 
-    def _take(self, said: Mapping[str, Any]) -> None:
+    @property
+    def reporting(self) -> bool:
+        """Whether a report is due."""
+        return self.report is not None and not self.report.done()
+
+    def _take(self, message: bytes) -> None:
+        most = LARGEST if self.reporting else USUAL_BYTES
+        said = read(Told, message, self.device, self.parties, most)
         self.heard = time.monotonic()
-        if "refused" in said:
-            raise PartyError(self.device, str(said["refused"]))
-        if said.get("stopping"):
+        if said.refused is not None:
+            raise PartyError(self.device, said.refused, again=said.again)
+        if said.stopping:
             raise PartyError(self.device, "was stopped", again=True)
-        if "joined" in said:
+        if said.joined is not None:
             self._take_joined(said)
-        if "status" in said:
-            status = said["status"]
-            before, self.down = self.down, dict(status["down"])
-            self._take_clock(said, status)
+        if said.status is not None:
+            before, self.down = self.down, said.status.down
+            self._take_clock(said, said.status)
             for party in self.down.keys() - before.keys() if self.joined else ():
                 self.hears.link(party, self.device, self.down[party])
             self.hears.changed()
-        if "states" in said:
-            self.states = {
-                int(n): State(state["doing"], tuple(state["parties"])) for n, state in said["states"].items()
-            }
-        if "failed" in said:
-            self.hears.failed(self.device, said["failed"])
-        if "report" in said and self.report is not None and not self.report.done():
-            self.report.set_result(dict(said["report"]))
+        if said.states is not None:
+            self.states = {n: State(state.doing, tuple(state.parties)) for n, state in said.states.items()}
+        if said.failed is not None:
+            self.hears.failed(self.device, said.failed)
+        if said.report is not None and self.report is not None and self.reporting:
+            self.report.set_result(said.report.model_dump())
 
-    def _take_joined(self, said: Mapping[str, Any]) -> None:
-        if not said["joined"]:
-            links = [f"no link with {party}: {reason}" for party, reason in said["down"].items()]
+    def _take_joined(self, said: Told) -> None:
+        if not said.joined:
+            links = [f"no link with {party}: {reason}" for party, reason in said.down.items()]
             raise PartyError(self.device, "; ".join(links))
         self.joined, self.reason, self.final, self.down = True, "", False, {}
         self.hears.changed()
 
-    def _take_clock(self, said: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+    def _take_clock(self, said: Told, status: Status) -> None:
         """The clock's offset, by the shortest round trip: as NTP does it."""
-        if "ping" not in said:
+        if said.ping is None:
             return
         now = time.time()
-        rtt = now - float(said["ping"])
-        if rtt < self.rtt:
-            self.rtt, self.offset = rtt, float(status["time"]) - (now - rtt / 2)
+        rtt = now - said.ping
+        if 0 <= rtt < self.rtt:
+            self.rtt, self.offset = rtt, status.time - (now - rtt / 2)

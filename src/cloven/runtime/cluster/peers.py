@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -16,8 +16,11 @@ from cloven.errors import ClovenError
 from cloven.runtime.cluster import wire
 from cloven.runtime.cluster.channels import CLOSED, LINK, Stream, channel
 from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.halfopen import HalfOpen
+from cloven.runtime.cluster.messages import Hello
 from cloven.runtime.cluster.wire import Connection, Line
-from cloven.runtime.link.errors import FrameRefused, LinkError, SessionExhausted
+from cloven.runtime.link.errors import FrameRefused, HandshakeRepeated, LinkError, SessionExhausted
+from cloven.runtime.link.handshake import FirstMessages
 from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class Peer:
         self.queue: asyncio.Queue[tuple[int, int, Sequence[Data]]] = asyncio.Queue(QUEUE)
         self.available = asyncio.Event()
         self.connection: Connection | None = None
+        self.unproved = HalfOpen(1, wire.HANDSHAKE)
         self.closed = False
         self.tasks: set[asyncio.Task[None]] = set()
         self._begin(self._send_all())
@@ -160,6 +164,11 @@ class Peer:
                 await asyncio.wait({connection.hearing})
         connection.hearing.cancel()
 
+    def give_up(self) -> None:
+        """End the stream that there is: the party has been lost, by what others know."""
+        if self.connection is not None:
+            self.connection.hearing.cancel()
+
     def _lose(self, connection: Connection, reason: ClovenError) -> None:
         """Give a stream up, unless it has a successor; what waits to be sent goes with it."""
         if self.connection is not connection:
@@ -205,21 +214,28 @@ class Peer:
         return True
 
 
-async def accepted(stream: Stream, hello: Mapping[str, Any], peer: Peer) -> None:
-    """Carry a stream that the other side has dialled, for as long as it lasts.
+async def accepted(stream: Stream, hello: Hello, peer: Peer, firsts: FirstMessages) -> None:
+    """Carry a stream that the other side has dialled, once it has proved itself, for as long as it lasts.
 
     Raises:
-        LinkError: where the dialer holds another key.
+        LinkError: where the dialer holds another key, or proves nothing in time.
         PartyError: where it has gone.
     """
     try:
-        connection = await wire.welcome(stream, hello, peer.line, peer.aside)
-    except LinkError:
-        peer.refused["handshake"] += 1
+        guard = wire.Guard(firsts, peer.unproved)
+        connection = await wire.welcome(stream, hello, peer.line, peer.aside, guard)
+    except LinkError as error:
+        peer.refused["repeated handshake" if isinstance(error, HandshakeRepeated) else "handshake"] += 1
         raise
     if peer.closed:
         return
-    hearing = peer.carry(connection)
+    async with connection.lock:  # before any frame
+        hearing = peer.carry(connection)
+        try:
+            await wire.prove(connection)
+        except BaseException:
+            hearing.cancel()
+            raise
     try:
         await asyncio.wait({hearing})
         with suppress(TimeoutError):

@@ -1,7 +1,13 @@
 """One stream between two parties: who they are, a session's keys, and then frames.
 
-The dialer says which run it belongs to, who it is and whom it means, and begins the key exchange where the link
-has a cipher; the other side answers, or refuses with a reason. Then come frames (`cloven.runtime.link.session`).
+    dialer                                          other side
+    which run, who, whom; begins a key exchange ──▶  answers, or refuses with a reason
+    proof: the session's first frame ─────────────▶  carries the new stream, and gives up the one before
+    carries it too                ◀───────────────  proof, the first frame of the other direction
+
+Then come frames (`cloven.runtime.link.session`). So a recorded first message replaces nothing, and when the dialer
+ends an older stream, the other side has left it already: nothing is lost when a key is renewed. Without a cipher
+the steps are the same; then the proof proves nothing, and the transport must.
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,9 +27,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.channels import CLOSED, Stream
 from cloven.runtime.cluster.errors import PartyError
+from cloven.runtime.cluster.halfopen import HalfOpen
+from cloven.runtime.cluster.messages import VERSION, Answer, Hello, read
 from cloven.runtime.link import handshake
 from cloven.runtime.link.ciphers import Cipher, named
-from cloven.runtime.link.errors import LinkError
+from cloven.runtime.link.errors import HandshakeRepeated, LinkError
+from cloven.runtime.link.handshake import FirstMessages
 from cloven.runtime.link.octets import octets
 from cloven.runtime.link.session import Limits, Opened, Opener, Sealer, directions
 
@@ -30,8 +40,11 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
     from cloven.runtime.link.octets import Data
 
-VERSION = 1
-"""Of the messages between parties; a party talks only to its own."""
+HANDSHAKE = 10.0
+"""Seconds in which a handshake must be done."""
+
+TOLD = 1.0
+"""Seconds that a refusal may take to be sent."""
 
 ASIDE = 2**16
 """Payloads above this many bytes are sealed and opened outside the event loop."""
@@ -41,6 +54,7 @@ WORN = 7 / 8
 
 
 Made = TypeVar("Made")
+Ends = tuple[Sealer, Opener]
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,17 @@ class Line:
     def cipher(self) -> Cipher | None:
         """The cipher of the frames; None where nothing or TLS protects them."""
         return None if self.protection == "mtls" else named(self.protection)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What keeps recorded hellos from doing harm: those that were answered, and the newest without a proof yet.
+
+    A party dials one stream after another, so a newer hello takes the place of an older one.
+    """
+
+    firsts: FirstMessages
+    unproved: HalfOpen
 
 
 def limits(largest: int) -> Limits:
@@ -137,121 +162,120 @@ class Connection:
 
 
 async def greet(stream: Stream, line: Line, aside: Executor) -> Connection:
-    """Open a session on a stream that we dialled.
+    """Open a session on a stream that we dialled; the other side has proved itself, and knows that we have.
 
     Raises:
         PartyError: where the other side refuses, with its reason; ``again`` where it may not do so later.
         LinkError: where its answer is not that of who holds the link's key.
     """
-    hello: dict[str, Any] = {"cloven": VERSION, "run": line.run, "from": line.dialer, "to": line.other}
-    hello["protection"] = line.protection
-    if (cipher := line.cipher) is None:
+    try:
+        async with asyncio.timeout(HANDSHAKE):
+            ends = await _agreed(stream, line)
+            connection = Connection(stream, *ends, aside)
+            await prove(connection)
+            _check_proof(connection, _answer(line.other, await stream.read()))
+    except TimeoutError:
+        raise PartyError(line.other, "gave no answer in time", again=True) from None
+    return connection
+
+
+async def _agreed(stream: Stream, line: Line) -> Ends:
+    """Both directions of a session that we have asked for."""
+    hello = {"run": line.run, "from": line.dialer, "to": line.other, "protection": line.protection}
+    if line.cipher is None:
         session = secrets.token_bytes(handshake.SESSION)
-        await stream.write(_text(hello | {"session": session.hex()}))
+        await _say(stream, hello | {"session": session.hex()})
         _answer(line.other, await stream.read())
-        return Connection(
-            stream, Sealer(session, None, limits=line.limits), Opener(session, None, limits=line.limits), aside
-        )
+        return _plain(session, line.limits)
     state, first = handshake.initiator_start(line.key(), _prologue(line))
-    await stream.write(_text(hello | {"noise": first.hex()}))
-    answer = _answer(line.other, await stream.read())
-    keys = handshake.initiator_finish(state, _octets(answer.get("noise")))
-    return Connection(stream, *directions(keys, cipher, line.limits), aside)
+    await _say(stream, hello | {"noise": first.hex()})
+    keys = handshake.initiator_finish(state, _answer(line.other, await stream.read()).noise)
+    return directions(keys, line.cipher, line.limits)
 
 
-async def welcome(stream: Stream, hello: Mapping[str, Any], line: Line, aside: Executor) -> Connection:
-    """Open a session with a dialer whose hello names this line.
+async def welcome(stream: Stream, hello: Hello, line: Line, aside: Executor, guard: Guard) -> Connection:
+    """Open a session with a dialer whose hello names this line, and who has proved that it is no recording.
+
+    Our own proof is due once the connection is in use.
 
     Raises:
-        LinkError: where it holds another key, or means another protection; it has been told.
+        LinkError: where it holds another key, means another protection, repeats a hello, or proves nothing in time;
+            it has been told.
         PartyError: where it has gone.
     """
     try:
-        ends, answer = _reply(hello, line)
+        ends, answer = _reply(hello, line, guard.firsts)
+        async with guard.unproved.place():
+            await _say_all(stream, answer)
+            connection = Connection(stream, *ends, aside)
+            _check_proof(connection, _answer(line.dialer, await stream.read()))
+    except TimeoutError:
+        raise LinkError(f"handshake refused: {line.dialer} gave no proof of its key in time") from None
     except LinkError as error:
-        await refuse(stream, str(error))
+        await refuse(stream, str(error), again=isinstance(error, HandshakeRepeated))
         raise
-    await stream.write(_text({"cloven": VERSION, **answer}))
-    return Connection(stream, *ends, aside)
+    return connection
 
 
-def _reply(hello: Mapping[str, Any], line: Line) -> tuple[tuple[Sealer, Opener], dict[str, Any]]:
+async def prove(connection: Connection) -> None:
+    """Send the session's first frame of our direction: an empty one, in a message that is no frame of an image."""
+    await _say(connection.stream, {"proof": connection.sealer.seal(0, 0).hex()})
+
+
+def _check_proof(connection: Connection, answer: Answer) -> None:
+    if connection.opener.open(answer.proof).payload.nbytes:
+        raise LinkError("handshake refused: its proof is not an empty frame")
+
+
+def _reply(hello: Hello, line: Line, firsts: FirstMessages) -> tuple[Ends, dict[str, Any]]:
     """Both directions of the session that a hello asks for, and the answer to it."""
-    if hello.get("protection") != line.protection:
+    if hello.protection != line.protection:
         raise LinkError(
-            f"{line.dialer} protects the link with {hello.get('protection')!r}, {line.other} with "
+            f"{line.dialer} protects the link with {hello.protection!r}, {line.other} with "
             f"{line.protection!r}: give both the bundle of one plan"
         )
     if line.cipher is None:
-        session = _octets(hello.get("session"))
-        return (Sealer(session, None, limits=line.limits), Opener(session, None, limits=line.limits)), {}
-    keys, second = handshake.responder_reply(line.key(), _prologue(line), _octets(hello.get("noise")))
+        return _plain(hello.session, line.limits), {}
+    firsts.check(hello.noise)
+    keys, second = handshake.responder_reply(line.key(), _prologue(line), hello.noise)
+    firsts.add(hello.noise)
     return directions(keys, line.cipher, line.limits), {"noise": second.hex()}
 
 
+def _plain(session: bytes, limits: Limits) -> Ends:
+    return Sealer(session, None, limits=limits), Opener(session, None, limits=limits)
+
+
 async def refuse(stream: Stream, reason: str, *, again: bool = False) -> None:
-    """Tell a dialer why not; ``again`` where it may try once more."""
-    await stream.write(_text({"cloven": VERSION, "refused": reason, "again": again}))
-
-
-async def hello(stream: Stream) -> dict[str, Any]:
-    """The first message of a dialer.
-
-    Raises:
-        LinkError: for what is no hello.
-    """
-    return spoken(await stream.read(), "the dialer")
+    """Tell a dialer why not, unless it does not listen; ``again`` where it may try once more."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(TOLD):
+            await _say(stream, {"refused": reason, "again": again})
 
 
 def _prologue(line: Line) -> bytes:
     return handshake.prologue(f"{line.protection} run {line.run}", line.dialer, line.other)
 
 
-def _answer(party: str, message: Any) -> dict[str, Any]:
+def _answer(party: str, message: bytes | None) -> Answer:
     if message is None:
         raise PartyError(party, CLOSED, again=True)
-    answer = spoken(message, party)
-    if "refused" in answer:
-        raise PartyError(party, str(answer["refused"]), again=bool(answer.get("again")))
+    answer = read(Answer, message, party)
+    if answer.refused is not None:
+        raise PartyError(party, answer.refused, again=answer.again)
     return answer
 
 
-def document(message: bytes | None, party: str) -> dict[str, Any]:
-    """What a message says that is a JSON object.
-
-    Raises:
-        LinkError: for any other.
-    """
+async def _say_all(stream: Stream, document: dict[str, Any]) -> None:
+    """As `_say`; finish first when cancelled: a handler that ends while it writes never says that it has ended."""
+    writing = asyncio.ensure_future(_say(stream, document))
     try:
-        found = json.loads(message or b"")
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise LinkError(f"{party} does not speak cloven's protocol")
-    return found
+        await asyncio.shield(writing)
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TOLD):
+                await asyncio.gather(writing, return_exceptions=True)
 
 
-def spoken(message: bytes | None, party: str) -> dict[str, Any]:
-    """What a message says that is of our version of the protocol.
-
-    Raises:
-        LinkError: for any other.
-    """
-    found = document(message, party)
-    if found.get("cloven") != VERSION:
-        raise LinkError(
-            f"{party} speaks version {found.get('cloven')!r} of the protocol, this cloven {VERSION}: install the "
-            "same version on both"
-        )
-    return found
-
-
-def _octets(text: Any) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except (TypeError, ValueError):
-        raise LinkError("a hello or its answer lacks its key exchange") from None
-
-
-def _text(document: dict[str, Any]) -> bytes:
-    return json.dumps(document).encode()
+async def _say(stream: Stream, document: dict[str, Any]) -> None:
+    await stream.write(json.dumps({"cloven": VERSION, **document}).encode())

@@ -3,7 +3,8 @@
     ClovenError
       LinkError            a link's key, size or setting cannot be used
         WrongTag           what was opened is not what was sealed
-        HandshakeRefused   the two devices do not agree on key, cipher, names or version
+          HandshakeRefused   the two devices do not agree on key, cipher, names or version
+          HandshakeRepeated  a first message was answered before
         FrameRefused       a frame is not the right next one; ``reason`` says why
         SessionExhausted   a key has sealed as much as it may: a new session is due
 
@@ -30,6 +31,10 @@ class WrongTag(LinkError):  # noqa: N818 - the noun says more than WrongTagError
 
 class HandshakeRefused(LinkError):  # noqa: N818
     """The two devices do not agree on key, cipher, names or version, or a message is malformed."""
+
+
+class HandshakeRepeated(HandshakeRefused):
+    """A handshake's first message was answered before: it was recorded, or copied on its way."""
 
 
 class SessionExhausted(LinkError):  # noqa: N818

@@ -6,8 +6,8 @@
 
 Fresh X25519 keys on both sides are mixed with the pre-shared key, so a key file that leaks later opens no session
 recorded earlier, and whoever lacks it gets no session at all. The prologue binds protocol version, cipher and both
-names; both messages carry a tag over all of it. A responder knows that the initiator is alive and not a replayed
-hello once the first frame opens.
+names; both messages carry a tag over all of it. A responder knows that the initiator is alive and not a recording
+once the first frame opens, and must not give up an older session before; `FirstMessages` refuses recordings sooner.
 
 The functions are pure but for the fresh key. Source: Noise Protocol Framework, revision 34 (2018).
 """
@@ -19,7 +19,7 @@ import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cloven.runtime.link.errors import HandshakeRefused, LinkError
+from cloven.runtime.link.errors import HandshakeRefused, HandshakeRepeated, LinkError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -52,6 +52,32 @@ class Initiator:
 
     transcript: Transcript
     private: X25519PrivateKey = field(repr=False)
+
+
+class FirstMessages:
+    """The first messages that were answered: one that comes again is a recording. The last ``most`` are kept.
+
+    Only who holds the key can add to them, so that nobody else can push one out.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self.most = most
+        self._answered: dict[bytes, None] = {}
+
+    def check(self, hello: bytes) -> None:
+        """Check that a first message is new.
+
+        Raises:
+            HandshakeRepeated: if it was answered before.
+        """
+        if hello in self._answered:
+            raise HandshakeRepeated("handshake refused: its first message was answered before (a replay)")
+
+    def add(self, hello: bytes) -> None:
+        """Remember a first message that was opened with the link's key."""
+        self._answered[hello] = None
+        if len(self._answered) > self.most:
+            del self._answered[next(iter(self._answered))]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -48,6 +49,22 @@ NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 ADDRESS = re.compile(r"\d+(\.\d+){3}")
 NO_FOLDER = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 """What Windows takes for a device of its own, whatever follows the first dot."""
+
+
+OLD_SUITES = "GRPC_SSL_CIPHER_SUITES"
+NONE_USABLE = "ECDHE-PSK-AES128-CBC-SHA"
+
+
+def only_tls_1_3() -> bool:
+    """Keep gRPC from TLS 1.2, if it is not imported yet; return whether it is kept from it.
+
+    gRPC for Python has no setting for the lowest version. Its list of cipher suites is one for TLS 1.2 alone, which
+    it reads from the environment when it is imported: the one that we leave needs pre-shared keys, which neither
+    side has, so that no handshake of TLS 1.2 can succeed. TLS 1.3 has suites of its own.
+    """
+    if "grpc" not in sys.modules:
+        os.environ[OLD_SUITES] = NONE_USABLE
+    return os.environ.get(OLD_SUITES) == NONE_USABLE
 
 
 class Context(Protocol):
@@ -108,7 +125,12 @@ class Identity:
         return read_link_key(path)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a gRPC server: it shows this party's certificate and demands one of the same authority."""
+        """For a gRPC server: TLS 1.3; it shows this party's certificate and demands one of the same authority.
+
+        Raises:
+            ClovenError: where gRPC would also speak TLS 1.2.
+        """
+        _check_tls()
         import grpc
 
         return grpc.ssl_server_credentials(
@@ -116,7 +138,12 @@ class Identity:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a gRPC channel, whose ``grpc.ssl_target_name_override`` must be the peer's name."""
+        """For a gRPC channel over TLS 1.3, whose ``grpc.ssl_target_name_override`` must be the peer's name.
+
+        Raises:
+            ClovenError: where gRPC would also speak TLS 1.2.
+        """
+        _check_tls()
         import grpc
 
         return grpc.ssl_channel_credentials(self.authority, self.private, self.certificate)
@@ -151,6 +178,14 @@ class Identity:
                 f"({error.strerror or type(error).__name__}): they changed since they were read; start again"
             ) from None
         return context
+
+
+def _check_tls() -> None:
+    if not only_tls_1_3():
+        raise ClovenError(
+            "grpc was imported before cloven, and would also speak TLS 1.2: import cloven.runtime.cluster first, "
+            f"or set {OLD_SUITES}={NONE_USABLE} before Python starts"
+        )
 
 
 def peer_name(context: Context) -> str | None:
