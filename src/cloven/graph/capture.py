@@ -33,6 +33,9 @@ ALIASES = frozenset("clone alias detach detach_ contiguous dropout dropout_ lift
 """Ops that change nothing in evaluation mode."""
 
 
+PLACEMENT = frozenset("device layout pin_memory memory_format".split())
+"""Arguments that say where and how a tensor lies in memory, and change no number."""
+
 CREATORS = frozenset("new_zeros new_ones new_full".split())
 """Ops that read nothing of a value but its type."""
 
@@ -343,7 +346,7 @@ class _Reader:
                 return {"dtype": str(x).removeprefix("torch.")}
             return x if isinstance(x, int | float | str | bool | None) else str(x)
 
-        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout")}
+        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in PLACEMENT}
         args = place(list(a.args), list(b.args))
         # A view of what was laid out otherwise needs a copy; its layout here may differ from the export's.
         name = "aten.reshape.default" if _op_name(a) in ("view", "_unsafe_view") else str(a.target)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from cloven.runtime.onnx import views
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import Length, Rows
+from cloven.runtime.onnx.views import Length
 
 
 def by_channel(model: Model, weight: Value, x: Value) -> Value:
@@ -19,12 +20,98 @@ def by_channel(model: Model, weight: Value, x: Value) -> Value:
     return model.add("Reshape", [weight, model.integers([-1, *ones])]) if ones else weight
 
 
+def _of_images(x: Value, dim: int | Sequence[int] | None) -> list[int]:
+    """The axes that an op goes over, of which the batch must be none."""
+    axes = [dim] if isinstance(dim, int) else list(dim or range(len(x.dims)))
+    if any(x.dims[axis] is None for axis in axes):
+        raise UnsupportedError("it goes over the batch")
+    return axes
+
+
 def reduced(
     model: Model, x: Value, dim: int | Sequence[int] | None = None, keep: bool = False, *, kind: str
 ) -> Value:
     """A sum, mean, maximum or length over some axes."""
-    axes = [dim] if isinstance(dim, int) else list(dim or range(1, len(x.dims)))
-    return model.add(kind, [x, model.integers(axes)], keepdims=int(keep))
+    return model.add(kind, [x, model.integers(_of_images(x, dim))], keepdims=int(keep))
+
+
+def extreme(model: Model, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
+    """The largest or smallest number along an axis, or where it is."""
+    if item == 0:
+        return reduced(model, x, dim, keep, kind=f"Reduce{kind}")
+    return place(model, x, dim, keep, kind=f"Arg{kind}")
+
+
+def place(model: Model, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
+    """Where the largest or smallest number of an axis is."""
+    return model.add(kind, [x], axis=_of_images(x, dim)[0], keepdims=int(keep))
+
+
+def _moments(
+    model: Model, x: Value, dim: int | Sequence[int] | None, given: bool | float | None, keep: bool
+) -> tuple[Value, Value]:
+    """The variance and the mean over some axes. ``given`` is taken off the number of numbers that are averaged."""
+    axes = _of_images(x, dim)
+    number = prod(x.dims[axis] or 1 for axis in axes)
+    correction = 1 if given is None else float(given)
+    mean = reduced(model, x, axes, True, kind="ReduceMean")
+    apart = model.add("Sub", [x, mean])
+    squares = reduced(model, model.add("Mul", [apart, apart]), axes, keep, kind="ReduceMean")
+    variance = model.add("Mul", [squares, model.number(number / (number - correction))])
+    return variance, mean if keep else views.squeeze(model, mean, axes)
+
+
+def variance(
+    model: Model,
+    x: Value,
+    dim: int | Sequence[int] | None = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Value:
+    """The variance over some axes."""
+    return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[0]
+
+
+def deviation(model: Model, x: Value, *args: Any, **kwargs: Any) -> Value:
+    """The standard deviation over some axes."""
+    return model.add("Sqrt", [variance(model, x, *args, **kwargs)])
+
+
+def variance_and_mean(
+    model: Model,
+    item: int,
+    x: Value,
+    dim: int | Sequence[int] | None = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Value:
+    """The variance over some axes, or the mean."""
+    return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[item]
+
+
+def cumulated(model: Model, x: Value, dim: int) -> Value:
+    """The sums of all numbers of an axis up to each."""
+    (axis,) = _of_images(x, dim)
+    return model.add("CumSum", [x, model.tensor(np.array(axis, np.int64))])
+
+
+def gated(model: Model, x: Value, dim: int = -1) -> Value:
+    """The first half of an axis times the sigmoid of the second."""
+    first, second = (views.chunk(model, half, x, 2, dim) for half in (0, 1))
+    return model.add("Mul", [first, model.add("Sigmoid", [second])])
+
+
+def cosine(model: Model, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
+    """The cosine of the angle between vectors; no length counts as less than ``eps``."""
+    units = []
+    for vectors in (x, y):
+        norm = model.add("Max", [length(model, vectors, 2, [dim], True), model.number(eps)])
+        units.append(model.add("Div", [vectors, norm]))
+    return reduced(model, model.add("Mul", units), dim, kind="ReduceSum")
 
 
 def length(model: Model, x: Value, order: float = 2, dim: Sequence[int] | None = None, keep: bool = False) -> Value:
@@ -34,9 +121,79 @@ def length(model: Model, x: Value, order: float = 2, dim: Sequence[int] | None =
     return reduced(model, x, dim, keep, kind=f"ReduceL{int(order)}")
 
 
+def norm(model: Model, x: Value, order: float | None, dim: Sequence[int], keep: bool = False) -> Value:
+    """The length of vectors, with the arguments of ``aten.norm``."""
+    return length(model, x, 2 if order is None else order, dim, keep)
+
+
 def softmax(model: Model, x: Value, dim: int, half_to_float: bool = False, *, kind: str = "Softmax") -> Value:
     """Numbers as shares of one, or the logarithms of these."""
-    return model.add(kind, [x], axis=dim)
+    return model.add(kind, [x], axis=_of_images(x, dim)[0])
+
+
+def rms_norm(
+    model: Model, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+) -> Value:
+    """Numbers by the root of their mean square over the last axes, of that shape, times a weight."""
+    last = range(-len(shape), 0)
+    squares = reduced(model, model.add("Mul", [x, x]), list(last), True, kind="ReduceMean")
+    padded = model.add("Add", [squares, model.number(np.finfo(np.float32).eps if eps is None else eps)])
+    normed = model.add("Div", [x, model.add("Sqrt", [padded])])
+    return normed if weight is None else model.add("Mul", [normed, weight])
+
+
+def batch_norm(
+    model: Model,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    var: Value,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn: bool = True,
+) -> Value:
+    """Running statistics by channel, then a weight and a bias."""
+    if training:
+        raise UnsupportedError("it takes statistics of the batch")
+    given = (weight or model.tensor(np.ones(mean.dims, np.float32)), bias or model.tensor(np.zeros(mean.dims, np.float32)))
+    return model.add("BatchNormalization", [x, *given, mean, var], epsilon=float(eps))
+
+
+def native_batch_norm(
+    model: Model,
+    item: int,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value,
+    var: Value,
+    momentum: float,
+    eps: float,
+) -> Value:
+    """The first of a norm's three results."""
+    if item != 0:
+        raise UnsupportedError("its mean and deviation are used")
+    return batch_norm(model, x, weight, bias, mean, var, eps=eps)
+
+
+def instance_norm(
+    model: Model,
+    x: Value,
+    weight: Value | None,
+    bias: Value | None,
+    mean: Value | None,
+    var: Value | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool = True,
+) -> Value:
+    """Statistics of each channel of each image, or running ones; then a weight and a bias."""
+    if not use_input_stats and mean is not None and var is not None:
+        return batch_norm(model, x, weight, bias, mean, var, eps=eps)
+    return group_norm(model, x, x.shape[0], weight, bias, eps)
 
 
 def layer_norm(
@@ -64,9 +221,9 @@ def group_norm(
 ) -> Value:
     """A norm over the channels of each group, then a weight and a bias by channel."""
     one, zero = (model.tensor(np.full(groups, number, np.float32)) for number in (1, 0))
-    grouped = views.reshape(model, x, [Rows(), groups, x.count // groups])
+    grouped = views.reshaped(model, x, [None, groups, prod(x.shape) // groups])
     normed = model.add("InstanceNormalization", [grouped, one, zero], epsilon=float(eps))
-    made = views.reshape(model, normed, [Rows(), *x.shape])
+    made = views.reshaped(model, normed, x.dims)
     for kind, factor in (("Mul", weight), ("Add", bias)):
         if factor is not None:
             made = model.add(kind, [made, by_channel(model, factor, x)])

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from math import sqrt
+from math import log, sqrt
 from typing import Any
+
+import numpy as np
 
 from cloven.runtime.onnx import axes, views, windows
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.onnx.views import Rows
 
 Operand = Value | float
 Call = Callable[..., Value]
@@ -27,6 +30,7 @@ def _require(condition: bool, reason: str) -> None:
 
 def _node(model: Model, *operands: Operand, kind: str) -> Value:
     """One node that takes the arguments as they are; numbers become tensors."""
+    _require(not any(isinstance(x, Rows) for x in operands), "it computes with the number of images")
     return model.add(kind, [x if isinstance(x, Value) else model.number(x) for x in operands])
 
 
@@ -99,6 +103,56 @@ def _square(model: Model, x: Value) -> Value:
     return model.add("Mul", [x, x])
 
 
+def _log(model: Model, x: Value, base: float) -> Value:
+    return _node(model, model.add("Log", [x]), log(base), kind="Div")
+
+
+def _log1p(model: Model, x: Value) -> Value:
+    return model.add("Log", [_node(model, x, 1, kind="Add")])
+
+
+def _expm1(model: Model, x: Value) -> Value:
+    return _node(model, model.add("Exp", [x]), 1, kind="Sub")
+
+
+def _shrunk(model: Model, x: Value, limit: float = 0.5, *, soft: bool) -> Value:
+    return model.add("Shrink", [x], lambd=float(limit), bias=float(limit) if soft else 0.0)
+
+
+def _threshold(model: Model, x: Value, limit: float, below: float) -> Value:
+    return _node(model, _node(model, x, limit, kind="Greater"), x, below, kind="Where")
+
+
+def _masked_fill(model: Model, x: Value, mask: Value, number: Operand) -> Value:
+    return _node(model, mask, number, x, kind="Where")
+
+
+def _unequal(model: Model, x: Operand, y: Operand) -> Value:
+    return model.add("Not", [_node(model, x, y, kind="Equal")])
+
+
+def _lerp(model: Model, x: Value, y: Value, share: Operand) -> Value:
+    return _add(model, x, _node(model, model.add("Sub", [y, x]), share, kind="Mul"))
+
+
+def _added(model: Model, x: Value, a: Value, b: Value, *, value: float = 1, kind: str) -> Value:
+    return _add(model, x, model.add(kind, [a, b]), alpha=value)
+
+
+def _same(model: Model, x: Value) -> Value:
+    return x
+
+
+def _type_as(model: Model, x: Value, y: Value) -> Value:
+    _require(model.dtype(x) == model.dtype(y), f"it makes {model.dtype(x)} {model.dtype(y)}")
+    return x
+
+
+def _dropout(model: Model, x: Value, share: float, train: bool) -> Value:
+    _require(not train, "it draws random numbers")
+    return x
+
+
 def prelu(model: Model, x: Value, slope: Value) -> Value:
     """One slope for all channels, or one a channel."""
     return model.add("PRelu", [x, slope if slope.dims == (1,) else axes.by_channel(model, slope, x)])
@@ -119,6 +173,10 @@ def _addmm(model: Model, bias: Value, x: Value, y: Value, *, beta: float = 1, al
     return model.add("Gemm", [x, y, bias], alpha=float(alpha), beta=float(beta))
 
 
+def _baddbmm(model: Model, bias: Value, x: Value, y: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    return _add(model, _node(model, bias, beta, kind="Mul"), model.add("MatMul", [x, y]), alpha=alpha)
+
+
 def _einsum(model: Model, equation: str, operands: Sequence[Value], path: object = None) -> Value:
     return model.add("Einsum", list(operands), equation=equation)
 
@@ -135,24 +193,16 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    _require(not causal and not enable_gqa, "it is causal or grouped")
+    _require(not enable_gqa, "its heads are grouped")
     factor = scale or 1 / sqrt(query.shape[-1])
     weights = _node(model, model.add("MatMul", [query, views.transpose(model, key, -2, -1)]), factor, kind="Mul")
+    if causal:
+        mask = model.tensor(np.tri(query.shape[-2], key.shape[-2], dtype=bool))
+    if mask is not None and model.dtype(mask) == bool:
+        mask = _node(model, mask, 0, float("-inf"), kind="Where")
     if mask is not None:
         weights = model.add("Add", [weights, mask])
     return model.add("MatMul", [model.add("Softmax", [weights], axis=-1), value])
-
-
-# --- resizing -------------------------------------------------------------------------------------------------
-
-
-def _upsample(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, mode: str) -> Value:
-    """Both overloads: factors as one list, or one by one, or none; bilinear ones begin with align_corners."""
-    align, factors = (bool(rest[0]), rest[1:]) if mode == "linear" else (False, rest)
-    given = [f for each in factors for f in (each if isinstance(each, list) else [each]) if f is not None]
-    if size is None:
-        size = [int(n * f) for n, f in zip(x.shape[1:], given, strict=True)]
-    return windows.resize(model, x, size, mode, align, given or None)
 
 
 _RENAMED = {
@@ -162,8 +212,23 @@ _RENAMED = {
     "maximum": "Max",
     "minimum": "Min",
     "hardswish": "HardSwish",
+    **{name: name.capitalize() for name in "sign round tan asin acos atan sinh cosh softsign where".split()},
+    **{"multiply": "Mul", "divide": "Div", "true_divide": "Div", "min": "Min", "max": "Max"},
+    **{"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"},
+    **dict.fromkeys(("logical_not", "bitwise_not"), "Not"),
+    **dict.fromkeys(("logical_and", "bitwise_and"), "And"),
+    **dict.fromkeys(("logical_or", "bitwise_or"), "Or"),
+    **dict.fromkeys(("logical_xor", "bitwise_xor"), "Xor"),
 }
-_REDUCED = {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin"}
+_KERNELS = (
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+).split()
+_REDUCED = {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin"} | {
+    "prod": "ReduceProd",
+    "logsumexp": "ReduceLogSumExp",
+}
 
 CALLS: Mapping[str, Call] = {
     **{name: partial(_node, kind=kind) for name, kind in _RENAMED.items()},
@@ -187,37 +252,87 @@ CALLS: Mapping[str, Call] = {
     "rsqrt": _rsqrt,
     "square": _square,
     "prelu": prelu,
+    "log2": partial(_log, base=2),
+    "log10": partial(_log, base=10),
+    "log1p": _log1p,
+    "expm1": _expm1,
+    "hardshrink": partial(_shrunk, soft=False),
+    "softshrink": partial(_shrunk, soft=True),
+    "threshold": _threshold,
+    "masked_fill": _masked_fill,
+    "ne": _unequal,
+    "lerp": _lerp,
+    "addcmul": partial(_added, kind="Mul"),
+    "addcdiv": partial(_added, kind="Div"),
+    **dict.fromkeys("contiguous clone alias detach lift_fresh_copy".split(), _same),
+    "type_as": _type_as,
+    **dict.fromkeys("dropout feature_dropout alpha_dropout feature_alpha_dropout".split(), _dropout),
     "linalg_vector_norm": axes.length,
+    "norm": axes.norm,
+    "var": axes.variance,
+    "std": axes.deviation,
+    "argmax": partial(axes.place, kind="ArgMax"),
+    "argmin": partial(axes.place, kind="ArgMin"),
+    "cumsum": axes.cumulated,
+    "glu": axes.gated,
+    "cosine_similarity": axes.cosine,
     "softmax": axes.softmax,
     "_softmax": axes.softmax,
     "log_softmax": partial(axes.softmax, kind="LogSoftmax"),
     "_log_softmax": partial(axes.softmax, kind="LogSoftmax"),
     "layer_norm": axes.layer_norm,
     "group_norm": axes.group_norm,
+    "batch_norm": axes.batch_norm,
+    "instance_norm": axes.instance_norm,
+    "rms_norm": axes.rms_norm,
     "linear": linear,
     "addmm": _addmm,
+    "baddbmm": _baddbmm,
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
     "convolution": windows.convolution,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), windows.conv),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), windows.conv_transpose),
-    "upsample_nearest2d": partial(_upsample, mode="nearest"),
-    "upsample_bilinear2d": partial(_upsample, mode="linear"),
-    "reshape": views.reshape,
-    "view": views.reshape,
+    **{kernel: partial(windows.resampled, kernel=kernel) for kernel in _KERNELS},
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), windows.aten_max_pool),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), windows.aten_avg_pool),
+    **{f"adaptive_avg_pool{n}d": windows.aten_adaptive_avg_pool for n in (1, 2, 3)},
+    "im2col": windows.im2col,
+    "col2im": windows.col2im,
+    **dict.fromkeys(("reshape", "view", "_unsafe_view"), views.reshape),
+    **dict.fromkeys(("reshape_as", "view_as"), views.reshape_as),
     "flatten": views.flatten,
+    "unflatten": views.unflatten,
     "squeeze": views.squeeze,
     "unsqueeze": views.unsqueeze,
     "permute": views.permute,
-    "transpose": views.transpose,
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), views.transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), views.moved),
     "slice": views.slice_,
+    "narrow": views.narrowed,
+    "flip": views.flip,
     "select": views.select,
     "index_select": views.index_select,
-    "cat": views.concat,
+    "index": views.index,
+    "gather": views.gather,
+    "take_along_dim": views.take_along_dim,
+    "repeat_interleave": views.repeat_interleave,
+    "unfold": views.sliding,
+    **dict.fromkeys(("cat", "concat", "concatenate"), views.concat),
     "stack": views.stack,
     "roll": views.roll,
-    "expand": views.expand,
-    "repeat": views.repeat,
+    **dict.fromkeys(("expand", "broadcast_to"), views.expand),
+    "expand_as": views.expand_as,
+    **dict.fromkeys(("repeat", "tile"), views.repeat),
+    "full": views.full,
+    "zeros": partial(views.full, number=0),
+    "ones": partial(views.full, number=1),
+    "new_full": views.new_full,
+    "new_zeros": partial(views.new_full, number=0),
+    "new_ones": partial(views.new_full, number=1),
+    "full_like": views.full_like,
+    "zeros_like": partial(views.full_like, number=0),
+    "ones_like": partial(views.full_like, number=1),
     "pad": views.pad,
     "constant_pad_nd": views.constant_pad,
 }
@@ -226,7 +341,14 @@ ITEMS: Mapping[str, Call] = {
     "split": views.split,
     "split_with_sizes": views.split,
     "chunk": views.chunk,
+    "tensor_split": views.tensor_split,
     "unbind": views.unbind,
+    "max": partial(axes.extreme, kind="Max"),
+    "min": partial(axes.extreme, kind="Min"),
+    "var_mean": axes.variance_and_mean,
+    **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), windows.max_pool_with_indices),
+    **{f"adaptive_max_pool{n}d": windows.adaptive_max_pool for n in (1, 2, 3)},
+    "_native_batch_norm_legit_no_training": axes.native_batch_norm,
     "native_layer_norm": axes.native_layer_norm,
     "native_group_norm": axes.native_group_norm,
 }

@@ -30,11 +30,15 @@ class UnsupportedError(Exception):
     """There is no ONNX node for an op, or for these arguments of it: the reason as half a sentence."""
 
 
+Dims = Sequence[int | None]
+"""The lengths of a tensor's axes; None is the one that depends on the batch."""
+
+
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a model; None in ``dims`` is a length that depends on the batch.
+    """A tensor of a model: a weight, or a value with the batch on one of its axes, None in ``dims``.
 
-    ``rows`` is how many rows of the first axis belong to one image.
+    ``rows`` is how many rows of that axis belong to one image.
     """
 
     name: str
@@ -43,8 +47,8 @@ class Value:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lengths behind the first axis, which are all known."""
-        return tuple(n for n in self.dims[1:] if n is not None)
+        """The lengths of all axes but the batch's."""
+        return tuple(n for n in self.dims if n is not None)
 
     @property
     def count(self) -> int:
@@ -86,6 +90,7 @@ class Model:
         self._weights, self._location = weights, location
         self._types: dict[str, TypeProto] = {}
         self._small: dict[str, TensorProto] = {}
+        self._constants: dict[str, Array] = {}
         self._scope, self._number = "", 0
 
     def scope(self, name: str) -> None:
@@ -101,7 +106,6 @@ class Model:
 
     def output(self, value: Value, shape: Sequence[int]) -> None:
         """Give a value out, as ``(batch, *shape)``."""
-        assert value.shape == tuple(shape), (value, shape)
         info = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["batch", *shape])
         self._graph.output.append(info)
 
@@ -118,8 +122,28 @@ class Model:
             for key, entry in entries.items():
                 proto.external_data.add(key=key, value=str(entry))
         self._graph.initializer.append(proto)
+        self._constants[name] = array
         self._types[name] = helper.make_tensor_type_proto(proto.data_type, array.shape)
         return _value(name, self._types[name])
+
+    def constant(self, value: Value) -> Array:
+        """The numbers of a value that are the same for every image.
+
+        Raises:
+            UnsupportedError: where they depend on the image.
+        """
+        if value.name not in self._constants:
+            raise UnsupportedError("an argument depends on the image; expected a constant")
+        return self._constants[value.name]
+
+    def dtype(self, value: Value) -> np.dtype[Any]:
+        """The type of a value's numbers."""
+        return helper.tensor_dtype_to_np_dtype(self._types[value.name].tensor_type.elem_type)
+
+    def batch(self) -> Value:
+        """The number of images, as a list of one int64."""
+        image = self._graph.input[0].name
+        return self.add("Shape", [_value(image, self._types[image])], start=0, end=1)
 
     def number(self, number: float) -> Value:
         """A float32 without axes."""
@@ -129,8 +153,10 @@ class Model:
         """A list of int64: axes, lengths, pads."""
         return self.tensor(np.array(numbers, np.int64))
 
-    def add(self, kind: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
+    def add(self, kind: str, inputs: Sequence[Value | None], *, dims: Dims | None = None, **attrs: Any) -> Value:
         """Append a node of one output; None is an input that is left out.
+
+        ``dims`` are the result's lengths where ONNX cannot infer them, since an argument depends on the batch.
 
         Raises:
             UnsupportedError: where the inputs or attributes are not such as the node takes.
@@ -151,6 +177,8 @@ class Model:
             )
         except (RuntimeError, onnx.checker.ValidationError) as error:
             raise UnsupportedError(f"ONNX's {kind} does not take such arguments ({error})") from error
+        if dims is not None:
+            made[name] = helper.make_tensor_type_proto(made[name].tensor_type.elem_type, dims)
         self._types[name] = made[name]
         self._graph.node.append(node)
         return _value(name, made[name])
@@ -165,7 +193,11 @@ class Model:
         return Value(name, value.dims)
 
     def finish(self) -> onnx.ModelProto:
-        """The model, without its large weights."""
+        """The model, without its large weights and without constants that no node reads."""
+        read = {name for node in self._graph.node for name in node.input}
+        kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)
         return helper.make_model(
             self._graph,
             ir_version=IR,

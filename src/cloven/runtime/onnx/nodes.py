@@ -172,7 +172,7 @@ def _place(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
         for part in without([box], [later for later in at[i + 1 :] if later is not None])
     ]
     if not placed:
-        return views.filled(model, inputs[0], shape, ground)
+        return views.full(model, [Rows(), *shape], float(ground))
     if len(placed) > 1 and ground:
         raise UnsupportedError(f"several pieces lie on a ground of {ground}; expected 0")
     return model.add("Sum", placed) if len(placed) > 1 else placed[0]
@@ -184,11 +184,9 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    """An op by its ATen name; of values whose images take several rows, those are put along the batch."""
-    read, (axis, copies) = attrs.get("read", {}), attrs.get("laid", (0, 1))
-    if axis or any(other for other, _ in read.values()):
-        raise UnsupportedError("the batch is not its first axis")
-    given = [views.merge(model, x) if read.get(i, (0, 1))[1] > 1 else x for i, x in enumerate(inputs)]
+    """An op by its ATen name, on values as the whole model lays them out."""
+    read = attrs.get("read", {})
+    given = [views.laid(model, x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
 
     def fill(item: Any) -> Any:
         match item:
@@ -208,7 +206,7 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
-    return made if copies == 1 else views.unmerge(model, made, copies)
+    return views.unlaid(model, made, *attrs.get("laid", (0, 1)))
 
 
 NODES: Mapping[str, Node] = {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
-from onnx import TensorProto, helper
+from numpy.typing import DTypeLike, NDArray
+from onnx import numpy_helper
 
 from cloven.graph.box import Box, Shape, extent
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.onnx.model import Dims, Model, UnsupportedError, Value
 
 
 @dataclass(frozen=True)
@@ -26,32 +27,50 @@ END = 2**31 - 1
 """Behind the end of any axis."""
 
 
+def reshaped(model: Model, x: Value, dims: Dims) -> Value:
+    """The same numbers in axes of other lengths; None is the batch's, on whichever axis it stands."""
+    if dims.count(None) != 1:
+        raise UnsupportedError(f"the batch is on {dims.count(None)} axes of its result; expected one")
+    rest = [n for n in dims if n is not None]
+    same = x.dims[0] is dims[0] is None and prod(rest) == prod(x.shape)
+    return model.add("Reshape", [x, model.integers([(0 if same else -1) if n is None else n for n in dims])])
+
+
+def _lengths(x: Value) -> list[Length]:
+    return [Rows(x.rows) if n is None else n for n in x.dims]
+
+
 def reshape(model: Model, x: Value, shape: Sequence[Length]) -> Value:
-    """Another shape of the same numbers; the first axis is the batch's in both."""
-    first, *rest = shape
-    lengths = [n for n in rest if isinstance(n, int)]
-    if len(lengths) < len(rest):
-        raise UnsupportedError("the batch is not the first axis")
-    if -1 in lengths:
-        if not isinstance(first, Rows):
-            raise UnsupportedError(f"the first axis of {list(shape)} is not the batch")
-        known = -first.times * prod(lengths)
-        lengths = [x.count // known if n == -1 else n for n in lengths]
-    same = prod(lengths) == prod(x.shape)
-    return model.add("Reshape", [x, model.integers([0 if same else -1, *lengths])])
+    """Another shape of the same numbers; -1 is the batch where no other length is."""
+    batch = next((n for n in shape if isinstance(n, Rows)), None)
+    if batch is None:
+        return reshaped(model, x, [None if n == -1 else n for n in shape if isinstance(n, int)])
+    lengths: list[int | None] = [n if isinstance(n, int) else None for n in shape]
+    left = x.count // (-batch.times * prod(n for n in lengths if n is not None))
+    return reshaped(model, x, [left if n == -1 else n for n in lengths])
+
+
+def reshape_as(model: Model, x: Value, other: Value) -> Value:
+    """The same numbers in the axes of another value."""
+    return reshaped(model, x, other.dims)
 
 
 def flatten(model: Model, x: Value, start: int = 0, end: int = -1) -> Value:
     """Several axes as one."""
-    lengths = [-1, *x.shape]
-    first, last = start % len(lengths), end % len(lengths)
-    merged = prod(lengths[first : last + 1]) if first else -1
-    return reshape(model, x, [*lengths[:first], merged, *lengths[last + 1 :]])
+    first, last = start % len(x.dims), end % len(x.dims)
+    merged = x.dims[first : last + 1]
+    return reshaped(model, x, [*x.dims[:first], None if None in merged else prod(merged), *x.dims[last + 1 :]])
+
+
+def unflatten(model: Model, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
+    """One axis as several."""
+    kept, first = _lengths(x), dim % len(x.dims)
+    return reshape(model, x, [*kept[:first], *sizes, *kept[first + 1 :]])
 
 
 def squeeze(model: Model, x: Value, dim: int | Sequence[int] | None = None) -> Value:
     """Without axes of length 1."""
-    asked = range(1, len(x.dims)) if dim is None else [dim] if isinstance(dim, int) else dim
+    asked = range(len(x.dims)) if dim is None else [dim] if isinstance(dim, int) else dim
     axes = [axis for axis in asked if x.dims[axis] == 1]
     return model.add("Squeeze", [x, model.integers(axes)]) if axes else x
 
@@ -71,6 +90,15 @@ def transpose(model: Model, x: Value, a: int, b: int) -> Value:
     order = list(range(len(x.dims)))
     order[a], order[b] = order[b], order[a]
     return permute(model, x, order)
+
+
+def moved(model: Model, x: Value, sources: int | Sequence[int], targets: int | Sequence[int]) -> Value:
+    """Some axes in other places; the others keep their order."""
+    rank, pairs = len(x.dims), (sources, targets)
+    old, new = ([n % rank for n in ([given] if isinstance(given, int) else given)] for given in pairs)
+    rest = (axis for axis in range(rank) if axis not in old)
+    order = [old[new.index(axis)] if axis in new else next(rest) for axis in range(rank)]
+    return x if order == list(range(rank)) else permute(model, x, order)
 
 
 def narrow(model: Model, x: Value, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> Value:
@@ -97,14 +125,82 @@ def slice_(
     return model.add("Slice", [x, *(model.integers([n]) for n in numbers)])
 
 
+def narrowed(model: Model, x: Value, dim: int, start: int, length: int) -> Value:
+    """So many indices of one axis, from ``start`` on."""
+    start %= x.dims[dim] or END
+    return slice_(model, x, dim, start, start + length)
+
+
+def flip(model: Model, x: Value, dims: Sequence[int]) -> Value:
+    """Some axes the other way round."""
+    numbers = ([-1] * len(dims), [-END - 1] * len(dims), dims, [-1] * len(dims))
+    return model.add("Slice", [x, *(model.integers(n) for n in numbers)])
+
+
 def select(model: Model, x: Value, dim: int, index: int) -> Value:
     """One index of an axis, which goes away."""
     return model.add("Gather", [x, model.tensor(np.array(index, np.int64))], axis=dim)
 
 
+def taken(model: Model, x: Value, dim: int, places: NDArray[np.int64]) -> Value:
+    """The indices ``places`` of one axis; their axes take its place."""
+    return model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=dim % len(x.dims))
+
+
 def index_select(model: Model, x: Value, dim: int, index: Value) -> Value:
     """Some indices of one axis."""
-    return model.add("Gather", [x, index], axis=dim)
+    return taken(model, x, dim, model.constant(index))
+
+
+def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
+    """Indices of some axes at once, as NumPy has it: they broadcast against each other, and their axes take the
+    place of the indexed ones; the first place where those are not neighbours.
+    """
+    axes = [axis for axis, given in enumerate(indices) if given is not None]
+    arrays = [model.constant(given) for given in indices if given is not None]
+    lengths = [x.dims[axis] for axis in axes]
+    if None in lengths or any(array.dtype == bool for array in arrays):
+        raise UnsupportedError("it selects images of the batch, or by a mask; expected indices of other axes")
+    sizes = [n for n in lengths if n is not None]
+    places = np.ravel_multi_index(np.broadcast_arrays(*(a % n for a, n in zip(arrays, sizes, strict=True))), sizes)
+    first = axes[0] if axes == list(range(axes[0], axes[-1] + 1)) else 0
+    together = moved(model, x, axes, range(first, first + len(axes)))
+    behind = together.dims[first + len(axes) :]
+    return taken(model, reshaped(model, together, [*together.dims[:first], prod(sizes), *behind]), first, places)
+
+
+def gather(model: Model, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:
+    """Of one axis, another index for each number of the result."""
+    return model.add("GatherElements", [x, index], axis=dim)
+
+
+def take_along_dim(model: Model, x: Value, index: Value, dim: int) -> Value:
+    """The same, with an index whose axes of length 1 stand for all of an axis."""
+    size = _lengths(x)
+    size[dim] = index.shape[dim]
+    return gather(model, x, dim, expand(model, index, size))
+
+
+def repeat_interleave(model: Model, x: Value, times: int, dim: int | None = None) -> Value:
+    """Each index of an axis several times in a row."""
+    if dim is None:
+        raise UnsupportedError("it repeats all axes as one")
+    axis = dim % len(x.dims)
+    repeats = [1] * (len(x.dims) + 1)
+    repeats[axis + 1] = times
+    tiled = model.add("Tile", [unsqueeze(model, x, axis + 1), model.integers(repeats)])
+    length = x.dims[axis]
+    return reshaped(model, tiled, [*x.dims[:axis], None if length is None else length * times, *x.dims[axis + 1 :]])
+
+
+def sliding(model: Model, x: Value, dim: int, size: int, step: int) -> Value:
+    """The windows of one axis, each along a new last axis."""
+    axis = dim % len(x.dims)
+    length = x.dims[axis]
+    if length is None:
+        raise UnsupportedError("it takes windows of the batch")
+    starts = np.arange(0, length - size + 1, step)
+    return moved(model, taken(model, x, axis, starts[:, None] + np.arange(size)), axis + 1, -1)
 
 
 def unbind(model: Model, item: int, x: Value, dim: int = 0) -> Value:
@@ -125,6 +221,12 @@ def chunk(model: Model, item: int, x: Value, number: int, dim: int = 0) -> Value
     if length is None:
         raise UnsupportedError("the batch is divided")
     return split(model, item, x, -(-length // number), dim)
+
+
+def tensor_split(model: Model, item: int, x: Value, given: int | Sequence[int], dim: int = 0) -> Value:
+    """One of the pieces of an axis, as NumPy's ``array_split`` cuts them: so many, or at these indices."""
+    pieces = np.array_split(np.arange(x.dims[dim] or 0), given)
+    return taken(model, x, dim, pieces[item])
 
 
 def concat(model: Model, pieces: Sequence[Value], dim: int = 0) -> Value:
@@ -150,16 +252,62 @@ def roll(model: Model, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()
     return x
 
 
-def expand(model: Model, x: Value, size: Sequence[Length]) -> Value:
-    """Axes of length 1 repeated; -1 and the batch stay."""
-    return model.add("Expand", [x, model.integers([n if isinstance(n, int) and n > 0 else 1 for n in size])])
+def lengths(model: Model, size: Sequence[Length]) -> Value:
+    """Lengths of axes as a tensor; it is a constant where the batch is not among them."""
+    if all(isinstance(n, int) for n in size):
+        return model.integers([n for n in size if isinstance(n, int)])
+    batch = model.batch()
+    pieces = [
+        model.integers([n])
+        if isinstance(n, int)
+        else model.add("Mul", [batch, model.integers([n.times])])
+        for n in size
+    ]
+    return model.add("Concat", pieces, axis=0)
 
 
-def repeat(model: Model, x: Value, times: Sequence[int]) -> Value:
-    """The whole value again and again along each axis."""
-    if len(times) != len(x.dims):
-        raise UnsupportedError("it repeats along new axes")
-    return model.add("Tile", [x, model.integers(times)])
+def _known(size: Sequence[Length]) -> list[int | None]:
+    return [n if isinstance(n, int) else None for n in size]
+
+
+def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:
+    """Axes of length 1 repeated, and new ones in front; -1 and a batch that is there stay."""
+    old = [*[1] * (len(size) - len(x.dims)), *x.dims]
+    asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
+    dims = [n if n is None or s == -1 else s for n, s in zip(old, _known(size), strict=True)]
+    return model.add("Expand", [x, lengths(model, asked)], dims=dims)
+
+
+def expand_as(model: Model, x: Value, other: Value) -> Value:
+    """Axes of length 1 repeated to the lengths of another value."""
+    return expand(model, x, _lengths(other))
+
+
+def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
+    """The whole value again and again along each axis, also along new ones in front."""
+    new = len(times) - len(x.dims)
+    if new > 0:
+        x = model.add("Unsqueeze", [x, model.integers(range(new))])
+    times = [*[1] * -new, *times]
+    pairs = zip(x.dims, _known(times), strict=True)
+    dims = [None if n is None or t is None else n * t for n, t in pairs]
+    return model.add("Tile", [x, lengths(model, times)], dims=dims)
+
+
+def full(model: Model, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
+    """One number everywhere."""
+    value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
+    return model.add("ConstantOfShape", [lengths(model, size)], dims=_known(size), value=value)
+
+
+def new_full(model: Model, x: Value, size: Sequence[Length], number: float) -> Value:
+    """One number everywhere, in the type of a value."""
+    return full(model, size, number, dtype=model.dtype(x))
+
+
+def full_like(model: Model, x: Value, number: float) -> Value:
+    """One number everywhere, in the shape and the type of a value."""
+    return new_full(model, x, _lengths(x), number)
 
 
 def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Value:
@@ -171,25 +319,18 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
     return model.add("Pad", [x, model.integers(ends), model.number(ground), axes], mode="constant")
 
 
-def filled(model: Model, x: Value, shape: Shape, ground: float) -> Value:
-    """One number for each image of ``x``, everywhere."""
-    batch = model.add("Shape", [x], start=0, end=1)
-    lengths = model.add("Concat", [batch, model.integers(shape)], axis=0)
-    number = helper.make_tensor("value", TensorProto.FLOAT, [1], [ground])
-    made = model.add("ConstantOfShape", [lengths], value=number)
-    return Value(made.name, (None, *shape))
+def laid(model: Model, x: Value, axis: int, copies: int) -> Value:
+    """A value of one image a row as the whole model has it: ``copies`` rows of an image along the batch, that on
+    another axis."""
+    if copies > 1:
+        x = replace(reshaped(model, x, [None, *x.dims[2:]]), rows=copies)
+    return moved(model, x, 0, axis)
 
 
-def merge(model: Model, x: Value) -> Value:
-    """The first axis of each image put along the batch."""
-    rows, *rest = x.shape
-    made = model.add("Reshape", [x, model.integers([-1, *rest])])
-    return Value(made.name, made.dims, rows)
-
-
-def unmerge(model: Model, x: Value, rows: int) -> Value:
-    """So many rows of the first axis as an axis of each image."""
-    return model.add("Reshape", [x, model.integers([-1, rows, *x.shape])])
+def unlaid(model: Model, x: Value, axis: int, copies: int) -> Value:
+    """Undo `laid`."""
+    x = moved(model, x, axis, 0)
+    return x if copies == 1 else reshaped(model, x, [None, copies, *x.dims[1:]])
 
 
 def pad(

@@ -7,16 +7,22 @@ there and refuse wide padding: pools here are told every row of padding, and div
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cloven.graph.windows import mean_matrix, resize_matrix
-from cloven.runtime.onnx.model import Model, Value
-from cloven.runtime.onnx.views import crop, pad
+from cloven.runtime.onnx.axes import reduced
+from cloven.runtime.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.onnx.views import crop, flatten, moved, pad, taken
 
 Attrs = Mapping[str, Any]
+Numbers = int | Sequence[int]
+"""A number for each axis, or one for all."""
 Ends = tuple[int, int]
 """Rows before and after an axis."""
 
@@ -24,10 +30,10 @@ Ends = tuple[int, int]
 # --- convolution ----------------------------------------------------------------------------------------------
 
 
-def _all(numbers: int | Sequence[int], axes: int) -> list[int]:
+def _all(numbers: Numbers, rank: int) -> list[int]:
     """A number for each axis, where one may stand for all."""
     given = [numbers] if isinstance(numbers, int) else list(numbers)
-    return given * axes if len(given) == 1 else given
+    return given * rank if len(given) == 1 else given
 
 
 def convolution(
@@ -46,7 +52,7 @@ def convolution(
     axes = len(weight.dims) - 2
     dilations = _all(dilation, axes)
     if isinstance(padding, str):
-        reach = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, weight.shape[1:], strict=True)]
+        reach = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, weight.shape[2:], strict=True)]
         pads = [*(n // 2 for n in reach), *(n - n // 2 for n in reach)]
     else:
         pads = _all(padding, axes) * 2
@@ -132,16 +138,17 @@ def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
 def _pool(model: Model, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fill: float, **more: Any) -> Value:
     """A pool of windows that fit; the runtime takes no padding as wide as a window."""
     if any(max(rim) >= kernel for rim, kernel in zip(rims, attrs["kernel"], strict=True)):
-        x, rims = pad(model, x, [*rims[1], *rims[0]], "constant", fill), [(0, 0), (0, 0)]
+        x = pad(model, x, [n for rim in reversed(rims) for n in rim], "constant", fill)
+        rims = [(0, 0)] * len(rims)
     pads = [rim[side] for side in (0, 1) for rim in rims]
     return model.add(kind, [x], kernel_shape=attrs["kernel"], strides=attrs["stride"], pads=pads, **more)
 
 
 def _own(attrs: Attrs, limit: Sequence[int] | None = None) -> bool:
     """Whether the torch engine gives the padding to the pool itself."""
-    top, bottom, left, right = attrs["pads"]
-    fits = limit is None or (top <= limit[0] // 2 and left <= limit[1] // 2)
-    return bool(top == bottom and left == right and fits)
+    before, after = attrs["pads"][::2], attrs["pads"][1::2]
+    fits = limit is None or all(n <= size // 2 for n, size in zip(before, limit, strict=True))
+    return bool(before == after and fits)
 
 
 def max_pool(model: Model, x: Value, attrs: Attrs) -> Value:
@@ -169,19 +176,19 @@ def _counts(attrs: Attrs, size: int, axis: int) -> NDArray[np.float32]:
 def avg_pool(model: Model, x: Value, attrs: Attrs) -> Value:
     """The mean of each window of a whole map."""
     rims, pads = _rims(x, attrs, own=True), attrs["pads"]
-    inside = rims == [tuple(pads[:2]), tuple(pads[2:])]
+    inside = rims == list(zip(pads[::2], pads[1::2], strict=True))
     if inside and not attrs["divisor"]:
         return _pool(model, "AveragePool", x, attrs, rims, 0.0, count_include_pad=int(attrs["count_include_pad"]))
     mean = _mean_with_padding(model, x, attrs, rims)
-    rows, columns = (_counts(attrs, size, axis) for axis, size in enumerate(x.shape[1:]))
-    counts = attrs["divisor"] or np.outer(rows, columns)
+    counts = attrs["divisor"] or reduce(
+        np.multiply.outer, (_counts(attrs, size, axis) for axis, size in enumerate(x.shape[1:]))
+    )
     return _divided(model, mean, attrs, np.asarray(counts))
 
 
 def _divided(model: Model, mean: Value, attrs: Attrs, counts: NDArray[Any]) -> Value:
     """Means over whole windows as sums divided by other counts."""
-    area = attrs["kernel"][0] * attrs["kernel"][1]
-    return model.add("Mul", [mean, model.tensor((area / counts).astype(np.float32))])
+    return model.add("Mul", [mean, model.tensor((prod(attrs["kernel"]) / counts).astype(np.float32))])
 
 
 def sum_pool(model: Model, x: Value, attrs: Attrs, counts: NDArray[np.float32]) -> Value:
@@ -190,13 +197,140 @@ def sum_pool(model: Model, x: Value, attrs: Attrs, counts: NDArray[np.float32]) 
     return _divided(model, crop(model, mean, attrs["crop"]), attrs, counts)
 
 
+def _pooled(x: Value, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, **more: Any) -> Attrs:
+    """A pool's attributes from the arguments of an ATen op, which may give one number for all axes."""
+    axes = len(x.dims) - 2
+    pads = tuple(n for number in _all(padding, axes) for n in (number, number))
+    return {"kernel": _all(kernel, axes), "stride": _all(stride or kernel, axes), "pads": pads, "ceil": ceil, **more}
+
+
+def aten_max_pool(
+    model: Model,
+    x: Value,
+    kernel: Numbers,
+    stride: Numbers = (),
+    padding: Numbers = 0,
+    dilation: Numbers = 1,
+    ceil: bool = False,
+) -> Value:
+    """A pool with the arguments of ``aten.max_pool2d``, over any number of axes."""
+    return max_pool(
+        model, x, _pooled(x, kernel, stride, padding, ceil, dilation=_all(dilation, len(x.dims) - 2))
+    )
+
+
+def max_pool_with_indices(model: Model, item: int, x: Value, *rest: Any) -> Value:
+    """The first of a pool's two results."""
+    if item != 0:
+        raise UnsupportedError("the places of its largest numbers are used")
+    return aten_max_pool(model, x, *rest)
+
+
+def aten_avg_pool(
+    model: Model,
+    x: Value,
+    kernel: Numbers,
+    stride: Numbers = (),
+    padding: Numbers = 0,
+    ceil: bool = False,
+    count_include_pad: bool = True,
+    divisor: int | None = None,
+) -> Value:
+    """A pool with the arguments of ``aten.avg_pool2d``, over any number of axes."""
+    more = {"dilation": [1] * (len(x.dims) - 2), "count_include_pad": count_include_pad, "divisor": divisor}
+    return avg_pool(model, x, _pooled(x, kernel, stride, padding, ceil, **more))
+
+
+def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value:
+    """The largest number of each of so many windows, whatever the size of the map; one axis after another."""
+    if item != 0:
+        raise UnsupportedError("the places of its largest numbers are used")
+    for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
+        starts, ends = np.arange(out) * length // out, -(-np.arange(1, out + 1) * length // out)
+        # A window that is shorter than the longest has its last row several times.
+        places = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
+        x = reduced(model, taken(model, x, axis, places), axis + 1, kind="ReduceMax")
+    return x
+
+
+# --- windows as columns ---------------------------------------------------------------------------------------
+
+
+def im2col(
+    model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers
+) -> Value:
+    """Each window of a map as a column: ``(n, C, H, W)`` to ``(n, C * kernel, windows)``."""
+    height, width = _all(padding, 2)
+    x = pad(model, x, [width, width, height, height])
+    rows, columns = (
+        np.arange(k)[:, None] * d + np.arange(0, size - d * (k - 1), s)
+        for size, k, d, s in zip(x.shape[1:], _all(kernel, 2), _all(dilation, 2), _all(stride, 2), strict=True)
+    )
+    places = rows[:, None, :, None] * x.shape[2] + columns[None, :, None, :]
+    number = len(rows) * len(columns)
+    picked = taken(model, flatten(model, x, 2), 2, places.reshape(number, -1))
+    return flatten(model, picked, 1, 2)
+
+
+def col2im(
+    model: Model,
+    x: Value,
+    size: Sequence[int],
+    kernel: Numbers,
+    dilation: Numbers,
+    padding: Numbers,
+    stride: Numbers,
+) -> Value:
+    """Columns added up to the map whose windows they are: ``(n, C * kernel, windows)`` to ``(n, C, H, W)``."""
+    attrs = {"dilations": _all(dilation, 2), "pads": _all(padding, 2) * 2, "strides": _all(stride, 2)}
+    block = model.integers(_all(kernel, 2))
+    return model.add("Col2Im", [x, model.integers(size), block], **attrs)
+
+
 # --- resizing: a linear map along each axis -------------------------------------------------------------------
+
+
+def mapped(model: Model, x: Value, axis: int, matrix: NDArray[np.float32]) -> Value:
+    """A matrix ``(out, size)`` along one axis."""
+    if axis % len(x.dims) == len(x.dims) - 2:
+        return model.add("MatMul", [model.tensor(matrix), x])
+    product = model.add("MatMul", [moved(model, x, axis, -1), model.tensor(np.ascontiguousarray(matrix.T))])
+    return moved(model, product, -1, axis)
 
 
 def separable(model: Model, x: Value, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Value:
     """A matrix along the height, and one along the width."""
-    left = model.add("MatMul", [model.tensor(rows), x])
-    return model.add("MatMul", [left, model.tensor(np.ascontiguousarray(columns.T))])
+    return mapped(model, mapped(model, x, 2, rows), 3, columns)
+
+
+def aten_adaptive_avg_pool(model: Model, x: Value, size: Numbers) -> Value:
+    """The mean of so many windows, along any number of axes."""
+    for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
+        x = mapped(model, x, axis, mean_matrix(length, out))
+    return x
+
+
+def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, kernel: str) -> Value:
+    """A map resized by any of PyTorch's kernels, with the arguments of either of its overloads.
+
+    What the kernel makes of an identity along one axis is that axis's matrix. Factors are one list, or one by
+    one, or none; before them stands align_corners, where the kernel has it.
+    """
+    align = [] if "nearest" in kernel else [bool(rest[0])]
+    given = [f for each in rest[len(align) :] for f in (each if isinstance(each, list) else [each])]
+    factors = given if any(given) else [None] * (len(x.dims) - 2)
+    if size is None:
+        size = [int(n * f) for n, f in zip(x.shape[1:], factors, strict=True)]
+    for axis, (length, out, factor) in enumerate(zip(x.shape[1:], size, factors, strict=True)):
+        identity = torch.eye(length).reshape(1, length, *(length if i == axis else 1 for i in range(len(size))))
+        lengths = [out if i == axis else 1 for i in range(len(size))]
+        more = [factor if i == axis else None for i in range(len(size))]
+        matrix = getattr(torch.ops.aten, kernel).default(identity, lengths, *align, *more).reshape(length, out).T
+        if "nearest" in kernel:
+            x = taken(model, x, axis + 2, matrix.argmax(1).numpy())
+        else:
+            x = mapped(model, x, axis + 2, np.ascontiguousarray(matrix.numpy()))
+    return x
 
 
 def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
