@@ -267,7 +267,8 @@ def write(
         out: the folder. It is there whole or not at all; an older bundle in its place is replaced.
         model: the model's name, for people.
         plan: the plan as text or as a table; kept in the manifest as it is.
-        images: ``(n, C, H, W)`` float32 in [0, 1] to check with; left out, two smooth random images.
+        images: ``(n, C, H, W)`` float32 in [0, 1] to check with; fewer than three are filled up with smooth random
+            ones.
         protection: how its links are to be protected; left out, not at all.
 
     Raises:

@@ -12,16 +12,17 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from cloven.errors import ClovenError
-from cloven.graph.box import contains, extent, relative
+from cloven.graph.box import Shape, contains, extent, relative
 from cloven.graph.graph import Op
 from cloven.partition.program import Compute, Program, Receive, Send
 from cloven.partition.protection import Protection
 from cloven.runtime import bundle as form
 from cloven.runtime.bundle import MANIFEST, PART, WEIGHTS, Bundle, Device, Manifest, Part, Piece, Run, Whole
-from cloven.runtime.bundle_check import TOLERANCE, Built, largest_difference, pictures
+from cloven.runtime.bundle_check import FEWEST, TOLERANCE, Built, largest_difference, pictures
 from cloven.runtime.onnx.engine import Array, expect
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
 from cloven.runtime.onnx.nodes import apply
@@ -41,9 +42,10 @@ def write(
 ) -> Bundle:
     """See `cloven.runtime.bundle.write`."""
     shape = program.graph.input.shape
-    if images is None:
-        images = pictures(shape)
+    images = pictures(shape) if images is None else images
     expect(images, shape)
+    if len(images) < FEWEST:
+        images = np.concatenate([images, pictures(shape)[len(images) :]])
     out = out.resolve()
     problems = _occupied(out) + program.transforms.unsendable(program.devices)
     built = _build(program, model, problems)
@@ -105,7 +107,10 @@ def _model(
         model.scope(named(key))
         try:
             made = apply(model, step.local, [_read(model, values, read) for read in step.reads])
-        except UnsupportedError as reason:
+            _require_shape(made, extent(step.box))
+            if key in segment.outputs:
+                _require_float32(model, made)
+        except Exception as reason:  # arguments that nobody foresaw are refused too, never written wrong
             found[_sentence(program.graph.by_name[step.value], reason)] = None
             made = model.input(f"{named(key)}/missing", extent(step.box))
         values[key] = model.called(made, named(key))
@@ -123,9 +128,21 @@ def _read(model: Model, values: Mapping[Key, Value], read: Key) -> Value:
     return crop(model, values[key], relative(box, key[1]))
 
 
-def _sentence(op: Op, reason: UnsupportedError) -> str:
-    called = op.attrs["op"] if op.kind in ("opaque", "elementwise") else op.kind
-    return f"{op.name} ({called}, in {op.module or 'the model itself'}) cannot be written as ONNX: {reason}"
+def _require_shape(made: Value, shape: Shape) -> None:
+    if made.dims != (None, *shape):
+        raise UnsupportedError(f"its nodes make {made.dims}; expected {(None, *shape)}, None for the batch")
+
+
+def _require_float32(model: Model, made: Value) -> None:
+    """Refuse what a device cannot hold between two segments."""
+    if model.dtype(made) != np.float32:
+        raise UnsupportedError(f"its value is {model.dtype(made)}; what leaves a segment is float32")
+
+
+def _sentence(op: Op, reason: Exception) -> str:
+    called = op.attrs.get("op", op.kind)
+    said = reason if isinstance(reason, UnsupportedError) else f"{type(reason).__name__}: {reason}"
+    return f"{op.name} ({called}, in {op.module or 'the model itself'}) cannot be written as ONNX: {said}"
 
 
 # --- parts ----------------------------------------------------------------------------------------------------
