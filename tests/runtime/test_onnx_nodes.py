@@ -223,15 +223,23 @@ def test_a_pool_as_wide_as_its_padding_allows() -> None:
 X, Y = {"input": 0}, {"input": 1}
 MAP: Shape = (4, 6, 5)
 MAPS = [MAP, MAP]
-W, B, PER_AXIS = {"param": "w"}, {"param": "b"}, {"param": "per_axis"}
+W, B, PER_AXIS, INDICES, VAR = ({"param": name} for name in ("w", "b", "per_axis", "indices", "var"))
 PARAMS = {
     "w": np.random.default_rng(1).standard_normal((4, 2, 3, 3)).astype(np.float32),
     "b": np.array([1, 2, 3, 4], np.float32),
     "per_axis": np.array([0.5, -1, 2, 3, 1], np.float32),
     "square": np.random.default_rng(2).standard_normal((5, 5)).astype(np.float32),
     "indices": np.array([2, 0]),
+    "var": np.array([0.5, 1, 2, 3], np.float32),
+    "corner": np.array([[-1], [0]]),
+    "columns": np.array([1, 4, 2]),
+    "places": np.random.default_rng(4).integers(0, 6, (1, 4, 2, 5)),
+    "mask": np.tri(6, 6, dtype=bool),
 }
-UNARY = "relu relu6 tanh sigmoid silu hardswish hardsigmoid selu mish log_sigmoid neg abs exp square erf sin"
+UNARY = (
+    "relu relu6 tanh sigmoid silu hardswish hardsigmoid selu mish log_sigmoid neg abs exp square erf sin tan atan "
+    "sinh cosh expm1 sign round hardshrink softshrink alias contiguous"
+)
 CALLS: list[tuple[str, list[Any], dict[str, Any]]] = [
     *((f"{name}.default", [X], {}) for name in UNARY.split()),
     ("gelu.default", [X], {}),
@@ -307,7 +315,71 @@ CALLS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("upsample_bilinear2d.vec", [X, [9, 7], False, None], {}),
     ("upsample_bilinear2d.vec", [X, None, True, [2.0, 2.0]], {}),
     ("upsample_bilinear2d.default", [X, [12, 10], False, 2.0, 2.0], {}),
+    # number by number
+    ("lerp.Scalar", [X, Y, 0.3], {}),
+    ("addcmul.default", [X, Y, Y], {"value": 2}),
+    ("threshold.default", [X, 0.1, 20.0], {}),
+    ("hardshrink.default", [X, 0.7], {}),
+    ("softshrink.default", [X, 0.7], {}),
+    ("true_divide.Tensor", [X, PER_AXIS], {}),
+    ("max.other", [X, Y], {}),
+    ("type_as.default", [X, Y], {}),
+    ("feature_dropout.default", [X, 0.5, False], {}),
+    # over some axes
+    ("glu.default", [X, 1], {}),
+    ("glu.default", [X, -2], {}),
+    ("var.correction", [X, [2, 3]], {"correction": 0, "keepdim": True}),
+    ("var.dim", [X, [1]], {}),
+    ("std.dim", [X, [1], False], {}),
+    ("norm.ScalarOpt_dim", [X, 2, [1]], {}),
+    ("logsumexp.default", [X, [1]], {}),
+    ("prod.dim_int", [X, 1], {}),
+    ("cumsum.default", [X, 2], {}),
+    ("cosine_similarity.default", [X, Y], {}),
+    ("rms_norm.default", [X, [6, 5]], {}),
+    ("rms_norm.default", [X, [5], PER_AXIS, 1e-3], {}),
+    ("batch_norm.default", [X, B, B, B, VAR, False, 0.1, 1e-3, True], {}),
+    ("instance_norm.default", [X, B, None, None, None, True, 0.1, 1e-3, True], {}),
+    ("instance_norm.default", [X, None, None, B, VAR, False, 0.1, 1e-3, True], {}),
+    # moves
+    ("unflatten.int", [X, 1, [2, -1]], {}),
+    ("reshape_as.default", [X, Y], {}),
+    ("swapaxes.default", [X, 1, 3], {}),
+    ("movedim.int", [X, 1, -1], {}),
+    ("movedim.intlist", [X, [1, 2], [3, 1]], {}),
+    ("narrow.default", [X, 2, -3, 2], {}),
+    ("flip.default", [X, [1, -1]], {}),
+    ("index.Tensor", [X, [None, INDICES]], {}),
+    ("index.Tensor", [X, [None, None, {"param": "corner"}, {"param": "columns"}]], {}),
+    ("take_along_dim.default", [X, {"param": "places"}, 2], {}),
+    ("index.Tensor", [X, [None, None, {"param": "places"}]], {}),
+    ("repeat_interleave.self_int", [X, 3, -1], {}),
+    ("unfold.default", [X, 2, 3, 2], {}),
+    ("concatenate.default", [[X, Y], 2], {}),
+    ("broadcast_to.default", [X, [BATCH, 4, 6, 5]], {}),
+    ("tile.default", [X, [2, 1]], {}),
+    ("pad.default", [X, [1, 1], "constant"], {}),
+    # windows
+    ("im2col.default", [X, [3, 2], [1, 2], [1, 1], [2, 1]], {}),
+    ("im2col.default", [X, [6, 5], [1, 1], [0, 0], [1, 1]], {}),
+    ("max_pool2d.default", [X, [3, 2], [2, 1], [1, 0], [1, 2], True], {}),
+    ("avg_pool2d.default", [X, [3, 3], [], [1, 1], True, False], {}),
+    ("avg_pool2d.default", [X, [2, 2], [2, 2], [0, 0], False, True, 3], {}),
+    ("adaptive_avg_pool2d.default", [X, [4, 3]], {}),
+    *((f"upsample_bicubic2d.{name}", rest, {}) for name, rest in (
+        ("vec", [X, [9, 4], False, None]),
+        ("vec", [X, [9, 4], True, None]),
+        ("vec", [X, None, False, [1.7, 0.6]]),
+        ("default", [X, [10, 3], False, 1.7, 0.6]),
+    )),
+    ("_upsample_nearest_exact2d.vec", [X, None, [1.7, 0.6]], {}),
+    ("_upsample_nearest_exact2d.default", [X, [7, 3]], {}),
+    ("_upsample_bicubic2d_aa.vec", [X, [4, 9], False, None], {}),
+    ("_upsample_bilinear2d_aa.vec", [X, [3, 3], True, None], {}),
+    ("scaled_dot_product_attention.default", [X, Y, X, {"param": "mask"}], {}),
+    ("scaled_dot_product_attention.default", [X, Y, X, None, 0.0, True], {}),
 ]
+
 ITEMS: list[tuple[str, list[Any], int]] = [
     ("split.Tensor", [X, 4, 2], 1),
     ("split_with_sizes.default", [X, [1, 3], 1], 1),
@@ -315,6 +387,15 @@ ITEMS: list[tuple[str, list[Any], int]] = [
     ("unbind.int", [X, 3], 2),
     ("native_layer_norm.default", [X, [5], PER_AXIS, None, 1e-5], 0),
     ("native_group_norm.default", [X, B, B, BATCH, 4, 30, 2, 1e-5], 0),
+    ("_native_batch_norm_legit_no_training.default", [X, B, None, B, VAR, 0.1, 1e-3], 0),
+    ("tensor_split.sections", [X, 4, 2], 1),
+    ("tensor_split.indices", [X, [1, 4], 2], 1),
+    ("max.dim", [X, 1], 0),
+    ("min.dim", [X, -1, True], 0),
+    ("var_mean.correction", [X, [1, 2]], 0),
+    ("var_mean.correction", [X, [1, 2]], 1),
+    ("max_pool2d_with_indices.default", [X, [2, 2]], 0),
+    *(("adaptive_max_pool2d.default", [X, size], 0) for size in ([3, 5], [4, 3], [1, 1], [7, 9])),
 ]
 
 
@@ -334,7 +415,7 @@ def test_calls_on_numbers_that_must_be_positive() -> None:
     check([(called(f"{name}.default", [X], {}), [x]) for name in ("sqrt", "rsqrt", "reciprocal", "log")])
 
 
-@pytest.mark.parametrize(("name", "args", "item"), ITEMS, ids=[name for name, _, _ in ITEMS])
+@pytest.mark.parametrize(("name", "args", "item"), ITEMS, ids=[f"{c[0]}-{i}" for i, c in enumerate(ITEMS)])
 def test_one_of_several_results(name: str, args: list[Any], item: int) -> None:
     check([(called(name, args, {}, item), [images(*MAP)])])
 

@@ -216,9 +216,9 @@ _RENAMED = {
     **{"multiply": "Mul", "divide": "Div", "true_divide": "Div", "min": "Min", "max": "Max"},
     **{"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"},
     **dict.fromkeys(("logical_not", "bitwise_not"), "Not"),
-    **dict.fromkeys(("logical_and", "bitwise_and"), "And"),
-    **dict.fromkeys(("logical_or", "bitwise_or"), "Or"),
-    **dict.fromkeys(("logical_xor", "bitwise_xor"), "Xor"),
+    **dict.fromkeys(("logical_and", "bitwise_and", "__and__"), "And"),
+    **dict.fromkeys(("logical_or", "bitwise_or", "__or__"), "Or"),
+    **dict.fromkeys(("logical_xor", "bitwise_xor", "__xor__"), "Xor"),
 }
 _KERNELS = (
     "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
@@ -297,6 +297,8 @@ CALLS: Mapping[str, Call] = {
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), windows.aten_max_pool),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), windows.aten_avg_pool),
     **{f"adaptive_avg_pool{n}d": windows.aten_adaptive_avg_pool for n in (1, 2, 3)},
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), windows.sampled),
+    "affine_grid_generator": windows.affine_grid,
     "im2col": windows.im2col,
     "col2im": windows.col2im,
     **dict.fromkeys(("reshape", "view", "_unsafe_view"), views.reshape),

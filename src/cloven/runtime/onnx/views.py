@@ -266,7 +266,8 @@ def lengths(model: Model, size: Sequence[Length]) -> Value:
     return model.add("Concat", pieces, axis=0)
 
 
-def _known(size: Sequence[Length]) -> list[int | None]:
+def known(size: Sequence[Length]) -> list[int | None]:
+    """Lengths of axes, None in the place of the batch's."""
     return [n if isinstance(n, int) else None for n in size]
 
 
@@ -274,7 +275,7 @@ def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = Fals
     """Axes of length 1 repeated, and new ones in front; -1 and a batch that is there stay."""
     old = [*[1] * (len(size) - len(x.dims)), *x.dims]
     asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
-    dims = [n if n is None or s == -1 else s for n, s in zip(old, _known(size), strict=True)]
+    dims = [n if n is None or s == -1 else s for n, s in zip(old, known(size), strict=True)]
     return model.add("Expand", [x, lengths(model, asked)], dims=dims)
 
 
@@ -289,7 +290,7 @@ def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
     if new > 0:
         x = model.add("Unsqueeze", [x, model.integers(range(new))])
     times = [*[1] * -new, *times]
-    pairs = zip(x.dims, _known(times), strict=True)
+    pairs = zip(x.dims, known(times), strict=True)
     dims = [None if n is None or t is None else n * t for n, t in pairs]
     return model.add("Tile", [x, lengths(model, times)], dims=dims)
 
@@ -297,7 +298,7 @@ def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
 def full(model: Model, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
     """One number everywhere."""
     value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
-    return model.add("ConstantOfShape", [lengths(model, size)], dims=_known(size), value=value)
+    return model.add("ConstantOfShape", [lengths(model, size)], dims=known(size), value=value)
 
 
 def new_full(model: Model, x: Value, size: Sequence[Length], number: float) -> Value:

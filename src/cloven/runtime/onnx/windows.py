@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cloven.graph.windows import mean_matrix, resize_matrix
 from cloven.runtime.onnx.axes import reduced
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import crop, flatten, moved, pad, taken
+from cloven.runtime.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
 
 Attrs = Mapping[str, Any]
 Numbers = int | Sequence[int]
@@ -322,9 +322,8 @@ def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, ke
     if size is None:
         size = [int(n * f) for n, f in zip(x.shape[1:], factors, strict=True)]
     for axis, (length, out, factor) in enumerate(zip(x.shape[1:], size, factors, strict=True)):
-        identity = torch.eye(length).reshape(1, length, *(length if i == axis else 1 for i in range(len(size))))
-        lengths = [out if i == axis else 1 for i in range(len(size))]
-        more = [factor if i == axis else None for i in range(len(size))]
+        identity = torch.eye(length)[(None,) * len(size)]
+        lengths, more = [*identity.shape[2:-1], out], [None] * (len(size) - 1) + [factor]
         matrix = getattr(torch.ops.aten, kernel).default(identity, lengths, *align, *more).reshape(length, out).T
         if "nearest" in kernel:
             x = taken(model, x, axis + 2, matrix.argmax(1).numpy())
@@ -367,3 +366,21 @@ def resize(
         resize_matrix(n, out, mode, align=align, scale=s) for (n, out), s in zip(pairs, scales, strict=True)
     )
     return separable(model, x, rows, columns)
+
+
+# --- sampling at places that a grid gives ---------------------------------------------------------------------
+
+
+def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool) -> Value:
+    """The places that affine maps give each point of a map of this size."""
+    batch, _, *spatial = known(size)
+    dims = [batch, *spatial, len(spatial)]
+    return model.add("AffineGrid", [theta, lengths(model, size)], dims=dims, align_corners=int(align))
+
+
+def sampled(model: Model, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
+    """A map at the places of a grid."""
+    modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
+    return model.add(
+        "GridSample", [x, grid], mode=modes[mode], padding_mode=paddings[padding], align_corners=int(align)
+    )
