@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -21,11 +22,11 @@ from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
-from cloven.runtime import bundle_check, local
+from cloven.runtime import bundle_check
 from cloven.runtime.bundle import write
 from cloven.runtime.onnx import engine, nodes
 from cloven.runtime.onnx.model import Model, Value
-from cloven.zoo.named import make
+from cloven.zoo.named import make, usual
 
 Function = Callable[[Tensor], Tensor]
 
@@ -116,7 +117,7 @@ MODULES: Mapping[str, Function] = {
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x, torch.ones(8, 8, dtype=torch.bool).tril()) + F.scaled_dot_product_attention(x, x, x, is_causal=True),
     "arithmetic": lambda x: torch.addcmul(x, x, x, value=0.5) + x.lerp(2 * x, 0.3) + torch.baddbmm(x[:, 0], x[:, 1], x[:, 2, :6])[:, None],
     "cubic and reflected places of a grid": lambda x: F.grid_sample(x, x.mean(1)[..., :2, None].expand(-1, 8, 2, 2), "bicubic", "reflection", True),
-    "a grid": lambda x: F.grid_sample(x, F.affine_grid(torch.tensor([[[1, 0.2, 0], [-0.1, 0.9, 0.1]]]).expand(len(x), 2, 3), [len(x), 4, 5, 7])),
+    "a grid": lambda x: F.grid_sample(x, F.affine_grid(torch.tensor([[[1, 0.2, 0], [-0.1, 0.9, 0.1]]]).expand(len(x), 2, 3), [len(x), 4, 5, 7], align_corners=False), align_corners=False),
 }  # fmt: skip
 
 FUNCTIONS: Mapping[str, Function] = {**BATCH_SIZED, **ANOTHER_AXIS, **MEMORY, **MODULES}
@@ -158,6 +159,7 @@ def after(name: str) -> tuple[nn.Module, Graph]:
     return model, capture(model, torch.rand(1, 2, 8, 6))
 
 
+@pytest.mark.slow  # half a second each; those below take them together
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_of_a_map(name: str, tmp_path: Path) -> None:
     check(*after(name), Vertical(), 2, tmp_path)
@@ -165,18 +167,124 @@ def test_a_function_of_a_map(name: str, tmp_path: Path) -> None:
 
 @cache
 def together() -> tuple[nn.Module, Graph]:
-    """All of them beside each other."""
+    """All of them beside each other, but for booleans, which no link carries."""
     torch.manual_seed(0)
-    model = After(lambda x: torch.cat([function(x).flatten(1) for function in FUNCTIONS.values()], 1)).eval()
+    functions = [function for name, function in FUNCTIONS.items() if name not in ("of booleans", "masks")]
+    model = After(lambda x: torch.cat([function(x).flatten(1) for function in functions], 1)).eval()
     return model, capture(model, torch.rand(1, 2, 8, 6))
 
 
-@pytest.mark.parametrize("strategy", [Horizontal(), Horizontal("rows"), Data((2, 2))])
-def test_all_of_them_divided(strategy: Strategy, tmp_path: Path) -> None:
-    check(*together(), strategy, 4, tmp_path)
+@pytest.mark.parametrize("strategy", [Vertical(), Horizontal(), Horizontal("rows"), Data((2, 2))])
+def test_all_functions_of_a_map_at_once_however_it_is_divided(strategy: Strategy, tmp_path: Path) -> None:
+    check(*together(), strategy, 4 if strategy != Vertical() else 2, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["of booleans", "masks"])
+def test_booleans_within_a_device(name: str, tmp_path: Path) -> None:
+    check(*after(name), Vertical(), 2, tmp_path)
+
+
+class Tokens(nn.Module):
+    """A small vision transformer as timm and torchvision write them: 2x16x12 to 5."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(2, 8, 4, 4)
+        self.token, self.place = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 13, 8))
+        self.norm, self.head, self.batch_first = nn.LayerNorm(8), nn.Linear(8, 5), batch_first
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.place
+        y = self.norm(tokens) if self.batch_first else self.norm(tokens).transpose(0, 1)
+        y = self.attention(y, y, y, need_weights=False)[0]
+        made: Tensor = self.head((tokens + (y if self.batch_first else y.transpose(0, 1)))[:, 0])
+        return made
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_class_token_and_attention_over_all_tokens(batch_first: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Tokens(batch_first).eval()
+
+    check(model, capture(model, torch.rand(1, 2, 16, 12)), Vertical(), 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torchvision:vit_b_16",
+        "torchvision:swin_t",
+        *(f"timm:{n}" for n in "xcit_nano_12_p16_224 deit_tiny_patch16_224 levit_128s cait_xxs24_224".split()),
+        *(f"timm:{n}" for n in "mobilevit_xxs efficientformer_l1 coat_tiny halonet26t twins_pcpvt_small".split()),
+    ],
+)
+def test_transformers_that_people_use(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = usual(name).shape
+    model = make(name, shape=shape, classes=10)
+
+    check(model, capture(model, torch.rand(1, *shape)), Vertical(), 2, tmp_path)
 
 
 def test_gather_by_places_that_are_the_same_for_all_images(tmp_path: Path) -> None:
     model = After(lambda x: x.gather(1, torch.tensor([2, 0])[None, :, None, None].expand(len(x), 2, 8, 6))).eval()
 
     check(model, capture(model, torch.rand(1, 2, 8, 6)), Vertical(), 1, tmp_path)
+
+
+# --- what cannot be written -------------------------------------------------------------------------------------
+
+
+def written(function: Function, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = capture(After(function).eval(), torch.rand(1, 2, 8, 6))
+    write(compile(graph, Vertical(), 2), tmp_path / "bundle", model="model", plan="plan")
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (
+            lambda x: torch.fft.fft2(x).real,
+            r"aten\.fft_fft2\.default, in the model itself\) cannot be written as ONNX",
+        ),
+        (
+            lambda x: F.max_pool2d(x, 2, return_indices=True)[1].float(),
+            "the places of its largest numbers are used",
+        ),
+        (lambda x: x.take_along_dim(x.argsort(1), 1), r"argsort\.default, in the model itself\) cannot be written"),
+    ],
+)
+def test_an_op_without_a_node_is_refused_by_its_name(function: Function, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ClovenError, match=reason):
+        written(function, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unforeseen_argument_is_refused_by_the_ops_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> Value:
+        raise TypeError("int() argument must be a string")
+
+    monkeypatch.setitem(nodes.NODES, "call", failing)  # type: ignore[arg-type]
+
+    with pytest.raises(ClovenError, match=r"sinh.*cannot be written as ONNX: TypeError: int\(\) argument"):
+        written(torch.sinh, tmp_path)
+
+
+def test_a_node_that_is_wrong_for_one_image_alone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the number of images is taken for a constant."""
+
+    def call(model: Model, attrs: object, inputs: Sequence[Value], params: object) -> Value:
+        number = model.add("Cast", [model.batch()], to=onnx.TensorProto.FLOAT)
+        off = model.add("Sub", [number, model.number(bundle_check.FEWEST)])
+        return model.add("Add", [model.add("Sinh", [inputs[0]]), off])
+
+    monkeypatch.setitem(nodes.NODES, "call", call)  # type: ignore[arg-type]
+
+    with pytest.raises(ClovenError, match="off PyTorch for 1 images"):
+        written(torch.sinh, tmp_path)

@@ -366,12 +366,15 @@ CALLS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("avg_pool2d.default", [X, [3, 3], [], [1, 1], True, False], {}),
     ("avg_pool2d.default", [X, [2, 2], [2, 2], [0, 0], False, True, 3], {}),
     ("adaptive_avg_pool2d.default", [X, [4, 3]], {}),
-    *((f"upsample_bicubic2d.{name}", rest, {}) for name, rest in (
-        ("vec", [X, [9, 4], False, None]),
-        ("vec", [X, [9, 4], True, None]),
-        ("vec", [X, None, False, [1.7, 0.6]]),
-        ("default", [X, [10, 3], False, 1.7, 0.6]),
-    )),
+    *(
+        (f"upsample_bicubic2d.{name}", rest, {})
+        for name, rest in (
+            ("vec", [X, [9, 4], False, None]),
+            ("vec", [X, [9, 4], True, None]),
+            ("vec", [X, None, False, [1.7, 0.6]]),
+            ("default", [X, [10, 3], False, 1.7, 0.6]),
+        )
+    ),
     ("_upsample_nearest_exact2d.vec", [X, None, [1.7, 0.6]], {}),
     ("_upsample_nearest_exact2d.default", [X, [7, 3]], {}),
     ("_upsample_bicubic2d_aa.vec", [X, [4, 9], False, None], {}),

@@ -118,9 +118,7 @@ def difference(made: Array, expected: Array) -> float:
     return float(apart.max(initial=0) / largest)
 
 
-def _is_rounding(
-    segment: Segment, inputs: Mapping[Key, Array], pairs: Mapping[Key, tuple[Array, Array]]
-) -> bool:
+def _is_rounding(segment: Segment, inputs: Mapping[Key, Array], pairs: Mapping[Key, tuple[Array, Array]]) -> bool:
     """Whether results, each beside PyTorch's, are no further from those in float64 than PyTorch's own are."""
     exact = dict(computed(segment, inputs, torch.float64))
     return all(

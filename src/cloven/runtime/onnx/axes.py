@@ -157,7 +157,10 @@ def batch_norm(
     """Running statistics by channel, then a weight and a bias."""
     if training:
         raise UnsupportedError("it takes statistics of the batch")
-    given = (weight or model.tensor(np.ones(mean.dims, np.float32)), bias or model.tensor(np.zeros(mean.dims, np.float32)))
+    given = (
+        weight or model.tensor(np.ones(mean.dims, np.float32)),
+        bias or model.tensor(np.zeros(mean.dims, np.float32)),
+    )
     return model.add("BatchNormalization", [x, *given, mean, var], epsilon=float(eps))
 
 

@@ -258,9 +258,7 @@ def lengths(model: Model, size: Sequence[Length]) -> Value:
         return model.integers([n for n in size if isinstance(n, int)])
     batch = model.batch()
     pieces = [
-        model.integers([n])
-        if isinstance(n, int)
-        else model.add("Mul", [batch, model.integers([n.times])])
+        model.integers([n]) if isinstance(n, int) else model.add("Mul", [batch, model.integers([n.times])])
         for n in size
     ]
     return model.add("Concat", pieces, axis=0)
@@ -322,7 +320,8 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
 
 def laid(model: Model, x: Value, axis: int, copies: int) -> Value:
     """A value of one image a row as the whole model has it: ``copies`` rows of an image along the batch, that on
-    another axis."""
+    another axis.
+    """
     if copies > 1:
         x = replace(reshaped(model, x, [None, *x.dims[2:]]), rows=copies)
     return moved(model, x, 0, axis)

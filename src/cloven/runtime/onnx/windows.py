@@ -201,7 +201,13 @@ def _pooled(x: Value, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: 
     """A pool's attributes from the arguments of an ATen op, which may give one number for all axes."""
     axes = len(x.dims) - 2
     pads = tuple(n for number in _all(padding, axes) for n in (number, number))
-    return {"kernel": _all(kernel, axes), "stride": _all(stride or kernel, axes), "pads": pads, "ceil": ceil, **more}
+    return {
+        "kernel": _all(kernel, axes),
+        "stride": _all(stride or kernel, axes),
+        "pads": pads,
+        "ceil": ceil,
+        **more,
+    }
 
 
 def aten_max_pool(
@@ -214,9 +220,7 @@ def aten_max_pool(
     ceil: bool = False,
 ) -> Value:
     """A pool with the arguments of ``aten.max_pool2d``, over any number of axes."""
-    return max_pool(
-        model, x, _pooled(x, kernel, stride, padding, ceil, dilation=_all(dilation, len(x.dims) - 2))
-    )
+    return max_pool(model, x, _pooled(x, kernel, stride, padding, ceil, dilation=_all(dilation, len(x.dims) - 2)))
 
 
 def max_pool_with_indices(model: Model, item: int, x: Value, *rest: Any) -> Value:
@@ -256,9 +260,7 @@ def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value
 # --- windows as columns ---------------------------------------------------------------------------------------
 
 
-def im2col(
-    model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers
-) -> Value:
+def im2col(model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers) -> Value:
     """Each window of a map as a column: ``(n, C, H, W)`` to ``(n, C * kernel, windows)``."""
     height, width = _all(padding, 2)
     x = pad(model, x, [width, width, height, height])
