@@ -137,7 +137,7 @@ def rms_norm(
     """Numbers by the root of their mean square over the last axes, of that shape, times a weight."""
     last = range(-len(shape), 0)
     squares = reduced(model, model.add("Mul", [x, x]), list(last), True, kind="ReduceMean")
-    padded = model.add("Add", [squares, model.number(np.finfo(np.float32).eps if eps is None else eps)])
+    padded = model.add("Add", [squares, model.number(2**-23 if eps is None else eps)])
     normed = model.add("Div", [x, model.add("Sqrt", [padded])])
     return normed if weight is None else model.add("Mul", [normed, weight])
 
@@ -158,8 +158,8 @@ def batch_norm(
     if training:
         raise UnsupportedError("it takes statistics of the batch")
     given = (
-        weight or model.tensor(np.ones(mean.dims, np.float32)),
-        bias or model.tensor(np.zeros(mean.dims, np.float32)),
+        weight or model.tensor(np.ones(mean.shape, np.float32)),
+        bias or model.tensor(np.zeros(mean.shape, np.float32)),
     )
     return model.add("BatchNormalization", [x, *given, mean, var], epsilon=float(eps))
 

@@ -198,7 +198,7 @@ def _attention(
     weights = _node(model, model.add("MatMul", [query, views.transpose(model, key, -2, -1)]), factor, kind="Mul")
     if causal:
         mask = model.tensor(np.tri(query.shape[-2], key.shape[-2], dtype=bool))
-    if mask is not None and model.dtype(mask) == bool:
+    if mask is not None and model.dtype(mask).kind == "b":
         mask = _node(model, mask, 0, float("-inf"), kind="Where")
     if mask is not None:
         weights = model.add("Add", [weights, mask])

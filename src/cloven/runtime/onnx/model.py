@@ -153,10 +153,14 @@ class Model:
         """A list of int64: axes, lengths, pads."""
         return self.tensor(np.array(numbers, np.int64))
 
-    def add(self, kind: str, inputs: Sequence[Value | None], *, dims: Dims | None = None, **attrs: Any) -> Value:
-        """Append a node of one output; None is an input that is left out.
+    def sized(self, value: Value, dims: Dims) -> Value:
+        """State a value's lengths where ONNX cannot infer them: an argument of its node depends on the batch."""
+        tensor = self._types[value.name].tensor_type
+        self._types[value.name] = helper.make_tensor_type_proto(tensor.elem_type, dims)
+        return _value(value.name, self._types[value.name])
 
-        ``dims`` are the result's lengths where ONNX cannot infer them, since an argument depends on the batch.
+    def add(self, kind: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
+        """Append a node of one output; None is an input that is left out.
 
         Raises:
             UnsupportedError: where the inputs or attributes are not such as the node takes.
@@ -177,8 +181,6 @@ class Model:
             )
         except (RuntimeError, onnx.checker.ValidationError) as error:
             raise UnsupportedError(f"ONNX's {kind} does not take such arguments ({error})") from error
-        if dims is not None:
-            made[name] = helper.make_tensor_type_proto(made[name].tensor_type.elem_type, dims)
         self._types[name] = made[name]
         self._graph.node.append(node)
         return _value(name, made[name])

@@ -59,7 +59,8 @@ def flatten(model: Model, x: Value, start: int = 0, end: int = -1) -> Value:
     """Several axes as one."""
     first, last = start % len(x.dims), end % len(x.dims)
     merged = x.dims[first : last + 1]
-    return reshaped(model, x, [*x.dims[:first], None if None in merged else prod(merged), *x.dims[last + 1 :]])
+    length = None if None in merged else prod(n for n in merged if n is not None)
+    return reshaped(model, x, [*x.dims[:first], length, *x.dims[last + 1 :]])
 
 
 def unflatten(model: Model, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
@@ -153,8 +154,10 @@ def index_select(model: Model, x: Value, dim: int, index: Value) -> Value:
 
 
 def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
-    """Indices of some axes at once, as NumPy has it: they broadcast against each other, and their axes take the
-    place of the indexed ones; the first place where those are not neighbours.
+    """Indices of some axes at once, as in NumPy.
+
+    They broadcast against each other, and their axes take the place of the indexed ones; the first place where those
+    are not neighbours.
     """
     axes = [axis for axis, given in enumerate(indices) if given is not None]
     arrays = [model.constant(given) for given in indices if given is not None]
@@ -274,7 +277,7 @@ def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = Fals
     old = [*[1] * (len(size) - len(x.dims)), *x.dims]
     asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
     dims = [n if n is None or s == -1 else s for n, s in zip(old, known(size), strict=True)]
-    return model.add("Expand", [x, lengths(model, asked)], dims=dims)
+    return model.sized(model.add("Expand", [x, lengths(model, asked)]), dims)
 
 
 def expand_as(model: Model, x: Value, other: Value) -> Value:
@@ -290,13 +293,13 @@ def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
     times = [*[1] * -new, *times]
     pairs = zip(x.dims, known(times), strict=True)
     dims = [None if n is None or t is None else n * t for n, t in pairs]
-    return model.add("Tile", [x, lengths(model, times)], dims=dims)
+    return model.sized(model.add("Tile", [x, lengths(model, times)]), dims)
 
 
 def full(model: Model, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
     """One number everywhere."""
     value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
-    return model.add("ConstantOfShape", [lengths(model, size)], dims=known(size), value=value)
+    return model.sized(model.add("ConstantOfShape", [lengths(model, size)], value=value), known(size))
 
 
 def new_full(model: Model, x: Value, size: Sequence[Length], number: float) -> Value:
@@ -319,9 +322,7 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
 
 
 def laid(model: Model, x: Value, axis: int, copies: int) -> Value:
-    """A value of one image a row as the whole model has it: ``copies`` rows of an image along the batch, that on
-    another axis.
-    """
+    """A value as the whole model has it: ``copies`` rows of an image along the batch, that on another axis."""
     if copies > 1:
         x = replace(reshaped(model, x, [None, *x.dims[2:]]), rows=copies)
     return moved(model, x, 0, axis)

@@ -377,7 +377,8 @@ def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool)
     """The places that affine maps give each point of a map of this size."""
     batch, _, *spatial = known(size)
     dims = [batch, *spatial, len(spatial)]
-    return model.add("AffineGrid", [theta, lengths(model, size)], dims=dims, align_corners=int(align))
+    made = model.add("AffineGrid", [theta, lengths(model, size)], align_corners=int(align))
+    return model.sized(made, dims)
 
 
 def sampled(model: Model, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
