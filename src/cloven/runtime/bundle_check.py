@@ -159,9 +159,9 @@ def pictures(shape: Shape) -> Array:
 
 
 def _sentence(program: Program, segment: str, images: int, where: tuple[Key, float] | None, found: float) -> str:
+    batch = f"{images} image{'s' * (images > 1)}"
     said = (
-        f"{segment} is {found:.3g} off PyTorch for {images} image{'s' * (images > 1)} (allowed {TOLERANCE}, as a share of "
-        "the largest number)"
+        f"{segment} is {found:.3g} off PyTorch for {batch} (allowed {TOLERANCE}, as a share of the largest number)"
     )
     if where is None:
         return f"{said}, but each of its ops alone is right: please report this model"

@@ -156,8 +156,8 @@ def index_select(model: Model, x: Value, dim: int, index: Value) -> Value:
 def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
     """Indices of some axes at once, as in NumPy.
 
-    They broadcast against each other, and their axes take the place of the indexed ones; the first place where those
-    are not neighbours.
+    They broadcast against each other, and their axes take the place of the indexed ones; those of indexed axes that
+    are not neighbours come first.
     """
     axes = [axis for axis, given in enumerate(indices) if given is not None]
     arrays = [model.constant(given) for given in indices if given is not None]
