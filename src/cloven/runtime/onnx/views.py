@@ -172,7 +172,7 @@ def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
     return taken(model, reshaped(model, together, [*together.dims[:first], prod(sizes), *behind]), first, places)
 
 
-def gather(model: Model, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:
+def gather(model: Model, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:  # noqa: ARG001
     """Of one axis, another index for each number of the result."""
     return model.add("GatherElements", [x, index], axis=dim)
 
@@ -272,7 +272,7 @@ def known(size: Sequence[Length]) -> list[int | None]:
     return [n if isinstance(n, int) else None for n in size]
 
 
-def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:
+def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:  # noqa: ARG001
     """Axes of length 1 repeated, and new ones in front; -1 and a batch that is there stay."""
     old = [*[1] * (len(size) - len(x.dims)), *x.dims]
     asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
