@@ -63,9 +63,10 @@ def _work(given: Given, hears: int, tells: int) -> None:
     from cloven.enclave.release import hardware_measurement, waiting
 
     simulated = given.backend == SIMULATED
-    limits = [sandbox.alone()] if simulated else []  # while there is one thread
+    # The first two hold for one thread, and for those that it starts.
+    limits = [sandbox.leave_network(), sandbox.drop_capabilities()] if simulated else []
     _warmed(given.threads)
-    limits += [sandbox.capped(given.memory), sandbox.shut()] if simulated else []
+    limits += [sandbox.limit_memory(given.memory), sandbox.restrict_calls()] if simulated else []
     sealed = opened(given.sealed)
     measurement = hardware_measurement() if given.backend == SGX else measured(sealed)
     door = waiting(given.backend, measurement, sealed.id)
@@ -151,7 +152,7 @@ def _split(sealed: Sealed, key: bytes) -> Inside:
 
 @dataclass(frozen=True, eq=False)
 class Pending:
-    """A message of inputs whose front has run: its position, its pictures' digests, the tensors that stay inside."""
+    """A message of inputs whose front has run: its position, its pictures' digests, and what stays inside."""
 
     position: int
     inputs: list[str]
