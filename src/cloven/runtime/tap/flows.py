@@ -123,7 +123,7 @@ class Survey:
             if flow.gaps or flow.cut
         ]
         late = [
-            f"{flow.name}: {flow.late:,} bytes are recorded too far behind those that follow them, and were left out: "
+            f"{flow.name}: {flow.late:,} bytes are recorded too far behind those that follow them, and left out: "
             "sort the packets by time"
             for flow in self.flows
             if flow.late
@@ -132,7 +132,10 @@ class Survey:
 
     def json(self) -> dict[str, Any]:
         """For programs."""
-        counts = {"packets": self.tally.packets, "other": self.tally.other, "dropped": self.tally.dropped}
+        tally = self.tally
+        counts = {
+            "packets": tally.packets, "other": tally.other, "tunnels": dict(tally.tunnels), "dropped": tally.dropped
+        }  # fmt: skip
         return {**counts, "warnings": self.warnings, "flows": [flow.json() for flow in self.flows]}
 
 
