@@ -10,6 +10,7 @@ import typer
 
 from cloven import console
 from cloven.errors import ClovenError
+from cloven.files import read_bytes
 
 if TYPE_CHECKING:
     from cloven.enclave.folder import Sealed
@@ -80,9 +81,12 @@ def seal_input(
         raise ClovenError(f"{', '.join(missing)}: no picture there")
     if picture.is_dir():
         out.mkdir(parents=True, exist_ok=True)
+    stems = [file.stem for file in files]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ClovenError(f"several pictures of {picture} would become {twice[0]}.sealed; give each its own name")
     for file in files:
         target = out / f"{file.stem}.sealed" if picture.is_dir() else out
-        sealing.seal(file.read_bytes(), target, key=key, name=folder.name(INPUT))
+        sealing.seal(read_bytes(file), target, key=key, name=folder.name(INPUT))
     log.info("%d sealed: %s", len(files), out)
 
 
@@ -110,26 +114,43 @@ def release(
     chain = verifier(crl) if crl else None
     quote = deliver(to, expect=expect, owner_key=key, folder_id=folder_id, chain=chain)
     log.info("released. %s", quote.words)
+    log.info("the run is %s: open its results with --run", quote.run)
 
 
 @enclave.command("open")
 def open_result(
     sealed: SealedFolder,
-    result: Annotated[Path, typer.Argument(help="What `cloven enclave run --out` wrote.", metavar="RESULT")],
+    result: Annotated[
+        Path,
+        typer.Argument(help="What `cloven enclave run --out` wrote: the folder, or one result.", metavar="RESULT"),
+    ],
     owner_key: OwnerKey,
+    inputs: Annotated[
+        Path,
+        typer.Option(
+            "--input", help="Your own copy of the picture or of the sealed input; for a folder, a folder."
+        ),
+    ],
+    run: Annotated[str, typer.Option(help="The run that `cloven enclave release` printed, 64 hexadecimal digits.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> None:
-    """Open a result that left the enclave sealed."""
-    from safetensors.torch import load
-
-    from cloven.enclave.folder import RESULT, opened
+    """Open results that left the enclave sealed, if they belong to your inputs and to the run."""
+    from cloven.enclave.folder import opened
     from cloven.enclave.owner import data_key, read_owner_key
-    from cloven.enclave.sealing import unseal
+    from cloven.enclave.results import open_results
 
     folder = opened(sealed)
+    if inputs.is_dir() != result.is_dir():
+        raise ClovenError(f"--input {inputs} and {result} must both be folders, or both be files")
+    own = sorted(p for p in inputs.iterdir() if p.is_file()) if inputs.is_dir() else [inputs]
+    if not own:
+        raise ClovenError(f"{inputs} is empty; give the folder of your pictures")
+    pairs = [(result / f"{file.stem}.result", file) for file in own] if result.is_dir() else [(result, inputs)]
     key = data_key(read_owner_key(owner_key), folder.id)
-    logits = load(bytes(unseal(result, key=key, name=folder.name(RESULT))))["logits"]
-    _classes([result.name] * len(logits), logits.tolist(), as_json=as_json)
+    found, notes = open_results(folder, key, pairs, run=run)
+    for note in notes if result.is_dir() else []:
+        log.warning(note)
+    _classes([path.name for path, _ in pairs], [one.logits[0] for one in found], as_json=as_json)
 
 
 def _classes(names: list[str], logits: list[list[float]], *, as_json: bool) -> None:
@@ -183,10 +204,10 @@ def run(
     size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
     asked = Asked(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
     with running(asked) as at_work:
-        _released(at_work, folder, owner_key, listen)
+        released = _released(at_work, folder, owner_key, listen)
         at_work.split()
-        answers = [at_work.infer([file.read_bytes()]) for file in files]
-        document = _document(at_work, folder, answers)
+        answers = [at_work.infer([read_bytes(file)]) for file in files]
+        document = _document(at_work, folder, answers, released)
     _kept(out, files, answers, document)
     if as_json:
         results = [a.logits[0].tolist() if a.logits is not None else None for a in answers]
@@ -200,8 +221,8 @@ def run(
         _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
 
 
-def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str) -> None:
-    """Wait until the owner has let the key go; or let it go, where that is the same person."""
+def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str) -> str | None:
+    """Wait until the owner has released the key; where that is the same person, release it and return the run."""
     import socket
 
     from cloven.enclave.endpoint import serve_release
@@ -210,22 +231,25 @@ def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: 
     from cloven.runtime.link.address import check_address
 
     if owner_key is not None:
-        release_at_once(at_work, folder, read_owner_key(owner_key))
-        return
+        run = release_at_once(at_work, folder, read_owner_key(owner_key)).run
+        log.info("the run is %s: open its results with --run", run)
+        return run
     host, port = check_address(listen, None, insecure=False)
     with socket.create_server((host, port)) as listener:
         words = "cloven enclave release %s --owner-key KEY --to %s:%d --expect MEASUREMENT"
         log.info(f"waiting for the owner: {words}", folder.path, host, listener.getsockname()[1])
         listener.settimeout(MINUTES)
         serve_release(listener, at_work.ask, 10.0)
+    return None
 
 
-def _document(at_work: Enclave, folder: Sealed, answers: list[Answer]) -> dict[str, Any]:
+def _document(at_work: Enclave, folder: Sealed, answers: list[Answer], released: str | None) -> dict[str, Any]:
     from cloven.enclave.runner import trace
 
     asked, about = at_work.asked, at_work.about
     return {
         "sealed": folder.id,
+        "run": released,
         "backend": asked.backend.name,
         "trust": asked.backend.words,
         "limits": at_work.limits,

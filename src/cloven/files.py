@@ -44,8 +44,10 @@ def open_regular(path: Path) -> BinaryIO:
         except BaseException:
             os.close(descriptor)
             raise
+    except ClovenError:
+        raise
     except ValueError as error:
-        raise error if isinstance(error, ClovenError) else ClovenError(f"cannot read {path!r}: {error}") from error
+        raise ClovenError(f"cannot read {path!r}: {error}") from error
     except OSError as error:
         raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
 

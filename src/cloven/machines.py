@@ -205,7 +205,9 @@ def tap(
     context: typer.Context,
     out: Annotated[Path | None, typer.Option(help="With --interface a .pcapng file, with --read a folder.")] = None,
     interface: Annotated[str | None, typer.Option(help="Record this network interface (needs root).")] = None,
-    read: Annotated[Path | None, typer.Option(help="Find our frames in this capture (pcap or pcapng).")] = None,
+    read: Annotated[
+        Path | None, typer.Option(help="Find our frames in this capture (pcap or pcapng, also gzipped).")
+    ] = None,
     port: Annotated[
         int | None, typer.Option(help="--interface: only TCP from and to this port.", min=1, max=65535)
     ] = None,

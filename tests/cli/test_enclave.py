@@ -68,8 +68,17 @@ def test_the_owner_opens_what_the_whole_model_says(cloven: Run, sealed: Path) ->
     assert runs.returncode == 0, err
     assert "simulated" in out
     assert "in clear outside: the weights of the rear, conv2.1" in out
-    opened_ = cloven("enclave", "open", "sealed", "out/photo.result", "--owner-key", "owner.key", "--json")
-    (row,) = json.loads(opened_.out)
+    (run,) = re.findall("the run is ([0-9a-f]{64})", right.err)
+    opens = ("enclave", "open", "sealed", "out/photo.result", "--owner-key", "owner.key", "--run")
+    (row,) = json.loads(cloven(*opens, run, "--input", "photo.png", "--json").out)
+    for options, said in (
+        ((run, "--input", "w.pth"), "photo.result is the result of another input than w.pth"),
+        (("0" * 64, "--input", "photo.sealed"), "photo.result is a result of another run"),
+        ((run, "--input", "out"), "must both be folders, or both be files"),
+    ):
+        refused = cloven(*opens, *options)
+        assert refused.code == 2
+        assert said in refused.err
     assert row["logits"] == logits()
     steps = json.loads((sealed.parent / "out" / "trace.json").read_text())["trace"]
     assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
@@ -109,8 +118,21 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
         (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "cannot hand over by mail"),
         (("run", "sealed", "--input", "photo.sealed", "--memory", "3G"), "power of two: 2G or 4G"),
         (("run", "sealed", "--input", "photo.sealed", "--out", "sealed"), "sealed is there already"),
-        (("run", "plan.toml", "--input", "photo.sealed"), "plan.toml is no sealed folder"),
-        (("open", "sealed", "photo.sealed", "--owner-key", "owner.key"), "is not what was sealed"),
+        (("run", "plan.toml", "--input", "photo.sealed"), "plan.toml is not a sealed folder"),
+        (
+            (
+                "open",
+                "sealed",
+                "photo.sealed",
+                "--owner-key",
+                "owner.key",
+                "--input",
+                "photo.png",
+                "--run",
+                "0" * 64,
+            ),
+            "is not what was sealed",
+        ),
         (("release", "sealed", "--owner-key", "w.pth", "--to", "127.0.0.1:1", "--expect", "0" * 64), "owner's key"),
         (("manifest", "sealed", "--enclave-size", "3G"), "power of two: 2G or 4G"),
         (("manifest", "sealed", "--attestation", "epid"), "choose dcap or none"),

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load
 from torch import Tensor
 
 from cloven.enclave.backends import named
@@ -33,9 +32,11 @@ from cloven.enclave.folder import (
     unsealed,
 )
 from cloven.enclave.handover import WAYS, Way
+from cloven.enclave.messages import tell
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import read_quote
 from cloven.enclave.release import release
+from cloven.enclave.results import open_results
 from cloven.enclave.runner import Asked, Enclave, running, trace
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
@@ -91,10 +92,17 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 
 @contextmanager
-def at_work(of: Own, way: Way = "memory") -> Iterator[Enclave]:
+def released(of: Own, way: Way = "memory") -> Iterator[tuple[Enclave, str]]:
+    """An enclave at work, and its run."""
     with running(Asked(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)) as enclave:
-        release_at_once(enclave, of.folder, OWNER)
+        run = release_at_once(enclave, of.folder, OWNER).run
         enclave.split()
+        yield enclave, run
+
+
+@contextmanager
+def at_work(of: Own, way: Way = "memory") -> Iterator[Enclave]:
+    with released(of, way) as (enclave, _):
         yield enclave
 
 
@@ -133,7 +141,7 @@ def test_what_is_not_sealed_for_it_is_refused_and_a_half_that_is_killed_is_named
             half.send_signal(signal.SIGKILL)
             half.wait()
             with pytest.raises(ClovenError, match=rf"the {name} has ended \(exit code -9\)"):
-                enclave.infer([good])
+                enclave.infer([lenet.sealed(5)])
 
     assert torch.equal(torch.tensor(answer.logits), lenet.expected(5))
 
@@ -189,9 +197,11 @@ def test_a_result_that_is_made_inside_leaves_sealed_and_nothing_is_on_the_disk_i
     assert answer.logits is None
     assert answer.sealed is not None
     assert answer.sealed != again.sealed
-    logits = load(unsealed_bytes(answer.sealed, mine.key, mine.folder.name(RESULT)))["logits"]
-    assert torch.equal(logits, mine.expected(6))
     (tmp_path / "answer").write_bytes(answer.sealed)
+    assert (
+        mine.expected(6).tolist()
+        == json.loads(unsealed_bytes(answer.sealed, mine.key, mine.folder.name(RESULT)))["logits"]
+    )
 
     secrets = [w.numpy().tobytes()[:64] for w in mine.state.values() if w.numel() >= 16]
     secrets += [mine.picture(6)[-64:], b"lenet5", mine.expected(6).numpy().tobytes()]
@@ -200,6 +210,43 @@ def test_a_result_that_is_made_inside_leaves_sealed_and_nothing_is_on_the_disk_i
     assert not [(path, secret) for path, content in written.items() for secret in secrets if secret in content]
     # What it has open are messages, what people read, and the hand-over, which has no name.
     assert not [end for end in ends if end.startswith("/") and not end.endswith("(deleted)") and end[:5] != "/dev/"]
+
+
+def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_runs(tmp_path: Path) -> None:
+    mine = own(tmp_path / "sealed", "lenet5", (1, 28, 28), "conv2", until="dense1")
+    for seed in (1, 2):
+        (tmp_path / f"{seed}.png").write_bytes(mine.picture(seed))
+
+    def opens(result: bytes, seed: int, run: str) -> list[list[float]]:
+        (tmp_path / "r").write_bytes(result)
+        (found,), _ = open_results(mine.folder, mine.key, [(tmp_path / "r", tmp_path / f"{seed}.png")], run=run)
+        return found.logits
+
+    one, two = mine.sealed(1), mine.sealed(2)
+    with released(mine, "pipe") as (enclave, yesterday):
+        earlier = enclave.infer([one]).sealed
+    with released(mine, "pipe") as (enclave, today):
+        first, second = enclave.infer([one]).sealed, enclave.infer([two]).sealed
+        with pytest.raises(ClovenError, match="a sealed input was given twice; a run opens each once"):
+            enclave.infer([one])
+        pair = mine.sealed(1)
+        with pytest.raises(ClovenError, match="given twice"):
+            enclave.infer([pair, pair])
+        assert enclave.trusted is not None
+        assert enclave.trusted.stdin is not None
+        tell(enclave.trusted.stdin.fileno(), {"back": 1}, bytes(10))
+        with pytest.raises(ClovenError, match="1 images came back; expected 0"):
+            enclave.heard(enclave.trusted)
+    assert earlier is not None
+    assert first is not None
+    assert second is not None
+
+    assert opens(first, 1, today) == opens(earlier, 1, yesterday) == mine.expected(1).tolist()
+    assert opens(second, 2, today) == mine.expected(2).tolist()
+    with pytest.raises(ClovenError, match=r"/r is the result of another input than .*/1.png: the host renamed it"):
+        opens(second, 1, today)
+    with pytest.raises(ClovenError, match=rf"/r is a result of another run \({yesterday}, expected {today}\)"):
+        opens(earlier, 1, today)
 
 
 def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> None:

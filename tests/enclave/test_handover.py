@@ -71,8 +71,8 @@ def test_a_message_is_heard_as_it_was_told(about: dict[str, int | str], content:
     [
         (HEAD.pack(2**31, 0), "2147483648 and 0 bytes was announced"),
         (HEAD.pack(0, 2**40), "0 and 1099511627776 bytes was announced"),
-        (HEAD.pack(3, 0) + b"{x}", "is no JSON"),
-        (HEAD.pack(2, 0) + b"[]", "JSON list; expected an object"),
+        (HEAD.pack(3, 0) + b"{x}", "is not valid JSON"),
+        (HEAD.pack(2, 0) + b"[]", "contains a list; expected a JSON object"),
         (HEAD.pack(2, 9) + b"{}short", "has ended"),
         (b"", "has ended"),
     ],

@@ -147,7 +147,7 @@ def test_many_threads_get_more_slots(sealed: Path, python: Python) -> None:
 
 
 def test_what_is_no_sealed_folder_is_refused(python: Python, tmp_path: Path) -> None:
-    with pytest.raises(ClovenError, match="no sealed folder"):
+    with pytest.raises(ClovenError, match="is not a sealed folder"):
         enclosed(tmp_path, python, enclave_bytes=GIB)
 
 

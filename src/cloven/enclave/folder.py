@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from cloven.enclave.sealing import seal, unseal
 from cloven.enclave.sizes import enclave_size
 from cloven.errors import ClovenError
-from cloven.files import write_text
+from cloven.files import read_json, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,10 +101,9 @@ def opened(path: Path) -> Sealed:
         ClovenError: where there is none.
     """
     try:
-        about = json.loads((path / ABOUT).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ClovenError(f"{path} is no sealed folder: {ABOUT} cannot be read ({error}); make one: "
-                          "cloven enclave seal") from error  # fmt: skip
+        about = read_json(path / ABOUT)
+    except ClovenError as error:
+        raise ClovenError(f"{path} is not a sealed folder: {error}; make one: cloven enclave seal") from error
     match about:
         case {"format": str(form), "id": str(number), "enclave_bytes": int(size)} if form == FORMAT:
             pass

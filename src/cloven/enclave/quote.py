@@ -77,6 +77,11 @@ class Quote:
         """What the measurement is worth."""
         return f"{self.backend}: {WORDS[self.backend]}"
 
+    @property
+    def run(self) -> str:
+        """The run that a release for this quote begins: of one owner's nonce and one start of the enclave."""
+        return self.report_data.hex()
+
     def message(self) -> bytes:
         """As it is sent."""
         return message(

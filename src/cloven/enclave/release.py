@@ -62,6 +62,7 @@ class Waiting:
         measurement: as `Quote.measurement`.
         folder_id: as `Quote.folder_id`.
         public_key: X25519, 32 bytes.
+        run: as `Quote.run`, of the latest quote.
     """
 
     backend: str
@@ -71,6 +72,7 @@ class Waiting:
     _prove: Callable[[bytes], bytes] = field(repr=False)
     _private: X25519PrivateKey | None = field(repr=False)
     _nonce: bytes | None = field(default=None, repr=False)
+    run: str = ""
 
     def quote(self, nonce: bytes) -> Quote:
         """What this enclave is, for who chose the nonce; a release must answer the latest quote.
@@ -86,7 +88,7 @@ class Waiting:
             raise ClovenError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         bound = binding(self.public_key, nonce, self.folder_id)
         made = Quote(self.backend, self.measurement, self.folder_id, self.public_key, bound, self._prove(bound))
-        self._nonce = nonce
+        self._nonce, self.run = nonce, made.run
         return made
 
     def accept(self, text: bytes) -> bytes:

@@ -1,12 +1,18 @@
-"""What keeps the simulated trusted half to itself: no network, a cap on memory, no way to write or start anything.
+"""The sandbox of the simulated trusted half: no network, no capabilities, a cap on memory, few system calls.
 
-It shows that the process needs none of that, and catches a mistake that would let something out. It protects
-nothing from who runs the machine: only real hardware does.
+The filter names the system calls that remain, and refuses all others: the process reads files, computes, starts
+threads, and writes to the descriptors that it was given (messages, log, hand-over). It cannot open a file for
+writing, change, create or remove one by name, change its attributes, send to a socket, a message queue or another
+process, share memory, keep a key in the kernel, or start a process.
+
+The sandbox shows that the trusted half needs none of that, and catches mistakes that would let something out. It
+protects nothing from whoever runs the machine: only real hardware does.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -14,55 +20,76 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 NEWNET, NEWUSER = 0x40000000, 0x10000000
+NAMESPACES = 0x7E020080
+"""The flags of clone(2) that make a namespace: time, mount, cgroup, uts, ipc, user, pid, net."""
+THREAD = 0x10000
 NO_NEW_PRIVILEGES, SET_FILTER, ALL_THREADS = 38, 1, 1
-"""Of Linux: <linux/sched.h>, <linux/prctl.h> and <linux/seccomp.h>."""
+BOUNDING_DROP, AMBIENT, CLEAR_ALL = 24, 47, 4
+CAPABILITY_VERSION = 0x20080522
+"""Of Linux: <linux/sched.h>, <linux/prctl.h>, <linux/seccomp.h> and <linux/capability.h>."""
 
 LOAD, JUMP_EQUAL, JUMP_ANY, RETURN = 0x20, 0x15, 0x45, 0x06
 """Instructions of the classic Berkeley packet filter: load a word, jump if equal, jump if any bit, return."""
-ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | 1
-"""What a filter says: go on, end the process, fail with EPERM."""
+ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
+"""Verdicts of a filter: go on, end the process, fail with the error number that is added."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+DUPLICATE, GET_DESCRIPTOR_FLAGS, SET_DESCRIPTOR_FLAGS, GET_FLAGS, DUPLICATE_CLOSED = 0, 1, 2, 3, 1030
+GET_TERMINAL, GET_WINDOW, CLOSE_ON_EXEC, OPEN_ON_EXEC = 0x5401, 0x5413, 0x5451, 0x5450
+SET_NAME, GET_NAME = 15, 16
+
+Instruction = tuple[int, int, int, int]
+"""Code, lines to jump where it is true, where it is false, and a number (struct sock_filter)."""
 
 
 @dataclass(frozen=True)
-class Calls:
-    """The numbers of one processor's system calls: those refused, and those whose flags are looked at.
-
-    ``opening`` maps a call to which of its arguments holds the flags of open(2); ``seccomp`` sets a filter.
-    """
+class Processor:
+    """How a processor's system calls are numbered: audit's number of it, and its column in `CALLS`."""
 
     architecture: int
-    seccomp: int
-    refused: Sequence[int]
-    opening: Mapping[int, int]
+    column: int
 
 
-# Those of sockets but for what is received; execve, execveat, ptrace; all that make, rename, link, remove, truncate
-# or change the owner or mode of files by name; mount; process_vm_readv and process_vm_writev; io_uring's; openat2;
-# memfd_create; bpf; unshare; setns; pidfd_getfd.
-X86_64 = Calls(
-    0xC000003E,
-    317,
-    (41, 42, 43, 44, 46, 49, 50, 53, 307, 288, 59, 322, 101, 85, 82, 264, 316, 83, 258, 84, 86, 265, 87, 263, 88,
-     266, 133, 259, 76, 90, 268, 92, 260, 165, 310, 311, 425, 426, 427, 437, 319, 321, 272, 308, 438),
-    {2: 1, 257: 2},
-)  # fmt: skip
-AARCH64 = Calls(
-    0xC00000B7,
-    277,
-    (198, 203, 202, 206, 211, 200, 201, 199, 269, 242, 221, 281, 117, 38, 276, 34, 37, 35, 36, 33, 45, 53, 54, 40,
-     270, 271, 425, 426, 427, 437, 279, 280, 97, 268, 438),
-    {56: 2},
-)  # fmt: skip
-PROCESSORS: Mapping[str, Calls] = {"x86_64": X86_64, "aarch64": AARCH64}
-COMPATIBLE = 0x40000000
-"""From this number on, x86-64's calls are those of another interface."""
+PROCESSORS: Mapping[str, Processor] = {"x86_64": Processor(0xC000003E, 0), "aarch64": Processor(0xC00000B7, 1)}
+
+# Numbers on x86-64 and on aarch64 (asm/unistd_64.h and asm-generic/unistd.h); None: there is no such call.
+CALLS: Mapping[str, tuple[int | None, int | None]] = {
+    # What is open already.
+    "read": (0, 63), "readv": (19, 65), "pread64": (17, 67), "preadv": (295, 69), "preadv2": (327, 286),
+    "write": (1, 64), "writev": (20, 66), "pwrite64": (18, 68), "ftruncate": (77, 46), "lseek": (8, 62),
+    "close": (3, 57), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24), "fadvise64": (221, 223),
+    # Files, without changing them.
+    "stat": (4, None), "fstat": (5, 80), "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291),
+    "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
+    "readlinkat": (267, 78), "getdents64": (217, 61), "getcwd": (79, 17), "statfs": (137, 43), "fstatfs": (138, 44),
+    # Memory.
+    "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226), "madvise": (28, 233),
+    "msync": (26, 227), "mincore": (27, 232), "brk": (12, 214), "get_mempolicy": (239, 236),
+    # Threads, waiting and signals of this process.
+    "futex": (202, 98), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "sched_getparam": (143, 121),
+    "sched_getscheduler": (145, 120), "sched_get_priority_max": (146, 125), "sched_get_priority_min": (147, 126),
+    "set_robust_list": (273, 99), "set_tid_address": (218, 96), "rseq": (334, 293), "membarrier": (324, 283),
+    "getcpu": (309, 168), "arch_prctl": (158, None), "exit": (60, 93), "exit_group": (231, 94),
+    "poll": (7, None), "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72), "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115), "restart_syscall": (219, 128), "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "rt_sigsuspend": (130, 133),
+    "rt_sigtimedwait": (128, 137), "sigaltstack": (131, 132),
+    # What the process and the machine are.
+    "clock_gettime": (228, 113), "clock_getres": (229, 114), "gettimeofday": (96, 169), "time": (201, None),
+    "times": (100, 153), "getrusage": (98, 165), "getpid": (39, 172), "gettid": (186, 178), "getppid": (110, 173),
+    "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "uname": (63, 160),
+    "sysinfo": (99, 179), "getrandom": (318, 278),
+    # Calls whose arguments decide, see `filter_of`.
+    "open": (2, None), "openat": (257, 56), "clone": (56, 220), "clone3": (435, 435), "prctl": (157, 167),
+    "prlimit64": (302, 261), "tgkill": (234, 131), "fcntl": (72, 25), "ioctl": (16, 29),
+}  # fmt: skip
+SECCOMP = (317, 277)
 
 
-def alone() -> str:
-    """Leave the machine's network for one with nothing in it, while the process has one thread; in words."""
+def leave_network() -> str:
+    """Leave the machine's network for an empty one, while the process has one thread; say what was achieved."""
     libc = ctypes.CDLL(None, use_errno=True)
     for flags in (NEWNET, NEWNET | NEWUSER):
         if libc.unshare(flags) == 0:
@@ -70,44 +97,85 @@ def alone() -> str:
     return f"the machine's network could not be left ({os.strerror(ctypes.get_errno())})"
 
 
-def capped(size: int) -> str:
-    """Let the process's own memory not grow beyond so many bytes; in words."""
+def drop_capabilities() -> str:
+    """Drop all capabilities, also root's, while the process has one thread; say what was achieved."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    none = ctypes.c_ulong(0)
+    # Without the capability to drop others the bounding set stays; it gives nothing to a process that starts none.
+    next(number for number in count() if libc.prctl(BOUNDING_DROP, ctypes.c_ulong(number), none, none, none))
+    libc.prctl(AMBIENT, ctypes.c_ulong(CLEAR_ALL), none, none, none)
+    if libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24)):
+        return f"capabilities could not be dropped ({os.strerror(ctypes.get_errno())})"
+    return "no capabilities"
+
+
+def limit_memory(size: int) -> str:
+    """Let the process's own memory grow to at most `size` bytes; say what was achieved."""
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold everything in clear
     return f"at most {size / 2**30:.1f} GiB of memory"
 
 
-def shut() -> str:
-    """Refuse from now on all system calls that write files, send, or start programs; in words."""
-    calls = PROCESSORS.get(platform.machine())
-    if sys.platform != "linux" or calls is None:
+def restrict_calls() -> str:
+    """Refuse from now on, to all threads, every system call but those of `CALLS`; say what was achieved."""
+    processor = PROCESSORS.get(platform.machine())
+    if sys.platform != "linux" or processor is None:
         return "no filter of system calls here"
-    program = filter_of(calls)
+    program = filter_of(processor, os.getpid())
     libc = ctypes.CDLL(None, use_errno=True)
     held = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held))
     none = ctypes.c_ulong(0)
     refused = libc.prctl(NO_NEW_PRIVILEGES, ctypes.c_ulong(1), none, none, none)
-    if not refused and not libc.syscall(calls.seccomp, SET_FILTER, ALL_THREADS, described):
+    if not refused and not libc.syscall(SECCOMP[processor.column], SET_FILTER, ALL_THREADS, described):
         return "no files written, nothing sent or started"
     return f"no filter of system calls ({os.strerror(ctypes.get_errno())})"
 
 
-def filter_of(calls: Calls) -> bytes:
-    """The filter as the kernel reads it: 8 bytes an instruction (struct sock_filter)."""
-    # What it looks at (struct seccomp_data): number at 0, architecture at 4, arguments from 16, 8 bytes each.
-    lines = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, calls.architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
-    for number, argument in calls.opening.items():
-        lines += [
-            (JUMP_EQUAL, 0, 4, number),
-            (LOAD, 0, 0, 16 + 8 * argument),
-            (JUMP_ANY, 0, 1, WRITING),
-            (RETURN, 0, 0, REFUSE),
+def filter_of(processor: Processor, process: int) -> bytes:
+    """Return the filter as the kernel reads it: 8 bytes an instruction.
+
+    Args:
+        processor: whose calls are filtered; a call of another architecture ends the process.
+        process: its number, the only one that may be signalled.
+    """
+    refuse = FAIL | errno.EPERM
+    decided: Mapping[str, Sequence[Instruction]] = {
+        "open": [*argument(1), (JUMP_ANY, 0, 1, WRITING), (RETURN, 0, 0, refuse), (RETURN, 0, 0, ALLOW)],
+        "openat": [*argument(2), (JUMP_ANY, 0, 1, WRITING), (RETURN, 0, 0, refuse), (RETURN, 0, 0, ALLOW)],
+        "clone": [
+            *argument(0),
+            (JUMP_ANY, 0, 2, THREAD),
+            (JUMP_ANY, 1, 0, NAMESPACES),
             (RETURN, 0, 0, ALLOW),
-        ]
-    for number in calls.refused:
-        lines += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
-    if calls.architecture == X86_64.architecture:
-        lines += [(0x35, 0, 1, COMPATIBLE), (RETURN, 0, 0, REFUSE)]
-    lines.append((RETURN, 0, 0, ALLOW))
+            (RETURN, 0, 0, refuse),
+        ],
+        # Its flags lie in memory, where a filter cannot look; told that it is unknown, libc uses clone.
+        "clone3": [(RETURN, 0, 0, FAIL | errno.ENOSYS)],
+        "prctl": among(0, SET_NAME, GET_NAME),
+        "prlimit64": among(0, 0),
+        "tgkill": among(0, process),
+        "fcntl": among(1, DUPLICATE, GET_DESCRIPTOR_FLAGS, SET_DESCRIPTOR_FLAGS, GET_FLAGS, DUPLICATE_CLOSED),
+        "ioctl": among(1, GET_TERMINAL, GET_WINDOW, CLOSE_ON_EXEC, OPEN_ON_EXEC),
+    }
+    # What it looks at (struct seccomp_data): number at 0, architecture at 4, arguments from 16, 8 bytes each.
+    lines = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, processor.architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
+    for name, numbers in CALLS.items():
+        number = numbers[processor.column]
+        if number is not None:
+            rule = decided.get(name, [(RETURN, 0, 0, ALLOW)])
+            lines += [(JUMP_EQUAL, 0, len(rule), number), *rule]
+    # x86-64's other interface, x32, has numbers of its own, which end here too.
+    lines.append((RETURN, 0, 0, refuse))
     return b"".join(struct.pack("HBBI", *line) for line in lines)
+
+
+def argument(place: int) -> list[Instruction]:
+    """Load the lower half of an argument; the kernel reads no more of those that are looked at."""
+    return [(LOAD, 0, 0, 16 + 8 * place)]
+
+
+def among(place: int, *values: int) -> list[Instruction]:
+    """Allow a call if an argument has one of some values."""
+    allow = [line for value in values for line in ((JUMP_EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW))]
+    return [*argument(place), *allow, (RETURN, 0, 0, FAIL | errno.EPERM)]

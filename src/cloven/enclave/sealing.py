@@ -22,9 +22,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
 from cloven.runtime.link.octets import octets
 from cloven.runtime.link.staging import writing
 
@@ -107,14 +108,11 @@ def unseal(path: Path, *, key: bytes, name: str) -> bytearray:
     Raises:
         ClovenError: where it cannot be read, is no sealed file, or is not what was sealed with this key and name.
     """
-    try:
-        # Opening a pipe would wait for ever.
-        if path.exists() and not path.is_file():
-            raise ClovenError(f"{path} is no sealed file: it is no regular file; name a file that was sealed")
-        with path.open("rb") as file:
-            return opened(file, os.fstat(file.fileno()).st_size, str(path), key, name)
-    except OSError as error:
-        raise ClovenError(f"cannot read the sealed file {path}: {error.strerror}") from error
+    with open_regular(path) as file:
+        try:
+            return opened(cast(BufferedIOBase, file), os.fstat(file.fileno()).st_size, str(path), key, name)
+        except OSError as error:
+            raise ClovenError(f"cannot read {path}: {error.strerror}") from error
 
 
 def sealed_bytes(plaintext: Buffer, key: bytes, name: str) -> bytes:

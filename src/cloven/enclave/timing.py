@@ -28,6 +28,7 @@ from cloven.errors import ClovenError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cloven.enclave.quote import Quote
     from cloven.partition.plan import Plan
 
 
@@ -84,19 +85,24 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A plan's enclave at work, and the sealed pictures that it is run on."""
+    """A plan's enclave at work, and whose it is."""
 
     enclave: Enclave
-    inputs: Sequence[bytes]
+    owned: Owned
 
 
 @dataclass(frozen=True, eq=False)
 class Owned:
-    """A sealed model, its owner's key, and sealed pictures; the plan is sealed anew for each cut."""
+    """A sealed model, its owner's key, and pictures; the plan is sealed anew for each cut."""
 
     folder: Sealed
     owner: bytes
-    inputs: Sequence[bytes]
+    pictures: Sequence[bytes]
+
+    def inputs(self) -> list[bytes]:
+        """Seal the pictures: a run opens each sealed input once."""
+        key = data_key(self.owner, self.folder.id)
+        return [sealed_bytes(picture, key, self.folder.name(INPUT)) for picture in self.pictures]
 
 
 @contextmanager
@@ -117,9 +123,8 @@ def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], 
     owner = secrets.token_bytes(KEY_BYTES)
     with tempfile.TemporaryDirectory(prefix="cloven-") as name:
         folder = Sealed(Path(name) / "sealed", new_id(), memory)
-        key = data_key(owner, folder.id)
-        seal_model(folder, plan, weights, key=key)
-        yield Owned(folder, owner, [sealed_bytes(picture, key, folder.name(INPUT)) for picture in pictures])
+        seal_model(folder, plan, weights, key=data_key(owner, folder.id))
+        yield Owned(folder, owner, pictures)
 
 
 @contextmanager
@@ -135,7 +140,7 @@ def ready(mine: Owned, plan: Plan, how: How) -> Iterator[Ready]:
     with running(asked) as enclave:
         release_at_once(enclave, folder, mine.owner)
         enclave.split()
-        yield Ready(enclave, mine.inputs)
+        yield Ready(enclave, mine)
 
 
 def timed(own: Ready, other: Ready) -> Timed:
@@ -144,7 +149,7 @@ def timed(own: Ready, other: Ready) -> Timed:
     A machine's speed changes within minutes: what is to be compared runs in turns.
     """
     answers, beside = [], []
-    for mine, its in zip(own.inputs, other.inputs, strict=True):
+    for mine, its in zip(own.owned.inputs(), other.owned.inputs(), strict=True):
         answers.append(own.enclave.infer([mine]))
         beside.append(other.enclave.infer([its]).seconds["whole"])
     clock, (first, *later) = own.enclave.clock, answers
@@ -162,15 +167,15 @@ def timed(own: Ready, other: Ready) -> Timed:
     )
 
 
-def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> str:
-    """Release the key over this machine's loopback, where owner and runner are one; the quote's words."""
+def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote:
+    """Release the key over this machine's loopback, where owner and runner are one; return the enclave's quote."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         waits = threading.Thread(target=serve_release, args=(listener, enclave.ask, 10.0), daemon=True)
         waits.start()
         to = f"127.0.0.1:{listener.getsockname()[1]}"
         quote = deliver(to, expect=measured(folder), owner_key=owner_key, folder_id=folder.id)
         waits.join()
-    return quote.words
+    return quote
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ that the plan hands over, and results: sealed where the plan ends in here.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -62,9 +63,10 @@ def _work(given: Given, hears: int, tells: int) -> None:
     from cloven.enclave.release import hardware_measurement, waiting
 
     simulated = given.backend == SIMULATED
-    limits = [sandbox.alone()] if simulated else []  # while there is one thread
+    # The first two hold for one thread, and for those that it starts.
+    limits = [sandbox.leave_network(), sandbox.drop_capabilities()] if simulated else []
     _warmed(given.threads)
-    limits += [sandbox.capped(given.memory), sandbox.shut()] if simulated else []
+    limits += [sandbox.limit_memory(given.memory), sandbox.restrict_calls()] if simulated else []
     sealed = opened(given.sealed)
     measurement = hardware_measurement() if given.backend == SGX else measured(sealed)
     door = waiting(given.backend, measurement, sealed.id)
@@ -72,7 +74,7 @@ def _work(given: Given, hears: int, tells: int) -> None:
     key = _released(door, hears, tells)
     inside = _split(sealed, key)
     tell(tells, inside.about, inside.rear)
-    half = Half(given, inside, sealed, key)
+    half = Half(given, inside, sealed, key, door.run)
     while True:
         about, content = heard(hears)
         answer, result = half.answer(about, content)
@@ -148,14 +150,24 @@ def _split(sealed: Sealed, key: bytes) -> Inside:
 # --- steps 4 and 5: the front, and the hand-over ----------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class Pending:
+    """A message of inputs whose front has run: its position, its pictures' digests, and what stays inside."""
+
+    position: int
+    inputs: list[str]
+    held: list[Tensor]
+
+
 class Half:
     """The trusted half at work."""
 
-    def __init__(self, given: Given, inside: Inside, sealed: Sealed, key: bytes) -> None:
-        self.inside, self.sealed, self.key = inside, sealed, key
+    def __init__(self, given: Given, inside: Inside, sealed: Sealed, key: bytes, run: str) -> None:
+        self.inside, self.sealed, self.key, self.run = inside, sealed, key, run
         self.giver, self.taker = Giver(given.way, given.out), Taker(given.way, given.back)
-        self.held: list[Tensor] = []
-        self.images = 0
+        self.seen: set[bytes] = set()
+        self.position = 0
+        self.pending: Pending | None = None
 
     def answer(self, about: dict[str, Any], content: bytearray) -> tuple[dict[str, Any], bytes]:
         """Answer one message; what is wrong with an input is said, and the next one is waited for."""
@@ -172,41 +184,60 @@ class Half:
     def _front(self, sizes: list[int], content: bytearray) -> tuple[dict[str, Any], bytes]:
         import torch
 
+        from cloven.enclave.results import digest
+
         clock = [time.perf_counter()]
-        images = torch.stack([self._image(part) for part in _cut(content, sizes)])
+        pictures = self._opened(_cut(content, sizes))
+        images = torch.stack([self._image(picture) for picture in pictures])
         clock.append(time.perf_counter())
         made = self.inside.front([images])
         clock.append(time.perf_counter())
         handed = [z.numpy() for z in made[: len(self.inside.split.rear.takes)]]
-        self.held, self.images = made[len(handed) :], len(images)
+        self.pending = Pending(self.position, [digest(picture) for picture in pictures], made[len(handed) :])
+        self.position += 1
         told = self.giver.give(handed)
         return {"images": len(images), "bytes": sum(z.nbytes for z in handed), "clock": clock}, told
 
     def _rest(self, images: int, content: bytearray) -> tuple[dict[str, Any], bytes]:
         import torch
-        from safetensors.torch import save
 
-        from cloven.enclave.folder import RESULT
-        from cloven.enclave.sealing import sealed_bytes
+        from cloven.enclave.results import Result, sealed_result
         from cloven.enclave.stretch import shapes
 
-        if self.inside.rest is None or images != self.images:
-            raise ClovenError(f"{images} images came back; expected {self.images}, where the plan ends in here")
+        if self.inside.rest is None:
+            raise ClovenError(
+                f"{images} images came back; expected none, as the plan ends outside the trusted half"
+            )
+        if self.pending is None or images != len(self.pending.inputs):
+            expected = len(self.pending.inputs) if self.pending else 0
+            raise ClovenError(f"{images} images came back; expected {expected}")
+        of, self.pending = self.pending, None  # one result of each input: the host cannot choose among several
         back = self.taker.take(shapes(self.inside.split.rear.gives), images, content)
         clock = [time.perf_counter()]
-        (logits,) = self.inside.rest([*self.held, *(torch.from_numpy(z) for z in back)])
-        result = sealed_bytes(save({"logits": logits}), key=self.key, name=self.sealed.name(RESULT))
+        (logits,) = self.inside.rest([*of.held, *(torch.from_numpy(z) for z in back)])
+        found = Result(self.run, of.position, of.inputs, logits.tolist())
+        result = sealed_result(found, self.sealed, self.key)
         clock.append(time.perf_counter())
         return {"result": "sealed", "clock": clock}, result
 
-    def _image(self, sealed: bytes) -> Tensor:
-        import torch
-
+    def _opened(self, sealed: Sequence[bytes]) -> list[bytes]:
+        """Return the pictures of sealed inputs that this run has not opened before."""
         from cloven.enclave.folder import INPUT
         from cloven.enclave.sealing import unsealed_bytes
+
+        pictures = [unsealed_bytes(part, key=self.key, name=self.sealed.name(INPUT)) for part in sealed]
+        # No two sealed inputs are equal (each has its own salt), and none can be changed and still open.
+        fingerprints = {hashlib.sha256(part).digest() for part in sealed}
+        if len(fingerprints) < len(sealed) or fingerprints & self.seen:
+            raise ClovenError("a sealed input was given twice; a run opens each once: seal the picture again")
+        self.seen |= fingerprints
+        return pictures
+
+    def _image(self, picture: bytes) -> Tensor:
+        import torch
+
         from cloven.zoo.folders import decode_picture
 
-        picture = unsealed_bytes(sealed, key=self.key, name=self.sealed.name(INPUT))
         return torch.tensor(decode_picture(picture, self.inside.image)).float() / 255
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import Packet, Tally
+from cloven.runtime.tap.flows import survey
 from cloven.runtime.tap.packets import LINKS, Segment, segment, segments
 from tests.runtime.tap.wire import ACK, PUSH, capture, ethernet, ip
 
@@ -29,10 +31,26 @@ def kind(packet: bytes) -> bytes:
     return b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
 
 
+def pppoe(packet: bytes) -> bytes:
+    """A session's packet: type, version and code, session, length, PPP's protocol."""
+    protocol = b"\x00\x21" if packet[0] >> 4 == 4 else b"\x00\x57"
+    return b"\x88\x64\x11\x00\x00\x07" + struct.pack(">H", len(packet) + 2) + protocol + packet
+
+
 ON: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "Ethernet": (1, ethernet),
     "VLAN": (1, lambda p: bytes(12) + b"\x81\x00\x00\x07" + kind(p) + p),
     "VLAN in VLAN": (1, lambda p: bytes(12) + b"\x88\xa8\x00\x07\x81\x00\x00\x08" + kind(p) + p),
+    "VLAN of VLANs, old": (1, lambda p: bytes(12) + b"\x91\x00\x00\x07\x81\x00\x00\x08" + kind(p) + p),
+    "MPLS": (1, lambda p: bytes(12) + b"\x88\x47\x00\x01\x01\x40" + p),
+    "MPLS, three labels": (
+        1,
+        lambda p: bytes(12) + b"\x88\x47" + b"\x00\x01\x00\x40" * 2 + b"\x00\x01\x01\x40" + p,
+    ),
+    "MPLS in VLAN": (1, lambda p: bytes(12) + b"\x81\x00\x00\x07\x88\x47\x00\x01\x01\x40" + p),
+    "PPPoE": (1, lambda p: bytes(12) + pppoe(p)),
+    "PPPoE in VLAN": (1, lambda p: bytes(12) + b"\x81\x00\x00\x07" + pppoe(p)),
+    "cooked PPPoE": (113, lambda p: bytes(14) + pppoe(p)),
     "cooked": (113, lambda p: bytes(14) + kind(p) + p),
     "cooked 2": (276, lambda p: kind(p) + bytes(18) + p),
     "raw": (101, lambda p: p),
@@ -108,6 +126,53 @@ def test_what_is_not_taken_is_counted() -> None:
     assert of(b"\x13" + FOUR, 101) == (None, Tally(other=1))
     assert of(b"", 101) == (None, Tally(other=1))
     assert of(b"anything", 999)[1].unknown == {999: 1}
+
+
+def protocol(number: int, content: bytes) -> bytes:
+    """A packet of IPv4 of another protocol."""
+    return bytes(dpkt.ip.IP(src=bytes(4), dst=bytes(4), p=number, data=content, len=20 + len(content)))
+
+
+def udp(port: int, content: bytes) -> bytes:
+    return struct.pack(">HHHH", 5, port, 8 + len(content), 0) + content
+
+
+INSIDE = {
+    "VXLAN": protocol(17, udp(4789, b"\x08" + bytes(7) + ethernet(FOUR))),
+    "Geneve": protocol(17, udp(6081, bytes(8) + ethernet(FOUR))),
+    "GRE": protocol(47, b"\x00\x00\x08\x00" + FOUR),
+    "IP in IP": protocol(4, FOUR),
+    "IPv6 in IP": protocol(41, SIX),
+    "ESP": protocol(50, bytes(40)),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_packets_within_packets_are_counted_by_kind(name: str) -> None:
+    packet = INSIDE[name]
+    six = SIX[:4] + struct.pack(">H", len(packet) - 20) + packet[9:10] + SIX[7:40] + packet[20:]
+
+    assert of(ethernet(packet)) == of(six, 101) == (None, Tally(tunnels=Counter({name: 1})))
+    assert of(bytes(12) + pppoe(packet)) == (None, Tally(tunnels=Counter({name: 1})))
+
+
+def test_what_was_left_out_is_said_by_kind(here: Path) -> None:
+    path = capture(here / "a.pcap", [ethernet(p) for p in (FOUR, INSIDE["VXLAN"], INSIDE["GRE"], INSIDE["VXLAN"])])
+
+    found = survey(path)
+
+    assert found.warnings == ["3 packets within packets were left out (GRE 1, VXLAN 2): record inside the tunnel"]
+    assert found.json()["tunnels"] == {"VXLAN": 2, "GRE": 1}
+    assert len(found.flows) == 1
+
+
+def test_other_packets_of_pppoe_and_mpls_are_no_tcp() -> None:
+    lcp = b"\x88\x64\x11\x00\x00\x07\x00\x04\xc0\x21\x00\x00"
+    pseudowire = b"\x88\x47\x00\x01\x01\x40" + bytes(4) + ethernet(FOUR)
+    endless = b"\x88\x47" + b"\x00\x01\x00\x40" * 300
+
+    for packet in (lcp, pseudowire, endless):
+        assert of(bytes(12) + packet) == (None, Tally(other=1))
 
 
 def test_of_a_packet_recorded_in_part_the_part_is_taken() -> None:

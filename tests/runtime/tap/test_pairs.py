@@ -80,6 +80,36 @@ def test_messages_come_out_bit_for_bit(here: Path, name: str, size: int) -> None
     assert captured.link == "10.0.0.1:40000 -> 10.0.0.2:7001"
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["with its beginning", "from the middle"])
+@pytest.mark.parametrize("order", ["shuffled", "reversed", "shuffled, with every packet twice"])
+def test_the_order_of_the_file_and_its_times_change_nothing(here: Path, order: str, whole: bool) -> None:
+    """`capture` numbers the times by place: here they tell the wrong order."""
+    packets = sent(PREFACE + link(all_images()) if whole else link(all_images()), 536, begin=99 if whole else None)
+    back = answered(SETTINGS) if whole else []
+    mixed = (packets + back)[::-1] if order == "reversed" else (packets + back) * (2 if "twice" in order else 1)
+    if "shuffled" in order:
+        random.Random(1).shuffle(mixed)
+
+    found, right = listed(here, mixed).flows[0], listed(here, packets + back).flows[0]
+
+    assert (found.lost, found.gaps, found.late, found.cut) == (0, 0, 0, 0)
+    assert (found.bytes, found.frames, found.payload, found.name) == (
+        right.bytes, right.frames, right.payload, right.name
+    )  # fmt: skip
+    assert found.repeated == ("twice" in order) * found.bytes
+
+
+def test_of_a_shuffled_capture_just_what_is_missing_is_missing(here: Path) -> None:
+    packets = sent(PREFACE + link(all_images()), 536)
+    mixed = packets[:20] + packets[21:40] + packets[43:]
+    random.Random(2).shuffle(mixed)
+
+    found = listed(here, mixed)
+
+    assert (found.flows[0].lost, found.flows[0].gaps) == (4 * 536, 2)
+    assert "2,144 bytes are missing in 2 gaps" in found.warnings[0]
+
+
 def test_the_file_is_as_agreed(here: Path) -> None:
     found = listed(here, sent(link(all_images(tag=bytes(range(16))))))
 

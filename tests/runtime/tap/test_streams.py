@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -67,6 +68,74 @@ def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[S
     assert (stream.begun, stream.client, stream.gaps) == (False, None, 0)
 
 
+@st.composite
+def shuffled(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
+    """The segments of a connection with its beginning and its end, in any order, some of them twice or missing."""
+    content = draw(st.binary(min_size=1, max_size=300))
+    begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
+    cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
+    pieces = draw(st.lists(st.sampled_from(list(pairwise(cuts))), max_size=30))
+    found = bytearray(b"." * len(content))
+    for a, b in pieces:
+        found[a:b] = content[a:b]
+    ends = [part(begin - 1, flags=SYN), part(begin + len(content), flags=ACK | FIN)]
+    return bytes(found), draw(st.permutations([*ends, *(part(begin + a, content[a:b]) for a, b in pieces)]))
+
+
+@given(shuffled())
+def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, list[Segment]]) -> None:
+    """Right counts: missing is what is in no segment, repeated what is in one more than once."""
+    expected, segments = case
+
+    found, stream = together(segments)
+
+    assert found == expected
+    sizes = sum(len(s.data) for s in segments)
+    assert stream.lost == _dots(segments)
+    assert (stream.begun, stream.late, stream.bytes) == (True, 0, len(expected) - stream.lost)
+    assert stream.repeated == sizes - stream.bytes
+
+
+def _dots(segments: list[Segment]) -> int:
+    """Bytes between the first and the last of a connection that are in no segment."""
+    begin = next(s.sequence for s in segments if s.flags & SYN) + 1
+    places = {(s.sequence - begin) % 2**32 + i for s in segments for i in range(len(s.data))}
+    end = next((s.sequence - begin) % 2**32 for s in segments if s.flags & FIN)
+    return len(set(range(end)) - places)
+
+
+@given(shuffled())
+def test_what_comes_too_late_is_not_counted_as_missing(case: tuple[bytes, list[Segment]]) -> None:
+    _, segments = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "HELD", 1200)
+        heard = {id(stream): stream for stream, _ in reassemble(segments)}
+
+    assert sum(stream.bytes + stream.late + stream.repeated for stream in heard.values()) == sum(
+        len(s.data) for s in segments
+    )
+    if len(heard) == 1 and all(stream.begun for stream in heard.values()):
+        (stream,) = heard.values()
+        assert stream.lost == _dots(segments)
+        assert stream.gaps <= stream.lost
+
+
+def test_a_gap_that_is_filled_late_in_its_middle_leaves_two() -> None:
+    stream = Stream(part(0, flags=SYN))
+    for segment in (part(0, flags=SYN), part(11, b"kl"), part(21, b"uv")):
+        stream.add(segment)
+    assert [(chunk.lost, bytes(chunk.data)) for chunk in stream.release()] == [(10, b"kl"), (8, b"uv")]
+    assert (stream.gaps, stream.lost, stream.late) == (2, 18, 0)
+
+    stream.add(part(4, b"de"))
+    assert (stream.gaps, stream.lost, stream.late, stream.repeated) == (3, 16, 2, 0)
+    stream.add(part(1, b"abcdefghijkl"))
+    assert (stream.gaps, stream.lost, stream.late, stream.repeated) == (1, 8, 10, 4)
+    stream.add(part(10, b"jklmnopqrstuvwx"))
+    assert (stream.gaps, stream.lost, stream.late, stream.repeated) == (0, 0, 18, 9)
+    assert stream.bytes == 6
+
+
 def test_bytes_come_as_soon_as_they_are_in_order() -> None:
     stream = Stream(part(9, flags=SYN))
 
@@ -84,15 +153,32 @@ def test_what_is_missing_is_told_and_counted() -> None:
 
 
 def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "WINDOW", 100_000)
-    stream = Stream(part(0, flags=SYN))
-    waiting = [stream.add(part(2 + i * 1000, bytes(1000))) for i in range(100)]
+    monkeypatch.setattr(streams, "HELD", 100_000)
+    read = []
 
-    told = [chunk for chunks in waiting for chunk in chunks]
+    def recorded() -> Iterator[Segment]:
+        for segment in (part(0, flags=SYN), *(part(2 + i * 1000, bytes(1000)) for i in range(100))):
+            read.append(segment)
+            yield segment
 
-    assert [chunk.lost for chunk in told[:2]] == [1, 0]
-    assert 60 <= next(i for i, chunks in enumerate(waiting) if chunks) < 70
-    assert sum(len(chunk.data) for chunk in told) == 100_000
+    told = [(len(read), chunk) for _, chunk in reassemble(recorded())]
+
+    assert [chunk.lost for _, chunk in told[:2]] == [1, 0]
+    assert 60 <= told[0][0] < 70
+    assert sum(len(chunk.data) for _, chunk in told) == 100_000
+
+
+def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "HELD", 100_000)
+    small = [
+        Segment(FLOW[::-1], at, flags, memoryview(text)) for at, flags, text in ((0, SYN, b""), (3, ACK, b"cd"))
+    ]
+    large = [part(0, flags=SYN), *(part(2 + i * 1000, bytes(1000)) for i in range(100))]
+    end = Segment(FLOW[::-1], 1, ACK, memoryview(b"ab"))
+
+    heard = {stream.flow: stream for stream, _ in reassemble([*small, *large, end])}
+
+    assert (heard[FLOW].lost, heard[FLOW[::-1]].lost, heard[FLOW[::-1]].late) == (1, 0, 0)
 
 
 def test_the_end_of_a_connection_is_no_gap() -> None:
@@ -125,8 +211,8 @@ def test_a_segment_from_far_away_is_of_another_connection() -> None:
 
 
 def test_who_opened_a_connection_is_known() -> None:
-    assert Stream(part(0, flags=SYN)).client is True
-    assert Stream(part(0, flags=SYN | ACK)).client is False
+    for flags, client in ((SYN, True), (SYN | ACK, False), (ACK, None)):
+        assert together([part(0, flags=flags), part(1, b"a")])[1].client is client
 
 
 def test_the_other_direction() -> None:

@@ -1,4 +1,4 @@
-"""Capture files as packets: pcap and pcapng, either byte order, several sections and interfaces.
+"""Capture files as packets: pcap and pcapng, either byte order, several sections and interfaces, also gzip'd.
 
 dpkt names the formats' numbers. Its readers make objects of every packet, and tell neither how long a packet was
 before a snap length cut it, nor of a second interface, nor where a file is damaged; so the loops here are ours.
@@ -6,7 +6,10 @@ before a snap length cut it, nor of a second interface, nor where a file is dama
 
 from __future__ import annotations
 
+import gzip
+import io
 import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cloven.errors import ClovenError, require
+from cloven.files import open_regular
 
 try:
     from dpkt import pcap, pcapng
@@ -37,6 +41,17 @@ SMALLEST = {
 }
 """How many bytes the blocks that are read have at least."""
 CUT = "it ends in the middle of a packet"
+GZIP = b"\x1f\x8b"
+UNPACKED = 2**34
+"""The most bytes that are read of a gzip'd file: a small file can unpack to any size."""
+PACKED = {
+    b"\xfd7zX": "xz",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"PK\3\4": "zip",
+}
+"""How compressed files begin that are not read."""
 
 
 class Packet(NamedTuple):
@@ -60,6 +75,7 @@ class Tally:
     Attributes:
         packets: all of them.
         other: no TCP over IP.
+        tunnels: packets within packets, which are not looked into, by the tunnel's name.
         truncated: TCP, recorded in part.
         fragments: fragments of IP, which are not put together.
         unknown: of types of link that are not known, by pcap's number.
@@ -69,6 +85,7 @@ class Tally:
 
     packets: int = 0
     other: int = 0
+    tunnels: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
     fragments: int = 0
     unknown: Counter[int] = field(default_factory=Counter)
@@ -82,6 +99,12 @@ class Tally:
             (self.dropped, f"the recorder dropped {self.dropped:,} packets: record less at a time"),
             (self.truncated, f"{self.truncated:,} packets were recorded in part: record without a snap length"),
             (self.fragments, f"{self.fragments:,} fragments of IP were left out: they are not put together"),
+            (
+                self.tunnels,
+                f"{self.tunnels.total():,} packets within packets were left out "
+                f"({', '.join(f'{name} {count:,}' for name, count in sorted(self.tunnels.items()))}): "
+                "record inside the tunnel",
+            ),
             (
                 self.unknown,
                 f"{self.unknown.total():,} packets of unknown links {sorted(self.unknown)} were left out",
@@ -98,14 +121,14 @@ def packets(path: Path, tally: Tally) -> Iterator[Packet]:
     """The packets of a capture, in the order recorded, until its end or damage.
 
     Args:
-        path: a pcap or pcapng file.
+        path: a pcap or pcapng file, as it is or gzip'd.
         tally: gets `packets`, `dropped` and `damage`.
 
     Raises:
         ClovenError: where the file cannot be read or is neither.
     """
     try:
-        with path.open("rb", buffering=2**20) as file:
+        with _content(path) as file:
             try:
                 for packet in _begun(file, path, tally):
                     tally.packets += 1
@@ -113,21 +136,61 @@ def packets(path: Path, tally: Tally) -> Iterator[Packet]:
             except Damaged as error:
                 tally.damage = f"{error} (byte {file.tell():,}, after {tally.packets:,} packets)"
     except OSError as error:
-        raise ClovenError(f"cannot read {path}: {error.strerror}") from error
+        raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _content(path: Path) -> BinaryIO:
+    """The file, unpacked where it is gzip'd, behind a large buffer."""
+    file = open_regular(path)
+    packed = file.read(len(GZIP)) == GZIP
+    file.seek(0)
+    return io.BufferedReader(_Unpacked(file) if packed else file, 2**20)  # type: ignore[type-var]
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip'd file, at most `UNPACKED` bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._packed, self._file = file, gzip.GzipFile(fileobj=file)
+        self._left = UNPACKED
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return UNPACKED - self._left
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._file.read1(len(buffer))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise Damaged("its compression is damaged or cut") from error
+        self._left -= len(data)
+        if self._left < 0:
+            raise Damaged(f"it unpacks to more than {UNPACKED:,} bytes: unpack and divide it")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        self._packed.close()
+        super().close()
 
 
 def _begun(file: BinaryIO, path: Path, tally: Tally) -> Iterator[Packet]:
     """The reader that fits how the file begins."""
     magic = file.read(4)
     if magic == SECTION:
-        file.seek(0)
         return _pcapng(file, tally)
     for sign in "<>":
         (number,) = struct.unpack(f"{sign}I", magic.ljust(4, b"\0"))
         if number in PCAP:
             return _pcap(file, sign, PCAP[number])
-    begins = f"begins with the bytes {magic.hex(' ')}" if magic else "is empty"
-    raise ClovenError(f"{path} is neither a pcap nor a pcapng file: it {begins}")
+    for begins, name in PACKED.items():
+        if magic.startswith(begins):
+            raise ClovenError(f"{path} is compressed with {name}: unpack it first (only gzip is read as it is)")
+    begins_with = f"begins with the bytes {magic.hex(' ')}" if magic else "is empty"
+    raise ClovenError(f"{path} is neither a pcap nor a pcapng file: it {begins_with}")
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
@@ -151,14 +214,18 @@ def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
 
 
 def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
+    """The packets of a file whose first four bytes, a section's, were read."""
     links: list[int] = []
     dropped: dict[int, int] = {}
-    earlier, sign = 0, "<"
-    while head := file.read(8):
+    sign = "<"
+    head = SECTION + file.read(4)
+    while head:
+        mark = b""
         if head[:4] == SECTION:
-            sign = _sign(file)
-            links, dropped, earlier = [], {}, tally.dropped
-        kind, body = _block(file, head, sign)
+            mark = _read(file, 4)
+            sign = _sign(mark)
+            links, dropped = [], {}
+        kind, body = _block(file, head, sign, mark)
         if kind == pcapng.PCAPNG_BT_EPB:
             interface, caught, size = struct.unpack_from(f"{sign}I8xII", body)
             yield _packet(links, interface, size, body, 20, caught)
@@ -172,28 +239,29 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
             yield _packet(links, interface, size, body, 20, caught)
         elif kind == STATISTICS:
             (interface,) = struct.unpack_from(f"{sign}I", body)
+            # A later count of the same interface holds the earlier one.
+            tally.dropped -= dropped.get(interface, 0)
             dropped[interface] = _dropped(body, sign)
-            tally.dropped = earlier + sum(dropped.values())
+            tally.dropped += dropped[interface]
+        head = file.read(8)
 
 
-def _sign(file: BinaryIO) -> str:
-    """The byte order of the section whose head was just read."""
-    mark = _read(file, 4)
-    file.seek(-4, 1)
+def _sign(mark: bytes) -> str:
+    """The byte order of a section by the mark at its beginning."""
     for sign in "<>":
         if struct.pack(f"{sign}I", pcapng.BYTE_ORDER_MAGIC) == mark:
             return sign
     raise Damaged("a section tells no byte order")
 
 
-def _block(file: BinaryIO, head: bytes, sign: str) -> tuple[int, bytes]:
-    """A block's kind and content."""
+def _block(file: BinaryIO, head: bytes, sign: str, begun: bytes) -> tuple[int, bytes]:
+    """A block's kind and content, of which the first bytes were read with its head."""
     if len(head) < 8:
         raise Damaged(CUT)
     kind, size = struct.unpack(f"{sign}II", head)
     if not 12 <= size <= LARGEST or size % 4:
         raise Damaged(f"a block says that it has {size:,} bytes")
-    body = _read(file, size - 8)
+    body = begun + _read(file, size - 8 - len(begun))
     if body[-4:] != head[4:] or len(body) - 4 < SMALLEST.get(kind, 0):
         raise Damaged("a block does not end where it says")
     return kind, body[:-4]

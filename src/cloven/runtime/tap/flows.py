@@ -41,6 +41,7 @@ class Flow:
         repeated: bytes that were sent again.
         gaps: how often bytes are missing from the recording.
         lost: how many.
+        late: how many are recorded so far behind those that follow them that they were left out.
         frames: of ours, found whole.
         cut: frames that begin in the recording and do not end in it.
         other: bytes of messages that are not ours, or cut.
@@ -61,6 +62,7 @@ class Flow:
     repeated: int
     gaps: int
     lost: int
+    late: int
     frames: int
     cut: int
     other: int
@@ -120,11 +122,20 @@ class Survey:
             for flow in self.flows
             if flow.gaps or flow.cut
         ]
-        return self.tally.warnings() + gaps
+        late = [
+            f"{flow.name}: {flow.late:,} bytes are recorded too far behind those that follow them, and left out: "
+            "sort the packets by time"
+            for flow in self.flows
+            if flow.late
+        ]
+        return self.tally.warnings() + gaps + late
 
     def json(self) -> dict[str, Any]:
         """For programs."""
-        counts = {"packets": self.tally.packets, "other": self.tally.other, "dropped": self.tally.dropped}
+        tally = self.tally
+        counts = {
+            "packets": tally.packets, "other": tally.other, "tunnels": dict(tally.tunnels), "dropped": tally.dropped
+        }  # fmt: skip
         return {**counts, "warnings": self.warnings, "flows": [flow.json() for flow in self.flows]}
 
 
@@ -172,6 +183,7 @@ def _flow(source: str, target: str, heard: Sequence[Heard]) -> Flow:
         sum(stream.repeated for stream in streams),
         sum(stream.gaps for stream in streams),
         sum(stream.lost for stream in streams),
+        sum(stream.late for stream in streams),
         len(seen),
         sum(h.finder.cut for h in heard),
         sum(h.finder.other for h in heard),

@@ -1,4 +1,8 @@
-"""Packets as TCP segments: over Ethernet, cooked, raw and loopback links, of IPv4 and IPv6, by `struct`."""
+"""Packets as TCP segments, by `struct`: IPv4 and IPv6 over Ethernet, cooked, raw and loopback links.
+
+VLAN tags, MPLS labels and PPPoE before IP are gone over. Packets within packets (VXLAN, GRE, IP in IP, ...) are not
+looked into: the tunnel's name is counted.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,10 @@ SIZED = {0, 43, 60}
 """IPv6 headers that may lie before TCP and tell their length in eights of bytes; 51 tells it in fours."""
 AUTHENTICATION = 51
 FRAGMENT = 44
+TUNNELS = {4: "IP in IP", 41: "IPv6 in IP", 47: "GRE", 50: "ESP", 115: "L2TP", 137: "MPLS in IP"}
+"""Protocols of IP that carry packets."""
+UDP_TUNNELS = {4789: "VXLAN", 8472: "VXLAN", 6081: "Geneve", 2152: "GTP", 6635: "MPLS in UDP", 4500: "ESP"}
+"""Ports of UDP to which packets within packets are sent."""
 
 
 class Segment(NamedTuple):
@@ -88,7 +96,7 @@ def segment(packet: Packet, tally: Tally) -> Segment | None:
 def _ipv4(packet: Packet, at: int, tally: Tally) -> Segment | None:
     first, total, fragment, protocol = IPV4.unpack_from(packet.content, at)
     if protocol != ip.IP_PROTO_TCP:
-        tally.other += 1
+        _other(packet.content, protocol, at + (first & 15) * 4, tally)
         return None
     if fragment & 0x3FFF:
         tally.fragments += 1
@@ -110,12 +118,24 @@ def _ipv6(packet: Packet, at: int, tally: Tally) -> Segment | None:
             size = 4 * (content[inner + 1] + 2)
         elif kind == FRAGMENT and not (content[inner + 2] | content[inner + 3] & 0xF9):
             size = 8
+        elif kind == FRAGMENT:
+            tally.fragments += 1
+            return None
         else:
-            tally.fragments += kind == FRAGMENT
-            tally.other += kind != FRAGMENT
+            _other(content, kind, inner, tally)
             return None
         kind, inner = content[inner], inner + size
     return _tcp(content, at + 8, at + 40, inner, end, tally)
+
+
+def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
+    """Count a packet of another protocol than TCP, whose content begins at a place."""
+    port = int.from_bytes(content[at + 2 : at + 4]) if protocol == ip.IP_PROTO_UDP else None
+    name = UDP_TUNNELS.get(port) if port is not None else TUNNELS.get(protocol)
+    if name is None:
+        tally.other += 1
+    else:
+        tally.tunnels[name] += 1
 
 
 def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> Segment:
@@ -133,6 +153,13 @@ def _typed(kind: int, start: int) -> Callable[[bytes], int]:
         carried, at = content[kind : kind + 2], start
         while carried in TAGS:
             carried, at = content[at + 2 : at + 4], at + 4
+        if carried in LABELS:
+            # The last label of a stack has a bit of its own.
+            while not content[at + 2] & 1:
+                at += 4
+            return at + 4
+        if carried == PPPOE:
+            return at + 8 if content[at + 6 : at + 8] in PPP_CARRIED else -1
         return at if carried in CARRIED else -1
 
     return find
@@ -145,6 +172,10 @@ def _bare(start: int) -> Callable[[bytes], int]:
 
 TAGS = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_8021Q, ethernet.ETH_TYPE_8021AD, 0x9100)}
 CARRIED = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_IP, ethernet.ETH_TYPE_IP6)}
+LABELS = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_MPLS, ethernet.ETH_TYPE_MPLS_MCAST)}
+PPPOE = ethernet.ETH_TYPE_PPPoE.to_bytes(2, "big")
+PPP_CARRIED = {b"\x00\x21", b"\x00\x57"}
+"""PPP's numbers of IPv4 and IPv6."""
 RAW = 101
 """The number in files; dpkt's DLT_RAW is 12, which the headers of some systems wrote."""
 LINKS: dict[int, Callable[[bytes], int]] = {

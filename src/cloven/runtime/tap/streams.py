@@ -1,32 +1,37 @@
-"""TCP segments as the bytes of each direction of a connection, in order, as soon as nothing before them is missing.
+"""TCP segments as the bytes of each direction of a connection, in order, whatever order they were recorded in.
 
-What is missing is waited for until `WINDOW` bytes have come after it; then it is told as lost, and the bytes go on.
+Bytes are told as soon as nothing before them is missing. What is missing is waited for until `HELD` bytes wait in
+all directions together, or the recording ends; then it is told as lost, and the bytes go on. The order is that of
+TCP's sequence numbers; the packets' times are not looked at.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
-from itertools import count
 from typing import NamedTuple
 
 from cloven.runtime.tap.packets import ACK, FIN, SYN, Segment
 
-WINDOW = 2**24
-"""Bytes: more than a sender may have under way with the receive buffers that systems come with."""
+HELD = 2**28
+"""Bytes that may wait for those before them, in all directions together."""
 OVERHEAD = 512
 """What a waiting segment counts beside its bytes."""
-FIRST = 16
-"""A recording that begins in a connection's middle may begin with packets out of order: so many are sorted."""
 FAR = 2**30
 """TCP's largest window: a segment that is further away belongs to another connection of the same ports."""
+BEFORE = 2**24
+"""How far before the first recorded bytes of a connection its beginning may lie that is recorded after them."""
+ALIKE = 8
+"""How many connections of the same ports, one after another, may still get segments."""
 
 
 class Chunk(NamedTuple):
-    """The next bytes of a direction, and how many were lost before them."""
+    """The next bytes of a direction, how many were lost before them, and the number of the segment they came in."""
 
     lost: int
     data: memoryview
+    number: int = 0
 
 
 EMPTY = Chunk(0, memoryview(b""))
@@ -40,101 +45,160 @@ class Stream:
         begun: whether the recording has its beginning.
         client: whether its source opened the connection; None where the recording does not tell.
         packets: how many packets went this way.
-        bytes: how many bytes were found, each once.
+        bytes: how many bytes were told, each once.
         repeated: how many were sent again.
-        gaps: how often bytes are missing.
-        lost: how many are.
-        latest: number of the last segment that brought bytes, counted over all streams.
+        lost: how many are missing.
+        late: how many came when those behind them had been told already, and were left out.
+        latest: number of the last segment whose bytes were told, counted over all streams.
+        held: bytes that wait, with `OVERHEAD` for each segment.
     """
 
     def __init__(self, segment: Segment) -> None:
-        """Begin with a direction's first segment."""
-        opening = bool(segment.flags & SYN)
+        """Begin with a direction's first segment, which is still to be added."""
         self.flow = segment.flow
-        self.begun = opening
-        self.client = not segment.flags & ACK if opening else None
-        self.packets = self.bytes = self.repeated = self.gaps = self.lost = self.latest = 0
+        self.begun = False
+        self.client: bool | None = None
+        self.packets = self.bytes = self.repeated = self.lost = self.late = self.latest = self.held = 0
         # Places count on beyond 2^32; what lies before the first byte stays positive.
-        self._start = 2**32 + (segment.sequence + opening) % 2**32
-        self._place = self._start
-        self._sorting = 0 if opening else FIRST
+        self._place = self._lowest = 2**32 + segment.sequence
+        self._going = False
         self._waiting: list[tuple[int, int, memoryview]] = []
-        self._held = 0
-        self._number = count()
+        # Where each gap begins and ends, in order.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    @property
+    def gaps(self) -> int:
+        """How often bytes are missing."""
+        return len(self._starts)
 
     def continues(self, segment: Segment) -> bool:
-        """Whether a segment of these ports belongs to this connection, not to the next one."""
-        if segment.flags & SYN:
-            return self.begun and self._start % 2**32 == (segment.sequence + 1) % 2**32
-        return abs(self._where(segment.sequence) - self._place) <= FAR
+        """Whether a segment of these ports belongs to this connection, not to another one."""
+        place = self._where(segment.sequence)
+        if not segment.flags & SYN:
+            return abs(place - self._place) <= FAR
+        if self.begun:
+            return place + 1 == self._start
+        return not self._going and 0 <= self._lowest - place - 1 <= BEFORE
 
-    def add(self, segment: Segment) -> Sequence[Chunk]:
-        """Take a segment; what can be told now, often just its bytes."""
+    def distance(self, segment: Segment) -> int:
+        """How far a segment is from where the stream is, in bytes."""
+        return abs(self._where(segment.sequence) - self._place)
+
+    def add(self, segment: Segment, number: int = 0) -> Sequence[Chunk]:
+        """Take a segment and its number; what can be told now, often just its bytes."""
         self.packets += 1
         data = segment.data
-        place = self._where(segment.sequence + bool(segment.flags & SYN))
-        if place == self._place and data and not self._waiting and not self._sorting:
+        place = self._where(segment.sequence)
+        if segment.flags & SYN:
+            place += 1
+            if not self.begun:
+                self.begun, self.client = True, not segment.flags & ACK
+                self._start = self._place = place
+                self._going = True
+        if self._going and place == self._place and data and not self._waiting:
             self._place += len(data)
             self.bytes += len(data)
-            return (Chunk(0, data),)
+            return (Chunk(0, data, number),)
         # The end of a connection, though empty, tells that the bytes before it were sent.
         if data or segment.flags & FIN:
-            heappush(self._waiting, (place, next(self._number), data))
-            self._held += len(data) + OVERHEAD
-        if self._sorting and len(self._waiting) < self._sorting:
-            return ()
-        return self._told(WINDOW)
+            self._lowest = min(self._lowest, place)
+            heappush(self._waiting, (place, number, data))
+            self.held += len(data) + OVERHEAD
+        return self._told(self.held) if self._going else ()
 
-    def finish(self) -> Sequence[Chunk]:
-        """What is left at the end."""
-        return self._told(0)
+    def release(self, most: int = 0) -> Sequence[Chunk]:
+        """Tell what waits, in order, with what is missing as lost, until no more than so many bytes wait."""
+        if not self._going and self._waiting:
+            self._start = self._place = self._waiting[0][0]
+            self._going = True
+        return self._told(most)
 
     def _where(self, sequence: int) -> int:
         """The place of a sequence number: of those that it may mean, the one next to where we are."""
         return self._place + (sequence - self._place + 2**31) % 2**32 - 2**31
 
     def _told(self, most: int) -> list[Chunk]:
-        """What is in order, and as much of the rest as has waited enough."""
+        """What is in order, and as much of the rest as is over `most`."""
         told: list[Chunk] = []
-        if self._sorting and self._waiting:
-            self._place, self._sorting = self._waiting[0][0], 0
-        while self._waiting and (self._waiting[0][0] <= self._place or self._held > most):
-            place, _, data = heappop(self._waiting)
-            self._held -= len(data) + OVERHEAD
-            known = self._place - place
-            self.repeated += max(0, min(known, len(data)))
-            if known < 0 or known < len(data):
-                told.append(self._next(max(0, -known), data[max(0, known) :]))
+        while self._waiting and (self._waiting[0][0] <= self._place or self.held > most):
+            place, number, data = heappop(self._waiting)
+            self.held -= len(data) + OVERHEAD
+            known = max(0, min(self._place - place, len(data)))
+            self._again(place, place + known)
+            if place > self._place or known < len(data):
+                told.append(self._next(max(0, place - self._place), data[known:], number))
         return told
 
-    def _next(self, lost: int, data: memoryview) -> Chunk:
+    def _next(self, lost: int, data: memoryview, number: int) -> Chunk:
+        if lost:
+            self._starts.append(self._place)
+            self._ends.append(self._place + lost)
         self._place += lost + len(data)
         self.bytes += len(data)
         self.lost += lost
-        self.gaps += lost > 0
-        return Chunk(lost, data)
+        return Chunk(lost, data, number)
+
+    def _again(self, start: int, end: int) -> None:
+        """Count bytes behind which others were told already: those of a gap are late, all others came before."""
+        # What lies before a recording that begins in the middle was never told either.
+        late = 0 if self.begun else max(0, min(end, self._start) - start)
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        if first < last:
+            gaps = list(zip(self._starts[first:last], self._ends[first:last], strict=True))
+            filled = sum(min(b, end) - max(a, start) for a, b in gaps)
+            left = [(a, b) for a, b in ((gaps[0][0], start), (end, gaps[-1][1])) if a < b]
+            self._starts[first:last] = [a for a, _ in left]
+            self._ends[first:last] = [b for _, b in left]
+            self.lost -= filled
+            late += filled
+        self.late += late
+        self.repeated += end - start - late
 
 
 def reassemble(found: Iterable[Segment]) -> Iterator[tuple[Stream, Chunk]]:
-    """The bytes of all directions; each new one is told by an empty chunk.
+    """The bytes of all directions; one without any is told by an empty chunk.
 
     Args:
         found: segments as recorded: out of order, repeated, overlapping, or missing.
     """
-    streams: dict[bytes, Stream] = {}
+    flows: dict[bytes, list[Stream]] = {}
+    held = 0
     for number, segment in enumerate(found, 1):
-        stream = streams.get(segment.flow)
-        if stream is None or not stream.continues(segment):
-            if stream is not None:
-                yield from ((stream, chunk) for chunk in stream.finish())
-            stream = streams[segment.flow] = Stream(segment)
-            yield stream, EMPTY
-        if segment.data:
-            stream.latest = number
-        for chunk in stream.add(segment):
-            yield stream, chunk
-    for stream in streams.values():
-        yield from ((stream, chunk) for chunk in stream.finish())
+        alike = flows.setdefault(segment.flow, [])
+        fitting = [stream for stream in alike if stream.continues(segment)]
+        if fitting:
+            stream = min(fitting, key=lambda one: one.distance(segment)) if len(fitting) > 1 else fitting[0]
+        else:
+            stream = Stream(segment)
+            alike.append(stream)
+        before = stream.held
+        yield from _noted(stream, stream.add(segment, number))
+        held += stream.held - before
+        if len(alike) > ALIKE:
+            held -= alike[0].held
+            yield from _ended(alike.pop(0))
+        if held > HELD:
+            for largest in sorted((s for streams in flows.values() for s in streams), key=lambda s: -s.held):
+                before = largest.held
+                yield from _noted(largest, largest.release(before // 2))
+                held -= before - largest.held
+                if held <= HELD // 2:
+                    break
+    for stream in (stream for streams in flows.values() for stream in streams):
+        yield from _ended(stream)
+
+
+def _noted(stream: Stream, chunks: Sequence[Chunk]) -> Iterator[tuple[Stream, Chunk]]:
+    for chunk in chunks:
+        stream.latest = max(stream.latest, chunk.number)
+        yield stream, chunk
+
+
+def _ended(stream: Stream) -> Iterator[tuple[Stream, Chunk]]:
+    yield from _noted(stream, stream.release())
+    if not stream.latest:
+        yield stream, EMPTY
 
 
 def reverse(flow: bytes) -> bytes:

@@ -1,0 +1,129 @@
+"""Sealed results: class scores that are bound to the run, to the inputs, and to their position in the run.
+
+A result is a JSON object, sealed under the folder's data key as `cloven.enclave.sealing` does. Only an enclave that
+has the key can make one, and nobody without the key can change one:
+
+    run        64 hexadecimal digits, see `cloven.enclave.quote.Quote.run`: one start of the enclave and one release
+    position   number of the message within the run, from 0
+    inputs     SHA-256 of each picture of the message, as it was before it was sealed
+    logits     (n, classes) float32
+
+The owner compares these with the pictures that they hold and with the run that they released (`open_results`). They
+notice a result of an earlier run, a result of another input under this input's name, an input that the host swapped
+for another one, a result that is missing, and one result that is given for two inputs. Within a run the enclave
+opens each sealed input once.
+
+Not promised: that results come at all; that the accelerator computed what it should (see `cloven.enclave.trusted`);
+anything about results that leave in clear, which the host can replace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cloven.enclave.folder import INPUT, RESULT, Sealed
+from cloven.enclave.sealing import MAGIC, sealed_bytes, unseal, unsealed_bytes
+from cloven.errors import ClovenError
+from cloven.files import parse_json, read_bytes
+
+FORMAT = "cloven result 1"
+RUN = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The content of a sealed result; attributes as in the module's table."""
+
+    run: str
+    position: int
+    inputs: list[str]
+    logits: list[list[float]]
+
+
+def digest(picture: bytes) -> str:
+    """Return the SHA-256 of a picture's file, in hexadecimal digits."""
+    return hashlib.sha256(picture).hexdigest()
+
+
+def sealed_result(result: Result, folder: Sealed, key: bytes) -> bytes:
+    """Return a result as it leaves the enclave."""
+    text = json.dumps({"format": FORMAT, **asdict(result)})
+    return sealed_bytes(text.encode(), key, folder.name(RESULT))
+
+
+def open_results(
+    folder: Sealed, key: bytes, pairs: Sequence[tuple[Path, Path]], *, run: str
+) -> tuple[list[Result], list[str]]:
+    """Open the results of inputs, and check that each belongs to its input and to the run.
+
+    Args:
+        folder: the sealed folder.
+        key: its data key, 32 bytes.
+        pairs: of each input the result's file, and the owner's own copy of the picture or of the sealed input.
+        run: the run that the owner released, 64 hexadecimal digits.
+
+    Returns:
+        The results, and what the owner should know of the run beside them.
+
+    Raises:
+        ClovenError: with one problem for each result that is missing, changed, of another run or of another input.
+    """
+    if not RUN.fullmatch(run):
+        raise ClovenError(f"the run is {run[:80]!r}; expected the 64 digits that cloven enclave release printed")
+    problems: list[str] = []
+    found: dict[int, tuple[Path, Result]] = {}
+    for path, own in pairs:
+        try:
+            result = _opened(path, own, folder, key, run)
+        except ClovenError as error:
+            problems += error.problems
+            continue
+        twin, _ = found.setdefault(result.position, (path, result))
+        if twin != path:
+            problems.append(
+                f"{path} is a copy of {twin}: the enclave made one result, number {result.position}, of two"
+            )
+    if problems:
+        raise ClovenError(problems)
+    missing = sorted(set(range(max(found) + 1)) - set(found))
+    notes = [f"the run has other results: {', '.join(map(str, missing))} of 0 to {max(found)} are not among "
+             "these"] if missing else []  # fmt: skip
+    return [result for _, result in found.values()], notes
+
+
+def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Result:
+    """Return one result that belongs to the owner's input and to the run."""
+    if not path.exists():
+        raise ClovenError(f"{path} is missing: the host did not return the result of {own}")
+    result = _parsed(unseal(path, key=key, name=folder.name(RESULT)), path)
+    if result.run != run:
+        raise ClovenError(
+            f"{path} is a result of another run ({result.run}, expected {run}): the host replayed it, or give "
+            "--run as cloven enclave release printed it"
+        )
+    picture = read_bytes(own)
+    if picture.startswith(MAGIC):
+        picture = unsealed_bytes(picture, key, folder.name(INPUT))
+    if result.inputs != [digest(picture)]:
+        raise ClovenError(
+            f"{path} is the result of another input than {own}: the host renamed it, or ran another one"
+        )
+    return result
+
+
+def _parsed(text: bytes | bytearray, path: Path) -> Result:
+    match parse_json(bytes(text), str(path)):
+        case {
+            "format": form,
+            "run": str(run),
+            "position": int(position),
+            "inputs": list(inputs),
+            "logits": list(logits),
+        } if form == FORMAT:
+            return Result(run, position, inputs, logits)
+    raise ClovenError(f"{path} is not a result of this version of cloven ({FORMAT}); run the input again")
