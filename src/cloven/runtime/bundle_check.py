@@ -83,12 +83,13 @@ def computed(
     """All that PyTorch makes of a segment's inputs, in order."""
     held: dict[str, list[tuple[Box, Tensor]]] = {}
     for (value, box), array in inputs.items():
-        held.setdefault(value, []).append((box, torch.tensor(array, dtype=dtype)))
+        given = torch.tensor(array)
+        held.setdefault(value, []).append((box, given.to(dtype) if given.dtype == torch.float32 else given))
     for step in segment.computes:
         read = [torch_engine.paste(held[value], box) for value, box in step.reads]
-        weights = torch_engine.weights(step.local)
-        params = {key: w.to(dtype) if w.is_floating_point() else w for key, w in weights.items()}
-        made = torch_engine.apply(step.local, read, params)
+        made = torch_engine.apply(
+            torch_engine.in_precision(step.local, dtype), read, torch_engine.weights(step.local, dtype)
+        )
         held.setdefault(step.value, []).append((step.box, made))
         yield (step.value, step.box), made.numpy()
 

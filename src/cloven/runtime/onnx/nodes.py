@@ -100,6 +100,10 @@ def _resize(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
     return windows.resize(model, inputs[0], attrs["size"], attrs["mode"], attrs["align"], attrs["scale"])
 
 
+def _picked(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.picked(model, inputs[0], params["rows"], params["columns"])
+
+
 def _separable(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return windows.separable(model, inputs[0], params["rows"], params["columns"])
 
@@ -222,6 +226,7 @@ NODES: Mapping[str, Node] = {
     "sum_pool2d": _sum_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "resize": _resize,
+    "picked": _picked,
     "separable": _separable,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
