@@ -20,7 +20,7 @@ from torch.export.graph_signature import OutputKind
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
-from cloven.graph.graph import BATCH, BYTES, Graph, Op
+from cloven.graph.graph import BATCH, SIZES, Graph, Op
 from cloven.graph.readers import ANY_TYPE, CASTS, ELEMENTWISE, READERS, Call, Read, axis_of, read_narrow
 
 BATCHES = (2, 3)
@@ -406,8 +406,8 @@ def _type(node: fx.Node, where: str) -> str:
         ClovenError: for complex and other numbers that no engine takes, and for numbers read by their bits.
     """
     name = str(node.meta["val"].dtype).removeprefix("torch.")
-    if name not in BYTES:
-        raise ClovenError(f"{where} takes or makes {name} numbers; expected one of {', '.join(BYTES)}")
+    if name not in SIZES:
+        raise ClovenError(f"{where} takes or makes {name} numbers; expected one of {', '.join(SIZES)}")
     if node.op == "call_function" and node.target is torch.ops.aten.view.dtype:
         raise ClovenError(f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})")
     return name

@@ -18,7 +18,7 @@ from cloven.graph.box import Shape
 
 Params = Mapping[str, NDArray[np.float32]]
 
-BYTES: Mapping[str, int] = {
+SIZES: Mapping[str, int] = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
     "int64": 8, "float64": 8,
 }  # fmt: skip
@@ -34,7 +34,7 @@ class Op:
 
     ``shape`` is that of one image's value, without the batch axis. ``module`` is the path of the module that
     made the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights. ``dtype`` is the
-    type of the value's numbers: a key of `BYTES`.
+    type of the value's numbers: a key of `SIZES`.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Op:
     @property
     def bytes(self) -> int:
         """Bytes of one image's value in its own type."""
-        return BYTES[self.dtype] * int(np.prod(self.shape))
+        return SIZES[self.dtype] * int(np.prod(self.shape))
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,7 +134,13 @@ class _Compiler:
     def send(self, source: int, target: int, value: str, box: Box) -> None:
         step = self.tick()
         link = self.names[source], self.names[target]
-        transfer = Transfer(len(self.transfers), *link, value, box, step, self.transforms.of(*link))
+        transform, dtype = self.transforms.of(*link), self.division.graph.by_name[value].dtype
+        if dtype != "float32" and not transform.exact:
+            raise ClovenError(
+                f"{value} crosses {link[0]}->{link[1]} as {dtype}, and {transform.name} takes float32 numbers; cut "
+                "before or behind the cast, or leave the transform of this link out"
+            )
+        transfer = Transfer(len(self.transfers), *link, value, box, step, transform, dtype)
         self.transfers.append(transfer)
         self.parts[transfer.source].append(Send(step, transfer))
         self.parts[transfer.target].append(Receive(step, transfer))

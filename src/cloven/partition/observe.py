@@ -10,7 +10,7 @@ from typing import Literal
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
-from cloven.graph.graph import Graph
+from cloven.graph.graph import SIZES, Graph
 from cloven.partition.program import Link, Program, Transfer, image_share
 from cloven.partition.transform import NONE, Transform
 
@@ -21,13 +21,15 @@ View = Literal["full", "paper"]
 class Seen:
     """One share of one value as a listener gets it.
 
-    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them.
+    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them; ``size`` is
+    the bytes of a number as it is.
     """
 
     value: str
     share: Box
     dtype: str = "float32"
     transform: Transform = NONE
+    size: int = 4
 
     @property
     def shape(self) -> Shape:
@@ -37,7 +39,7 @@ class Seen:
     @property
     def bytes(self) -> int:
         """Bytes for one image."""
-        return self.transform.bytes(count(self.share))
+        return self.transform.bytes(count(self.share), self.size)
 
     def __str__(self) -> str:
         return f"{self.value}[{text(self.share)}]{'' if self.transform.exact else f' as {self.transform.name}'}"
@@ -89,7 +91,7 @@ class Observation:
 
 def seen_of(transfer: Transfer) -> Seen:
     """What a listener sees of a transfer."""
-    return Seen(transfer.value, transfer.share, transform=transfer.transform)
+    return Seen(transfer.value, transfer.share, transform=transfer.transform, size=SIZES[transfer.dtype])
 
 
 def observe(
@@ -128,7 +130,7 @@ def observe(
     counted = share or _owned(program, name, links[0][0])
     carrying = [one for one in links if carried(program, one, name, counted)]
     transform = program.transforms.of(*(carrying or links)[0])
-    seen = (Seen(name, counted, transform=transform),)
+    seen = (Seen(name, counted, transform=transform, size=SIZES[program.graph.by_name[name].dtype]),)
     return Observation(seen, "paper", bool(carrying), links, program.graph)
 
 
@@ -165,7 +167,8 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
         share = _owned(program, name, device)
         link = next((link for link in links if carried(program, link, name, share)), links[0] if links else None)
         if link is None:
-            whole_value = Seen(name, whole(program.graph.by_name[name].shape))
+            op = program.graph.by_name[name]
+            whole_value = Seen(name, whole(op.shape), size=SIZES[op.dtype])
             yield Observation((whole_value,), "paper", False, (), program.graph)
         else:
             yield observe(program, link, "paper", value=name, share=share)

@@ -79,7 +79,7 @@ def compare(
 
     def count(transfer: Transfer, tensor: Tensor) -> None:
         nonlocal sent
-        sent += len(tensor) * transfer.transform.bytes(tensor[0].numel())
+        sent += len(tensor) * transfer.transform.bytes(tensor[0].numel(), tensor.element_size())
 
     made = run(program, images, tap=count, batch=batch)
     return judge(program, graph, images, made, labels, sent=sent, batch=batch)
