@@ -6,6 +6,7 @@ A device needs, for what it owns, some box of each input; what it needs and does
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from cloven.errors import ClovenError
@@ -56,7 +57,8 @@ def compile(  # noqa: A001 - the verb that the design gives it
     if problems:
         raise ClovenError(problems)
     division = divide(graph, strategy, number)
-    return assemble(division if reuse else joined(division, HUB), names, routing, transforms)
+    assembled = assemble(division if reuse else joined(division, HUB), names, routing, transforms)
+    return replace(assembled, model=graph)
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:

@@ -52,7 +52,7 @@ class Observation:
     ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
     that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``links`` are those listened on;
     none where no link could carry it: a tile that its device is already home of. ``graph`` is the graph whose
-    values are seen.
+    values are seen, and ``model`` the one that was compiled, where that is known: a strategy may rewrite it.
     """
 
     seen: tuple[Seen, ...]
@@ -60,6 +60,7 @@ class Observation:
     crosses: bool
     links: tuple[Link, ...]
     graph: Graph = field(repr=False)
+    model: Graph | None = field(default=None, repr=False)
 
     @property
     def link(self) -> Link | None:
@@ -125,13 +126,13 @@ def observe(
     if view == "full":
         sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
         seen = tuple(dict.fromkeys(seen_of(t) for t in sent))
-        return Observation(seen, "full", bool(seen), links, program.graph)
+        return Observation(seen, "full", bool(seen), links, program.graph, program.model)
     assert name is not None
     counted = share or _owned(program, name, links[0][0])
     carrying = [one for one in links if carried(program, one, name, counted)]
     transform = program.transforms.of(*(carrying or links)[0])
     seen = (Seen(name, counted, transform=transform, size=SIZES[program.graph.by_name[name].dtype]),)
-    return Observation(seen, "paper", bool(carrying), links, program.graph)
+    return Observation(seen, "paper", bool(carrying), links, program.graph, program.model)
 
 
 def _links(given: Link | Sequence[Link]) -> tuple[Link, ...]:
@@ -169,7 +170,7 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
         if link is None:
             op = program.graph.by_name[name]
             whole_value = Seen(name, whole(op.shape), size=SIZES[op.dtype])
-            yield Observation((whole_value,), "paper", False, (), program.graph)
+            yield Observation((whole_value,), "paper", False, (), program.graph, program.model)
         else:
             yield observe(program, link, "paper", value=name, share=share)
 
@@ -184,6 +185,6 @@ def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
         if intersect(tile, whole(program.graph.input.shape)) is None:
             continue
         if device == program.source:
-            yield Observation((Seen(image, tile),), "paper", False, (), program.graph)
+            yield Observation((Seen(image, tile),), "paper", False, (), program.graph, program.model)
         else:
             yield observe(program, (program.source, device), "paper", value=image, share=tile)
