@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
+from cloven.runtime.bundle import write
 from cloven.runtime.local import run
+from cloven.runtime.onnx.engine import run as run_bundle
 from cloven.runtime.torch_engine import evaluate
 
 TYPES = [getattr(torch, name) for name in SIZES]
@@ -70,7 +73,7 @@ def check(function: Callable[[Tensor], Tensor], *, names: Any = STRATEGIES) -> N
 
 
 @given(st.lists(st.sampled_from(TYPES), min_size=1, max_size=4))
-@settings(max_examples=12)
+@settings(max_examples=5)
 def test_a_chain_of_casts(types: list[torch.dtype]) -> None:
     def cast(x: Tensor) -> Tensor:
         for dtype in types:
@@ -192,3 +195,29 @@ def test_a_model_that_returns_another_type_is_refused() -> None:
 
     with pytest.raises(ClovenError, match=r"returns float16 numbers; expected float32: end it with \.float\(\)"):
         capture(Half(lambda x: x), torch.rand(1, 1, 6, 6))
+
+
+# --- bundles: the same in onnxruntime -------------------------------------------------------------------------
+
+
+def bundled(function: Callable[[Tensor], Tensor], folder: Path) -> None:
+    """Compare a bundle with the model."""
+    model, graph, images = captured(function)
+    write(compile(graph, Vertical(("first",)), 2), folder / "bundle", model="casts", plan="")
+
+    made = run_bundle(folder / "bundle", images.numpy())
+
+    with torch.inference_mode():
+        expected = model(images)
+    torch.testing.assert_close(torch.from_numpy(made), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_bundle_of_narrow_arithmetic(name: str, tmp_path: Path) -> None:
+    bundled(NARROW[name], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "second"), list(product(TYPES, TYPES)), ids=str)
+def test_a_bundle_of_every_pair_of_casts(first: torch.dtype, second: torch.dtype, tmp_path: Path) -> None:
+    bundled(lambda x: x.to(first).to(second).float(), tmp_path)

@@ -265,13 +265,16 @@ class _Reader:
         made: Read = _cast(dtype) if name in CASTS else self.called(call, call_b, item, sources, where)
         assert made is not None
         kind, attrs, params = made
+        types = {dtype, *(_type(n, where) for n in leaves)}
+        if types != {"float32"}:
+            attrs = {**attrs, "types": (_computed(call, dtype), dtype)}
+            made = (kind, attrs, params)
         read = {i: self.laid[source] for i, source in enumerate(sources) if source in self.laid}
         if laid != FIRST or read:
             # The call is run on values as it knows them, and its value put back: the batch first.
             made = (kind, {**attrs, "read": read, "laid": laid}, params)
         elif inputs and (known := self.known(name, call, item, shape, sources, attrs)) is not None:
-            plain = {dtype, *(_type(n, where) for n in inputs)} == {"float32"}
-            made = known if plain or known[0] in ANY_TYPE else made
+            made = known if types == {"float32"} or known[0] in ANY_TYPE else made
         self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2], dtype))
         self.values[a.name] = self.ops[-1].name
         if laid != FIRST:
@@ -411,6 +414,16 @@ def _type(node: fx.Node, where: str) -> str:
     if node.op == "call_function" and node.target is torch.ops.aten.view.dtype:
         raise ClovenError(f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})")
     return name
+
+
+def _computed(call: fx.Node, dtype: str) -> str:
+    """Return the type that an op takes its arguments in: that of its result, for comparisons their common one."""
+    if dtype != "bool":
+        return dtype
+    given = [n.meta["val"] if isinstance(n, fx.Node) else n for n in call.args[:2]]
+    if len(given) < 2 or not all(isinstance(x, Tensor | int | float) for x in given):
+        return dtype
+    return str(torch.result_type(*given)).removeprefix("torch.")
 
 
 def _cast(dtype: str) -> Read:

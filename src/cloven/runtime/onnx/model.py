@@ -121,6 +121,10 @@ class Model:
         self._types[name] = helper.make_tensor_type_proto(proto.data_type, array.shape)
         return _value(name, self._types[name])
 
+    def dtype(self, value: Value) -> np.dtype[Any]:
+        """The type of a value's numbers."""
+        return helper.tensor_dtype_to_np_dtype(self._types[value.name].tensor_type.elem_type)
+
     def number(self, number: float) -> Value:
         """A float32 without axes."""
         return self.tensor(np.array(number, np.float32))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloven.graph.box import relative, without
 from cloven.graph.graph import BATCH
 from cloven.graph.ops import Local
-from cloven.runtime.onnx import axes, calls, views, windows
+from cloven.runtime.onnx import axes, calls, types, views, windows
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
 from cloven.runtime.onnx.views import Rows
 
@@ -23,6 +23,10 @@ Attrs = Mapping[str, Any]
 Inputs = Sequence[Value]
 Params = Mapping[str, NDArray[np.float32]]
 Node = Callable[[Model, Attrs, Inputs, Params], Value]
+
+
+CAST = "aten._to_copy.default"
+"""How a graph writes every cast."""
 
 
 def apply(model: Model, local: Local, inputs: Inputs) -> Value:
@@ -189,19 +193,30 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """An op by its ATen name; of values whose images take several rows, those are put along the batch."""
+    if attrs["op"] == CAST:
+        return types.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
     read, (axis, copies) = attrs.get("read", {}), attrs.get("laid", (0, 1))
     if axis or any(other for other, _ in read.values()):
         raise UnsupportedError("the batch is not its first axis")
     given = [views.merge(model, x) if read.get(i, (0, 1))[1] > 1 else x for i, x in enumerate(inputs)]
 
+    if typed := types.operands(attrs):
+        condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
+        given = [x if {"input": i} == condition else types.cast(model, x, typed) for i, x in enumerate(given)]
+
     def fill(item: Any) -> Any:
         match item:
+            case {"param": name}:
+                weight = model.tensor(params[name])
+                return types.cast(model, weight, typed or item.get("dtype", str(params[name].dtype)))
+            case bool():
+                return item
+            case int() | float() if typed:
+                return model.tensor(np.array(item, typed))
             case list():
                 return [fill(part) for part in item]
             case {"input": index}:
                 return given[index]
-            case {"param": name}:
-                return model.tensor(params[name])
             case {"batch": times}:
                 return Rows(times)
             case {"dtype": "float32"}:
@@ -212,6 +227,8 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
+    if "types" in attrs:
+        made = types.cast(model, made, attrs["types"][1])
     return made if copies == 1 else views.unmerge(model, made, copies)
 
 
