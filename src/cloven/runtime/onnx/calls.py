@@ -220,6 +220,8 @@ CALLS: Mapping[str, Call] = {
     "repeat": views.repeat,
     "pad": views.pad,
     "constant_pad_nd": views.constant_pad,
+    "__and__": partial(_node, kind="And"),
+    "__or__": partial(_node, kind="Or"),
 }
 
 ITEMS: Mapping[str, Call] = {

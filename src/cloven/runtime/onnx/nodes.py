@@ -200,19 +200,19 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
         raise UnsupportedError("the batch is not its first axis")
     given = [views.merge(model, x) if read.get(i, (0, 1))[1] > 1 else x for i, x in enumerate(inputs)]
 
-    if typed := types.operands(attrs):
-        condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
-        given = [x if {"input": i} == condition else types.cast(model, x, typed) for i, x in enumerate(given)]
+    typed = types.operands(attrs)
+    condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
+    given = [x if {"input": i} == condition else typed.cast(model, x) for i, x in enumerate(given)]
 
     def fill(item: Any) -> Any:
         match item:
             case {"param": name}:
                 weight = model.tensor(params[name])
-                return types.cast(model, weight, typed or item.get("dtype", str(params[name].dtype)))
+                return typed.cast(model, types.cast(model, weight, item.get("dtype", str(params[name].dtype))))
             case bool():
                 return item
-            case int() | float() if typed:
-                return model.tensor(np.array(item, typed))
+            case int() | float() if typed.numbers:
+                return model.tensor(np.array(item, typed.numbers))
             case list():
                 return [fill(part) for part in item]
             case {"input": index}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from onnx import TensorProto
@@ -10,6 +11,9 @@ from onnx import TensorProto
 from cloven.runtime.onnx.model import Model, Value
 
 INTEGERS, FLOATS = ("uint8", "int8", "int16", "int32", "int64"), ("float16", "bfloat16", "float32", "float64")
+
+HALVES = ("float16", "bfloat16")
+NARROW = (*HALVES, *INTEGERS)
 
 TYPES: Mapping[str, int] = {
     **{name: getattr(TensorProto, name.upper()) for name in ("bool", *INTEGERS, "float16", "bfloat16")},
@@ -37,16 +41,31 @@ def cast(model: Model, x: Value, name: str) -> Value:
     return model.add("Cast", [x], to=TYPES[name])
 
 
-def operands(attrs: Mapping[str, Any]) -> str | None:
-    """Return the type that an op's tensors and numbers are cast to; None where they stay as they are.
+@dataclass(frozen=True)
+class Operands:
+    """What an op's tensors are cast to before it is computed, and its numbers; None where they stay as they are.
 
-    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does, and as the runtime
-    has nodes for.
+    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no nodes
+    for most of them, and leaves rounding to float16 out where it makes up for that itself.
     """
-    op = attrs["op"].split(".")[1]
-    if "types" not in attrs or op not in TOGETHER | ALONE:
-        return None
-    taken: str = attrs["types"][0]
+
+    tensors: str | None
+    numbers: str | None = None
+
+    def cast(self, model: Model, x: Value) -> Value:
+        """Return a tensor as the op takes it."""
+        own = str(model.dtype(x))
+        together = self.numbers is not None or own in NARROW
+        return cast(model, x, self.tensors) if self.tensors and together else x
+
+
+def operands(attrs: Mapping[str, Any]) -> Operands:
+    """Return how an op takes its arguments."""
+    op, (taken, _) = attrs["op"].split(".")[1], attrs.get("types", (None, None))
+    wide = "float32" if taken in HALVES else taken
+    if op in TOGETHER and taken is not None:
+        wide = "int64" if taken in INTEGERS else wide
+        return Operands(wide, wide)
     if taken in INTEGERS:
-        return "float64" if op in ALONE else "int64"
-    return "float32" if taken in ("float16", "bfloat16") else taken
+        return Operands("float64") if op in ALONE else Operands(None)
+    return Operands("float32") if taken in HALVES else Operands(None)
