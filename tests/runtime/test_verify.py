@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from subprocess import run as process
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.vertical import Vertical
-from cloven.runtime.check import NEAR, ROUNDING, Comparison, judge
+from cloven.runtime.check import NEAR, Comparison, judge
 from cloven.runtime.local import run
 
 
@@ -69,12 +67,13 @@ def test_the_reason_says_what_the_bound_would_be_and_what_the_spread_is() -> Non
     found = judged(exploding, lambda made: made.flip(0))
 
     assert found.rounding is not None
-    assert found.bound == ROUNDING * found.rounding > NEAR * found.spread
-    assert found.verdict() == (
-        f"equality with the whole model cannot be judged: the model's own error in float32 is {found.rounding:.3g}, "
-        f"so that a difference of {found.bound:.3g} would have to pass, but its outputs only spread by "
-        f"{found.spread:.3g}"
-    )
+    assert found.rounding > NEAR * found.spread
+    assert "equality with the whole model cannot be judged: the model's own error in float32 is " in found.verdict()
+    assert f"near the spread of its outputs, {found.spread:.3g} (at most 5% of it" in found.verdict()
+
+
+def test_a_threshold_that_rounding_decides_is_noticed_although_it_is_the_same_side_on_all_images() -> None:
+    assert "cannot be judged" in judged(step, lambda made: made * (1 + 1e-7), number=1).verdict()
 
 
 @pytest.mark.parametrize("name", UNSTABLE)
@@ -101,7 +100,7 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 def test_wrong_outputs_of_any_size_are_not_equal(name: str, scale: float) -> None:
     """A tolerance of 1e-5 would pass anything where the outputs themselves are as small."""
     if name == "a thousandth more" and scale < 1e-4:
-        return  # below a hundredth of the spread
+        return  # below a twentieth of the spread
     assert not judged(lambda y: scale * y, CHANGES[name]).equal
 
 
