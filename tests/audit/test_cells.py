@@ -249,7 +249,12 @@ def test_an_observation_of_another_model_is_refused() -> None:
     """Two models of the same shapes, of which only the weights differ: the wrong one would classify silently."""
     made = small()
     other = capture(build("lenet5", shape=(1, 28, 28), classes=10).eval(), torch.zeros(1, 1, 28, 28))
-    plans: list[Strategy] = [Vertical(("conv1",)), Horizontal("in_channels"), Horizontal("rows"), Data((1, 2), until="conv2")]
+    plans: list[Strategy] = [
+        Vertical(("conv1",)),
+        Horizontal("in_channels"),
+        Horizontal("rows"),
+        Data((1, 2), until="conv2"),
+    ]
     for strategy in plans:
         program = compiled(made.graph, strategy, 2)
         for link in program.links:

@@ -56,7 +56,9 @@ UNSTABLE = {"step": step, "exploding": exploding}
 
 @pytest.mark.parametrize("name", UNSTABLE)
 @pytest.mark.parametrize("off", [0.01, 0.3])
-def test_a_model_whose_own_error_comes_near_the_spread_of_its_outputs_certifies_nothing(name: str, off: float) -> None:
+def test_a_model_whose_own_error_comes_near_the_spread_of_its_outputs_certifies_nothing(
+    name: str, off: float
+) -> None:
     found = judged(UNSTABLE[name], lambda made: made + off)
 
     assert not found.equal

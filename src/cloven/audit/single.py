@@ -49,11 +49,13 @@ def audit(
         knows: whether the attacker knows where shares lie (``places``), or only their shapes.
 
     Raises:
-        ClovenError: for an observation of another model, for images that do not fit the model or are in both sets, and where the attack cannot work.
+        ClovenError: for an observation of another model, for images that do not fit the model or are in both
+            sets, and where the attack cannot work.
     """
     if isinstance(seen, Observation) and _print(seen.model or seen.graph) != _print(graph):
         raise ClovenError(
-            "the observation is of another model than the graph; expected the graph that its program was compiled from"
+            "the observation is of another model than the graph; expected the graph that its program was "
+            "compiled from"
         )
     recorded = _transformed(seen, auxiliary, victims)
     material = prepare(

@@ -358,7 +358,9 @@ class _Reader:
                 return {"dtype": str(x).removeprefix("torch.")}
             return x if isinstance(x, int | float | str | bool | None) else str(x)
 
-        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout", "memory_format")}
+        kwargs = {
+            k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in ("device", "layout", "memory_format")
+        }
         args = place(list(a.args), list(b.args))
         # A view of what was laid out otherwise needs a copy; its layout here may differ from the export's.
         name = "aten.reshape.default" if _op_name(a) in ("view", "_unsafe_view") else str(a.target)
@@ -412,7 +414,9 @@ def _type(node: fx.Node, where: str) -> str:
     if name not in SIZES:
         raise ClovenError(f"{where} takes or makes {name} numbers; expected one of {', '.join(SIZES)}")
     if node.op == "call_function" and node.target is torch.ops.aten.view.dtype:
-        raise ClovenError(f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})")
+        raise ClovenError(
+            f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})"
+        )
     return name
 
 

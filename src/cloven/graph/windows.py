@@ -250,9 +250,10 @@ def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
 
 
 def resize_picks(size: int, out: int, *, exact: bool, scale: float | None) -> NDArray[np.int64]:
-    """Return the input row of ``size`` that each of ``out`` rows copies in the mode ``nearest`` or ``nearest-exact``.
+    """Return the input row of ``size`` that each of ``out`` rows copies: ``nearest``, or ``nearest-exact``.
 
-    As in PyTorch's kernels, ``nearest`` ignores ``scale``, the factor that was given, where the size stays or doubles.
+    As in PyTorch's kernels, ``nearest`` ignores ``scale``, the factor that was given, where the size stays or
+    doubles.
     """
     places = np.arange(out)
     if not exact and out in (size, 2 * size):

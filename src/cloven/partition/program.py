@@ -101,8 +101,8 @@ class Program:
     """What the devices do for one batch. Steps are numbered in one global order over all devices.
 
     ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False where tiles are
-    computed without theirs; ``transforms`` is what devices do to what they send. ``graph`` is what is computed, which
-    a strategy may have rewritten; ``model`` is the graph that was compiled, where that is known.
+    computed without theirs; ``transforms`` is what devices do to what they send. ``graph`` is what is
+    computed, which a strategy may have rewritten; ``model`` is the graph that was compiled, where that is known.
     """
 
     graph: Graph

@@ -111,8 +111,10 @@ def _model(
         values[key] = model.called(made, named(key))
     for key in segment.outputs:
         if (dtype := program.graph.by_name[key[0]].dtype) != "float32":
-            found[f"{key[0]} is needed outside of its segment as {dtype}, but workers hold and send float32: cut the "
-                  "model before the cast to it, or behind the one to float32"] = None
+            found[
+                f"{key[0]} is needed outside of its segment as {dtype}, but workers hold and send float32: cut the "
+                "model before the cast to it, or behind the one to float32"
+            ] = None
             continue
         model.output(values[key], extent(key[1]))
     return model.finish()

@@ -1,12 +1,12 @@
 """Compare a program with the whole model on images: equal, not equal, or cannot be judged.
 
-Two programs that round differently may differ by `TOLERANCE` x max(1, largest output), or by `ROUNDING` times the
-model's own error in float32, where that is more. That proves something only while both are small beside the outputs'
-spread: the standard deviation of an output over the images, averaged over the outputs; of a single image, over its
-outputs. So the tolerance is at most `NEAR` of the spread, and a model cannot be judged
+Two programs that round differently may differ by `TOLERANCE` x max(1, largest output), or by `ROUNDING` times
+the model's own error in float32, where that is more. That proves something only while both are small beside the
+outputs' spread: the standard deviation of an output over the images, averaged over the outputs; of a single image,
+over its outputs. So the tolerance is at most `NEAR` of the spread, and a model cannot be judged
 
-- whose own error in float32 is more than `NEAR` of the spread: how far it is from itself in float64, and how far its
-  outputs move when the last bits of the images do (a threshold that rounding decides);
+- whose own error in float32 is more than `NEAR` of the spread: how far it is from itself in float64, and how far
+  its outputs move when the last bits of the images do (a threshold that rounding decides);
 - that differs from itself between two runs.
 
 A program that is bitwise equal to a model that repeats itself is equal.

@@ -27,9 +27,7 @@ FRESH = frozenset(
 """Kinds that always make a tensor of their own."""
 
 
-def in_place(
-    graph: Graph, steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]
-) -> Iterator[Step]:
+def in_place(graph: Graph, steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
     """The steps, with calls in place where what they write over was made here, is whole and is read no more."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
     computed = [(device, step) for device, step in steps if isinstance(step, Compute)]

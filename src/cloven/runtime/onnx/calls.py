@@ -99,6 +99,10 @@ def _square(model: Model, x: Value) -> Value:
     return model.add("Mul", [x, x])
 
 
+def _unequal(model: Model, x: Operand, y: Operand) -> Value:
+    return model.add("Not", [_node(model, x, y, kind="Equal")])
+
+
 def prelu(model: Model, x: Value, slope: Value) -> Value:
     """One slope for all channels, or one a channel."""
     return model.add("PRelu", [x, slope if slope.dims == (1,) else axes.by_channel(model, slope, x)])
@@ -163,6 +167,21 @@ _RENAMED = {
     "minimum": "Min",
     "hardswish": "HardSwish",
 }
+_COMPARED = {
+    "gt": "Greater",
+    "ge": "GreaterOrEqual",
+    "lt": "Less",
+    "le": "LessOrEqual",
+    "eq": "Equal",
+    "where": "Where",
+    **dict.fromkeys(("logical_and", "bitwise_and", "__and__"), "And"),
+    **dict.fromkeys(("logical_or", "bitwise_or", "__or__"), "Or"),
+    "logical_xor": "Xor",
+    "logical_not": "Not",
+    "bitwise_not": "Not",
+    "round": "Round",
+    "sign": "Sign",
+}
 _REDUCED = {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax", "amin": "ReduceMin"}
 
 CALLS: Mapping[str, Call] = {
@@ -220,8 +239,8 @@ CALLS: Mapping[str, Call] = {
     "repeat": views.repeat,
     "pad": views.pad,
     "constant_pad_nd": views.constant_pad,
-    "__and__": partial(_node, kind="And"),
-    "__or__": partial(_node, kind="Or"),
+    **{name: partial(_node, kind=kind) for name, kind in _COMPARED.items()},
+    "ne": _unequal,
 }
 
 ITEMS: Mapping[str, Call] = {

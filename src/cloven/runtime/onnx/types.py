@@ -45,8 +45,8 @@ def cast(model: Model, x: Value, name: str) -> Value:
 class Operands:
     """What an op's tensors are cast to before it is computed, and its numbers; None where they stay as they are.
 
-    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no nodes
-    for most of them, and leaves rounding to float16 out where it makes up for that itself.
+    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no
+    nodes for most of them, and where it makes up for that itself, it leaves out rounding to float16.
     """
 
     tensors: str | None
