@@ -58,7 +58,8 @@ class Resized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, numbers)``."""
         y = self.first(x)
-        return self.last(torch.cat([F.interpolate(y, **way) for way in self.ways], 1)).flatten(1)
+        made: Tensor = self.last(torch.cat([F.interpolate(y, **way) for way in self.ways], 1))
+        return made.flatten(1)
 
 
 def check(shape: tuple[int, int], ways: list[dict[str, Any]]) -> None:
@@ -76,7 +77,7 @@ def check(shape: tuple[int, int], ways: list[dict[str, Any]]) -> None:
             continue
         devices = 4 if name == "tiles" else 2
         made = run(compile(graph, strategy, devices), images)
-        torch.testing.assert_close(made, expected, rtol=0, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-5, msg=name)
 
 
 def ways(scale: Any) -> list[dict[str, Any]]:

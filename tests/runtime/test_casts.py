@@ -20,6 +20,7 @@ from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
+from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle import write
 from cloven.runtime.local import run
@@ -42,12 +43,19 @@ class Between(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, numbers)``."""
-        return self.last(self.function(self.first(x) * 1.0) / 128).flatten(1)
+        made: Tensor = self.last(self.function(self.first(x) * 1.0) / 128)
+        return made.flatten(1)
 
 
 def captured(function: Callable[[Tensor], Tensor]) -> tuple[nn.Module, Graph, Tensor]:
     model, images = Between(function).eval(), torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     return model, capture(model, images[:1]), images
+
+
+def run_counted(program: Program, images: Tensor) -> tuple[Tensor, list[int]]:
+    """Run a program, and count the bytes of each transfer."""
+    sent: list[int] = []
+    return run(program, images, tap=lambda transfer, tensor: sent.append(tensor.nbytes)), sent
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -66,9 +74,9 @@ def check(function: Callable[[Tensor], Tensor], *, names: Any = STRATEGIES) -> N
         expected = model(images)
     assert torch.equal(evaluate(graph, images, [graph.output])[graph.output], expected)
     for name in names:
-        program, sent = compile(graph, STRATEGIES[name], 2), []
-        made = run(program, images, tap=lambda t, tensor, sent=sent: sent.append(tensor.nbytes))
-        torch.testing.assert_close(made, expected, rtol=0, atol=3e-5, msg=lambda text, n=name: f"{n}: {text}")
+        program = compile(graph, STRATEGIES[name], 2)
+        made, sent = run_counted(program, images)
+        torch.testing.assert_close(made, expected, rtol=0, atol=3e-5, msg=name)
         assert sent == [len(images) * t.bytes for t in program.transfers]
 
 
@@ -143,8 +151,7 @@ class HalfWeights(Between):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, numbers)``."""
         y = self.first(x).to(self.dtype) * self.scale.to(self.dtype)
-        weight, bias = self.last.weight.to(self.dtype), self.last.bias.to(self.dtype)
-        return nn.functional.conv2d(y, weight, bias).float().flatten(1)
+        return nn.functional.conv2d(y, self.last.weight.to(self.dtype)).float().flatten(1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -172,9 +179,9 @@ def test_float64_is_exact_for_a_model_that_casts_to_float32() -> None:
 def test_a_cut_at_a_value_of_any_type_is_counted_and_sent_at_its_own_size(dtype: str, size: int) -> None:
     model, graph, images = captured(lambda x: x.to(getattr(torch, dtype)).to(torch.float32))
     cut = next(op.name for op in graph.ops if op.dtype == dtype and op.kind == "elementwise")
-    program, sent = compile(graph, Vertical((cut,)), 2), []
+    program = compile(graph, Vertical((cut,)), 2)
 
-    made = run(program, images, tap=lambda t, tensor: sent.append(tensor.nbytes))
+    made, sent = run_counted(program, images)
 
     with torch.inference_mode():
         assert torch.equal(made, model(images))

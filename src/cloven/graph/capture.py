@@ -422,12 +422,12 @@ def _type(node: fx.Node, where: str) -> str:
 
 def _computed(call: fx.Node, dtype: str) -> str:
     """Return the type that an op takes its arguments in: that of its result, for comparisons their common one."""
-    if dtype != "bool":
+    if dtype != "bool" or len(call.args) < 2:
         return dtype
-    given = [n.meta["val"] if isinstance(n, fx.Node) else n for n in call.args[:2]]
-    if len(given) < 2 or not all(isinstance(x, Tensor | int | float) for x in given):
+    first, second = (x.meta["val"] if isinstance(x, fx.Node) else x for x in call.args[:2])
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor | int | float):
         return dtype
-    return str(torch.result_type(*given)).removeprefix("torch.")
+    return str(torch.result_type(first, second)).removeprefix("torch.")
 
 
 def _cast(dtype: str) -> Read:
