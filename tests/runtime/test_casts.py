@@ -21,13 +21,15 @@ from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
+from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle import write
 from cloven.runtime.local import run
 from cloven.runtime.onnx.engine import run as run_bundle
 from cloven.runtime.torch_engine import evaluate
 
-TYPES = [getattr(torch, name) for name in SIZES]
+REAL = {name: size for name, size in SIZES.items() if not name.startswith("complex")}
+TYPES = [getattr(torch, name) for name in REAL]
 
 
 class Between(nn.Module):
@@ -175,7 +177,7 @@ def test_float64_is_exact_for_a_model_that_casts_to_float32() -> None:
     assert not torch.equal(made, made.float().double())
 
 
-@pytest.mark.parametrize(("dtype", "size"), SIZES.items())
+@pytest.mark.parametrize(("dtype", "size"), REAL.items())
 def test_a_cut_at_a_value_of_any_type_is_counted_and_sent_at_its_own_size(dtype: str, size: int) -> None:
     model, graph, images = captured(lambda x: x.to(getattr(torch, dtype)).to(torch.float32))
     cut = next(op.name for op in graph.ops if op.dtype == dtype and op.kind == "elementwise")
@@ -206,6 +208,19 @@ def test_a_model_that_returns_another_type_is_refused() -> None:
         capture(Half(lambda x: x), torch.rand(1, 1, 6, 6))
 
 
+def test_spectra_are_complex_numbers_inside_of_a_model() -> None:
+    check(lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * 2, s=(6, 6)) * 0.5, names=["cut", "rows"])
+
+
+def test_a_transform_of_another_type_than_float32_is_refused() -> None:
+    _, graph, _ = captured(lambda x: x.to(torch.uint8).float())
+
+    with pytest.raises(
+        ClovenError, match=r"_to_copy crosses edge0->edge1 as uint8, and int8 takes float32 numbers"
+    ):
+        compile(graph, Vertical(("_to_copy",)), 2, transforms=Transforms(default=Transform("int8")))
+
+
 # --- bundles: the same in onnxruntime -------------------------------------------------------------------------
 
 
@@ -230,3 +245,10 @@ def test_a_bundle_of_narrow_arithmetic(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("first", "second"), list(product(TYPES, TYPES)), ids=str)
 def test_a_bundle_of_every_pair_of_casts(first: torch.dtype, second: torch.dtype, tmp_path: Path) -> None:
     bundled(lambda x: x.to(first).to(second).float(), tmp_path)
+
+
+def test_a_bundle_that_would_send_another_type_than_float32_is_refused(tmp_path: Path) -> None:
+    _, graph, _ = captured(lambda x: x.to(torch.uint8).float())
+
+    with pytest.raises(ClovenError, match="_to_copy crosses edge0->edge1 as uint8, but workers send float32; cut"):
+        write(compile(graph, Vertical(("_to_copy",)), 2), tmp_path / "bundle", model="casts", plan="")

@@ -408,7 +408,7 @@ def _type(node: fx.Node, where: str) -> str:
     """Return the type of a node's numbers.
 
     Raises:
-        ClovenError: for complex and other numbers that no engine takes, and for numbers read by their bits.
+        ClovenError: for types that no engine takes, and for numbers read by their bits.
     """
     name = str(node.meta["val"].dtype).removeprefix("torch.")
     if name not in SIZES:

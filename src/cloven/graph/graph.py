@@ -20,7 +20,7 @@ Params = Mapping[str, NDArray[np.float32]]
 
 SIZES: Mapping[str, int] = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
-    "int64": 8, "float64": 8,
+    "int64": 8, "float64": 8, "complex64": 8, "complex128": 16,
 }  # fmt: skip
 """The types of a value's numbers, with the bytes of one number."""
 

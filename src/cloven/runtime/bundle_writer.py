@@ -46,6 +46,8 @@ def write(
     expect(images, shape)
     out = out.resolve()
     problems = _occupied(out) + program.transforms.unsendable(program.devices)
+    if other := _of_other_types(program):
+        raise ClovenError(problems + other)
     built = _build(program, model, problems)
     if problems:
         raise ClovenError(problems)
@@ -72,6 +74,16 @@ def write(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
     return Bundle(out, manifest, {name: one.part for name, one in built.items()})
+
+
+def _of_other_types(program: Program) -> list[str]:
+    """Return what crosses as another type than float32, one sentence a value."""
+    crossing = {t.value: t for t in program.transfers if t.dtype != "float32"}
+    return [
+        f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before the "
+        "cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
+        for t in crossing.values()
+    ]
 
 
 # --- models ---------------------------------------------------------------------------------------------------
