@@ -80,8 +80,8 @@ def _of_other_types(program: Program) -> list[str]:
     """Return what crosses as another type than float32, one sentence a value."""
     crossing = {t.value: t for t in program.transfers if t.dtype != "float32"}
     return [
-        f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before the "
-        "cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
+        f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before "
+        "the cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
         for t in crossing.values()
     ]
 
