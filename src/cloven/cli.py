@@ -305,7 +305,9 @@ def run(
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
     picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Exit 1 if it is not the whole model's result.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Exit 1 unless it is proved to be the whole model's result.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     cluster: Annotated[
         Path | None, typer.Option(help="Run on the workers of this file (TOML) instead of in this process.")
@@ -396,9 +398,9 @@ def lab(
 
 def _verified(result: Comparison) -> None:
     if not result.equal:
-        log.warning("NOT equal to the whole model: %s", result.why())
+        log.warning(result.verdict())
         raise typer.Exit(MISSED)
-    log.info("equal to the whole model on %d images", result.images)
+    log.info(result.verdict())
 
 
 def _given(

@@ -257,12 +257,12 @@ def _compared(
 def _equal(result: Comparison) -> bool:
     """Whether it is the whole model's result; says so, or why not."""
     if result.equal:
-        log.info("equal to the whole model on %d images", result.images)
+        log.info(result.verdict())
         return True
     table = result.bytes_an_image * result.images
     if result.bytes_sent != table:
         log.warning("the links carried %d bytes; the transfer table says %d", result.bytes_sent, table)
-    log.warning("NOT equal to the whole model: %s", result.why())
+    log.warning(result.verdict())
     return False
 
 

@@ -28,8 +28,15 @@ from cloven.audit.material import Material, prepare
 from cloven.audit.store import Store, opened, to_text
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
+from cloven.graph.capture import capture
+from cloven.partition.compiler import compile as compiled
+from cloven.partition.data import Data
+from cloven.partition.division import Strategy
+from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
+from cloven.partition.vertical import Vertical
 from cloven.score.floors import best
+from cloven.zoo.models import build
 from tests.audit.small import small
 
 SHORT: tuple[Attack, ...] = (
@@ -236,6 +243,25 @@ def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
         cloven.audit(made.graph, made.seen(0), Decoder(), auxiliary=both, victims=victims)
     assert "2 auxiliary images are also victim images" in str(refused.value)
     assert both.sources[5] in str(refused.value)
+
+
+def test_an_observation_of_another_model_is_refused() -> None:
+    """Two models of the same shapes, of which only the weights differ: the wrong one would classify silently."""
+    made = small()
+    other = capture(build("lenet5", shape=(1, 28, 28), classes=10).eval(), torch.zeros(1, 1, 28, 28))
+    plans: list[Strategy] = [
+        Vertical(("conv1",)),
+        Horizontal("in_channels"),
+        Horizontal("rows"),
+        Data((1, 2), until="conv2"),
+    ]
+    for strategy in plans:
+        program = compiled(made.graph, strategy, 2)
+        for link in program.links:
+            with pytest.raises(ClovenError, match="the observation is of another model than the graph; expected"):
+                cloven.audit(
+                    other, observe(program, link), Decoder(), auxiliary=made.auxiliary, victims=made.victims
+                )
 
 
 def test_a_second_judge_agrees_with_itself_on_the_originals() -> None:

@@ -64,6 +64,8 @@ def sizes(draw: st.DrawFn) -> nn.Module:
                 nn.Upsample(scale_factor=scale),
                 nn.Upsample(size, mode="bilinear", align_corners=align),
                 nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=align),
+                nn.Upsample(scale_factor=scale, mode="bicubic", align_corners=align),
+                nn.Upsample(scale_factor=scale, mode="nearest-exact"),
             ]
         )
     )

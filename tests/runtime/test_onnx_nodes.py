@@ -109,11 +109,11 @@ def windows(draw: st.DrawFn, x: Tensor) -> Op:
 def sizes(draw: st.DrawFn, x: Tensor) -> Op:
     """A resizing of any kind, to larger or smaller, or an adaptive pool."""
     size = (draw(st.integers(1, 18)), draw(st.integers(1, 14)))
-    mode = draw(st.sampled_from(["mean", "nearest", "linear"]))
+    mode = draw(st.sampled_from(["mean", "nearest", "nearest-exact", "linear", "cubic"]))
     if mode == "mean":
         return made_of("adaptive_avg_pool2d", {"size": size, "mode": mode}, {}, x)
     scale = draw(st.sampled_from([None, (2.0, 2.0), (1.7, 0.6), (3.0, 1.0)]))
-    align = mode == "linear" and draw(st.booleans())
+    align = mode in ("linear", "cubic") and draw(st.booleans())
     return made_of("resize", {"mode": mode, "align": align, "scale": scale, "size": size}, {}, x)
 
 

@@ -57,7 +57,7 @@ class Shelf(Mapping[str, Tensor]):
         last = channels_last and len(shape) == 4
         path = self._path(name, last)
         path.parent.mkdir(parents=True, exist_ok=True)
-        kind = np.dtype(str(dtype).removeprefix("torch."))
+        kind = np.dtype("float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch."))
         lying = (shape[0], *shape[2:], shape[1]) if last else shape
         return _read(torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, lying)), last)
 

@@ -10,8 +10,10 @@ from cloven.audit.captured import Capture, Heard
 from cloven.audit.cell import Cell, Knows, attack
 from cloven.audit.finding import Finding
 from cloven.audit.material import SETS, prepare, recorded_names
+from cloven.errors import ClovenError
 from cloven.graph.box import slices
 from cloven.graph.graph import Graph
+from cloven.partition.observe import Observation
 from cloven.runtime.torch_engine import evaluate
 from cloven.runtime.transform import sent
 from cloven.zoo.images import Images
@@ -47,13 +49,23 @@ def audit(
         knows: whether the attacker knows where shares lie (``places``), or only their shapes.
 
     Raises:
-        ClovenError: for images that do not fit the model or are in both sets, and where the attack cannot work.
+        ClovenError: for an observation of another model, for images that do not fit the model or are in both
+            sets, and where the attack cannot work.
     """
+    if isinstance(seen, Observation) and _print(seen.model or seen.graph) != _print(graph):
+        raise ClovenError(
+            "the observation is of another model than the graph; expected the graph that its program was "
+            "compiled from"
+        )
     recorded = _transformed(seen, auxiliary, victims)
     material = prepare(
         graph, [seen], auxiliary=auxiliary, victims=victims, domain=domain, judge=judge, recorded=recorded
     )
     return attack(Cell(seen, attacker, seed, knows, recorded=ALONE if recorded else ""), material)
+
+
+def _print(graph: Graph) -> str:
+    return graph.fingerprints[graph.output]
 
 
 def _transformed(seen: Heard, auxiliary: Images | Tensor, victims: Images | Tensor) -> dict[str, Tensor]:

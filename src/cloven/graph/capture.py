@@ -20,8 +20,8 @@ from torch.export.graph_signature import OutputKind
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
-from cloven.graph.graph import BATCH, Graph, Op
-from cloven.graph.readers import ELEMENTWISE, READERS, Call, Read, axis_of, read_narrow
+from cloven.graph.graph import BATCH, SIZES, Graph, Op
+from cloven.graph.readers import ANY_TYPE, CASTS, ELEMENTWISE, READERS, Call, Read, axis_of, read_narrow
 
 BATCHES = (2, 3)
 """The two batch sizes of the two exports."""
@@ -29,8 +29,8 @@ BATCHES = (2, 3)
 FIRST = (0, 1)
 """Where the batch usually is: the first axis, of which an image takes one row."""
 
-ALIASES = frozenset("clone alias detach detach_ contiguous dropout dropout_ lift_fresh_copy _to_copy to".split())
-"""Ops that change nothing in evaluation mode."""
+ALIASES = frozenset("clone alias detach detach_ contiguous dropout dropout_ lift_fresh_copy".split()) | CASTS
+"""Ops that change nothing in evaluation mode, where they keep the type of the numbers."""
 
 
 PLACEMENT = frozenset("device layout pin_memory memory_format".split())
@@ -192,6 +192,7 @@ class _Reader:
         self.first, self.second = list(first.graph.nodes), list(second.graph.nodes)
         self.weights = _weights(first)
         self.outputs = first.graph_signature.output_specs
+        self.bfloat16: set[str] = set()  # weights of this type, which are kept as float32
         self.values: dict[str, str] = {}  # fx node -> value
         self.ops: list[Op] = []
         calls = (n for n in self.first if n.op == "call_function" and n.target is not operator.getitem)
@@ -229,6 +230,8 @@ class _Reader:
         if len(results) != 1:
             raise ClovenError(f"the model returns {len(results)} tensors; expected one (n, classes)")
         value = self.values[results[0].name]
+        if (dtype := _type(results[0], "the model")) != "float32":
+            raise ClovenError(f"the model returns {dtype} numbers; expected float32: end it with .float()")
         if value in self.laid:
             raise ClovenError(
                 f"the model makes {tuple(results[0].meta['val'].shape)} of {BATCHES[0]} images; "
@@ -247,8 +250,11 @@ class _Reader:
         assert isinstance(call_b, fx.Node)
         name, where = _op_name(call), f"{call.target} in {_module(call) or 'the model'}"
         leaves = [n for n in _leaves(call.args, call.kwargs) if isinstance(n, fx.Node)]
+        if name in CASTS:
+            leaves = leaves[:1]  # of another tensor only the type matters
         inputs = [n for n in leaves if n.name not in self.weights]
-        if name in ALIASES and len(inputs) == 1 and a.meta["val"].dtype == torch.float32:
+        dtype = _type(a, where)
+        if name in ALIASES and len(inputs) == 1 and _type(inputs[0], where) == dtype:
             self.values[a.name] = self.values[inputs[0].name]
             return
         if (not inputs or name in CREATORS) and a.meta["val"].shape == b.meta["val"].shape:
@@ -259,16 +265,20 @@ class _Reader:
         sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs)) or ("input",)
         item = a.args[1] if call is not a else None
         _refuse_batch_statistics(call, where)
-        kind, attrs, params = self.called(call, call_b, item, sources, where)
+        made: Read = _cast(dtype) if name in CASTS else self.called(call, call_b, item, sources, where)
+        assert made is not None
+        kind, attrs, params = made
+        types = {dtype, *(_type(n, where) for n in leaves)}
+        if types != {"float32"}:
+            attrs = {**attrs, "types": (_computed(call, dtype), dtype)}
+            made = (kind, attrs, params)
         read = {i: self.laid[source] for i, source in enumerate(sources) if source in self.laid}
         if laid != FIRST or read:
             # The call is run on values as it knows them, and its value put back: the batch first.
-            made: Read = (kind, {**attrs, "read": read, "laid": laid}, params)
-        else:
-            known = self.known(name, call, item, shape, sources, attrs) if inputs else None
-            made = known or (kind, attrs, params)
-        assert made is not None
-        self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2]))
+            made = (kind, {**attrs, "read": read, "laid": laid}, params)
+        elif inputs and (known := self.known(name, call, item, shape, sources, attrs)) is not None:
+            made = known if types == {"float32"} or known[0] in ANY_TYPE else made
+        self.ops.append(Op(self.name(call), made[0], sources, shape, _module(call), made[1], made[2], dtype))
         self.values[a.name] = self.ops[-1].name
         if laid != FIRST:
             self.laid[self.ops[-1].name] = laid
@@ -278,12 +288,17 @@ class _Reader:
         assert callable(call.target)
         args, kwargs = fx.node.map_arg((call.args, dict(call.kwargs)), self.example)
         made = call.target(*args, **kwargs)
-        return np.asarray((made if call is node else made[node.args[1]]).numpy())
+        result: Tensor = made if call is node else made[node.args[1]]
+        if result.dtype == torch.bfloat16:  # numpy has no such type; float32 holds its numbers
+            self.bfloat16.add(node.name)
+            result = result.float()
+        return np.asarray(result.numpy())
 
     def example(self, node: fx.Node) -> Tensor:
         """A weight; or zeros in the place of a value, of which only its type matters."""
         if node.name in self.weights:
-            return torch.from_numpy(self.weights[node.name])
+            weight = torch.from_numpy(self.weights[node.name])
+            return weight.bfloat16() if node.name in self.bfloat16 else weight
         return torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
 
     def known(
@@ -292,7 +307,7 @@ class _Reader:
         """The op of a node that the op table has an entry for, or None."""
         by_name = {op.name: op.shape for op in self.ops}
         shapes = [by_name[source] for source in sources]
-        if name in ELEMENTWISE and all(len(s) == len(shape) for s in shapes):
+        if name in ELEMENTWISE | CASTS and all(len(s) == len(shape) for s in shapes):
             params = {n.name: self.weights[n.name] for n in node.all_input_nodes if n.name in self.weights}
             fits = all(p.ndim <= len(shape) or p.shape[0] == 1 for p in params.values())
             return ("elementwise", call, params) if fits and shapes else None
@@ -331,7 +346,7 @@ class _Reader:
             if isinstance(x, fx.Node):
                 if x.name in self.weights:
                     params[x.name] = self.weights[x.name]
-                    return {"param": x.name}
+                    return {"param": x.name} | ({"dtype": "bfloat16"} if x.name in self.bfloat16 else {})
                 return {"input": sources.index(self.values[x.name])}
             if isinstance(x, list | tuple):
                 return [place(p, q) for p, q in zip(x, y, strict=True)]
@@ -388,6 +403,38 @@ def _op_name(node: fx.Node) -> str:
     target = node.target
     assert isinstance(target, torch._ops.OpOverload), target
     return target._schema.name.split("::")[-1]
+
+
+def _type(node: fx.Node, where: str) -> str:
+    """Return the type of a node's numbers.
+
+    Raises:
+        ClovenError: for types that no engine takes, and for numbers read by their bits.
+    """
+    name = str(node.meta["val"].dtype).removeprefix("torch.")
+    if name not in SIZES:
+        raise ClovenError(f"{where} takes or makes {name} numbers; expected one of {', '.join(SIZES)}")
+    if node.op == "call_function" and node.target is torch.ops.aten.view.dtype:
+        raise ClovenError(
+            f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})"
+        )
+    return name
+
+
+def _computed(call: fx.Node, dtype: str) -> str:
+    """Return the type that an op takes its arguments in: that of its result, for comparisons their common one."""
+    if dtype != "bool" or len(call.args) < 2:
+        return dtype
+    first, second = (x.meta["val"] if isinstance(x, fx.Node) else x for x in call.args[:2])
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor | int | float):
+        return dtype
+    return str(torch.result_type(first, second)).removeprefix("torch.")
+
+
+def _cast(dtype: str) -> Read:
+    """Return the op that casts its one input."""
+    call = {"op": "aten._to_copy.default", "args": [{"input": 0}], "kwargs": {"dtype": {"dtype": dtype}}}
+    return "opaque", {**call, "item": None}, {}
 
 
 def _times(sizes: tuple[int, int]) -> int:

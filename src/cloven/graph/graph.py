@@ -18,6 +18,12 @@ from cloven.graph.box import Shape
 
 Params = Mapping[str, NDArray[np.float32]]
 
+SIZES: Mapping[str, int] = {
+    "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
+    "int64": 8, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+"""The types of a value's numbers, with the bytes of one number."""
+
 BATCH = "batch"
 """Stands for the batch size in an op's attributes: no cut ever carries it."""
 
@@ -27,7 +33,8 @@ class Op:
     """One op and the value that it makes; the value has the op's name.
 
     ``shape`` is that of one image's value, without the batch axis. ``module`` is the path of the module that
-    made the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights.
+    made the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights. ``dtype`` is the
+    type of the value's numbers: a key of `SIZES`.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Op:
     module: str = ""
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Params = field(default_factory=dict, repr=False)
+    dtype: str = "float32"
 
     @property
     def param_bytes(self) -> int:
@@ -45,8 +53,8 @@ class Op:
 
     @property
     def bytes(self) -> int:
-        """Bytes of one image's value in float32."""
-        return 4 * int(np.prod(self.shape))
+        """Bytes of one image's value in its own type."""
+        return SIZES[self.dtype] * int(np.prod(self.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,5 +159,5 @@ def live_after(graph: Graph, position: int) -> tuple[str, ...]:
 
 
 def total_bytes(graph: Graph, values: Iterable[str]) -> int:
-    """Bytes of several values of one image in float32."""
+    """Bytes of several values of one image, each in its own type."""
     return sum(graph.by_name[v].bytes for v in values)

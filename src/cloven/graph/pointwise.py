@@ -42,7 +42,8 @@ def _elementwise_localise(op: Op, inputs: Shapes, box: Box) -> Local:
         axes = value.shape[value.ndim - min(value.ndim, len(box)) :]
         kept = broadcast(axes, box[len(box) - len(axes) :])
         lead = (slice(None),) * (value.ndim - len(axes))
-        params[key] = np.ascontiguousarray(value[(*lead, *(slice(lo, hi) for lo, hi in kept))])
+        # Not ascontiguousarray, which gives a number an axis: types are promoted otherwise then.
+        params[key] = np.array(value[(*lead, *(slice(lo, hi) for lo, hi in kept))], order="C")
     return Local("call", op.attrs, params)
 
 

@@ -14,9 +14,16 @@ from cloven.graph.box import Shape
 ELEMENTWISE = frozenset(
     "relu relu6 tanh sigmoid silu gelu hardtanh hardswish hardsigmoid leaky_relu elu selu celu mish softplus "
     "softsign log_sigmoid neg abs exp sqrt rsqrt reciprocal square clamp "
-    "add sub mul div maximum minimum pow".split()
+    "add sub mul div maximum minimum pow round floor ceil trunc sign gt ge lt le eq ne where "
+    "logical_and logical_or logical_not logical_xor __and__ __or__ bitwise_and bitwise_or bitwise_not".split()
 )
 """Ops that act number by number, on one tensor or on several that broadcast."""
+
+CASTS = frozenset("to _to_copy type_as".split())
+"""Ops that change the type of their first argument's numbers, or nothing."""
+
+ANY_TYPE = frozenset("elementwise concat reshape permute narrow expand pad".split())
+"""Kinds that move numbers of any type; the others are read as such only where all numbers are float32."""
 
 VIEWS = frozenset("view reshape flatten _unsafe_view squeeze unsqueeze unflatten".split())
 """Ops that only change the axes' lengths."""
@@ -241,6 +248,8 @@ READERS: Mapping[str, Callable[[Call, Shape], Read]] = {
     "prelu": _read_prelu,
     "conv_transpose2d": _read_transposed,
     "upsample_nearest2d": partial(_read_resize, mode="nearest"),
+    "_upsample_nearest_exact2d": partial(_read_resize, mode="nearest-exact"),
     "upsample_bilinear2d": partial(_read_resize, mode="linear"),
+    "upsample_bicubic2d": partial(_read_resize, mode="cubic"),
     **dict.fromkeys(VIEWS, _read_reshape),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,59 +249,103 @@ def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
     return matrix
 
 
-def resize_matrix(size: int, out: int, mode: str, *, align: bool, scale: float | None) -> NDArray[np.float32]:
-    """What each of ``out`` rows takes of ``size`` input rows: ``(out, size)``; in float32 as PyTorch computes it.
+def resize_picks(size: int, out: int, *, exact: bool, scale: float | None) -> NDArray[np.int64]:
+    """Return the input row of ``size`` that each of ``out`` rows copies: ``nearest``, or ``nearest-exact``.
 
-    ``mode`` is ``nearest`` or ``linear``; ``scale`` is the factor that PyTorch was given, if it was.
+    As in PyTorch's kernels, ``nearest`` ignores ``scale``, the factor that was given, where the size stays or
+    doubles.
     """
-    places, matrix = np.arange(out), np.zeros((out, size), np.float32)
-    step = np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
-    if mode == "nearest":
-        matrix[places, np.minimum((places.astype(np.float32) * step).astype(int), size - 1)] = 1
-        return matrix
-    if align:
-        at = places * np.float32((size - 1) / (out - 1) if out > 1 else 0)
-    else:
-        at = np.maximum((places.astype(np.float32) + np.float32(0.5)) * step - np.float32(0.5), 0)
-    lower = np.minimum(at.astype(int), size - 1)
-    share = (at - lower).astype(np.float32)
-    np.add.at(matrix, (places, lower), 1 - share)
-    np.add.at(matrix, (places, np.minimum(lower + 1, size - 1)), share)
+    places = np.arange(out)
+    if not exact and out in (size, 2 * size):
+        return places * size // out
+    at = (places.astype(np.float32) + np.float32(0.5 * exact)) * _step(size, out, align=False, scale=scale)
+    return np.minimum(at.astype(np.int64), size - 1)
+
+
+def resize_matrix(size: int, out: int, mode: str, *, align: bool, scale: float | None) -> NDArray[np.float32]:
+    """Return what each of ``out`` rows takes of ``size`` input rows, as PyTorch's kernels do: ``(out, size)``.
+
+    Args:
+        size: rows of the input.
+        out: rows of the output.
+        mode: ``linear`` or ``cubic``; ``linear`` ignores ``scale`` where the size stays.
+        align: whether the first and last rows of both lie on each other.
+        scale: the factor that PyTorch was given, if it was.
+    """
+    if out == size and mode == "linear":
+        return np.eye(size, dtype=np.float32)
+    step, places = _step(size, out, align=align, scale=scale), np.arange(out, dtype=np.float32)
+    at = places * step if align else (places + np.float32(0.5)) * step - np.float32(0.5)
+    at = np.clip(at, 0, size - 1) if mode == "linear" else at
+    lower, matrix = np.floor(at), np.zeros((out, size), np.float32)
+    for tap in (0, 1) if mode == "linear" else (-1, 0, 1, 2):
+        distance = np.abs(at - lower - tap)
+        weights = 1 - distance if mode == "linear" else _cubic(distance)
+        np.add.at(matrix, (np.arange(out), np.clip(lower.astype(int) + tap, 0, size - 1)), weights)
     return matrix
 
 
+def _step(size: int, out: int, *, align: bool, scale: float | None) -> np.float32:
+    """Return how far apart two output rows lie in the input, in float32 as PyTorch computes it."""
+    if align:
+        return np.float32((size - 1) / (out - 1) if out > 1 else 0)
+    return np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
+
+
+def _cubic(distance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return Keys' cubic weights of rows so far away, below 2, with PyTorch's parameter a = -0.75."""
+    a, d = np.float32(-0.75), distance
+    near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d < 1, near, far)
+
+
 def _matrix(op: Op, size: int, axis: int) -> NDArray[np.float32]:
-    """What each of an op's output rows takes of an input axis of ``size``: ``(output, size)``."""
+    """Return what each of an op's output rows takes of an input axis of ``size``: ``(output, size)``."""
     a, out = op.attrs, op.shape[1 + axis]
     if a["mode"] == "mean":
         return mean_matrix(size, out)
-    return resize_matrix(size, out, a["mode"], align=a["align"], scale=a["scale"][axis] if a["scale"] else None)
+    scale = a["scale"][axis] if a["scale"] else None
+    return resize_matrix(size, out, a["mode"], align=a["align"], scale=scale)
 
 
-def _taken(matrix: NDArray[np.float32]) -> Interval:
-    """The columns that are not all zero."""
-    used = np.flatnonzero(matrix.any(axis=0))
+def _picks(op: Op, size: int, axis: int) -> NDArray[np.int64]:
+    """Return the row of an input axis of ``size`` that each of an op's output rows copies."""
+    scale = op.attrs["scale"][axis] if op.attrs["scale"] else None
+    return resize_picks(size, op.shape[1 + axis], exact=op.attrs["mode"] == "nearest-exact", scale=scale)
+
+
+def _copies(op: Op) -> bool:
+    return str(op.attrs["mode"]).startswith("nearest")
+
+
+def _along(op: Op, size: int, axis: int, out: Interval) -> Interval:
+    """Return the interval of an input axis of ``size`` that an interval of the output depends on."""
+    if is_whole(out, op.shape[1 + axis]):
+        return 0, size
+    used = _picks(op, size, axis) if _copies(op) else np.flatnonzero(_matrix(op, size, axis)[slice(*out)].any(0))
+    used = used[slice(*out)] if _copies(op) else used
     return int(used[0]), int(used[-1]) + 1
 
 
 def _resize_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
-    spatial = (
-        (0, size) if is_whole(out, op.shape[1 + axis]) else _taken(_matrix(op, size, axis)[out[0] : out[1]])
-        for axis, (size, out) in enumerate(zip(inputs[0][1:], box[1:], strict=True))
-    )
+    spatial = (_along(op, size, axis, box[1 + axis]) for axis, size in enumerate(inputs[0][1:]))
     return ((box[0], *spatial),)
 
 
 def _resize_localise(op: Op, inputs: Shapes, box: Box) -> Local:
+    """Return the whole op, or its own tables of rows and columns: a piece's size and scale would give others."""
     if box[1:] == whole(op.shape)[1:]:
         return Local(op.kind, op.attrs)
     (need,) = _resize_needs(op, inputs, box)
     assert need is not None
-    parts = [
-        np.ascontiguousarray(_matrix(op, inputs[0][1 + axis], axis)[slice(*box[1 + axis]), slice(*need[1 + axis])])
-        for axis in (0, 1)
-    ]
-    return Local("separable", {}, {"rows": parts[0], "columns": parts[1]})
+    tables: dict[str, NDArray[Any]] = {}
+    for axis, name in enumerate(("rows", "columns")):
+        size, out, (first, last) = inputs[0][1 + axis], slice(*box[1 + axis]), need[1 + axis]
+        if _copies(op):
+            tables[name] = _picks(op, size, axis)[out] - first
+        else:
+            tables[name] = np.ascontiguousarray(_matrix(op, size, axis)[out, first:last])
+    return Local("picked" if _copies(op) else "separable", {}, tables)
 
 
 def _adaptive_averaged(op: Op, inputs: Shapes) -> tuple[int, ...]:

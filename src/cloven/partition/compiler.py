@@ -6,6 +6,7 @@ A device needs, for what it owns, some box of each input; what it needs and does
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from cloven.errors import ClovenError
@@ -56,7 +57,8 @@ def compile(  # noqa: A001 - the verb that the design gives it
     if problems:
         raise ClovenError(problems)
     division = divide(graph, strategy, number)
-    return assemble(division if reuse else joined(division, HUB), names, routing, transforms)
+    assembled = assemble(division if reuse else joined(division, HUB), names, routing, transforms)
+    return replace(assembled, model=graph)
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
@@ -134,7 +136,13 @@ class _Compiler:
     def send(self, source: int, target: int, value: str, box: Box) -> None:
         step = self.tick()
         link = self.names[source], self.names[target]
-        transfer = Transfer(len(self.transfers), *link, value, box, step, self.transforms.of(*link))
+        transform, dtype = self.transforms.of(*link), self.division.graph.by_name[value].dtype
+        if dtype != "float32" and not transform.exact:
+            raise ClovenError(
+                f"{value} crosses {link[0]}->{link[1]} as {dtype}, and {transform.name} takes float32 numbers; cut "
+                "before or behind the cast, or leave the transform of this link out"
+            )
+        transfer = Transfer(len(self.transfers), *link, value, box, step, transform, dtype)
         self.transfers.append(transfer)
         self.parts[transfer.source].append(Send(step, transfer))
         self.parts[transfer.target].append(Receive(step, transfer))

@@ -278,7 +278,7 @@ def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, 
             needs = list(_needed(graph, value, fused.owners, device))
             if needs:
                 name = _copy(graph, value, device)
-                ops.append(Op(name, "mask", (value,), source.shape, attrs={"keep": keep}))
+                ops.append(Op(name, "mask", (value,), source.shape, attrs={"keep": keep}, dtype=source.dtype))
                 owners[name] = {device: (hull(needs),)}
     assembled = []
     for op in region:
@@ -298,7 +298,7 @@ def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, 
             own = dealt(tiles(op.shape, grid, axes), stretch.devices)
             pieces = tuple(_copy(graph, op.name, device) for device in own)
             parts = tuple(share[0] for share in own.values())
-            assembled.append(Op(op.name, "assemble", pieces, op.shape, op.module, {"parts": parts}))
+            assembled.append(Op(op.name, "assemble", pieces, op.shape, op.module, {"parts": parts}, dtype=op.dtype))
             owners[op.name] = everything(graph, op.name, stretch.hub)
     # The named layer is the last of its stretch, also in the rewritten graph.
     ops += sorted(assembled, key=lambda op: op.name == until)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
-from cloven.graph.graph import Graph
+from cloven.graph.graph import SIZES, Graph
 from cloven.partition.program import Link, Program, Transfer, image_share
 from cloven.partition.transform import NONE, Transform
 
@@ -21,13 +21,15 @@ View = Literal["full", "paper"]
 class Seen:
     """One share of one value as a listener gets it.
 
-    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them.
+    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them; ``size`` is
+    the bytes of a number as it is.
     """
 
     value: str
     share: Box
     dtype: str = "float32"
     transform: Transform = NONE
+    size: int = 4
 
     @property
     def shape(self) -> Shape:
@@ -37,7 +39,7 @@ class Seen:
     @property
     def bytes(self) -> int:
         """Bytes for one image."""
-        return self.transform.bytes(count(self.share))
+        return self.transform.bytes(count(self.share), self.size)
 
     def __str__(self) -> str:
         return f"{self.value}[{text(self.share)}]{'' if self.transform.exact else f' as {self.transform.name}'}"
@@ -50,7 +52,7 @@ class Observation:
     ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
     that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``links`` are those listened on;
     none where no link could carry it: a tile that its device is already home of. ``graph`` is the graph whose
-    values are seen.
+    values are seen, and ``model`` the one that was compiled, where that is known: a strategy may rewrite it.
     """
 
     seen: tuple[Seen, ...]
@@ -58,6 +60,7 @@ class Observation:
     crosses: bool
     links: tuple[Link, ...]
     graph: Graph = field(repr=False)
+    model: Graph | None = field(default=None, repr=False)
 
     @property
     def link(self) -> Link | None:
@@ -89,7 +92,7 @@ class Observation:
 
 def seen_of(transfer: Transfer) -> Seen:
     """What a listener sees of a transfer."""
-    return Seen(transfer.value, transfer.share, transform=transfer.transform)
+    return Seen(transfer.value, transfer.share, transform=transfer.transform, size=SIZES[transfer.dtype])
 
 
 def observe(
@@ -123,13 +126,13 @@ def observe(
     if view == "full":
         sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
         seen = tuple(dict.fromkeys(seen_of(t) for t in sent))
-        return Observation(seen, "full", bool(seen), links, program.graph)
+        return Observation(seen, "full", bool(seen), links, program.graph, program.model)
     assert name is not None
     counted = share or _owned(program, name, links[0][0])
     carrying = [one for one in links if carried(program, one, name, counted)]
     transform = program.transforms.of(*(carrying or links)[0])
-    seen = (Seen(name, counted, transform=transform),)
-    return Observation(seen, "paper", bool(carrying), links, program.graph)
+    seen = (Seen(name, counted, transform=transform, size=SIZES[program.graph.by_name[name].dtype]),)
+    return Observation(seen, "paper", bool(carrying), links, program.graph, program.model)
 
 
 def _links(given: Link | Sequence[Link]) -> tuple[Link, ...]:
@@ -165,8 +168,9 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
         share = _owned(program, name, device)
         link = next((link for link in links if carried(program, link, name, share)), links[0] if links else None)
         if link is None:
-            whole_value = Seen(name, whole(program.graph.by_name[name].shape))
-            yield Observation((whole_value,), "paper", False, (), program.graph)
+            op = program.graph.by_name[name]
+            whole_value = Seen(name, whole(op.shape), size=SIZES[op.dtype])
+            yield Observation((whole_value,), "paper", False, (), program.graph, program.model)
         else:
             yield observe(program, link, "paper", value=name, share=share)
 
@@ -181,6 +185,6 @@ def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
         if intersect(tile, whole(program.graph.input.shape)) is None:
             continue
         if device == program.source:
-            yield Observation((Seen(image, tile),), "paper", False, (), program.graph)
+            yield Observation((Seen(image, tile),), "paper", False, (), program.graph, program.model)
         else:
             yield observe(program, (program.source, device), "paper", value=image, share=tile)

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from cloven.graph.box import Box, Shape, count, extent, text, whole, without
-from cloven.graph.graph import Graph
+from cloven.graph.graph import SIZES, Graph
 from cloven.graph.ops import KINDS, Local
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 
 BYTES = 4
-"""Bytes of one number on a link: float32."""
+"""Bytes of one number that workers send: float32."""
 
 Link = tuple[str, str]
 """An ordered pair of devices: what goes from the first to the second."""
@@ -21,7 +21,10 @@ Link = tuple[str, str]
 
 @dataclass(frozen=True)
 class Transfer:
-    """One share of one value that crosses one link, for each image; ``transform`` is what its sender does to it."""
+    """One share of one value that crosses one link, for each image; ``transform`` is what its sender does to it.
+
+    ``dtype`` is the type of its numbers, a key of `cloven.graph.graph.SIZES`.
+    """
 
     id: int
     source: str
@@ -30,6 +33,7 @@ class Transfer:
     share: Box
     step: int
     transform: Transform = NONE
+    dtype: str = "float32"
 
     @property
     def link(self) -> Link:
@@ -44,11 +48,12 @@ class Transfer:
     @property
     def bytes(self) -> int:
         """Bytes for one image, without framing."""
-        return self.transform.bytes(count(self.share))
+        return self.transform.bytes(count(self.share), SIZES[self.dtype])
 
     def row(self) -> dict[str, Any]:
         """The transfer as a row of the table that people and JSON readers get."""
         changed = {} if self.transform.exact else {"transform": self.transform.name}
+        changed |= {} if self.dtype == "float32" else {"dtype": self.dtype}
         return {
             "source": self.source,
             "target": self.target,
@@ -96,7 +101,8 @@ class Program:
     """What the devices do for one batch. Steps are numbered in one global order over all devices.
 
     ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False where tiles are
-    computed without theirs; ``transforms`` is what devices do to what they send.
+    computed without theirs; ``transforms`` is what devices do to what they send. ``graph`` is what is
+    computed, which a strategy may have rewritten; ``model`` is the graph that was compiled, where that is known.
     """
 
     graph: Graph
@@ -108,6 +114,7 @@ class Program:
     owners: Mapping[str, Mapping[str, tuple[Box, ...]]] = field(repr=False)
     halo: bool = True
     transforms: Transforms = UNCHANGED
+    model: Graph | None = field(default=None, repr=False)
 
     @property
     def exact(self) -> bool:

@@ -74,7 +74,7 @@ def joined(division: Division, hub: int) -> Division:
         inputs = tuple(f"{v}.join" if (op.name, v) in moved and v in gathered else v for v in op.inputs)
         made[op.name] = [replace(op, inputs=inputs)]
         if op.name in gathered:
-            made[op.name].append(Op(f"{op.name}.join", "join", (op.name,), op.shape, op.module))
+            made[op.name].append(Op(f"{op.name}.join", "join", (op.name,), op.shape, op.module, dtype=op.dtype))
             owners[f"{op.name}.join"] = {hub: (whole(op.shape),)}
     ops = tuple(op for several in made.values() for op in several)
     return replace(division, graph=Graph(ops, graph.output), owners=owners)

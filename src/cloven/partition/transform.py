@@ -71,8 +71,8 @@ class Transform:
         """How many of ``count`` numbers ``topk`` sends; all of them for other kinds."""
         return max(1, round(self.amount * count)) if self.kind == "topk" else count
 
-    def bytes(self, count: int) -> int:
-        """Bytes on the link for one image's share of ``count`` numbers, without framing."""
+    def bytes(self, count: int, size: int = FLOAT) -> int:
+        """Bytes on the link for one image's share of ``count`` numbers of ``size`` bytes, without framing."""
         if self.kind == "float16":
             return HALF * count
         if self.kind == "int8":  # and the scale and the offset
@@ -80,7 +80,7 @@ class Transform:
         if self.kind == "topk":  # and which they are, by their places or by a bit for each number
             kept = self.kept(count)
             return FLOAT * kept + min(INDEX * kept, math.ceil(count / 8))
-        return FLOAT * count
+        return size * count
 
 
 def _read(text: str) -> tuple[str, float]:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloven.graph.box import Box, count, without
+from cloven.graph.graph import SIZES
 from cloven.graph.ops import macs
-from cloven.partition.program import BYTES, Compute, Program, Receive, Send, Step, image_share
+from cloven.partition.program import Compute, Program, Receive, Send, Step, image_share
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _recomputed(program: Program) -> dict[str, int]:
 
 def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, int]:
     """The most bytes of values that each device holds."""
-    image = program.graph.input
+    image, sizes = program.graph.input, {op.name: SIZES[op.dtype] for op in program.graph.ops}
     held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
     held[program.source][image.name] = image.bytes
     peak = {device: sum(values.values()) for device, values in held.items()}
@@ -98,9 +99,9 @@ def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, in
         mine = held[device]
         match step:
             case Compute():
-                mine[step.value] = mine.get(step.value, 0) + BYTES * count(step.box)
+                mine[step.value] = mine.get(step.value, 0) + sizes[step.value] * count(step.box)
             case Receive(transfer=transfer):
-                mine[transfer.value] = mine.get(transfer.value, 0) + BYTES * count(transfer.share)
+                mine[transfer.value] = mine.get(transfer.value, 0) + sizes[transfer.value] * count(transfer.share)
         peak[device] = max(peak[device], sum(mine.values()))
         for value in dropped:
             mine.pop(value, None)

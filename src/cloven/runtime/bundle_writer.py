@@ -48,6 +48,8 @@ def write(
         images = np.concatenate([images, pictures(shape)[len(images) :]])
     out = out.resolve()
     problems = _occupied(out) + program.transforms.unsendable(program.devices)
+    if other := _of_other_types(program):
+        raise ClovenError(problems + other)
     built = _build(program, model, problems)
     if problems:
         raise ClovenError(problems)
@@ -74,6 +76,16 @@ def write(
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
     return Bundle(out, manifest, {name: one.part for name, one in built.items()})
+
+
+def _of_other_types(program: Program) -> list[str]:
+    """Return what crosses as another type than float32, one sentence a value."""
+    crossing = {t.value: t for t in program.transfers if t.dtype != "float32"}
+    return [
+        f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before "
+        "the cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
+        for t in crossing.values()
+    ]
 
 
 # --- models ---------------------------------------------------------------------------------------------------
@@ -115,6 +127,12 @@ def _model(
             made = model.input(f"{named(key)}/missing", extent(step.box))
         values[key] = model.called(made, named(key))
     for key in segment.outputs:
+        if (dtype := program.graph.by_name[key[0]].dtype) != "float32":
+            found[
+                f"{key[0]} is needed outside of its segment as {dtype}, but workers hold and send float32: cut the "
+                "model before the cast to it, or behind the one to float32"
+            ] = None
+            continue
         model.output(values[key], extent(key[1]))
     return model.finish()
 

@@ -1,4 +1,16 @@
-"""Does a program compute what the whole model computes? Contract 1, measured on images."""
+"""Compare a program with the whole model on images: equal, not equal, or cannot be judged.
+
+Two programs that round differently may differ by `TOLERANCE` x max(1, largest output), or by `ROUNDING` times
+the model's own error in float32, where that is more. That proves something only while both are small beside the
+outputs' spread: the standard deviation of an output over the images, averaged over the outputs; of a single image,
+over its outputs. So the tolerance is at most `NEAR` of the spread, and a model cannot be judged
+
+- whose own error in float32 is more than `NEAR` of the spread: how far it is from itself in float64, and how far
+  its outputs move when the last bits of the images do (a threshold that rounding decides);
+- that differs from itself between two runs.
+
+A program that is bitwise equal to a model that repeats itself is equal.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +36,12 @@ TOLERANCE_ONNX = 1e-4
 ROUNDING = 4
 """How many times the whole model's own rounding error counts as equal, where that is more than the tolerance."""
 
+NEAR = 0.05
+"""The largest share of the outputs' spread that the tolerance, and the model's own error, may be."""
+
+FEW = 4
+"""How many images the whole model runs on again: as they are, and each as often with other last bits."""
+
 WORST = 64
 """How many images the rounding error is measured on: those that differ most."""
 
@@ -33,7 +52,8 @@ class Comparison:
 
     ``bound`` is the largest difference that counts as equal: `TOLERANCE`, or `ROUNDING` times ``rounding`` where
     that is more. ``rounding`` is how far the whole model in float32 is from itself in float64 on the images that
-    differ most; None where the tolerance is kept. ``decided_differently`` counts images whose classes differ
+    differ most; None where the tolerance is kept. ``spread`` is that of the whole model's outputs, and ``unjudged``
+    says why equality cannot be judged; see this module. ``decided_differently`` counts images whose classes differ
     although the margin between the two best outputs exceeds the bound. ``inexact`` says why a plan that is not
     exact is not; see `Program.inexact`.
     """
@@ -45,20 +65,32 @@ class Comparison:
     max_difference: float
     bound: float
     rounding: float | None
+    spread: float
     decided_differently: int
     exact_plan: bool
     bytes_an_image: int
     bytes_sent: int
     inexact: tuple[str, ...] = ()
+    unjudged: str = ""
 
     @property
     def equal(self) -> bool:
-        """Whether the program computes what the model does, and sent what its table says."""
+        """Whether the program is proved to compute what the model does, and sent what its table says."""
+        if self.unjudged:
+            return False
         same = self.max_difference <= self.bound and self.decided_differently == 0
         return same and self.bytes_sent == self.bytes_an_image * self.images
 
+    def verdict(self) -> str:
+        """Return equal, not equal, or cannot be judged, with the reason, as one sentence."""
+        if self.equal:
+            return f"equal to the whole model on {self.images} images"
+        if self.unjudged:
+            return f"equality with the whole model cannot be judged: {self.unjudged}"
+        return f"NOT equal to the whole model: {self.why()}"
+
     def why(self) -> str:
-        """What differs."""
+        """Return what differs."""
         accuracy = (
             "" if self.accuracy is None else f"; accuracy {self.accuracy:.4f} against {self.whole_accuracy:.4f}"
         )
@@ -79,7 +111,7 @@ def compare(
 
     def count(transfer: Transfer, tensor: Tensor) -> None:
         nonlocal sent
-        sent += len(tensor) * transfer.transform.bytes(tensor[0].numel())
+        sent += len(tensor) * transfer.transform.bytes(tensor[0].numel(), tensor.element_size())
 
     made = run(program, images, tap=count, batch=batch)
     return judge(program, graph, images, made, labels, sent=sent, batch=batch)
@@ -109,17 +141,26 @@ def judge(
         batch: how many images the whole model runs at once.
     """
     whole = evaluate(graph, images, [graph.output], batch=batch)[graph.output]
-    bound, rounding = tolerance * max(1.0, float(whole.abs().max())), None
+    spread = _spread(whole)
+    bound, rounding = min(tolerance * max(1.0, float(whole.abs().max())), NEAR * spread), None
     difference = (made - whole).abs().flatten(1).amax(1)
+    worst = difference.topk(min(WORST, len(images))).indices
+    itself, own = _again(graph, images[worst[:FEW]])
     if float(difference.max()) > bound and program.exact:
         # Sums in another order round otherwise; a model that float32 itself computes no better cannot tell.
-        worst = difference.topk(min(WORST, len(images))).indices
         exact = evaluate(graph, images[worst].double(), [graph.output], batch=batch)[graph.output]
         rounding = float((exact - whole[worst]).abs().max())
         bound = max(bound, ROUNDING * rounding)
+        own = max(own, rounding)
+    unjudged = f"the model differs from itself by {itself:.3g} between two runs" if itself else ""
+    if own > NEAR * spread and float(difference.max()) > 0 and program.exact and not unjudged:
+        unjudged = (
+            f"the model's own error in float32 is {own:.3g}, near the spread of its outputs, {spread:.3g} (at most "
+            f"{NEAR:.0%} of it tells a right program from a wrong one)"
+        )
     classes, expected = made.argmax(1), whole.argmax(1)
-    best = whole.topk(2, dim=1).values
-    clear = (best[:, 0] - best[:, 1]) > bound
+    best = whole.topk(min(2, whole.shape[1]), dim=1).values
+    clear = (best[:, 0] - best[:, -1]) > bound
     return Comparison(
         images=len(images),
         accuracy=_accuracy(classes, labels),
@@ -128,12 +169,30 @@ def judge(
         max_difference=float(difference.max()),
         bound=bound,
         rounding=rounding,
+        spread=spread,
         decided_differently=int(((classes != expected) & clear).sum()),
         exact_plan=program.exact,
         bytes_an_image=sum(t.bytes for t in program.transfers),
         bytes_sent=sent,
         inexact=program.inexact,
+        unjudged=unjudged,
     )
+
+
+def _spread(outputs: Tensor) -> float:
+    """Return how far outputs ``(n, ...)`` of different images lie apart; of one image, its own numbers."""
+    rows = outputs.double().flatten(1)
+    apart = rows if len(rows) > 1 else rows.T
+    return float(apart.std(0, correction=0).mean())
+
+
+def _again(graph: Graph, images: Tensor) -> tuple[float, float]:
+    """Return how far a second run of the whole model is from a first, and one on images with other last bits."""
+    signs = torch.randint(-1, 2, (FEW, *images.shape), generator=torch.Generator().manual_seed(0))
+    moved = (images * (1 + signs * torch.finfo(images.dtype).eps)).flatten(0, 1)
+    first, second, other = (evaluate(graph, x, [graph.output])[graph.output] for x in (images, images, moved))
+    apart = (other.unflatten(0, (FEW, len(images))) - first).abs()
+    return float((second - first).abs().nan_to_num().max()), float(apart.nan_to_num().max())
 
 
 def _accuracy(classes: Tensor, labels: NDArray[np.int64] | None) -> float | None:

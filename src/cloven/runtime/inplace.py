@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from cloven.graph.graph import Graph
 from cloven.partition.program import Compute, Send, Step
 
 IN_PLACE = {
@@ -26,7 +27,7 @@ FRESH = frozenset(
 """Kinds that always make a tensor of their own."""
 
 
-def in_place(steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
+def in_place(graph: Graph, steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
     """The steps, with calls in place where what they write over was made here, is whole and is read no more."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
     computed = [(device, step) for device, step in steps if isinstance(step, Compute)]
@@ -42,7 +43,8 @@ def in_place(steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) ->
         if isinstance(step, Compute) and step.local.attrs.get("op") in IN_PLACE and step.local.kind == "call":
             value, box = step.reads[0]
             first = step.local.attrs["args"][0] == {"input": 0}
-            if first and value in last and box == step.box and (device, value, box) in own:
+            same_type = graph.by_name[value].dtype == graph.by_name[step.value].dtype
+            if first and same_type and value in last and box == step.box and (device, value, box) in own:
                 attrs = {**step.local.attrs, "op": IN_PLACE[step.local.attrs["op"]]}
                 yield replace(step, local=replace(step.local, attrs=attrs))
                 continue

@@ -36,7 +36,7 @@ def prepare(program: Program) -> Prepared:
     """Copy a program's weights into tensors, once for many runs."""
     order = tuple(program.steps())
     dropped = last_reads(program, order)
-    steps = tuple(in_place(order, dropped))
+    steps = tuple(in_place(program.graph, order, dropped))
     ready = tuple(weights(step.local) if isinstance(step, Compute) else {} for step in steps)
     devices = (device for device, _ in order)
     return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))

@@ -21,9 +21,24 @@ Inputs = Sequence[Tensor]
 Params = Mapping[str, Tensor]
 
 
-def weights(local: Local) -> dict[str, Tensor]:
-    """An op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are."""
-    return {key: torch.tensor(value) for key, value in local.params.items()}
+def weights(local: Local, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """An op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are.
+
+    Those of float32 are given in another ``precision``, the others in their own type.
+    """
+    made = {key: torch.tensor(value) for key, value in local.params.items()}
+    return {key: w.to(precision) if w.dtype == torch.float32 else w for key, w in made.items()}
+
+
+def in_precision(local: Local, precision: torch.dtype) -> Local:
+    """Return an op that computes in another precision what it computes in float32: casts to float32 are meant."""
+    name = str(precision).removeprefix("torch.")
+    asked = local.attrs.get("kwargs", {}).get("dtype")
+    if "of" in local.attrs:
+        return replace(local, attrs={**local.attrs, "of": in_precision(local.attrs["of"], precision)})
+    if asked != {"dtype": "float32"} or name == "float32":
+        return local
+    return replace(local, attrs={**local.attrs, "kwargs": {**local.attrs["kwargs"], "dtype": {"dtype": name}}})
 
 
 def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
@@ -105,6 +120,8 @@ def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepa
     source = graph.by_name[inputs[0]]
     if source.kind not in FRESH or source.name in wanted or len(graph.users[source.name]) > 1:
         return step
+    if source.dtype != graph.by_name[name].dtype:
+        return step
     attrs = {**local.attrs, "op": IN_PLACE[local.attrs["op"]]}
     return name, replace(local, attrs=attrs), inputs, params
 
@@ -119,8 +136,7 @@ def _prepared(graph: Graph, index: int, dtype: torch.dtype) -> Prepared:
     boxes = [need for need in needs if need is not None]
     if any(box != whole(graph.by_name[i].shape) for i, box in zip(inputs, boxes, strict=True)):
         local = Local("sliced", {"of": local, "boxes": boxes}, local.params)
-    params = {k: p.to(dtype) if p.is_floating_point() else p for k, p in weights(local).items()}
-    return op.name, local, inputs, params
+    return op.name, in_precision(local, dtype), inputs, weights(local, dtype)
 
 
 def _sliced(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
@@ -202,12 +218,24 @@ def _conv_transpose2d(attrs: Mapping[str, Any], inputs: Inputs, params: Params) 
     return F.conv_transpose2d(inputs[0], w, bias, *more)
 
 
+RESIZE = {
+    "nearest": "aten.upsample_nearest2d.default",
+    "nearest-exact": "aten._upsample_nearest_exact2d.default",
+    "linear": "aten.upsample_bilinear2d.default",
+    "cubic": "aten.upsample_bicubic2d.default",
+}
+"""The ops that resize, by mode."""
+
+
 def _resize(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    mode = "nearest" if attrs["mode"] == "nearest" else "bilinear"
-    align = attrs["align"] if mode == "bilinear" else None
-    if attrs["scale"]:
-        return F.interpolate(inputs[0], scale_factor=attrs["scale"], mode=mode, align_corners=align)
-    return F.interpolate(inputs[0], attrs["size"], mode=mode, align_corners=align)
+    align = [] if attrs["mode"].startswith("nearest") else [attrs["align"]]
+    scales = attrs["scale"] or (None, None)
+    resized: Tensor = _aten(RESIZE[attrs["mode"]])(inputs[0], attrs["size"], *align, *scales)
+    return resized
+
+
+def _picked(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
+    return inputs[0].index_select(2, params["rows"]).index_select(3, params["columns"])
 
 
 def _separable(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
@@ -302,6 +330,8 @@ def _filled(item: Any, *, given: Inputs, params: Params, images: int) -> Any:
             return [_filled(part, given=given, params=params, images=images) for part in item]
         case {"input": index}:
             return given[index]
+        case {"param": name, "dtype": dtype}:
+            return params[name].to(getattr(torch, dtype))
         case {"param": name}:
             return params[name]
         case {"batch": times}:
@@ -341,6 +371,7 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "conv_transpose2d": _conv_transpose2d,
     "resize": _resize,
+    "picked": _picked,
     "separable": _separable,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,

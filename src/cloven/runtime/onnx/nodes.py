@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cloven.graph.box import relative, without
 from cloven.graph.graph import BATCH
 from cloven.graph.ops import Local
-from cloven.runtime.onnx import axes, calls, views, windows
+from cloven.runtime.onnx import axes, calls, types, views, windows
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
 from cloven.runtime.onnx.views import Rows
 
@@ -23,6 +23,10 @@ Attrs = Mapping[str, Any]
 Inputs = Sequence[Value]
 Params = Mapping[str, NDArray[np.float32]]
 Node = Callable[[Model, Attrs, Inputs, Params], Value]
+
+
+CAST = "aten._to_copy.default"
+"""How a graph writes every cast."""
 
 
 def apply(model: Model, local: Local, inputs: Inputs) -> Value:
@@ -98,6 +102,10 @@ def _adaptive_avg_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Par
 
 def _resize(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return windows.resize(model, inputs[0], attrs["size"], attrs["mode"], attrs["align"], attrs["scale"])
+
+
+def _picked(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return windows.picked(model, inputs[0], params["rows"], params["columns"])
 
 
 def _separable(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
@@ -185,17 +193,28 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """An op by its ATen name, on values as the whole model lays them out."""
+    if attrs["op"] == CAST:
+        return types.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
     read = attrs.get("read", {})
     given = [views.laid(model, x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
 
+    typed = types.operands(attrs)
+    condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
+    given = [x if {"input": i} == condition else typed.cast(model, x) for i, x in enumerate(given)]
+
     def fill(item: Any) -> Any:
         match item:
+            case {"param": name}:
+                weight = model.tensor(params[name])
+                return typed.cast(model, types.cast(model, weight, item.get("dtype", str(params[name].dtype))))
+            case bool():
+                return item
+            case int() | float() if typed.numbers:
+                return model.tensor(np.array(item, typed.numbers))
             case list():
                 return [fill(part) for part in item]
             case {"input": index}:
                 return given[index]
-            case {"param": name}:
-                return model.tensor(params[name])
             case {"batch": times}:
                 return Rows(times)
             case {"dtype": "float32"}:
@@ -206,6 +225,8 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
 
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
+    if "types" in attrs:
+        made = types.cast(model, made, attrs["types"][1])
     return views.unlaid(model, made, *attrs.get("laid", (0, 1)))
 
 
@@ -220,6 +241,7 @@ NODES: Mapping[str, Node] = {
     "sum_pool2d": _sum_pool2d,
     "adaptive_avg_pool2d": _adaptive_avg_pool2d,
     "resize": _resize,
+    "picked": _picked,
     "separable": _separable,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,

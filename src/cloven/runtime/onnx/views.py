@@ -317,8 +317,8 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
     if extent(box) == shape:
         return x
     ends = [*(lo for lo, _ in box), *(n - hi for (_, hi), n in zip(box, shape, strict=True))]
-    axes = model.integers(range(1, len(x.dims)))
-    return model.add("Pad", [x, model.integers(ends), model.number(ground), axes], mode="constant")
+    axes, number = model.integers(range(1, len(x.dims))), np.array(ground, model.dtype(x))
+    return model.add("Pad", [x, model.integers(ends), model.tensor(number), axes], mode="constant")
 
 
 def laid(model: Model, x: Value, axis: int, copies: int) -> Value:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cloven.graph.windows import mean_matrix, resize_matrix
+from cloven.graph.windows import mean_matrix, resize_matrix, resize_picks
 from cloven.runtime.onnx.axes import reduced
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value
 from cloven.runtime.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
@@ -345,14 +345,22 @@ def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
     return separable(model, x, mean_matrix(height, size[0]), mean_matrix(width, size[1]))
 
 
+def picked(model: Model, x: Value, rows: NDArray[Any], columns: NDArray[Any]) -> Value:
+    """Some rows and some columns of a map, by their places."""
+    for axis, places in ((2, rows), (3, columns)):
+        x = model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=axis)
+    return x
+
+
 def resize(
     model: Model, x: Value, size: Sequence[int], mode: str, align: bool, scale: Sequence[float] | None
 ) -> Value:
-    """``nearest`` or ``linear``; ``scale`` is the factor that PyTorch was given, if it was."""
+    """Resize a map as PyTorch does; ``scale`` is the factor that PyTorch was given, if it was."""
     pairs = list(zip(x.shape[1:], size, strict=True))
     scales = [float(s) for s in scale] if scale else [None, None]
-    if all(out % n == 0 and s in (None, out // n) for (n, out), s in zip(pairs, scales, strict=True)):
-        place = "align_corners" if align and mode == "linear" else "half_pixel"
+    whole = all(out % n == 0 and s in (None, out // n) for (n, out), s in zip(pairs, scales, strict=True))
+    if whole and mode in ("nearest", "linear"):
+        place = "align_corners" if align else "half_pixel"
         rounding = {} if mode == "linear" else {"nearest_mode": "floor"}
         how = "asymmetric" if mode == "nearest" else place
         sizes = model.integers(size)
@@ -364,9 +372,11 @@ def resize(
             coordinate_transformation_mode=how,
             **rounding,
         )
-    rows, columns = (
-        resize_matrix(n, out, mode, align=align, scale=s) for (n, out), s in zip(pairs, scales, strict=True)
-    )
+    lengths = [(n, out, s) for (n, out), s in zip(pairs, scales, strict=True)]
+    if mode.startswith("nearest"):
+        exact = mode == "nearest-exact"
+        return picked(model, x, *(resize_picks(n, out, exact=exact, scale=s) for n, out, s in lengths))
+    rows, columns = (resize_matrix(n, out, mode, align=align, scale=s) for n, out, s in lengths)
     return separable(model, x, rows, columns)
 
 

@@ -1,0 +1,71 @@
+"""Casts between the types of numbers, and the types that ops compute in, as ONNX nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import TensorProto
+
+from cloven.runtime.onnx.model import Model, Value
+
+INTEGERS, FLOATS = ("uint8", "int8", "int16", "int32", "int64"), ("float16", "bfloat16", "float32", "float64")
+
+HALVES = ("float16", "bfloat16")
+NARROW = (*HALVES, *INTEGERS)
+
+TYPES: Mapping[str, int] = {
+    **{name: getattr(TensorProto, name.upper()) for name in ("bool", *INTEGERS, "float16", "bfloat16")},
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+}
+
+TOGETHER = frozenset("add sub rsub mul div maximum minimum pow clamp where gt ge lt le eq ne".split())
+"""Ops that take all their arguments, but a condition, in one type."""
+
+ALONE = frozenset("relu abs neg sqrt rsqrt exp square sigmoid tanh silu reciprocal round floor ceil sign".split())
+"""Ops on one tensor that the runtime computes in floats only."""
+
+
+def cast(model: Model, x: Value, name: str) -> Value:
+    """Return a value in another type.
+
+    A float becomes a narrow integer by way of int64: what lies beyond its range then wraps around, as in PyTorch on
+    x86-64. What lies beyond int32 or int64 itself is undefined, in PyTorch too.
+    """
+    if str(model.dtype(x)) == name:
+        return x
+    if name in ("uint8", "int8", "int16") and str(model.dtype(x)) in FLOATS:
+        x = model.add("Cast", [x], to=TensorProto.INT64)
+    return model.add("Cast", [x], to=TYPES[name])
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What an op's tensors are cast to before it is computed, and its numbers; None where they stay as they are.
+
+    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no
+    nodes for most of them, and where it makes up for that itself, it leaves out rounding to float16.
+    """
+
+    tensors: str | None
+    numbers: str | None = None
+
+    def cast(self, model: Model, x: Value) -> Value:
+        """Return a tensor as the op takes it."""
+        own = str(model.dtype(x))
+        together = self.numbers is not None or own in NARROW
+        return cast(model, x, self.tensors) if self.tensors and together else x
+
+
+def operands(attrs: Mapping[str, Any]) -> Operands:
+    """Return how an op takes its arguments."""
+    op, (taken, _) = attrs["op"].split(".")[1], attrs.get("types", (None, None))
+    wide = "float32" if taken in HALVES else taken
+    if op in TOGETHER and taken is not None:
+        wide = "int64" if taken in INTEGERS else wide
+        return Operands(wide, wide)
+    if taken in INTEGERS:
+        return Operands("float64") if op in ALONE else Operands(None)
+    return Operands("float32") if taken in HALVES else Operands(None)
