@@ -185,7 +185,10 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """An op by its ATen name; of values whose images take several rows, those are put along the batch."""
-    read, (axis, copies) = attrs.get("read", {}), attrs.get("laid", (0, 1))
+    read, laid = attrs.get("read", {}), attrs.get("laid", (0, 1))
+    axis, copies = laid[:2]
+    if any(len(order) > 2 for order in (laid, *read.values())):
+        raise UnsupportedError("the rows of its batch do not lie image by image")
     if axis or any(other for other, _ in read.values()):
         raise UnsupportedError("the batch is not its first axis")
     given = [views.merge(model, x) if read.get(i, (0, 1))[1] > 1 else x for i, x in enumerate(inputs)]
