@@ -36,8 +36,8 @@ ALIASES = frozenset("clone alias detach detach_ contiguous dropout dropout_ lift
 """Ops that change nothing in evaluation mode."""
 
 
-UNREAD = frozenset("device layout memory_format".split())
-"""Arguments that change no number: where a value lies, and how."""
+PLACEMENT = frozenset("device layout pin_memory memory_format".split())
+"""Arguments that say where and how a tensor lies in memory, and change no number."""
 
 CREATORS = frozenset("new_zeros new_ones new_full".split())
 """Ops that read nothing of a value but its type."""
@@ -63,10 +63,35 @@ def trace(
         ClovenError: where the model cannot be captured, with the op or the module and the reason.
     """
     _check(model, example, mean, std)
+    return _Reader(*_exports(model, example)).graph(tuple(example.shape[1:]), mean, std)
+
+
+def recorded(model: nn.Module, image: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the values of an exported model for one image ``(1, C, H, W)``, as it enters the model, several times.
+
+    Each is the op with its module, the name of its value in the graph, and the value ``(n, ...)``. Values of which
+    the batch is not the first axis are left out.
+    """
+    first, program = _exports(model, image)
+    reader = _Reader(first, program)
+    reader.graph(tuple(image.shape[1:]), None, None)
+    made: dict[fx.Node, Any] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            weight = reader.weights.get(node.name)
+            made[node] = image.repeat(BATCHES[1], 1, 1, 1) if weight is None else torch.from_numpy(weight)
+        elif node.op == "call_function":
+            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), made.__getitem__)
+            made[node] = node.target(*args, **kwargs)
+            if node.name in reader.values and reader.values[node.name] not in reader.laid:
+                call = node.args[0] if node.target is operator.getitem else node
+                yield f"{call.target} in {_module(call) or 'the model'}", reader.values[node.name], made[node]
+
+
+def _exports(model: nn.Module, example: Tensor) -> list[torch.export.ExportedProgram]:
     with evaluation(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
-        programs = [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
-    return _Reader(*programs).graph(tuple(example.shape[1:]), mean, std)
+        return [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
 
 
 def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -170,12 +195,12 @@ def _said(error: Exception) -> str:
 
 
 def _place(model: nn.Module, error: Exception) -> str:
-    """The module that raised an error, and the line of code."""
-    names = {id(module): name for name, module in model.named_modules() if name}
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    inside = [names[i] for frame in frames if (i := id(frame.f_locals.get("self"))) in names]
-    line = next((frame.line for frame in reversed(traceback.extract_tb(error.__traceback__)) if frame.line), "")
-    return (f" in {inside[-1]}" if inside else "") + (f" at `{line}`" if line else "")
+    """The innermost module that an error passed through, and its line of code."""
+    names = {id(module): name or "the model" for name, module in model.named_modules()}
+    frames = traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__)
+    owners = [(id(frame.f_locals.get("self")), entry.line) for (frame, _), entry in zip(*frames, strict=True)]
+    inside = [(names[owner], line) for owner, line in owners if owner in names]
+    return f" in {inside[-1][0]} at `{inside[-1][1]}`" if inside else ""
 
 
 def _refuse_random(program: torch.export.ExportedProgram) -> None:
@@ -424,7 +449,7 @@ class _Reader:
                 return {"dtype": str(x).removeprefix("torch.")}
             return x if isinstance(x, int | float | str | bool | None) else str(x)
 
-        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in UNREAD}
+        kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in PLACEMENT}
         args = place(list(a.args), list(b.args))
         # A view of what was laid out otherwise needs a copy; its layout here may differ from the export's.
         name = "aten.reshape.default" if _op_name(a) in ("view", "_unsafe_view") else str(a.target)
@@ -459,7 +484,7 @@ def _refuse_changing_constants(first: torch.export.ExportedProgram, second: torc
             user = next(iter(nodes[name].users), nodes[name])
             raise ClovenError(
                 f"{user.target} in {_module(user) or 'the model'} reads a constant that differs between two "
-                "exports of the model; expected one that does not depend on the batch size and is not drawn at random"
+                "exports of the model; expected one that does not depend on the batch size and is not random"
             )
 
 

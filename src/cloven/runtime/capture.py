@@ -6,8 +6,8 @@ Four things are checked on random images, each refused with the name of the op a
 - each op treats each image alone: from the same inputs, its value for `IMAGES` images is their values one by one,
   up to `ALONE` of the largest, and stays equal to the bit for the others when one image becomes NaN;
 - where each image has several rows along the batch, they lie image by image or copy by copy; the op is told which;
-- the graph, run op by op, gives the model's outputs, up to `EQUAL` of the largest, or `ROUNDING` times what the last
-  bit of the images changes them by.
+- the graph, run op by op, gives the model's outputs, up to `EQUAL` of the largest, or `ROUNDING` times what the
+  last bit of the images changes them by.
 
 Ops of the op table's kinds need no check of their own: they read and write the batch as the first axis, and the
 functions that run them leave that axis alone. A model that consists of them is compared on one image.
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import evaluation, trace
+from cloven.graph.capture import evaluation, recorded, trace
 from cloven.graph.graph import BATCH, Graph, Op
-from cloven.runtime.torch_engine import Prepared, apply, prepared
+from cloven.runtime.torch_engine import Prepared, apply, evaluate, prepared
 
 IMAGES = 3
 """How many images an op is checked with; with two, a mirrored batch and a rolled one are the same."""
@@ -96,8 +96,18 @@ def _checked(graph: Graph, model: nn.Module, device: torch.device) -> Graph:
             raise ClovenError(
                 f"the graph of {type(model).__name__} computes other outputs than the model: they differ by "
                 f"{gap:.2g} of the largest output, allowed {max(EQUAL, ROUNDING * rounding):.0e}"
+                f"{_first_difference(Graph(ops, graph.output), model, images[:1])}"
             )
     return Graph(ops, graph.output)
+
+
+def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
+    """Where the graph first computes something else than the exported model, as the end of a sentence."""
+    values = evaluate(graph, image, [op.name for op in graph.ops])
+    for place, name, value in recorded(model, _normalised(graph, image)):
+        if _apart(values[name], value[:1]) > EQUAL:
+            return f"; the first op whose value differs is {place}"
+    return ""
 
 
 def image_wise(op: Op) -> bool:
@@ -143,15 +153,16 @@ def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
             step = _moved(prepared(graph, ordered, images.dtype), images.device)
             try:
                 made = _apply(step, inputs)
-            except RuntimeError as error:
+            except (RuntimeError, IndexError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise ClovenError(f"{_named(op)} cannot be run on its own: {reason}") from error
             if image_wise(op) or _treats_images_alone(step, inputs, made):
                 break
         else:
             raise ClovenError(
-                f"{_named(op)} mixes the images of a batch, or depends on how many there are: its value for an image "
-                "differs between a batch and the image alone; expected ops that treat each image alone"
+                f"{_named(op)} mixes the images of a batch, or depends on how many there are: its value for an "
+                f"image differs between a batch and the image alone{_rows(op)}; expected ops that treat each image "
+                "alone"
             )
         held[op.name], ops[op.name] = made, ordered
         for name in [name for name in held if last.get(name, 0) <= i]:
@@ -162,6 +173,11 @@ def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
 def _named(op: Op) -> str:
     """An op and its module, as a message names them."""
     return f"{op.attrs.get('op', op.kind)} in {op.module or 'the model'}"
+
+
+def _rows(op: Op) -> str:
+    many = op.attrs.get("laid", (0, 1))[1] > 1
+    return ", or its rows lie neither image by image nor copy by copy" if many else ""
 
 
 def _moved(step: Prepared, device: torch.device) -> Prepared:
@@ -190,11 +206,11 @@ def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor)
     every = range(len(made))
     try:
         alone = torch.cat([_apply(step, [x[i : i + 1] for x in inputs]) for i in every])
-    except RuntimeError:  # its arguments fit no other batch
+    except (RuntimeError, IndexError):  # its arguments fit no other batch
         return False
     if _apart(alone, made) > ALONE:
         return False
-    with suppress(RuntimeError):  # an op that takes no NaN
+    with suppress(RuntimeError, IndexError):  # an op that takes no NaN
         for changed in every:
             others = [i for i in every if i != changed]
             again = _apply(step, [_with_another(x, changed) for x in inputs])

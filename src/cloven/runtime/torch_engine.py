@@ -320,9 +320,9 @@ def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
     axis, copies, *by_copy = attrs.get("laid", (0, 1))
     result = result.movedim(axis, 0) if axis else result
-    if by_copy:
-        return result.unflatten(0, (copies, images)).transpose(0, 1)
-    return result if copies == 1 else result.unflatten(0, (images, copies))
+    if copies > 1:
+        result = result.unflatten(0, (copies, images) if by_copy else (images, copies))
+    return result.transpose(0, 1) if by_copy else result
 
 
 def _laid(x: Tensor, axis: int, copies: int, by_copy: bool = False) -> Tensor:
