@@ -111,7 +111,10 @@ def main() -> int:
     with torch.inference_mode():
         times = medians(calls, options.runs)
     example = torch.zeros(1, 3, 224, 224)
-    both = {"export": lambda: trace(model, example), "capture": lambda: capture(model, example)}
+    both: dict[str, Callable[[], object]] = {
+        "export": lambda: trace(model, example),
+        "capture": lambda: capture(model, example),
+    }
     captures = medians(both, options.runs)
     checked = captures["capture"] / captures["export"]
     one = all_macs(programs["vertical, 4 parts"])
