@@ -47,8 +47,8 @@ from cloven.attack.residual import Residual
 from cloven.attack.screen import Screen
 from cloven.attack.train import CPU, Fitting, order, train
 from cloven.audit.features import features
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.score import ssim
 from cloven.zoo.datasets import load

@@ -20,7 +20,6 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph, live_after
 from cloven.partition.compiler import Routing, compile  # noqa: A004
 from cloven.partition.data import Data, tileable
@@ -29,6 +28,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.check import Comparison, compare
 from cloven.zoo.datasets import load
 from cloven.zoo.named import make, usual

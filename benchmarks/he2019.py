@@ -32,8 +32,8 @@ from cloven.attack.decoder import Decoder
 from cloven.attack.layers import Chain, ConvT, ReLU, build
 from cloven.attack.pairs import Pairs, Reconstructor, held
 from cloven.audit.features import features
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.score import psnr, ssim
 from cloven.threads import keep_memory

@@ -22,9 +22,9 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 import numpy as np
 import torch
 
-from cloven.graph.capture import capture
 from cloven.papers.points import resolve
 from cloven.partition import plan as plans
+from cloven.runtime.capture import capture
 from cloven.runtime.lab import laboratory, units
 from cloven.zoo.named import make
 

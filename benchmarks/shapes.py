@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attack.shapes import Guess, infer
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.datasets import load
 from cloven.zoo.models import NORMALISATION

@@ -85,7 +85,7 @@ def prepare(name: str, folder: Path) -> None:
     """Write the bundles ``whole`` and ``cut-0``, ``cut-1``, ... with random weights, and print the cuts."""
     import torch
 
-    from cloven.graph.capture import capture
+    from cloven.runtime.capture import capture
     from cloven.zoo.named import make
 
     torch.set_num_threads(1)

@@ -6,8 +6,8 @@ from functools import cache
 
 import torch
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.zoo.models import build
 
 

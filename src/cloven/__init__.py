@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from cloven.audit.finding import Finding as Finding
     from cloven.audit.single import audit as audit
     from cloven.errors import ClovenError as ClovenError
-    from cloven.graph.capture import capture as capture
     from cloven.graph.graph import Graph as Graph
     from cloven.partition.compiler import compile as compile  # noqa: A004
     from cloven.partition.data import Data as Data
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from cloven.partition.plan import Plan as Plan
     from cloven.partition.program import Program as Program
     from cloven.partition.vertical import Vertical as Vertical
+    from cloven.runtime.capture import capture as capture
     from cloven.runtime.local import run as run
 
 _HOME = {
@@ -46,7 +46,7 @@ _HOME = {
     "Program": "cloven.partition.program",
     "Stage": "cloven.partition.hybrid",
     "Vertical": "cloven.partition.vertical",
-    "capture": "cloven.graph.capture",
+    "capture": "cloven.runtime.capture",
     "compile": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",
     "run": "cloven.runtime.local",

@@ -160,7 +160,7 @@ def _graph(spec: Mapping[str, Any]) -> Graph:
 def _captured(model: Module, spec: Mapping[str, Any]) -> Graph:
     import torch
 
-    from cloven.graph.capture import capture
+    from cloven.runtime.capture import capture
     from cloven.zoo.named import normalisation
 
     mean, std = normalisation(spec["name"], spec.get("weights")) or (None, None)

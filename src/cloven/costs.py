@@ -51,10 +51,10 @@ def compiled(
     """
     import torch
 
-    from cloven.graph.capture import capture
     from cloven.papers.points import resolve
     from cloven.partition.compiler import compile as compiled_program
     from cloven.partition.vertical import Vertical
+    from cloven.runtime.capture import capture
     from cloven.zoo.named import make
 
     known = ", ".join(READINGS)

@@ -209,7 +209,7 @@ def test_a_guess_of_another_message_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("CLOVEN_DATA" not in os.environ, reason="CLOVEN_DATA names no folder with CIFAR-10 and weights")
 def test_nearly_all_values_of_a_trained_resnet_are_found() -> None:
-    from cloven.graph.capture import capture
+    from cloven.runtime.capture import capture
     from cloven.runtime.torch_engine import evaluate
     from cloven.zoo.models import NORMALISATION
     from cloven.zoo.named import make

@@ -7,12 +7,12 @@ from functools import cache
 
 import torch
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.observe import Observation, observe
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.training import fit, seeded

@@ -23,12 +23,12 @@ from cloven.audit.material import prepare
 from cloven.audit.single import audit
 from cloven.audit.wire import vector_chain
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import decoder
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.observe import Observation, observe
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split

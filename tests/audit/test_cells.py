@@ -28,13 +28,13 @@ from cloven.audit.material import Material, prepare
 from cloven.audit.store import Store, opened, to_text
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
-from cloven.graph.capture import capture
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.score.floors import best
 from cloven.zoo.models import build
 from tests.audit.small import small

@@ -13,12 +13,12 @@ import torch
 from cloven.audit.features import Shelf
 from cloven.audit.material import Material, places, prepare
 from cloven.graph.box import whole
-from cloven.graph.capture import capture
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
 from cloven.runtime import torch_engine
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.models import build
 from tests.audit.small import Small, small

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cloven.enclave.folder import measured, opened
-from cloven.graph.capture import capture
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.folders import decode_picture
 from cloven.zoo.named import make

@@ -9,12 +9,12 @@ from torch import Tensor
 import cloven
 from cloven.enclave.stretch import Split, read, ready, shapes, split, written
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.named import make
 

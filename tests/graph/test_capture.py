@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.cuts import cuts
 from cloven.graph.ops import macs
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.models import build
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cloven.graph.box import Box, Shape, contains, count, intersect, slices, whole
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.graph.ops import KINDS
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import apply, evaluate, weights
 
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, covers, whole
-from cloven.graph.capture import capture
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph
 from cloven.graph.ops import KINDS
@@ -26,6 +25,7 @@ from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Compute, Program, Receive, Send, Transfer
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.local import Recorder, run
 from cloven.runtime.torch_engine import apply, evaluate, paste, weights
 from cloven.zoo.libraries import torchvision

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import macs
 from cloven.papers import s1
 from cloven.papers.points import MOBILENETS, POINTS, points, resolve
+from cloven.runtime.capture import capture
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import make, usual
 from cloven.zoo.pixels import Shape

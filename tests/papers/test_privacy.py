@@ -12,9 +12,9 @@ import torch
 from cloven.audit.targets import of_strategies
 from cloven.enclave.study import summarised
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.papers.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
 from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
+from cloven.runtime.capture import capture
 from cloven.zoo.named import make
 
 STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cloven.graph.box import whole
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.data import Data
@@ -16,6 +15,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
 from cloven.partition.transform import Transform
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 
 
 class Skipping(nn.Module):

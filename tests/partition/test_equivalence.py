@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, compile  # noqa: A004
 from cloven.partition.data import Data, tileable
@@ -19,6 +18,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid
 from cloven.partition.program import Transfer
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.runtime.local import run
 from cloven.zoo.models import build

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from cloven.graph.box import count, hull
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.observe import observe, slices_of
 from cloven.partition.program import Compute, Link, Program
+from cloven.runtime.capture import capture
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.mobilenet import MobileNetV1

@@ -12,11 +12,11 @@ import torch
 from benchmarks.equivalence import CASES, images, settled
 from torch import nn
 
-from cloven.graph.capture import capture
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.runtime.local import run
 from tests.partition.product import SIZE, every_strategy, holds

@@ -19,7 +19,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
@@ -28,6 +27,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Transfer
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 from cloven.runtime.check import TOLERANCE, WORST, compare
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate

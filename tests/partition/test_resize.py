@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.graph.box import slices, whole
-from cloven.graph.capture import capture
 from cloven.graph.graph import Op
 from cloven.graph.ops import KINDS
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
+from cloven.runtime.capture import capture
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import RESIZE, apply, weights
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cloven.graph.box import count, hull, whole
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
 from cloven.partition.program import Compute, Program
 from cloven.partition.usage import usage
+from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.zoo.libraries import torchvision
 

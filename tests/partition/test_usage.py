@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.partition.compiler import compile  # noqa: A004
@@ -19,6 +18,7 @@ from cloven.partition.observe import observe
 from cloven.partition.program import Program
 from cloven.partition.usage import Usage, usage
 from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
 
 CONV1, CONV2, LINEAR = 8 * 8 * 4 * 27, 8 * 8 * 6 * 36, 384 * 5
 """MACs of the layers of the net below, on an image of 3x8x8."""

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from cloven.errors import ClovenError
 from cloven.graph.box import count
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
@@ -34,6 +33,7 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime import bundle, bundle_check, local
 from cloven.runtime.bundle import Bundle, Receive, Run, Send, read, write
 from cloven.runtime.bundle_writer import folders
+from cloven.runtime.capture import capture
 from cloven.runtime.onnx import engine as onnx_engine
 from cloven.runtime.onnx import nodes as onnx_nodes
 from cloven.runtime.onnx.model import Model, Value

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import SIZES, Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
@@ -23,6 +22,7 @@ from cloven.partition.program import Program
 from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle import write
+from cloven.runtime.capture import capture
 from cloven.runtime.local import run
 from cloven.runtime.onnx.engine import run as run_bundle
 from cloven.runtime.torch_engine import evaluate

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
@@ -24,6 +23,7 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
 from cloven.runtime import bundle_check
 from cloven.runtime.bundle import write
+from cloven.runtime.capture import capture
 from cloven.runtime.onnx import engine, nodes
 from cloven.runtime.onnx.model import Model, Value
 from cloven.zoo.named import make, usual

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cloven.graph.box import Shape, slices
-from cloven.graph.capture import capture
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
 from cloven.runtime import torch_engine
+from cloven.runtime.capture import capture
 from cloven.runtime.onnx.engine import outputs, session
 from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
 from cloven.runtime.onnx.nodes import NODES, apply

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.data import Data
@@ -20,6 +19,7 @@ from cloven.partition.program import Program
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime import bundle
+from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.runtime.local import Recorder, run
 from cloven.runtime.transform import IMAGES, apply, seed_of, seeds_of, sent

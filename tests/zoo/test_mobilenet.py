@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.cuts import cuts
+from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.mobilenet import MobileNetV1
 from cloven.zoo.models import MODELS, NORMALISATION, build

@@ -12,8 +12,8 @@ from torch import Tensor
 from cloven.audit.executor import Progress
 from cloven.audit.material import answers
 from cloven.errors import ClovenError
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.score.agreement import kappa
 from cloven.zoo.images import Images, split
 from cloven.zoo.named import make, normalisation

@@ -12,8 +12,8 @@ from torch import nn
 from cloven.audit.executor import Progress
 from cloven.audit.material import refuse_overlap
 from cloven.errors import ClovenError, tried
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
+from cloven.runtime.capture import capture
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split, spread, test_half, with_mirrored
 from cloven.zoo.models import MODELS

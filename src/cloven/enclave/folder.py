@@ -167,7 +167,7 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
     """
     import torch
 
-    from cloven.graph.capture import capture
+    from cloven.runtime.capture import capture
     from cloven.zoo.named import normalisation, stated
 
     spec = plan.model

@@ -85,7 +85,7 @@ def _warmed(threads: int) -> None:
     """Import and use what will be needed: some of it writes to temporary folders, which is refused later."""
     import torch
 
-    from cloven.graph.capture import capture
+    from cloven.runtime.capture import capture
 
     torch.set_num_threads(threads)
     capture(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)).eval(), torch.zeros(1, 1, 2, 2))

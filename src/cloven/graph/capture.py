@@ -1,12 +1,15 @@
-"""Capture a PyTorch model as a Graph through ``torch.export``.
+"""Read a PyTorch model as a Graph through ``torch.export``.
 
 The model is exported twice, for two batch sizes; integers that differ between the two are the batch, and stand
-in the graph as the word ``batch``. In-place ops are made functional first.
+in the graph as the word ``batch``. In-place ops are made functional first. Nothing is run here: that the graph
+computes what the model does is checked by `cloven.capture`.
 """
 
 from __future__ import annotations
 
+import inspect
 import operator
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,14 +43,14 @@ CREATORS = frozenset("new_zeros new_ones new_full".split())
 """Ops that read nothing of a value but its type."""
 
 
-def capture(
+def trace(
     model: nn.Module,
     example: Tensor,
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Graph:
-    """The graph of a model in evaluation mode.
+    """Return the graph of a model in evaluation mode, as it was exported and unchecked.
 
     Args:
         model: takes one tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``, in float32.
@@ -60,14 +63,43 @@ def capture(
         ClovenError: where the model cannot be captured, with the op or the module and the reason.
     """
     _check(model, example, mean, std)
-    with _evaluation(model), torch.no_grad(), warnings.catch_warnings():
+    return _Reader(*_exports(model, example)).graph(tuple(example.shape[1:]), mean, std)
+
+
+def recorded(model: nn.Module, image: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the values of an exported model for one image ``(1, C, H, W)``, as it enters the model, several times.
+
+    Each is the op with its module, the name of its value in the graph, and the value ``(n, ...)``. Values of which
+    the batch is not the first axis are left out.
+    """
+    first, program = _exports(model, image)
+    reader = _Reader(first, program)
+    reader.graph(tuple(image.shape[1:]), None, None)
+    made: dict[fx.Node, Any] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            weight = reader.weights.get(node.name)
+            made[node] = image.repeat(BATCHES[1], 1, 1, 1) if weight is None else torch.from_numpy(weight)
+        elif node.op == "call_function":
+            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), made.__getitem__)
+            made[node] = node.target(*args, **kwargs)
+            if node.name in reader.values and reader.values[node.name] not in reader.laid:
+                call = node.args[0] if node.target is operator.getitem else node
+                yield f"{call.target} in {_module(call) or 'the model'}", reader.values[node.name], made[node]
+
+
+def _exports(model: nn.Module, example: Tensor) -> list[torch.export.ExportedProgram]:
+    with evaluation(model), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
-        programs = [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
-    return _Reader(*programs).graph(tuple(example.shape[1:]), mean, std)
+        return [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
 
 
 def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     problems = []
+    if names := _required(model):
+        problems.append(
+            f"{type(model).__name__} takes {len(names)} inputs ({', '.join(names)}); expected one image tensor"
+        )
     if example.ndim != 4 or example.shape[0] < 1:
         problems.append(f"the example has shape {tuple(example.shape)}; expected one image (1, C, H, W)")
     elif min(example.shape[2:]) < 2:
@@ -87,8 +119,26 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
         raise ClovenError(problems)
 
 
+def _required(model: nn.Module) -> tuple[str, ...]:
+    """The arguments of a model's forward without defaults, where one image is not enough to call it."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return ()
+    try:
+        signature.bind(None)
+    except TypeError:
+        return tuple(
+            p.name for p in signature.parameters.values() if p.default is p.empty and p.kind not in _STARRED
+        )
+    return ()
+
+
+_STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """Put every module in evaluation mode, and back."""
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -102,6 +152,7 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     try:
         exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
+        _refuse_random(exported)
         _drop_dropout(exported.graph_module)
         calls = [node for node in exported.graph.nodes if node.op == "call_function"]
         if all(map(_plain, calls)) and _rebindable(calls):
@@ -109,14 +160,64 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
                 _rebind(node)
             return exported
         functional: torch.export.ExportedProgram = exported.run_decompositions(_moves())  # none is in place
+    except ClovenError:
+        raise
     except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise ClovenError(
-            f"{type(model).__name__} cannot be captured: torch.export says {type(error).__name__}: "
-            f"{reason[0] if reason else 'nothing more'}. Models whose shapes or branches depend on the data "
-            "cannot be divided."
-        ) from error
+        raise ClovenError(_reason(model, batch, error)) from error
     return functional
+
+
+DATA_DEPENDENT = frozenset(
+    "GuardOnDataDependentSymNode DataDependentOutputException DynamicOutputShapeException UserError".split()
+)
+"""What torch.export raises where Python reads the numbers of a tensor."""
+
+
+def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
+    """Why a model could not be exported: because it does not run itself, or because of what torch.export says."""
+    name, shape = type(model).__name__, tuple(batch.shape[1:])
+    try:
+        model(batch)
+    except Exception as own:
+        return f"{name} does not run on images of {shape}: {_said(own)}{_place(model, own)}"
+    if type(error).__name__ in DATA_DEPENDENT:
+        return (
+            f"{name} cannot be captured: torch.export says {_said(error)}. Its shapes or branches depend on the "
+            "numbers of an image; such a model cannot be divided"
+        )
+    return f"{name} cannot be captured: torch.export says {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    """An error's type and first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _place(model: nn.Module, error: Exception) -> str:
+    """The innermost module that an error passed through, and its line of code."""
+    names = {id(module): name or "the model" for name, module in model.named_modules()}
+    frames = traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__)
+    owners = [(id(frame.f_locals.get("self")), entry.line) for (frame, _), entry in zip(*frames, strict=True)]
+    inside = [(names[owner], line) for owner, line in owners if owner in names]
+    return f" in {inside[-1][0]} at `{inside[-1][1]}`" if inside else ""
+
+
+def _refuse_random(program: torch.export.ExportedProgram) -> None:
+    """Refuse ops that draw random numbers in evaluation, also those whose draw would become a constant."""
+    for node in program.graph.nodes:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        if torch.Tag.nondeterministic_seeded not in node.target.tags:
+            continue
+        given = Call(node, {}).values
+        resting = given.get("train", given.get("training")) is False
+        if not resting and given.get("dropout_p", given.get("p", 1)) != 0:
+            raise ClovenError(
+                f"{node.target} in {_module(node) or 'the model'} draws random numbers in evaluation, so that the "
+                "model gives another answer at every run; expected a deterministic model, such as "
+                "dropout with training=self.training"
+            )
 
 
 MAKERS = frozenset(
@@ -189,6 +290,7 @@ class _Reader:
     """Walks two exports of one model side by side and makes ops."""
 
     def __init__(self, first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
+        self.programs = (first, second)
         self.first, self.second = list(first.graph.nodes), list(second.graph.nodes)
         self.weights = _weights(first)
         self.outputs = first.graph_signature.output_specs
@@ -204,6 +306,7 @@ class _Reader:
             raise ClovenError(
                 "the model runs other ops for batches of 2 and of 3 images; expected the same ops for any batch"
             )
+        _refuse_changing_constants(*self.programs)
         self.ops.append(Op("input", "input", (), shape))
         image = "input"
         if mean is not None and std is not None:
@@ -258,6 +361,9 @@ class _Reader:
             self.values[a.name] = self.values[inputs[0].name]
             return
         if (not inputs or name in CREATORS) and a.meta["val"].shape == b.meta["val"].shape:
+            for x, y in zip(_leaves(call.args, call.kwargs), _leaves(call_b.args, call_b.kwargs), strict=True):
+                if not isinstance(x, fx.Node) and repr(x) != repr(y):  # NaN is not itself
+                    raise _unequal(where, x, y)
             self.weights[a.name] = self.constant(call, a)
             return
         shape, laid = _shape(a, b, where)
@@ -352,11 +458,8 @@ class _Reader:
                 return [place(p, q) for p, q in zip(x, y, strict=True)]
             if isinstance(x, int) and not isinstance(x, bool) and x != y and (times := _times((x, y))):
                 return BATCH if times == 1 else {"batch": times}
-            if x != y:
-                raise ClovenError(
-                    f"{where} has the argument {x} for {BATCHES[0]} images and {y} for {BATCHES[1]}: "
-                    "images are mixed with the batch; such an op cannot be divided"
-                )
+            if repr(x) != repr(y):
+                raise _unequal(where, x, y)
             if isinstance(x, torch.dtype):
                 return {"dtype": str(x).removeprefix("torch.")}
             return x if isinstance(x, int | float | str | bool | None) else str(x)
@@ -384,6 +487,29 @@ def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
     return found
 
 
+def _refuse_changing_constants(first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
+    """Refuse tensors that the forward makes outside PyTorch, and makes otherwise each time."""
+    nodes = {node.name: node for node in first.graph.nodes}
+    others = second.graph_signature.inputs_to_lifted_tensor_constants
+    for name, target in first.graph_signature.inputs_to_lifted_tensor_constants.items():
+        a, b = first.constants[target], second.constants[others[name]]
+        assert isinstance(a, Tensor)
+        assert isinstance(b, Tensor)
+        if a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()):
+            user = next(iter(nodes[name].users), nodes[name])
+            raise ClovenError(
+                f"{user.target} in {_module(user) or 'the model'} reads a constant that differs between two "
+                "exports of the model; expected one that does not depend on the batch size and is not random"
+            )
+
+
+def _unequal(where: str, first: Any, second: Any) -> ClovenError:
+    return ClovenError(
+        f"{where} has the argument {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one "
+        "that does not depend on the batch size and is not drawn at random: such an op cannot be divided"
+    )
+
+
 def _leaves(*trees: Any) -> Iterator[Any]:
     for tree in trees:
         if isinstance(tree, Mapping):
@@ -401,7 +527,11 @@ def _module(node: fx.Node) -> str:
 
 def _op_name(node: fx.Node) -> str:
     target = node.target
-    assert isinstance(target, torch._ops.OpOverload), target
+    if not isinstance(target, torch._ops.OpOverload):
+        raise ClovenError(
+            f"{target} in {_module(node) or 'the model'} is not an op on tensors; expected a forward without "
+            "torch.autocast, torch.enable_grad and control flow of torch.export"
+        )
     return target._schema.name.split("::")[-1]
 
 

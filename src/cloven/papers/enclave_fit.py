@@ -93,16 +93,16 @@ def loads() -> dict[Where, Load]:
 
 
 def _graph(model: str) -> Graph:
-    """The model captured without numbers in its weights: nothing that is counted depends on them."""
+    """The model traced without numbers in its weights: nothing that is counted depends on them."""
     import torch
 
-    from cloven.graph.capture import capture
+    from cloven.graph.capture import trace
     from cloven.zoo.named import make, usual
 
     known = usual(model)
     with torch.device("meta"), torch.no_grad():
         bare = make(model, shape=known.shape, classes=known.classes)
-    return capture(bare.to_empty(device="cpu"), torch.zeros(1, *known.shape))
+    return trace(bare.to_empty(device="cpu"), torch.zeros(1, *known.shape))
 
 
 def _load(graph: Graph, model: str, point: int | None) -> Load:

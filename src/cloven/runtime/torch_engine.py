@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cloven.graph.box import Box, Shape, contains, extent, intersect, relative, slices, whole
-from cloven.graph.graph import BATCH, Graph
+from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
 from cloven.runtime.inplace import FRESH, IN_PLACE
 
@@ -83,7 +83,7 @@ def forward(
     for op in reversed(graph.ops):
         if op.name in needed:
             needed.update(op.inputs)
-    steps = [_prepared(graph, i, dtype) for i in range(1, len(graph.ops)) if graph.ops[i].name in needed]
+    steps = [prepared(graph, op, dtype) for op in graph.ops[1:] if op.name in needed]
     if overwrite:
         steps = [_overwriting(graph, wanted, step) for step in steps]
     last = {name: i for i, (_, _, inputs, _) in enumerate(steps) for name in inputs}
@@ -126,8 +126,8 @@ def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepa
     return name, replace(local, attrs=attrs), inputs, params
 
 
-def _prepared(graph: Graph, index: int, dtype: torch.dtype) -> Prepared:
-    op = graph.ops[index]
+def prepared(graph: Graph, op: Op, dtype: torch.dtype) -> Prepared:
+    """Return an op of a graph ready to be run on its inputs' whole values."""
     kind, shapes, everything = KINDS[op.kind], graph.input_shapes(op), whole(op.shape)
     needs = kind.needs(op, shapes, everything)
     # An op that needs only a piece of an input (a mask, tiles put together) is given that piece.
@@ -348,14 +348,19 @@ def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = _aten(attrs["op"])(*fill(attrs["args"]), **arguments)
     result: Tensor = made if attrs["item"] is None else made[attrs["item"]]
-    axis, copies = attrs.get("laid", (0, 1))
+    axis, copies, *by_copy = attrs.get("laid", (0, 1))
     result = result.movedim(axis, 0) if axis else result
-    return result if copies == 1 else result.unflatten(0, (images, copies))
+    if copies > 1:
+        result = result.unflatten(0, (copies, images) if by_copy else (images, copies))
+    return result.transpose(0, 1) if by_copy else result
 
 
-def _laid(x: Tensor, axis: int, copies: int) -> Tensor:
-    """A value as the op of the whole model has it: rows of an image along the batch, the batch on another axis."""
-    merged = x if copies == 1 else x.flatten(0, 1)
+def _laid(x: Tensor, axis: int, copies: int, by_copy: bool = False) -> Tensor:
+    """A value as the op of the whole model has it: rows of an image along the batch, the batch on another axis.
+
+    The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
+    """
+    merged = x if copies == 1 else (x.transpose(0, 1) if by_copy else x).flatten(0, 1)
     return merged.movedim(0, axis) if axis else merged
 
 

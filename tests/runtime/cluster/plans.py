@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cloven.graph.capture import capture
 from cloven.graph.graph import Graph
 from cloven.partition.plan import Plan, parse, program
 from cloven.partition.protection import NAMES, Protection
 from cloven.runtime import bundle
+from cloven.runtime.capture import capture
 from cloven.runtime.cluster.coordinator import Answer
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.link import authority

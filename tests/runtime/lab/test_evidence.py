@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from cloven.graph.capture import capture
 from cloven.partition.plan import Plan, parse, program
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
 from cloven.runtime import bundle as bundles
 from cloven.runtime.bundle import Send
+from cloven.runtime.capture import capture
 from cloven.runtime.cluster.sending import unit
 from cloven.runtime.lab import evidence, folder
 from cloven.runtime.onnx import engine

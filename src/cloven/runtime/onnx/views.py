@@ -321,16 +321,23 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
     return model.add("Pad", [x, model.integers(ends), model.tensor(number), axes], mode="constant")
 
 
-def laid(model: Model, x: Value, axis: int, copies: int) -> Value:
-    """A value as the whole model has it: ``copies`` rows of an image along the batch, that on another axis."""
+def laid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
+    """Return a value as the whole model has it: ``copies`` rows of an image along the batch, that on another axis.
+
+    The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
+    """
+    if by_copy:
+        x = moved(model, x, 0, 1)
     if copies > 1:
         x = replace(reshaped(model, x, [None, *x.dims[2:]]), rows=copies)
     return moved(model, x, 0, axis)
 
 
-def unlaid(model: Model, x: Value, axis: int, copies: int) -> Value:
+def unlaid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
     """Undo `laid`."""
     x = moved(model, x, axis, 0)
+    if by_copy:
+        return moved(model, reshaped(model, x, [copies, None, *x.dims[1:]]), 1, 0)
     return x if copies == 1 else reshaped(model, x, [None, copies, *x.dims[1:]])
 
 

@@ -1,0 +1,251 @@
+"""Capture a model: read it as a graph, and accept the graph only where it computes what the model does.
+
+Four things are checked on random images, each refused with the name of the op and its module:
+
+- no op draws random numbers, and the model gives the same outputs twice, up to `REPEATED` of the largest;
+- each op treats each image alone: from the same inputs, its value for `IMAGES` images is their values one by one,
+  up to `ALONE` of the largest, and stays equal to the bit for the others when one image becomes NaN;
+- where each image has several rows along the batch, they lie image by image or copy by copy; the op is told which;
+- the graph, run op by op, gives the model's outputs, up to `EQUAL` of the largest, or `ROUNDING` times what the
+  last bit of the images changes them by.
+
+Ops of the op table's kinds need no check of their own: they read and write the batch as the first axis, and the
+functions that run them leave that axis alone. A model that consists of them is compared on one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from cloven.errors import ClovenError
+from cloven.graph.capture import evaluation, recorded, trace
+from cloven.graph.graph import BATCH, Graph, Op
+from cloven.runtime.torch_engine import Prepared, apply, evaluate, prepared
+
+IMAGES = 3
+"""How many images an op is checked with; with two, a mirrored batch and a rolled one are the same."""
+
+REPEATED = 1e-6
+"""Largest difference of two runs of a model, times the largest output: what threads may add up in another order."""
+
+ALONE = 1e-4
+"""Largest difference of an op's value for an image in a batch and alone, times the largest number of the value."""
+
+EQUAL = 1e-4
+"""Largest difference of the graph's outputs and the model's, times the largest output."""
+
+ROUNDING = 4
+"""How many times what the last bit of the images changes counts as equal, where that is more than `EQUAL`."""
+
+CHAOTIC = 0.1
+"""Times the largest output: where the last bit of the images changes more than that, nothing can be compared."""
+
+
+def capture(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Graph:
+    """Return the graph of a model in evaluation mode.
+
+    Args:
+        model: takes one tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``, in float32.
+        example: one image ``(1, C, H, W)`` in [0, 1]; it gives the input's shape.
+        mean: per channel, subtracted from the image before it enters the model.
+        std: per channel, what the difference is then divided by. The two become the graph's first op, so that
+            images are in [0, 1] everywhere outside.
+
+    Raises:
+        ClovenError: where the model cannot be captured, or where a check of this module finds a difference, with
+            the op or the module and the reason.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation(model), _unchanged(model):
+        return _checked(trace(model, example, mean=mean, std=std), model, example.device)
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Give a model's buffers back the values that they had."""
+    kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    try:
+        yield
+    finally:
+        for module, name, buffer, value in kept:
+            if getattr(module, name, None) is not buffer:
+                setattr(module, name, buffer)
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
+
+
+def _checked(graph: Graph, model: nn.Module, device: torch.device) -> Graph:
+    """Return the graph with the order of its rows, checked against its model."""
+    images, expected = _images(graph.input.shape, IMAGES).to(device), None
+    if all(image_wise(op) for op in graph.ops):
+        with suppress(Exception):  # a model that drops the axis of a batch of one may not run on it
+            expected = _output(model, _normalised(graph, images[:1]))
+            images = images[:1]
+    if expected is None:
+        expected = _output(model, _normalised(graph, images))
+    if (gap := _apart(_output(model, _normalised(graph, images)), expected)) > REPEATED:
+        raise ClovenError(
+            f"{type(model).__name__} gives other outputs for the same images at a second run: they differ by "
+            f"{gap:.2g} of the largest output, allowed {REPEATED:.0e}; expected a deterministic model without state"
+        )
+    ops, output = _run(graph, images)
+    gap = _apart(output.reshape(expected.shape) if output.numel() == expected.numel() else output, expected)
+    if gap > EQUAL:
+        rounding = _apart(_output(model, _normalised(graph, torch.nextafter(images, 1 - images))), expected)
+        if gap > ROUNDING * rounding or rounding > CHAOTIC:
+            raise ClovenError(
+                f"the graph of {type(model).__name__} computes other outputs than the model: they differ by "
+                f"{gap:.2g} of the largest output, allowed {max(EQUAL, ROUNDING * rounding):.0e}"
+                f"{_first_difference(Graph(ops, graph.output), model, images[:1])}"
+            )
+    return Graph(ops, graph.output)
+
+
+def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
+    """Where the graph first computes something else than the exported model, as the end of a sentence."""
+    values = evaluate(graph, image, [op.name for op in graph.ops])
+    for place, name, value in recorded(model, _normalised(graph, image)):
+        if _apart(values[name], value[:1]) > EQUAL:
+            return f"; the first op whose value differs is {place}"
+    return ""
+
+
+def image_wise(op: Op) -> bool:
+    """Whether an op treats each image alone by construction: its kind has rules, and it reads no batch size."""
+    return op.kind != "opaque" and not _mentions_batch(op.attrs)
+
+
+def _mentions_batch(item: Any) -> bool:
+    if isinstance(item, Mapping):
+        return BATCH in item or any(map(_mentions_batch, item.values()))
+    if isinstance(item, list | tuple):
+        return any(map(_mentions_batch, item))
+    return isinstance(item, str) and item == BATCH
+
+
+def _images(shape: Sequence[int], count: int) -> Tensor:
+    """Random images ``(count, C, H, W)`` in [0, 1] that differ in brightness and contrast."""
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.rand(2, count, *(1 for _ in shape), generator=generator)
+    return torch.lerp(ends[0], ends[1], torch.rand(count, *shape, generator=generator))
+
+
+def _normalised(graph: Graph, images: Tensor) -> Tensor:
+    """The images as they enter the model."""
+    if len(graph.ops) < 2 or graph.ops[1].kind != "normalise":
+        return images
+    return _apply(_moved(prepared(graph, graph.ops[1], images.dtype), images.device), [images])
+
+
+def _output(model: nn.Module, images: Tensor) -> Tensor:
+    """The one tensor that a model returns; the images are copied, since a model may write to them."""
+    (made,) = [leaf for leaf in _pytree.tree_leaves(model(images.clone())) if isinstance(leaf, Tensor)]
+    return made
+
+
+def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
+    """Run a graph op by op, check each op, and return the ops with the order of their rows, and the output."""
+    last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs} | {graph.output: len(graph.ops)}
+    held, ops = {graph.input.name: images}, {graph.input.name: graph.input}
+    for i, op in enumerate(graph.ops[1:], 1):
+        inputs = [held[name] for name in op.inputs]
+        for ordered in _orders(op, ops):
+            step = _moved(prepared(graph, ordered, images.dtype), images.device)
+            try:
+                made = _apply(step, inputs)
+            except (RuntimeError, IndexError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ClovenError(f"{_named(op)} cannot be run on its own: {reason}") from error
+            if image_wise(op) or _treats_images_alone(step, inputs, made):
+                break
+        else:
+            raise ClovenError(
+                f"{_named(op)} mixes the images of a batch, or depends on how many there are: its value for an "
+                f"image differs between a batch and the image alone{_rows(op)}; expected ops that treat each image "
+                "alone"
+            )
+        held[op.name], ops[op.name] = made, ordered
+        for name in [name for name in held if last.get(name, 0) <= i]:
+            del held[name]
+    return tuple(ops.values()), held[graph.output]
+
+
+def _named(op: Op) -> str:
+    """An op and its module, as a message names them."""
+    return f"{op.attrs.get('op', op.kind)} in {op.module or 'the model'}"
+
+
+def _rows(op: Op) -> str:
+    many = op.attrs.get("laid", (0, 1))[1] > 1
+    return ", or its rows lie neither image by image nor copy by copy" if many else ""
+
+
+def _moved(step: Prepared, device: torch.device) -> Prepared:
+    name, local, inputs, params = step
+    return name, local, inputs, {key: value.to(device) for key, value in params.items()}
+
+
+def _apply(step: Prepared, inputs: Sequence[Tensor]) -> Tensor:
+    _, local, _, params = step
+    return apply(local, inputs, params)
+
+
+def _orders(op: Op, ops: Mapping[str, Op]) -> Iterator[Op]:
+    """An op that reads its inputs' rows as they lie, and lays its own image by image; then copy by copy."""
+    if "laid" not in op.attrs:
+        yield op
+        return
+    read = {i: ops[op.inputs[i]].attrs["laid"] for i in op.attrs["read"]}
+    axis, copies = op.attrs["laid"]
+    for laid in ((axis, copies), (axis, copies, True))[: 1 if copies == 1 else 2]:
+        yield replace(op, attrs={**op.attrs, "read": read, "laid": laid})
+
+
+def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor) -> bool:
+    """Whether an op's value for each image does not depend on the others, nor on how many there are."""
+    every = range(len(made))
+    try:
+        alone = torch.cat([_apply(step, [x[i : i + 1] for x in inputs]) for i in every])
+    except (RuntimeError, IndexError):  # its arguments fit no other batch
+        return False
+    if _apart(alone, made) > ALONE:
+        return False
+    with suppress(RuntimeError, IndexError):  # an op that takes no NaN
+        for changed in every:
+            others = [i for i in every if i != changed]
+            again = _apply(step, [_with_another(x, changed) for x in inputs])
+            if _apart(again[others], made[others]) > 0:
+                return False
+    return True
+
+
+def _with_another(x: Tensor, index: int) -> Tensor:
+    """A value with NaN in the place of one image, or where that has no NaN with the next image twice."""
+    changed = x.clone()
+    changed[index] = float("nan") if x.is_floating_point() else x[(index + 1) % len(x)]
+    return changed
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    """The largest difference of two tensors, times the largest number of the second; NaN equals NaN."""
+    if a.shape != b.shape:
+        return float("inf")
+    if torch.equal(a, b):
+        return 0.0
+    a, b = a.double(), b.double()
+    same = (a == b) | (a.isnan() & b.isnan())
+    largest = float((a - b).abs().where(~same, 0.0).nan_to_num(nan=float("inf")).max())
+    scale = float(b.abs().where(b.isfinite(), 0.0).max())
+    return largest / scale if scale else largest
