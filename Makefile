@@ -39,7 +39,7 @@ bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,tap,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,attest,tap,serve,dev]'
 	touch $@
 
 clean:

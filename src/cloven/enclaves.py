@@ -14,6 +14,7 @@ from cloven.files import read_bytes
 
 if TYPE_CHECKING:
     from cloven.enclave.folder import Sealed
+    from cloven.enclave.quote import Verifier
     from cloven.enclave.runner import Answer, Enclave
 
 log = logging.getLogger("cloven")
@@ -43,6 +44,7 @@ def seal(
     """Encrypt a plan and its model's weights under a key that only the owner has."""
     from cloven.enclave.folder import Sealed, measured, memory_for, modelled, new_id, seal_model
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
+    from cloven.enclave.quote import SIMULATED, Measurement
     from cloven.enclave.stretch import split
     from cloven.machines import plan_of
     from cloven.partition.plan import program
@@ -59,7 +61,8 @@ def seal(
     seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
     if file is None:
         log.warning("the plan names no weights: these are random")
-    log.info("sealed: %s   an enclave of it, simulated by this cloven, measures %s", out, measured(folder))
+    measurement = Measurement(SIMULATED, measured(folder))
+    log.info("sealed: %s   an enclave of it, simulated by this cloven, has the measurement %s", out, measurement)
 
 
 @enclave.command("seal-input")
@@ -95,26 +98,62 @@ def release(
     sealed: SealedFolder,
     owner_key: OwnerKey,
     to: Annotated[str, typer.Option(help="HOST:PORT where `cloven enclave run` waits.")],
-    expect: Annotated[str, typer.Option(help="The measurement that the enclave must have, 64 hexadecimal digits.")],
-    crl: Annotated[
-        list[Path] | None,
-        typer.Option(help="SGX: Intel's lists of revoked certificates, the platform CA's and the root's."),
+    expect: Annotated[
+        str,
+        typer.Option(help="The measurement that the enclave must have: sgx:DIGITS, tdx:DIGITS, simulated:DIGITS."),
+    ],
+    collateral: Annotated[
+        Path | None, typer.Option(help="Intel's collateral, JSON, with which the hardware quote is verified.")
+    ] = None,
+    fetch_collateral: Annotated[
+        str | None, typer.Option(help="URL of a PCCS to fetch it from; written to --collateral, if that is given.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="What is accepted of the platform, TOML; left out, only a TCB up to date.")
+    ] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="simulated or gramine-direct: accept an enclave that proves NOTHING.")
     ] = None,
 ) -> None:
-    """Let the data key go to an enclave, once it has proved what it is.
+    """Release the data key to an enclave, once its hardware quote proves that it has the expected measurement.
 
-    With --crl only a hardware quote is accepted, whose signature leads to Intel's root; without, none.
+    An enclave without hardware gets the key only if the expected measurement names its kind and --accept does too.
     """
-    from cloven.enclave.dcap import verifier
     from cloven.enclave.endpoint import deliver
     from cloven.enclave.folder import opened
     from cloven.enclave.owner import read_owner_key
+    from cloven.enclave.quote import Expected, Measurement
 
-    key, folder_id = read_owner_key(owner_key), opened(sealed).id
-    chain = verifier(crl) if crl else None
-    quote = deliver(to, expect=expect, owner_key=key, folder_id=folder_id, chain=chain)
+    if policy is not None and collateral is None and fetch_collateral is None:
+        raise ClovenError(
+            "--policy requires --collateral or --fetch-collateral: it judges a verified hardware quote"
+        )
+    key, folder_id, measurement = read_owner_key(owner_key), opened(sealed).id, Measurement.parse(expect)
+    verifier = _verifier(collateral, policy, fetch_collateral, to)
+    demand = Expected(measurement, verifier, accept)
+    quote = deliver(to, expect=demand, owner_key=key, folder_id=folder_id)
     log.info("released. %s", quote.words)
     log.info("the run is %s: open its results with --run", quote.run)
+
+
+def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to: str) -> Verifier | None:
+    """Return what verifies hardware quotes; None without collateral.
+
+    The collateral depends on the platform, so an enclave is asked for a quote before it is fetched; the quote that
+    the key is released for is another one.
+    """
+    from cloven.enclave import collateral as intel
+    from cloven.enclave.dcap import STRICT, read_policy, verifier
+    from cloven.enclave.endpoint import inquire
+    from cloven.files import write_text
+
+    judged = STRICT if policy is None else read_policy(policy)
+    if url is not None:
+        text = intel.fetch_collateral(url, inquire(to).evidence)
+        if collateral is not None:
+            write_text(collateral, text + "\n")
+        return verifier(intel.parse_collateral(text, url), judged)
+    return None if collateral is None else verifier(intel.read_collateral(collateral), judged)
 
 
 @enclave.command("open")

@@ -56,11 +56,11 @@ def test_the_owner_opens_what_the_whole_model_says(cloven: Run, sealed: Path) ->
         assert runs.stderr is not None
         line = runs.stderr.readline()
         (to,) = re.findall(r"--to (\S+) ", line)
-        wrong = cloven("enclave", "release", "sealed", "--owner-key", "owner.key", "--to", to, "--expect", "0" * 64)
+        ask = ("enclave", "release", "sealed", "--owner-key", "owner.key", "--to", to, "--accept", "simulated")
+        wrong = cloven(*ask, "--expect", f"simulated:{'0' * 64}")
         assert wrong.code == 2
         assert "0" * 64 in wrong.err
-        expect = measured(opened(sealed))
-        right = cloven("enclave", "release", "sealed", "--owner-key", "owner.key", "--to", to, "--expect", expect)
+        right = cloven(*ask, "--expect", f"simulated:{measured(opened(sealed))}")
         out, err = runs.communicate(timeout=60)
 
     assert right.code == 0, right.err
@@ -134,6 +134,10 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
             "is not what was sealed",
         ),
         (("release", "sealed", "--owner-key", "w.pth", "--to", "127.0.0.1:1", "--expect", "0" * 64), "owner's key"),
+        (
+            ("run", "sealed", "--input", "photo.sealed", "--backend", "gramine-sgx"),
+            "gramine-sgx is not on the PATH",
+        ),
         (("manifest", "sealed", "--enclave-size", "3G"), "power of two: 2G or 4G"),
         (("manifest", "sealed", "--attestation", "epid"), "choose dcap or none"),
     ],

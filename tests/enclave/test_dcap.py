@@ -1,242 +1,368 @@
-"""SGX quotes with all their signatures, under a root of our own: accepted whole, refused with one bit changed."""
+"""Hardware quotes: Intel's real ones at their time, and a made-up maker's, validly signed and yet to be refused."""
 
 from __future__ import annotations
 
-import hashlib
+import json
+import os
+import random
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cloven.enclave.dcap import INTEL_ROOT, QE_SIGNER, verifier
-from cloven.enclave.owner import data_key
-from cloven.enclave.quote import SIGNED_BYTES
-from cloven.enclave.release import release, waiting
+from cloven.enclave.collateral import fetch_collateral, parse_collateral, read_collateral
+from cloven.enclave.dcap import STRICT, Policy, Verified, objections, read_policy, verified, verifier
+from cloven.enclave.quote import SGX, TDX
 from cloven.errors import ClovenError
+from tests.enclave.platforms import DAY, FMSPC, MEASURED, NOW, SVNS, TD_MEASURED, Authority, key, platform
 
-NOW = datetime(2026, 6, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-NONCE, OWNER, MEASURED = bytes(range(32)), bytes(32), "ab" * 32
-
-
-def key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def raw(private: ec.EllipticCurvePrivateKey) -> bytes:
-    return private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
-
-
-def signature(private: ec.EllipticCurvePrivateKey, content: bytes) -> bytes:
-    r, s = utils.decode_dss_signature(private.sign(content, ec.ECDSA(SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+DATA = Path(__file__).with_name("data")
+REPORT_DATA = bytes(range(64))
+LENIENT = Policy(tcb_status=("UpToDate", "ConfigurationAndSWHardeningNeeded"))
+FINE = Verified(MEASURED, REPORT_DATA, 0x5, bytes(SVNS), "UpToDate", (), 17)
+REAL = {
+    "sgx_quote": datetime(2025, 6, 20, tzinfo=UTC),
+    "tdx_quote": datetime(2025, 6, 20, tzinfo=UTC),
+    "tdx_quote_outdated": datetime(2026, 3, 1, tzinfo=UTC),
+}
+"""When the collateral beside each quote is valid."""
 
 
-def name(words: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words)])
+def real(name: str) -> bytes:
+    return (DATA / name).read_bytes()
 
 
-@dataclass(frozen=True, eq=False)
-class Authority:
-    """Who signs certificates, and lists of those revoked."""
-
-    subject: str
-    private: ec.EllipticCurvePrivateKey
-
-    def certificate(
-        self, subject: str, public: ec.EllipticCurvePrivateKey, *, ca: bool, until: datetime = NOW + DAY
-    ) -> x509.Certificate:
-        made = x509.CertificateBuilder(
-            name(self.subject), name(subject), public.public_key(), x509.random_serial_number(), NOW - DAY, until
-        )
-        return made.add_extension(x509.BasicConstraints(ca, None), critical=True).sign(self.private, SHA256())
-
-    def revoked(self, *certificates: x509.Certificate, until: datetime = NOW + DAY) -> bytes:
-        made = x509.CertificateRevocationListBuilder(name(self.subject), NOW - DAY, until)
-        for certificate in certificates:
-            one = x509.RevokedCertificateBuilder(certificate.serial_number, NOW - DAY).build()
-            made = made.add_revoked_certificate(one)
-        return made.sign(self.private, SHA256()).public_bytes(Encoding.DER)
+def judged(name: str, evidence: bytes | None = None, *, policy: Policy = LENIENT, late: int = 0) -> Verified:
+    """What a verifier of Intel's root says of a real quote, or of a change of it, some days late."""
+    collateral = read_collateral(DATA / f"{name}_collateral.json")
+    verify = verifier(collateral, policy, now=REAL[name] + timedelta(days=late))
+    return verify(real(name) if evidence is None else evidence)
 
 
-@dataclass(frozen=True, eq=False)
-class Platform:
-    """A processor with its certificates, and all that can be other than it should be."""
-
-    root: Authority
-    middle: Authority
-    private: ec.EllipticCurvePrivateKey
-    certificates: tuple[x509.Certificate, ...]
-    signer: bytes = QE_SIGNER
-    product: int = 1
-    flags: int = 0x11
-    bound: bool = True
-    kind: int = 5
-
-    def quote(self, report_data: bytes) -> bytes:
-        header = (3).to_bytes(2, "little") + (2).to_bytes(2, "little") + bytes(44)
-        body = bytearray(384)
-        body[48:56] = (0x5).to_bytes(8, "little")
-        body[64:96] = bytes.fromhex(MEASURED)
-        body[320 : 320 + len(report_data)] = report_data
-        attestation, own = key(), bytes(range(32))
-        report = bytearray(384)
-        report[48:56] = self.flags.to_bytes(8, "little")
-        report[128:160] = self.signer
-        report[256:258] = self.product.to_bytes(2, "little")
-        report[320:352] = hashlib.sha256(raw(attestation) + own).digest() if self.bound else bytes(32)
-        signed, by = header + bytes(body), bytes(report)
-        pem = b"".join(c.public_bytes(Encoding.PEM) for c in self.certificates) + b"\0"
-        content = (
-            signature(attestation, signed) + raw(attestation) + by + signature(self.private, by)
-            + struct.pack("<H", len(own)) + own + struct.pack("<HI", self.kind, len(pem)) + pem
-        )  # fmt: skip
-        return signed + struct.pack("<I", len(content)) + content
-
-    def lists(self, folder: Path, *contents: bytes) -> list[Path]:
-        paths = [folder / f"{i}.crl" for i in range(len(contents or range(2)))]
-        for path, content in zip(paths, contents or (self.middle.revoked(), self.root.revoked()), strict=True):
-            path.write_bytes(content)
-        return paths
+# --- Intel's ----------------------------------------------------------------------------------------------------
 
 
-@cache
-def platform() -> Platform:
-    root, middle, leaf = Authority("Root", key()), Authority("Platform CA", key()), key()
-    certificates = (
-        middle.certificate("PCK", leaf, ca=False),
-        root.certificate("Platform CA", middle.private, ca=True),
-        root.certificate("Root", root.private, ca=True),
-    )
-    return Platform(root, middle, leaf, certificates)
+def test_a_real_sgx_quote_verifies_with_its_status() -> None:
+    found = judged("sgx_quote")
+
+    assert str(found.measurement) == "sgx:33d8736db756ed4997e04ba358d27833188f1932ff7b1d156904d3f560452fbb"
+    assert found.report_data == b"Hello, world!".ljust(64, b"\0")
+    assert found.status == "ConfigurationAndSWHardeningNeeded"
+    assert found.advisories == ("INTEL-SA-00289", "INTEL-SA-00615")
 
 
-def problems(made: Platform, folder: Path, *lists: bytes, now: datetime = NOW) -> list[str]:
-    chain = verifier(platform().lists(folder, *lists), root=raw(platform().root.private), now=now)
-    return chain(made.quote(b"x" * 32))
+def test_a_real_tdx_quote_verifies_with_its_status() -> None:
+    found = judged("tdx_quote", policy=STRICT)
+
+    assert found.measurement.kind == "tdx"
+    assert found.report_data.hex().startswith("9a9d48e7f6799642")
+    assert (found.status, found.advisories) == ("UpToDate", ())
 
 
-def test_a_key_goes_to_an_enclave_whose_quote_leads_to_the_root(tmp_path: Path) -> None:
-    chain = verifier(platform().lists(tmp_path), root=raw(platform().root.private), now=NOW)
-    trusted = waiting("gramine-sgx", MEASURED, "folder-1", prove=platform().quote)
-
-    sent = release(trusted.quote(NONCE), NONCE, expect=MEASURED, owner_key=OWNER, chain=chain)
-
-    assert trusted.accept(sent) == data_key(OWNER, "folder-1")
+def test_without_a_policy_only_a_tcb_up_to_date_is_accepted() -> None:
+    with pytest.raises(ClovenError, match="TCB status is ConfigurationAndSWHardeningNeeded, expected UpToDate"):
+        judged("sgx_quote", policy=STRICT)
 
 
-def test_intels_root_is_another(tmp_path: Path) -> None:
-    found = verifier(platform().lists(tmp_path), now=NOW)(platform().quote(b"x" * 32))
-
-    assert found == ["the hardware quote's certificates do not lead to Intel's SGX root"]
-    ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + INTEL_ROOT)  # a point of the curve
+def test_an_outdated_tcb_is_refused() -> None:
+    with pytest.raises(ClovenError, match="No matching TCB level found"):
+        judged("tdx_quote_outdated")
 
 
-def other_leaf() -> tuple[x509.Certificate, ...]:
-    """A certificate that the CA's namesake has signed."""
-    _, *above = platform().certificates
-    return (Authority("Platform CA", key()).certificate("PCK", platform().private, ca=False), *above)
+@pytest.mark.parametrize("name", ["sgx_quote", "tdx_quote"])
+@pytest.mark.parametrize("late", [-300, 60])
+def test_collateral_has_its_time(name: str, late: int) -> None:
+    with pytest.raises(
+        ClovenError, match=r"TCBInfo (expired; fetch the collateral again|issue date is in the future)"
+    ):
+        judged(name, late=late)
 
 
-def leaf_as_ca() -> tuple[x509.Certificate, ...]:
-    """What a platform's key has signed itself: it may not."""
-    leaf, private = platform().certificates[0], key()
-    forged = Authority("PCK", platform().private).certificate("forged", private, ca=False)
-    return (forged, leaf, platform().certificates[2])
+def test_another_platforms_collateral_verifies_nothing() -> None:
+    collateral = read_collateral(DATA / "tdx_quote_collateral.json")
+    with pytest.raises(ClovenError, match="does not verify"):
+        verifier(collateral, LENIENT, now=REAL["sgx_quote"])(real("sgx_quote"))
+
+
+@pytest.mark.parametrize("name", ["sgx_quote", "tdx_quote"])
+def test_every_changed_bit_is_refused_or_changes_nothing(name: str) -> None:
+    """Only the armour of certificates, the copy of the root and padding carry no meaning; all else is signed."""
+    quote = real(name)
+    expected, armour = judged(name), quote.index(b"-----BEGIN")
+    accepted = 0
+    for place in range(0, len(quote), 7):
+        changed = bytearray(quote)
+        changed[place] ^= 1 << place % 8
+        try:
+            assert judged(name, bytes(changed)) == expected, place
+            accepted += 1
+            # 632, 764: the sizes around the signed parts of a quote of version 4, which may count padding in.
+            assert place > armour or 632 <= place < 770, place
+        except ClovenError:
+            pass
+    assert accepted < (len(quote) - armour) / 7
+
+
+@pytest.mark.parametrize("name", ["sgx_quote", "tdx_quote"])
+def test_bytes_behind_a_quote_are_refused_unless_they_are_padding(name: str) -> None:
+    assert judged(name, real(name) + bytes(100)) == judged(name)
+    for behind in (b"x", bytes(100) + b"x", real(name)):
+        with pytest.raises(ClovenError, match="bytes behind the end"):
+            judged(name, real(name) + behind)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "call",
     [
-        ({"signer": bytes(32)}, "made by another enclave than Intel's quoting enclave"),
-        ({"product": 2}, "made by another enclave than Intel's quoting enclave"),
-        ({"flags": 0x13}, "the quoting enclave is a debug enclave"),
-        ({"bound": False}, "did not make the key that the hardware quote is signed with"),
-        ({"private": key()}, "report was not signed by the platform's key"),
-        ({"kind": 3}, "certification data of kind 3; expected 5"),
-        ({"certificates": platform().certificates[:2]}, "has 2 certificates; expected 3"),
-        ({"certificates": other_leaf()}, "of CN=PCK was not signed by the certificate of CN=Platform CA"),
-        ({"certificates": leaf_as_ca()}, "the certificate of CN=PCK may sign no certificates"),
+        lambda: verifier(None, now=NOW)(b""),
+        lambda: parse_collateral("{}", "it"),
+        lambda: fetch_collateral("https://pccs.example.org", b""),
+    ],
+    ids=["verify", "parse", "fetch"],
+)
+def test_without_the_library_nothing_is_verified(
+    call: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dcap_qvl", None)
+
+    with pytest.raises(ClovenError, match=r"dcap_qvl is not installed; it comes with an extra: .*cloven\[attest\]"):
+        call()
+
+
+# --- what no honest maker signs ---------------------------------------------------------------------------------
+
+
+def test_a_made_up_makers_quote_verifies_under_its_root() -> None:
+    assert platform().verifier()(platform().quote(REPORT_DATA)) == FINE
+    assert platform().verifier(TDX)(platform().quote(REPORT_DATA, TDX)).measurement == TD_MEASURED
+
+
+def test_and_not_under_intels() -> None:
+    with pytest.raises(ClovenError, match="does not verify"):
+        verifier(platform().collateral(), now=NOW)(platform().quote(REPORT_DATA))
+
+
+SGX_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "debug enclave": ({"flags": 0x7}, "Debug mode is enabled"),
+    "enclave without INIT": ({"flags": 0x4}, "its attributes lack INIT"),
+    "zero CPUSVN": ({"cpusvn": bytes(16)}, r"\(CPUSVN\) is zero"),
+    "foreign QE vendor": ({"qe_vendor": bytes(16)}, "Unknown QE vendor ID"),
+    "QE ISVSVN 0": ({"qe_isvsvn": 0}, "QE ISVSVN 0 is below minimum required 8"),
+    "QE ISVSVN too low": ({"qe_isvsvn": 7}, "QE ISVSVN 7 is below minimum required 8"),
+    "another's QE": ({"qe_signer": bytes(32)}, "QE MRSIGNER mismatch"),
+    "another product": ({"qe_product": 2}, "QE ISVPRODID mismatch"),
+    "debug QE": ({"qe_flags": 0x13}, "Debug mode is enabled"),
+    "QE without INIT": ({"qe_flags": 0x10}, "QE ATTRIBUTES mismatch"),
+    "foreign attestation key": ({"qe_bound": False}, "QE report hash mismatch"),
+    "foreign platform key": ({"chain": platform().certificates, "private": key()}, "invalid for qe_report"),
+    "platform alone": ({"chain": platform().certificates[:1]}, "UnknownIssuer"),
+    "outdated TCB": ({"tcb_svns": (12, *SVNS[1:])}, "No matching TCB level"),
+    "revoked TCB": ({"status": "Revoked"}, "Revoked"),
+    "hardening needed": ({"status": "SWHardeningNeeded"}, "TCB status is SWHardeningNeeded, expected UpToDate"),
+    "advisories": ({"status": "OutOfDate", "advisories": ("INTEL-SA-00615",)}, "advisories: INTEL-SA-00615"),
+}
+TDX_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "debug domain": ({"td_attributes": 1 << 28 | 1}, "Debug mode is enabled"),
+    "without SEPT_VE_DISABLE": ({"td_attributes": 0}, "SEPT_VE_DISABLE is not enabled"),
+    "reserved bits": ({"td_attributes": 1 << 28 | 1 << 40}, "Reserved bits"),
+    "foreign QE vendor": ({"qe_vendor": bytes(16)}, "Unknown QE vendor ID"),
+}
+WRONG = [(SGX, *case) for case in SGX_WRONG.values()] + [(TDX, *case) for case in TDX_WRONG.values()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"), WRONG, ids=[*SGX_WRONG, *(f"TDX {name}" for name in TDX_WRONG)]
+)
+def test_validly_signed_quotes_that_protect_nothing_are_refused(
+    kind: str, change: dict[str, Any], said: str
+) -> None:
+    made = replace(platform(), **change)
+
+    with pytest.raises(ClovenError, match=said):
+        made.verifier(kind)(made.quote(REPORT_DATA, kind))
+
+
+COLLATERAL_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "revoked platform": ({"pck_crl": platform().middle.revoked(platform().certificates[0])}, "CertRevoked"),
+    "revoked CA": ({"root_ca_crl": platform().root.revoked(platform().certificates[1])}, "CertRevoked"),
+    "expired CRL": (
+        {"pck_crl": platform().middle.revoked(until=NOW - DAY / 2)},
+        "CrlExpired.*fetch the collateral",
+    ),
+    "expired root CRL": ({"root_ca_crl": platform().root.revoked(until=NOW - DAY / 2)}, "CrlExpired"),
+    "no CRL of the CA": ({"pck_crl": platform().root.revoked()}, "UnknownRevocationStatus"),
+    "its namesake's CRL": ({"pck_crl": Authority(platform().middle.subject).revoked()}, "InvalidCrlSignature"),
+    "empty CRL": ({"pck_crl": ""}, "Failed to parse PCK CRL"),
+    "forged TCB": ({"tcb_info_signature": "11" * 64}, "Signature is invalid for tcb_info"),
+    "forged identity": ({"qe_identity_signature": "11" * 64}, "Signature is invalid for qe_identity"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), COLLATERAL_WRONG.values(), ids=COLLATERAL_WRONG)
+def test_collateral_that_revokes_or_is_not_the_makers_is_refused(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ClovenError, match=said):
+        platform().verifier(**change)(platform().quote(REPORT_DATA))
+
+
+# --- the policy -------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_judges_a_platform() -> None:
+    assert objections(FINE, STRICT) == []
+    hardened = replace(FINE, status="SWHardeningNeeded", advisories=("INTEL-SA-00615",))
+    lenient = Policy(tcb_status=("UpToDate", "SWHardeningNeeded"))
+    assert objections(hardened, lenient) == []
+    rejecting = lenient.model_copy(
+        update={"rejected_advisories": ("INTEL-SA-00615",), "minimum_tcb_evaluation": 18}
+    )
+    assert objections(hardened, rejecting) == [
+        "Intel's INTEL-SA-00615 concerns the platform, and the policy rejects it",
+        "the collateral has Intel's TCB evaluation 17, expected 18 or later: fetch newer collateral "
+        "(--fetch-collateral)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attributes": 0x7},
+        {"measurement": TD_MEASURED, "attributes": 0x1},
+        {"measurement": TD_MEASURED, "attributes": 0x80},
     ],
 )
-def test_what_is_not_as_it_should_be_is_said(change: dict[str, object], said: str, tmp_path: Path) -> None:
-    found = problems(replace(platform(), **change), tmp_path)  # type: ignore[arg-type]
+def test_no_policy_accepts_a_debug_enclave(change: dict[str, Any]) -> None:
+    """The library refuses them too; should it once not, this does."""
+    everything = Policy(tcb_status=("UpToDate", "OutOfDate"))
+    (said,) = objections(replace(FINE, **change), everything)
 
-    assert [problem for problem in found if said in problem]
-
-
-def test_certificates_and_lists_have_their_time(tmp_path: Path) -> None:
-    late = problems(platform(), tmp_path, now=NOW + 2 * DAY)
-
-    assert len([problem for problem in late if "is valid from 2026-05-31 to 2026-06-02, not today" in problem]) == 3
-    assert len([problem for problem in late if "no list of what" in problem]) == 2
+    assert said.startswith("it is a debug enclave, whose memory its host can read")
 
 
-def test_what_is_revoked_is_refused_and_who_is_not_asked_is_missed(tmp_path: Path) -> None:
-    made = platform()
-    leaf, middle, _ = made.certificates
+def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        '\ufefftcb_status = ["UpToDate", "SWHardeningNeeded"]\n'
+        'rejected_advisories = ["INTEL-SA-00615"]\nminimum_tcb_evaluation = 17\n'
+    )
 
-    assert problems(made, tmp_path, made.middle.revoked(leaf), made.root.revoked()) == [
-        "the certificate of CN=PCK is revoked"
-    ]
-    assert problems(made, tmp_path, made.middle.revoked(), made.root.revoked(middle)) == [
-        "the certificate of CN=Platform CA is revoked"
-    ]
-    (missed,) = problems(made, tmp_path, made.middle.revoked())
-    assert "no list of what the certificate of CN=Root has revoked is at hand" in missed
-    forged = Authority("Root", key()).revoked()
-    assert problems(made, tmp_path, made.middle.revoked(), forged) == [missed]
-
-
-def test_a_file_that_is_no_list_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"-----BEGIN nonsense")
-    (tmp_path / "b").write_bytes(b"nonsense")
-
-    with pytest.raises(ClovenError) as caught:
-        verifier([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
-
-    assert [problem.partition(" is ")[2][:7] for problem in caught.value.problems[:2]] == ["no list"] * 2
-    assert caught.value.problems[2].startswith("cannot read")
+    assert read_policy(file) == Policy(
+        tcb_status=("UpToDate", "SWHardeningNeeded"),
+        rejected_advisories=("INTEL-SA-00615",),
+        minimum_tcb_evaluation=17,
+    )
+    file.write_text("")
+    assert read_policy(file) == STRICT
 
 
-@cache
-def whole() -> bytes:
-    return platform().quote(b"x" * 32)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('tcb_status = ["Revoked"]', "tcb_status.0: Input should be 'UpToDate'"),
+        ("tcb_status = []", "tcb_status: Tuple should have at least 1 item"),
+        ('tcb_statuses = ["UpToDate"]', "tcb_statuses: Extra inputs are not permitted"),
+        ('rejected_advisories = ["intel-sa-00615"]', "rejected_advisories.0: String should match pattern"),
+        ("minimum_tcb_evaluation = true", "minimum_tcb_evaluation: Input should be a valid integer"),
+        ("minimum_tcb_evaluation = 2025-06-20", "minimum_tcb_evaluation: Input should be a valid integer"),
+        ("debug = true", "debug: Extra inputs are not permitted"),
+        ("x", "is not valid TOML"),
+    ],
+)
+def test_a_policy_that_is_not_understood_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "policy.toml").write_text(text)
+
+    with pytest.raises(ClovenError, match=said):
+        read_policy(tmp_path / "policy.toml")
 
 
-@cache
-def chain_of(folder: Path) -> Callable[[bytes], list[str]]:
-    return verifier(platform().lists(folder), root=raw(platform().root.private), now=NOW)
+# --- anything at all --------------------------------------------------------------------------------------------
+
+LENGTHS = 432, 632, 764, 1012, 1018
+"""Where the quotes' lengths are."""
 
 
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lists")
+def mutated(quote: bytes, rng: random.Random) -> bytes:
+    """A quote with bits flipped, parts cut, repeated or exchanged, or a length of another value."""
+    found = bytearray(quote)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        at, size = rng.randrange(len(found) + 1), rng.choice((1, 2, 4, 16, 400))
+        match rng.randrange(7):
+            case 0:
+                found[at : at + 1] = bytes(byte ^ 1 << rng.randrange(8) for byte in found[at : at + 1])
+            case 1:
+                found[at : at + size] = rng.randbytes(size)
+            case 2:
+                del found[at : at + size]
+            case 3:
+                found[at:at] = found[at : at + size]
+            case 4:
+                del found[at:]
+            case 5:
+                place = rng.choice(LENGTHS)
+                found[place : place + 4] = struct.pack("<I", rng.choice((0, 1, 2**16, 2**31, 2**32 - 1)))
+            case _:
+                field = rng.choice(((0, 2), (2, 2), (4, 4), (8, 2)))
+                found[field[0] : sum(field)] = rng.randbytes(field[1])
+    return bytes(found)
 
 
-@given(place=st.integers(0, SIGNED_BYTES + 4 + 64 + 64 + 384 + 64 + 2 + 32 - 1), bit=st.integers(0, 7))
-def test_a_quote_with_one_bit_changed_is_refused(lists: Path, place: int, bit: int) -> None:
-    changed = bytearray(whole())
-    changed[place] ^= 1 << bit
+def told(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Mutated quotes that raised something else than our error, or were accepted as something else."""
+    rng = random.Random(seed)
+    names = ("sgx_quote", "tdx_quote", "tdx_quote_outdated")
+    verifiers = {
+        name: verifier(read_collateral(DATA / f"{name}_collateral.json"), LENIENT, now=REAL[name]) for name in names
+    }
+    expected = {name: judged(name) for name in names[:2]}
+    for _ in range(count):
+        name = rng.choice(names)
+        evidence = mutated(real(name), rng)
+        try:
+            if verifiers[name](evidence) != expected.get(name):
+                yield "accepted", evidence
+        except ClovenError:
+            pass
+        except BaseException as error:
+            yield type(error).__name__, evidence
 
-    assert not chain_of(lists)(whole())
-    assert chain_of(lists)(bytes(changed))
+
+def test_mutated_quotes_raise_our_error_only() -> None:
+    assert list(told(2000, seed=1)) == []
 
 
-@given(size=st.integers(SIGNED_BYTES, 10_000))
-def test_a_quote_that_is_cut_off_is_refused(lists: Path, size: int) -> None:
-    cut = whole()[: min(size, len(whole()) - 1)]
+@pytest.mark.slow
+def test_very_many_mutated_quotes_raise_our_error_only() -> None:
+    assert list(told(100_000, seed=2)) == []
 
-    assert chain_of(lists)(cut)
-    assert chain_of(lists)(whole() + b"x")
+
+def test_anything_else_is_not_a_quote() -> None:
+    for evidence in (b"", b"\0", bytes(432), bytes(5000), b"{}", os.urandom(2000), real("sgx_quote")[:432]):
+        with pytest.raises(ClovenError, match="does not verify"):
+            judged("sgx_quote", evidence)
+
+
+def test_mutated_collateral_raises_our_error_only() -> None:
+    """What a PCCS answers is not trusted either: one part of it is changed."""
+    rng = random.Random(3)
+    document = json.loads(platform().collateral_json())
+    quote, root = platform().quote(REPORT_DATA), platform().root_der
+    for _ in range(500):
+        name = rng.choice(list(document))
+        part = mutated(document[name].encode(), rng).decode("utf-8", "replace")
+        try:
+            changed = parse_collateral(json.dumps(document | {name: part}), "it")
+            found = verified(quote, changed, root=root, now=NOW)
+        except ClovenError:
+            continue
+        assert found == FINE
+
+
+def test_the_platforms_model_is_part_of_what_is_compared() -> None:
+    assert FMSPC.hex() in platform().collateral_json()
+    other = platform().collateral_json().replace(FMSPC.hex(), "00" * 6)
+    with pytest.raises(ClovenError, match="Signature is invalid"):
+        verified(platform().quote(REPORT_DATA), parse_collateral(other, "it"), root=platform().root_der, now=NOW)

@@ -34,7 +34,7 @@ from cloven.enclave.folder import (
 from cloven.enclave.handover import WAYS, Way
 from cloven.enclave.messages import tell
 from cloven.enclave.owner import data_key
-from cloven.enclave.quote import read_quote
+from cloven.enclave.quote import Expected, Measurement, read_quote
 from cloven.enclave.release import release
 from cloven.enclave.results import open_results
 from cloven.enclave.runner import Asked, Enclave, running, trace
@@ -162,17 +162,30 @@ def test_a_changed_byte_in_a_sealed_file_is_refused(tmp_path: Path, file: str) -
 
 def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(lenet: Own) -> None:
     asked = Asked(lenet.folder.path, named("simulated"), memory=2 * GIB, timeout=60)
-    nonce, expect = bytes(32), measured(lenet.folder)
+    nonce = bytes(32)
+    expect, other = (
+        Expected(Measurement("simulated", digits), accept="simulated")
+        for digits in (measured(lenet.folder), "0" * 64)
+    )
     with running(asked) as enclave:
         quote = read_quote(enclave.ask(json.dumps({"nonce": nonce.hex()}).encode()))
-        with pytest.raises(ClovenError, match=f"{expect}.*{'0' * 64}|{'0' * 64}.*{expect}"):
-            release(quote, nonce, expect="0" * 64, owner_key=OWNER)
-        old = release(quote, nonce, expect=expect, owner_key=OWNER)
+        with pytest.raises(ClovenError, match=f"is {expect.measurement}, expected {other.measurement}"):
+            release(quote, nonce, expect=other, owner_key=OWNER, folder_id=lenet.folder.id)
+        old = release(quote, nonce, expect=expect, owner_key=OWNER, folder_id=lenet.folder.id)
         enclave.ask(json.dumps({"nonce": (b"x" * 32).hex()}).encode())
         assert "not its latest" in json.loads(enclave.ask(old))["refused"]  # replayed
         release_at_once(enclave, lenet.folder, bytes(32))
         with pytest.raises(ClovenError, match=r"plan.sealed is not what was sealed: it was changed"):
             enclave.split()
+
+
+def test_who_runs_an_sgx_enclave_does_not_get_around_its_quote(lenet: Own) -> None:
+    enclave = Enclave(Asked(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
+
+    with pytest.raises(
+        ClovenError, match="gets its key once its hardware quote is verified; start it without --owner-k"
+    ):
+        release_at_once(enclave, lenet.folder, OWNER)
 
 
 def test_a_measurement_is_of_the_code_and_of_the_folder(lenet: Own, tmp_path: Path) -> None:

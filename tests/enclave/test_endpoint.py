@@ -15,18 +15,20 @@ import pytest
 
 from cloven.enclave.endpoint import answer, deliver, serve_release
 from cloven.enclave.owner import data_key
+from cloven.enclave.quote import Attested, Expected, Measurement
 from cloven.enclave.release import Waiting, waiting
 from cloven.errors import ClovenError
 
 OWNER = bytes(range(32))
-MEASURED, FOLDER = "ab" * 32, "folder-1"
+MEASURED, FOLDER = Measurement("simulated", "ab" * 32), "folder-1"
+EXPECTED = Expected(MEASURED, accept="simulated")
 
 
 class Host:
     """Who runs the enclave: forwards messages, and keeps all that it saw."""
 
     def __init__(self) -> None:
-        self.enclave: Waiting = waiting("simulated", MEASURED, FOLDER)
+        self.enclave: Waiting = waiting(MEASURED, FOLDER)
         self.seen: list[bytes] = []
         self.key: bytes | None = None
 
@@ -83,7 +85,7 @@ def connected(endpoint: str) -> socket.socket:
 
 def send(endpoint: str, timeout: float = 5.0, **more: object) -> str:
     """What became of a delivery: the quote's words, or what was refused."""
-    arguments = {"expect": MEASURED, "owner_key": OWNER, "timeout": timeout} | more
+    arguments = {"expect": EXPECTED, "owner_key": OWNER, "folder_id": FOLDER, "timeout": timeout} | more
     try:
         return deliver(endpoint, **arguments).words  # type: ignore[arg-type]
     except ClovenError as error:
@@ -93,7 +95,7 @@ def send(endpoint: str, timeout: float = 5.0, **more: object) -> str:
 def test_the_key_arrives_and_the_host_sees_ciphertext() -> None:
     host = Host()
     with serving(host) as (endpoint, done):
-        quote = deliver(endpoint, expect=MEASURED, owner_key=OWNER, folder_id=FOLDER, timeout=5)
+        quote = deliver(endpoint, expect=EXPECTED, owner_key=OWNER, folder_id=FOLDER, timeout=5)
         done.result(5)
 
     key = data_key(OWNER, FOLDER)
@@ -101,7 +103,7 @@ def test_the_key_arrives_and_the_host_sees_ciphertext() -> None:
     assert host.key == key
     assert [sorted(json.loads(text)) for text in host.seen] == [
         ["nonce"],
-        ["backend", "evidence", "folder_id", "measurement", "public_key", "report_data"],
+        ["evidence", "folder_id", "measurement", "public_key", "report_data"],
         ["nonce", "public_key", "sealed"],
         ["accepted"],
     ]
@@ -111,9 +113,11 @@ def test_the_key_arrives_and_the_host_sees_ciphertext() -> None:
 def test_an_owner_who_expects_something_else_releases_nothing() -> None:
     host = Host()
     with serving(host) as (endpoint, done):
-        assert f"measurement is {MEASURED}, expected {'cd' * 32}" in send(endpoint, expect="cd" * 32)
+        other = Expected(Measurement("simulated", "cd" * 32), accept="simulated")
+        assert f"measurement is {MEASURED}, expected {other.measurement}" in send(endpoint, expect=other)
         assert "for the sealed folder folder-1, expected folder-2" in send(endpoint, folder_id="folder-2")
-        assert "a hardware quote is asked for" in send(endpoint, chain=lambda _: [])
+        hardware = Expected(Measurement("sgx", "ab" * 32), lambda _: Attested(MEASURED, bytes(64)))
+        assert "of the kind simulated, expected sgx" in send(endpoint, expect=hardware)
         assert [sorted(json.loads(text))[0] for text in host.seen[::2]] == ["nonce"] * 3
         assert host.key is None
         assert send(endpoint).startswith("simulated: ")
@@ -241,18 +245,18 @@ def test_a_second_owner_is_refused_with_the_reason() -> None:
     with serving(host) as (endpoint, done):
         said = send(endpoint)
         assert said.startswith("the enclave refused: this enclave has its key already")
-        host.enclave = waiting("simulated", MEASURED, FOLDER)
+        host.enclave = waiting(MEASURED, FOLDER)
         send(endpoint)
         done.result(5)
 
 
-QUOTE = waiting("simulated", MEASURED, FOLDER).quote(bytes(32)).message()
+QUOTE = waiting(MEASURED, FOLDER).quote(bytes(32)).message()
 EVIL: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "closed the connection after 0 of 4 bytes"),
     "half": (frame(QUOTE)[:-9], f"closed the connection after {len(QUOTE) - 9} of {len(QUOTE)} bytes"),
     "too long": (b"\0\1\0\1", "a message of 65537 bytes was announced; expected at most 65536"),
-    "no JSON": (frame(b"hello"), "is no JSON object"),
-    "no quote": (frame(b'{"accepted": true}'), "a quote lacks the field backend"),
+    "no JSON": (frame(b"hello"), "is not valid JSON"),
+    "no quote": (frame(b'{"accepted": true}'), "a quote lacks the field measurement"),
     "a replayed quote": (frame(QUOTE), "it is a replayed quote"),
     "refusal": (frame(b'{"refused": "no room"}'), "the enclave refused: no room"),
     "strange refusal": (frame(b'{"refused": "\\u001b[2J"}'), "a refusal has a malformed refused"),
@@ -274,7 +278,7 @@ def test_a_host_that_is_slow_is_given_up(then: Callable[[socket.socket], None]) 
 
 @pytest.mark.parametrize("reply", [b'{"accepted": false}', b'{"accepted": 1}', b"{}", QUOTE])
 def test_acceptance_is_said_in_one_way(reply: bytes) -> None:
-    trusted = waiting("simulated", MEASURED, FOLDER)
+    trusted = waiting(MEASURED, FOLDER)
 
     def serve(connection: socket.socket) -> None:
         text = connection.recv(2**16)

@@ -18,22 +18,27 @@ from hypothesis import strategies as st
 from cloven.enclave import release as releasing
 from cloven.enclave.endpoint import answer
 from cloven.enclave.owner import data_key
-from cloven.enclave.quote import Quote, binding, problems, read_quote
+from cloven.enclave.quote import Attested, Expected, Measurement, Quote, Verifier, binding, problems, read_quote
 from cloven.enclave.release import Waiting, release, waiting
 from cloven.errors import ClovenError
 
 OWNER = bytes(range(32))
 NONCE, OTHER_NONCE = b"n" * 32, b"o" * 32
-MEASURED, OTHER = "ab" * 32, "cd" * 32
+MEASURED, OTHER = "simulated:" + "ab" * 32, "simulated:" + "cd" * 32
 FOLDER = "folder-1"
+SIMULATED = Expected(Measurement.parse(MEASURED), accept="simulated")
 
 
-def enclave(backend: str = "simulated", measurement: str = MEASURED, folder_id: str = FOLDER) -> Waiting:
-    return waiting(backend, measurement, folder_id)
+def enclave(measurement: str = MEASURED, folder_id: str = FOLDER) -> Waiting:
+    return waiting(Measurement.parse(measurement), folder_id)
+
+
+def claimed(public_key: bytes, report_data: bytes, measurement: str = MEASURED) -> Quote:
+    return Quote(Measurement.parse(measurement), FOLDER, public_key, report_data)
 
 
 def released(quote: Quote, nonce: bytes = NONCE) -> bytes:
-    return release(quote, nonce, expect=MEASURED, owner_key=OWNER)
+    return release(quote, nonce, expect=SIMULATED, owner_key=OWNER, folder_id=FOLDER)
 
 
 def opened_by_hand(
@@ -94,9 +99,9 @@ def test_the_check_by_hand_opens_the_published_vectors(
 def test_a_release_is_hpke_of_the_rfc() -> None:
     private = X25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
-    quote = Quote("simulated", MEASURED, FOLDER, public, binding(public, NONCE, FOLDER))
+    quote = claimed(public, binding(public, NONCE, FOLDER))
     sealed = bytes.fromhex(json.loads(released(quote))["sealed"])
-    info = b"cloven release" + bytes.fromhex(MEASURED) + NONCE + FOLDER.encode()
+    info = b"cloven release" + MEASURED.encode() + NONCE + FOLDER.encode()
 
     assert opened_by_hand(private, sealed, info) == data_key(OWNER, FOLDER)
 
@@ -108,7 +113,7 @@ folders = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_siz
 def test_the_key_of_the_folder_arrives(owner: bytes, nonce: bytes, folder: str) -> None:
     trusted = enclave(folder_id=folder)
     quote = read_quote(trusted.quote(nonce).message())
-    sent = release(quote, nonce, expect=MEASURED, owner_key=owner, folder_id=folder)
+    sent = release(quote, nonce, expect=SIMULATED, owner_key=owner, folder_id=folder)
 
     assert trusted.accept(sent) == data_key(owner, folder)
     assert data_key(owner, folder).hex().encode() not in sent
@@ -119,8 +124,8 @@ def test_a_quote_says_what_it_is_worth() -> None:
     assert enclave().quote(NONCE).words == (
         "simulated: the measurement is what the process says of itself; nothing protects it"
     )
-    assert "no hardware protects it" in enclave("gramine-direct").quote(NONCE).words
-    assert enclave("gramine-sgx").backend == "gramine-sgx"
+    assert "no hardware protects it" in enclave("gramine-direct:" + "ab" * 32).quote(NONCE).words
+    assert "up to Intel's root" in claimed(bytes(32), bytes(64), "sgx:" + "ab" * 32).words
 
 
 def test_only_one_release_is_accepted() -> None:
@@ -149,7 +154,7 @@ def test_a_release_for_another_start_is_refused() -> None:
 
 def test_a_release_must_answer_the_latest_quote() -> None:
     trusted = enclave()
-    early = released(Quote("simulated", MEASURED, FOLDER, trusted.public_key, bound(trusted, NONCE)))
+    early = released(claimed(trusted.public_key, bound(trusted, NONCE)))
     with pytest.raises(ClovenError, match="answers no quote of this enclave"):
         trusted.accept(early)
     late = released(trusted.quote(NONCE))
@@ -170,11 +175,12 @@ def bound(trusted: Waiting, nonce: bytes) -> bytes:
 def test_a_release_holds_for_one_measurement_and_folder() -> None:
     trusted = enclave()
     sent = released(trusted.quote(NONCE))
-    for field, value in (("measurement", OTHER), ("folder_id", "folder-2")):
+    for field, value in (("measurement", Measurement.parse(OTHER)), ("folder_id", "folder-2")):
+        own = getattr(trusted, field)
         setattr(trusted, field, value)
         with pytest.raises(ClovenError, match="made for another measurement or folder"):
             trusted.accept(sent)
-        setattr(trusted, field, {"measurement": MEASURED, "folder_id": FOLDER}[field])
+        setattr(trusted, field, own)
 
     assert trusted.accept(sent)
 
@@ -193,16 +199,16 @@ def test_every_changed_digit_of_a_release_is_refused() -> None:
 
 def test_all_that_is_wrong_with_a_quote_is_told_at_once() -> None:
     quote = enclave(measurement=OTHER, folder_id="folder-2").quote(NONCE)
-    found = problems(quote, OTHER_NONCE, MEASURED, FOLDER)
+    found = problems(quote, OTHER_NONCE, SIMULATED, FOLDER)
 
     assert len(found) == 3
     assert f"measurement is {OTHER}, expected {MEASURED}" in found[0]
     assert found[1] == "the quote is for the sealed folder folder-2, expected folder-1"
     assert "it is a replayed quote, or was changed on the way" in found[2]
     with pytest.raises(ClovenError) as caught:
-        release(quote, OTHER_NONCE, expect=MEASURED, owner_key=OWNER, folder_id=FOLDER)
+        release(quote, OTHER_NONCE, expect=SIMULATED, owner_key=OWNER, folder_id=FOLDER)
     assert caught.value.problems == tuple(found)
-    assert not problems(quote, NONCE, OTHER, "folder-2")
+    assert not problems(quote, NONCE, Expected(Measurement.parse(OTHER), accept="simulated"), "folder-2")
 
 
 def test_a_key_that_the_quote_does_not_bind_gets_nothing() -> None:
@@ -210,7 +216,7 @@ def test_a_key_that_the_quote_does_not_bind_gets_nothing() -> None:
     for changed in (
         replace(quote, public_key=enclave().public_key),
         replace(quote, folder_id="folder-2"),
-        replace(quote, report_data=bytes(32)),
+        replace(quote, report_data=bytes(64)),
     ):
         with pytest.raises(ClovenError, match="does not answer this request"):
             released(changed)
@@ -219,103 +225,122 @@ def test_a_key_that_the_quote_does_not_bind_gets_nothing() -> None:
 def test_a_public_key_of_low_order_gets_nothing() -> None:
     """Whatever is encrypted to it, anybody can read."""
     for point in (bytes(32), b"\x01" + bytes(31), b"\xed" + b"\xff" * 30 + b"\x7f"):
-        quote = Quote("simulated", MEASURED, FOLDER, point, binding(point, NONCE, FOLDER))
+        quote = claimed(point, binding(point, NONCE, FOLDER))
         with pytest.raises(ClovenError, match="low order; nothing was released"):
             released(quote)
 
 
-@pytest.mark.parametrize("expect", ["", MEASURED.upper(), MEASURED[:-1], MEASURED + "\n", "g" * 64])
-def test_a_measurement_to_expect_has_64_digits(expect: str) -> None:
-    with pytest.raises(ClovenError, match="expected 64 hexadecimal digits"):
-        release(enclave().quote(NONCE), NONCE, expect=expect, owner_key=OWNER)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "ab" * 32, ":" + "ab" * 32, MEASURED.upper(), MEASURED[:-1], MEASURED + "\n", MEASURED + "0",
+        "sgx:", "simulated:" + "g" * 64, "gramine-sgx:" + "ab" * 32, "sgx: " + "ab" * 32, "sgx:" + MEASURED,
+        "tdx:" + "ab" * 48,
+    ],
+)  # fmt: skip
+def test_a_measurement_names_its_kind_and_has_64_digits(text: str) -> None:
+    with pytest.raises(ClovenError, match="expected one of simulated, gramine-direct, sgx, tdx, a colon and 64"):
+        Measurement.parse(text)
+    for kind in ("simulated", "gramine-direct", "sgx", "tdx"):
+        assert str(Measurement.parse(f"{kind}:{'ab' * 32}")) == f"{kind}:{'ab' * 32}"
 
 
-SIGNED: list[bytes] = []
+def genuine(evidence: bytes) -> Attested:
+    """A verifier that believes what it is told: a measurement and report data."""
+    return Attested(Measurement.parse(evidence[:68].decode()), evidence[68:])
 
 
-def genuine(evidence: bytes) -> list[str]:
-    SIGNED.append(evidence)
-    return []
+SGX_MEASURED = "sgx:" + "ab" * 32
+HARDWARE = Expected(Measurement.parse(SGX_MEASURED), genuine)
 
 
-def hardware(
-    report_data: bytes, measured: str = MEASURED, flags: int = 0x5, version: int = 3, kind: int = 2
-) -> bytes:
-    """An SGX quote as far as it is read here, and what stands for its signature."""
-    header = version.to_bytes(2, "little") + kind.to_bytes(2, "little") + bytes(44)
-    body = bytearray(384)
-    body[48:56] = flags.to_bytes(8, "little")
-    body[64:96] = bytes.fromhex(measured)
-    body[320 : 320 + len(report_data)] = report_data
-    return header + bytes(body) + b"signature"
+def processor(report_data: bytes, measured: str = SGX_MEASURED) -> bytes:
+    """What `genuine` verifies."""
+    return measured.encode() + report_data
 
 
-def test_a_hardware_quote_is_accepted_where_its_signature_is_verified() -> None:
-    trusted = waiting("gramine-sgx", MEASURED, FOLDER, prove=hardware)
+def test_a_hardware_quote_is_accepted_where_it_is_verified() -> None:
+    trusted = waiting(HARDWARE.measurement, FOLDER, prove=processor)
     quote = read_quote(trusted.quote(NONCE).message())
-    SIGNED.clear()
-    sent = release(quote, NONCE, expect=MEASURED, owner_key=OWNER, chain=genuine)
+    sent = release(quote, NONCE, expect=HARDWARE, owner_key=OWNER, folder_id=FOLDER)
 
     assert trusted.accept(sent) == data_key(OWNER, FOLDER)
-    assert [quote.evidence] == SIGNED == [hardware(quote.report_data)]
-    with pytest.raises(ClovenError, match="an unverified one is never accepted: give Intel"):
-        released(quote)
-    with pytest.raises(ClovenError, match="the platform is revoked"):
-        release(quote, NONCE, expect=MEASURED, owner_key=OWNER, chain=lambda _: ["the platform is revoked"])
+    assert quote.report_data == binding(trusted.public_key, NONCE, FOLDER)
+    assert len(quote.report_data) == 64
 
 
-WRONG: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+def revoked(_: bytes) -> Attested:
+    raise ClovenError(["the platform is revoked", "the microcode is old"])
+
+
+WRONG: dict[str, tuple[Verifier, Callable[[bytes], bytes], str]] = {
+    "refused": (revoked, processor, "the platform is revoked\nthe microcode is old"),
     "other enclave": (
-        lambda data: hardware(data, measured=OTHER),
-        f"the processor measured {OTHER}, and the quote",
+        genuine,
+        lambda data: processor(data, "sgx:" + "cd" * 32),
+        f"the processor measured sgx:{'cd' * 32}, expected {SGX_MEASURED}",
     ),
-    "debug": (lambda data: hardware(data, flags=0x7), "it is a debug enclave, whose memory its host can read"),
-    "other request": (lambda _: hardware(b"x" * 32), "does not hold the quote's report data"),
-    "version": (lambda data: hardware(data, version=4), "of version 4 and key type 2; expected version 3"),
-    "key type": (lambda data: hardware(data, kind=0), "of version 3 and key type 0"),
-    "short": (lambda data: hardware(data)[:431], "is no SGX quote: it has 431 bytes, expected 432"),
-    "empty": (lambda _: b"", "is no SGX quote: it has 0 bytes"),
+    "other technology": (genuine, lambda data: processor(data, "tdx:" + "ab" * 32), "the processor measured tdx:"),
+    "other request": (genuine, lambda _: processor(b"x" * 64), "was made for another request"),
+    "half of it": (genuine, lambda data: processor(data[:32] + b"x" * 32), "was made for another request"),
+    "more": (genuine, lambda data: processor(data + b"x"), "was made for another request"),
 }
 
 
-@pytest.mark.parametrize(("prove", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_hardware_quotes_are_refused(prove: Callable[[bytes], bytes], said: str) -> None:
-    quote = waiting("gramine-sgx", MEASURED, FOLDER, prove=prove).quote(NONCE)
+@pytest.mark.parametrize(("verifier", "prove", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_hardware_quotes_are_refused(verifier: Verifier, prove: Callable[[bytes], bytes], said: str) -> None:
+    quote = waiting(HARDWARE.measurement, FOLDER, prove=prove).quote(NONCE)
 
-    found = problems(quote, NONCE, MEASURED, FOLDER, genuine)
-    assert len(found) == 1
-    assert said in found[0]
+    found = problems(quote, NONCE, replace(HARDWARE, verifier=verifier), FOLDER)
+    assert "\n".join(found).startswith(said) or said in found[0]
 
 
-@pytest.mark.parametrize("backend", ["simulated", "gramine-direct"])
-def test_who_asks_for_hardware_accepts_no_other_word(backend: str) -> None:
-    """Else whoever runs the enclave would only have to claim another backend, and the measurement."""
-    quote = enclave(backend).quote(NONCE)
+def test_a_simulated_quote_has_no_evidence() -> None:
+    quote = replace(enclave().quote(NONCE), evidence=b"something")
+    with pytest.raises(ClovenError, match="a simulated quote has no evidence, this one has 9 bytes"):
+        released(quote)
 
-    assert not problems(quote, NONCE, MEASURED, FOLDER)
-    with pytest.raises(ClovenError, match=f"a hardware quote is asked for, and this one is {backend}: the measure"):
-        release(quote, NONCE, expect=MEASURED, owner_key=OWNER, chain=genuine)
-    proved = replace(quote, evidence=hardware(quote.report_data))
-    with pytest.raises(ClovenError, match=f"a {backend} quote has no evidence, and this one has 441 bytes"):
-        released(proved)
+
+@pytest.mark.parametrize(
+    ("kind", "verifier", "accept", "said"),
+    [
+        ("simulated", None, None, "which proves nothing: .*accept this explicitly: --accept simulated"),
+        ("gramine-direct", None, None, "accept this explicitly: --accept gramine-direct"),
+        ("simulated", None, "gramine-direct", "only --accept simulated goes with it"),
+        ("simulated", None, "anything", "only --accept simulated goes with it"),
+        ("simulated", genuine, "simulated", "give no collateral"),
+        ("simulated", genuine, None, "which proves nothing"),
+        ("sgx", None, None, "an unverified hardware quote is never accepted; give Intel's collateral"),
+        ("tdx", None, None, "an unverified hardware quote is never accepted"),
+        ("sgx", None, "simulated", "simulated is to be accepted, and the expected measurement is of the kind sgx"),
+        ("sgx", genuine, "simulated", "leave --accept out"),
+        ("sgx", genuine, "sgx", "leave --accept out"),
+    ],
+)
+def test_what_proves_nothing_cannot_be_expected_by_mistake(
+    kind: str, verifier: Verifier | None, accept: str | None, said: str
+) -> None:
+    with pytest.raises(ClovenError, match=said):
+        Expected(Measurement(kind, "ab" * 32), verifier, accept)
 
 
 def test_gramine_is_asked_for_the_hardwares_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(releasing, "ATTESTATION", tmp_path)
-    trusted = enclave("gramine-sgx")
+    trusted = enclave(SGX_MEASURED)
     with pytest.raises(ClovenError, match=r"no hardware quote through .*No such file.*run under gramine-sgx"):
         trusted.quote(NONCE)
     (tmp_path / "quote").write_bytes(b"the quote")
 
     quote = trusted.quote(NONCE)
     assert quote.evidence == b"the quote"
-    assert (tmp_path / "user_report_data").read_bytes() == quote.report_data + bytes(32)
+    assert (tmp_path / "user_report_data").read_bytes() == quote.report_data
+    (tmp_path / "my_target_info").write_bytes(bytes.fromhex("ab" * 32) + bytes(480))
+    assert str(releasing.hardware_measurement()) == SGX_MEASURED
 
 
 def test_an_enclave_that_no_quote_could_name_does_not_start() -> None:
-    with pytest.raises(ClovenError) as caught:
-        waiting("sgx", MEASURED.upper(), "two words")
-    assert len(caught.value.problems) == 3
+    with pytest.raises(ClovenError, match="malformed folder_id"):
+        enclave(folder_id="two words")
     for nonce in (b"", bytes(31), bytes(33)):
         with pytest.raises(ClovenError, match=f"a nonce has 32 bytes, not {len(nonce)}"):
             enclave().quote(nonce)
@@ -369,17 +394,17 @@ def test_messages_are_read_strictly() -> None:
 
 def test_what_is_wrong_with_a_message_is_told() -> None:
     text = json.loads(enclave().quote(NONCE).message())
-    del text["backend"]
+    del text["measurement"]
     with pytest.raises(ClovenError) as caught:
         read_quote(json.dumps(text | {"nonce": "", "evidence": "?"}).encode())
 
     assert [problem.split(";")[0] for problem in caught.value.problems] == [
-        "a quote lacks the field backend",
+        "a quote lacks the field measurement",
         "a quote has 1 unknown fields",
         "a quote has a malformed evidence",
     ]
-    with pytest.raises(ClovenError, match="a quote's evidence is no base64"):
-        read_quote(json.dumps(text | {"backend": "simulated", "evidence": "A"}).encode())
+    with pytest.raises(ClovenError, match="a quote's evidence is not base64"):
+        read_quote(json.dumps(text | {"measurement": MEASURED, "evidence": "A"}).encode())
     with pytest.raises(ClovenError, match="a quote has 65537 bytes; expected at most 65536"):
         read_quote(b" " * 65537)
 

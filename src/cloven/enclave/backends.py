@@ -25,13 +25,15 @@ class Backend:
     """One way to start the trusted half.
 
     Attributes:
-        name: as the command line and a quote have it.
+        name: as the command line has it.
+        kind: of the measurement that its quote has.
         program: what must be on the PATH; empty for this interpreter.
         ways: how it can hand over.
         words: what its results are worth, for every output.
     """
 
     name: str
+    kind: str
     program: str
     ways: tuple[Way, ...]
     words: str
@@ -50,7 +52,7 @@ class Backend:
                 f"{self.program} is not on the PATH; install Gramine (https://gramine.readthedocs.io), or try the "
                 "two halves without any protection: --backend simulated"
             )
-        needed = manifest.with_name(manifest.name + (".sgx" if self.program == SGX else ""))
+        needed = manifest.with_name(manifest.name + (".sgx" if self.kind == SGX else ""))
         if not needed.is_file():
             problems.append(
                 f"{needed} is not there; write its template (cloven enclave manifest {sealed}) and make it with "
@@ -65,12 +67,18 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {
         backend.name: backend
         for backend in (
-            Backend(SIMULATED, "", ("memory", "file", "pipe"), "simulated: a process like any other; nothing "
-                    "protects it from who runs this machine"),
-            Backend(DIRECT, DIRECT, ("pipe",), "gramine-direct: Gramine without SGX; nothing "
-                    "protects it from who runs this machine"),
-            Backend(SGX, SGX, ("pipe",), "gramine-sgx: an SGX enclave, as far as its quote and "
-                    "the processor's maker are believed"),
+            Backend(
+                "simulated", SIMULATED, "", ("memory", "file", "pipe"),
+                "simulated: a process like any other; nothing protects it from who runs this machine",
+            ),
+            Backend(
+                "gramine-direct", DIRECT, "gramine-direct", ("pipe",),
+                "gramine-direct: Gramine without SGX; nothing protects it from who runs this machine",
+            ),
+            Backend(
+                "gramine-sgx", SGX, "gramine-sgx", ("pipe",),
+                "gramine-sgx: an SGX enclave, as far as its quote and the processor's maker are believed",
+            ),
         )
     }
 )  # fmt: skip

@@ -18,7 +18,7 @@ from cloven.enclave.quote import (
     DIGITS,
     MESSAGE_BYTES,
     NONCE_BYTES,
-    Chain,
+    Expected,
     Quote,
     message,
     parsed,
@@ -40,10 +40,9 @@ REASON = 1000
 def deliver(
     endpoint: str,
     *,
-    expect: str,
+    expect: Expected,
     owner_key: bytes,
-    folder_id: str | None = None,
-    chain: Chain | None = None,
+    folder_id: str,
     timeout: float = 10.0,
 ) -> Quote:
     """Release the data key to the enclave behind an address, if it is what is expected.
@@ -53,7 +52,6 @@ def deliver(
         expect: as `release`.
         owner_key: as `release`.
         folder_id: as `release`.
-        chain: as `release`.
         timeout: seconds for all of it but the look-up of the host's name.
 
     Returns:
@@ -63,17 +61,27 @@ def deliver(
         ClovenError: with every problem of the quote, or what went wrong on the way; nothing was released where the
             quote has a problem.
     """
-    address = check_address(endpoint, None, insecure=True, option="the enclave's address")
     deadline = time.monotonic() + timeout
     nonce = os.urandom(NONCE_BYTES)
-    with reached(address, endpoint, timeout) as connection:
+    with reached(endpoint, timeout) as connection:
         quote = read_quote(asked(connection, message(nonce=nonce.hex()), deadline))
-        released = release(quote, nonce, expect=expect, owner_key=owner_key, folder_id=folder_id, chain=chain)
+        released = release(quote, nonce, expect=expect, owner_key=owner_key, folder_id=folder_id)
         if asked(connection, released, deadline) != ACCEPTED:
             raise ClovenError(
                 "the enclave's answer to the release is neither accepted nor refused; release it again"
             )
     return quote
+
+
+def inquire(endpoint: str, *, timeout: float = 10.0) -> Quote:
+    """Return the quote of the enclave behind an address, which nothing has verified; nothing is released.
+
+    Raises:
+        ClovenError: if the enclave cannot be reached, or does not answer with a quote.
+    """
+    deadline = time.monotonic() + timeout
+    with reached(endpoint, timeout) as connection:
+        return read_quote(asked(connection, message(nonce=os.urandom(NONCE_BYTES).hex()), deadline))
 
 
 def serve_release(listener: socket.socket, ask: Callable[[bytes], bytes], timeout: float) -> None:
@@ -133,8 +141,9 @@ def served(connection: socket.socket, ask: Callable[[bytes], bytes], deadline: f
     return False
 
 
-def reached(address: tuple[str, int], endpoint: str, timeout: float) -> socket.socket:
-    """A connection to the enclave's address."""
+def reached(endpoint: str, timeout: float) -> socket.socket:
+    """Return a connection to the enclave behind an address."""
+    address = check_address(endpoint, None, insecure=True, option="the enclave's address")
     try:
         return socket.create_connection(address, timeout)
     except (OSError, UnicodeError) as error:

@@ -1,9 +1,9 @@
-"""A quote: what an enclave says of itself, bound to its fresh public key and to the nonce of who asks.
+"""The quote of an enclave: its measurement and fresh public key, bound to the nonce of the owner who asked.
 
-With ``gramine-sgx`` the processor says it: the evidence is an SGX ECDSA quote (version 3), whose report data begins
-with the binding. Elsewhere the enclave measures itself, and `Quote.words` says what that is worth: an owner who
-gives a verifier of hardware quotes accepts no other. Sources: Intel SGX ECDSA Quote Library Reference (DCAP), A.4;
-Intel SDM volume 3D, REPORT.
+Under Gramine with SGX the processor says it: the evidence is a hardware quote, whose 64 bytes of report data are
+the binding. A simulated enclave, and Gramine without SGX, measure themselves: anybody can claim such a measurement.
+Therefore a measurement names its kind, ``sgx:...`` or ``simulated:...``, and an owner who expects hardware accepts
+nothing else.
 
 Messages are JSON objects of strings, at most 64 KiB.
 """
@@ -19,37 +19,119 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from cloven.errors import ClovenError
+from cloven.files import parse_json
 
-SIMULATED, DIRECT, SGX = "simulated", "gramine-direct", "gramine-sgx"
-BACKENDS = SIMULATED, DIRECT, SGX
+SIMULATED, DIRECT, SGX, TDX = "simulated", "gramine-direct", "sgx", "tdx"
 WORDS = {
     SIMULATED: "the measurement is what the process says of itself; nothing protects it",
     DIRECT: "the measurement is what the process says of itself; no hardware protects it from its host",
-    SGX: "the processor measured the enclave, and says so in a hardware quote; whether its microcode is up to date "
-    "was not looked at",
+    SGX: "the processor measured the enclave, and its quote was verified up to Intel's root",
+    TDX: "the processor measured the trust domain, and its quote was verified up to Intel's root",
 }
+HARDWARE = SGX, TDX
+"""The kinds of measurement that a hardware quote proves."""
 NONCE_BYTES = 32
 MESSAGE_BYTES = 2**16
-"""The most that a message may have."""
+"""The largest message."""
 DIGITS = re.compile(r"[0-9a-f]{64}")
+MEASUREMENT = re.compile(rf"({'|'.join(map(re.escape, WORDS))}):({DIGITS.pattern})")
 FIELDS = {
-    "backend": re.compile("|".join(map(re.escape, BACKENDS))),
-    "measurement": DIGITS,
+    "measurement": MEASUREMENT,
     "folder_id": re.compile(r"[!-~]{1,200}"),
     "public_key": DIGITS,
-    "report_data": DIGITS,
+    "report_data": re.compile(r"[0-9a-f]{128}"),
     "evidence": re.compile(r"[A-Za-z0-9+/]*={0,2}"),
 }
-HEADER_BYTES, BODY_BYTES = 48, 384
-SIGNED_BYTES = HEADER_BYTES + BODY_BYTES
-"""A hardware quote's header and report body, which its signature is of."""
-ATTRIBUTES, MRENCLAVE, REPORT_DATA = slice(48, 56), slice(64, 96), slice(320, 384)
-"""Places in the report body."""
-DEBUG = 0x2
-QUOTE_VERSION, ECDSA_P256 = 3, 2
 
-Chain: TypeAlias = Callable[[bytes], list[str]]
-"""What checks the signature of a hardware quote up to Intel's root, and whether it was revoked: its problems."""
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measurement of an enclave, written ``KIND:DIGITS``.
+
+    Attributes:
+        kind: who measured: one of `WORDS`.
+        digits: 64 hexadecimal digits. MRENCLAVE for ``sgx``, a hash of the registers for ``tdx`` (see
+            `cloven.enclave.dcap.measurement`), and for the others a hash of the program and the sealed folder's
+            number.
+    """
+
+    kind: str
+    digits: str
+
+    def __post_init__(self) -> None:
+        if not MEASUREMENT.fullmatch(str(self)):
+            raise ClovenError(
+                f"the measurement is {str(self)!r}; expected one of {', '.join(WORDS)}, a colon and 64 hexadecimal "
+                "digits in lower case, such as sgx:0123...cdef"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.digits}"
+
+    @staticmethod
+    def parse(text: str) -> Measurement:
+        """Return the measurement of its written form; raise `ClovenError` for any other text."""
+        kind, _, digits = text.rpartition(":")
+        return Measurement(kind, digits)
+
+
+@dataclass(frozen=True)
+class Attested:
+    """What a verified hardware quote says of the enclave or the trust domain.
+
+    Attributes:
+        measurement: of it.
+        report_data: the 64 bytes that it gave to be signed.
+    """
+
+    measurement: Measurement
+    report_data: bytes
+
+
+Verifier: TypeAlias = Callable[[bytes], Attested]
+"""Verifies a hardware quote, or raises `ClovenError` with all that is wrong with it; see `cloven.enclave.dcap`."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an owner demands of an enclave before a key is released.
+
+    Attributes:
+        measurement: that it must have. If its kind is a hardware kind, only a hardware quote is accepted.
+        verifier: of hardware quotes; needed exactly for those.
+        accept: the kind of the measurement, if that is not a hardware kind: the owner says explicitly that a
+            measurement is enough which the host can claim.
+
+    Raises:
+        ClovenError: if these contradict each other, or a quote could be accepted that proves nothing.
+    """
+
+    measurement: Measurement
+    verifier: Verifier | None = field(default=None, repr=False)
+    accept: str | None = None
+
+    def __post_init__(self) -> None:
+        kind = self.measurement.kind
+        if self.accept is not None and (self.accept != kind or kind in HARDWARE):
+            raise ClovenError(
+                f"{self.accept} is to be accepted, and the expected measurement is of the kind {kind}; "
+                + ("leave --accept out" if kind in HARDWARE else f"only --accept {kind} goes with it")
+            )
+        if kind in HARDWARE and self.verifier is None:
+            raise ClovenError(
+                f"the expected measurement is of the kind {kind}, and an unverified hardware quote is never "
+                "accepted; give Intel's collateral (--collateral FILE), or fetch it (--fetch-collateral URL)"
+            )
+        if kind not in HARDWARE and self.accept is None:
+            raise ClovenError(
+                f"the expected measurement is of the kind {kind}, which proves nothing: {WORDS[kind]}; expect that "
+                f"of a hardware quote (sgx:... or tdx:...), or accept this explicitly: --accept {kind}"
+            )
+        if kind not in HARDWARE and self.verifier is not None:
+            raise ClovenError(
+                "collateral is given, with which hardware quotes are verified, and the expected measurement is of "
+                f"the kind {kind}; expect sgx:... or tdx:..., or give no collateral"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,16 +139,14 @@ class Quote:
     """What an enclave says of itself.
 
     Attributes:
-        backend: one of `BACKENDS`.
-        measurement: of program, plan and settings, 64 hexadecimal digits.
+        measurement: of program, plan and settings.
         folder_id: number of the sealed folder that it would open.
         public_key: X25519, 32 bytes, fresh with each start.
-        report_data: 32 bytes that bind key, nonce and folder, see `binding`.
+        report_data: 64 bytes that bind key, nonce and folder, see `binding`.
         evidence: the hardware's own quote; empty where there is none.
     """
 
-    backend: str
-    measurement: str
+    measurement: Measurement
     folder_id: str
     public_key: bytes
     report_data: bytes
@@ -74,19 +154,18 @@ class Quote:
 
     @property
     def words(self) -> str:
-        """What the measurement is worth."""
-        return f"{self.backend}: {WORDS[self.backend]}"
+        """How far the measurement can be trusted, once the quote was accepted."""
+        return f"{self.measurement.kind}: {WORDS[self.measurement.kind]}"
 
     @property
     def run(self) -> str:
         """The run that a release for this quote begins: of one owner's nonce and one start of the enclave."""
-        return self.report_data.hex()
+        return self.report_data[:32].hex()
 
     def message(self) -> bytes:
-        """As it is sent."""
+        """Return the quote as it is sent."""
         return message(
-            backend=self.backend,
-            measurement=self.measurement,
+            measurement=str(self.measurement),
             folder_id=self.folder_id,
             public_key=self.public_key.hex(),
             report_data=self.report_data.hex(),
@@ -95,19 +174,18 @@ class Quote:
 
 
 def read_quote(text: bytes) -> Quote:
-    """A quote as it was sent.
+    """Return a quote from its message.
 
     Raises:
-        ClovenError: with every field that is missing, unknown, or not what it should be.
+        ClovenError: with every field that is missing, unknown, or malformed.
     """
     found = strings(parsed(text, "a quote"), "a quote", FIELDS)
     try:
         evidence = base64.b64decode(found["evidence"], validate=True)
     except ValueError:
-        raise ClovenError("a quote's evidence is no base64; ask the enclave for another quote") from None
+        raise ClovenError("a quote's evidence is not base64; ask the enclave for another quote") from None
     return Quote(
-        backend=found["backend"],
-        measurement=found["measurement"],
+        measurement=Measurement.parse(found["measurement"]),
         folder_id=found["folder_id"],
         public_key=bytes.fromhex(found["public_key"]),
         report_data=bytes.fromhex(found["report_data"]),
@@ -116,140 +194,91 @@ def read_quote(text: bytes) -> Quote:
 
 
 def binding(public_key: bytes, nonce: bytes, folder_id: str) -> bytes:
-    """The 32 bytes that bind a public key to who asked, and to the folder."""
-    return hashlib.sha256(b"cloven quote" + public_key + nonce + folder_id.encode()).digest()
+    """Return the report data, 64 bytes, that bind a public key to the owner's nonce and to the folder."""
+    return hashlib.sha512(b"cloven quote" + public_key + nonce + folder_id.encode()).digest()
 
 
-def verify(quote: Quote, nonce: bytes, *, expect: str, folder_id: str, chain: Chain | None = None) -> None:
-    """Accept a quote or tell all that is wrong; arguments as `problems`.
-
-    Raises:
-        ClovenError: with every problem.
-    """
-    if found := problems(quote, nonce, expect, folder_id, chain):
+def verify(quote: Quote, nonce: bytes, *, expect: Expected, folder_id: str) -> None:
+    """Accept a quote, or raise `ClovenError` with every problem; arguments as `problems`."""
+    if found := problems(quote, nonce, expect, folder_id):
         raise ClovenError(found)
 
 
-def problems(quote: Quote, nonce: bytes, expect: str, folder_id: str, chain: Chain | None = None) -> list[str]:
-    """Why an owner should not release a key for this quote; empty where nothing is wrong.
+def problems(quote: Quote, nonce: bytes, expect: Expected, folder_id: str) -> list[str]:
+    """Return why an owner should not release a key for this quote; empty if nothing is wrong.
 
     Args:
         quote: the enclave's answer.
         nonce: the 32 random bytes that it answers.
-        expect: the measurement that it must have, 64 hexadecimal digits.
+        expect: what the owner demands.
         folder_id: the sealed folder that it must be for.
-        chain: checks the signature of a hardware quote. With it only hardware quotes are accepted, without it none.
     """
     found = []
-    if not DIGITS.fullmatch(expect):
-        found.append(f"the expected measurement is {expect!r}; expected 64 hexadecimal digits in small letters")
-    elif quote.measurement != expect:
+    if quote.measurement.kind != expect.measurement.kind:
         found.append(
-            f"the enclave's measurement is {quote.measurement}, expected {expect}: it runs another program, plan "
-            "or setting; if that is meant, expect its measurement"
+            f"the enclave's measurement is of the kind {quote.measurement.kind}, expected "
+            f"{expect.measurement.kind}: another kind of enclave answers than the one that you expect"
+        )
+    elif quote.measurement != expect.measurement:
+        found.append(
+            f"the enclave's measurement is {quote.measurement}, expected {expect.measurement}: it runs another "
+            "program, plan or setting; if that is intended, expect its measurement"
         )
     if quote.folder_id != folder_id:
         found.append(f"the quote is for the sealed folder {quote.folder_id}, expected {folder_id}")
-    if quote.report_data != binding(quote.public_key, nonce, quote.folder_id):
+    bound = binding(quote.public_key, nonce, quote.folder_id)
+    if quote.report_data != bound:
         found.append(
             "the quote does not answer this request: its report data does not bind its public key to the nonce "
             "that was sent; it is a replayed quote, or was changed on the way: mistrust what forwards the messages"
         )
-    return found + evidence_problems(quote, chain)
+    return found + evidence_problems(quote.evidence, expect, bound)
 
 
-def evidence_problems(quote: Quote, chain: Chain | None) -> list[str]:
-    """What is wrong with a quote's evidence."""
-    if quote.backend != SGX:
-        return bare_problems(quote, chain)
-    size = len(quote.evidence)
-    if size < SIGNED_BYTES:
-        return [
-            f"the evidence is no SGX quote: it has {size} bytes, expected {SIGNED_BYTES} and a signature behind "
-            "them"
-        ]
-    version, kind = (int.from_bytes(quote.evidence[place : place + 2], "little") for place in (0, 2))
-    if (version, kind) != (QUOTE_VERSION, ECDSA_P256):
-        return [
-            f"the evidence is an SGX quote of version {version} and key type {kind}; expected version "
-            f"{QUOTE_VERSION} and key type {ECDSA_P256} (ECDSA P-256)"
-        ]
-    return report_problems(quote, quote.evidence[HEADER_BYTES:SIGNED_BYTES]) + signature_problems(
-        quote.evidence, chain
-    )
-
-
-def bare_problems(quote: Quote, chain: Chain | None) -> list[str]:
-    """What is wrong with a quote that no hardware backs."""
+def evidence_problems(evidence: bytes, expect: Expected, bound: bytes) -> list[str]:
+    """Return what is wrong with a quote's evidence, by what the owner expects and not by what the enclave says."""
+    if expect.verifier is None:
+        if not evidence:
+            return []
+        return [f"a {expect.measurement.kind} quote has no evidence, this one has {len(evidence)} bytes"]
+    if not evidence:
+        return [f"the enclave sent no hardware quote; expected one of the kind {expect.measurement.kind}"]
+    try:
+        attested = expect.verifier(evidence)
+    except ClovenError as error:
+        return list(error.problems)
     found = []
-    if chain is not None:
-        # Else whoever runs the enclave could claim any measurement by naming another backend.
-        found.append(f"a hardware quote is asked for, and this one is {quote.words}")
-    if quote.evidence:
-        found.append(f"a {quote.backend} quote has no evidence, and this one has {len(quote.evidence)} bytes")
-    return found
-
-
-def report_problems(quote: Quote, body: bytes) -> list[str]:
-    """Where the hardware's report says other things than the quote around it, or that it protects nothing."""
-    found = []
-    if (measured := body[MRENCLAVE].hex()) != quote.measurement:
-        found.append(f"the processor measured {measured}, and the quote around it says {quote.measurement}")
-    if not body[REPORT_DATA].startswith(quote.report_data):
+    if attested.measurement != expect.measurement:
+        found.append(f"the processor measured {attested.measurement}, expected {expect.measurement}")
+    if attested.report_data != bound:
         found.append(
-            "the processor's report does not hold the quote's report data: it was made for another request"
-        )
-    if int.from_bytes(body[ATTRIBUTES], "little") & DEBUG:
-        found.append(
-            "it is a debug enclave, whose memory its host can read; build it with sgx.debug = false, and start it"
+            "the hardware quote was made for another request: its report data is not the 64 bytes that bind the "
+            "public key to the nonce that was sent"
         )
     return found
-
-
-def signature_problems(evidence: bytes, chain: Chain | None) -> list[str]:
-    """What the verifier says of the signature; nobody's word is not enough."""
-    if chain is None:
-        return [
-            "nothing here verifies the signature of this hardware quote, and an unverified one is never accepted: "
-            "give Intel's lists of revoked certificates, with which it is verified (--crl)"
-        ]
-    return chain(evidence)
 
 
 def message(**values: str | bool) -> bytes:
-    """A message as it is sent."""
+    """Return a message as it is sent."""
     return json.dumps(values).encode()
 
 
 def parsed(text: bytes, what: str) -> dict[str, Any]:
-    """The object of a message that messages of ours call `what`.
+    """Return the object of a message, which error messages call `what`.
 
     Raises:
-        ClovenError: where it is too long, or no JSON object, or has a name twice.
+        ClovenError: if it is too long, not a JSON object, or names a key twice.
     """
     if len(text) > MESSAGE_BYTES:
         raise ClovenError(f"{what} has {len(text)} bytes; expected at most {MESSAGE_BYTES}")
     try:
-        found = json.loads(text.decode(), object_pairs_hook=once)
-    except (ValueError, RecursionError):
-        raise ClovenError(
-            f"{what} of {len(text)} bytes is no JSON object with each name once; send it again"
-        ) from None
-    if not isinstance(found, dict):
-        raise ClovenError(f"{what} is a JSON {type(found).__name__}; expected an object")
-    return found
-
-
-def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose names are all different; which of two would count is not the sender's to play with."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name twice")
-    return found
+        return parse_json(text.decode(), what)
+    except UnicodeDecodeError:
+        raise ClovenError(f"{what} of {len(text)} bytes is not UTF-8 text; send it again") from None
 
 
 def strings(found: Mapping[str, Any], what: str, fields: Mapping[str, re.Pattern[str]]) -> dict[str, str]:
-    """The fields of a message: just these, each a string that its pattern matches.
+    """Return the fields of a message: just these, each a string that its pattern matches.
 
     Raises:
         ClovenError: with every field that is not; values are not shown.

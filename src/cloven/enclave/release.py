@@ -26,7 +26,8 @@ from cloven.enclave.quote import (
     FIELDS,
     NONCE_BYTES,
     SGX,
-    Chain,
+    Expected,
+    Measurement,
     Quote,
     binding,
     message,
@@ -58,15 +59,13 @@ class Waiting:
     """An enclave that waits for its data key; make one with `waiting`. For one thread.
 
     Attributes:
-        backend: as `Quote.backend`.
         measurement: as `Quote.measurement`.
         folder_id: as `Quote.folder_id`.
         public_key: X25519, 32 bytes.
         run: as `Quote.run`, of the latest quote.
     """
 
-    backend: str
-    measurement: str
+    measurement: Measurement
     folder_id: str
     public_key: bytes
     _prove: Callable[[bytes], bytes] = field(repr=False)
@@ -87,7 +86,7 @@ class Waiting:
         if len(nonce) != NONCE_BYTES:
             raise ClovenError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         bound = binding(self.public_key, nonce, self.folder_id)
-        made = Quote(self.backend, self.measurement, self.folder_id, self.public_key, bound, self._prove(bound))
+        made = Quote(self.measurement, self.folder_id, self.public_key, bound, self._prove(bound))
         self._nonce, self.run = nonce, made.run
         return made
 
@@ -116,62 +115,48 @@ class Waiting:
         return self._private
 
 
-def waiting(
-    backend: str, measurement: str, folder_id: str, *, prove: Callable[[bytes], bytes] | None = None
-) -> Waiting:
-    """An enclave's state at its start, with a fresh private key that never leaves it.
+def waiting(measurement: Measurement, folder_id: str, *, prove: Callable[[bytes], bytes] | None = None) -> Waiting:
+    """Return an enclave's state at its start, with a fresh private key that never leaves it.
 
     Args:
-        backend: see `quote.BACKENDS`.
-        measurement: 64 hexadecimal digits.
+        measurement: of this enclave.
         folder_id: the sealed folder's number, 1 to 200 printable ASCII characters without spaces.
-        prove: from report data (32 bytes) to the evidence; by default Gramine's with ``gramine-sgx``, else empty.
+        prove: from report data (64 bytes) to the evidence; by default Gramine's for `SGX`, else nothing.
 
     Raises:
-        ClovenError: with every argument that no quote could hold.
+        ClovenError: for a folder's number that no quote could hold.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    about = {"backend": backend, "measurement": measurement, "folder_id": folder_id}
-    strings(about, "an enclave", {name: FIELDS[name] for name in about})
+    strings({"folder_id": folder_id}, "an enclave", {"folder_id": FIELDS["folder_id"]})
     private = X25519PrivateKey.generate()
-    proof = prove or (hardware_quote if backend == SGX else no_evidence)
-    return Waiting(backend, measurement, folder_id, private.public_key().public_bytes_raw(), proof, private)
+    proof = prove or (hardware_quote if measurement.kind == SGX else no_evidence)
+    return Waiting(measurement, folder_id, private.public_key().public_bytes_raw(), proof, private)
 
 
-def release(
-    quote: Quote,
-    nonce: bytes,
-    *,
-    expect: str,
-    owner_key: bytes,
-    folder_id: str | None = None,
-    chain: Chain | None = None,
-) -> bytes:
-    """The message that brings the folder's data key to the enclave of a quote, and to no other.
+def release(quote: Quote, nonce: bytes, *, expect: Expected, owner_key: bytes, folder_id: str) -> bytes:
+    """Return the message that brings the folder's data key to the enclave of a quote, and to no other.
 
     Args:
         quote: the enclave's answer to the nonce.
         nonce: the 32 random bytes that were sent.
-        expect: the measurement that it must have, 64 hexadecimal digits.
+        expect: what the owner demands of the enclave.
         owner_key: 32 bytes, see `owner.read_owner_key`.
-        folder_id: the sealed folder that it must be for; by default the one that the quote names.
-        chain: as `quote.problems`.
+        folder_id: the sealed folder that it must be for.
 
     Raises:
         ClovenError: with every problem of the quote; see `quote.problems`.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
-    folder = quote.folder_id if folder_id is None else folder_id
-    verify(quote, nonce, expect=expect, folder_id=folder, chain=chain)
-    info = context(quote.measurement, nonce, folder)
-    key = data_key(owner_key, folder)
+    verify(quote, nonce, expect=expect, folder_id=folder_id)
+    info = context(quote.measurement, nonce, folder_id)
+    key = data_key(owner_key, folder_id)
     try:
         sealed = suite().encrypt(key, X25519PublicKey.from_public_bytes(quote.public_key), info)
     except ValueError:
         raise ClovenError(
-            "the quote's public key is none of X25519, or of low order; nothing was released"
+            "the quote's public key is not a key of X25519, or is of low order; nothing was released"
         ) from None
     return message(public_key=quote.public_key.hex(), nonce=nonce.hex(), sealed=sealed.hex())
 
@@ -189,9 +174,9 @@ def opened(sealed: bytes, private: X25519PrivateKey, info: bytes) -> bytes:
         ) from None
 
 
-def context(measurement: str, nonce: bytes, folder_id: str) -> bytes:
-    """HPKE's info: what both sides must agree on; all but the last have one length."""
-    return b"cloven release" + bytes.fromhex(measurement) + nonce + folder_id.encode()
+def context(measurement: Measurement, nonce: bytes, folder_id: str) -> bytes:
+    """Return HPKE's info, on which both sides must agree; unambiguous, as no kind of measurement begins another."""
+    return b"cloven release" + str(measurement).encode() + nonce + folder_id.encode()
 
 
 def suite() -> Suite:
@@ -202,28 +187,28 @@ def suite() -> Suite:
 
 
 def no_evidence(report_data: bytes) -> bytes:  # noqa: ARG001 - as hardware_quote
-    """Where no hardware speaks for the enclave."""
+    """Return no evidence, where no hardware measures the enclave."""
     return b""
 
 
-def hardware_measurement() -> str:
-    """What the processor has measured of this enclave (MRENCLAVE), 64 hexadecimal digits, through Gramine.
+def hardware_measurement() -> Measurement:
+    """Return what the processor has measured of this enclave (MRENCLAVE), through Gramine.
 
     Raises:
         ClovenError: where it cannot be read.
     """
     with _attested("measurement"):
-        return (ATTESTATION / "my_target_info").read_bytes()[:32].hex()
+        return Measurement(SGX, (ATTESTATION / "my_target_info").read_bytes()[:32].hex())
 
 
 def hardware_quote(report_data: bytes) -> bytes:
-    """The processor's quote of this enclave, through Gramine.
+    """Return the processor's quote of this enclave, whose report data are these 64 bytes, through Gramine.
 
     Raises:
-        ClovenError: where there is none, or it is no SGX quote.
+        ClovenError: if there is none.
     """
     with _attested("hardware quote"):
-        (ATTESTATION / "user_report_data").write_bytes(report_data.ljust(64, b"\0"))
+        (ATTESTATION / "user_report_data").write_bytes(report_data)
         return (ATTESTATION / "quote").read_bytes()
 
 

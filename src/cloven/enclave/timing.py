@@ -21,6 +21,7 @@ from cloven.enclave.endpoint import deliver, serve_release
 from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
+from cloven.enclave.quote import HARDWARE, Expected, Measurement, Quote
 from cloven.enclave.runner import Asked, Enclave, running
 from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
 from cloven.errors import ClovenError
@@ -28,7 +29,6 @@ from cloven.errors import ClovenError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cloven.enclave.quote import Quote
     from cloven.partition.plan import Plan
 
 
@@ -168,12 +168,24 @@ def timed(own: Ready, other: Ready) -> Timed:
 
 
 def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote:
-    """Release the key over this machine's loopback, where owner and runner are one; return the enclave's quote."""
+    """Release the key over this machine's loopback, where owner and runner are one; return the enclave's quote.
+
+    Raises:
+        ClovenError: if the enclave must prove itself by a hardware quote, or does not have the expected
+        measurement.
+    """
+    kind = enclave.asked.backend.kind
+    if kind in HARDWARE:
+        raise ClovenError(
+            f"an enclave of {enclave.asked.backend.name} gets its key once its hardware quote is verified; start "
+            "it without --owner-key, and run `cloven enclave release`"
+        )
+    expect = Expected(Measurement(kind, measured(folder)), accept=kind)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         waits = threading.Thread(target=serve_release, args=(listener, enclave.ask, 10.0), daemon=True)
         waits.start()
         to = f"127.0.0.1:{listener.getsockname()[1]}"
-        quote = deliver(to, expect=measured(folder), owner_key=owner_key, folder_id=folder.id)
+        quote = deliver(to, expect=expect, owner_key=owner_key, folder_id=folder.id)
         waits.join()
     return quote
 

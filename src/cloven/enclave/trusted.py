@@ -58,18 +58,20 @@ def main(words: Sequence[str]) -> int:
 
 
 def _work(given: Given, hears: int, tells: int) -> None:
+    from cloven.enclave.backends import named
     from cloven.enclave.folder import measured, opened
-    from cloven.enclave.quote import SGX, SIMULATED
+    from cloven.enclave.quote import SGX, SIMULATED, Measurement
     from cloven.enclave.release import hardware_measurement, waiting
 
-    simulated = given.backend == SIMULATED
+    kind = named(given.backend).kind
+    simulated = kind == SIMULATED
     # The first two hold for one thread, and for those that it starts.
     limits = [sandbox.leave_network(), sandbox.drop_capabilities()] if simulated else []
     _warmed(given.threads)
     limits += [sandbox.limit_memory(given.memory), sandbox.restrict_calls()] if simulated else []
     sealed = opened(given.sealed)
-    measurement = hardware_measurement() if given.backend == SGX else measured(sealed)
-    door = waiting(given.backend, measurement, sealed.id)
+    measurement = hardware_measurement() if kind == SGX else Measurement(kind, measured(sealed))
+    door = waiting(measurement, sealed.id)
     tell(tells, {"waiting": True, "limits": limits})
     key = _released(door, hears, tells)
     inside = _split(sealed, key)

@@ -1,0 +1,142 @@
+"""Intel's collateral, with which a hardware quote is verified: read from a file, or fetched from a caching service.
+
+Collateral is what Intel signs about its platforms: the security level (TCB) of each kind of processor, the identity
+of its quoting enclave, and the lists of revoked certificates. It is valid for 30 days. A file holds it as one JSON
+object, in the form of `dcap_qvl.QuoteCollateralV3`; a provisioning certificate caching service (PCCS) serves its
+parts over HTTP. Nothing in it is secret or trusted: every part is signed, and checked when a quote is verified.
+
+The library has a fetcher of its own. It is not used: it follows redirects, asks a host that the service's answer
+names, and its threads outlive a fetch that runs out of time, and crash when the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from cloven.errors import ClovenError, require
+from cloven.files import parse_json, read_text
+
+if TYPE_CHECKING:
+    from dcap_qvl import QuoteCollateralV3
+
+COLLATERAL_BYTES = 2**20
+"""The largest collateral, and the largest part of it, that is read; Intel's has some 20 kB."""
+TCB_CHAIN = "TCB-Info-Issuer-Chain"
+QE_CHAIN = "SGX-Enclave-Identity-Issuer-Chain"
+CRL_CHAIN = "SGX-PCK-CRL-Issuer-Chain"
+
+
+def read_collateral(path: Path) -> QuoteCollateralV3:
+    """Return the collateral in a file.
+
+    Raises:
+        ClovenError: if the file cannot be read or is not collateral.
+    """
+    return parse_collateral(read_text(path, COLLATERAL_BYTES), str(path))
+
+
+def parse_collateral(text: str, name: str) -> QuoteCollateralV3:
+    """Return collateral from its JSON; `name` is the file, for error messages.
+
+    Raises:
+        ClovenError: if it is not JSON, or lacks a part.
+    """
+    try:
+        from dcap_qvl import QuoteCollateralV3
+    except ImportError as error:
+        raise require("attest", error) from error
+    parse_json(text, name)
+    try:
+        return QuoteCollateralV3.from_json(text)
+    except ValueError as error:
+        raise ClovenError(
+            f"{name} is not collateral: {error}; fetch it again: cloven enclave release --fetch-collateral URL"
+        ) from error
+
+
+def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str:
+    """Fetch the collateral of the platform that made a quote; return it as JSON for `parse_collateral`.
+
+    Args:
+        url: of the PCCS, such as ``https://pccs.example.org``; no other host is asked.
+        evidence: the quote, which need not be verified yet.
+        timeout: seconds for each of the four requests.
+
+    Raises:
+        ClovenError: if the evidence is not a quote, or the service does not answer with collateral.
+    """
+    try:
+        from dcap_qvl import parse_quote
+    except ImportError as error:
+        raise require("attest", error) from error
+    if not url.startswith(("http://", "https://")):
+        raise ClovenError(f"the PCCS is {url!r}; expected a URL such as https://pccs.example.org")
+    try:
+        quote = parse_quote(evidence)
+        tee, fmspc, ca = quote.quote_type().lower(), quote.fmspc(), quote.ca()
+    except ValueError as error:
+        raise ClovenError(f"the evidence is not a hardware quote of SGX or TDX: {error}") from error
+    base = url.rstrip("/")
+    crl, crl_headers = _get(f"{base}/sgx/certification/v4/pckcrl?ca={ca}&encoding=der", timeout)
+    root_crl, _ = _get(f"{base}/sgx/certification/v4/rootcacrl", timeout)
+    tcb, tcb_headers = _get(f"{base}/{tee}/certification/v4/tcb?fmspc={fmspc}&update=standard", timeout)
+    qe, qe_headers = _get(f"{base}/{tee}/certification/v4/qe/identity?update=standard", timeout)
+    tcb_info, tcb_signature = _signed(tcb, "tcbInfo", url)
+    qe_identity, qe_signature = _signed(qe, "enclaveIdentity", url)
+    return json.dumps(
+        {
+            "pck_crl_issuer_chain": unquote(crl_headers.get(CRL_CHAIN, "")),
+            "root_ca_crl": _der(root_crl).hex(),
+            "pck_crl": _der(crl).hex(),
+            "tcb_info_issuer_chain": unquote(tcb_headers.get(TCB_CHAIN) or tcb_headers.get(f"SGX-{TCB_CHAIN}", "")),
+            "tcb_info": tcb_info,
+            "tcb_info_signature": tcb_signature,
+            "qe_identity_issuer_chain": unquote(qe_headers.get(QE_CHAIN, "")),
+            "qe_identity": qe_identity,
+            "qe_identity_signature": qe_signature,
+        },
+        indent=2,
+    )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Refuse to be sent to another host than the one that the user named."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Follow no redirect; urllib then raises the answer as an error."""
+
+
+def _get(url: str, timeout: float) -> tuple[bytes, Any]:
+    """Return the body and the headers of an answer."""
+    try:
+        answer: HTTPResponse
+        with urllib.request.build_opener(_NoRedirects).open(url, timeout=timeout) as answer:
+            body = answer.read(COLLATERAL_BYTES + 1)
+            headers = answer.headers
+    except (OSError, HTTPException, ValueError) as error:
+        raise ClovenError(f"cannot fetch collateral from {url}: {error}") from error
+    if len(body) > COLLATERAL_BYTES:
+        raise ClovenError(f"cannot fetch collateral from {url}: it answers more than {COLLATERAL_BYTES} bytes")
+    return body, headers
+
+
+def _signed(body: bytes, name: str, url: str) -> tuple[str, str]:
+    """Return the text that Intel signed, which has no white space, and its signature in hexadecimal digits."""
+    document = parse_json(body, f"the answer of {url}")
+    content, signature = document.get(name), document.get("signature")
+    if not isinstance(content, dict) or not isinstance(signature, str):
+        raise ClovenError(f"the answer of {url} lacks {name} or its signature; expected a PCCS of version 4")
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False), signature
+
+
+def _der(body: bytes) -> bytes:
+    """Return a revocation list as bytes; services answer them as such, or in hexadecimal digits."""
+    try:
+        return bytes.fromhex(body.decode("ascii"))
+    except ValueError:
+        return body
