@@ -202,15 +202,15 @@ class Entrance(asyncio.AbstractServer):
                 except OSError as error:
                     if error.errno not in SHORT:
                         raise
-                    self._pause(error)
+                    self._short(error)
                     return
 
-    def _pause(self, error: OSError) -> None:
-        """Accept nothing for a while: the system is short of files, and the event loop would call again at once."""
+    def _short(self, error: OSError) -> None:
+        """Close a connection for those that come; where none can be closed, accept nothing for a while."""
         log.warning("cannot accept a connection: %s", error.strerror)
-        self._places.drop()
-        self._loop.remove_reader(self._listener)
-        self._paused = self._loop.call_later(PAUSE, self._go_on)
+        if not self._places.drop():
+            self._loop.remove_reader(self._listener)
+            self._paused = self._loop.call_later(PAUSE, self._go_on)
 
     def _welcome(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         connection.setblocking(False)

@@ -35,22 +35,19 @@ class _Server(uvicorn.Server):
     uvicorn's own raises the signal once more, but the caller has connections to close in the same event loop.
     """
 
-    def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, limits: Limits, context: ssl.SSLContext | None
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, limits: Limits, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
-        self._listening = listener, limits, context
+        self._limits, self._context = limits, context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; see `Entrance` for what uvicorn's way lacks."""
-        listener, limits, context = self._listening
 
         def made(places: Places, place: Place, limits: Limits) -> Connection:
             return Connection(
                 places, place, limits, config=self.config, server_state=self.server_state, app_state={}
             )
 
-        self.servers = [Entrance(listener, made, limits, context)]  # type: ignore[list-item]
+        self.servers = [Entrance(each, made, self._limits, self._context) for each in sockets or ()]  # type: ignore[misc]
         self.started = True
 
     @contextmanager
@@ -114,7 +111,7 @@ async def serve(
         place = f"[{host}]" if ":" in host else host
         started(f"{'https' if identity else 'http'}://{place}:{listener.getsockname()[1]}")
         with _sparing():
-            await _Server(config, listener, limits, context).serve([listener])
+            await _Server(config, limits, context).serve([listener])
     finally:
         listener.close()
 
