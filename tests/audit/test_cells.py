@@ -159,7 +159,7 @@ class TestDigests:
 def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
     with opened(tmp_path / "run", {"x": 1}) as store:
         (store.folder / "cells" / ".other.part").touch()
-        with pytest.raises(ClovenError, match="another audit is running in .*run; wait"), opened(store.folder, {}):
+        with pytest.raises(ClovenError, match=r"another audit is running in .*run; wait"), opened(store.folder, {}):
             pytest.fail("it was opened twice")
         assert (store.folder / "cells" / ".other.part").exists()
     with opened(tmp_path / "run", {"x": 1}):

@@ -108,7 +108,8 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (20, 11), mode: str = "RG
 
 
 def made(model: Model | None = None, **options: Any) -> FastAPI:
-    return app(model or Model(), **{"read": decode_picture, "size": picture_size, "names": NAMES} | options)
+    usual: dict[str, Any] = {"read": decode_picture, "size": picture_size, "names": NAMES}
+    return app(model or Model(), **usual | options)
 
 
 def talk(service: FastAPI, work: Callable[[httpx.AsyncClient], Awaitable[Got]]) -> Got:

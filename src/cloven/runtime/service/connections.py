@@ -155,8 +155,8 @@ class Connection(H11Protocol):
         self.transport.abort()  # not close(): that waits until the client has read everything
 
 
-class Entrance(asyncio.AbstractServer):
-    """Accepts connections within the limits.
+class Entrance:
+    """Accepts connections within the limits; has what uvicorn asks of an `asyncio.Server`.
 
     asyncio's own server has no limits: it accepts until the process has no files left, and then logs every second
     for each of them. It also tells nobody of a connection until TLS is agreed.
