@@ -100,14 +100,16 @@ class Store:
         return found
 
 
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a JSON document with a digest of its content.
+def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a JSON document with a digest of its content; return it as it was written.
 
     Raises:
         ClovenError: where it cannot be written.
     """
     plain = json.loads(to_text(document))  # as it will be read: tuples as lists, and keys as text
-    write_text(path, to_text(plain | {DIGEST: digest_of(plain)}))
+    written = plain | {DIGEST: digest_of(plain)}
+    write_text(path, to_text(written))
+    return written
 
 
 def read_document(path: Path, to_do: str) -> dict[str, Any]:

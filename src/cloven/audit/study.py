@@ -295,8 +295,7 @@ def _attacked(
         run_missing(keys, material, store, jobs=jobs, progress=progress)
         summary = _summary(settings, images, material, every, results, store, paper, jobs)
     summary |= {"shapes": shapes, "seconds": round(time.perf_counter() - start, 1)}
-    write_document(store.folder / SUMMARY, summary)
-    return summary
+    return write_document(store.folder / SUMMARY, summary)
 
 
 def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:

@@ -135,8 +135,7 @@ def execute(settings: Settings, paper: Paper, *, out: Path, progress: Progress) 
             ],
             "seconds": round(time.perf_counter() - start, 1),
         }
-        write_document(out / SUMMARY, summary)
-    return summary
+        return write_document(out / SUMMARY, summary)
 
 
 def _guessed(capture: Capture) -> tuple[tuple[Guess, ...], dict[str, Any]]:

@@ -209,7 +209,7 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[Bar]]:
     Raises:
         ClovenError: where there is none, or two of one figure.
     """
-    found = {folder: read_document(folder / FIGURE, AGAIN) for folder in folders if (folder / FIGURE).exists()}
+    found = {folder: read_json(folder / FIGURE) for folder in folders if (folder / FIGURE).exists()}
     if broken := [
         f"{path} holds no figure of a paper; move it away" for path, d in found.items() if "figure" not in d
     ]:
