@@ -457,7 +457,7 @@ class TestTrouble:
 
         def read(content: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
             order.append(len(content))
-            threading.Event().wait(0.1)
+            threading.Event().wait(1 if len(content) == 900 else 0)
             return np.zeros(shape, np.uint8)
 
         async def crowd(client: httpx.AsyncClient) -> None:
@@ -807,7 +807,7 @@ class TestHostileClients:
             assert rest(clients.open[-1]) == b""
 
     def test_what_is_being_answered_is_never_dropped(self, listening: Callable[..., str]) -> None:
-        url = listening(made(Model(delay=1)), limits=Limits(connections=3, per_address=2))
+        url = listening(made(Model(delay=3)), limits=Limits(connections=3, per_address=2))
         numbers = f"POST /classify HTTP/1.1\r\nContent-Type: {FLOATS}\r\nHost: h\r\n".encode()
         request = numbers + b"Connection: close\r\nContent-Length: 768\r\n\r\n" + bytes(768)
         with Clients(url) as clients:

@@ -106,7 +106,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ClovenError: where it cannot be written.
     """
-    plain = json.loads(to_text(document))  # as it will be read: tuples as lists, and keys as text
+    plain: dict[str, Any] = json.loads(to_text(document))  # as it will be read: tuples as lists, and keys as text
     written = plain | {DIGEST: digest_of(plain)}
     write_text(path, to_text(written))
     return written
