@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cloven import console, enclaves, experiments, machines, reproductions
-from cloven.errors import ClovenError, require, tried
+from cloven.errors import ClovenError, require, system_error, tried
 from cloven.machines import DAY
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "se
 
 
 class Commands(TyperGroup):
-    """All commands; Ctrl-C ends any of them with a word and exit code 130."""
+    """All commands; Ctrl-C ends any of them with a word and exit code 130, and what the system refuses with 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
             return super().invoke(ctx)
+        except OSError as error:  # typer would end with 1, "a threshold missed", where the output was closed
+            raise system_error(error) from error
         except KeyboardInterrupt:
             log.warning("stopped")
             raise typer.Exit(console.STOPPED) from None
@@ -60,25 +63,35 @@ log = logging.getLogger("cloven")
 
 
 def main() -> None:
-    """The ``cloven`` command: errors in a person's input become one message and exit code 2."""
+    """The ``cloven`` command: errors in a person's input, and of the system, become a message and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written fails here, not when Python ends
     except ClovenError as error:
         _fail(error)
+    except OSError as error:
+        _fail(system_error(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRAS:
             raise
         _fail(require(EXTRAS[package], error))
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: ClovenError) -> None:
-    for problem in error.problems:
-        print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
+    with suppress(OSError):  # nobody can be told
+        for problem in error.problems:
+            print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # Python would try again when it ends, and fail with another exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(WRONG)
 
 

@@ -52,7 +52,10 @@ def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) 
     for row in rows:
         made.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     console = Console()
-    (console if console.is_terminal else Console(width=width)).print(made)
+    console = console if console.is_terminal else Console(width=width)
+    with console.capture() as drawn:
+        console.print(made)
+    typer.echo(drawn.get(), nl=False)  # rich would end the program itself where the output is closed
 
 
 def enclave(document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -26,6 +27,35 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
     except ClovenError as error:
         problems += error.problems
         return None
+
+
+TO_DO = {
+    errno.ENOSPC: "free some space there, or choose another place",
+    errno.EDQUOT: "free some space there, or choose another place",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that this user may use",
+    errno.EPERM: "choose a place that this user may use",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""What to do about the system's reasons."""
+
+
+def system_reason(error: OSError) -> str:
+    """Return why the system refused something, and what to do about it."""
+    reason = error.strerror or str(error) or type(error).__name__
+    advice = TO_DO.get(error.errno or 0)
+    return f"{reason}; {advice}" if advice else reason
+
+
+def system_error(error: OSError) -> ClovenError:
+    """Return what to tell of a system's error that no caller has explained."""
+    if isinstance(error, BrokenPipeError):
+        return ClovenError("the output was closed before all of it was written")
+    if error.filename is not None:
+        return ClovenError(f"{error.filename}: {system_reason(error)}")
+    written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return ClovenError(f"{'cannot write the output or a file: ' if written else ''}{system_reason(error)}")
 
 
 def require(extra: str, error: ImportError) -> ClovenError:

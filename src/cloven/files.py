@@ -7,11 +7,12 @@ import os
 import re
 import stat
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, system_reason
 
 DOCUMENT_BYTES = 256 << 20
 """The largest JSON file that is read."""
@@ -189,17 +190,35 @@ def _checked(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file through a temporary one beside it.
+    """Write a file that is there whole or not at all.
 
     Raises:
-        ClovenError: where it cannot be written.
+        ClovenError: if it cannot be written.
     """
+    with replacing(path) as part:
+        part.write_text(text, "utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file's path, which takes the place of `path` at the end; on an error it is removed.
+
+    The folder is made if it is missing.
+
+    Raises:
+        ClovenError: if the file cannot be written: no space, no permission, a read-only file system.
+    """
+    from safetensors import SafetensorError
+
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, "utf-8")
+        yield part
         part.replace(path)
     except OSError as error:
+        raise ClovenError(f"cannot write {path}: {system_reason(error)}") from error
+    except SafetensorError as error:  # what safetensors raises instead of OSError
+        raise ClovenError(f"cannot write {path}: {error}") from error
+    finally:
         with suppress(OSError):
             part.unlink()
-        raise ClovenError(f"cannot write {path}: {error}") from error

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -155,14 +156,23 @@ def serve(
     window: Annotated[int, typer.Option(help="Most images in flight.", min=1, max=256)] = 8,
     deadline: Annotated[float, typer.Option(help="Seconds after which an image fails.", min=0.1, max=DAY)] = 30.0,
     limit: Annotated[int, typer.Option(help="Bytes of the largest request.", min=1024)] = 8 * 2**20,
+    pixels: Annotated[int, typer.Option(help="Pixels of the largest picture.", min=4)] = 2**24,
+    connections: Annotated[int, typer.Option(help="Most open connections.", min=1)] = 96,
+    per_address: Annotated[int, typer.Option(help="Most open connections of one address.", min=1)] = 48,
+    head: Annotated[float, typer.Option(help="Seconds for a request's head to arrive.", min=0.1, max=DAY)] = 10.0,
 ) -> None:
-    """Classify pictures over HTTP on the workers of a plan: POST /classify, /health, /metrics, and a page at /."""
+    """Classify pictures over HTTP on the workers of a plan: POST /classify, /health, /metrics, and a page at /.
+
+    A request must arrive and be answered within --deadline. When all connections are taken, the oldest one whose
+    request is not complete is closed for a new one. Behind a proxy, all clients have one address: raise
+    --per-address to --connections.
+    """
     from cloven.runtime import service
     from cloven.runtime.cluster.coordinator import Manner
     from cloven.runtime.cluster.sending import coordinator
     from cloven.runtime.link.address import check_address
     from cloven.runtime.link.identity import read
-    from cloven.zoo.folders import decode_picture
+    from cloven.zoo.folders import decode_picture, picture_size
 
     plan, shown = plan_of(plan_file), None if insecure else keys
     problems: list[str] = []
@@ -173,13 +183,16 @@ def serve(
     if problems or here is None or workers is None:
         raise ClovenError(problems)
 
+    limits = service.Limits(connections, per_address, head, deadline + 5)
+
     async def both() -> None:
         async with workers as model:
             app = service.app(
-                model, read=decode_picture, names=labels, limit=limit, deadline=deadline, title=plan.model.name
-            )
+                model, read=partial(decode_picture, most=pixels), size=partial(picture_size, most=pixels),
+                names=labels, limit=limit, deadline=deadline, waiting=connections, title=plan.model.name,
+            )  # fmt: skip
             started = lambda url: log.info("ready: %s", url)  # noqa: E731
-            await service.serve(app, *here, identity, started=started, grace=math.ceil(deadline) + 5)
+            await service.serve(app, *here, identity, started=started, limits=limits)
 
     asyncio.run(both())
 

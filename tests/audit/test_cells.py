@@ -69,8 +69,7 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
     kept, anew = material(), material(budget=0)
     alone = {cell.key(kept): result(attack(cell, kept)) for cell in cells}
     together = {f.key: result(f) for f in attacks(cells, anew)}
-    store = opened(tmp_path / "run", {"x": 1})
-    with store.shelf() as shelf:
+    with opened(tmp_path / "run", {"x": 1}) as store, store.shelf() as shelf:
         spread = material(budget=0, shelf=shelf)
         keys = set(run_cells(cells, spread, store, jobs=2))
 
@@ -98,17 +97,82 @@ def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train._Run, "end", stopped)
-    store = opened(tmp_path / "run", {})
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "run", {}) as store:
         list(run_cells([cell], shared, store, jobs=1))
     monkeypatch.undo()
     (half,) = (tmp_path / "run" / "cells").iterdir()
     assert half.name == f"{cell.key(shared)}.checkpoint"
-    list(run_cells([cell], shared, store, jobs=1))
+    with opened(tmp_path / "run", {}) as store:
+        list(run_cells([cell], shared, store, jobs=1))
 
     assert store.cell(cell.key(shared)) | {"seconds": 0.0} == as_stored(whole_run)
     assert not half.exists()
-    assert isinstance(store, Store)
+
+
+def edited(path: Path, **values: Any) -> None:
+    """Change a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+class TestDigests:
+    """A score that was edited is noticed when it is read; the layout of the file may change."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        made, shared = small(), material()
+        with opened(tmp_path / "run", {}) as store:
+            list(run_cells([Cell(made.seen(i), Nearest()) for i in (0, 1)], shared, store, jobs=1))
+        return store
+
+    def files(self, store: Store) -> tuple[Path, Path]:
+        """The files of two cells."""
+        one, other = sorted((store.folder / "cells").glob("*.json"))
+        return one, other
+
+    def test_an_edited_score(self, store: Store) -> None:
+        path, _ = self.files(store)
+        kept = store.cell(path.stem)
+        edited(path)
+        assert store.cell(path.stem) == kept
+
+        edited(path, agreement=kept["agreement"] | {"mean": 0.125})
+        for read in (store.cell, store.tensors):
+            with pytest.raises(ClovenError, match=rf"{path.name} was edited or damaged: .* run the audit again"):
+                read(path.stem)
+
+    def test_another_cells_result(self, store: Store) -> None:
+        path, other = self.files(store)
+        path.write_bytes(other.read_bytes())
+        with pytest.raises(ClovenError, match="holds another cell's result"):
+            store.cell(path.stem)
+
+    def test_edited_or_exchanged_tensors(self, store: Store) -> None:
+        path, other = (path.with_suffix(".safetensors") for path in self.files(store))
+        changed = bytearray(path.read_bytes())
+        changed[-1] ^= 1
+        for content in (bytes(changed), other.read_bytes(), b""):
+            path.write_bytes(content)
+            with pytest.raises(ClovenError, match=rf"{path.name} is not as it was written; delete it"):
+                store.tensors(path.stem)
+
+    def test_a_cell_of_an_earlier_version(self, store: Store) -> None:
+        path, _ = self.files(store)
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in found.items() if name != "digest"}))
+        with pytest.raises(ClovenError, match="has no digest: an earlier version of cloven wrote it"):
+            store.cell(path.stem)
+
+
+def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", {"x": 1}) as store:
+        (store.folder / "cells" / ".other.part").touch()
+        with pytest.raises(ClovenError, match=r"another audit is running in .*run; wait"), opened(store.folder, {}):
+            pytest.fail("it was opened twice")
+        assert (store.folder / "cells" / ".other.part").exists()
+    with opened(tmp_path / "run", {"x": 1}):
+        assert not (store.folder / "cells" / ".other.part").exists()
+    with pytest.raises(ClovenError, match="x: there 1, now 2"), opened(tmp_path / "run", {"x": 2}):
+        pytest.fail("it was opened with another configuration")
 
 
 def test_all_that_can_change_a_number_is_in_the_key() -> None:

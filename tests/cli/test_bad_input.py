@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 
 import numpy as np
 import pytest
@@ -410,3 +415,143 @@ def test_a_bundle_of_a_wrong_plan_is_refused_with_all_that_is_wrong(cloven: Run,
         "no layer or op is named 'convv1'",
     )
     assert [p.name for p in here.iterdir()] == ["plan.toml"]
+
+
+# --- what the system refuses ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def disk(place: Path, options: str) -> Iterator[Path]:
+    """A small file system, which only root can mount."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def remounted(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+
+
+def own_weights(path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.save(build("lenet5", shape=(1, 28, 28), classes=10).state_dict(), path)
+    return path
+
+
+AUDIT = ("audit", "lenet5", "--auxiliary", "same", "--strategies", "vertical", "--layers", "conv1", "--attacks",
+         "nearest", "--queries", "50", "--victims", "20", "--judge", "none", "--jobs", "1")  # fmt: skip
+"""An audit of a second, which keeps 1.3 MB of features meanwhile."""
+
+
+def test_an_audit_on_a_full_disk_is_stopped_and_goes_on(cloven: Run, here: Path) -> None:
+    weights = own_weights(here / "w.pth")
+    with disk(here / "small", "size=4k") as small:
+        audit = (*AUDIT, "--weights", weights, "--out", small / "run")
+        for size, message in (
+            ("8k", "cannot keep 940,800 bytes of captured numbers in"),
+            ("1000k", "cannot keep 376,320 bytes of captured numbers in"),
+            ("1520k", "/cells/"),
+        ):
+            remounted(small, f"size={size}")
+            refused(cloven(*audit), message, "No space left on device; free some space there")
+            assert [path.name for path in small.rglob(".*")] == [".lock"]  # no features, nothing half-written
+        remounted(small, "size=8m")
+        assert cloven(*audit).code == 0
+
+
+def test_places_that_cannot_be_written(cloven: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command that writes says which place, and why; nothing half-written is left."""
+    monkeypatch.setenv("CLOVEN_CACHE", "place/cache")
+    own_weights(here / "w.pth")
+    planned(cloven)
+    commands: tuple[tuple[str, ...], ...] = (
+        (*AUDIT, "--weights", "w.pth", "--out", "place/run"),
+        ("audit", "lenet5", "--queries", "50", "--victims", "20", "--out", "run"),  # its CNN goes to the cache
+        ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "place/plan.toml"),
+        ("bundle", "plan.toml", "--out", "place/bundle"),
+        ("keys", "new", "--devices", "edge0,edge1", "--out", "place/keys"),
+        ("report", "place/old"),
+    )
+    with disk(here / "place", "size=1m") as place:
+        assert cloven(*AUDIT, "--weights", "w.pth", "--out", "old").code == 0
+        copytree("old", place / "old", ignore=ignore_patterns(".lock"))
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        with (place / "ballast").open("wb") as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, 4096 * os.statvfs(place).f_bavail)
+        for options, reason in (("size=1m", "No space left on device"), ("ro", "Read-only file system")):
+            remounted(place, options)
+            for command in commands:
+                refused(cloven(*command), "place/", reason)
+        after = [path for path in place.rglob("*") if path.is_file() and path.name not in (".lock", "ballast")]
+        assert {path: path.read_bytes() for path in after} == before
+
+
+OUTPUTS = pytest.mark.parametrize(
+    "args", [("inspect", "lenet5", "--json"), ("inspect", "lenet5"), ("--version",), ("--help",)]
+)
+
+
+@OUTPUTS
+def test_an_output_that_cannot_be_written(
+    cloven: Run, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        refused(cloven(*args), "cloven: cannot write the output or a file: No space left on device; free some")
+
+
+@pytest.mark.parametrize("args", [("inspect", "lenet5", "--json"), ("inspect", "lenet5")])
+def test_an_output_that_nobody_reads(cloven: Run, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        refused(cloven(*args), "cloven: the output was closed before all of it was written")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_process_whose_output_cannot_be_written(unbuffered: str) -> None:
+    """Python does not fail again when it ends."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cloven.cli", "--version"], stdout=full, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_second_audit_in_the_same_folder(cloven: Run, here: Path) -> None:
+    own_weights(here / "w.pth")
+    audit = (*AUDIT, "--weights", "w.pth", "--out", "run")
+    assert cloven(*audit).code == 0
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    with (here / "run/.lock").open("ab") as first:
+        flock(first, LOCK_EX)
+        refused(cloven(*audit), "another audit is running in run; wait until it has ended")
+        assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+    assert cloven(*audit).code == 0
+
+
+@pytest.mark.parametrize("name", ["summary.json", "cells/*.json", "cells/*.safetensors"])
+def test_a_study_that_was_edited(cloven: Run, here: Path, name: str) -> None:
+    own_weights(here / "w.pth")
+    audit = (*AUDIT, "--weights", "w.pth", "--out", "run")
+    assert cloven(*audit).code == 0
+    (path,) = (here / "run").glob(name)
+    path.write_bytes(path.read_bytes().replace(b'"mean": 0.', b'"mean": 0.9') + b"\0" * (path.suffix != ".json"))
+
+    refused(cloven("report", "run"), str(path.relative_to(here)), "run ", "audit")
+    if name != "summary.json":
+        refused(cloven(*audit), str(path.relative_to(here)), "delete it", "run the audit again")
+        path.unlink()
+        path.with_suffix(".json").unlink(missing_ok=True)
+    assert cloven(*audit).code == 0
+    assert cloven("report", "run").code == 0

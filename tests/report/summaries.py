@@ -21,7 +21,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema": 2,
+        "schema": 3,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",

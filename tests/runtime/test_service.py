@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 from typing import Any, TypeVar
 
 import httpx
@@ -35,8 +38,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.link import authority, identity
-from cloven.runtime.service import app, serve
-from cloven.zoo.folders import decode_picture, read_picture
+from cloven.runtime.service import Limits, app, serve
+from cloven.runtime.service.connections import network
+from cloven.zoo.folders import decode_picture, picture_size, read_picture
 
 Got = TypeVar("Got")
 
@@ -104,7 +108,8 @@ def picture(kind: str = "PNG", size: tuple[int, int] = (20, 11), mode: str = "RG
 
 
 def made(model: Model | None = None, **options: Any) -> FastAPI:
-    return app(model or Model(), read=decode_picture, **{"names": NAMES} | options)
+    usual: dict[str, Any] = {"read": decode_picture, "size": picture_size, "names": NAMES}
+    return app(model or Model(), **usual | options)
 
 
 def talk(service: FastAPI, work: Callable[[httpx.AsyncClient], Awaitable[Got]]) -> Got:
@@ -238,10 +243,16 @@ def part(name: str) -> bytes:
     return f"--b\r\nContent-Disposition: form-data; name={name}\r\n\r\nx\r\n".encode()
 
 
-def scans(more: int) -> bytes:
+def comments(count: int) -> bytes:
+    """A JPEG that is hardly more than empty comments."""
+    content = picture("JPEG")
+    return content[:2] + count * b"\xff\xfe\0\2" + content[2:]
+
+
+def scans(more: int, side: int = 64) -> bytes:
     """A progressive JPEG whose last scan comes again and again."""
     out = BytesIO()
-    Image.new("L", (64, 64)).save(out, "JPEG", progressive=True)
+    Image.new("L", (side, side)).save(out, "JPEG", progressive=True)
     content = out.getvalue()
     last = content[content.rfind(b"\xff\xda") : -2]
     return content[:-2] + more * last + content[-2:]
@@ -256,10 +267,12 @@ class TestRefusals:
             (b"<svg onload=alert(1)>", "is no picture"),
             (picture("TIFF"), "is no picture.*JPEG, PNG, BMP, GIF, WEBP"),
             (picture("JPEG")[:400], "cannot be decoded"),
-            (bomb(6000, 6000), "too large to be opened safely: 6000 x 6000 pixels, expected at most 33,554,432"),
+            (bomb(6000, 6000), "too large to be opened safely: 6000 x 6000 pixels, expected at most 16,777,216"),
             (bomb(60000, 60000), "too large to be opened safely"),
             (bomb(1, 1), "1 x 1 pixels, expected at least 2 x 2"),
-            (scans(300), "more than 200 scans"),
+            (scans(300), "has 306 scans"),
+            (scans(30, side=4096), "has 36 scans"),
+            (comments(50_000), "too many small blocks"),
         ],
     )
     def test_no_picture(self, content: bytes, said: str) -> None:
@@ -437,6 +450,23 @@ class TestTrouble:
 
         assert {r.status_code for r in talk(app(Model(), read=read), crowd)} == {200}
         assert most == [1] * 5
+
+    def test_large_pictures_do_not_delay_small_ones(self) -> None:
+        """The first is being decoded when the others come."""
+        order = []
+
+        def read(content: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+            order.append(len(content))
+            threading.Event().wait(1 if len(content) == 900 else 0)
+            return np.zeros(shape, np.uint8)
+
+        async def crowd(client: httpx.AsyncClient) -> None:
+            sizes = (900, 800, 800, 800, 5)
+            await asyncio.gather(*(client.post("/classify", content=bytes(size)) for size in sizes))
+
+        talk(app(Model(), read=read), crowd)
+
+        assert order == [900, 5, 800, 800, 800]
 
 
 class TestAround:
@@ -650,3 +680,202 @@ class TestListening:
                 client.get(f"{url}/health", **named)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{port}/health")
+
+
+class Clients:
+    """Connections that send what they are told to, and read nothing until they are asked to."""
+
+    def __init__(self, url: str) -> None:
+        self.port = httpx.URL(url).port or 0
+        self.open: list[socket.socket] = []
+
+    def send(self, content: bytes, count: int = 1, address: str = "127.0.0.1") -> socket.socket:
+        for _ in range(count):
+            self.open.append(socket.create_connection(("127.0.0.1", self.port), 5, (address, 0)))
+            with suppress(ConnectionError):
+                self.open[-1].sendall(content)
+        return self.open[-1]
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self.open:
+            connection.close()
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What a connection still brings until the service closes it."""
+    found = bytearray()
+    with suppress(ConnectionError):
+        while content := connection.recv(65536):
+            found += content
+    return bytes(found)
+
+
+@contextmanager
+def open_files(count: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < count:
+        pytest.skip(f"this user may open only {before[1]} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], count), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+WHOLE = b"GET /health HTTP/1.1\r\nHost: h\r\n"
+HALF_HEAD = b"POST /classify HTTP/1.1\r\nHost: h\r\nX: "
+HALF_BODY = b"POST /classify HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nhalf"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+class TestHostileClients:
+    """An honest client is answered, from the address of the others or from another one."""
+
+    @pytest.mark.parametrize("addresses", [["127.0.0.1"], [f"127.0.0.{i}" for i in range(2, 127)]], ids=len)
+    @pytest.mark.parametrize("content", [b"", HALF_HEAD, HALF_BODY], ids=["silent", "head", "body"])
+    def test_a_thousand_half_sent_requests(
+        self,
+        listening: Callable[..., str],
+        caplog: pytest.LogCaptureFixture,
+        content: bytes,
+        addresses: Sequence[str],
+    ) -> None:
+        url, slowest = listening(made()), 0.0
+        with open_files(1300), Clients(url) as hostile:
+            for i in range(1000):
+                hostile.send(content, address=addresses[i % len(addresses)])
+                if i % 100 == 99:
+                    start = perf_counter()
+                    assert httpx.post(f"{url}/classify", content=picture()).status_code == 200
+                    slowest = max(slowest, perf_counter() - start)
+        assert slowest < 2
+        assert len(caplog.text) < 10_000
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", HALF_HEAD, WHOLE + b"\r\n", WHOLE + b"Content-Length: 9\r\n\r\nx"],
+        ids=["silent", "half a head", "idle", "body that nobody wants"],
+    )  # fmt: skip
+    def test_clients_that_take_too_long_are_left(self, listening: Callable[..., str], content: bytes) -> None:
+        with Clients(listening(made(), limits=Limits(head=0.3))) as clients:
+            start = perf_counter()
+            said = rest(clients.send(content))
+            assert 0.2 < perf_counter() - start < 3
+        assert (b"HTTP/1.1 408 Request Timeout" in said) == (content == HALF_HEAD)
+
+    def test_bodies_without_end_end(self, listening: Callable[..., str]) -> None:
+        """What comes byte by byte, and what comes after the refusal, count towards the time."""
+        head = b"POST /classify HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+        url = listening(made(limit=1000, deadline=0.5), limits=Limits(head=0.5))
+        for chunk, status in ((b"1\r\nx\r\n", b"408"), (b"200\r\n" + bytes(512) + b"\r\n", b"413")):
+            with Clients(url) as clients:
+                connection, start = clients.send(head), perf_counter()
+                with suppress(ConnectionError):
+                    while perf_counter() - start < 5:
+                        connection.sendall(chunk)
+                        threading.Event().wait(0.02)
+                assert perf_counter() - start < 3
+                assert rest(connection)[9:12] in (status, b"")  # a reset may overtake the answer
+
+    def test_answers_that_nobody_reads(self, listening: Callable[..., str]) -> None:
+        url = listening(made(), limits=Limits(head=0.5, request=0.5))
+        with Clients(url) as clients:
+            connection = clients.send(b"")
+            connection.settimeout(0.5)
+            with suppress(TimeoutError, ConnectionError):
+                for _ in range(100_000):
+                    connection.sendall(100 * b"GET /openapi.json HTTP/1.1\r\nHost: h\r\n\r\n")
+            threading.Event().wait(1)
+            with pytest.raises(ConnectionError):
+                connection.sendall(bytes(10**7))
+        assert httpx.get(f"{url}/health").status_code == 200
+
+    def test_half_made_tls_counts(self, listening: Callable[..., str], tmp_path: Path) -> None:
+        authority.new(["edge0"], tmp_path / "keys")
+        ours, friend = (identity.read(tmp_path / "keys" / name) for name in ("coordinator", "edge0"))
+        url = listening(made(), identity=ours, limits=Limits(connections=5, head=0.5))
+        with Clients(url) as clients:
+            first = clients.send(b"\x16\x03\x01", count=1)
+            clients.send(b"\x16\x03\x01", count=20)
+            named: Any = {"extensions": {"sni_hostname": "coordinator"}}
+            with httpx.Client(verify=friend.client_context()) as client:
+                assert client.post(f"{url}/classify", content=picture(), **named).status_code == 200
+            assert rest(first) == b""
+            assert rest(clients.open[-1]) == b""
+
+    def test_what_is_being_answered_is_never_dropped(self, listening: Callable[..., str]) -> None:
+        url = listening(made(Model(delay=3)), limits=Limits(connections=3, per_address=2))
+        numbers = f"POST /classify HTTP/1.1\r\nContent-Type: {FLOATS}\r\nHost: h\r\n".encode()
+        request = numbers + b"Connection: close\r\nContent-Length: 768\r\n\r\n" + bytes(768)
+        with Clients(url) as clients:
+            asked = [clients.send(request, address=f"127.0.0.{i}") for i in (1, 1)]
+            threading.Event().wait(0.2)
+            refused = rest(clients.send(b""))
+            asked.append(clients.send(request, address="127.0.0.2"))
+            threading.Event().wait(0.2)
+            refused_too = rest(clients.send(b"", address="127.0.0.3"))
+            assert [rest(connection)[:15] for connection in asked] == [b"HTTP/1.1 200 OK"] * 3
+        for said in (refused, refused_too):
+            assert said.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"Retry-After: 1\r\n" in said
+            assert "busy" in json.loads(said.partition(b"\r\n\r\n")[2])["error"]
+
+    def test_a_client_that_goes_away_takes_its_work_along(self, listening: Callable[..., str]) -> None:
+        read = []
+
+        def slow(content: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+            read.append(content)
+            threading.Event().wait(0.5)
+            return np.zeros(shape, np.uint8)
+
+        url = listening(made(read=slow, size=len))
+        with Clients(url) as clients:
+            clients.send(b"POST /classify HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx", count=20)
+            threading.Event().wait(0.2)
+        assert httpx.post(f"{url}/classify", content=b"honest").status_code == 200
+        assert read == [b"x", b"honest"]
+
+    def test_lines_of_one_kind_are_logged_once_in_a_while(
+        self, listening: Callable[..., str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        upgrade = b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+        url = listening(made(Model(failing=RuntimeError("broken"))))
+        with Clients(url) as clients:
+            clients.send(b"\0\r\n\r\n", count=50)
+            clients.send(10 * upgrade, count=10)
+        for _ in range(20):
+            refusal(httpx.post(f"{url}/classify", content=picture()), 500)
+        said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(said) == len(set(said)) <= 4
+
+    def test_too_few_files_for_all_connections(self) -> None:
+        """The process is refused what it cannot keep; where others use up its files, it waits for some."""
+        with pytest.raises(ClovenError, match=r"connections is 99999999, but this process may open only \d+ files"):
+            asyncio.run(serve(made(), "127.0.0.1", 0, limits=Limits(connections=99_999_999)))
+        code = (
+            "import asyncio, os, resource; from fastapi import FastAPI; from cloven.runtime.service import *\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+            "ready = lambda url: ([os.dup(1) for _ in range(45)], print(url, flush=True))\n"
+            "asyncio.run(serve(FastAPI(), '127.0.0.1', 0, started=ready, limits=Limits(connections=32)))"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            url = process.stdout.readline().strip()
+            with Clients(url) as clients:
+                clients.send(HALF_HEAD, count=60, address="127.0.0.2")
+                assert httpx.get(url).status_code == 404
+            process.terminate()
+            log = process.stderr.read()
+        assert log.count("cannot accept a connection: Too many open files") == 1
+        assert len(log) < 1000
+
+    def test_an_ipv6_client_is_a_network(self) -> None:
+        assert network("2001:db8:1:2:3::4") == network("2001:db8:1:2:ffff::1") != network("2001:db8:1:3::4")
+        assert network("::ffff:127.0.0.1") == network("127.0.0.1") != network("127.0.0.2")
+        assert network("fe80::1%eth0") == network("fe80::2")

@@ -380,7 +380,7 @@ class TestTrained:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Path, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ClovenError, match=r"cannot write .*: No space left"):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
 
         assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cloven.attack.pairs import Captured, Learned, Pairs, Reconstructor, laid_out, rows
 from cloven.errors import ClovenError
-from cloven.files import read_tensors
+from cloven.files import read_tensors, replacing
 from cloven.threads import keep_memory
 
 PRECISIONS = ("float32", "bfloat16")
@@ -171,10 +171,9 @@ class _Run:
         self.epochs, self.stopped = epoch, self.trainee.ended(epoch)
         if self.checkpoint is None:
             return
-        part = self.checkpoint.with_name(f"{self.checkpoint.name}.part")
         state = {name: value.detach().cpu().contiguous() for name, value in self.trainee.state().items()}
-        save_file(state, part, {"epochs": str(epoch), "stopped": str(int(self.stopped))})
-        part.replace(self.checkpoint)
+        with replacing(self.checkpoint) as part:
+            save_file(state, part, {"epochs": str(epoch), "stopped": str(int(self.stopped))})
 
 
 # --- trainees ---------------------------------------------------------------------------------------------------

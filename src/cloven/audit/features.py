@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from cloven.attack.pairs import Shape, finite, laid_out
 from cloven.attack.shapes import Guess
+from cloven.errors import ClovenError, system_reason
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
 from cloven.runtime.torch_engine import batch_for, forward
@@ -53,13 +55,26 @@ class Shelf(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
     def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
-        """An empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there."""
+        """An empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there.
+
+        Raises:
+            ClovenError: if the file cannot be written, or there is not enough space for all of it.
+        """
         last = channels_last and len(shape) == 4
         path = self._path(name, last)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kind = np.dtype("float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch."))
         lying = (shape[0], *shape[2:], shape[1]) if last else shape
-        return _read(torch.from_numpy(np.lib.format.open_memmap(path, "w+", kind, lying)), last)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mapped = np.lib.format.open_memmap(path, "w+", kind, lying)
+            with path.open("r+b") as file:  # without its blocks, writing on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise ClovenError(
+                f"cannot keep {prod(shape) * kind.itemsize:,} bytes of captured numbers in {self.folder}: "
+                f"{system_reason(error)}, or keep fewer (--budget)"
+            ) from error
+        return _read(torch.from_numpy(mapped), last)
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Keep a tensor."""

@@ -23,7 +23,7 @@ from cloven.audit.material import Material, prepare
 from cloven.audit.paper import Paper
 from cloven.audit.plans import plans
 from cloven.audit.recording import record
-from cloven.audit.store import SUMMARY, Store, opened, to_text
+from cloven.audit.store import SUMMARY, Store, opened, write_document
 from cloven.audit.subject import (
     Loaded,
     Training,
@@ -47,7 +47,6 @@ from cloven.audit.summary import (
 )
 from cloven.audit.targets import of_plan, of_strategies
 from cloven.audit.verdicts import curves, defences, verdicts
-from cloven.files import write_text
 from cloven.graph.graph import Graph
 from cloven.partition.data import GRIDS
 from cloven.partition.plan import Plan
@@ -240,10 +239,9 @@ def execute(settings: Settings, paper: Paper, *, out: Path, jobs: int, progress:
     settings, images = loaded(settings)
     first = untrained(settings.who, images)  # all problems before any work
     entries(cases(targets(first, settings), settings.where), settings, paper.chain_for)
-    opened(out, configuration(settings, images))
-    graph = ready(settings.who, images, progress) if is_trained_here(settings.who) else first
-    subject = Subject(images, graph)
-    return studied(settings, subject, paper, out=out, jobs=jobs, progress=progress, start=start)
+    with opened(out, configuration(settings, images)) as store:
+        graph = ready(settings.who, images, progress) if is_trained_here(settings.who) else first
+        return _attacked(settings, Subject(images, graph), paper, store, jobs=jobs, progress=progress, start=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +262,16 @@ def studied(
     settings: Settings, subject: Subject, paper: Paper, *, out: Path, jobs: int, progress: Progress, start: float
 ) -> dict[str, Any]:
     """What `execute` does once images and model are at hand; ``start`` is when it began, in seconds."""
+    settings = replace(settings, who=replace(settings.who, queries=len(subject.images.auxiliary)))
+    with opened(out, configuration(settings, subject.images)) as store:
+        return _attacked(settings, subject, paper, store, jobs=jobs, progress=progress, start=start)
+
+
+def _attacked(
+    settings: Settings, subject: Subject, paper: Paper, store: Store, *, jobs: int, progress: Progress, start: float
+) -> dict[str, Any]:
+    """Attack every cell that the store lacks, and write the summary."""
     images, graph = subject.images, subject.graph
-    settings = replace(settings, who=replace(settings.who, queries=len(images.auxiliary)))
-    store = opened(out, configuration(settings, images))
     judge = judge_of(settings.who, images, progress)
     every = cases(targets(graph, settings), settings.where)
     with store.shelf() as shelf:
@@ -290,8 +295,7 @@ def studied(
         run_missing(keys, material, store, jobs=jobs, progress=progress)
         summary = _summary(settings, images, material, every, results, store, paper, jobs)
     summary |= {"shapes": shapes, "seconds": round(time.perf_counter() - start, 1)}
-    write_text(out / SUMMARY, to_text(summary))
-    return summary
+    return write_document(store.folder / SUMMARY, summary)
 
 
 def configuration(settings: Settings, images: Loaded) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cloven.partition.observe import Observation
 from cloven.score.floors import above
 from cloven.score.intervals import Interval, clustered, paired, wilson
 
-SCHEMA = 2
+SCHEMA = 3
 LEAST_KAPPA = 0.3
 """Below this the CNN itself has learned too little for its classes to say anything about a reconstruction."""
 

@@ -23,11 +23,10 @@ from cloven.audit.guessing import LOOKED_AT, as_bytes
 from cloven.audit.ladder import USUAL, Ladder
 from cloven.audit.material import Material, answers, prepare, refuse_overlap
 from cloven.audit.paper import Paper
-from cloven.audit.store import SUMMARY, opened, to_text
+from cloven.audit.store import SUMMARY, opened, write_document
 from cloven.audit.subject import AUTO, SAME, Loaded, Who, judge_of
 from cloven.audit.summary import ALWAYS, LOWER_BOUND, SCHEMA, heard, leak, missing, row, verdict, versions
 from cloven.errors import ClovenError, tried
-from cloven.files import write_text
 from cloven.graph.box import Shape, extent
 from cloven.graph.graph import Graph
 from cloven.score.similarity import CONVENTION
@@ -115,29 +114,28 @@ def execute(settings: Settings, paper: Paper, *, out: Path, progress: Progress) 
         [replace(cell, seed=settings.seed + i) for i in range(settings.seeds)]
         for cell in _cells(settings, recorded, model.graph, paper.chain_for, guesses)
     ]
-    store = opened(out, _configuration(settings, recorded, model))
-    with store.shelf():
-        run_missing(
-            {c.key(material): c for cells in planned for c in cells}, material, store, jobs=1, progress=progress
-        )
-    context = _context(recorded.capture)
-    name = recorded.capture.fingerprint[:32]
-    found = [
-        row(context, cells[0].attack.label, name, [c.key(material) for c in cells], store, settings.threshold)
-        for cells in planned
-    ]
-    summary = {
-        **_summary(settings, recorded, model, material, found),
-        "shapes": shapes,
-        "notes": [
-            *_notes(recorded, model),
-            *([] if settings.shapes or settings.inferred else [VECTORS]),
-            *paper.notes(model.graph.input.shape),
-        ],
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-    write_text(out / SUMMARY, to_text(summary))
-    return summary
+    with opened(out, _configuration(settings, recorded, model)) as store:
+        with store.shelf():
+            run_missing(
+                {c.key(material): c for cells in planned for c in cells}, material, store, jobs=1, progress=progress
+            )
+        context = _context(recorded.capture)
+        name = recorded.capture.fingerprint[:32]
+        found = [
+            row(context, cells[0].attack.label, name, [c.key(material) for c in cells], store, settings.threshold)
+            for cells in planned
+        ]
+        summary = {
+            **_summary(settings, recorded, model, material, found),
+            "shapes": shapes,
+            "notes": [
+                *_notes(recorded, model),
+                *([] if settings.shapes or settings.inferred else [VECTORS]),
+                *paper.notes(model.graph.input.shape),
+            ],
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+        return write_document(out / SUMMARY, summary)
 
 
 def _guessed(capture: Capture) -> tuple[tuple[Guess, ...], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from cloven.audit import study
 from cloven.audit.executor import Progress
 from cloven.audit.paper import Paper
-from cloven.audit.store import CONFIG, SUMMARY, read_json, to_text
+from cloven.audit.store import CONFIG, SUMMARY, TENSORS, read_document, write_document
 from cloven.audit.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
-from cloven.files import read_tensors, write_text
+from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.papers import s1
 from cloven.papers.bars import Bar, bars
 from cloven.papers.claims import all_judged
@@ -31,7 +32,8 @@ from cloven.processes import side_by_side
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
-SCHEMA = 1
+SCHEMA = 2
+AGAIN = "run the same command again, which writes it anew from the cells"
 
 LEFT_OPEN = (
     "S1 prints no height of a bar: its sentences about its figures are tested, not heights.",
@@ -85,7 +87,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     _study(every, out, jobs, progress)
     for panel in every:
         summary, victims = (
-            read_json(out / panel.name / SUMMARY),
+            read_document(out / panel.name / SUMMARY, AGAIN),
             read_json(out / panel.name / CONFIG)["victim_images"],
         )
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
@@ -173,14 +175,14 @@ OF_PANEL = (
 
 def keep(folder: Path, document: Mapping[str, Any], found: Iterable[Bar]) -> None:
     """Write a figure's document and the scores behind its bars."""
-    part = folder / f".{SCORES}.part"
     tensors = {}
     for bar in found:
         tensors[f"{bar.name}/agreement"] = bar.scores.to(torch.uint8).contiguous()
         tensors[f"{bar.name}/ssim"] = bar.ssim.to(torch.float32).contiguous()
-    save_file(tensors, part)
-    part.replace(folder / SCORES)
-    write_text(folder / FIGURE, to_text(document))
+    content = save(tensors)
+    with replacing(folder / SCORES) as part:
+        part.write_bytes(content)
+    write_document(folder / FIGURE, {**document, TENSORS: hashlib.sha256(content).hexdigest()})
 
 
 def kept(folder: Path) -> list[Bar]:
@@ -190,7 +192,9 @@ def kept(folder: Path) -> list[Bar]:
         ClovenError: where the folder holds none, or not as it was written.
     """
     try:
-        document = read_json(folder / FIGURE)
+        document = read_document(folder / FIGURE, AGAIN)
+        if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document[TENSORS]:
+            raise ClovenError(f"{folder / SCORES} was edited or damaged; {AGAIN}")
         _, tensors = read_tensors(folder / SCORES, "pt")
         return [_bar(row, document["figure"], tensors) for row in document["bars"]]
     except (ClovenError, KeyError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloven.audit.store import REPORT, SUMMARY, Store, read_json
+from cloven.audit.store import REPORT, SUMMARY, Store, read_document
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.report.page import Sample, render
@@ -18,11 +18,12 @@ def write(folder: Path) -> Path:
     """Write ``report.html`` from the summary and the cells of a run; gives its path.
 
     Raises:
-        ClovenError: where the folder holds no finished run.
+        ClovenError: where the folder holds no finished run, or one that was edited.
     """
     if not (folder / SUMMARY).exists():
         raise ClovenError(f"{folder} holds no {SUMMARY}; give the folder of an audit that has ended")
-    summary, store = read_json(folder / SUMMARY), Store(folder)
+    summary = read_document(folder / SUMMARY, "run the same audit again, which writes it anew from the cells")
+    store = Store(folder)
     page = render(summary, {key: _samples(store, key) for key in dict.fromkeys(_keys(summary))})
     write_text(folder / REPORT, page)
     return folder / REPORT

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from numpy.typing import NDArray
 
-SCHEMA = 2
+SCHEMA = 3
 OPEN_ROWS = 40  # a table of more rows starts folded
 OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
 OPEN_PANELS = 12

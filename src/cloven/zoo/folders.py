@@ -28,10 +28,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 """The formats of pictures that strangers send."""
-LARGEST, LARGEST_SENT = 2**27, 2**25
+LARGEST, LARGEST_SENT = 2**27, 2**24
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
-JPEG, SCAN, SCANS = b"\xff\xd8", b"\xff\xda", 200
-"""What starts a JPEG and each of its scans, and how many those may be: one of 50 bytes can pass over all pixels."""
+JPEG, SCAN, SCANS, PASSED = b"\xff\xd8", b"\xff\xda", 200, 2**28
+"""What starts a JPEG and each of its scans, how many those may be, and how many pixels all of them may pass over: a
+scan of 50 bytes can pass over all."""
+READS = 20_000
+"""How often a decoder may read from a picture that is sent: from blocks of a byte it reads for seconds."""
 TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
 Read = TypeVar("Read")
@@ -68,23 +71,53 @@ def read_pictures(path: Path, shape: Shape) -> Images:
     return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
 
 
-def decode_picture(content: bytes, shape: Shape) -> NDArray[np.uint8]:
+def decode_picture(content: bytes, shape: Shape, most: int = LARGEST_SENT) -> NDArray[np.uint8]:
     """The pixels ``(channels, height, width)`` that `read_picture` makes of a file with this content.
 
-    For files that strangers send: fewer formats are tried, and less is decompressed.
+    For files that strangers send: fewer formats are tried, and less is decompressed: at most ``most`` pixels.
 
     Raises:
         ClovenError: for what is no picture, or none that is read here.
     """
+    with _sent(content, most) as picture:
+        return to_pixels(picture, shape)
+
+
+def picture_size(content: bytes, most: int = LARGEST_SENT) -> int:
+    """The pixels that a picture's header announces; nothing is decompressed.
+
+    Raises:
+        ClovenError: as `decode_picture`, for what its header shows.
+    """
+    with _sent(content, most) as picture:
+        return picture.width * picture.height
+
+
+@contextmanager
+def _sent(content: bytes, most: int) -> Iterator[Image.Image]:
+    """A picture that a stranger sent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if content.startswith(JPEG) and content.count(SCAN) > SCANS:
-                raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
-            with _opened(BytesIO(content), SENT, LARGEST_SENT) as picture:
-                return to_pixels(picture, shape)
+            with _opened(_Fed(content), SENT, most) as picture:
+                scans = content.count(SCAN) if content.startswith(JPEG) else 1
+                if scans > min(SCANS, PASSED // (picture.width * picture.height)):
+                    raise ClovenError(f"has {scans} scans, which could take minutes to decode; save it anew")
+                yield picture
         except ClovenError as error:
             raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
+
+
+class _Fed(BytesIO):
+    """A file from which a decoder reads only so often."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > READS:
+            raise ClovenError("consists of too many small blocks; save it anew")
+        return super().read(size)
 
 
 def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:

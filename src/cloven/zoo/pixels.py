@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
+TEXT = 2**22
+"""Bytes that the texts in a PNG may unpack to; PIL allows 64 MB, from a file of 70 kB."""
 MODES = {1: "L", 3: "RGB"}
 SIDES = range(2, 4097)
 
@@ -28,9 +30,10 @@ SIDES = range(2, 4097)
 def pillow() -> ModuleType:
     """PIL's Image module, or the error that names the extra."""
     try:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
     except ImportError as error:
         raise require("audit", error) from error
+    PngImagePlugin.MAX_TEXT_MEMORY = TEXT
     return Image
 
 

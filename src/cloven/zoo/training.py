@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, system_reason
+from cloven.files import replacing
 from cloven.threads import one_thread
 from cloven.zoo.images import Images
 from cloven.zoo.named import begun
@@ -161,7 +162,7 @@ def trained(
     if (weights := _kept(file)) is not None:
         model.load_state_dict(weights)
         return model.eval()
-    _make(cache)
+    _make(cache, model)
     with one_thread():  # so that the weights are the same however many cores there are
         fit(model.to(device), train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
     model.cpu()
@@ -214,12 +215,8 @@ def _keep(file: Path, model: nn.Module) -> None:
     """Write the weights and their checksum, so that a reader sees all of the file or none."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = save(weights, metadata={"sha256": _checksum(file, weights)})
-    partial = file.with_suffix(f".{uuid4().hex}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as part:
+        part.write_bytes(content)
 
 
 def _checksum(file: Path, weights: dict[str, Tensor]) -> str:
@@ -227,8 +224,13 @@ def _checksum(file: Path, weights: dict[str, Tensor]) -> str:
     return hashlib.sha256(file.stem.encode() + save(weights)).hexdigest()
 
 
-def _make(cache: Path) -> None:
+def _make(cache: Path, model: nn.Module) -> None:
+    """Make the cache, and try whether the model's weights fit in it: training may take hours."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=cache) as file:
+            file.write(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))
     except OSError as error:
-        raise ClovenError(f"{cache}: no cache can be kept there ({error}); set CLOVEN_CACHE to a folder") from error
+        raise ClovenError(
+            f"{cache}: no cache can be kept there ({system_reason(error)}); set CLOVEN_CACHE to a folder"
+        ) from error

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import replacing
 from cloven.partition.plan import Plan
 from cloven.runtime.cluster import times
 from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
@@ -150,15 +151,12 @@ def write_sent(folder: Path, outcome: Outcome, pixels: NDArray[np.uint8], auxili
     at = np.array(outcome.answered)
     numbers = [answer.number for answer in outcome.answers if isinstance(answer, Answer)]
     path = folder / "images.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors: dict[str, NDArray[Any]] = {
-            "input": np.array(numbers, np.int64),
-            "image": np.ascontiguousarray(pixels[at]),
-            "auxiliary": at < auxiliary,
-            "logits": outcome.outputs,
-        }
-        save_file(tensors, path, metadata={"format": "1"})
-    except OSError as error:
-        raise ClovenError(f"cannot write {path}: {error}") from error
+    tensors: dict[str, NDArray[Any]] = {
+        "input": np.array(numbers, np.int64),
+        "image": np.ascontiguousarray(pixels[at]),
+        "auxiliary": at < auxiliary,
+        "logits": outcome.outputs,
+    }
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"format": "1"})
     return path

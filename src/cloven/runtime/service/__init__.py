@@ -6,8 +6,8 @@
     GET  /metrics        for Prometheus
     GET  /openapi.json   all of this for programs
 
-Every error is ``{"error": sentence}``. What is too much, too large or too slow is refused early, and pictures are
-decoded one at a time, so that memory is bounded.
+Every error is ``{"error": sentence}``. What is too much, too large or too slow is refused early (see `Limits`), and
+pictures are decoded one at a time, the smallest first, so that memory is bounded and large ones delay few others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ except ImportError as error:
     raise require("serve", error) from error
 
 from cloven.runtime.service.api import app
+from cloven.runtime.service.connections import Limits
 from cloven.runtime.service.contract import Answer, Answering
 from cloven.runtime.service.server import serve
 
-__all__ = ["Answer", "Answering", "app", "serve"]
+__all__ = ["Answer", "Answering", "Limits", "app", "serve"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from time import perf_counter
@@ -23,9 +22,11 @@ from starlette.requests import ClientDisconnect
 
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.service import page, reading
-from cloven.runtime.service.contract import Answer, Answering, Classified, Guess, Problem, Read, Refused
+from cloven.runtime.service.connections import Limits
+from cloven.runtime.service.contract import Answer, Answering, Classified, Guess, Problem, Read, Refused, Size
+from cloven.runtime.service.lane import Lane
 
-LIMIT, WAITING, DEADLINE = 8 * 2**20, 64, 30.0
+LIMIT, WAITING, DEADLINE = 8 * 2**20, Limits.connections, 30.0
 """Bytes of a request, requests at a time, and seconds for each, unless given."""
 BEST = 5
 """How many classes an answer lists."""
@@ -43,7 +44,7 @@ REFUSALS = {
     504: "The divided model did not answer by the deadline",
 }
 
-log = logging.getLogger("cloven")
+log = logging.getLogger("cloven.service")
 
 Got = TypeVar("Got")
 
@@ -64,11 +65,12 @@ class Desk:
 
     model: Answering
     read: Read
+    size: Size
     names: Sequence[str] | None
     limit: int
     deadline: float
     room: asyncio.Semaphore
-    lane: Executor
+    lane: Lane
     meters: Meters
 
 
@@ -76,6 +78,7 @@ def app(
     model: Answering,
     *,
     read: Read,
+    size: Size = len,
     names: Sequence[str] | None = None,
     limit: int = LIMIT,
     waiting: int = WAITING,
@@ -87,6 +90,7 @@ def app(
     Args:
         model: what classifies.
         read: what turns a picture's file into pixels, one call at a time, in a thread of its own.
+        size: how much work that is: the pixels that a file's header announces. Smaller ones come first.
         names: of the classes, one for each; None where they have none.
         limit: bytes of a request.
         waiting: requests at a time, from head to answer; one more is refused with 429.
@@ -94,8 +98,8 @@ def app(
         title: what the page calls the model.
     """
     desk = Desk(
-        model, read, names, limit, deadline, asyncio.Semaphore(waiting), ThreadPoolExecutor(1, "picture"), _meters()
-    )
+        model, read, size, names, limit, deadline, asyncio.Semaphore(waiting), Lane(), _meters()
+    )  # fmt: skip
     service = FastAPI(
         title=f"cloven: {title}", version=version("cloven"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -155,9 +159,10 @@ async def _admitted(desk: Desk, request: Request, *, everything: bool) -> dict[s
     until = asyncio.get_running_loop().time() + desk.deadline
     async with desk.room:
         with desk.meters.in_flight.track_inprogress():
-            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.lane)
+            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.size, desk.lane)
             image = await _by(until, got, 408, "the picture was not all here and read")
-            answer = await _by(until, _submitted(desk.model, image), 504, "the divided model did not answer")
+            asked = reading.attended(request, _submitted(desk.model, image))
+            answer = await _by(until, asked, 504, "the divided model did not answer")
     if not np.isfinite(answer.output).all():
         raise Refused(502, "the CNN's output is not finite; the fault is in its weights or in a device")
     return _told(answer, desk.names, image.shape, everything=everything).model_dump(by_alias=True)

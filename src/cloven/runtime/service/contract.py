@@ -13,6 +13,8 @@ Shape = tuple[int, int, int]
 """Channels, height, width."""
 Read = Callable[[bytes, Shape], NDArray[np.uint8]]
 """From a picture's file to pixels ``(C, H, W)``, or a ClovenError; `cloven.zoo.folders.decode_picture` is one."""
+Size = Callable[[bytes], int]
+"""The pixels of a picture's file by its header, or a ClovenError; `cloven.zoo.folders.picture_size` is one."""
 
 
 class Answer(Protocol):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import AsyncGenerator
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
 
 import numpy as np
 from fastapi import Request
 from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from cloven.errors import ClovenError
-from cloven.runtime.service.contract import Read, Refused, Shape
+from cloven.runtime.service.contract import Read, Refused, Shape, Size
+from cloven.runtime.service.lane import Lane
+
+Made = TypeVar("Made")
 
 FORM, NUMBERS = "multipart/form-data", "application/octet-stream"
 FIELD = "file"
@@ -23,7 +27,9 @@ FIELDS = 8
 """How many fields a form may have."""
 
 
-async def image(request: Request, shape: Shape, limit: int, read: Read, lane: Executor) -> NDArray[np.float32]:
+async def image(
+    request: Request, shape: Shape, limit: int, read: Read, size: Size, lane: Lane
+) -> NDArray[np.float32]:
     """The image ``(C, H, W)`` in [0, 1] that a request brings; its picture is decoded in the ``lane``.
 
     Raises:
@@ -45,10 +51,33 @@ async def image(request: Request, shape: Shape, limit: int, read: Read, lane: Ex
             f"a form ({FORM}) with the field {FIELD!r}, or {_wanted(shape)} as {NUMBERS}",
         )
     try:
-        pixels = await asyncio.get_running_loop().run_in_executor(lane, read, content, shape)
+        count = await attended(request, lane.run(len(content), lambda: size(content)))
+        pixels = await attended(request, lane.run(count, lambda: read(content, shape)))
     except ClovenError as error:
         raise Refused(415, str(error)) from error
     return pixels.astype(np.float32) / np.float32(255)
+
+
+async def attended(request: Request, work: Awaitable[Made]) -> Made:
+    """Return what the work makes for a request that is all here; it is cancelled when the client goes away.
+
+    Raises:
+        ClientDisconnect: where the client has gone.
+    """
+    gone, made = asyncio.ensure_future(_gone(request)), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, made}, return_when=asyncio.FIRST_COMPLETED)
+        if not made.done():
+            raise ClientDisconnect
+        return made.result()
+    finally:
+        gone.cancel()
+        made.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def numbers(content: bytes, shape: Shape) -> NDArray[np.float32]:

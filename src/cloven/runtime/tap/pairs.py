@@ -9,21 +9,18 @@ A capture is read twice: once to see what is there, once for the payloads that a
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
-from cloven.files import read_tensors
+from cloven.files import read_tensors, replacing
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
 from cloven.runtime.tap.links import Seen, listen
@@ -140,7 +137,6 @@ def write(captured: Captured, folder: Path) -> Path:
         ClovenError: where it cannot be written.
     """
     path = folder / CAPTURED
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     tensors = {INPUT: captured.inputs, **{str(k): block for k, block in captured.messages.items()}}
     about = {
         "format": FORMAT,
@@ -149,14 +145,8 @@ def write(captured: Captured, folder: Path) -> Path:
         "bytes": str(captured.bytes),
         "session": ",".join(captured.sessions),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
         save_file(tensors, part, about)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            part.unlink()
-        raise ClovenError(f"cannot write {path}: {error}") from error
     return path
 
 
