@@ -165,7 +165,7 @@ class TestPlaces:
         (jpg / "image_00077.jpg").touch()
 
         assert said(f"flowers102:{tmp_path}").splitlines() == [
-            "after the download something is still amiss:",
+            "after the download the data set is still incomplete:",
             f"{tmp_path}: imagelabels.mat has 6 labels, but jpg has 7 images; fetch both again",
             f"{jpg}/image_00077.jpg: has no label; remove it",
         ]

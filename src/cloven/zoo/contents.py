@@ -1,6 +1,10 @@
-"""Recognise a file by its beginning where it is not what was expected: a pointer, a web page, an archive, a model."""
+"""Recognise a file by its beginning where it is not what was expected: a pointer, a web page, an archive, ..."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+from cloven.files import open_regular
 
 HEAD = 512
 """Bytes that are enough to recognise a file."""
@@ -53,3 +57,9 @@ def described(head: bytes) -> str | None:
             return "is the index of weights that lie in several files; load them together and save them as one file"
         return f"is a JSON document; {_AGAIN}"
     return None
+
+
+def recognised(file: Path) -> str | None:
+    """Return `described` of how a file begins."""
+    with open_regular(file) as opened:
+        return described(opened.read(HEAD))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
+from cloven.zoo.contents import HEAD, described
 from cloven.zoo.images import Images, spread
+from cloven.zoo.notes import note
 from cloven.zoo.pixels import SIDES, Shape, pillow, to_pixels
 from cloven.zoo.places import missing
 
@@ -24,16 +30,39 @@ if TYPE_CHECKING:
     from PIL import Image
 
 GREY = ("1", "L", "LA", "La")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".pgm", ".ppm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+"""PIL's names of formats and how their files' names end; HEIF is read where a plugin taught PIL to."""
+CODECS = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+"""The libraries, by PIL's names, without which some formats cannot be read."""
+DIVISION = re.compile(
+    r"[\W\d_]*(train|training|trainval|val|valid|validation|test|tests|testing|dev|eval|evaluation|holdout)"
+    r"[\W\d_]*(sets?|data|images?|imgs?|splits?|pictures|photos)?[\W\d_]*",
+    re.IGNORECASE,
+)
+"""Names of sub-folders that divide a data set, and are not its classes."""
 SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 """The formats of pictures that strangers send."""
 LARGEST, LARGEST_SENT = 2**27, 2**25
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
 JPEG, SCAN, SCANS = b"\xff\xd8", b"\xff\xda", 200
 """What starts a JPEG and each of its scans, and how many those may be: one of 50 bytes can pass over all pixels."""
+AGAIN = "again"
+"""Counts the links that lead to a folder for the second time."""
 TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
+ORIENTATION = 0x0112
+"""EXIF's tag of how a camera was held; 1 is upright."""
 Read = TypeVar("Read")
 UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
 """What PIL raises on files that are damaged or no pictures."""
@@ -42,9 +71,10 @@ UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.er
 def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
     """The pictures directly in the folder, unlabelled; or those below its sub-folders, labelled by these.
 
-    Files are taken in the order of their names, and a limit is applied before any is opened. Hidden files,
-    and those whose names do not end like a picture's, are passed over. Of an animation the first frame
-    counts; an orientation noted in a photograph is not applied; transparency is dropped.
+    Files are taken in the order of their names, and a limit is applied before any is opened. Links are followed,
+    also to folders. Hidden files are passed over; those whose names do not end like a picture's are counted in the
+    log. As in torchvision's ``ImageFolder``, the first frame of an animation counts, an orientation noted in EXIF
+    is not applied (except in TIFF, by PIL), and transparency is dropped; the log counts the pictures with these.
 
     Without ``shape`` all pictures must have one size; they are grey if all of them are.
     """
@@ -58,8 +88,8 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 def read_picture(file: Path, shape: Shape) -> Images:
     """One picture at a size; a file that is no picture is an error, as in a folder."""
-    if not file.is_file():
-        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(SUFFIXES)})")
+    if not file.exists():
+        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(readable())})")
     return Images(file.name, decoded(file.parent, [file.name], shape), None, (), (file.name,))
 
 
@@ -79,25 +109,51 @@ def decode_picture(content: bytes, shape: Shape) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            if content.startswith(JPEG) and content.count(SCAN) > SCANS:
-                raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
             with _opened(BytesIO(content), SENT, LARGEST_SENT) as picture:
                 return to_pixels(picture, shape)
         except ClovenError as error:
             raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
 
 
+@cache
+def readable() -> dict[str, str]:
+    """Return the formats of pictures that can be read here, by how their files' names end."""
+    image = pillow()
+    image.init()
+    from PIL import features
+
+    usable = (f for f in FORMATS if f in image.OPEN and (f not in CODECS or features.check(CODECS[f])))
+    return {suffix: name for name in usable for suffix in FORMATS[name]}
+
+
 def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
-    """The pictures' names relative to the folder, their labels and the classes."""
+    """The pictures' names relative to the folder, their labels and the classes.
+
+    Raises:
+        ClovenError: for a folder without pictures, with pictures beside classes, with empty classes, or whose
+            sub-folders divide a data set.
+    """
     if not folder.is_dir():
         raise missing(folder, "pictures")
-    visible = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    loose = [name for name in visible if _is_picture(name) and (folder / name).is_file()]
-    below = {name: _below(folder, name) for name in visible if (folder / name).is_dir()}
+    suffixes = tuple(readable())
+    skipped: Counter[str] = Counter()
+    try:
+        visible = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        _unreadable(error)
+    loose = _pictures([name for name in visible if not (folder / name).is_dir()], suffixes, skipped)
+    below = {name: _below(folder, name, suffixes, skipped) for name in visible if (folder / name).is_dir()}
+    _tell_skipped(folder, skipped)
     if not loose and not any(below.values()):
-        raise missing(folder, f"pictures ({', '.join(SUFFIXES)}), or sub-folders of pictures, one for each class")
+        raise missing(folder, f"pictures ({', '.join(suffixes)}), or sub-folders of pictures, one for each class")
     if not any(below.values()):
         return loose, None, ()
+    divisions = [name for name in below if DIVISION.fullmatch(name)]
+    if len(divisions) > 1 or set(divisions) >= {name for name, names in below.items() if names}:
+        raise ClovenError(
+            f"{folder}: contains {', '.join(divisions)}, which divide a data set and are not its classes; "
+            f"give one of them, such as folder:{folder / divisions[0]}, or rename them if they are classes"
+        )
     if loose:
         raise ClovenError(
             f"{folder}: has both pictures ({loose[0]}) and sub-folders of pictures "
@@ -107,22 +163,58 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         raise ClovenError(
             told([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
         )
+    if len(below) == 1 and any(name.count("/") > 1 for names in below.values() for name in names):
+        only = folder / next(iter(below))
+        note(f"{folder}: {only.name} is the only class; if its own sub-folders are the classes, give folder:{only}")
     labels = np.repeat(np.arange(len(below)), [len(names) for names in below.values()])
     return [name for names in below.values() for name in names], labels, tuple(below)
 
 
-def _below(folder: Path, name: str) -> list[str]:
-    """All pictures at any depth of a sub-folder, sorted, relative to the folder."""
+def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
+    """All pictures at any depth of a sub-folder, sorted, relative to the folder; each real folder counts once."""
     found = []
-    for place, folders, files in os.walk(folder / name):
-        folders[:] = [entry for entry in folders if not entry.startswith(".")]
+    above = folder.resolve()
+    seen = {_identity(place) for place in (above, *above.parents)}
+    for place, folders, files in os.walk(folder / name, onerror=_unreadable, followlinks=True):
+        identity = _identity(Path(place))
+        if identity in seen:
+            skipped[AGAIN] += 1
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         at = Path(place).relative_to(folder)
-        found += [(at / file).as_posix() for file in files if _is_picture(file)]
+        visible = [file for file in files if not file.startswith(".")]
+        found += [(at / file).as_posix() for file in _pictures(visible, suffixes, skipped)]
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _pictures(names: Sequence[str], suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
+    """The names that end like a picture's; the ends of the others are counted."""
+    skipped.update(
+        Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(suffixes)
+    )
+    return [name for name in names if name.lower().endswith(suffixes)]
+
+
+def _identity(place: Path) -> tuple[int, int]:
+    try:
+        found = place.stat()
+    except OSError as error:
+        _unreadable(error)
+    return found.st_dev, found.st_ino
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise ClovenError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
+    if again := skipped.pop(AGAIN, 0):
+        note(f"{folder}: {again} links to folders were skipped, as they lead to folders that are read already")
+    if count := skipped.total():
+        kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common(TOLD))
+        note(f"{folder}: {count} files were skipped, as they are not pictures that can be read here ({kinds})")
 
 
 def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
@@ -131,9 +223,30 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
         warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
         wanted = shape or _common_shape(folder, names)
         pixels = np.empty((len(names), *wanted), np.uint8)
-        for i, one in enumerate(_each(folder, names, lambda picture: to_pixels(picture, wanted))):
-            pixels[i] = one
+        ignored: Counter[str] = Counter()
+        for i, one in enumerate(
+            _each(folder, names, lambda picture: (to_pixels(picture, wanted), _ignored(picture)))
+        ):
+            pixels[i] = one[0]
+            ignored.update(one[1])
+    if ignored:
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
+        note(f"{folder}: of {len(names)} pictures, {counts}; as in torchvision's ImageFolder")
     return pixels
+
+
+def _ignored(picture: Image.Image) -> list[str]:
+    """What a decoded picture has that its pixels do not show."""
+    found = []
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        found.append("with transparent pixels (transparency is dropped: the colour beneath shows, often black)")
+    with suppress(*UNREADABLE, TypeError, AttributeError):  # damage in what is not used is not told
+        if picture.getexif().get(ORIENTATION, 1) in range(2, 9):
+            found.append("with an orientation in EXIF (not applied)")
+    with suppress(*UNREADABLE, TypeError, AttributeError):
+        if getattr(picture, "is_animated", False):
+            found.append("with several frames or pages (the first is read)")
+    return found
 
 
 def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
@@ -148,10 +261,13 @@ def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read
     bad = []
     for name in names:
         try:
-            with _opened(folder / name) as picture:
-                one = read(picture)
+            with open_regular(folder / name) as file:
+                if sentence := described(file.read(HEAD)):
+                    raise ClovenError(sentence)
+                with _opened(file) as picture:
+                    one = read(picture)
         except ClovenError as error:
-            bad.append(f"{folder / name}: {error}")
+            bad.append(f"{folder / name}: {str(error).removeprefix(f'cannot read {folder / name}: ')}")
         else:
             yield one
     if bad:
@@ -172,7 +288,7 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
     first: dict[tuple[int, int], str] = {}
     channels = 1
     for name in names:
-        with suppress(ClovenError), _opened(folder / name) as picture:
+        with suppress(ClovenError), open_regular(folder / name) as file, _opened(file) as picture:
             first.setdefault(picture.size, name)
             channels = max(channels, _shape(picture)[0])
     if len(first) > 1:
@@ -185,23 +301,34 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 
 
 @contextmanager
-def _opened(
-    file: Path | IO[bytes], formats: Sequence[str] = FORMATS, largest: int = LARGEST
-) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST) -> Iterator[Image.Image]:
     """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError."""
     image = pillow()
     try:
-        with image.open(file, formats=formats) as picture:
+        _check_scans(file)
+        with image.open(file, formats=tuple(formats or set(readable().values()))) as picture:
             _check(picture, largest)
             yield picture
     except ClovenError:
         raise
     except image.UnidentifiedImageError as error:
-        raise ClovenError("is no picture that can be read; remove it or replace it") from error
+        raise ClovenError("is not a picture that can be read; remove it or replace it") from error
     except image.DecompressionBombError as error:
         raise ClovenError(f"is too large to be opened safely ({error})") from error
     except UNREADABLE as error:
         raise ClovenError(f"cannot be decoded ({error}); remove it or replace it") from error
+
+
+def _check_scans(file: BinaryIO) -> None:
+    """Refuse a JPEG of so many scans that it could take hours to decode."""
+    scans = 0
+    file.seek(0)
+    if file.read(len(JPEG)) == JPEG:
+        while piece := file.read(2**20):
+            scans += piece.count(SCAN)
+    file.seek(0)
+    if scans > SCANS:
+        raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
 
 
 def _check(picture: Image.Image, largest: int) -> None:

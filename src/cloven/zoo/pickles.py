@@ -52,7 +52,7 @@ def check(stream: BinaryIO) -> None:
     except ClovenError:
         raise
     except (ValueError, LookupError, EOFError, UnicodeError) as error:
-        raise ClovenError(f"is not an intact pickle ({str(error)[:80]})") from error
+        raise ClovenError(f"is not an intact pickle ({str(error)[:80]}); fetch it again") from error
 
 
 def _taken(code: pickletools.OpcodeInfo, depths: list[int], marks: list[int]) -> list[int]:
