@@ -441,7 +441,7 @@ class TestBadFiles:
 
         assert said(tmp_path) == f"{tmp_path}/a.png: has pixels of more than 8 bits (mode I;16); save it with 8"
 
-    @pytest.mark.parametrize(("width", "height"), [(12_000, 12_000), (30_000, 30_000)])
+    @pytest.mark.parametrize(("width", "height"), [(5000, 5000), (12_000, 12_000), (30_000, 30_000)])
     def test_decompression_bomb(self, tmp_path: Path, width: int, height: int) -> None:
         """A picture that would fill the memory is refused by its header."""
         (tmp_path / "a.png").write_bytes(png(width, height))
@@ -455,7 +455,7 @@ class TestBadFiles:
 
         assert said(tmp_path) == (
             f"{tmp_path}/a.png: is too large to be opened safely: 30000 x 30000 pixels, "
-            f"expected at most {folders.LARGEST:,}"
+            f"expected at most {folders.PLAIN:,} for this file"
         )
 
     def test_formats_that_run_programs(self, tmp_path: Path) -> None:

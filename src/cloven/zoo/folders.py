@@ -55,6 +55,8 @@ SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 """The formats of pictures that strangers send."""
 LARGEST, LARGEST_SENT = 2**27, 2**25
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
+PLAIN, TIMES = 2**24, 500
+"""Pixels that a file of any size may announce, and a larger one for each of its bytes."""
 JPEG, SCAN, SCANS = b"\xff\xd8", b"\xff\xda", 200
 """What starts a JPEG and each of its scans, and how many those may be: one of 50 bytes can pass over all pixels."""
 AGAIN = "again"
@@ -64,7 +66,7 @@ TOLD = 10
 ORIENTATION = 0x0112
 """EXIF's tag of how a camera was held; 1 is upright."""
 Read = TypeVar("Read")
-UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
+UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, struct.error, zlib.error)
 """What PIL raises on files that are damaged or no pictures."""
 
 
@@ -305,9 +307,9 @@ def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGES
     """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError."""
     image = pillow()
     try:
-        _check_scans(file)
+        size = _checked_size(file)
         with image.open(file, formats=tuple(formats or set(readable().values()))) as picture:
-            _check(picture, largest)
+            _check(picture, min(largest, max(PLAIN, TIMES * size)))
             yield picture
     except ClovenError:
         raise
@@ -319,23 +321,25 @@ def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGES
         raise ClovenError(f"cannot be decoded ({error}); remove it or replace it") from error
 
 
-def _check_scans(file: BinaryIO) -> None:
-    """Refuse a JPEG of so many scans that it could take hours to decode."""
+def _checked_size(file: BinaryIO) -> int:
+    """The bytes of a file; a JPEG of so many scans that it could take hours to decode is refused."""
+    file.seek(0)
     scans = 0
-    file.seek(0)
-    if file.read(len(JPEG)) == JPEG:
-        while piece := file.read(2**20):
-            scans += piece.count(SCAN)
-    file.seek(0)
+    jpeg = file.read(len(JPEG)) == JPEG
+    while jpeg and (piece := file.read(2**20)):
+        scans += piece.count(SCAN)
     if scans > SCANS:
         raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 def _check(picture: Image.Image, largest: int) -> None:
     """Refuse what would be misread, or would take all memory, before anything is decompressed."""
     size = f"{picture.width} x {picture.height} pixels"
     if picture.width * picture.height > largest:
-        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,}")
+        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,} for this file")
     if min(picture.size) < SIDES[0]:
         raise ClovenError(f"is {size}, expected at least {SIDES[0]} x {SIDES[0]}")
     if picture.mode.startswith(("I", "F")):

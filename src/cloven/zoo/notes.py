@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import lru_cache
 
 
-@cache
+@lru_cache(1000)
 def note(sentence: str) -> None:
     """Log a sentence as a warning; the same sentence only once in a process."""
     logging.getLogger("cloven").warning(sentence)

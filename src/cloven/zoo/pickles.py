@@ -13,6 +13,8 @@ from cloven.errors import ClovenError
 
 DEPTH = 100
 """How deep values may be nested."""
+NAME = 500
+"""The longest name of a global: PyTorch takes hours to complain about one of 10^6 characters."""
 SIZED = ("bytearray",)
 """Builtins that take as much memory as they are asked for."""
 
@@ -25,7 +27,7 @@ def check(stream: BinaryIO) -> None:
 
     Raises:
         ClovenError: if it breaks off, is nested deeper than `DEPTH`, keeps a value under a number beyond the count
-            of its steps, or names a global of `SIZED`.
+            of its steps, or names a global that is longer than `NAME` or one of `SIZED`.
     """
     depths, marks, kept = list[int](), list[int](), dict[int, int]()
     try:
@@ -40,6 +42,8 @@ def check(stream: BinaryIO) -> None:
                     kept[place] = depths[-1]
                 case "GET" | "BINGET" | "LONG_BINGET":
                     depths.append(kept[value])
+                case "GLOBAL" if len(value) > NAME:
+                    raise ClovenError(f"names a global of {len(value):,} characters; expected at most {NAME}")
                 case "GLOBAL" if value.split(" ")[-1] in SIZED:
                     raise ClovenError(f"names {value.replace(' ', '.')}, which can take all memory")
                 case name:
