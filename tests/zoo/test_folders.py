@@ -154,8 +154,8 @@ class TestSaid:
         load(f"folder:{tmp_path}")
 
         assert caplog.messages == [
-            f"{tmp_path}: 5 files were skipped, as they are not pictures that can be read here "
-            "(2 .heic, 1 .csv, 1 .cr2, 1 no suffix)"
+            f"{tmp_path}: files that are not pictures, or cannot be read here, were skipped "
+            "(5: 2 .heic, 1 .csv, 1 .cr2, 1 no suffix)"
         ]
 
     def test_formats_that_pillow_was_built_without_are_counted(
@@ -169,7 +169,7 @@ class TestSaid:
         folders.readable.cache_clear()
 
         assert images.sources == ("a.png",)
-        assert caplog.messages[0].endswith("(1 .avif)")
+        assert caplog.messages[0].endswith("(1: 1 .avif)")
 
     def test_transparency(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """As in torchvision: the alpha channel is dropped. A channel that is opaque needs no word."""
@@ -275,9 +275,7 @@ class TestLinks:
         (tmp_path / "cat" / "again").symlink_to("../dog")
 
         assert load(f"folder:{tmp_path}").sources == ("cat/1.png", "cat/again/1.png", "dog/1.png")
-        assert caplog.messages == [
-            f"{tmp_path}: 4 links to folders were skipped, as they lead to folders that are read already"
-        ]
+        assert caplog.messages == [f"{tmp_path}: links to folders that are read already were skipped (4)"]
 
     def test_links_to_each_other_end(self, tmp_path: Path) -> None:
         """Each folder is read once, or these would be 2^20."""
@@ -426,6 +424,14 @@ class TestBadFiles:
             f"{tmp_path}/b.jpg: is a web page or an XML document, such as a server's error message; "
             "fetch the file itself",
         ]
+
+    def test_heic(self, tmp_path: Path) -> None:
+        """What phones write; it is told what it is, also under another name."""
+        (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+
+        assert said(tmp_path) == (
+            f"{tmp_path}/a.jpg: is a HEIC picture, which Pillow reads only with a plugin; convert it to JPEG"
+        )
 
     def test_a_jpeg_of_many_scans(self, tmp_path: Path) -> None:
         """Each scan of a few bytes is decoded over all pixels."""

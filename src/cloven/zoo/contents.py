@@ -48,6 +48,8 @@ def described(head: bytes) -> str | None:
         return f"is a web page or an XML document, such as a server's error message; {_AGAIN}"
     if head[4:8] == b"TFL3":
         return f"is a TensorFlow Lite model; {_STATE}"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+        return "is a HEIC picture, which Pillow reads only with a plugin; convert it to JPEG"
     if head[257:262] == b"ustar":
         return "is a tar archive; unpack it"
     if len(head) > 2 and head[0] == 8 and head[1] < 32 and head[2] in _ONNX_FIELDS:

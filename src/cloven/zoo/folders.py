@@ -213,10 +213,10 @@ def _unreadable(error: OSError) -> NoReturn:
 
 def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
     if again := skipped.pop(AGAIN, 0):
-        note(f"{folder}: {again} links to folders were skipped, as they lead to folders that are read already")
+        note(f"{folder}: links to folders that are read already were skipped ({again})")
     if count := skipped.total():
         kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common(TOLD))
-        note(f"{folder}: {count} files were skipped, as they are not pictures that can be read here ({kinds})")
+        note(f"{folder}: files that are not pictures, or cannot be read here, were skipped ({count}: {kinds})")
 
 
 def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
@@ -264,10 +264,12 @@ def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read
     for name in names:
         try:
             with open_regular(folder / name) as file:
-                if sentence := described(file.read(HEAD)):
-                    raise ClovenError(sentence)
-                with _opened(file) as picture:
-                    one = read(picture)
+                try:
+                    with _opened(file) as picture:
+                        one = read(picture)
+                except ClovenError as error:
+                    file.seek(0)
+                    raise ClovenError(described(file.read(HEAD)) or str(error)) from error
         except ClovenError as error:
             bad.append(f"{folder / name}: {str(error).removeprefix(f'cannot read {folder / name}: ')}")
         else:
