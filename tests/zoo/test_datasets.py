@@ -112,6 +112,11 @@ class TestSpecs:
         """A folder that is not there is told as such."""
         assert said(f"{kind}:{tmp_path / 'gone'}") == f"{tmp_path / 'gone'}: there is no such folder"
 
+    @pytest.mark.parametrize("kind", ["mnist", "cifar10", "flowers102", "folder"])
+    def test_what_the_system_refuses(self, kind: str) -> None:
+        """A name that is too long, a folder without permission: the system's reason, not a traceback."""
+        assert said(f"{kind}:{'x' * 300}").endswith("cannot be read (File name too long)")
+
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "folder"])
     def test_file_for_a_folder(self, kind: str, tmp_path: Path) -> None:
         """A file is no folder."""

@@ -8,6 +8,7 @@ read afterwards; any other global is refused by name.
 from __future__ import annotations
 
 import pickle
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def _unpickled(file: Path) -> tuple[NDArray[np.uint8], list[Any]]:
     content = read_bytes(file)
     try:
         pickles.check(BytesIO(content))
-        batch = _Unpickler(BytesIO(content), encoding="bytes").load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in text
+            batch = _Unpickler(BytesIO(content), encoding="bytes").load()
     except ClovenError as error:
         raise ClovenError(f"{file}: {recognised(file) or error}") from None
     except DAMAGED as error:

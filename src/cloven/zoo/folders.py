@@ -24,7 +24,7 @@ from cloven.zoo.contents import HEAD, described
 from cloven.zoo.images import Images, spread
 from cloven.zoo.notes import note
 from cloven.zoo.pixels import SIDES, Shape, pillow, to_pixels
-from cloven.zoo.places import missing
+from cloven.zoo.places import missing, reading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,7 +97,8 @@ def read_picture(file: Path, shape: Shape) -> Images:
 
 def read_pictures(path: Path, shape: Shape) -> Images:
     """One picture, or the pictures of a folder, at a size."""
-    return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
+    with reading(str(path)):
+        return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
 
 
 def decode_picture(content: bytes, shape: Shape) -> NDArray[np.uint8]:
@@ -139,10 +140,7 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         raise missing(folder, "pictures")
     suffixes = tuple(readable())
     skipped: Counter[str] = Counter()
-    try:
-        visible = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        _unreadable(error)
+    visible = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     loose = _pictures([name for name in visible if not (folder / name).is_dir()], suffixes, skipped)
     below = {name: _below(folder, name, suffixes, skipped) for name in visible if (folder / name).is_dir()}
     _tell_skipped(folder, skipped)
@@ -177,7 +175,7 @@ def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[
     found = []
     above = folder.resolve()
     seen = {_identity(place) for place in (above, *above.parents)}
-    for place, folders, files in os.walk(folder / name, onerror=_unreadable, followlinks=True):
+    for place, folders, files in os.walk(folder / name, onerror=_raise, followlinks=True):
         identity = _identity(Path(place))
         if identity in seen:
             skipped[AGAIN] += 1
@@ -200,15 +198,12 @@ def _pictures(names: Sequence[str], suffixes: tuple[str, ...], skipped: Counter[
 
 
 def _identity(place: Path) -> tuple[int, int]:
-    try:
-        found = place.stat()
-    except OSError as error:
-        _unreadable(error)
+    found = place.stat()
     return found.st_dev, found.st_ino
 
 
-def _unreadable(error: OSError) -> NoReturn:
-    raise ClovenError(f"{error.filename}: cannot be read ({error.strerror})") from error
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:

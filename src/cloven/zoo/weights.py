@@ -128,8 +128,9 @@ def _read(path: Path, most: int) -> Mapping[Any, Any]:
     try:
         file = open_regular(path)
     except ClovenError as error:
-        said = str(error).removeprefix(f"cannot read {path}: ")
-        raise ClovenError(said if path.exists() else "there is no such file") from error
+        gone = isinstance(error.__cause__, FileNotFoundError)
+        said = "there is no such file" if gone else str(error).removeprefix(f"cannot read {path}: ")
+        raise ClovenError(said) from error
     with file:
         head = file.read(HEAD)
         file.seek(0)
@@ -245,6 +246,7 @@ INERT: list[Any] = [
     (Inert, name)
     for name in (
         "argparse.Namespace",
+        "types.SimpleNamespace",
         *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
         "datetime.datetime",
         "numpy.dtype",
