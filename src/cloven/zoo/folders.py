@@ -65,8 +65,18 @@ TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
 ORIENTATION = 0x0112
 """EXIF's tag of how a camera was held; 1 is upright."""
+IGNORED: dict[str, Callable[[Image.Image], bool]] = {
+    "with transparent pixels (transparency is dropped: the colour beneath shows, often black)": lambda picture: (
+        picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    ),
+    "with an orientation in EXIF (not applied)": lambda picture: picture.getexif().get(ORIENTATION) in range(2, 9),
+    "with several frames or pages (the first is read)": lambda picture: getattr(picture, "is_animated", False),
+}
+"""What a picture may have that its pixels do not show, and how to see it."""
 Read = TypeVar("Read")
-UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, struct.error, zlib.error)
+UNREADABLE = (
+    OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
 """What PIL raises on files that are damaged or no pictures."""
 
 
@@ -148,7 +158,7 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         raise missing(folder, f"pictures ({', '.join(suffixes)}), or sub-folders of pictures, one for each class")
     if not any(below.values()):
         return loose, None, ()
-    divisions = [name for name in below if DIVISION.fullmatch(name)]
+    divisions = _divisions(list(below))
     if len(divisions) > 1 or set(divisions) >= {name for name, names in below.items() if names}:
         raise ClovenError(
             f"{folder}: contains {', '.join(divisions)}, which divide a data set and are not its classes; "
@@ -168,6 +178,13 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         note(f"{folder}: {only.name} is the only class; if its own sub-folders are the classes, give folder:{only}")
     labels = np.repeat(np.arange(len(below)), [len(names) for names in below.values()])
     return [name for names in below.values() for name in names], labels, tuple(below)
+
+
+def _divisions(names: Sequence[str]) -> list[str]:
+    """The sub-folders that divide a data set, by their names without what all begin with: seg_train, seg_test."""
+    common = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - of characters
+    begin = max(common.rfind(mark) for mark in "_- .") + 1
+    return [name for name in names if DIVISION.fullmatch(name, begin)]
 
 
 def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
@@ -222,7 +239,7 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
         pixels = np.empty((len(names), *wanted), np.uint8)
         ignored: Counter[str] = Counter()
         for i, one in enumerate(
-            _each(folder, names, lambda picture: (to_pixels(picture, wanted), _ignored(picture)))
+            _each(folder, names, lambda picture: (to_pixels(picture, wanted), list(_ignored(picture))))
         ):
             pixels[i] = one[0]
             ignored.update(one[1])
@@ -232,18 +249,12 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
     return pixels
 
 
-def _ignored(picture: Image.Image) -> list[str]:
+def _ignored(picture: Image.Image) -> Iterator[str]:
     """What a decoded picture has that its pixels do not show."""
-    found = []
-    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        found.append("with transparent pixels (transparency is dropped: the colour beneath shows, often black)")
-    with suppress(*UNREADABLE, TypeError, AttributeError):  # damage in what is not used is not told
-        if picture.getexif().get(ORIENTATION, 1) in range(2, 9):
-            found.append("with an orientation in EXIF (not applied)")
-    with suppress(*UNREADABLE, TypeError, AttributeError):
-        if getattr(picture, "is_animated", False):
-            found.append("with several frames or pages (the first is read)")
-    return found
+    for what, has in IGNORED.items():
+        with suppress(*UNREADABLE, TypeError, AttributeError):  # damage in what is not used is not told
+            if has(picture):
+                yield what
 
 
 def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
@@ -305,7 +316,7 @@ def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGES
     image = pillow()
     try:
         size = _checked_size(file)
-        with image.open(file, formats=tuple(formats or set(readable().values()))) as picture:
+        with image.open(file, formats=tuple(formats or dict.fromkeys(readable().values()))) as picture:
             _check(picture, min(largest, max(PLAIN, TIMES * size)))
             yield picture
     except ClovenError:

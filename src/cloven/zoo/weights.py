@@ -134,8 +134,6 @@ def _read(path: Path, most: int) -> Mapping[Any, Any]:
     with file:
         head = file.read(HEAD)
         file.seek(0)
-        if sentence := described(head):
-            raise ClovenError(sentence)
         kind, reader = _kind(head)
         try:
             return reader(path, file, most)
@@ -158,9 +156,8 @@ def _kind(head: bytes) -> tuple[str, Reader]:
         return "a pickle of PyTorch", _pickled
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
         return "safetensors", _safetensors
-    raise ClovenError(
-        "is damaged, or does not hold weights: expected a file of safetensors, of torch.save or of numpy.savez"
-    )
+    unknown = "is damaged, or does not hold weights: expected a file of safetensors, torch.save or numpy.savez"
+    raise ClovenError(described(head) or unknown)
 
 
 def _safetensors(path: Path, _file: BinaryIO, _most: int) -> Entries:
@@ -193,9 +190,10 @@ def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
             )
         if "model.weights.h5" in names:
             raise ClovenError("is a model of Keras; export its arrays with numpy.savez")
-        if pickled := next((name for name in names if name.rsplit("/")[-1] == "data.pkl"), None):
-            with archive.open(pickled) as stream:
-                pickles.check(stream)  # type: ignore[arg-type]
+        if pickled := [name for name in names if name.lower().endswith(".pkl")]:
+            for name in pickled:  # PyTorch reads data.pkl, in any case of letters, of any folder
+                with archive.open(name) as stream:
+                    pickles.check(stream)  # type: ignore[arg-type]
             return _torch(file)
         if names and all(name.endswith(".npy") for name in names):
             return _numpy(archive)
