@@ -67,7 +67,7 @@ ORIENTATION = 0x0112
 """EXIF's tag of how a camera was held; 1 is upright."""
 IGNORED: dict[str, Callable[[Image.Image], bool]] = {
     "with transparent pixels (transparency is dropped: the colour beneath shows, often black)": lambda picture: (
-        picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        picture.has_transparency_data and bool((np.asarray(picture.convert("RGBA"))[..., 3] < 255).any())
     ),
     "with an orientation in EXIF (not applied)": lambda picture: picture.getexif().get(ORIENTATION) in range(2, 9),
     "with several frames or pages (the first is read)": lambda picture: getattr(picture, "is_animated", False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cloven.errors import ClovenError
 
@@ -43,6 +43,7 @@ def check(stream: BinaryIO) -> None:
 def _walk(stream: BinaryIO) -> None:
     """Follow the stack of the unpickler by the depths of its values."""
     depths, marks, kept = list[int](), list[int](), dict[int, int]()
+    value: Any
     for step, (code, value, _) in enumerate(pickletools.genops(stream)):
         match code.name:
             case "MARK":
