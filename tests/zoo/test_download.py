@@ -242,6 +242,15 @@ class TestTrust:
         assert said(f"cifar10:{tmp_path}/data").startswith("cifar-10-python.tar.gz cannot be unpacked (")
         assert files(tmp_path / "data") == []
 
+    def test_a_bomb(self, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An archive that unpacks to more than any of these sets is left before that is written."""
+        monkeypatch.setattr(module, "LARGEST", 1000)
+
+        assert said(f"cifar10:{tmp_path}/data").startswith(
+            "cifar-10-python.tar.gz unpacks to more than 1,000 bytes"
+        )
+        assert files(tmp_path / "data") == []
+
 
 class TestFailures:
     @pytest.mark.parametrize(
