@@ -394,6 +394,11 @@ class TestCheckpoints:
             f"{average}, without the prefix module."
         ]
 
+    def test_an_optimizers_values_by_the_same_names_are_not_weights(self, here: Path) -> None:
+        torch.save({"optimizer": {"exp_avg": state(small())}, "model": (given := state(small()))}, "w.pt")
+
+        assert loaded(here / "w.pt", given)
+
     def test_an_average_alone_is_taken(self, here: Path) -> None:
         torch.save({"model_ema": (given := state(small()))}, "w.pt")
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 GREY = ("1", "L", "LA", "La")
 FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
     "PNG": (".png", ".apng"),
     "BMP": (".bmp",),
     "GIF": (".gif",),

@@ -45,10 +45,11 @@ LEVELS = 4
 WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """What torch.compile and PyTorch's other wrappers put into names, at any place."""
 
-AVERAGED = re.compile(
-    r"(?:^|[^a-z])(?:ema|swa|averaged?|avg|shadow|teacher|momentum|best)(?:$|[^a-z])", re.IGNORECASE
+SECOND = re.compile(
+    r"(?:^|[^a-z])(?:ema|swa|averaged?|avg|shadow|teacher|momentum|best|optim[a-z]*|grads?)(?:$|[^a-z])",
+    re.IGNORECASE,
 )
-"""What names the second set of weights of a checkpoint: an average over training, or the best epoch's."""
+"""What names other values of the weights' names and shapes: an average, the best epoch's, an optimizer's."""
 
 KERAS = {
     "kernel": "weight",
@@ -339,7 +340,7 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
     ]
     exact = {place.keys for place in whole if not place.prefix}
     whole = [place for place in whole if not place.prefix or place.keys not in exact]
-    raw = [place for place in whole if not AVERAGED.search(str(place))] or whole[:1]
+    raw = [place for place in whole if not SECOND.search(str(place))] or whole[:1]
     if len(raw) > 1:
         raise ClovenError(
             f"holds several sets of weights of this model: {' and '.join(map(str, raw))}; save one alone"
