@@ -356,16 +356,18 @@ class TestCheckpoints:
         assert caplog.messages == ([f"{here}/w.pt: the weights were taken from {said}"] if said else [])
 
     @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-    def test_compiled_models(self, here: Path, prefix: str) -> None:
+    def test_compiled_models(self, here: Path, caplog: pytest.LogCaptureFixture, prefix: str) -> None:
         torch.save(prefixed(prefix, given := state(small())), "w.pt")
 
         assert loaded(here / "w.pt", given)
+        assert caplog.messages[0].endswith("left out of names: _orig_mod.")
 
-    def test_a_compiled_layer(self, here: Path) -> None:
+    def test_a_compiled_layer(self, here: Path, caplog: pytest.LogCaptureFixture) -> None:
         given = state(small())
         torch.save({name.replace("3.", "3._orig_mod."): value for name, value in given.items()}, "w.pt")
 
         assert loaded(here / "w.pt", given)
+        assert caplog.messages == [f"{here}/w.pt: left out of names: _orig_mod."]
 
     def test_averaged_models(self, here: Path, caplog: pytest.LogCaptureFixture) -> None:
         model = AveragedModel(small())
@@ -571,6 +573,15 @@ class TestAllBut:
         load_weights(model, here / "w.safetensors", but=("3.weight", "3.bias"))
 
         assert same(model, {name: own[name] if name.startswith("3.") else value for name, value in given.items()})
+
+    @pytest.mark.parametrize("order", [1, -1])
+    def test_raw_weights_are_taken_beside_an_average(self, here: Path, order: int) -> None:
+        given = state(small(classes=3))
+        torch.save(dict([("model", given), ("model_ema", state(small(classes=3)))][::order]), "w.pt")
+
+        load_weights(model := small(classes=5), here / "w.pt", but=("3.weight", "3.bias"))
+
+        assert torch.equal(state(model)["0.weight"], given["0.weight"])
 
     def test_without_them(self, here: Path) -> None:
         given = {name: value for name, value in state(small()).items() if not name.startswith("3.")}

@@ -81,10 +81,11 @@ class Place(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The entries that are meant for a model, what was left out beside them, and where others of this model lie."""
+    """The entries for a model, what was left out of their names and beside them, and where others of it lie."""
 
     place: Place
     entries: Entries
+    wrappers: list[str]
     left: list[str]
     others: list[Place]
 
@@ -330,13 +331,17 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
     Raises:
         ClovenError: for a file without named tensors, or with several sets of weights of this model.
     """
-    wrapped = any(WRAPPERS.search(name) for name in own)
-    mappings = {keys: entries if wrapped else _unwrapped(entries) for keys, entries in _mappings(content)}
+    mappings = as_named = dict(_mappings(content))
+    if not any(WRAPPERS.search(name) for name in own):
+        mappings = {keys: _unwrapped(entries) for keys, entries in as_named.items()}
     if not mappings:
         raise ClovenError("holds no named tensors; expected the weights of a model")
     counts = _counts(mappings, wanted)
     whole = [
-        place for place, count in counts.items() if count == len(wanted) and _same_shapes(mappings, place, own)
+        place
+        for place, count in counts.items()
+        if count == len(wanted)
+        and all(mappings[place.keys][place.prefix + name].shape == own[name].shape for name in wanted)
     ]
     exact = {place.keys for place in whole if not place.prefix}
     whole = [place for place in whole if not place.prefix or place.keys not in exact]
@@ -349,7 +354,10 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
     entries = mappings[place.keys]
     found = {n.removeprefix(place.prefix): value for n, value in entries.items() if n.startswith(place.prefix)}
     left = [name for name in entries if not name.startswith(place.prefix)]
-    return Taken(place, found, left, [other for other in whole if other != place])
+    wrappers = {
+        match[0] for name in as_named[place.keys].keys() - entries.keys() for match in WRAPPERS.finditer(name)
+    }
+    return Taken(place, found, sorted(wrappers), left, [other for other in whole if other != place])
 
 
 def _unwrapped(entries: Entries) -> Entries:
@@ -370,15 +378,9 @@ def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]
     return counts
 
 
-def _same_shapes(mappings: Mapping[tuple[str, ...], Entries], place: Place, own: Mapping[str, Tensor]) -> bool:
-    entries = mappings[place.keys]
-    both = ((entries.get(place.prefix + name), value) for name, value in own.items())
-    return all(found is None or found.shape == value.shape for found, value in both)
-
-
 def _nearest(counts: Counter[Place], mappings: Mapping[tuple[str, ...], Entries], wanted: int) -> Place:
     """The place with the most of the model's names; the largest mapping, where none has half of them."""
-    near = max(counts, key=lambda place: (counts[place], -len(place.prefix)), default=None)
+    near = max(counts, key=lambda at: (counts[at], not SECOND.search(str(at)), -len(at.prefix)), default=None)
     if near is not None and 2 * counts[near] >= wanted:
         return near
     return Place(max(mappings, key=lambda keys: len(mappings[keys])), "")
@@ -389,6 +391,8 @@ def _tell(path: Path, taken: Taken) -> None:
     said = []
     if taken.place.keys or taken.place.prefix:
         said.append(f"the weights were taken from {taken.place}")
+    if taken.wrappers:
+        said.append(f"left out of names: {', '.join(taken.wrappers)}")
     if taken.left:
         said.append(f"left out: {_listed(taken.left)}")
     if taken.others:
