@@ -75,7 +75,8 @@ IGNORED: dict[str, Callable[[Image.Image], bool]] = {
 """What a picture may have that its pixels do not show, and how to see it."""
 Read = TypeVar("Read")
 UNREADABLE = (
-    OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, MemoryError, struct.error, zlib.error,
+    OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, MemoryError, ArithmeticError,
+    TypeError, AttributeError, struct.error, zlib.error,
 )  # fmt: skip
 """What PIL raises on files that are damaged or no pictures."""
 
@@ -252,7 +253,7 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
 def _ignored(picture: Image.Image) -> Iterator[str]:
     """What a decoded picture has that its pixels do not show."""
     for what, has in IGNORED.items():
-        with suppress(*UNREADABLE, TypeError, AttributeError):  # damage in what is not used is not told
+        with suppress(*UNREADABLE):  # damage in what is not used is not told
             if has(picture):
                 yield what
 
