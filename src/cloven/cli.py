@@ -125,13 +125,17 @@ InputSize = Annotated[
 ]
 Classes = Annotated[int | None, typer.Option(help="How many classes; left out, the model's usual.", min=2)]
 Weights = Annotated[
-    Path | None, typer.Option(help="A .safetensors, .pth or .npz file, or: pretrained (downloads).")
+    Path | None,
+    typer.Option(help="A file or checkpoint (.safetensors, .pth, .ckpt, .npz, ...), or: pretrained (downloads)."),
 ]
 PlanFile = Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")]
 Window = Annotated[int, typer.Option(help="--cluster: most images in flight.", min=1, max=256)]
 Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1, max=DAY)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DATA = typer.Option("--data", help="digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR.", metavar="SPEC")
+PICTURES = "Of a picture, transparency is dropped, EXIF's orientation is not applied, and the first frame is read."
+DATA = typer.Option(
+    "--data", help=f"digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR. {PICTURES}", metavar="SPEC"
+)
 
 
 def _numbers(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
@@ -317,7 +321,9 @@ def run(
     context: typer.Context,
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
-    picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--input", help=f"A picture, or a folder of them. {PICTURES}")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Exit 1 unless it is proved to be the whole model's result.")
     ] = False,
@@ -384,7 +390,9 @@ def lab(
     context: typer.Context,
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
-    picture: Annotated[Path | None, typer.Option("--input", help="A picture, or a folder of them.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--input", help=f"A picture, or a folder of them. {PICTURES}")
+    ] = None,
     bandwidth: Annotated[str, typer.Option(help="Of every link, e.g. 100mbit; left out, no limit.")] = "",
     delay: Annotated[str, typer.Option(help="Of every link, one way, e.g. 2ms.")] = "0",
     tap: Annotated[str, typer.Option(help="Listen on a link from its first device, e.g. edge0-edge1.")] = "",

@@ -38,7 +38,7 @@ def seal(
     owner_key: OwnerKey,
     out: Annotated[Path, typer.Option(help="A new folder.")],
     weights: Annotated[
-        Path | None, typer.Option(help="A .safetensors, .pth or .npz file; left out, the plan's.")
+        Path | None, typer.Option(help="A file of weights, as of `cloven plan`; left out, the plan's.")
     ] = None,
 ) -> None:
     """Encrypt a plan and its model's weights under a key that only the owner has."""

@@ -37,7 +37,7 @@ def s2(
         str, typer.Option(help="7: the attacker's own images; same: the data set's, none of them scored.")
     ] = "same",
     model: Annotated[str, typer.Option(help="Which; resnet20, say. 3: left out, S2's three.")] = "",
-    weights: Annotated[Path | None, typer.Option(help="7: the model's own: .safetensors, .pth or .npz.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="7: the model's own, as of `cloven plan`.")] = None,
     attacks: Annotated[str, typer.Option(help="7: which attacks.")] = "cgan,residual",
     seeds: Annotated[int, typer.Option(help="7: how often each attack is trained.", min=1)] = 1,
     jobs: Annotated[int | None, typer.Option(help="7: worker processes; left out, one a core.", min=1)] = None,

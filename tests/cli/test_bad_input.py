@@ -41,6 +41,11 @@ def no_images(folder: Path) -> None:
     (folder / "worse.jpg").write_bytes(b"")
 
 
+def divided(folder: Path) -> None:
+    for name in ("train/cat/1.png", "val/cat/1.png"):
+        picture(folder / name)
+
+
 def empty(folder: Path) -> None:
     folder.mkdir()
 
@@ -71,6 +76,7 @@ def refused(done: Done, *messages: str) -> None:
         (empty, ("--auxiliary", "folder:there"), ("there",)),
         (one_pixel, ("--auxiliary", "folder:there"), ("1 x 1 pixels",)),
         (no_images, ("--auxiliary", "folder:there"), ("bad.png", "worse.jpg")),
+        (divided, ("--data", "folder:there"), ("there: contains train, val, which", "such as folder:there/train")),
         (truncated, ("--data", "mnist:there"), ("train-images-idx3-ubyte", "expected 15,696 bytes, got 15,596")),
         (empty, ("--data", "mnist:there"), ("there",)),
         (empty, ("--data", "cifar10:there"), ("there",)),
@@ -322,6 +328,16 @@ def a_whole_model(path: Path) -> None:
     torch.save(build("lenet5", shape=(1, 28, 28), classes=10), path)
 
 
+def not_finite(path: Path) -> None:
+    state = build("lenet5", shape=(1, 28, 28), classes=10).state_dict()
+    state["dense2.bias"][3] = torch.nan
+    torch.save({"state_dict": state}, path)
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
 def noise(path: Path) -> None:
     path.write_bytes(bytes(range(256)) * 8)
 
@@ -331,12 +347,14 @@ def noise(path: Path) -> None:
     [
         (weights_of_another_model, "w.pth", ("conv1.0.weight (6, 3, 5, 5) not (6, 1, 5, 5)", "not of this model")),
         (pickled, "w.pth", ("w.pth",)),
-        (pickled, "w.pkl", ("weights end in .safetensors, .pth, .pt, .th, .npz; got .pkl",)),
-        (pickled, "w.npz", ("w.npz: is refused: it holds a pickle", "nothing in it was run")),
+        (pickled, "w.pkl", ("w.pkl: is refused: it holds what no weights need", "nothing in it was run")),
         (pickled_by_torch, "w.pth", ("w.pth: is refused: it names", "nothing in it was run")),
         (a_whole_model, "w.pt", ("w.pt: is refused: it names cloven.zoo.models.LeNet5",)),
-        (noise, "w.safetensors", ("w.safetensors: cannot be read as .safetensors",)),
-        (noise, "w.npz", ("w.npz",)),
+        (noise, "w.safetensors", ("w.safetensors: is damaged, or does not hold weights",)),
+        (not_finite, "w.ckpt", ("w.ckpt: 1 entry with NaN or infinity: dense2.bias (1 of 10 values)",)),
+        (pointer, "w.pth", ("w.pth: is a Git LFS pointer, not the file itself; run: git lfs pull",)),
+        (os.mkfifo, "w.pth", ("w.pth: it is a pipe or a device; expected a regular file",)),
+        (Path.mkdir, "w.pth", ("w.pth: it is a folder; expected a regular file",)),
     ],
 )
 def test_weights_that_are_not_this_models_or_could_run_code_are_refused(

@@ -262,10 +262,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            (b"", "is no picture"),
-            (b"GIF89a", "is no picture|cannot be decoded"),
-            (b"<svg onload=alert(1)>", "is no picture"),
-            (picture("TIFF"), "is no picture.*JPEG, PNG, BMP, GIF, WEBP"),
+            (b"", "is not a picture"),
+            (b"GIF89a", "is not a picture|cannot be decoded"),
+            (b"<svg onload=alert(1)>", "is not a picture"),
+            (picture("TIFF"), "is not a picture.*JPEG, PNG, BMP, GIF, WEBP"),
             (picture("JPEG")[:400], "cannot be decoded"),
             (bomb(6000, 6000), "too large to be opened safely: 6000 x 6000 pixels, expected at most 16,777,216"),
             (bomb(60000, 60000), "too large to be opened safely"),

@@ -112,6 +112,11 @@ class TestSpecs:
         """A folder that is not there is told as such."""
         assert said(f"{kind}:{tmp_path / 'gone'}") == f"{tmp_path / 'gone'}: there is no such folder"
 
+    @pytest.mark.parametrize("kind", ["mnist", "cifar10", "flowers102", "folder"])
+    def test_what_the_system_refuses(self, kind: str) -> None:
+        """A name that is too long, a folder without permission: the system's reason, not a traceback."""
+        assert said(f"{kind}:{'x' * 300}").endswith("cannot be read (File name too long)")
+
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "folder"])
     def test_file_for_a_folder(self, kind: str, tmp_path: Path) -> None:
         """A file is no folder."""
@@ -216,7 +221,7 @@ class TestMnist:
         (raw / "train-images-idx3-ubyte").write_bytes(labels)
 
         assert said(f"mnist:{tmp_path}") == (
-            f"{raw}/train-images-idx3-ubyte: begins with magic number 2049, expected 2051; it is no such idx file"
+            f"{raw}/train-images-idx3-ubyte: begins with magic number 2049, expected 2051"
         )
 
     @pytest.mark.parametrize("shape", [(2**31, 28, 28), (2**32 - 1, 0, 28)])
@@ -225,7 +230,18 @@ class TestMnist:
         file = write_mnist(tmp_path) / "train-images-idx3-ubyte"
         file.write_bytes(struct.pack(">4I", idx.IMAGES, *shape))
 
-        assert "bytes of content, expected 1 to 2,147,483,648" in said(f"mnist:{tmp_path}")
+        assert "bytes of content, expected 1 to 1,073,741,824" in said(f"mnist:{tmp_path}")
+
+    @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
+    def test_a_pointer(self, tmp_path: Path, name: str) -> None:
+        """What a clone without Git LFS leaves in place of the file."""
+        raw = write_mnist(tmp_path, zipped=name.endswith(".gz"))
+        (raw / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+        assert (
+            said(f"mnist:{tmp_path}")
+            == f"{raw / name}: is a Git LFS pointer, not the file itself; run: git lfs pull"
+        )
 
     def test_counts_disagree(self, tmp_path: Path) -> None:
         """As many labels as images."""
@@ -274,7 +290,7 @@ class TestMnist:
         file = write_mnist(tmp_path, zipped=True) / "train-images-idx3-ubyte.gz"
         file.write_bytes(b"<!DOCTYPE html>")
 
-        assert said(f"mnist:{tmp_path}").startswith(f"{file}: is no intact gzip file (Not a gzipped file")
+        assert said(f"mnist:{tmp_path}").startswith(f"{file}: is a web page or an XML document")
 
     def test_damaged_gzip(self, tmp_path: Path) -> None:
         """A flipped bit fails gzip's own checks."""
@@ -283,7 +299,18 @@ class TestMnist:
         content[5000] ^= 1
         file.write_bytes(content)
 
-        assert said(f"mnist:{tmp_path}").startswith(f"{file}: is no intact gzip file (")
+        assert said(f"mnist:{tmp_path}").startswith(f"{file}: is not an intact gzip file (")
+
+    def test_a_bomb(self, tmp_path: Path) -> None:
+        """A small gzip file whose header announces what it does unpack to, but no such set could."""
+        file = write_mnist(tmp_path, zipped=True) / "train-images-idx3-ubyte.gz"
+        with gzip.open(file, "wb", compresslevel=1) as stream:
+            stream.write(struct.pack(">4I", idx.IMAGES, 2**20, 28, 28))
+            stream.write(bytes(2**20))
+
+        assert said(f"mnist:{tmp_path}") == (
+            f"{file}: announces 822,083,584 bytes of content, expected 1 to 67,108,864"
+        )
 
     @PROPERTY
     @given(content=st.binary(max_size=60))
@@ -493,7 +520,7 @@ class TestCifar10:
 
         assert said(f"cifar10:{tmp_path}") == f"{file}: label 3 is 10, expected 0 to 9"
 
-    @pytest.mark.parametrize("size", [0, 1, 3072, 3073 * 2 + 1])
+    @pytest.mark.parametrize("size", [1, 3072, 3073 * 2 + 1])
     def test_record_length(self, tmp_path: Path, size: int) -> None:
         """A binary batch is a whole number of records."""
         (tmp_path / "data_batch_1.bin").write_bytes(bytes(size))
@@ -501,6 +528,21 @@ class TestCifar10:
         assert said(f"cifar10:{tmp_path}") == (
             f"{tmp_path}/data_batch_1.bin: got {size:,} bytes, expected whole records of 3073 bytes; fetch it again"
         )
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\1s.", "holds values nested deeper than 100"),
+            (b"\x80\x02}r\xff\xff\xff\x1f.", "keeps a value under a number beyond the count of its steps"),
+            (b"", "is empty; fetch it again"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ],
+    )
+    def test_pickles_that_would_end_the_process(self, tmp_path: Path, content: bytes, told: str) -> None:
+        """Deep tuples overflow the stack when they are hashed; the unpickler makes room for what it is told."""
+        (tmp_path / "data_batch_1").write_bytes(content)
+
+        assert said(f"cifar10:{tmp_path}").startswith(f"{tmp_path}/data_batch_1: {told}")
 
     def test_counts_disagree(self, tmp_path: Path) -> None:
         """As many labels as images."""

@@ -165,7 +165,7 @@ class TestPlaces:
         (jpg / "image_00077.jpg").touch()
 
         assert said(f"flowers102:{tmp_path}").splitlines() == [
-            "after the download something is still amiss:",
+            "after the download the data set is still incomplete:",
             f"{tmp_path}: imagelabels.mat has 6 labels, but jpg has 7 images; fetch both again",
             f"{jpg}/image_00077.jpg: has no label; remove it",
         ]
@@ -240,6 +240,15 @@ class TestTrust:
         archive.write_bytes(damage(archive.read_bytes()))
 
         assert said(f"cifar10:{tmp_path}/data").startswith("cifar-10-python.tar.gz cannot be unpacked (")
+        assert files(tmp_path / "data") == []
+
+    def test_a_bomb(self, web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An archive that unpacks to more than any of these sets is left before that is written."""
+        monkeypatch.setattr(module, "LARGEST", 1000)
+
+        assert said(f"cifar10:{tmp_path}/data").startswith(
+            "cifar-10-python.tar.gz unpacks to more than 1,000 bytes"
+        )
         assert files(tmp_path / "data") == []
 
 

@@ -8,6 +8,8 @@ read afterwards; any other global is refused by name.
 from __future__ import annotations
 
 import pickle
+import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import read_bytes
+from cloven.zoo import pickles
+from cloven.zoo.contents import recognised
 from cloven.zoo.images import Images
 from cloven.zoo.places import missing
 
@@ -72,23 +77,25 @@ def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _records(file: Path) -> tuple[NDArray[np.uint8], list[Any]]:
-    content = np.fromfile(file, np.uint8)
-    if not len(content) or len(content) % RECORD:
-        raise ClovenError(
-            f"{file}: got {len(content):,} bytes, expected whole records of {RECORD} bytes; fetch it again"
-        )
-    records = content.reshape(-1, RECORD)
+    content = read_bytes(file)
+    if not content or len(content) % RECORD:
+        got = f"got {len(content):,} bytes, expected whole records of {RECORD} bytes; fetch it again"
+        raise ClovenError(f"{file}: {recognised(file) or got}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     return records[:, 1:], records[:, 0].tolist()
 
 
 def _unpickled(file: Path) -> tuple[NDArray[np.uint8], list[Any]]:
-    with file.open("rb") as stream:
-        try:
-            batch = _Unpickler(stream, encoding="bytes").load()
-        except ClovenError as error:
-            raise ClovenError(f"{file}: {error}") from None
-        except DAMAGED as error:
-            raise ClovenError(f"{file}: is no intact pickle ({error}); fetch it again") from error
+    content = read_bytes(file)
+    try:
+        pickles.check(BytesIO(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in text
+            batch = _Unpickler(BytesIO(content), encoding="bytes").load()
+    except ClovenError as error:
+        raise ClovenError(f"{file}: {recognised(file) or error}") from None
+    except DAMAGED as error:
+        raise ClovenError(f"{file}: is not an intact pickle ({error}); fetch it again") from error
     values, labels = (_entry(batch, name) for name in ("data", "labels"))
     pixels = _array(values)
     if pixels is None or not isinstance(labels, list):

@@ -17,6 +17,7 @@ from cloven.zoo.idx import read_mnist
 from cloven.zoo.images import Images, spread
 from cloven.zoo.photos import read_photos
 from cloven.zoo.pixels import Shape, checked, reshaped
+from cloven.zoo.places import reading
 
 
 def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> Images:
@@ -31,7 +32,8 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
     kind, folder = parsed(spec)
     if limit is not None and limit < 1:
         raise ClovenError(f"limit: got {limit}, expected at least 1")
-    return KINDS[kind].read(folder, checked(shape), limit)
+    with reading(spec):
+        return KINDS[kind].read(folder, checked(shape), limit)
 
 
 def parsed(spec: str) -> tuple[str, Path]:

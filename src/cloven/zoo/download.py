@@ -26,7 +26,9 @@ from cloven.zoo.libraries import torchvision
 
 FAILURES = (OSError, RuntimeError, ValueError, HTTPException)
 """What torchvision's downloader raises where the network, an address or a sum fails."""
-DAMAGED = (OSError, EOFError, tarfile.TarError, zlib.error)
+DAMAGED = (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error)
+LARGEST = 2**30
+"""Bytes that are taken out of an archive; the flowers have 347 million."""
 UNFINISHED = ".download-"
 
 FLOWERS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -90,7 +92,7 @@ def download(spec: str) -> None:
     except OSError as error:
         raise ClovenError(f"{place}: cannot be written ({error}); give another folder") from error
     if lacking := offer.lacks(place):
-        raise ClovenError(["after the download something is still amiss:", *lacking])
+        raise ClovenError(["after the download the data set is still incomplete:", *lacking])
 
 
 def _fetch(download_url: Callable[..., None], file: File, into: Path) -> None:
@@ -112,15 +114,20 @@ def _fetch(download_url: Callable[..., None], file: File, into: Path) -> None:
 
 def _unpack(archive: Path, wanted: re.Pattern[str], into: Path) -> None:
     """Take out the regular files whose whole names match, and nothing else."""
+    left = LARGEST
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = wanted.fullmatch(member.name)
                 if name and member.isfile() and (content := tar.extractfile(member)):
+                    if (left := left - member.size) < 0:
+                        raise ClovenError(f"{archive.name} unpacks to more than {LARGEST:,} bytes")
                     target = into / name[1]
                     target.parent.mkdir(exist_ok=True)
                     with content, target.open("wb") as out:
                         shutil.copyfileobj(content, out)
+    except ClovenError:
+        raise
     except DAMAGED as error:
         raise ClovenError(f"{archive.name} cannot be unpacked ({error})") from error
 

@@ -6,7 +6,6 @@ Its own division (``setid.mat``) is not read: S1 pools all images and splits the
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError, tried
+from cloven.files import read_json
 from cloven.zoo.folders import decoded, told
 from cloven.zoo.images import Images, spread
 from cloven.zoo.mat import read_numbers
@@ -117,14 +117,10 @@ def _classes(*places: Path) -> tuple[str, ...]:
     file = next((file for place in places if (file := place / NAMES).is_file()), None)
     if file is None:
         return numbers
-    try:
-        names = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ClovenError(f"{file}: cannot be read as JSON ({error}); mend it or remove it") from error
-    named = names if isinstance(names, dict) else {}
+    named = read_json(file)
     if lacking := [number for number in numbers if not isinstance(named.get(number), str)]:
         raise ClovenError(
             f"{file}: has no name for {len(lacking)} of the classes 1 to {CLASSES}, {lacking[0]} among them; "
-            "mend it or remove it"
+            "complete it or remove it"
         )
     return tuple(named[number] for number in numbers)

@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
+from cloven.zoo.contents import HEAD, described
 from cloven.zoo.images import Images, spread
+from cloven.zoo.notes import note
 from cloven.zoo.pixels import SIDES, Shape, pillow, to_pixels
-from cloven.zoo.places import missing
+from cloven.zoo.places import missing, reading
 
 if TYPE_CHECKING:
     from PIL import Image
 
 GREY = ("1", "L", "LA", "La")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".pgm", ".ppm", ".pbm", ".pnm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
+}
+"""PIL's names of formats and how their files' names end; HEIF is read where a plugin taught PIL to."""
+CODECS = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
+"""The libraries, by PIL's names, without which some formats cannot be read."""
+DIVISION = re.compile(
+    r"[\W\d_]*(train|training|trainval|val|valid|validation|test|tests|testing|dev|eval|evaluation|holdout)"
+    r"[\W\d_]*(sets?|data|images?|imgs?|splits?|pictures|photos)?[\W\d_]*",
+    re.IGNORECASE,
+)
+"""Names of sub-folders that divide a data set, and are not its classes."""
 SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 """The formats of pictures that strangers send."""
 LARGEST, LARGEST_SENT = 2**27, 2**24
@@ -35,19 +60,37 @@ JPEG, SCAN, SCANS, PASSED = b"\xff\xd8", b"\xff\xda", 200, 2**28
 scan of 50 bytes can pass over all."""
 READS = 20_000
 """How often a decoder may read from a picture that is sent: from blocks of a byte it reads for seconds."""
+PLAIN, TIMES = 2**24, 500
+"""Pixels that a file of any size may announce, and a larger one for each of its bytes."""
+AGAIN = "again"
+"""Counts the links that lead to a folder for the second time."""
 TOLD = 10
 """How many of the files, or folders, that cannot be used are told."""
+ORIENTATION = 0x0112
+"""EXIF's tag of how a camera was held; 1 is upright."""
+IGNORED: dict[str, Callable[[Image.Image], bool]] = {
+    "with transparent pixels (transparency is dropped: the colour beneath shows, often black)": lambda picture: (
+        picture.has_transparency_data and bool((np.asarray(picture.convert("RGBA"))[..., 3] < 255).any())
+    ),
+    "with an orientation in EXIF (not applied)": lambda picture: picture.getexif().get(ORIENTATION) in range(2, 9),
+    "with several frames or pages (the first is read)": lambda picture: getattr(picture, "is_animated", False),
+}
+"""What a picture may have that its pixels do not show, and how to see it."""
 Read = TypeVar("Read")
-UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, LookupError, struct.error, zlib.error)
+UNREADABLE = (
+    OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, MemoryError, ArithmeticError,
+    TypeError, AttributeError, struct.error, zlib.error,
+)  # fmt: skip
 """What PIL raises on files that are damaged or no pictures."""
 
 
 def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
     """The pictures directly in the folder, unlabelled; or those below its sub-folders, labelled by these.
 
-    Files are taken in the order of their names, and a limit is applied before any is opened. Hidden files,
-    and those whose names do not end like a picture's, are passed over. Of an animation the first frame
-    counts; an orientation noted in a photograph is not applied; transparency is dropped.
+    Files are taken in the order of their names, and a limit is applied before any is opened. Links are followed,
+    also to folders. Hidden files are passed over; those whose names do not end like a picture's are counted in the
+    log. As in torchvision's ``ImageFolder``, the first frame of an animation counts, an orientation noted in EXIF
+    is not applied (except in TIFF, by PIL), and transparency is dropped; the log counts the pictures with these.
 
     Without ``shape`` all pictures must have one size; they are grey if all of them are.
     """
@@ -61,14 +104,15 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 def read_picture(file: Path, shape: Shape) -> Images:
     """One picture at a size; a file that is no picture is an error, as in a folder."""
-    if not file.is_file():
-        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(SUFFIXES)})")
+    if not file.exists():
+        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(readable())})")
     return Images(file.name, decoded(file.parent, [file.name], shape), None, (), (file.name,))
 
 
 def read_pictures(path: Path, shape: Shape) -> Images:
     """One picture, or the pictures of a folder, at a size."""
-    return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
+    with reading(str(path)):
+        return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
 
 
 def decode_picture(content: bytes, shape: Shape, most: int = LARGEST_SENT) -> NDArray[np.uint8]:
@@ -120,17 +164,42 @@ class _Fed(BytesIO):
         return super().read(size)
 
 
+@cache
+def readable() -> dict[str, str]:
+    """Return the formats of pictures that can be read here, by how their files' names end."""
+    image = pillow()
+    image.init()
+    from PIL import features
+
+    usable = (f for f in FORMATS if f in image.OPEN and (f not in CODECS or features.check(CODECS[f])))
+    return {suffix: name for name in usable for suffix in FORMATS[name]}
+
+
 def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
-    """The pictures' names relative to the folder, their labels and the classes."""
+    """The pictures' names relative to the folder, their labels and the classes.
+
+    Raises:
+        ClovenError: for a folder without pictures, with pictures beside classes, with empty classes, or whose
+            sub-folders divide a data set.
+    """
     if not folder.is_dir():
         raise missing(folder, "pictures")
+    suffixes = tuple(readable())
+    skipped: Counter[str] = Counter()
     visible = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-    loose = [name for name in visible if _is_picture(name) and (folder / name).is_file()]
-    below = {name: _below(folder, name) for name in visible if (folder / name).is_dir()}
+    loose = _pictures([name for name in visible if not (folder / name).is_dir()], suffixes, skipped)
+    below = {name: _below(folder, name, suffixes, skipped) for name in visible if (folder / name).is_dir()}
+    _tell_skipped(folder, skipped)
     if not loose and not any(below.values()):
-        raise missing(folder, f"pictures ({', '.join(SUFFIXES)}), or sub-folders of pictures, one for each class")
+        raise missing(folder, f"pictures ({', '.join(suffixes)}), or sub-folders of pictures, one for each class")
     if not any(below.values()):
         return loose, None, ()
+    divisions = _divisions(list(below))
+    if len(divisions) > 1 or set(divisions) >= {name for name, names in below.items() if names}:
+        raise ClovenError(
+            f"{folder}: contains {', '.join(divisions)}, which divide a data set and are not its classes; "
+            f"give one of them, such as folder:{folder / divisions[0]}, or rename them if they are classes"
+        )
     if loose:
         raise ClovenError(
             f"{folder}: has both pictures ({loose[0]}) and sub-folders of pictures "
@@ -140,22 +209,62 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         raise ClovenError(
             told([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
         )
+    if len(below) == 1 and any(name.count("/") > 1 for names in below.values() for name in names):
+        only = folder / next(iter(below))
+        note(f"{folder}: {only.name} is the only class; if its own sub-folders are the classes, give folder:{only}")
     labels = np.repeat(np.arange(len(below)), [len(names) for names in below.values()])
     return [name for names in below.values() for name in names], labels, tuple(below)
 
 
-def _below(folder: Path, name: str) -> list[str]:
-    """All pictures at any depth of a sub-folder, sorted, relative to the folder."""
+def _divisions(names: Sequence[str]) -> list[str]:
+    """The sub-folders that divide a data set, by their names without what all begin with: seg_train, seg_test."""
+    common = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - of characters
+    begin = max(common.rfind(mark) for mark in "_- .") + 1
+    return [name for name in names if DIVISION.fullmatch(name, begin)]
+
+
+def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
+    """All pictures at any depth of a sub-folder, sorted, relative to the folder; each real folder counts once."""
     found = []
-    for place, folders, files in os.walk(folder / name):
-        folders[:] = [entry for entry in folders if not entry.startswith(".")]
+    above = folder.resolve()
+    seen = {_identity(place) for place in (above, *above.parents)}
+    for place, folders, files in os.walk(folder / name, onerror=_raise, followlinks=True):
+        identity = _identity(Path(place))
+        if identity in seen:
+            skipped[AGAIN] += 1
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
         at = Path(place).relative_to(folder)
-        found += [(at / file).as_posix() for file in files if _is_picture(file)]
+        visible = [file for file in files if not file.startswith(".")]
+        found += [(at / file).as_posix() for file in _pictures(visible, suffixes, skipped)]
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def _pictures(names: Sequence[str], suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
+    """The names that end like a picture's; the ends of the others are counted."""
+    skipped.update(
+        Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(suffixes)
+    )
+    return [name for name in names if name.lower().endswith(suffixes)]
+
+
+def _identity(place: Path) -> tuple[int, int]:
+    found = place.stat()
+    return found.st_dev, found.st_ino
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
+    if again := skipped.pop(AGAIN, 0):
+        note(f"{folder}: links to folders that are read already were skipped ({again})")
+    if count := skipped.total():
+        kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common(TOLD))
+        note(f"{folder}: files that are not pictures, or cannot be read here, were skipped ({count}: {kinds})")
 
 
 def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
@@ -164,9 +273,24 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
         warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
         wanted = shape or _common_shape(folder, names)
         pixels = np.empty((len(names), *wanted), np.uint8)
-        for i, one in enumerate(_each(folder, names, lambda picture: to_pixels(picture, wanted))):
-            pixels[i] = one
+        ignored: Counter[str] = Counter()
+        for i, one in enumerate(
+            _each(folder, names, lambda picture: (to_pixels(picture, wanted), list(_ignored(picture))))
+        ):
+            pixels[i] = one[0]
+            ignored.update(one[1])
+    if ignored:
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(ignored.items()))
+        note(f"{folder}: of {len(names)} pictures, {counts}; as in torchvision's ImageFolder")
     return pixels
+
+
+def _ignored(picture: Image.Image) -> Iterator[str]:
+    """What a decoded picture has that its pixels do not show."""
+    for what, has in IGNORED.items():
+        with suppress(*UNREADABLE):  # damage in what is not used is not told
+            if has(picture):
+                yield what
 
 
 def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
@@ -181,10 +305,15 @@ def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read
     bad = []
     for name in names:
         try:
-            with _opened(folder / name) as picture:
-                one = read(picture)
+            with open_regular(folder / name) as file:
+                try:
+                    with _opened(file) as picture:
+                        one = read(picture)
+                except ClovenError as error:
+                    file.seek(0)
+                    raise ClovenError(described(file.read(HEAD)) or str(error)) from error
         except ClovenError as error:
-            bad.append(f"{folder / name}: {error}")
+            bad.append(f"{folder / name}: {str(error).removeprefix(f'cannot read {folder / name}: ')}")
         else:
             yield one
     if bad:
@@ -205,7 +334,7 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
     first: dict[tuple[int, int], str] = {}
     channels = 1
     for name in names:
-        with suppress(ClovenError), _opened(folder / name) as picture:
+        with suppress(ClovenError), open_regular(folder / name) as file, _opened(file) as picture:
             first.setdefault(picture.size, name)
             channels = max(channels, _shape(picture)[0])
     if len(first) > 1:
@@ -218,30 +347,43 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 
 
 @contextmanager
-def _opened(
-    file: Path | IO[bytes], formats: Sequence[str] = FORMATS, largest: int = LARGEST
-) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST) -> Iterator[Image.Image]:
     """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError."""
     image = pillow()
     try:
-        with image.open(file, formats=formats) as picture:
-            _check(picture, largest)
+        size = _checked_size(file)
+        with image.open(file, formats=tuple(formats or dict.fromkeys(readable().values()))) as picture:
+            _check(picture, min(largest, max(PLAIN, TIMES * size)))
             yield picture
     except ClovenError:
         raise
     except image.UnidentifiedImageError as error:
-        raise ClovenError("is no picture that can be read; remove it or replace it") from error
+        raise ClovenError("is not a picture that can be read; remove it or replace it") from error
     except image.DecompressionBombError as error:
         raise ClovenError(f"is too large to be opened safely ({error})") from error
     except UNREADABLE as error:
         raise ClovenError(f"cannot be decoded ({error}); remove it or replace it") from error
 
 
+def _checked_size(file: BinaryIO) -> int:
+    """The bytes of a file; a JPEG of so many scans that it could take hours to decode is refused."""
+    file.seek(0)
+    scans = 0
+    jpeg = file.read(len(JPEG)) == JPEG
+    while jpeg and (piece := file.read(2**20)):
+        scans += piece.count(SCAN)
+    if scans > SCANS:
+        raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
 def _check(picture: Image.Image, largest: int) -> None:
     """Refuse what would be misread, or would take all memory, before anything is decompressed."""
     size = f"{picture.width} x {picture.height} pixels"
     if picture.width * picture.height > largest:
-        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,}")
+        raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,} for this file")
     if min(picture.size) < SIDES[0]:
         raise ClovenError(f"is {size}, expected at least {SIDES[0]} x {SIDES[0]}")
     if picture.mode.startswith(("I", "F")):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
+from cloven.zoo.contents import recognised
 from cloven.zoo.images import Images
 from cloven.zoo.places import missing
 
 # The third byte says uint8, the fourth how many dimensions follow.
 IMAGES, LABELS = 0x00000803, 0x00000801
-LARGEST = 2**31
+LARGEST = 2**30
 """Bytes that one file may announce; MNIST's largest has 47 million."""
+UNPACKED, TIMES = 2**26, 50
+"""What a gzipped file may announce: bytes, or so many times its own; MNIST's announce 5 times."""
 
 
 def read_mnist(folder: Path) -> Images:
@@ -56,22 +60,25 @@ def _half(raw: Path, half: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], l
 def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
     """The array of bytes in an idx file of this kind; one byte too few or too many is an error."""
     header = 4 * (1 + magic % 256)
+    packed = file.suffix == ".gz"
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with open_regular(file) as opened, gzip.open(opened) if packed else opened as stream:
             start = _upto(stream, header)
             if len(start) < header:
                 raise ClovenError(f"{file}: is truncated: expected a header of {header} bytes, got {len(start)}")
             found, *shape = (int(n) for n in np.frombuffer(start, ">u4"))
             if found != magic:
                 raise ClovenError(
-                    f"{file}: begins with magic number {found}, expected {magic}; it is no such idx file"
+                    f"{file}: {recognised(file) or f'begins with magic number {found}, expected {magic}'}"
                 )
             expected = math.prod(shape)
-            if not 1 <= expected <= LARGEST:
-                raise ClovenError(f"{file}: announces {expected:,} bytes of content, expected 1 to {LARGEST:,}")
+            largest = min(LARGEST, max(UNPACKED, TIMES * file.stat().st_size)) if packed else LARGEST
+            if not 1 <= expected <= largest:
+                raise ClovenError(f"{file}: announces {expected:,} bytes of content, expected 1 to {largest:,}")
             body = _upto(stream, expected + 1)
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ClovenError(f"{file}: is no intact gzip file ({error}); fetch it again") from error
+    except (OSError, zlib.error) as error:
+        other = recognised(file) if "Not a gzipped file" in str(error) else None
+        raise ClovenError(f"{file}: {other or f'is not an intact gzip file ({error}); fetch it again'}") from error
     if len(body) != expected:
         got = f"{header + len(body):,}" if len(body) < expected else "more"
         fault = "is truncated" if len(body) < expected else "is too long"
@@ -79,7 +86,7 @@ def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def _upto(stream: BufferedIOBase, count: int) -> bytes:
+def _upto(stream: Any, count: int) -> bytes:
     """The next bytes, at most ``count``; fewer where the stream ends, or its gzip data breaks off."""
     body = bytearray()
     try:

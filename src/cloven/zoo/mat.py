@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
+from cloven.files import read_bytes
+from cloven.zoo.contents import described
 
 HEADER = 128
 ORDERS = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}
 """How the header ends: version 1, in the order of bytes of the machine that wrote it."""
 LARGEST = 2**24
-"""Bytes of a file, and of one variable when it is decompressed."""
+"""Bytes of a file, and of all its variables when they are decompressed."""
 MATRIX, COMPRESSED = 14, 15
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 """How numbers may be stored, whatever MATLAB's class of the array: it packs whole doubles into bytes."""
@@ -41,27 +43,31 @@ def read_numbers(file: Path, name: str) -> NDArray[Any]:
         ClovenError: for a file that is damaged or of another version, and a variable that is not there or holds
             no real numbers.
     """
+    content = read_bytes(file, LARGEST)
     try:
-        with file.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
         order = ORDERS.get(content[HEADER - 4 : HEADER])
-        if order is None or len(content) > LARGEST:
-            raise ClovenError(f"is no MAT-file of MATLAB 5 to 7.2, of at most {LARGEST:,} bytes")
+        if order is None:
+            raise ClovenError(described(content) or "is not a MAT-file of MATLAB 5 to 7.2")
         for matrix in _matrices(content[HEADER:], order):
             if (numbers := _numbers(matrix, name, order)) is not None:
                 return numbers
     except ClovenError as error:
         raise ClovenError(f"{file}: {error}") from error
-    except (OSError, zlib.error) as error:
+    except zlib.error as error:
         raise ClovenError(f"{file}: cannot be read ({error})") from error
     raise ClovenError(f"{file}: has no variable {name!r}")
 
 
 def _matrices(content: bytes, order: str) -> Iterator[bytes]:
+    left = LARGEST
     for kind, body in _elements(content, order):
-        packed = kind == COMPRESSED
-        inner = _elements(zlib.decompressobj().decompress(body, LARGEST), order) if packed else [(kind, body)]
-        yield from (matrix for kind, matrix in inner if kind == MATRIX)
+        if kind == MATRIX:
+            yield body
+        elif kind == COMPRESSED:
+            unpacked = zlib.decompressobj().decompress(body, left + 1)
+            if (left := left - len(unpacked)) < 0:
+                raise ClovenError(f"unpacks to more than {LARGEST:,} bytes")
+            yield from (matrix for kind, matrix in _elements(unpacked, order) if kind == MATRIX)
 
 
 def _numbers(matrix: bytes, name: str, order: str) -> NDArray[Any] | None:

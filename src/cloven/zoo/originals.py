@@ -10,6 +10,7 @@ from cloven.zoo import flowers, folders
 from cloven.zoo.datasets import load, parsed
 from cloven.zoo.images import Images, split
 from cloven.zoo.pixels import Shape
+from cloven.zoo.places import reading
 
 
 class Originals(NamedTuple):
@@ -38,15 +39,16 @@ def originals(spec: str) -> Originals:
         ClovenError: as `cloven.zoo.datasets.load` does, but for damage behind a picture's header.
     """
     kind, folder = parsed(spec)
-    if kind == "folder":
-        names, labels, _ = folders.listed(folder)
-        name, shapes = f"folder:{folder.resolve().name}", folders.shapes(folder, names)
-    elif kind == "flowers102":
-        place, names, labels = flowers.listed(folder)
-        name, shapes = kind, folders.shapes(place, names)
-    else:
-        images = load(spec)
-        name, labels, shapes = kind, images.labels, [images.shape] * len(images)
+    with reading(spec):
+        if kind == "folder":
+            names, labels, _ = folders.listed(folder)
+            name, shapes = f"folder:{folder.resolve().name}", folders.shapes(folder, names)
+        elif kind == "flowers102":
+            place, names, labels = flowers.listed(folder)
+            name, shapes = kind, folders.shapes(place, names)
+        else:
+            images = load(spec)
+            name, labels, shapes = kind, images.labels, [images.shape] * len(images)
     classes = 0 if labels is None else len(np.unique(labels))
     return Originals(name, len(shapes), frozenset(shapes), classes, split_sizes(len(shapes)))
 

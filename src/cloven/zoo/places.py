@@ -1,7 +1,9 @@
-"""What to say of a folder that does not hold what was looked for."""
+"""What to say of a folder that cannot be read, or does not hold what was looked for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloven.errors import ClovenError
@@ -20,3 +22,12 @@ def missing(folder: Path, wanted: str) -> ClovenError:
     more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
     found = ", ".join(names[:NAMES]) + more if names else "nothing"
     return ClovenError(f"{folder}: looked for {wanted}; found {found}")
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what the system says of files that cannot be read, at whatever step, into a ClovenError."""
+    try:
+        yield
+    except OSError as error:
+        raise ClovenError(f"{error.filename or name}: cannot be read ({error.strerror or error})") from error

@@ -1,16 +1,19 @@
 """Trained weights from a file into a model: all of them, or an error and a model that is as it was.
 
 Nothing that a file names is ever run: safetensors and NumPy's arrays hold numbers only, and PyTorch's files are
-read by its weights-only reader.
+read by its weights-only reader. Files are recognised by their content, whatever their names.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -19,6 +22,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
+from cloven.zoo import pickles
+from cloven.zoo.contents import HEAD, described
+from cloven.zoo.notes import note
 
 NAMES = 8
 """How many entries of a kind are told."""
@@ -28,6 +35,21 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of training batches: old files lack it, and evaluation does not use it."""
+
+UNPACKED, TIMES = 2**26, 8
+"""What an archive may unpack to, unless it is larger itself: bytes, and so many times the model's own."""
+
+LEVELS = 4
+"""How deep in a checkpoint weights are looked for."""
+
+WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile and PyTorch's other wrappers put into names, at any place."""
+
+SECOND = re.compile(
+    r"(?:^|[^a-z])(?:ema|swa|averaged?|avg|shadow|teacher|momentum|best|optim[a-z]*|grads?)(?:$|[^a-z])",
+    re.IGNORECASE,
+)
+"""What names other values of the weights' names and shapes: an average, the best epoch's, an optimizer's."""
 
 KERAS = {
     "kernel": "weight",
@@ -42,87 +64,230 @@ KERAS = {
 AXES = {"kernel": (3, 2, 0, 1), "depthwise_kernel": (2, 3, 0, 1)}
 """From Keras' layouts, HWIO and HWC1, to PyTorch's OIHW and C1HW."""
 
+STATE = "torch.save(model.state_dict(), 'weights.pth')"
+
+Entries = dict[str, Tensor]
+
+
+class Place(NamedTuple):
+    """Where weights lie in a checkpoint: the keys that lead to them, and what all their names begin with."""
+
+    keys: tuple[str, ...]
+    prefix: str
+
+    def __str__(self) -> str:
+        where = ".".join(self.keys) or "the top level"
+        return f"{where}, without the prefix {self.prefix}" if self.prefix else where
+
+
+class Taken(NamedTuple):
+    """The entries for a model, what was left out of their names and beside them, and where others of it lie."""
+
+    place: Place
+    entries: Entries
+    wrappers: list[str]
+    left: list[str]
+    others: list[Place]
+
 
 def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> None:
     """Put the weights of a file into a model, which keeps its own precision and device.
 
+    A checkpoint of PyTorch may hold other things beside the weights, which may lie under any keys (such as
+    ``state_dict`` or ``model``) and have names that all begin alike (such as ``module.`` or ``_orig_mod.``): they
+    are where the model's own names are found. Of an average beside the raw weights (``model_ema``), or of the best
+    epoch's, the raw ones are taken. What was taken from where is logged.
+
     Args:
         model: any model; it is changed only where everything fits.
-        path: ``.safetensors``; ``.pth``, ``.pt`` or ``.th``, where the entries may lie under ``state_dict`` or
-            ``model`` and begin with ``module.``; or ``.npz`` with names and layouts of PyTorch or Keras.
+        path: a file of safetensors; of ``torch.save`` (``.pth``, ``.pt``, ``.ckpt``, ``.pth.tar``, ``.bin``); or of
+            ``numpy.savez``, with names and layouts of PyTorch or Keras.
         but: entries that stay the model's own, whatever the file has under their names.
 
     Raises:
         ClovenError: for a file that is missing, of another kind, damaged or refused, or not of this model: then
-            with the entries that are missing, unexpected, of the wrong shape and of the wrong type.
+            with the entries that are missing, unexpected, of the wrong shape or type, or not finite.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     kept = {name: value for name, value in own.items() if name.endswith(COUNTER) or name in but}
-    found = kept | {name: value for name, value in _unprefixed(_read(path), own).items() if name not in but}
-    if problems := list(_problems(own, found)):
-        raise ClovenError([f"{path}: {problem}" for problem in problems])
+    try:
+        content = _read(path, TIMES * sum(value.nbytes for value in own.values()))
+        taken = _taken(content, own, own.keys() - kept.keys())
+        found = kept | {name: value for name, value in taken.entries.items() if name not in but}
+        if problems := list(_problems(own, found)) or list(_not_finite(model, own, found)):
+            raise ClovenError(problems)
+    except ClovenError as error:
+        raise ClovenError([f"{path}: {problem}" for problem in error.problems]) from error
+    _tell(path, taken)
     model.load_state_dict(found)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name."""
-    reader = READERS.get(path.suffix.lower())
-    problem = ""
-    if reader is None:
-        problem = f"weights end in {', '.join(READERS)}; got {path.suffix or 'no suffix'}"
-    elif not path.exists():
-        problem = "there is no such file"
-    elif not path.is_file():
-        problem = f"is no file, expected one that ends in {', '.join(READERS)}"
-    if reader is None or problem:
-        raise ClovenError(f"{path}: {problem}")
+# --- files to entries -----------------------------------------------------------------------------------------
+
+
+def _read(path: Path, most: int) -> Mapping[Any, Any]:
+    """What a file holds: entries by name, or a checkpoint with entries somewhere in it."""
     try:
-        found = reader(path)
+        file = open_regular(path)
     except ClovenError as error:
-        raise ClovenError([f"{path}: {problem}" for problem in error.problems]) from error
-    except Exception as error:  # what the libraries raise on damaged bytes is of many kinds
-        raise ClovenError(f"{path}: cannot be read as {path.suffix} ({_brief(error)}); fetch it again") from error
-    if not found:
-        raise ClovenError(f"{path}: holds no named tensors, expected the weights of a model")
-    return found
+        gone = isinstance(error.__cause__, FileNotFoundError)
+        said = "there is no such file" if gone else str(error).removeprefix(f"cannot read {path}: ")
+        raise ClovenError(said) from error
+    with file:
+        head = file.read(HEAD)
+        file.seek(0)
+        kind, reader = _kind(head)
+        try:
+            return reader(path, file, most)
+        except ClovenError:
+            raise
+        except Exception as error:  # what the libraries raise on damaged bytes is of many kinds
+            raise ClovenError(f"cannot be read as {kind} ({_brief(error)}); fetch it again") from error
 
 
-def _torch(path: Path) -> dict[str, Tensor]:
+Reader = Callable[[Path, BinaryIO, int], Mapping[Any, Any]]
+
+
+def _kind(head: bytes) -> tuple[str, Reader]:
+    """The kind of a file of weights, and how it is read."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "a zip archive", _zip
+    if head.startswith(b"\x93NUMPY"):
+        raise ClovenError("holds one array without a name; expected several, as numpy.savez writes them")
+    if head[:1] == b"\x80" and head[1:2] in b"\1\2\3\4\5":
+        return "a pickle of PyTorch", _pickled
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
+        return "safetensors", _safetensors
+    unknown = "is damaged, or does not hold weights: expected a file of safetensors, torch.save or numpy.savez"
+    raise ClovenError(described(head) or unknown)
+
+
+def _safetensors(path: Path, _file: BinaryIO, _most: int) -> Entries:
+    return load_file(path)
+
+
+def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
+    """What an archive of PyTorch or NumPy holds, unless it unpacks to more than it is itself and ``most``."""
+    try:
+        archive = ZipFile(file)
+    except BadZipFile as error:
+        raise ClovenError(f"breaks off or is damaged: {_brief(error)}; fetch it again") from error
+    with archive:
+        members = archive.infolist()
+        names = [member.filename for member in members]
+        largest = max(path.stat().st_size, UNPACKED + most)
+        if (size := sum(member.file_size for member in members)) > largest:
+            raise ClovenError(f"unpacks to {size:,} bytes; expected at most {largest:,} for this model")
+        if len(set(names)) < len(names):
+            raise ClovenError("is damaged: a name occurs twice in the archive")
+        if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
+            raise ClovenError(
+                "is a TorchScript program; save its weights alone where it is trusted: "
+                "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            )
+        if any(name.rsplit("/")[-1] in ("archive_format", "serialized_exported_program.json") for name in names):
+            raise ClovenError(
+                "is an exported program of torch.export (.pt2); save its weights alone where it is trusted: "
+                "torch.save(torch.export.load(FILE).state_dict, 'weights.pth')"
+            )
+        if "model.weights.h5" in names:
+            raise ClovenError("is a model of Keras; export its arrays with numpy.savez")
+        if pickled := [name for name in names if name.lower().endswith(".pkl")]:
+            for name in pickled:  # PyTorch reads data.pkl, in any case of letters, of any folder
+                with archive.open(name) as stream:
+                    pickles.check(stream)  # type: ignore[arg-type]
+            return _torch(file)
+        if names and all(name.endswith(".npy") for name in names):
+            return _numpy(archive)
+        raise ClovenError(
+            f"is a zip archive of {_listed(names) or 'nothing'}; unpack it and give the file of weights"
+        )
+
+
+def _pickled(_path: Path, file: BinaryIO, _most: int) -> Mapping[Any, Any]:
+    """What a file of PyTorch before 1.6 holds: five pickles, then the bytes of its tensors."""
+    for _ in range(5):
+        pickles.check(file)
+        if not file.read(1):
+            break
+        file.seek(-1, 1)
+    return _torch(file)
+
+
+def _torch(file: BinaryIO) -> Mapping[Any, Any]:
+    """What `torch.save` wrote."""
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files in old formats
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(INERT):
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
         named = re.search(r"GLOBAL (\S+)", str(error))
         raise _refused(f"it names {named[1]}" if named else "it holds what no weights need") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
     if not isinstance(content, Mapping):
-        raise ClovenError(f"holds a {type(content).__name__}, expected weights by name, as state_dict() gives them")
-    pairs = ((name, value) for name, value in content.items() if isinstance(value, Tensor))
-    return {name: value for name, value in pairs if isinstance(name, str) and not value.is_nested}
+        raise ClovenError(f"holds a {type(content).__name__}; expected weights by name, as state_dict() gives them")
+    return content
 
 
-def _numpy(path: Path) -> dict[str, Tensor]:
-    try:
-        with path.open("rb") as stream:  # NumPy leaves a file open that it cannot read
-            opened = np.load(stream, allow_pickle=False)
-            if not isinstance(opened, np.lib.npyio.NpzFile):
-                raise ClovenError("holds one array without a name, expected several, as numpy.savez writes them")
-            arrays = dict(opened)
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
-        raise _refused("it holds a pickle, or nothing that NumPy knows") from error
-    named = [_from_keras(name, array) for name, array in arrays.items()]
+class Inert:
+    """Stands for a value of another kind beside the weights; it keeps nothing and does nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+INERT: list[Any] = [
+    (Inert, name)
+    for name in (
+        "argparse.Namespace",
+        "types.SimpleNamespace",
+        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
+        "datetime.datetime",
+        "numpy.dtype",
+        "numpy.ndarray",
+        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    )
+]
+"""What training scripts keep beside the weights; in place of each, an `Inert` is made."""
+
+
+def _numpy(archive: ZipFile) -> Entries:
+    """The arrays of an .npz file; none is larger than the archive says, and none is made of objects."""
+    named = []
+    for member in archive.infolist():
+        if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+            raise ClovenError(f"{member.filename} is compressed in a way that numpy.savez does not use")
+        with archive.open(member) as stream:
+            shape, dtype = _header(stream)  # type: ignore[arg-type]
+            if dtype.hasobject:
+                raise _refused(f"it holds a pickle, {member.filename}")
+            if dtype.kind not in "biufc":
+                raise ClovenError(f"{member.filename} is of type {dtype}; expected numbers")
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise ClovenError(
+                    f"is damaged: {member.filename} announces more numbers than it holds; fetch it again"
+                )
+            stream.seek(0)
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        named.append(_from_keras(member.filename.removesuffix(".npy"), array))
     names = [name for name, _ in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ClovenError(f"holds {_listed(twice)} twice, under PyTorch's and Keras' names; leave one out")
     return dict(named)
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
 
 
 def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
@@ -134,30 +299,106 @@ def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
     return layer + dot + KERAS.get(last, last), torch.from_numpy(native)
 
 
-READERS: dict[str, Callable[[Path], dict[str, Tensor]]] = {
-    ".safetensors": load_file,
-    ".pth": _torch,
-    ".pt": _torch,
-    ".th": _torch,
-    ".npz": _numpy,
-}
-"""How each kind of file is read, by its suffix."""
-
-
 def _refused(reason: str) -> ClovenError:
     """The error for a file that could run code; without the libraries' advice on how to let it."""
     return ClovenError(
-        f"is refused: {reason}; nothing in it was run. If it should hold weights only, fetch it again, or have "
-        "its weights converted to .safetensors where it was made"
+        f"is refused: {reason}; nothing in it was run. If it should hold weights only, fetch it again; if it is a "
+        f"checkpoint that holds more, save its weights alone where it was made: {STATE}"
     )
 
 
-def _unprefixed(found: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries without the prefix that DataParallel puts before all of them."""
-    prefix = "module."
-    if any(name.startswith(prefix) for name in own) or not all(name.startswith(prefix) for name in found):
-        return found
-    return {name.removeprefix(prefix): value for name, value in found.items()}
+# --- entries to a model ---------------------------------------------------------------------------------------
+
+
+def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Entries]]:
+    """The named tensors of each mapping in a checkpoint, with the keys that lead to it; the outer ones first."""
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
+    seen = {id(content)}
+    for keys, mapping in waiting:
+        named = [(name, value) for name, value in mapping.items() if isinstance(name, str)]
+        entries = {name: value for name, value in named if isinstance(value, Tensor) and not value.is_nested}
+        if entries:
+            yield keys, entries
+        for name, value in named:
+            if isinstance(value, Mapping) and id(value) not in seen and len(keys) < LEVELS:
+                seen.add(id(value))
+                waiting.append(((*keys, name), value))
+
+
+def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collection[str]) -> Taken:
+    """Find the place where a checkpoint has the model's own names: all of them, or the most.
+
+    Raises:
+        ClovenError: for a file without named tensors, or with several sets of weights of this model.
+    """
+    mappings = as_named = dict(_mappings(content))
+    if not any(WRAPPERS.search(name) for name in own):
+        mappings = {keys: _unwrapped(entries) for keys, entries in as_named.items()}
+    if not mappings:
+        raise ClovenError("holds no named tensors; expected the weights of a model")
+    counts = _counts(mappings, wanted)
+    whole = [
+        place
+        for place, count in counts.items()
+        if count == len(wanted)
+        and all(mappings[place.keys][place.prefix + name].shape == own[name].shape for name in wanted)
+    ]
+    exact = {place.keys for place in whole if not place.prefix}
+    whole = [place for place in whole if not place.prefix or place.keys not in exact]
+    raw = [place for place in whole if not SECOND.search(str(place))] or whole[:1]
+    if len(raw) > 1:
+        raise ClovenError(
+            f"holds several sets of weights of this model: {' and '.join(map(str, raw))}; save one alone"
+        )
+    place = raw[0] if raw else _nearest(counts, mappings, len(wanted))
+    entries = mappings[place.keys]
+    found = {n.removeprefix(place.prefix): value for n, value in entries.items() if n.startswith(place.prefix)}
+    left = [name for name in entries if not name.startswith(place.prefix)]
+    wrappers = {
+        match[0] for name in as_named[place.keys].keys() - entries.keys() for match in WRAPPERS.finditer(name)
+    }
+    return Taken(place, found, sorted(wrappers), left, [other for other in whole if other != place])
+
+
+def _unwrapped(entries: Entries) -> Entries:
+    """The entries without what wrappers put into their names."""
+    names = [WRAPPERS.sub("", name) for name in entries]
+    return dict(zip(names, entries.values(), strict=True)) if len(set(names)) == len(names) else entries
+
+
+def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]) -> Counter[Place]:
+    """How many of the model's own names there are at each place."""
+    counts: Counter[Place] = Counter()
+    longest = max((name.count(".") for name in wanted), default=0) + 1
+    for keys, entries in mappings.items():
+        for name in entries:
+            parts = name.split(".")
+            ends = (".".join(parts[-count:]) for count in range(1, min(longest, len(parts)) + 1))
+            counts.update(Place(keys, name[: len(name) - len(end)]) for end in ends if end in wanted)
+    return counts
+
+
+def _nearest(counts: Counter[Place], mappings: Mapping[tuple[str, ...], Entries], wanted: int) -> Place:
+    """The place with the most of the model's names; the largest mapping, where none has half of them."""
+    near = max(counts, key=lambda at: (counts[at], not SECOND.search(str(at)), -len(at.prefix)), default=None)
+    if near is not None and 2 * counts[near] >= wanted:
+        return near
+    return Place(max(mappings, key=lambda keys: len(mappings[keys])), "")
+
+
+def _tell(path: Path, taken: Taken) -> None:
+    """Log what was taken from where, unless the file has the model's weights and nothing else."""
+    said = []
+    if taken.place.keys or taken.place.prefix:
+        said.append(f"the weights were taken from {taken.place}")
+    if taken.wrappers:
+        said.append(f"left out of names: {', '.join(taken.wrappers)}")
+    if taken.left:
+        said.append(f"left out: {_listed(taken.left)}")
+    if taken.others:
+        said.append(f"not taken: the weights of this model in {' and in '.join(map(str, taken.others))}")
+    if said:
+        note(f"{path}: {'; '.join(said)}")
 
 
 def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
@@ -178,6 +419,24 @@ def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterato
         yield f"{len(types)} {_entries(types)} of another type: {_listed(types)}; store weights as float32"
 
 
+def _not_finite(model: nn.Module, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    """Which entries hold NaN or infinity in the model's precision; a mask of the model's own may, where it does."""
+    parameters = dict(model.named_parameters())
+    bad = []
+    for name, value in found.items():
+        if value.is_floating_point():
+            odd = ~torch.isfinite(value.to(own[name].dtype))
+            if name not in parameters:
+                odd &= torch.isfinite(own[name]).cpu()
+            if count := int(odd.sum()):
+                bad.append(f"{name} ({count:,} of {value.numel():,} values)")
+    if bad:
+        yield (
+            f"{len(bad)} {_entries(bad)} with NaN or infinity: {_listed(bad)}; "
+            "the training that made them diverged, or the file is damaged"
+        )
+
+
 def _converts(value: Tensor, wanted: Tensor) -> bool:
     """Whether a stored value becomes the model's by its precision only, and is an array of numbers at all."""
     if value.layout is not torch.strided or value.device.type != "cpu":
@@ -196,7 +455,7 @@ def _entries(names: list[str]) -> str:
 
 def _listed(names: list[str]) -> str:
     more = f" ... and {len(names) - NAMES} more" if len(names) > NAMES else ""
-    return ", ".join(names[:NAMES]) + more
+    return ", ".join(name[:200] for name in names[:NAMES]) + more
 
 
 def _brief(error: Exception) -> str:

@@ -1,0 +1,12 @@
+"""Say once what a reader left out or took another way."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+
+@lru_cache(1000)
+def note(sentence: str) -> None:
+    """Log a sentence as a warning; the same sentence only once in a process."""
+    logging.getLogger("cloven").warning(sentence)
