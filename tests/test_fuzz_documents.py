@@ -27,7 +27,8 @@ from cloven.runtime.cluster.file import read_cluster
 from cloven.runtime.onnx import engine
 from cloven.runtime.schedule import schedule
 from cloven.runtime.tap import pairs
-from tests.attack.test_train import begun, problem
+from tests.attack.problems import problem
+from tests.attack.test_train import begun
 from tests.fuzzing import Reader, counts, from_file, fuzz
 from tests.models import lenet5
 
