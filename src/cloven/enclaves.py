@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,17 +78,21 @@ def seal_input(
     from cloven.enclave import sealing
     from cloven.enclave.folder import INPUT, opened
     from cloven.enclave.owner import data_key, read_owner_key
+    from cloven.zoo.folders import picture_size
 
     folder = opened(sealed)
     key = data_key(read_owner_key(owner_key), folder.id)
     files = sorted(p for p in picture.iterdir() if p.is_file()) if picture.is_dir() else [picture]
     if missing := [str(file) for file in files if not file.is_file()] or ([] if files else [str(picture)]):
         raise ClovenError(f"{', '.join(missing)}: no picture there")
-    if picture.is_dir():
-        out.mkdir(parents=True, exist_ok=True)
     stems = [file.stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ClovenError(f"several pictures of {picture} would become {twice[0]}.sealed; give each its own name")
+    for file in files:  # the enclave would refuse it, and end the run for all
+        with _naming(file):
+            picture_size(read_bytes(file))
+    if picture.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
     for file in files:
         target = out / f"{file.stem}.sealed" if picture.is_dir() else out
         sealing.seal(read_bytes(file), target, key=key, name=folder.name(INPUT))
@@ -150,9 +156,10 @@ def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to:
     judged = STRICT if policy is None else read_policy(policy)
     if url is not None:
         text = intel.fetch_collateral(url, inquire(to).evidence)
+        fetched = intel.parse_collateral(text, url)
         if collateral is not None:
             write_text(collateral, text + "\n")
-        return verifier(intel.parse_collateral(text, url), judged)
+        return verifier(fetched, judged)
     return None if collateral is None else verifier(intel.read_collateral(collateral), judged)
 
 
@@ -216,6 +223,13 @@ def run(
     ] = "auto",
     threads: Annotated[int, typer.Option(help="Of each half.", min=1)] = 1,
     listen: Annotated[str, typer.Option(help="HOST:PORT where the owner's release is waited for.")] = "127.0.0.1:0",
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Wait where other machines reach it: they learn no key, but can end the run with a wrong one.",
+        ),
+    ] = False,
     owner_key: Annotated[
         Path | None, typer.Option(help="Where owner and runner are one: release the key at once.")
     ] = None,
@@ -236,31 +250,50 @@ def run(
     ]
     if not files:
         problems.append(f"{inputs} has no *.sealed; make some: cloven enclave seal-input")
-    if out is not None and out.exists():
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         problems.append(f"{out} is there already; give a new folder")
     if problems:
         raise ClovenError(problems)
+    if out is not None:  # now, as the results of a run cannot be had again
+        out.mkdir(parents=True, exist_ok=True)
     size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
     asked = Asked(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
     with running(asked) as at_work:
-        released = _released(at_work, folder, owner_key, listen)
+        released = _released(at_work, folder, owner_key, listen, insecure=insecure)
         at_work.split()
-        answers = [at_work.infer([read_bytes(file)]) for file in files]
-        document = _document(at_work, folder, answers, released)
+        answers = [_answer(at_work, file) for file in files]
+        results = [a.logits[0].tolist() if a.logits is not None else None for a in answers]
+        document = _document(at_work, folder, answers, released) | {
+            "results": [{"input": f.name, "logits": r} for f, r in zip(files, results, strict=True)]
+        }
     _kept(out, files, answers, document)
     if as_json:
-        results = [a.logits[0].tolist() if a.logits is not None else None for a in answers]
-        console.print_json(
-            document | {"results": [{"input": f.name, "logits": r} for f, r in zip(files, results, strict=True)]}
-        )
+        console.print_json(document)
         return
     console.enclave(document)
-    clear = [(f.name, a.logits[0].tolist()) for f, a in zip(files, answers, strict=True) if a.logits is not None]
+    clear = [(file.name, row) for file, row in zip(files, results, strict=True) if row is not None]
     if clear:
         _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
 
 
-def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str) -> str | None:
+def _answer(at_work: Enclave, file: Path) -> Answer:
+    content = read_bytes(file)
+    with _naming(file):
+        return at_work.infer([content])
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Name the file in errors about its content."""
+    try:
+        yield
+    except ClovenError as error:
+        raise ClovenError([f"{file}: {problem}" for problem in error.problems]) from error
+
+
+def _released(
+    at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str, *, insecure: bool
+) -> str | None:
     """Wait until the owner has released the key; where that is the same person, release it and return the run."""
     import socket
 
@@ -273,10 +306,12 @@ def _released(at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: 
         run = release_at_once(at_work, folder, read_owner_key(owner_key)).run
         log.info("the run is %s: open its results with --run", run)
         return run
-    host, port = check_address(listen, None, insecure=False)
-    with socket.create_server((host, port)) as listener:
+    host, port = check_address(listen, None, insecure, keys=False)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listener:
         words = "cloven enclave release %s --owner-key KEY --to %s:%d --expect MEASUREMENT"
-        log.info(f"waiting for the owner: {words}", folder.path, host, listener.getsockname()[1])
+        shown = f"[{host}]" if ":" in host else host
+        log.info(f"waiting for the owner: {words}", folder.path, shown, listener.getsockname()[1])
         listener.settimeout(MINUTES)
         serve_release(listener, at_work.ask, 10.0)
     return None
@@ -318,7 +353,6 @@ def _kept(out: Path | None, files: list[Path], answers: list[Answer], document: 
         return
     for file, answer in zip(files, answers, strict=True):
         if answer.sealed is not None:
-            out.mkdir(parents=True, exist_ok=True)
             (out / f"{file.stem}.result").write_bytes(answer.sealed)
     write_text(out / "trace.json", json.dumps(document, indent=2) + "\n")
     log.info("kept in %s", out)

@@ -29,6 +29,11 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
         return None
 
 
+def one_line(text: str) -> str:
+    """Return text of someone else's for an error message: one line, at most 400 characters, all printable."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))[:400]
+
+
 TO_DO = {
     errno.ENOSPC: "free some space there, or choose another place",
     errno.EDQUOT: "free some space there, or choose another place",

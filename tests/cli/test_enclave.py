@@ -95,6 +95,31 @@ def test_owner_and_runner_in_one_and_json(cloven: Run, sealed: Path) -> None:
     assert found["handed_over"] == {"values": ["conv2.1"], "shapes": [[16, 10, 10]], "bytes": 6400}
 
 
+@pytest.mark.slow
+def test_results_in_clear_are_kept_with_the_trace(cloven: Run, sealed: Path) -> None:
+    key = ("--owner-key", "owner.key")
+    for words in (
+        ("plan", "lenet5", "--strategy", "enclave", "--cuts", "conv2", "--weights", "w.pth", "--out", "ends.toml"),
+        ("enclave", "seal", "ends.toml", *key, "--out", "ends"),
+        ("enclave", "seal-input", "ends", "photo.png", *key, "--out", "ends.sealed"),
+        ("enclave", "run", "ends", "--input", "ends.sealed", *key, "--out", "answer"),
+    ):
+        assert cloven(*words).code == 0, words
+
+    (row,) = json.loads(Path("answer/trace.json").read_text())["results"]
+    assert row == {"input": "ends.sealed", "logits": pytest.approx(logits(), abs=1e-5)}
+    opens = ("enclave", "open", "ends", "answer/photo.result", *key, "--input", "photo.png", "--run", "0" * 64)
+    assert "the results left it in clear: they are in the trace.json of the run" in cloven(*opens).err
+
+
+@pytest.mark.slow
+def test_an_input_that_the_enclave_refuses_is_named(cloven: Run, sealed: Path) -> None:
+    done = cloven("enclave", "run", "sealed", "--input", "photo.png", "--owner-key", "owner.key")
+
+    assert done.code == 2
+    assert "cloven: photo.png: " in done.err
+
+
 def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
     import tomllib
 
@@ -113,6 +138,7 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
         (("seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"), "sealed is there already"),
         (("seal", "three.toml", "--owner-key", "new.key", "--out", "other"), "3 devices (edge0, edge1, edge2)"),
         (("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"), "none.png: no picture"),
+        (("seal-input", "sealed", "plan.toml", "--owner-key", "owner.key", "--out", "x"), "plan.toml: the picture"),
         (("run", "sealed", "--input", "none.sealed"), "none.sealed is not there"),
         (("run", "sealed", "--input", "photo.sealed", "--backend", "sgx"), "the backend is 'sgx'"),
         (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "cannot hand over by mail"),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,7 +80,57 @@ def test_a_hostile_service_can_only_make_the_quote_be_refused() -> None:
         verifier(collateral, now=datetime(2025, 6, 20, tzinfo=UTC))(TDX_QUOTE)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x", "pccs.example.org", "", "//x"])
+def no_end_of_a_line(connection: socket.socket) -> None:
+    connection.sendall(b"H")
+
+
+def no_end_of_heads(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def no_end_of_a_body(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n")
+
+
+@pytest.mark.parametrize("drip", [no_end_of_a_line, no_end_of_heads, no_end_of_a_body])
+def test_a_service_that_always_sends_a_little_more_is_left_in_time(drip: Callable[[socket.socket], None]) -> None:
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            while True:
+                drip(connection)
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        start = time.monotonic()
+        with pytest.raises(ClovenError, match=r"/pckcrl.*: it did not answer within 0\.3 s"):
+            fetch_collateral(f"http://127.0.0.1:{listener.getsockname()[1]}", TDX_QUOTE, timeout=0.3)
+        assert time.monotonic() - start < 5
+        server.join(10)
+    assert not server.is_alive()
+
+
+def test_what_a_service_answers_is_shown_short_and_without_control_characters() -> None:
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b"\x1b[31mreleased." * 1000 + b"\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve)
+        server.start()
+        with pytest.raises(ClovenError, match="cannot fetch collateral") as raised:
+            fetch_collateral(f"http://127.0.0.1:{listener.getsockname()[1]}", TDX_QUOTE)
+        server.join(10)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://x", "pccs.example.org", "", "//x", "http://", "https:///x"]
+)
 def test_only_the_web_is_asked(url: str) -> None:
     with pytest.raises(ClovenError, match="expected a URL such as https"):
         fetch_collateral(url, TDX_QUOTE)

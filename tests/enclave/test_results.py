@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloven.enclave.folder import INPUT, RESULT, Sealed
-from cloven.enclave.results import Result, digest, open_results, sealed_result
-from cloven.enclave.sealing import seal
+from cloven.enclave.results import RESULT_BYTES, Result, digest, open_results, sealed_result
+from cloven.enclave.sealing import Header, seal
 from cloven.errors import ClovenError
 
 KEY = bytes(range(32))
@@ -116,6 +116,16 @@ def test_a_result_that_names_neither_run_nor_input_is_refused(here: Path) -> Non
         seal(content, Path("a.result"), key=KEY, name=FOLDER.name(RESULT))
         (said,) = refused("a")
         assert said.startswith("a.result ")
+
+
+def test_a_huge_result_takes_no_memory(here: Path) -> None:
+    """A host can send a file of terabytes that are holes, whose header says so."""
+    header = Header(bytes(32), 2**20, 2**40)
+    with Path("a.result").open("wb") as file:
+        file.write(header.packed)
+        file.truncate(header.size)
+
+    assert refused("a") == [f"a.result has {header.size} bytes; expected at most {RESULT_BYTES}"]
 
 
 @pytest.mark.parametrize("run", ["", "1" * 63, "1" * 65, "G" * 64, "1" * 64 + "\n"])

@@ -307,6 +307,14 @@ def test_no_interface_is_left_but_a_loop_that_is_down(folder: Path, user: str) -
     assert not names & {name for _, name in socket.if_nameindex() if name != "lo"} - MADE_EVERYWHERE
 
 
+def test_no_core_file_is_written_and_no_program_is_given_one(folder: Path, user: str) -> None:
+    """Linux gives cores to a program such as systemd-coredump whatever the limit on their size is."""
+    program = "print(json.dumps([resource.getrlimit(resource.RLIMIT_CORE), libc.prctl(3, 0, 0, 0, 0)]))"
+    shut = "sandbox.limit_memory(2**29)\n"
+
+    assert found(shut + program, folder, user, shut=False) == [[0, 0], 0]
+
+
 def test_more_memory_than_the_cap_is_refused(folder: Path, user: str) -> None:
     assert "MemoryError" in ran("bytearray(2**29)", folder, user).stderr
     assert ran("bytearray(2**27)", folder, user).returncode == 0

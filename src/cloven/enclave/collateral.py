@@ -12,13 +12,17 @@ names, and its threads outlive a fetch that runs out of time, and crash when the
 from __future__ import annotations
 
 import json
-import urllib.request
-from http.client import HTTPException, HTTPResponse
+import re
+import socket
+from contextlib import closing, suppress
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPSConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from threading import Event, Timer
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
-from cloven.errors import ClovenError, require
+from cloven.errors import ClovenError, one_line, require
 from cloven.files import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
     Args:
         url: of the PCCS, such as ``https://pccs.example.org``; no other host is asked.
         evidence: the quote, which need not be verified yet.
-        timeout: seconds for each of the four requests.
+        timeout: seconds for each of the four requests, however slowly the service answers.
 
     Raises:
         ClovenError: if the evidence is not a quote, or the service does not answer with collateral.
@@ -74,7 +78,7 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
         from dcap_qvl import parse_quote
     except ImportError as error:
         raise require("attest", error) from error
-    if not url.startswith(("http://", "https://")):
+    if not re.match(r"https?://[^/?#]", url):
         raise ClovenError(f"the PCCS is {url!r}; expected a URL such as https://pccs.example.org")
     try:
         quote = parse_quote(evidence)
@@ -104,25 +108,39 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
     )
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Refuse to be sent to another host than the one that the user named."""
+def _get(url: str, timeout: float) -> tuple[bytes, HTTPMessage]:
+    """Return the body and the headers of an answer, whole within `timeout` seconds; no redirect is followed."""
+    late = Event()
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow no redirect; urllib then raises the answer as an error."""
+    def give_up(connected: socket.socket) -> None:
+        late.set()
+        with suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)  # also under TLS; who waits for bytes wakes up
 
-
-def _get(url: str, timeout: float) -> tuple[bytes, Any]:
-    """Return the body and the headers of an answer."""
     try:
-        answer: HTTPResponse
-        with urllib.request.build_opener(_NoRedirects).open(url, timeout=timeout) as answer:
-            body = answer.read(COLLATERAL_BYTES + 1)
-            headers = answer.headers
+        parts = urlsplit(url)
+        make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        with closing(make(parts.hostname or "", parts.port or make.default_port, timeout=timeout)) as connection:
+            connection.connect()
+            # The timeout of a socket begins anew with each byte.
+            watch = Timer(timeout, give_up, (connection.sock,))
+            watch.start()
+            try:
+                connection.request("GET", parts._replace(scheme="", netloc="").geturl())
+                answer = connection.getresponse()
+                body = answer.read(COLLATERAL_BYTES + 1)
+            finally:
+                watch.cancel()
+        if late.is_set():
+            raise TimeoutError
+        if answer.status != HTTPStatus.OK:
+            raise HTTPException(f"HTTP Error {answer.status}")
+        if len(body) > COLLATERAL_BYTES:
+            raise HTTPException(f"it answers more than {COLLATERAL_BYTES} bytes")
     except (OSError, HTTPException, ValueError) as error:
-        raise ClovenError(f"cannot fetch collateral from {url}: {error}") from error
-    if len(body) > COLLATERAL_BYTES:
-        raise ClovenError(f"cannot fetch collateral from {url}: it answers more than {COLLATERAL_BYTES} bytes")
-    return body, headers
+        why = f"it did not answer within {timeout:g} s" if late.is_set() else one_line(str(error))
+        raise ClovenError(f"cannot fetch collateral from {url}: {why}") from error
+    return body, answer.headers
 
 
 def _signed(body: bytes, name: str, url: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloven.enclave.quote import SGX, TDX, Attested, Measurement
-from cloven.errors import ClovenError, require
+from cloven.errors import ClovenError, one_line, require
 from cloven.files import read_toml
 
 if TYPE_CHECKING:
@@ -219,5 +219,4 @@ def _check_end(evidence: bytes) -> None:
 
 def _sentence(error: ValueError) -> str:
     """Return the library's reasons on one line: it prints a chain of causes, and may quote the host's bytes."""
-    text = " ".join(str(error).removeprefix("Verification failed: ").replace("Caused by:", "-").split())
-    return "".join(char if char.isprintable() else "?" for char in text)[:400]
+    return one_line(str(error).removeprefix("Verification failed: ").replace("Caused by:", "-"))

@@ -33,6 +33,8 @@ from cloven.files import parse_json, read_bytes
 
 FORMAT = "cloven result 1"
 RUN = re.compile("[0-9a-f]{64}")
+RESULT_BYTES = 64 << 20
+"""The largest result that the owner reads: of a million classes."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ def open_results(
             problems.append(
                 f"{path} is a copy of {twin}: the enclave made one result, number {result.position}, of two"
             )
+    if not any(path.exists() for path, _ in pairs):
+        problems.append(
+            "none of the results is there; if the plan's last layers are not inside the enclave (--until), the "
+            "results left it in clear: they are in the trace.json of the run"
+        )
     if problems:
         raise ClovenError(problems)
     missing = sorted(set(range(max(found) + 1)) - set(found))
@@ -100,7 +107,7 @@ def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Resu
     """Return one result that belongs to the owner's input and to the run."""
     if not path.exists():
         raise ClovenError(f"{path} is missing: the host did not return the result of {own}")
-    result = _parsed(unseal(path, key=key, name=folder.name(RESULT)), path)
+    result = _parsed(unseal(path, key=key, name=folder.name(RESULT), limit=RESULT_BYTES), path)
     if result.run != run:
         raise ClovenError(
             f"{path} is a result of another run ({result.run}, expected {run}): the host replayed it, or give "

@@ -38,7 +38,7 @@ ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 DUPLICATE, GET_DESCRIPTOR_FLAGS, SET_DESCRIPTOR_FLAGS, GET_FLAGS, DUPLICATE_CLOSED = 0, 1, 2, 3, 1030
 GET_TERMINAL, GET_WINDOW, CLOSE_ON_EXEC, OPEN_ON_EXEC = 0x5401, 0x5413, 0x5451, 0x5450
-SET_NAME, GET_NAME = 15, 16
+SET_NAME, GET_NAME, SET_DUMPABLE = 15, 16, 4
 
 Instruction = tuple[int, int, int, int]
 """Code, lines to jump where it is true, where it is false, and a number (struct sock_filter)."""
@@ -113,6 +113,8 @@ def limit_memory(size: int) -> str:
     """Let the process's own memory grow to at most `size` bytes; say what was achieved."""
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold everything in clear
+    if sys.platform == "linux":  # and a program that is given core files, such as systemd-coredump, has no limit
+        ctypes.CDLL(None).prctl(SET_DUMPABLE, *[ctypes.c_ulong(0)] * 4)
     return f"at most {size / 2**30:.1f} GiB of memory"
 
 

@@ -102,15 +102,24 @@ def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: i
         write_chunks(data, out, header, cipher)
 
 
-def unseal(path: Path, *, key: bytes, name: str) -> bytearray:
+def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> bytearray:
     """The whole plaintext of a sealed file; arguments as `seal`.
+
+    Args:
+        path: the file.
+        key: the data key, 32 bytes.
+        name: what it must be opened as.
+        limit: the most bytes of the file, where who wrote it is not trusted; memory is taken for all of it.
 
     Raises:
         ClovenError: where it cannot be read, is no sealed file, or is not what was sealed with this key and name.
     """
     with open_regular(path) as file:
         try:
-            return opened(cast(BufferedIOBase, file), os.fstat(file.fileno()).st_size, str(path), key, name)
+            size = os.fstat(file.fileno()).st_size
+            if limit is not None and size > limit:
+                raise ClovenError(f"{path} has {size} bytes; expected at most {limit}")
+            return opened(cast(BufferedIOBase, file), size, str(path), key, name)
         except OSError as error:
             raise ClovenError(f"cannot read {path}: {error.strerror}") from error
 

@@ -13,7 +13,7 @@ PORTS = range(2**16)
 
 
 def check_address(
-    listen: str, identity: object | None, insecure: bool, *, option: str = "--listen"
+    listen: str, identity: object | None, insecure: bool, *, option: str = "--listen", keys: bool = True
 ) -> tuple[str, int]:
     """Host and port of ``HOST:PORT``, if it is safe to listen there. IPv6 is in brackets, which are taken off.
 
@@ -24,6 +24,7 @@ def check_address(
         identity: certificates for mTLS; None for none.
         insecure: whether the user accepts that anyone who reaches the address can use it.
         option: what the user wrote the address behind, for messages.
+        keys: whether the command has --keys, for messages.
 
     Raises:
         ClovenError: where it is no address, its host is unknown, or others could reach it without mTLS.
@@ -36,9 +37,10 @@ def check_address(
         )
     host, port = found["six"] or found["host"], int(found["port"])
     if identity is None and not insecure and not is_loopback(host, option=option):
+        own = "give --keys with this party's folder of keys, " if keys else ""
         raise ClovenError(
             f"{option} {listen}: other machines can reach this address, and without mTLS anyone who does can "
-            f"use it and read what crosses; give --keys with this party's folder of keys, listen on "
+            f"use it and read what crosses; {own}listen on "
             f"127.0.0.1:{port} (this machine only), or add --insecure if everyone on that network is trusted"
         )
     return host, port
