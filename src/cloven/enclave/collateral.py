@@ -97,7 +97,7 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
             "pck_crl_issuer_chain": unquote(crl_headers.get(CRL_CHAIN, "")),
             "root_ca_crl": _der(root_crl).hex(),
             "pck_crl": _der(crl).hex(),
-            "tcb_info_issuer_chain": unquote(tcb_headers.get(TCB_CHAIN) or tcb_headers.get(f"SGX-{TCB_CHAIN}", "")),
+            "tcb_info_issuer_chain": unquote(tcb_headers.get(TCB_CHAIN, tcb_headers.get(f"SGX-{TCB_CHAIN}", ""))),
             "tcb_info": tcb_info,
             "tcb_info_signature": tcb_signature,
             "qe_identity_issuer_chain": unquote(qe_headers.get(QE_CHAIN, "")),
