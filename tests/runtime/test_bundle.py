@@ -445,6 +445,34 @@ def test_a_segment_outside_of_the_folder_is_refused(copied: Path) -> None:
         read(copied)
 
 
+def rewritten(copied: Path, name: str, content: bytes) -> None:
+    """Put other content in the place of a file, as if it had been written so."""
+    (copied / name).write_bytes(content)
+    told = bundle.described(copied / name).model_dump()
+    edit(copied / "manifest.json", lambda d: d["files"].update({name: told}))
+
+
+def test_a_part_whose_output_has_another_shape_than_the_manifest_says_is_refused(copied: Path) -> None:
+    last = next(p for p in copied.glob("*/part.json") if json.loads(p.read_text())["output"])
+    part = json.loads(last.read_text())
+    part["output"]["shape"] = [9]
+    rewritten(copied, f"{last.parent.name}/part.json", json.dumps(part).encode())
+
+    with pytest.raises(ClovenError, match=r"has the shape \(9,\); expected \(10,\), as in manifest.json"):
+        read(copied)
+
+
+def test_a_damaged_segment_is_refused_and_nothing_is_printed(
+    copied: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = (copied / "edge0" / "segment-0.onnx").read_bytes()
+    rewritten(copied, "edge0/segment-0.onnx", whole.replace(b"Conv", b"C\xffnv"))
+
+    with pytest.raises(ClovenError, match="onnxruntime cannot load"):
+        onnx_engine.session(copied / "edge0" / "segment-0.onnx")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_path: Path) -> None:
     edit(copied / "manifest.json", lambda d: d.update(format=3))
     with pytest.raises(ClovenError, match="has format 3; this cloven reads 2"):

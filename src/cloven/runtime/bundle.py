@@ -306,7 +306,7 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     if problems:
         raise ClovenError([*problems, f"{folder} is not what was written: copy it again, or run `cloven bundle`"])
     parts = {d.name: _parsed(Part, (folder / d.folder / PART)) for d in devices}
-    wrong = list(_mismatches(parts, names)) + [
+    wrong = list(_mismatches(parts, manifest)) + [
         f"{folder / d.folder / PART} names {step.segment!r}, which the manifest does not list"
         for d in devices
         for step in parts[d.name].steps
@@ -317,8 +317,9 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     return Bundle(folder, manifest, parts)
 
 
-def _mismatches(parts: Mapping[str, Part], names: Sequence[str]) -> Iterator[str]:
-    """Return how the parts that were read contradict each other, or the list of devices."""
+def _mismatches(parts: Mapping[str, Part], manifest: Manifest) -> Iterator[str]:
+    """Return how the parts that were read contradict each other, or the manifest."""
+    names = [d.name for d in manifest.devices]
     steps = [(device, step) for device, part in parts.items() for step in part.steps]
     sends = {(step.transfer, device, step.target): step for device, step in steps if isinstance(step, Send)}
     receives = {(step.transfer, device, step.source): step for device, step in steps if isinstance(step, Receive)}
@@ -336,6 +337,10 @@ def _mismatches(parts: Mapping[str, Part], names: Sequence[str]) -> Iterator[str
         if part.device != device:
             yield f"the part of {device} was written for {part.device!r}"
     for end in ("image", "output"):
+        for device, part in parts.items():
+            value, shape = getattr(part, end), getattr(manifest, end)
+            if value is not None and value.shape != shape:
+                yield f"the {end} of {device} has the shape {value.shape}; expected {shape}, as in {MANIFEST}"
         ends = sum(getattr(part, end) is not None for part in parts.values())
         if ends > 1 or (ends < 1 and len(parts) == len(names)):
             yield f"{ends} devices have the {end}; expected one"

@@ -47,9 +47,9 @@ def write(
     if len(images) < FEWEST:
         images = np.concatenate([images, pictures(shape)[len(images) :]])
     out = out.resolve()
-    problems = _occupied(out) + program.transforms.unsendable(program.devices)
-    if other := _of_other_types(program):
-        raise ClovenError(problems + other)
+    problems = _occupied(out)
+    if unsendable := program.transforms.unsendable(program.devices) + _of_other_types(program):
+        raise ClovenError(problems + unsendable)
     built = _build(program, model, problems)
     if problems:
         raise ClovenError(problems)
@@ -159,7 +159,9 @@ def _require_float32(model: Model, made: Value) -> None:
 
 def _sentence(op: Op, reason: Exception) -> str:
     called = op.attrs.get("op", op.kind)
-    said = reason if isinstance(reason, UnsupportedError) else f"{type(reason).__name__}: {reason}"
+    said = reason
+    if not isinstance(reason, UnsupportedError):
+        said = UnsupportedError(f"there is no node for these arguments of it ({type(reason).__name__}: {reason})")
     return f"{op.name} ({called}, in {op.module or 'the model itself'}) cannot be written as ONNX: {said}"
 
 

@@ -54,6 +54,8 @@ def _moments(
     axes = _of_images(x, dim)
     number = prod(x.dims[axis] or 1 for axis in axes)
     correction = 1 if given is None else float(given)
+    if correction >= number:
+        raise UnsupportedError(f"it is the variance of {number} numbers less {correction:g}; expected more numbers")
     mean = reduced(model, x, axes, True, kind="ReduceMean")
     apart = model.add("Sub", [x, mean])
     squares = reduced(model, model.add("Mul", [apart, apart]), axes, keep, kind="ReduceMean")

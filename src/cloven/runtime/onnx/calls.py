@@ -108,11 +108,18 @@ def _log(model: Model, x: Value, base: float) -> Value:
 
 
 def _log1p(model: Model, x: Value) -> Value:
-    return model.add("Log", [_node(model, x, 1, kind="Add")])
+    """Kahan's: what is rounded off in 1 + x cancels out where x is small."""
+    more = _node(model, x, 1, kind="Add")
+    scale = model.add("Div", [model.add("Log", [more]), _node(model, more, 1, kind="Sub")])
+    small = _node(model, model.add("Abs", [x]), 0.5, kind="Less")
+    near = _node(model, _node(model, more, 1, kind="Equal"), x, model.add("Mul", [x, scale]), kind="Where")
+    return model.add("Where", [small, near, model.add("Log", [more])])
 
 
 def _expm1(model: Model, x: Value) -> Value:
-    return _node(model, model.add("Exp", [x]), 1, kind="Sub")
+    """By the tangent, which keeps the digits of small numbers."""
+    more = _node(model, model.add("Exp", [x]), 1, kind="Add")
+    return model.add("Mul", [model.add("Tanh", [_node(model, x, 0.5, kind="Mul")]), more])
 
 
 def _shrunk(model: Model, x: Value, limit: float = 0.5, *, soft: bool) -> Value:
@@ -120,7 +127,7 @@ def _shrunk(model: Model, x: Value, limit: float = 0.5, *, soft: bool) -> Value:
 
 
 def _threshold(model: Model, x: Value, limit: float, below: float) -> Value:
-    return _node(model, _node(model, x, limit, kind="Greater"), x, below, kind="Where")
+    return _node(model, _node(model, x, limit, kind="LessOrEqual"), below, x, kind="Where")
 
 
 def _masked_fill(model: Model, x: Value, mask: Value, number: Operand) -> Value:
@@ -378,5 +385,5 @@ def call(model: Model, name: str, item: int | None, args: Sequence[Any], kwargs:
     try:
         signature(found).bind(*lead, *args, **given)
     except TypeError as error:
-        raise UnsupportedError(f"{error}") from error
+        raise UnsupportedError(f"there is no node for these arguments of it ({error})") from error
     return found(*lead, *args, **given)

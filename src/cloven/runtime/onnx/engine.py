@@ -81,7 +81,12 @@ def session(path: Path) -> InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised
     try:
-        return onnxruntime.InferenceSession(check_regular(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            check_regular(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # which prints on standard output
+        )
     except ClovenError:
         raise
     except Exception as error:  # onnxruntime's errors have no class of their own

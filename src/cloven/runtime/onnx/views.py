@@ -119,11 +119,16 @@ def crop(model: Model, x: Value, box: Box) -> Value:
 
 
 def slice_(
-    model: Model, x: Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    model: Model, x: Value, dim: int = 0, start: Length | None = None, end: Length | None = None, step: int = 1
 ) -> Value:
-    """Every ``step``-th index of one axis."""
-    numbers = (start or 0, END if end is None else end, dim, step)
-    return model.add("Slice", [x, *(model.integers([n]) for n in numbers)])
+    """Every ``step``-th index of one axis; of the batch's, as many rows an image as its ends are apart."""
+    ends = (start or 0, END if end is None else end)
+    made = model.add("Slice", [x, *(lengths(model, [n]) for n in (*ends, dim, step))])
+    if all(isinstance(n, int) for n in ends):
+        return made
+    if x.dims[dim] is not None:
+        raise UnsupportedError("it takes as many numbers of an axis as there are images")
+    return model.sized(made, x.dims)
 
 
 def narrowed(model: Model, x: Value, dim: int, start: int, length: int) -> Value:
@@ -211,11 +216,18 @@ def unbind(model: Model, item: int, x: Value, dim: int = 0) -> Value:
     return select(model, x, dim, item)
 
 
-def split(model: Model, item: int, x: Value, size: int | Sequence[int], dim: int = 0) -> Value:
+def _together(lengths: Sequence[Length]) -> Length:
+    """Return the sum of lengths."""
+    numbers, rows = [n for n in lengths if isinstance(n, int)], [n.times for n in lengths if isinstance(n, Rows)]
+    if any(numbers) and rows:
+        raise UnsupportedError("some of its lengths depend on the number of images, and others do not")
+    return Rows(sum(rows)) if rows else sum(numbers)
+
+
+def split(model: Model, item: int, x: Value, size: Length | Sequence[Length], dim: int = 0) -> Value:
     """One of the pieces of an axis, of equal or of given lengths."""
-    lengths = [size] * (item + 1) if isinstance(size, int) else list(size)
-    start = sum(lengths[:item])
-    return slice_(model, x, dim, start, start + lengths[item])
+    pieces = [size] * (item + 1) if isinstance(size, Length) else list(size)
+    return slice_(model, x, dim, _together(pieces[:item]), _together(pieces[: item + 1]))
 
 
 def chunk(model: Model, item: int, x: Value, number: int, dim: int = 0) -> Value:
