@@ -56,8 +56,8 @@ SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 LARGEST, LARGEST_SENT = 2**27, 2**24
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
 JPEG, SCANS, PASSED = b"\xff\xd8", 200, 2**28
-"""What starts a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass over: a
-scan of 50 bytes can pass over all."""
+"""What starts a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass over:
+a scan of 50 bytes can pass over all."""
 MARKER, END, SCAN = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]"), b"\xff\xd9", b"\xff\xda"
 """A JPEG's markers but for those that stand alone among the data, and those of its end and of a scan."""
 READS = 20_000

@@ -1,4 +1,4 @@
-"""gRPC passes over settings that it does not know, without a word: a wrong name shows only in what goes wrong later."""
+"""gRPC passes over settings that it does not know, without a word: a wrong name shows only by its effects."""
 
 from __future__ import annotations
 
