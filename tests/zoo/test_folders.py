@@ -436,11 +436,18 @@ class TestBadFiles:
 
     def test_a_jpeg_of_many_scans(self, tmp_path: Path) -> None:
         """Each scan of a few bytes is decoded over all pixels."""
-        picture(tmp_path, "a.jpg")
-        content = (tmp_path / "a.jpg").read_bytes()
-        (tmp_path / "a.jpg").write_bytes(content + b"\xff\xda\0\0" * 300)
+        content = picture(tmp_path, "a.jpg").read_bytes()
+        (tmp_path / "a.jpg").write_bytes(content[:-2] + b"\xff\xda\0\2" * 300 + content[-2:])
 
-        assert said(tmp_path).startswith(f"{tmp_path}/a.jpg: has more than 200 scans")
+        assert said(tmp_path).startswith(f"{tmp_path}/a.jpg: has 301 scans, expected at most 200 at its size")
+
+    def test_what_looks_like_scans_in_a_jpeg_and_is_none(self, tmp_path: Path) -> None:
+        """In a block of its own, as thumbnails are, and behind its end, as a phone's motion pictures."""
+        content = picture(tmp_path, "a.jpg").read_bytes()
+        block = b"\xff\xe1\x10\x02" + b"\xff\xda\0\2" * 1024
+        (tmp_path / "a.jpg").write_bytes(content[:2] + block + content[2:] + b"\xff\xda\0\2" * 300)
+
+        assert len(load(f"folder:{tmp_path}").pixels) == 1
 
     def test_deep_pixels(self, tmp_path: Path) -> None:
         """Pixels of 16 bits would be cut off at 255; they are refused."""

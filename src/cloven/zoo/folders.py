@@ -55,9 +55,11 @@ SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 """The formats of pictures that strangers send."""
 LARGEST, LARGEST_SENT = 2**27, 2**24
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
-JPEG, SCAN, SCANS, PASSED = b"\xff\xd8", b"\xff\xda", 200, 2**28
-"""What starts a JPEG and each of its scans, how many those may be, and how many pixels all of them may pass over: a
-scan of 50 bytes can pass over all."""
+JPEG, SCANS, PASSED = b"\xff\xd8", 200, 2**28
+"""What starts a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass over:
+a scan of 50 bytes can pass over all."""
+MARKER, END, SCAN = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]"), b"\xff\xd9", b"\xff\xda"
+"""A JPEG's markers but for those that stand alone among the data, and those of its end and of a scan."""
 READS = 20_000
 """How often a decoder may read from a picture that is sent: from blocks of a byte it reads for seconds."""
 PLAIN, TIMES = 2**24, 500
@@ -143,10 +145,7 @@ def _sent(content: bytes, most: int) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with _opened(_Fed(content), SENT, most) as picture:
-                scans = content.count(SCAN) if content.startswith(JPEG) else 1
-                if scans > min(SCANS, PASSED // (picture.width * picture.height)):
-                    raise ClovenError(f"has {scans} scans, which could take minutes to decode; save it anew")
+            with _opened(_Fed(content), SENT, most, PASSED) as picture:
                 yield picture
         except ClovenError as error:
             raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
@@ -347,13 +346,24 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 
 
 @contextmanager
-def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST) -> Iterator[Image.Image]:
-    """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError."""
+def _opened(
+    file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST, passed: int = SCANS * LARGEST
+) -> Iterator[Image.Image]:
+    """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError.
+
+    Its scans may pass over so many pixels in all.
+    """
     image = pillow()
     try:
-        size = _checked_size(file)
+        size, scans = file.seek(0, os.SEEK_END), _scans(file)
+        file.seek(0)
         with image.open(file, formats=tuple(formats or dict.fromkeys(readable().values()))) as picture:
             _check(picture, min(largest, max(PLAIN, TIMES * size)))
+            if scans > (most := min(SCANS, passed // (picture.width * picture.height))):
+                raise ClovenError(
+                    f"has {scans} scans, expected at most {most} at its size: more could take hours to decode; "
+                    "save it anew"
+                )
             yield picture
     except ClovenError:
         raise
@@ -365,18 +375,23 @@ def _opened(file: BinaryIO, formats: Collection[str] = (), largest: int = LARGES
         raise ClovenError(f"cannot be decoded ({error}); remove it or replace it") from error
 
 
-def _checked_size(file: BinaryIO) -> int:
-    """The bytes of a file; a JPEG of so many scans that it could take hours to decode is refused."""
+def _scans(file: BinaryIO) -> int:
+    """The scans of a JPEG, as libjpeg finds them: up to its end, not in thumbnails or behind it; else 1."""
     file.seek(0)
-    scans = 0
-    jpeg = file.read(len(JPEG)) == JPEG
-    while jpeg and (piece := file.read(2**20)):
-        scans += piece.count(SCAN)
-    if scans > SCANS:
-        raise ClovenError(f"has more than {SCANS} scans, which could take hours to decode; save it anew")
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
+    if file.read(len(JPEG)) != JPEG:
+        return 1
+    at, scans = len(JPEG), 0
+    while len(piece := file.read(2**14)) > 1:
+        if (marker := MARKER.search(piece)) is None:
+            at += len(piece) - 1  # a marker may begin with its last byte
+        elif marker.group() == END:
+            break
+        else:
+            scans += marker.group() == SCAN
+            file.seek(at + marker.end())
+            at += marker.end() + max(2, int.from_bytes(file.read(2)))  # a block's length counts itself
+        file.seek(at)
+    return scans
 
 
 def _check(picture: Image.Image, largest: int) -> None:

@@ -61,7 +61,7 @@ class Meters:
 
 @dataclass(frozen=True, eq=False)
 class Desk:
-    """What an answer takes: the model, limits, room for requests, and one lane for decoding."""
+    """What an answer takes: the model, limits, room for requests, and a lane each for headers and for decoding."""
 
     model: Answering
     read: Read
@@ -70,6 +70,7 @@ class Desk:
     limit: int
     deadline: float
     room: asyncio.Semaphore
+    heads: Lane
     lane: Lane
     meters: Meters
 
@@ -98,7 +99,7 @@ def app(
         title: what the page calls the model.
     """
     desk = Desk(
-        model, read, size, names, limit, deadline, asyncio.Semaphore(waiting), Lane(), _meters()
+        model, read, size, names, limit, deadline, asyncio.Semaphore(waiting), Lane(), Lane(), _meters()
     )  # fmt: skip
     service = FastAPI(
         title=f"cloven: {title}", version=version("cloven"), docs_url=None, redoc_url=None, redirect_slashes=False
@@ -159,7 +160,7 @@ async def _admitted(desk: Desk, request: Request, *, everything: bool) -> dict[s
     until = asyncio.get_running_loop().time() + desk.deadline
     async with desk.room:
         with desk.meters.in_flight.track_inprogress():
-            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.size, desk.lane)
+            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.size, desk.heads, desk.lane)
             image = await _by(until, got, 408, "the picture was not all here and read")
             asked = reading.attended(request, _submitted(desk.model, image))
             answer = await _by(until, asked, 504, "the divided model did not answer")

@@ -26,6 +26,8 @@ A new one has sent its request after three turns: it must not be dropped for new
 """
 PAUSE = 0.1
 """Seconds without accepting after the system had no file or memory for a connection."""
+PARTING = 5.0
+"""Seconds that a request has to be all here when the service ends."""
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """Why a connection cannot be accepted now, but later."""
 
@@ -132,10 +134,24 @@ class Connection(H11Protocol):
         self._place.waiting = self.cycle.more_body
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; what is left of this one's body counts towards the time for the next head."""
+        """Wait for the next request; what is left of this one's body counts towards the time for the next head.
+
+        A client that has sent its next request already is left: answering thousands at a stretch delays the others.
+        """
         self._places.wait(self._place)
         self._within(self._limits.head)
+        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            self.transport.close()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """End after the answer to a request that is all here by then, or soon after."""
+        super().shutdown()
+        self.loop.call_later(PARTING, self._part)
+
+    def _part(self) -> None:
+        if self._place.waiting:
+            self._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""

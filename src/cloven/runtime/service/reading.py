@@ -28,9 +28,11 @@ FIELDS = 8
 
 
 async def image(
-    request: Request, shape: Shape, limit: int, read: Read, size: Size, lane: Lane
+    request: Request, shape: Shape, limit: int, read: Read, size: Size, heads: Lane, lane: Lane
 ) -> NDArray[np.float32]:
     """The image ``(C, H, W)`` in [0, 1] that a request brings; its picture is decoded in the ``lane``.
+
+    Its size is read in another, ``heads``: so a small picture waits for one large one, not for two.
 
     Raises:
         Refused: for another type of content (415), too many bytes (413), no picture (415), or numbers that
@@ -51,7 +53,7 @@ async def image(
             f"a form ({FORM}) with the field {FIELD!r}, or {_wanted(shape)} as {NUMBERS}",
         )
     try:
-        count = await attended(request, lane.run(len(content), lambda: size(content)))
+        count = await attended(request, heads.run(len(content), lambda: size(content)))
         pixels = await attended(request, lane.run(count, lambda: read(content, shape)))
     except ClovenError as error:
         raise Refused(415, str(error)) from error
