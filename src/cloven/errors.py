@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -27,6 +28,14 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
     except ClovenError as error:
         problems += error.problems
         return None
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters are escaped: names of files that others chose could steer a terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 TO_DO = {
@@ -54,7 +63,9 @@ def system_error(error: OSError) -> ClovenError:
         return ClovenError("the output was closed before all of it was written")
     if error.filename is not None:
         return ClovenError(f"{error.filename}: {system_reason(error)}")
-    written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno == errno.EIO:
+        return ClovenError("cannot read or write a file: the system reports an input/output error")
     return ClovenError(f"{'cannot write the output or a file: ' if written else ''}{system_reason(error)}")
 
 
