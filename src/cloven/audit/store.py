@@ -160,7 +160,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the system releases it when the process ends, however it does."""
     try:
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab", opener=_at_once)
+        file = open(folder / LOCK, "ab", opener=_at_once)  # noqa: SIM115
     except OSError as error:
         raise ClovenError(f"cannot write to {folder}: {system_reason(error)}") from error
     with file:

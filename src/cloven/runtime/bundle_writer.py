@@ -249,8 +249,8 @@ def _occupied(out: Path) -> list[str]:
         foreign = sorted(present - form.read_manifest(out).files.keys() - {MANIFEST})
     except ClovenError as error:
         return [
-            f"{out} holds {len(present)} files and is not a bundle that can be replaced ({error}); expected a new or "
-            "empty folder, or a bundle: give another name"
+            f"{out} holds {len(present)} files and is not a bundle that can be replaced ({error}); expected a new "
+            "or empty folder, or a bundle: give another name"
         ]
     kept = "it also holds what no bundle has"
     return [f"{out} is a bundle, but {kept}: {', '.join(foreign[:5])}; move that away"] if foreign else []
