@@ -537,7 +537,7 @@ def test_a_folder_that_holds_anything_else_is_left_alone(copied: Path, tmp_path:
         write(lenet(), copied, model="lenet5", plan=PLAN)
     with pytest.raises(ClovenError, match="is not a folder; expected the name of a new folder"):
         write(lenet(), tmp_path / "file", model="lenet5", plan=PLAN)
-    with pytest.raises(ClovenError, match=r"holds 1 files and is no bundle .* give another name"):
+    with pytest.raises(ClovenError, match=r"holds 1 files and is not a bundle .* give another name"):
         write(lenet(), tmp_path / "other", model="lenet5", plan=PLAN)
     assert left(tmp_path) == ["bundle", "file", "other"]
 
