@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from safetensors.numpy import save
 
 from cloven.attack.train import train
 from cloven.enclave import messages, stretch
+from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
-from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml
+from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
 from cloven.partition.plan import parse, program
 from cloven.runtime import bundle
 from cloven.runtime.cluster.file import read_cluster
@@ -313,3 +315,24 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         file.write_bytes(save({k: v.numpy() for k, v in state.items()}, {"epochs": "1", "stopped": "0"}))
         with pytest.raises(ClovenError, match="is not a checkpoint of this training"):
             train([begun(Decoder(epochs=2), problem())], [file])
+
+
+@pytest.mark.parametrize("grid", ["[99999, 99999]", f"[{'3' * 70}, 1]"])
+def test_a_plan_of_absurdly_many_devices_is_refused_before_they_are_listed(grid: str) -> None:
+    with pytest.raises(ClovenError, match="expected at most 4096"):
+        program(lenet5(), parse(DATA.replace("[3, 1]", grid)))
+
+
+@pytest.mark.parametrize("open_new", [replacing, private_file])
+def test_a_new_file_never_takes_the_place_of_a_pipe_or_a_device(
+    open_new: Callable[[Path], AbstractContextManager[object]], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    for path in (tmp_path / "pipe", tmp_path, Path()):
+        with (
+            pytest.raises(ClovenError, match="a pipe or a device; expected a file"),
+            open_new(path),
+        ):
+            pass
+    assert (tmp_path / "pipe").is_fifo()

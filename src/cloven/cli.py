@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from cloven import console, enclaves, experiments, machines, reproductions
-from cloven.errors import ClovenError, require, system_error, tried
+from cloven.errors import ClovenError, printable, require, system_error, tried
 from cloven.machines import DAY
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def main() -> None:
     """The ``cloven`` command: errors in a person's input, and of the system, become a message and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger().handlers[0].setFormatter(_Printable())
     try:
         try:
             app()
@@ -83,10 +84,15 @@ def main() -> None:
         _fail(require(EXTRAS[package], error))
 
 
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _fail(error: ClovenError) -> None:
     with suppress(OSError):  # nobody can be told
         for problem in error.problems:
-            print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
+            print(printable(f"cloven: {problem}"), file=sys.stderr)  # noqa: T201
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

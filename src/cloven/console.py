@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cloven.errors import printable
+
 if TYPE_CHECKING:
     from cloven.report.verdicts import Reading
 
@@ -50,7 +52,7 @@ def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) 
         right = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         made.add_column(escape(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
+        made.add_row(*(escape(printable(f"{cell:,}" if isinstance(cell, int) else str(cell))) for cell in row))
     console = Console()
     console = console if console.is_terminal else Console(width=width)
     with console.capture() as drawn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -29,9 +30,20 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
         return None
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+SHOWN = 500
+"""How many characters of someone else's text are shown."""
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters are escaped: names of files that others chose could steer a terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def one_line(text: str) -> str:
-    """Return text of someone else's for an error message: one line, at most 400 characters, all printable."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))[:400]
+    """Return someone else's text for an error message: short, on one line, what cannot be printed escaped."""
+    short = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
 
 
 TO_DO = {
@@ -59,7 +71,9 @@ def system_error(error: OSError) -> ClovenError:
         return ClovenError("the output was closed before all of it was written")
     if error.filename is not None:
         return ClovenError(f"{error.filename}: {system_reason(error)}")
-    written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    written = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if error.errno == errno.EIO:
+        return ClovenError("cannot read or write a file: the system reports an input/output error")
     return ClovenError(f"{'cannot write the output or a file: ' if written else ''}{system_reason(error)}")
 
 

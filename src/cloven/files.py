@@ -134,10 +134,10 @@ def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels") from error
     except ValueError as error:
-        raise ClovenError(f"{name} is not valid JSON: {error}") from error
+        raise ClovenError(f"{name} is not valid JSON: {_reason(error)}") from error
     if not isinstance(found, dict):
         raise ClovenError(f"{name} contains a {type(found).__name__}; expected a JSON object")
-    return _checked(found, name)
+    return check_content(found, name)
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -157,8 +157,12 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
     except RecursionError as error:
         raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels") from error
     except ValueError as error:
-        raise ClovenError(f"{name} is not valid TOML: {error}") from error
-    return _checked(found, name)
+        raise ClovenError(f"{name} is not valid TOML: {_reason(error)}") from error
+    return check_content(found, name)
+
+
+def _reason(error: ValueError) -> str:
+    return str(error).split("; use sys.")[0]  # advice to programmers, where an integer has too many digits
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -170,8 +174,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _checked(document: dict[str, Any], name: str) -> dict[str, Any]:
-    """Check the depth and the text of a document, without recursion."""
+def check_content(document: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a document whose depth and text were checked, without recursion.
+
+    Raises:
+        ClovenError: if it is nested deeper than 64, or holds text that is not valid Unicode.
+    """
     waiting: list[tuple[Any, int]] = [(document, 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -199,6 +207,17 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, "utf-8")
 
 
+def check_target(path: Path) -> None:
+    """Check that nothing but a file is replaced by a new one: a rename would do so even with /dev/null.
+
+    Raises:
+        ClovenError: if the path is a folder, a pipe or a device.
+        OSError: if that cannot be found out.
+    """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise ClovenError(f"cannot write {path}: it is a folder, a pipe or a device; expected a file")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file's path, which takes the place of `path` at the end; on an error it is removed.
@@ -210,8 +229,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     from safetensors import SafetensorError
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
+        check_target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -357,3 +358,10 @@ def test_refine_needs_the_weights() -> None:
     z = torch.rand(9, 2, 4, 4)
     with pytest.raises(ClovenError, match="refine needs the model's weights"):
         Refine().fit(Pairs(held(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+
+    with pytest.raises(ClovenError, match="cannot write to"), opened(tmp_path, {}):
+        pass

@@ -573,3 +573,25 @@ def test_a_study_that_was_edited(cloven: Run, here: Path, name: str) -> None:
         path.with_suffix(".json").unlink(missing_ok=True)
     assert cloven(*audit).code == 0
     assert cloven("report", "run").code == 0
+
+
+def test_names_cannot_steer_the_terminal(cloven: Run, tmp_path: Path) -> None:
+    done = cloven("report", tmp_path / "a\x1b[31m\rb")
+
+    assert done.code == 2
+    assert "a\\x1b[31m\\rb" in done.err
+    assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--devices", 10**9), "expected at most 4096"),
+        (("--devices", 2, "--weights", "\udcff.pth"), "not valid Unicode"),
+        (("--devices", 2, "--out", ""), "cannot write ."),
+    ],
+)
+def test_plans_with_odd_values(cloven: Run, options: tuple[object, ...], message: str) -> None:
+    done = cloven("plan", "lenet5", "--strategy", "horizontal", *options)
+
+    assert (done.code, message in done.err) == (2, True)

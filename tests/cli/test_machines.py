@@ -82,7 +82,7 @@ def contents() -> dict[str, int]:
         (
             ("new", "--devices", "edge0,Edge0,coordinator,-x", "--out", ".", "--days", "0"),
             ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is no device name",
-             ". exists and is no empty folder", "certificates for 0 days; expected 1 to 3650"),
+             ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
         ),
         (("new", "--devices", " , ", "--out", "new"), ("no device is named; expected at least one name",)),
         (("new", "--devices", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
@@ -119,7 +119,7 @@ LOOPBACK = "other machines can reach this address, and without mTLS anyone"
     [
         (("nowhere/edge0",), ("is no bundle: it has no manifest.json",)),
         (("bundle",), ("is no bundle: it has no manifest.json",)),
-        (("bundle/edge7",), ("bundle/edge7 is no device's folder of the bundle; expected one of bundle/ed",)),
+        (("bundle/edge7",), ("bundle/edge7 is not a device's folder of the bundle; expected one of bundle/ed",)),
         (
             ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999"),
             ("--listen is 'here'; expected", "--metrics is '127.0.0.1:99999'", "bundle/edge7 is no device's"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -562,9 +563,9 @@ def test_a_folder_that_holds_anything_else_is_left_alone(copied: Path, tmp_path:
 
     with pytest.raises(ClovenError, match=r"also holds what no bundle has: edge0/notes.txt"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
-    with pytest.raises(ClovenError, match="is a file; expected the name of a new folder"):
+    with pytest.raises(ClovenError, match="is not a folder; expected the name of a new folder"):
         write(lenet(), tmp_path / "file", model="lenet5", plan=PLAN)
-    with pytest.raises(ClovenError, match=r"holds 1 files and is no bundle .* give another name"):
+    with pytest.raises(ClovenError, match=r"holds 1 files and is not a bundle .* give another name"):
         write(lenet(), tmp_path / "other", model="lenet5", plan=PLAN)
     assert left(tmp_path) == ["bundle", "file", "other"]
 
@@ -584,3 +585,18 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
 
     with pytest.raises(ClovenError, match=r"cloven\[edge\]"):
         onnx_engine.run(kept, np.zeros((1, 1, 28, 28), np.float32))
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(copied: Path) -> None:
+    (copied / "edge1" / "part.json").unlink()
+    os.mkfifo(copied / "edge1" / "part.json")
+
+    with pytest.raises(ClovenError, match=r"edge1/part\.json differs: 0 bytes"):
+        read(copied)
+
+
+def test_a_bundle_is_not_written_to_a_link_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+
+    with pytest.raises(ClovenError, match="is not a folder"):
+        write(lenet(), tmp_path / "circle", model="lenet5", plan=PLAN)

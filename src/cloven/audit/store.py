@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -159,7 +160,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the system releases it when the process ends, however it does."""
     try:
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("ab")
+        file = open(folder / LOCK, "ab", opener=_at_once)  # noqa: SIM115
     except OSError as error:
         raise ClovenError(f"cannot write to {folder}: {system_reason(error)}") from error
     with file:
@@ -170,6 +171,10 @@ def _locked(folder: Path) -> Iterator[None]:
                 f"another audit is running in {folder}; wait until it has ended, or give another folder (--out)"
             ) from error
         yield
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)  # of a pipe, it does not wait for the other end
 
 
 def _check(folder: Path, config: Mapping[str, Any]) -> None:

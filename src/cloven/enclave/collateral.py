@@ -138,7 +138,7 @@ def _get(url: str, timeout: float) -> tuple[bytes, HTTPMessage]:
         if len(body) > COLLATERAL_BYTES:
             raise HTTPException(f"it answers more than {COLLATERAL_BYTES} bytes")
     except (OSError, HTTPException, ValueError) as error:
-        why = f"it did not answer within {timeout:g} s" if late.is_set() else one_line(str(error))
+        why = f"it did not answer within {timeout:g} s" if late.is_set() else one_line(" ".join(str(error).split()))
         raise ClovenError(f"cannot fetch collateral from {url}: {why}") from error
     return body, answer.headers
 

@@ -219,4 +219,5 @@ def _check_end(evidence: bytes) -> None:
 
 def _sentence(error: ValueError) -> str:
     """Return the library's reasons on one line: it prints a chain of causes, and may quote the host's bytes."""
-    return one_line(str(error).removeprefix("Verification failed: ").replace("Caused by:", "-"))
+    text = str(error).removeprefix("Verification failed: ").replace("Caused by:", "-")
+    return one_line(" ".join(text.split()))

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cloven.errors import ClovenError
-from cloven.files import open_regular
+from cloven.files import check_target, open_regular
 from cloven.runtime.link.octets import octets
 from cloven.runtime.link.staging import writing
 
@@ -234,6 +234,7 @@ def not_what_was_sealed(what: str, name: str | None = None, detail: str = "") ->
 @contextmanager
 def private_file(path: Path) -> Iterator[io.BufferedWriter]:
     """A new file that nobody else can read, which takes its place at the end, or is removed."""
+    check_target(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

@@ -6,10 +6,12 @@ carries the placement to all other values from the op table.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, hull, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, Carry
@@ -97,8 +99,28 @@ class Strategy(Protocol):
         ...
 
 
+MOST_DEVICES = 4096
+"""The most devices that a model is divided over; lists of more take all memory before anything is said."""
+
+
+def check_count(devices: int) -> int:
+    """Return a number of devices that is not absurd.
+
+    Raises:
+        ClovenError: if it is above `MOST_DEVICES`.
+    """
+    if devices > MOST_DEVICES:
+        raise ClovenError(f"the plan takes {reprlib.repr(devices)} devices; expected at most {MOST_DEVICES}")
+    return devices
+
+
 def everywhere(graph: Graph, devices: int) -> Stretch:
-    """All of a graph but the image."""
+    """All of a graph but the image.
+
+    Raises:
+        ClovenError: as `check_count`.
+    """
+    check_count(devices)
     return Stretch(graph, 1, len(graph.ops) - 1, tuple(range(devices)))
 
 

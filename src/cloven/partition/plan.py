@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloven.errors import ClovenError
-from cloven.files import TOML_BYTES, parse_toml, read_text
+from cloven.files import TOML_BYTES, check_content, parse_toml, read_text
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy, everywhere
+from cloven.partition.division import Strategy, check_count, everywhere
 from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
@@ -159,8 +159,12 @@ def _toml(value: Any) -> str:
 
 
 def device_names(count: int) -> tuple[str, ...]:
-    """The usual names: edge0, edge1, ..."""
-    return tuple(f"edge{i}" for i in range(count))
+    """The usual names: edge0, edge1, ...
+
+    Raises:
+        ClovenError: as `check_count`.
+    """
+    return tuple(f"edge{i}" for i in range(check_count(count)))
 
 
 def problems(graph: Graph, plan: Plan) -> list[str]:
@@ -235,7 +239,10 @@ def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[P
     with the rest of it can be said in the same message.
     """
     try:
+        check_content(document, where)
         return _validated(document), []
+    except ClovenError as error:
+        return None, list(error.problems)
     except ValidationError as error:
         one = isinstance(document.get("strategy"), dict)
         errors: list[dict[str, Any]] = [{**e, "loc": _place(e["loc"], one=one)} for e in error.errors()]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from os import getpid
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, system_reason
 from cloven.graph.box import Shape, contains, extent, relative
 from cloven.graph.graph import Op
 from cloven.partition.program import Compute, Program, Receive, Send
@@ -46,7 +46,7 @@ def write(
     expect(images, shape)
     if len(images) < FEWEST:
         images = np.concatenate([images, pictures(shape)[len(images) :]])
-    out = out.resolve()
+    out = Path(os.path.realpath(out))  # unlike resolve(), it says nothing of links in a circle
     problems = _occupied(out)
     if unsendable := program.transforms.unsendable(program.devices) + _of_other_types(program):
         raise ClovenError(problems + unsendable)
@@ -233,10 +233,17 @@ def _write_device(built: Built, folder: Path) -> None:
 
 def _occupied(out: Path) -> list[str]:
     """What is wrong with the place for a bundle: it may be new, empty, or hold a bundle and nothing else."""
-    if not out.exists():
+    try:
+        str(out).encode()
+        there = out.exists() or out.is_symlink()
+    except UnicodeEncodeError:  # ONNX takes no other names
+        return [f"{out}: the name is not valid UTF-8; give another one"]
+    except OSError as error:
+        return [f"cannot write the bundle {out}: {system_reason(error)}"]
+    if not there:
         return []
     if not out.is_dir():
-        return [f"{out} is a file; expected the name of a new folder, or of a bundle to replace"]
+        return [f"{out} is not a folder; expected the name of a new folder, or of a bundle to replace"]
     present = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
     if not present:
         return []
@@ -244,8 +251,8 @@ def _occupied(out: Path) -> list[str]:
         foreign = sorted(present - form.read_manifest(out).files.keys() - {MANIFEST})
     except ClovenError as error:
         return [
-            f"{out} holds {len(present)} files and is no bundle that can be replaced ({error}); expected a new or "
-            "empty folder, or a bundle: give another name"
+            f"{out} holds {len(present)} files and is not a bundle that can be replaced ({error}); expected a new "
+            "or empty folder, or a bundle: give another name"
         ]
     kept = "it also holds what no bundle has"
     return [f"{out} is a bundle, but {kept}: {', '.join(foreign[:5])}; move that away"] if foreign else []
@@ -254,7 +261,7 @@ def _occupied(out: Path) -> list[str]:
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of ``out`` once all is written."""
-    new, old = (out.with_name(f".{out.name}.{getpid()}.{word}") for word in ("part", "old"))
+    new, old = (out.with_name(f".{out.name}.{os.getpid()}.{word}") for word in ("part", "old"))
     try:
         new.mkdir(parents=True)
         yield new
@@ -262,7 +269,7 @@ def _replacing(out: Path) -> Iterator[Path]:
             out.rename(old)
         new.rename(out)
     except OSError as error:
-        raise ClovenError(f"cannot write the bundle {out}: {error}") from error
+        raise ClovenError(f"cannot write the bundle {out}: {system_reason(error)}") from error
     finally:
         if old.exists() and not out.exists():
             old.rename(out)

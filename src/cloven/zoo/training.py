@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.swa_utils import update_bn
 
 from cloven.errors import ClovenError, system_reason
-from cloven.files import replacing
+from cloven.files import check_regular, replacing
 from cloven.threads import one_thread
 from cloven.zoo.images import Images
 from cloven.zoo.named import begun
@@ -155,7 +155,7 @@ def trained(
         "seed": seed,
         "torch": torch.__version__,
         **({} if device == "cpu" else {"device": device}),
-        **({} if start is None else {"start": hashlib.sha256(start.read_bytes()).hexdigest()}),
+        **({} if start is None else {"start": hashlib.sha256(check_regular(start).read_bytes()).hexdigest()}),
     }
     key = hashlib.sha256(json.dumps(recipe, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     file = cache / f"{key}.safetensors"

@@ -189,7 +189,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> No
         first, second, place, days = caught.value.problems
         assert "'a b' is no device name" in first
         assert "'c' is taken" in second
-        assert f"{out} exists and is no empty folder, and no key is overwritten: choose another name" in place
+        assert f"{out} exists and is not an empty folder, and no key is overwritten: choose another name" in place
         assert days == "certificates for 0 days; expected 1 to 3650 days"
     assert content(tmp_path) == {"precious": b"precious"}
     with pytest.raises(ClovenError, match="no device is named; expected at least one"):
@@ -261,7 +261,7 @@ def test_adding_tells_all_problems_at_once(keys: Path) -> None:
     assert "'cam-2.LAB' is taken (by 'Cam-2.lab')" in one
     assert "'coordinator' is taken" in two
     assert "'/etc' is no device name" in three
-    assert f"{keys / 'edge3'} exists and is no empty folder" in place
+    assert f"{keys / 'edge3'} exists and is not an empty folder" in place
     assert "4000 days" in days
     assert content(keys) == before
 

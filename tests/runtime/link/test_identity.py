@@ -136,7 +136,7 @@ def test_files_that_hold_something_else(folder: Path) -> None:
     (folder / "authority.pem").unlink()
     (folder / "authority.pem").mkdir()
     directory, certificate, key = refused(folder)
-    assert f"cannot read {folder / 'authority.pem'}: Is a directory" in directory
+    assert f"cannot read {folder / 'authority.pem'}: it is a folder" in directory
     assert f"{folder / 'certificate.pem'} holds no certificate in PEM format" in certificate
     assert f"{folder / 'private.pem'} holds no private key in PEM format without a password" in key
 
@@ -477,3 +477,11 @@ def test_a_worker_starts_without_x509_and_grpc() -> None:
 
     assert not loaded("import cloven.runtime.link.identity") & heavy
     assert not loaded("import cloven.runtime.link.authority") & {"cryptography", "grpc", "torch", "numpy"}
+
+
+@pytest.mark.parametrize("name", ["certificate.pem", "authority.pem", "private.pem"])
+def test_a_pipe_in_place_of_a_file_is_refused_at_once(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name, 0o600)
+
+    assert any("expected a regular file" in problem for problem in refused(folder))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import grpc
 import grpc.aio
 
-from cloven.runtime.cluster.errors import PartyError, printable
+from cloven.errors import one_line
+from cloven.runtime.cluster.errors import PartyError
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -154,7 +155,7 @@ def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     code = getattr(error, "code", lambda: None)()
     at = f" ({address})" if address else ""
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return PartyError(party, printable(details))
+        return PartyError(party, one_line(details))
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return PartyError(party, f"what answers is no worker of cloven, or one of another version{at}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -164,7 +165,7 @@ def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
     for mark, words in WORDS:
         if mark in details:
             return PartyError(party, words + at)
-    short = printable(details.rpartition(": ")[2])
+    short = one_line(details.rpartition(": ")[2])
     if "failed to connect" not in details and "DNS" not in details:
         return PartyError(party, f"the connection was lost{at}: {short}", again=True)
     why = next((words for mark, words in LESS_CLEAR if mark in details), short)

@@ -7,17 +7,6 @@ from cloven.errors import ClovenError
 Pair = tuple[str, str]
 """A link: its source and target."""
 
-SHOWN = 500
-"""How many characters of a peer's text are shown."""
-
-
-def printable(text: str) -> str:
-    """Return a peer's text as it can be shown in a terminal: short, on one line, its control characters escaped."""
-    short = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-    if short.isprintable():
-        return short
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
-
 
 class PartyError(ClovenError):
     """A worker or a connection that cannot be used: ``party`` names it; ``again`` where it may be later."""

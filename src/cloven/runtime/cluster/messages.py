@@ -20,10 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, one_line
 from cloven.files import TOML_BYTES, parse_json
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.cluster.errors import printable
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import LARGEST_INPUT, LARGEST_PAYLOAD
 
@@ -49,8 +48,8 @@ def _known(party: str, info: ValidationInfo) -> str:
     return party
 
 
-Text = Annotated[str, AfterValidator(printable)]
-Party = Annotated[str, AfterValidator(printable), AfterValidator(_known)]
+Text = Annotated[str, AfterValidator(one_line)]
+Party = Annotated[str, AfterValidator(one_line), AfterValidator(_known)]
 """The name of a party of the plan, where the reader knows the plan."""
 Octets = Annotated[bytes, BeforeValidator(_octets)]
 Number = Annotated[int, Field(ge=0, le=LARGEST_INPUT)]
@@ -244,7 +243,7 @@ def read(
     try:
         found = parse_json(message or b"", "the message")
     except ClovenError as error:
-        raise LinkError(f"{party} does not speak cloven's protocol: {printable(str(error))}") from error
+        raise LinkError(f"{party} does not speak cloven's protocol: {one_line(str(error))}") from error
     version = found.get("cloven", VERSION)
     if version != VERSION:
         shown = version if isinstance(version, int) and abs(version) < 10**6 else "unknown"
@@ -257,4 +256,4 @@ def read(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise LinkError(f"{party} does not speak cloven's protocol: {printable(wrong)}") from error
+        raise LinkError(f"{party} does not speak cloven's protocol: {one_line(wrong)}") from error

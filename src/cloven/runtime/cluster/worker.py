@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 
 from cloven.errors import ClovenError
+from cloven.files import read_bytes
 from cloven.runtime.cluster.answering import Worker
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.held import Held
@@ -35,15 +37,16 @@ def load(folder: Path, identity: Identity | None) -> Held:
     from cloven.runtime.onnx.engine import outputs, session
     from cloven.runtime.schedule import schedule
 
-    top = folder.resolve().parent
+    here = Path(os.path.realpath(folder))
+    top = here.parent
     manifest = read_manifest(top)
-    device = next((d.name for d in manifest.devices if d.folder == folder.resolve().name), None)
+    device = next((d.name for d in manifest.devices if d.folder == here.name), None)
     if device is None:
         known = ", ".join(str(folder.parent / d.folder) for d in manifest.devices)
-        raise ClovenError(f"{folder} is no device's folder of the bundle; expected one of {known}")
+        raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
     part = read(top, device).parts[device]
     sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, Run)}
-    plan = hashlib.sha256((top / MANIFEST).read_bytes()).hexdigest()
+    plan = hashlib.sha256(read_bytes(top / MANIFEST)).hexdigest()
     held = Held(
         device, plan, manifest, schedule(part),
         lambda job, inputs: outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs),

@@ -91,7 +91,7 @@ def new(devices: Sequence[str], out: Path, days: int = 365, *, now: datetime | N
     }
     for party in parties:
         files |= party_files(party, authority, moment, days)
-    place = out.resolve()
+    place = Path(os.path.realpath(out))
     with writing(out):
         place.parent.mkdir(parents=True, exist_ok=True)
         with staged(place.parent, files) as stage:
@@ -200,8 +200,8 @@ def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
 def place_problems(folders: Iterable[Path]) -> list[str]:
     """Whether folders can be made: what is there must be empty."""
     return [
-        f"{folder} exists and is no empty folder, and no key is overwritten: choose another name, or add devices "
-        "to a folder of keys with `cloven keys add`"
+        f"{folder} exists and is not an empty folder, and no key is overwritten: choose another name, or add "
+        "devices to a folder of keys with `cloven keys add`"
         for folder in folders
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
     ]

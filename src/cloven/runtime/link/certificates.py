@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from cloven.errors import ClovenError
+from cloven.files import open_regular
 from cloven.runtime.link.keys import access_problems
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ AUTHORITY, CERTIFICATE, PRIVATE, LINKS = "authority.pem", "certificate.pem", "pr
 T = TypeVar("T")
 LIFETIME = timedelta(days=20 * 365)
 """An authority's: longer than that of any certificate that it signs in its first ten years."""
+PEM_BYTES = 2**20
+"""As much of a file as is read."""
 EARLY = timedelta(minutes=5)
 """Certificates are valid a little before they are made, as clocks differ."""
 
@@ -173,9 +176,9 @@ def read_certificate(path: Path) -> Certificate:
     from cryptography.x509 import load_pem_x509_certificate
 
     try:
-        return load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise unreadable(path, error) from None
+        return load_pem_x509_certificate(_read(path)[1])
+    except ClovenError:
+        raise
     except ValueError:
         raise ClovenError(f"{path} holds no certificate in PEM format; copy the file again") from None
 
@@ -190,16 +193,30 @@ def read_private(path: Path) -> PrivateKeyTypes:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        with path.open("rb") as file:
-            problems = access_problems(path, os.fstat(file.fileno()))
-            key = load_pem_private_key(file.read(), password=None)
-    except OSError as error:
-        raise unreadable(path, error) from None
+        about, content = _read(path)
+        problems = access_problems(path, about)
+        key = load_pem_private_key(content, password=None)
+    except ClovenError:
+        raise
     except (ValueError, TypeError, UnsupportedAlgorithm):
         problems.append(f"{path} holds no private key in PEM format without a password; copy the file again")
     if problems:
         raise ClovenError(problems)
     return key
+
+
+def _read(path: Path) -> tuple[os.stat_result, bytes]:
+    """What is known of a regular file, and its content, as far as certificates and keys are long.
+
+    Raises:
+        ClovenError: where it cannot be read.
+    """
+    try:
+        path.stat()
+        with open_regular(path) as file:
+            return os.fstat(file.fileno()), file.read(PEM_BYTES)
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def unreadable(path: Path, error: OSError) -> ClovenError:
