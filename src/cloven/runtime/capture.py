@@ -4,8 +4,8 @@ Four things are checked on random images, each refused with the name of the op a
 
 - no op draws random numbers, and the model gives the same outputs twice, up to `REPEATED` of the largest;
 - each op treats each image alone: from the same inputs, its value for `IMAGES` images is their values one by one,
-  up to `ALONE` of the largest, or `ROUNDING` times what the last bit of the inputs changes it by; and it stays equal
-  to the bit for the others when one image becomes NaN;
+  up to `ALONE` of the largest, or `ROUNDING` times what the last bits of the inputs change; and it stays equal to
+  the bit for the others when one image becomes NaN;
 - where each image has several rows along the batch, they lie image by image or copy by copy; the op is told which;
 - the graph, run op by op, gives the model's outputs, up to `EQUAL` of the largest, or `ROUNDING` times what the
   last bit of the images changes them by.
