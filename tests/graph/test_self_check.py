@@ -272,7 +272,7 @@ ALONE: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "instance norm by channels of all images": lambda net, x: F.instance_norm(x.reshape(1, -1, 8, 8)).reshape(
         len(x), -1
     ),
-    "an op that magnifies rounding": lambda net, x: torch.cdist(*[net.tokens(x)] * 2).flatten(1),
+    "an op that magnifies rounding": lambda net, x: torch.cdist(net.tokens(x), net.tokens(x)).flatten(1),
     "a value that is expanded, whose copy lies otherwise in memory": lambda net, x: F.grid_sample(
         x, x.mean(1)[..., :2, None].expand(-1, 8, 2, 2), "bicubic", "reflection", True
     ).flatten(1),

@@ -55,7 +55,7 @@ class Shelf(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
     def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
-        """An empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there.
+        """Return an empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there.
 
         Raises:
             ClovenError: if the file cannot be written, or there is not enough space for all of it.

@@ -69,7 +69,7 @@ class Store:
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
     def cell(self, key: str) -> dict[str, Any]:
-        """A cell's result.
+        """Return a cell's result.
 
         Raises:
             ClovenError: where its file is not as it was written.
@@ -79,7 +79,7 @@ class Store:
         return found
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
-        """A cell's scores of each image (``score/ssim`` ...) and its sample images.
+        """Return a cell's scores of each image (``score/ssim`` ...) and its sample images.
 
         Raises:
             ClovenError: where a file of the cell is not as it was written.

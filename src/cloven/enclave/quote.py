@@ -154,7 +154,7 @@ class Quote:
 
     @property
     def words(self) -> str:
-        """How far the measurement can be trusted, once the quote was accepted."""
+        """Return how far the measurement can be trusted, once the quote was accepted."""
         return f"{self.measurement.kind}: {WORDS[self.measurement.kind]}"
 
     @property

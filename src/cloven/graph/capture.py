@@ -120,7 +120,7 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
 
 
 def _required(model: nn.Module) -> tuple[str, ...]:
-    """The arguments of a model's forward without defaults, where one image is not enough to call it."""
+    """Return the arguments of a model's forward without defaults, where one image is not enough to call it."""
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):
@@ -139,9 +139,17 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and back."""
+    """Put every module in evaluation mode, and back.
+
+    Raises:
+        ClovenError: for a model that has no modes, such as the module of an exported program.
+    """
     training = {module: module.training for module in model.modules()}
-    model.eval()
+    try:
+        model.eval()
+    except NotImplementedError as error:
+        raise ClovenError(f"{type(model).__name__} cannot be put in evaluation mode: {error}; give the model that it was "
+                          "exported from") from error  # fmt: skip
     try:
         yield
     finally:
@@ -174,7 +182,7 @@ DATA_DEPENDENT = frozenset(
 
 
 def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
-    """Why a model could not be exported: because it does not run itself, or because of what torch.export says."""
+    """Return why a model could not be exported: it does not run itself, or what torch.export says."""
     name, shape = type(model).__name__, tuple(batch.shape[1:])
     try:
         model(batch)
@@ -189,13 +197,13 @@ def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """An error's type and first line."""
+    """Return an error's type and first line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _place(model: nn.Module, error: Exception) -> str:
-    """The innermost module that an error passed through, and its line of code."""
+    """Return the innermost module that an error passed through, and its line of code."""
     names = {id(module): name or "the model" for name, module in model.named_modules()}
     frames = traceback.walk_tb(error.__traceback__), traceback.extract_tb(error.__traceback__)
     owners = [(id(frame.f_locals.get("self")), entry.line) for (frame, _), entry in zip(*frames, strict=True)]

@@ -93,7 +93,7 @@ def loads() -> dict[Where, Load]:
 
 
 def _graph(model: str) -> Graph:
-    """The model traced without numbers in its weights: nothing that is counted depends on them."""
+    """Return the model traced without numbers in its weights: nothing that is counted depends on them."""
     import torch
 
     from cloven.graph.capture import trace

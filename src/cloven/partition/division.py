@@ -115,7 +115,7 @@ def check_count(devices: int) -> int:
 
 
 def everywhere(graph: Graph, devices: int) -> Stretch:
-    """All of a graph but the image.
+    """Return all of a graph but the image.
 
     Raises:
         ClovenError: as `check_count`.

@@ -159,7 +159,7 @@ def _toml(value: Any) -> str:
 
 
 def device_names(count: int) -> tuple[str, ...]:
-    """The usual names: edge0, edge1, ...
+    """Return the usual names: edge0, edge1, ...
 
     Raises:
         ClovenError: as `check_count`.

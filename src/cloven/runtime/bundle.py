@@ -406,6 +406,6 @@ def _differences(folder: Path, listed: Mapping[str, File], folders: set[str] | N
 
 
 def described(path: Path) -> File:
-    """The hash and the size of a regular file."""
+    """Return the hash and the size of a regular file."""
     with open_regular(path) as file:
         return File(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)

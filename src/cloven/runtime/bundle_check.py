@@ -82,7 +82,7 @@ def largest_difference(program: Program, built: Mapping[str, Built], folder: Pat
 
 
 def _made(path: Path, step: Run, inputs: Mapping[str, Array]) -> list[tuple[int, dict[str, Array]]]:
-    """What onnxruntime makes of all images together, and of the first one alone, each with how many they are."""
+    """Return the outputs of onnxruntime for all images together and for the first alone, with their number."""
     names, images = [p.name for p in step.outputs], len(next(iter(inputs.values())))
     try:
         ready = session(path)
@@ -120,7 +120,7 @@ def difference(made: Array, expected: Array) -> float:
 
 
 def _is_rounding(segment: Segment, inputs: Mapping[Key, Array], pairs: Mapping[Key, tuple[Array, Array]]) -> bool:
-    """Whether results, each beside PyTorch's, are no further from those in float64 than PyTorch's own are."""
+    """Return whether results are no further from those in float64 than PyTorch's own are."""
     exact = dict(computed(segment, inputs, torch.float64))
     return all(
         _within_rounding(made, expected, exact[key][: len(expected)]) for key, (made, expected) in pairs.items()

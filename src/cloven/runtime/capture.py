@@ -118,7 +118,7 @@ def _checked(graph: Graph, model: nn.Module, device: torch.device) -> Graph:
 
 
 def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
-    """Where the graph first computes something else than the exported model, as the end of a sentence."""
+    """Return where the graph first computes something else than the exported model, as the end of a sentence."""
     values = evaluate(graph, image, [op.name for op in graph.ops])
     for place, name, value in recorded(model, _normalised(graph, image)):
         if _apart(values[name], value[:1]) > EQUAL:
@@ -127,7 +127,7 @@ def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
 
 
 def image_wise(op: Op) -> bool:
-    """Whether an op treats each image alone by construction: its kind has rules, and it reads no batch size."""
+    """Return whether an op treats each image alone by construction: its kind has rules and reads no batch size."""
     return op.kind != "opaque" and not _mentions_batch(op.attrs)
 
 
@@ -147,14 +147,14 @@ def _images(shape: Sequence[int], count: int) -> Tensor:
 
 
 def _normalised(graph: Graph, images: Tensor) -> Tensor:
-    """The images as they enter the model."""
+    """Return the images as they enter the model."""
     if len(graph.ops) < 2 or graph.ops[1].kind != "normalise":
         return images
     return _apply(_moved(prepared(graph, graph.ops[1], images.dtype), images.device), [images])
 
 
 def _output(model: nn.Module, images: Tensor) -> Tensor:
-    """The one tensor that a model returns; the images are copied, since a model may write to them."""
+    """Return the one tensor that a model returns; the images are copied, since a model may write to them."""
     (made,) = [leaf for leaf in _pytree.tree_leaves(model(images.clone())) if isinstance(leaf, Tensor)]
     return made
 
@@ -187,7 +187,7 @@ def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
 
 
 def _named(op: Op) -> str:
-    """An op and its module, as a message names them."""
+    """Return an op and its module, as a message names them."""
     return f"{op.attrs.get('op', op.kind)} in {op.module or 'the model'}"
 
 
@@ -207,7 +207,7 @@ def _apply(step: Prepared, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _orders(op: Op, ops: Mapping[str, Op]) -> Iterator[Op]:
-    """An op that reads its inputs' rows as they lie, and lays its own image by image; then copy by copy."""
+    """Return an op that reads its inputs' rows as they lie, and lays its own image by image; then copy by copy."""
     if "laid" not in op.attrs:
         yield op
         return
@@ -218,7 +218,7 @@ def _orders(op: Op, ops: Mapping[str, Op]) -> Iterator[Op]:
 
 
 def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor) -> bool:
-    """Whether an op's value for each image does not depend on the others, nor on how many there are."""
+    """Return whether an op's value for each image does not depend on the others, nor on how many there are."""
     every = range(len(made))
     try:
         alone = torch.cat([_apply(step, [x[i : i + 1] for x in inputs]) for i in every])
@@ -240,7 +240,7 @@ def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor)
 
 
 def _rounded_otherwise(x: Tensor) -> Tensor:
-    """A value with the last bit of each of its numbers moved up or down at random."""
+    """Return a value with the last bit of each of its numbers moved up or down at random."""
     if not x.is_floating_point():
         return x
     up = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(0)).to(x.device, x.dtype)
@@ -248,14 +248,14 @@ def _rounded_otherwise(x: Tensor) -> Tensor:
 
 
 def _with_another(x: Tensor, index: int) -> Tensor:
-    """A value with NaN in the place of one image, or where that has no NaN with the next image twice."""
+    """Return a value with NaN in the place of one image, or where that has no NaN with the next image twice."""
     changed = x.clone()
     changed[index] = float("nan") if x.is_floating_point() else x[(index + 1) % len(x)]
     return changed
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """The largest difference of two tensors, times the largest number of the second; NaN equals NaN."""
+    """Return the largest difference of two tensors, times the largest number of the second; NaN equals NaN."""
     if a.shape != b.shape:
         return float("inf")
     if torch.equal(a, b):

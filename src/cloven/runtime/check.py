@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def equal(self) -> bool:
-        """Whether the program is proved to compute what the model does, and sent what its table says."""
+        """Return whether the program is proved to compute what the model does, and sent what its table says."""
         if self.unjudged:
             return False
         same = self.max_difference <= self.bound and self.decided_differently == 0

@@ -22,7 +22,7 @@ Params = Mapping[str, Tensor]
 
 
 def weights(local: Local, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """An op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are.
+    """Return an op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are.
 
     Those of float32 are given in another ``precision``, the others in their own type.
     """
@@ -356,7 +356,7 @@ def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _laid(x: Tensor, axis: int, copies: int, by_copy: bool = False) -> Tensor:
-    """A value as the op of the whole model has it: rows of an image along the batch, the batch on another axis.
+    """Return a value as the op of the whole model has it: rows of an image along the batch, on another axis.
 
     The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
     """

@@ -130,7 +130,7 @@ def decode_picture(content: bytes, shape: Shape, most: int = LARGEST_SENT) -> ND
 
 
 def picture_size(content: bytes, most: int = LARGEST_SENT) -> int:
-    """The pixels that a picture's header announces; nothing is decompressed.
+    """Return the pixels that a picture's header announces; nothing is decompressed.
 
     Raises:
         ClovenError: as `decode_picture`, for what its header shows.
@@ -141,7 +141,7 @@ def picture_size(content: bytes, most: int = LARGEST_SENT) -> int:
 
 @contextmanager
 def _sent(content: bytes, most: int) -> Iterator[Image.Image]:
-    """A picture that a stranger sent."""
+    """Return a picture that a stranger sent."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -175,7 +175,7 @@ def readable() -> dict[str, str]:
 
 
 def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
-    """The pictures' names relative to the folder, their labels and the classes.
+    """Return the pictures' names relative to the folder, their labels and the classes.
 
     Raises:
         ClovenError: for a folder without pictures, with pictures beside classes, with empty classes, or whose
@@ -216,14 +216,14 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
 
 
 def _divisions(names: Sequence[str]) -> list[str]:
-    """The sub-folders that divide a data set, by their names without what all begin with: seg_train, seg_test."""
+    """Return the sub-folders that divide a data set, by their names without a common beginning (seg_train)."""
     common = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - of characters
     begin = max(common.rfind(mark) for mark in "_- .") + 1
     return [name for name in names if DIVISION.fullmatch(name, begin)]
 
 
 def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
-    """All pictures at any depth of a sub-folder, sorted, relative to the folder; each real folder counts once."""
+    """Return all pictures at any depth of a sub-folder, sorted, relative to the folder; a folder counts once."""
     found = []
     above = folder.resolve()
     seen = {_identity(place) for place in (above, *above.parents)}
@@ -242,7 +242,7 @@ def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[
 
 
 def _pictures(names: Sequence[str], suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
-    """The names that end like a picture's; the ends of the others are counted."""
+    """Return the names that end like a picture's; the ends of the others are counted."""
     skipped.update(
         Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(suffixes)
     )
@@ -285,7 +285,7 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
 
 
 def _ignored(picture: Image.Image) -> Iterator[str]:
-    """What a decoded picture has that its pixels do not show."""
+    """Return what a decoded picture has that its pixels do not show."""
     for what, has in IGNORED.items():
         with suppress(*UNREADABLE):  # damage in what is not used is not told
             if has(picture):
@@ -349,7 +349,7 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 def _opened(
     file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST, passed: int = SCANS * LARGEST
 ) -> Iterator[Image.Image]:
-    """A picture whose header is sound; what goes wrong in it, then or later, is a ClovenError.
+    """Return a picture whose header is sound; what goes wrong in it, then or later, is a ClovenError.
 
     Its scans may pass over so many pixels in all.
     """
@@ -376,7 +376,7 @@ def _opened(
 
 
 def _scans(file: BinaryIO) -> int:
-    """The scans of a JPEG, as libjpeg finds them: up to its end, not in thumbnails or behind it; else 1."""
+    """Return the scans of a JPEG, as libjpeg finds them: up to its end, not in thumbnails or behind it; else 1."""
     file.seek(0)
     if file.read(len(JPEG)) != JPEG:
         return 1

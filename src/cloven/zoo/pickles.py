@@ -69,7 +69,7 @@ def _walk(stream: BinaryIO) -> None:
 
 
 def _taken(code: pickletools.OpcodeInfo, depths: list[int], marks: list[int]) -> list[int]:
-    """The depths of the values that a step takes from the stack."""
+    """Return the depths of the values that a step takes from the stack."""
     before = code.stack_before
     count = len(before)
     if pickletools.markobject in before:

@@ -126,7 +126,7 @@ def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> 
 
 
 def _read(path: Path, most: int) -> Mapping[Any, Any]:
-    """What a file holds: entries by name, or a checkpoint with entries somewhere in it."""
+    """Return what a file holds: entries by name, or a checkpoint with entries somewhere in it."""
     try:
         file = open_regular(path)
     except ClovenError as error:
@@ -149,7 +149,7 @@ Reader = Callable[[Path, BinaryIO, int], Mapping[Any, Any]]
 
 
 def _kind(head: bytes) -> tuple[str, Reader]:
-    """The kind of a file of weights, and how it is read."""
+    """Return the kind of a file of weights, and how it is read."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "a zip archive", _zip
     if head.startswith(b"\x93NUMPY"):
@@ -167,7 +167,7 @@ def _safetensors(path: Path, _file: BinaryIO, _most: int) -> Entries:
 
 
 def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
-    """What an archive of PyTorch or NumPy holds, unless it unpacks to more than it is itself and ``most``."""
+    """Return the content of an archive of PyTorch or NumPy, unless it unpacks to more than it may be."""
     try:
         archive = ZipFile(file)
     except BadZipFile as error:
@@ -205,7 +205,7 @@ def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
 
 
 def _pickled(_path: Path, file: BinaryIO, _most: int) -> Mapping[Any, Any]:
-    """What a file of PyTorch before 1.6 holds: five pickles, then the bytes of its tensors."""
+    """Return what a file of PyTorch before 1.6 holds: five pickles, then the bytes of its tensors."""
     for _ in range(5):
         pickles.check(file)
         if not file.read(1):
@@ -215,7 +215,7 @@ def _pickled(_path: Path, file: BinaryIO, _most: int) -> Mapping[Any, Any]:
 
 
 def _torch(file: BinaryIO) -> Mapping[Any, Any]:
-    """What `torch.save` wrote."""
+    """Return what `torch.save` wrote."""
     file.seek(0)
     try:
         with warnings.catch_warnings():
@@ -258,7 +258,7 @@ INERT: list[Any] = [
 
 
 def _numpy(archive: ZipFile) -> Entries:
-    """The arrays of an .npz file; none is larger than the archive says, and none is made of objects."""
+    """Return the arrays of an .npz file; none is larger than the archive says, and none is made of objects."""
     named = []
     for member in archive.infolist():
         if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -311,7 +311,7 @@ def _refused(reason: str) -> ClovenError:
 
 
 def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Entries]]:
-    """The named tensors of each mapping in a checkpoint, with the keys that lead to it; the outer ones first."""
+    """Return the named tensors of each mapping in a checkpoint, with the keys that lead to it, outer ones first."""
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
     seen = {id(content)}
     for keys, mapping in waiting:
@@ -361,13 +361,13 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
 
 
 def _unwrapped(entries: Entries) -> Entries:
-    """The entries without what wrappers put into their names."""
+    """Return the entries without what wrappers put into their names."""
     names = [WRAPPERS.sub("", name) for name in entries]
     return dict(zip(names, entries.values(), strict=True)) if len(set(names)) == len(names) else entries
 
 
 def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]) -> Counter[Place]:
-    """How many of the model's own names there are at each place."""
+    """Return how many of the model's own names there are at each place."""
     counts: Counter[Place] = Counter()
     longest = max((name.count(".") for name in wanted), default=0) + 1
     for keys, entries in mappings.items():
@@ -379,7 +379,7 @@ def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]
 
 
 def _nearest(counts: Counter[Place], mappings: Mapping[tuple[str, ...], Entries], wanted: int) -> Place:
-    """The place with the most of the model's names; the largest mapping, where none has half of them."""
+    """Return the place with the most of the model's names; the largest mapping, where none has half of them."""
     near = max(counts, key=lambda at: (counts[at], not SECOND.search(str(at)), -len(at.prefix)), default=None)
     if near is not None and 2 * counts[near] >= wanted:
         return near
@@ -420,7 +420,7 @@ def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterato
 
 
 def _not_finite(model: nn.Module, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """Which entries hold NaN or infinity in the model's precision; a mask of the model's own may, where it does."""
+    """Return the entries that hold NaN or infinity in the model's precision, where the model itself does not."""
     parameters = dict(model.named_parameters())
     bad = []
     for name, value in found.items():

@@ -65,7 +65,7 @@ def options(largest: int) -> list[tuple[str, int | str]]:
 def channel(
     party: str, address: str, identity: Identity | None, largest: int, *, quick: bool = False
 ) -> grpc.aio.Channel:
-    """A channel to a party, over mutual TLS where we have an identity: then the other side must prove its name.
+    """Return a channel to a party, over mutual TLS if there is an identity: the other side must prove its name.
 
     A ``quick`` one notices within 10 s that the party hangs; it must carry small messages only.
     """

@@ -130,7 +130,7 @@ class Coordinator:
                         raise
 
     async def answers(self, images: Iterable[Array]) -> AsyncIterator[Answer | FrameFailed]:
-        """The answers for images, in their order; the window is kept full.
+        """Return the answers for images, in their order; the window is kept full.
 
         Images are taken in the event loop. One that is longer than 8 s in coming stops it for so long that workers
         take us for hung; they are joined again.

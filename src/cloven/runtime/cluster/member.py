@@ -183,7 +183,7 @@ class Member:
 
     @property
     def reporting(self) -> bool:
-        """Whether a report is due."""
+        """Return whether a report is due."""
         return self.report is not None and not self.report.done()
 
     def _take(self, message: bytes) -> None:

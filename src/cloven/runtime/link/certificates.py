@@ -206,7 +206,7 @@ def read_private(path: Path) -> PrivateKeyTypes:
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:
-    """What is known of a regular file, and its content, as far as certificates and keys are long.
+    """Return what is known of a regular file, and its content, as far as certificates and keys are long.
 
     Raises:
         ClovenError: where it cannot be read.

@@ -21,7 +21,7 @@ def by_channel(model: Model, weight: Value, x: Value) -> Value:
 
 
 def _of_images(x: Value, dim: int | Sequence[int] | None) -> list[int]:
-    """The axes that an op goes over, of which the batch must be none."""
+    """Return the axes that an op goes over, of which the batch must be none."""
     axes = [dim] if isinstance(dim, int) else list(dim or range(len(x.dims)))
     if any(x.dims[axis] is None for axis in axes):
         raise UnsupportedError("it goes over the batch")
@@ -36,21 +36,21 @@ def reduced(
 
 
 def extreme(model: Model, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
-    """The largest or smallest number along an axis, or where it is."""
+    """Return the largest or smallest number along an axis, or where it is."""
     if item == 0:
         return reduced(model, x, dim, keep, kind=f"Reduce{kind}")
     return place(model, x, dim, keep, kind=f"Arg{kind}")
 
 
 def place(model: Model, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
-    """Where the largest or smallest number of an axis is."""
+    """Return where the largest or smallest number of an axis is."""
     return model.add(kind, [x], axis=_of_images(x, dim)[0], keepdims=int(keep))
 
 
 def _moments(
     model: Model, x: Value, dim: int | Sequence[int] | None, given: bool | float | None, keep: bool
 ) -> tuple[Value, Value]:
-    """The variance and the mean over some axes. ``given`` is taken off the number of numbers that are averaged."""
+    """Return the variance and the mean over some axes; ``given`` is subtracted from the count of the numbers."""
     axes = _of_images(x, dim)
     number = prod(x.dims[axis] or 1 for axis in axes)
     correction = 1 if given is None else float(given)
@@ -72,12 +72,12 @@ def variance(
     *,
     correction: float | None = None,
 ) -> Value:
-    """The variance over some axes."""
+    """Return the variance over some axes."""
     return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[0]
 
 
 def deviation(model: Model, x: Value, *args: Any, **kwargs: Any) -> Value:
-    """The standard deviation over some axes."""
+    """Return the standard deviation over some axes."""
     return model.add("Sqrt", [variance(model, x, *args, **kwargs)])
 
 
@@ -91,24 +91,24 @@ def variance_and_mean(
     *,
     correction: float | None = None,
 ) -> Value:
-    """The variance over some axes, or the mean."""
+    """Return the variance over some axes, or the mean."""
     return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[item]
 
 
 def cumulated(model: Model, x: Value, dim: int) -> Value:
-    """The sums of all numbers of an axis up to each."""
+    """Return the sums of all numbers of an axis up to each."""
     (axis,) = _of_images(x, dim)
     return model.add("CumSum", [x, model.tensor(np.array(axis, np.int64))])
 
 
 def gated(model: Model, x: Value, dim: int = -1) -> Value:
-    """The first half of an axis times the sigmoid of the second."""
+    """Return the first half of an axis times the sigmoid of the second."""
     first, second = (views.chunk(model, half, x, 2, dim) for half in (0, 1))
     return model.add("Mul", [first, model.add("Sigmoid", [second])])
 
 
 def cosine(model: Model, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
-    """The cosine of the angle between vectors; no length counts as less than ``eps``."""
+    """Return the cosine of the angle between vectors; no length counts as less than ``eps``."""
     units = []
     for vectors in (x, y):
         norm = model.add("Max", [length(model, vectors, 2, [dim], True), model.number(eps)])
@@ -124,7 +124,7 @@ def length(model: Model, x: Value, order: float = 2, dim: Sequence[int] | None =
 
 
 def norm(model: Model, x: Value, order: float | None, dim: Sequence[int], keep: bool = False) -> Value:
-    """The length of vectors, with the arguments of ``aten.norm``."""
+    """Return the length of vectors, with the arguments of ``aten.norm``."""
     return length(model, x, 2 if order is None else order, dim, keep)
 
 
@@ -177,7 +177,7 @@ def native_batch_norm(
     momentum: float,
     eps: float,
 ) -> Value:
-    """The first of a norm's three results."""
+    """Return the first of a norm's three results."""
     if item != 0:
         raise UnsupportedError("its mean and deviation are used")
     return batch_norm(model, x, weight, bias, mean, var, eps=eps)

@@ -127,7 +127,7 @@ class Model:
         return _value(name, self._types[name])
 
     def constant(self, value: Value) -> Array:
-        """The numbers of a value that are the same for every image.
+        """Return the numbers of a value that are the same for every image.
 
         Raises:
             UnsupportedError: where they depend on the image.
@@ -137,11 +137,11 @@ class Model:
         return self._constants[value.name]
 
     def dtype(self, value: Value) -> np.dtype[Any]:
-        """The type of a value's numbers."""
+        """Return the type of a value's numbers."""
         return helper.tensor_dtype_to_np_dtype(self._types[value.name].tensor_type.elem_type)
 
     def batch(self) -> Value:
-        """The number of images, as a list of one int64."""
+        """Return the number of images, as a list of one int64."""
         image = self._graph.input[0].name
         return self.add("Shape", [_value(image, self._types[image])], start=0, end=1)
 
@@ -195,7 +195,7 @@ class Model:
         return Value(name, value.dims)
 
     def finish(self) -> onnx.ModelProto:
-        """The model, without its large weights and without constants that no node reads."""
+        """Return the model, without its large weights and without constants that no node reads."""
         read = {name for node in self._graph.node for name in node.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.initializer[:]

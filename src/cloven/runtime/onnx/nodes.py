@@ -192,7 +192,7 @@ def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
 
 
 def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    """An op by its ATen name, on values as the whole model lays them out."""
+    """Return an op by its ATen name, on values as the whole model lays them out."""
     if attrs["op"] == CAST:
         return types.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
     read = attrs.get("read", {})

@@ -28,7 +28,7 @@ END = 2**31 - 1
 
 
 def reshaped(model: Model, x: Value, dims: Dims) -> Value:
-    """The same numbers in axes of other lengths; None is the batch's, on whichever axis it stands."""
+    """Return the same numbers in axes of other lengths; None is the batch's, on whichever axis it stands."""
     if dims.count(None) != 1:
         raise UnsupportedError(f"the batch is on {dims.count(None)} axes of its result; expected one")
     rest = [n for n in dims if n is not None]
@@ -51,7 +51,7 @@ def reshape(model: Model, x: Value, shape: Sequence[Length]) -> Value:
 
 
 def reshape_as(model: Model, x: Value, other: Value) -> Value:
-    """The same numbers in the axes of another value."""
+    """Return the same numbers in the axes of another value."""
     return reshaped(model, x, other.dims)
 
 
@@ -64,7 +64,7 @@ def flatten(model: Model, x: Value, start: int = 0, end: int = -1) -> Value:
 
 
 def unflatten(model: Model, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
-    """One axis as several."""
+    """Return one axis as several."""
     kept, first = _lengths(x), dim % len(x.dims)
     return reshape(model, x, [*kept[:first], *sizes, *kept[first + 1 :]])
 
@@ -121,7 +121,7 @@ def crop(model: Model, x: Value, box: Box) -> Value:
 def slice_(
     model: Model, x: Value, dim: int = 0, start: Length | None = None, end: Length | None = None, step: int = 1
 ) -> Value:
-    """Every ``step``-th index of one axis; of the batch's, as many rows an image as its ends are apart."""
+    """Return every ``step``-th index of one axis; of the batch's, as many rows an image as its ends are apart."""
     ends = (start or 0, END if end is None else end)
     made = model.add("Slice", [x, *(lengths(model, [n]) for n in (*ends, dim, step))])
     if all(isinstance(n, int) for n in ends):
@@ -132,7 +132,7 @@ def slice_(
 
 
 def narrowed(model: Model, x: Value, dim: int, start: int, length: int) -> Value:
-    """So many indices of one axis, from ``start`` on."""
+    """Return so many indices of one axis, from ``start`` on."""
     start %= x.dims[dim] or END
     return slice_(model, x, dim, start, start + length)
 
@@ -149,7 +149,7 @@ def select(model: Model, x: Value, dim: int, index: int) -> Value:
 
 
 def taken(model: Model, x: Value, dim: int, places: NDArray[np.int64]) -> Value:
-    """The indices ``places`` of one axis; their axes take its place."""
+    """Return the indices ``places`` of one axis; their axes take its place."""
     return model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=dim % len(x.dims))
 
 
@@ -178,19 +178,19 @@ def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
 
 
 def gather(model: Model, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:  # noqa: ARG001
-    """Of one axis, another index for each number of the result."""
+    """Return, of one axis, another index for each number of the result."""
     return model.add("GatherElements", [x, index], axis=dim)
 
 
 def take_along_dim(model: Model, x: Value, index: Value, dim: int) -> Value:
-    """The same, with an index whose axes of length 1 stand for all of an axis."""
+    """Return the same, with an index whose axes of length 1 stand for all of an axis."""
     size = _lengths(x)
     size[dim] = index.shape[dim]
     return gather(model, x, dim, expand(model, index, size))
 
 
 def repeat_interleave(model: Model, x: Value, times: int, dim: int | None = None) -> Value:
-    """Each index of an axis several times in a row."""
+    """Return each index of an axis several times in a row."""
     if dim is None:
         raise UnsupportedError("it repeats all axes as one")
     axis = dim % len(x.dims)
@@ -202,7 +202,7 @@ def repeat_interleave(model: Model, x: Value, times: int, dim: int | None = None
 
 
 def sliding(model: Model, x: Value, dim: int, size: int, step: int) -> Value:
-    """The windows of one axis, each along a new last axis."""
+    """Return the windows of one axis, each along a new last axis."""
     axis = dim % len(x.dims)
     length = x.dims[axis]
     if length is None:
@@ -239,7 +239,7 @@ def chunk(model: Model, item: int, x: Value, number: int, dim: int = 0) -> Value
 
 
 def tensor_split(model: Model, item: int, x: Value, given: int | Sequence[int], dim: int = 0) -> Value:
-    """One of the pieces of an axis, as NumPy's ``array_split`` cuts them: so many, or at these indices."""
+    """Return one of the pieces of an axis, as NumPy's ``array_split`` cuts them: so many, or at these indices."""
     pieces = np.array_split(np.arange(x.dims[dim] or 0), given)
     return taken(model, x, dim, pieces[item])
 
@@ -298,7 +298,7 @@ def expand_as(model: Model, x: Value, other: Value) -> Value:
 
 
 def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
-    """The whole value again and again along each axis, also along new ones in front."""
+    """Return the whole value again and again along each axis, also along new ones in front."""
     new = len(times) - len(x.dims)
     if new > 0:
         x = model.add("Unsqueeze", [x, model.integers(range(new))])
@@ -309,18 +309,18 @@ def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
 
 
 def full(model: Model, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
-    """One number everywhere."""
+    """Return one number everywhere."""
     value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
     return model.sized(model.add("ConstantOfShape", [lengths(model, size)], value=value), known(size))
 
 
 def new_full(model: Model, x: Value, size: Sequence[Length], number: float) -> Value:
-    """One number everywhere, in the type of a value."""
+    """Return one number everywhere, in the type of a value."""
     return full(model, size, number, dtype=model.dtype(x))
 
 
 def full_like(model: Model, x: Value, number: float) -> Value:
-    """One number everywhere, in the shape and the type of a value."""
+    """Return one number everywhere, in the shape and the type of a value."""
     return new_full(model, x, _lengths(x), number)
 
 

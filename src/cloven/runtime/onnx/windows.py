@@ -198,7 +198,7 @@ def sum_pool(model: Model, x: Value, attrs: Attrs, counts: NDArray[np.float32]) 
 
 
 def _pooled(x: Value, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: bool, **more: Any) -> Attrs:
-    """A pool's attributes from the arguments of an ATen op, which may give one number for all axes."""
+    """Return a pool's attributes from the arguments of an ATen op, which may give one number for all axes."""
     axes = len(x.dims) - 2
     pads = tuple(n for number in _all(padding, axes) for n in (number, number))
     return {
@@ -219,12 +219,12 @@ def aten_max_pool(
     dilation: Numbers = 1,
     ceil: bool = False,
 ) -> Value:
-    """A pool with the arguments of ``aten.max_pool2d``, over any number of axes."""
+    """Return a pool with the arguments of ``aten.max_pool2d``, over any number of axes."""
     return max_pool(model, x, _pooled(x, kernel, stride, padding, ceil, dilation=_all(dilation, len(x.dims) - 2)))
 
 
 def max_pool_with_indices(model: Model, item: int, x: Value, *rest: Any) -> Value:
-    """The first of a pool's two results."""
+    """Return the first of a pool's two results."""
     if item != 0:
         raise UnsupportedError("the places of its largest numbers are used")
     return aten_max_pool(model, x, *rest)
@@ -240,13 +240,13 @@ def aten_avg_pool(
     count_include_pad: bool = True,
     divisor: int | None = None,
 ) -> Value:
-    """A pool with the arguments of ``aten.avg_pool2d``, over any number of axes."""
+    """Return a pool with the arguments of ``aten.avg_pool2d``, over any number of axes."""
     more = {"dilation": [1] * (len(x.dims) - 2), "count_include_pad": count_include_pad, "divisor": divisor}
     return avg_pool(model, x, _pooled(x, kernel, stride, padding, ceil, **more))
 
 
 def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value:
-    """The largest number of each of so many windows, whatever the size of the map; one axis after another."""
+    """Return the largest number of each of so many windows, for any size of the map, one axis after another."""
     if item != 0:
         raise UnsupportedError("the places of its largest numbers are used")
     for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
@@ -261,7 +261,7 @@ def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value
 
 
 def im2col(model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers) -> Value:
-    """Each window of a map as a column: ``(n, C, H, W)`` to ``(n, C * kernel, windows)``."""
+    """Return each window of a map as a column: ``(n, C, H, W)`` to ``(n, C * kernel, windows)``."""
     height, width = _all(padding, 2)
     x = pad(model, x, [width, width, height, height])
     rows, columns = (
@@ -293,7 +293,7 @@ def col2im(
 
 
 def mapped(model: Model, x: Value, axis: int, matrix: NDArray[np.float32]) -> Value:
-    """A matrix ``(out, size)`` along one axis."""
+    """Return a matrix ``(out, size)`` along one axis."""
     if axis % len(x.dims) == len(x.dims) - 2:
         return model.add("MatMul", [model.tensor(matrix), x])
     product = model.add("MatMul", [moved(model, x, axis, -1), model.tensor(np.ascontiguousarray(matrix.T))])
@@ -306,14 +306,14 @@ def separable(model: Model, x: Value, rows: NDArray[np.float32], columns: NDArra
 
 
 def aten_adaptive_avg_pool(model: Model, x: Value, size: Numbers) -> Value:
-    """The mean of so many windows, along any number of axes."""
+    """Return the mean of so many windows, along any number of axes."""
     for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
         x = mapped(model, x, axis, mean_matrix(length, out))
     return x
 
 
 def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, kernel: str) -> Value:
-    """A map resized by any of PyTorch's kernels, with the arguments of either of its overloads.
+    """Return a map resized by any of PyTorch's kernels, with the arguments of either of its overloads.
 
     What the kernel makes of an identity along one axis is that axis's matrix. Factors are one list, or one by
     one, or none; before them stands align_corners, where the kernel has it.
@@ -384,7 +384,7 @@ def resize(
 
 
 def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool) -> Value:
-    """The places that affine maps give each point of a map of this size."""
+    """Return the places that affine maps give each point of a map of this size."""
     batch, _, *spatial = known(size)
     dims = [batch, *spatial, len(spatial)]
     made = model.add("AffineGrid", [theta, lengths(model, size)], align_corners=int(align))
@@ -392,7 +392,7 @@ def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool)
 
 
 def sampled(model: Model, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
-    """A map at the places of a grid."""
+    """Return a map at the places of a grid."""
     modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
     return model.add(
         "GridSample", [x, grid], mode=modes[mode], padding_mode=paddings[padding], align_corners=int(align)

@@ -140,7 +140,7 @@ def packets(path: Path, tally: Tally) -> Iterator[Packet]:
 
 
 def _content(path: Path) -> BinaryIO:
-    """The file, unpacked where it is gzip'd, behind a large buffer."""
+    """Return the file, unpacked where it is gzip'd, behind a large buffer."""
     file = open_regular(path)
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
@@ -214,7 +214,7 @@ def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
 
 
 def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
-    """The packets of a file whose first four bytes, a section's, were read."""
+    """Return the packets of a file whose first four bytes, a section's, were read."""
     links: list[int] = []
     dropped: dict[int, int] = {}
     sign = "<"
@@ -247,7 +247,7 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
 
 
 def _sign(mark: bytes) -> str:
-    """The byte order of a section by the mark at its beginning."""
+    """Return the byte order of a section by the mark at its beginning."""
     for sign in "<>":
         if struct.pack(f"{sign}I", pcapng.BYTE_ORDER_MAGIC) == mark:
             return sign
@@ -255,7 +255,7 @@ def _sign(mark: bytes) -> str:
 
 
 def _block(file: BinaryIO, head: bytes, sign: str, begun: bytes) -> tuple[int, bytes]:
-    """A block's kind and content, of which the first bytes were read with its head."""
+    """Return a block's kind and content, of which the first bytes were read with its head."""
     if len(head) < 8:
         raise Damaged(CUT)
     kind, size = struct.unpack(f"{sign}II", head)

@@ -69,11 +69,11 @@ class Stream:
 
     @property
     def gaps(self) -> int:
-        """How often bytes are missing."""
+        """Return how often bytes are missing."""
         return len(self._starts)
 
     def continues(self, segment: Segment) -> bool:
-        """Whether a segment of these ports belongs to this connection, not to another one."""
+        """Return whether a segment of these ports belongs to this connection, not to another one."""
         place = self._where(segment.sequence)
         if not segment.flags & SYN:
             return abs(place - self._place) <= FAR
@@ -82,7 +82,7 @@ class Stream:
         return not self._going and 0 <= self._lowest - place - 1 <= BEFORE
 
     def distance(self, segment: Segment) -> int:
-        """How far a segment is from where the stream is, in bytes."""
+        """Return how far a segment is from where the stream is, in bytes."""
         return abs(self._where(segment.sequence) - self._place)
 
     def add(self, segment: Segment, number: int = 0) -> Sequence[Chunk]:
@@ -119,7 +119,7 @@ class Stream:
         return self._place + (sequence - self._place + 2**31) % 2**32 - 2**31
 
     def _told(self, most: int) -> list[Chunk]:
-        """What is in order, and as much of the rest as is over `most`."""
+        """Return what is in order, and as much of the rest as is over `most`."""
         told: list[Chunk] = []
         while self._waiting and (self._waiting[0][0] <= self._place or self.held > most):
             place, number, data = heappop(self._waiting)
@@ -157,7 +157,7 @@ class Stream:
 
 
 def reassemble(found: Iterable[Segment]) -> Iterator[tuple[Stream, Chunk]]:
-    """The bytes of all directions; one without any is told by an empty chunk.
+    """Return the bytes of all directions; one without any is told by an empty chunk.
 
     Args:
         found: segments as recorded: out of order, repeated, overlapping, or missing.
