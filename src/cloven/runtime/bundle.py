@@ -408,4 +408,5 @@ def _differences(folder: Path, listed: Mapping[str, File], folders: set[str] | N
 def described(path: Path) -> File:
     """Return the hash and the size of a regular file."""
     with open_regular(path) as file:
-        return File(sha256=hashlib.file_digest(file, "sha256").hexdigest(), bytes=path.stat().st_size)
+        digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
+        return File(sha256=digest.hexdigest(), bytes=path.stat().st_size)
