@@ -42,8 +42,8 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return someone else's text for an error message: short, on one line, what cannot be printed escaped."""
-    short = text if len(text) <= SHOWN else text[:SHOWN] + "..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: SHOWN + 1])
+    return escaped if len(escaped) <= SHOWN else escaped[:SHOWN] + "..."
 
 
 TO_DO = {

@@ -122,7 +122,7 @@ LOOPBACK = "other machines can reach this address, and without mTLS anyone"
         (("bundle/edge7",), ("bundle/edge7 is not a device's folder of the bundle; expected one of bundle/ed",)),
         (
             ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999"),
-            ("--listen is 'here'; expected", "--metrics is '127.0.0.1:99999'", "bundle/edge7 is no device's"),
+            ("--listen is 'here'; expected", "--metrics is '127.0.0.1:99999'", "bundle/edge7 is not a device's"),
         ),
         (
             ("bundle/edge1", "--listen", "0.0.0.0:7001", "--metrics", "0.0.0.0:9101"),

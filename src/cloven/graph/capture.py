@@ -148,8 +148,9 @@ def evaluation(model: nn.Module) -> Iterator[None]:
     try:
         model.eval()
     except NotImplementedError as error:
-        raise ClovenError(f"{type(model).__name__} cannot be put in evaluation mode: {error}; give the model that it was "
-                          "exported from") from error  # fmt: skip
+        raise ClovenError(
+            f"{type(model).__name__} cannot be put in evaluation mode: {error}; give the model that it was made of"
+        ) from error
     try:
         yield
     finally:
