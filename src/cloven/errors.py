@@ -31,7 +31,7 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-SHOWN = 500
+SHOWN = 400
 """How many characters of someone else's text are shown."""
 
 
