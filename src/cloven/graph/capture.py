@@ -52,15 +52,7 @@ def trace(
 ) -> Graph:
     """Return the graph of a model in evaluation mode, as it was exported and unchecked.
 
-    Args:
-        model: takes one tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``, in float32.
-        example: one image ``(1, C, H, W)`` in [0, 1]; it gives the input's shape.
-        mean: per channel, subtracted from the image before it enters the model.
-        std: per channel, what the difference is then divided by. The two become the graph's first op, so that
-            images are in [0, 1] everywhere outside.
-
-    Raises:
-        ClovenError: where the model cannot be captured, with the op or the module and the reason.
+    Arguments and errors are those of `cloven.capture`, which also checks the graph.
     """
     _check(model, example, mean, std)
     return _Reader(*_exports(model, example)).graph(tuple(example.shape[1:]), mean, std)
