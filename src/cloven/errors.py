@@ -32,7 +32,7 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SHOWN = 400
-"""How many characters of someone else's text are shown."""
+"""The largest number of characters that is shown of someone else's text."""
 
 
 def printable(text: str) -> str:
@@ -55,7 +55,7 @@ TO_DO = {
     errno.EPERM: "choose a place that this user may use",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
-"""What to do about the system's reasons."""
+"""Advice for errors of the system."""
 
 
 def system_reason(error: OSError) -> str:

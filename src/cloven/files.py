@@ -21,7 +21,7 @@ TOML_BYTES = 4 << 20
 """The largest TOML file that is read: people write these."""
 
 DEPTH = 64
-"""How deep objects and lists of a document may be nested."""
+"""The largest nesting depth of objects and lists in a document."""
 
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_KEY}(?:\.[ \t]*+{_KEY}){{{DEPTH},}}+")

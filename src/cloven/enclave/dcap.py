@@ -48,11 +48,11 @@ INIT, DEBUG = 0x1, 0x2
 UNDER_DEBUG = 0xFF
 """The bits of a trust domain's attributes that make it untrusted."""
 TD_REGISTERS = "mr_td", "mr_config_id", "mr_owner", "mr_owner_config", "rt_mr0", "rt_mr1", "rt_mr2", "rt_mr3"
-"""What a ``tdx:`` measurement is the SHA-256 of: firmware, its configuration, and all that was booted."""
+"""Registers whose SHA-256 is a ``tdx:`` measurement: firmware, its configuration, and all that was booted."""
 
 
 class Policy(BaseModel):
-    """What an owner accepts of a platform; without a file the strictest: only a TCB that is up to date.
+    """The owner's requirements for a platform; by default only a TCB that is up to date is accepted.
 
     Attributes:
         tcb_status: statuses that are accepted.
@@ -73,7 +73,7 @@ STRICT = Policy()
 
 @dataclass(frozen=True)
 class Verified(Attested):
-    """What a verified quote says, also of the enclave's protection and its platform.
+    """The content of a verified quote, with the enclave's protection and its platform.
 
     Attributes:
         attributes: of the enclave or the trust domain, as an integer.

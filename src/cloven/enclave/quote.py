@@ -77,7 +77,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Attested:
-    """What a verified hardware quote says of the enclave or the trust domain.
+    """The content of a verified hardware quote about the enclave or the trust domain.
 
     Attributes:
         measurement: of it.
@@ -94,7 +94,7 @@ Verifier: TypeAlias = Callable[[bytes], Attested]
 
 @dataclass(frozen=True)
 class Expected:
-    """What an owner demands of an enclave before a key is released.
+    """The owner's requirements for an enclave before a key is released.
 
     Attributes:
         measurement: that it must have. If its kind is a hardware kind, only a hardware quote is accepted.

@@ -46,7 +46,7 @@ Instruction = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Processor:
-    """How a processor's system calls are numbered: audit's number of it, and its column in `CALLS`."""
+    """The numbering of a processor's system calls: its audit architecture, and its column in `CALLS`."""
 
     architecture: int
     column: int

@@ -171,7 +171,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
 DATA_DEPENDENT = frozenset(
     "GuardOnDataDependentSymNode DataDependentOutputException DynamicOutputShapeException UserError".split()
 )
-"""What torch.export raises where Python reads the numbers of a tensor."""
+"""Errors that torch.export raises where Python reads the numbers of a tensor."""
 
 
 def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
