@@ -108,6 +108,7 @@ def fuzz(reader: Reader, count: int, first: int = 0) -> Counter[str]:
             failures.append(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}")
             outcome = "hang" if isinstance(error, Hang) else "other error"
         found[outcome] += 1
+    print(f"{reader.name}: {dict(found)}")  # noqa: T201 - shown by pytest -rP
     assert not failures, f"{reader.name}: {dict(found)} of {count}; {failures[:5]}"
     assert _memory() - before < MEMORY, f"{reader.name}: grew by {_memory() - before:,} bytes"
     return found

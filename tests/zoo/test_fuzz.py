@@ -211,5 +211,4 @@ READERS: dict[str, Make] = {
 def test_damaged_files(name: str, count: int, tmp_path: Path) -> None:
     found = fuzz(READERS[name](tmp_path), count)
 
-    print(f"\n{name}: {found}")  # noqa: T201 - the slow test's table
     assert found["own error"] > 0
