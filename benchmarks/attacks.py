@@ -39,14 +39,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from cloven.attack.convolutions import Convolution, Doubled
-from cloven.attack.likeness import C1, C2, SIGMA, WINDOW, mixed
-from cloven.attack.networks import Sharpened
-from cloven.attack.pairs import Pairs, Reconstructor, held
-from cloven.attack.residual import Residual
-from cloven.attack.screen import Screen
-from cloven.attack.train import CPU, Fitting, order, train
-from cloven.audit.features import features
+from cloven.attacks.convolutions import Convolution, Doubled
+from cloven.attacks.likeness import C1, C2, SIGMA, WINDOW, mixed
+from cloven.attacks.networks import Sharpened
+from cloven.attacks.pairs import Pairs, Reconstructor, held
+from cloven.attacks.residual import Residual
+from cloven.attacks.screen import Screen
+from cloven.attacks.train import CPU, Fitting, order, train
+from cloven.auditing.features import features
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate

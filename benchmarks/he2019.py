@@ -28,10 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attack.decoder import Decoder
-from cloven.attack.layers import Chain, ConvT, ReLU, build
-from cloven.attack.pairs import Pairs, Reconstructor, held
-from cloven.audit.features import features
+from cloven.attacks.decoder import Decoder
+from cloven.attacks.layers import Chain, ConvT, ReLU, build
+from cloven.attacks.pairs import Pairs, Reconstructor, held
+from cloven.auditing.features import features
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attack.shapes import Guess, infer
+from cloven.attacks.shapes import Guess, infer
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate

@@ -17,13 +17,13 @@ ALLOWED = {
     "graph": set(),
     "partition": {"graph"},
     "runtime": {"graph", "partition"},
-    "attack": set(),
+    "attacks": set(),
     "score": set(),
     "zoo": set(),
     "enclave": {"graph", "partition", "runtime", "zoo"},
-    "audit": {"graph", "partition", "runtime", "attack", "score", "zoo"},
-    "papers": {"graph", "partition", "attack", "score", "zoo", "audit"},
-    "report": {"audit"},
+    "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
+    "papers": {"graph", "partition", "attacks", "score", "zoo", "auditing"},
+    "reporting": {"auditing"},
 }
 """What each room may import of the others; `errors` and `files` belong to no room."""
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from cloven.attack.train import train
+from cloven.attacks.train import train
 from cloven.enclave import messages, stretch
 from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
@@ -29,8 +29,8 @@ from cloven.runtime.cluster.file import read_cluster
 from cloven.runtime.onnx import engine
 from cloven.runtime.schedule import schedule
 from cloven.runtime.tap import pairs
-from tests.attack.problems import problem
-from tests.attack.test_train import begun
+from tests.attacks.problems import problem
+from tests.attacks.test_train import begun
 from tests.fuzzing import Reader, counts, from_file, fuzz
 from tests.models import lenet5
 
@@ -308,7 +308,7 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
-    from cloven.attack.decoder import Decoder
+    from cloven.attacks.decoder import Decoder
 
     file = tmp_path / "half.checkpoint"
     for state in ({}, {"x": torch.zeros(1)}):

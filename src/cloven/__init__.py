@@ -15,9 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloven.attack.decoder import Decoder as Decoder
-    from cloven.audit.finding import Finding as Finding
-    from cloven.audit.single import audit as audit
+    from cloven.attacks.decoder import Decoder as Decoder
+    from cloven.auditing.finding import Finding as Finding
+    from cloven.auditing.single import audit as audit
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
     from cloven.partition.compiler import compile as compile  # noqa: A004
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _HOME = {
     "ClovenError": "cloven.errors",
     "Data": "cloven.partition.data",
-    "Decoder": "cloven.attack.decoder",
-    "Finding": "cloven.audit.finding",
+    "Decoder": "cloven.attacks.decoder",
+    "Finding": "cloven.auditing.finding",
     "Graph": "cloven.graph.graph",
     "Horizontal": "cloven.partition.horizontal",
     "Hybrid": "cloven.partition.hybrid",
@@ -46,19 +46,18 @@ _HOME = {
     "Program": "cloven.partition.program",
     "Stage": "cloven.partition.hybrid",
     "Vertical": "cloven.partition.vertical",
+    "audit": "cloven.auditing.single",
     "capture": "cloven.runtime.capture",
     "compile": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",
     "run": "cloven.runtime.local",
 }
-"""Where each name lives. ``audit`` is not among them: it is the package of that name, which can be called."""
+"""The module of each public name."""
 
-__all__ = sorted([*_HOME, "audit"])
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "audit":
-        return import_module("cloven.audit")
     if name not in _HOME:
         raise AttributeError(f"module 'cloven' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -15,8 +15,8 @@ from cloven.errors import ClovenError, tried
 from cloven.machines import named, plan_of
 
 if TYPE_CHECKING:
-    from cloven.audit.cases import Where
-    from cloven.audit.ladder import Ladder
+    from cloven.auditing.cases import Where
+    from cloven.auditing.ladder import Ladder
     from cloven.partition.plan import Plan
     from cloven.partition.program import Link
     from cloven.partition.transform import Transform
@@ -74,7 +74,7 @@ class Asked:
     @property
     def ladder(self) -> Ladder:
         """The attacks."""
-        from cloven.audit.ladder import Ladder
+        from cloven.auditing.ladder import Ladder
 
         return Ladder(self.attacks, self.epochs, self.gan_epochs)
 
@@ -90,7 +90,7 @@ class Work:
 
 def run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Run an audit, or list what it would attack; print and report."""
-    from cloven.report.folder import write
+    from cloven.reporting.folder import write
 
     if dry_run:
         rows = work.rows()
@@ -121,8 +121,8 @@ def simulated(asked: Asked) -> Work:
     Raises:
         ClovenError: with all that is wrong with the options.
     """
-    from cloven.attack.train import Machine
-    from cloven.audit import study
+    from cloven.attacks.train import Machine
+    from cloven.auditing import study
     from cloven.papers import s1
 
     problems: list[str] = []
@@ -179,7 +179,7 @@ def is_plan(name: str) -> bool:
 
 
 def _who(asked: Asked, model: str, plan: Plan | None) -> Any:
-    from cloven.audit.subject import Who
+    from cloven.auditing.subject import Who
 
     spec = plan.model if plan else None
     weights = asked.weights if spec is None else Path(spec.weights) if spec.weights else None
@@ -205,7 +205,7 @@ def _size(model: str, weights: Path | None, spec: Any) -> tuple[Any, Any]:
 
 
 def _where(asked: Asked, model: str, plan: Plan | None) -> Where:
-    from cloven.audit.cases import Where
+    from cloven.auditing.cases import Where
     from cloven.papers.points import resolve
     from cloven.papers.s1 import layers_of
 
@@ -274,8 +274,8 @@ def captured(asked: Asked) -> Work:
     Raises:
         ClovenError: with all that is wrong with the options.
     """
-    from cloven.attack.train import Machine
-    from cloven.audit import wire
+    from cloven.attacks.train import Machine
+    from cloven.auditing import wire
     from cloven.papers import s1
 
     assert asked.pairs is not None

@@ -15,7 +15,7 @@ import typer
 from cloven.errors import printable
 
 if TYPE_CHECKING:
-    from cloven.report.verdicts import Reading
+    from cloven.reporting.verdicts import Reading
 
 Rows = Sequence[Sequence[object]]
 Row = Mapping[str, Any]
@@ -253,7 +253,7 @@ def observations(rows: Sequence[Row]) -> None:
 
 def summary(found: Row) -> None:
     """An audit: of each observation the strongest attack, the orderings, what is to be known, and the verdict."""
-    from cloven.report.verdicts import UNTESTED, verdicts
+    from cloven.reporting.verdicts import UNTESTED, verdicts
 
     known = found["model_accuracy"] is not None and found["model_kappa"] is not None
     accuracy = f"accuracy {found['model_accuracy']:.1%}, kappa {found['model_kappa']:.2f}" if known else "no labels"

@@ -42,7 +42,7 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
     """Make a figure again, or go on with it; print and draw it."""
     from cloven.papers.experiments import folder_of
     from cloven.papers.reproduce import reproduce
-    from cloven.report.s1 import write
+    from cloven.reporting.s1 import write
 
     request = _request(asked)
     folder = out or folder_of(asked.figure, asked.scale)
@@ -58,7 +58,7 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 
 
 def _request(asked: Asked) -> Request:
-    from cloven.attack.train import Machine
+    from cloven.attacks.train import Machine
     from cloven.audits import device_of
     from cloven.papers import s1
     from cloven.papers.experiments import CONTROLS, FIGURES, Request
@@ -102,11 +102,11 @@ def _download(spec: str) -> None:
 
 def cost(folder: Path, *, as_json: bool) -> None:
     """S1's Fig. 3: what encryption costs, by S1's implied numbers, by published ones, and measured here."""
-    from cloven.audit.store import to_text
+    from cloven.auditing.store import to_text
     from cloven.costs import compiled, measured
     from cloven.files import write_text
     from cloven.papers.figure3_document import document, table
-    from cloven.report.figure3 import draw
+    from cloven.reporting.figure3 import draw
 
     parts = compiled()
     here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}

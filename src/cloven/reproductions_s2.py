@@ -118,7 +118,7 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     from cloven.files import write_text
     from cloven.papers.privacy import cuts
     from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG
-    from cloven.report.s2 import draw
+    from cloven.reporting.s2 import draw
     from cloven.zoo.named import usual
     from cloven.zoo.pictures import as_files
 
@@ -173,13 +173,13 @@ class Privacy:
 
 def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
-    from cloven.audit.paper import NO_PAPER
-    from cloven.audit.study import execute
+    from cloven.auditing.paper import NO_PAPER
+    from cloven.auditing.study import execute
     from cloven.enclave.study import Model
     from cloven.files import write_text
     from cloven.papers import privacy
-    from cloven.report.folder import write
-    from cloven.report.s2 import draw_scores
+    from cloven.reporting.folder import write
+    from cloven.reporting.s2 import draw_scores
     from cloven.zoo.named import usual
 
     study = _study(asked)
@@ -208,7 +208,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
 
 
 def _study(asked: Privacy) -> Study:
-    from cloven.attack.train import Machine
+    from cloven.attacks.train import Machine
     from cloven.audits import device_of
     from cloven.papers import privacy
 

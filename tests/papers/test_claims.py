@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloven.audit.summary import LEAST_KAPPA
+from cloven.auditing.summary import LEAST_KAPPA
 from cloven.papers.bars import TILE, Bar, difference
 from cloven.papers.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.experiments import LINKS, PAPER, SIZE, STRONG

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cloven.attack.layers import Chain, Conv, ConvT, build
-from cloven.attack.train import Machine
-from cloven.audit.ladder import Ladder
-from cloven.audit.subject import SAME, Training
+from cloven.attacks.layers import Chain, Conv, ConvT, build
+from cloven.attacks.train import Machine
+from cloven.auditing.ladder import Ladder
+from cloven.auditing.subject import SAME, Training
 from cloven.papers import s1
 from cloven.papers.capacity import FEWEST, matched, parameters, widened
 from cloven.papers.experiments import (

@@ -29,7 +29,7 @@ from cloven.papers.figure3_presets import (
     implied,
     published,
 )
-from cloven.report.figure3 import draw
+from cloven.reporting.figure3 import draw
 from cloven.runtime.link.ciphers import CIPHERS
 from cloven.runtime.link.errors import WrongTag
 

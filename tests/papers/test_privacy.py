@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from cloven.audit.targets import of_strategies
+from cloven.auditing.targets import of_strategies
 from cloven.enclave.study import summarised
 from cloven.errors import ClovenError
 from cloven.papers.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3

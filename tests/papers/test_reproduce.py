@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cloven.audit.store import DIGEST, TENSORS
-from cloven.audit.subject import Loaded, Who, cnn, load_images, ready, untrained
+from cloven.auditing.store import DIGEST, TENSORS
+from cloven.auditing.subject import Loaded, Who, cnn, load_images, ready, untrained
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers import reproduce as module
@@ -26,7 +26,7 @@ from cloven.papers.bars import Bar
 from cloven.papers.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, Panel, Request, panels
 from cloven.papers.reproduce import FIGURE, SCORES, kept, reproduce, train
 from cloven.papers.scales import Scale
-from cloven.report.s1 import PICTURE, drawn, write
+from cloven.reporting.s1 import PICTURE, drawn, write
 from cloven.score.intervals import clustered
 
 TINY = Scale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
@@ -61,8 +61,8 @@ def _quick() -> Iterator[None]:
         return graph
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cloven.audit.study.untrained", once(untrained))
-        patch.setattr("cloven.audit.study.ready", once(ready))
+        patch.setattr("cloven.auditing.study.untrained", once(untrained))
+        patch.setattr("cloven.auditing.study.ready", once(ready))
         patch.setattr("cloven.papers.bars.clustered", partial(clustered, resamples=200))
         yield
 

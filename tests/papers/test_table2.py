@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cloven.attack.layers import Chain, Conv, ConvT, ReLU, build, text
+from cloven.attacks.layers import Chain, Conv, ConvT, ReLU, build, text
 from cloven.papers import s1
 from cloven.papers.points import MOBILENETS
 from cloven.papers.table2 import MENDED, TABLE_2, Row, decoder, doubled, made, row_for

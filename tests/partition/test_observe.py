@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloven.audit.features import Shares
-from cloven.audit.material import prepare
+from cloven.auditing.features import Shares
+from cloven.auditing.material import prepare
 from cloven.errors import ClovenError
 from cloven.graph.box import contains
 from cloven.partition.compiler import compile  # noqa: A004

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cloven.audit.store import Store
-from cloven.audit.summary import LEAST_KAPPA
+from cloven.auditing.store import Store
+from cloven.auditing.summary import LEAST_KAPPA
 from cloven.score.intervals import Interval, clustered, unpaired
 
 TILE = "Layer 1"

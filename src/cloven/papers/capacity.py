@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 from statistics import geometric_mean
 
-from cloven.attack.layers import Chain, Conv, ConvT
+from cloven.attacks.layers import Chain, Conv, ConvT
 from cloven.graph.box import Shape
 from cloven.papers.table2 import decoder, printed
 

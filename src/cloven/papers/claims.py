@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cloven.audit.summary import shows
+from cloven.auditing.summary import shows
 from cloven.papers.bars import TILE, Bar, difference
 from cloven.papers.experiments import PAPER, SIZE, STRONG
 

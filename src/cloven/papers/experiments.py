@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloven.attack.train import CPU, Machine
-from cloven.audit.cases import ChainFor, Where
-from cloven.audit.ladder import Ladder
-from cloven.audit.paper import no_chain
-from cloven.audit.study import Settings
-from cloven.audit.subject import SAME, Training, Who
+from cloven.attacks.train import CPU, Machine
+from cloven.auditing.cases import ChainFor, Where
+from cloven.auditing.ladder import Ladder
+from cloven.auditing.paper import no_chain
+from cloven.auditing.study import Settings
+from cloven.auditing.subject import SAME, Training, Who
 from cloven.graph.box import Shape
 from cloven.papers import s1
 from cloven.papers.capacity import matched

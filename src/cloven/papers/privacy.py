@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloven.attack.train import CPU, Machine
-from cloven.audit.cases import Where
-from cloven.audit.ladder import Ladder
-from cloven.audit.study import Settings
-from cloven.audit.subject import Who
+from cloven.attacks.train import CPU, Machine
+from cloven.auditing.cases import Where
+from cloven.auditing.ladder import Ladder
+from cloven.auditing.study import Settings
+from cloven.auditing.subject import Who
 from cloven.errors import ClovenError
 from cloven.papers.points import MOBILENETS, points
 from cloven.papers.s2 import THRESHOLD, optimal

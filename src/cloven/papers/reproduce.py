@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cloven.audit import study
-from cloven.audit.executor import Progress
-from cloven.audit.paper import Paper
-from cloven.audit.store import CONFIG, SUMMARY, TENSORS, read_document, write_document
-from cloven.audit.subject import SAME, Who, cnn, initial, is_trained_here, load_images
+from cloven.auditing import study
+from cloven.auditing.executor import Progress
+from cloven.auditing.paper import Paper
+from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, read_document, write_document
+from cloven.auditing.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.papers import s1

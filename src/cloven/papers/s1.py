@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
-from cloven.audit.paper import Paper
-from cloven.audit.summary import Expectation
+from cloven.auditing.paper import Paper
+from cloven.auditing.summary import Expectation
 from cloven.graph.box import Shape
 from cloven.papers.table2 import MENDED as MENDED
 from cloven.papers.table2 import TABLE_2 as TABLE_2

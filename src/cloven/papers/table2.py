@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, prod
 
-from cloven.attack.layers import Chain, Conv, ConvT, Layer, ReLU, Up, View
+from cloven.attacks.layers import Chain, Conv, ConvT, Layer, ReLU, Up, View
 from cloven.graph.box import Shape
 from cloven.papers.points import MOBILENETS, resolve
 

@@ -1,0 +1,277 @@
+"""S2's attack: a conditional GAN from what was captured to the image (S2 III-C, V-D1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloven.attacks.adapt import Adaptor
+from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.convolutions import Doubled
+from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
+from cloven.attacks.pairs import Pairs, Reconstructor, Shape
+from cloven.attacks.train import Fitting, Machine, Rate, Rebuilt, Schedule, seeded, under
+
+BETAS = (0.5, 0.999)
+"""Adam's, of pix2pix (Isola et al. 2017)."""
+
+CHECKED = 64
+"""Pairs on which a generator is looked at for collapse, at most."""
+
+ALIKE = 0.1
+"""A generator has collapsed whose images differ from each other by less than this share of what real ones do."""
+
+SURE = 0.02
+"""A discriminator is saturated whose loss is below this; one that knows nothing has a loss of log 2 = 0.69."""
+
+
+@dataclass(frozen=True)
+class CGAN(Attack):
+    """A generator that is trained to make images which a discriminator, shown what was captured, takes for real.
+
+    S2 states the generator (an encoder-decoder with two residual blocks), the discriminator (a down-sampler, then
+    convolutional blocks), the binary cross-entropy, 200 epochs and 1000 images. What it leaves open is pix2pix's:
+    Adam with betas 0.5 and 0.999, 2e-4 for the first half of the epochs and then down to 0, batches of 16, a
+    verdict on each patch. ``pixel`` is the weight of the mean absolute error: 0 as S2's text has it, 100 as in
+    pix2pix. ``width`` is the number of channels at the size of the image; each halving doubles it, up to 8 times.
+    """
+
+    name: ClassVar[str] = "cgan"
+    epochs: int = 200
+    learning_rate: float = 2e-4
+    batch: int = 16
+    pixel: float = 0.0
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        check(
+            ("epochs", self.epochs, counted, "1 or more"),
+            ("learning_rate", self.learning_rate, positive, "a positive number"),
+            ("batch", self.batch, counted, "1 or more"),
+            ("pixel", self.pixel, lambda weight: weight >= 0, "0 or more"),
+            ("width", self.width, counted, "1 or more"),
+        )
+
+    @property
+    def label(self) -> str:
+        """See `Attack`."""
+        return f"{self.name}-l1" if self.pixel else self.name
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Adversaries:
+        """See `Attack`."""
+
+        def make() -> nn.ModuleList:
+            adaptor = Adaptor(pairs)
+            made = nn.Sequential(adaptor, Generator(adaptor.shapes, pairs.image, self.width))
+            return nn.ModuleList([made, Discriminator(adaptor.shapes, pairs.image, self.width)])
+
+        schedule, rate = Schedule(self.epochs, self.batch), halfway(self.learning_rate)
+        maker, judge = seeded(make, generator).children()
+        return Adversaries(
+            Fitting(maker, pairs, schedule, loss=F.l1_loss, rate=rate, machine=machine),
+            Fitting(judge, pairs, schedule, loss=F.binary_cross_entropy_with_logits, rate=rate, machine=machine),
+            self.pixel,
+        )
+
+
+def halfway(rate: float) -> Rate:
+    """The same learning rate for the first half of the training, then in a straight line to nothing."""
+    return lambda progress: rate * min(1.0, 2 * (1 - progress))
+
+
+# --- networks ---------------------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """A residual block of two 3x3 convolutions; at first it changes nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, momentum=QUICK)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channels, H, W)`` in and out."""
+        changed: Tensor = self.second(F.relu(self.norm(self.first(F.relu(x))), inplace=True))
+        return x + changed
+
+
+class Generator(nn.Module):
+    """What was captured, down to a quarter of the image's size, two residual blocks, and up to the image.
+
+    Everything enters at the finest scale that anything was captured at; what is coarser than a quarter already is
+    not reduced further.
+    """
+
+    def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
+        super().__init__()
+        self.sizes = scales(image)
+        first = _finest(shapes, self.sizes)
+        bottom = max(first, min(2, len(self.sizes) - 1))
+        channels = [_channels(width, k) for k in range(bottom + 1)]
+        self.stem = Stem(shapes, self.sizes[first], channels[first])
+        self.norm = nn.BatchNorm2d(channels[first])
+        self.downs = nn.ModuleList(_down(a, b) for a, b in pairwise(channels[first:]))
+        self.blocks = nn.Sequential(Block(channels[bottom]), Block(channels[bottom]))
+        self.ups = nn.ModuleList(Doubled(b, a) for a, b in reversed(list(pairwise(channels))))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(a) for a in reversed(channels[:-1]))
+        self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """From maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` to ``(n, *image)`` in [0, 1]."""
+        x = F.relu(self.norm(self.stem(maps)))
+        for down in self.downs:
+            x = F.relu(down(x))
+        x = self.blocks(x)
+        for up, norm, size in zip(self.ups, self.norms, reversed(self.sizes[: len(self.ups)]), strict=True):
+            x = F.relu(norm(cropped(up(x), size)))
+        return torch.sigmoid(self.out(x))
+
+
+class Discriminator(nn.Module):
+    """Verdicts on the patches of an image, beside what was captured of it: positive for a real one."""
+
+    FINEST = 12
+    """It halves the image until its shorter side is at most this long."""
+
+    def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
+        super().__init__()
+        sizes = scales(image)
+        self.size = sizes[0]
+        self.stem = Stem(shapes, sizes[_finest(shapes, sizes)], max(1, width // 2))
+        channels = [_channels(width, k + 1) for k in range(len(scales(image, self.FINEST)) - 1)]
+        channels = [image[0] + self.stem.channels, *(channels or [width])]
+        self.downs = nn.ModuleList(_down(a, b) for a, b in pairwise(channels))
+        self.block = nn.Conv2d(channels[-1], channels[-1], 3, padding=1)
+        self.out = nn.Conv2d(channels[-1], 1, 3, padding=1)
+
+    def forward(self, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """``(n, 1, h, w)`` of images ``(n, C, H, W)``; of ``maps`` there may be one row for several of them."""
+        seen = resized(self.stem(maps), self.size)
+        x = torch.cat([images, seen.repeat(len(images) // len(seen), 1, 1, 1)], 1)
+        for down in self.downs:
+            x = F.leaky_relu(down(x), 0.2)
+        verdicts: Tensor = self.out(F.leaky_relu(self.block(x), 0.2))
+        return verdicts
+
+
+def _finest(shapes: Sequence[Shape], sizes: Sequence[tuple[int, int]]) -> int:
+    return min(scale_of(shape, sizes) for shape in shapes)
+
+
+def _channels(width: int, scale: int) -> int:
+    return width * min(1 << scale, 8)
+
+
+def _down(inputs: int, outputs: int) -> nn.Module:
+    """Half the size, rounded up."""
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+
+
+# --- training ---------------------------------------------------------------------------------------------------
+
+
+class Adversaries:
+    """A generator and a discriminator in training: in each step first the judge learns, then the maker."""
+
+    def __init__(self, maker: Fitting, judge: Fitting, pixel: float) -> None:
+        self.maker, self.judge, self.pixel = maker, judge, pixel
+        self.pairs, self.schedule = maker.pairs, maker.schedule
+        for group in (*maker.optimiser.param_groups, *judge.optimiser.param_groups):
+            group["betas"] = BETAS
+        self.sureness, self.seen = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+        """The discriminator's losses, their sum and number: in this epoch, and in the one before."""
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """See `Trainee`."""
+        rate = self.maker.rate(progress)
+        for group in (*self.maker.optimiser.param_groups, *self.judge.optimiser.param_groups):
+            group["lr"] = rate
+        self.maker.network.train()
+        images = images.to(self.maker.machine.device)
+        with torch.enable_grad():
+            maps, made = self._made(captured)
+            self._judge(maps, images, made.detach())
+            self._make(maps, images, made)
+
+    def _made(self, captured: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """What is captured as maps, and the images that are made of it."""
+        adaptor, generator = self.maker.network.children()
+        with self.maker.machine.autocast():
+            maps = adaptor([z.to(self.maker.machine.device) for z in captured])
+            made: Tensor = generator(maps)
+        return maps, made.float()
+
+    def _verdicts(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
+        with self.judge.machine.autocast():
+            verdicts: Tensor = self.judge.network(images.contiguous(memory_format=torch.channels_last), maps)
+        return verdicts.float()
+
+    def _judge(self, maps: Sequence[Tensor], images: Tensor, made: Tensor) -> None:
+        self.judge.optimiser.zero_grad()
+        verdicts = self._verdicts(maps, torch.cat([images, made]))
+        right = torch.zeros_like(verdicts)
+        right[: len(images)] = 1
+        loss = self.judge.loss(verdicts, right)
+        loss.backward()
+        self.judge.optimiser.step()
+        self.sureness += torch.tensor([float(loss.detach()), 1.0])
+
+    def _make(self, maps: Sequence[Tensor], images: Tensor, made: Tensor) -> None:
+        self.maker.optimiser.zero_grad()
+        self.judge.network.requires_grad_(False)
+        verdicts = self._verdicts(maps, made)
+        loss = self.judge.loss(verdicts, torch.ones_like(verdicts)) + self.pixel * self.maker.loss(made, images)
+        loss.backward()
+        self.judge.network.requires_grad_(True)
+        self.maker.optimiser.step()
+
+    def ended(self, epoch: int) -> bool:
+        """See `Trainee`."""
+        self.seen, self.sureness = self.sureness, torch.zeros(2, dtype=torch.float64)
+        return self.maker.ended(epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Trainee`."""
+        made = {f"maker/{name}": value for name, value in self.maker.state().items()}
+        judged = {f"judge/{name}": value for name, value in self.judge.state().items()}
+        return {**made, **judged, "seen": self.seen}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trainee`."""
+        for head, one in (("maker", self.maker), ("judge", self.judge)):
+            one.restore(under(head, state))
+        self.seen = state["seen"]
+
+    def finish(self) -> Reconstructor:
+        """See `Trainee`."""
+        made = Rebuilt(self.maker.network.eval(), self.maker.machine)
+        captured, images = self.pairs.first(CHECKED)
+        total, number = self.seen.tolist()
+        return replace(made, notes=collapse(made(captured), images, total / max(1, number)))
+
+
+def collapse(made: Tensor, images: Tensor, loss: float) -> tuple[str, ...]:
+    """What is wrong with a generator that made images ``(n, C, H, W)`` of what was captured of the real ones.
+
+    ``loss`` is the discriminator's in the last epoch.
+    """
+    if len(images) < 2:
+        return ()
+    spread = [float(x.float().std(0, correction=0).mean()) for x in (made, images)]
+    share = spread[0] / max(spread[1], 1e-12)
+    found = []
+    if share < ALIKE:
+        found.append(f"collapsed: its images differ from each other by {share:.0%} of what real ones do")
+    if loss < SURE:
+        found.append(f"saturated: the discriminator tells every image apart (its loss is {loss:.3f})")
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""S1's attack: a convolutional decoder trained on pairs (S1 Sect. 4.2, 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloven.attacks.adapt import Adaptor
+from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.layers import Chain, as_map, build, rule, text
+from cloven.attacks.networks import Sharpened
+from cloven.attacks.pairs import Pairs, Shape, laid_out
+from cloven.attacks.train import Fitting, Machine, Schedule, constant, seeded
+from cloven.errors import ClovenError
+
+
+@dataclass(frozen=True)
+class Decoder(Attack):
+    """A chain of layers from the captured map to the image.
+
+    Adam, mean squared error, targets in [0, 1]; the output is clipped to [0, 1]. S1 states ten epochs and Adam;
+    loss, learning rate and batch are those of the closest public recipe (He et al. 2019) and of decision.
+    ``layers`` is the chain; left out, `rule` makes one for the shapes at hand, which is added to the best linear
+    reading of each pixel (`Sharpened`).
+    """
+
+    name: ClassVar[str] = "decoder"
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    batch: int = 64
+    layers: Chain | None = None
+
+    def __post_init__(self) -> None:
+        check(
+            ("epochs", self.epochs, counted, "1 or more"),
+            ("learning_rate", self.learning_rate, positive, "a positive number"),
+            ("batch", self.batch, counted, "1 or more"),
+        )
+
+    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
+        """The hyper-parameters, and the network in Table 2's notation."""
+        chain = text(self._chain(captured, image))
+        return {
+            "epochs": self.epochs,
+            "learning_rate": self.learning_rate,
+            "batch": self.batch,
+            "layers": chain if self.layers is not None else f"{chain} + Ridge",
+        }
+
+    def _chain(self, captured: Sequence[Shape], image: Shape) -> Chain:
+        return self.layers if self.layers is not None else rule(captured, image)
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Fitting:
+        """See `Attack`; a `ClovenError` where the given layers do not fit what was captured or the images."""
+        make = self._ruled if self.layers is None else self._given
+        network = seeded(lambda: make(pairs), generator)
+        schedule, rate = Schedule(self.epochs, self.batch), constant(self.learning_rate)
+        return Fitting(network, pairs, schedule, loss=F.mse_loss, rate=rate, machine=machine)
+
+    def _given(self, pairs: Pairs) -> nn.Module:
+        network = nn.Sequential(_Together(), build(self._chain(pairs.captured.shapes, pairs.image)))
+        captured, _ = pairs.first(1)
+        shape = tuple(together(captured).shape[1:])
+        try:
+            with torch.inference_mode():
+                made = tuple(network(captured).shape[1:])
+        except RuntimeError as error:
+            raise ClovenError(f"the decoder's layers do not take {shape}: {error}") from error
+        if made != pairs.image:
+            raise ClovenError(f"the decoder makes {made} from {shape}; the images are {pairs.image}")
+        return network
+
+    def _ruled(self, pairs: Pairs) -> nn.Module:
+        adaptor = Adaptor(pairs)
+        network = nn.Sequential(_Together(), build(rule(adaptor.shapes, pairs.image)))
+        for parameter in list(network.parameters())[-2:]:
+            nn.init.zeros_(parameter)
+        return Sharpened(adaptor, network, pairs)
+
+
+class _Together(nn.Module):
+    def forward(self, captured: Sequence[Tensor]) -> Tensor:
+        return together(captured)
+
+
+def together(captured: Sequence[Tensor]) -> Tensor:
+    """Captured tensors ``(n, ...)`` as one map ``(n, C, H, W)``; see `layers.as_map`."""
+    maps = [z if z.ndim == 4 else z.flatten(1)[:, :, None, None] for z in captured]
+    _, height, width = as_map([tuple(m.shape[1:]) for m in maps])
+    sized = [m if m.shape[2:] == (height, width) else F.interpolate(m, (height, width)) for m in maps]
+    return laid_out(sized[0] if len(sized) == 1 else torch.cat(sized, 1))

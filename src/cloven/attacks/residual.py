@@ -1,0 +1,125 @@
+"""The strong learned inverse: residual blocks over all scales, trained for likeness as well as for error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from cloven.attacks.adapt import Adaptor
+from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.likeness import mixed
+from cloven.attacks.networks import Pyramid, Sharpened
+from cloven.attacks.pairs import Pairs, Reconstructor
+from cloven.attacks.train import Fitting, Machine, Schedule, Trainee, cycle, seeded, under
+
+
+@dataclass(frozen=True)
+class Residual(Attack):
+    """A residual network over all scales (`Pyramid`), added to the best linear reading of each pixel.
+
+    Adam with one cycle of the learning rate; the loss is the mean squared error and ``likeness`` times
+    (1 - SSIM). ``held_out`` of the pairs choose the best epoch, the moment to stop, and the best of ``widths``.
+    With ``augment``, each batch is trained on with a little of what was captured blotted out, so that the network
+    does not lean on single numbers.
+    """
+
+    name: ClassVar[str] = "residual"
+    epochs: int = 10
+    learning_rate: float = 4e-3
+    batch: int = 32
+    widths: tuple[int, ...] = (16,)
+    blocks: int = 1
+    likeness: float = 0.1
+    held_out: float = 0.05
+    augment: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(
+            ("epochs", self.epochs, counted, "1 or more"),
+            ("learning_rate", self.learning_rate, positive, "a positive number"),
+            ("batch", self.batch, lambda n: n >= 2, "2 or more"),
+            ("widths", self.widths, lambda w: bool(w) and all(map(counted, w)), "one or more numbers of channels"),
+            ("blocks", self.blocks, counted, "1 or more"),
+            ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
+            ("augment", self.augment, lambda share: 0 <= share < 1, "a share below 1"),
+        )
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Trainee:
+        """See `Attack`."""
+        tried = [self._of_width(width, pairs, generator, machine) for width in self.widths]
+        return tried[0] if len(tried) == 1 else _Best(tried)
+
+    def _of_width(self, width: int, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Fitting:
+        def make() -> nn.Module:
+            adaptor = Adaptor(pairs)
+            network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks)
+            if self.augment:
+                network = Blotted(network, self.augment)
+            return Sharpened(adaptor, network, pairs)
+
+        schedule = Schedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
+        loss, rate = mixed(self.likeness, pairs.image), cycle(self.learning_rate)
+        return Fitting(seeded(make, generator), pairs, schedule, loss=loss, rate=rate, machine=machine)
+
+
+LEAST = 40
+"""With fewer pairs none is held out."""
+
+
+class Blotted(nn.Module):
+    """A network that is trained with a share of what it reads blotted out: whole places of every map.
+
+    What is blotted out depends on the number of the step alone, which is part of the network's state.
+    """
+
+    def __init__(self, network: nn.Module, share: float) -> None:
+        super().__init__()
+        self.network, self.share = network, share
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """As the network."""
+        if self.training:
+            steps: Tensor = self.get_buffer("steps")
+            generator = torch.Generator().manual_seed(int(steps))
+            steps += 1
+            kept = [torch.rand(z[:, :1].shape, generator=generator).to(z.device) >= self.share for z in maps]
+            maps = [z * mask for z, mask in zip(maps, kept, strict=True)]
+        made: Tensor = self.network(maps)
+        return made
+
+
+class _Best:
+    """Several trainings of one attack; the one that is best on held-out pairs is what was learned."""
+
+    def __init__(self, tried: Sequence[Fitting]) -> None:
+        self.tried = tuple(tried)
+        self.pairs, self.schedule = tried[0].pairs, tried[0].schedule
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """See `Trainee`."""
+        for one in self.tried:
+            one.step(index, captured, images, progress)
+
+    def ended(self, epoch: int) -> bool:
+        """See `Trainee`."""
+        ended = [one.ended(epoch) for one in self.tried]  # each must hear of it
+        return all(ended)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Trainee`."""
+        return {f"{i}/{k}": value for i, one in enumerate(self.tried) for k, value in one.state().items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trainee`."""
+        for i, one in enumerate(self.tried):
+            one.restore(under(str(i), state))
+
+    def finish(self) -> Reconstructor:
+        """See `Trainee`."""
+        best = min(self.tried, key=lambda one: one.least)
+        return best.finish()

@@ -1,0 +1,49 @@
+"""A trainee whose result is made into another one: attacks that begin with another attack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from cloven.attacks.pairs import Learned, Pairs
+from cloven.attacks.train import Schedule, Trainee
+
+
+@dataclass(frozen=True, eq=False)
+class Then:
+    """Trains ``inner``, and makes of what it learned what ``make`` says."""
+
+    inner: Trainee
+    make: Callable[[Learned], Learned]
+
+    @property
+    def pairs(self) -> Pairs:
+        """What ``inner`` trains on."""
+        return self.inner.pairs
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """See `Trainee`."""
+        return self.inner.schedule
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """See `Trainee`."""
+        self.inner.step(index, captured, images, progress)
+
+    def ended(self, epoch: int) -> bool:
+        """See `Trainee`."""
+        return self.inner.ended(epoch)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Trainee`."""
+        return self.inner.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trainee`."""
+        self.inner.restore(state)
+
+    def finish(self) -> Learned:
+        """See `Trainee`."""
+        return self.make(self.inner.finish())

@@ -1,0 +1,232 @@
+"""Attacks on a piece of the image itself (data partitioning): find where it lies, then fill in the rest.
+
+S1's decoder for tiles stretches the piece over the whole image and sees 5 x 5 pixels of it; these show what a
+listener gains who knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cloven.attacks.attack import Attack, check
+from cloven.attacks.pairs import Captured, Pairs, Place, Reconstructor, Shape
+from cloven.attacks.places import Tile, locate
+from cloven.attacks.residual import Residual
+from cloven.attacks.then import Then
+from cloven.attacks.train import CHUNK, Machine, Ready
+from cloven.errors import ClovenError
+
+
+def tiles_of(attack: str, pairs: Pairs) -> tuple[Tile, ...]:
+    """The pieces of the image among what was captured.
+
+    Raises:
+        ClovenError: where there is none.
+    """
+    found = locate(pairs)
+    if not found:
+        shapes = ", ".join("x".join(map(str, shape)) for shape in pairs.captured.shapes)
+        raise ClovenError(
+            f"{attack}: what was captured ({shapes}) shows no piece of the image; use an attack on features, "
+            "such as decoder or residual"
+        )
+    return found
+
+
+def pasted(tiles: Sequence[Tile], captured: Sequence[Tensor], canvas: Tensor) -> Tensor:
+    """A copy of images ``(n, C, H, W)`` with the pieces at their places."""
+    made = canvas.clone()
+    for tile in tiles:
+        made[(slice(None), *tile.box)] = tile.pixels(captured)
+    return made
+
+
+def known(tiles: Sequence[Tile], image: Shape) -> Tensor:
+    """``(1, C, H, W)``: 1 where some piece shows the pixel, else 0."""
+    mask = torch.zeros(1, *image)
+    for tile in tiles:
+        mask[(slice(None), *tile.box)] = 1
+    return mask
+
+
+def diffused(images: Tensor, mask: Tensor) -> Tensor:
+    """Images ``(n, C, H, W)`` with what ``mask`` ``(1, C, H, W)`` does not show filled from around it.
+
+    Known pixels are averaged over ever larger squares until every square has some; what is unknown is then read
+    off the squares from coarse to fine (push-pull: Gortler et al. 1996, The Lumigraph), each time diffused a
+    little, so that colours go on over the edges. A channel of which nothing is known is 0.
+    """
+    if bool((mask > 0).all()) or max(images.shape[2:]) == 1:
+        return images
+    sums, weight = (F.avg_pool2d(t, 2, ceil_mode=True, count_include_pad=False) for t in (images * mask, mask))
+    coarse = diffused(sums / weight.clamp(min=1e-9), (weight > 0).float())
+    filled = F.interpolate(coarse, size=images.shape[2:], mode="bilinear")
+    for _ in range(SWEEPS):
+        near = F.pad(torch.where(mask > 0, images, filled), (1, 1, 1, 1), mode="replicate")
+        across, along = near[..., 1:-1, :], near[..., 1:-1]
+        filled = (across[..., :-2] + across[..., 2:] + along[..., :-2, :] + along[..., 2:, :]) / 4
+    return torch.where(mask > 0, images, filled)
+
+
+SWEEPS = 4
+"""How often each pixel that is unknown is replaced by the mean of its neighbours, at each scale."""
+
+DIFFUSED = 8
+"""Images that are diffused at a time: with more, they do not stay in the processor's cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Pieces of the image made into images, so many at a time."""
+
+    tiles: tuple[Tile, ...]
+    make: Callable[[list[Tensor]], Tensor]
+    learned: Reconstructor | None = None
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned, besides where the pieces lie."""
+        return self.learned.parameters if self.learned else 0
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Where the pieces lie."""
+        return (*dict.fromkeys(tile.said for tile in self.tiles), *(self.learned.notes if self.learned else ()))
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        """The images."""
+        chunks = zip(*(z.split(CHUNK) for z in captured), strict=True)
+        return torch.cat([self.make(list(chunk)).clamp(0, 1) for chunk in chunks])
+
+
+FILLS = ("mean", "blur")
+
+
+@dataclass(frozen=True)
+class Paste(Attack):
+    """The pieces at their places; the rest is the ``mean`` of the own images, or the pieces' colours in a ``blur``.
+
+    Nothing is learned besides.
+    """
+
+    name: ClassVar[str] = "paste"
+    fill: str = "mean"
+
+    def __post_init__(self) -> None:
+        check(("fill", self.fill, lambda fill: fill in FILLS, " or ".join(FILLS)))
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
+        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+        tiles = tiles_of(self.name, pairs)
+        return Ready(pairs, Shown(tiles, _mean(tiles, pairs) if self.fill == "mean" else _blur(tiles, pairs)))
+
+
+@dataclass(frozen=True)
+class Enlarge(Attack):
+    """The piece enlarged to the size of the image, so that a CNN can be asked what it shows.
+
+    Of several pieces, the least rectangle that holds them all.
+    """
+
+    name: ClassVar[str] = "enlarge"
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
+        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+        tiles = tiles_of(self.name, pairs)
+        mean, mask = _mean(tiles, pairs), known(tiles, pairs.image)
+        rows, columns = (_hull([tile.sides[axis] for tile in tiles]) for axis in (0, 1))
+
+        def make(captured: list[Tensor]) -> Tensor:
+            shown = _filled(mean(captured)[:, :, rows, columns], mask[:, :, rows, columns])
+            return F.interpolate(shown, size=pairs.image[1:], mode="bilinear")
+
+        return Ready(pairs, Shown(tiles, make))
+
+
+def _hull(sides: Sequence[slice]) -> slice:
+    return slice(min(side.start for side in sides), max(side.stop for side in sides))
+
+
+def _mean(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tensor]:
+    mean = pairs.images.float().mean(0, keepdim=True)
+    return lambda captured: pasted(tiles, captured, mean.expand(len(captured[0]), -1, -1, -1))
+
+
+def _blur(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tensor]:
+    mean, mask = _mean(tiles, pairs), known(tiles, pairs.image)
+    return lambda captured: torch.cat([_filled(part, mask) for part in mean(captured).split(DIFFUSED)])
+
+
+def _filled(images: Tensor, mask: Tensor) -> Tensor:
+    """Diffused, but for channels of which nothing is known."""
+    seen = mask.flatten(2).any(2)[:, :, None, None]
+    return torch.where(seen, diffused(images, mask), images)
+
+
+# --- inpainting -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inpaint(Residual):
+    """The residual network on the pasted pieces and a mask of them, and on whatever else was captured.
+
+    It sees all scales, so that it can continue at one end of the image what a piece shows at the other. What is
+    known is pasted into its result.
+    """
+
+    name: ClassVar[str] = "inpaint"
+
+    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Then:
+        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+        tiles = tiles_of(self.name, pairs)
+        canvas = Canvas(pairs.captured, tiles)
+        placed = Pairs(canvas, pairs.images, pairs.seed, places=canvas.places(pairs))
+
+        def shown(learned: Any) -> Shown:
+            return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
+
+        return Then(super().begin(placed, generator, machine), shown)
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """What was captured with each piece of the image as pixels, a channel a tensor, and the rest as it is."""
+
+    captured: Captured
+    tiles: tuple[Tile, ...]
+
+    @property
+    def rest(self) -> list[int]:
+        """The captured tensors that are no pieces of the image."""
+        pieces = {tile.number for tile in self.tiles}
+        return [i for i in range(len(self.captured.shapes)) if i not in pieces]
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """See `Captured`."""
+        return (*((1, t.height, t.width) for t in self.tiles), *(self.captured.shapes[i] for i in self.rest))
+
+    def __len__(self) -> int:
+        return len(self.captured)
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        """See `Captured`."""
+        return self.read(self.captured.take(index))
+
+    def read(self, captured: Sequence[Tensor]) -> list[Tensor]:
+        """Captured tensors as they are shown to the network."""
+        return [*(tile.pixels(captured)[:, None] for tile in self.tiles), *(captured[i] for i in self.rest)]
+
+    def places(self, pairs: Pairs) -> tuple[Place, ...]:
+        """Where each tensor lies: pieces in the image; the rest where it was, or in maps of its own."""
+        image = tuple(Place("image", (t.channel, t.top, t.left), pairs.image) for t in self.tiles)
+        shapes = self.captured.shapes
+        if pairs.places is not None:
+            return (*image, *(pairs.places[i] for i in self.rest))
+        return (*image, *(Place(f"captured {i}", (0,) * len(shapes[i]), shapes[i]) for i in self.rest))

@@ -1,0 +1,371 @@
+"""The one training loop: several attackers side by side on the same batches, each as if it were alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cloven.attacks.pairs import Captured, Learned, Pairs, Reconstructor, laid_out, rows
+from cloven.errors import ClovenError
+from cloven.files import read_tensors, replacing
+from cloven.threads import keep_memory
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what to compute: a torch device, and float32 or bfloat16 autocast. Both can change numbers."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.precision not in PRECISIONS:
+            problems.append(f"precision is {self.precision!r}; choose from {', '.join(PRECISIONS)}")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            problems.append(f"device is {self.device!r}; PyTorch finds no CUDA here: use cpu")
+        elif not self.device.startswith(("cpu", "cuda")):
+            problems.append(f"device is {self.device!r}; choose cpu or cuda")
+        if problems:
+            raise ClovenError(problems)
+
+    def autocast(self) -> Any:
+        """The context in which networks run."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
+
+
+CPU = Machine()
+"""The usual: float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often all pairs are seen, so many at a time; ``held_out`` of them are kept to choose and to stop by."""
+
+    epochs: int
+    batch: int
+    held_out: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("epochs", self.epochs, self.epochs >= 1, "1 or more"),
+            ("batch", self.batch, self.batch >= 1, "1 or more"),
+            ("held_out", self.held_out, 0 <= self.held_out < 1, "a share below 1"),
+        )
+        if problems := [f"{name} is {value}; expected {wanted}" for name, value, ok, wanted in checks if not ok]:
+            raise ClovenError(problems)
+
+    def training(self, count: int) -> int:
+        """How many of the pairs train; the last ones are held out."""
+        return max(1, count - round(self.held_out * count))
+
+
+class Trainee(Protocol):
+    """An attacker in training: a step a batch."""
+
+    @property
+    def pairs(self) -> Pairs:
+        """What it trains on."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """When; None for one that needs no steps."""
+        ...
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """Learn from the pairs ``index``; ``progress`` runs from 0 to 1 over the whole training."""
+        ...
+
+    def ended(self, epoch: int) -> bool:
+        """An epoch, from 1, has ended; True where there is nothing left to learn."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it needs to go on."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state."""
+        ...
+
+    def finish(self) -> Learned:
+        """What was learned."""
+        ...
+
+
+def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None) -> list[Learned]:
+    """Train to the end; each learns the same, bit by bit, whoever trains beside it and wherever it was stopped.
+
+    Those with equal pairs, seeds and schedules are given each batch one after another, so that what is computed
+    for a batch is computed once.
+
+    Args:
+        trainees: who is trained.
+        checkpoints: for each, a file that is written after every epoch, from which it goes on, and which is
+            deleted at the end; None to go without.
+    """
+    keep_memory()
+    runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
+    groups: dict[tuple[Any, ...], list[_Run]] = {}
+    for run in runs:
+        if run.trainee.schedule is not None:
+            pairs = run.trainee.pairs
+            groups.setdefault((run.trainee.schedule, pairs.seed, len(pairs)), []).append(run)
+    for (schedule, seed, count), members in groups.items():
+        _lockstep(members, schedule, seed, count)
+    return [run.trainee.finish() for run in runs]
+
+
+def _lockstep(members: Sequence[_Run], schedule: Schedule, seed: int, count: int) -> None:
+    for epoch in range(schedule.epochs):
+        active = [run for run in members if not run.stopped and run.epochs <= epoch]
+        if not active:
+            continue
+        batches = order(seed, epoch, schedule.training(count)).split(schedule.batch)
+        for number, index in enumerate(batches):
+            progress = (epoch + number / len(batches)) / schedule.epochs
+            for run in active:
+                pairs = run.trainee.pairs
+                run.trainee.step(index, pairs.captured.take(index), rows(pairs.images, index), progress)
+        for run in active:
+            run.end(epoch + 1)
+
+
+def order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order ``(count,)`` of the pairs in an epoch: it depends on nothing else."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63))
+
+
+class _Run:
+    """A trainee, how far it is, and where that is written down."""
+
+    def __init__(self, trainee: Trainee, checkpoint: Path | None) -> None:
+        self.trainee, self.checkpoint = trainee, checkpoint
+        self.epochs, self.stopped = 0, False
+        if checkpoint is not None and checkpoint.exists():
+            self._go_on(checkpoint)
+
+    def _go_on(self, path: Path) -> None:
+        try:
+            about, state = read_tensors(path, "pt")
+            epochs, stopped = (int(about[name]) for name in ("epochs", "stopped"))
+            self.trainee.restore(state)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ClovenError(f"{path} is not a checkpoint of this training ({error}); delete it") from error
+        self.epochs, self.stopped = epochs, bool(stopped)
+
+    def end(self, epoch: int) -> None:
+        self.epochs, self.stopped = epoch, self.trainee.ended(epoch)
+        if self.checkpoint is None:
+            return
+        state = {name: value.detach().cpu().contiguous() for name, value in self.trainee.state().items()}
+        with replacing(self.checkpoint) as part:
+            save_file(state, part, {"epochs": str(epoch), "stopped": str(int(self.stopped))})
+
+
+# --- trainees ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A trainee that was done before the first batch: what it learned has a closed form."""
+
+    pairs: Pairs
+    learned: Learned
+    schedule: None = None
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """Never called."""
+
+    def ended(self, epoch: int) -> bool:
+        """See `Trainee`."""
+        return True
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Trainee`."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trainee`."""
+
+    def finish(self) -> Learned:
+        """See `Trainee`."""
+        return self.learned
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Rate = Callable[[float], float]
+"""The learning rate at a progress of 0 to 1."""
+
+
+def constant(rate: float) -> Rate:
+    """The same learning rate all the time."""
+    return lambda _: rate
+
+
+def cycle(rate: float, warm: float = 0.15) -> Rate:
+    """Up to ``rate`` within the share ``warm`` of the training, then down to nothing along a cosine."""
+
+    def at(progress: float) -> float:
+        if progress < warm:
+            return rate * (0.04 + 0.96 * progress / warm)
+        return rate * max(1e-3, (1 + math.cos(math.pi * (progress - warm) / (1 - warm))) / 2)
+
+    return at
+
+
+class Fitting:
+    """A network that is fitted to pairs by gradient descent (Adam); the best on held-out pairs is kept.
+
+    The network takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
+    """
+
+    PATIENCE = 5
+    """Epochs without a better result on held-out pairs after which training stops."""
+
+    def __init__(
+        self, network: nn.Module, pairs: Pairs, schedule: Schedule, *, loss: Loss, rate: Rate, machine: Machine
+    ) -> None:
+        self.pairs, self.schedule, self.machine = pairs, schedule, machine
+        self.network = network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss, self.rate = loss, rate
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=rate(0), fused=True)
+        self.best: dict[str, Tensor] | None = None
+        self.least, self.waited, self.seen = math.inf, 0, 0
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        """See `Trainee`."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate(progress)
+        self.network.train()
+        self.optimiser.zero_grad()
+        with torch.enable_grad():
+            made = self._made(captured)
+            made.register_hook(laid_out)  # a loss's gradient comes in another layout: half as fast from there on
+            self.loss(made.contiguous(), images.to(self.machine.device)).backward()
+        self.optimiser.step()
+
+    def _made(self, captured: Sequence[Tensor]) -> Tensor:
+        with self.machine.autocast():
+            made: Tensor = self.network([z.to(self.machine.device) for z in captured])
+        return made.float()
+
+    def ended(self, epoch: int) -> bool:
+        """See `Trainee`."""
+        self.seen = epoch
+        if self.schedule.training(len(self.pairs)) == len(self.pairs):
+            return False
+        value = self._held_out()
+        better = value < self.least
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.least = value
+            self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        return self.waited >= self.PATIENCE
+
+    def _held_out(self) -> float:
+        rest = torch.arange(self.schedule.training(len(self.pairs)), len(self.pairs))
+        self.network.eval()
+        with torch.inference_mode():
+            losses = [
+                float(
+                    self.loss(
+                        self._made(self.pairs.captured.take(index)),
+                        self.pairs.images[index].to(self.machine.device),
+                    )
+                )
+                * len(index)
+                for index in rest.split(CHUNK)
+            ]
+        return sum(losses) / len(rest)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Trainee`."""
+        numbers = torch.tensor([self.least, self.waited, self.seen], dtype=torch.float64)
+        best = {f"best/{name}": value for name, value in (self.best or {}).items()}
+        moments = {
+            f"optimiser/{i}/{name}": value
+            for i, values in self.optimiser.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        network = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        return {**network, **moments, **best, "numbers": numbers}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """See `Trainee`."""
+        self.network.load_state_dict(under("network", state))
+        weights = self.optimiser.param_groups[0]["params"]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in under("optimiser", state).items():
+            number, _, moment = name.partition("/")
+            weight = weights[int(number)]
+            # Fused Adam goes through memory: moments must lie there in the same order as their weights.
+            like = value if value.shape != weight.shape else torch.empty_like(weight).copy_(value)
+            moments.setdefault(int(number), {})[moment] = like
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.best = under("best", state) or None
+        self.least, waited, seen = state["numbers"].tolist()
+        self.waited, self.seen = int(waited), int(seen)
+
+    def finish(self) -> Reconstructor:
+        """See `Trainee`."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+        early = self.seen < self.schedule.epochs
+        notes = (f"stopped after {self.seen} of {self.schedule.epochs} epochs",) if early else ()
+        return Rebuilt(self.network.eval(), self.machine, notes)
+
+
+CHUNK = 256
+"""Images that a network is run on at a time where nothing is learned."""
+
+
+def over(captured: Captured, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
+    """What ``read`` makes of all rows of something captured, `CHUNK` at a time: ``(n, ...)``."""
+    return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """A trained network as a reconstructor."""
+
+    network: nn.Module
+    machine: Machine = CPU
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        """See `Reconstructor`."""
+        with torch.inference_mode(), self.machine.autocast():
+            chunks = zip(*(z.to(self.machine.device).split(CHUNK) for z in captured), strict=True)
+            made = [self.network(list(chunk)).float().clamp(0, 1).cpu() for chunk in chunks]
+        return torch.cat(made)
+
+
+def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
+    """A network whose initial weights are the generator's seed's; nobody else's random numbers are touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        return make()
+
+
+def under(head: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of a state whose names begin with ``head/``, without that."""
+    return {name.removeprefix(f"{head}/"): value for name, value in state.items() if name.startswith(f"{head}/")}

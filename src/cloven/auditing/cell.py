@@ -1,0 +1,223 @@
+"""A cell: one attack on one observation with one seed. Its result depends on nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.pairs import Labeller, Learned, Pairs
+from cloven.attacks.shapes import Guess
+from cloven.attacks.train import CPU, Machine, over, train
+from cloven.auditing.captured import Heard
+from cloven.auditing.features import Shares, broken
+from cloven.auditing.finding import Finding, Judged
+from cloven.auditing.material import Judge, Material, places
+from cloven.graph.box import hull
+from cloven.partition.observe import Observation
+from cloven.partition.program import image_part
+from cloven.score.agreement import agreement, kappa
+from cloven.score.floors import best, shuffled_floor
+from cloven.score.inside import Region, inside
+from cloven.score.intervals import bootstrap, wilson
+from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
+from cloven.threads import one_thread, repeatable
+
+SCHEMA = 4
+"""Goes up when a change makes other numbers from the same cell."""
+
+Knows = Literal["places", "shapes", "inferred", "numbers"]
+"""What the attacker knows of what he sees: shapes and where they lie; shapes; shapes that he guessed; nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One attack on one observation with one seed.
+
+    Attributes:
+        observation: what is seen.
+        attack: how it is attacked.
+        seed: of the batches, the initial weights, the shuffled pairs and the intervals.
+        knows: what the attacker knows of what he sees.
+        pairs: how many of the auxiliary images he has; all if None.
+        machine: on what the attack is trained.
+        recorded: the run in which what is seen was recorded, where it cannot be computed from the graph.
+        guessed: what the bytes that are seen are taken for, by an attacker who does not know.
+    """
+
+    observation: Heard
+    attack: Attack
+    seed: int = 0
+    knows: Knows = "shapes"
+    pairs: int | None = None
+    machine: Machine = CPU
+    recorded: str = ""
+    guessed: tuple[Guess, ...] | None = None
+
+    def provenance(self, material: Material) -> dict[str, Any]:
+        """All that can change a number of this cell; the key is its hash."""
+        captured = self._captured(material, "auxiliary")
+        return {
+            "schema": SCHEMA,
+            "observation": self.observation.fingerprint,
+            "recorded": self.recorded,
+            "attack": self.attack.name,
+            "settings": self.attack.settings(captured.shapes, material.classifier.input.shape),
+            "knows": self.knows,
+            "shapes": [[list(part.shape), part.channels_last] for part in captured.parts],
+            "pairs": len(captured),
+            "seed": self.seed,
+            "features": material.features.precision,
+            "autocast": self.machine.precision,
+            "device": self.machine.device,
+            "ssim": CONVENTION,
+            **material.hashes,
+        }
+
+    def key(self, material: Material) -> str:
+        """The name of the cell's result."""
+        canonical = json.dumps(self.provenance(material), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def _captured(self, material: Material, of: str) -> Shares:
+        captured = material.captured(self.observation, of, self.recorded)
+        if self.guessed is not None:
+            captured = captured.read_as(self.guessed)
+        return captured.upto(self.pairs) if self.pairs is not None and of == "auxiliary" else captured
+
+    def given(self, material: Material) -> Pairs:
+        """What the attacker trains on."""
+        captured = self._captured(material, "auxiliary")
+        count = len(captured)
+        return Pairs(
+            captured,
+            material.tensors["auxiliary"][:count],
+            _number(f"{material.hashes['auxiliary']}/{self.seed}"),
+            material.tensors["answers"][:count],
+            places(self.observation) if self.knows == "places" else None,
+            material.front(self.observation) if self.attack.white_box else None,
+        )
+
+
+def attack(cell: Cell, material: Material) -> Finding:
+    """Train the attack on the auxiliary images, rebuild the victims, score.
+
+    Raises:
+        ClovenError: where the attack cannot work on what is seen.
+    """
+    (finding,) = attacks([cell], material)
+    return finding
+
+
+def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None = None) -> list[Finding]:
+    """Train the attacks of several cells on shared batches, and score each; the findings are those of each alone.
+
+    The order of the batches depends on the auxiliary images and the seed, the initial weights on the key alone.
+
+    Args:
+        cells: what is attacked.
+        material: what they share.
+        checkpoints: a folder to keep half-trained attackers in, from which a killed training goes on.
+    """
+    start = time.perf_counter()
+    with one_thread(), repeatable():
+        keys = [cell.key(material) for cell in cells]
+        trainees = [
+            cell.attack.begin(cell.given(material), torch.Generator().manual_seed(_number(key)), cell.machine)
+            for cell, key in zip(cells, keys, strict=True)
+        ]
+        files = [checkpoints / f"{key}.checkpoint" if checkpoints is not None else None for key in keys]
+        learned = train(trainees, files)
+        shared = (time.perf_counter() - start) / len(cells)
+        return [
+            _scored(cell, key, one, material, shared) for cell, key, one in zip(cells, keys, learned, strict=True)
+        ]
+
+
+def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained: float) -> Finding:
+    start = time.perf_counter()
+    captured = cell._captured(material, "victims")
+    victims, classes = material.tensors["victims"], material.tensors["classes"]
+    made: Tensor | None = None
+    if isinstance(learned, Labeller):
+        guessed = over(captured, learned.classify)
+    else:
+        made = quantise(over(captured, learned))  # 8-bit pixels
+        guessed = material.classify(made)
+    scores = {"agreement": agreement(guessed, classes)}
+    if made is not None:
+        scores |= {"ssim": ssim(made, victims), "psnr": psnr(made, victims)}
+    shuffled = shuffled_floor(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
+    floors = tuple(
+        f if made is not None else type(f)(f.name, None, f.agreement) for f in (*material.floors, shuffled)
+    )
+    region = _region(cell.observation) if made is not None else None
+    several = {name: bootstrap(scores[name], seed=cell.seed) for name in ("ssim", "psnr") if name in scores}
+    return Finding(
+        key=key,
+        attack=cell.attack.label,
+        pairs=cell.pairs or len(material.tensors["auxiliary"]),
+        victims=len(victims),
+        parameters=learned.parameters,
+        observation_bytes=cell.observation.bytes,
+        agreement=wilson(int(scores["agreement"].sum()), len(victims)),
+        kappa=kappa(guessed, classes, material.classifier.by_name[material.classifier.output].shape[0]),
+        ssim=several.get("ssim"),
+        ssim_p95=float(torch.quantile(scores["ssim"], 0.95)) if made is not None else None,
+        psnr=several.get("psnr"),
+        floors=floors,
+        judged=_judged(material.judge, made, victims, cell.seed) if material.judge and made is not None else None,
+        inside=inside(made, victims, region) if made is not None and region else None,
+        notes=(*learned.notes, *_notes(captured)),
+        seconds=round(trained + time.perf_counter() - start, 3),
+        provenance=cell.provenance(material),
+        scores={name: values.to(torch.float32) for name, values in scores.items()},
+        samples=_samples(scores["ssim"], victims, made) if made is not None else {},
+    )
+
+
+def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> Judged:
+    classes = judge.classify(made)
+    shuffled = shuffled_floor(victims, judge.classes, made, classes, seed=seed)
+    hits = int(agreement(classes, judge.classes).sum())
+    return Judged(judge.name, wilson(hits, len(victims)), best((*judge.floors, shuffled)).agreement)
+
+
+def _region(heard: Heard) -> Region | None:
+    """The part of the image that is seen in clear, if it is not all of it."""
+    if not isinstance(heard, Observation):
+        return None
+    boxes = [box for s in heard.seen if (box := image_part(heard.graph, s.value, s.share)) is not None]
+    if not boxes or len(heard.graph.input.shape) != 3:
+        return None
+    _, (top, bottom), (left, right) = hull(boxes)
+    _, height, width = heard.graph.input.shape
+    return None if (bottom - top, right - left) == (height, width) else (top, left, bottom, right)
+
+
+def _notes(captured: Shares) -> list[str]:
+    if not captured.parts:
+        return ["nothing crosses here; the attack answers without having seen anything"]
+    share = broken(captured)
+    return [f"{share:.2%} of what was captured is NaN or infinite; read as 0"] if share else []
+
+
+def _number(text: str) -> int:
+    """A seed from a text."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
+
+
+def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
+    """The best, the median and the worst image by SSIM, beside their originals, as 8-bit pixels."""
+    order = scores.argsort(descending=True)
+    chosen = order[torch.tensor([0, len(order) // 2, len(order) - 1])]
+    to_pixels: Callable[[Tensor], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
+    return {"index": chosen, "originals": to_pixels(victims), "reconstructions": to_pixels(made)}

@@ -1,0 +1,68 @@
+"""Run cells: in this process, or in worker processes with one thread each. A finished cell is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cloven.auditing.cell import Cell, attacks
+from cloven.auditing.material import Material
+from cloven.auditing.store import CELLS, Store
+from cloven.processes import side_by_side
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a stage, how much of it is done, and of how much."""
+
+
+def run_missing(
+    cells: Mapping[str, Cell], material: Material, store: Store, *, jobs: int, progress: Progress
+) -> None:
+    """Attack the cells, by their keys, that the store does not hold yet."""
+    finished = store.keys()
+    left = [cell for key, cell in cells.items() if key not in finished]
+    done = len(cells) - len(left)
+    progress("attacking", done, len(cells))
+    for _ in run_cells(left, material, store, jobs=jobs):
+        done += 1
+        progress("attacking", done, len(cells))
+
+
+def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[str]:
+    """Attack every cell and keep its finding; yields each key as it is finished.
+
+    Where features are computed anew for each batch, cells are trained side by side on the same ones.
+    """
+    units = _units(cells, material, jobs)
+    if jobs <= 1 or len(units) <= 1:
+        for unit in units:
+            yield from _finish(unit, material, store)
+        return
+    for keys in side_by_side(_unit, (units, material, store.folder), len(units), jobs=jobs):
+        yield from keys
+
+
+TOGETHER = 16
+"""How many attacks are trained side by side, at most: all of them are in memory."""
+
+
+def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[Cell, ...]]:
+    """What is done at once: a cell, or cells that share what is computed for a batch."""
+    if not material.features.computed:
+        return [(cell,) for cell in cells]
+    alike: dict[tuple[int, int | None], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.seed, cell.pairs), []).append(cell)
+    size = min(TOGETHER, max(1, -(-len(cells) // jobs)))
+    return [tuple(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
+
+
+def _finish(unit: Sequence[Cell], material: Material, store: Store) -> list[str]:
+    findings = attacks(unit, material, store.folder / CELLS)
+    for finding in findings:
+        store.save(finding)
+    return [finding.key for finding in findings]
+
+
+def _unit(shared: tuple[Sequence[tuple[Cell, ...]], Material, Path], index: int) -> list[str]:
+    units, material, folder = shared
+    return _finish(units[index], material, Store(folder))

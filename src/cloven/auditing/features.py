@@ -1,0 +1,312 @@
+"""What listeners see of all images: computed in one pass and kept, or computed anew for each batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cloven.attacks.pairs import Shape, finite, laid_out
+from cloven.attacks.shapes import Guess
+from cloven.errors import ClovenError, system_reason
+from cloven.graph.box import Box, slices
+from cloven.graph.graph import Graph
+from cloven.runtime.torch_engine import batch_for, forward
+
+Precision = Literal["float32", "float16"]
+BUDGET = 4 * 10**9
+"""Bytes of features that are kept, if nobody says otherwise; with more, they are computed anew for each batch."""
+
+BATCH = 32
+"""Images that values are computed for at a time."""
+
+Function = Callable[[Tensor], dict[str, Tensor]]
+Values = Mapping[Graph, Mapping[str, str]]
+"""Which values of which graphs: name -> fingerprint."""
+
+
+@dataclass(frozen=True)
+class Shelf(Mapping[str, Tensor]):
+    """A folder of tensors, one file each, mapped into memory: several processes read them, none holds them."""
+
+    folder: Path
+
+    def __getitem__(self, name: str) -> Tensor:
+        for last in (False, True):
+            if (path := self._path(name, last)).exists():
+                return _read(torch.from_numpy(np.load(path, mmap_mode="c")), last)
+        raise KeyError(name)
+
+    def _path(self, name: str, channels_last: bool) -> Path:
+        return self.folder / f"{name}{LAST if channels_last else ''}.npy"
+
+    def __iter__(self) -> Iterator[str]:
+        paths = (path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*.npy"))
+        return (path.removesuffix(".npy").removesuffix(LAST) for path in paths)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
+        """Return an empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there.
+
+        Raises:
+            ClovenError: if the file cannot be written, or there is not enough space for all of it.
+        """
+        last = channels_last and len(shape) == 4
+        path = self._path(name, last)
+        kind = np.dtype("float32" if dtype == torch.bfloat16 else str(dtype).removeprefix("torch."))
+        lying = (shape[0], *shape[2:], shape[1]) if last else shape
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mapped = np.lib.format.open_memmap(path, "w+", kind, lying)
+            with path.open("r+b") as file:  # without its blocks, writing on a full disk would kill the process
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            raise ClovenError(
+                f"cannot keep {prod(shape) * kind.itemsize:,} bytes of captured numbers in {self.folder}: "
+                f"{system_reason(error)}, or keep fewer (--budget)"
+            ) from error
+        return _read(torch.from_numpy(mapped), last)
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Keep a tensor."""
+        self.new(name, tuple(tensor.shape), tensor.dtype).copy_(tensor)
+
+
+LAST = ".channels-last"
+"""Marks the files in which the channels lie last."""
+
+
+def _read(tensor: Tensor, channels_last: bool) -> Tensor:
+    return tensor.movedim(-1, 1) if channels_last else tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Values of graphs for sets of images, by ``FINGERPRINT/SET``, in rows.
+
+    ``kept`` holds what was computed or captured beforehand, ``computed`` what is computed anew from ``images``.
+    Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was. Numbers that
+    are not finite are 0; ``broken`` is the share of them in what was kept, where there are any.
+    What is computed anew is on ``device``.
+    """
+
+    kept: Mapping[str, Tensor]
+    images: Mapping[str, Tensor]
+    computed: tuple[tuple[Graph, Mapping[str, str]], ...] = ()
+    precision: Precision = "float32"
+    broken: Mapping[str, float] = field(default_factory=dict)
+    device: str = "cpu"
+    _engine: _Engine = field(default_factory=lambda: _Engine(), repr=False)
+
+    def take(self, values: Sequence[str], of: str, index: Tensor) -> dict[str, Tensor]:
+        """The rows ``index`` of values, by their fingerprints, of one set of images: ``(n, ...)`` each."""
+        missing = [v for v in values if f"{v}/{of}" not in self.kept]
+        made = self._engine.rows(self, of, index) if missing else {}
+        found = {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
+        return {v: laid_out(tensor) for v, tensor in found.items()}
+
+    def rounded(self, value: Tensor) -> Tensor:
+        """A finite value as it is kept."""
+        return value.half() if self.precision == "float16" else value
+
+
+class _Engine:
+    """Computes values for a batch; the last batch is remembered, for all who are trained on it."""
+
+    def __init__(self) -> None:
+        self.functions: list[tuple[Function, Mapping[str, str]]] | None = None
+        self.last: tuple[str, Tensor, dict[str, Tensor]] | None = None
+
+    def __reduce__(self) -> tuple[type[_Engine], tuple[()]]:
+        return _Engine, ()
+
+    def rows(self, features: Features, of: str, index: Tensor) -> dict[str, Tensor]:
+        if self.last is not None and self.last[0] == of and self.last[1] is index:
+            return self.last[2]
+        if self.functions is None:
+            self.functions = [(forward(graph, names, overwrite=True), names) for graph, names in features.computed]
+        images = features.images[of][index]
+        made = {
+            names[value]: features.rounded(finite(tensor))
+            for function, names in self.functions
+            for value, tensor in _joined(_chunks(function, images, features.device)).items()
+        }
+        self.last = (of, index, made)
+        return made
+
+
+def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    parts = list(chunks)
+    return {value: torch.cat([part[value] for part in parts]).clone() for value in parts[0]}
+
+
+def _chunks(function: Function, images: Tensor, device: str) -> Iterator[dict[str, Tensor]]:
+    """Values of images, always so many at a time: then an image's numbers do not depend on those beside it.
+
+    With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up. The
+    channels lie last, which is a third faster; the last bits are then others than those of a model as it is usual.
+    """
+    size = min(BATCH, batch_for(tuple(images.shape[1:])))
+    for chunk in images.split(size):
+        missing = size - len(chunk)
+        filled = torch.cat([chunk, chunk[:1].expand(missing, *chunk.shape[1:])]) if missing else chunk
+        with torch.inference_mode():
+            made = function(laid_out(filled).to(device))
+        yield {value: tensor[: len(chunk)].to(images.device) for value, tensor in made.items()}
+
+
+def features(
+    values: Values,
+    images: Mapping[str, Tensor],
+    *,
+    budget: int,
+    precision: Precision,
+    shelf: Shelf | None,
+    others: Mapping[Graph, Mapping[str, str]],
+    device: str = "cpu",
+) -> tuple[Features, dict[str, Tensor]]:
+    """The values of all images from one pass of each graph, if they fit the budget; else computed when asked for.
+
+    Args:
+        values: what listeners see.
+        images: the sets of images, ``(n, C, H, W)`` each.
+        budget: bytes that may be kept.
+        precision: what they are rounded to.
+        shelf: where they are kept; in memory if None.
+        others: values that are wanted whole besides, by name -> name: small ones, from the same pass.
+        device: what computes.
+
+    Returns:
+        the features, and the others by ``NAME/SET``.
+    """
+    width = 2 if precision == "float16" else 4
+    one = sum(prod(graph.by_name[value].shape) for graph, names in values.items() for value in names)
+    keeps = one * width * sum(map(len, images.values())) <= budget
+    kept: dict[str, Tensor] = {}
+    made: dict[str, list[Tensor]] = {}
+    broken: dict[str, float] = {}
+    empty = Features({}, images, precision=precision, device=device)
+    for graph in dict.fromkeys([*values, *others]):
+        names = values.get(graph, {}) if keeps else {}
+        wanted = others.get(graph, {})
+        if not names and not wanted:
+            continue
+        for of, batch in images.items():
+            _fill(graph, names, wanted, of, batch, empty, kept, made, broken, shelf)
+    computed = () if keeps else tuple(values.items())
+    found = Features(kept if shelf is None else shelf, images, computed, precision, broken, device)
+    return found, {name: torch.cat(parts) for name, parts in made.items()}
+
+
+def _fill(
+    graph: Graph,
+    names: Mapping[str, str],
+    wanted: Mapping[str, str],
+    of: str,
+    images: Tensor,
+    rounding: Features,
+    kept: dict[str, Tensor],
+    made: dict[str, list[Tensor]],
+    broken: dict[str, float],
+    shelf: Shelf | None,
+) -> None:
+    """One pass of a graph over a set of images."""
+    dtype = torch.float16 if rounding.precision == "float16" else torch.float32
+    for value, name in names.items():
+        shape = (len(images), *graph.by_name[value].shape)
+        kept[f"{name}/{of}"] = (
+            shelf.new(f"{name}/{of}", shape, dtype, channels_last=True)
+            if shelf is not None
+            else laid_out(torch.empty(shape, dtype=dtype))
+        )
+    wrong = dict.fromkeys(names, 0)
+    start = 0
+    for chunk in _chunks(forward(graph, {*names, *wanted}, overwrite=True), images, rounding.device):
+        some = slice(start, start + len(next(iter(chunk.values()))))
+        for value, name in names.items():
+            clean = finite(chunk[value])
+            kept[f"{name}/{of}"][some] = rounding.rounded(clean)
+            if clean is not chunk[value]:
+                wrong[value] += int((~chunk[value].isfinite()).sum())
+        for value, name in wanted.items():
+            made.setdefault(f"{name}/{of}", []).append(chunk[value].clone())
+        start = some.stop
+    for value, count in wrong.items():
+        if count:
+            broken[f"{names[value]}/{of}"] = count / kept[f"{names[value]}/{of}"].numel()
+
+
+@dataclass(frozen=True)
+class Part:
+    """One captured tensor: a box of a value, by its fingerprint; all of it if None."""
+
+    value: str
+    box: Box | None
+    shape: Shape
+    channels_last: bool = False
+    """Whether the numbers are read with the channels last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """What a listener gets of one set of images: see `cloven.attacks.pairs.Captured`."""
+
+    features: Features
+    of: str
+    parts: tuple[Part, ...]
+    count: int
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shape of each tensor for one image; a link that carries nothing gives one number, always 0."""
+        return tuple(part.shape for part in self.parts) or ((1,),)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        """The rows ``index`` of each tensor, float32 ``(n, ...)``."""
+        if not self.parts:
+            return [torch.zeros(len(index), 1)]
+        rows = self.features.take(list(dict.fromkeys(part.value for part in self.parts)), self.of, index)
+        return [_share(rows[part.value], part) for part in self.parts]
+
+    def read_as(self, guesses: Sequence[Guess]) -> Shares:
+        """The same numbers as somebody takes them who does not know their shapes, float32 at that."""
+        parts = zip(self.parts, guesses, strict=True)
+        return replace(self, parts=tuple(_taken(part, guess) for part, guess in parts))
+
+    def upto(self, count: int) -> Shares:
+        """The first images alone."""
+        return replace(self, count=min(count, self.count))
+
+
+def _share(value: Tensor, part: Part) -> Tensor:
+    share = value if part.box is None else value[slices(part.box)]
+    share = laid_out(share.to(torch.float32))
+    if part.channels_last:
+        channels, height, width = part.shape
+        return share.reshape(len(share), height, width, channels).movedim(3, 1)
+    return share.reshape(len(share), *part.shape)
+
+
+def _taken(part: Part, guess: Guess) -> Part:
+    """A part in the guessed shape; flat, where the guess takes its bytes for other numbers than they are."""
+    if guess.dtype != "float32" or prod(guess.shape) != prod(part.shape):
+        return replace(part, shape=(prod(part.shape),))
+    return replace(part, shape=tuple(guess.shape), channels_last=guess.layout == "hwc")
+
+
+def broken(captured: Shares) -> float:
+    """The share of numbers that were NaN or infinite, in the worst of what is captured."""
+    shares = captured.features.broken
+    return max((shares.get(f"{part.value}/{captured.of}", 0.0) for part in captured.parts), default=0.0)

@@ -1,0 +1,284 @@
+"""What all cells of an audit share: images, the values that listeners see of them, classifiers and floors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.pairs import Front, Place, finite
+from cloven.auditing.captured import Capture, Heard, digest
+from cloven.auditing.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
+from cloven.errors import ClovenError
+from cloven.graph.box import Shape, slices
+from cloven.graph.graph import Graph
+from cloven.partition.observe import Observation
+from cloven.runtime.torch_engine import evaluate, forward
+from cloven.score.floors import Floor, constant_guesses, guess_floors
+from cloven.threads import keep_memory, one_thread, repeatable
+from cloven.zoo.images import Images
+
+SHOWN = 5
+"""How many of a long list an error message shows."""
+
+SETS = ("auxiliary", "victims")
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A second classifier, which did not take part: its graph, the classes that it gives victims, its floors."""
+
+    name: str
+    graph: Graph
+    classes: Tensor
+    floors: tuple[Floor, ...]
+    device: str = "cpu"
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The class ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
+        return answers(self.graph, images, self.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Images, what is seen of them, and the whole model.
+
+    ``tensors``: ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1], ``classes`` ``(n,)`` that the whole
+    model gives the victims and ``answers`` those that it gives the auxiliary images. ``hashes`` name the images
+    and the model.
+    """
+
+    classifier: Graph
+    tensors: Mapping[str, Tensor]
+    features: Features
+    floors: tuple[Floor, ...]
+    hashes: Mapping[str, str]
+    judge: Judge | None = None
+
+    def captured(self, heard: Heard, of: str, recorded: str = "") -> Shares:
+        """What a listener gets of the ``auxiliary`` images or the ``victims``.
+
+        ``recorded`` is the name of a run in which it was recorded, where it cannot be computed from the graph.
+        """
+        return Shares(self.features, of, _parts(heard, recorded), len(self.tensors[of]))
+
+    def front(self, heard: Heard) -> Front | None:
+        """The model up to what is heard, as a function of images that gradients flow through."""
+        if isinstance(heard, Capture) or not heard.seen:
+            return None
+        compute = forward(heard.graph, {s.value for s in heard.seen})
+        boxes = [(s.value, slices(s.share), shape) for s, (_, shape) in zip(heard.seen, _read(heard), strict=True)]
+
+        def front(images: Tensor) -> list[Tensor]:
+            made = compute(images)
+            return [made[value][box].reshape(len(images), *shape) for value, box, shape in boxes]
+
+        return front
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
+        return answers(self.classifier, images, self.features.device)
+
+
+def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
+    """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], on a device or on one thread."""
+    with one_thread(), repeatable():
+        return evaluate(graph, images, [graph.output], device=device)[graph.output].argmax(1)
+
+
+def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
+    if isinstance(heard, Capture):
+        return tuple(Part(name, None, s.shape) for name, s in zip(heard.prints, heard.seen, strict=True))
+    shapes = [shape for _, shape in _read(heard)]
+    if recorded:
+        return tuple(Part(n, None, shape) for n, shape in zip(recorded_names(heard, recorded), shapes, strict=True))
+    prints = heard.graph.fingerprints
+    return tuple(Part(prints[s.value], s.share, shape) for s, shape in zip(heard.seen, shapes, strict=True))
+
+
+def recorded_names(heard: Heard, run: str) -> tuple[str, ...]:
+    """What tensors that were recorded of an observation in a run are kept as."""
+    return tuple(f"{run}-{heard.fingerprint}-{i}" for i in range(len(heard.seen)))
+
+
+def places(heard: Heard) -> tuple[Place, ...] | None:
+    """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
+    if isinstance(heard, Capture) or not heard.seen:
+        return None
+    return tuple(place for place, _ in _read(heard))
+
+
+def _read(heard: Observation) -> Iterator[tuple[Place, Shape]]:
+    """Where each share lies, and in what shape it is read: a flattened map as the map that it was."""
+    for seen in heard.seen:
+        start, shape = tuple(low for low, _ in seen.share), seen.shape
+        op = heard.graph.by_name[seen.value]
+        source = heard.graph.by_name[op.inputs[0]].shape if op.kind == "reshape" else op.shape
+        area = prod(source[1:])
+        if len(op.shape) == 1 and len(source) == 3 and area > 1 and not (start[0] % area or shape[0] % area):
+            yield Place(seen.value, (start[0] // area, 0, 0), source), (shape[0] // area, *source[1:])
+        else:
+            yield Place(seen.value, start, op.shape), shape
+
+
+def prepare(
+    graph: Graph,
+    observations: Iterable[Heard],
+    *,
+    auxiliary: Images | Tensor,
+    victims: Images | Tensor,
+    domain: Images | Tensor | None = None,
+    judge: tuple[str, Graph] | None = None,
+    recorded: Mapping[str, Tensor] | None = None,
+    shelf: Shelf | None = None,
+    budget: int = BUDGET,
+    precision: Precision = "float32",
+    device: str = "cpu",
+) -> Material:
+    """Everything that the cells of an audit share, from one forward pass of each graph over each set of images.
+
+    Args:
+        graph: the whole model.
+        observations: what listeners see. Those of a capture are its own.
+        auxiliary: what the attacker trains on, ``(n, C, H, W)`` in [0, 1] if a tensor.
+        victims: what is scored, likewise.
+        domain: images like the victims, for the floor of the domain's mean image; left out, the victims
+            themselves, which makes that floor a little higher than an attacker could reach.
+        judge: the name and graph of a second classifier.
+        recorded: tensors by ``NAME/SET`` that were recorded in a run; see `Material.captured`.
+        shelf: a folder to keep features in; left out, they are kept in memory.
+        budget: bytes of features to keep; with more, they are computed anew for each batch.
+        precision: of features.
+        device: what computes them, and what classifies.
+
+    Raises:
+        ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
+            [0, 1], or where the same image is in both sets.
+    """
+    images = {"auxiliary": auxiliary, "victims": victims, "domain": victims if domain is None else domain}
+    tensors = {name: _tensor(value) for name, value in images.items()}
+    problems = [p for name, t in tensors.items() for p in _problems(name, t, graph.input.shape)]
+    if problems:
+        raise ClovenError(problems)
+    refuse_overlap(auxiliary, victims)
+    keep_memory()
+    with one_thread(), repeatable():
+        heard = list(observations)
+        sets = {name: tensors[name] for name in SETS}
+        found, logits = features(
+            _values(graph, heard), sets, budget=budget, precision=precision, shelf=shelf,
+            others={graph: {graph.output: "logits"}}, device=device,
+        )  # fmt: skip
+        extra = {k: v for h in heard if isinstance(h, Capture) for k, v in h.values().items()} | dict(
+            recorded or {}
+        )
+        wrong = {k: float((~v.isfinite()).double().mean()) for k, v in extra.items()}
+        known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
+        clean = {k: found.rounded(finite(v) if wrong[k] else v) for k, v in extra.items()}
+        found = replace(found, kept=_with(found.kept, clean), broken=known)
+        named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
+        guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
+        hashes = _hashes(graph, tensors)
+        material = Material(graph, {**sets, **named}, found, (), hashes)
+        floors = guess_floors(
+            tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
+        )  # fmt: skip
+        second = _judge(judge, tensors["victims"], guesses, device) if judge else None
+        if second is not None:
+            hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}
+    shown: Mapping[str, Tensor] = material.tensors
+    if shelf is not None:
+        shown = Shelf(shelf.folder / "images")
+        for name, tensor in material.tensors.items():
+            shown.put(name, tensor)
+    seen = replace(found, images=shown)
+    return replace(material, floors=floors, judge=second, hashes=hashes, tensors=shown, features=seen)
+
+
+def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """What is kept, and more."""
+    if not isinstance(kept, Shelf):
+        return {**kept, **extra}
+    for name, tensor in extra.items():
+        if name not in kept:
+            kept.put(name, tensor)
+    return kept
+
+
+def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tensor], device: str) -> Judge:
+    name, graph = given
+    classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
+    classes = classify(victims)
+    return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify), device)
+
+
+def _values(graph: Graph, heard: Iterable[Heard]) -> Values:
+    """Which values of which graphs are seen, each once: of the whole model's graph where it has them."""
+    own = {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
+    wanted: dict[Graph, dict[str, str]] = {}
+    seen: set[str] = set()
+    for one in heard:
+        if isinstance(one, Capture):
+            continue
+        for share in one.seen:
+            fingerprint = one.graph.fingerprints[share.value]
+            if fingerprint in seen or not share.transform.exact:
+                continue
+            seen.add(fingerprint)
+            if fingerprint in own:
+                wanted.setdefault(graph, {})[own[fingerprint]] = fingerprint
+            else:
+                wanted.setdefault(one.graph, {})[share.value] = fingerprint
+    return wanted
+
+
+def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None:
+    """Refuse images that are in both sets (contract: what trains an attack never scores it).
+
+    Raises:
+        ClovenError: with how many and the first few of them.
+    """
+    theirs = dict(_named(victims))
+    both = [(name, theirs[digest]) for digest, name in _named(auxiliary) if digest in theirs]
+    if both:
+        shown = "; ".join(f"{a} = {b}" for a, b in both[:SHOWN])
+        raise ClovenError(
+            f"{len(both)} auxiliary images are also victim images ({shown}{', ...' if len(both) > SHOWN else ''}); "
+            "an attack scored on what it trained on proves nothing: choose other auxiliary images"
+        )
+
+
+def _named(images: Images | Tensor) -> Iterator[tuple[str, str]]:
+    """The hash of each image's 8-bit pixels, and where it comes from."""
+    if isinstance(images, Images):
+        yield from zip(images.digests(), images.sources, strict=True)
+        return
+    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+    shape = repr(pixels.shape[1:]).encode()
+    for i, image in enumerate(pixels):
+        yield hashlib.sha256(shape + image.tobytes()).hexdigest(), f"image {i}"
+
+
+def _tensor(images: Images | Tensor) -> Tensor:
+    return images.tensor() if isinstance(images, Images) else images
+
+
+def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
+        takes = ", ".join(map(str, shape))
+        yield f"the {name} images have shape {tuple(images.shape)}; the model takes (n, {takes})"
+    elif len(images) < 2:
+        yield f"{len(images)} {name} images; expected at least 2"
+    elif images.dtype != torch.float32:
+        yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
+    elif not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
+
+
+def _hashes(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    hashes = {name: digest(t) for name, t in tensors.items()}
+    return {"model": graph.fingerprints[graph.output], **hashes}

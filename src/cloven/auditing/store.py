@@ -1,0 +1,196 @@
+"""The store: a folder with one JSON file a cell, written at once or not at all, and its tensors beside it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from cloven.auditing.features import Shelf
+from cloven.auditing.finding import Finding
+from cloven.errors import ClovenError, system_reason
+from cloven.files import read_bytes, read_json, replacing, write_text
+
+CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
+CELLS, SHELF, LOCK = "cells", ".features", ".lock"
+DIGEST, TENSORS = "digest", "tensors_sha256"
+
+
+def to_text(value: Any) -> str:
+    """JSON as the store writes it; NaN and infinity are refused."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A run's folder: ``config.json``, ``cells/KEY.{json,safetensors}``, ``summary.json``, ``report.html``.
+
+    The documents carry a digest of their content, and a cell's also that of its tensors. It shows damage, and
+    numbers that were edited. It is not a signature: someone who edits a number can also write a new digest.
+    """
+
+    folder: Path
+
+    @contextmanager
+    def shelf(self) -> Iterator[Shelf]:
+        """A folder for what all cells share, while they are worked on."""
+        folder = self.folder / SHELF
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        try:
+            yield Shelf(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def keys(self) -> set[str]:
+        """The cells that are finished."""
+        return {path.stem for path in (self.folder / CELLS).glob("*.json") if not path.name.startswith(".")}
+
+    def save(self, finding: Finding) -> None:
+        """Keep a cell's result; it is finished when its JSON file stands."""
+        tensors = {**{f"score/{k}": v for k, v in finding.scores.items()}, **finding.samples}
+        path = self.folder / CELLS / f"{finding.key}.safetensors"
+        content = save({name: t.contiguous() for name, t in tensors.items()})
+        with replacing(path) as part:
+            part.write_bytes(content)
+        write_document(
+            path.with_suffix(".json"), finding.to_json() | {TENSORS: hashlib.sha256(content).hexdigest()}
+        )
+        path.with_suffix(".checkpoint").unlink(missing_ok=True)
+
+    def cell(self, key: str) -> dict[str, Any]:
+        """Return a cell's result.
+
+        Raises:
+            ClovenError: where its file is not as it was written.
+        """
+        found = self._cell(key)
+        found.pop(TENSORS)
+        return found
+
+    def tensors(self, key: str) -> Mapping[str, Tensor]:
+        """Return a cell's scores of each image (``score/ssim`` ...) and its sample images.
+
+        Raises:
+            ClovenError: where a file of the cell is not as it was written.
+        """
+        path = self.folder / CELLS / f"{key}.safetensors"
+        digest, content = self._cell(key)[TENSORS], read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ClovenError(f"{path} is not as it was written; delete it and its .json and run the audit again")
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise ClovenError(f"cannot read {path}: {error}") from error
+
+    def _cell(self, key: str) -> dict[str, Any]:
+        path = self.folder / CELLS / f"{key}.json"
+        found = read_document(path, "delete it and run the audit again")
+        if found.get("key") != key or TENSORS not in found:
+            raise ClovenError(f"{path} holds another cell's result; delete it and run the audit again")
+        return found
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a JSON document with a digest of its content; return it as it was written.
+
+    Raises:
+        ClovenError: where it cannot be written.
+    """
+    plain: dict[str, Any] = json.loads(to_text(document))  # as it will be read: tuples as lists, and keys as text
+    written = plain | {DIGEST: digest_of(plain)}
+    write_text(path, to_text(written))
+    return written
+
+
+def read_document(path: Path, to_do: str) -> dict[str, Any]:
+    """Read a document that `write_document` wrote; its layout may have changed, its content not.
+
+    Raises:
+        ClovenError: where it cannot be read, has no digest, or another content; with what ``to_do`` about it.
+    """
+    found = read_json(path)
+    digest = found.pop(DIGEST, None)
+    if digest is None:
+        raise ClovenError(f"{path} has no digest: an earlier version of cloven wrote it; {to_do}")
+    if digest != digest_of(found):
+        raise ClovenError(f"{path} was edited or damaged: its digest is that of another content; {to_do}")
+    return found
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a document's content, whatever its layout and the order of its keys."""
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@contextmanager
+def opened(folder: Path, config: Mapping[str, Any]) -> Iterator[Store]:
+    """The store of a run with this configuration: a new folder, or one that the same configuration began.
+
+    Nobody else opens it meanwhile. A run that is killed leaves it to the next.
+
+    Raises:
+        ClovenError: where the folder holds a run of another configuration, or other files, or is in use.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ClovenError(f"{folder} is a file; give a folder for the results (--out)")
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in (CONFIG, LOCK)):
+        raise ClovenError(f"{folder} is not empty and holds no audit; give another folder (--out)")
+    with _locked(folder):
+        _check(folder, config)
+        for part in [*folder.glob(".*.part"), *(folder / CELLS).glob(".*.part")]:
+            part.unlink(missing_ok=True)
+        write_text(folder / CONFIG, to_text(config))
+        yield Store(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; the system releases it when the process ends, however it does."""
+    try:
+        (folder / CELLS).mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "ab", opener=_at_once)  # noqa: SIM115
+    except OSError as error:
+        raise ClovenError(f"cannot write to {folder}: {system_reason(error)}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ClovenError(
+                f"another audit is running in {folder}; wait until it has ended, or give another folder (--out)"
+            ) from error
+        yield
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)  # of a pipe, it does not wait for the other end
+
+
+def _check(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that another configuration began."""
+    if not (folder / CONFIG).exists():
+        return
+    found, wanted = read_json(folder / CONFIG), json.loads(json.dumps(config))
+    differences = [
+        f"{key}: there {json.dumps(found.get(key))}, now {json.dumps(wanted.get(key))}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise ClovenError(
+            [
+                f"{folder} holds an audit of another configuration; give another folder (--out)",
+                *(f"  {difference}" for difference in differences),
+            ]
+        )

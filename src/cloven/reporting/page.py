@@ -1,0 +1,242 @@
+"""The page: one HTML file that asks nobody for anything, from a summary and a few pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from cloven.errors import ClovenError, require
+from cloven.reporting import digest, figures, orderings, panels, plans, series, verdicts, words
+from cloven.reporting.pictures import Picture, picture
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jinja2 import Environment
+    from numpy.typing import NDArray
+
+SCHEMA = 3
+OPEN_ROWS = 40  # a table of more rows starts folded
+OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
+OPEN_PANELS = 12
+NAMES: Mapping[str, str] = {"agreement": "Agreement", "ssim": "SSIM"}
+STANDS = {
+    "clear": "its interval clear of the floor",
+    "reaches": "but its interval reaches the floor",
+    "below": "its interval below the floor",
+    "unknown": "with no floor or interval to hold it against",
+}
+_ROLES = ("best", "median", "worst")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One victim image beside what was rebuilt of it; images are ``(channels, height, width)``."""
+
+    role: str  # "best", "median" or "worst", by SSIM over the victim images
+    ssim: float
+    agrees: bool  # the CNN gives the reconstruction the class that it gives the original
+    original: NDArray[np.uint8]
+    reconstruction: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A sample ready to show."""
+
+    sample: Sample
+    original: Picture
+    reconstruction: Picture
+
+
+@dataclass(frozen=True)
+class Strip:
+    """The shots of one finding."""
+
+    finding: digest.Finding
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Album:
+    """The strips of one family: what leaks most is shown, the others are folded."""
+
+    family: digest.Family
+    shown: Strip
+    folded: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Every attack on every family: the attacks that have a score, and their rungs."""
+
+    attacks: Mapping[digest.Metric, Sequence[str]]
+    lines: tuple[tuple[digest.Family, Mapping[digest.Metric, Sequence[digest.Rung | None]]], ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves drawn: of the observations that leak most, and of the others."""
+
+    shown: list[tuple[str, str]]
+    folded: list[tuple[str, str]]
+    more: int
+    rising: int
+
+
+def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> str:
+    """The whole page; ``samples`` by the key of their finding. Equal input gives equal bytes."""
+    if summary.get("schema") != SCHEMA:
+        raise ClovenError(
+            f"a summary of schema {SCHEMA} is drawn here, got {summary.get('schema')!r}: make it again"
+        )
+    # Copies, so that each finding is an object of its own: keys may be equal, on several links or in plans.
+    summary = {**summary, "findings": [dict(finding) for finding in summary["findings"]]}
+    findings = summary["findings"]
+    places = {id(finding): f"finding-{index}" for index, finding in enumerate(findings)}
+    found, seen = digest.families(findings), verdicts.verdicts(summary)
+    end, expected = orderings.orderings(summary["orderings"])
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            summary=summary,
+            capture=summary.get("capture"),
+            families=found,
+            rows=[finding for family in found for place in family.places for finding in place],
+            verdicts=seen,
+            first=_first(seen),
+            tested=any(verdict.row["converged"] != verdicts.UNTESTED for verdict in seen),
+            worst=verdicts.worst(seen),
+            at={verdict.row["observation"]: verdict.row for verdict in seen},
+            anchor=lambda finding: places[id(finding)],
+            charts=_charts(found),
+            ladder=_ladder(found),
+            curves=_curves(summary["curves"], seen),
+            defences=_defences(summary["defences"]),
+            albums=_albums(found, samples),
+            plans=plans.plans(summary),
+            attacks=list(dict.fromkeys(finding["attack"] for finding in findings)),
+            inside=any(finding["inside"] for finding in findings),
+            floors=list(dict.fromkeys(name for finding in findings for name in finding["floors"])),
+            orderings=expected,
+            end=end,
+            tally=orderings.tally(summary["orderings"]),
+            open_rows=OPEN_ROWS,
+        )
+    )
+
+
+def _first(seen: Sequence[verdicts.Verdict]) -> int:
+    """How many verdicts are shown unfolded: those on what a link carries, if they are not many."""
+    crossing = sum(bool(verdict.row["crosses"]) for verdict in seen) or len(seen)
+    return len(seen) if len(seen) <= OPEN_VERDICTS else min(crossing, OPEN_VERDICTS)
+
+
+def _charts(found: Sequence[digest.Family]) -> list[tuple[str, str]]:
+    drawn = [(metric, digest.chart(found, metric)) for metric in digest.METRICS]
+    return [
+        (NAMES[metric], figures.bars(metric, f"{NAMES[metric]} by layer and strategy", groups))
+        for metric, groups in drawn
+        if groups
+    ]
+
+
+def _ladder(found: Sequence[digest.Family]) -> Ladder | None:
+    attacks = {metric: digest.tried(found, metric) for metric in digest.METRICS}
+    shown = {metric: names for metric, names in attacks.items() if names}
+    if max(map(len, shown.values()), default=0) < 2:
+        return None
+    lines = [
+        (family, {metric: digest.rungs(family, metric, names) for metric, names in shown.items()})
+        for family in found
+    ]
+    return Ladder(shown, tuple(lines))
+
+
+def _curves(rows: Sequence[Mapping[str, Any]], seen: Sequence[verdicts.Verdict]) -> Curves | None:
+    drawn = {metric: series.curves(rows, seen, metric) for metric in digest.METRICS}
+    if not any(drawn.values()):
+        return None
+    most = max(map(len, drawn.values()))
+    first = most if most <= OPEN_PANELS else OPEN_PANELS - OPEN_PANELS // 3
+    return Curves(
+        shown=_panels("curves", {metric: panels_[:first] for metric, panels_ in drawn.items()}),
+        folded=_panels("more-curves", {metric: panels_[first:] for metric, panels_ in drawn.items()}),
+        more=most - first,
+        rising=sum(row["converged"] == series.RISES for row in rows),
+    )
+
+
+def _defences(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    drawn = {metric: series.defences(rows, metric) for metric in digest.METRICS}
+    return _panels("defences", drawn, in_a_row=1)
+
+
+def _panels(
+    name: str, drawn: Mapping[digest.Metric, Sequence[panels.Panel]], *, in_a_row: int = 2
+) -> list[tuple[str, str]]:
+    return [
+        (NAMES[metric], panels.panels(f"{name}-{metric}", NAMES[metric], found, in_a_row=in_a_row))
+        for metric, found in drawn.items()
+        if found
+    ]
+
+
+def _albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sample]]) -> list[Album]:
+    """Of each family the highest SSIM; folded the other attacks there, and the best on other places."""
+    albums = []
+    for family in found:
+        places = [
+            kept for place in family.places if (kept := [f for f in place if f["ssim"] and samples.get(f["key"])])
+        ]
+        if places:
+            places.sort(key=lambda place: not place[0]["crosses"])
+            carried = [place for place in places if place[0]["crosses"] == places[0][0]["crosses"]]
+            best = max(carried, key=lambda place: digest.score(place[0], "ssim")["mean"] or 0.0)
+            others = [*best[1:], *(place[0] for place in places if place is not best)]
+            shown, *folded = (_strip(finding, samples[finding["key"]]) for finding in [best[0], *others])
+            albums.append(Album(family, shown, tuple(folded)))
+    return albums
+
+
+def _strip(finding: digest.Finding, samples: Sequence[Sample]) -> Strip:
+    ordered = sorted(samples, key=lambda s: _ROLES.index(s.role) if s.role in _ROLES else len(_ROLES))
+    return Strip(finding, tuple(Shot(s, picture(s.original), picture(s.reconstruction)) for s in ordered))
+
+
+@cache
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise require("audit", error) from error
+    folder = files("cloven.reporting")
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (
+        words.bounds, words.clean, words.count, words.duration, words.interval, words.listed, words.number,
+        words.percent, words.plural, words.shape, words.signed, words.size, words.spread, words.tiny,
+    ):  # fmt: skip
+        environment.filters[filter_.__name__] = filter_
+    environment.filters["drawn"] = Markup  # for our own SVG only
+    environment.globals.update(
+        best_floor=digest.best_floor,
+        named=series.named,
+        seen_at=series.where,
+        colour=digest.colour,
+        leading=digest.leading,
+        standing=digest.standing,
+        size=words.size,
+        metrics={"agreement": "agreement", "ssim": "SSIM"},
+        stands=STANDS,
+    )
+    return environment

@@ -1,0 +1,178 @@
+"""The training core: each attack learns the same alone, beside others, and after it was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.decoder import Decoder
+from cloven.attacks.likeness import unlikeness
+from cloven.attacks.pairs import Learned, Pairs, Reconstructor, rows
+from cloven.attacks.probe import Probe
+from cloven.attacks.refine import Refine
+from cloven.attacks.residual import Residual
+from cloven.attacks.screen import Screen
+from cloven.attacks.train import CPU, Machine, Schedule, Trainee, order, train
+from cloven.errors import ClovenError
+from cloven.score import ssim
+from tests.attacks.problems import blobs, front, generator, problem
+
+ATTACKS: list[Attack] = [
+    Decoder(epochs=3),
+    Screen(epochs=3),
+    Residual(epochs=3, widths=(4, 6), held_out=0.2),
+    Residual(epochs=3, widths=(4,), augment=0.2),
+    Refine(Decoder(epochs=3), steps=3),
+]
+
+
+def made(learned: Learned) -> torch.Tensor:
+    assert isinstance(learned, Reconstructor)
+    return learned(front(blobs(20, 9)))
+
+
+def begun(attack: Attack, pairs: Pairs) -> Trainee:
+    return attack.begin(pairs, generator(7), CPU)
+
+
+def test_attacks_that_share_batches_learn_what_each_learns_alone() -> None:
+    pairs = problem()
+    alone = [made(attack.fit(pairs, generator=generator(7))) for attack in ATTACKS]
+    together = train([begun(attack, pairs) for attack in ATTACKS])
+
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one, made(other))
+
+
+class StoppedError(Exception):
+    pass
+
+
+class Counting:
+    """A trainee whose steps are counted."""
+
+    def __init__(self, trainee: Trainee) -> None:
+        self.trainee, self.pairs, self.schedule = trainee, trainee.pairs, trainee.schedule
+        self.steps = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.trainee, name)
+
+    def step(
+        self, index: torch.Tensor, captured: list[torch.Tensor], images: torch.Tensor, progress: float
+    ) -> None:
+        self.steps += 1
+        self.trainee.step(index, captured, images, progress)
+
+
+class Interrupted(Counting):
+    """A trainee that dies in its last epoch."""
+
+    def step(
+        self, index: torch.Tensor, captured: list[torch.Tensor], images: torch.Tensor, progress: float
+    ) -> None:
+        if progress > 0.7:
+            raise StoppedError
+        super().step(index, captured, images, progress)
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-blotted", "refine"])
+def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: Attack, tmp_path: Path) -> None:
+    pairs, file = problem(), tmp_path / "half.checkpoint"
+    with pytest.raises(StoppedError):
+        train([Interrupted(begun(attack, pairs))], [file])  # type: ignore[list-item]
+    assert file.exists()
+
+    again = Counting(begun(attack, pairs))
+    (resumed,) = train([again], [file])  # type: ignore[list-item]
+
+    assert torch.equal(made(resumed), made(attack.fit(pairs, generator=generator(7))))
+    assert again.schedule is not None
+    assert again.steps == -(-again.schedule.training(300) // again.schedule.batch), "more than the last epoch"
+
+
+def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "half.checkpoint"
+    file.write_bytes(b"something else")
+
+    with pytest.raises(ClovenError, match=r"half.checkpoint is not a checkpoint of this training .*; delete it"):
+        train([begun(Decoder(epochs=1), problem())], [file])
+
+
+def test_the_order_of_the_pairs_depends_on_seed_and_epoch_alone() -> None:
+    assert torch.equal(order(1, 0, 50), order(1, 0, 50))
+    assert not torch.equal(order(1, 0, 50), order(1, 1, 50))
+    assert not torch.equal(order(1, 0, 50), order(2, 0, 50))
+    assert order(3, 2, 50).sort().values.tolist() == list(range(50))
+
+
+def test_held_out_pairs_do_not_train() -> None:
+    pairs = problem(100)
+    changed = Pairs(pairs.captured, pairs.images.clone(), pairs.seed)
+    changed.images[90:] = 0.0
+    attack = Residual(epochs=1, widths=(4,), held_out=0.1)
+    networks = []
+    for given_pairs in (pairs, changed):
+        trainee = begun(attack, given_pairs)
+        for index in order(5, 0, Schedule(1, 32, 0.1).training(100)).split(32):
+            trainee.step(index, pairs.captured.take(index), pairs.images[index], 0.5)
+            assert int(index.max()) < 90
+        networks.append(trainee)
+
+
+def test_bfloat16_is_nearly_float32_and_not_quite() -> None:
+    pairs, attack = problem(), Decoder(epochs=3)
+    full = made(attack.fit(pairs, generator=generator(7)))
+    half = made(attack.fit(pairs, generator=generator(7), machine=Machine(precision="bfloat16")))
+
+    assert not torch.equal(full, half)
+    assert float((full - half).abs().mean()) < 0.05
+
+
+def test_a_machine_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ClovenError) as caught:
+        Machine("tpu", "float8")
+
+    assert list(caught.value.problems) == [
+        "precision is 'float8'; choose from float32, bfloat16",
+        "device is 'tpu'; choose cpu or cuda",
+    ]
+    if not torch.cuda.is_available():
+        with pytest.raises(ClovenError, match="PyTorch finds no CUDA here: use cpu"):
+            Machine("cuda")
+
+
+def test_the_loss_is_one_minus_the_score() -> None:
+    a, b = torch.rand(4, 3, 20, 14, generator=generator()), torch.rand(4, 3, 20, 14, generator=generator(1))
+
+    assert float(unlikeness(20, 14)(a, b)) == pytest.approx(1 - float(ssim(a, b).mean()), abs=1e-5)
+
+
+def test_the_probe_rebuilds_nothing_for_refine_to_start_from() -> None:
+    with pytest.raises(ClovenError, match="probe rebuilds no images; refine starts from one that does"):
+        Refine(Probe()).fit(problem(), generator=generator())
+
+
+def test_a_network_is_not_left_in_training_mode() -> None:
+    learned = Screen(epochs=1).fit(problem(), generator=generator())
+
+    network: nn.Module = learned.network
+    assert not any(module.training for module in network.modules())
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.lists(st.integers(0, 5), min_size=1), st.booleans())
+def test_rows_are_those_of_indexing_and_lie_as_they_lay(shape: list[int], index: list[int], last: bool) -> None:
+    z = torch.rand(6, *shape)
+    if last and z.ndim == 4:
+        z = z.contiguous(memory_format=torch.channels_last)
+
+    found = rows(z, torch.tensor(index))
+
+    assert torch.equal(found, z[torch.tensor(index)])
+    assert z.ndim != 4 or not last or found.is_contiguous(memory_format=torch.channels_last)

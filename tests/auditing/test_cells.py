@@ -1,0 +1,367 @@
+"""Cells: the same finding alone, beside others, on processes and after a resume; floors for what tells nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import cloven
+from cloven.attacks.attack import Attack
+from cloven.attacks.decoder import Decoder
+from cloven.attacks.nearest import Nearest
+from cloven.attacks.pairs import Pairs, finite, held
+from cloven.attacks.probe import Probe
+from cloven.attacks.refine import Refine
+from cloven.attacks.residual import Residual
+from cloven.attacks.screen import Screen
+from cloven.auditing.cell import Cell, attack, attacks
+from cloven.auditing.executor import run_cells
+from cloven.auditing.finding import Finding
+from cloven.auditing.material import Material, prepare
+from cloven.auditing.store import Store, opened, to_text
+from cloven.errors import ClovenError
+from cloven.graph.box import whole
+from cloven.partition.compiler import compile as compiled
+from cloven.partition.data import Data
+from cloven.partition.division import Strategy
+from cloven.partition.horizontal import Horizontal
+from cloven.partition.observe import Observation, Seen, observe
+from cloven.partition.vertical import Vertical
+from cloven.runtime.capture import capture
+from cloven.score.floors import best
+from cloven.zoo.models import build
+from tests.auditing.small import small
+
+SHORT: tuple[Attack, ...] = (
+    Decoder(epochs=2), Screen(epochs=2), Residual(epochs=2, widths=(4,)), Probe(), Nearest(),
+    Refine(Decoder(epochs=2), steps=5),
+)  # fmt: skip
+
+
+def material(**options: Any) -> Material:
+    made = small()
+    return prepare(
+        made.graph, [made.seen(0), made.seen(1)], auxiliary=made.auxiliary, victims=made.victims,
+        domain=made.training, **options,
+    )  # fmt: skip
+
+
+def result(finding: Finding) -> Finding:
+    return replace(finding, seconds=0.0)
+
+
+def as_stored(finding: Finding) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(to_text(finding.to_json()))
+    return found
+
+
+def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp_path: Path) -> None:
+    made = small()
+    cells = [Cell(made.seen(0), a) for a in SHORT]
+    cells += [Cell(made.seen(0), SHORT[1], 1), Cell(made.seen(1), SHORT[1]), Cell(made.seen(1), SHORT[0])]
+    kept, anew = material(), material(budget=0)
+    alone = {cell.key(kept): result(attack(cell, kept)) for cell in cells}
+    together = {f.key: result(f) for f in attacks(cells, anew)}
+    with opened(tmp_path / "run", {"x": 1}) as store, store.shelf() as shelf:
+        spread = material(budget=0, shelf=shelf)
+        keys = set(run_cells(cells, spread, store, jobs=2))
+
+    assert alone == together
+    assert keys == set(alone)
+    for key, finding in alone.items():
+        stored = store.cell(key) | {"seconds": 0.0}
+        assert stored == as_stored(finding)
+        assert torch.equal(store.tensors(key)["score/agreement"], finding.scores["agreement"])
+
+
+def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cloven.attacks import train
+
+    made, shared = small(), material()
+    cell = Cell(made.seen(0), Residual(epochs=3, widths=(4,)))
+    whole_run = result(attack(cell, shared))
+    end = train._Run.end
+
+    def stopped(run: Any, epoch: int) -> None:
+        end(run, epoch)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._Run, "end", stopped)
+    with pytest.raises(KeyboardInterrupt), opened(tmp_path / "run", {}) as store:
+        list(run_cells([cell], shared, store, jobs=1))
+    monkeypatch.undo()
+    (half,) = (tmp_path / "run" / "cells").iterdir()
+    assert half.name == f"{cell.key(shared)}.checkpoint"
+    with opened(tmp_path / "run", {}) as store:
+        list(run_cells([cell], shared, store, jobs=1))
+
+    assert store.cell(cell.key(shared)) | {"seconds": 0.0} == as_stored(whole_run)
+    assert not half.exists()
+
+
+def edited(path: Path, **values: Any) -> None:
+    """Change a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+class TestDigests:
+    """A score that was edited is noticed when it is read; the layout of the file may change."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        made, shared = small(), material()
+        with opened(tmp_path / "run", {}) as store:
+            list(run_cells([Cell(made.seen(i), Nearest()) for i in (0, 1)], shared, store, jobs=1))
+        return store
+
+    def files(self, store: Store) -> tuple[Path, Path]:
+        """The files of two cells."""
+        one, other = sorted((store.folder / "cells").glob("*.json"))
+        return one, other
+
+    def test_an_edited_score(self, store: Store) -> None:
+        path, _ = self.files(store)
+        kept = store.cell(path.stem)
+        edited(path)
+        assert store.cell(path.stem) == kept
+
+        edited(path, agreement=kept["agreement"] | {"mean": 0.125})
+        for read in (store.cell, store.tensors):
+            with pytest.raises(ClovenError, match=rf"{path.name} was edited or damaged: .* run the audit again"):
+                read(path.stem)
+
+    def test_another_cells_result(self, store: Store) -> None:
+        path, other = self.files(store)
+        path.write_bytes(other.read_bytes())
+        with pytest.raises(ClovenError, match="holds another cell's result"):
+            store.cell(path.stem)
+
+    def test_edited_or_exchanged_tensors(self, store: Store) -> None:
+        path, other = (path.with_suffix(".safetensors") for path in self.files(store))
+        changed = bytearray(path.read_bytes())
+        changed[-1] ^= 1
+        for content in (bytes(changed), other.read_bytes(), b""):
+            path.write_bytes(content)
+            with pytest.raises(ClovenError, match=rf"{path.name} is not as it was written; delete it"):
+                store.tensors(path.stem)
+
+    def test_a_cell_of_an_earlier_version(self, store: Store) -> None:
+        path, _ = self.files(store)
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in found.items() if name != "digest"}))
+        with pytest.raises(ClovenError, match="has no digest: an earlier version of cloven wrote it"):
+            store.cell(path.stem)
+
+
+def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", {"x": 1}) as store:
+        (store.folder / "cells" / ".other.part").touch()
+        with pytest.raises(ClovenError, match=r"another audit is running in .*run; wait"), opened(store.folder, {}):
+            pytest.fail("it was opened twice")
+        assert (store.folder / "cells" / ".other.part").exists()
+    with opened(tmp_path / "run", {"x": 1}):
+        assert not (store.folder / "cells" / ".other.part").exists()
+    with pytest.raises(ClovenError, match="x: there 1, now 2"), opened(tmp_path / "run", {"x": 2}):
+        pytest.fail("it was opened with another configuration")
+
+
+def test_all_that_can_change_a_number_is_in_the_key() -> None:
+    from cloven.attacks.train import Machine
+
+    made, shared = small(), material()
+    cells = [
+        Cell(made.seen(0), Decoder()),
+        Cell(made.seen(1), Decoder()),
+        Cell(made.seen(0), Decoder(epochs=9)),
+        Cell(made.seen(0), Decoder(), 1),
+        Cell(made.seen(0), Decoder(), pairs=50),
+        Cell(made.seen(0), Decoder(), knows="places"),
+        Cell(made.seen(0), Decoder(), machine=Machine(precision="bfloat16")),
+        Cell(made.seen(0), Decoder(), recorded="a run"),
+        Cell(made.seen(0), Screen()),
+        Cell(made.seen(0), Refine(Decoder())),
+        Cell(made.seen(0), Refine(Decoder(epochs=9))),
+    ]
+    keys = {cell.key(shared) for cell in cells} | {cells[0].key(material(precision="float16"))}
+
+    assert len(keys) == len(cells) + 1
+
+
+def beats_floors(finding: Finding) -> bool:
+    floor = best(finding.floors)
+    assert finding.ssim is not None
+    assert floor.ssim is not None
+    return finding.ssim.low > floor.ssim and finding.agreement.low > floor.agreement
+
+
+@pytest.mark.parametrize(
+    "attacker", [Decoder(epochs=8), Residual(epochs=6, widths=(8,)), Refine(Decoder(epochs=8), steps=40)],
+    ids=lambda a: a.name,
+)  # fmt: skip
+def test_the_strong_attacks_beat_every_floor_on_the_whole_input(attacker: Attack) -> None:
+    made = small()
+    image = made.graph.input
+    seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, attacker, auxiliary=made.auxiliary, victims=made.victims, domain=made.training
+    )
+
+    assert beats_floors(finding)
+    assert finding.ssim is not None
+    assert finding.ssim.mean > 0.9
+
+
+def replaced(change: Callable[[Tensor], Tensor]) -> Material:
+    """The material with another tensor in the place of what crosses the first link."""
+    made, shared = small(), material()
+    name = made.graph.fingerprints[made.seen(0).seen[0].value]
+    mine = {k: change(v) for k, v in shared.features.kept.items() if k.startswith(name)}
+    kept = {**shared.features.kept, **{k: finite(v) for k, v in mine.items()}}
+    broken = {k: 1.0 for k, v in mine.items() if not v.isfinite().all()}
+    return replace(shared, features=replace(shared.features, kept=kept, broken=broken))
+
+
+def noise(z: Tensor) -> Tensor:
+    return torch.randn(z.shape, generator=torch.Generator().manual_seed(len(z)))
+
+
+def ciphertext(z: Tensor) -> Tensor:
+    return torch.randint(0, 256, z.shape, generator=torch.Generator().manual_seed(len(z))).float() / 255
+
+
+def shuffled(z: Tensor) -> Tensor:
+    return z[torch.randperm(len(z), generator=torch.Generator().manual_seed(1))]
+
+
+@pytest.mark.parametrize("attacker", SHORT[:5], ids=lambda a: a.name)
+@pytest.mark.parametrize(
+    "change",
+    [noise, ciphertext, shuffled, lambda z: torch.ones_like(z), lambda z: z * torch.nan],
+    ids=["noise", "ciphertext", "shuffled", "constant", "nan"],
+)
+def test_what_tells_nothing_is_not_above_its_floor(attacker: Attack, change: Callable[[Tensor], Tensor]) -> None:
+    finding = attack(Cell(small().seen(0), attacker), replaced(change))
+    floor = best(finding.floors)
+
+    assert finding.agreement.low <= floor.agreement
+    if finding.ssim is not None:
+        assert floor.ssim is not None
+        assert finding.ssim.low <= floor.ssim
+    nan = bool(change(torch.ones(1, 1)).isnan().any())
+    assert any("is NaN or infinite; read as 0" in note for note in finding.notes) == nan
+
+
+def test_a_link_that_is_never_used_is_at_its_floor_and_says_so() -> None:
+    made = small()
+    unused = observe(made.program, ("edge2", "edge0"))
+    for attacker in (Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Nearest(), Probe()):
+        finding = attack(Cell(unused, attacker), material())
+
+        assert finding.notes == ("nothing crosses here; the attack answers without having seen anything",)
+        assert finding.observation_bytes == 0
+        assert finding.agreement.low <= best(finding.floors).agreement
+
+
+def test_one_value_is_an_observation() -> None:
+    made = small()
+    value = made.graph.output
+    seen = Observation((Seen(value, ((3, 4),)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, Residual(epochs=1, widths=(4,)), auxiliary=made.auxiliary, victims=made.victims
+    )
+
+    assert finding.observation_bytes == 4
+    assert finding.ssim is not None
+
+
+def test_the_probe_reads_labels_and_has_no_images() -> None:
+    made = small()
+    deep = observe(cloven.compile(made.graph, cloven.Vertical(("dense1",)), 2), ("edge0", "edge1"))
+    finding = cloven.audit(
+        made.graph, deep, Probe(), auxiliary=made.training, victims=made.victims, domain=made.training
+    )
+
+    assert finding.ssim is None
+    assert finding.leakage_above_floor["ssim"] is None
+    assert finding.agreement.low > best(finding.floors).agreement
+    assert finding.to_json()["psnr"] is None
+    assert all(floor["ssim"] is None for floor in finding.to_json()["floors"].values())
+
+
+def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
+    made = small()
+    both = made.training.take([*range(30)])
+    victims = made.training.take([5, 6, *range(700, 720)])
+
+    with pytest.raises(ClovenError) as refused:
+        cloven.audit(made.graph, made.seen(0), Decoder(), auxiliary=both, victims=victims)
+    assert "2 auxiliary images are also victim images" in str(refused.value)
+    assert both.sources[5] in str(refused.value)
+
+
+def test_an_observation_of_another_model_is_refused() -> None:
+    """Two models of the same shapes, of which only the weights differ: the wrong one would classify silently."""
+    made = small()
+    other = capture(build("lenet5", shape=(1, 28, 28), classes=10).eval(), torch.zeros(1, 1, 28, 28))
+    plans: list[Strategy] = [
+        Vertical(("conv1",)),
+        Horizontal("in_channels"),
+        Horizontal("rows"),
+        Data((1, 2), until="conv2"),
+    ]
+    for strategy in plans:
+        program = compiled(made.graph, strategy, 2)
+        for link in program.links:
+            with pytest.raises(ClovenError, match="the observation is of another model than the graph; expected"):
+                cloven.audit(
+                    other, observe(program, link), Decoder(), auxiliary=made.auxiliary, victims=made.victims
+                )
+
+
+def test_a_second_judge_agrees_with_itself_on_the_originals() -> None:
+    made = small()
+    image = made.graph.input
+    seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
+    finding = cloven.audit(
+        made.graph, seen, Decoder(epochs=4), auxiliary=made.auxiliary, victims=made.victims,
+        domain=made.training, judge=("the same model", made.graph),
+    )  # fmt: skip
+
+    assert finding.judged is not None
+    assert finding.judged.name == "the same model"
+    assert finding.judged.agreement == finding.agreement
+    assert finding.judged.floor == best(finding.floors).agreement
+
+
+def test_refine_needs_the_weights() -> None:
+    made = small()
+    seen = made.seen(0)
+
+    finding = cloven.audit(
+        made.graph, seen, Refine(Decoder(epochs=2), steps=60), auxiliary=made.auxiliary, victims=made.victims
+    )
+    start = cloven.audit(made.graph, seen, Decoder(epochs=2), auxiliary=made.auxiliary, victims=made.victims)
+    assert finding.psnr is not None
+    assert start.psnr is not None
+    assert finding.psnr.mean > start.psnr.mean
+    z = torch.rand(9, 2, 4, 4)
+    with pytest.raises(ClovenError, match="refine needs the model's weights"):
+        Refine().fit(Pairs(held(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock")
+
+    with pytest.raises(ClovenError, match="cannot write to"), opened(tmp_path, {}):
+        pass

@@ -1,0 +1,483 @@
+"""Made-up summaries with the shape of a real run: 3 vertical, 12 horizontal and 4 data findings on LeNet-5."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cloven.reporting.page import Sample
+
+LAYERS = (("Layer 2", "conv2", 10, 16), ("Layer 3", "pool2", 5, 16), ("Layer 5", "conv3", 1, 120))
+LADDER = ("nearest", "probe", "screen", "decoder", "cgan", "residual")
+FLOORS = ("auxiliary mean", "domain mean", "black", "grey", "shuffled pairs", "modal class")
+
+
+def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
+    """A realistic summary; ``findings`` repeats or cuts the typical 19."""
+    typical = _findings()
+    if findings is not None:
+        typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
+    return {
+        "schema": 3,
+        "cloven": "0.1.0",
+        "model": "lenet5",
+        "data": "digits",
+        "auxiliary": "photos",
+        "model_accuracy": 0.98,
+        "model_kappa": 0.977,
+        "test_images": 180,
+        "classes": 10,
+        "input": [1, 28, 28],
+        "seconds": 71.2,
+        "versions": {"cloven": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "threads": 1, "jobs": 2},
+        "settings": {
+            "queries": 2000,
+            "epochs": 10,
+            "threshold": 0.2,
+            "seed": 0,
+            "ssim": "ssim-wang11-valid-channelmean",
+        },
+        "attacker": {
+            "sentence": "The listener taps one link, changes nothing, and may use the service like anybody else: "
+            "he sends photographs of his own through it, records what crosses, and trains a decoder to undo it.",
+            "knows": [
+                "the shapes of what crosses the link",
+                "the class that the service answers",
+                "his own inputs",
+            ],
+            "does_not_know": ["the weights", "the architecture", "any image of the victim's domain"],
+        },
+        "verdict": {
+            "given": True,
+            "reason": None,
+            "sentence": "Of what really crosses a link, layer 2 leaks most.",
+        },
+        "plans": _plans(),
+        "findings": typical,
+        "verdicts": verdicts(typical),
+        "curves": [],
+        "defences": [],
+        "shapes": None,
+        "judge": None,
+        "orderings": _orderings(),
+        "not_measured": [
+            "stronger attackers (generative priors, white-box inversion): the numbers are lower bounds",
+            "protected links: a listener on one sees only ciphertext, its length and its time",
+            "listeners on more than one link, active attackers, compromised devices",
+        ],
+        "notes": [
+            "Table 2's decoder for LeNet-5/CIFAR layer 5 does not compute; repaired by one inserted ConvT(15, 8).",
+            "The decoder for horizontal shares is not given; Table 2's chain is used with the share's channels.",
+        ],
+    } | changes
+
+
+def captured(*, protected: bool = False, **changes: Any) -> dict[str, Any]:
+    """A summary of what a tap captured on one link: one finding, no plans."""
+    link = ["10.0.0.1:40112", "[2001:db8::2]:7001"]
+    finding = _findings()[0] | {"strategy": "captured", "devices": None, "link": link, "raw_image": None}
+    finding |= {"label": "Protected link" if protected else "Plain link", "layers": ["message 0"], "view": "full"}
+    capture = {
+        "link": link,
+        "protected": protected,
+        "session": "ab" * 16,
+        "bytes_an_image": 4704,
+        "payload_bytes": 5_550_720,
+        "images": 1180,
+        "unmatched": {"captured.safetensors": 3, "images.safetensors": 12},
+        "fingerprint": "0123456789abcdef" * 4,
+        "notes": [],
+        "messages": [{"message": "0", "type": "uint8" if protected else "float32", "shape": [6, 14, 14]}],
+    }
+    given = summary(findings=0, plans=[], orderings=[]) | {"findings": [finding], "capture": capture}
+    return given | {"verdicts": []} | changes
+
+
+def laddered(layers: int = 4, attacks: Sequence[str] = LADDER, **changes: Any) -> dict[str, Any]:
+    """A ladder of attacks on some layers, cut one after another, with all that comes with it.
+
+    The attacks on the first layer are under-trained, the probe makes no images, and the c-GAN has collapsed.
+    """
+    found = [
+        _attacked(depth, attack, place, len(attacks))
+        for depth in range(layers)
+        for place, attack in enumerate(attacks)
+    ]
+    told = verdicts(found)
+    if len(told) > 1 and told[1]["strongest"]["ssim"]:
+        told[0] |= _carried(told[1])
+    given = summary(findings=0) | {
+        "findings": found,
+        "verdicts": told,
+        "judge": {"name": "resnet18", "accuracy": 0.93},
+    }
+    shapes = {"hits": 3, "of": 4, "rows": [_guess(f["label"], hit=i > 0) for i, f in enumerate(found[:4])]}
+    return given | {"curves": curves(found), "defences": defences(), "shapes": shapes} | changes
+
+
+def _attacked(depth: int, attack: str, place: int, of: int) -> dict[str, Any]:
+    """An attack at a depth; later ones are stronger."""
+    layer = (f"Layer {depth + 1}", f"conv{depth + 1}", 14, 8)
+    strength = (place + 1) / of * (0.9 - 0.17 * depth) * (0.6 if depth == 0 else 1)
+    link = (f"edge{depth}", f"edge{depth + 1}")
+    found = _finding("vertical", layer, 0.12 + 0.8 * strength, 0.05 + 0.8 * strength, link)
+    found |= {"attack": attack, "key": f"{depth:032x}{place:032x}", "seeds": [0, 1, 2]}
+    found["ssim"]["of_seeds"] = [found["ssim"]["mean"]] * 3
+    found["judge"] = {**_score(0.1 + 0.6 * strength, 0.06), "floor": 0.11}
+    if attack == "cgan":
+        found["notes"] = ["collapsed: all reconstructions are alike"]
+    if attack == "paste":
+        found["inside"] = {"ssim": None, "psnr": 31.2, "coverage": 0.25}
+    if attack == "probe":
+        found |= {"ssim": None, "psnr": None, "judge": None}
+        found["leakage_above_floor"]["ssim"] = None
+        found["floors"] = {name: floor | {"ssim": None} for name, floor in found["floors"].items()}
+    return found
+
+
+def only(*findings: dict[str, Any]) -> dict[str, Any]:
+    """The typical summary with these findings alone."""
+    return summary() | {"findings": list(findings), "verdicts": verdicts(findings)}
+
+
+def verdicts(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The strongest attack on each observation, nothing carried over."""
+    attacked: dict[str, list[dict[str, Any]]] = {}
+    for finding in found:
+        attacked.setdefault(finding["observation"], []).append(finding)
+    kept = ("observation", "strategy", "label", "layers", "link", "links", "view", "crosses", "transform")
+    return [
+        {
+            **{name: rows[0][name] for name in kept},
+            "attacks": [row["attack"] for row in rows],
+            "strongest": {metric: _strongest(rows, metric) for metric in ("ssim", "agreement")},
+            "carried": {"ssim": None, "agreement": None},
+            "flags": [],
+            "converged": ("converged", "not converged", "not tested")[i % 3],
+        }
+        for i, rows in enumerate(attacked.values())
+    ]
+
+
+def _strongest(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    scored = [row for row in rows if row[metric]]
+    if not scored:
+        return None
+    best = max(scored, key=lambda row: row[metric]["mean"])
+    floors = [floor[metric] for floor in best["floors"].values() if floor[metric] is not None]
+    score = {part: best[metric][part] for part in ("mean", "low", "high")}
+    return {"attack": best["attack"], **score, "floor": max(floors), "above": best["leakage_above_floor"][metric]}
+
+
+def _carried(deep: dict[str, Any]) -> dict[str, Any]:
+    most = deep["strongest"]["ssim"]
+    carried = {**most, "from": deep["observation"], "layers": deep["layers"]}
+    flag = (
+        f"SSIM: residual (0.49) is under-trained here: {most['attack']} reads {most['mean']:.2f} deeper, at conv2"
+    )
+    return {
+        "carried": {"ssim": carried, "agreement": None},
+        "flags": [f"{flag}, which follows from what is seen here"],
+    }
+
+
+def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Three points for each finding; every other curve still rises."""
+    kept = ("observation", "attack", "strategy", "label", "layers", "transform")
+    return [
+        {name: finding[name] for name in kept}
+        | {
+            "points": [
+                {"pairs": pairs, **{m: _less(finding[m], share) for m in ("ssim", "agreement")}}
+                for pairs, share in ((500, 0.6), (1000, 0.8), (2000, 1.0))
+            ],
+            "metric": "ssim" if finding["ssim"] else "agreement",
+            "rise": {"mean": 0.031, "low": 0.012, "high": 0.05},
+            "converged": "not converged" if i % 2 else "converged",
+        }
+        for i, finding in enumerate(found)
+    ]
+
+
+def _less(score: dict[str, float] | None, share: float) -> dict[str, float] | None:
+    return score and {part: share * score[part] for part in ("mean", "low", "high")}
+
+
+def defences() -> list[dict[str, Any]]:
+    """Two plans, each with four transforms."""
+    kinds = (
+        ("none", 0.98, 8464, 0.6),
+        ("float16", 0.98, 4232, 0.6),
+        ("int8", 0.975, 2116, 0.52),
+        ("noise 0.5", 0.91, 8464, 0.2),
+    )
+    return [
+        {
+            "strategy": strategy,
+            "title": f"{strategy}, 4 devices",
+            "transform": name,
+            "accuracy": accuracy - drop / 10,
+            "agreement_with_the_model": accuracy,
+            "bytes": held,
+            **{
+                m: {"attack": "residual", **_score(leak - drop, 0.03), "floor": 0.1, "above": leak - drop - 0.1}
+                for m in ("ssim", "agreement")
+            },
+        }
+        for strategy, drop in (("vertical", 0.0), ("data", 0.07))
+        for name, accuracy, held, leak in kinds
+    ]
+
+
+def _guess(label: str, *, hit: bool) -> dict[str, Any]:
+    found = {"strategy": "vertical", "label": label, "seen": "conv1", "shape": [8, 14, 14], "hit": hit}
+    return found | {"guess": [8, 14, 14] if hit else [4, 28, 14], "type": "float32", "layout": "chw"}
+
+
+def samples(summary: dict[str, Any], side: int = 28) -> dict[str, list[Sample]]:
+    """Three synthetic samples for every finding: a disc, and the disc blurred by noise."""
+    kept = {}
+    for index, finding in enumerate(summary["findings"]):
+        rng = np.random.default_rng(index)
+        kept[finding["key"]] = [
+            _sample(rng, role, summary["input"][0], side, noise)
+            for role, noise in (("worst", 0.8), ("best", 0.1), ("median", 0.4))
+        ]
+    return kept
+
+
+def _sample(rng: np.random.Generator, role: str, channels: int, side: int, noise: float) -> Sample:
+    y, x = np.mgrid[:side, :side]
+    ring = np.abs(np.hypot(x - side / 2, y - side / 2) - rng.uniform(0.15, 0.35) * side) < 0.08 * side
+    original = np.repeat(ring[None] * 255.0, channels, axis=0)
+    rebuilt = (1 - noise) * original + noise * rng.uniform(0, 255, original.shape)
+    return Sample(role, 1 - noise, noise < 0.5, original.astype(np.uint8), rebuilt.astype(np.uint8))
+
+
+def _score(mean: float, width: float) -> dict[str, float]:
+    return {"mean": mean, "low": max(0.0, mean - width), "high": min(1.0, mean + width)}
+
+
+def _findings() -> list[dict[str, Any]]:
+    found = []
+    for depth, layer in enumerate(LAYERS):
+        found.append(
+            _finding(
+                "vertical", layer, 0.86 - 0.21 * depth, 0.71 - 0.22 * depth, (f"edge{depth}", f"edge{depth + 1}")
+            )
+        )
+    for depth, layer in enumerate(LAYERS):
+        for share in range(4):
+            drop = 0.19 + 0.05 * share
+            link = (f"edge{share}", f"edge{(share + 1) % 4}")
+            found.append(
+                _finding("horizontal", layer, 0.86 - 0.21 * depth - drop, 0.66 - 0.2 * depth - drop, link, share)
+            )
+    for tile in range(4):
+        tapped = ("edge0", f"edge{tile}") if tile else None
+        found.append(
+            _finding("data", ("Layer 1", "input", 14, 1), 0.14 + 0.035 * tile, 0.12 + 0.02 * tile, tapped, tile)
+        )
+    return found
+
+
+def _finding(
+    strategy: str,
+    layer: tuple[str, str, int, int],
+    agreement: float,
+    ssim: float,
+    link: tuple[str, str] | None,
+    share: int = 0,
+) -> dict[str, Any]:
+    label, module, side, channels = layer
+    rng = random.Random(f"{strategy}{label}{share}")
+    parts = 4 if strategy == "horizontal" else 1
+    held = channels // parts
+    floors: dict[str, dict[str, float | None]] = {
+        name: {"ssim": round(rng.uniform(0.005, 0.06), 4), "agreement": round(rng.uniform(0.08, 0.12), 4)}
+        for name in FLOORS
+    }
+    floors["domain mean"]["ssim"] = 0.112
+    floors["modal class"] = {"ssim": None, "agreement": 0.1167}
+    low = max(float(floor["agreement"] or 0) for floor in floors.values())
+    agreement, ssim = max(agreement, 0.1), max(ssim, 0.03)
+    return {
+        "key": f"{rng.getrandbits(256):064x}",
+        "observation": f"{rng.getrandbits(128):032x}",
+        "strategy": strategy,
+        "devices": 4,
+        "link": list(link) if link else None,
+        "links": [list(link)] if link else [],
+        "transform": "none",
+        "seen": [module],
+        "view": "full" if strategy == "vertical" else "paper",
+        "crosses": strategy == "vertical"
+        or (share > 0 if strategy == "data" else share == 0 or label == "Layer 2"),
+        "layers": [module],
+        "label": label,
+        "share": [f"{share * held}:{(share + 1) * held}, 0:{side}, 0:{side}"],
+        "observation_bytes": 4 * held * side * side,
+        "attack": "decoder",
+        "parameters": 1233 + 977 * share,
+        "pairs": 2000,
+        "victims": 180,
+        "agreement": _score(agreement, 0.058),
+        "kappa": (agreement - 0.1) / 0.9,
+        "ssim": {
+            **_score(ssim, 0.024),
+            "p95": min(1.0, ssim + 0.17),
+            "above_threshold": _score(min(1, 2 * ssim), 0.07),
+        },
+        "psnr": {"mean": 9 + 11 * ssim, "low": 8.7 + 11 * ssim, "high": 9.3 + 11 * ssim},
+        "floors": floors,
+        "leakage_above_floor": {"ssim": (ssim - 0.112) / 0.888, "agreement": (agreement - low) / (1 - low)},
+        "seconds": 2.1 + share,
+        "seeds": [0],
+        "judge": None,
+        "inside": None,
+        "notes": [],
+    }
+
+
+def _again(finding: dict[str, Any], index: int) -> dict[str, Any]:
+    """The same finding at another layer, with a key of its own."""
+    return finding | {
+        "key": f"{index:064x}",
+        "observation": f"{index:032x}",
+        "label": f"Layer {index // 3 + 1}",
+        "layers": [f"block{index // 3}.conv"],
+    }
+
+
+def _plans() -> list[dict[str, Any]]:
+    chain = [
+        (a, f"edge{i}", f"edge{i + 1}", shape)
+        for i, (a, shape) in enumerate((("conv2", [16, 10, 10]), ("pool2", [16, 5, 5]), ("conv3", [120, 1, 1])))
+    ]
+    vertical = [
+        _transfer(value, source, target, shape, 3 * i + 4) for i, (value, source, target, shape) in enumerate(chain)
+    ]
+    ring = [(f"edge{a}", f"edge{b}") for a in range(4) for b in range(4) if a != b]
+    horizontal = [
+        _transfer(value, source, target, [held, side, side], 10 * step + i)
+        for step, (value, held, side) in enumerate(
+            (("input", 1, 28), ("pool1", 2, 14), ("pool2", 4, 5), ("conv3", 30, 1))
+        )
+        for i, (source, target) in enumerate(ring)
+    ]
+    tiles = [_transfer("input", "edge0", f"edge{tile}", [1, 14, 14], tile) for tile in (1, 2, 3)]
+    tiles += [_transfer("pool2", f"edge{tile}", "edge0", [16, 2, 2], 20 + tile) for tile in (1, 2, 3)]
+    return [
+        _plan(
+            "vertical",
+            "vertical, cut after conv2, pool2 and conv3, 4 devices",
+            vertical,
+            [_counted(t, True) for t in vertical],
+        ),
+        _plan(
+            "horizontal",
+            "horizontal, output channels, 4 devices",
+            horizontal,
+            [_counted(_transfer("conv2", a, b, [4, 10, 10], 0), False) for a, b in ring[:12]],
+        ),
+        _plan("data", "data, 2 by 2 tiles without halo, 4 devices", tiles, [_counted(t, True) for t in tiles[:3]])
+        | {"exact": False, "accuracy": 0.911, "max_difference": 3.4},
+    ]
+
+
+def _plan(
+    strategy: str, title: str, transfers: list[dict[str, Any]], counted: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "strategy": strategy,
+        "devices": 4,
+        "title": title,
+        "exact": True,
+        "transform": "none",
+        "accuracy": 0.98,
+        "agreement": 1.0,
+        "max_difference": 0.0 if strategy == "vertical" else 1.2e-6,
+        "transfers": transfers,
+        "counted": counted,
+    }
+
+
+def _transfer(value: str, source: str, target: str, shape: list[int], step: int) -> dict[str, Any]:
+    held = 4
+    for side in shape:
+        held *= side
+    share = ", ".join(f"0:{side}" for side in shape)
+    return {
+        "source": source,
+        "target": target,
+        "value": value,
+        "share": share,
+        "shape": shape,
+        "bytes": held,
+        "step": step,
+    }
+
+
+def _counted(transfer: dict[str, Any], crosses: bool) -> dict[str, Any]:
+    kept = {name: transfer[name] for name in ("value", "share", "bytes")}
+    return {"link": [transfer["source"], transfer["target"]], **kept, "crosses": crosses}
+
+
+def _orderings() -> list[dict[str, Any]]:
+    rows = (
+        (
+            "S1-42",
+            "At layer 2, vertical gives more agreement than horizontal",
+            "S1, Sect. 5.2.1",
+            0.265,
+            0.19,
+            0.335,
+            "holds",
+        ),
+        (
+            "S1-42",
+            "At layer 2, vertical gives more agreement than data",
+            "S1, Sect. 5.2.1",
+            0.668,
+            0.59,
+            0.74,
+            "holds",
+        ),
+        (
+            "S1-43",
+            "At layer 5, horizontal gives more agreement than data",
+            "S1, Sect. 5.2.1 and 6",
+            -0.061,
+            -0.104,
+            -0.02,
+            "fails",
+        ),
+        (
+            "S1-44",
+            "Vertical: layer 2 gives more agreement than layer 3",
+            "S1, Sect. 5.2.2",
+            0.21,
+            0.13,
+            0.29,
+            "holds",
+        ),
+        (
+            "S1-44",
+            "Horizontal: layer 3 gives more agreement than layer 5",
+            "S1, Sect. 5.2.2",
+            0.038,
+            -0.012,
+            0.09,
+            "undecided",
+        ),
+    )
+    return [
+        {
+            "claim": claim, "sentence": sentence, "source": source, "metric": "agreement",
+            "difference": {"mean": mean, "low": low, "high": high}, "expected": "positive", "shows": shows,
+        }
+        for claim, sentence, source, mean, low, high, shows in rows
+    ]  # fmt: skip
