@@ -314,9 +314,13 @@ def passes(one: Subject, _: Given) -> bool:
     counted = Convolutions()
     with counted:
         found = features(
-            {one.graph: names}, sets, budget=10**9, precision="float32", shelf=None,
+            {one.graph: names},
+            sets,
+            budget=10**9,
+            precision="float32",
+            shelf=None,
             others={one.graph: {one.graph.output: "logits"}},
-        )  # fmt: skip
+        )
     assert len(found[0].kept) == len(CUTS)
     computed = counted.number
     needed = sum(op.kind == "conv2d" for op in one.graph.ops)
@@ -343,13 +347,38 @@ def _audit(folder: Path, cuts: tuple[str, ...], given: Given) -> float:
     """Wall seconds of `cloven audit`."""
     with tempfile.TemporaryDirectory() as out:
         command = [
-            str(Path(sys.executable).with_name("cloven")), "audit", "resnet20",
-            "--weights", str(folder / "weights" / WEIGHTS),
-            "--data", f"cifar10:{folder / 'cifar-10-batches-bin'}", "--auxiliary", "same",
-            "--queries", str(given.pairs), "--victims", str(given.victims), "--strategies", "vertical",
-            "--layers", ",".join(cuts), "--view", "full", "--links", "all", "--epochs", str(given.epochs),
-            "--attacks", "decoder", "--judge", "none", "--jobs", "1", "--out", str(Path(out) / "run"),
-        ]  # fmt: skip
+            str(Path(sys.executable).with_name("cloven")),
+            "audit",
+            "resnet20",
+            "--weights",
+            str(folder / "weights" / WEIGHTS),
+            "--data",
+            f"cifar10:{folder / 'cifar-10-batches-bin'}",
+            "--auxiliary",
+            "same",
+            "--queries",
+            str(given.pairs),
+            "--victims",
+            str(given.victims),
+            "--strategies",
+            "vertical",
+            "--layers",
+            ",".join(cuts),
+            "--view",
+            "full",
+            "--links",
+            "all",
+            "--epochs",
+            str(given.epochs),
+            "--attacks",
+            "decoder",
+            "--judge",
+            "none",
+            "--jobs",
+            "1",
+            "--out",
+            str(Path(out) / "run"),
+        ]
         start = time.perf_counter()
         run = subprocess.run(command, check=False, capture_output=True, text=True)
         taken = time.perf_counter() - start

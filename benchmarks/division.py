@@ -122,17 +122,32 @@ def main() -> int:
     for name, program in programs.items():
         ratio, work = times[name] / times["eager"], all_macs(program) / one
         counted = ratio / work
-        rows.append({"plan": name, "seconds": times[name], "ratio": ratio, "macs": work, "per_macs": counted,
-                     "bound": BOUNDS[name], "holds": counted <= BOUNDS[name]})  # fmt: skip
+        rows.append(
+            {
+                "plan": name,
+                "seconds": times[name],
+                "ratio": ratio,
+                "macs": work,
+                "per_macs": counted,
+                "bound": BOUNDS[name],
+                "holds": counted <= BOUNDS[name],
+            }
+        )
     compiled = {"resnet50": compile_seconds(graph), "densenet121": compile_seconds(captured("densenet121")[1])}
     slowest = {name: max(found.values()) for name, found in compiled.items()}
     fast = checked <= CAPTURE and all(slowest[name] <= SECONDS[name] for name in slowest)
     holds = fast and all(row["holds"] for row in rows)
     found = {
-        "threads": torch.get_num_threads(), "batch": options.batch, "torch": torch.__version__,
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"), "eager_seconds": times["eager"],
-        "capture_seconds": captures, "plans": rows, "compile_seconds": compiled, "holds": holds,
-    }  # fmt: skip
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "torch": torch.__version__,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
+        "eager_seconds": times["eager"],
+        "capture_seconds": captures,
+        "plans": rows,
+        "compile_seconds": compiled,
+        "holds": holds,
+    }
     if options.json:
         print(json.dumps(found, indent=1))
         return 0 if holds else 1

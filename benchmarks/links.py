@@ -135,10 +135,15 @@ def surroundings() -> dict[str, str]:
     packages = {name: version(name) for name in ("grpcio", "pyzmq", "onnxruntime", "numba", "cryptography")}
     load = " ".join(f"{number:.1f}" for number in os.getloadavg())
     return {
-        "python": platform.python_version(), **packages, "machine": platform.machine(),
-        "cores": str(os.cpu_count()), "load": load, "window": str(WINDOW),
-        "threads": f"1 a worker, {pipelines.THREADS} the whole model", **processes.ENVIRONMENT,
-    }  # fmt: skip
+        "python": platform.python_version(),
+        **packages,
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+        "load": load,
+        "window": str(WINDOW),
+        "threads": f"1 a worker, {pipelines.THREADS} the whole model",
+        **processes.ENVIRONMENT,
+    }
 
 
 def print_links(found: Mapping[str, Mapping[str, Taken]]) -> None:

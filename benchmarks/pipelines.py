@@ -144,10 +144,17 @@ def summary(name: str, cut: Cut, many: tuple[list[Turn], int], single: tuple[lis
         for i, process in enumerate(("coordinator", *DEVICES), start=1)
     }
     return Row(
-        name, cut, 1000 / whole, 1000 / pipeline, statistics.median(ratios), ratios, len(many[0]),
+        name,
+        cut,
+        1000 / whole,
+        1000 / pipeline,
+        statistics.median(ratios),
+        ratios,
+        len(many[0]),
         statistics.median(turn.others for turn in counted),
-        {"whole": ms([t.whole for t in ones], few), "pipeline": ms([t.pipeline for t in ones], few)}, cpu,
-    )  # fmt: skip
+        {"whole": ms([t.whole for t in ones], few), "pipeline": ms([t.pipeline for t in ones], few)},
+        cpu,
+    )
 
 
 def counting(found: list[Turn]) -> list[Turn]:

@@ -53,9 +53,13 @@ def child(arguments: Iterable[object], *, stderr: bool = False) -> Iterator[Chil
     """A process of Python for as long as the block lasts; its lines are those of standard output or error."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stdin=pipe, stdout=None if stderr else pipe,
-        stderr=pipe if stderr else None, text=True, env=os.environ | ENVIRONMENT,
-    )  # fmt: skip
+        [sys.executable, *map(str, arguments)],
+        stdin=pipe,
+        stdout=None if stderr else pipe,
+        stderr=pipe if stderr else None,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+    )
     if stderr:
         process.stdout = process.stderr
     try:

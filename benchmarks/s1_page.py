@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.pages import Document, interval, page, table, write
-from cloven.papers.experiments import LINKS, PAPER
+from cloven.papers.s1.experiments import LINKS, PAPER
 
 
 def bars(document: Document) -> str:
@@ -50,9 +50,12 @@ def _where(bar: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _scores(bar: Mapping[str, Any]) -> list[str]:
     return [
-        interval(bar["agreement"]), f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}",
-        f"{bar['floors']['agreement']:.2f}", f"{bar['ssim']['mean']:.2f}", "yes" if bar["crosses"] else "never",
-    ]  # fmt: skip
+        interval(bar["agreement"]),
+        f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}",
+        f"{bar['floors']['agreement']:.2f}",
+        f"{bar['ssim']['mean']:.2f}",
+        "yes" if bar["crosses"] else "never",
+    ]
 
 
 def claims(document: Document) -> str:
@@ -70,25 +73,35 @@ def setup(document: Document) -> str:
         ("study", "varies", "CNN", "kappa", "auxiliary images", "victims", "attacks, core minutes"),
         (
             [
-                p["name"], p["control"], _share(p["model_accuracy"]), f"{p['model_kappa']:.2f}",
-                f"{p['settings']['queries']:,}", f"{p['test_images']:,}", f"{p['attack_seconds'] / 60:.1f}",
+                p["name"],
+                p["control"],
+                _share(p["model_accuracy"]),
+                f"{p['model_kappa']:.2f}",
+                f"{p['settings']['queries']:,}",
+                f"{p['test_images']:,}",
+                f"{p['attack_seconds'] / 60:.1f}",
             ]
             for p in document["panels"]
         ),
-    )  # fmt: skip
+    )
 
 
 def cost(document: Document) -> str:
     """Fig. 3: seconds of each device without and with the cipher, by preset and reading, on the first processor."""
     rows = (
         [
-            reading["reading"], preset["name"], bar["processor"], bar["device"], f"{bar['seconds_without']:.3g}",
-            f"{bar['seconds_with']:.3g}", f"{bar['ratio']:.2f}",
+            reading["reading"],
+            preset["name"],
+            bar["processor"],
+            bar["device"],
+            f"{bar['seconds_without']:.3g}",
+            f"{bar['seconds_with']:.3g}",
+            f"{bar['ratio']:.2f}",
         ]
         for reading in document["readings"]
         for preset in reading["presets"]
         for bar in preset["bars"]
-    )  # fmt: skip
+    )
     return table(("layers counted as", "preset", "processor", "device", "s without", "s with", "times"), rows)
 
 

@@ -67,9 +67,12 @@ async def serve(keys: Path) -> None:
         server = grpc.aio.server(options=options(LARGEST))
         server.add_generic_rpc_handlers([_handlers(identity, aside)])
         ports = Ports(
-            _sockets(None), _sockets(identity.server_context()), _zmq(), server.add_insecure_port(f"{HOST}:0"),
+            _sockets(None),
+            _sockets(identity.server_context()),
+            _zmq(),
+            server.add_insecure_port(f"{HOST}:0"),
             server.add_secure_port(f"{HOST}:0", identity.server_credentials()),
-        )  # fmt: skip
+        )
         await server.start()
         print(json.dumps(vars(ports)), flush=True)
         await asyncio.to_thread(sys.stdin.read)

@@ -123,7 +123,7 @@ def simulated(asked: Asked) -> Work:
     """
     from cloven.attacks.train import Machine
     from cloven.auditing import study
-    from cloven.papers import s1
+    from cloven.papers.s1 import setup
 
     problems: list[str] = []
     asked = tried(lambda: _cut_everywhere(asked), problems) or asked
@@ -145,7 +145,7 @@ def simulated(asked: Asked) -> Work:
     )  # fmt: skip
     name = Path(asked.model).stem if plan else model.replace(":", "-")
     folder = Path("runs") / f"{name}-{asked.data.partition(':')[0]}"
-    paper = s1.paper(model)
+    paper = setup.paper(model)
     execute = partial(study.execute, settings, paper, jobs=asked.jobs)
     return Work(folder, partial(study.listed, settings, paper), execute)
 
@@ -153,7 +153,7 @@ def simulated(asked: Asked) -> Work:
 def _cut_everywhere(asked: Asked) -> Asked:
     """An enclave cut after a layer hands over what a pipeline cut there sends: one pipeline stands for all cuts."""
     if asked.layers == S2:
-        from cloven.papers.privacy import cuts
+        from cloven.papers.s2.privacy import cuts
 
         asked = replace(asked, layers=tuple(cuts(asked.model)))
     if asked.strategies != ENCLAVE:
@@ -207,7 +207,7 @@ def _size(model: str, weights: Path | None, spec: Any) -> tuple[Any, Any]:
 def _where(asked: Asked, model: str, plan: Plan | None) -> Where:
     from cloven.auditing.cases import Where
     from cloven.papers.points import resolve
-    from cloven.papers.s1 import layers_of
+    from cloven.papers.s1.setup import layers_of
 
     problems: list[str] = []
     usual = layers_of(model)
@@ -276,19 +276,19 @@ def captured(asked: Asked) -> Work:
     """
     from cloven.attacks.train import Machine
     from cloven.auditing import wire
-    from cloven.papers import s1
+    from cloven.papers.s1 import setup
 
     assert asked.pairs is not None
     inferred = asked.shape == ("inferred",)
     given = wire.Settings(
         model=asked.model, data=asked.data, pairs=asked.pairs, shapes={} if inferred else _shapes(asked.shape),
-        weights=asked.weights, layers=tuple(s1.layers_of(asked.model)), queries=asked.queries,
+        weights=asked.weights, layers=tuple(setup.layers_of(asked.model)), queries=asked.queries,
         victims=asked.victims, ladder=asked.ladder, inferred=inferred, judge=asked.judge, seeds=asked.seeds,
         threshold=asked.threshold,
         machine=Machine(device_of(asked.device), asked.precision), seed=asked.seed,
     )  # fmt: skip
     name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
-    execute = partial(wire.execute, given, s1.paper(asked.model))
+    execute = partial(wire.execute, given, setup.paper(asked.model))
     return Work(Path("runs") / f"{name}-captured", partial(wire.listed, given), execute)
 
 

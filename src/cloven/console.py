@@ -398,7 +398,7 @@ def own_table_3(found: Row) -> None:
 
 
 def _rule(name: str, found: Row) -> str:
-    """A rule of `cloven.papers.privacy.RULES` in words."""
+    """A rule of `cloven.papers.s2.privacy.RULES` in words."""
     limit, later = found["threshold"], found["threshold"] + found["tolerance"]
     return {
         "strict": f"below {limit}",

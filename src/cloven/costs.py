@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cloven.errors import ClovenError
-from cloven.papers.figure3 import READINGS, Cipher, Load, Preset, Processor, Reading, Scenario
+from cloven.papers.s1.figure3 import READINGS, Cipher, Load, Preset, Processor, Reading, Scenario
 from cloven.runtime.link.ciphers import CIPHERS, warm
 from cloven.runtime.link.errors import WrongTag
 

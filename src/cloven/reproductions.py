@@ -14,8 +14,8 @@ from cloven.errors import ClovenError
 from cloven.reproductions_s2 import s2
 
 if TYPE_CHECKING:
-    from cloven.papers.experiments import Request
-    from cloven.papers.figure3 import Preset
+    from cloven.papers.s1.experiments import Request
+    from cloven.papers.s1.figure3 import Preset
 
 log = logging.getLogger("cloven")
 
@@ -40,9 +40,9 @@ class Asked:
 
 def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
     """Make a figure again, or go on with it; print and draw it."""
-    from cloven.papers.experiments import folder_of
-    from cloven.papers.reproduce import reproduce
-    from cloven.reporting.s1 import write
+    from cloven.papers.s1.experiments import folder_of
+    from cloven.papers.s1.reproduce import reproduce
+    from cloven.reporting.strategy_bars import write
 
     request = _request(asked)
     folder = out or folder_of(asked.figure, asked.scale)
@@ -60,9 +60,9 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 def _request(asked: Asked) -> Request:
     from cloven.attacks.train import Machine
     from cloven.audits import device_of
-    from cloven.papers import s1
-    from cloven.papers.experiments import CONTROLS, FIGURES, Request
-    from cloven.papers.scales import SCALES
+    from cloven.papers.s1 import setup
+    from cloven.papers.s1.experiments import CONTROLS, FIGURES, Request
+    from cloven.papers.s1.scales import SCALES
 
     problems = []
     several = {"all": tuple(CONTROLS), "none": ()}
@@ -76,7 +76,7 @@ def _request(asked: Asked) -> Request:
         if name not in CONTROLS
     ]
     usual = SCALES.get(asked.scale, {}).get(asked.figure)
-    if usual and asked.model and s1.layers_of(asked.model) != s1.layers_of(usual.model):
+    if usual and asked.model and setup.layers_of(asked.model) != setup.layers_of(usual.model):
         problems.append(f"--model is {asked.model!r}; figure {asked.figure} is of {usual.model}, of any width")
     if not asked.data:
         problems.append("--data is left out; give the figure's data sets, such as mnist:DIR,cifar10:DIR")
@@ -105,8 +105,8 @@ def cost(folder: Path, *, as_json: bool) -> None:
     from cloven.auditing.store import to_text
     from cloven.costs import compiled, measured
     from cloven.files import write_text
-    from cloven.papers.figure3_document import document, table
-    from cloven.reporting.figure3 import draw
+    from cloven.papers.s1.figure3_document import document, table
+    from cloven.reporting.cost_bars import draw
 
     parts = compiled()
     here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}
@@ -124,8 +124,8 @@ def cost(folder: Path, *, as_json: bool) -> None:
 
 def claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     """Judge S1's claims by all the figures of one scale that were made."""
-    from cloven.papers.claims import all_judged
-    from cloven.papers.reproduce import made_at
+    from cloven.papers.s1.claims import all_judged
+    from cloven.papers.s1.reproduce import made_at
 
     folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
     read = made_at(folders, scale)

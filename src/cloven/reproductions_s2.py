@@ -15,7 +15,7 @@ from cloven import console, machines
 from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
-    from cloven.papers.privacy import Study
+    from cloven.papers.s2.privacy import Study
 
 log = logging.getLogger("cloven")
 
@@ -76,7 +76,7 @@ def _folder(figure: str, *parts: str) -> Path:
 
 def _check(asked: Times | Privacy, more: Sequence[str] = ()) -> None:
     """Refuse what cannot be meant, all at once."""
-    from cloven.papers.privacy import cuts
+    from cloven.papers.s2.privacy import cuts
 
     problems = list(more)
     if asked.scale not in SAMPLES:
@@ -88,7 +88,7 @@ def _check(asked: Times | Privacy, more: Sequence[str] = ()) -> None:
 
 
 def _printed() -> dict[str, Any]:
-    from cloven.papers.enclave_fit import document, loads
+    from cloven.papers.s2.enclave_fit import document, loads
 
     return document(loads())
 
@@ -116,9 +116,9 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     from cloven.enclave.study import Model, measured, summarised
     from cloven.enclave.timing import How, machine
     from cloven.files import write_text
-    from cloven.papers.privacy import cuts
-    from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG
-    from cloven.reporting.s2 import draw
+    from cloven.papers.s2.privacy import cuts
+    from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG
+    from cloven.reporting.enclave_figures import draw
     from cloven.zoo.named import usual
     from cloven.zoo.pictures import as_files
 
@@ -177,9 +177,9 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     from cloven.auditing.study import execute
     from cloven.enclave.study import Model
     from cloven.files import write_text
-    from cloven.papers import privacy
+    from cloven.papers.s2 import privacy
+    from cloven.reporting.enclave_figures import draw_scores
     from cloven.reporting.folder import write
-    from cloven.reporting.s2 import draw_scores
     from cloven.zoo.named import usual
 
     study = _study(asked)
@@ -210,7 +210,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
 def _study(asked: Privacy) -> Study:
     from cloven.attacks.train import Machine
     from cloven.audits import device_of
-    from cloven.papers import privacy
+    from cloven.papers.s2 import privacy
 
     problems: list[str] = []
     if not asked.model:
@@ -235,8 +235,8 @@ def _study(asked: Privacy) -> Study:
 def _table_3(times: Times, attacked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     """Time and attack a model, or go on with it: what each attacker's choice of a point saves."""
     from cloven.files import write_text
-    from cloven.papers.privacy import table_3
-    from cloven.papers.s2 import TABLE_3
+    from cloven.papers.s2.privacy import table_3
+    from cloven.papers.s2.published import TABLE_3
 
     _study(attacked)  # what is wrong is said before anything is timed
     kind = attacked.data.partition(":")[0]

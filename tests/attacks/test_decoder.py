@@ -11,7 +11,7 @@ from cloven.attacks.decoder import Decoder, together
 from cloven.attacks.layers import Conv, ReLU, Up, as_map, build, rule, text
 from cloven.attacks.pairs import Pairs, held
 from cloven.errors import ClovenError
-from cloven.papers.table2 import decoder, row_for
+from cloven.papers.s1.table2 import decoder, row_for
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -24,7 +24,7 @@ from cloven.auditing.single import audit
 from cloven.auditing.wire import vector_chain
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.papers.s1 import decoder
+from cloven.papers.s1.setup import decoder
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.observe import Observation, observe
 from cloven.partition.vertical import Vertical

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from cloven.papers.s1 import layers_of
+from cloven.papers.s1.setup import layers_of
 from cloven.partition.plan import parse, program
 from cloven.runtime.check import compare
 from cloven.runtime.onnx import engine

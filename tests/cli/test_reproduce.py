@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloven.papers.experiments import CONTROLS
-from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
+from cloven.papers.s1.experiments import CONTROLS
+from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG
 from tests.cli.conftest import Run
 
 

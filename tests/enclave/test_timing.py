@@ -92,7 +92,7 @@ def test_pictures_of_noise_are_always_the_same_and_those_of_data_are_the_datas()
 
 
 def test_figures_are_drawn(tmp_path: Path) -> None:
-    from cloven.reporting.s2 import draw, draw_scores
+    from cloven.reporting.enclave_figures import draw, draw_scores
 
     row = {
         "model": "lenet5",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.summary import LEAST_KAPPA
-from cloven.papers.bars import TILE, Bar, difference
-from cloven.papers.claims import CLAIMS, figures, judged, over_all, verdict
-from cloven.papers.experiments import LINKS, PAPER, SIZE, STRONG
+from cloven.papers.s1.bars import TILE, Bar, difference
+from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
+from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG
 from cloven.score.intervals import clustered, unpaired
 
 MOBILENET, RESNET = "mobilenet_v1", "torchvision:resnet50"
@@ -28,7 +28,7 @@ CLAIM = {claim.name: claim for claim in CLAIMS}
 def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for differences as plain as these."""
     for function in (clustered, unpaired):
-        monkeypatch.setattr(f"cloven.papers.bars.{function.__name__}", partial(function, resamples=200))
+        monkeypatch.setattr(f"cloven.papers.s1.bars.{function.__name__}", partial(function, resamples=200))
 
 
 def scores(share: float, images: int = 50) -> Tensor:
@@ -40,10 +40,19 @@ def bar(agreement: float | Tensor, **fields: Any) -> Bar:
     """A bar of LeNet-5 in Fig. 5(c), unless the fields say otherwise."""
     given = agreement if isinstance(agreement, Tensor) else scores(agreement)
     usual: dict[str, Any] = {
-        "figure": "5c", "model": "lenet5", "data": MNIST, "control": PAPER, "strategy": "vertical",
-        "layer": "Layer 2", "devices": 4, "where": "", "victims": "some", "kappa": 0.9, "floors": (0.1, 0.1),
+        "figure": "5c",
+        "model": "lenet5",
+        "data": MNIST,
+        "control": PAPER,
+        "strategy": "vertical",
+        "layer": "Layer 2",
+        "devices": 4,
+        "where": "",
+        "victims": "some",
+        "kappa": 0.9,
+        "floors": (0.1, 0.1),
         "crosses": True,
-    }  # fmt: skip
+    }
     return Bar(scores=given, ssim=given, **usual | fields)
 
 
@@ -79,9 +88,11 @@ ORDERS: dict[str, Made] = {
 """All but S1-48, which is of equal bars."""
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "S1-45": {"strategy": "horizontal"}, "S1-46": {"devices": 2}, "S1-47": {"layer": "Layer 3"},
+    "S1-45": {"strategy": "horizontal"},
+    "S1-46": {"devices": 2},
+    "S1-47": {"layer": "Layer 3"},
     "S1-51": {"layer": "Layer 3"},
-}  # fmt: skip
+}
 """A second case of the same claim, where another model would not do."""
 
 
@@ -261,8 +272,9 @@ def test_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
     assert names_of(found, SIZE) == [(bars[0].name, bars[1].name)]
     assert judge("S1-51", [bars[0], bars[2]])["verdict"] == "not tested"
     assert judge("S1-51", [*bars, *changed(of_devices(), control=PAPER)])["controls"] == {
-        PAPER: "undecided", SIZE: "holds",
-    }  # fmt: skip
+        PAPER: "undecided",
+        SIZE: "holds",
+    }
 
 
 @pytest.mark.parametrize(

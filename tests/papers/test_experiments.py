@@ -12,9 +12,9 @@ from cloven.attacks.layers import Chain, Conv, ConvT, build
 from cloven.attacks.train import Machine
 from cloven.auditing.ladder import Ladder
 from cloven.auditing.subject import SAME, Training
-from cloven.papers import s1
-from cloven.papers.capacity import FEWEST, matched, parameters, widened
-from cloven.papers.experiments import (
+from cloven.papers.s1 import setup
+from cloven.papers.s1.capacity import FEWEST, matched, parameters, widened
+from cloven.papers.s1.experiments import (
     CONTROLS,
     COUNTS,
     DOMAIN,
@@ -29,8 +29,8 @@ from cloven.papers.experiments import (
     folder_of,
     panels,
 )
-from cloven.papers.scales import DESK, FULL, SCALES, Scale
-from cloven.papers.table2 import TABLE_2, Row, decoder, made, printed
+from cloven.papers.s1.scales import DESK, FULL, SCALES, Scale
+from cloven.papers.s1.table2 import TABLE_2, Row, decoder, made, printed
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
 ALL = ("vertical", "horizontal", "data")
@@ -104,9 +104,15 @@ def test_all_controls() -> None:
     found = named(of("5c", "mnist:m"))
 
     assert {name: panel.control for name, panel in found.items()} == {
-        "mnist": PAPER, "mnist-equal": EQUAL, "mnist-in-domain": DOMAIN, "mnist-strong": STRONG,
-        "mnist-twice": SIZE, "mnist-links": LINKS, "mnist-star": LINKS, "mnist-tiles": LINKS,
-    }  # fmt: skip
+        "mnist": PAPER,
+        "mnist-equal": EQUAL,
+        "mnist-in-domain": DOMAIN,
+        "mnist-strong": STRONG,
+        "mnist-twice": SIZE,
+        "mnist-links": LINKS,
+        "mnist-star": LINKS,
+        "mnist-tiles": LINKS,
+    }
     assert len(panels(of("5c", "mnist:m", "cifar10:c"))) == 2 * len(found)
 
 
@@ -231,7 +237,7 @@ def test_the_desks_scale_keeps_the_figures_kind_of_model(figure: str) -> None:
     desk, full = DESK[figure], FULL[figure]
 
     assert desk.model.startswith(full.model)
-    assert list(s1.layers_of(desk.model)) == list(s1.layers_of(full.model))
+    assert list(setup.layers_of(desk.model)) == list(setup.layers_of(full.model))
     assert desk.smaller(full)
 
 
@@ -263,10 +269,15 @@ def test_parameters_are_torchs(row: Row) -> None:
 @pytest.mark.parametrize(
     ("model", "image"),
     [
-        (LENET, (3, 32, 32)), (LENET, (1, 28, 28)), (MOBILENET, (3, 224, 224)), (MOBILENET, (3, 32, 32)),
-        ("mobilenet_v1_0.5", (3, 32, 32)), (RESNET, (3, 224, 224)), (RESNET, (3, 32, 32)),
+        (LENET, (3, 32, 32)),
+        (LENET, (1, 28, 28)),
+        (MOBILENET, (3, 224, 224)),
+        (MOBILENET, (3, 32, 32)),
+        ("mobilenet_v1_0.5", (3, 32, 32)),
+        (RESNET, (3, 224, 224)),
+        (RESNET, (3, 32, 32)),
     ],
-)  # fmt: skip
+)
 def test_matched_decoders_have_about_as_many_weights(model: str, image: tuple[int, ...]) -> None:
     counts, usual = [], []
     for row in printed(model):

@@ -13,9 +13,9 @@ from matplotlib.patches import Rectangle
 from cloven import costs
 from cloven.costs import HOST, Compiled, compiled, measured
 from cloven.errors import ClovenError
-from cloven.papers.figure3 import Bar, Cipher, Load, Preset, Processor, Scenario, figure3
-from cloven.papers.figure3_document import document, table
-from cloven.papers.figure3_presets import (
+from cloven.papers.s1.figure3 import Bar, Cipher, Load, Preset, Processor, Scenario, figure3
+from cloven.papers.s1.figure3_document import document, table
+from cloven.papers.s1.figure3_presets import (
     A7_ARMV7,
     A7_NEON,
     A9,
@@ -29,7 +29,7 @@ from cloven.papers.figure3_presets import (
     implied,
     published,
 )
-from cloven.reporting.figure3 import draw
+from cloven.reporting.cost_bars import draw
 from cloven.runtime.link.ciphers import CIPHERS
 from cloven.runtime.link.errors import WrongTag
 
@@ -338,9 +338,13 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 def test_a_preset_that_cannot_be_is_refused_with_all_of_it() -> None:
     core = Processor("core", 1e9, 1.0, inf)
-    wrong = Preset("test", "", "", (core, Processor("other", 1e9, 1.0, 1e9)), {
-        "core": Cipher("cipher", ((8, 2.0), (4, -1.0)), 1.0)
-    })  # fmt: skip
+    wrong = Preset(
+        "test",
+        "",
+        "",
+        (core, Processor("other", 1e9, 1.0, 1e9)),
+        {"core": Cipher("cipher", ((8, 2.0), (4, -1.0)), 1.0)},
+    )
 
     with pytest.raises(ClovenError) as caught:
         figure3(wrong, counted("keras"), link_rate=-5)

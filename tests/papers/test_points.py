@@ -13,8 +13,8 @@ from cloven.errors import ClovenError
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import macs
-from cloven.papers import s1
 from cloven.papers.points import MOBILENETS, POINTS, points, resolve
+from cloven.papers.s1 import setup
 from cloven.runtime.capture import capture
 from cloven.zoo.models import MODELS
 from cloven.zoo.named import make, usual
@@ -222,12 +222,12 @@ def test_the_places_that_s2_s_first_layer_of_resnet50_may_mean() -> None:
 )
 def test_where_s1_listens(model: str, size: Shape, number: int, path: str, shape: str) -> None:
     assert resolve(model, f"s1:{number}") == path
-    assert s1.layers_of(model)[path] == f"Layer {number}"
+    assert setup.layers_of(model)[path] == f"Layer {number}"
     assert layer(model, path, size).shape == hwc(shape)
 
 
 def test_s1_listens_at_three_layers_of_each_model() -> None:
-    listened = {model: list(s1.layers_of(model).values()) for model in (LENET, *MOBILENETS, RESNET, VGG)}
+    listened = {model: list(setup.layers_of(model).values()) for model in (LENET, *MOBILENETS, RESNET, VGG)}
 
     assert listened == {
         LENET: ["Layer 2", "Layer 3", "Layer 5"],

@@ -12,8 +12,8 @@ import torch
 from cloven.auditing.targets import of_strategies
 from cloven.enclave.study import summarised
 from cloven.errors import ClovenError
-from cloven.papers.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
-from cloven.papers.s2 import EFFICIENTNET, RESNET, VGG
+from cloven.papers.s2.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
+from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
 
@@ -37,8 +37,9 @@ def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor
     ]
     verdict = {"given": why_not is None, "reason": why_not}
     return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "verdict": verdict} | {
-        "settings": {"queries": 800}, "test_images": 100,
-    }  # fmt: skip
+        "settings": {"queries": 800},
+        "test_images": 100,
+    }
 
 
 def test_where_the_models_are_cut() -> None:
@@ -85,12 +86,14 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
     scores = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.3]}))
     seconds = {None: 4.2, "conv1": 1.0, "layer1": 1.4, "layer2": 2.0, "layer3": 3.0}
     times = {
-        "rows": summarised([
-            {"model": model, "cut": cut, "median": median, "beside": 4.2 if model == "resnet20" else 9.9}
-            for model in ("lenet5", "resnet20")
-            for cut, median in seconds.items()
-        ])
-    }  # fmt: skip
+        "rows": summarised(
+            [
+                {"model": model, "cut": cut, "median": median, "beside": 4.2 if model == "resnet20" else 9.9}
+                for model in ("lenet5", "resnet20")
+                for cut, median in seconds.items()
+            ]
+        )
+    }
 
     rows = table_3(times, scores)
 

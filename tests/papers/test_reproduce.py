@@ -21,12 +21,12 @@ from cloven.auditing.store import DIGEST, TENSORS
 from cloven.auditing.subject import Loaded, Who, cnn, load_images, ready, untrained
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.papers import reproduce as module
-from cloven.papers.bars import Bar
-from cloven.papers.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, Panel, Request, panels
-from cloven.papers.reproduce import FIGURE, SCORES, kept, reproduce, train
-from cloven.papers.scales import Scale
-from cloven.reporting.s1 import PICTURE, drawn, write
+from cloven.papers.s1 import reproduce as module
+from cloven.papers.s1.bars import Bar
+from cloven.papers.s1.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, Panel, Request, panels
+from cloven.papers.s1.reproduce import FIGURE, SCORES, kept, reproduce, train
+from cloven.papers.s1.scales import Scale
+from cloven.reporting.strategy_bars import PICTURE, drawn, write
 from cloven.score.intervals import clustered
 
 TINY = Scale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
@@ -63,7 +63,7 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloven.auditing.study.untrained", once(untrained))
         patch.setattr("cloven.auditing.study.ready", once(ready))
-        patch.setattr("cloven.papers.bars.clustered", partial(clustered, resamples=200))
+        patch.setattr("cloven.papers.s1.bars.clustered", partial(clustered, resamples=200))
         yield
 
 
@@ -119,10 +119,12 @@ def test_the_document_says_what_it_is_of_and_what_is_smaller(made: Made) -> None
     assert (document["paper"], document["figure"], document["title"]) == ("S1", "5c", "Fig. 5(c): LeNet-5")
     assert document["controls"] == {}
     assert document["smaller"] == [
-        "auxiliary images at most: 40, S1 40000", "victim images at most: 30, S1 all",
-        "epochs of the decoders: 1, S1 10", "epochs of the CNN: 6, S1 10",
+        "auxiliary images at most: 40, S1 40000",
+        "victim images at most: 30, S1 all",
+        "epochs of the decoders: 1, S1 10",
+        "epochs of the CNN: 6, S1 10",
         "training images of the CNN at most: 900, S1 all",
-    ]  # fmt: skip
+    ]
     (panel,) = document["panels"]
     assert (panel["name"], panel["control"], panel["test_images"]) == ("digits", PAPER, 30)
     assert [plan["devices"] for plan in panel["plans"]] == [4, 4, 4, 4]
@@ -302,8 +304,14 @@ def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made:
     assert [patch.get_height() for patch in shown] == [bar["agreement"]["mean"] for bar in bars]
     assert [bool(patch.get_hatch()) for patch in shown] == [not bar["crosses"] for bar in bars]
     assert [label.get_text() for label in place.get_xticklabels()] == [
-        "V Layer 2", "V Layer 3", "V Layer 5", "H Layer 2", "H Layer 3", "H Layer 5", "D Layer 1",
-    ]  # fmt: skip
+        "V Layer 2",
+        "V Layer 3",
+        "V Layer 5",
+        "H Layer 2",
+        "H Layer 3",
+        "H Layer 5",
+        "D Layer 1",
+    ]
 
 
 def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:

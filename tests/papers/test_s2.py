@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
-from cloven.papers.enclave_fit import EPC, Cost, Load, document, fitted, published
 from cloven.papers.points import points
-from cloven.papers.s2 import EFFICIENTNET, RESNET, TABLE_3, VGG, Published, optimal
+from cloven.papers.s2.enclave_fit import EPC, Cost, Load, document, fitted, published
+from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, Published, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
 

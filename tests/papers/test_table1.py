@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cloven.errors import ClovenError
-from cloven.papers.table1 import TABLE_1, Row, describe
+from cloven.papers.s1.table1 import TABLE_1, Row, describe
 from cloven.zoo.cifar import BATCHES
 from cloven.zoo.datasets import load
 from cloven.zoo.originals import originals, split_sizes

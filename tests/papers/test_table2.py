@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from cloven.attacks.layers import Chain, Conv, ConvT, ReLU, build, text
-from cloven.papers import s1
 from cloven.papers.points import MOBILENETS
-from cloven.papers.table2 import MENDED, TABLE_2, Row, decoder, doubled, made, row_for
+from cloven.papers.s1 import setup
+from cloven.papers.s1.table2 import MENDED, TABLE_2, Row, decoder, doubled, made, row_for
 from cloven.zoo.named import make, usual
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
@@ -281,6 +281,6 @@ def test_notes_name_what_is_not_as_printed() -> None:
 
 def said(model: str, image: tuple[int, ...]) -> tuple[str, ...]:
     """The notes beyond those that every audit has."""
-    notes = s1.notes(model, image)
-    assert notes[len(notes) - len(s1.DECISIONS) :] == s1.DECISIONS
-    return notes[: len(notes) - len(s1.DECISIONS)]
+    notes = setup.notes(model, image)
+    assert notes[len(notes) - len(setup.DECISIONS) :] == setup.DECISIONS
+    return notes[: len(notes) - len(setup.DECISIONS)]

@@ -476,8 +476,13 @@ def _orderings() -> list[dict[str, Any]]:
     )
     return [
         {
-            "claim": claim, "sentence": sentence, "source": source, "metric": "agreement",
-            "difference": {"mean": mean, "low": low, "high": high}, "expected": "positive", "shows": shows,
+            "claim": claim,
+            "sentence": sentence,
+            "source": source,
+            "metric": "agreement",
+            "difference": {"mean": mean, "low": low, "high": high},
+            "expected": "positive",
+            "shows": shows,
         }
         for claim, sentence, source, mean, low, high, shows in rows
-    ]  # fmt: skip
+    ]

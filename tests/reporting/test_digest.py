@@ -37,9 +37,7 @@ def test_what_whole_links_carry_comes_after_the_layers_that_the_paper_counts() -
 
 @pytest.mark.parametrize("name", ["view", "devices", "transform", "pairs", "label", "strategy"])
 def test_what_is_not_comparable_is_never_averaged(name: str) -> None:
-    other = {
-        "view": "paper", "devices": 8, "transform": "int8", "pairs": 9, "label": "Layer 9", "strategy": "data"
-    }  # fmt: skip
+    other = {"view": "paper", "devices": 8, "transform": "int8", "pairs": 9, "label": "Layer 9", "strategy": "data"}
     changed = _finding(**{name: other[name]})
     assert len(digest.families([_finding(), changed])) == 2
 
@@ -167,10 +165,16 @@ def _scored(attack: str, ssim: float | None, place: str = "here", **changes: Any
 
 
 def test_a_bar_is_the_strongest_attack_of_its_family_and_no_mixture() -> None:
-    (family,) = digest.families([
-        _scored("screen", 0.5), _scored("decoder", 0.3), _scored("screen", 0.3, "there"),
-        _scored("decoder", 0.45, "there"), _scored("probe", None), _scored("probe", None, "there"),
-    ])  # fmt: skip
+    (family,) = digest.families(
+        [
+            _scored("screen", 0.5),
+            _scored("decoder", 0.3),
+            _scored("screen", 0.3, "there"),
+            _scored("decoder", 0.45, "there"),
+            _scored("probe", None),
+            _scored("probe", None, "there"),
+        ]
+    )
     assert len(family.places) == 2
     assert family.strongest("ssim") == "screen"
     (group,) = digest.chart([family], "ssim")

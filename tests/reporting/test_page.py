@@ -432,8 +432,16 @@ def test_guessed_shapes_have_a_hit_rate_where_the_truth_is_known(hits: int | Non
 def test_findings_show_the_second_classifier_the_tile_and_the_notes() -> None:
     given = laddered(attacks=("cgan", "paste", "probe"))
     text = Page(_section(render(given, {}), "findings")).text
-    for said in ("resnet18, accuracy 93.0 %", "collapsed: all reconstructions are alike", "mean of 3 seeds",
-                 "too small", "31.2", "25 % of the image", "makes no images", "images over 0.2"):  # fmt: skip
+    for said in (
+        "resnet18, accuracy 93.0 %",
+        "collapsed: all reconstructions are alike",
+        "mean of 3 seeds",
+        "too small",
+        "31.2",
+        "25 % of the image",
+        "makes no images",
+        "images over 0.2",
+    ):
         assert said in text
 
 

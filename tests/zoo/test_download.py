@@ -121,13 +121,15 @@ class TestPlaces:
         for kind in KINDS:
             download(f"{kind}:{tmp_path}/data")
 
-        assert files(tmp_path / "data") == sorted([
-            *(f"MNIST/raw/{name}.gz" for name in module.IDX),
-            *(f"cifar-10-batches-py/{name}" for name in (*BATCHES, "batches.meta")),
-            *(f"flowers-102/jpg/image_{i:05}.jpg" for i in range(1, 7)),
-            "flowers-102/imagelabels.mat",
-            "flowers-102/setid.mat",
-        ])  # fmt: skip
+        assert files(tmp_path / "data") == sorted(
+            [
+                *(f"MNIST/raw/{name}.gz" for name in module.IDX),
+                *(f"cifar-10-batches-py/{name}" for name in (*BATCHES, "batches.meta")),
+                *(f"flowers-102/jpg/image_{i:05}.jpg" for i in range(1, 7)),
+                "flowers-102/imagelabels.mat",
+                "flowers-102/setid.mat",
+            ]
+        )
 
     def test_not_needed(self, web: Web, tmp_path: Path) -> None:
         """Sets in the other layouts that load knows are there already."""
@@ -255,9 +257,13 @@ class TestTrust:
 class TestFailures:
     @pytest.mark.parametrize(
         "error",
-        [URLError("no route"), TimeoutError("timed out"), RuntimeError("File not found or corrupted."),
-         IncompleteRead(b"")],
-    )  # fmt: skip
+        [
+            URLError("no route"),
+            TimeoutError("timed out"),
+            RuntimeError("File not found or corrupted."),
+            IncompleteRead(b""),
+        ],
+    )
     def test_network(self, error: Exception, utils: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         """What failed, why, and what to fetch by hand; nothing half is left."""
 

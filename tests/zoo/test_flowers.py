@@ -170,9 +170,18 @@ class TestProblems:
 
     @pytest.mark.parametrize(
         "labels",
-        ["letters", np.zeros((1, 0)), np.array([[1.5, 2]]), np.array([[np.nan, 1]]), np.array([[1e300, 1]]),
-         np.array([[1j, 2]]), np.zeros((400, 400), np.uint8), {"a": 1}, np.array([[True, False]], object)],
-    )  # fmt: skip
+        [
+            "letters",
+            np.zeros((1, 0)),
+            np.array([[1.5, 2]]),
+            np.array([[np.nan, 1]]),
+            np.array([[1e300, 1]]),
+            np.array([[1j, 2]]),
+            np.zeros((400, 400), np.uint8),
+            {"a": 1},
+            np.array([[True, False]], object),
+        ],
+    )
     def test_labels_of_another_kind(self, tmp_path: Path, labels: Any) -> None:
         """What are no whole numbers, or too many, is told with what was expected."""
         write_labels(write_flowers(tmp_path) / "imagelabels.mat", labels)

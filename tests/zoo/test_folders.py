@@ -215,12 +215,20 @@ class TestDivisions:
     @pytest.mark.parametrize(
         "names",
         [
-            ("train", "val"), ("train",), ("Training", "Testing"), ("TRAIN", "VALID", "TEST"), ("val",),
-            ("train", "validation", "test"), ("train2017", "val2017"), ("training_set", "test_set"),
-            ("train_images", "test_images"), ("trainset", "devset"), ("seg_train", "seg_test"),
+            ("train", "val"),
+            ("train",),
+            ("Training", "Testing"),
+            ("TRAIN", "VALID", "TEST"),
+            ("val",),
+            ("train", "validation", "test"),
+            ("train2017", "val2017"),
+            ("training_set", "test_set"),
+            ("train_images", "test_images"),
+            ("trainset", "devset"),
+            ("seg_train", "seg_test"),
             ("photos-train", "photos-val"),
         ],
-    )  # fmt: skip
+    )
     def test_they_are_refused_with_what_to_give(self, tmp_path: Path, names: tuple[str, ...]) -> None:
         for name in names:
             picture(tmp_path, f"{name}/cat/1.png")

@@ -163,9 +163,15 @@ def families(findings: Sequence[Finding]) -> list[Family]:
         place = _STRATEGIES.get(strategy, len(_STRATEGIES)), strategy
         plain = transform != "none", transform
         return (
-            label not in counted, words.natural(label), seen[label, modules], place, devices or 0, view != "paper",
-            plain, pairs,
-        )  # fmt: skip
+            label not in counted,
+            words.natural(label),
+            seen[label, modules],
+            place,
+            devices or 0,
+            view != "paper",
+            plain,
+            pairs,
+        )
 
     return [Family(tuple(members[key])) for key in sorted(members, key=order)]
 

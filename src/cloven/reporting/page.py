@@ -223,9 +223,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     for filter_ in (
-        words.bounds, words.clean, words.count, words.duration, words.interval, words.listed, words.number,
-        words.percent, words.plural, words.shape, words.signed, words.size, words.spread, words.tiny,
-    ):  # fmt: skip
+        words.bounds,
+        words.clean,
+        words.count,
+        words.duration,
+        words.interval,
+        words.listed,
+        words.number,
+        words.percent,
+        words.plural,
+        words.shape,
+        words.signed,
+        words.size,
+        words.spread,
+        words.tiny,
+    ):
         environment.filters[filter_.__name__] = filter_
     environment.filters["drawn"] = Markup  # for our own SVG only
     environment.globals.update(

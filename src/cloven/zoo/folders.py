@@ -80,9 +80,19 @@ IGNORED: dict[str, Callable[[Image.Image], bool]] = {
 """What a picture may have that its pixels do not show, and how to see it."""
 Read = TypeVar("Read")
 UNREADABLE = (
-    OSError, EOFError, SyntaxError, ValueError, LookupError, RuntimeError, MemoryError, ArithmeticError,
-    TypeError, AttributeError, struct.error, zlib.error,
-)  # fmt: skip
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    MemoryError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+)
 """What PIL raises on files that are damaged or no pictures."""
 
 

@@ -128,9 +128,12 @@ def test_half(images: Images) -> Images:
 def with_mirrored(images: Images) -> Images:
     """Each image followed by its mirror image: twice as many. An image that is its own mirror image stays alone."""
     mirrored = Images(
-        images.name, images.pixels[..., ::-1].copy(), images.labels, images.classes,
+        images.name,
+        images.pixels[..., ::-1].copy(),
+        images.labels,
+        images.classes,
         tuple(f"{source} mirrored" for source in images.sources),
-    )  # fmt: skip
+    )
     order = [
         (place, which)
         for place, (one, other) in enumerate(zip(images.digests(), mirrored.digests(), strict=True))

@@ -22,12 +22,12 @@ from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, read_document, write
 from cloven.auditing.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
-from cloven.papers import s1
-from cloven.papers.bars import Bar, bars
-from cloven.papers.claims import all_judged
-from cloven.papers.experiments import CONTROLS, FIGURES, Panel, Request, panels
-from cloven.papers.scales import FULL
-from cloven.papers.table1 import describe
+from cloven.papers.s1 import setup
+from cloven.papers.s1.bars import Bar, bars
+from cloven.papers.s1.claims import all_judged
+from cloven.papers.s1.experiments import CONTROLS, FIGURES, Panel, Request, panels
+from cloven.papers.s1.scales import FULL
+from cloven.papers.s1.table1 import describe
 from cloven.processes import side_by_side
 from cloven.zoo.originals import originals
 
@@ -121,10 +121,14 @@ def _study(every: Sequence[Panel], out: Path, jobs: int, progress: Progress) -> 
             number += 1
             head = f"{number} of {len(every)}, {panel.name}: "
             study.studied(
-                panel.settings, subject, Paper(panel.chain_for, notes=partial(s1.notes, panel.settings.who.model)),
-                out=out / panel.name, jobs=jobs, start=time.perf_counter(),
+                panel.settings,
+                subject,
+                Paper(panel.chain_for, notes=partial(setup.notes, panel.settings.who.model)),
+                out=out / panel.name,
+                jobs=jobs,
+                start=time.perf_counter(),
                 progress=lambda stage, *of, head=head: progress(head + stage, *of),
-            )  # fmt: skip
+            )
 
 
 def _panel(panel: Panel, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,9 +168,18 @@ def _begun(request: Request) -> list[str]:
 
 
 OF_PANEL = (
-    "model", "data", "auxiliary", "model_accuracy", "model_kappa", "test_images", "classes", "input", "settings",
-    "verdict", "notes",
-)  # fmt: skip
+    "model",
+    "data",
+    "auxiliary",
+    "model_accuracy",
+    "model_kappa",
+    "test_images",
+    "classes",
+    "input",
+    "settings",
+    "verdict",
+    "notes",
+)
 """What a figure keeps of a study's summary."""
 
 
@@ -231,7 +244,18 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[Bar]]:
 def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> Bar:
     name = row["name"]
     return Bar(
-        figure, row["model"], row["data"], row["control"], row["strategy"], row["layer"], row["devices"],
-        row["where"], row["victims"], row["kappa"], tensors[f"{name}/agreement"].double(),
-        tensors[f"{name}/ssim"].double(), (row["floors"]["agreement"], row["floors"]["ssim"]), row["crosses"],
-    )  # fmt: skip
+        figure,
+        row["model"],
+        row["data"],
+        row["control"],
+        row["strategy"],
+        row["layer"],
+        row["devices"],
+        row["where"],
+        row["victims"],
+        row["kappa"],
+        tensors[f"{name}/agreement"].double(),
+        tensors[f"{name}/ssim"].double(),
+        (row["floors"]["agreement"], row["floors"]["ssim"]),
+        row["crosses"],
+    )

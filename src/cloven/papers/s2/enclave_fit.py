@@ -16,7 +16,7 @@ from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.papers.points import resolve
-from cloven.papers.s2 import TABLE_3
+from cloven.papers.s2.published import TABLE_3
 
 EPC = 93 * 2**20
 """Bytes that a program can use of the protected memory (EPC) of processors such as S2's, of 128 MiB in all."""

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from cloven.auditing.summary import shows
-from cloven.papers.bars import TILE, Bar, difference
-from cloven.papers.experiments import PAPER, SIZE, STRONG
+from cloven.papers.s1.bars import TILE, Bar, difference
+from cloven.papers.s1.experiments import PAPER, SIZE, STRONG
 
 Pair = tuple[Bar, Bar]
 """The bar that S1 says is higher, and the lower one."""
@@ -211,11 +211,14 @@ def figures(bars: Sequence[Bar]) -> dict[str, Any]:
     counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)
     complete = {count == BARS[figure] for (figure, _), count in counts.items()}
     return {
-        "claim": "S1-41", "source": "Fig. 5, 6", "sentence": "Seven bars a data set in Fig. 5, nine in Fig. 6",
+        "claim": "S1-41",
+        "source": "Fig. 5, 6",
+        "sentence": "Seven bars a data set in Fig. 5, nine in Fig. 6",
         "verdict": verdict(["holds" if all_there else "fails" for all_there in complete]),
         "controls": {f"Fig. {figure}, {data}": f"{count} bars" for (figure, data), count in counts.items()},
-        "comparisons": {}, "left_out": 0,
-    }  # fmt: skip
+        "comparisons": {},
+        "left_out": 0,
+    }
 
 
 BARS: Mapping[str, int] = {"5a": 7, "5b": 7, "5c": 7, "6": 9}
@@ -232,9 +235,14 @@ def _judged(claim: Claim, bars: Sequence[Bar]) -> dict[str, Any]:
             rows[control] = compared(claim, usable)
     verdicts = {control: verdict([row["shows"] for row in found]) for control, found in rows.items()}
     return {
-        "claim": claim.name, "source": claim.source, "sentence": claim.sentence,
-        "verdict": over_all(verdicts), "controls": verdicts, "comparisons": rows, "left_out": left_out,
-    }  # fmt: skip
+        "claim": claim.name,
+        "source": claim.source,
+        "sentence": claim.sentence,
+        "verdict": over_all(verdicts),
+        "controls": verdicts,
+        "comparisons": rows,
+        "left_out": left_out,
+    }
 
 
 def _by_control(claim: Claim, bars: Sequence[Bar]) -> dict[str, list[Pair]]:

@@ -9,7 +9,7 @@ from statistics import geometric_mean
 
 from cloven.attacks.layers import Chain, Conv, ConvT
 from cloven.graph.box import Shape
-from cloven.papers.table2 import decoder, printed
+from cloven.papers.s1.table2 import decoder, printed
 
 FEWEST = 8
 """Hidden channels that a decoder keeps: with fewer it is no longer the same kind of network."""

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from cloven.errors import ClovenError
-from cloven.papers.figure3 import (
+from cloven.papers.s1.figure3 import (
     LINK_RATE,
     Bar,
     Cipher,

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cloven.errors import ClovenError
-from cloven.papers.figure3 import LINK_RATE, Preset, Scenario, figure3, rate_problems
-from cloven.papers.figure3_presets import BOARDS, PRESETS, SOURCES, Board, arithmetic, board_problems
+from cloven.papers.s1.figure3 import LINK_RATE, Preset, Scenario, figure3, rate_problems
+from cloven.papers.s1.figure3_presets import BOARDS, PRESETS, SOURCES, Board, arithmetic, board_problems
 
 ASSUMPTIONS = (
     "Clocks and powers are not in S1: they are parameters, and where nobody gives them 1 GHz and 1 W.",

@@ -69,13 +69,25 @@ class Bar:
         """It as ``figure.json`` lists it: means over seeds, shares and images, and of each share."""
         shares = self.scores.mean((0, 2)).tolist()
         return {
-            "name": self.name, "model": self.model, "data": self.data, "control": self.control,
-            "strategy": self.strategy, "layer": self.layer, "devices": self.devices, "where": self.where,
-            "crosses": self.crosses, "victims": self.victims, "kappa": self.kappa, "counts": self.counts,
-            "images": self.scores.shape[2], "seeds": self.scores.shape[0], "shares": shares,
-            "agreement": _mean(self.scores), "ssim": _mean(self.ssim),
+            "name": self.name,
+            "model": self.model,
+            "data": self.data,
+            "control": self.control,
+            "strategy": self.strategy,
+            "layer": self.layer,
+            "devices": self.devices,
+            "where": self.where,
+            "crosses": self.crosses,
+            "victims": self.victims,
+            "kappa": self.kappa,
+            "counts": self.counts,
+            "images": self.scores.shape[2],
+            "seeds": self.scores.shape[0],
+            "shares": shares,
+            "agreement": _mean(self.scores),
+            "ssim": _mean(self.ssim),
             "floors": dict(zip(("agreement", "ssim"), self.floors, strict=True)),
-        }  # fmt: skip
+        }
 
 
 def _mean(scores: Tensor) -> dict[str, float]:
@@ -113,13 +125,23 @@ def bars(
     store, data = Store(folder), summary["data"].partition(":")[0]
     return [
         Bar(
-            figure, summary["model"], data, control, strategy, layer, int(members[0]["devices"]), where, victims,
-            summary["model_kappa"], _scores(members, store, "agreement"), _scores(members, store, "ssim"),
+            figure,
+            summary["model"],
+            data,
+            control,
+            strategy,
+            layer,
+            int(members[0]["devices"]),
+            where,
+            victims,
+            summary["model_kappa"],
+            _scores(members, store, "agreement"),
+            _scores(members, store, "ssim"),
             (_floor(members, "agreement"), _floor(members, "ssim")),
             any(member["crosses"] for member in members),
         )
         for (strategy, layer, where), members in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def _group(finding: Mapping[str, Any], division: str) -> tuple[str, str, str]:

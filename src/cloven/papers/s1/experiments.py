@@ -13,9 +13,9 @@ from cloven.auditing.paper import no_chain
 from cloven.auditing.study import Settings
 from cloven.auditing.subject import SAME, Training, Who
 from cloven.graph.box import Shape
-from cloven.papers import s1
-from cloven.papers.capacity import matched
-from cloven.papers.scales import Scale
+from cloven.papers.s1 import setup
+from cloven.papers.s1.capacity import matched
+from cloven.papers.s1.scales import Scale
 from cloven.partition.plan import Plan
 
 FIGURES: Mapping[str, str] = {
@@ -85,10 +85,10 @@ def _of_devices(request: Request, spec: str) -> Iterator[Panel]:
     """Fig. 6: Layer 2 alone, on each number of devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _settings(request, spec)
-    layers = dict(list(s1.layers_of(model).items())[:1])
+    layers = dict(list(setup.layers_of(model).items())[:1])
     for count in COUNTS:
         own = replace(usual, devices=count, where=replace(usual.where, layers=layers))
-        yield Panel(f"{kind}-{count}", PAPER, own, s1.decoder(model))
+        yield Panel(f"{kind}-{count}", PAPER, own, setup.decoder(model))
         if STRONG in request.controls:
             yield Panel(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
 
@@ -96,7 +96,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[Panel]:
 def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
     """Fig. 5: S1's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
-    usual, paper = _settings(request, spec), s1.decoder(model)
+    usual, paper = _settings(request, spec), setup.decoder(model)
     yield Panel(kind, PAPER, usual, paper)
     if EQUAL in request.controls:
         yield Panel(f"{kind}-equal", EQUAL, replace(usual, strategies=("vertical",)), matched(model))
@@ -117,15 +117,25 @@ def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
 def _settings(request: Request, spec: str) -> Settings:
     scale = request.scale
     who = Who(
-        model=scale.model, data=spec, auxiliary=request.auxiliary, queries=scale.queries, victims=scale.victims,
-        judge="none", seed=request.seed, shape=_image(request, spec.partition(":")[0]),
+        model=scale.model,
+        data=spec,
+        auxiliary=request.auxiliary,
+        queries=scale.queries,
+        victims=scale.victims,
+        judge="none",
+        seed=request.seed,
+        shape=_image(request, spec.partition(":")[0]),
         training=Training(scale.training, scale.images, request.machine.device, request.start),
-    )  # fmt: skip
+    )
     return Settings(
-        who=who, where=Where(s1.layers_of(scale.model), ("paper",)), devices=s1.DEVICES,
-        ladder=Ladder(("decoder",), scale.epochs), seeds=scale.seeds, machine=request.machine,
+        who=who,
+        where=Where(setup.layers_of(scale.model), ("paper",)),
+        devices=setup.DEVICES,
+        ladder=Ladder(("decoder",), scale.epochs),
+        seeds=scale.seeds,
+        machine=request.machine,
         budget=request.budget,
-    )  # fmt: skip
+    )
 
 
 NATIVE: Mapping[str, tuple[int, int, int]] = {"mnist": (1, 28, 28), "digits": (1, 28, 28)}

@@ -18,7 +18,7 @@ from cloven.auditing.study import Settings
 from cloven.auditing.subject import Who
 from cloven.errors import ClovenError
 from cloven.papers.points import MOBILENETS, points
-from cloven.papers.s2 import THRESHOLD, optimal
+from cloven.papers.s2.published import THRESHOLD, optimal
 from cloven.zoo.named import usual
 
 TOLERANCE = 0.03
@@ -108,16 +108,28 @@ def settings(study: Study) -> Settings:
     """The study as an audit: one pipeline cut at every point, tapped at every link."""
     layers = cuts(study.model)
     who = Who(
-        model=study.model, data=study.data, auxiliary=study.auxiliary, queries=study.amount.queries,
-        victims=study.amount.victims, weights=study.weights, shape=study.shape,
+        model=study.model,
+        data=study.data,
+        auxiliary=study.auxiliary,
+        queries=study.amount.queries,
+        victims=study.amount.victims,
+        weights=study.weights,
+        shape=study.shape,
         classes=usual(study.model).classes,
-        judge="none", seed=study.seed,
-    )  # fmt: skip
+        judge="none",
+        seed=study.seed,
+    )
     ladder = Ladder(study.attacks, study.amount.epochs, study.gan_epochs)
     return Settings(
-        who=who, where=Where(layers, ("full",), every_link=True), strategies=("vertical",),
-        devices=len(layers) + 1, ladder=ladder, seeds=study.seeds, threshold=THRESHOLD, machine=study.machine,
-    )  # fmt: skip
+        who=who,
+        where=Where(layers, ("full",), every_link=True),
+        strategies=("vertical",),
+        devices=len(layers) + 1,
+        ladder=ladder,
+        seeds=study.seeds,
+        threshold=THRESHOLD,
+        machine=study.machine,
+    )
 
 
 def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from itertools import pairwise
 from cloven.auditing.paper import Paper
 from cloven.auditing.summary import Expectation
 from cloven.graph.box import Shape
-from cloven.papers.table2 import MENDED as MENDED
-from cloven.papers.table2 import TABLE_2 as TABLE_2
-from cloven.papers.table2 import TILE, changes, printed
-from cloven.papers.table2 import decoder as decoder
-from cloven.papers.table2 import row_for as row_for
+from cloven.papers.s1.table2 import MENDED as MENDED
+from cloven.papers.s1.table2 import TABLE_2 as TABLE_2
+from cloven.papers.s1.table2 import TILE, changes, printed
+from cloven.papers.s1.table2 import decoder as decoder
+from cloven.papers.s1.table2 import row_for as row_for
 
 DEVICES = 4
 """The devices of S1's main experiment (Sect. 5.2)."""

@@ -69,9 +69,14 @@ def _panel(axes: Axes, bars: Sequence[Row], key: str, name: str, unit: str, dark
     axes.bar(places, [factor * value for value in without], WIDTH, color=dark)
     for place, bar, value in zip(places, bars, whole, strict=True):
         axes.annotate(
-            f"{bar['ratio']:.3g}", (place, factor * value), (0, 2), textcoords="offset points",
-            ha="center", va="bottom", fontsize=8,
-        )  # fmt: skip
+            f"{bar['ratio']:.3g}",
+            (place, factor * value),
+            (0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
     axes.set_xticks(places, [_tick(bar) for bar in bars], fontsize=8)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(f"{name}, {prefix}{unit}")
