@@ -28,7 +28,7 @@ from cloven.papers.claims import all_judged
 from cloven.papers.experiments import CONTROLS, FIGURES, Panel, Request, panels
 from cloven.papers.scales import FULL
 from cloven.papers.table1 import describe
-from cloven.processes import side_by_side
+from cloven.parallel import side_by_side
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
