@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from cloven import cli
+from cloven.cli import models
 from cloven.zoo.datasets import KINDS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def cloven(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 
 _GRAPHS: dict[str, Graph] = {}
-_captured_anew = cli._graph
+_captured_anew = models.graph_of
 
 
 @pytest.fixture(autouse=True)
@@ -66,4 +67,4 @@ def _lenet5_is_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
             _GRAPHS[key] = _captured_anew(spec)
         return _GRAPHS[key]
 
-    monkeypatch.setattr(cli, "_graph", graph)
+    monkeypatch.setattr(models, "graph_of", graph)

@@ -38,14 +38,14 @@ def refused(done: Done, *messages: str, lines: int | None = None) -> None:
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with plan.toml, ascon.toml, bundles of both, and keys."""
-    from cloven import cli
+    from cloven.cli.models import graph_of
     from cloven.partition.plan import program
     from cloven.runtime import bundle
     from cloven.runtime.link import authority
 
     folder = tmp_path_factory.mktemp("material")
     plan = parse(PLAN)
-    made = program(cli._graph(plan.model.model_dump()), plan)
+    made = program(graph_of(plan.model.model_dump()), plan)
     bundle.write(made, folder / "bundle", model="lenet5", plan=PLAN)
     protected = PLAN + '[protection]\ndefault = "ascon-aead128"\n'
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
@@ -232,7 +232,7 @@ def test_a_cluster_that_cannot_be_used(
 def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
     cloven: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloven.cli._graph", lambda _: pytest.fail("a model was made"))
+    monkeypatch.setattr("cloven.cli.models.graph_of", lambda _: pytest.fail("a model was made"))
     file.write_text("[devices]\nedge0 = 'x:1'")
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
@@ -338,7 +338,7 @@ def test_a_capture_without_frames_gives_no_pairs(cloven: Run, inside: Path, tmp_
 def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
     cloven: Run, inside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloven.cli._graph", lambda _: pytest.fail("a model was made"))
+    monkeypatch.setattr("cloven.cli.models.graph_of", lambda _: pytest.fail("a model was made"))
     monkeypatch.setattr(host, "CAPABILITIES", {"CAP_NET_ADMIN": 63, "CAP_SYS_ADMIN": 62})
 
     done = cloven("lab", "plan.toml", "--data", "digits", "--tap", "edge0-edge7", "--bandwidth", "fast", "--delay",

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from matplotlib.patches import Rectangle
 
-from cloven import costs
-from cloven.costs import HOST, Compiled, compiled, measured
 from cloven.errors import ClovenError
+from cloven.papers.s1 import measured_costs
 from cloven.papers.s1.figure3 import Bar, Cipher, Load, Preset, Processor, Scenario, figure3
 from cloven.papers.s1.figure3_document import document, table
 from cloven.papers.s1.figure3_presets import (
@@ -29,6 +28,7 @@ from cloven.papers.s1.figure3_presets import (
     implied,
     published,
 )
+from cloven.papers.s1.measured_costs import HOST, Compiled, compiled, measured
 from cloven.reporting.cost_bars import draw
 from cloven.runtime.link.ciphers import CIPHERS
 from cloven.runtime.link.errors import WrongTag
@@ -263,7 +263,7 @@ def test_the_measured_preset_runs_every_part_and_encrypts_every_message(small: C
 
 
 def test_what_is_measured_is_a_cipher_that_refuses_changed_bytes() -> None:
-    cipher = CIPHERS[costs.CIPHER]
+    cipher = CIPHERS[measured_costs.CIPHER]
     key, nonce, text = bytes(16), bytes(16), bytes(range(100))
     sealed = bytearray(cipher.seal(key, nonce, b"", text))
 

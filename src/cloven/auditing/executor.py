@@ -8,7 +8,7 @@ from pathlib import Path
 from cloven.auditing.cell import Cell, attacks
 from cloven.auditing.material import Material
 from cloven.auditing.store import CELLS, Store
-from cloven.processes import side_by_side
+from cloven.parallel import side_by_side
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a stage, how much of it is done, and of how much."""

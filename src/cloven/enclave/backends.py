@@ -13,7 +13,7 @@ from types import MappingProxyType
 from cloven.enclave.handover import Way
 from cloven.enclave.quote import DIRECT, SGX, SIMULATED
 from cloven.errors import ClovenError
-from cloven.processes import THREADS
+from cloven.parallel import THREADS
 
 MODULE = "cloven.enclave.trusted"
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")

@@ -10,7 +10,7 @@ from tests.runtime.cluster.machines import cluster, machines, send, with_keys
 from tests.runtime.cluster.plans import accounted, bundled, images, keys
 
 IMPORTED = """
-import cloven.cli, cloven.machines, cloven.runtime.cluster.worker, cloven.runtime.cluster.metrics
+import cloven.cli, cloven.runtime.cluster.worker, cloven.runtime.cluster.metrics
 import cloven.runtime.cluster.logs, cloven.runtime.bundle, cloven.runtime.onnx.engine, cloven.runtime.schedule
 import cloven.runtime.link.identity, cryptography.hazmat.primitives.ciphers.aead
 """

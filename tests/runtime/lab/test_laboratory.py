@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from cloven import console
+from cloven.cli import printing
 from cloven.errors import ClovenError
 from cloven.runtime.bundle import Send, read
 from cloven.runtime.lab import evidence, folder, laboratory
@@ -146,7 +146,7 @@ def test_a_table_says_what_the_tap_found(
     plain: tuple[Experiment, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, found = plain
-    console.laboratory(found)
+    printing.laboratory(found)
     out = capsys.readouterr().out
     table = f"{12 * made.program.sent(('edge0', 'edge1')):,}"
     (row,) = [line.split() for line in out.splitlines() if line.startswith(" edge0 > edge1")]

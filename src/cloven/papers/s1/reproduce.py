@@ -28,7 +28,7 @@ from cloven.papers.s1.claims import all_judged
 from cloven.papers.s1.experiments import CONTROLS, FIGURES, Panel, Request, panels
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
-from cloven.processes import side_by_side
+from cloven.parallel import side_by_side
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloven.errors import ClovenError
 from cloven.files import read_tensors
+from cloven.progress import report_progress
 from cloven.runtime.lab.folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
 STOPPED = 130
@@ -20,7 +21,6 @@ STOPPED = 130
 
 def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
     """Send the images; 2 where the cluster cannot be used, with the reasons on standard error."""
-    from cloven import console
     from cloven.partition.plan import parse, read
     from cloven.runtime.cluster.coordinator import Manner
     from cloven.runtime.cluster.sending import send, write_sent
@@ -28,7 +28,7 @@ def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
-        with console.progress() as progress:
+        with report_progress() as progress:
             outcome = send(parse(read(folder / PLAN)), folder / CLUSTER, pixels, Manner(window, deadline), progress)
         if outcome.answered:
             write_sent(folder / PAIRS, outcome, pixels, auxiliary)

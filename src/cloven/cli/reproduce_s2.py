@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven import console, machines
+from cloven.cli import printing
+from cloven.cli.options import AsJson, cores, device_of, named
+from cloven.cli.printing import print_json, resumable
 from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
@@ -47,25 +49,25 @@ def s2(
     handover: Annotated[str, typer.Option(help="3: memory, file (S2's) or pipe.")] = "file",
     threads: Annotated[int, typer.Option(help="3: of each half.", min=1)] = 1,
     out: Annotated[Path | None, typer.Option(help="The figure's folder.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """S2's enclave: its times and what is rebuilt behind each cut, measured here; or as it printed them."""
     times = Times(scale, data, model, backend, accelerator, handover, threads)
-    privacy = Privacy(scale, data, auxiliary, model, weights, machines.named(attacks), seeds, device)
+    privacy = Privacy(scale, data, auxiliary, model, weights, named(attacks), seeds, device)
     show: Callable[[Mapping[str, Any]], None]
     match figure_, published:
         case "table3", True:
-            found, show = _printed(), console.table_3
+            found, show = _printed(), printing.table_3
         case "3", False:
-            found, show = _times(times, out or _folder("3", model, scale)), console.enclave_times
+            found, show = _times(times, out or _folder("3", model, scale)), printing.enclave_times
         case "7", False:
-            found, show = _scores(privacy, out, jobs or machines.cores()), console.partition_points
+            found, show = _scores(privacy, out, jobs or cores()), printing.partition_points
         case "table3", False:
-            found, show = _table_3(times, privacy, out, jobs or machines.cores()), console.own_table_3
+            found, show = _table_3(times, privacy, out, jobs or cores()), printing.own_table_3
         case _:
             raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published: S2's own times")
     if as_json:
-        console.print_json(found)
+        print_json(found)
     else:
         show(found)
 
@@ -186,7 +188,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     settings = privacy.settings(study)
     kind = asked.data.partition(":")[0]
     folder = out or _folder("7", asked.model, kind, asked.scale)
-    with console.resumable(folder) as progress:
+    with resumable(folder) as progress:
         summary = execute(settings, NO_PAPER, out=folder, jobs=jobs, progress=progress)
     document = privacy.document(study, summary) | {"scale": asked.scale}
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
@@ -209,7 +211,6 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
 
 def _study(asked: Privacy) -> Study:
     from cloven.attacks.train import Machine
-    from cloven.audits import device_of
     from cloven.papers.s2 import privacy
 
     problems: list[str] = []

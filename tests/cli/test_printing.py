@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cloven import console
+from cloven.cli import printing
 from tests.reporting.summaries import captured, laddered, summary
 
 
 def test_each_observation_has_its_strongest_attack_with_interval_and_floor(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    console.summary(laddered())
+    printing.summary(laddered())
     text = capsys.readouterr().out
     assert "0.63 [0.61, 0.66]" in text
     assert "floor 0.11, residual, carried over" in text
@@ -26,7 +26,7 @@ def test_each_observation_has_its_strongest_attack_with_interval_and_floor(
 @pytest.mark.parametrize("make", [summary, laddered, captured])
 def test_it_fits_a_hundred_columns(make: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(make)
-    console.summary(make())
+    printing.summary(make())
     text = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
@@ -37,13 +37,13 @@ def test_of_many_flags_and_notes_the_first_are_printed_and_the_others_counted(
     given = laddered(30)
     for i, finding in enumerate(given["findings"]):
         finding["notes"] = [f"note {i}"]
-    console.summary(given)
+    printing.summary(given)
     assert "note: 160 more are in the report" in capsys.readouterr().out
 
 
 def test_what_has_no_labels_no_images_or_no_verdict_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     given = laddered(attacks=("probe",), model_accuracy=None, model_kappa=None)
-    console.summary(given | {"verdict": {"given": False, "reason": "nothing crosses", "sentence": None}})
+    printing.summary(given | {"verdict": {"given": False, "reason": "nothing crosses", "sentence": None}})
     text = capsys.readouterr().out
     assert "(no labels)" in text
     assert "not scored" in text
@@ -54,7 +54,7 @@ def test_markup_in_names_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -
     given = laddered()
     for row in given["verdicts"]:
         row["label"] = "[red]x[/red]"
-    console.summary(given)
+    printing.summary(given)
     assert "[red]x[/red]" in capsys.readouterr().out
 
 
@@ -62,12 +62,12 @@ def test_what_would_be_attacked_names_the_attacks_and_the_transform(capsys: pyte
     rows = [
         finding | {"attacks": ["probe", "decoder"], "transform": "int8"} for finding in summary()["findings"][:2]
     ]
-    console.observations(rows)
+    printing.observations(rows)
     text = capsys.readouterr().out
     assert "probe, decoder" in text
     assert "int8" in text
     plain = summary()["findings"][0] | {"link": None, "links": [["a", "b"], ["b", "c"]]}
-    console.observations([plain])
+    printing.observations([plain])
     text = capsys.readouterr().out
     assert "transform" not in text
     assert "attacks" not in text

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven import console, machines
+from cloven.cli import printing
+from cloven.cli.options import AsJson, cores, device_of, named
+from cloven.cli.printing import print_json, resumable
+from cloven.cli.reproduce_s2 import s2
 from cloven.errors import ClovenError
-from cloven.reproductions_s2 import s2
 
 if TYPE_CHECKING:
     from cloven.papers.s1.experiments import Request
@@ -46,27 +48,26 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 
     request = _request(asked)
     folder = out or folder_of(asked.figure, asked.scale)
-    with console.resumable(folder) as progress:
+    with resumable(folder) as progress:
         document = reproduce(request, out=folder, jobs=jobs, progress=progress)
     picture = write(folder, document)
     if as_json:
-        console.print_json(document)
+        print_json(document)
     else:
-        console.bars(document)
-        console.claims(document["claims"])
+        printing.bars(document)
+        printing.claims(document["claims"])
     log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
 
 
 def _request(asked: Asked) -> Request:
     from cloven.attacks.train import Machine
-    from cloven.audits import device_of
     from cloven.papers.s1 import setup
     from cloven.papers.s1.experiments import CONTROLS, FIGURES, Request
     from cloven.papers.s1.scales import SCALES
 
     problems = []
     several = {"all": tuple(CONTROLS), "none": ()}
-    controls = several[asked.controls] if asked.controls in several else machines.named(asked.controls)
+    controls = several[asked.controls] if asked.controls in several else named(asked.controls)
     for option, value, known in (("--figure", asked.figure, [*FIGURES, "3"]), ("--scale", asked.scale, SCALES)):
         if value not in known:
             problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
@@ -89,7 +90,7 @@ def _request(asked: Asked) -> Request:
         training=asked.cnn_epochs or usual.training,
     )
     return Request(
-        asked.figure, machines.named(asked.data), asked.auxiliary, scale, controls,
+        asked.figure, named(asked.data), asked.auxiliary, scale, controls,
         Machine(device_of(asked.device)), int(asked.budget * 10**9), asked.seed, asked.weights,
     )  # fmt: skip
 
@@ -103,9 +104,9 @@ def _download(spec: str) -> None:
 def cost(folder: Path, *, as_json: bool) -> None:
     """S1's Fig. 3: what encryption costs, by S1's implied numbers, by published ones, and measured here."""
     from cloven.auditing.store import to_text
-    from cloven.costs import compiled, measured
     from cloven.files import write_text
     from cloven.papers.s1.figure3_document import document, table
+    from cloven.papers.s1.measured_costs import compiled, measured
     from cloven.reporting.cost_bars import draw
 
     parts = compiled()
@@ -116,9 +117,9 @@ def cost(folder: Path, *, as_json: bool) -> None:
     for reading in here:
         draw(found, reading).savefig(folder / f"figure-{reading}.png", dpi=130)
     if as_json:
-        console.print_json(found)
+        print_json(found)
     else:
-        console.costs(table(found), found)
+        printing.costs(table(found), found)
     log.info("figures and numbers: %s", folder)
 
 
@@ -131,9 +132,9 @@ def claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     read = made_at(folders, scale)
     rows: list[dict[str, Any]] = all_judged([bar for found in read.values() for bar in found])
     if as_json:
-        console.print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
+        print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
     else:
-        console.claims(rows)
+        printing.claims(rows)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def s1(
     download: Annotated[
         bool, typer.Option("--download", help="Download data sets that are not there: mnist, cifar10, flowers102.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a figure of S1 again, or judge its claims by those that were made. Started again, it goes on."""
     if judge == bool(figure_):
@@ -184,12 +185,12 @@ def s1(
     if figure_ == "3":
         cost(out or Path("runs") / "s1-3", as_json=as_json)
         return
-    for spec in machines.named(data) if download else ():
+    for spec in named(data) if download else ():
         _download(spec)
     asked = Asked(
         figure_, data, auxiliary, scale, controls, seeds, cnn_epochs, model, weights, device, budget, seed
     )
-    figure(asked, out, jobs=jobs or machines.cores(), as_json=as_json)
+    figure(asked, out, jobs=jobs or cores(), as_json=as_json)
 
 
 papers.command()(s2)

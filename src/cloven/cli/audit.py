@@ -1,18 +1,22 @@
-"""What ``cloven audit`` was asked for, as settings of an audit; and how one is run. Parsing and printing only."""
+"""``cloven audit``: what was asked for, as settings of an audit; and how one is run."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cloven import console
+import typer
+
+from cloven.cli import printing
+from cloven.cli.models import plan_of
+from cloven.cli.options import DATA, AsJson, cores, device_of, given, named
+from cloven.cli.printing import print_json, resumable
 from cloven.errors import ClovenError, tried
-from cloven.machines import named, plan_of
 
 if TYPE_CHECKING:
     from cloven.auditing.cases import Where
@@ -35,6 +39,122 @@ ENCLAVE, S2 = ("enclave",), ("s2",)
 
 VIEWS: Mapping[str, tuple[str, ...]] = {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}
 LINKS = {"first": False, "all": True}
+
+
+def audit(
+    context: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A plan written by `cloven plan`, or a model to divide in all ways.", metavar="MODEL|PLAN"
+        ),
+    ] = "lenet5",
+    data: Annotated[str, DATA] = "digits",
+    auxiliary: Annotated[
+        str,
+        typer.Option(help="The attacker's images: photos, folder:DIR, ... or same (as --data).", metavar="SPEC"),
+    ] = "photos",
+    out: Annotated[Path | None, typer.Option(help="The results' folder; left out, runs/MODEL-DATA.")] = None,
+    attacks: Annotated[
+        str,
+        typer.Option(
+            help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, "
+            "paste, enlarge, inpaint."
+        ),
+    ] = "decoder,probe",
+    strategies: Annotated[
+        str, typer.Option("--strategies", "--strategy", help="Which strategies; or enclave, cut after each layer.")
+    ] = "vertical,horizontal,data",
+    layers: Annotated[
+        str,
+        typer.Option("--layers", "--cuts", help="Where to listen; left out, S1's layers: 2,3,5; s2: that paper's."),
+    ] = "",
+    devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
+    view: Annotated[
+        str | None, typer.Option(help="paper (what S1 counts), full (all on a link: usual for a plan) or both.")
+    ] = None,
+    links: Annotated[
+        str | None, typer.Option(help="Full view: first (between the first two devices) or all (usual for a plan).")
+    ] = None,
+    colluding: Annotated[
+        list[str] | None, typer.Option(help="Links whose taps are put together.", metavar="A-B,B-C")
+    ] = None,
+    defences: Annotated[
+        str, typer.Option(help="Compare transforms on all links: none,float16,int8,topk:0.1,noise:0.5,dropout:0.5.")
+    ] = "",
+    pairs: Annotated[
+        Path | None, typer.Option(help="Attack what was captured: a folder that `cloven tap --read` wrote.")
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What the attacker knows of shapes: given, places, inferred; with --pairs, 0=6x14x14.",
+            metavar="HOW",
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="The model's weights, if it is not trained here.")] = None,
+    judge: Annotated[
+        str, typer.Option(help="A second classifier: auto (trained here), none, MODEL or MODEL=WEIGHTS.")
+    ] = "auto",
+    queries: Annotated[
+        int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000, or all captured.")
+    ] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="The attacker sends each image mirrored too: twice the queries.")
+    ] = False,
+    victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of each attack; left out, its own (10 mostly).", min=1)
+    ] = None,
+    gan_epochs: Annotated[int, typer.Option(help="Epochs of the conditional GAN.", min=1)] = 200,
+    seeds: Annotated[int, typer.Option(help="How often each attack is trained.", min=1)] = 1,
+    curve: Annotated[
+        bool, typer.Option("--curve", help="Attack with fewer pairs too: does the score still rise?")
+    ] = False,
+    threshold: Annotated[
+        float, typer.Option("--threshold", "--threshold-ssim", help="Count images with an SSIM above this.")
+    ] = 0.2,
+    device: Annotated[
+        str, typer.Option(help="Train attacks on cpu, cuda, or auto: cuda if there is one.")
+    ] = "auto",
+    autocast: Annotated[bool, typer.Option("--bfloat16", help="Train attacks in bfloat16 autocast.")] = False,
+    features: Annotated[str, typer.Option(help="Keep captured numbers as float32 or float16.")] = "float32",
+    budget: Annotated[
+        float,
+        typer.Option(help="Gigabytes of captured numbers to keep; with more, they are computed again.", min=0),
+    ] = 4.0,
+    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes; left out, one a core.", min=1)] = None,
+    as_json: AsJson = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop; write nothing.")] = False,
+) -> None:
+    """Attack what crosses the links and write a report. Started again, it goes on where it stopped.
+
+    With --pairs, attack what a tap captured from the wire instead of what a simulation says that it would.
+    """
+    if pairs is not None:
+        _misplaced(context, SIMULATED, "what was captured")
+    elif is_plan(model):
+        _misplaced(context, PLANNED, "a plan")
+    asked = Asked(
+        model=model, data=data, auxiliary=auxiliary, attacks=named(attacks),
+        strategies=named(strategies), layers=named(layers), devices=devices, view=view,
+        links=links, colluding=tuple(colluding or ()), defences=named(defences), pairs=pairs,
+        shape=tuple(shape or ()),
+        weights=weights, judge=judge, mirror=mirror, queries=queries, victims=victims, epochs=epochs,
+        gan_epochs=gan_epochs,        seeds=seeds, curve=curve, threshold=threshold, device=device,
+        precision="bfloat16" if autocast else "float32", features=features, budget=budget, seed=seed,
+        jobs=jobs or cores(),
+    )  # fmt: skip
+    work = _captures(asked) if pairs is not None else _simulated(asked)
+    _run(work, out, dry_run=dry_run, as_json=as_json)
+
+
+def _misplaced(context: typer.Context, names: Sequence[str], about: str) -> None:
+    """Refuse options that say nothing about what is audited."""
+    said = given(context)
+    if problems := [f"--{name} says nothing about {about}: leave it out" for name in names if name in said]:
+        raise ClovenError(problems)
 
 
 @dataclass(frozen=True)
@@ -88,25 +208,25 @@ class Work:
     execute: Callable[..., dict[str, Any]]
 
 
-def run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def _run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Run an audit, or list what it would attack; print and report."""
     from cloven.reporting.folder import write
 
     if dry_run:
         rows = work.rows()
         if as_json:
-            console.print_json({"cells": rows})
+            print_json({"cells": rows})
         else:
-            console.observations(rows)
+            printing.observations(rows)
         return
     folder = out or work.folder
-    with console.resumable(folder) as progress:
+    with resumable(folder) as progress:
         summary = work.execute(out=folder, progress=progress)
     page = write(folder)
     if as_json:
-        console.print_json(summary)
+        print_json(summary)
     else:
-        console.summary(summary)
+        printing.summary(summary)
     for note in summary.get("capture", {}).get("notes", ()):
         log.warning("%s", note)
     log.info("report: %s   summary: %s", page, folder / "summary.json")
@@ -115,7 +235,7 @@ def run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
 # --- simulated --------------------------------------------------------------------------------------------------
 
 
-def simulated(asked: Asked) -> Work:
+def _simulated(asked: Asked) -> Work:
     """The audit of a model divided in all ways, or of one plan.
 
     Raises:
@@ -164,13 +284,6 @@ def _cut_everywhere(asked: Asked) -> Asked:
         asked, strategies=("vertical",), devices=len(asked.layers) + 1, view=asked.view or "full",
         links=asked.links or "all",
     )  # fmt: skip
-
-
-def device_of(name: str) -> str:
-    """The device of a name; ``auto`` is CUDA where there is one."""
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def is_plan(name: str) -> bool:
@@ -268,7 +381,7 @@ def _knows(shape: tuple[str, ...], problems: list[str]) -> str:
 # --- captured ---------------------------------------------------------------------------------------------------
 
 
-def captured(asked: Asked) -> Work:
+def _captures(asked: Asked) -> Work:
     """The audit of what a tap captured.
 
     Raises:
@@ -280,7 +393,7 @@ def captured(asked: Asked) -> Work:
 
     assert asked.pairs is not None
     inferred = asked.shape == ("inferred",)
-    given = wire.Settings(
+    settings = wire.Settings(
         model=asked.model, data=asked.data, pairs=asked.pairs, shapes={} if inferred else _shapes(asked.shape),
         weights=asked.weights, layers=tuple(setup.layers_of(asked.model)), queries=asked.queries,
         victims=asked.victims, ladder=asked.ladder, inferred=inferred, judge=asked.judge, seeds=asked.seeds,
@@ -288,8 +401,8 @@ def captured(asked: Asked) -> Work:
         machine=Machine(device_of(asked.device), asked.precision), seed=asked.seed,
     )  # fmt: skip
     name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
-    execute = partial(wire.execute, given, setup.paper(asked.model))
-    return Work(Path("runs") / f"{name}-captured", partial(wire.listed, given), execute)
+    execute = partial(wire.execute, settings, setup.paper(asked.model))
+    return Work(Path("runs") / f"{name}-captured", partial(wire.listed, settings), execute)
 
 
 def _shapes(texts: tuple[str, ...]) -> dict[int, list[tuple[int, ...]]]:

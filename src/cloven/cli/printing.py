@@ -1,4 +1,4 @@
-"""What commands print: JSON and tables on standard output, progress on standard error."""
+"""What commands print on standard output: JSON and tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cloven.cli.exits import STOPPED
 from cloven.errors import printable
+from cloven.progress import report_progress
 
 if TYPE_CHECKING:
     from cloven.reporting.verdicts import Reading
@@ -28,9 +30,6 @@ NARROW = 100
 
 FEW = 20
 """Up to how many images' classes are shown one by one; all are in the JSON."""
-
-STOPPED = 130
-"""The exit code of what the user has stopped."""
 
 log = logging.getLogger("cloven")
 
@@ -425,38 +424,9 @@ def claims(rows: Sequence[Row]) -> None:
 @contextmanager
 def resumable(folder: Path) -> Iterator[Callable[[str, int, int], None]]:
     """`progress` of work that keeps what is finished: Ctrl-C says where, and ends with exit code 130."""
-    with progress() as report:
+    with report_progress() as report:
         try:
             yield report
         except KeyboardInterrupt:
             log.warning("stopped; what is finished is kept in %s: the same command goes on from there", folder)
             raise typer.Exit(STOPPED) from None
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage on standard error where somebody looks, else a line now and then."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bars: dict[str, Any] = {}
-    shown = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*shown, console=console) as drawn:
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in bars:
-                bars[stage] = drawn.add_task(stage, total=total)
-            drawn.update(bars[stage], completed=done, total=total)
-
-        yield report
-
-
-def _line(stage: str, done: int, total: int) -> None:
-    """One line for the start, the end and each tenth."""
-    if done in (0, total) or (10 * done) // total != (10 * (done - 1)) // total:
-        log.info("%s: %d of %d", stage, done, total)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven import console
+from cloven.cli import printing
+from cloven.cli.models import plan_of
+from cloven.cli.options import AsJson
+from cloven.cli.printing import print_json
 from cloven.errors import ClovenError
 from cloven.files import read_bytes
 
@@ -48,7 +51,6 @@ def seal(
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
     from cloven.enclave.quote import SIMULATED, Measurement
     from cloven.enclave.stretch import split
-    from cloven.machines import plan_of
     from cloven.partition.plan import program
 
     plan = plan_of(plan_file)
@@ -178,7 +180,7 @@ def open_result(
         ),
     ],
     run: Annotated[str, typer.Option(help="The run that `cloven enclave release` printed, 64 hexadecimal digits.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Open results that left the enclave sealed, if they belong to your inputs and to the run."""
     from cloven.enclave.folder import opened
@@ -202,10 +204,10 @@ def open_result(
 def _classes(names: list[str], logits: list[list[float]], *, as_json: bool) -> None:
     found = [(name, row.index(max(row)), row) for name, row in zip(names, logits, strict=True)]
     if as_json:
-        console.print_json([{"input": name, "class": number, "logits": row} for name, number, row in found])
+        print_json([{"input": name, "class": number, "logits": row} for name, number, row in found])
     else:
         rows = [[name, number, f"{max(row):.4f}"] for name, number, row in found]
-        console.table("results", ["input", "class", "logit"], rows)
+        printing.table("results", ["input", "class", "logit"], rows)
 
 
 # --- who runs it ------------------------------------------------------------------------------------------------
@@ -235,7 +237,7 @@ def run(
     ] = None,
     manifest: Annotated[Path, typer.Option(help="Gramine's, for the gramine backends.")] = Path("cloven.manifest"),
     out: Annotated[Path | None, typer.Option(help="A new folder for what comes out, and the trace.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run sealed inputs: the front inside the trusted half, the rear on the accelerator; show S2's six steps."""
     from cloven.enclave.backends import named
@@ -268,9 +270,9 @@ def run(
         }
     _kept(out, files, answers, document)
     if as_json:
-        console.print_json(document)
+        print_json(document)
         return
-    console.enclave(document)
+    printing.enclave(document)
     clear = [(file.name, row) for file, row in zip(files, results, strict=True) if row is not None]
     if clear:
         _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)

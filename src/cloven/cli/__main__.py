@@ -1,0 +1,5 @@
+"""``python -m cloven.cli``."""
+
+from cloven.cli.application import main
+
+main()

@@ -1,0 +1,122 @@
+"""The program ``cloven``: its commands, and what errors become."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cloven.cli.audit import audit
+from cloven.cli.bundle import bundle
+from cloven.cli.enclave import enclave
+from cloven.cli.exits import STOPPED, WRONG
+from cloven.cli.inspect import inspect
+from cloven.cli.keys import keys
+from cloven.cli.lab import lab
+from cloven.cli.plan import plan
+from cloven.cli.report import report
+from cloven.cli.reproduce import papers
+from cloven.cli.run import run
+from cloven.cli.serve import serve
+from cloven.cli.tap import tap
+from cloven.cli.worker import worker
+from cloven.errors import ClovenError, printable, require, system_error
+
+EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+          "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
+          "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
+          "torchvision": "models", "timm": "models"}  # fmt: skip
+"""Which extra brings an optional package."""
+
+
+class Commands(TyperGroup):
+    """All commands; Ctrl-C ends any of them with a word and exit code 130, and what the system refuses with 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:  # typer would end with 1, "a threshold missed", where the output was closed
+            raise system_error(error) from error
+        except KeyboardInterrupt:
+            log.warning("stopped")
+            raise typer.Exit(STOPPED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+log = logging.getLogger("cloven")
+
+
+def main() -> None:
+    """The ``cloven`` command: errors in a person's input, and of the system, become a message and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger().handlers[0].setFormatter(_Printable())
+    try:
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what cannot be written fails here, not when Python ends
+    except ClovenError as error:
+        _fail(error)
+    except OSError as error:
+        _fail(system_error(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS:
+            raise
+        _fail(require(EXTRAS[package], error))
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _fail(error: ClovenError) -> None:
+    with suppress(OSError):  # nobody can be told
+        for problem in error.problems:
+            print(printable(f"cloven: {problem}"), file=sys.stderr)  # noqa: T201
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:  # Python would try again when it ends, and fail with another exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(WRONG)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"cloven {metadata.version('cloven')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Only `--version`; every command has its own options."""
+
+
+for command in (inspect, plan, run, lab, bundle, audit, report, worker, serve, tap):
+    app.command()(command)
+app.add_typer(keys, name="keys")
+app.add_typer(enclave, name="enclave")
+app.add_typer(papers, name="reproduce")

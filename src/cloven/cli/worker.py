@@ -1,0 +1,42 @@
+"""``cloven worker``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloven.cli.options import Insecure, Keys
+from cloven.errors import ClovenError, tried
+
+log = logging.getLogger("cloven")
+
+
+def worker(
+    folder: Annotated[Path, typer.Argument(help="A device's folder in a bundle.", metavar="BUNDLE/DEVICE")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 is any free one.")] = "127.0.0.1:7001",
+    keys: Keys = None,
+    insecure: Insecure = False,
+    metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus; left out, none.")] = None,
+) -> None:
+    """Load a device's part of a bundle and work for a coordinator, until SIGTERM. Logs are lines of JSON."""
+    from cloven.runtime.cluster import logs
+    from cloven.runtime.cluster.worker import Addresses, load, serve
+    from cloven.runtime.link.address import check_address
+    from cloven.runtime.link.identity import read
+
+    problems: list[str] = []
+    identity = tried(lambda: read(keys), problems) if keys is not None else None
+    shown = None if insecure else keys
+    here = tried(lambda: check_address(listen, shown, insecure), problems)
+    there = metrics and tried(lambda: check_address(metrics, shown, insecure, option="--metrics"), problems)
+    held = tried(lambda: load(folder, identity), problems) if identity is not None or keys is None else None
+    if problems or here is None or held is None:
+        raise ClovenError(problems)
+    logs.to_stderr()
+    if identity is not None and (warning := identity.warning()):
+        log.warning(warning)
+    asyncio.run(serve(held, identity, Addresses(here, there or None), tls=shown is not None))
