@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cloven.runtime.bundle import Bundle, Run, read
+from cloven.runtime.bundle.format import RunSegment
+from cloven.runtime.bundle.reader import Bundle, read
 
 if TYPE_CHECKING:
     from cloven.graph.graph import Graph
@@ -74,7 +75,7 @@ def segments(bundle: Bundle) -> list[Path]:
         bundle.place(device.name) / step.segment
         for device in bundle.manifest.devices
         for step in bundle.parts[device.name].steps
-        if isinstance(step, Run)
+        if isinstance(step, RunSegment)
     ]
 
 
@@ -123,7 +124,7 @@ def candidates(graph: Graph) -> list[str]:
 def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
     """The bundle of a vertical plan, with the plan beside it."""
     from cloven.partition.plan import ModelSpec, Plan, VerticalSpec, program
-    from cloven.runtime import bundle
+    from cloven.runtime.bundle import writer
 
     plan = Plan(
         model=ModelSpec(name=name, input=IMAGE, classes=CLASSES),
@@ -131,12 +132,12 @@ def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
         devices=tuple(f"edge{i}" for i in range(len(cuts) + 1)),
     )
     folder.with_suffix(".toml").write_text(plan.toml(), "utf-8")
-    return bundle.write(program(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
+    return writer.write(program(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
 
 
 def shares(chain: Bundle, runs: int = 15) -> list[float]:
     """The share of the time (CPU seconds, one thread, medians) that is over after each stretch but the last."""
-    from cloven.runtime.onnx.engine import session
+    from cloven.runtime.bundle.engine import session
 
     stretches = [session(path) for path in segments(chain)]
     taken: list[list[float]] = [[] for _ in stretches]

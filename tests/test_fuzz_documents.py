@@ -24,10 +24,11 @@ from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
 from cloven.partition.plan import parse, program
-from cloven.runtime import bundle
+from cloven.runtime.bundle import engine, reader
+from cloven.runtime.bundle.format import MANIFEST, PART
+from cloven.runtime.bundle.schedule import schedule
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.cluster.file import read_cluster
-from cloven.runtime.onnx import engine
-from cloven.runtime.schedule import schedule
 from cloven.runtime.tap import pairs
 from tests.attacks.problems import problem
 from tests.attacks.test_train import begun
@@ -113,20 +114,20 @@ def walk(document: Any) -> Iterator[tuple[Any, Any]]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of three devices, that exchange shares with each other."""
     folder = tmp_path_factory.mktemp("fuzz") / "bundle"
-    bundle.write(program(lenet5(), parse(DATA)), folder, model="lenet5", plan=DATA)
+    write(program(lenet5(), parse(DATA)), folder, model="lenet5", plan=DATA)
     return folder
 
 
 def rehash(folder: Path, name: str, content: bytes) -> None:
     """Write a file of a bundle as someone does who can write the manifest too."""
     (folder / name).write_bytes(content)
-    manifest = json.loads((folder / bundle.MANIFEST).read_text())
+    manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    (folder / bundle.MANIFEST).write_text(json.dumps(manifest))
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def run(folder: Path) -> None:
-    for part in bundle.read(folder).parts.values():
+    for part in reader.read(folder).parts.values():
         schedule(part)
     engine.run(folder, np.zeros((1, 1, 28, 28), np.float32))
 
@@ -148,29 +149,29 @@ def test_clusters(count: int, tmp_path: Path) -> None:
 
 
 @counts
-@pytest.mark.parametrize("name", [bundle.MANIFEST, f"edge1/{bundle.PART}"])
+@pytest.mark.parametrize("name", [MANIFEST, f"edge1/{PART}"])
 def test_documents_of_a_bundle(count: int, name: str, written: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(written, tmp_path / "bundle")
-    original, manifest = (written / name).read_bytes(), (written / bundle.MANIFEST).read_bytes()
+    original, manifest = (written / name).read_bytes(), (written / MANIFEST).read_bytes()
 
     def read(content: bytes) -> None:
-        (folder / bundle.MANIFEST).write_bytes(manifest)
-        rehash(folder, name, content) if name != bundle.MANIFEST else (folder / name).write_bytes(content)
+        (folder / MANIFEST).write_bytes(manifest)
+        rehash(folder, name, content) if name != MANIFEST else (folder / name).write_bytes(content)
         run(folder)
 
     fuzz(Reader(name, [original], read), count)
 
 
 @counts
-@pytest.mark.parametrize("name", [bundle.MANIFEST, f"edge1/{bundle.PART}"])
+@pytest.mark.parametrize("name", [MANIFEST, f"edge1/{PART}"])
 def test_values_of_a_bundles_documents(count: int, name: str, written: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(written, tmp_path / "bundle")
-    original, manifest = json.loads((written / name).read_bytes()), (written / bundle.MANIFEST).read_bytes()
+    original, manifest = json.loads((written / name).read_bytes()), (written / MANIFEST).read_bytes()
 
     for seed in range(count):
         content = json.dumps(changed(original, seed)).encode()
-        (folder / bundle.MANIFEST).write_bytes(manifest)
-        rehash(folder, name, content) if name != bundle.MANIFEST else (folder / name).write_bytes(content)
+        (folder / MANIFEST).write_bytes(manifest)
+        rehash(folder, name, content) if name != MANIFEST else (folder / name).write_bytes(content)
         try:
             run(folder)
         except ClovenError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -242,3 +243,28 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder, which takes the place of `path` at the end; on an error it is removed.
+
+    A folder that is there is replaced with all that it holds: the caller checks that it may be.
+
+    Raises:
+        ClovenError: if it cannot be written.
+    """
+    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("part", "old"))
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except OSError as error:
+        raise ClovenError(f"cannot write {path}: {system_reason(error)}") from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (new, old):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from cloven.papers.s1.setup import layers_of
 from cloven.partition.plan import parse, program
+from cloven.runtime.bundle import engine
 from cloven.runtime.check import compare
-from cloven.runtime.onnx import engine
 from cloven.zoo.datasets import load
 from cloven.zoo.images import split
 from cloven.zoo.models import build
@@ -335,14 +335,16 @@ def test_a_bundle_holds_what_its_manifest_says_and_runs_without_pytorch(cloven: 
     assert float((made.argmax(1) == test.labels).mean()) == ran["accuracy"]
 
 
-def test_a_bundle_replaces_a_bundle_and_nothing_else(cloven: Run, here: Path) -> None:
+def test_a_bundle_of_another_plan_is_replaced_only_with_force(cloven: Run, here: Path) -> None:
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--out", "plan.toml")
     cloven("plan", "lenet5", "--strategy", "horizontal", "--devices", "3", "--out", "other.toml")
 
     first = cloven("bundle", "plan.toml", "--out", "made")
-    second = cloven("bundle", "other.toml", "--out", "made")
+    refused = cloven("bundle", "other.toml", "--out", "made")
+    forced = cloven("bundle", "other.toml", "--out", "made", "--force")
 
-    assert (first.code, second.code) == (0, 0)
+    assert (first.code, refused.code, forced.code) == (0, 2, 0)
     assert "the bundle's are random" in first.err
+    assert "made holds a bundle of another plan: lenet5 on edge0, edge1; " in refused.err
     assert {p.name for p in (here / "made").iterdir()} == {"manifest.json", "edge0", "edge1", "edge2"}
     assert {p.name for p in here.iterdir()} == {"made", "plan.toml", "other.toml"}

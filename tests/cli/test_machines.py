@@ -40,13 +40,13 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with plan.toml, ascon.toml, bundles of both, and keys."""
     from cloven.cli.models import graph_of
     from cloven.partition.plan import program
-    from cloven.runtime import bundle
+    from cloven.runtime.bundle.writer import write
     from cloven.runtime.link import authority
 
     folder = tmp_path_factory.mktemp("material")
     plan = parse(PLAN)
     made = program(graph_of(plan.model.model_dump()), plan)
-    bundle.write(made, folder / "bundle", model="lenet5", plan=PLAN)
+    write(made, folder / "bundle", model="lenet5", plan=PLAN)
     protected = PLAN + '[protection]\ndefault = "ascon-aead128"\n'
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
     shutil.copytree(folder / "bundle", folder / "ascon")
@@ -117,8 +117,8 @@ LOOPBACK = "other machines can reach this address, and without mTLS anyone"
 @pytest.mark.parametrize(
     ("args", "messages"),
     [
-        (("nowhere/edge0",), ("is no bundle: it has no manifest.json",)),
-        (("bundle",), ("is no bundle: it has no manifest.json",)),
+        (("nowhere/edge0",), ("is not a bundle: manifest.json is missing",)),
+        (("bundle",), ("is not a bundle: manifest.json is missing",)),
         (("bundle/edge7",), ("bundle/edge7 is not a device's folder of the bundle; expected one of bundle/ed",)),
         (
             ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999"),

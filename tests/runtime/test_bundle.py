@@ -31,14 +31,15 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
-from cloven.runtime import bundle, bundle_check, local
-from cloven.runtime.bundle import Bundle, Receive, Run, Send, read, write
-from cloven.runtime.bundle_writer import folders
+from cloven.runtime import local
+from cloven.runtime.bundle import comparison, engine
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, WholeValue
+from cloven.runtime.bundle.onnx import nodes as onnx_nodes
+from cloven.runtime.bundle.onnx.model import Model, Value
+from cloven.runtime.bundle.reader import Bundle, digest, read
+from cloven.runtime.bundle.segments import segments
+from cloven.runtime.bundle.writer import folder_names, write
 from cloven.runtime.capture import capture
-from cloven.runtime.onnx import engine as onnx_engine
-from cloven.runtime.onnx import nodes as onnx_nodes
-from cloven.runtime.onnx.model import Model, Value
-from cloven.runtime.segments import segments
 from cloven.zoo.named import make
 
 PLAN = 'version = 1\ndevices = ["edge0", "edge1"]\n'
@@ -111,8 +112,8 @@ def copied(kept: Path, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def runs(part: bundle.Part) -> list[Run]:
-    return [step for step in part.steps if isinstance(step, Run)]
+def runs(part: DevicePart) -> list[RunSegment]:
+    return [step for step in part.steps if isinstance(step, RunSegment)]
 
 
 # --- what it computes -------------------------------------------------------------------------------------------
@@ -145,8 +146,8 @@ def test_a_bundle_computes_what_the_model_does_for_any_batch(
     given = images(graph, 5)
 
     made = write(program, tmp_path / "bundle", model=name, plan=PLAN)
-    together = onnx_engine.run(tmp_path / "bundle", given)
-    alone = onnx_engine.run(tmp_path / "bundle", given, batch=1)
+    together = engine.run(tmp_path / "bundle", given)
+    alone = engine.run(tmp_path / "bundle", given, batch=1)
 
     with torch.inference_mode():
         x = torch.from_numpy(given)
@@ -164,12 +165,10 @@ def test_a_star_is_routed_through_its_hub(tmp_path: Path) -> None:
 
     made = write(compile(graph, Horizontal(), 3, routing="star"), tmp_path / "b", model="mixed", plan=PLAN)
 
-    targets = {step.target for step in made.parts["edge1"].steps if isinstance(step, Send)}
+    targets = {step.target for step in made.parts["edge1"].steps if isinstance(step, SendShare)}
     assert targets == {"edge0"}
     with torch.inference_mode():
-        assert np.allclose(
-            onnx_engine.run(tmp_path / "b", given), whole(torch.from_numpy(given)).numpy(), atol=1e-4
-        )
+        assert np.allclose(engine.run(tmp_path / "b", given), whole(torch.from_numpy(given)).numpy(), atol=1e-4)
 
 
 def test_a_model_that_makes_rounding_large_is_no_mismatch(tmp_path: Path) -> None:
@@ -197,13 +196,13 @@ def test_the_normalisation_is_part_of_the_bundle(tmp_path: Path) -> None:
     graph = capture(whole, torch.zeros(1, 3, 21, 17), mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     given = images(graph, 2)
 
-    write(compile(graph, Horizontal("rows"), 2), tmp_path / "b", model="mixed", plan={"made": "here"})
+    write(compile(graph, Horizontal("rows"), 2), tmp_path / "b", model="mixed", plan="made here")
 
     x = (torch.from_numpy(given) - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.6, 0.7])[
         :, None, None
     ]
     with torch.inference_mode():
-        assert np.allclose(onnx_engine.run(tmp_path / "b", given), whole(x).numpy(), atol=1e-4)
+        assert np.allclose(engine.run(tmp_path / "b", given), whole(x).numpy(), atol=1e-4)
 
 
 @pytest.mark.slow
@@ -218,13 +217,13 @@ def test_models_that_people_use(name: str, strategy: Strategy, tmp_path: Path) -
     with torch.inference_mode():
         expected = whole(torch.from_numpy(given)).numpy()
     bound = 1e-4 * max(1.0, float(np.abs(expected).max()))
-    assert np.abs(onnx_engine.run(tmp_path / "b", given) - expected).max() <= bound
+    assert np.abs(engine.run(tmp_path / "b", given) - expected).max() <= bound
 
 
 def test_running_brings_neither_torch_nor_onnx(kept: Path) -> None:
     code = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom cloven.runtime.onnx import engine as onnx_engine\n"
-        f"made = onnx_engine.run(Path({str(kept)!r}), np.zeros((3, 1, 28, 28), np.float32))\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom cloven.runtime.bundle import engine\n"
+        f"made = engine.run(Path({str(kept)!r}), np.zeros((3, 1, 28, 28), np.float32))\n"
         "print(made.shape, {'torch', 'onnx'} & set(sys.modules))"
     )
 
@@ -236,7 +235,7 @@ def test_running_brings_neither_torch_nor_onnx(kept: Path) -> None:
 @pytest.mark.parametrize("wrong", [np.zeros((1, 1, 28, 27), np.float32), np.zeros((1, 1, 28, 28))])
 def test_images_of_another_shape_or_type_are_refused(wrong: NDArray[Any], kept: Path, tmp_path: Path) -> None:
     with pytest.raises(ClovenError, match=r"expected float32 \(n, 1, 28, 28\)"):
-        onnx_engine.run(kept, wrong)
+        engine.run(kept, wrong)
     with pytest.raises(ClovenError, match=r"expected float32 \(n, 1, 28, 28\)"):
         write(lenet(), tmp_path / "b", model="lenet5", plan=PLAN, images=wrong)
     assert left(tmp_path) == []
@@ -258,13 +257,13 @@ def test_transfers_are_those_of_the_program(strategy: Strategy, tmp_path: Path) 
             for step in part.steps
             if isinstance(step, kind)
         }
-        for kind in (Send, Receive)
+        for kind in (SendShare, ReceiveShare)
     }
-    for kind, end in ((Send, "source"), (Receive, "target")):
+    for kind, end in ((SendShare, "source"), (ReceiveShare, "target")):
         assert crossings[kind] == {
             (t.id, getattr(t, end), t.value, t.share, t.shape, t.bytes, t.step) for t in program.transfers
         }
-    assert all(4 * count(step[3]) == step[5] for step in crossings[Send])
+    assert all(4 * count(step[3]) == step[5] for step in crossings[SendShare])
 
 
 def test_steps_keep_the_global_order_and_every_part_says_what_it_has(kept: Path) -> None:
@@ -273,7 +272,7 @@ def test_steps_keep_the_global_order_and_every_part_says_what_it_has(kept: Path)
     for part in parts.values():
         numbers = [step.step for step in part.steps]
         assert numbers == sorted(set(numbers))
-    assert parts["edge0"].image == bundle.Whole(value="input", shape=(1, 28, 28))
+    assert parts["edge0"].image == WholeValue(value="input", shape=(1, 28, 28))
     assert parts["edge0"].output is not None
     assert parts["edge0"].output.shape == (10,)
     assert parts["edge1"].image is None
@@ -324,11 +323,11 @@ def test_a_device_that_computes_nothing_has_a_part_all_the_same(tmp_path: Path) 
     made = write(idle, tmp_path / "bundle", model="lenet5", plan=PLAN)
 
     assert made.parts["d"].steps == ()
-    assert onnx_engine.run(tmp_path / "bundle", images(idle.graph, 1)).shape == (1, 10)
+    assert engine.run(tmp_path / "bundle", images(idle.graph, 1)).shape == (1, 10)
 
 
 def test_names_of_devices_become_folders_that_every_system_can_have() -> None:
-    assert folders(["edge0", "../up", "Edge0", "a b", "a_b", ""]) == [
+    assert folder_names(["edge0", "../up", "Edge0", "a b", "a_b", ""]) == [
         "edge0",
         "___up",
         "Edge0-2",
@@ -439,7 +438,7 @@ def test_a_segment_outside_of_the_folder_is_refused(copied: Path) -> None:
     part = copied / "edge0" / "part.json"
     at = [step["do"] for step in json.loads(part.read_text())["steps"]].index("run")
     edit(part, lambda d: d["steps"][at].update(segment="../edge1/segment-0.onnx"))
-    told = bundle.described(part).model_dump()
+    told = digest(part).model_dump()
     edit(copied / "manifest.json", lambda d: d["files"].update({"edge0/part.json": told}))
 
     with pytest.raises(ClovenError, match=r"names '../edge1/segment-0.onnx', which the manifest does not list"):
@@ -449,7 +448,7 @@ def test_a_segment_outside_of_the_folder_is_refused(copied: Path) -> None:
 def rewritten(copied: Path, name: str, content: bytes) -> None:
     """Put other content in the place of a file, as if it had been written so."""
     (copied / name).write_bytes(content)
-    told = bundle.described(copied / name).model_dump()
+    told = digest(copied / name).model_dump()
     edit(copied / "manifest.json", lambda d: d["files"].update({name: told}))
 
 
@@ -470,7 +469,7 @@ def test_a_damaged_segment_is_refused_and_nothing_is_printed(
     rewritten(copied, "edge0/segment-0.onnx", whole.replace(b"Conv", b"C\xffnv"))
 
     with pytest.raises(ClovenError, match="onnxruntime cannot load"):
-        onnx_engine.session(copied / "edge0" / "segment-0.onnx")
+        engine.session(copied / "edge0" / "segment-0.onnx")
     assert capfd.readouterr() == ("", "")
 
 
@@ -485,7 +484,7 @@ def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_pat
     (copied / "manifest.json").write_text("{")
     with pytest.raises(ClovenError, match="is not valid JSON"):
         read(copied)
-    with pytest.raises(ClovenError, match="is no bundle: it has no"):
+    with pytest.raises(ClovenError, match=r"is not a bundle: manifest\.json is missing"):
         read(tmp_path / "nothing")
 
 
@@ -548,7 +547,7 @@ def test_an_older_bundle_is_replaced_and_kept_where_writing_fails(
     assert read(copied) == made
     assert list(made.parts) == ["edge0"]
     assert left(copied) == ["edge0", "manifest.json"]
-    monkeypatch.setattr(bundle_check, "session", None)
+    monkeypatch.setattr(comparison, "session", None)
     with pytest.raises(ClovenError, match=r"onnxruntime cannot run edge0/segment-0\.onnx"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
     assert read(copied) == made
@@ -561,13 +560,24 @@ def test_a_folder_that_holds_anything_else_is_left_alone(copied: Path, tmp_path:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")
 
-    with pytest.raises(ClovenError, match=r"also holds what no bundle has: edge0/notes.txt"):
+    with pytest.raises(ClovenError, match=r"also holds other files: edge0/notes.txt"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
     with pytest.raises(ClovenError, match="is not a folder; expected the name of a new folder"):
         write(lenet(), tmp_path / "file", model="lenet5", plan=PLAN)
     with pytest.raises(ClovenError, match=r"holds 1 files and is not a bundle .* give another name"):
         write(lenet(), tmp_path / "other", model="lenet5", plan=PLAN)
     assert left(tmp_path) == ["bundle", "file", "other"]
+
+
+def test_a_bundle_of_another_plan_is_replaced_only_if_asked_for(copied: Path) -> None:
+    other = PLAN + "# another\n"
+
+    with pytest.raises(ClovenError, match=r"holds a bundle of another plan: lenet5 on edge0, edge1; .* --force"):
+        write(lenet(), copied, model="lenet5", plan=other)
+    assert read(copied).manifest.plan == PLAN
+
+    write(lenet(), copied, model="lenet5", plan=other, overwrite=True)
+    assert read(copied).manifest.plan == other
 
 
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
@@ -584,7 +594,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
 
     with pytest.raises(ClovenError, match=r"cloven\[edge\]"):
-        onnx_engine.run(kept, np.zeros((1, 1, 28, 28), np.float32))
+        engine.run(kept, np.zeros((1, 1, 28, 28), np.float32))
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(copied: Path) -> None:

@@ -21,10 +21,10 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
 from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
-from cloven.runtime.bundle import write
+from cloven.runtime.bundle.engine import run as run_bundle
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.local import run
-from cloven.runtime.onnx.engine import run as run_bundle
 from cloven.runtime.torch_engine import evaluate
 
 REAL = {name: size for name, size in SIZES.items() if not name.startswith("complex")}

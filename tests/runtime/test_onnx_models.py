@@ -21,11 +21,11 @@ from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
-from cloven.runtime import bundle_check
-from cloven.runtime.bundle import write
+from cloven.runtime.bundle import comparison, engine
+from cloven.runtime.bundle.onnx import nodes
+from cloven.runtime.bundle.onnx.model import Model, Value
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
-from cloven.runtime.onnx import engine, nodes
-from cloven.runtime.onnx.model import Model, Value
 from cloven.zoo.named import make, usual
 
 Function = Callable[[Tensor], Tensor]
@@ -344,7 +344,7 @@ def test_a_node_that_is_wrong_for_one_image_alone_is_refused(
 
     def call(model: Model, attrs: object, inputs: Sequence[Value], params: object) -> Value:
         number = model.add("Cast", [model.batch()], to=onnx.TensorProto.FLOAT)
-        off = model.add("Sub", [number, model.number(bundle_check.FEWEST)])
+        off = model.add("Sub", [number, model.number(comparison.FEWEST)])
         return model.add("Add", [model.add("Sinh", [inputs[0]]), off])
 
     monkeypatch.setitem(nodes.NODES, "call", call)

@@ -21,10 +21,10 @@ from cloven.graph.box import Shape, slices
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
 from cloven.runtime import torch_engine
+from cloven.runtime.bundle.engine import outputs, session
+from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value, Weights
+from cloven.runtime.bundle.onnx.nodes import NODES, apply
 from cloven.runtime.capture import capture
-from cloven.runtime.onnx.engine import outputs, session
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value, Weights
-from cloven.runtime.onnx.nodes import NODES, apply
 from tests.graph.test_ops import OTHERS, boxes_of
 
 Case = tuple[Local, Sequence[Tensor]]

@@ -18,12 +18,12 @@ from cloven.graph.box import extent
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, compile  # noqa: A004
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle import Part, Receive, Run, Send
-from cloven.runtime.bundle_writer import _build
+from cloven.runtime.bundle.engine import Array, interpret
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare
+from cloven.runtime.bundle.lowering import build
+from cloven.runtime.bundle.schedule import Job, Message, Schedule, schedule
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.work import NUMBERS, Work
-from cloven.runtime.onnx.engine import Array, interpret
-from cloven.runtime.schedule import Job, Message, Schedule, schedule
 from tests.partition.nets import strategies
 from tests.partition.test_equivalence import FIXED, fixed, lenet
 
@@ -34,7 +34,7 @@ def graph_of(name: str) -> Graph:
     return lenet((1, 28, 28))[1] if name == "lenet5" else fixed(name)
 
 
-Parts = Mapping[str, Part]
+Parts = Mapping[str, DevicePart]
 
 
 @st.composite
@@ -43,11 +43,11 @@ def plans(draw: st.DrawFn, graph: Graph) -> Parts:
     strategy, devices = draw(strategies(graph))
     routing: Routing = draw(st.sampled_from(["direct", "star"]))
     reuse = routing == "direct" or draw(st.booleans())
-    built = _build(compile(graph, strategy, devices, routing=routing, reuse=reuse), "model", [])
+    built = build(compile(graph, strategy, devices, routing=routing, reuse=reuse), "model")
     return {name: one.part for name, one in built.items()}
 
 
-def computed(device: str, step: Run, inputs: Mapping[str, Array]) -> dict[str, Array]:
+def computed(device: str, step: RunSegment, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Stands for a segment: numbers that depend on every bit of every input."""
     given = hashlib.sha256(f"{device}/{step.segment}".encode())
     for name, array in sorted(inputs.items()):
@@ -68,7 +68,7 @@ class Network:
         self.schedules = {device: schedule(part) for device, part in parts.items()}
         self.works = {device: Work(found) for device, found in self.schedules.items()}
         self.steps = {
-            device: {s.step: s for s in part.steps if isinstance(s, Run)} for device, part in parts.items()
+            device: {s.step: s for s in part.steps if isinstance(s, RunSegment)} for device, part in parts.items()
         }
         self.output: Array | None = None
         self.tasks: set[asyncio.Task[None]] = set()
@@ -185,13 +185,13 @@ def sent(parts: Parts) -> Counter[tuple[str, str]]:
         s.transfer: (device, s.target, s.message, s.bytes)
         for device, p in parts.items()
         for s in p.steps
-        if isinstance(s, Send)
+        if isinstance(s, SendShare)
     }
     receives = {
         s.transfer: (s.source, device, s.message, s.bytes)
         for device, p in parts.items()
         for s in p.steps
-        if isinstance(s, Receive)
+        if isinstance(s, ReceiveShare)
     }
     assert sends == receives
     found: Counter[tuple[str, str]] = Counter()
@@ -234,7 +234,7 @@ def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
 def some_plan() -> Parts:
     from cloven.partition.horizontal import Horizontal
 
-    built = _build(compile(graph_of("lenet5"), Horizontal(), 2), "model", [])
+    built = build(compile(graph_of("lenet5"), Horizontal(), 2), "model")
     return {name: one.part for name, one in built.items()}
 
 

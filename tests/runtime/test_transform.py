@@ -18,7 +18,7 @@ from cloven.partition.observe import observe
 from cloven.partition.program import Program
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.vertical import Vertical
-from cloven.runtime import bundle
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.runtime.local import Recorder, run
@@ -306,7 +306,7 @@ def test_a_bundle_of_such_a_program_is_refused(tmp_path: object) -> None:
     out = Path(str(tmp_path)) / "bundle"
 
     with pytest.raises(ClovenError, match="the plan's links carry int8, but workers send float32") as caught:
-        bundle.write(program(Vertical(("conv2",)), "int8"), out, model="lenet5", plan="")
+        write(program(Vertical(("conv2",)), "int8"), out, model="lenet5", plan="")
 
     assert len(caught.value.problems) == 1
     assert not out.exists()

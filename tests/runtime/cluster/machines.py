@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from urllib.request import urlopen
 
 from cloven.partition.plan import Plan
-from cloven.runtime.bundle import read_manifest
+from cloven.runtime.bundle.reader import read_manifest
 from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.file import read_cluster

@@ -19,12 +19,14 @@ from torch import nn
 from cloven.graph.graph import Graph
 from cloven.partition.plan import Plan, parse, program
 from cloven.partition.protection import NAMES, Protection
-from cloven.runtime import bundle
+from cloven.runtime.bundle import engine
+from cloven.runtime.bundle.format import MANIFEST
+from cloven.runtime.bundle.reader import read_manifest
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.cluster.coordinator import Answer
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.link import authority
-from cloven.runtime.onnx import engine
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.named import make
 
@@ -86,7 +88,7 @@ def graph(model: str) -> Graph:
 def _written(model: str, strategy: str) -> Path:
     made = plan(model, strategy)
     folder = _HERE / f"{model}-{strategy}"
-    bundle.write(program(graph(model), made), folder, model=model, plan=made.toml())
+    write(program(graph(model), made), folder, model=model, plan=made.toml())
     return folder
 
 
@@ -96,7 +98,7 @@ def bundled(model: str, strategy: str, protection: Protection | str = "none") ->
     folder = _HERE / f"{model}-{strategy}-{wanted.model_dump_json().encode().hex()}"
     if not folder.exists():
         shutil.copytree(_written(model, strategy), folder, copy_function=os.link)
-        path = folder / bundle.MANIFEST
+        path = folder / MANIFEST
         manifest = json.loads(path.read_text())
         manifest |= {"protection": wanted.model_dump(), "plan": plan(model, strategy, wanted).toml()}
         path.unlink()
@@ -106,7 +108,7 @@ def bundled(model: str, strategy: str, protection: Protection | str = "none") ->
 
 def plan_of(folder: Path) -> Plan:
     """The plan that a bundle holds."""
-    text = bundle.read_manifest(folder).plan
+    text = read_manifest(folder).plan
     assert isinstance(text, str)
     return parse(text)
 

@@ -11,7 +11,7 @@ from tests.runtime.cluster.plans import accounted, bundled, images, keys
 
 IMPORTED = """
 import cloven.cli, cloven.runtime.cluster.worker, cloven.runtime.cluster.metrics
-import cloven.runtime.cluster.logs, cloven.runtime.bundle, cloven.runtime.onnx.engine, cloven.runtime.schedule
+import cloven.runtime.cluster.logs, cloven.runtime.bundle.engine, cloven.runtime.bundle.schedule
 import cloven.runtime.link.identity, cryptography.hazmat.primitives.ciphers.aead
 """
 """All that a worker imports before its part is loaded."""

@@ -16,12 +16,12 @@ from torch import nn
 from cloven.partition.plan import Plan, parse, program
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
-from cloven.runtime import bundle as bundles
-from cloven.runtime.bundle import Send
+from cloven.runtime.bundle import engine
+from cloven.runtime.bundle.format import SendShare
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.cluster.sending import unit
 from cloven.runtime.lab import evidence, folder
-from cloven.runtime.onnx import engine
 from cloven.runtime.tap.pairs import Captured
 
 SHAPE = (1, 12, 12)
@@ -55,7 +55,7 @@ def captured(bundle: Path, source: str, target: str, images: Any) -> Captured:
 
     for i, image in enumerate(images):
 
-        def tap(device: str, send: Send, array: engine.Array, i: int = i) -> None:
+        def tap(device: str, send: SendShare, array: engine.Array, i: int = i) -> None:
             if (device, send.target) == (source, target):
                 said[send.message][i].append(array.reshape(-1))
 
@@ -70,7 +70,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     text, devices = (VERTICAL, 2) if request.param == "vertical" else (HORIZONTAL, 3)
     plan, made = divided(text, devices)
     bundle = tmp_path_factory.mktemp("evidence") / "bundle"
-    bundles.write(made, bundle, model="small", plan=plan.toml())
+    write(made, bundle, model="small", plan=plan.toml())
     here = captured(bundle, "edge0", "edge1", pixels(4))
     assert (len(here.messages) > 1) == (request.param == "horizontal")
     return bundle, here

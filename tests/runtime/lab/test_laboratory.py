@@ -22,7 +22,8 @@ from safetensors.numpy import load_file
 
 from cloven.cli import printing
 from cloven.errors import ClovenError
-from cloven.runtime.bundle import Send, read
+from cloven.runtime.bundle.format import SendShare
+from cloven.runtime.bundle.reader import read
 from cloven.runtime.lab import evidence, folder, laboratory
 from cloven.runtime.lab.laboratory import Experiment
 from cloven.runtime.lab.network import Network
@@ -101,7 +102,7 @@ def test_several_messages_a_link_are_found_each_in_its_place(tmp_path: Path) -> 
     made = experiment(tmp_path / "lab", HORIZONTAL, images=6)
     tap = laboratory.run(made)["tap"]
     steps = read(tmp_path / "lab" / "bundle").parts["edge0"].steps
-    messages = {step.message for step in steps if isinstance(step, Send) and step.target == "edge1"}
+    messages = {step.message for step in steps if isinstance(step, SendShare) and step.target == "edge1"}
 
     assert len(messages) > 1
     assert load_file(tmp_path / "lab" / "pairs" / "captured.safetensors").keys() == {"input", *map(str, messages)}

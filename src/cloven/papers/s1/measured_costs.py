@@ -139,21 +139,22 @@ def _parts(program: Program, runs: int) -> dict[str, float]:
     """Median seconds of each device's part for one image, in onnxruntime on one thread."""
     import numpy as np
 
-    from cloven.runtime import bundle
-    from cloven.runtime.onnx.engine import interpret, outputs, session
+    from cloven.runtime.bundle.engine import interpret, outputs, session
+    from cloven.runtime.bundle.format import RunSegment
+    from cloven.runtime.bundle.writer import write
 
     spent: dict[str, list[float]] = {device: [] for device in program.devices}
     image = np.random.default_rng(0).random((1, *program.graph.input.shape), dtype=np.float32)
     with TemporaryDirectory() as folder:
-        written = bundle.write(program, Path(folder) / "bundle", model="Fig. 3", plan="")
+        written = write(program, Path(folder) / "bundle", model="Fig. 3", plan="")
         sessions = {
             (device, step.segment): session(written.place(device) / step.segment)
             for device, part in written.parts.items()
             for step in part.steps
-            if isinstance(step, bundle.Run)
+            if isinstance(step, RunSegment)
         }
 
-        def execute(device: str, step: bundle.Run, inputs: dict[str, Any]) -> dict[str, Any]:
+        def execute(device: str, step: RunSegment, inputs: dict[str, Any]) -> dict[str, Any]:
             start = perf_counter()
             result = outputs(sessions[device, step.segment], [piece.name for piece in step.outputs], inputs)
             spent[device][-1] += perf_counter() - start

@@ -17,6 +17,7 @@ import numpy as np
 
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
+from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster.blame import culprit
 from cloven.runtime.cluster.crew import Crew, Trouble
 from cloven.runtime.cluster.errors import FrameFailed
@@ -25,7 +26,6 @@ from cloven.runtime.cluster.member import SILENT, Flight
 from cloven.runtime.cluster.messages import KEPT, Failed
 from cloven.runtime.cluster.work import NUMBERS
 from cloven.runtime.link.session import Opened
-from cloven.runtime.onnx.engine import Array
 
 if TYPE_CHECKING:
     from types import TracebackType

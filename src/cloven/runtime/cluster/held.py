@@ -15,9 +15,9 @@ from cloven.runtime.cluster.messages import VERSION
 from cloven.runtime.cluster.wire import Line
 
 if TYPE_CHECKING:
-    from cloven.runtime.bundle import Manifest
+    from cloven.runtime.bundle.format import Manifest
+    from cloven.runtime.bundle.schedule import Schedule
     from cloven.runtime.link.identity import Identity
-    from cloven.runtime.schedule import Schedule
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cloven.runtime.bundle.engine import Array
+from cloven.runtime.bundle.schedule import Job, Message, Schedule
 from cloven.runtime.cluster.blame import State
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.messages import KEPT, Terms
@@ -19,8 +21,6 @@ from cloven.runtime.cluster.peers import Listener, Peer
 from cloven.runtime.cluster.wire import Line
 from cloven.runtime.cluster.work import Work
 from cloven.runtime.link.session import Opened
-from cloven.runtime.onnx.engine import Array
-from cloven.runtime.schedule import Job, Message, Schedule
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cloven.graph.box import extent
+from cloven.runtime.bundle.engine import Array, paste
+from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
 from cloven.runtime.cluster.blame import Doing, State
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.onnx.engine import Array, paste
-from cloven.runtime.schedule import Job, Message, Outgoing, Read, Schedule
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data

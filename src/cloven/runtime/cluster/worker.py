@@ -33,9 +33,10 @@ def load(folder: Path, identity: Identity | None) -> Held:
         ClovenError: for a folder that is no device's of a whole bundle, keys of another device, links that need
             keys where none are given, and missing packages.
     """
-    from cloven.runtime.bundle import MANIFEST, Run, read, read_manifest
-    from cloven.runtime.onnx.engine import outputs, session
-    from cloven.runtime.schedule import schedule
+    from cloven.runtime.bundle.engine import outputs, session
+    from cloven.runtime.bundle.format import MANIFEST, RunSegment
+    from cloven.runtime.bundle.reader import read, read_manifest
+    from cloven.runtime.bundle.schedule import schedule
 
     here = Path(os.path.realpath(folder))
     top = here.parent
@@ -45,7 +46,7 @@ def load(folder: Path, identity: Identity | None) -> Held:
         known = ", ".join(str(folder.parent / d.folder) for d in manifest.devices)
         raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
     part = read(top, device).parts[device]
-    sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, Run)}
+    sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, RunSegment)}
     plan = hashlib.sha256(read_bytes(top / MANIFEST)).hexdigest()
     held = Held(
         device, plan, manifest, schedule(part),

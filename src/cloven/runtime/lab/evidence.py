@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from cloven.files import read_tensors
 from cloven.partition.program import BYTES, Link, Program
-from cloven.runtime.bundle import Send, read
+from cloven.runtime.bundle.engine import Array, run
+from cloven.runtime.bundle.format import SendShare
+from cloven.runtime.bundle.reader import read
 from cloven.runtime.cluster.sending import unit
 from cloven.runtime.lab.folder import BUNDLE, CAPTURE, PAIRS
-from cloven.runtime.onnx.engine import Array, run
 from cloven.runtime.tap import flows, pairs
 from cloven.runtime.tap.flows import PLAIN, PROTECTED, TLS, Survey
 from cloven.runtime.tap.pairs import Captured
@@ -108,7 +109,7 @@ def differing(
     done: Counter[int] = Counter()
     wrong = 0
 
-    def tap(_: str, send: Send, array: Array) -> None:
+    def tap(_: str, send: SendShare, array: Array) -> None:
         nonlocal wrong
         if send.transfer in places:
             wrong += _different(captured, rows[done[send.transfer]], places[send.transfer], array)
@@ -135,7 +136,7 @@ def _places(bundle: Path, link: Link) -> dict[int, tuple[int, int]]:
     found: dict[int, tuple[int, int]] = {}
     filled: Counter[int] = Counter()
     for step in read(bundle).parts[source].steps:
-        if isinstance(step, Send) and step.target == target:
+        if isinstance(step, SendShare) and step.target == target:
             found[step.transfer] = (step.message, filled[step.message])
             filled[step.message] += step.bytes // BYTES
     return found

@@ -22,7 +22,8 @@ from cloven.errors import ClovenError
 from cloven.partition.plan import Plan
 from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime import bundle as bundles
+from cloven.runtime.bundle.reader import read_manifest
+from cloven.runtime.bundle.writer import write as write_bundle
 from cloven.runtime.lab import folder as folders
 from cloven.runtime.lab import host
 from cloven.runtime.lab.folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
@@ -146,7 +147,7 @@ def _prepare(experiment: Experiment) -> None:
         _write(experiment)
     except OSError as error:
         raise ClovenError(f"cannot write {error.filename or folder}: {error.strerror}") from error
-    bundles.write(
+    write_bundle(
         experiment.program, folder / BUNDLE, model=plan.model.name, plan=plan.toml(), protection=plan.protection
     )
     if _has_keys(plan):
@@ -198,7 +199,7 @@ def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
     """A worker in every device's namespace, ready; their logs are in the folder."""
     folder, plan = experiment.folder, experiment.plan
     started = {}
-    for device in bundles.read_manifest(folder / BUNDLE).devices:
+    for device in read_manifest(folder / BUNDLE).devices:
         keys = ["--keys", str(folder / KEYS / device.name)] if _has_keys(plan) else []
         insecure = [] if has_tls(plan) else ["--insecure"]
         listen = ["--listen", f"{net.address(device.name)}:{PORT}"]

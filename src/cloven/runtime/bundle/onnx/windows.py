@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from cloven.graph.windows import mean_matrix, resize_matrix, resize_picks
-from cloven.runtime.onnx.axes import reduced
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
+from cloven.runtime.bundle.onnx.axes import reduced
+from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
 
 Attrs = Mapping[str, Any]
 Numbers = int | Sequence[int]

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import numpy_helper
 
 from cloven.graph.box import Box, Shape, extent
-from cloven.runtime.onnx.model import Dims, Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.model import Dims, Model, UnsupportedError, Value
 
 
 @dataclass(frozen=True)

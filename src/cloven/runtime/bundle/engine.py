@@ -13,28 +13,28 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, require
 from cloven.files import check_regular
 from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
-from cloven.runtime.bundle import Part, Receive, Run, Send, Step, read
-from cloven.runtime.schedule import in_order
-from cloven.runtime.segments import sources
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
+from cloven.runtime.bundle.reader import read
+from cloven.runtime.bundle.schedule import in_order
+from cloven.runtime.bundle.segments import sources
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 Array = NDArray[np.float32]
 
-Execute = Callable[[str, Run, dict[str, Array]], Mapping[str, Array]]
+Execute = Callable[[str, RunSegment, dict[str, Array]], Mapping[str, Array]]
 """Runs a segment of a device: from the names of its inputs to those of its outputs."""
 
-
-Tap = Callable[[str, Send, Array], None]
+Tap = Callable[[str, SendShare, Array], None]
 """Called with the device that sends, the transfer and what it carries ``(n, ...)``, which it must not change."""
 
 
 def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | None = None) -> Array:
-    """The output of a bundle for ``images`` ``(n, C, H, W)`` in [0, 1], float32: ``(n, classes)``.
+    """Return the output of a bundle for ``images`` ``(n, C, H, W)`` in [0, 1], float32: ``(n, classes)``.
 
     Raises:
-        ClovenError: for a bundle that is not what was written, and for images of another shape or type.
+        ClovenError: for a bundle that is not what was written, or images of another shape or type.
     """
     bundle = read(folder)
     expected = bundle.manifest.image
@@ -43,10 +43,10 @@ def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | Non
         (device, step.segment): session(bundle.place(device) / step.segment)
         for device, part in bundle.parts.items()
         for step in part.steps
-        if isinstance(step, Run)
+        if isinstance(step, RunSegment)
     }
 
-    def execute(device: str, step: Run, inputs: dict[str, Array]) -> Mapping[str, Array]:
+    def execute(device: str, step: RunSegment, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[device, step.segment], [p.name for p in step.outputs], inputs)
 
     size = batch or max(1, min(256, 2**23 // prod(expected)))
@@ -68,10 +68,10 @@ def expect(images: Array, shape: Shape) -> None:
 
 
 def session(path: Path) -> InferenceSession:
-    """A segment, ready to run on one thread.
+    """Return an onnxruntime session of a segment, on one thread.
 
     Raises:
-        ClovenError: where onnxruntime is not installed, or cannot load it.
+        ClovenError: if onnxruntime is not installed, or cannot load the file.
     """
     try:
         import onnxruntime
@@ -97,7 +97,7 @@ def session(path: Path) -> InferenceSession:
 
 
 def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, Array]) -> dict[str, Array]:
-    """Return some of what a segment makes of its inputs, by name.
+    """Return some outputs of a segment, by name.
 
     Raises:
         ClovenError: if onnxruntime cannot run it on these inputs, or has no output of that name.
@@ -113,11 +113,11 @@ def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, A
 
 
 Pieces = dict[str, list[tuple[Box, Array]]]
-"""What a device holds: boxes of values ``(n, ...)``."""
+"""Boxes of values ``(n, ...)`` that a device holds."""
 
 
-def interpret(parts: Mapping[str, Part], images: Array, execute: Execute, tap: Tap | None = None) -> Array:
-    """The output of all parts for one batch of images, their steps in the global order."""
+def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, tap: Tap | None = None) -> Array:
+    """Return the output of all parts for one batch of images, their steps in the global order."""
     held: dict[str, Pieces] = {device: {} for device in parts}
     last = {device: last_reads(part) for device, part in parts.items()}
     under_way: dict[int, Array] = {}
@@ -127,18 +127,18 @@ def interpret(parts: Mapping[str, Part], images: Array, execute: Execute, tap: T
     for device, i, step in in_order(parts):
         mine = held[device]
         match step:
-            case Run():
+            case RunSegment():
                 inputs = {piece.name: paste(mine[piece.value], piece.box) for piece in step.inputs}
                 made = execute(device, step, inputs)
                 for piece in step.outputs:
                     if (shape := made[piece.name].shape[1:]) != extent(piece.box):
                         raise ClovenError(f"{piece.name} has the shape {shape}; expected {extent(piece.box)}")
                     mine.setdefault(piece.value, []).append((piece.box, made[piece.name]))
-            case Send():
+            case SendShare():
                 under_way[step.transfer] = paste(mine[step.value], step.share)
                 if tap is not None:
                     tap(device, step, under_way[step.transfer])
-            case Receive():
+            case ReceiveShare():
                 mine.setdefault(step.value, []).append((step.share, under_way.pop(step.transfer)))
         for value in last[device].get(i, ()):
             del mine[value]
@@ -146,8 +146,8 @@ def interpret(parts: Mapping[str, Part], images: Array, execute: Execute, tap: T
     return paste(held[device][output.value], whole(output.shape))
 
 
-def last_reads(part: Part) -> dict[int, tuple[str, ...]]:
-    """For steps of a part, by their place in it, the values that are read there for the last time."""
+def last_reads(part: DevicePart) -> dict[int, tuple[str, ...]]:
+    """Return the values that are read for the last time at a step, by the place of the step in its part."""
     final = {value: i for i, step in enumerate(part.steps) for value in _reads(step)}
     if part.output is not None:
         final.pop(part.output.value, None)
@@ -156,15 +156,15 @@ def last_reads(part: Part) -> dict[int, tuple[str, ...]]:
 
 def _reads(step: Step) -> Sequence[str]:
     match step:
-        case Run():
+        case RunSegment():
             return [piece.value for piece in step.inputs]
-        case Send():
+        case SendShare():
             return [step.value]
     return []
 
 
 def paste(held: Sequence[tuple[Box, Array]], box: Box) -> Array:
-    """A box ``(n, ...)`` put together from pieces that cover it."""
+    """Return a box ``(n, ...)``, put together from pieces that cover it."""
     if len(held) == 1 and held[0][0] == box:
         return held[0][1]
     found = sources(held, box)

@@ -18,13 +18,13 @@ Key = tuple[str, Box]
 
 
 def named(key: Key) -> str:
-    """What a box of a value is called in a model."""
+    """Return the name of a box of a value in a model."""
     return f"{key[0]}[{text(key[1])}]"
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """Computations that one model does: what it reads from outside, and what is needed of it outside."""
+    """The computations of one ONNX model, the boxes that it reads, and the results that are needed outside."""
 
     computes: tuple[Compute, ...]
     inputs: tuple[Key, ...]
@@ -32,7 +32,7 @@ class Segment:
 
     @property
     def step(self) -> int:
-        """Where it stands in the global order."""
+        """Return its place in the global order."""
         return self.computes[-1].step
 
 
@@ -41,7 +41,7 @@ Held = Sequence[tuple[Box, Any]]
 
 
 def sources(held: Held, box: Box) -> list[tuple[Box, Any]]:
-    """The pieces that a box is put together from: itself, else the first that holds it, else all that meet it."""
+    """Return the pieces that make up a box: itself, else the first that holds it, else all that meet it."""
     for same in (lambda piece: piece == box, lambda piece: contains(piece, box)):
         found = next((entry for entry in held if same(entry[0])), None)
         if found is not None:
@@ -60,7 +60,7 @@ class _Open:
 
 @dataclass(frozen=True)
 class _Outside:
-    """Where a piece that no segment made comes from: the step of its receipt, -1 for the image."""
+    """The origin of a piece that no segment made: the step of its receipt, -1 for the image."""
 
     step: int
 
@@ -80,10 +80,10 @@ class _Cutter:
             self.now = _Open()
 
     def fits(self, value: str, box: Box) -> bool:
-        """Whether the open segment can read a box.
+        """Return whether the open segment can read a box.
 
-        Not what was put together with something that it made itself: numpy does that between segments. Nor what
-        came after its first computation, which would then wait for it.
+        It cannot if the box is put together with something that it made itself: numpy does that between segments.
+        Nor if the box came after its first computation, which would then wait for it.
         """
         found = sources(self.held[value], box)
         if len(found) > 1 and any(origin is self.now for _, origin in found):
@@ -92,7 +92,7 @@ class _Cutter:
         return began is None or all(o.step < began for _, o in found if isinstance(o, _Outside))
 
     def need(self, value: str, box: Box) -> bool:
-        """Ask for a box: whoever made a piece of it gives it out. Whether the open segment itself did."""
+        """Mark the pieces of a box as outputs of the segments that made them; return if the open one did."""
         inside = False
         for piece, origin in sources(self.held[value], box):
             if origin is self.now:
@@ -111,14 +111,14 @@ class _Cutter:
         self.put(step.value, step.box, self.now)
 
     def give(self, value: str, box: Box) -> None:
-        """Something outside of all segments reads a box."""
+        """Record that a box is read outside of all segments."""
         if any(origin is self.now for _, origin in sources(self.held[value], box)):
             self.close()
         self.need(value, box)
 
 
 def segments(program: Program, device: str) -> tuple[Segment, ...]:
-    """The segments of a device, in order; each is as long as what the device sends and receives allows."""
+    """Return the segments of a device, in order; each is as long as what the device sends and receives allows."""
     cutter = _Cutter()
     if device == program.source:
         image = program.graph.input

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import TensorProto
 
-from cloven.runtime.onnx.model import Model, Value
+from cloven.runtime.bundle.onnx.model import Model, Value
 
 INTEGERS, FLOATS = ("uint8", "int8", "int16", "int32", "int64"), ("float16", "bfloat16", "float32", "float64")
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cloven.graph.box import relative, without
 from cloven.graph.graph import BATCH
 from cloven.graph.ops import Local
-from cloven.runtime.onnx import axes, calls, types, views, windows
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import Rows
+from cloven.runtime.bundle.onnx import axes, calls, types, views, windows
+from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.views import Rows
 
 Attrs = Mapping[str, Any]
 Inputs = Sequence[Value]

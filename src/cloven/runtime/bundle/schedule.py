@@ -1,4 +1,4 @@
-"""What one device does for one image, by what depends on what: jobs, and messages in and out.
+"""The schedule of one device for one image, by dependencies: jobs, and messages in and out.
 
 A bundle lists a device's steps in the order over all devices. A device on its own need not wait for its turn
 there: it sends a share as soon as that is made, and runs a segment as soon as all that it reads has come. Where
@@ -19,11 +19,11 @@ from typing import Any
 from cloven.graph.box import Box, extent, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle import Part, Receive, Run, Send, Step
-from cloven.runtime.segments import sources
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
+from cloven.runtime.bundle.segments import sources
 
 Message = tuple[str, int]
-"""The other party, and the message's number on the link from or to it: 0, 1, 2 for each image."""
+"""The other party, and the number of the message on the link from or to it: 0, 1, 2 for each image."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that a device does for an image. Pieces are numbered; ``uses`` says how often each is read."""
+    """All that a device does for an image. Pieces are numbered; ``uses`` is how often each is read."""
 
     jobs: tuple[Job, ...]
     incoming: Mapping[Message, Incoming]
@@ -72,29 +72,28 @@ class Schedule:
 
     @property
     def parties(self) -> frozenset[str]:
-        """Whom the device hears from or sends to."""
+        """Return the parties that the device receives from or sends to."""
         return frozenset(party for party, _ in [*self.incoming, *(out.message for out in self.outgoing)])
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest message in either direction."""
+        """Return the bytes of the largest message in either direction."""
         sizes = [m.bytes for m in self.incoming.values()] + [m.bytes for m in self.outgoing]
         return max(sizes, default=0)
 
 
-def in_order(parts: Mapping[str, Part]) -> list[tuple[str, int, Step]]:
-    """All devices' steps in the order over all devices: the device, the step's place in its part, the step."""
+def in_order(parts: Mapping[str, DevicePart]) -> list[tuple[str, int, Step]]:
+    """Return the steps of all devices in the global order: the device, the place in its part, the step."""
+    found: list[tuple[str, int, Step]] = []
+    for device, part in parts.items():
+        for place, step in enumerate(part.steps):
+            found.append((device, place, step))
     # A send and its receive share a number: the send first.
-    every = [
-        (step.step, isinstance(step, Receive), device, i, step)
-        for device, part in parts.items()
-        for i, step in enumerate(part.steps)
-    ]
-    return [(device, i, step) for _, _, device, i, step in sorted(every, key=lambda entry: entry[:2])]
+    return sorted(found, key=lambda entry: (entry[2].step, isinstance(entry[2], ReceiveShare)))
 
 
-def numbered(parts: Mapping[str, Part]) -> dict[str, Part]:
-    """The parts with the number of its message at every transfer: one for a link and what it waits for."""
+def numbered(parts: Mapping[str, DevicePart]) -> dict[str, DevicePart]:
+    """Return the parts with message numbers: transfers of a link that wait for the same events share a message."""
     held: dict[str, dict[str, list[tuple[Box, Any]]]] = {device: {} for device in parts}
     for device, part in parts.items():
         if part.image is not None:
@@ -104,35 +103,35 @@ def numbered(parts: Mapping[str, Part]) -> dict[str, Part]:
     for device, _, step in in_order(parts):
         mine = held[device]
         match step:
-            case Run():
+            case RunSegment():
                 for piece in step.outputs:
                     mine.setdefault(piece.value, []).append((piece.box, ("run", step.step)))
-            case Send():
+            case SendShare():
                 event = frozenset(origin for _, origin in sources(mine[step.value], step.share))
                 known = events.setdefault((device, step.target), {})
                 numbers[step.transfer] = known.setdefault(event, len(known))
-            case Receive():
+            case ReceiveShare():
                 origin = ("message", step.source, numbers[step.transfer])
                 mine.setdefault(step.value, []).append((step.share, origin))
-    return {device: part.model_copy(update={"steps": _renumbered(part, numbers)}) for device, part in parts.items()}
+    renumbered = {}
+    for device, part in parts.items():
+        steps = tuple(
+            step if isinstance(step, RunSegment) else step.model_copy(update={"message": numbers[step.transfer]})
+            for step in part.steps
+        )
+        renumbered[device] = part.model_copy(update={"steps": steps})
+    return renumbered
 
 
-def _renumbered(part: Part, numbers: Mapping[int, int]) -> tuple[Step, ...]:
-    return tuple(
-        step if isinstance(step, Run) else step.model_copy(update={"message": numbers[step.transfer]})
-        for step in part.steps
-    )
+def schedule(part: DevicePart) -> Schedule:
+    """Return the schedule of a device's part; the image comes from the coordinator, and the output goes there."""
+    return _ScheduleBuilder(part).schedule()
 
 
-def schedule(part: Part) -> Schedule:
-    """The schedule of a device's part; the image comes from the coordinator, and the output goes there."""
-    return _Reader(part).schedule()
+class _ScheduleBuilder:
+    """A walk through a part's steps: what is held of each value, with the number of each piece."""
 
-
-class _Reader:
-    """Walks through a part's steps: what is held of each value, with the number of each piece."""
-
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: DevicePart) -> None:
         self.part = part
         self.held: dict[str, list[tuple[Box, int]]] = {}
         self.count = 0
@@ -156,14 +155,14 @@ class _Reader:
             comes[COORDINATOR, 0] = [(self.put(image.value, whole(image.shape)), whole(image.shape))]
         for step in self.part.steps:
             match step:
-                case Run():
+                case RunSegment():
                     inputs = tuple((piece.name, self.read(piece.value, piece.box)) for piece in step.inputs)
                     outputs = tuple((piece.name, self.put(piece.value, piece.box)) for piece in step.outputs)
                     jobs.append(Job(step.step, step.segment, inputs, outputs))
-                case Receive():
+                case ReceiveShare():
                     piece = (self.put(step.value, step.share), step.share)
                     comes.setdefault((step.source, step.message), []).append(piece)
-                case Send():
+                case SendShare():
                     goes.setdefault((step.target, step.message), []).append(self.read(step.value, step.share))
         if (output := self.part.output) is not None:
             goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cloven.runtime.onnx import views
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import Length
+from cloven.runtime.bundle.onnx import views
+from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.views import Length
 
 
 def by_channel(model: Model, weight: Value, x: Value) -> Value:

@@ -1,9 +1,8 @@
-"""Does every segment of a bundle compute what PyTorch computes? Both run once, on the same numbers."""
+"""Compare every segment of a bundle with PyTorch: both compute it from the same numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +16,37 @@ from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, text
 from cloven.partition.program import Program
 from cloven.runtime import local, torch_engine
-from cloven.runtime.bundle import Part, Run
-from cloven.runtime.onnx.engine import Array, interpret, outputs, session
-from cloven.runtime.onnx.model import Weights
-from cloven.runtime.segments import Key, Segment, named
+from cloven.runtime.bundle.engine import Array, interpret, outputs, session
+from cloven.runtime.bundle.format import RunSegment
+from cloven.runtime.bundle.lowering import BuiltPart
+from cloven.runtime.bundle.segments import Key, Segment, named
 
 TOLERANCE = 1e-4
 """Largest difference of a number, times max(1, largest number)."""
 
 
 ROUNDING = 10
-"""What is off by more is still right within so many times the error that PyTorch's own float32 has there.
+"""A larger difference is accepted up to so many times the error of PyTorch's own float32, measured against float64.
 
-Float64 tells it: in a model with random weights a difference in the last digit can grow a thousandfold.
+In a model with random weights a difference in the last digit can grow a thousandfold.
 """
 
 FEWEST = 3
 """Images that a bundle is checked with, at least: together and, once more, the first one alone."""
 
 
-@dataclass(frozen=True, eq=False)
-class Built:
-    """One device's part of a bundle in memory; segments and models by the names of their files."""
-
-    folder: str
-    part: Part
-    segments: Mapping[str, Segment]
-    models: Mapping[str, onnx.ModelProto]
-    weights: Weights
-
-
-def largest_difference(program: Program, built: Mapping[str, Built], folder: Path, images: Array) -> float:
-    """How far any segment's output is from PyTorch's, as a share of max(1, largest number).
+def largest_difference(
+    program: Program, built: Mapping[str, BuiltPart], folders: Mapping[str, Path], images: Array
+) -> float:
+    """Return how far any segment's output is from PyTorch's, as a share of max(1, largest number).
 
     Each segment is run on all images together and on the first one alone, for what depends on the batch.
+
+    Args:
+        program: the program.
+        built: its parts, by device.
+        folders: where each part was written.
+        images: ``(n, C, H, W)`` float32 in [0, 1].
 
     Raises:
         ClovenError: for the first segment that is off by more than ``TOLERANCE`` and by more than rounding, with
@@ -58,10 +54,10 @@ def largest_difference(program: Program, built: Mapping[str, Built], folder: Pat
     """
     worst = 0.0
 
-    def execute(device: str, step: Run, inputs: dict[str, Array]) -> dict[str, Array]:
+    def execute(device: str, step: RunSegment, inputs: dict[str, Array]) -> dict[str, Array]:
         nonlocal worst
         one = built[device]
-        path, segment = folder / one.folder / step.segment, one.segments[step.segment]
+        path, segment = folders[device] / step.segment, one.segments[step.segment]
         given = {(p.value, p.box): inputs[p.name] for p in step.inputs}
         expected = dict(computed(segment, given))
         for number, made in _made(path, step, inputs):
@@ -70,7 +66,7 @@ def largest_difference(program: Program, built: Mapping[str, Built], folder: Pat
             worst = max(worst, found)
             if not found <= TOLERANCE and not _is_rounding(segment, given, pairs):
                 where = _first_that_differs(path, segment, given, expected)
-                raise ClovenError(_sentence(program, f"{one.folder}/{step.segment}", number, where, found))
+                raise ClovenError(_sentence(program, f"{path.parent.name}/{step.segment}", number, where, found))
         return {p.name: expected[p.value, p.box] for p in step.outputs}
 
     with torch.inference_mode():
@@ -81,7 +77,7 @@ def largest_difference(program: Program, built: Mapping[str, Built], folder: Pat
     return worst
 
 
-def _made(path: Path, step: Run, inputs: Mapping[str, Array]) -> list[tuple[int, dict[str, Array]]]:
+def _made(path: Path, step: RunSegment, inputs: Mapping[str, Array]) -> list[tuple[int, dict[str, Array]]]:
     """Return the outputs of onnxruntime for all images together and for the first alone, with their number."""
     names, images = [p.name for p in step.outputs], len(next(iter(inputs.values())))
     try:
@@ -94,7 +90,7 @@ def _made(path: Path, step: Run, inputs: Mapping[str, Array]) -> list[tuple[int,
 def computed(
     segment: Segment, inputs: Mapping[Key, Array], dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[Key, Array]]:
-    """All that PyTorch makes of a segment's inputs, in order."""
+    """Return all that PyTorch computes from a segment's inputs, in order."""
     held: dict[str, list[tuple[Box, Tensor]]] = {}
     for (value, box), array in inputs.items():
         given = torch.tensor(array)
@@ -109,7 +105,7 @@ def computed(
 
 
 def difference(made: Array, expected: Array) -> float:
-    """The largest difference, as a share of max(1, largest number expected); infinite where shapes differ."""
+    """Return the largest difference, as a share of max(1, largest number expected); infinite if shapes differ."""
     if made.shape != expected.shape:
         return float("inf")
     same = (made == expected) | (np.isnan(made) & np.isnan(expected))
@@ -134,7 +130,7 @@ def _within_rounding(made: Array, expected: Array, exact: Array) -> bool:
 def _first_that_differs(
     path: Path, segment: Segment, inputs: Mapping[Key, Array], expected: Mapping[Key, Array]
 ) -> tuple[Key, float] | None:
-    """The first of a segment's results that is off by more than rounding, and by how much."""
+    """Return the first of a segment's results that is off by more than rounding, and by how much."""
     model = onnx.load(path, load_external_data=False)
     del model.graph.output[:]
     keys = [key for key, array in expected.items() if array.dtype == np.float32]
@@ -152,8 +148,8 @@ def _first_that_differs(
     return None
 
 
-def pictures(shape: Shape) -> Array:
-    """`FEWEST` images to check with: smooth as photographs are, with a little noise."""
+def smooth_images(shape: Shape) -> Array:
+    """Return `FEWEST` images to check with: smooth as photographs are, with a little noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(FEWEST, shape[0], 4, 4, generator=generator)
     smooth = functional.interpolate(coarse, shape[1:], mode="bilinear")

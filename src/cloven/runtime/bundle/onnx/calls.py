@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cloven.runtime.onnx import axes, views, windows
-from cloven.runtime.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.onnx.views import Rows
+from cloven.runtime.bundle.onnx import axes, views, windows
+from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.views import Rows
 
 Operand = Value | float
 Call = Callable[..., Value]

@@ -1,0 +1,61 @@
+"""Typed documents: what is written to a file, or sent as JSON, is a frozen and strict pydantic model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cloven.errors import ClovenError
+from cloven.files import DOCUMENT_BYTES, TOML_BYTES, parse_json, read_text, read_toml
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class Document(BaseModel):
+    """A document: it cannot be changed, its entries have exactly the stated types, and unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    def text(self) -> str:
+        """Return the document as indented JSON that ends with a line feed."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def parse_document(kind: type[Kind], text: str | bytes, name: str) -> Kind:
+    """Return a document from its JSON.
+
+    Args:
+        kind: the class of the document.
+        text: JSON; the caller bounds its length.
+        name: the file or the message, for error messages.
+
+    Raises:
+        ClovenError: as `parse_json`, and with every entry that is missing, unknown, or wrong.
+    """
+    parse_json(text, name)
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ClovenError(wrong_entries(error, name)) from error
+
+
+def read_document(kind: type[Kind], path: Path, limit: int = DOCUMENT_BYTES) -> Kind:
+    """Return the document in a JSON file of at most `limit` bytes; errors as `read_text` and `parse_document`."""
+    return parse_document(kind, read_text(path, limit), str(path))
+
+
+def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) -> Kind:
+    """Return the document in a TOML file; errors as `read_toml` and `parse_document`."""
+    try:
+        # In JSON mode a list is taken where a tuple is meant; numbers and strings are as strict as in Python mode.
+        return kind.model_validate_json(json.dumps(read_toml(path, limit), default=str))
+    except ValidationError as error:
+        raise ClovenError(wrong_entries(error, str(path))) from error
+
+
+def wrong_entries(error: ValidationError, name: str) -> list[str]:
+    """Return a sentence for every entry of a document that is missing, unknown, or wrong."""
+    return [f"{name}: {'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]

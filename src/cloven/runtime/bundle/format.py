@@ -1,0 +1,224 @@
+"""The documents of a bundle: what its manifest and each device's part contain, and the files' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from cloven.documents import Document
+from cloven.graph.box import covers, extent, text, whole
+from cloven.partition.program import BYTES
+from cloven.partition.protection import Protection
+
+FORMAT = 2
+"""The version of a bundle's files; a reader takes only its own."""
+
+MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
+
+LARGEST = 2**31 - 1
+"""The largest index, size and number of a step: what onnxruntime and the wire count with."""
+
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+
+
+def _interval(found: tuple[int, int]) -> tuple[int, int]:
+    if found[0] >= found[1]:
+        raise ValueError(f"the interval {found[0]}:{found[1]} is empty")
+    return found
+
+
+Box = tuple[Annotated[tuple[Number, Number], AfterValidator(_interval)], ...]
+
+
+# --- part.json ------------------------------------------------------------------------------------------------
+
+
+class SegmentTensor(Document):
+    """An input or output of a segment: a box of a value, and its name in the ONNX model."""
+
+    name: str
+    value: str
+    box: Box
+
+
+class RunSegment(Document):
+    """Run one segment: its inputs are put together from what the device holds, its outputs are held."""
+
+    do: Literal["run"] = "run"
+    step: Number
+    segment: str
+    inputs: tuple[SegmentTensor, ...]
+    outputs: tuple[SegmentTensor, ...]
+
+
+class _ShareTransfer(Document):
+    step: Number
+    transfer: Number
+    message: Number
+    value: str
+    share: Box
+    shape: tuple[Number, ...]
+    dtype: Literal["float32"] = "float32"
+    bytes: Number
+
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
+        if extent(self.share) != self.shape:
+            raise ValueError(f"the share {text(self.share)} does not have the shape {self.shape}")
+        if self.bytes != BYTES * prod(self.shape):
+            raise ValueError(f"bytes is {self.bytes}; expected {BYTES * prod(self.shape)} for {self.shape}")
+        return self
+
+    def same_transfer(self, other: _ShareTransfer) -> bool:
+        """Return whether two steps are the ends of one transfer: they agree on all but the direction."""
+        ends = {"do", "source", "target"}
+        return self.model_dump(exclude=ends) == other.model_dump(exclude=ends)
+
+
+class ReceiveShare(_ShareTransfer):
+    """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image.
+
+    ``message`` is the number of the frame that brings it on its link, from 0 for each image; see
+    `cloven.runtime.bundle.schedule`.
+    """
+
+    do: Literal["receive"] = "receive"
+    source: str
+
+
+class SendShare(_ShareTransfer):
+    """Send a transfer to another device; as `ReceiveShare`."""
+
+    do: Literal["send"] = "send"
+    target: str
+
+
+Step = RunSegment | ReceiveShare | SendShare
+
+
+class WholeValue(Document):
+    """A value that a device has all of, and its shape for one image."""
+
+    value: str
+    shape: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...]
+
+
+class DevicePart(Document):
+    """The part of one device: its steps, in order. Steps keep their numbers in the order over all devices.
+
+    ``image`` is the value that the device is given at the start, ``output`` the one that it has at the end; None
+    where that is another device.
+    """
+
+    format: Literal[2] = 2
+    device: str
+    model: str
+    image: WholeValue | None
+    output: WholeValue | None
+    steps: tuple[Annotated[Step, Field(discriminator="do")], ...]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Check that steps are in order, and that each reads only what the device has by then."""
+        held: dict[str, list[Box]] = {}
+        if self.image is not None:
+            held[self.image.value] = [whole(self.image.shape)]
+        reads: Iterable[tuple[str, Box]]
+        made: Iterable[tuple[str, Box]]
+        before = -1
+        for step in self.steps:
+            if step.step <= before:
+                raise ValueError(f"step {step.step} comes after step {before}; expected ascending numbers")
+            before = step.step
+            match step:
+                case RunSegment():
+                    reads, made = ([(p.value, p.box) for p in ps] for ps in (step.inputs, step.outputs))
+                case SendShare():
+                    reads, made = [(step.value, step.share)], []
+                case ReceiveShare():
+                    reads, made = [], [(step.value, step.share)]
+            _expect_held(held, reads, f"step {step.step}")
+            for value, box in made:
+                if any(len(box) != len(other) for other in held.get(value, [])):
+                    raise ValueError(f"step {step.step} makes a box of {value!r} of another rank")
+                held.setdefault(value, []).append(box)
+        if self.output is not None:
+            _expect_held(held, [(self.output.value, whole(self.output.shape))], "the output")
+        return self
+
+
+def _expect_held(held: Mapping[str, Sequence[Box]], reads: Iterable[tuple[str, Box]], reader: str) -> None:
+    for value, box in reads:
+        boxes = held.get(value, [])
+        if any(len(box) != len(other) for other in boxes) or not covers(boxes, box):
+            raise ValueError(f"{reader} reads {value!r} [{text(box)}], which the device does not have by then")
+
+
+# --- manifest.json --------------------------------------------------------------------------------------------
+
+
+class FileDigest(Document):
+    """The SHA-256 and the size of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class DeviceFolder(Document):
+    """A device and its folder in the bundle."""
+
+    name: str
+    folder: str
+
+
+class NumericalCheck(Document):
+    """The largest difference from PyTorch when the models were written, as a share of max(1, largest number)."""
+
+    images: int
+    largest_difference: float
+    tolerance: float
+
+
+class Manifest(Document):
+    """The manifest of a bundle.
+
+    Attributes:
+        bundle: what wrote it.
+        format: the version of the format.
+        model: the model's name, for people.
+        plan: the plan file's text.
+        exact: whether the program computes what the model does.
+        image: the shape of one image, (C, H, W).
+        output: the shape of one image's output.
+        devices: in the plan's order.
+        protection: of the links.
+        made_with: versions of the packages that wrote it.
+        check: how far its models were from PyTorch.
+        files: every file by its path in the bundle.
+    """
+
+    bundle: Literal["cloven"] = "cloven"
+    format: Literal[2] = 2
+    model: str
+    plan: str
+    exact: bool
+    image: tuple[int, ...]
+    output: tuple[int, ...]
+    devices: tuple[DeviceFolder, ...]
+    protection: Protection = Protection()
+    made_with: dict[str, str]
+    check: NumericalCheck
+    files: dict[str, FileDigest]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        for names in (
+            {device.name for device in self.devices},
+            {device.folder.casefold() for device in self.devices},
+        ):
+            if len(names) < len(self.devices):
+                raise ValueError("two devices have the same name or folder")
+        return self

@@ -1,0 +1,1 @@
+"""The ONNX nodes that each op becomes. Needs the package onnx, and no PyTorch."""

@@ -1,0 +1,154 @@
+"""Write a bundle: the parts of all devices as files, checked against PyTorch before they take their place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from cloven.errors import ClovenError, system_reason, tried
+from cloven.files import replacing_folder
+from cloven.partition.program import Program
+from cloven.partition.protection import Protection
+from cloven.runtime.bundle.comparison import FEWEST, TOLERANCE, largest_difference, smooth_images
+from cloven.runtime.bundle.engine import Array, expect
+from cloven.runtime.bundle.format import MANIFEST, PART, WEIGHTS, DeviceFolder, Manifest, NumericalCheck
+from cloven.runtime.bundle.lowering import BuiltPart, build
+from cloven.runtime.bundle.reader import Bundle, digest, read_manifest
+
+
+def write(
+    program: Program,
+    out: Path,
+    *,
+    model: str,
+    plan: str,
+    images: Array | None = None,
+    protection: Protection | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a program as a bundle, and check every segment against PyTorch.
+
+    Args:
+        program: what `compile` made.
+        out: the folder. It is there whole or not at all; an older bundle of the same plan is replaced.
+        model: the model's name, for people.
+        plan: the plan file's text; kept in the manifest as it is.
+        images: ``(n, C, H, W)`` float32 in [0, 1] to check with; fewer than three are filled up with smooth random
+            ones.
+        protection: of its links; by default none.
+        overwrite: also replace a bundle of another plan or model.
+
+    Raises:
+        ClovenError: for ops that ONNX has no node for (all of them), for a folder that holds anything but a
+            bundle of this plan, for a program that transforms what it sends, and for a segment that computes
+            something else than PyTorch.
+    """
+    shape = program.graph.input.shape
+    images = smooth_images(shape) if images is None else images
+    expect(images, shape)
+    if len(images) < FEWEST:
+        images = np.concatenate([images, smooth_images(shape)[len(images) :]])
+    out = Path(os.path.realpath(out))  # unlike resolve(), it says nothing of links in a circle
+    problems = _occupied(out, model, plan, overwrite=overwrite)
+    if unsendable := program.transforms.unsendable(program.devices) + _not_float32(program):
+        raise ClovenError(problems + unsendable)
+    built = tried(lambda: build(program, model), problems)
+    if built is None or problems:
+        raise ClovenError(problems)
+    folders = dict(zip(built, folder_names(list(built)), strict=True))
+    with replacing_folder(out) as folder:
+        for device, part in built.items():
+            _write_part(part, folder / folders[device])
+        difference = largest_difference(program, built, {d: folder / name for d, name in folders.items()}, images)
+        manifest = Manifest(
+            model=model,
+            plan=plan,
+            exact=program.exact,
+            image=shape,
+            output=program.graph.by_name[program.graph.output].shape,
+            devices=tuple(DeviceFolder(name=device, folder=name) for device, name in folders.items()),
+            protection=protection or Protection(),
+            made_with={name: version(name) for name in ("cloven", "onnx", "onnxruntime", "torch", "numpy")},
+            check=NumericalCheck(images=len(images), largest_difference=difference, tolerance=TOLERANCE),
+            files={
+                path.relative_to(folder).as_posix(): digest(path)
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            },
+        )
+        (folder / MANIFEST).write_text(manifest.text(), "utf-8")
+    return Bundle(out, manifest, {device: part.part for device, part in built.items()})
+
+
+def _not_float32(program: Program) -> list[str]:
+    """Return a sentence for each value that crosses a link as another type than float32."""
+    crossing = {t.value: t for t in program.transfers if t.dtype != "float32"}
+    return [
+        f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before "
+        "the cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
+        for t in crossing.values()
+    ]
+
+
+def folder_names(devices: Sequence[str]) -> list[str]:
+    """Return a folder's name for each device: its own in plain letters, with a number where another has it."""
+    taken: list[str] = []
+    for i, device in enumerate(devices):
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", device) or "_"
+        plain = name.casefold() not in {other.casefold() for other in taken}
+        taken.append(name if plain else f"{name}-{i}")
+    return taken
+
+
+def _write_part(built: BuiltPart, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    built.weights.write(folder / WEIGHTS)
+    for name, model in built.models.items():
+        (folder / name).write_bytes(model.SerializeToString(deterministic=True))
+        try:
+            onnx.checker.check_model(folder / name, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ClovenError(
+                f"{folder.name}/{name} is not valid ONNX, please report this model: {error}"
+            ) from error
+    (folder / PART).write_text(built.part.text(), "utf-8")
+
+
+def _occupied(out: Path, model: str, plan: str, *, overwrite: bool) -> list[str]:
+    """Return what is wrong with the place for a bundle: it may be new, empty, or hold a bundle of the same plan."""
+    try:
+        str(out).encode()
+        there = out.exists() or out.is_symlink()
+    except UnicodeEncodeError:  # ONNX takes no other names
+        return [f"{out}: the name is not valid UTF-8; give another one"]
+    except OSError as error:
+        return [f"cannot write {out}: {system_reason(error)}"]
+    if not there:
+        return []
+    if not out.is_dir():
+        return [f"{out} is not a folder; expected the name of a new folder, or of a bundle to replace"]
+    present = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
+    if not present:
+        return []
+    try:
+        found = read_manifest(out)
+    except ClovenError as error:
+        return [
+            f"{out} holds {len(present)} files and is not a bundle that can be replaced ({error}); expected a new "
+            "or empty folder, or a bundle: give another name"
+        ]
+    if foreign := sorted(present - found.files.keys() - {MANIFEST}):
+        return [f"{out} is a bundle, but also holds other files: {', '.join(foreign[:5])}; move them away"]
+    if not overwrite and (found.model, found.plan) != (model, plan):
+        devices = ", ".join(device.name for device in found.devices)
+        return [
+            f"{out} holds a bundle of another plan: {found.model} on {devices}; give a new folder, or replace it "
+            "with --force"
+        ]
+    return []
