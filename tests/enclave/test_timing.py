@@ -16,7 +16,7 @@ from cloven.enclave.study import FULL, Model, measured, summarised
 from cloven.enclave.timing import STEADY, How, Timed, owned, ready, timed
 from cloven.errors import ClovenError
 from cloven.zoo.named import make
-from cloven.zoo.pictures import as_files
+from cloven.zoo.picture_files import as_files
 
 HOW = How(named("simulated"), "cpu", "file", 1)
 LENET = Model("lenet5", (1, 28, 28), 10, {"2": "conv2", "3": "pool2"})

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.summary import LEAST_KAPPA
-from cloven.papers.s1.bars import TILE, Bar, difference
+from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG
 from cloven.score.intervals import clustered, unpaired
@@ -36,7 +36,7 @@ def scores(share: float, images: int = 50) -> Tensor:
     return (torch.arange(images) < round(share * images)).double()[None, None]
 
 
-def bar(agreement: float | Tensor, **fields: Any) -> Bar:
+def bar(agreement: float | Tensor, **fields: Any) -> StrategyBar:
     """A bar of LeNet-5 in Fig. 5(c), unless the fields say otherwise."""
     given = agreement if isinstance(agreement, Tensor) else scores(agreement)
     usual: dict[str, Any] = {
@@ -53,14 +53,14 @@ def bar(agreement: float | Tensor, **fields: Any) -> Bar:
         "floors": (0.1, 0.1),
         "crosses": True,
     }
-    return Bar(scores=given, ssim=given, **usual | fields)
+    return StrategyBar(scores=given, ssim=given, **usual | fields)
 
 
-def judge(name: str, bars: Sequence[Bar]) -> dict[str, Any]:
+def judge(name: str, bars: Sequence[StrategyBar]) -> dict[str, Any]:
     return judged(bars, [CLAIM[name]])[0]
 
 
-def changed(bars: Sequence[Bar], **fields: Any) -> list[Bar]:
+def changed(bars: Sequence[StrategyBar], **fields: Any) -> list[StrategyBar]:
     return [replace(one, **fields) for one in bars]
 
 
@@ -71,7 +71,7 @@ def names_of(found: dict[str, Any], control: str = PAPER) -> list[tuple[str, str
 # --- each claim -----------------------------------------------------------------------------------------------
 
 
-Made = Callable[[float, float], list[Bar]]
+Made = Callable[[float, float], list[StrategyBar]]
 """The bars that a claim is about, from the agreement that it says is higher, and the lower one."""
 
 ORDERS: dict[str, Made] = {
@@ -145,7 +145,7 @@ def test_bars_of_a_cnn_that_learned_too_little_do_not_count(name: str) -> None:
 # --- equal bars -----------------------------------------------------------------------------------------------
 
 
-def on_devices(*agreement: Tensor) -> list[Bar]:
+def on_devices(*agreement: Tensor) -> list[StrategyBar]:
     return [bar(one, figure="6", devices=count) for one, count in zip(agreement, (2, 4, 8), strict=False)]
 
 
@@ -171,14 +171,14 @@ def test_the_same_mean_is_not_equal() -> None:
 # --- what is compared -----------------------------------------------------------------------------------------
 
 
-def of_layers(**fields: Any) -> list[Bar]:
+def of_layers(**fields: Any) -> list[StrategyBar]:
     """Fig. 5(c) for one data set: three layers by two strategies, and the tiles."""
     layers = ("Layer 5", "Layer 2", "Layer 3")
     whole = [bar(0.5, strategy=s, layer=layer) for s, layer in product(("vertical", "horizontal"), layers)]
     return changed([*whole, bar(0.5, strategy="data", layer=TILE)], **fields)
 
 
-def of_devices(**fields: Any) -> list[Bar]:
+def of_devices(**fields: Any) -> list[StrategyBar]:
     """Fig. 6 for one data set."""
     made = [
         bar(0.5, strategy=strategy, layer=TILE if strategy == "data" else "Layer 2", devices=count)
@@ -353,7 +353,7 @@ def test_names_tell_bars_apart() -> None:
         ([*of_layers(), *of_devices()[1:]], "depends"),
     ],
 )
-def test_a_figure_is_made_where_all_its_bars_are(made: list[Bar], said: str) -> None:
+def test_a_figure_is_made_where_all_its_bars_are(made: list[StrategyBar], said: str) -> None:
     row = figures([*made, *(replace(one, control=STRONG) for one in made)])
 
     assert row["verdict"] == said

@@ -24,19 +24,19 @@ from cloven.papers.s1.experiments import (
     PAPER,
     SIZE,
     STRONG,
-    Panel,
+    FigureStudy,
     Request,
     folder_of,
     panels,
 )
-from cloven.papers.s1.scales import DESK, FULL, SCALES, Scale
-from cloven.papers.s1.table2 import TABLE_2, Row, decoder, made, printed
+from cloven.papers.s1.scales import DESK, FULL, SCALES, StudyScale
+from cloven.papers.s1.table2 import TABLE_2, DecoderRow, decoder, made, printed
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
 ALL = ("vertical", "horizontal", "data")
 
 
-def named(request: Request) -> dict[str, Panel]:
+def named(request: Request) -> dict[str, FigureStudy]:
     """The panels of a figure by their names."""
     found = panels(request)
     assert len({panel.name for panel in found}) == len(found)
@@ -218,7 +218,7 @@ def test_the_papers_scale_is_not_smaller_than_itself(figure: str) -> None:
 
 
 def test_what_is_smaller_is_said() -> None:
-    own = Scale("desk", "mobilenet_v1_0.5", 32, 2000, 500, epochs=9, strong=3, training=8, images=7000)
+    own = StudyScale("desk", "mobilenet_v1_0.5", 32, 2000, 500, epochs=9, strong=3, training=8, images=7000)
 
     assert own.smaller(FULL["5a"]) == (
         "model: mobilenet_v1_0.5, S1 mobilenet_v1",
@@ -259,7 +259,7 @@ def weights(chain: Chain) -> int:
 
 
 @pytest.mark.parametrize("row", TABLE_2, ids=lambda row: f"{row.model}-{row.number}-{row.image[1]}")
-def test_parameters_are_torchs(row: Row) -> None:
+def test_parameters_are_torchs(row: DecoderRow) -> None:
     chain = row.chain(row.captured, row.image)
 
     assert parameters(chain) == weights(chain)

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from cloven.errors import ClovenError
 from cloven.papers.s1 import measured_costs
-from cloven.papers.s1.figure3 import Bar, Cipher, Load, Preset, Processor, Scenario, figure3
+from cloven.papers.s1.figure3 import CipherCost, CostBar, DeviceLoad, EdgeProcessor, Preset, Scenario, figure3
 from cloven.papers.s1.figure3_document import document, table
 from cloven.papers.s1.figure3_presets import (
     A7_ARMV7,
@@ -58,15 +58,15 @@ def counted(reading: str) -> Scenario:
     else:
         macs, sent = (67_637_248, 318_667_776, 182_435_328), (4 * MAP, MAP)
     loads = (
-        Load("ED1", macs[0], (), sent[:1]),
-        Load("ED2", macs[1], sent[:1], sent[1:]),
-        Load("ED3", macs[2], sent[1:], ()),
+        DeviceLoad("ED1", macs[0], (), sent[:1]),
+        DeviceLoad("ED2", macs[1], sent[:1], sent[1:]),
+        DeviceLoad("ED3", macs[2], sent[1:], ()),
     )
     cuts = ("conv_dw_1_bn", "conv_pw_3") if reading == "keras" else ("conv_pw_2", "conv_dw_10")
     return Scenario("keras" if reading == "keras" else "convolutions", "mobilenet_v1", cuts, loads)
 
 
-def bar(bars: tuple[Bar, ...], device: str, processor: str = "Cortex-A7") -> Bar:
+def bar(bars: tuple[CostBar, ...], device: str, processor: str = "Cortex-A7") -> CostBar:
     (found,) = (b for b in bars if (b.device, b.processor) == (device, processor))
     return found
 
@@ -137,7 +137,9 @@ def test_a_figure_has_three_processors_for_each_of_three_devices() -> None:
 @pytest.mark.parametrize("clock", [0.9e9, 1e9, 1.2e9])
 @pytest.mark.parametrize("cipher", ON_A7, ids=lambda c: c.name)
 @pytest.mark.parametrize("reading", READINGS)
-def test_published_speeds_make_one_and_a_half_to_nearly_twice(reading: str, cipher: Cipher, clock: float) -> None:
+def test_published_speeds_make_one_and_a_half_to_nearly_twice(
+    reading: str, cipher: CipherCost, clock: float
+) -> None:
     preset = published(counted(reading), [Board("Cortex-A7", clock)], {"Cortex-A7": cipher})
 
     assert 1.5 <= bar(figure3(preset, counted(reading)), "ED1").ratio <= 1.84
@@ -164,7 +166,9 @@ def test_energy_is_time_at_one_power_and_so_are_its_ratios() -> None:
 def test_twice_the_clock_is_half_the_time() -> None:
     slow, fast = (
         figure3(
-            Preset("test", "", "", (Processor("core", clock, 1.0, clock / 2),), {"core": Cipher("c", (), 10.0)}),
+            Preset(
+                "test", "", "", (EdgeProcessor("core", clock, 1.0, clock / 2),), {"core": CipherCost("c", (), 10.0)}
+            ),
             counted("keras"),
         )
         for clock in (1e9, 2e9)
@@ -184,7 +188,7 @@ def test_the_link_is_told_apart_from_both_times() -> None:
 
 
 @pytest.mark.parametrize("cipher", [*ON_A7, A9, A15], ids=lambda c: str(c.long))
-def test_a_table_s_own_lengths_cost_what_it_says_and_long_ones_approach_its_end(cipher: Cipher) -> None:
+def test_a_table_s_own_lengths_cost_what_it_says_and_long_ones_approach_its_end(cipher: CipherCost) -> None:
     for length, cost in cipher.table:
         assert cipher.cycles_per_byte(length) == pytest.approx(cost)
     assert cipher.cycles_per_byte(4 * MAP) == pytest.approx(cipher.long, rel=1e-3)
@@ -193,7 +197,7 @@ def test_a_table_s_own_lengths_cost_what_it_says_and_long_ones_approach_its_end(
 
 
 def test_between_two_lengths_logarithms_are_interpolated() -> None:
-    cipher = Cipher("test", ((4, 100.0), (16, 25.0)), 20.0)
+    cipher = CipherCost("test", ((4, 100.0), (16, 25.0)), 20.0)
 
     assert cipher.cycles_per_byte(8) == pytest.approx(50.0)
     assert cipher.cycles_per_byte(2) == pytest.approx(200.0)  # it costs what a message of four bytes does
@@ -337,13 +341,13 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 
 def test_a_preset_that_cannot_be_is_refused_with_all_of_it() -> None:
-    core = Processor("core", 1e9, 1.0, inf)
+    core = EdgeProcessor("core", 1e9, 1.0, inf)
     wrong = Preset(
         "test",
         "",
         "",
-        (core, Processor("other", 1e9, 1.0, 1e9)),
-        {"core": Cipher("cipher", ((8, 2.0), (4, -1.0)), 1.0)},
+        (core, EdgeProcessor("other", 1e9, 1.0, 1e9)),
+        {"core": CipherCost("cipher", ((8, 2.0), (4, -1.0)), 1.0)},
     )
 
     with pytest.raises(ClovenError) as caught:

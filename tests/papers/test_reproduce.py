@@ -22,14 +22,14 @@ from cloven.auditing.subject import Loaded, Who, cnn, load_images, ready, untrai
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import reproduce as module
-from cloven.papers.s1.bars import Bar
-from cloven.papers.s1.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, Panel, Request, panels
+from cloven.papers.s1.bars import StrategyBar
+from cloven.papers.s1.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, FigureStudy, Request, panels
 from cloven.papers.s1.reproduce import FIGURE, SCORES, kept, reproduce, train
-from cloven.papers.s1.scales import Scale
+from cloven.papers.s1.scales import StudyScale
 from cloven.reporting.strategy_bars import PICTURE, drawn, write
 from cloven.score.intervals import clustered
 
-TINY = Scale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
+TINY = StudyScale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
 REQUEST = Request("5c", ("digits",), "photos", TINY, controls=())
 
 NAMES = [
@@ -86,7 +86,7 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (folder / "digits" / "cells").iterdir()}
 
 
-def same(one: Bar, other: Bar) -> bool:
+def same(one: StrategyBar, other: StrategyBar) -> bool:
     """Whether two bars are equal in every field, scores to the last bit."""
     return all(
         torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
@@ -160,10 +160,10 @@ def test_the_document_and_the_scores_are_written(made: Made) -> None:
 
 def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Running again does no cell again, and what it keeps is what is read."""
-    before, written = times(made.folder), list[Bar]()
+    before, written = times(made.folder), list[StrategyBar]()
     keep = module.keep
 
-    def remembered(folder: Path, document: Mapping[str, Any], found: list[Bar]) -> None:
+    def remembered(folder: Path, document: Mapping[str, Any], found: list[StrategyBar]) -> None:
         written.extend(found)
         keep(folder, document, found)
 
@@ -328,7 +328,7 @@ def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
 # --- Fig. 6 ---------------------------------------------------------------------------------------------------
 
 
-def vertical(request: Request) -> list[Panel]:
+def vertical(request: Request) -> list[FigureStudy]:
     return [replace(one, settings=replace(one.settings, strategies=("vertical",))) for one in panels(request)]
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
 from cloven.papers.points import points
-from cloven.papers.s2.enclave_fit import EPC, Cost, Load, document, fitted, published
-from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, Published, optimal
+from cloven.papers.s2.enclave_fit import EPC, Cost, EnclaveLoad, document, fitted, published
+from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ def test_scores_that_cannot_be() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE_3, ids=lambda row: f"{row.model}-{row.data}")
-def test_the_printed_percentages_follow_from_the_printed_times_with_decimals_cut_off(row: Published) -> None:
+def test_the_printed_percentages_follow_from_the_printed_times_with_decimals_cut_off(row: PublishedTimes) -> None:
     assert row.derived == row.printed
     assert float(row.ratio) == pytest.approx(1 / (1 - float(row.reduction) / 100))
 
@@ -89,7 +89,9 @@ def test_the_points_are_as_many_as_s2_says() -> None:
 @given(st.tuples(*[st.floats(0.01, 9)] * 4))
 def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[float, float, float, float]) -> None:
     cost = Cost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
-    some = [Load(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))]
+    some = [
+        EnclaveLoad(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))
+    ]
 
     found = fitted(some, [cost.seconds(load) for load in some])
 
@@ -102,21 +104,21 @@ def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[floa
 def test_weights_that_fit_into_the_protected_memory_cost_nothing() -> None:
     cost = Cost(1.0, 0.0, 1e-6, 0.0)
 
-    assert cost.seconds(Load(5, EPC, 9)) == cost.seconds(Load(5, 0, 9)) == 1.0
-    assert cost.seconds(Load(5, EPC + 10**6, 9)) == pytest.approx(2.0)
+    assert cost.seconds(EnclaveLoad(5, EPC, 9)) == cost.seconds(EnclaveLoad(5, 0, 9)) == 1.0
+    assert cost.seconds(EnclaveLoad(5, EPC + 10**6, 9)) == pytest.approx(2.0)
 
 
 def test_no_part_is_negative() -> None:
     """More work in less time: what a line would take for a negative cost is none."""
-    found = fitted([Load(1, 0, 10**9), Load(1, 0, 10**10)], [4.0, 2.0])
+    found = fitted([EnclaveLoad(1, 0, 10**9), EnclaveLoad(1, 0, 10**10)], [4.0, 2.0])
 
     assert (found.mac, found.byte) == (0.0, 0.0)
-    assert found.seconds(Load(1, 0, 0)) == pytest.approx(3.0)
+    assert found.seconds(EnclaveLoad(1, 0, 0)) == pytest.approx(3.0)
 
 
 def test_times_that_cannot_be_fitted() -> None:
     with pytest.raises(ClovenError) as caught:
-        fitted([Load(1, 1, 1)], [1.0, 2.0], -1)
+        fitted([EnclaveLoad(1, 1, 1)], [1.0, 2.0], -1)
 
     assert caught.value.problems == (
         "got 2 times for 1 loads; expected one each, and at least one",
@@ -126,7 +128,7 @@ def test_times_that_cannot_be_fitted() -> None:
 
 def test_the_document_has_each_printed_time_beside_its_fit() -> None:
     times = published()
-    found = document({where: Load(50 + i, 10**7 * i, 10**9) for i, where in enumerate(times)})
+    found = document({where: EnclaveLoad(50 + i, 10**7 * i, 10**9) for i, where in enumerate(times)})
 
     rows = found["fit"]["rows"]
     assert len(rows) == len(times) == 7

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cloven.errors import ClovenError
-from cloven.papers.s1.table1 import TABLE_1, Row, describe
+from cloven.papers.s1.table1 import TABLE_1, DataSetRow, describe
 from cloven.zoo.cifar import BATCHES
 from cloven.zoo.datasets import load
 from cloven.zoo.originals import originals, split_sizes
@@ -17,7 +17,7 @@ from tests.zoo.test_datasets import write_cifar, write_mnist
 from tests.zoo.test_flowers import write_flowers
 
 
-def row(spec: str) -> Row:
+def row(spec: str) -> DataSetRow:
     return describe(*originals(spec))
 
 

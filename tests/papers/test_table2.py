@@ -13,7 +13,7 @@ from torch import nn
 from cloven.attacks.layers import Chain, Conv, ConvT, ReLU, build, text
 from cloven.papers.points import MOBILENETS
 from cloven.papers.s1 import setup
-from cloven.papers.s1.table2 import MENDED, TABLE_2, Row, decoder, doubled, made, row_for
+from cloven.papers.s1.table2 import MENDED, TABLE_2, DecoderRow, decoder, doubled, made, row_for
 from cloven.zoo.named import make, usual
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
@@ -68,11 +68,11 @@ def chw(hwc: str) -> tuple[int, ...]:
     return (channels, *sides)
 
 
-def row_of(letter: str) -> Row:
+def row_of(letter: str) -> DecoderRow:
     return TABLE_2[LETTERS.index(letter)]
 
 
-def row_name(row: Row) -> str:
+def row_name(row: DecoderRow) -> str:
     return f"{row.model}-{row.number}-{row.image[1]}"
 
 
@@ -96,7 +96,7 @@ def macs(network: nn.Module, given: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize(("row", "line"), ROWS, ids=LETTERS)
-def test_rows(row: Row, line: str) -> None:
+def test_rows(row: DecoderRow, line: str) -> None:
     _, model, number, path, vector, captured, image, parameters, mmac = line.split()
     network = build(row.chain(row.captured, row.image))
     given = torch.rand(1, *row.captured)
@@ -143,7 +143,7 @@ def test_the_sizes_of_table_2_hold_for_no_other_padding_of_the_transposed_convol
 
 @pytest.mark.parametrize("row", [row for row in TABLE_2 if row.number > 1], ids=row_name)
 @pytest.mark.parametrize("devices", [2, 4, 8])
-def test_a_slice_takes_its_rows_chain_with_fewer_input_channels(row: Row, devices: int) -> None:
+def test_a_slice_takes_its_rows_chain_with_fewer_input_channels(row: DecoderRow, devices: int) -> None:
     channels = row.captured[0] // devices
     chain = decoder(row.model)(row.layer, (channels, *row.captured[1:]), row.image)
 
@@ -230,7 +230,7 @@ def test_each_row_that_takes_an_image_makes_it_of_what_the_model_really_gives(mo
 
 
 @pytest.mark.parametrize("row", TABLE_2[8:], ids=row_name)
-def test_lenet5_gives_what_its_rows_take(row: Row) -> None:
+def test_lenet5_gives_what_its_rows_take(row: DecoderRow) -> None:
     channels, height, width = row.image
     assert prod(shapes(LENET, (channels, height, width))[row.layer]) == row.length
 

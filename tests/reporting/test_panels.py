@@ -74,10 +74,10 @@ def test_a_curve_lies_at_its_pairs_and_its_scores() -> None:
 
 
 def test_a_scale_holds_all_scores_and_starts_at_zero_where_it_can() -> None:
-    assert series.scale([0.02, 0.15]) == series.Scale(0.0, 0.2)
-    assert series.scale([-0.02, 0.7]) == series.Scale(0.0, 0.8)
+    assert series.scale([0.02, 0.15]) == series.AxisScale(0.0, 0.2)
+    assert series.scale([-0.02, 0.7]) == series.AxisScale(0.0, 0.8)
     assert series.scale([-0.3, 0.7]).low == pytest.approx(-0.4)
-    assert series.scale([None, float("nan")]) == series.Scale(0.0, 1.0)
+    assert series.scale([None, float("nan")]) == series.AxisScale(0.0, 1.0)
 
 
 def test_a_defence_lies_at_its_leakage_and_its_accuracy() -> None:

@@ -8,7 +8,6 @@ import re
 import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
 from PIL import Image
 from safetensors.torch import save
@@ -25,7 +23,6 @@ from torch import Tensor, nn
 from cloven.zoo import download, idx
 from cloven.zoo.cifar import read_cifar10
 from cloven.zoo.folders import decode_picture, read_folder
-from cloven.zoo.mat import HEADER, read_numbers
 from cloven.zoo.weights import load_weights
 from tests.fuzzing import Reader, counts, from_file, fuzz
 
@@ -100,23 +97,6 @@ def cifar_pickles(folder: Path) -> Reader:
     batch = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1, 2], b"names": ["a", ("b", 1.5, None, 2**40)]}
     valid = [pickle.dumps(batch, protocol) for protocol in (0, 2, 4, 5)]
     return Reader("cifar", valid, from_file(lambda _: read_cifar10(folder), folder / "data_batch_1"))
-
-
-def mat_files(*, packed: bool) -> Make:
-    """Elements as they are, or compressed after they were damaged."""
-
-    def make(folder: Path) -> Reader:
-        scipy.io.savemat(folder / "labels.mat", {"other": [1.5], "labels": np.arange(9) + 1})
-        content = (folder / "labels.mat").read_bytes()
-        read = from_file(lambda file: read_numbers(file, "labels"), folder / "labels.mat")
-
-        def compressed(damaged: bytes) -> object:
-            body = zlib.compress(damaged, 1)
-            return read(content[:HEADER] + struct.pack("<II", 15, len(body)) + body)
-
-        return Reader("mat", [content[HEADER:]], compressed) if packed else Reader("mat", [content], read)
-
-    return make
 
 
 def tar_files(folder: Path) -> Reader:
@@ -194,8 +174,6 @@ READERS: dict[str, Make] = {
     "MNIST: gzip": gzipped,
     "CIFAR-10: binary": cifar_records,
     "CIFAR-10: pickle": cifar_pickles,
-    "flowers: mat": mat_files(packed=False),
-    "flowers: mat, compressed": mat_files(packed=True),
     "flowers: tar": tar_files,
     "weights: torch": weights(lambda: checkpoints(zipped=True)),
     "weights: torch before 1.6": weights(lambda: checkpoints(zipped=False)),

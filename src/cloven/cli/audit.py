@@ -210,7 +210,7 @@ class Work:
 
 def _run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Run an audit, or list what it would attack; print and report."""
-    from cloven.reporting.folder import write
+    from cloven.reporting.writer import write
 
     if dry_run:
         rows = work.rows()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloven.graph.graph import Graph
     from cloven.partition.plan import Plan
-    from cloven.zoo.prepared import Prepared
+    from cloven.zoo.prepared import PreparedModel
 
 
 def model_table(model: str, input_size: str | None, classes: int | None, weights: Path | None) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def planned(plan_file: Path) -> tuple[Plan, Graph]:
 
 def ready_for(
     made: Plan, graph: Graph, data: str | None, picture: Path | None, seed: int
-) -> tuple[Prepared, Graph]:
+) -> tuple[PreparedModel, Graph]:
     """What to run a plan on; and its model's graph, another one where the model is trained first."""
     from cloven.zoo.prepared import prepared
 

@@ -15,6 +15,6 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `cloven audit` wrote.", metavar="RUN")],
 ) -> None:
     """Write the report of a finished run again."""
-    from cloven.reporting.folder import write
+    from cloven.reporting.writer import write
 
     log.info("report: %s", write(folder))

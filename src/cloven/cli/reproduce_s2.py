@@ -122,7 +122,7 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG
     from cloven.reporting.enclave_figures import draw
     from cloven.zoo.named import usual
-    from cloven.zoo.pictures import as_files
+    from cloven.zoo.picture_files import as_files
 
     ways = f"--handover is {asked.handover!r}; choose from {', '.join(WAYS)}"
     _check(asked, [] if asked.handover in WAYS else [ways])
@@ -181,7 +181,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
     from cloven.reporting.enclave_figures import draw_scores
-    from cloven.reporting.folder import write
+    from cloven.reporting.writer import write
     from cloven.zoo.named import usual
 
     study = _study(asked)

@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from cloven.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -38,9 +40,8 @@ def draw(document: Row, path: Path) -> None:
     made.suptitle("S2, Fig. 3: seconds of an image by the last layer inside", fontsize=12)
     made.text(0.01, 0.02, fill(words, int(31 * COLUMN * max(2, len(models)) / 2.0)), fontsize=8, va="bottom")
     made.subplots_adjust(left=0.06, right=0.99, top=0.85, bottom=0.24, wspace=0.2)
-    part = path.with_suffix(".part.png")
-    made.savefig(part, dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        made.savefig(part, dpi=130, format="png")
 
 
 def _panel(place: Axes, rows: list[Row], model: str) -> None:
@@ -101,6 +102,5 @@ def draw_scores(document: Row, path: Path) -> None:
     )
     place.set_title(f"S2, Fig. 7: {document['model']} on {document['data']}\n{scale}", fontsize=9)
     made.tight_layout()
-    part = path.with_suffix(".part.png")
-    made.savefig(part, dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        made.savefig(part, dpi=130, format="png")

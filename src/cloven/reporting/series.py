@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """From values to 0..1, with ticks at the ends and in the middle."""
 
     low: float
@@ -35,13 +35,13 @@ class Scale:
         return tuple((self(value), words.short(value)) for value in values)
 
 
-def scale(values: Sequence[float | None]) -> Scale:
+def scale(values: Sequence[float | None]) -> AxisScale:
     """From 0, or below it, to the next step above all values."""
     found = [value for value in values if value is not None and math.isfinite(value)]
     low, high = min(found, default=0.0), max(found, default=1.0)
     low = 0.0 if low > -0.05 else low  # an interval that reaches a little below is cut
     top = next((step for step in STEPS if high <= step), 1.0)
-    return Scale(0.0 if low >= 0 else max(-1.0, math.floor(low * 5) / 5), top)
+    return AxisScale(0.0 if low >= 0 else max(-1.0, math.floor(low * 5) / 5), top)
 
 
 def curves(rows: Sequence[Row], found: Sequence[Verdict], metric: Metric) -> list[Panel]:
@@ -59,7 +59,7 @@ def curves(rows: Sequence[Row], found: Sequence[Verdict], metric: Metric) -> lis
     return panels
 
 
-def _curves(mine: Sequence[Row], verdict: Verdict, metric: Metric, up: Scale) -> Panel:
+def _curves(mine: Sequence[Row], verdict: Verdict, metric: Metric, up: AxisScale) -> Panel:
     pairs = sorted({point["pairs"] for row in mine for point in row["points"]})
     first, last = math.log(max(1, pairs[0])), math.log(max(1, pairs[-1]))
 
@@ -89,7 +89,7 @@ def _points(row: Row, metric: Metric) -> list[Row]:
     return [point for point in row["points"] if point[metric] and words.known(point[metric]["mean"])]
 
 
-def _spot(x: float, score: Row, up: Scale) -> Spot:
+def _spot(x: float, score: Row, up: AxisScale) -> Spot:
     low, high = (up(score[part]) if words.known(score[part]) else None for part in ("low", "high"))
     return Spot(x, up(score["mean"]), low, high)
 
@@ -115,7 +115,7 @@ def defences(rows: Sequence[Row], metric: Metric) -> list[Panel]:
         return []
     across = scale([max(0.0, row[metric]["above"]) for row in known])
     lowest = math.floor(10 * min(kept(row) or 0.0 for row in known)) / 10
-    up = Scale(min(lowest, 0.9), 1.0)
+    up = AxisScale(min(lowest, 0.9), 1.0)
     return [
         Panel(
             words.clean(strategy, 40),

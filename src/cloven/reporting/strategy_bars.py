@@ -7,6 +7,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from cloven.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -28,9 +30,8 @@ Row = Mapping[str, Any]
 def write(folder: Path, document: Row) -> Path:
     """Write ``figure.png`` from a figure's document; gives its path."""
     made, path = drawn(document), folder / PICTURE
-    part = path.with_suffix(".part.png")
-    made.savefig(part, dpi=130)
-    part.replace(path)
+    with replacing(path) as part:
+        made.savefig(part, dpi=130, format="png")
     return path
 
 

@@ -20,8 +20,8 @@ from cloven.errors import ClovenError
 from cloven.files import read_bytes
 from cloven.zoo import pickles
 from cloven.zoo.contents import recognised
+from cloven.zoo.folder_errors import missing
 from cloven.zoo.images import Images
-from cloven.zoo.places import missing
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALUES = 3 * 32 * 32

@@ -12,12 +12,12 @@ import numpy as np
 from cloven.errors import ClovenError, require
 from cloven.zoo.cifar import read_cifar10
 from cloven.zoo.flowers import read_flowers
+from cloven.zoo.folder_errors import reading
 from cloven.zoo.folders import read_folder
 from cloven.zoo.idx import read_mnist
 from cloven.zoo.images import Images, spread
 from cloven.zoo.photos import read_photos
 from cloven.zoo.pixels import Shape, checked, reshaped
-from cloven.zoo.places import reading
 
 
 def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> Images:
@@ -87,7 +87,7 @@ def _fitted(images: Images, shape: Shape | None, limit: int | None) -> Images:
 
 
 @dataclass(frozen=True)
-class Kind:
+class DataSetKind:
     """A kind of data set: how it is read, and whether its spec names a folder."""
 
     read: Callable[[Path, Shape | None, int | None], Images]
@@ -95,12 +95,12 @@ class Kind:
 
 
 KINDS = {
-    "cifar10": Kind(_cifar10, of_folder=True),
-    "digits": Kind(_digits, of_folder=False),
-    "flowers102": Kind(read_flowers, of_folder=True),
-    "folder": Kind(read_folder, of_folder=True),
-    "mnist": Kind(_mnist, of_folder=True),
-    "photos": Kind(_photos, of_folder=False),
+    "cifar10": DataSetKind(_cifar10, of_folder=True),
+    "digits": DataSetKind(_digits, of_folder=False),
+    "flowers102": DataSetKind(read_flowers, of_folder=True),
+    "folder": DataSetKind(read_folder, of_folder=True),
+    "mnist": DataSetKind(_mnist, of_folder=True),
+    "photos": DataSetKind(_photos, of_folder=False),
 }
 
 

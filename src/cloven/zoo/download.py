@@ -34,7 +34,7 @@ UNFINISHED = ".download-"
 FLOWERS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
 FLOWERS_SUMS = {
     "102flowers.tgz": "52808999861908f626f3c1f4e79d11fa",
-    "imagelabels.mat": "e0620be6f572b9609742df49c70aed4d",
+    flowers.LABELS: flowers.LABELS_MD5,
     "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
 }
 """As torchvision has them, under private names. The last is not read here, but torchvision looks for it."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError
 from cloven.files import open_regular
 from cloven.zoo.contents import HEAD, described
+from cloven.zoo.folder_errors import missing, reading
 from cloven.zoo.images import Images, spread
 from cloven.zoo.notes import note
 from cloven.zoo.pixels import SIDES, Shape, pillow, to_pixels
-from cloven.zoo.places import missing, reading
 
 if TYPE_CHECKING:
     from PIL import Image

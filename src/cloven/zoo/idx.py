@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError
 from cloven.files import open_regular
 from cloven.zoo.contents import recognised
+from cloven.zoo.folder_errors import missing
 from cloven.zoo.images import Images
-from cloven.zoo.places import missing
 
 # The third byte says uint8, the fourth how many dimensions follow.
 IMAGES, LABELS = 0x00000803, 0x00000801

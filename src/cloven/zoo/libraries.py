@@ -48,7 +48,7 @@ def torchvision() -> Any:
     return importlib.import_module("torchvision")
 
 
-class Published(NamedTuple):
+class PretrainedInput(NamedTuple):
     """How a library's own weights of a model want their images, and how many classes they tell apart."""
 
     shape: tuple[int, int, int]
@@ -57,7 +57,7 @@ class Published(NamedTuple):
     std: tuple[float, ...]
 
 
-def published(name: str) -> Published | None:
+def published(name: str) -> PretrainedInput | None:
     """What is known of ``torchvision:NAME`` or ``timm:NAME`` without its weights; None for a name without any."""
     library, _, model = name.partition(":")
     if library == "torchvision":
@@ -66,9 +66,11 @@ def published(name: str) -> Published | None:
             return None
         weights = models.get_model_weights(model).DEFAULT
         images, size = weights.transforms(), weights.transforms().crop_size[0]
-        return Published((3, size, size), len(weights.meta["categories"]), tuple(images.mean), tuple(images.std))
+        return PretrainedInput(
+            (3, size, size), len(weights.meta["categories"]), tuple(images.mean), tuple(images.std)
+        )
     found = _timm().get_pretrained_cfg(model) if library == "timm" else None
-    return None if found is None else Published(found.input_size, found.num_classes, found.mean, found.std)
+    return None if found is None else PretrainedInput(found.input_size, found.num_classes, found.mean, found.std)
 
 
 def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:

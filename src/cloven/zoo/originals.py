@@ -8,9 +8,9 @@ import numpy as np
 
 from cloven.zoo import flowers, folders
 from cloven.zoo.datasets import load, parsed
+from cloven.zoo.folder_errors import reading
 from cloven.zoo.images import Images, split
 from cloven.zoo.pixels import Shape
-from cloven.zoo.places import reading
 
 
 class Originals(NamedTuple):

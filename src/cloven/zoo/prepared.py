@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedModel:
     """Images that a model was not trained on here, where its weights are from, and the model if it was trained.
 
     ``model`` is None for one that its name and weights make as it is.
@@ -41,7 +41,7 @@ def prepared(
     picture: Path | None,
     seed: int,
     progress: Progress,
-) -> Prepared:
+) -> PreparedModel:
     """Images to run a model on: a ``picture``, a folder of them, or a ``data`` set; the model, if it is trained.
 
     With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
@@ -54,11 +54,11 @@ def prepared(
     if (data is None) == (picture is None):
         raise ClovenError("give either --data SPEC or --input PICTURE")
     if picture is not None:
-        return Prepared(None, read_pictures(picture, shape), _origin(name, weights))
+        return PreparedModel(None, read_pictures(picture, shape), _origin(name, weights))
     assert data is not None
     images = load(data, shape=shape)
     if weights is not None or name not in MODELS:
-        return Prepared(None, test_half(images), _origin(name, weights))
+        return PreparedModel(None, test_half(images), _origin(name, weights))
     if images.labels is None:
         raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
     if len(images.classes) != classes:
@@ -72,7 +72,7 @@ def prepared(
         cache=cache_dir(),
         on_epoch=lambda epoch, _: progress("training the CNN", epoch, EPOCHS),
     )
-    return Prepared(model, test, f"trained on {len(training)} images of {images.name}")
+    return PreparedModel(model, test, f"trained on {len(training)} images of {images.name}")
 
 
 def _origin(name: str, weights: Path | None) -> str:

@@ -69,7 +69,7 @@ STATE = "torch.save(model.state_dict(), 'weights.pth')"
 Entries = dict[str, Tensor]
 
 
-class Place(NamedTuple):
+class CheckpointKeys(NamedTuple):
     """Where weights lie in a checkpoint: the keys that lead to them, and what all their names begin with."""
 
     keys: tuple[str, ...]
@@ -83,11 +83,11 @@ class Place(NamedTuple):
 class Taken(NamedTuple):
     """The entries for a model, what was left out of their names and beside them, and where others of it lie."""
 
-    place: Place
+    place: CheckpointKeys
     entries: Entries
     wrappers: list[str]
     left: list[str]
-    others: list[Place]
+    others: list[CheckpointKeys]
 
 
 def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> None:
@@ -366,24 +366,26 @@ def _unwrapped(entries: Entries) -> Entries:
     return dict(zip(names, entries.values(), strict=True)) if len(set(names)) == len(names) else entries
 
 
-def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]) -> Counter[Place]:
+def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]) -> Counter[CheckpointKeys]:
     """Return how many of the model's own names there are at each place."""
-    counts: Counter[Place] = Counter()
+    counts: Counter[CheckpointKeys] = Counter()
     longest = max((name.count(".") for name in wanted), default=0) + 1
     for keys, entries in mappings.items():
         for name in entries:
             parts = name.split(".")
             ends = (".".join(parts[-count:]) for count in range(1, min(longest, len(parts)) + 1))
-            counts.update(Place(keys, name[: len(name) - len(end)]) for end in ends if end in wanted)
+            counts.update(CheckpointKeys(keys, name[: len(name) - len(end)]) for end in ends if end in wanted)
     return counts
 
 
-def _nearest(counts: Counter[Place], mappings: Mapping[tuple[str, ...], Entries], wanted: int) -> Place:
+def _nearest(
+    counts: Counter[CheckpointKeys], mappings: Mapping[tuple[str, ...], Entries], wanted: int
+) -> CheckpointKeys:
     """Return the place with the most of the model's names; the largest mapping, where none has half of them."""
     near = max(counts, key=lambda at: (counts[at], not SECOND.search(str(at)), -len(at.prefix)), default=None)
     if near is not None and 2 * counts[near] >= wanted:
         return near
-    return Place(max(mappings, key=lambda keys: len(mappings[keys])), "")
+    return CheckpointKeys(max(mappings, key=lambda keys: len(mappings[keys])), "")
 
 
 def _tell(path: Path, taken: Taken) -> None:

@@ -19,7 +19,7 @@ TILE = "Layer 1"
 
 
 @dataclass(frozen=True, eq=False)
-class Bar:
+class StrategyBar:
     """One bar: S1's accuracy of a strategy at a layer, over all shares of it.
 
     Attributes:
@@ -94,7 +94,7 @@ def _mean(scores: Tensor) -> dict[str, float]:
     return asdict(clustered(scores.mean(1), seed=0))
 
 
-def difference(higher: Bar, lower: Bar) -> Interval:
+def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
     """Agreement of one bar less that of another, over images and seeds; image by image where they are the same."""
     a, b = higher.scores.mean(1), lower.scores.mean(1)
     if higher.victims != lower.victims:
@@ -108,7 +108,7 @@ def difference(higher: Bar, lower: Bar) -> Interval:
 
 def bars(
     figure: str, control: str, division: str, summary: Mapping[str, Any], folder: Path, victims: str
-) -> list[Bar]:
+) -> list[StrategyBar]:
     """The bars of one study.
 
     Args:
@@ -124,7 +124,7 @@ def bars(
         groups.setdefault(_group(finding, division), []).append(finding)
     store, data = Store(folder), summary["data"].partition(":")[0]
     return [
-        Bar(
+        StrategyBar(
             figure,
             summary["model"],
             data,

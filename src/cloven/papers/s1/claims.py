@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from cloven.auditing.summary import shows
-from cloven.papers.s1.bars import TILE, Bar, difference
+from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.experiments import PAPER, SIZE, STRONG
 
-Pair = tuple[Bar, Bar]
+Pair = tuple[StrategyBar, StrategyBar]
 """The bar that S1 says is higher, and the lower one."""
 
 
@@ -41,15 +41,15 @@ class Claim:
     name: str
     source: str
     sentence: str
-    pairs: Callable[[Sequence[Bar]], list[Pair]]
+    pairs: Callable[[Sequence[StrategyBar]], list[Pair]]
     equal: bool = False
-    twice: Callable[[Sequence[Bar]], list[Pair]] | None = None
+    twice: Callable[[Sequence[StrategyBar]], list[Pair]] | None = None
 
 
 # --- which bars a claim is about ----------------------------------------------------------------------------------
 
 
-def _layers(bars: Sequence[Bar]) -> list[str]:
+def _layers(bars: Sequence[StrategyBar]) -> list[str]:
     """The layers in the model's order, without the tile."""
     return sorted({bar.layer for bar in bars if bar.layer != TILE}, key=_number)
 
@@ -59,22 +59,22 @@ def _number(layer: str) -> int:
     return int(last) if last.isdecimal() else 0
 
 
-def _alike(bars: Sequence[Bar], *fields: str) -> list[list[Bar]]:
+def _alike(bars: Sequence[StrategyBar], *fields: str) -> list[list[StrategyBar]]:
     """The bars in groups that agree in these fields."""
-    groups: dict[tuple[Any, ...], list[Bar]] = {}
+    groups: dict[tuple[Any, ...], list[StrategyBar]] = {}
     for bar in bars:
         groups.setdefault(tuple(getattr(bar, field) for field in fields), []).append(bar)
     return list(groups.values())
 
 
-def _of(bars: Sequence[Bar], *strategies: str) -> list[Bar]:
+def _of(bars: Sequence[StrategyBar], *strategies: str) -> list[StrategyBar]:
     return [bar for bar in bars if bar.strategy in strategies]
 
 
 SUBJECT = ("figure", "model", "data", "devices")
 
 
-def _at_first(bars: Sequence[Bar]) -> list[Pair]:
+def _at_first(bars: Sequence[StrategyBar]) -> list[Pair]:
     found = []
     for group in _alike(bars, *SUBJECT):
         shallow = _layers(_of(group, "vertical"))[:1]
@@ -84,52 +84,52 @@ def _at_first(bars: Sequence[Bar]) -> list[Pair]:
     return found
 
 
-def _data_least(bars: Sequence[Bar]) -> list[Pair]:
+def _data_least(bars: Sequence[StrategyBar]) -> list[Pair]:
     groups = _alike(bars, *SUBJECT)
     return [pair for g in groups for pair in product(_of(g, "vertical", "horizontal"), _of(g, "data"))]
 
 
-def _deeper(bars: Sequence[Bar]) -> list[Pair]:
+def _deeper(bars: Sequence[StrategyBar]) -> list[Pair]:
     numbered = [bar for bar in _of(bars, "vertical", "horizontal") if _number(bar.layer)]
     groups = _alike(numbered, *SUBJECT, "strategy")
     return [pair for group in groups for pair in pairwise(sorted(group, key=lambda bar: _number(bar.layer)))]
 
 
-def _more_classes(bars: Sequence[Bar]) -> list[Pair]:
+def _more_classes(bars: Sequence[StrategyBar]) -> list[Pair]:
     return _across(bars, lambda a, b: a.data == "cifar10" and b.data in ("flowers102", "folder"))
 
 
-def _digits_easier(bars: Sequence[Bar]) -> list[Pair]:
+def _digits_easier(bars: Sequence[StrategyBar]) -> list[Pair]:
     small = [bar for bar in bars if bar.model == "lenet5"]
     return _across(small, lambda a, b: a.data == "mnist" and b.data == "cifar10")
 
 
-def _across(bars: Sequence[Bar], wanted: Callable[[Bar, Bar], bool]) -> list[Pair]:
+def _across(bars: Sequence[StrategyBar], wanted: Callable[[StrategyBar, StrategyBar], bool]) -> list[Pair]:
     """Bars that differ in the data set alone, in every strategy and layer."""
     groups = _alike(bars, "figure", "model", "devices", "strategy", "layer", "where")
     return [(a, b) for group in groups for a, b in product(group, group) if wanted(a, b)]
 
 
-def _smaller_model(bars: Sequence[Bar]) -> list[Pair]:
+def _smaller_model(bars: Sequence[StrategyBar]) -> list[Pair]:
     first = [bar for bar in _of(bars, "vertical") if bar.layer == "Layer 2" and bar.figure.startswith("5")]
     low = [bar for bar in first if bar.model == "lenet5" and bar.data == "cifar10"]
     return list(product([bar for bar in first if bar.model != "lenet5"], low))
 
 
-def _any_number(bars: Sequence[Bar]) -> list[Pair]:
+def _any_number(bars: Sequence[StrategyBar]) -> list[Pair]:
     return [pair for group in _by_devices(_of(bars, "vertical")) for pair in pairwise(group)]
 
 
-def _more_devices(bars: Sequence[Bar]) -> list[Pair]:
+def _more_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
     return [pair for group in _by_devices(_of(bars, "horizontal", "data")) for pair in pairwise(group)]
 
 
-def _by_devices(bars: Sequence[Bar]) -> Iterator[list[Bar]]:
+def _by_devices(bars: Sequence[StrategyBar]) -> Iterator[list[StrategyBar]]:
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data", "strategy", "layer", "where"):
         yield sorted(group, key=lambda bar: bar.devices)
 
 
-def _most_tiles(bars: Sequence[Bar]) -> list[Pair]:
+def _most_tiles(bars: Sequence[StrategyBar]) -> list[Pair]:
     """The tiles of most devices against every other bar: S1's advice."""
     found = []
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data"):
@@ -139,14 +139,14 @@ def _most_tiles(bars: Sequence[Bar]) -> list[Pair]:
     return found
 
 
-def sizes(bars: Sequence[Bar]) -> list[Pair]:
+def sizes(bars: Sequence[StrategyBar]) -> list[Pair]:
     """The same model at twice the side, by the same attack, against its usual size."""
     large = {_key(bar): bar for bar in bars if bar.control == SIZE}
     usual = [bar for bar in _of(bars, "vertical") if bar.control == STRONG]
     return [(large[_key(bar)], bar) for bar in usual if _key(bar) in large]
 
 
-def _key(bar: Bar) -> tuple[str, str, str]:
+def _key(bar: StrategyBar) -> tuple[str, str, str]:
     return bar.figure, bar.data, bar.layer
 
 
@@ -193,7 +193,7 @@ def verdict(shown: Sequence[str]) -> str:
     return "depends" if "holds" in words or "depends" in words else "fails"
 
 
-def judged(bars: Sequence[Bar], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
+def judged(bars: Sequence[StrategyBar], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
     """Every claim with its verdict as S1 does it, under each control, and over all.
 
     Bars of a CNN that has learned too little do not count; how many comparisons they took away is said.
@@ -201,12 +201,12 @@ def judged(bars: Sequence[Bar], claims: Sequence[Claim] = CLAIMS) -> list[dict[s
     return [_judged(claim, bars) for claim in claims]
 
 
-def all_judged(bars: Sequence[Bar]) -> list[dict[str, Any]]:
+def all_judged(bars: Sequence[StrategyBar]) -> list[dict[str, Any]]:
     """S1-41, the figures themselves, and every claim about them."""
     return [figures(bars), *judged(bars)]
 
 
-def figures(bars: Sequence[Bar]) -> dict[str, Any]:
+def figures(bars: Sequence[StrategyBar]) -> dict[str, Any]:
     """S1-41, which figures were made: they hold where each has all bars for every data set."""
     counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)
     complete = {count == BARS[figure] for (figure, _), count in counts.items()}
@@ -225,7 +225,7 @@ BARS: Mapping[str, int] = {"5a": 7, "5b": 7, "5c": 7, "6": 9}
 """How many bars S1 draws for a data set: two strategies at three layers and a tile; three at three counts."""
 
 
-def _judged(claim: Claim, bars: Sequence[Bar]) -> dict[str, Any]:
+def _judged(claim: Claim, bars: Sequence[StrategyBar]) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {}
     left_out = 0
     for control, pairs in _by_control(claim, bars).items():
@@ -245,7 +245,7 @@ def _judged(claim: Claim, bars: Sequence[Bar]) -> dict[str, Any]:
     }
 
 
-def _by_control(claim: Claim, bars: Sequence[Bar]) -> dict[str, list[Pair]]:
+def _by_control(claim: Claim, bars: Sequence[StrategyBar]) -> dict[str, list[Pair]]:
     controls = dict.fromkeys([PAPER, *(bar.control for bar in bars)])
     found = {c: claim.pairs([bar for bar in bars if bar.control == c]) for c in controls}
     if claim.twice:

@@ -15,7 +15,7 @@ from cloven.auditing.subject import SAME, Training, Who
 from cloven.graph.box import Shape
 from cloven.papers.s1 import setup
 from cloven.papers.s1.capacity import matched
-from cloven.papers.s1.scales import Scale
+from cloven.papers.s1.scales import StudyScale
 from cloven.partition.plan import Plan
 
 FIGURES: Mapping[str, str] = {
@@ -46,7 +46,7 @@ CONTROLS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class FigureStudy:
     """One study of a figure: its folder, what it varies, and what is unusual about how it divides the model."""
 
     name: str
@@ -66,7 +66,7 @@ class Request:
     figure: str
     data: tuple[str, ...]
     auxiliary: str
-    scale: Scale
+    scale: StudyScale
     controls: tuple[str, ...] = tuple(CONTROLS)
     machine: Machine = CPU
     budget: int = 4 * 10**9
@@ -75,41 +75,41 @@ class Request:
     """Weights that the training of the CNNs starts from."""
 
 
-def panels(request: Request) -> list[Panel]:
+def panels(request: Request) -> list[FigureStudy]:
     """The studies of a figure: as S1 does it for each data set and number of devices, then the controls."""
     made = _of_devices if request.figure == "6" else _of_layers
     return [panel for spec in request.data for panel in made(request, spec)]
 
 
-def _of_devices(request: Request, spec: str) -> Iterator[Panel]:
+def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
     """Fig. 6: Layer 2 alone, on each number of devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _settings(request, spec)
     layers = dict(list(setup.layers_of(model).items())[:1])
     for count in COUNTS:
         own = replace(usual, devices=count, where=replace(usual.where, layers=layers))
-        yield Panel(f"{kind}-{count}", PAPER, own, setup.decoder(model))
+        yield FigureStudy(f"{kind}-{count}", PAPER, own, setup.decoder(model))
         if STRONG in request.controls:
-            yield Panel(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
+            yield FigureStudy(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
 
 
-def _of_layers(request: Request, spec: str) -> Iterator[Panel]:
+def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
     """Fig. 5: S1's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual, paper = _settings(request, spec), setup.decoder(model)
-    yield Panel(kind, PAPER, usual, paper)
+    yield FigureStudy(kind, PAPER, usual, paper)
     if EQUAL in request.controls:
-        yield Panel(f"{kind}-equal", EQUAL, replace(usual, strategies=("vertical",)), matched(model))
+        yield FigureStudy(f"{kind}-equal", EQUAL, replace(usual, strategies=("vertical",)), matched(model))
     if DOMAIN in request.controls:
         own = replace(usual, who=replace(usual.who, auxiliary=SAME))
-        yield Panel(f"{kind}-in-domain", DOMAIN, own, paper)
+        yield FigureStudy(f"{kind}-in-domain", DOMAIN, own, paper)
     strong = _strong(usual, request)
     if {STRONG, SIZE} & set(request.controls):
-        yield Panel(f"{kind}-strong", STRONG, strong, no_chain)
+        yield FigureStudy(f"{kind}-strong", STRONG, strong, no_chain)
     channels, height, width = _image(request, kind)
     if SIZE in request.controls:  # the usual size is in the control before
         who = replace(strong.who, shape=(channels, 2 * height, 2 * width))
-        yield Panel(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), no_chain)
+        yield FigureStudy(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), no_chain)
     if LINKS in request.controls:
         yield from _links(kind, strong, (channels, height, width))
 
@@ -158,15 +158,15 @@ DIVISIONS: Mapping[str, Mapping[str, object]] = {
 """Divisions whose links carry more than S1 counts, as plans: the star of its reference [10], and exact tiles."""
 
 
-def _links(kind: str, strong: Settings, image: Shape) -> Iterator[Panel]:
+def _links(kind: str, strong: Settings, image: Shape) -> Iterator[FigureStudy]:
     """All that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
     full = replace(strong, where=replace(strong.where, views=("full",)), strategies=("vertical", "horizontal"))
-    yield Panel(f"{kind}-links", LINKS, full, no_chain)
+    yield FigureStudy(f"{kind}-links", LINKS, full, no_chain)
     devices = [f"edge{i}" for i in range(strong.devices)]
     model = {"name": strong.who.model, "input": image, "classes": CLASSES}
     for name, division in DIVISIONS.items():
         plan = Plan.model_validate({"model": model, "devices": devices, **division}, strict=False)
-        yield Panel(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), no_chain, name)
+        yield FigureStudy(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), no_chain, name)
 
 
 CLASSES = 10

@@ -30,7 +30,7 @@ LINK_RATE = 100e6
 
 
 @dataclass(frozen=True)
-class Processor:
+class EdgeProcessor:
     """One core: ``clock`` in Hz, ``power`` in W while it works, ``macs`` in multiply-accumulates a second."""
 
     name: str
@@ -47,7 +47,7 @@ class Processor:
 
 
 @dataclass(frozen=True)
-class Cipher:
+class CipherCost:
     """What a cipher costs on one processor: ``table`` of (bytes of a message, cycles a byte), and ``long`` ones."""
 
     name: str
@@ -102,8 +102,8 @@ class Preset:
     name: str
     title: str
     source: str
-    processors: tuple[Processor, ...]
-    ciphers: Mapping[str, Cipher]
+    processors: tuple[EdgeProcessor, ...]
+    ciphers: Mapping[str, CipherCost]
     parts: Mapping[str, float] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Preset:
 
 
 @dataclass(frozen=True)
-class Load:
+class DeviceLoad:
     """What one device does for one image: MACs, and the bytes of each message that it opens and seals."""
 
     device: str
@@ -143,7 +143,7 @@ class Scenario:
     reading: Reading
     model: str
     cuts: tuple[str, ...]
-    loads: tuple[Load, ...]
+    loads: tuple[DeviceLoad, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -160,7 +160,7 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Bar:
+class CostBar:
     """A pair of bars of Fig. 3: a device with a processor, for one image; ``bytes`` are all that the cipher sees.
 
     ``link_seconds`` is what its link takes to carry what it sends, in none of the other numbers.
@@ -211,7 +211,7 @@ class Bar:
         }
 
 
-def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE) -> tuple[Bar, ...]:
+def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE) -> tuple[CostBar, ...]:
     """The bars of Fig. 3: for each device every processor.
 
     Args:
@@ -234,9 +234,9 @@ def rate_problems(link_rate: float) -> list[str]:
     return [] if right else [f"the link's rate is {link_rate:g} bit/s; expected a number above 0"]
 
 
-def _bar(preset: Preset, processor: Processor, load: Load, link_rate: float) -> Bar:
+def _bar(preset: Preset, processor: EdgeProcessor, load: DeviceLoad, link_rate: float) -> CostBar:
     cipher = preset.ciphers[processor.name]
-    return Bar(
+    return CostBar(
         device=load.device,
         processor=processor.name,
         macs=load.macs,

@@ -16,10 +16,10 @@ from typing import Any
 from cloven.errors import ClovenError
 from cloven.papers.s1.figure3 import (
     LINK_RATE,
-    Bar,
-    Cipher,
+    CipherCost,
+    CostBar,
+    EdgeProcessor,
     Preset,
-    Processor,
     Scenario,
     figure3,
     rate_problems,
@@ -56,21 +56,21 @@ class Board:
 BOARDS = (Board("Cortex-A7"), Board("Cortex-A9"), Board("Cortex-A17"))
 """S1's three processors, all at 1 GHz and 1 W: joules are then those for each watt that a processor takes."""
 
-A7_ARMV7 = Cipher(
+A7_ARMV7 = CipherCost(
     "Ascon-128, ARMv7 code",
     ((1, 1871.0), (8, 292.0), (16, 175.0), (32, 115.0), (64, 86.6), (1536, 58.3)),
     57.2,
 )
-A7_NEON = Cipher(
+A7_NEON = CipherCost(
     "Ascon-128, NEON code", ((1, 2182.0), (8, 249.0), (16, 148.0), (32, 97.0), (64, 71.7), (1536, 47.5)), 46.5
 )
-A7_EBACS = Cipher("Ascon-128, ARMv7 code, eBACS", ((64, 69.6), (1536, 52.0)), 51.6)
-A9 = Cipher("Ascon-128, ARMv7 code, eBACS", ((64, 51.7), (1536, 34.1)), 33.3)
-A15 = Cipher("Ascon-128, ARMv7 code, eBACS, of a Cortex-A15", ((64, 69.8), (1536, 36.2)), 34.6)
+A7_EBACS = CipherCost("Ascon-128, ARMv7 code, eBACS", ((64, 69.6), (1536, 52.0)), 51.6)
+A9 = CipherCost("Ascon-128, ARMv7 code, eBACS", ((64, 51.7), (1536, 34.1)), 33.3)
+A15 = CipherCost("Ascon-128, ARMv7 code, eBACS, of a Cortex-A15", ((64, 69.8), (1536, 36.2)), 34.6)
 
 ON_A7 = (A7_ARMV7, A7_EBACS, A7_NEON)
 """Every published table for S1's first processor."""
-PUBLISHED: Mapping[str, Cipher] = {"Cortex-A7": A7_ARMV7, "Cortex-A9": A9, "Cortex-A17": A15}
+PUBLISHED: Mapping[str, CipherCost] = {"Cortex-A7": A7_ARMV7, "Cortex-A9": A9, "Cortex-A17": A15}
 
 SAME_MACS = (
     "S1's 0.122 s gives the MAC/s of the Cortex-A7; the others are given its cycles a MAC, at their own clock: "
@@ -78,11 +78,11 @@ SAME_MACS = (
 )
 
 
-def _rates(scenario: Scenario, boards: Sequence[Board]) -> tuple[Processor, ...]:
+def _rates(scenario: Scenario, boards: Sequence[Board]) -> tuple[EdgeProcessor, ...]:
     """Every board with the cycles a MAC that S1's 0.122 s imply for the Cortex-A7."""
     macs_a_cycle = scenario.loads[0].macs / PLAIN / _fitted(boards).clock
     return tuple(
-        Processor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else "not in S1")
+        EdgeProcessor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else "not in S1")
         for b in boards
     )
 
@@ -99,7 +99,7 @@ def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
     """
     _check(boards)
     cost = (PROTECTED - PLAIN) * _fitted(boards).clock / sum(scenario.loads[0].messages)
-    cipher = Cipher("Ascon, as S1's two numbers imply", (), cost)
+    cipher = CipherCost("Ascon, as S1's two numbers imply", (), cost)
     return Preset(
         "implied",
         "what S1's two numbers imply",
@@ -114,7 +114,7 @@ def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
 
 
 def published(
-    scenario: Scenario, boards: Sequence[Board] = BOARDS, ciphers: Mapping[str, Cipher] = PUBLISHED
+    scenario: Scenario, boards: Sequence[Board] = BOARDS, ciphers: Mapping[str, CipherCost] = PUBLISHED
 ) -> Preset:
     """The designers' cycles a byte by a processor's name, with the MAC/s of S1's 0.122 s.
 
@@ -274,7 +274,7 @@ def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rat
     )
 
 
-def _ratios(bars: Sequence[Bar]) -> tuple[float, ...]:
+def _ratios(bars: Sequence[CostBar]) -> tuple[float, ...]:
     return tuple(bar.ratio for bar in bars)
 
 

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import READINGS, Cipher, Load, Preset, Processor, Reading, Scenario
+from cloven.papers.s1.figure3 import READINGS, CipherCost, DeviceLoad, EdgeProcessor, Preset, Reading, Scenario
 from cloven.runtime.link.ciphers import CIPHERS, warm
 from cloven.runtime.link.errors import WrongTag
 
@@ -73,7 +73,7 @@ def compiled(
 def scenario(reading: Reading, model: str, cuts: tuple[str, ...], program: Program) -> Scenario:
     """What each device of a program computes, opens and seals for one image; every transfer is one message."""
     loads = tuple(
-        Load(
+        DeviceLoad(
             device,
             program.macs(device),
             opens=tuple(t.bytes for t in program.transfers if t.target == device),
@@ -103,7 +103,7 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
             changed message is not refused.
     """
     problems = [] if runs >= 1 else [f"runs is {runs}; expected 1 or more"]
-    problems += Processor(HOST, 1e9, power, 1.0).problems()
+    problems += EdgeProcessor(HOST, 1e9, power, 1.0).problems()
     if problems:
         raise ClovenError(problems)
     parts = _parts(made.program, runs)
@@ -114,8 +114,8 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
         "measured",
         "measured on this host",
         f"this machine: onnxruntime and {CIPHER} in numba, one thread, medians of {runs}",
-        (Processor(HOST, 1e9, power, macs / sum(parts.values()), "cycles are nanoseconds"),),
-        {HOST: Cipher(f"{CIPHER} in numba", costs, costs[-1][1])},
+        (EdgeProcessor(HOST, 1e9, power, macs / sum(parts.values()), "cycles are nanoseconds"),),
+        {HOST: CipherCost(f"{CIPHER} in numba", costs, costs[-1][1])},
         parts=parts,
         assumed=(
             f"{power:g} W is not measured",

@@ -23,9 +23,9 @@ from cloven.auditing.subject import SAME, Who, cnn, initial, is_trained_here, lo
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.papers.s1 import setup
-from cloven.papers.s1.bars import Bar, bars
+from cloven.papers.s1.bars import StrategyBar, bars
 from cloven.papers.s1.claims import all_judged
-from cloven.papers.s1.experiments import CONTROLS, FIGURES, Panel, Request, panels
+from cloven.papers.s1.experiments import CONTROLS, FIGURES, FigureStudy, Request, panels
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
 from cloven.parallel import side_by_side
@@ -80,7 +80,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     """
     start = time.perf_counter()
     request = ready(request)
-    found: list[Bar] = []
+    found: list[StrategyBar] = []
     rows = []
     every = panels(request)
     train([panel.settings.who for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
@@ -112,7 +112,7 @@ def _trained(whose: Sequence[Who], index: int) -> None:
     cnn(who, load_images(who, []), lambda *_: None)
 
 
-def _study(every: Sequence[Panel], out: Path, jobs: int, progress: Progress) -> None:
+def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress) -> None:
     """Run all studies; those of one model on the same images follow each other, which are then loaded once."""
     number = 0
     for who in dict.fromkeys(panel.settings.who for panel in every):
@@ -131,7 +131,7 @@ def _study(every: Sequence[Panel], out: Path, jobs: int, progress: Progress) -> 
             )
 
 
-def _panel(panel: Panel, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _panel(panel: FigureStudy, summary: Mapping[str, Any]) -> dict[str, Any]:
     plans = [
         {name: plan[name] for name in ("title", "devices", "exact", "accuracy", "agreement")}
         for plan in summary["plans"]
@@ -145,7 +145,7 @@ def _panel(panel: Panel, summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequence[Bar]) -> dict[str, Any]:
+def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequence[StrategyBar]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "cloven": metadata.version("cloven"),
@@ -186,7 +186,7 @@ OF_PANEL = (
 # --- kept, and read again -----------------------------------------------------------------------------------------
 
 
-def keep(folder: Path, document: Mapping[str, Any], found: Iterable[Bar]) -> None:
+def keep(folder: Path, document: Mapping[str, Any], found: Iterable[StrategyBar]) -> None:
     """Write a figure's document and the scores behind its bars."""
     tensors = {}
     for bar in found:
@@ -198,7 +198,7 @@ def keep(folder: Path, document: Mapping[str, Any], found: Iterable[Bar]) -> Non
     write_document(folder / FIGURE, {**document, TENSORS: hashlib.sha256(content).hexdigest()})
 
 
-def kept(folder: Path) -> list[Bar]:
+def kept(folder: Path) -> list[StrategyBar]:
     """The bars of a figure that was made before.
 
     Raises:
@@ -216,7 +216,7 @@ def kept(folder: Path) -> list[Bar]:
         ) from error
 
 
-def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[Bar]]:
+def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]]:
     """The bars of the figures of a scale among the folders, by folder.
 
     Raises:
@@ -241,9 +241,9 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[Bar]]:
     return {path: kept(path) for path in chosen}
 
 
-def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> Bar:
+def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> StrategyBar:
     name = row["name"]
-    return Bar(
+    return StrategyBar(
         figure,
         row["model"],
         row["data"],

@@ -12,7 +12,7 @@ Name = Literal["full", "desk"]
 
 
 @dataclass(frozen=True)
-class Scale:
+class StudyScale:
     """How much of everything.
 
     Attributes:
@@ -39,7 +39,7 @@ class Scale:
     images: int | None = None
     seeds: int = 1
 
-    def smaller(self, paper: Scale) -> tuple[str, ...]:
+    def smaller(self, paper: StudyScale) -> tuple[str, ...]:
         """What is otherwise than the paper has it, most of it smaller, in words."""
         rows = (
             ("model", self.model, paper.model),
@@ -55,20 +55,20 @@ class Scale:
 
 LENET, MOBILENET, RESNET = "lenet5", "mobilenet_v1", "torchvision:resnet50"
 
-FULL: Mapping[str, Scale] = {
-    "5a": Scale("full", MOBILENET, 224),
-    "5b": Scale("full", RESNET, 224),
-    "5c": Scale("full", LENET, None, strong=2),
-    "6": Scale("full", MOBILENET, 224),
+FULL: Mapping[str, StudyScale] = {
+    "5a": StudyScale("full", MOBILENET, 224),
+    "5b": StudyScale("full", RESNET, 224),
+    "5c": StudyScale("full", LENET, None, strong=2),
+    "6": StudyScale("full", MOBILENET, 224),
 }
 """The paper's, by figure (S1, Sect. 5.1, 5.2)."""
 
-DESK: Mapping[str, Scale] = {
-    "5a": Scale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, training=8, images=8000),
-    "5b": Scale("desk", RESNET, 32, 600, 400, strong=3, training=3, images=2000),
-    "5c": Scale("desk", LENET, None, 2000, 1000, strong=3, images=20_000),
-    "6": Scale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, images=16_000),
+DESK: Mapping[str, StudyScale] = {
+    "5a": StudyScale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, training=8, images=8000),
+    "5b": StudyScale("desk", RESNET, 32, 600, 400, strong=3, training=3, images=2000),
+    "5c": StudyScale("desk", LENET, None, 2000, 1000, strong=3, images=20_000),
+    "6": StudyScale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, images=16_000),
 }
 """Small enough for two cores, by figure."""
 
-SCALES: Mapping[str, Mapping[str, Scale]] = {"full": FULL, "desk": DESK}
+SCALES: Mapping[str, Mapping[str, StudyScale]] = {"full": FULL, "desk": DESK}

@@ -29,7 +29,7 @@ TABLE_1: Mapping[str, Printed] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class DataSetRow:
     """A data set as it is found.
 
     Attributes:
@@ -64,7 +64,9 @@ class Row:
         return plain | {"split": list(self.split), "differs": list(self.differs), "agrees": self.agrees}
 
 
-def describe(name: str, images: int, shapes: Collection[Shape], classes: int, split: tuple[int, int, int]) -> Row:
+def describe(
+    name: str, images: int, shapes: Collection[Shape], classes: int, split: tuple[int, int, int]
+) -> DataSetRow:
     """The row of a data set: its name, number of images, their shapes (C, H, W), classes and split.
 
     These are the fields of `cloven.zoo.originals.Originals`, in order.
@@ -75,7 +77,7 @@ def describe(name: str, images: int, shapes: Collection[Shape], classes: int, sp
     printed = TABLE_1.get(name)
     found: dict[str, int | str] = {"images": images, "size": size, "classes": classes, "colours": colours}
     differs = () if printed is None else _differences(found, printed)
-    return Row(name, images, size, classes, colours, split, printed, differs)
+    return DataSetRow(name, images, size, classes, colours, split, printed, differs)
 
 
 def _differences(found: Mapping[str, int | str], printed: Printed) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ FIVE = "Table 2's ConvT(120,64,4,2,1) is read in PyTorch's order: kernel 4, stri
 
 
 @dataclass(frozen=True)
-class Row:
+class DecoderRow:
     """One row of Table 2.
 
     Attributes:
@@ -136,41 +136,41 @@ def doubled(*channels: int) -> Chain:
 
 
 # fmt: off
-TABLE_2: tuple[Row, ...] = (
-    Row(MOBILENET, 1, 37_632, (3, 112, 112), PHOTO, (Up(224, 224), Conv(3, 16), RELU, Conv(16, 3))),
-    Row(MOBILENET, 2, 401_408, (32, 112, 112), PHOTO,
+TABLE_2: tuple[DecoderRow, ...] = (
+    DecoderRow(MOBILENET, 1, 37_632, (3, 112, 112), PHOTO, (Up(224, 224), Conv(3, 16), RELU, Conv(16, 3))),
+    DecoderRow(MOBILENET, 2, 401_408, (32, 112, 112), PHOTO,
         (Up(224, 224), Conv(32, 64), RELU, Conv(64, 32), RELU, Conv(32, 3))),
-    Row(MOBILENET, 33, 200_704, (256, 28, 28), PHOTO, (*doubled(256, 128, 64, 32), Conv(32, 3))),
-    Row(MOBILENET, 72, 100_352, (512, 14, 14), PHOTO, (*doubled(512, 256, 128, 64, 32), Conv(32, 3))),
+    DecoderRow(MOBILENET, 33, 200_704, (256, 28, 28), PHOTO, (*doubled(256, 128, 64, 32), Conv(32, 3))),
+    DecoderRow(MOBILENET, 72, 100_352, (512, 14, 14), PHOTO, (*doubled(512, 256, 128, 64, 32), Conv(32, 3))),
 
-    Row(RESNET, 1, 37_632, (3, 112, 112), PHOTO, (Up(224, 224), Conv(3, 16), RELU, Conv(16, 3))),
-    Row(RESNET, 2, 802_816, (64, 112, 112), PHOTO, (Up(224, 224), Conv(64, 32), RELU, Conv(32, 3))),
-    Row(RESNET, 33, 200_704, (64, 56, 56), PHOTO, (*doubled(64, 32, 16), Conv(16, 3))),
-    Row(RESNET, 42, 100_352, (128, 28, 28), PHOTO, (*doubled(128, 64, 32, 16), Conv(16, 3))),
+    DecoderRow(RESNET, 1, 37_632, (3, 112, 112), PHOTO, (Up(224, 224), Conv(3, 16), RELU, Conv(16, 3))),
+    DecoderRow(RESNET, 2, 802_816, (64, 112, 112), PHOTO, (Up(224, 224), Conv(64, 32), RELU, Conv(32, 3))),
+    DecoderRow(RESNET, 33, 200_704, (64, 56, 56), PHOTO, (*doubled(64, 32, 16), Conv(16, 3))),
+    DecoderRow(RESNET, 42, 100_352, (128, 28, 28), PHOTO, (*doubled(128, 64, 32, 16), Conv(16, 3))),
 
-    Row(LENET, 1, 768, (3, 16, 16), CIFAR, (Up(32, 32), Conv(3, 16), RELU, Conv(16, 3))),
-    Row(LENET, 2, 2_304, (16, 12, 12), CIFAR, (Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
-    Row(LENET, 3, 576, (16, 6, 6), CIFAR, (*doubled(16, 16), Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
-    Row(LENET, 5, 480, (120, 2, 2), CIFAR,
+    DecoderRow(LENET, 1, 768, (3, 16, 16), CIFAR, (Up(32, 32), Conv(3, 16), RELU, Conv(16, 3))),
+    DecoderRow(LENET, 2, 2_304, (16, 12, 12), CIFAR, (Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
+    DecoderRow(LENET, 3, 576, (16, 6, 6), CIFAR, (*doubled(16, 16), Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
+    DecoderRow(LENET, 5, 480, (120, 2, 2), CIFAR,
         (*doubled(120, 60, 30, 15), *doubled(15, 8), Conv(8, 3)), mended=MENDED),
 
-    Row(LENET, 1, 196, (1, 14, 14), MNIST, (Up(28, 28), Conv(1, 8), RELU, Conv(8, 1))),
-    Row(LENET, 2, 1_600, (16, 10, 10), MNIST, (Up(28, 28), Conv(16, 8), RELU, Conv(8, 1))),
-    Row(LENET, 3, 400, (16, 5, 5), MNIST, (*doubled(16, 16), Up(28, 28), Conv(16, 8), RELU, Conv(8, 1))),
-    Row(LENET, 5, 120, (120, 1, 1), MNIST,
+    DecoderRow(LENET, 1, 196, (1, 14, 14), MNIST, (Up(28, 28), Conv(1, 8), RELU, Conv(8, 1))),
+    DecoderRow(LENET, 2, 1_600, (16, 10, 10), MNIST, (Up(28, 28), Conv(16, 8), RELU, Conv(8, 1))),
+    DecoderRow(LENET, 3, 400, (16, 5, 5), MNIST, (*doubled(16, 16), Up(28, 28), Conv(16, 8), RELU, Conv(8, 1))),
+    DecoderRow(LENET, 5, 120, (120, 1, 1), MNIST,
         (ConvT(120, 64, 4, 2, 1, 0), RELU, *doubled(64, 32, 16, 8), Up(28, 28), Conv(8, 1)), reading=FIVE),
 )
 # fmt: on
 """The rows in the order in which S1 prints them."""
 
 
-def printed(model: str) -> tuple[Row, ...]:
+def printed(model: str) -> tuple[DecoderRow, ...]:
     """The rows that S1 has for a model; MobileNet's are those of each of its widths."""
     name = MOBILENET if model in MOBILENETS else model
     return tuple(row for row in TABLE_2 if row.model == name)
 
 
-def row_for(model: str, layer: str, image: Shape) -> Row | None:
+def row_for(model: str, layer: str, image: Shape) -> DecoderRow | None:
     """Table 2's row for a layer (a module path, or ``input`` for a tile) and an image (C, H, W), or None."""
     return next((row for row in printed(model) if row.layer == layer and row.takes(image)), None)
 

@@ -23,7 +23,7 @@ EPC = 93 * 2**20
 
 
 @dataclass(frozen=True)
-class Load:
+class EnclaveLoad:
     """What an enclave has to do for one image: ops, bytes of weights, multiply-accumulates."""
 
     ops: int
@@ -41,16 +41,16 @@ class Cost:
     mac: float
     epc: int = EPC
 
-    def seconds(self, load: Load) -> float:
+    def seconds(self, load: EnclaveLoad) -> float:
         """The time for one image."""
         return float(np.dot((self.fixed, self.op, self.byte, self.mac), _terms(load, self.epc)))
 
 
-def _terms(load: Load, epc: int) -> tuple[float, float, float, float]:
+def _terms(load: EnclaveLoad, epc: int) -> tuple[float, float, float, float]:
     return 1.0, float(load.ops), float(max(0, load.weight_bytes - epc)), float(load.macs)
 
 
-def fitted(loads: Sequence[Load], seconds: Sequence[float], epc: int = EPC) -> Cost:
+def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> Cost:
     """The cost that is nearest to these times, by least squares without negative parts.
 
     Raises:
@@ -82,9 +82,9 @@ def published() -> dict[Where, float]:
     return {**full, **{(row.model, row.point): float(row.partitioned) for row in TABLE_3}}
 
 
-def loads() -> dict[Where, Load]:
+def loads() -> dict[Where, EnclaveLoad]:
     """What each of S2's times asks of an enclave for an image of 224 x 224 pixels, counted on captured models."""
-    found: dict[Where, Load] = {}
+    found: dict[Where, EnclaveLoad] = {}
     wanted = list(published())
     for model in dict.fromkeys(model for model, _ in wanted):
         graph = _graph(model)
@@ -105,11 +105,11 @@ def _graph(model: str) -> Graph:
     return trace(bare.to_empty(device="cpu"), torch.zeros(1, *known.shape))
 
 
-def _load(graph: Graph, model: str, point: int | None) -> Load:
+def _load(graph: Graph, model: str, point: int | None) -> EnclaveLoad:
     last = graph.output if point is None else graph.find(resolve(model, f"s2:{point}"))
     inside = graph.ops[1 : graph.position[last] + 1]  # the first is the image
     work = sum(macs(op, graph.input_shapes(op)) for op in inside)
-    return Load(len(inside), sum(op.param_bytes for op in inside), work)
+    return EnclaveLoad(len(inside), sum(op.param_bytes for op in inside), work)
 
 
 NOTES = (
@@ -120,7 +120,7 @@ NOTES = (
 )
 
 
-def document(found: Mapping[Where, Load], epc: int = EPC) -> dict[str, Any]:
+def document(found: Mapping[Where, EnclaveLoad], epc: int = EPC) -> dict[str, Any]:
     """Table III with what follows from it, and the fit with its residuals; plain dicts, numbers and text."""
     times = published()
     cost = fitted([found[where] for where in times], list(times.values()), epc)
