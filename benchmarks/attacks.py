@@ -40,12 +40,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from cloven.attacks.convolutions import Convolution, Doubled
-from cloven.attacks.likeness import C1, C2, SIGMA, WINDOW, mixed
+from cloven.attacks.knowledge import Knowledge, Pairs, Reconstructor, in_memory
 from cloven.attacks.networks import Sharpened
-from cloven.attacks.pairs import Pairs, Reconstructor, held
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
-from cloven.attacks.train import CPU, Fitting, order, train
+from cloven.attacks.ssim_loss import C1, C2, SIGMA, WINDOW, mixed
+from cloven.attacks.trainer import CPU, Fitting, order, train
 from cloven.auditing.features import features
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
@@ -205,12 +205,12 @@ def by_cloven(captured: Tensor, images: Tensor, seen: Tensor, epochs: int) -> tu
     Run in a process of its own: how cloven keeps memory would speed the plain loop up too.
     """
     torch.set_num_threads(1)
-    pairs = Pairs(held(captured), images)
-    trainee = Residual(epochs=epochs).begin(pairs, torch.Generator().manual_seed(0), CPU)
+    knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(captured))
+    trainee = Residual(epochs=epochs).begin(knowledge, torch.Generator().manual_seed(0), CPU)
     assert trainee.schedule is not None
     start = time.process_time()
     (learned,) = train([trainee])
-    steps = epochs * -(-trainee.schedule.training(len(pairs)) // trainee.schedule.batch)
+    steps = epochs * -(-trainee.schedule.training(len(images)) // trainee.schedule.batch)
     assert isinstance(learned, Reconstructor)
     return (time.process_time() - start) / steps, learned([seen])
 
@@ -244,8 +244,9 @@ def beside(one: Subject, cut: str, given: Given, apart: Executor) -> Beside:
     hand: list[float] = []
     front: list[float] = []
     for _ in range(given.rounds):
-        pairs = Pairs(held(captured), images)
-        fitting = Residual(epochs=given.epochs).begin(pairs, torch.Generator().manual_seed(0), CPU)
+        pairs = Pairs(in_memory(captured), images)
+        knowledge = Knowledge(pairs.image, images, pairs.captured)
+        fitting = Residual(epochs=given.epochs).begin(knowledge, torch.Generator().manual_seed(0), CPU)
         assert isinstance(fitting, Fitting)
         assert isinstance(fitting.network, Sharpened)
         plain = Plain(fitting.network)
@@ -392,15 +393,15 @@ def screen(one: Subject, _: Given) -> bool:
     images, victims = one.images.tensor(), one.victims.tensor()
     scores = []
     for cut in CUTS:
-        pairs = Pairs(held(one.captured(cut, images)), images)
+        knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(one.captured(cut, images)))
         attack = Screen()
         start = time.process_time()
-        fitting = attack.begin(pairs, torch.Generator().manual_seed(0), CPU)
+        attack.begin(knowledge, torch.Generator().manual_seed(0), CPU)
         middle = time.process_time()
-        learned = attack.fit(pairs, generator=torch.Generator().manual_seed(0))
+        learned = attack.fit(knowledge, generator=torch.Generator().manual_seed(0))
         seconds = time.process_time() - middle
         assert isinstance(learned, Reconstructor)
-        speed = attack.epochs * len(fitting.pairs) / (seconds - (middle - start))
+        speed = attack.epochs * len(images) / (seconds - (middle - start))
         scores.append(float(ssim(learned([one.captured(cut, victims)]), victims).mean()))
         print(f"screen {cut}: {speed:.0f} images/s, {seconds:.1f} s a cell; SSIM {scores[-1]:.3f}", flush=True)
     return scores == sorted(scores, reverse=True)

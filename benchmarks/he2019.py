@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.knowledge import Knowledge, Reconstructor, in_memory
 from cloven.attacks.layers import Chain, ConvT, ReLU, build
-from cloven.attacks.pairs import Pairs, Reconstructor, held
 from cloven.auditing.features import features
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
@@ -158,7 +158,8 @@ def ours(graph: Graph, cut: Cut, images: Tensor, epochs: int) -> tuple[float, Re
     found, _ = features(values, sets, budget=2**60, precision="float32", shelf=None, others={})
     captured = found.kept["z/auxiliary"]
     attack = Decoder(epochs=epochs, batch=BATCH, layers=cut.decoder)
-    learned = attack.fit(Pairs(held(captured), images), generator=torch.Generator().manual_seed(0))
+    knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(captured))
+    learned = attack.fit(knowledge, generator=torch.Generator().manual_seed(0))
     assert isinstance(learned, Reconstructor)
     return epochs * len(images) / (time.process_time() - start), learned
 

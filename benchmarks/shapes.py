@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attacks.shapes import Guess, infer
+from cloven.attacks.shapes import ShapeGuess, infer
 from cloven.graph.graph import Graph
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
@@ -71,7 +71,7 @@ class Case:
     layout: str
     shape: tuple[int, ...] | None
 
-    def hit(self, guess: Guess) -> bool:
+    def hit(self, guess: ShapeGuess) -> bool:
         """Whether a guess is right; a map of one channel has no layout."""
         if self.shape is None or guess.random:
             return self.shape is None and guess.random
@@ -165,7 +165,7 @@ def _case(view: str, value: NDArray[np.float32] | NDArray[np.float16], *, last: 
 
 
 def main() -> int:
-    """Guess, count, print."""
+    """ShapeGuess, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
     parser.add_argument("--images", type=int, default=16)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from cloven.attacks.train import train
+from cloven.attacks.trainer import train
 from cloven.enclave import messages, stretch
 from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
@@ -31,7 +31,7 @@ from cloven.runtime.bundle.writer import write
 from cloven.runtime.cluster.file import read_cluster
 from cloven.runtime.tap import pairs
 from tests.attacks.problems import problem
-from tests.attacks.test_train import begun
+from tests.attacks.test_trainer import begun
 from tests.fuzzing import Reader, counts, from_file, fuzz
 from tests.models import lenet5
 

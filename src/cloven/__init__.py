@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloven import attacks as attacks
     from cloven.attacks.decoder import Decoder as Decoder
     from cloven.auditing.finding import Finding as Finding
     from cloven.auditing.single import audit as audit
@@ -58,10 +59,12 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "attacks":
+        return import_module("cloven.attacks")
     if name not in _HOME:
         raise AttributeError(f"module 'cloven' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    return [*globals(), "attacks", *__all__]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.pairs import Pairs, held
+from cloven.attacks.knowledge import CapturedTensors, Front, Knowledge, Pairs, SharePlace, in_memory
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,7 +33,27 @@ def classes(images: Tensor) -> Tensor:
     return (images[..., :half].mean((1, 2, 3)) > images[..., half:].mean((1, 2, 3))).long()
 
 
-def problem(n: int = 300, seed: int = 0) -> Pairs:
+def paired(
+    captured: CapturedTensors,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    classes: Tensor | None = None,
+    front: Front | None = None,
+    places: tuple[SharePlace, ...] | None = None,
+) -> Knowledge:
+    """The knowledge of an attacker with pairs."""
+    image = tuple(images.shape[1:])
+    return Knowledge(image, images, captured, classes, front=front, places=places, seed=seed)
+
+
+def pairs_of(knowledge: Knowledge) -> Pairs:
+    """The pairs, which there are."""
+    assert knowledge.pairs is not None
+    return knowledge.pairs
+
+
+def problem(n: int = 300, seed: int = 0) -> Knowledge:
     """Pairs of `front`, with all that an attacker may know."""
     images = blobs(n, seed)
-    return Pairs(held(*front(images)), images, seed=5, classes=classes(images), front=front)
+    return paired(in_memory(*front(images)), images, seed=5, classes=classes(images), front=front)

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloven.attacks.adapt import Adaptor, layout
-from cloven.attacks.attack import Attack
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.knowledge import Knowledge, SharePlace, in_memory
 from cloven.attacks.nearest import Nearest
-from cloven.attacks.pairs import Pairs, Place, held
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
-from tests.attacks.problems import blobs, generator
+from tests.attacks.problems import blobs, generator, paired, pairs_of
 
 MAP = (4, 8, 6)
 
@@ -23,16 +23,17 @@ def whole(n: int = 40) -> torch.Tensor:
     return torch.randn(n, *MAP, generator=generator()) * 3 + 5
 
 
-def adapted(pairs: Pairs) -> list[torch.Tensor]:
-    made: list[torch.Tensor] = Adaptor(pairs)(pairs.captured.take(torch.arange(len(pairs))))
+def adapted(pairs: Knowledge) -> list[torch.Tensor]:
+    captured, _ = pairs_of(pairs).first()
+    made: list[torch.Tensor] = Adaptor(pairs_of(pairs), pairs.places)(captured)
     return made
 
 
 def test_bands_and_halo_strips_of_one_map_lie_where_they_belong() -> None:
     z = whole()
-    pairs = Pairs(
-        held(z[:, :, 2:5], z[:, :, 5:6]), torch.rand(40, 1, 16, 12),
-        places=(Place("a", (0, 2, 0), MAP), Place("a", (0, 5, 0), MAP)),
+    pairs = paired(
+        in_memory(z[:, :, 2:5], z[:, :, 5:6]), torch.rand(40, 1, 16, 12),
+        places=(SharePlace("a", (0, 2, 0), MAP), SharePlace("a", (0, 5, 0), MAP)),
     )  # fmt: skip
     (made,) = adapted(pairs)
 
@@ -49,13 +50,13 @@ def test_bands_and_halo_strips_of_one_map_lie_where_they_belong() -> None:
 
 def test_channel_slices_make_a_map_of_the_channels_that_were_seen() -> None:
     z = whole()
-    places = (Place("a", (1, 0, 0), MAP), Place("a", (3, 0, 0), MAP))
-    pairs = Pairs(held(z[:, 1:2], z[:, 3:4]), torch.rand(40, 1, 16, 12), places=places)
+    places = (SharePlace("a", (1, 0, 0), MAP), SharePlace("a", (3, 0, 0), MAP))
+    pairs = paired(in_memory(z[:, 1:2], z[:, 3:4]), torch.rand(40, 1, 16, 12), places=places)
     (made,) = adapted(pairs)
 
     assert made.shape == (40, 4, 8, 6)  # channels 1 to 3 and a mask; channel 2 was not seen
     assert made[:, 1].eq(0).all()
-    (alone,) = adapted(Pairs(held(z[:, 1:3]), torch.rand(40, 1, 16, 12), places=places[:1]))
+    (alone,) = adapted(paired(in_memory(z[:, 1:3]), torch.rand(40, 1, 16, 12), places=places[:1]))
     assert alone.shape == (40, 2, 8, 6)  # nothing is missing: no mask
 
 
@@ -70,7 +71,7 @@ def test_channels_that_hardly_vary_are_not_blown_up() -> None:
     z = whole()
     z[:, 0] = 2.0
     z[:, 1] = 1e-7 * z[:, 1]
-    (made,) = adapted(Pairs(held(z), torch.rand(40, 1, 16, 12)))
+    (made,) = adapted(paired(in_memory(z), torch.rand(40, 1, 16, 12)))
 
     assert made[:, 0].abs().max() < 1e-3
     assert made[:, 1].abs().max() < 0.01
@@ -88,12 +89,12 @@ attacks = st.sampled_from([Decoder(epochs=1), Screen(epochs=1), Residual(epochs=
 @given(st.lists(shapes, min_size=1, max_size=3), st.sampled_from([(1, 12, 12), (3, 11, 17)]), attacks)
 @settings(max_examples=40, deadline=None)
 def test_every_attack_works_on_any_shapes(
-    captured: list[tuple[int, ...]], image: tuple[int, int, int], attack: Attack
+    captured: list[tuple[int, ...]], image: tuple[int, int, int], attack: BatchedAttack
 ) -> None:
     tensors = [torch.randn(9, *shape, generator=generator(i)) for i, shape in enumerate(captured)]
     images = torch.rand(9, *image, generator=generator(99))
 
-    learned = attack.fit(Pairs(held(*tensors), images), generator=generator())
+    learned = attack.fit(paired(in_memory(*tensors), images), generator=generator())
     made = learned([z[:2] for z in tensors])
 
     assert made.shape == (2, *image)
@@ -102,7 +103,7 @@ def test_every_attack_works_on_any_shapes(
 
 @pytest.mark.parametrize("attack", [Screen(epochs=2), Residual(epochs=2, widths=(4,)), Nearest()])
 @pytest.mark.parametrize("kind", ["noise", "constant", "one value", "nan", "huge"])
-def test_what_teaches_nothing_gives_an_answer_and_no_crash(attack: Attack, kind: str) -> None:
+def test_what_teaches_nothing_gives_an_answer_and_no_crash(attack: BatchedAttack, kind: str) -> None:
     train = blobs(60, 0)
     noise = torch.randn(60, 3, 4, 4, generator=generator())
     z = {
@@ -112,7 +113,7 @@ def test_what_teaches_nothing_gives_an_answer_and_no_crash(attack: Attack, kind:
         "nan": torch.full_like(noise, torch.nan),
         "huge": noise * 1e30,
     }[kind]
-    learned = attack.fit(Pairs(held(z), train), generator=generator())
-    made = learned(held(z).take(torch.arange(5)))
+    learned = attack.fit(paired(in_memory(z), train), generator=generator())
+    made = learned(in_memory(z).take(torch.arange(5)))
 
     assert torch.isfinite(made).all()

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.cgan import CGAN, Adversaries, Discriminator, Generator, collapse, halfway
-from cloven.attacks.pairs import Pairs, Reconstructor, held
-from cloven.attacks.train import Machine, train
+from cloven.attacks.knowledge import Knowledge, LabelReader, in_memory
+from cloven.attacks.trainer import DescribedReconstructor, Machine, train
 from cloven.errors import ClovenError
 from cloven.score import ssim
+from tests.attacks.problems import paired, pairs_of
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,19 +34,19 @@ def features(images: Tensor) -> Tensor:
     return F.conv2d(images, kernel, stride=2, padding=1).relu()
 
 
-def trainee(attack: CGAN, pairs: Pairs, seed: int = 0) -> Adversaries:
+def trainee(attack: CGAN, pairs: Knowledge, seed: int = 0) -> Adversaries:
     return attack.begin(pairs, generator(seed), Machine())
 
 
-def fitted(attack: CGAN, pairs: Pairs, seed: int = 0) -> Reconstructor:
+def fitted(attack: CGAN, pairs: Knowledge, seed: int = 0) -> DescribedReconstructor:
     (made,) = train([trainee(attack, pairs, seed)])
-    assert callable(made)
+    assert not isinstance(made, LabelReader)
     return made
 
 
-def easy(n: int = 96) -> Pairs:
+def easy(n: int = 96) -> Knowledge:
     images = blobs(n)
-    return Pairs(held(features(images)), images)
+    return paired(in_memory(features(images)), images)
 
 
 # --- what it learns ---------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def easy(n: int = 96) -> Pairs:
 def test_with_a_pixel_loss_it_rebuilds_what_it_has_not_seen_better_than_the_mean_image() -> None:
     pairs, victims = easy(300), blobs(50, 1)
     made = fitted(CGAN(epochs=8, learning_rate=1e-3, pixel=100, width=8), pairs)([features(victims)])
-    mean = pairs.images.mean(0, keepdim=True).expand_as(victims)
+    mean = pairs_of(pairs).images.mean(0, keepdim=True).expand_as(victims)
 
     assert made.shape == victims.shape
     assert (made - victims).square().mean() < 0.2 * (mean - victims).square().mean()
@@ -106,7 +107,7 @@ def test_a_discriminator_sees_what_was_captured() -> None:
 def test_the_same_seed_learns_the_same_and_another_does_not() -> None:
     pairs = easy(40)
     before = torch.random.get_rng_state()
-    captured, _ = pairs.first(5)
+    captured, _ = pairs_of(pairs).first(5)
     a, b, c = (fitted(CGAN(epochs=2, width=4), pairs, seed)(captured) for seed in (3, 3, 4))
 
     assert torch.equal(a, b)
@@ -138,7 +139,7 @@ def test_a_training_that_was_broken_off_learns_the_same(tmp_path: Path, pixel: f
 
     assert callable(first)
     assert callable(second)
-    assert torch.equal(first(pairs.first(40)[0]), second(pairs.first(40)[0]))
+    assert torch.equal(first(pairs_of(pairs).first(40)[0]), second(pairs_of(pairs).first(40)[0]))
     state, other = whole.state(), again.state()
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
@@ -147,7 +148,7 @@ def test_a_training_that_was_broken_off_learns_the_same(tmp_path: Path, pixel: f
 def test_learning_to_make_leaves_the_judge_as_it_is() -> None:
     pairs = easy(16)
     one = trainee(CGAN(width=4), pairs)
-    captured, images = pairs.first(16)
+    captured, images = pairs_of(pairs).first(16)
     one.maker.network.train()
     maps, made = one._made(captured)
     before = {name: value.clone() for name, value in one.judge.network.state_dict().items()}
@@ -177,11 +178,11 @@ def test_anything_captured_of_any_images_can_be_tried(
 ) -> None:
     """Odd sides, fewer pairs than a batch, and a single pair left over."""
     random = generator()
-    pairs = Pairs(
-        held(*(torch.randn(count, *shape, generator=random) for shape in captured)),
+    pairs = paired(
+        in_memory(*(torch.randn(count, *shape, generator=random) for shape in captured)),
         torch.rand(count, *image, generator=random),
     )
-    made = fitted(CGAN(epochs=1, batch=2, width=2), pairs)(pairs.first(count)[0])
+    made = fitted(CGAN(epochs=1, batch=2, width=2), pairs)(pairs_of(pairs).first(count)[0])
 
     assert made.shape == (count, *image)
     assert 0 <= float(made.min()) <= float(made.max()) <= 1

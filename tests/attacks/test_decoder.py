@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.attacks.decoder import Decoder, together
+from cloven.attacks.knowledge import Pairs, in_memory
 from cloven.attacks.layers import Conv, ReLU, Up, as_map, build, rule, text
-from cloven.attacks.pairs import Pairs, held
 from cloven.errors import ClovenError
 from cloven.papers.s1.table2 import decoder, row_for
+from tests.attacks.problems import paired
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -27,7 +28,7 @@ def blobs(n: int, seed: int) -> torch.Tensor:
 def test_a_decoder_rebuilds_images_it_has_not_seen_better_than_their_mean() -> None:
     train, test = blobs(600, 0), blobs(100, 1)
     attack = Decoder(epochs=15, learning_rate=1e-2)
-    reconstruct = attack.fit(Pairs(held(train[:, :, ::2, ::2]), train), generator=generator())
+    reconstruct = attack.fit(paired(in_memory(train[:, :, ::2, ::2]), train), generator=generator())
 
     made = reconstruct([test[:, :, ::2, ::2]])
     error = ((made - test) ** 2).mean()
@@ -42,7 +43,7 @@ def test_a_decoder_rebuilds_images_it_has_not_seen_better_than_their_mean() -> N
 def test_an_image_that_lies_in_clear_among_other_things_is_read_even_after_a_short_training() -> None:
     train, test = blobs(300, 0), blobs(50, 1)
     noise = torch.randn(350, 30, generator=generator(2))
-    reconstruct = Decoder(epochs=1).fit(Pairs(held(train, noise[:300]), train), generator=generator())
+    reconstruct = Decoder(epochs=1).fit(paired(in_memory(train, noise[:300]), train), generator=generator())
 
     assert float((reconstruct([test, noise[300:]]) - test).abs().max()) < 0.05
 
@@ -52,7 +53,7 @@ def test_what_is_captured_of_other_images_teaches_nothing() -> None:
     train, test = blobs(600, 0), blobs(100, 1)
     shuffled = train[torch.randperm(len(train), generator=generator(5))]
     attack = Decoder(epochs=15, learning_rate=1e-2)
-    reconstruct = attack.fit(Pairs(held(shuffled[:, :, ::2, ::2]), train), generator=generator())
+    reconstruct = attack.fit(paired(in_memory(shuffled[:, :, ::2, ::2]), train), generator=generator())
 
     error = ((reconstruct([test[:, :, ::2, ::2]]) - test) ** 2).mean()
 
@@ -62,7 +63,7 @@ def test_what_is_captured_of_other_images_teaches_nothing() -> None:
 def test_equal_seeds_give_equal_decoders_whatever_torchs_own_generator_did() -> None:
     images = blobs(64, 0)
     captured = images[:, :, ::3, ::3]
-    pairs = Pairs(held(captured), images, seed=3)
+    pairs = paired(in_memory(captured), images, seed=3)
     made = []
     for noise in (1, 2):
         torch.manual_seed(noise)
@@ -103,16 +104,16 @@ def test_a_slice_takes_its_layers_row_and_a_vector_its_rows_height_and_width() -
 
 def test_pairs_that_cannot_teach_are_refused() -> None:
     with pytest.raises(ClovenError, match="the observation is empty; choose a link that is used"):
-        held()
+        in_memory()
     with pytest.raises(ClovenError, match=r"differ in number: \[3, 4\]"):
-        held(torch.rand(3, 5), torch.rand(4, 5))
+        in_memory(torch.rand(3, 5), torch.rand(4, 5))
     with pytest.raises(ClovenError, match="differ in number: 3, 4"):
-        Pairs(held(torch.rand(3, 5)), torch.rand(4, 1, 12, 12))
+        Pairs(in_memory(torch.rand(3, 5)), torch.rand(4, 1, 12, 12))
 
 
 def test_layers_that_do_not_fit_are_refused_with_the_shapes() -> None:
     images = blobs(8, 0)
-    fit = Pairs(held(torch.rand(8, 3, 6, 6)), images)
+    fit = paired(in_memory(torch.rand(8, 3, 6, 6)), images)
 
     with pytest.raises(ClovenError, match=r"the decoder's layers do not take \(3, 6, 6\)"):
         Decoder(layers=(Conv(4, 1),)).fit(fit, generator=generator())
@@ -130,7 +131,8 @@ def test_all_wrong_hyper_parameters_are_named() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_constant_captures_give_a_constant_answer_and_no_crash(value: float) -> None:
     train = blobs(64, 0)
-    reconstruct = Decoder(epochs=2).fit(Pairs(held(torch.full((64, 2, 3, 3), value)), train), generator=generator())
+    knowledge = paired(in_memory(torch.full((64, 2, 3, 3), value)), train)
+    reconstruct = Decoder(epochs=2).fit(knowledge, generator=generator())
 
     made = reconstruct([torch.full((5, 2, 3, 3), value)])
 

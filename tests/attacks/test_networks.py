@@ -9,27 +9,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.attacks.attack import Attack
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.knowledge import in_memory
 from cloven.attacks.networks import Sharpened, readings, ridge
-from cloven.attacks.pairs import Pairs, held
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
-from tests.attacks.problems import blobs, generator
+from tests.attacks.problems import blobs, generator, paired
 
 SHAPE = st.integers(1, 9).flatmap(lambda c: st.tuples(st.just(c), st.integers(1, 5), st.integers(1, 5)))
 
 
 @pytest.mark.parametrize("attack", [Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Screen(epochs=1)])
 def test_an_image_in_clear_is_read_among_more_channels_than_can_be_read(
-    attack: Attack, monkeypatch: pytest.MonkeyPatch
+    attack: BatchedAttack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link of a horizontally divided CNN carries the image and thousands of channels of deeper layers."""
     monkeypatch.setattr(Sharpened, "CHANNELS", 256)
     images = blobs(350, 0)
     many = [torch.randn(350, 129, 2, 2, generator=generator(i)) for i in (2, 3)]
     train, test = slice(0, 300), slice(300, None)
-    pairs = Pairs(held(many[0][train], images[train], many[1][train]), images[train])
+    pairs = paired(in_memory(many[0][train], images[train], many[1][train]), images[train])
 
     made = attack.fit(pairs, generator=generator())([many[0][test], images[test], many[1][test]])
 

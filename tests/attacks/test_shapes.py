@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cloven.attacks.formats import SIZES, Format, decoded, recognised
-from cloven.attacks.shapes import Guess, Map, infer, maps, read
+from cloven.attacks.shapes import Map, ShapeGuess, infer, maps, read
 from cloven.errors import ClovenError
 from cloven.zoo.datasets import load
 
@@ -142,13 +142,13 @@ def test_vectors_are_flat() -> None:
 def test_a_ciphertext_is_noise(length: int) -> None:
     messages = noise(24, length)
 
-    assert infer(messages) == Guess("uint8", "flat", (length,), 1.0, random=True)
+    assert infer(messages) == ShapeGuess("uint8", "flat", (length,), 1.0, random=True)
     assert read(messages, infer(messages)).shape == (24, length)
 
 
 def test_constants_zeros_and_nan_are_survived() -> None:
     zeros = np.zeros((5, 64), np.uint8)
-    assert infer(zeros) == Guess("float32", "flat", (16,), 1.0, random=False)
+    assert infer(zeros) == ShapeGuess("float32", "flat", (16,), 1.0, random=False)
     assert infer(zeros[:, :63]).dtype == "uint8"
     for number in (1.0, np.nan, np.inf, -3e38, 1e-42):
         assert not infer(as_bytes(np.full((5, 48), number, np.float32))).random
@@ -198,7 +198,7 @@ def test_what_is_no_message_is_refused_with_what_to_do(messages: Bytes) -> None:
 
 
 def test_a_guess_of_another_message_is_refused() -> None:
-    guess = Guess("float32", "chw", (3, 4, 4), 0.1, random=False)
+    guess = ShapeGuess("float32", "chw", (3, 4, 4), 0.1, random=False)
 
     with pytest.raises(
         ClovenError, match=r"messages have 100 bytes; the guess is float32 of \(3, 4, 4\), 192 bytes"

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import cloven
-from cloven.attacks.attack import Attack
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.knowledge import finite, in_memory
 from cloven.attacks.nearest import Nearest
-from cloven.attacks.pairs import Pairs, finite, held
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
@@ -36,11 +36,12 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, observe
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
-from cloven.score.floors import best
+from cloven.score.baselines import best
 from cloven.zoo.models import build
+from tests.attacks.problems import paired
 from tests.auditing.small import small
 
-SHORT: tuple[Attack, ...] = (
+SHORT: tuple[BatchedAttack, ...] = (
     Decoder(epochs=2), Screen(epochs=2), Residual(epochs=2, widths=(4,)), Probe(), Nearest(),
     Refine(Decoder(epochs=2), steps=5),
 )  # fmt: skip
@@ -85,19 +86,19 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
 def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cloven.attacks import train
+    from cloven.attacks import trainer
 
     made, shared = small(), material()
     cell = Cell(made.seen(0), Residual(epochs=3, widths=(4,)))
     whole_run = result(attack(cell, shared))
-    end = train._Run.end
+    end = trainer._Run.end
 
     def stopped(run: Any, epoch: int) -> None:
         end(run, epoch)
         if epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train._Run, "end", stopped)
+    monkeypatch.setattr(trainer._Run, "end", stopped)
     with pytest.raises(KeyboardInterrupt), opened(tmp_path / "run", {}) as store:
         list(run_cells([cell], shared, store, jobs=1))
     monkeypatch.undo()
@@ -177,7 +178,7 @@ def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
 
 
 def test_all_that_can_change_a_number_is_in_the_key() -> None:
-    from cloven.attacks.train import Machine
+    from cloven.attacks.trainer import Machine
 
     made, shared = small(), material()
     cells = [
@@ -209,7 +210,7 @@ def beats_floors(finding: Finding) -> bool:
     "attacker", [Decoder(epochs=8), Residual(epochs=6, widths=(8,)), Refine(Decoder(epochs=8), steps=40)],
     ids=lambda a: a.name,
 )  # fmt: skip
-def test_the_strong_attacks_beat_every_floor_on_the_whole_input(attacker: Attack) -> None:
+def test_the_strong_attacks_beat_every_floor_on_the_whole_input(attacker: BatchedAttack) -> None:
     made = small()
     image = made.graph.input
     seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
@@ -250,7 +251,9 @@ def shuffled(z: Tensor) -> Tensor:
     [noise, ciphertext, shuffled, lambda z: torch.ones_like(z), lambda z: z * torch.nan],
     ids=["noise", "ciphertext", "shuffled", "constant", "nan"],
 )
-def test_what_tells_nothing_is_not_above_its_floor(attacker: Attack, change: Callable[[Tensor], Tensor]) -> None:
+def test_what_tells_nothing_is_not_above_its_floor(
+    attacker: BatchedAttack, change: Callable[[Tensor], Tensor]
+) -> None:
     finding = attack(Cell(small().seen(0), attacker), replaced(change))
     floor = best(finding.floors)
 
@@ -357,7 +360,7 @@ def test_refine_needs_the_weights() -> None:
     assert finding.psnr.mean > start.psnr.mean
     z = torch.rand(9, 2, 4, 4)
     with pytest.raises(ClovenError, match="refine needs the model's weights"):
-        Refine().fit(Pairs(held(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())
+        Refine().fit(paired(in_memory(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())
 
 
 def test_a_pipe_in_place_of_the_lock_is_not_waited_for(tmp_path: Path) -> None:

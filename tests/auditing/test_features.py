@@ -12,6 +12,7 @@ import torch
 
 from cloven.auditing.features import Shelf
 from cloven.auditing.material import Material, places, prepare
+from cloven.auditing.model_access import front_of
 from cloven.graph.box import whole
 from cloven.partition.compiler import compile as compiled
 from cloven.partition.data import Data
@@ -146,7 +147,7 @@ def test_a_flattened_map_is_read_as_the_map_that_it_was(
     captured = made.captured(heard, "auxiliary")
     (read,) = captured.take(torch.arange(4))
     (place,) = places(heard) or ()
-    front = made.front(heard)
+    front = front_of(heard, captured)
 
     values = evaluate(graph, images[:4], [flat.name])[flat.name]
     assert captured.shapes == (shape,)

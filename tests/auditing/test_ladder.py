@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cloven.attacks.identity import label_of
 from cloven.auditing.ladder import NAMES, Ladder
 from cloven.auditing.summary import counts
 from cloven.graph.box import whole
@@ -191,8 +192,8 @@ def test_every_name_of_the_ladder_is_an_attack_that_is_called_so() -> None:
     image = made.graph.input
     seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
 
-    assert [attack.label for attack in Ladder(NAMES).on(seen, None)] == list(NAMES)
-    assert [attack.label for attack in Ladder(NAMES).on(made.seen(0), None)] == [
+    assert [label_of(attack) for attack in Ladder(NAMES).on(seen, None)] == list(NAMES)
+    assert [label_of(attack) for attack in Ladder(NAMES).on(made.seen(0), None)] == [
         name for name in NAMES if name not in ("paste", "enlarge", "inpaint")
     ]
     assert Ladder(("x",), epochs=0).problems()[0].startswith("no attack is named 'x'; choose from nearest,")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cloven.attacks.layers import Chain, Conv, ConvT, build
-from cloven.attacks.train import Machine
+from cloven.attacks.trainer import Machine
 from cloven.auditing.ladder import Ladder
 from cloven.auditing.subject import SAME, Training
 from cloven.papers.s1 import setup

@@ -1,5 +1,71 @@
-"""Attacks: from captured tensors back to images. Knows tensors and nothing of plans.
+"""Attacks: from captured tensors back to images, or to their classes. Knows tensors and nothing of plans.
 
-An attack is a frozen dataclass of hyper-parameters with one method, ``fit(pairs, *, generator)``, which gives a
-reconstructor: a function from captured tensors, a list of ``(n, ...)``, to images ``(n, C, H, W)`` in [0, 1].
+>>> finding = cloven.audit(graph, seen, cloven.attacks.Residual(epochs=10), auxiliary=photos, victims=tests)
+
+An attack is a frozen dataclass of hyper-parameters with one method, ``fit(knowledge, *, generator, device)``. It
+returns a function from captured tensors, a list of ``(n, ...)``, to images ``(n, C, H, W)`` in [0, 1], or an object
+that reads classes. Anyone's own class with that method is used as those here are; see `Attack` and `Knowledge`.
+
+Names are imported when they are first used: importing this package brings no torch.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloven.attacks.attack import Attack as Attack
+    from cloven.attacks.cgan import CGAN as CGAN
+    from cloven.attacks.decoder import Decoder as Decoder
+    from cloven.attacks.knowledge import CapturedTensors as CapturedTensors
+    from cloven.attacks.knowledge import Knowledge as Knowledge
+    from cloven.attacks.knowledge import LabelReader as LabelReader
+    from cloven.attacks.knowledge import Pairs as Pairs
+    from cloven.attacks.knowledge import Reconstructor as Reconstructor
+    from cloven.attacks.knowledge import in_memory as in_memory
+    from cloven.attacks.knowledge import needed as needed
+    from cloven.attacks.nearest import Nearest as Nearest
+    from cloven.attacks.probe import Probe as Probe
+    from cloven.attacks.refine import Refine as Refine
+    from cloven.attacks.registry import load as load
+    from cloven.attacks.residual import Residual as Residual
+    from cloven.attacks.screen import Screen as Screen
+    from cloven.attacks.tiles import Enlarge as Enlarge
+    from cloven.attacks.tiles import Inpaint as Inpaint
+    from cloven.attacks.tiles import Paste as Paste
+
+_HOME = {
+    "Attack": "attack",
+    "CGAN": "cgan",
+    "CapturedTensors": "knowledge",
+    "Decoder": "decoder",
+    "Enlarge": "tiles",
+    "Inpaint": "tiles",
+    "Knowledge": "knowledge",
+    "LabelReader": "knowledge",
+    "Nearest": "nearest",
+    "Pairs": "knowledge",
+    "Paste": "tiles",
+    "Probe": "probe",
+    "Reconstructor": "knowledge",
+    "Refine": "refine",
+    "Residual": "residual",
+    "Screen": "screen",
+    "in_memory": "knowledge",
+    "load": "registry",
+    "needed": "knowledge",
+}
+"""The module of each public name."""
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cloven.attacks' has no attribute {name!r}")
+    return getattr(import_module(f"cloven.attacks.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

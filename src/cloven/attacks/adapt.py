@@ -13,14 +13,14 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from cloven.attacks.pairs import Pairs, Place, Shape, laid_out
+from cloven.attacks.knowledge import Pairs, Shape, SharePlace, laid_out
 
 SAMPLE = 4_000_000
 """Numbers from which means and deviations are taken, at most."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class MapPiece:
     """One captured tensor: into which map it goes, and from which corner; None for all of its map."""
 
     map: int
@@ -28,20 +28,20 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Layout:
+class MapLayout:
     """The maps ``(C, H, W)`` and vectors ``(n,)`` that captured tensors make, and where each tensor goes."""
 
     shapes: tuple[Shape, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[MapPiece, ...]
     partial: tuple[bool, ...]
     """For each map, whether some of it was not seen."""
 
 
-def layout(shapes: Sequence[Shape], places: Sequence[Place] | None) -> Layout:
+def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapLayout:
     """Where captured tensors of these shapes (for one image) go; ``places`` are None where nobody knows."""
     if places is None:
         own = tuple(_as_map(shape) for shape in shapes)
-        return Layout(own, tuple(Piece(i) for i in range(len(own))), (False,) * len(own))
+        return MapLayout(own, tuple(MapPiece(i) for i in range(len(own))), (False,) * len(own))
     names = list(dict.fromkeys(place.name for place in places))
     maps, partial, corners = [], [], []
     for name in names:
@@ -54,18 +54,18 @@ def layout(shapes: Sequence[Shape], places: Sequence[Place] | None) -> Layout:
     for place in places:
         number = names.index(place.name)
         start = tuple(a - b for a, b in zip(place.start, corners[number], strict=True))
-        pieces.append(Piece(number, start))
+        pieces.append(MapPiece(number, start))
     kept = [_as_map(size) for size in maps]
     whole = tuple(
-        Piece(p.map) if tuple(shape) == maps[p.map] else p for p, shape in zip(pieces, shapes, strict=True)
+        MapPiece(p.map) if tuple(shape) == maps[p.map] else p for p, shape in zip(pieces, shapes, strict=True)
     )
-    flat = [p if len(maps[p.map]) in (1, 3) else Piece(p.map) for p in whole]
+    flat = [p if len(maps[p.map]) in (1, 3) else MapPiece(p.map) for p in whole]
     if any(p.start is None and tuple(s) != maps[p.map] for p, s in zip(flat, shapes, strict=True)):
         return layout(shapes, None)  # pieces of values of other ranks stay apart
-    return Layout(tuple(kept), tuple(flat), tuple(partial))
+    return MapLayout(tuple(kept), tuple(flat), tuple(partial))
 
 
-def _hull(boxes: Sequence[tuple[Place, Shape]]) -> tuple[Shape, Shape]:
+def _hull(boxes: Sequence[tuple[SharePlace, Shape]]) -> tuple[Shape, Shape]:
     """The corner and size of the least map that holds all pieces: their channels, but its full height and width."""
     first, _ = boxes[0]
     axes = range(len(first.whole))
@@ -87,9 +87,9 @@ class Adaptor(nn.Module):
     A map that was not seen as a whole gets one more channel, 1 where it was seen.
     """
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, places: Sequence[SharePlace] | None = None) -> None:
         super().__init__()
-        self.layout = layout(pairs.captured.shapes, pairs.places)
+        self.layout = layout(pairs.captured.shapes, places)
         numbers = max(1, sum(prod(shape) for shape in pairs.captured.shapes))
         sample, _ = pairs.first(max(2, SAMPLE // numbers))
         masks = self._put([torch.ones_like(z[:1]) for z in sample])

@@ -1,20 +1,45 @@
-"""What all attacks have in common: hyper-parameters in a frozen dataclass, and how to train with them."""
+"""Attacks: what a class must have to be one, and what the attacks of this package share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
-from cloven.attacks.pairs import Pairs, Shape
-from cloven.attacks.train import CPU, Machine, Trainee, train
+from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, Shape
+from cloven.attacks.trainer import Machine, Trainee, train
 from cloven.errors import ClovenError
 
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
+"""A value as JSON writes it."""
 
-class Attack:
-    """An attack. What is derived from it is a frozen dataclass of hyper-parameters.
+
+@runtime_checkable
+class Attack(Protocol):
+    """An attack: a frozen dataclass of hyper-parameters with this one method.
+
+    A class may also have ``name`` (what tables call it; left out, the name of the class) and ``white_box`` (True
+    for an attacker with the model's weights; left out, an attacker has no `Knowledge.front` and no ``rear``).
+    """
+
+    def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor | LabelReader:
+        """Return the result of the attack on what is known.
+
+        Args:
+            knowledge: what the attacker has.
+            generator: the source of all random numbers, on the CPU. PyTorch's own generator has the same seed.
+            device: where to compute: ``cpu`` or ``cuda``. What is captured lies on the CPU.
+
+        Raises:
+            ClovenError: if the attack cannot work on what is known; see `cloven.attacks.needed`.
+        """
+        ...
+
+
+class BatchedAttack:
+    """An attack of this package: it is trained batch by batch, side by side with others on the same batches.
 
     ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights.
     """
@@ -27,24 +52,21 @@ class Attack:
         """The name with what sets it apart from others of the kind."""
         return self.name
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Trainee:
-        """An attacker ready to be trained; the generator's seed fixes the initial weights.
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
+        """Return an attacker ready to be trained; the generator's seed fixes the initial weights.
 
         Raises:
-            ClovenError: where the attack cannot work on what was captured.
+            ClovenError: if the attack cannot work on what is known.
         """
         raise NotImplementedError
 
-    def fit(self, pairs: Pairs, *, generator: torch.Generator, machine: Machine = CPU) -> Any:
-        """Train alone, to the end: a `Reconstructor`, or a `Labeller` of an attack that rebuilds no images.
-
-        Raises: as `begin`.
-        """
-        (learned,) = train([self.begin(pairs, generator, machine)])
+    def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str = "cpu") -> Any:
+        """Train alone, to the end, and return a `Reconstructor`, or a `LabelReader`; see `Attack`."""
+        (learned,) = train([self.begin(knowledge, generator, Machine(device))])
         return learned
 
-    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
-        """All that the attack is made of on shapes such as these: what can change its result."""
+    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
+        """Return all that can change the result on shapes such as these."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
 
@@ -56,10 +78,10 @@ def check(*rules: tuple[str, Any, Callable[[Any], bool], str]) -> None:
 
 
 def positive(value: float) -> bool:
-    """A positive number."""
+    """Return whether a number is positive."""
     return value > 0
 
 
 def counted(value: int) -> bool:
-    """One or more."""
+    """Return whether a number is one or more."""
     return value >= 1

@@ -12,11 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, check, counted, positive
 from cloven.attacks.convolutions import Doubled
+from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
-from cloven.attacks.pairs import Pairs, Reconstructor, Shape
-from cloven.attacks.train import Fitting, Machine, Rate, Rebuilt, Schedule, seeded, under
+from cloven.attacks.trainer import (
+    DescribedReconstructor,
+    Fitting,
+    Machine,
+    Rate,
+    Rebuilt,
+    TrainingSchedule,
+    seeded,
+    under,
+)
 
 BETAS = (0.5, 0.999)
 """Adam's, of pix2pix (Isola et al. 2017)."""
@@ -32,7 +41,7 @@ SURE = 0.02
 
 
 @dataclass(frozen=True)
-class CGAN(Attack):
+class CGAN(BatchedAttack):
     """A generator that is trained to make images which a discriminator, shown what was captured, takes for real.
 
     S2 states the generator (an encoder-decoder with two residual blocks), the discriminator (a down-sampler, then
@@ -60,18 +69,19 @@ class CGAN(Attack):
 
     @property
     def label(self) -> str:
-        """See `Attack`."""
+        """See `BatchedAttack`."""
         return f"{self.name}-l1" if self.pixel else self.name
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Adversaries:
-        """See `Attack`."""
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Adversaries:
+        """See `BatchedAttack`."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
 
         def make() -> nn.ModuleList:
-            adaptor = Adaptor(pairs)
+            adaptor = Adaptor(pairs, knowledge.places)
             made = nn.Sequential(adaptor, Generator(adaptor.shapes, pairs.image, self.width))
             return nn.ModuleList([made, Discriminator(adaptor.shapes, pairs.image, self.width)])
 
-        schedule, rate = Schedule(self.epochs, self.batch), halfway(self.learning_rate)
+        schedule, rate = TrainingSchedule(self.epochs, self.batch), halfway(self.learning_rate)
         maker, judge = seeded(make, generator).children()
         return Adversaries(
             Fitting(maker, pairs, schedule, loss=F.l1_loss, rate=rate, machine=machine),
@@ -88,7 +98,7 @@ def halfway(rate: float) -> Rate:
 # --- networks ---------------------------------------------------------------------------------------------------
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """A residual block of two 3x3 convolutions; at first it changes nothing."""
 
     def __init__(self, channels: int) -> None:
@@ -121,7 +131,7 @@ class Generator(nn.Module):
         self.stem = Stem(shapes, self.sizes[first], channels[first])
         self.norm = nn.BatchNorm2d(channels[first])
         self.downs = nn.ModuleList(_down(a, b) for a, b in pairwise(channels[first:]))
-        self.blocks = nn.Sequential(Block(channels[bottom]), Block(channels[bottom]))
+        self.blocks = nn.Sequential(ResidualBlock(channels[bottom]), ResidualBlock(channels[bottom]))
         self.ups = nn.ModuleList(Doubled(b, a) for a, b in reversed(list(pairwise(channels))))
         self.norms = nn.ModuleList(nn.BatchNorm2d(a) for a in reversed(channels[:-1]))
         self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
@@ -252,7 +262,7 @@ class Adversaries:
             one.restore(under(head, state))
         self.seen = state["seen"]
 
-    def finish(self) -> Reconstructor:
+    def finish(self) -> DescribedReconstructor:
         """See `Trainee`."""
         made = Rebuilt(self.maker.network.eval(), self.maker.machine)
         captured, images = self.pairs.first(CHECKED)

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.knowledge import PAIRS, Knowledge, Pairs, Shape, SharePlace, laid_out, needed
 from cloven.attacks.layers import Chain, as_map, build, rule, text
 from cloven.attacks.networks import Sharpened
-from cloven.attacks.pairs import Pairs, Shape, laid_out
-from cloven.attacks.train import Fitting, Machine, Schedule, constant, seeded
+from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, constant, seeded
 from cloven.errors import ClovenError
 
 
 @dataclass(frozen=True)
-class Decoder(Attack):
+class Decoder(BatchedAttack):
     """A chain of layers from the captured map to the image.
 
     Adam, mean squared error, targets in [0, 1]; the output is clipped to [0, 1]. S1 states ten epochs and Adam;
@@ -55,11 +55,15 @@ class Decoder(Attack):
     def _chain(self, captured: Sequence[Shape], image: Shape) -> Chain:
         return self.layers if self.layers is not None else rule(captured, image)
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Fitting:
-        """See `Attack`; a `ClovenError` where the given layers do not fit what was captured or the images."""
-        make = self._ruled if self.layers is None else self._given
-        network = seeded(lambda: make(pairs), generator)
-        schedule, rate = Schedule(self.epochs, self.batch), constant(self.learning_rate)
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
+        """See `BatchedAttack`; a `ClovenError` if the given layers do not fit what was captured or the images."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
+
+        def make() -> nn.Module:
+            return self._given(pairs) if self.layers is not None else self._ruled(pairs, knowledge.places)
+
+        network = seeded(make, generator)
+        schedule, rate = TrainingSchedule(self.epochs, self.batch), constant(self.learning_rate)
         return Fitting(network, pairs, schedule, loss=F.mse_loss, rate=rate, machine=machine)
 
     def _given(self, pairs: Pairs) -> nn.Module:
@@ -75,8 +79,8 @@ class Decoder(Attack):
             raise ClovenError(f"the decoder makes {made} from {shape}; the images are {pairs.image}")
         return network
 
-    def _ruled(self, pairs: Pairs) -> nn.Module:
-        adaptor = Adaptor(pairs)
+    def _ruled(self, pairs: Pairs, places: Sequence[SharePlace] | None) -> nn.Module:
+        adaptor = Adaptor(pairs, places)
         network = nn.Sequential(_Together(), build(rule(adaptor.shapes, pairs.image)))
         for parameter in list(network.parameters())[-2:]:
             nn.init.zeros_(parameter)

@@ -61,7 +61,7 @@ Chain = tuple[Layer, ...]
 def rule(captured: Sequence[Shape], image: Shape) -> Chain:
     """The decoder for shapes that S1's Table 2 lacks.
 
-    Captured tensors are brought to one size and put together by channels (`as_map`), then doubled by
+    CapturedTensors tensors are brought to one size and put together by channels (`as_map`), then doubled by
     transposed convolutions that halve the channels (down to 8 at least) while that does not overshoot the image,
     enlarged to the image's size where it is not reached exactly, and turned into the image by two convolutions
     with 8 to 16 channels between them. `Decoder` adds the result to a linear reading of each pixel.

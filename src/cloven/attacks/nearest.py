@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, check, counted
-from cloven.attacks.pairs import Pairs
-from cloven.attacks.reading import Reading
-from cloven.attacks.train import Machine, Ready
+from cloven.attacks.attack import BatchedAttack, check, counted
+from cloven.attacks.embedding import Embedding
+from cloven.attacks.knowledge import PAIRS, Knowledge, needed
+from cloven.attacks.trainer import ClosedForm, Machine
 
 
 @dataclass(frozen=True)
-class Nearest(Attack):
+class Nearest(BatchedAttack):
     """The nearest of the attacker's own images in z-space (Euclidean, each channel standardised).
 
     Maps are averaged to at most ``numbers`` numbers an image. Nothing is rebuilt: what this scores above its floor
@@ -29,21 +29,22 @@ class Nearest(Attack):
     def __post_init__(self) -> None:
         check(("numbers", self.numbers, counted, "1 or more"))
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
-        """See `Attack`."""
-        reading = Reading(pairs, self.numbers)
-        return Ready(pairs, _Retrieval(reading, reading.all(pairs), pairs.images))
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
+        """See `BatchedAttack`."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
+        embedding = Embedding(pairs, knowledge.places, self.numbers)
+        return ClosedForm(pairs, _Retrieval(embedding, embedding.all(pairs), pairs.images))
 
 
 @dataclass(frozen=True, eq=False)
 class _Retrieval:
-    reading: Reading
+    embedding: Embedding
     known: Tensor
     images: Tensor
     parameters: int = 0
     notes: tuple[str, ...] = ()
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
-        read = self.reading(captured)
+        read = self.embedding(captured)
         lengths = self.known.square().sum(1)
         return torch.cat([self.images[(lengths - 2 * z @ self.known.T).argmin(1)] for z in read.split(256)])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
 from cloven.attacks.convolutions import Convolution, Doubled
-from cloven.attacks.pairs import Pairs, Shape
+from cloven.attacks.knowledge import Pairs, Shape
 
 QUICK = 0.3
 """The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""

@@ -9,15 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, check, counted, positive
-from cloven.attacks.pairs import Pairs
-from cloven.attacks.reading import Reading, standard
-from cloven.attacks.train import Machine, Ready
-from cloven.errors import ClovenError, require
+from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
+from cloven.attacks.trainer import ClosedForm, Machine
+from cloven.errors import require
 
 
 @dataclass(frozen=True)
-class Probe(Attack):
+class Probe(BatchedAttack):
     """A linear classifier (scikit-learn's ridge) of captured numbers, taught with what the service answered.
 
     Maps are averaged to a grid of at most 4 x 4, and all to at most ``numbers`` numbers; the ridge's strength is
@@ -34,19 +34,19 @@ class Probe(Attack):
             ("strengths", self.strengths, lambda s: bool(s) and all(map(positive, s)), "positive numbers"),
         )
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
-        """See `Attack`; a `ClovenError` where the service's answers are not known."""
-        if pairs.classes is None:
-            raise ClovenError("the probe learns from what the service answered; give the classes of the own images")
-        reading = Reading(pairs, self.numbers, finest=4)
-        values = reading.all(pairs)
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
+        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
+        classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)]
+        embedding = Embedding(pairs, knowledge.places, self.numbers, finest=4)
+        values = embedding.all(pairs)
         mean, deviation = standard(values)
-        names = pairs.classes.unique()
+        names = classes.unique()
         if len(names) == 1:
             weights, bias = torch.zeros(1, values.shape[1]), torch.zeros(1)
         else:
-            weights, bias = self._solved((values - mean) / deviation, pairs.classes)
-        return Ready(pairs, _Probed(reading, mean, deviation, weights, bias, names))
+            weights, bias = self._solved((values - mean) / deviation, classes)
+        return ClosedForm(pairs, _Probed(embedding, mean, deviation, weights, bias, names))
 
     def _solved(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """A row of weights for each class, and its bias; for two classes one row."""
@@ -61,7 +61,7 @@ class Probe(Attack):
 
 @dataclass(frozen=True, eq=False)
 class _Probed:
-    reading: Reading
+    embedding: Embedding
     mean: Tensor
     deviation: Tensor
     weights: Tensor
@@ -74,7 +74,7 @@ class _Probed:
         return self.weights.numel() + self.bias.numel()
 
     def classify(self, captured: Sequence[Tensor]) -> Tensor:
-        scores = (self.reading(captured) - self.mean) / self.deviation @ self.weights.T + self.bias
+        scores = (self.embedding(captured) - self.mean) / self.deviation @ self.weights.T + self.bias
         if len(self.names) == 1:
             return self.names.expand(len(scores))
         return self.names[scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long()]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.attack import Attack, BatchedAttack, Json, check, counted, positive
+from cloven.attacks.chained import Chained
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.pairs import Front, Labeller, Learned, Pairs, Reconstructor, Shape
-from cloven.attacks.then import Then
-from cloven.attacks.train import CHUNK, Machine, cycle
+from cloven.attacks.identity import label_of, name_of, settings_of
+from cloven.attacks.knowledge import FRONT, PAIRS, Front, Knowledge, LabelReader, Pairs, Shape, needed
+from cloven.attacks.trainer import CHUNK, DescribedReconstructor, Learned, Machine, cycle
+from cloven.attacks.unbatched import begun
 from cloven.errors import ClovenError
 
 
 @dataclass(frozen=True)
-class Refine(Attack):
+class Refine(BatchedAttack):
     """Change the image until the model's front makes of it what was captured (He et al. 2019, rMLE).
 
     From the reconstruction of ``start``, Adam on the pixels for ``steps`` steps: the squared distance of features,
@@ -48,25 +50,24 @@ class Refine(Attack):
 
     @property
     def label(self) -> str:
-        """See `Attack`."""
-        return self.name if isinstance(self.start, Decoder) else f"{self.name}-{self.start.label}"
+        """See `BatchedAttack`."""
+        return self.name if isinstance(self.start, Decoder) else f"{self.name}-{label_of(self.start)}"
 
-    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
-        """See `Attack`."""
+    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
+        """See `BatchedAttack`."""
         own = {k: v for k, v in asdict(self).items() if k != "start"}
-        return {**own, "start": {"attack": self.start.name, **self.start.settings(captured, image)}}
+        return {**own, "start": {"attack": name_of(self.start), **settings_of(self.start, captured, image)}}
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Then:
-        """See `Attack`; a `ClovenError` without the model's front."""
-        if pairs.front is None:
-            raise ClovenError("refine needs the model's weights; an attacker without them cannot use it")
-        return Then(self.start.begin(pairs, generator, machine), lambda learned: self._refined(learned, pairs))
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Chained:
+        """See `BatchedAttack`; a `ClovenError` without the model's front."""
+        pairs, front = needed(knowledge.pairs, self.name, PAIRS), needed(knowledge.front, self.name, FRONT)
+        start = begun(self.start, knowledge, generator, machine)
+        return Chained(start, lambda learned: self._refined(learned, pairs, front))
 
-    def _refined(self, start: Learned, pairs: Pairs) -> Learned:
-        """The refinement, with the learning rate that is best on the attacker's own last pairs."""
-        if isinstance(start, Labeller):
-            raise ClovenError(f"{self.start.name} rebuilds no images; refine starts from one that does")
-        assert pairs.front is not None
+    def _refined(self, start: Learned, pairs: Pairs, front: Front) -> _Refined:
+        """Return the refinement with the learning rate that is best on the attacker's own last pairs."""
+        if isinstance(start, LabelReader):
+            raise ClovenError(f"{name_of(self.start)} rebuilds no images; refine starts from one that does")
         captured, _ = pairs.first(CHUNK)
         scales = tuple(float(1 / (z.var(correction=0) + 1e-12)) for z in captured)
         own = torch.arange(max(0, len(pairs) - TRIED), len(pairs))
@@ -75,13 +76,13 @@ class Refine(Attack):
             return float((refined(pairs.captured.take(own)) - pairs.images[own]).square().mean())
 
         rates = (0.0, *self.learning_rates)
-        return min((_Refined(self, start, pairs.front, scales, rate) for rate in rates), key=error)
+        return min((_Refined(self, start, front, scales, rate) for rate in rates), key=error)
 
 
 @dataclass(frozen=True, eq=False)
 class _Refined:
     attack: Refine
-    start: Reconstructor
+    start: DescribedReconstructor
     front: Front
     scales: tuple[float, ...]
     """One over the variance of each captured tensor."""

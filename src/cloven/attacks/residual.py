@@ -10,15 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import Attack, check, counted, positive
-from cloven.attacks.likeness import mixed
+from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.networks import Pyramid, Sharpened
-from cloven.attacks.pairs import Pairs, Reconstructor
-from cloven.attacks.train import Fitting, Machine, Schedule, Trainee, cycle, seeded, under
+from cloven.attacks.ssim_loss import mixed
+from cloven.attacks.trainer import (
+    DescribedReconstructor,
+    Fitting,
+    Machine,
+    Trainee,
+    TrainingSchedule,
+    cycle,
+    seeded,
+    under,
+)
 
 
 @dataclass(frozen=True)
-class Residual(Attack):
+class Residual(BatchedAttack):
     """A residual network over all scales (`Pyramid`), added to the best linear reading of each pixel.
 
     Adam with one cycle of the learning rate; the loss is the mean squared error and ``likeness`` times
@@ -48,20 +57,22 @@ class Residual(Attack):
             ("augment", self.augment, lambda share: 0 <= share < 1, "a share below 1"),
         )
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Trainee:
-        """See `Attack`."""
-        tried = [self._of_width(width, pairs, generator, machine) for width in self.widths]
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
+        """See `BatchedAttack`."""
+        tried = [self._of_width(width, knowledge, generator, machine) for width in self.widths]
         return tried[0] if len(tried) == 1 else _Best(tried)
 
-    def _of_width(self, width: int, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Fitting:
+    def _of_width(self, width: int, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
+
         def make() -> nn.Module:
-            adaptor = Adaptor(pairs)
+            adaptor = Adaptor(pairs, knowledge.places)
             network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks)
             if self.augment:
                 network = Blotted(network, self.augment)
             return Sharpened(adaptor, network, pairs)
 
-        schedule = Schedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
+        schedule = TrainingSchedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
         loss, rate = mixed(self.likeness, pairs.image), cycle(self.learning_rate)
         return Fitting(seeded(make, generator), pairs, schedule, loss=loss, rate=rate, machine=machine)
 
@@ -119,7 +130,7 @@ class _Best:
         for i, one in enumerate(self.tried):
             one.restore(under(str(i), state))
 
-    def finish(self) -> Reconstructor:
+    def finish(self) -> DescribedReconstructor:
         """See `Trainee`."""
         best = min(self.tried, key=lambda one: one.least)
         return best.finish()

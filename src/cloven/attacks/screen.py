@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import Attack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, check, counted, positive
 from cloven.attacks.convolutions import Convolution, Doubled
+from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Sharpened, Stem, cropped, scale_of, scales
-from cloven.attacks.pairs import Pairs, Shape
-from cloven.attacks.train import Fitting, Machine, Schedule, cycle, seeded
+from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, cycle, seeded
 
 
 @dataclass(frozen=True)
-class Screen(Attack):
+class Screen(BatchedAttack):
     """One convolution a scale, batch-normalised, from where things were captured up to the image."""
 
     name: ClassVar[str] = "screen"
@@ -36,14 +36,15 @@ class Screen(Attack):
             ("width", self.width, counted, "1 or more"),
         )
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Fitting:
-        """See `Attack`."""
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
+        """See `BatchedAttack`."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
 
         def make() -> nn.Module:
-            adaptor = Adaptor(pairs)
+            adaptor = Adaptor(pairs, knowledge.places)
             return Sharpened(adaptor, _Small(adaptor.shapes, pairs.image, self.width), pairs)
 
-        schedule, rate = Schedule(self.epochs, self.batch), cycle(self.learning_rate)
+        schedule, rate = TrainingSchedule(self.epochs, self.batch), cycle(self.learning_rate)
         return Fitting(seeded(make, generator), pairs, schedule, loss=F.mse_loss, rate=rate, machine=machine)
 
 

@@ -79,14 +79,14 @@ class Map(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class NumberSample:
     """Numbers by position, ``(positions, images)``, of mean 0 and deviation 1; dead ones never change."""
 
     numbers: Floats
     live: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, values: NDArray[np.float32]) -> Sample:
+    def of(cls, values: NDArray[np.float32]) -> NumberSample:
         """From ``(n, numbers)``. Of fewer than four images, mean and deviation are those of all numbers."""
         values = values[: max(1, min(IMAGES, NUMBERS // values.shape[1]))]
         alone = len(values) < 4
@@ -168,7 +168,7 @@ def maps(numbers: int) -> Iterator[Map]:
                     yield Map("hwc", (channels, height, width))
 
 
-def ranked(sample: Sample) -> list[tuple[float, Map]]:
+def ranked(sample: NumberSample) -> list[tuple[float, Map]]:
     """Maps that the numbers may be, best first, with the bits a number that each saves."""
     numbers = len(sample.live)
     scored = _scored(sample, list(maps(numbers)), POSITIONS)
@@ -178,14 +178,14 @@ def ranked(sample: Sample) -> list[tuple[float, Map]]:
     return _scored(sample, near, numbers) + scored[len(near) :]
 
 
-def _scored(sample: Sample, candidates: list[Map], positions: int) -> list[tuple[float, Map]]:
+def _scored(sample: NumberSample, candidates: list[Map], positions: int) -> list[tuple[float, Map]]:
     bits: Mapping[Axis, float] = sample.bits({axis for m in candidates for axis in m.axes}, positions)
     scored = [(m.preference * sum(bits[axis] for axis in m.axes), m) for m in candidates]
     return sorted(scored, key=lambda pair: -pair[0])
 
 
 class Shaped(NamedTuple):
-    """The map that numbers are, or None for vectors; the bits that it saves, and how sure it is (see `Guess`)."""
+    """The map that numbers are (None: vectors), the bits that it saves, and how sure it is (see `ShapeGuess`)."""
 
     map: Map | None
     bits: float
@@ -194,7 +194,7 @@ class Shaped(NamedTuple):
 
 def shaped(values: Floats) -> Shaped:
     """What ``(n, numbers)`` are."""
-    sample = Sample.of(values)
+    sample = NumberSample.of(values)
     found = ranked(sample)
     peak = sample.peak(found[0][1]) if found else 0.0
     if peak < PEAK:
@@ -204,7 +204,7 @@ def shaped(values: Floats) -> Shaped:
 
 
 @dataclass(frozen=True)
-class Guess:
+class ShapeGuess:
     """What a message is taken for.
 
     ``shape`` is (C, H, W) whatever the layout, or (numbers,) for flat ones. ``score`` is how sure the shape is, in
@@ -221,7 +221,7 @@ class Guess:
     big_endian: bool = False
 
 
-def infer(messages: Bytes) -> Guess:
+def infer(messages: Bytes) -> ShapeGuess:
     """What lies in ``(n, bytes)``: the same message of n images, one a row.
 
     Sixteen images or more are advisable: of fewer than four, the channels' own means pass for structure.
@@ -233,7 +233,7 @@ def infer(messages: Bytes) -> Guess:
     length = messages.shape[1]
     form = recognised(messages)
     if form is None:
-        return Guess("uint8", "flat", (length,), 1.0, random=True)
+        return ShapeGuess("uint8", "flat", (length,), 1.0, random=True)
     numbers = length // SIZES[form.dtype]
     # Bytes with a sign look much as those without: the map tells, if it is one.
     forms = [form] if SIZES[form.dtype] > 1 else sorted([Format("int8"), Format("uint8")], key=form.__ne__)
@@ -242,12 +242,12 @@ def infer(messages: Bytes) -> Guess:
     tried = [shaped(np.clip(np.nan_to_num(decoded(looked_at, f)), -1e6, 1e6)) for f in forms]
     found, form = max(zip(tried, forms, strict=True), key=lambda pair: pair[0].bits)
     if found.map is None:
-        return Guess(form.dtype, "flat", (numbers,), found.score, random=False, big_endian=form.big)
+        return ShapeGuess(form.dtype, "flat", (numbers,), found.score, random=False, big_endian=form.big)
     layout, shape = found.map
-    return Guess(form.dtype, layout, shape, found.score, random=False, big_endian=form.big)
+    return ShapeGuess(form.dtype, layout, shape, found.score, random=False, big_endian=form.big)
 
 
-def read(messages: Bytes, guess: Guess) -> Floats:
+def read(messages: Bytes, guess: ShapeGuess) -> Floats:
     """The numbers of ``(n, bytes)`` as a guess has them: ``(n, C, H, W)``, or ``(n, numbers)`` where flat.
 
     Raises:

@@ -7,19 +7,19 @@ listener gains who knows better.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.attack import Attack, check
-from cloven.attacks.pairs import Captured, Pairs, Place, Reconstructor, Shape
-from cloven.attacks.places import Tile, locate
+from cloven.attacks.attack import BatchedAttack, check
+from cloven.attacks.chained import Chained
+from cloven.attacks.knowledge import PAIRS, CapturedTensors, Knowledge, Pairs, Shape, SharePlace, needed
 from cloven.attacks.residual import Residual
-from cloven.attacks.then import Then
-from cloven.attacks.train import CHUNK, Machine, Ready
+from cloven.attacks.tile_search import Tile, locate
+from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Machine
 from cloven.errors import ClovenError
 
 
@@ -87,7 +87,7 @@ class Shown:
 
     tiles: tuple[Tile, ...]
     make: Callable[[list[Tensor]], Tensor]
-    learned: Reconstructor | None = None
+    learned: DescribedReconstructor | None = None
 
     @property
     def parameters(self) -> int:
@@ -109,7 +109,7 @@ FILLS = ("mean", "blur")
 
 
 @dataclass(frozen=True)
-class Paste(Attack):
+class Paste(BatchedAttack):
     """The pieces at their places; the rest is the ``mean`` of the own images, or the pieces' colours in a ``blur``.
 
     Nothing is learned besides.
@@ -121,14 +121,15 @@ class Paste(Attack):
     def __post_init__(self) -> None:
         check(("fill", self.fill, lambda fill: fill in FILLS, " or ".join(FILLS)))
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
-        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
+        """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
         tiles = tiles_of(self.name, pairs)
-        return Ready(pairs, Shown(tiles, _mean(tiles, pairs) if self.fill == "mean" else _blur(tiles, pairs)))
+        return ClosedForm(pairs, Shown(tiles, _mean(tiles, pairs) if self.fill == "mean" else _blur(tiles, pairs)))
 
 
 @dataclass(frozen=True)
-class Enlarge(Attack):
+class Enlarge(BatchedAttack):
     """The piece enlarged to the size of the image, so that a CNN can be asked what it shows.
 
     Of several pieces, the least rectangle that holds them all.
@@ -136,8 +137,9 @@ class Enlarge(Attack):
 
     name: ClassVar[str] = "enlarge"
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Ready:
-        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
+        """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
         tiles = tiles_of(self.name, pairs)
         mean, mask = _mean(tiles, pairs), known(tiles, pairs.image)
         rows, columns = (_hull([tile.sides[axis] for tile in tiles]) for axis in (0, 1))
@@ -146,7 +148,7 @@ class Enlarge(Attack):
             shown = _filled(mean(captured)[:, :, rows, columns], mask[:, :, rows, columns])
             return F.interpolate(shown, size=pairs.image[1:], mode="bilinear")
 
-        return Ready(pairs, Shown(tiles, make))
+        return ClosedForm(pairs, Shown(tiles, make))
 
 
 def _hull(sides: Sequence[slice]) -> slice:
@@ -182,23 +184,24 @@ class Inpaint(Residual):
 
     name: ClassVar[str] = "inpaint"
 
-    def begin(self, pairs: Pairs, generator: torch.Generator, machine: Machine) -> Then:
-        """See `Attack`; a `ClovenError` where nothing captured is a piece of the image."""
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Chained:
+        """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
         tiles = tiles_of(self.name, pairs)
-        canvas = Canvas(pairs.captured, tiles)
-        placed = Pairs(canvas, pairs.images, pairs.seed, places=canvas.places(pairs))
+        canvas = TileCanvas(pairs.captured, tiles)
+        placed = replace(knowledge, captured=canvas, places=canvas.places(knowledge))
 
         def shown(learned: Any) -> Shown:
             return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
 
-        return Then(super().begin(placed, generator, machine), shown)
+        return Chained(super().begin(placed, generator, machine), shown)
 
 
 @dataclass(frozen=True, eq=False)
-class Canvas:
+class TileCanvas:
     """What was captured with each piece of the image as pixels, a channel a tensor, and the rest as it is."""
 
-    captured: Captured
+    captured: CapturedTensors
     tiles: tuple[Tile, ...]
 
     @property
@@ -209,24 +212,24 @@ class Canvas:
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
-        """See `Captured`."""
+        """See `CapturedTensors`."""
         return (*((1, t.height, t.width) for t in self.tiles), *(self.captured.shapes[i] for i in self.rest))
 
     def __len__(self) -> int:
         return len(self.captured)
 
     def take(self, index: Tensor) -> list[Tensor]:
-        """See `Captured`."""
+        """See `CapturedTensors`."""
         return self.read(self.captured.take(index))
 
     def read(self, captured: Sequence[Tensor]) -> list[Tensor]:
         """Captured tensors as they are shown to the network."""
         return [*(tile.pixels(captured)[:, None] for tile in self.tiles), *(captured[i] for i in self.rest)]
 
-    def places(self, pairs: Pairs) -> tuple[Place, ...]:
+    def places(self, knowledge: Knowledge) -> tuple[SharePlace, ...]:
         """Where each tensor lies: pieces in the image; the rest where it was, or in maps of its own."""
-        image = tuple(Place("image", (t.channel, t.top, t.left), pairs.image) for t in self.tiles)
+        image = tuple(SharePlace("image", (t.channel, t.top, t.left), knowledge.image) for t in self.tiles)
         shapes = self.captured.shapes
-        if pairs.places is not None:
-            return (*image, *(pairs.places[i] for i in self.rest))
-        return (*image, *(Place(f"captured {i}", (0,) * len(shapes[i]), shapes[i]) for i in self.rest))
+        if knowledge.places is not None:
+            return (*image, *(knowledge.places[i] for i in self.rest))
+        return (*image, *(SharePlace(f"captured {i}", (0,) * len(shapes[i]), shapes[i]) for i in self.rest))

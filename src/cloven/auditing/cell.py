@@ -14,18 +14,21 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.pairs import Labeller, Learned, Pairs
-from cloven.attacks.shapes import Guess
-from cloven.attacks.train import CPU, Machine, over, train
+from cloven.attacks.identity import is_white_box, label_of, name_of, settings_of
+from cloven.attacks.knowledge import Knowledge, LabelReader
+from cloven.attacks.shapes import ShapeGuess
+from cloven.attacks.trainer import CPU, Learned, Machine, over, train
+from cloven.attacks.unbatched import begun
 from cloven.auditing.captured import Heard
 from cloven.auditing.features import Shares, broken
 from cloven.auditing.finding import Finding, Judged
 from cloven.auditing.material import Judge, Material, places
+from cloven.auditing.model_access import front_of, query_of, rear_of
 from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
 from cloven.score.agreement import agreement, kappa
-from cloven.score.floors import best, shuffled_floor
+from cloven.score.baselines import best, shuffled_baseline
 from cloven.score.inside import Region, inside
 from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
@@ -60,7 +63,7 @@ class Cell:
     pairs: int | None = None
     machine: Machine = CPU
     recorded: str = ""
-    guessed: tuple[Guess, ...] | None = None
+    guessed: tuple[ShapeGuess, ...] | None = None
 
     def provenance(self, material: Material) -> dict[str, Any]:
         """All that can change a number of this cell; the key is its hash."""
@@ -69,8 +72,8 @@ class Cell:
             "schema": SCHEMA,
             "observation": self.observation.fingerprint,
             "recorded": self.recorded,
-            "attack": self.attack.name,
-            "settings": self.attack.settings(captured.shapes, material.classifier.input.shape),
+            "attack": name_of(self.attack),
+            "settings": settings_of(self.attack, captured.shapes, material.classifier.input.shape),
             "knows": self.knows,
             "shapes": [[list(part.shape), part.channels_last] for part in captured.parts],
             "pairs": len(captured),
@@ -93,17 +96,22 @@ class Cell:
             captured = captured.read_as(self.guessed)
         return captured.upto(self.pairs) if self.pairs is not None and of == "auxiliary" else captured
 
-    def given(self, material: Material) -> Pairs:
-        """What the attacker trains on."""
+    def given(self, material: Material) -> Knowledge:
+        """Return the attacker's knowledge: nothing in it is computed before it is used."""
         captured = self._captured(material, "auxiliary")
         count = len(captured)
-        return Pairs(
-            captured,
-            material.tensors["auxiliary"][:count],
-            _number(f"{material.hashes['auxiliary']}/{self.seed}"),
-            material.tensors["answers"][:count],
-            places(self.observation) if self.knows == "places" else None,
-            material.front(self.observation) if self.attack.white_box else None,
+        white_box = is_white_box(self.attack)
+        return Knowledge(
+            material.classifier.input.shape,
+            auxiliary=material.tensors["auxiliary"][:count],
+            captured=captured,
+            classes=material.tensors["answers"][:count],
+            observed=self._captured(material, "victims"),
+            query=query_of(self.observation, captured, material, self.recorded),
+            front=front_of(self.observation, captured) if white_box else None,
+            rear=rear_of(self.observation, captured) if white_box else None,
+            places=places(self.observation) if self.knows == "places" else None,
+            seed=_number(f"{material.hashes['auxiliary']}/{self.seed}"),
         )
 
 
@@ -131,7 +139,7 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
     with one_thread(), repeatable():
         keys = [cell.key(material) for cell in cells]
         trainees = [
-            cell.attack.begin(cell.given(material), torch.Generator().manual_seed(_number(key)), cell.machine)
+            begun(cell.attack, cell.given(material), torch.Generator().manual_seed(_number(key)), cell.machine)
             for cell, key in zip(cells, keys, strict=True)
         ]
         files = [checkpoints / f"{key}.checkpoint" if checkpoints is not None else None for key in keys]
@@ -147,7 +155,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     captured = cell._captured(material, "victims")
     victims, classes = material.tensors["victims"], material.tensors["classes"]
     made: Tensor | None = None
-    if isinstance(learned, Labeller):
+    if isinstance(learned, LabelReader):
         guessed = over(captured, learned.classify)
     else:
         made = quantise(over(captured, learned))  # 8-bit pixels
@@ -155,7 +163,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     scores = {"agreement": agreement(guessed, classes)}
     if made is not None:
         scores |= {"ssim": ssim(made, victims), "psnr": psnr(made, victims)}
-    shuffled = shuffled_floor(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
+    shuffled = shuffled_baseline(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
     floors = tuple(
         f if made is not None else type(f)(f.name, None, f.agreement) for f in (*material.floors, shuffled)
     )
@@ -163,7 +171,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     several = {name: bootstrap(scores[name], seed=cell.seed) for name in ("ssim", "psnr") if name in scores}
     return Finding(
         key=key,
-        attack=cell.attack.label,
+        attack=label_of(cell.attack),
         pairs=cell.pairs or len(material.tensors["auxiliary"]),
         victims=len(victims),
         parameters=learned.parameters,
@@ -186,7 +194,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
 
 def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> Judged:
     classes = judge.classify(made)
-    shuffled = shuffled_floor(victims, judge.classes, made, classes, seed=seed)
+    shuffled = shuffled_baseline(victims, judge.classes, made, classes, seed=seed)
     hits = int(agreement(classes, judge.classes).sum())
     return Judged(judge.name, wilson(hits, len(victims)), best((*judge.floors, shuffled)).agreement)
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cloven.attacks.pairs import Shape, finite, laid_out
-from cloven.attacks.shapes import Guess
+from cloven.attacks.knowledge import Shape, finite, laid_out
+from cloven.attacks.shapes import ShapeGuess
 from cloven.errors import ClovenError, system_reason
 from cloven.graph.box import Box, slices
 from cloven.graph.graph import Graph
@@ -255,10 +255,21 @@ class Part:
     channels_last: bool = False
     """Whether the numbers are read with the channels last."""
 
+    def read(self, share: Tensor) -> Tensor:
+        """Return a share ``(n, ...)`` in the shape in which it is read, ``(n, *shape)``."""
+        if not self.channels_last:
+            return share.reshape(len(share), *self.shape)
+        channels, height, width = self.shape
+        return share.reshape(len(share), height, width, channels).movedim(3, 1)
+
+    def unread(self, z: Tensor, shape: Shape) -> Tensor:
+        """Return what was read ``(n, *self.shape)`` in the shape of the share, ``(n, *shape)``; see `read`."""
+        return (z.movedim(1, 3) if self.channels_last else z).reshape(len(z), *shape)
+
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """What a listener gets of one set of images: see `cloven.attacks.pairs.Captured`."""
+    """What a listener gets of one set of images: see `cloven.attacks.knowledge.CapturedTensors`."""
 
     features: Features
     of: str
@@ -280,7 +291,7 @@ class Shares:
         rows = self.features.take(list(dict.fromkeys(part.value for part in self.parts)), self.of, index)
         return [_share(rows[part.value], part) for part in self.parts]
 
-    def read_as(self, guesses: Sequence[Guess]) -> Shares:
+    def read_as(self, guesses: Sequence[ShapeGuess]) -> Shares:
         """The same numbers as somebody takes them who does not know their shapes, float32 at that."""
         parts = zip(self.parts, guesses, strict=True)
         return replace(self, parts=tuple(_taken(part, guess) for part, guess in parts))
@@ -292,14 +303,10 @@ class Shares:
 
 def _share(value: Tensor, part: Part) -> Tensor:
     share = value if part.box is None else value[slices(part.box)]
-    share = laid_out(share.to(torch.float32))
-    if part.channels_last:
-        channels, height, width = part.shape
-        return share.reshape(len(share), height, width, channels).movedim(3, 1)
-    return share.reshape(len(share), *part.shape)
+    return part.read(laid_out(share.to(torch.float32)))
 
 
-def _taken(part: Part, guess: Guess) -> Part:
+def _taken(part: Part, guess: ShapeGuess) -> Part:
     """A part in the guessed shape; flat, where the guess takes its bytes for other numbers than they are."""
     if guess.dtype != "float32" or prod(guess.shape) != prod(part.shape):
         return replace(part, shape=(prod(part.shape),))

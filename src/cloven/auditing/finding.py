@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cloven.score.floors import Floor, above, best
-from cloven.score.inside import Inside
+from cloven.score.baselines import Baseline, best, leakage
+from cloven.score.inside import RegionScores
 from cloven.score.intervals import Interval
 
 
@@ -45,11 +45,11 @@ class Finding:
     ssim: Interval | None
     ssim_p95: float | None
     psnr: Interval | None
-    floors: tuple[Floor, ...]
+    floors: tuple[Baseline, ...]
     seconds: float
     provenance: Mapping[str, Any]
     judged: Judged | None = None
-    inside: Inside | None = None
+    inside: RegionScores | None = None
     notes: tuple[str, ...] = ()
     scores: Mapping[str, Tensor] = field(repr=False, compare=False, default_factory=dict)
     samples: Mapping[str, Tensor] = field(repr=False, compare=False, default_factory=dict)
@@ -59,8 +59,8 @@ class Finding:
         """(score - floor) / (1 - floor) against the best floor, for SSIM and for agreement."""
         floor = best(self.floors)
         return {
-            "ssim": above(self.ssim.mean, floor.ssim) if self.ssim and floor.ssim is not None else None,
-            "agreement": above(self.agreement.mean, floor.agreement),
+            "ssim": leakage(self.ssim.mean, floor.ssim) if self.ssim and floor.ssim is not None else None,
+            "agreement": leakage(self.agreement.mean, floor.agreement),
         }
 
     def to_json(self) -> dict[str, Any]:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from cloven.attacks.shapes import Guess, infer
+from cloven.attacks.shapes import ShapeGuess, infer
 from cloven.auditing.cases import Case
 from cloven.auditing.material import Material
 
-Guessed = Mapping[str, tuple[Guess, ...]]
+Guessed = Mapping[str, tuple[ShapeGuess, ...]]
 """For each case, by its name: what each captured tensor is taken for."""
 
 LOOKED_AT = 64
 """Images from which a shape is guessed, at most."""
 
 
-def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[Guess, ...]], dict[str, Any]]:
+def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[ShapeGuess, ...]], dict[str, Any]]:
     """What each share is taken for from its bytes, and how often that is right (decision: a message a share)."""
-    found: dict[str, tuple[Guess, ...]] = {}
+    found: dict[str, tuple[ShapeGuess, ...]] = {}
     rows: list[dict[str, Any]] = []
     for case in every:
         if case.name in found:
@@ -42,7 +42,7 @@ def as_bytes(z: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.ascontiguousarray(z.flatten(1).numpy().astype("<f4")).view(np.uint8)
 
 
-def _row(case: Case, seen: str, true: tuple[int, ...], one: Guess) -> dict[str, Any]:
+def _row(case: Case, seen: str, true: tuple[int, ...], one: ShapeGuess) -> dict[str, Any]:
     right = one.shape == true and one.dtype == "float32" and one.layout in ("chw", "flat")
     return {
         "strategy": case.target.strategy,

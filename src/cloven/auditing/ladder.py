@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 from cloven.attacks.attack import Attack
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.identity import is_white_box
 from cloven.attacks.layers import Chain
-from cloven.attacks.nearest import Nearest
-from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
+from cloven.attacks.registry import NAMED, load
 from cloven.attacks.residual import Residual
-from cloven.attacks.screen import Screen
-from cloven.attacks.tiles import Enlarge, Inpaint, Paste
 from cloven.auditing.captured import Heard
+from cloven.errors import tried
 from cloven.partition.observe import Observation
 
-NAMES = (
-    "nearest", "probe", "screen", "decoder", "residual", "cgan", "cgan-l1", "refine", "refine-residual",
-    "paste", "enlarge", "inpaint",
-)  # fmt: skip
+NAMES = tuple(NAMED)
 """What people call the attacks."""
 
 OF_TILES = {"paste", "enlarge", "inpaint"}
@@ -38,7 +34,9 @@ class Ladder:
 
     def problems(self) -> list[str]:
         """All that is wrong with it."""
-        found = [f"no attack is named {n!r}; choose from {', '.join(NAMES)}" for n in self.names if n not in NAMES]
+        found: list[str] = []
+        for name in self.names:
+            tried(partial(load, name), found)
         found += [] if self.names else [f"no attack is named; choose from {', '.join(NAMES)}"]
         for name, value in (("epochs", self.epochs), ("gan-epochs", self.gan_epochs)):
             found += [f"{name} is {value}; expected 1 or more"] if value is not None and value < 1 else []
@@ -54,35 +52,23 @@ class Ladder:
         """
         shown = bool(heard.raw_image) if tiles is None else tiles
         knowable = isinstance(heard, Observation) and bool(heard.seen)
-        every = {name: self._attack(name, chain) for name in self.names}
-        return [a for name, a in every.items() if (shown or name not in OF_TILES) and (knowable or not a.white_box)]
+        every = {name: self._set(load(name), chain) for name in self.names}
+        fitting = {name: a for name, a in every.items() if shown or name not in OF_TILES}
+        return [a for a in fitting.values() if knowable or not is_white_box(a)]
 
-    def _attack(self, name: str, chain: Chain | None) -> Attack:
-        long: dict[str, Any] = {} if self.epochs is None else {"epochs": self.epochs}
-        match name:
-            case "nearest":
-                return Nearest()
-            case "probe":
-                return Probe()
-            case "screen":
-                return Screen()
-            case "decoder":
-                return Decoder(layers=chain, **long)
-            case "residual":
-                return Residual(**long)
-            case "cgan":
-                return CGAN(epochs=self.gan_epochs)
-            case "cgan-l1":
-                return CGAN(epochs=self.gan_epochs, pixel=100.0)
-            case "refine":
-                return Refine(Decoder(layers=chain, **long))
-            case "refine-residual":
-                return Refine(Residual(**long))
-            case "paste":
-                return Paste()
-            case "enlarge":
-                return Enlarge()
-        return Inpaint(**long)
+    def _set(self, attack: Attack, chain: Chain | None) -> Attack:
+        """Return an attack that trains as long as the ladder says, and a decoder with the paper's layers."""
+        epochs = self.epochs
+        match attack:
+            case Decoder():
+                return replace(attack, layers=chain, epochs=epochs or attack.epochs)
+            case Residual():
+                return replace(attack, epochs=epochs or attack.epochs)
+            case CGAN():
+                return replace(attack, epochs=self.gan_epochs)
+            case Refine():
+                return replace(attack, start=self._set(attack.start, chain))
+        return attack
 
 
 USUAL = Ladder()

@@ -10,15 +10,15 @@ from math import prod
 import torch
 from torch import Tensor
 
-from cloven.attacks.pairs import Front, Place, finite
+from cloven.attacks.knowledge import SharePlace, finite
 from cloven.auditing.captured import Capture, Heard, digest
 from cloven.auditing.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.errors import ClovenError
-from cloven.graph.box import Shape, slices
+from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
-from cloven.runtime.torch_engine import evaluate, forward
-from cloven.score.floors import Floor, constant_guesses, guess_floors
+from cloven.runtime.torch_engine import evaluate
+from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
 from cloven.threads import keep_memory, one_thread, repeatable
 from cloven.zoo.images import Images
 
@@ -35,7 +35,7 @@ class Judge:
     name: str
     graph: Graph
     classes: Tensor
-    floors: tuple[Floor, ...]
+    floors: tuple[Baseline, ...]
     device: str = "cpu"
 
     def classify(self, images: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Material:
     classifier: Graph
     tensors: Mapping[str, Tensor]
     features: Features
-    floors: tuple[Floor, ...]
+    floors: tuple[Baseline, ...]
     hashes: Mapping[str, str]
     judge: Judge | None = None
 
@@ -65,19 +65,6 @@ class Material:
         ``recorded`` is the name of a run in which it was recorded, where it cannot be computed from the graph.
         """
         return Shares(self.features, of, _parts(heard, recorded), len(self.tensors[of]))
-
-    def front(self, heard: Heard) -> Front | None:
-        """The model up to what is heard, as a function of images that gradients flow through."""
-        if isinstance(heard, Capture) or not heard.seen:
-            return None
-        compute = forward(heard.graph, {s.value for s in heard.seen})
-        boxes = [(s.value, slices(s.share), shape) for s, (_, shape) in zip(heard.seen, _read(heard), strict=True)]
-
-        def front(images: Tensor) -> list[Tensor]:
-            made = compute(images)
-            return [made[value][box].reshape(len(images), *shape) for value, box, shape in boxes]
-
-        return front
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
@@ -105,14 +92,14 @@ def recorded_names(heard: Heard, run: str) -> tuple[str, ...]:
     return tuple(f"{run}-{heard.fingerprint}-{i}" for i in range(len(heard.seen)))
 
 
-def places(heard: Heard) -> tuple[Place, ...] | None:
+def places(heard: Heard) -> tuple[SharePlace, ...] | None:
     """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
     if isinstance(heard, Capture) or not heard.seen:
         return None
     return tuple(place for place, _ in _read(heard))
 
 
-def _read(heard: Observation) -> Iterator[tuple[Place, Shape]]:
+def _read(heard: Observation) -> Iterator[tuple[SharePlace, Shape]]:
     """Where each share lies, and in what shape it is read: a flattened map as the map that it was."""
     for seen in heard.seen:
         start, shape = tuple(low for low, _ in seen.share), seen.shape
@@ -120,9 +107,9 @@ def _read(heard: Observation) -> Iterator[tuple[Place, Shape]]:
         source = heard.graph.by_name[op.inputs[0]].shape if op.kind == "reshape" else op.shape
         area = prod(source[1:])
         if len(op.shape) == 1 and len(source) == 3 and area > 1 and not (start[0] % area or shape[0] % area):
-            yield Place(seen.value, (start[0] // area, 0, 0), source), (shape[0] // area, *source[1:])
+            yield SharePlace(seen.value, (start[0] // area, 0, 0), source), (shape[0] // area, *source[1:])
         else:
-            yield Place(seen.value, start, op.shape), shape
+            yield SharePlace(seen.value, start, op.shape), shape
 
 
 def prepare(
@@ -184,7 +171,7 @@ def prepare(
         guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
         hashes = _hashes(graph, tensors)
         material = Material(graph, {**sets, **named}, found, (), hashes)
-        floors = guess_floors(
+        floors = guess_baselines(
             tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
         )  # fmt: skip
         second = _judge(judge, tensors["victims"], guesses, device) if judge else None
@@ -213,7 +200,8 @@ def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tens
     name, graph = given
     classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
     classes = classify(victims)
-    return Judge(name, graph, classes, guess_floors(victims, classes, guesses=guesses, classify=classify), device)
+    floors = guess_baselines(victims, classes, guesses=guesses, classify=classify)
+    return Judge(name, graph, classes, floors, device)
 
 
 def _values(graph: Graph, heard: Iterable[Heard]) -> Values:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
+from cloven.attacks.registry import load
 from cloven.auditing.captured import Capture, Heard
 from cloven.auditing.cell import Cell, Knows, attack
 from cloven.auditing.finding import Finding
@@ -25,7 +26,7 @@ ALONE = "alone"
 def audit(
     graph: Graph,
     seen: Heard,
-    attacker: Attack,
+    attacker: Attack | str,
     *,
     auxiliary: Images | Tensor,
     victims: Images | Tensor,
@@ -40,7 +41,7 @@ def audit(
         graph: the whole model; its classes are what agreement is measured by.
         seen: what `observe` gave, or the capture that `cloven.auditing.captured.read` did. Of transforms, only
             those of the link itself are applied: what others before it did to the numbers is not known here.
-        attacker: the attack.
+        attacker: the attack, or its name; see `cloven.attacks.load`.
         auxiliary: what the attacker trains on, ``(n, C, H, W)`` float32 in [0, 1].
         victims: what is scored, likewise; none of them may be among the auxiliary images.
         domain: images like the victims, for the floor of the domain's mean image (left out: the victims).
@@ -61,7 +62,7 @@ def audit(
     material = prepare(
         graph, [seen], auxiliary=auxiliary, victims=victims, domain=domain, judge=judge, recorded=recorded
     )
-    return attack(Cell(seen, attacker, seed, knows, recorded=ALONE if recorded else ""), material)
+    return attack(Cell(seen, load(attacker), seed, knows, recorded=ALONE if recorded else ""), material)
 
 
 def _print(graph: Graph) -> str:

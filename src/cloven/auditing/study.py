@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.places import locate
+from cloven.attacks.identity import label_of
+from cloven.attacks.tile_search import locate
 from cloven.attacks.tiles import Paste
-from cloven.attacks.train import CPU, Machine
+from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.cases import Case, ChainFor, Target, Where, cases, layer_of
 from cloven.auditing.cell import Cell, Knows
 from cloven.auditing.executor import Progress, run_missing
@@ -199,11 +200,12 @@ def _tiles(every: Sequence[Case], settings: Settings, material: Material) -> dic
     """Whether a listener finds pieces of the image in what he captured, where there could be any."""
     if not OF_TILES & set(settings.ladder.names):
         return {}
-    return {
-        case.name: bool(locate(Cell(case.observation, Paste(), recorded=case.target.recorded).given(material)))
-        for case in every
-        if case.observation.raw_image
-    }
+    found = {}
+    for case in every:
+        if case.observation.raw_image:
+            pairs = Cell(case.observation, Paste(), recorded=case.target.recorded).given(material).pairs
+            found[case.name] = pairs is not None and bool(locate(pairs))
+    return found
 
 
 def loaded(settings: Settings) -> tuple[Settings, Loaded]:
@@ -225,8 +227,11 @@ def listed(settings: Settings, paper: Paper) -> list[dict[str, Any]]:
     settings, images = loaded(settings)
     every = cases(targets(untrained(settings.who, images), settings), settings.where)
     planned = entries(every, settings, paper.chain_for)
-    attacks = {id(case): list(dict.fromkeys(e.attack.label for e in planned if e.case is case)) for case in every}
-    return [{**context(case), "attacks": attacks[id(case)]} for case in every]
+    found = []
+    for case in every:
+        labels = dict.fromkeys(label_of(entry.attack) for entry in planned if entry.case is case)
+        found.append({**context(case), "attacks": list(labels)})
+    return found
 
 
 def execute(settings: Settings, paper: Paper, *, out: Path, jobs: int, progress: Progress) -> dict[str, Any]:
@@ -287,7 +292,7 @@ def _attacked(
         progress("computing what listeners see", 1, 1)
         planned = entries(every, settings, paper.chain_for, guessed, _tiles(every, settings, material))
         results = [
-            Result(entry.case, entry.attack.label, entry.pairs, tuple(c.key(material) for c in entry.cells))
+            Result(entry.case, label_of(entry.attack), entry.pairs, tuple(c.key(material) for c in entry.cells))
             for entry in planned
         ]
         keyed = zip(planned, results, strict=True)

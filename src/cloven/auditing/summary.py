@@ -17,7 +17,7 @@ from cloven.auditing.cases import Case, Where
 from cloven.auditing.store import Store
 from cloven.graph.box import text
 from cloven.partition.observe import Observation
-from cloven.score.floors import above
+from cloven.score.baselines import leakage
 from cloven.score.intervals import Interval, clustered, paired, wilson
 
 SCHEMA = 3
@@ -157,7 +157,7 @@ def _over_seeds(keys: Sequence[str], cells: Sequence[Mapping[str, Any]], store: 
     found["leakage_above_floor"] = {
         metric: None
         if found.get(metric) is None
-        else above(found[metric]["mean"], _highest(found["floors"], metric))
+        else leakage(found[metric]["mean"], _highest(found["floors"], metric))
         for metric in ("ssim", "agreement")
     }
     for name in ("judge", "inside"):

@@ -9,11 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cloven.attacks.identity import label_of
+from cloven.attacks.knowledge import Pairs, in_memory
 from cloven.attacks.layers import Chain, ConvT, ReLU, rule
-from cloven.attacks.pairs import Pairs, held
-from cloven.attacks.places import locate
-from cloven.attacks.shapes import Guess, infer
-from cloven.attacks.train import CPU, Machine
+from cloven.attacks.shapes import ShapeGuess, infer
+from cloven.attacks.tile_search import locate
+from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.captured import CAPTURED, IMAGES, LEAST, Capture, Recorded, Shapes, read
 from cloven.auditing.cases import ChainFor
 from cloven.auditing.cell import Cell, Knows
@@ -122,7 +123,14 @@ def execute(settings: Settings, paper: Paper, *, out: Path, progress: Progress) 
         context = _context(recorded.capture)
         name = recorded.capture.fingerprint[:32]
         found = [
-            row(context, cells[0].attack.label, name, [c.key(material) for c in cells], store, settings.threshold)
+            row(
+                context,
+                label_of(cells[0].attack),
+                name,
+                [cell.key(material) for cell in cells],
+                store,
+                settings.threshold,
+            )
             for cells in planned
         ]
         summary = {
@@ -138,7 +146,7 @@ def execute(settings: Settings, paper: Paper, *, out: Path, progress: Progress) 
         return write_document(out / SUMMARY, summary)
 
 
-def _guessed(capture: Capture) -> tuple[tuple[Guess, ...], dict[str, Any]]:
+def _guessed(capture: Capture) -> tuple[tuple[ShapeGuess, ...], dict[str, Any]]:
     """What each message is taken for; what it was, a tap cannot tell."""
     guesses = tuple(infer(as_bytes(z[:LOOKED_AT])) for z in capture.tensors["auxiliary"])
     rows = [
@@ -183,7 +191,11 @@ def _labelled(data: str, recorded: Recorded | None) -> Images:
 
 
 def _cells(
-    settings: Settings, recorded: Recorded, graph: Graph, chain_for: ChainFor, guesses: tuple[Guess, ...] | None
+    settings: Settings,
+    recorded: Recorded,
+    graph: Graph,
+    chain_for: ChainFor,
+    guesses: tuple[ShapeGuess, ...] | None,
 ) -> list[Cell]:
     """The attacks; the decoder is a paper's for a layer of the shape seen, or the usual one."""
     capture, image = recorded.capture, graph.input.shape
@@ -204,7 +216,7 @@ def _cells(
 
 def _shows_tiles(recorded: Recorded) -> bool:
     """Whether a piece of the image lies in what was captured: found by the attacker's own images."""
-    captured = held(*recorded.capture.tensors["auxiliary"])
+    captured = in_memory(*recorded.capture.tensors["auxiliary"])
     return bool(locate(Pairs(captured, recorded.auxiliary.tensor())))
 
 

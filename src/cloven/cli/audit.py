@@ -241,7 +241,7 @@ def _simulated(asked: Asked) -> Work:
     Raises:
         ClovenError: with all that is wrong with the options.
     """
-    from cloven.attacks.train import Machine
+    from cloven.attacks.trainer import Machine
     from cloven.auditing import study
     from cloven.papers.s1 import setup
 
@@ -387,7 +387,7 @@ def _captures(asked: Asked) -> Work:
     Raises:
         ClovenError: with all that is wrong with the options.
     """
-    from cloven.attacks.train import Machine
+    from cloven.attacks.trainer import Machine
     from cloven.auditing import wire
     from cloven.papers.s1 import setup
 

@@ -60,7 +60,7 @@ def figure(asked: Asked, out: Path | None, *, jobs: int, as_json: bool) -> None:
 
 
 def _request(asked: Asked) -> Request:
-    from cloven.attacks.train import Machine
+    from cloven.attacks.trainer import Machine
     from cloven.papers.s1 import setup
     from cloven.papers.s1.experiments import CONTROLS, FIGURES, Request
     from cloven.papers.s1.scales import SCALES

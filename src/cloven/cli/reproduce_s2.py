@@ -210,7 +210,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
 
 
 def _study(asked: Privacy) -> Study:
-    from cloven.attacks.train import Machine
+    from cloven.attacks.trainer import Machine
     from cloven.papers.s2 import privacy
 
     problems: list[str] = []

@@ -13,7 +13,7 @@ Region = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Inside:
+class RegionScores:
     """Mean scores inside a region; ``ssim`` is None where it is smaller than SSIM's window.
 
     ``coverage`` is the region's share of the image.
@@ -24,10 +24,10 @@ class Inside:
     coverage: float
 
 
-def inside(made: Tensor, originals: Tensor, region: Region) -> Inside:
+def inside(made: Tensor, originals: Tensor, region: Region) -> RegionScores:
     """The scores of ``(n, C, H, W)`` images inside a region."""
     top, left, bottom, right = region
     a, b = (t[:, :, top:bottom, left:right].contiguous() for t in (made, originals))
     large = min(a.shape[2:]) >= WINDOW
     coverage = a[0].numel() / made[0].numel()
-    return Inside(float(ssim(a, b).mean()) if large else None, float(psnr(a, b).mean()), coverage)
+    return RegionScores(float(ssim(a, b).mean()) if large else None, float(psnr(a, b).mean()), coverage)

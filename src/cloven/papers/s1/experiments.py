@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloven.attacks.train import CPU, Machine
+from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.cases import ChainFor, Where
 from cloven.auditing.ladder import Ladder
 from cloven.auditing.paper import no_chain

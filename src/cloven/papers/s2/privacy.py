@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloven.attacks.train import CPU, Machine
+from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.cases import Where
 from cloven.auditing.ladder import Ladder
 from cloven.auditing.study import Settings

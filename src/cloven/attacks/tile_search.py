@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cloven.attacks.pairs import Pairs
+from cloven.attacks.knowledge import Pairs
 
 SEARCHED, VERIFIED = 8, 32
 """Pairs by which the place is searched, and others by which it is verified, at most."""

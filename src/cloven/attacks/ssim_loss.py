@@ -12,7 +12,7 @@ WINDOW, SIGMA, C1, C2 = 11, 1.5, 0.01**2, 0.03**2
 """Wang et al. 2004, as in `cloven.score.similarity`."""
 
 
-def unlikeness(height: int, width: int) -> Callable[[Tensor, Tensor], Tensor]:
+def ssim_loss(height: int, width: int) -> Callable[[Tensor, Tensor], Tensor]:
     """1 - SSIM, the mean over a batch of images ``(n, C, height, width)``; sides below the window shrink it."""
     rows, columns = _window(height), _window(width)
 
@@ -36,7 +36,7 @@ def mixed(likeness: float, image: tuple[int, ...]) -> Callable[[Tensor, Tensor],
     """The mean squared error and ``likeness`` times (1 - SSIM)."""
     if not likeness:
         return F.mse_loss
-    other = unlikeness(image[1], image[2])
+    other = ssim_loss(image[1], image[2])
     return lambda made, images: F.mse_loss(made, images) + likeness * other(made, images)
 
 

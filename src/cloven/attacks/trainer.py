@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cloven.attacks.pairs import Captured, Learned, Pairs, Reconstructor, laid_out, rows
+from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out, rows
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
 from cloven.threads import keep_memory
@@ -51,7 +51,7 @@ CPU = Machine()
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """How often all pairs are seen, so many at a time; ``held_out`` of them are kept to choose and to stop by."""
 
     epochs: int
@@ -72,16 +72,47 @@ class Schedule:
         return max(1, count - round(self.held_out * count))
 
 
+class DescribedReconstructor(Reconstructor, Protocol):
+    """A `Reconstructor` that says how it was made."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on the training: that it collapsed, or stopped early."""
+        ...
+
+
+class DescribedLabelReader(LabelReader, Protocol):
+    """A `LabelReader` that says how it was made."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on the training."""
+        ...
+
+
+Learned = DescribedReconstructor | DescribedLabelReader
+
+
 class Trainee(Protocol):
     """An attacker in training: a step a batch."""
 
     @property
-    def pairs(self) -> Pairs:
-        """What it trains on."""
+    def pairs(self) -> Pairs | None:
+        """What it trains on; None for one that needs no steps."""
         ...
 
     @property
-    def schedule(self) -> Schedule | None:
+    def schedule(self) -> TrainingSchedule | None:
         """When; None for one that needs no steps."""
         ...
 
@@ -121,15 +152,15 @@ def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None
     runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
     groups: dict[tuple[Any, ...], list[_Run]] = {}
     for run in runs:
-        if run.trainee.schedule is not None:
-            pairs = run.trainee.pairs
+        pairs = run.trainee.pairs
+        if run.trainee.schedule is not None and pairs is not None:
             groups.setdefault((run.trainee.schedule, pairs.seed, len(pairs)), []).append(run)
     for (schedule, seed, count), members in groups.items():
         _lockstep(members, schedule, seed, count)
     return [run.trainee.finish() for run in runs]
 
 
-def _lockstep(members: Sequence[_Run], schedule: Schedule, seed: int, count: int) -> None:
+def _lockstep(members: Sequence[_Run], schedule: TrainingSchedule, seed: int, count: int) -> None:
     for epoch in range(schedule.epochs):
         active = [run for run in members if not run.stopped and run.epochs <= epoch]
         if not active:
@@ -139,6 +170,7 @@ def _lockstep(members: Sequence[_Run], schedule: Schedule, seed: int, count: int
             progress = (epoch + number / len(batches)) / schedule.epochs
             for run in active:
                 pairs = run.trainee.pairs
+                assert pairs is not None
                 run.trainee.step(index, pairs.captured.take(index), rows(pairs.images, index), progress)
         for run in active:
             run.end(epoch + 1)
@@ -180,7 +212,7 @@ class _Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class ClosedForm:
     """A trainee that was done before the first batch: what it learned has a closed form."""
 
     pairs: Pairs
@@ -237,7 +269,14 @@ class Fitting:
     """Epochs without a better result on held-out pairs after which training stops."""
 
     def __init__(
-        self, network: nn.Module, pairs: Pairs, schedule: Schedule, *, loss: Loss, rate: Rate, machine: Machine
+        self,
+        network: nn.Module,
+        pairs: Pairs,
+        schedule: TrainingSchedule,
+        *,
+        loss: Loss,
+        rate: Rate,
+        machine: Machine,
     ) -> None:
         self.pairs, self.schedule, self.machine = pairs, schedule, machine
         self.network = network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -320,7 +359,7 @@ class Fitting:
         self.least, waited, seen = state["numbers"].tolist()
         self.waited, self.seen = int(waited), int(seen)
 
-    def finish(self) -> Reconstructor:
+    def finish(self) -> DescribedReconstructor:
         """See `Trainee`."""
         if self.best is not None:
             self.network.load_state_dict(self.best)
@@ -333,7 +372,7 @@ CHUNK = 256
 """Images that a network is run on at a time where nothing is learned."""
 
 
-def over(captured: Captured, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
+def over(captured: CapturedTensors, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
     """What ``read`` makes of all rows of something captured, `CHUNK` at a time: ``(n, ...)``."""
     return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
 

@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.adapt import Adaptor
+from cloven.attacks.knowledge import Pairs, Shape, SharePlace
 from cloven.attacks.networks import resized
-from cloven.attacks.pairs import Pairs, Shape
-from cloven.attacks.train import over
+from cloven.attacks.trainer import over
 
 
-class Reading:
+class Embedding:
     """Standardised maps, averaged to a grid as fine as ``limit`` numbers in all allow, and vectors as they are.
 
     Vectors that are longer are read at evenly spread places.
     """
 
-    def __init__(self, pairs: Pairs, limit: int, finest: int | None = None) -> None:
-        self.adaptor = Adaptor(pairs)
+    def __init__(
+        self, pairs: Pairs, places: Sequence[SharePlace] | None, limit: int, finest: int | None = None
+    ) -> None:
+        self.adaptor = Adaptor(pairs, places)
         share = limit / max(1, len(self.adaptor.shapes))
         self.grids = [_grid(shape, share, finest) for shape in self.adaptor.shapes]
 

@@ -1,7 +1,7 @@
-"""What a listener who learns nothing would score: no score is shown without its floor.
+"""No-information baselines: the scores of guesses that ignore the observation. No score is shown without them.
 
-Floors of constant guesses belong to a set of victim images and are computed once (`guess_floors`); that of
-shuffled pairs belongs to one attack's reconstructions (`shuffled_floor`).
+The baselines of constant guesses belong to a set of victim images and are computed once (`guess_baselines`); that
+of shuffled pairs belongs to one attack's reconstructions (`shuffled_baseline`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What one guess without information scores; ``ssim`` is None for a guess that is no image."""
+class Baseline:
+    """The scores of one guess that ignores the observation; ``ssim`` is None for a guess without an image."""
 
     name: str
     ssim: float | None
@@ -29,7 +29,7 @@ class Floor:
 
 @torch.no_grad()
 def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
-    """The images ``(C, H, W)`` that an attacker may always answer, from two sets ``(n, C, H, W)`` in [0, 1].
+    """Return the images ``(C, H, W)`` that anyone may answer, from two sets ``(n, C, H, W)`` in [0, 1].
 
     ``auxiliary`` is what the attacker trains on; ``domain`` is images like the victims, but none of them.
     """
@@ -50,14 +50,14 @@ def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def guess_floors(
+def guess_baselines(
     originals: Tensor,
     classes_of_originals: Tensor,
     *,
     guesses: Mapping[str, Tensor],
     classify: Callable[[Tensor], Tensor],
-) -> tuple[Floor, ...]:
-    """A floor for each guess ``(C, H, W)`` against all originals ``(n, C, H, W)``, and the modal class.
+) -> tuple[Baseline, ...]:
+    """Return the baseline of each guess ``(C, H, W)`` against all originals ``(n, C, H, W)``, and the modal class.
 
     ``classify`` maps images ``(k, C, H, W)`` to class indices ``(k,)``, as it gave ``classes_of_originals``;
     it sees all guesses as one batch. Guesses are quantised first, as an answer in 8-bit pixels would be.
@@ -72,19 +72,19 @@ def guess_floors(
     similarities = [_mean(ssim(image.expand_as(originals), originals)) for image in images]
     agreements = [_share(classes_of_originals, named) for named in classes.tolist()]
     modal = _share(classes_of_originals, modal_class(classes_of_originals))
-    return (*map(Floor, guesses, similarities, agreements), Floor("modal class", None, modal))
+    return (*map(Baseline, guesses, similarities, agreements), Baseline("modal class", None, modal))
 
 
 @torch.no_grad()
-def shuffled_floor(
+def shuffled_baseline(
     originals: Tensor,
     classes_of_originals: Tensor,
     reconstructions: Tensor,
     classes_of_reconstructions: Tensor,
     *,
     seed: int,
-) -> Floor:
-    """What the reconstructions ``(n, C, H, W)`` score against the originals of *other* images, n at least 2.
+) -> Baseline:
+    """Return the score of reconstructions ``(n, C, H, W)`` against the originals of *other* images, n at least 2.
 
     The pairing is a random cycle through all images, so that none meets its own.
     """
@@ -94,24 +94,24 @@ def shuffled_floor(
         raise ClovenError(f"shuffled pairs need at least 2 images, got {len(originals)}; score more images")
     other = _derangement(len(originals), seed).to(originals.device)
     equal = agreement(classes_of_originals[other.to(classes_of_originals.device)], classes_of_reconstructions)
-    return Floor("shuffled pairs", _mean(ssim(originals[other], reconstructions)), _mean(equal))
+    return Baseline("shuffled pairs", _mean(ssim(originals[other], reconstructions)), _mean(equal))
 
 
-def best(floors: Iterable[Floor]) -> Floor:
-    """The floor to hold a score against: the highest SSIM and the highest agreement, each over all."""
-    every = tuple(floors)
+def best(baselines: Iterable[Baseline]) -> Baseline:
+    """Return the baseline to hold a score against: the highest SSIM and the highest agreement, each over all."""
+    every = tuple(baselines)
     if not every:
-        raise ClovenError("the best of no floors was asked for; compute guess_floors() first")
-    similarities = [floor.ssim for floor in every if floor.ssim is not None]
-    return Floor("best", max(similarities, default=None), max(floor.agreement for floor in every))
+        raise ClovenError("baselines must hold at least one, got none; compute guess_baselines() first")
+    similarities = [one.ssim for one in every if one.ssim is not None]
+    return Baseline("best", max(similarities, default=None), max(one.agreement for one in every))
 
 
-def above(score: float, floor: float) -> float:
-    """Leakage above the floor: 0 at the floor, 1 for a score of 1, less than 0 below the floor.
+def leakage(score: float, baseline: float) -> float:
+    """Return the share of the possible gain over the baseline: 0 at the baseline, 1 for a score of 1.
 
-    A floor of 1 or more leaves nothing to learn: 0.0.
+    It is negative below the baseline. A baseline of 1 or more leaves nothing to learn: 0.0.
     """
-    return 0.0 if floor >= 1 else (score - floor) / (1 - floor)
+    return 0.0 if baseline >= 1 else (score - baseline) / (1 - baseline)
 
 
 def _mean_image(images: Tensor) -> Tensor:

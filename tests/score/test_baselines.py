@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cloven.errors import ClovenError
-from cloven.score import floors as floors_module
+from cloven.score import baselines as baselines_module
 from cloven.score.agreement import agreement
-from cloven.score.floors import (
-    Floor,
-    above,
+from cloven.score.baselines import (
+    Baseline,
     best,
     constant_guesses,
-    guess_floors,
-    shuffled_floor,
+    guess_baselines,
+    leakage,
+    shuffled_baseline,
 )
 from cloven.score.similarity import quantise, ssim
 
@@ -54,9 +54,9 @@ def digits() -> Digits:
 
 
 @pytest.fixture(scope="module")
-def guessed(digits: Digits) -> tuple[Floor, ...]:
+def guessed(digits: Digits) -> tuple[Baseline, ...]:
     guesses = constant_guesses(digits.auxiliary, digits.domain)
-    return guess_floors(digits.victims, digits.classes, guesses=guesses, classify=digits.classify)
+    return guess_baselines(digits.victims, digits.classes, guesses=guesses, classify=digits.classify)
 
 
 def test_guesses_are_means_and_plain_images(digits: Digits) -> None:
@@ -71,12 +71,12 @@ def test_guesses_are_means_and_plain_images(digits: Digits) -> None:
 
 def test_mean_images_do_not_depend_on_the_chunk(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = constant_guesses(digits.auxiliary, digits.domain)
-    monkeypatch.setattr(floors_module, "CHUNK_VALUES", 1)
+    monkeypatch.setattr(baselines_module, "CHUNK_VALUES", 1)
     for name, guess in constant_guesses(digits.auxiliary, digits.domain).items():
         assert torch.allclose(guess, expected[name], rtol=0, atol=1e-7)
 
 
-def test_a_guess_scores_its_mean_over_all_victims(digits: Digits, guessed: tuple[Floor, ...]) -> None:
+def test_a_guess_scores_its_mean_over_all_victims(digits: Digits, guessed: tuple[Baseline, ...]) -> None:
     mean = quantise(constant_guesses(digits.auxiliary, digits.domain)["domain mean"].unsqueeze(0))
     floor = next(floor for floor in guessed if floor.name == "domain mean")
     copies = mean.repeat(len(digits.victims), 1, 1, 1)
@@ -85,8 +85,8 @@ def test_a_guess_scores_its_mean_over_all_victims(digits: Digits, guessed: tuple
     assert floor.agreement == pytest.approx(float(equal.double().mean()))
 
 
-def test_every_floor_is_named_and_in_range(digits: Digits, guessed: tuple[Floor, ...]) -> None:
-    shuffled = shuffled_floor(digits.victims, digits.classes, digits.victims, digits.classes, seed=0)
+def test_every_floor_is_named_and_in_range(digits: Digits, guessed: tuple[Baseline, ...]) -> None:
+    shuffled = shuffled_baseline(digits.victims, digits.classes, digits.victims, digits.classes, seed=0)
     assert [f.name for f in guessed] == ["auxiliary mean", "domain mean", "black", "grey", "modal class"]
     assert shuffled.name == "shuffled pairs"
     for floor in (*guessed, shuffled):
@@ -94,19 +94,19 @@ def test_every_floor_is_named_and_in_range(digits: Digits, guessed: tuple[Floor,
         assert 0 <= floor.agreement <= 1
 
 
-def test_no_constant_guess_agrees_more_often_than_the_modal_class(guessed: tuple[Floor, ...]) -> None:
+def test_no_constant_guess_agrees_more_often_than_the_modal_class(guessed: tuple[Baseline, ...]) -> None:
     *guesses, modal = guessed
     assert modal.ssim is None
     assert max(floor.agreement for floor in guesses) <= modal.agreement
 
 
-def test_the_mean_digit_is_a_better_guess_than_black_or_grey(guessed: tuple[Floor, ...]) -> None:
+def test_the_mean_digit_is_a_better_guess_than_black_or_grey(guessed: tuple[Baseline, ...]) -> None:
     ssim_of = {floor.name: floor.ssim for floor in guessed if floor.ssim is not None}
     assert ssim_of["domain mean"] > max(ssim_of["black"], ssim_of["grey"])
 
 
 def test_shuffled_pairs_score_below_identity(digits: Digits) -> None:
-    shuffled = shuffled_floor(digits.victims, digits.classes, digits.victims, digits.classes, seed=0)
+    shuffled = shuffled_baseline(digits.victims, digits.classes, digits.victims, digits.classes, seed=0)
     assert shuffled.ssim is not None
     assert shuffled.ssim < 0.5 < float(ssim(digits.victims, digits.victims).mean())
     assert shuffled.agreement < 0.3
@@ -114,47 +114,47 @@ def test_shuffled_pairs_score_below_identity(digits: Digits) -> None:
 
 def test_shuffled_pairs_differ_by_seed_only(digits: Digits) -> None:
     scores = [
-        shuffled_floor(digits.victims, digits.classes, digits.victims, digits.classes, seed=seed)
+        shuffled_baseline(digits.victims, digits.classes, digits.victims, digits.classes, seed=seed)
         for seed in (1, 1, 2)
     ]
     assert scores[0] == scores[1] != scores[2]
 
 
 def test_a_perfect_reconstruction_leaks_all_and_the_best_guess_nothing(
-    digits: Digits, guessed: tuple[Floor, ...]
+    digits: Digits, guessed: tuple[Baseline, ...]
 ) -> None:
     perfect = digits.victims.clone()
-    floor = best([*guessed, shuffled_floor(digits.victims, digits.classes, perfect, digits.classes, seed=0)])
+    floor = best([*guessed, shuffled_baseline(digits.victims, digits.classes, perfect, digits.classes, seed=0)])
     assert floor.ssim is not None
-    assert above(float(ssim(perfect, digits.victims).mean()), floor.ssim) == pytest.approx(1.0)
-    assert above(1.0, floor.agreement) == 1.0
+    assert leakage(float(ssim(perfect, digits.victims).mean()), floor.ssim) == pytest.approx(1.0)
+    assert leakage(1.0, floor.agreement) == 1.0
 
     guesses = constant_guesses(digits.auxiliary, digits.domain)
     for guess in guesses.values():
         guessing = quantise(guess.unsqueeze(0)).expand_as(digits.victims)
         classes = digits.classify(guessing)
-        floor = best([*guessed, shuffled_floor(digits.victims, digits.classes, guessing, classes, seed=0)])
+        floor = best([*guessed, shuffled_baseline(digits.victims, digits.classes, guessing, classes, seed=0)])
         assert floor.ssim is not None
-        assert above(float(ssim(guessing, digits.victims).mean()), floor.ssim) <= 1e-12
-        assert above(float(agreement(classes, digits.classes).double().mean()), floor.agreement) <= 1e-12
+        assert leakage(float(ssim(guessing, digits.victims).mean()), floor.ssim) <= 1e-12
+        assert leakage(float(agreement(classes, digits.classes).double().mean()), floor.agreement) <= 1e-12
 
 
-def test_a_blurred_reconstruction_lies_between(digits: Digits, guessed: tuple[Floor, ...]) -> None:
+def test_a_blurred_reconstruction_lies_between(digits: Digits, guessed: tuple[Baseline, ...]) -> None:
     blurred = interpolate(interpolate(digits.victims, size=(7, 7), mode="area"), size=(28, 28), mode="bilinear")
     floor = best(guessed).ssim
     assert floor is not None
-    assert 0 < above(float(ssim(blurred, digits.victims).mean()), floor) < 1
+    assert 0 < leakage(float(ssim(blurred, digits.victims).mean()), floor) < 1
 
 
 @given(n=st.integers(2, 200), seed=st.integers(0, 10**6))
 def test_no_image_meets_its_own_reconstruction(n: int, seed: int) -> None:
-    other = floors_module._derangement(n, seed)
+    other = baselines_module._derangement(n, seed)
     assert sorted(other.tolist()) == list(range(n))
     assert not bool((other == torch.arange(n)).any())
 
 
 def test_derangements_reach_every_other_image() -> None:
-    partners = {int(floors_module._derangement(5, seed)[0]) for seed in range(100)}
+    partners = {int(baselines_module._derangement(5, seed)[0]) for seed in range(100)}
     assert partners == {1, 2, 3, 4}
 
 
@@ -166,35 +166,35 @@ def test_classify_sees_the_guesses_once_in_8_bit_pixels() -> None:
         return torch.zeros(len(batch), dtype=torch.long)
 
     guesses = {"a": torch.full((1, 12, 12), 0.3001), "b": torch.full((1, 12, 12), 0.5)}
-    guess_floors(torch.rand(4, 1, 12, 12), torch.zeros(4, dtype=torch.long), guesses=guesses, classify=classify)
+    guess_baselines(torch.rand(4, 1, 12, 12), torch.zeros(4, dtype=torch.long), guesses=guesses, classify=classify)
     assert [batch.shape for batch in batches] == [(2, 1, 12, 12)]
     assert torch.equal(batches[0], quantise(batches[0]))
 
 
 def test_best_takes_each_score_from_its_own_floor() -> None:
-    floors = [Floor("a", 0.2, 0.1), Floor("b", 0.1, 0.3), Floor("modal class", None, 0.25)]
-    assert best(floors) == Floor("best", 0.2, 0.3)
+    floors = [Baseline("a", 0.2, 0.1), Baseline("b", 0.1, 0.3), Baseline("modal class", None, 0.25)]
+    assert best(floors) == Baseline("best", 0.2, 0.3)
     assert best(iter(floors)) == best(floors)
-    assert best(floors[-1:]) == Floor("best", None, 0.25)
+    assert best(floors[-1:]) == Baseline("best", None, 0.25)
 
 
 def test_best_of_none_is_refused() -> None:
-    with pytest.raises(ClovenError, match="no floors"):
+    with pytest.raises(ClovenError, match="baselines must hold at least one, got none"):
         best([])
 
 
 @given(score=st.floats(-1, 1), floor=st.floats(-1, 0.99))
 def test_leakage_above_the_floor(score: float, floor: float) -> None:
-    leak = above(score, floor)
+    leak = leakage(score, floor)
     assert leak <= 1
     assert (leak > 0) == (score > floor)
-    assert above(1.0, floor) == 1.0
-    assert above(floor, floor) == 0.0
+    assert leakage(1.0, floor) == 1.0
+    assert leakage(floor, floor) == 0.0
 
 
 @pytest.mark.parametrize("floor", [1.0, 1.0000001])
 def test_nothing_lies_above_a_floor_of_one(floor: float) -> None:
-    assert above(1.0, floor) == 0.0
+    assert leakage(1.0, floor) == 0.0
 
 
 IMAGES = torch.full((3, 1, 12, 12), 0.5)
@@ -216,23 +216,23 @@ def zeros(batch: Tensor) -> Tensor:
 )
 def test_guess_floors_refuse(guesses: dict[str, Tensor], classify: Callable[[Tensor], Tensor], words: str) -> None:
     with pytest.raises(ClovenError, match=words):
-        guess_floors(IMAGES, CLASSES, guesses=guesses, classify=classify)
+        guess_baselines(IMAGES, CLASSES, guesses=guesses, classify=classify)
 
 
 def test_floors_refuse_classes_of_other_images() -> None:
     with pytest.raises(ClovenError, match="got 3 and 2"):
-        guess_floors(IMAGES, CLASSES[:2], guesses={"a": IMAGES[0]}, classify=zeros)
+        guess_baselines(IMAGES, CLASSES[:2], guesses={"a": IMAGES[0]}, classify=zeros)
     with pytest.raises(ClovenError, match="got 3 and 2"):
-        shuffled_floor(IMAGES, CLASSES[:2], IMAGES, CLASSES, seed=0)
+        shuffled_baseline(IMAGES, CLASSES[:2], IMAGES, CLASSES, seed=0)
     with pytest.raises(ClovenError, match="got 3 and 2"):
-        shuffled_floor(IMAGES, CLASSES, IMAGES[:2], CLASSES, seed=0)
+        shuffled_baseline(IMAGES, CLASSES, IMAGES[:2], CLASSES, seed=0)
     with pytest.raises(ClovenError, match="got 3 and 2"):
-        shuffled_floor(IMAGES, CLASSES, IMAGES, CLASSES[:2], seed=0)
+        shuffled_baseline(IMAGES, CLASSES, IMAGES, CLASSES[:2], seed=0)
 
 
 def test_one_image_cannot_be_shuffled() -> None:
     with pytest.raises(ClovenError, match="at least 2 images, got 1"):
-        shuffled_floor(IMAGES[:1], CLASSES[:1], IMAGES[:1], CLASSES[:1], seed=0)
+        shuffled_baseline(IMAGES[:1], CLASSES[:1], IMAGES[:1], CLASSES[:1], seed=0)
 
 
 def test_guesses_of_two_sizes_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cloven.attacks.attack import Attack
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.likeness import unlikeness
-from cloven.attacks.pairs import Learned, Pairs, Reconstructor, rows
+from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, rows
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
-from cloven.attacks.train import CPU, Machine, Schedule, Trainee, order, train
+from cloven.attacks.ssim_loss import ssim_loss
+from cloven.attacks.trainer import CPU, Machine, Trainee, TrainingSchedule, order, train
 from cloven.errors import ClovenError
 from cloven.score import ssim
-from tests.attacks.problems import blobs, front, generator, problem
+from tests.attacks.problems import blobs, front, generator, pairs_of, problem
 
-ATTACKS: list[Attack] = [
+ATTACKS: list[BatchedAttack] = [
     Decoder(epochs=3),
     Screen(epochs=3),
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
@@ -32,12 +33,12 @@ ATTACKS: list[Attack] = [
 ]
 
 
-def made(learned: Learned) -> torch.Tensor:
+def made(learned: Reconstructor | LabelReader) -> torch.Tensor:
     assert isinstance(learned, Reconstructor)
     return learned(front(blobs(20, 9)))
 
 
-def begun(attack: Attack, pairs: Pairs) -> Trainee:
+def begun(attack: BatchedAttack, pairs: Knowledge) -> Trainee:
     return attack.begin(pairs, generator(7), CPU)
 
 
@@ -83,7 +84,7 @@ class Interrupted(Counting):
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-blotted", "refine"])
-def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: Attack, tmp_path: Path) -> None:
+def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: BatchedAttack, tmp_path: Path) -> None:
     pairs, file = problem(), tmp_path / "half.checkpoint"
     with pytest.raises(StoppedError):
         train([Interrupted(begun(attack, pairs))], [file])  # type: ignore[list-item]
@@ -114,14 +115,15 @@ def test_the_order_of_the_pairs_depends_on_seed_and_epoch_alone() -> None:
 
 def test_held_out_pairs_do_not_train() -> None:
     pairs = problem(100)
-    changed = Pairs(pairs.captured, pairs.images.clone(), pairs.seed)
-    changed.images[90:] = 0.0
+    images = pairs_of(pairs).images.clone()
+    images[90:] = 0.0
+    changed = replace(pairs, auxiliary=images)
     attack = Residual(epochs=1, widths=(4,), held_out=0.1)
     networks = []
     for given_pairs in (pairs, changed):
         trainee = begun(attack, given_pairs)
-        for index in order(5, 0, Schedule(1, 32, 0.1).training(100)).split(32):
-            trainee.step(index, pairs.captured.take(index), pairs.images[index], 0.5)
+        for index in order(5, 0, TrainingSchedule(1, 32, 0.1).training(100)).split(32):
+            trainee.step(index, pairs_of(pairs).captured.take(index), pairs_of(pairs).images[index], 0.5)
             assert int(index.max()) < 90
         networks.append(trainee)
 
@@ -129,7 +131,8 @@ def test_held_out_pairs_do_not_train() -> None:
 def test_bfloat16_is_nearly_float32_and_not_quite() -> None:
     pairs, attack = problem(), Decoder(epochs=3)
     full = made(attack.fit(pairs, generator=generator(7)))
-    half = made(attack.fit(pairs, generator=generator(7), machine=Machine(precision="bfloat16")))
+    (learned,) = train([attack.begin(pairs, generator(7), Machine(precision="bfloat16"))])
+    half = made(learned)
 
     assert not torch.equal(full, half)
     assert float((full - half).abs().mean()) < 0.05
@@ -151,7 +154,7 @@ def test_a_machine_that_is_not_there_is_refused() -> None:
 def test_the_loss_is_one_minus_the_score() -> None:
     a, b = torch.rand(4, 3, 20, 14, generator=generator()), torch.rand(4, 3, 20, 14, generator=generator(1))
 
-    assert float(unlikeness(20, 14)(a, b)) == pytest.approx(1 - float(ssim(a, b).mean()), abs=1e-5)
+    assert float(ssim_loss(20, 14)(a, b)) == pytest.approx(1 - float(ssim(a, b).mean()), abs=1e-5)
 
 
 def test_the_probe_rebuilds_nothing_for_refine_to_start_from() -> None:

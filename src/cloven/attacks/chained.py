@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cloven.attacks.pairs import Learned, Pairs
-from cloven.attacks.train import Schedule, Trainee
+from cloven.attacks.knowledge import Pairs
+from cloven.attacks.trainer import Learned, Trainee, TrainingSchedule
 
 
 @dataclass(frozen=True, eq=False)
-class Then:
+class Chained:
     """Trains ``inner``, and makes of what it learned what ``make`` says."""
 
     inner: Trainee
     make: Callable[[Learned], Learned]
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> Pairs | None:
         """What ``inner`` trains on."""
         return self.inner.pairs
 
     @property
-    def schedule(self) -> Schedule | None:
+    def schedule(self) -> TrainingSchedule | None:
         """See `Trainee`."""
         return self.inner.schedule
 

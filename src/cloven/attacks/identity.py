@@ -1,0 +1,126 @@
+"""The identity of an attack: its name, and all that can change its results, for the key of a finding."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import CodeType
+
+import numpy as np
+from torch import Tensor
+
+from cloven.attacks.attack import Attack, BatchedAttack, Json
+from cloven.attacks.knowledge import Shape
+from cloven.errors import ClovenError
+
+GROUP = "cloven.attacks"
+"""The group of entry points under which packages register attacks."""
+
+
+def name_of(attack: Attack) -> str:
+    """Return the name of an attack: its own ``name``, or that of its class."""
+    name = getattr(attack, "name", None)
+    return name if isinstance(name, str) else type(attack).__name__
+
+
+def label_of(attack: Attack) -> str:
+    """Return the name of an attack with what sets it apart from others of the kind, where it says so."""
+    return attack.label if isinstance(attack, BatchedAttack) else name_of(attack)
+
+
+def is_white_box(attack: Attack) -> bool:
+    """Return whether an attack is for an attacker with the model's weights."""
+    return bool(getattr(attack, "white_box", False))
+
+
+def settings_of(attack: Attack, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
+    """Return all that can change the results of an attack on shapes such as these, as JSON can write it.
+
+    For an attack of this package its hyper-parameters. For any other the name of its class, its fields (of an
+    object that is not a dataclass: its attributes), and the SHA-256 of its module's source text; of an attack that
+    a package registers, the package's version instead.
+
+    Raises:
+        ClovenError: if a field holds something that cannot be told from others of its kind, such as a function.
+    """
+    if isinstance(attack, BatchedAttack) and type(attack).__module__.startswith("cloven.attacks."):
+        return attack.settings(captured, image)
+    return _described(attack, name_of(attack), captured, image)
+
+
+def _described(value: object, where: str, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
+    """Return the class, the fields and the origin of an object."""
+    kind = type(value)
+    names = [f.name for f in fields(value)] if is_dataclass(value) else sorted(getattr(value, "__dict__", {}))
+    plain = {name: _plain(getattr(value, name), f"{where}.{name}", captured, image) for name in names}
+    return {"class": _path(kind), "fields": plain, **_origin(kind)}
+
+
+def _plain(value: object, where: str, captured: Sequence[Shape], image: Shape) -> Json:
+    """Return a field's value as JSON can write it; numbers in bulk as their hash."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Enum() | Path():
+            return str(value)
+        case Tensor():
+            return _plain(value.detach().cpu().numpy(), where, captured, image)
+        case np.ndarray():
+            digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+            return {"sha256": digest, "type": str(value.dtype), "shape": list(value.shape)}
+        case Mapping():
+            return {str(k): _plain(one, f"{where}[{k!r}]", captured, image) for k, one in sorted(value.items())}
+        case Sequence():
+            return [_plain(one, f"{where}[{i}]", captured, image) for i, one in enumerate(value)]
+        case Set():
+            return sorted(map(str, value))
+        case Attack():
+            return {"attack": name_of(value), **settings_of(value, captured, image)}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _described(value, where, captured, image)
+    raise ClovenError(
+        f"{where} is {type(value).__name__}; expected numbers, text, tensors, dataclasses or collections of them: "
+        "a finding is named by what its attack consists of"
+    )
+
+
+def _path(kind: type) -> str:
+    module = kind.__module__.replace("__mp_main__", "__main__")  # in a worker process the script has another name
+    return f"{module}:{kind.__qualname__}"
+
+
+def _origin(kind: type) -> dict[str, Json]:
+    """Return what names the code of a class: its package's version if that registers it, else its source text."""
+    if (version := _registered().get(_path(kind))) is not None:
+        return {"version": version}
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if file is not None and Path(file).is_file():
+        return {"source": _digest(file)}
+    # Of a class in a notebook or an interpreter there is no file.
+    codes = [one.__code__ for one in vars(kind).values() if hasattr(one, "__code__")]
+    return {"code": hashlib.sha256("".join(map(_compiled, codes)).encode()).hexdigest()}
+
+
+@cache
+def _registered() -> dict[str, str]:
+    """Return the version of the package of each registered class, by ``module:Class``."""
+    entries = entry_points(group=GROUP)
+    return {e.value: f"{e.dist.name} {e.dist.version}" for e in entries if e.dist is not None}
+
+
+@cache
+def _digest(file: str) -> str:
+    """Return the SHA-256 of a source file as it was when it was first asked for: that is nearest to what runs."""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _compiled(code: CodeType) -> str:
+    """Return the text of compiled code: instructions, names and constants."""
+    constants = [_compiled(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"

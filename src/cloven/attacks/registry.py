@@ -1,0 +1,112 @@
+"""Attacks by name: of this package, of packages that register theirs, and anyone's ``package.module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.cgan import CGAN
+from cloven.attacks.decoder import Decoder
+from cloven.attacks.identity import GROUP
+from cloven.attacks.nearest import Nearest
+from cloven.attacks.probe import Probe
+from cloven.attacks.refine import Refine
+from cloven.attacks.residual import Residual
+from cloven.attacks.screen import Screen
+from cloven.attacks.tiles import Enlarge, Inpaint, Paste
+from cloven.errors import ClovenError
+
+NAMED: Mapping[str, Callable[[], Attack]] = {
+    "nearest": Nearest,
+    "probe": Probe,
+    "screen": Screen,
+    "decoder": Decoder,
+    "residual": Residual,
+    "cgan": CGAN,
+    "cgan-l1": lambda: CGAN(pixel=100.0),
+    "refine": Refine,
+    "refine-residual": lambda: Refine(Residual()),
+    "paste": Paste,
+    "enlarge": Enlarge,
+    "inpaint": Inpaint,
+}
+"""The attacks of this package by name, from weak to strong; those on pieces of the image come last."""
+
+
+def load(attack: object) -> Attack:
+    """Return an attack by its name, or an attack as it is.
+
+    A name is one of this package (``residual``), one that an installed package registers in the group
+    ``cloven.attacks`` of entry points, or ``package.module:Class``, which is looked for in the working folder too
+    and is called without arguments. In the place of a class there may be an attack: ``package.module:FAST``.
+
+    Raises:
+        ClovenError: for an unknown name, with the nearest ones; for a module that cannot be imported; and for what
+            is not an attack, such as a class in the place of its instance.
+    """
+    if not isinstance(attack, str):
+        return _checked(attack, type(attack).__name__)
+    if attack in NAMED:
+        return NAMED[attack]()
+    registered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if attack in registered:
+        return _made(_loaded(registered[attack]), attack)
+    if ":" not in attack:
+        raise ClovenError(_unknown(attack, [*NAMED, *registered]))
+    module, _, name = attack.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        imported = importlib.import_module(module)
+    except Exception as error:  # whatever a module of one's own raises
+        raise ClovenError(f"{attack}: {module or 'a module without a name'} cannot be imported: {error}") from error
+    if not hasattr(imported, name):
+        classes = [n for n, one in vars(imported).items() if callable(getattr(one, "fit", None))]
+        near = get_close_matches(name, classes, n=3) or classes[:3]
+        raise ClovenError(f"{attack}: {module} has no {name!r}; it has {', '.join(near) or 'no attack'}")
+    return _made(getattr(imported, name), attack)
+
+
+def _loaded(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except Exception as error:  # whatever a module of someone else's raises
+        raise ClovenError(f"{entry.name}: {entry.value} cannot be imported: {error}") from error
+
+
+def _made(found: object, name: str) -> Attack:
+    """Return the attack that a name stands for: an instance of the class, or the instance itself."""
+    if isinstance(found, type) and callable(getattr(found, "fit", None)):
+        try:
+            found = found()
+        except Exception as error:  # whatever a class of one's own raises
+            called = f"{getattr(found, '__name__', found)}()"
+            raise ClovenError(f"{name}: {called} is called without arguments, and fails: {error}") from error
+    return _checked(found, name)
+
+
+def _checked(found: object, name: str) -> Attack:
+    """Return what was found, if it is an attack."""
+    if isinstance(found, type):
+        has = callable(getattr(found, "fit", None))
+        raise ClovenError(
+            f"pass {found.__name__}(), not {found.__name__}: expected an attack, got its class"
+            if has
+            else f"{name} is the class {found.__name__}, which has no method fit; expected an attack"
+        )
+    if not callable(getattr(found, "fit", None)):
+        raise ClovenError(f"{name} is not an attack: {type(found).__name__} has no method fit(knowledge, ...)")
+    assert isinstance(found, Attack)
+    return found
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if near := get_close_matches(name, known, n=3):
+        return f"no attack is named {name!r}; did you mean {', '.join(near)}?"
+    return f"no attack is named {name!r}; choose from {', '.join(known)}, or give package.module:Class"

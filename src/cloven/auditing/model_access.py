@@ -1,0 +1,81 @@
+"""What an attacker may ask of the model: queries as a user, and its front and rear for one with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.knowledge import Answer, Front, Query, Rear, finite
+from cloven.auditing.captured import Capture, Heard
+from cloven.auditing.features import Shares
+from cloven.auditing.material import Material
+from cloven.graph.box import slices, whole
+from cloven.graph.graph import Graph
+from cloven.runtime.torch_engine import apply, evaluate, forward, prepared
+
+
+def front_of(heard: Heard, captured: Shares) -> Front | None:
+    """Return the model up to what is heard, in the shapes in which it is captured; None of a recorded capture."""
+    if isinstance(heard, Capture) or not heard.seen:
+        return None
+    compute = cache(lambda: forward(heard.graph, {s.value for s in heard.seen}))
+    shares = [(s.value, slices(s.share), part) for s, part in zip(heard.seen, captured.parts, strict=True)]
+
+    def front(images: Tensor) -> list[Tensor]:
+        made = compute()(images)
+        return [part.read(made[value][box]) for value, box, part in shares]
+
+    return front
+
+
+def rear_of(heard: Heard, captured: Shares) -> Rear | None:
+    """Return the model behind what is heard; None where that is not enough to compute the model's output."""
+    if isinstance(heard, Capture) or not heard.seen:
+        return None
+    graph, known = heard.graph, {s.value for s in heard.seen}
+    wanted = {graph.output}
+    for op in reversed(graph.ops):
+        if op.name in wanted - known:
+            wanted.update(op.inputs)
+    partial = any(s.share != whole(graph.by_name[s.value].shape) for s in heard.seen)
+    if partial or graph.input.name in wanted - known:
+        return None
+    compute = cache(lambda: _from_values(graph, known, wanted))
+
+    def rear(tensors: Sequence[Tensor]) -> Tensor:
+        given = zip(heard.seen, captured.parts, tensors, strict=True)
+        return compute()({s.value: part.unread(z, graph.by_name[s.value].shape) for s, part, z in given})
+
+    return rear
+
+
+def _from_values(graph: Graph, known: set[str], wanted: set[str]) -> Callable[[dict[str, Tensor]], Tensor]:
+    """Return the function from known values of a graph to its output, by way of the wanted ones."""
+    steps = [prepared(graph, op, torch.float32) for op in graph.ops if op.name in wanted - known]
+
+    def compute(values: dict[str, Tensor]) -> Tensor:
+        values = dict(values)
+        for name, local, inputs, params in steps:
+            values[name] = apply(local, [values[i] for i in inputs], params)
+        return values[graph.output]
+
+    return compute
+
+
+def query_of(heard: Heard, captured: Shares, material: Material, recorded: str) -> Query | None:
+    """Return the running service as an attacker can ask it; None where what is heard was recorded beforehand."""
+    if isinstance(heard, Capture) or recorded or not heard.seen:
+        return None
+
+    def query(images: Tensor) -> Answer:
+        values = evaluate(heard.graph, images, {s.value for s in heard.seen})
+        tensors = []
+        for s, part in zip(heard.seen, captured.parts, strict=True):
+            share = values[s.value][slices(s.share)]
+            tensors.append(part.read(material.features.rounded(finite(share)).float()))
+        return Answer(tensors, material.classify(images))
+
+    return query
