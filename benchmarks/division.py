@@ -21,7 +21,7 @@ import torch
 
 from cloven.graph.capture import trace
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -84,7 +84,7 @@ def compile_seconds(graph: Graph) -> dict[str, float]:
         if name in PLANS and not _has(graph, strategy):
             continue
         start = time.perf_counter()
-        compile(graph, strategy, devices)
+        divide(graph, strategy, devices)
         taken[name] = time.perf_counter() - start
     return taken
 
@@ -104,7 +104,7 @@ def main() -> int:
     torch.set_num_threads(1)
     model, graph = captured("resnet50")
     images = torch.rand(options.batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    programs = {name: compile(graph, strategy, devices) for name, (strategy, devices) in PLANS.items()}
+    programs = {name: divide(graph, strategy, devices) for name, (strategy, devices) in PLANS.items()}
     ready = {name: prepare(program) for name, program in programs.items()}
     calls: dict[str, Callable[[], object]] = {"eager": lambda: model(images)}
     calls |= {name: lambda p=plan: run(p, images) for name, plan in ready.items()}  # type: ignore[misc]

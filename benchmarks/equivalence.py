@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from cloven.graph.graph import Graph, live_after
-from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data, tileable
 from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Horizontal
@@ -77,7 +77,7 @@ class Case:
         strategy = self.made(graph, devices)
         if strategy is None:
             return None
-        return compile(graph, strategy, devices, routing=self.routing, reuse=self.reuse)
+        return divide(graph, strategy, devices, routing=self.routing, reuse=self.reuse)
 
 
 @dataclass(frozen=True)

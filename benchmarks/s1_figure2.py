@@ -50,7 +50,7 @@ def measured(protection: str, images: int, bandwidth: int | None, folder: Path) 
     torch.manual_seed(0)
     graph = capture(make(MODEL, shape=SHAPE, classes=1000, weights=None), torch.zeros(1, *SHAPE))
     pixels = np.random.default_rng(0).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
-    program = plans.program(graph, plan)
+    program = plans.compile(graph, plan)
     found = laboratory.run(laboratory.Experiment(plan, program, pixels, 0, folder, bandwidth=bandwidth, window=1))
     assert found["answered"] == images, found["failed"]
     rows = {

@@ -123,7 +123,8 @@ def candidates(graph: Graph) -> list[str]:
 
 def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
     """The bundle of a vertical plan, with the plan beside it."""
-    from cloven.partition.plan import ModelSpec, Plan, VerticalSpec, program
+    from cloven.partition import plan as plans
+    from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
     from cloven.runtime.bundle import writer
 
     plan = Plan(
@@ -132,7 +133,7 @@ def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
         devices=tuple(f"edge{i}" for i in range(len(cuts) + 1)),
     )
     folder.with_suffix(".toml").write_text(plan.toml(), "utf-8")
-    return writer.write(program(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
+    return writer.write(plans.compile(graph, plan), folder, model=name, plan=plan.toml(), images=pictures(1))
 
 
 def shares(chain: Bundle, runs: int = 15) -> list[float]:

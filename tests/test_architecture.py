@@ -94,9 +94,27 @@ def test_a_program_is_data_and_is_compiled_without_torch() -> None:
 
 def test_the_public_names_are_few_sorted_and_there() -> None:
     assert cloven.__all__ == sorted(cloven.__all__)
-    assert len(cloven.__all__) <= 20
+    assert len(cloven.__all__) <= 40
     for name in cloven.__all__:
         assert callable(getattr(cloven, name))
+
+
+EVERY_MODULE = """
+import cloven, importlib, inspect, pkgutil, pydoc
+for module in pkgutil.walk_packages(cloven.__path__, "cloven."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+for name in cloven.__all__:
+    assert inspect.isroutine(getattr(cloven, name)) or inspect.isclass(getattr(cloven, name)), name
+print(pydoc.plain(pydoc.render_doc(cloven.audit)))
+"""
+
+
+def test_an_exported_function_is_a_function_after_every_module_was_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=True)
+
+    assert "audit(" in done.stdout
+    assert "auxiliary" in done.stdout
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

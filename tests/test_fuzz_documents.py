@@ -23,7 +23,8 @@ from cloven.enclave import messages, stretch
 from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
-from cloven.partition.plan import parse, program
+from cloven.partition import plan as plans
+from cloven.partition.plan import parse
 from cloven.runtime.bundle import engine, reader
 from cloven.runtime.bundle.format import MANIFEST, PART
 from cloven.runtime.bundle.schedule import schedule
@@ -114,7 +115,7 @@ def walk(document: Any) -> Iterator[tuple[Any, Any]]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of three devices, that exchange shares with each other."""
     folder = tmp_path_factory.mktemp("fuzz") / "bundle"
-    write(program(lenet5(), parse(DATA)), folder, model="lenet5", plan=DATA)
+    write(plans.compile(lenet5(), parse(DATA)), folder, model="lenet5", plan=DATA)
     return folder
 
 
@@ -135,7 +136,7 @@ def run(folder: Path) -> None:
 @counts
 def test_plans(count: int) -> None:
     def read(content: bytes) -> None:
-        program(lenet5(), parse(content.decode(errors="surrogateescape")))
+        plans.compile(lenet5(), parse(content.decode(errors="surrogateescape")))
 
     fuzz(Reader("plan", [DATA.encode(), VERTICAL.encode()], read), count)
 
@@ -321,7 +322,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("grid", ["[99999, 99999]", f"[{'3' * 70}, 1]"])
 def test_a_plan_of_absurdly_many_devices_is_refused_before_they_are_listed(grid: str) -> None:
     with pytest.raises(ClovenError, match="expected at most 4096"):
-        program(lenet5(), parse(DATA.replace("[3, 1]", grid)))
+        plans.compile(lenet5(), parse(DATA.replace("[3, 1]", grid)))
 
 
 @pytest.mark.parametrize("open_new", [replacing, private_file])

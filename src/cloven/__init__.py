@@ -1,10 +1,10 @@
 """Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild of the input.
 
->>> graph = cloven.capture(model, example)
->>> program = cloven.compile(graph, cloven.Vertical(cuts=["layer1"]), devices=2)
+>>> model = cloven.capture(network, example)
+>>> program = cloven.divide(model, cloven.Vertical(cuts=["layer1"]), devices=2)
 >>> logits = cloven.run(program, images)
->>> seen = cloven.observe(program, link=("edge0", "edge1"))
->>> finding = cloven.audit(graph, seen, cloven.Decoder(epochs=10), auxiliary=photos, victims=tests)
+>>> (observation,) = cloven.observe(program)
+>>> finding = cloven.audit(model, observation, cloven.Decoder(epochs=10), auxiliary=photos, victims=tests)
 
 Names are imported when they are first used: ``import cloven`` itself brings no torch.
 """
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cloven.auditing.single import audit as audit
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
-    from cloven.partition.compiler import compile as compile  # noqa: A004
+    from cloven.partition.comparison import compare as compare
+    from cloven.partition.compiler import divide as divide
     from cloven.partition.data import Data as Data
     from cloven.partition.horizontal import Horizontal as Horizontal
     from cloven.partition.hybrid import Hybrid as Hybrid
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cloven.partition.observe import Observation as Observation
     from cloven.partition.observe import observe as observe
     from cloven.partition.plan import Plan as Plan
+    from cloven.partition.plan import compile as compile  # noqa: A004
     from cloven.partition.program import Program as Program
     from cloven.partition.vertical import Vertical as Vertical
     from cloven.runtime.capture import capture as capture
@@ -49,7 +51,9 @@ _HOME = {
     "Vertical": "cloven.partition.vertical",
     "audit": "cloven.auditing.single",
     "capture": "cloven.runtime.capture",
-    "compile": "cloven.partition.compiler",
+    "compare": "cloven.partition.comparison",
+    "compile": "cloven.partition.plan",
+    "divide": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",
     "run": "cloven.runtime.local",
 }

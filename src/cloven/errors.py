@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -82,3 +83,23 @@ def require(extra: str, error: ImportError) -> ClovenError:
     return ClovenError(
         f"{error.name or 'a package'} is not installed; it comes with an extra: pip install 'cloven[{extra}]'"
     )
+
+
+def check_type(value: object, kinds: type | tuple[type, ...], name: str, expected: str) -> None:
+    """Check the type of an argument that a caller gave.
+
+    Raises:
+        ClovenError: for another type than ``kinds``: what ``name`` is, and what is ``expected``, in one sentence.
+    """
+    if not isinstance(value, kinds):
+        raise ClovenError(f"{name} is {shown(value)}; expected {expected}")
+
+
+def shown(value: object) -> str:
+    """Return a value for an error message: short text and numbers as they are, other values by their type."""
+    if value is None or isinstance(value, str | int | float):
+        return reprlib.repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

@@ -8,8 +8,8 @@ from functools import cache
 import torch
 
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile as compiled
-from cloven.partition.observe import Observation, observe
+from cloven.partition.compiler import divide
+from cloven.partition.observe import Observation, seen_on
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
@@ -29,7 +29,7 @@ class Small:
     auxiliary: Images
 
     def seen(self, link: int = 0) -> Observation:
-        return observe(self.program, (f"edge{link}", f"edge{link + 1}"))
+        return seen_on(self.program, (f"edge{link}", f"edge{link + 1}"))
 
 
 @cache
@@ -40,5 +40,5 @@ def small() -> Small:
     model = seeded(lambda: build("lenet5", shape=(1, 28, 28), classes=10), 0)
     fit(model, training, epochs=6, seed=0)
     graph = capture(model, torch.zeros(1, 1, 28, 28))
-    program = compiled(graph, Vertical(("conv1", "conv2")), 3)
+    program = divide(graph, Vertical(("conv1", "conv2")), 3)
     return Small(graph, program, training, test.take(range(60)), load("photos", shape=(1, 28, 28), limit=120))

@@ -25,8 +25,8 @@ from cloven.auditing.wire import vector_chain
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1.setup import decoder
-from cloven.partition.compiler import compile as compiled
-from cloven.partition.observe import Observation, observe
+from cloven.partition.compiler import divide
+from cloven.partition.observe import Observation, seen_on
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
@@ -82,7 +82,7 @@ def simulated() -> Simulated:
     training, _, test = split(load("digits"), seed=0)
     model = trained("lenet5", training, epochs=EPOCHS, seed=0, cache=cache_dir())
     graph = capture(model, torch.zeros(1, 1, 28, 28))
-    seen = observe(compiled(graph, Vertical(("pool1",)), 2), ("edge0", "edge1"))
+    seen = seen_on(divide(graph, Vertical(("pool1",)), 2), ("edge0", "edge1"))
     photos = load("photos", shape=(1, 28, 28), limit=100)
     return Simulated(graph, seen, training, photos, test.take(range(60)))
 
@@ -202,9 +202,7 @@ def test_a_protected_link_is_not_above_its_floor(simulated: Simulated, cloven: R
 def test_a_layer_that_s1_has_a_decoder_for_is_attacked_with_it(
     simulated: Simulated, cloven: Run, here: Path
 ) -> None:
-    deeper = replace(
-        simulated, seen=observe(compiled(simulated.graph, Vertical(("conv2",)), 2), ("edge0", "edge1"))
-    )
+    deeper = replace(simulated, seen=seen_on(divide(simulated.graph, Vertical(("conv2",)), 2), ("edge0", "edge1")))
     put(here / "pairs", deeper.captured(), deeper.sent())
 
     done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=16x10x10", "--epochs", "1", "--out", "run")

@@ -29,11 +29,11 @@ from cloven.auditing.material import Material, prepare
 from cloven.auditing.store import Store, opened, to_text
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
-from cloven.partition.compiler import compile as compiled
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import Observation, Seen, observe
+from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.score.baselines import best
@@ -267,7 +267,7 @@ def test_what_tells_nothing_is_not_above_its_floor(
 
 def test_a_link_that_is_never_used_is_at_its_floor_and_says_so() -> None:
     made = small()
-    unused = observe(made.program, ("edge2", "edge0"))
+    unused = seen_on(made.program, ("edge2", "edge0"))
     for attacker in (Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Nearest(), Probe()):
         finding = attack(Cell(unused, attacker), material())
 
@@ -290,7 +290,7 @@ def test_one_value_is_an_observation() -> None:
 
 def test_the_probe_reads_labels_and_has_no_images() -> None:
     made = small()
-    deep = observe(cloven.compile(made.graph, cloven.Vertical(("dense1",)), 2), ("edge0", "edge1"))
+    deep = seen_on(cloven.divide(made.graph, cloven.Vertical(("dense1",)), 2), ("edge0", "edge1"))
     finding = cloven.audit(
         made.graph, deep, Probe(), auxiliary=made.training, victims=made.victims, domain=made.training
     )
@@ -324,11 +324,11 @@ def test_an_observation_of_another_model_is_refused() -> None:
         Data((1, 2), until="conv2"),
     ]
     for strategy in plans:
-        program = compiled(made.graph, strategy, 2)
+        program = divide(made.graph, strategy, 2)
         for link in program.links:
             with pytest.raises(ClovenError, match="the observation is of another model than the graph; expected"):
                 cloven.audit(
-                    other, observe(program, link), Decoder(), auxiliary=made.auxiliary, victims=made.victims
+                    other, seen_on(program, link), Decoder(), auxiliary=made.auxiliary, victims=made.victims
                 )
 
 

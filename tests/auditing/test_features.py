@@ -14,10 +14,10 @@ from cloven.auditing.features import Shelf
 from cloven.auditing.material import Material, places, prepare
 from cloven.auditing.model_access import front_of
 from cloven.graph.box import whole
-from cloven.partition.compiler import compile as compiled
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import Observation, Seen, observe
+from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.runtime import torch_engine
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
@@ -27,11 +27,11 @@ from tests.auditing.small import Small, small
 
 def seen(small: Small) -> list[Observation]:
     """Links of three strategies."""
-    horizontal, tiles = compiled(small.graph, Horizontal(), 3), compiled(small.graph, Data((2, 2)), 4)
+    horizontal, tiles = divide(small.graph, Horizontal(), 3), divide(small.graph, Data((2, 2)), 4)
     return [
-        small.seen(0), small.seen(1), observe(horizontal, ("edge0", "edge1")),
-        observe(horizontal, ("edge1", "edge0")),
-        observe(tiles, ("edge0", "edge3")), observe(tiles, ("edge3", "edge0")),
+        small.seen(0), small.seen(1), seen_on(horizontal, ("edge0", "edge1")),
+        seen_on(horizontal, ("edge1", "edge0")),
+        seen_on(tiles, ("edge0", "edge3")), seen_on(tiles, ("edge3", "edge0")),
     ]  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_a_flattened_map_is_read_as_the_map_that_it_was(
 
 def test_a_link_that_carries_nothing_is_a_constant() -> None:
     made = small()
-    unused = observe(made.program, ("edge0", "edge2"))
+    unused = seen_on(made.program, ("edge0", "edge2"))
     captured = material(made).captured(unused, "victims")
 
     assert not unused.seen

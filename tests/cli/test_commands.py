@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cloven.papers.s1.setup import layers_of
-from cloven.partition.plan import parse, program
+from cloven.partition import plan as plans
+from cloven.partition.plan import parse
 from cloven.runtime.bundle import engine
 from cloven.runtime.check import compare
 from cloven.zoo.datasets import load
@@ -205,7 +206,7 @@ def test_a_plan_of_every_kind_says_what_crosses_and_is_written_as_it_runs(
     plan = parse((here / "plan.toml").read_text())
     assert plan.title() == title
     graph = lenet5()
-    found = compare(program(graph, plan), graph, torch.rand(2, 1, 28, 28))
+    found = compare(plans.compile(graph, plan), graph, torch.rand(2, 1, 28, 28))
     assert found.equal, found.why()
     assert found.bytes_an_image == shown["bytes"]
 
@@ -298,7 +299,7 @@ def test_a_factory_in_the_working_folder_is_a_model(
 
 def test_a_class_of_a_package_is_a_model(cloven: Run, here: Path) -> None:
     done = cloven("plan", "tests.partition.test_tiles:Gated", "--input-size", "3x16x16", "--strategy", "data",
-                  "--grid", "1x2", "--until", "two", "--json")  # fmt: skip
+                  "--grid", "1x2", "--until", "two", "--classes", "5", "--json")  # fmt: skip
 
     assert [row["value"] for row in json.loads(done.out)["transfers"]] == [
         "input", "gate.avgpool.partial@1", "gate.scale_activation", "two",

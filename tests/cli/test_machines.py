@@ -39,13 +39,13 @@ def refused(done: Done, *messages: str, lines: int | None = None) -> None:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with plan.toml, ascon.toml, bundles of both, and keys."""
     from cloven.cli.models import graph_of
-    from cloven.partition.plan import program
+    from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import write
     from cloven.runtime.link import authority
 
     folder = tmp_path_factory.mktemp("material")
     plan = parse(PLAN)
-    made = program(graph_of(plan.model.model_dump()), plan)
+    made = plans.compile(graph_of(plan.model.model_dump()), plan)
     write(made, folder / "bundle", model="lenet5", plan=PLAN)
     protected = PLAN + '[protection]\ndefault = "ascon-aead128"\n'
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text())

@@ -29,8 +29,8 @@ def graph() -> Graph:
 
 def cut(graph: Graph, layer: str, until: str | None = None) -> Split:
     if until is None:
-        return split(cloven.compile(graph, Vertical((layer,)), TWO))
-    return split(cloven.compile(graph, Hybrid((Stage(Vertical((layer,)), until),)), TWO))
+        return split(cloven.divide(graph, Vertical((layer,)), TWO))
+    return split(cloven.divide(graph, Hybrid((Stage(Vertical((layer,)), until),)), TWO))
 
 
 def composed(parts: Split, images: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def test_the_stretches_together_are_the_model_bit_by_bit(graph: Graph, layer: st
 
 
 def test_what_crosses_is_what_the_program_sends(graph: Graph) -> None:
-    program = cloven.compile(graph, Vertical(("layer1.0.conv1",)), TWO)  # within a block: the skip crosses too
+    program = cloven.divide(graph, Vertical(("layer1.0.conv1",)), TWO)  # within a block: the skip crosses too
     parts = split(program)
 
     assert len(parts.rear.takes) == 2
@@ -71,7 +71,7 @@ def test_what_crosses_is_what_the_program_sends(graph: Graph) -> None:
 
 def test_a_model_that_is_all_inside_hands_nothing_over(graph: Graph) -> None:
     images = torch.rand(2, 3, 32, 32)
-    parts = split(cloven.compile(graph, Hybrid((Stage(Vertical(), None, (0,)),)), TWO))
+    parts = split(cloven.divide(graph, Hybrid((Stage(Vertical(), None, (0,)),)), TWO))
 
     assert not parts.rear.steps
     assert not parts.rear.takes
@@ -92,11 +92,11 @@ def test_odd_programs_are_refused_with_all_that_is_wrong(graph: Graph) -> None:
     lossy = Transforms(default=Transform("float16"))
     for program, sentence in (
         (
-            cloven.compile(graph, Vertical(("conv1", "layer1")), 3),
+            cloven.divide(graph, Vertical(("conv1", "layer1")), 3),
             "3 devices .* expected two, the first of them trusted",
         ),
-        (cloven.compile(graph, Horizontal(), TWO), "hands over more than once"),
-        (cloven.compile(graph, Vertical(("conv1",)), TWO, transforms=lossy), "its links carry float16"),
+        (cloven.divide(graph, Horizontal(), TWO), "hands over more than once"),
+        (cloven.divide(graph, Vertical(("conv1",)), TWO, transforms=lossy), "its links carry float16"),
     ):
         with pytest.raises(ClovenError, match=sentence):
             split(program)

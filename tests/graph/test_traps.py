@@ -19,7 +19,7 @@ from cloven.graph.box import Box, covers, whole
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph
 from cloven.graph.ops import KINDS
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -68,7 +68,7 @@ def divided_everyhow(model: nn.Module, graph: Graph, images: Tensor) -> None:
     expected = output(model, images)
     scale = max(1.0, float(expected.abs().max()))
     for strategy, devices in EVERY:
-        made = run(compile(graph, strategy, devices), images)
+        made = run(divide(graph, strategy, devices), images)
         if isinstance(strategy, Vertical):
             assert torch.equal(made, expected)
         assert float((made - expected).abs().max()) <= 1e-5 * scale, strategy
@@ -116,7 +116,7 @@ def test_a_shuffle_of_channels_is_the_same_for_any_batch(batch: int) -> None:
     model, graph = shufflenet()
     images = torch.rand(batch, 3, 64, 64)
 
-    assert torch.equal(run(compile(graph, Vertical(), 3), images), output(model, images))
+    assert torch.equal(run(divide(graph, Vertical(), 3), images), output(model, images))
 
 
 def test_a_resnet_has_as_many_single_tensor_cuts_as_with_fx() -> None:
@@ -173,7 +173,7 @@ def test_ops_in_place_change_no_value_that_was_recorded_before() -> None:
     for name, value in expected.items():
         assert torch.equal(values[name], value)
     for name in ("bn1", "layer1.0.bn2"):
-        program = compile(graph, Vertical((name,)))
+        program = divide(graph, Vertical((name,)))
         tap = Recorder(("edge0", "edge1"))
         run(program, images, tap=tap)
         for transfer, recorded in zip(program.transfers, tap.tensors(), strict=True):
@@ -205,13 +205,13 @@ def test_a_strided_1x1_convolution_takes_all_of_an_axis_that_is_owned_whole() ->
     assert kind.needs(op, (source,), ((0, 128), (0, 2), (0, 4))) == (((0, 64), (0, 3), (0, 8)),)
     images = torch.rand(3, 3, 32, 32)
     for strategy in (Vertical(("layer2.0.conv2",)), Vertical(("layer1",)), Data((1, 1), "layer2")):
-        assert torch.equal(run(compile(graph, strategy), images), output(model, images)), strategy
+        assert torch.equal(run(divide(graph, strategy), images), output(model, images)), strategy
 
 
 @pytest.mark.parametrize("until", ["layer1.0.conv1", "layer2.0.conv2", "layer2.0.bn2", "layer2.0.downsample.0"])
 def test_tiles_that_end_inside_a_residual_block_own_all_of_what_is_added_behind_them(until: str) -> None:
     model, graph = residual()
-    program = compile(graph, Data((2, 2), until=until))
+    program = divide(graph, Data((2, 2), until=until))
     images = torch.rand(3, 3, 32, 32)
     behind = {value for op in graph.ops[graph.position[until] + 1 :] for value in op.inputs}
     crossing = {op.name for op in graph.ops[: graph.position[until] + 1]} & behind
@@ -423,7 +423,7 @@ def test_a_share_of_a_linear_layer_is_what_its_own_rows_give_to_the_bit(
     model = nn.Sequential(nn.Flatten(), layer)
     graph = captured(model, 1, 2, inputs // 2)
     images = torch.rand(5, *graph.input.shape)
-    program = compile(graph, Horizontal(), devices)
+    program = divide(graph, Horizontal(), devices)
     steps = [step for part in program.parts.values() for step in part if isinstance(step, Compute)]
     shares = [step for step in steps if step.local.kind == "linear"]
 
@@ -436,7 +436,7 @@ def test_a_share_of_a_linear_layer_is_what_its_own_rows_give_to_the_bit(
         expected = F.linear(images.flatten(1), layer.weight[rows].clone(), layer.bias[rows].clone())
         assert torch.equal(apply(step.local, [images.flatten(1)], ready), expected)
     assert torch.allclose(run(program, images), output(model, images), rtol=0, atol=1e-6)
-    assert torch.equal(run(compile(graph, Vertical(), 2), images), output(model, images))
+    assert torch.equal(run(divide(graph, Vertical(), 2), images), output(model, images))
 
 
 IN_PADDING: tuple[nn.Module, ...] = (
@@ -458,7 +458,7 @@ def test_rows_that_lie_wholly_in_the_padding_are_what_the_whole_model_has_there(
     expected = output(model, images)
 
     for strategy in (Horizontal("rows"), Horizontal("columns"), Data((rows, 1), until="0"), Data((1, rows), "2")):
-        made = run(compile(graph, strategy, rows), images)
+        made = run(divide(graph, strategy, rows), images)
         assert torch.allclose(made, expected, rtol=0, atol=1e-6), strategy
 
 
@@ -477,7 +477,7 @@ def test_pools_at_the_edge_divide_by_the_counts_of_the_whole_map(pool: nn.Module
     images = torch.rand(2, 2, 8, 10) - 2  # less than 0: a maximum must not see padding's zeros
 
     for grid in ((4, 1), (2, 2), (1, 5), (4, 5)):
-        made = run(compile(graph, Data(grid, until=graph.output), grid[0] * grid[1]), images)
+        made = run(divide(graph, Data(grid, until=graph.output), grid[0] * grid[1]), images)
         assert torch.allclose(made, output(pool, images), rtol=0, atol=1e-6)
 
 
@@ -523,7 +523,7 @@ class Device:
 )
 def test_devices_that_match_by_id_need_no_order_of_arrival(strategy: Strategy, devices: int) -> None:
     model, graph = residual()
-    program = compile(graph, strategy, devices)
+    program = divide(graph, strategy, devices)
     images = torch.rand(2, 3, 32, 32)
     shuffled = np.random.default_rng(0)
     with torch.inference_mode():
@@ -541,7 +541,7 @@ def test_devices_that_match_by_id_need_no_order_of_arrival(strategy: Strategy, d
 
 @pytest.mark.parametrize(("strategy", "devices"), EVERY)
 def test_each_transfer_has_an_id_of_its_own_one_sender_and_one_receiver(strategy: Strategy, devices: int) -> None:
-    program = compile(residual()[1], strategy, devices)
+    program = divide(residual()[1], strategy, devices)
     sent = [(s.transfer.id, d) for d, part in program.parts.items() for s in part if isinstance(s, Send)]
     received = [(s.transfer.id, d) for d, part in program.parts.items() for s in part if isinstance(s, Receive)]
 

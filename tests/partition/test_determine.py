@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from cloven.graph.box import whole
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile as compiled
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.determine import determines
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import Observation, Seen, observe
+from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.partition.transform import Transform
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
@@ -84,14 +84,14 @@ def test_what_was_rounded_or_never_seen_determines_nothing(graph: Graph) -> None
 
 
 def test_observations_of_different_plans_of_one_model_compare(graph: Graph) -> None:
-    vertical = observe(compiled(graph, Vertical(("a",)), 2), ("edge0", "edge1"))
-    horizontal = compiled(graph, Horizontal(), 2)
-    tiles = compiled(graph, Data((1, 2)), 2)
-    image = observe(horizontal, ("edge0", "edge1"))
+    vertical = seen_on(divide(graph, Vertical(("a",)), 2), ("edge0", "edge1"))
+    horizontal = divide(graph, Horizontal(), 2)
+    tiles = divide(graph, Data((1, 2)), 2)
+    image = seen_on(horizontal, ("edge0", "edge1"))
 
     assert determines(image, vertical)  # horizontal sends the image itself
     assert not determines(vertical, image)
-    assert not determines(observe(tiles, ("edge0", "edge1")), vertical)  # half of the image, with halo
+    assert not determines(seen_on(tiles, ("edge0", "edge1")), vertical)  # half of the image, with halo
 
 
 def test_a_deep_model_is_no_trouble() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data, tileable
 from cloven.partition.division import Strategy, everywhere
 from cloven.partition.horizontal import Horizontal
@@ -64,7 +64,7 @@ def test_every_plan_of_lenet5_computes_what_the_model_does(
     routing: Routing = data.draw(st.sampled_from(["direct", "star"]))
     images = torch.rand(3, *shape)
     sent: list[int] = []
-    program = compile(graph, strategy, devices, routing=routing)
+    program = divide(graph, strategy, devices, routing=routing)
 
     made = run(program, images, tap=lambda transfer, tensor: sent.append(tensor.nbytes))
     expected = whole(model, images)
@@ -128,7 +128,7 @@ def holds(graph: Graph, data: st.DataObject) -> None:
     routing: Routing = data.draw(st.sampled_from(["direct", "star"]))
     reuse = routing == "direct" or data.draw(st.booleans())
     images = torch.rand(2, *graph.input.shape, generator=torch.Generator().manual_seed(0))
-    program = compile(graph, strategy, devices, routing=routing, reuse=reuse)
+    program = divide(graph, strategy, devices, routing=routing, reuse=reuse)
 
     found = compare(program, graph, images)
 
@@ -149,7 +149,7 @@ def only_vertical(strategy: Strategy) -> bool:
 def test_horizontal_sends_what_the_closed_formula_says(shape: tuple[int, int, int], devices: int) -> None:
     """All-gather: each split layer's input M goes to all but its owners, M(N - 1); the output's slices to one."""
     _, graph = lenet(shape)
-    program = compile(graph, Horizontal(), devices)
+    program = divide(graph, Horizontal(), devices)
     inputs = ["pool1", "pool2", "flatten", "dense1"]
 
     def sent(value: str) -> int:
@@ -168,7 +168,7 @@ def test_horizontal_sends_what_the_closed_formula_says(shape: tuple[int, int, in
 @pytest.mark.parametrize("shape", SHAPES)
 def test_vertical_sends_just_the_tensors_of_its_cuts(shape: tuple[int, int, int]) -> None:
     _, graph = lenet(shape)
-    program = compile(graph, Vertical(("conv2", "pool2", "flatten")))
+    program = divide(graph, Vertical(("conv2", "pool2", "flatten")))
 
     assert [(t.link, t.value) for t in program.transfers] == [
         (("edge0", "edge1"), graph.find("conv2")),
@@ -182,7 +182,7 @@ def test_tiles_are_fetched_with_their_halo_and_nothing_else_crosses_before_the_l
     grid: tuple[int, int],
 ) -> None:
     _, graph = lenet((1, 28, 28))
-    program = compile(graph, Data(grid, until="pool1"))
+    program = divide(graph, Data(grid, until="pool1"))
     devices = grid[0] * grid[1]
 
     inputs = [t for t in program.transfers if t.value == "input"]
@@ -200,7 +200,7 @@ def test_tiles_are_fetched_with_their_halo_and_nothing_else_crosses_before_the_l
 
 def test_without_halo_only_the_tiles_themselves_cross_and_the_result_is_not_the_models() -> None:
     model, graph = lenet((1, 28, 28))
-    program = compile(graph, Data((2, 2), until="pool2", halo="none"))
+    program = divide(graph, Data((2, 2), until="pool2", halo="none"))
     images = torch.rand(5, 1, 28, 28)
     expected = whole(model, images)
 
@@ -219,7 +219,7 @@ def test_without_halo_only_the_tiles_themselves_cross_and_the_result_is_not_the_
 
 def test_without_halo_a_tile_is_the_model_on_an_image_that_is_zero_elsewhere() -> None:
     _, graph = lenet((1, 28, 28))
-    program = compile(graph, Data((2, 2), until="pool2", halo="none"))
+    program = divide(graph, Data((2, 2), until="pool2", halo="none"))
     images = torch.rand(2, 1, 28, 28)
     seen: dict[str, Tensor] = {}
 
@@ -239,9 +239,9 @@ def test_without_halo_a_tile_is_the_model_on_an_image_that_is_zero_elsewhere() -
 
 def test_tiles_go_as_deep_as_it_pays() -> None:
     _, graph = lenet((1, 28, 28))
-    chosen = compile(graph, Data((2, 2)))
+    chosen = divide(graph, Data((2, 2)))
     loads = {
-        until: max(compile(graph, Data((2, 2), until=until)).macs(d) for d in chosen.devices)
+        until: max(divide(graph, Data((2, 2), until=until)).macs(d) for d in chosen.devices)
         for until in tileable(everywhere(graph, 4), (2, 2))
     }
 
@@ -253,7 +253,7 @@ def test_balanced_cuts_leave_the_slowest_part_as_few_macs_as_any_choice_of_cuts(
     from itertools import combinations
 
     _, graph = lenet((1, 28, 28))
-    program = compile(graph, Vertical(), devices)
+    program = divide(graph, Vertical(), devices)
     layers = ["conv1", "conv2", "conv3", "dense1", "dense2"]
     whole_cost = [117600, 240000, 48000, 10080, 840]
     best = min(

@@ -16,10 +16,10 @@ from torch import nn
 
 from cloven.graph.box import count, hull
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Axis, Horizontal
-from cloven.partition.observe import observe, slices_of
+from cloven.partition.observe import seen_on, slices_of
 from cloven.partition.program import Compute, Link, Program
 from cloven.runtime.capture import capture
 from cloven.runtime.local import run
@@ -75,7 +75,7 @@ def also_runs(program: Program, graph: Graph) -> None:
 
 
 def star(axis: Axis, devices: int) -> Program:
-    program = compile(stack(), Horizontal(axis), devices, routing="star", reuse=False)
+    program = divide(stack(), Horizontal(axis), devices, routing="star", reuse=False)
     also_runs(program, stack())
     assert all("edge0" in link for link in program.links)
     return program
@@ -125,7 +125,7 @@ def test_a_fused_pair_sends_m_n_minus_1_out_and_k_n_minus_1_back(n: int) -> None
 
 
 def test_uneven_channels_leave_the_remainder_to_the_last_device_and_its_links() -> None:
-    program = compile(stack(), Horizontal(), 3, routing="star", reuse=False)
+    program = divide(stack(), Horizontal(), 3, routing="star", reuse=False)
     back = {device: [t.shape[0] for t in program.transfers if t.source == device] for device in program.devices[1:]}
 
     assert back == {"edge1": [5, 8, 2], "edge2": [6, 8, 4]}
@@ -137,7 +137,7 @@ def test_uneven_channels_leave_the_remainder_to_the_last_device_and_its_links() 
 @pytest.mark.parametrize("n", DEVICES)
 def test_lop_with_all_gather_sends_each_map_to_all_but_its_makers(n: int) -> None:
     """Every device has 1/N of a map and lacks the rest: N M (N - 1)/N; the image is one device's alone."""
-    program = compile(stack(), Horizontal(), n)
+    program = divide(stack(), Horizontal(), n)
     links = sent(program, lambda value: value in ("1", "3"))
     m, *inner, k = MAPS
 
@@ -154,20 +154,20 @@ def test_lop_with_all_gather_sends_each_map_to_all_but_its_makers(n: int) -> Non
 @pytest.mark.parametrize("n", DEVICES)
 def test_lop_through_a_star_with_reuse_sends_as_much_as_all_gather_but_through_the_hub(n: int) -> None:
     """A worker's slice goes up once, M (N - 1)/N in all; down goes what each worker lacks, (N - 1) M (N - 1)/N."""
-    program = compile(stack(), Horizontal(), n, routing="star")
+    program = divide(stack(), Horizontal(), n, routing="star")
     m, *inner, k = MAPS
 
     also_runs(program, stack())
     for device in program.devices[1:]:
         assert sent(program)[device, "edge0"] == (sum(inner) + k) // n
         assert sent(program)["edge0", device] == m + sum(inner) * (n - 1) // n
-    assert sent(program).total() == sent(compile(stack(), Horizontal(), n)).total()
+    assert sent(program).total() == sent(divide(stack(), Horizontal(), n)).total()
 
 
 @pytest.mark.parametrize("routing", ["direct", "star"])
 @pytest.mark.parametrize("n", DEVICES)
 def test_lip_needs_no_reuse_a_share_is_never_where_it_is_needed(n: int, routing: Routing) -> None:
-    program = compile(stack(), Horizontal("in_channels"), n, routing=routing)
+    program = divide(stack(), Horizontal("in_channels"), n, routing=routing)
 
     assert sent(program) == sent(star("in_channels", n))
 
@@ -175,7 +175,7 @@ def test_lip_needs_no_reuse_a_share_is_never_where_it_is_needed(n: int, routing:
 @pytest.mark.parametrize("n", DEVICES)
 def test_sums_that_scatter_send_each_device_its_share_of_every_others_sum(n: int) -> None:
     """Reduce-scatter: N (N - 1) K/N. The sums' shares are the next layer's inputs, so that maps are never sent."""
-    program = compile(stack(), Horizontal("in_channels", sums="scatter"), n)
+    program = divide(stack(), Horizontal("in_channels", sums="scatter"), n)
     m, *_, k = MAPS
 
     also_runs(program, stack())
@@ -191,7 +191,7 @@ def test_sums_that_scatter_send_each_device_its_share_of_every_others_sum(n: int
 @pytest.mark.parametrize("n", DEVICES)
 def test_a_fused_pair_that_scatters_sends_each_device_its_share_which_all_then_gather(n: int) -> None:
     """The second layer's sums scatter, N (N - 1) K/N; its shares are then gathered by all as the next input."""
-    program = compile(stack(), Horizontal("fused", sums="scatter"), n)
+    program = divide(stack(), Horizontal("fused", sums="scatter"), n)
     _, _, k, _ = MAPS
     partials = [f"2.partial@{device}" for device in range(n)]
 
@@ -207,7 +207,7 @@ def test_a_fused_pair_that_scatters_sends_each_device_its_share_which_all_then_g
 @pytest.mark.parametrize("n", DEVICES)
 def test_rows_send_half_a_window_of_rows_to_each_neighbour_and_to_nobody_else(n: int, kernel: int) -> None:
     graph, halo = stack(kernel), kernel // 2
-    program = compile(graph, Horizontal("rows"), n)
+    program = divide(graph, Horizontal("rows"), n)
     neighbours = {(f"edge{i}", f"edge{j}") for i in range(n) for j in (i - 1, i + 1) if 0 <= j < n}
 
     also_runs(program, graph)
@@ -224,7 +224,7 @@ def test_rows_send_half_a_window_of_rows_to_each_neighbour_and_to_nobody_else(n:
 
 
 def test_columns_send_what_rows_send_of_a_square_map() -> None:
-    rows, columns = (compile(stack(), Horizontal(axis), 4) for axis in ("rows", "columns"))
+    rows, columns = (divide(stack(), Horizontal(axis), 4) for axis in ("rows", "columns"))
 
     assert sent(rows) == sent(columns)
     assert {t.shape[1:] for t in columns.transfers if t.value == "3"} == {(SIDE, 1)}
@@ -245,7 +245,7 @@ def mobilenet() -> Graph:
 def test_a_slice_of_layer_2_is_1_of_n_and_crosses_every_link_once(n: int, numbers: int) -> None:
     """Where what channel-local ops have made crosses, it is behind the depthwise layer, of the same size."""
     for strategy, value in ((Horizontal(exchange="layer"), "conv1"), (Horizontal(), "conv_dw_1_relu")):
-        program = compile(mobilenet(), strategy, n)
+        program = divide(mobilenet(), strategy, n)
         of_value = [t for t in program.transfers if t.value == value]
 
         assert {t.bytes // 4 for t in of_value} == {numbers}
@@ -258,10 +258,10 @@ def test_a_slice_of_layer_2_is_1_of_n_and_crosses_every_link_once(n: int, number
 
 @pytest.mark.parametrize("n", DEVICES)
 def test_the_star_sends_every_worker_the_image_and_with_reuse_all_but_its_own_slice(n: int) -> None:
-    program = compile(mobilenet(), Horizontal(exchange="layer"), n, routing="star")
+    program = divide(mobilenet(), Horizontal(exchange="layer"), n, routing="star")
 
     for device in program.devices[1:]:
-        down, up = observe(program, ("edge0", device)), observe(program, (device, "edge0"))
+        down, up = seen_on(program, ("edge0", device)), seen_on(program, (device, "edge0"))
         assert (down.seen[0].value, down.seen[0].bytes // 4) == ("input", IMAGE)
         assert down.raw_image == 1
         assert sum(s.bytes // 4 for s in down.seen if s.value == "conv1") == LAYER_2 - LAYER_2 // n
@@ -269,15 +269,15 @@ def test_the_star_sends_every_worker_the_image_and_with_reuse_all_but_its_own_sl
 
 
 def test_without_reuse_a_worker_is_sent_all_of_layer_2() -> None:
-    program = compile(mobilenet(), Horizontal(exchange="layer"), 4, routing="star", reuse=False)
+    program = divide(mobilenet(), Horizontal(exchange="layer"), 4, routing="star", reuse=False)
 
-    assert {s.bytes // 4 for s in observe(program, ("edge0", "edge3")).seen if s.value == "conv1.join"} == {LAYER_2}
+    assert {s.bytes // 4 for s in seen_on(program, ("edge0", "edge3")).seen if s.value == "conv1.join"} == {LAYER_2}
 
 
 @pytest.mark.parametrize("n", DEVICES)
 def test_full_size_partial_sums_do_not_shrink_with_the_number_of_devices(n: int) -> None:
     """The image's 3 channels cannot be divided among more than 3; the first pointwise layer's 32 can."""
-    program = compile(mobilenet(), Horizontal("in_channels"), n)
+    program = divide(mobilenet(), Horizontal("in_channels"), n)
 
     assert total(program, "conv_pw_1.partial@1") == 64 * 112 * 112
     assert sum(t.value.startswith("conv1.partial") for t in program.transfers) == min(n, 3) - 1
@@ -285,10 +285,10 @@ def test_full_size_partial_sums_do_not_shrink_with_the_number_of_devices(n: int)
 
 @pytest.mark.parametrize(("grid", "numbers"), [((1, 2), 75_264), ((2, 2), 37_632), ((2, 4), 18_816)])
 def test_a_tile_without_halo_is_1_of_n_of_the_image(grid: tuple[int, int], numbers: int) -> None:
-    program = compile(mobilenet(), Data(grid, until="conv_pw_3", halo="none"))
+    program = divide(mobilenet(), Data(grid, until="conv_pw_3", halo="none"))
 
     for device in program.devices[1:]:
-        seen = observe(program, ("edge0", device))
+        seen = seen_on(program, ("edge0", device))
         assert [s.bytes // 4 for s in seen.seen] == [numbers]
         assert seen.raw_image == pytest.approx(numbers / IMAGE)
 
@@ -305,13 +305,13 @@ def test_a_tile_without_halo_is_1_of_n_of_the_image(grid: tuple[int, int], numbe
     ],
 )
 def test_a_tile_with_halo_is_more_of_the_image_the_deeper_the_layer(layer: str, least: float, most: float) -> None:
-    program = compile(mobilenet(), Data((2, 2), until=layer))
+    program = divide(mobilenet(), Data((2, 2), until=layer))
     shares = [count(hull(list(_of_the_image(program, device)))) / IMAGE for device in program.devices]
 
     assert min(shares) == pytest.approx(least, abs=6e-4)
     assert max(shares) == pytest.approx(most, abs=6e-4)
     for device, share in zip(program.devices[1:], shares[1:], strict=True):
-        assert observe(program, ("edge0", device)).raw_image == pytest.approx(share)
+        assert seen_on(program, ("edge0", device)).raw_image == pytest.approx(share)
 
 
 def _of_the_image(program: Program, device: str) -> list[tuple[tuple[int, int], ...]]:
@@ -320,7 +320,7 @@ def _of_the_image(program: Program, device: str) -> list[tuple[tuple[int, int], 
 
 
 def test_one_row_crosses_each_way_at_stride_1_and_one_is_read_twice_at_stride_2() -> None:
-    program = compile(mobilenet(), Horizontal("rows"), 2)
+    program = divide(mobilenet(), Horizontal("rows"), 2)
     reads = [
         step.reads[0][1][1]
         for part in program.parts.values()
@@ -349,7 +349,7 @@ def test_a_concatenation_of_rows_stays_where_its_rows_are(axis: Axis) -> None:
             return made
 
     graph = capture(Dense(), torch.zeros(1, 2, 8, 8))
-    program = compile(graph, Horizontal(axis), 4)
+    program = divide(graph, Horizontal(axis), 4)
     crossing = [t for t in program.transfers if t.value == graph.find("cat")]
 
     assert len(program.owners[graph.find("cat")]) == 4

@@ -10,7 +10,7 @@ import torch
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, covers, whole
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
@@ -24,7 +24,7 @@ SIZES = {"pool1": 6 * 14 * 14, "conv2": 16 * 10 * 10, "pool2": 16 * 5 * 5, "conv
 
 def divided(*stages: Stage, devices: int, **more: Any) -> Program:
     """The program of stages, which computes what the model does."""
-    program = compile(lenet5(), Hybrid(stages), devices, **more)
+    program = divide(lenet5(), Hybrid(stages), devices, **more)
     found = compare(program, lenet5(), torch.rand(3, 1, 28, 28))
     assert found.equal, found.why()
     for op in lenet5().ops:
@@ -144,7 +144,7 @@ def test_a_stage_without_devices_takes_the_first_ones() -> None:
 
 def test_tiles_of_what_a_pipeline_made_and_a_result_that_is_not_the_models() -> None:
     stages = Stage(Vertical(), "conv1", (0,)), Stage(Data((2, 2), halo="none"), "pool2", (0, 1, 2, 3))
-    program = compile(lenet5(), Hybrid(stages), 4)
+    program = divide(lenet5(), Hybrid(stages), 4)
 
     assert not program.exact
     # Without halo a worker gets its quarter of conv1's output, not of the image.
@@ -226,7 +226,7 @@ def test_stages_that_do_not_fit_are_refused_with_every_reason(
     stages: tuple[Stage, ...], devices: int, messages: list[str]
 ) -> None:
     with pytest.raises(ClovenError) as caught:
-        compile(lenet5(), Hybrid(stages), devices)
+        divide(lenet5(), Hybrid(stages), devices)
 
     assert len(caught.value.problems) == len(messages), caught.value.problems
     for message, problem in zip(messages, caught.value.problems, strict=True):

@@ -12,7 +12,7 @@ import torch
 from benchmarks.equivalence import CASES, images, settled
 from torch import nn
 
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
@@ -43,14 +43,14 @@ def test_the_graph_is_the_model(model: str) -> None:
     with torch.inference_mode():
         expected = module(some)
 
-    assert torch.equal(run(compile(graph, Vertical(), 1), some), expected)
+    assert torch.equal(run(divide(graph, Vertical(), 1), some), expected)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_missing_from_a_map_is_more_than_what_counts_as_rounding(model: str) -> None:
     """A test that cannot fail says nothing: tiles whose neighbours' rows are zero are told from the model."""
     _, graph = settled(model, SIZE)
-    program = compile(graph, Data((1, 2), halo="none"))
+    program = divide(graph, Data((1, 2), halo="none"))
 
     found = compare(replace(program, halo=True), graph, images(model, SIZE, 2))
 
@@ -62,7 +62,7 @@ def test_what_counts_as_rounding_is_what_the_model_itself_loses() -> None:
     """Partial sums add in another order; beyond 1e-5, four times float32's own error is the bound."""
     module, graph = settled("mobilenet_v2", SIZE)
     some = images("mobilenet_v2", SIZE, 2)
-    found = compare(compile(graph, Horizontal("in_channels"), 3), graph, some)
+    found = compare(divide(graph, Horizontal("in_channels"), 3), graph, some)
     with torch.inference_mode():
         whole = module(some)
         exact = module.double()(some.double())
@@ -87,7 +87,7 @@ def test_partial_sums_send_what_the_closed_formula_says(devices: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 36, 5))
     graph = capture(model, torch.zeros(1, 8, 6, 6))
-    program = compile(graph, Horizontal("in_channels"), devices)
+    program = divide(graph, Horizontal("in_channels"), devices)
 
     sent = {"out": 0, "back": 0}
     for transfer in program.transfers:

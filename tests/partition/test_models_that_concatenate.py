@@ -6,7 +6,7 @@ import pytest
 import torch
 from benchmarks.equivalence import images, settled
 
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.vertical import Vertical
 from cloven.runtime.local import run
 from tests.partition.product import SIZE, every_strategy, holds
@@ -32,4 +32,4 @@ def test_the_graph_is_the_model(model: str) -> None:
     with torch.inference_mode():
         expected = module(some)
 
-    assert torch.equal(run(compile(graph, Vertical(), 1), some), expected)
+    assert torch.equal(run(divide(graph, Vertical(), 1), some), expected)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -136,7 +136,7 @@ def test_the_whole_model_has_its_published_accuracy(name: str) -> None:
 def test_every_exact_strategy_decides_every_image_as_the_whole_model_does(name: str, plan: str) -> None:
     graph, images, classes, logits = whole(name)
     strategy, devices = strategies(MODELS[name].tiles)[plan]
-    program = compile(graph, strategy, devices)
+    program = divide(graph, strategy, devices)
     sent = 0
 
     def count(_: Transfer, tensor: Tensor) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+import cloven
 from cloven.errors import ClovenError
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import observe
+from cloven.partition.observe import seen_on
 from cloven.partition.plan import (
     DataSpec,
     HorizontalSpec,
@@ -19,7 +20,6 @@ from cloven.partition.plan import (
     check,
     parse,
     problems,
-    program,
 )
 from cloven.partition.vertical import Vertical
 from tests.models import lenet5
@@ -59,14 +59,14 @@ def test_a_strategy_that_does_not_fit_is_refused_with_the_reason(
     strategy: Strategy, devices: int | None, message: str
 ) -> None:
     with pytest.raises(ClovenError, match=message):
-        compile(lenet5(), strategy, devices)
+        divide(lenet5(), strategy, devices)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     horizontal = Horizontal(shares=(0.1, 0.1), exchange="never", sums="nowhere")  # type: ignore[arg-type]
 
     with pytest.raises(ClovenError) as caught:
-        compile(lenet5(), horizontal, ["a", "b", "a"], routing="ring")  # type: ignore[arg-type]
+        divide(lenet5(), horizontal, ["a", "b", "a"], routing="ring")  # type: ignore[arg-type]
 
     assert [problem.split(";")[0] for problem in caught.value.problems] == [
         "the strategy takes 2 devices",
@@ -74,15 +74,15 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "sums is 'nowhere'",
         "shares are [0.1, 0.1], which add up to 0.2",
         "routing is 'ring'",
-        "the devices are a, b, a",
+        "two devices are named a",
     ]
 
 
 def test_only_a_star_can_send_a_device_its_own_share_back() -> None:
     with pytest.raises(ClovenError, match="reuse = false is a star's: a device is sent its own share back"):
-        compile(lenet5(), Horizontal(), 2, reuse=False)
+        divide(lenet5(), Horizontal(), 2, reuse=False)
 
-    assert compile(lenet5(), Horizontal(), 2, routing="star", reuse=False).transfers
+    assert divide(lenet5(), Horizontal(), 2, routing="star", reuse=False).transfers
 
 
 def test_a_plan_with_three_mistakes_names_all_three() -> None:
@@ -196,7 +196,7 @@ def test_a_plan_that_does_not_fit_the_model_is_refused_with_every_reason(text: s
     if plan is not None:
         found = found + problems(lenet5(), plan)
         with pytest.raises(ClovenError):
-            program(lenet5(), plan)
+            cloven.compile(lenet5(), plan)
 
     assert len(found) == len(messages), found
     for message in messages:
@@ -216,8 +216,8 @@ def test_a_plan_for_other_images_without_a_star_and_with_a_wrong_cut_names_all_t
 
 
 def test_an_observation_of_an_unknown_device_or_without_a_value_is_refused() -> None:
-    made = compile(lenet5(), Vertical(("conv1",)))
+    made = divide(lenet5(), Vertical(("conv1",)))
 
     with pytest.raises(ClovenError, match="no device is named 'cloud'; the plan has edge0, edge1") as caught:
-        observe(made, ("edge0", "cloud"), "paper")
+        seen_on(made, ("edge0", "cloud"), view="paper")
     assert len(caught.value.problems) == 2

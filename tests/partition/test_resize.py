@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cloven.graph.box import slices, whole
 from cloven.graph.graph import Op
 from cloven.graph.ops import KINDS
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -76,7 +76,7 @@ def check(shape: tuple[int, int], ways: list[dict[str, Any]]) -> None:
         if name == "tiles" and any("antialias" in way for way in ways):
             continue
         devices = 4 if name == "tiles" else 2
-        made = run(compile(graph, strategy, devices), images)
+        made = run(divide(graph, strategy, devices), images)
         torch.testing.assert_close(made, expected, rtol=0, atol=1e-5, msg=name)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cloven.graph.box import count, hull, whole
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.program import Compute, Program
 from cloven.partition.usage import usage
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
 def measured(graph: Graph, until: str, grid: tuple[int, int]) -> Measured:
     """Of a compiled program."""
-    program = compile(graph, Data(grid, until=until))
+    program = divide(graph, Data(grid, until=until))
     prefix = graph.ops[: graph.position[graph.find(until)] + 1]
     alone = sum(macs(op, graph.input_shapes(op)) for op in prefix)
     names = {op.name for op in prefix}
@@ -152,7 +152,7 @@ def test_any_grid_of_vgg16_is_the_closed_form(pool: int, grid: tuple[int, int]) 
 
 def test_what_usage_calls_computed_again_is_what_the_closed_form_has_too_much() -> None:
     graph = vgg()
-    program = compile(graph, Data((2, 2), until="pool3"))
+    program = divide(graph, Data((2, 2), until="pool3"))
     alone = sum(macs(op, graph.input_shapes(op)) for op in graph.ops[: graph.position["pool3"] + 1])
 
     again = sum(device.recomputed_macs for device in usage(program))
@@ -257,7 +257,7 @@ def gated() -> Graph:
 @pytest.mark.parametrize("grid", [(1, 2), (2, 2), (3, 2)])
 def test_of_a_squeeze_and_excite_only_sums_and_the_gate_cross(grid: tuple[int, int]) -> None:
     graph, workers, channels = gated(), grid[0] * grid[1] - 1, 8
-    program = compile(graph, Data(grid, until="two"))
+    program = divide(graph, Data(grid, until="two"))
     gate = [op.name for op in graph.ops if op.module.startswith("gate") and op.shape == (channels, 1, 1)][-1]
 
     inside = [t for t in program.transfers if t.value not in ("input", "two")]
@@ -273,7 +273,7 @@ def test_of_a_squeeze_and_excite_only_sums_and_the_gate_cross(grid: tuple[int, i
 
 
 def test_the_sums_of_a_gate_are_over_each_devices_own_tile_not_its_halo() -> None:
-    program = compile(gated(), Data((2, 2), until="two"))
+    program = divide(gated(), Data((2, 2), until="two"))
     taken = [op.attrs["box"] for op in program.graph.ops if op.kind == "partial"]
 
     assert sum(count(box) for box in taken) == 8 * 16 * 16
@@ -299,7 +299,7 @@ class Shuffled(nn.Module):
 def test_a_shuffle_of_channels_inside_tiles_sends_nothing() -> None:
     torch.manual_seed(0)
     graph = capture(Shuffled(), torch.zeros(1, 4, 12, 12))
-    program = compile(graph, Data((2, 3), until=graph.output))
+    program = divide(graph, Data((2, 3), until=graph.output))
 
     assert "permute" in {op.kind for op in graph.ops}
     assert {t.value for t in program.transfers} == {"input", graph.output}
@@ -334,7 +334,7 @@ class Block(nn.Module):
 def test_a_grid_may_end_inside_a_residual_block(until: str, crossing: set[str], grid: tuple[int, int]) -> None:
     torch.manual_seed(0)
     graph = capture(Block(), torch.zeros(1, 3, 16, 16))
-    program = compile(graph, Data(grid, until=until))
+    program = divide(graph, Data(grid, until=until))
     after = [t for t in program.transfers if t.value != "input"]
 
     assert {t.value for t in after} == crossing

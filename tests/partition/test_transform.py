@@ -10,10 +10,10 @@ import torch
 
 from cloven.errors import ClovenError
 from cloven.partition import plan as plans
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data, tiles
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import Seen, observe, slices_of, tiles_of
+from cloven.partition.observe import Seen, seen_on, slices_of, tiles_of
 from cloven.partition.options import transformed
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.usage import usage
@@ -174,7 +174,7 @@ def test_a_plan_keeps_its_transforms_in_its_file() -> None:
     assert plans.parse(made.toml()) == made
     assert '[transform]\ndefault = "topk:0.1"\n\n[transform.links]\n"edge1-edge-2" = "int8"\n' in made.toml()
     assert "transform" not in plans.parse(PLAN).toml()
-    assert [t.bytes for t in plans.program(lenet5(), made).transfers] == [840, 408]
+    assert [t.bytes for t in plans.compile(lenet5(), made).transfers] == [840, 408]
 
 
 def test_every_wrong_entry_of_a_plan_is_named_at_once() -> None:
@@ -198,16 +198,16 @@ def test_links_of_no_devices_are_problems_of_the_plan_and_of_a_program() -> None
 
     assert [problem for problem in plans.problems(lenet5(), made) if unknown in problem]
     with pytest.raises(ClovenError, match=unknown):
-        plans.program(lenet5(), made)
+        plans.compile(lenet5(), made)
     with pytest.raises(ClovenError, match=unknown):
-        compile(lenet5(), CUTS, transforms=made.transform)
+        divide(lenet5(), CUTS, transforms=made.transform)
 
 
 # --- programs -------------------------------------------------------------------------------------------------
 
 
 def test_a_program_says_what_is_done_to_each_transfer() -> None:
-    program = compile(lenet5(), CUTS, transforms=every("none", edge1_edge2="int8"))
+    program = divide(lenet5(), CUTS, transforms=every("none", edge1_edge2="int8"))
 
     assert [t.transform.name for t in program.transfers] == ["none", "int8"]
     assert [t.bytes for t in program.transfers] == [6400, 408]
@@ -219,27 +219,27 @@ def test_a_program_says_what_is_done_to_each_transfer() -> None:
 
 
 def test_what_a_link_that_carries_nothing_would_do_changes_nothing() -> None:
-    program = compile(lenet5(), CUTS, transforms=every("none", edge0_edge2="int8"))
+    program = divide(lenet5(), CUTS, transforms=every("none", edge0_edge2="int8"))
 
     assert program.exact
     assert program.inexact == ()
 
 
 def test_every_reason_why_a_program_is_not_the_model_is_said() -> None:
-    program = compile(lenet5(), Data((2, 2), halo="none"), transforms=every("int8", edge0_edge1="topk:0.5"))
+    program = divide(lenet5(), Data((2, 2), halo="none"), transforms=every("int8", edge0_edge1="topk:0.5"))
 
     assert program.inexact == ("its tiles have no halo", "its links carry topk:0.5, int8")
 
 
 def test_a_receiver_holds_float32_whatever_crossed() -> None:
-    plain, coded = (usage(compile(lenet5(), Horizontal(), 3, transforms=t)) for t in (UNCHANGED, every("int8")))
+    plain, coded = (usage(divide(lenet5(), Horizontal(), 3, transforms=t)) for t in (UNCHANGED, every("int8")))
 
     assert plain == coded
 
 
 def test_a_plan_for_people_and_json_shows_it() -> None:
     made = plans.parse(PLAN + '[transform]\ndefault = "float16"\n')
-    shown: dict[str, Any] = plans.described(made, plans.program(lenet5(), made))
+    shown: dict[str, Any] = plans.described(made, plans.compile(lenet5(), made))
 
     assert [row["transform"] for row in shown["transfers"]] == ["float16", "float16"]
     assert shown["bytes"] == 3200 + 800
@@ -250,33 +250,33 @@ def test_a_plan_for_people_and_json_shows_it() -> None:
 
 
 def test_a_listener_sees_what_the_sender_made_of_it() -> None:
-    program = compile(lenet5(), CUTS, transforms=every("none", edge0_edge1="int8"))
-    plain = compile(lenet5(), CUTS)
+    program = divide(lenet5(), CUTS, transforms=every("none", edge0_edge1="int8"))
+    plain = divide(lenet5(), CUTS)
     first, second = ("edge0", "edge1"), ("edge1", "edge2")
 
-    seen = observe(program, first)
+    seen = seen_on(program, first)
 
     assert [s.transform for s in seen.seen] == [Transform("int8")]
     assert seen.bytes == 1608
     assert str(seen.seen[0]).endswith(" as int8")
-    assert " as " not in str(observe(program, second).seen[0])
-    assert seen.fingerprint != observe(plain, first).fingerprint
+    assert " as " not in str(seen_on(program, second).seen[0])
+    assert seen.fingerprint != seen_on(plain, first).fingerprint
     # Neither a plan without transforms nor a link without one has another fingerprint than it had.
-    assert observe(program, second).fingerprint == observe(plain, second).fingerprint
-    assert observe(plain, first).fingerprint == observe(compile(lenet5(), Vertical(("conv2",))), first).fingerprint
+    assert seen_on(program, second).fingerprint == seen_on(plain, second).fingerprint
+    assert seen_on(plain, first).fingerprint == seen_on(divide(lenet5(), Vertical(("conv2",))), first).fingerprint
 
 
 def test_different_transforms_are_different_observations() -> None:
     texts = ("none", "float16", "int8", "topk:0.1", "topk:0.2", "noise:0.2", "dropout:0.2")
-    programs = [compile(lenet5(), CUTS, transforms=every(text)) for text in texts]
+    programs = [divide(lenet5(), CUTS, transforms=every(text)) for text in texts]
 
-    assert len({observe(p, ("edge0", "edge1")).fingerprint for p in programs}) == len(texts)
+    assert len({seen_on(p, ("edge0", "edge1")).fingerprint for p in programs}) == len(texts)
 
 
 def test_colluding_taps_have_a_share_once_for_each_way_in_which_it_was_sent() -> None:
     links = [("edge0", "edge1"), ("edge0", "edge2")]
     same, other = (
-        observe(compile(lenet5(), Horizontal(), 3, transforms=t), links, value="input")
+        seen_on(divide(lenet5(), Horizontal(), 3, transforms=t), *links, value="input")
         for t in (every("int8"), every("int8", edge0_edge2="float16"))
     )
 
@@ -285,13 +285,11 @@ def test_colluding_taps_have_a_share_once_for_each_way_in_which_it_was_sent() ->
 
 
 def test_the_papers_view_is_as_the_link_that_is_listened_on_carries_it() -> None:
-    program = compile(
-        lenet5(), Horizontal(), 4, transforms=every("int8", edge1_edge3="none", edge0_edge2="float16")
-    )
+    program = divide(lenet5(), Horizontal(), 4, transforms=every("int8", edge1_edge3="none", edge0_edge2="float16"))
     share = ((4, 8), (0, 5), (0, 5))
 
     def view(*links: tuple[str, str], value: str = "pool2") -> Seen:
-        return observe(program, links, "paper", value=value, share=share).seen[0]
+        return seen_on(program, *links, view="paper", value=value, share=share).seen[0]
 
     assert view(("edge1", "edge0")).transform.name == "int8"
     assert view(("edge1", "edge3")).transform.name == "none"
@@ -301,8 +299,8 @@ def test_the_papers_view_is_as_the_link_that_is_listened_on_carries_it() -> None
 
 
 def test_the_papers_slices_and_tiles_are_as_their_links_carry_them() -> None:
-    slices = compile(lenet5(), Horizontal(), 4, transforms=every("float16"))
-    grid = compile(lenet5(), Data((2, 2)), 4, transforms=every("int8", edge0_edge3="none"))
+    slices = divide(lenet5(), Horizontal(), 4, transforms=every("float16"))
+    grid = divide(lenet5(), Data((2, 2)), 4, transforms=every("int8", edge0_edge3="none"))
 
     assert {o.seen[0].transform.name for o in slices_of(slices, "pool2")} == {"float16"}
     # The holder's own tile crosses no link.

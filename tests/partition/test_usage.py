@@ -10,11 +10,11 @@ from torch import nn
 
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import observe
+from cloven.partition.observe import seen_on
 from cloven.partition.program import Program
 from cloven.partition.usage import Usage, usage
 from cloven.partition.vertical import Vertical
@@ -43,14 +43,14 @@ def rows(program: Program) -> dict[str, Usage]:
 
 
 def test_the_whole_model_on_one_device() -> None:
-    (alone,) = usage(compile(net(), Vertical(), 1))
+    (alone,) = usage(divide(net(), Vertical(), 1))
 
     # At most it holds conv2's 6x8x8 numbers twice: as a map, and flat.
     assert alone == Usage("edge0", WHOLE, 0, WEIGHTS, 4 * 2 * 384, 1.0)
 
 
 def test_a_pipeline_of_two() -> None:
-    found = rows(compile(net(), Vertical(("1",))))
+    found = rows(divide(net(), Vertical(("1",))))
 
     # edge0: the image and conv1's output, then that and its ReLU's. edge1: conv2's output, then that flat.
     assert found["edge0"] == Usage("edge0", CONV1, 0, 4 * 112, 4 * (256 + 256), 1.0)
@@ -59,7 +59,7 @@ def test_a_pipeline_of_two() -> None:
 
 def test_tiles_with_halo() -> None:
     """Four 4x4 tiles of conv2's output; each needs 5x5 of conv1's and 6x6 of the image."""
-    found = rows(compile(net(), Data((2, 2), until="2")))
+    found = rows(divide(net(), Data((2, 2), until="2")))
     tile = 25 * 4 * 27 + CONV2 // 4
     both = 4 * ((4 * 27 + 4) + (6 * 36 + 6))
 
@@ -74,7 +74,7 @@ def test_tiles_with_halo() -> None:
 
 
 def test_shares_of_channels() -> None:
-    found = rows(compile(net(), Horizontal(), 2))
+    found = rows(divide(net(), Horizontal(), 2))
 
     assert [d.macs for d in found.values()] == [
         CONV1 // 2 + CONV2 // 2 + 384 * 2,
@@ -88,7 +88,7 @@ def test_shares_of_channels() -> None:
 
 
 def test_shares_of_input_channels_give_a_worker_two_of_three_colours() -> None:
-    found = rows(compile(net(), Horizontal("in_channels"), 2))
+    found = rows(divide(net(), Horizontal("in_channels"), 2))
 
     assert found["edge1"].raw_image == pytest.approx(2 / 3)
     assert found["edge1"].macs == 64 * 4 * 2 * 9 + CONV2 // 2 + LINEAR // 2
@@ -97,7 +97,7 @@ def test_shares_of_input_channels_give_a_worker_two_of_three_colours() -> None:
 
 
 def test_shares_of_rows() -> None:
-    found = rows(compile(net(), Horizontal("rows"), 2))
+    found = rows(divide(net(), Horizontal("rows"), 2))
 
     assert found["edge1"].raw_image == 5 / 8
     assert found["edge1"].macs == CONV1 // 2 + CONV2 // 2 + 384 * 3
@@ -119,7 +119,7 @@ EVERY: list[tuple[Strategy, int]] = [
 
 @pytest.mark.parametrize(("strategy", "devices"), EVERY)
 def test_macs_without_those_computed_again_are_the_models(strategy: Strategy, devices: int) -> None:
-    found = usage(compile(net(), strategy, devices))
+    found = usage(divide(net(), strategy, devices))
 
     assert sum(device.macs - device.recomputed_macs for device in found) == WHOLE
     assert sum(macs(op, net().input_shapes(op)) for op in net().ops) == WHOLE
@@ -130,7 +130,7 @@ def test_macs_without_those_computed_again_are_the_models(strategy: Strategy, de
 
 def test_layers_that_every_device_runs_alike_are_computed_again_by_all_but_one() -> None:
     """What follows a layer whose own output is exchanged is computed by all, but costs no MACs."""
-    found = usage(compile(net(), Horizontal(exchange="layer"), 2))
+    found = usage(divide(net(), Horizontal(exchange="layer"), 2))
 
     assert sum(device.macs for device in found) == WHOLE
     assert [device.recomputed_macs for device in found] == [0, 0]
@@ -149,12 +149,12 @@ def test_a_normalised_or_padded_image_is_still_the_image(strategy: Strategy, sha
         for mean in (None, [0.5, 0.5, 0.5])
     )
 
-    found = [usage(compile(graph, strategy, 2))[1].raw_image for graph in (plain, normalised)]
-    seen = [observe(compile(graph, strategy, 2), ("edge0", "edge1")).raw_image for graph in (plain, normalised)]
+    found = [usage(divide(graph, strategy, 2))[1].raw_image for graph in (plain, normalised)]
+    seen = [seen_on(divide(graph, strategy, 2), ("edge0", "edge1")).raw_image for graph in (plain, normalised)]
 
     assert [*found, *seen] == [share] * 4
 
 
 def test_what_a_worker_returns_is_not_the_image() -> None:
     for device in ("edge1", "edge2"):
-        assert observe(compile(net(), Horizontal(), 3), (device, "edge0")).raw_image == 0
+        assert seen_on(divide(net(), Horizontal(), 3), (device, "edge0")).raw_image == 0

@@ -6,7 +6,7 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.graph.ops import macs
-from cloven.partition.compiler import compile as compiled
+from cloven.partition.compiler import divide
 from cloven.partition.observe import Observation, slices_of
 from cloven.partition.vertical import Vertical, further
 from tests.models import lenet5
@@ -28,7 +28,7 @@ def test_the_given_cuts_are_kept_and_the_parts_are_as_many_as_the_devices(
     assert len(found) + 1 == max(devices, len(cuts) + 1)
     assert places(found) == sorted(set(places(found)))
     assert places(found)[-1] < len(lenet5().ops) - 1
-    assert len(compiled(lenet5(), Vertical(found), len(found) + 1).devices) == len(found) + 1
+    assert len(divide(lenet5(), Vertical(found), len(found) + 1).devices) == len(found) + 1
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
@@ -58,7 +58,7 @@ def test_more_devices_change_nothing_of_what_crosses_at_the_given_cut() -> None:
     seen: list[Observation] = []
     for devices in (2, 4, 8):
         cuts = further(graph, ("conv2",), devices)
-        seen += slices_of(compiled(graph, Vertical(cuts), len(cuts) + 1), "conv2")
+        seen += slices_of(divide(graph, Vertical(cuts), len(cuts) + 1), "conv2")
     assert len(seen) == 3
     assert len({one.fingerprint for one in seen}) == 1
 

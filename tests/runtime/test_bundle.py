@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cloven.errors import ClovenError
 from cloven.graph.box import count
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -94,7 +94,7 @@ def images(graph: Graph, number: int, seed: int = 1) -> NDArray[np.float32]:
 
 
 def lenet(strategy: Strategy | None = None, devices: int = 2) -> Program:
-    return compile(model("lenet5")[1], strategy or Horizontal(), devices)
+    return divide(model("lenet5")[1], strategy or Horizontal(), devices)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_bundle_computes_what_the_model_does_for_any_batch(
     name: str, strategy: Strategy, devices: int, tmp_path: Path
 ) -> None:
     whole, graph = model(name)
-    program = compile(graph, strategy, devices)
+    program = divide(graph, strategy, devices)
     given = images(graph, 5)
 
     made = write(program, tmp_path / "bundle", model=name, plan=PLAN)
@@ -163,7 +163,7 @@ def test_a_star_is_routed_through_its_hub(tmp_path: Path) -> None:
     whole, graph = model("mixed")
     given = images(graph, 2)
 
-    made = write(compile(graph, Horizontal(), 3, routing="star"), tmp_path / "b", model="mixed", plan=PLAN)
+    made = write(divide(graph, Horizontal(), 3, routing="star"), tmp_path / "b", model="mixed", plan=PLAN)
 
     targets = {step.target for step in made.parts["edge1"].steps if isinstance(step, SendShare)}
     assert targets == {"edge0"}
@@ -186,7 +186,7 @@ def test_a_model_that_makes_rounding_large_is_no_mismatch(tmp_path: Path) -> Non
     torch.manual_seed(0)
     graph = capture(Chaos().eval(), torch.zeros(1, 1, 8, 8))
 
-    made = write(compile(graph, Vertical(), 1), tmp_path / "b", model="chaos", plan=PLAN)
+    made = write(divide(graph, Vertical(), 1), tmp_path / "b", model="chaos", plan=PLAN)
 
     assert made.manifest.check.largest_difference > made.manifest.check.tolerance
 
@@ -196,7 +196,7 @@ def test_the_normalisation_is_part_of_the_bundle(tmp_path: Path) -> None:
     graph = capture(whole, torch.zeros(1, 3, 21, 17), mean=[0.1, 0.2, 0.3], std=[0.5, 0.6, 0.7])
     given = images(graph, 2)
 
-    write(compile(graph, Horizontal("rows"), 2), tmp_path / "b", model="mixed", plan="made here")
+    write(divide(graph, Horizontal("rows"), 2), tmp_path / "b", model="mixed", plan="made here")
 
     x = (torch.from_numpy(given) - torch.tensor([0.1, 0.2, 0.3])[:, None, None]) / torch.tensor([0.5, 0.6, 0.7])[
         :, None, None
@@ -212,7 +212,7 @@ def test_models_that_people_use(name: str, strategy: Strategy, tmp_path: Path) -
     whole, graph = model(f"torchvision:{name}")
     given = images(graph, 2)
 
-    write(compile(graph, strategy, 4), tmp_path / "b", model=name, plan=PLAN)
+    write(divide(graph, strategy, 4), tmp_path / "b", model=name, plan=PLAN)
 
     with torch.inference_mode():
         expected = whole(torch.from_numpy(given)).numpy()
@@ -246,7 +246,7 @@ def test_images_of_another_shape_or_type_are_refused(wrong: NDArray[Any], kept: 
 
 @pytest.mark.parametrize("strategy", [Vertical(), Horizontal(), Data((2, 2))])
 def test_transfers_are_those_of_the_program(strategy: Strategy, tmp_path: Path) -> None:
-    program = compile(model("mixed")[1], strategy, 4)
+    program = divide(model("mixed")[1], strategy, 4)
 
     made = write(program, tmp_path / "bundle", model="mixed", plan=PLAN)
 
@@ -283,7 +283,7 @@ def test_steps_keep_the_global_order_and_every_part_says_what_it_has(kept: Path)
 def test_one_op_is_one_node_and_nothing_is_folded(name: str, strategy: Strategy, tmp_path: Path) -> None:
     graph = model(name)[1]
 
-    made = write(compile(graph, strategy, 3), tmp_path / "bundle", model=name, plan=PLAN)
+    made = write(divide(graph, strategy, 3), tmp_path / "bundle", model=name, plan=PLAN)
 
     nodes = Counter(
         node.op_type
@@ -300,7 +300,7 @@ def test_one_op_is_one_node_and_nothing_is_folded(name: str, strategy: Strategy,
 def test_every_weight_is_there_once_as_raw_float32(tmp_path: Path) -> None:
     graph = model("torchvision:resnet18")[1]
 
-    write(compile(graph, Data((1, 2)), 2), tmp_path / "bundle", model="resnet18", plan=PLAN)
+    write(divide(graph, Data((1, 2)), 2), tmp_path / "bundle", model="resnet18", plan=PLAN)
 
     weights = np.fromfile(tmp_path / "bundle" / "edge0" / "weights.bin", "<f4")
     first = next(op.params["weight"] for op in graph.ops if op.kind == "conv2d")
@@ -317,7 +317,7 @@ def test_writing_twice_writes_the_same(kept: Path, tmp_path: Path) -> None:
 
 
 def test_a_device_that_computes_nothing_has_a_part_all_the_same(tmp_path: Path) -> None:
-    program = compile(model("lenet5")[1], Vertical(("conv1", "conv2")), ["a", "b", "c"])
+    program = divide(model("lenet5")[1], Vertical(("conv1", "conv2")), ["a", "b", "c"])
     idle = replace(program, devices=(*program.devices, "d"), parts={**program.parts, "d": ()})
 
     made = write(idle, tmp_path / "bundle", model="lenet5", plan=PLAN)
@@ -348,7 +348,7 @@ def test_a_vertical_part_of_a_chain_is_one_segment() -> None:
 
 @pytest.mark.parametrize("strategy", [Vertical(), Horizontal(), Horizontal("rows"), Data((2, 2))])
 def test_segments_hold_every_computation_once_and_run_before_what_they_make_is_sent(strategy: Strategy) -> None:
-    program = compile(model("mixed")[1], strategy, 4)
+    program = divide(model("mixed")[1], strategy, 4)
     for device in program.devices:
         cut = segments(program, device)
         steps = [c.step for segment in cut for c in segment.computes]
@@ -508,7 +508,7 @@ def test_ops_without_a_node_are_all_named_and_nothing_is_written(tmp_path: Path)
             z: Tensor = self.head(torch.cumprod(y.flatten(1), 1))
             return z
 
-    program = compile(capture(Odd().eval(), torch.zeros(1, 1, 8, 8)), Horizontal(), 2)
+    program = divide(capture(Odd().eval(), torch.zeros(1, 1, 8, 8)), Horizontal(), 2)
 
     with pytest.raises(ClovenError) as caught:
         write(program, tmp_path / "deep" / "bundle", model="odd", plan=PLAN)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cloven.errors import ClovenError
 from cloven.graph.graph import SIZES, Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -76,7 +76,7 @@ def check(function: Callable[[Tensor], Tensor], *, names: Any = STRATEGIES) -> N
         expected = model(images)
     assert torch.equal(evaluate(graph, images, [graph.output])[graph.output], expected)
     for name in names:
-        program = compile(graph, STRATEGIES[name], 2)
+        program = divide(graph, STRATEGIES[name], 2)
         made, sent = run_counted(program, images)
         torch.testing.assert_close(made, expected, rtol=0, atol=3e-5, msg=name)
         assert sent == [len(images) * t.bytes for t in program.transfers]
@@ -155,7 +155,7 @@ def test_weights_of_another_type(dtype: torch.dtype) -> None:
     model, images = HalfWeights(dtype).eval(), torch.rand(2, 1, 6, 6)
     graph = capture(model, images[:1])
 
-    made = run(compile(graph, Vertical(("first",)), 2), images)
+    made = run(divide(graph, Vertical(("first",)), 2), images)
 
     with torch.inference_mode():
         assert torch.equal(made, model(images))
@@ -175,7 +175,7 @@ def test_float64_is_exact_for_a_model_that_casts_to_float32() -> None:
 def test_a_cut_at_a_value_of_any_type_is_counted_and_sent_at_its_own_size(dtype: str, size: int) -> None:
     model, graph, images = captured(lambda x: x.to(getattr(torch, dtype)).to(torch.float32))
     cut = next(op.name for op in graph.ops if op.dtype == dtype and op.kind == "elementwise")
-    program = compile(graph, Vertical((cut,)), 2)
+    program = divide(graph, Vertical((cut,)), 2)
 
     made, sent = run_counted(program, images)
 
@@ -212,7 +212,7 @@ def test_a_transform_of_another_type_than_float32_is_refused() -> None:
     with pytest.raises(
         ClovenError, match=r"_to_copy crosses edge0->edge1 as uint8, and int8 takes float32 numbers"
     ):
-        compile(graph, Vertical(("_to_copy",)), 2, transforms=Transforms(default=Transform("int8")))
+        divide(graph, Vertical(("_to_copy",)), 2, transforms=Transforms(default=Transform("int8")))
 
 
 # --- bundles: the same in onnxruntime -------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_transform_of_another_type_than_float32_is_refused() -> None:
 def bundled(function: Callable[[Tensor], Tensor], folder: Path) -> None:
     """Compare a bundle with the model."""
     model, graph, images = captured(function)
-    write(compile(graph, Vertical(("first",)), 2), folder / "bundle", model="casts", plan="")
+    write(divide(graph, Vertical(("first",)), 2), folder / "bundle", model="casts", plan="")
 
     made = run_bundle(folder / "bundle", images.numpy())
 
@@ -251,4 +251,4 @@ def test_a_bundle_that_would_send_another_type_than_float32_is_refused(tmp_path:
     _, graph, _ = captured(lambda x: x.to(torch.uint8).float())
 
     with pytest.raises(ClovenError, match="_to_copy crosses edge0->edge1 as uint8, but workers send float32; cut"):
-        write(compile(graph, Vertical(("_to_copy",)), 2), tmp_path / "bundle", model="casts", plan="")
+        write(divide(graph, Vertical(("_to_copy",)), 2), tmp_path / "bundle", model="casts", plan="")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -116,7 +116,7 @@ EVERY: list[tuple[Strategy, int]] = [
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("strategy", "devices"), EVERY)
 def test_in_place_or_not_the_output_is_the_same_to_the_bit(strategy: Strategy, devices: int, batch: int) -> None:
-    ready = prepare(compile(residual(), strategy, devices))
+    ready = prepare(divide(residual(), strategy, devices))
     images = torch.rand(batch, 3, 8, 8)
 
     made = run(ready, images)
@@ -129,7 +129,7 @@ def test_in_place_or_not_the_output_is_the_same_to_the_bit(strategy: Strategy, d
 
 
 def test_activations_and_the_sum_of_a_block_are_in_place_and_what_is_read_again_is_not() -> None:
-    ready = prepare(compile(residual(), Vertical(), 1))
+    ready = prepare(divide(residual(), Vertical(), 1))
     graph, found = residual(), in_place(ready)
 
     # The stem's ReLU, the block's sum and its ReLU, the SiLU, the gate's sigmoid.
@@ -154,9 +154,9 @@ def test_a_view_of_what_an_activation_reads_is_not_written_over(name: str, batch
         (Horizontal(), 2),
         (Horizontal("rows"), 2),
     ):
-        made = run(compile(graph, strategy, devices), images)
+        made = run(divide(graph, strategy, devices), images)
         assert torch.allclose(made, expected, rtol=0, atol=1e-6), strategy
-    assert torch.equal(run(compile(graph, Vertical(), 1), images), expected)
+    assert torch.equal(run(divide(graph, Vertical(), 1), images), expected)
 
 
 class Kept:
@@ -179,7 +179,7 @@ def cuts_of(graph: Graph) -> list[str]:
 def test_what_was_sent_is_never_written_over(cut: str) -> None:
     """Neither by its maker afterwards nor by its receiver; also where a tap holds on to the tensor itself."""
     graph, images = residual(), torch.rand(2, 3, 8, 8)
-    program = compile(graph, Vertical((cut,)))
+    program = divide(graph, Vertical((cut,)))
     tap = Kept()
 
     run(program, images, tap=tap)
@@ -194,7 +194,7 @@ def test_what_was_sent_is_never_written_over(cut: str) -> None:
 def test_shares_that_were_sent_stay_as_they_were(strategy: Strategy, devices: int) -> None:
     tap = Kept()
 
-    run(compile(residual(), strategy, devices), torch.rand(1, 3, 8, 8), tap=tap)
+    run(divide(residual(), strategy, devices), torch.rand(1, 3, 8, 8), tap=tap)
 
     assert all(torch.equal(given, then) for given, then in zip(tap.given, tap.then, strict=True))
 
@@ -220,7 +220,7 @@ def programs_on_the_image() -> list[Program]:
         for norm in (True, False)
         for mean in ([0.5, 0.5, 0.5], None)
     ]
-    return [compile(graph, strategy) for graph in [*graphs, residual()] for strategy in (Vertical(), Data((1, 1)))]
+    return [divide(graph, strategy) for graph in [*graphs, residual()] for strategy in (Vertical(), Data((1, 1)))]
 
 
 @pytest.mark.parametrize("batch", [None, 1])
@@ -236,7 +236,7 @@ def test_the_users_images_are_never_written_to(batch: int | None) -> None:
 
 
 def test_a_prepared_program_runs_many_times_with_the_same_result() -> None:
-    ready = prepare(compile(residual(), Horizontal(), 3))
+    ready = prepare(divide(residual(), Horizontal(), 3))
     images = torch.rand(4, 3, 8, 8)
 
     first = run(ready, images)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
@@ -203,7 +203,7 @@ def images(graph: Graph, number: int) -> NDArray[np.float32]:
 def check(model: nn.Module, graph: Graph, strategy: Strategy, devices: int, folder: Path) -> None:
     """A bundle computes what the model does within contract 1, for every number of images."""
     given = images(graph, max(SIZES))
-    write(compile(graph, strategy, devices), folder / "bundle", model="model", plan="plan")
+    write(divide(graph, strategy, devices), folder / "bundle", model="model", plan="plan")
     with torch.inference_mode():
         expected = model(torch.from_numpy(given)).numpy()
     for number in SIZES:
@@ -304,7 +304,7 @@ def test_gather_by_places_that_are_the_same_for_all_images(tmp_path: Path) -> No
 def written(function: Function, tmp_path: Path) -> None:
     torch.manual_seed(0)
     graph = capture(After(function).eval(), torch.rand(1, 2, 8, 6))
-    write(compile(graph, Vertical(), 2), tmp_path / "bundle", model="model", plan="plan")
+    write(divide(graph, Vertical(), 2), tmp_path / "bundle", model="model", plan="plan")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cloven.graph.box import extent
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import Routing, compile  # noqa: A004
+from cloven.partition.compiler import Routing, divide
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import Array, interpret
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare
@@ -43,7 +43,7 @@ def plans(draw: st.DrawFn, graph: Graph) -> Parts:
     strategy, devices = draw(strategies(graph))
     routing: Routing = draw(st.sampled_from(["direct", "star"]))
     reuse = routing == "direct" or draw(st.booleans())
-    built = build(compile(graph, strategy, devices, routing=routing, reuse=reuse), "model")
+    built = build(divide(graph, strategy, devices, routing=routing, reuse=reuse), "model")
     return {name: one.part for name, one in built.items()}
 
 
@@ -234,7 +234,7 @@ def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
 def some_plan() -> Parts:
     from cloven.partition.horizontal import Horizontal
 
-    built = build(compile(graph_of("lenet5"), Horizontal(), 2), "model")
+    built = build(divide(graph_of("lenet5"), Horizontal(), 2), "model")
     return {name: one.part for name, one in built.items()}
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.observe import observe
+from cloven.partition.observe import seen_on
 from cloven.partition.program import Program
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.vertical import Vertical
@@ -224,7 +224,7 @@ def lenet() -> Graph:
 
 def program(strategy: Strategy, text: str, devices: int | None = None, **more: str) -> Program:
     links = {name.replace("_", "-"): Transform.parse(word) for name, word in more.items()}
-    return compile(lenet(), strategy, devices, transforms=Transforms(default=Transform.parse(text), links=links))
+    return divide(lenet(), strategy, devices, transforms=Transforms(default=Transform.parse(text), links=links))
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -236,7 +236,7 @@ def test_what_crosses_is_what_a_listener_sees_and_the_receiver_computes_with(tex
 
     output = run(one, images, tap=tap)
 
-    (seen,) = observe(one, link).seen
+    (seen,) = seen_on(one, link).seen
     (clean,), (heard,) = plain.tensors(), tap.tensors()
     assert torch.equal(heard, sent(seen, lenet(), clean))
     assert not torch.equal(heard, clean)
@@ -263,19 +263,19 @@ def test_noise_in_a_run_goes_by_the_images_place_and_not_by_the_batch() -> None:
 @pytest.mark.parametrize(("strategy", "devices"), [(Vertical(), 3), (Horizontal(), 4), (Data((2, 2)), 4)])
 def test_without_transforms_a_run_is_the_same_to_the_bit(strategy: Strategy, devices: int) -> None:
     images = torch.rand(3, 1, 28, 28)
-    plain = compile(lenet(), strategy, devices)
+    plain = divide(lenet(), strategy, devices)
     # A default that no link has left.
     pairs = {f"{a}-{b}": NONE for i, a in enumerate(plain.devices) for b in plain.devices[:i]}
-    none = compile(lenet(), strategy, devices, transforms=Transforms(default=Transform("int8"), links=pairs))
+    none = divide(lenet(), strategy, devices, transforms=Transforms(default=Transform("int8"), links=pairs))
 
     assert none.exact
     assert torch.equal(run(plain, images), run(none, images))
-    assert run(compile(lenet(), strategy, devices, transforms=UNCHANGED), images).equal(run(plain, images))
+    assert run(divide(lenet(), strategy, devices, transforms=UNCHANGED), images).equal(run(plain, images))
 
 
 def test_a_star_transforms_what_it_passes_on_again() -> None:
     transforms = Transforms(default=Transform("noise", 0.5), links={"edge0-edge2": Transform("topk", 0.1)})
-    star = compile(lenet(), Vertical(("conv2", "pool2")), routing="star", transforms=transforms)
+    star = divide(lenet(), Vertical(("conv2", "pool2")), routing="star", transforms=transforms)
     images, heard = torch.rand(2, 1, 28, 28), {}
     for link in star.links:
         tap = Recorder(link)
@@ -324,7 +324,7 @@ def test_the_stronger_the_transform_the_lower_the_accuracy() -> None:
     def accuracy(text: str) -> float:
         transforms = Transforms(default=Transform.parse(text))
         found = compare(
-            compile(graph, Vertical(("conv2",)), transforms=transforms), graph, test.tensor(), test.labels
+            divide(graph, Vertical(("conv2",)), transforms=transforms), graph, test.tensor(), test.labels
         )
         assert found.accuracy is not None
         return found.accuracy

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.check import NEAR, Comparison, judge
@@ -37,7 +37,7 @@ def judged(function: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Tenso
     """What is said of a program whose outputs are changed."""
     graph = capture(Scored(function).eval(), torch.rand(1, 1, 12, 12))
     images = torch.rand(number, 1, 12, 12, generator=torch.Generator().manual_seed(1))
-    program = compile(graph, Vertical(("conv",)), 2)
+    program = divide(graph, Vertical(("conv",)), 2)
     sent = number * sum(t.bytes for t in program.transfers)
     return judge(program, graph, images, wrong(run(program, images)), sent=sent)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cloven.attacks.layers import Chain
 from cloven.graph.box import Shape
 from cloven.partition.data import tiles
-from cloven.partition.observe import Observation, View, observe, slices_of, tiles_of
+from cloven.partition.observe import Observation, View, seen_on, slices_of, tiles_of
 from cloven.partition.program import Link, Program
 
 ChainFor = Callable[[str, Shape, Shape], Chain | None]
@@ -66,7 +66,7 @@ def cases(targets: Sequence[Target], where: Where) -> list[Case]:
         if "paper" in where.views and not target.recorded:
             found += [Case(target, label, names, seen) for label, names, seen in _counted(target, where.layers)]
         if "full" in where.views:
-            found += [_tapped(target, link) for link in _links(target.program, every=where.every_link)]
+            found += [_tapped(target, [link]) for link in _links(target.program, every=where.every_link)]
         found += [_tapped(target, group) for group in where.colluding]
     return found
 
@@ -76,8 +76,8 @@ def _links(program: Program, *, every: bool) -> list[Link]:
     return [link for link in program.links if every or set(link) == first]
 
 
-def _tapped(target: Target, link: Link | Sequence[Link]) -> Case:
-    seen = observe(target.program, link)
+def _tapped(target: Target, links: Sequence[Link]) -> Case:
+    seen = seen_on(target.program, *links)
     label = "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
     return Case(target, label, tuple(dict.fromkeys(s.value for s in seen.seen)), seen)
 

@@ -29,7 +29,7 @@ def plans(material: Material, every: Sequence[Case], labels: Tensor | None) -> l
             counted = [c for c in every if c.target is target and c.observation.view == "paper"]
             found.append({**_plan(target, target.program, logits, victims, labels), "counted": _counted(counted)})
             if target.grid is not None and target.transform == "none":
-                bare = compiler.compile(graph, Data(target.grid, halo="none"), len(target.program.devices))
+                bare = compiler.divide(graph, Data(target.grid, halo="none"), len(target.program.devices))
                 plan = _plan(target, bare, logits, victims, labels)
                 found.append({**plan, "title": f"{target.title}, no halo", "counted": []})
     return found

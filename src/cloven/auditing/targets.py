@@ -9,10 +9,11 @@ from cloven.auditing.recording import name_of
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
+from cloven.partition import plan as plans
 from cloven.partition.data import GRIDS, Data
 from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.plan import Plan, program
+from cloven.partition.plan import Plan
 from cloven.partition.program import Program
 from cloven.partition.transform import NONE, Transform, Transforms
 from cloven.partition.vertical import Vertical, further
@@ -25,8 +26,8 @@ def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Tar
         ClovenError: with all that is wrong with the plan for this model.
     """
     changed = [Transforms(default=t) for t in defences] or [plan.transform]
-    plans = [plan.model_copy(update={"transform": t}) for t in changed]
-    return [_target(_kind(one), one.title(), program(graph, one), None) for one in plans]
+    changed_plans = [plan.model_copy(update={"transform": t}) for t in changed]
+    return [_target(_kind(one), one.title(), plans.compile(graph, one), None) for one in changed_plans]
 
 
 def of_strategies(
@@ -45,7 +46,7 @@ def of_strategies(
         for transform in defences or (NONE,):
             try:
                 strategy, count, grid = _strategy(graph, name, layers, devices)
-                made = compiler.compile(graph, strategy, count, transforms=Transforms(default=transform))
+                made = compiler.divide(graph, strategy, count, transforms=Transforms(default=transform))
                 found.append(_target(name, _title(name, count, grid), made, grid))
             except ClovenError as error:
                 problems += [p for p in error.problems if p not in problems]

@@ -29,7 +29,7 @@ def bundle(
 
     With --data, a CNN of the zoo without weights is trained first, or taken from the cache, as `cloven run` does.
     """
-    from cloven.partition.plan import program
+    from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import write
 
     made, graph = planned(plan_file)
@@ -42,7 +42,7 @@ def bundle(
     elif made.model.weights is None:
         log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
     written = write(
-        program(graph, made),
+        plans.compile(graph, made),
         out,
         model=made.model.name,
         plan=made.toml(),

@@ -51,13 +51,13 @@ def seal(
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
     from cloven.enclave.quote import SIMULATED, Measurement
     from cloven.enclave.stretch import split
-    from cloven.partition.plan import program
+    from cloven.partition import plan as plans
 
     plan = plan_of(plan_file)
     file = weights or (Path(plan.model.weights) if plan.model.weights else None)
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": str(file) if file else None})})
     state, graph = modelled(plan)
-    split(program(graph, plan))  # all that is wrong with the plan, before anything is written
+    split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
     if not owner_key.exists():
         new_owner_key(owner_key)
         log.info("a new owner's key: %s; whoever has it can open what is sealed", owner_key)

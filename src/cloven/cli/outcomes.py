@@ -74,11 +74,11 @@ def to_send(
         made = plan_of(plan_file)
         images = read_pictures(picture, made.model.input)
     else:
-        from cloven.partition.plan import program
+        from cloven.partition import plan as plans
 
         made, graph = planned(plan_file)
         ready, graph = ready_for(made, graph, data, picture, seed)
-        images, whole = ready.images, (program(graph, made), graph) if verify else None
+        images, whole = ready.images, (plans.compile(graph, made), graph) if verify else None
     if limit is not None:
         images = images.take(range(min(limit, len(images))))
     return ToSend(made, images, _own(auxiliary, queries, made), whole)

@@ -65,8 +65,9 @@ def plan(
 ) -> None:
     """Divide a model: print what crosses each link, and write the plan to a file."""
     from cloven.files import write_text
+    from cloven.partition import plan as plans
     from cloven.partition.options import Options, document, protected, transformed
-    from cloven.partition.plan import check_document, described, problems, program
+    from cloven.partition.plan import check_document, described, problems
 
     found: list[str] = []
     layers = _resolved(model, named(cuts), found)
@@ -90,7 +91,7 @@ def plan(
     found += problems(graph, made) if graph is not None and made is not None else []
     if found or graph is None or made is None:
         raise ClovenError(found)
-    shown = described(made, program(graph, made))
+    shown = described(made, plans.compile(graph, made))
     if out is not None:
         write_text(out, made.toml())
     if as_json:

@@ -70,13 +70,13 @@ def run(
         manner = Manner(window, deadline, patience if retry else 0.0)
         _on_workers(given, cluster, manner, sent, as_json=as_json)
         return
-    from cloven.partition.plan import program
+    from cloven.partition import plan as plans
     from cloven.runtime.check import compare
 
     made, graph = planned(plan_file)
     ready, graph = ready_for(made, graph, data, picture, seed)
     images = ready.images if limit is None else ready.images.take(range(min(limit, len(ready.images))))
-    result = compare(program(graph, made), graph, images.tensor(), images.labels)
+    result = compare(plans.compile(graph, made), graph, images.tensor(), images.labels)
     shown = {"weights": ready.weights, **result.row()}
     if as_json:
         print_json({"plan": made.title(), **shown})

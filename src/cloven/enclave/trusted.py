@@ -122,13 +122,13 @@ class Inside:
 def _split(sealed: Sealed, key: bytes) -> Inside:
     from cloven.enclave.folder import captured, unsealed
     from cloven.enclave.stretch import ready, shapes, split, written
-    from cloven.partition.plan import program
+    from cloven.partition import plan as plans
 
     clock = [time.perf_counter()]
     plan, weights = unsealed(sealed, key)
     clock.append(time.perf_counter())
     graph = captured(plan, weights)
-    parts = split(program(graph, plan))
+    parts = split(plans.compile(graph, plan))
     rear = written(parts.rear)
     front = ready(parts.front)
     rest = ready(parts.rest) if parts.rest is not None else None

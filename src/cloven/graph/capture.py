@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import OutputKind
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, shown
 from cloven.graph.box import Shape
 from cloven.graph.graph import BATCH, SIZES, Graph, Op
 from cloven.graph.readers import ANY_TYPE, CASTS, ELEMENTWISE, READERS, Call, Read, axis_of, read_narrow
@@ -99,6 +99,8 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
     if (mean is None) != (std is None):
         problems.append("mean and std belong together: give both or neither")
     for word, values in (("mean", mean), ("std", std)):
+        if values is not None and not isinstance(values, Sequence | Tensor | np.ndarray):
+            raise ClovenError(f"{word} is {shown(values)}; expected one number for each channel")
         if values is not None and example.ndim == 4 and len(values) != example.shape[1]:
             problems.append(f"{word} has {len(values)} numbers; the image has {example.shape[1]} channels")
     if std is not None and any(s <= 0 for s in std):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
+from cloven.tables import html_table
 
 Params = Mapping[str, NDArray[np.float32]]
 
@@ -57,7 +58,7 @@ class Op:
         return SIZES[self.dtype] * int(np.prod(self.shape))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """A model: ops in topological order, the first of kind ``input``, and the name of the output value."""
 
@@ -95,6 +96,11 @@ class Graph:
     def input(self) -> Op:
         """The op that stands for the image."""
         return self.ops[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the model: of its ops, their attributes and weights."""
+        return self.fingerprints[self.output]
 
     def input_shapes(self, op: Op) -> tuple[Shape, ...]:
         """The shapes of an op's inputs, without the batch axis."""
@@ -146,6 +152,14 @@ class Graph:
                 digest.update(np.ascontiguousarray(value).tobytes())
             prints[op.name] = digest.hexdigest()
         return prints
+
+    def __repr__(self) -> str:
+        image, output = ("x".join(map(str, op.shape)) for op in (self.input, self.by_name[self.output]))
+        weights = sum(op.param_bytes for op in self.ops)
+        return f"Graph of {len(self.ops)} ops: images of {image}, outputs of {output}, {weights:,} bytes of weights"
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self))
 
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:

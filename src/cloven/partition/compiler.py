@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, check_type, shown
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, macs
-from cloven.partition.division import Division, Strategy, divide, everywhere, home
+from cloven.partition.division import Division, Strategy, device_names, everything, everywhere, home, wrong_names
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.rewrite import joined
 from cloven.partition.transform import UNCHANGED, Transforms
@@ -22,9 +22,12 @@ Routing = Literal["direct", "star"]
 HUB = 0
 """The device through which a star routes everything."""
 
+GRAPH = "the graph that cloven.capture(model, example) returns"
+"""What a caller who gives something else is told to give."""
 
-def compile(  # noqa: A001 - the verb that the design gives it
-    graph: Graph,
+
+def divide(
+    model: Graph,
     strategy: Strategy,
     devices: int | Sequence[str] | None = None,
     *,
@@ -32,10 +35,10 @@ def compile(  # noqa: A001 - the verb that the design gives it
     reuse: bool = True,
     transforms: Transforms = UNCHANGED,
 ) -> Program:
-    """The program of a graph divided by a strategy.
+    """Return the program of a model that a strategy divides over devices.
 
     Args:
-        graph: what `capture` made.
+        model: the graph that `cloven.capture` returned.
         strategy: `Vertical`, `Horizontal`, `Data`, or anything with their three methods.
         devices: how many, or their names; left out, as many as the strategy's parameters ask for.
         routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
@@ -43,22 +46,28 @@ def compile(  # noqa: A001 - the verb that the design gives it
         transforms: what devices do to what they send; a star's hub does it again to what it passes on.
 
     Raises:
-        ClovenError: with all that is wrong with the strategy for this graph.
+        ClovenError: with all that is wrong with the strategy for this model.
     """
-    wanted = devices if isinstance(devices, int) or devices is None else len(devices)
+    check_type(model, Graph, "model", GRAPH)
+    check_type(strategy, Strategy, "strategy", "a strategy such as cloven.Vertical(cuts=['layer1'])")
+    if isinstance(strategy, type):
+        raise ClovenError(f"strategy is {shown(strategy)}; expected an instance, such as {strategy.__name__}()")
+    if isinstance(devices, bool | str) or not isinstance(devices, int | Sequence | None):
+        raise ClovenError(f"devices is {shown(devices)}; expected a number, or a list of names")
+    wanted = devices if isinstance(devices, int | None) else len(devices)
     number = strategy.count(wanted)
-    problems = strategy.problems(everywhere(graph, number)) + wrong_routing(routing, reuse=reuse)
+    problems = strategy.problems(everywhere(model, number)) + wrong_routing(routing, reuse=reuse)
     if wanted is not None and wanted != number:
         problems.insert(0, f"the strategy takes {number} devices; got {wanted}")
-    names = [f"edge{i}" for i in range(number)] if isinstance(devices, int | None) else list(devices)
-    if len(set(names)) < len(names):
-        problems.append(f"the devices are {', '.join(names)}; expected a name of its own for each")
-    problems += transforms.problems(names)
+    names = device_names(number) if isinstance(devices, int | None) else tuple(devices)
+    problems += [*wrong_names(names), *transforms.problems(names)]
     if problems:
         raise ClovenError(problems)
-    division = divide(graph, strategy, number)
+    image = model.input.name
+    placed = strategy.place(everywhere(model, number), {image: everything(model, image, 0)})
+    division = Division(placed.graph, placed.owners, number, placed.sink, placed.exact)
     assembled = assemble(division if reuse else joined(division, HUB), names, routing, transforms)
-    return replace(assembled, model=graph)
+    return replace(assembled, model=model)
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:

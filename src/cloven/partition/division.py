@@ -9,12 +9,13 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, hull, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, Carry
+from cloven.partition.protection import COORDINATOR
 
 Share = tuple[Box, ...]
 """Disjoint boxes of one value."""
@@ -80,6 +81,7 @@ class Placed:
     exact: bool = True
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """What a partitioning strategy is: its parameters, what is wrong with them, and who owns what."""
 
@@ -114,6 +116,26 @@ def check_count(devices: int) -> int:
     return devices
 
 
+def device_names(count: int) -> tuple[str, ...]:
+    """Return the usual names: edge0, edge1, ...
+
+    Raises:
+        ClovenError: as `check_count`.
+    """
+    return tuple(f"edge{i}" for i in range(check_count(count)))
+
+
+def wrong_names(names: Sequence[str]) -> list[str]:
+    """Return what is wrong with the names of devices, one sentence each."""
+    found = []
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        found.append(f"two devices are named {', '.join(repeated)}; names must differ")
+    if COORDINATOR in names:
+        found.append(f"no device can be named {COORDINATOR}: it sends the images; choose another name")
+    wrong = [n for n in dict.fromkeys(names) if not isinstance(n, str) or not n or "->" in n or ":" in n]
+    return found + [f"a device is named {name!r}; expected text without '->' and ':'" for name in wrong]
+
+
 def everywhere(graph: Graph, devices: int) -> Stretch:
     """Return all of a graph but the image.
 
@@ -122,13 +144,6 @@ def everywhere(graph: Graph, devices: int) -> Stretch:
     """
     check_count(devices)
     return Stretch(graph, 1, len(graph.ops) - 1, tuple(range(devices)))
-
-
-def divide(graph: Graph, strategy: Strategy, devices: int) -> Division:
-    """The division of a whole graph: the first device holds the image."""
-    image = graph.input.name
-    placed = strategy.place(everywhere(graph, devices), {image: everything(graph, image, 0)})
-    return Division(placed.graph, placed.owners, devices, placed.sink, placed.exact)
 
 
 def everything(graph: Graph, value: str, device: int) -> Owners:

@@ -5,16 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Literal, get_args
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, check_type, shown, tried
 from cloven.graph.box import Box, Shape, count, covers, extent, intersect, text, whole
 from cloven.graph.graph import SIZES, Graph
 from cloven.partition.program import Link, Program, Transfer, image_share
 from cloven.partition.transform import NONE, Transform
+from cloven.tables import Value, counted, html_table, text_table
 
 View = Literal["full", "paper"]
+
+LinkName = str | Link
+"""A link as a caller writes it: ``"edge0->edge1"``, ``("edge0", "edge1")`` or ``"edge0-edge1"``."""
+
+LISTED = 8
+"""The most links that an error message lists."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +54,35 @@ class Seen:
         return f"{self.value}[{text(self.share)}]{'' if self.transform.exact else f' as {self.transform.name}'}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Observation:
     """What a listener sees of one image, in order.
 
     ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
     that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``links`` are those listened on;
     none where no link could carry it: a tile that its device is already home of. ``graph`` is the graph whose
-    values are seen, and ``model`` the one that was compiled, where that is known: a strategy may rewrite it.
+    values are seen, and ``program`` the one observed, where that is known. ``device`` is the one that the listener
+    controls, where it is a device and not a link.
     """
 
     seen: tuple[Seen, ...]
     view: View
     crosses: bool
     links: tuple[Link, ...]
-    graph: Graph = field(repr=False)
-    model: Graph | None = field(default=None, repr=False)
+    graph: Graph
+    program: Program | None = None
+    device: str | None = None
+
+    @property
+    def model(self) -> Graph | None:
+        """The graph that was divided, where that is known: a strategy may rewrite it."""
+        return self.program.model if self.program is not None else None
+
+    @property
+    def name(self) -> str:
+        """The tap: a link, links that are listened on together, or a device."""
+        links = [f"{source}->{target}" for source, target in self.links]
+        return f"device {self.device}" if self.device is not None else " + ".join(links) or "no link"
 
     @property
     def link(self) -> Link | None:
@@ -89,6 +111,17 @@ class Observation:
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
+        shares = f"{counted(len(self.seen), 'share')}, {self.bytes:,} bytes an image"
+        rows: list[tuple[Value, ...]] = [(str(s), s.bytes) for s in self.seen]
+        return f"Observation of {self.name} ({self.view} view): {shares}", ("share", "bytes"), rows
+
 
 def seen_of(transfer: Transfer) -> Seen:
     """What a listener sees of a transfer."""
@@ -97,13 +130,44 @@ def seen_of(transfer: Transfer) -> Seen:
 
 def observe(
     program: Program,
-    link: Link | Sequence[Link],
-    view: View = "full",
+    links: LinkName | Sequence[LinkName | Sequence[LinkName]] | None = None,
     *,
+    device: str | None = None,
+    view: View = "full",
     value: str | None = None,
-    share: Box | None = None,
+) -> tuple[Observation, ...]:
+    """Return what a listener records on each link of a program: one observation a tap.
+
+    Args:
+        program: the program that `cloven.divide` or `cloven.compile` returned.
+        links: the links to listen on; left out, each one that carries something. A link is written
+            ``"edge0->edge1"`` or ``("edge0", "edge1")``, or ``"edge0-edge1"`` if only one of its directions carries
+            something. A list of links in the place of a link, as in ``[["edge0->edge1", "edge1->edge2"]]``, is one
+            listener on all of them: one observation.
+        device: a device that the listener controls, instead of links: all that it receives, also from the
+            coordinator.
+        view: ``full`` is all that crosses; ``paper`` is one share of ``value``, as S1 and S2 count it.
+        value: a layer or op; only shares of its value are seen.
+
+    Raises:
+        ClovenError: for a link that carries nothing, an unknown device or layer, a ``paper`` view without a value.
+    """
+    check_type(program, Program, "program", "the program that cloven.divide or cloven.compile returns")
+    if view not in get_args(View):
+        raise ClovenError(f"view is {view!r}; expected 'full' or 'paper'")
+    if device is None:
+        return tuple(seen_on(program, *tap, view=view, value=value) for tap in _taps(program, links))
+    if links is not None or view == "paper":
+        raise ClovenError(
+            "device stands for all that it receives; expected neither links nor view='paper' beside it"
+        )
+    return (_received(program, device, value),)
+
+
+def seen_on(
+    program: Program, *links: Link, view: View = "full", value: str | None = None, share: Box | None = None
 ) -> Observation:
-    """What a listener on ``link`` (source, target) sees, or one on several links whose taps collude.
+    """Return what a listener on one link (source, target) sees, or one on several links whose taps collude.
 
     With ``view = "full"``, every transfer of these directions, in order, each share once; of one ``value`` alone
     where it is named. With ``view = "paper"``, the share of one ``value`` (a layer's or op's name) that the first
@@ -112,10 +176,9 @@ def observe(
     Raises:
         ClovenError: for an unknown device or layer, or a paper view without a value.
     """
-    links = _links(link)
     problems = [
         f"no device is named {device!r}; the plan has {', '.join(program.devices)}"
-        for device in dict.fromkeys(name for one in links for name in one)
+        for device in dict.fromkeys(chain.from_iterable(links))
         if device not in program.devices
     ]
     if view == "paper" and value is None:
@@ -126,18 +189,74 @@ def observe(
     if view == "full":
         sent = (t for t in program.transfers if t.link in links and name in (None, t.value))
         seen = tuple(dict.fromkeys(seen_of(t) for t in sent))
-        return Observation(seen, "full", bool(seen), links, program.graph, program.model)
+        return Observation(seen, "full", bool(seen), links, program.graph, program)
     assert name is not None
-    counted = share or _owned(program, name, links[0][0])
-    carrying = [one for one in links if carried(program, one, name, counted)]
+    owned = share or _owned(program, name, links[0][0])
+    carrying = [one for one in links if carried(program, one, name, owned)]
     transform = program.transforms.of(*(carrying or links)[0])
-    seen = (Seen(name, counted, transform=transform, size=SIZES[program.graph.by_name[name].dtype]),)
-    return Observation(seen, "paper", bool(carrying), links, program.graph, program.model)
+    seen = (Seen(name, owned, transform=transform, size=SIZES[program.graph.by_name[name].dtype]),)
+    return Observation(seen, "paper", bool(carrying), links, program.graph, program)
 
 
-def _links(given: Link | Sequence[Link]) -> tuple[Link, ...]:
-    one = [name for name in given if isinstance(name, str)]
-    return ((one[0], one[1]),) if one else tuple(each for each in given if not isinstance(each, str))
+def _received(program: Program, device: str, value: str | None) -> Observation:
+    """Return what a device receives: over its links, and the image if the coordinator sends it there."""
+    if device not in program.devices:
+        raise ClovenError(f"no device is named {shown(device)}; the program has {', '.join(program.devices)}")
+    observed = seen_on(program, *(link for link in program.links if link[1] == device), value=value)
+    image = program.graph.input
+    if device == program.source and value in (None, image.name):
+        seen = dict.fromkeys((Seen(image.name, whole(image.shape)), *observed.seen))
+        observed = replace(observed, seen=tuple(seen), crosses=True)
+    if not observed.seen:
+        raise ClovenError(
+            f"{device} receives nothing{f' of {value}' if value else ''}; its taps are {_listed(program)}"
+        )
+    return replace(observed, device=device)
+
+
+def _taps(program: Program, given: object) -> list[tuple[Link, ...]]:
+    """Return the links of each tap that a caller names."""
+    if given is None:
+        return [(link,) for link in program.links]
+    every = [given] if _is_link(program, given) else given
+    if not isinstance(every, list | tuple):
+        raise ClovenError(f"links is {shown(given)}; expected a list of links, of {_listed(program)}")
+    problems: list[str] = [] if every else [f"links is empty; expected some of {_listed(program)}"]
+    taps: list[tuple[Link, ...]] = []
+    for tap in every:
+        together = tap if isinstance(tap, list | tuple) and tap and not _is_link(program, tap) else [tap]
+        links = [tried(partial(_link, program, name), problems) for name in together]
+        taps.append(tuple(link for link in links if link is not None))
+    if problems:
+        raise ClovenError(problems)
+    return taps
+
+
+def _is_link(program: Program, given: object) -> bool:
+    """Return whether a caller means one link: text, or the names of two devices."""
+    if isinstance(given, tuple) and len(given) == 2:
+        return all(name in program.devices for name in given)
+    return isinstance(given, str)
+
+
+def _link(program: Program, given: object) -> Link:
+    """Return the link that a pair of devices or a text means: ``A->B``, or ``A-B`` in either direction."""
+    meant = [
+        (source, target)
+        for source, target in program.links
+        if given in ((source, target), f"{source}->{target}", f"{source}-{target}", f"{target}-{source}")
+    ]
+    if len(meant) > 1:
+        raise ClovenError(f"{given!r} carries shares in both directions; expected A->B, one of {_listed(program)}")
+    if not meant:
+        name = given if isinstance(given, tuple) else shown(given)
+        raise ClovenError(f"{name} is not a link that carries anything; expected one of {_listed(program)}")
+    return meant[0]
+
+
+def _listed(program: Program) -> str:
+    names = [f"{source}->{target}" for source, target in program.links]
+    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
 def carried(program: Program, link: Link, value: str, share: Box) -> bool:
@@ -170,9 +289,9 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
         if link is None:
             op = program.graph.by_name[name]
             whole_value = Seen(name, whole(op.shape), size=SIZES[op.dtype])
-            yield Observation((whole_value,), "paper", False, (), program.graph, program.model)
+            yield Observation((whole_value,), "paper", False, (), program.graph, program)
         else:
-            yield observe(program, link, "paper", value=name, share=share)
+            yield seen_on(program, link, view="paper", value=name, share=share)
 
 
 def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
@@ -185,6 +304,6 @@ def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
         if intersect(tile, whole(program.graph.input.shape)) is None:
             continue
         if device == program.source:
-            yield Observation((Seen(image, tile),), "paper", False, (), program.graph, program.model)
+            yield Observation((Seen(image, tile),), "paper", False, (), program.graph, program)
         else:
-            yield observe(program, (program.source, device), "paper", value=image, share=tile)
+            yield seen_on(program, (program.source, device), view="paper", value=image, share=tile)

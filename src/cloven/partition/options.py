@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cloven.partition.plan import device_names
+from cloven.partition.division import device_names
 
 ENCLAVE = ("enclave", "accelerator")
 """The two devices of S2: the first is trusted."""

@@ -7,22 +7,23 @@ import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cloven.errors import ClovenError
-from cloven.files import TOML_BYTES, check_content, parse_toml, read_text
+from cloven.errors import ClovenError, check_type
+from cloven.files import TOML_BYTES, check_content, parse_toml, read_text, write_text
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy, check_count, everywhere
+from cloven.partition.division import Strategy, everywhere, wrong_names
 from cloven.partition.horizontal import Axis, Horizontal
 from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
-from cloven.partition.protection import COORDINATOR, Protection
+from cloven.partition.protection import Protection
 from cloven.partition.transform import UNCHANGED, Transforms
 from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
+from cloven.tables import html_table
 
 
 class _Frozen(BaseModel):
@@ -30,12 +31,27 @@ class _Frozen(BaseModel):
 
 
 class ModelSpec(_Frozen):
-    """Which model: its name, the size of one image (C, H, W), how many classes, and a file with its weights."""
+    """A plan's model: its name, the size of one image (C, H, W), how many classes, and a file with its weights.
+
+    ``mean`` and ``std`` normalise an image, channel by channel, before it enters the model; left out, they are the
+    usual ones of the model's name. A plan with the ``fingerprint`` of a graph (`Graph.fingerprint`) is compiled for
+    that graph alone.
+    """
 
     name: str = Field(min_length=1)
     input: tuple[int, int, int]
     classes: int = Field(ge=2)
     weights: str | None = None
+    fingerprint: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _normalisation(self) -> ModelSpec:
+        given = [numbers for numbers in (self.mean, self.std) if numbers is not None]
+        if len(given) == 1 or any(len(numbers) != self.input[0] for numbers in given):
+            raise ValueError("mean and std belong together, one number for each channel")
+        return self
 
 
 class _Stage(_Frozen):
@@ -111,6 +127,23 @@ class Plan(_Frozen):
     protection: Protection = Protection()
     transform: Transforms = UNCHANGED
 
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Return the plan of a TOML file.
+
+        Raises:
+            ClovenError: if the file cannot be read, and for every unknown, missing or wrong entry.
+        """
+        return parse(read(Path(path)), str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a TOML file, at once or not at all.
+
+        Raises:
+            ClovenError: if the file cannot be written.
+        """
+        write_text(Path(path), self.toml())
+
     def partitioning(self) -> Strategy:
         """The strategy with its parameters; several as a `Hybrid`."""
         first = self.strategy[0]
@@ -129,6 +162,15 @@ class Plan(_Frozen):
         number = len(self.devices)
         stages = [f"{spec.title()}{f' up to {spec.until}' if spec.until else ''}" for spec in self.strategy]
         return f"{'; then '.join(stages)}, {number} device{'s' if number > 1 else ''}"
+
+    def __repr__(self) -> str:
+        return f"Plan for {self.model.name}: {self.title()}"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(repr(self))
 
     def toml(self) -> str:
         """The plan as a file."""
@@ -158,25 +200,20 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def device_names(count: int) -> tuple[str, ...]:
-    """Return the usual names: edge0, edge1, ...
-
-    Raises:
-        ClovenError: as `check_count`.
-    """
-    return tuple(f"edge{i}" for i in range(check_count(count)))
-
-
 def problems(graph: Graph, plan: Plan) -> list[str]:
     """All that is wrong with a plan for this graph, one sentence each."""
     found = []
     if plan.model.input != graph.input.shape:
         found.append(f"the plan is for images of {plan.model.input}; the model takes {graph.input.shape}")
-    repeated = sorted({name for name in plan.devices if plan.devices.count(name) > 1})
-    if repeated:
-        found.append(f"two devices are named {', '.join(repeated)}; names must differ")
-    if COORDINATOR in plan.devices:
-        found.append(f"no device can be named {COORDINATOR}: that is who sends the images; choose another name")
+    (*outputs,) = graph.by_name[graph.output].shape
+    if outputs != [plan.model.classes] and len(outputs) == 1:
+        found.append(f"the plan is for a model of {plan.model.classes} classes; the model has {outputs[0]} outputs")
+    if plan.model.fingerprint not in (None, graph.fingerprint):
+        found.append(
+            f"the plan is for another model: its fingerprint is {plan.model.fingerprint}, this model's is "
+            f"{graph.fingerprint}"
+        )
+    found += wrong_names(plan.devices)
     found += [*plan.protection.problems(plan.devices), *plan.transform.problems(plan.devices)]
     strategy = plan.partitioning()
     wanted = strategy.count(len(plan.devices))
@@ -192,17 +229,23 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
     return found + strategy.problems(everywhere(graph, wanted))
 
 
-def program(graph: Graph, plan: Plan) -> Program:
-    """The program of a plan.
+def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that the design gives it
+    """Return the program of a plan for a model.
+
+    Args:
+        model: the graph that `cloven.capture` returned.
+        plan: the plan; if it names a model, the graph must be that model's.
 
     Raises:
         ClovenError: with all problems of the plan together.
     """
-    found = problems(graph, plan)
+    check_type(model, Graph, "model", compiler.GRAPH)
+    check_type(plan, Plan, "plan", "a plan, as cloven.Plan.load(path) returns")
+    found = problems(model, plan)
     if found:
         raise ClovenError(found)
-    return compiler.compile(
-        graph,
+    return compiler.divide(
+        model,
         plan.partitioning(),
         plan.devices,
         routing=plan.routing,

@@ -11,6 +11,7 @@ from cloven.graph.box import Box, Shape, count, extent, text, whole, without
 from cloven.graph.graph import SIZES, Graph
 from cloven.graph.ops import KINDS, Local
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
+from cloven.tables import Value, counted, html_table, text_table
 
 BYTES = 4
 """Bytes of one number that workers send: float32."""
@@ -96,7 +97,7 @@ class Receive:
 Step = Compute | Send | Receive
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """What the devices do for one batch. Steps are numbered in one global order over all devices.
 
@@ -111,10 +112,10 @@ class Program:
     transfers: tuple[Transfer, ...]
     source: str
     sink: str
-    owners: Mapping[str, Mapping[str, tuple[Box, ...]]] = field(repr=False)
+    owners: Mapping[str, Mapping[str, tuple[Box, ...]]]
     halo: bool = True
     transforms: Transforms = UNCHANGED
-    model: Graph | None = field(default=None, repr=False)
+    model: Graph | None = None
 
     @property
     def exact(self) -> bool:
@@ -151,6 +152,19 @@ class Program:
     def sent(self, link: Link) -> int:
         """Bytes that cross a link for one image, without framing."""
         return sum(t.bytes for t in self.transfers if t.link == link)
+
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
+        total = sum(t.bytes for t in self.transfers)
+        title = f"Program of {counted(len(self.devices), 'device')}: {counted(len(self.transfers), 'transfer')}"
+        rows: list[tuple[Value, ...]] = [(device, self.macs(device), None) for device in self.devices]
+        rows += [(f"{source}->{target}", None, self.sent((source, target))) for source, target in self.links]
+        return f"{title}, {total:,} bytes an image", ("device or link", "MACs", "bytes"), rows
 
 
 IMAGE_KINDS = frozenset({"normalise", "pad", "mask", "join"})

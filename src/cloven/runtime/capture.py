@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, check_type
 from cloven.graph.capture import evaluation, recorded, trace
 from cloven.graph.graph import BATCH, Graph, Op
 from cloven.runtime.torch_engine import Prepared, apply, evaluate, prepared
@@ -72,6 +72,8 @@ def capture(
         ClovenError: where the model cannot be captured, or where a check of this module finds a difference, with
             the op or the module and the reason.
     """
+    check_type(model, nn.Module, "model", "a torch.nn.Module")
+    check_type(example, Tensor, "example", "one image as a tensor (1, C, H, W)")
     with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation(model), _unchanged(model):
         return _checked(trace(model, example, mean=mean, std=std), model, example.device)
 

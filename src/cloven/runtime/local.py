@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, check_type
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
 from cloven.partition.usage import last_reads
@@ -42,14 +45,42 @@ def prepare(program: Program) -> Prepared:
     return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))
 
 
-def run(program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None) -> Tensor:
-    """The output of a program for ``images`` ``(n, C, H, W)`` in [0, 1]: ``(n, classes)``.
+@overload
+def run(
+    program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None
+) -> Tensor: ...
+@overload
+def run(
+    program: Program | Prepared, images: NDArray[Any], *, tap: Tap | None = None, batch: int | None = None
+) -> NDArray[np.float32]: ...
+
+
+def run(
+    program: Program | Prepared, images: Tensor | NDArray[Any], *, tap: Tap | None = None, batch: int | None = None
+) -> Tensor | NDArray[np.float32]:
+    """Return the outputs of a program for images, computed in this process.
 
     What crosses is transformed as the program says; an image's noise goes by its place among ``images``.
 
+    Args:
+        program: the program that `cloven.divide` or `cloven.compile` returned.
+        images: ``(n, C, H, W)``, floating point in [0, 1], of torch or NumPy.
+        tap: called with each transfer and what arrives of it.
+        batch: how many images are computed at a time.
+
+    Returns:
+        The outputs ``(n, classes)`` in float32, of the kind that the images are.
+
     Raises:
-        ClovenError: where the images do not have the shape that the program was made for.
+        ClovenError: where the images do not have the type or the shape that the program was made for.
     """
+    check_type(program, (Program, Prepared), "program", "the program that cloven.divide or cloven.compile returns")
+    check_type(images, (Tensor, np.ndarray), "images", "a tensor or an array (n, C, H, W)")
+    if isinstance(images, np.ndarray):
+        return run(program, torch.from_numpy(images), tap=tap, batch=batch).numpy()
+    if not images.is_floating_point():
+        raise ClovenError(f"the images are {images.dtype}; expected floating point in [0, 1]: divide pixels by 255")
+    images = images.float()
     ready = program if isinstance(program, Prepared) else prepare(program)
     expected = ready.program.graph.input.shape
     if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:

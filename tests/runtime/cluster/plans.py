@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cloven.graph.graph import Graph
-from cloven.partition.plan import Plan, parse, program
+from cloven.partition import plan as plans
+from cloven.partition.plan import Plan, parse
 from cloven.partition.protection import NAMES, Protection
 from cloven.runtime.bundle import engine
 from cloven.runtime.bundle.format import MANIFEST
@@ -88,7 +89,7 @@ def graph(model: str) -> Graph:
 def _written(model: str, strategy: str) -> Path:
     made = plan(model, strategy)
     folder = _HERE / f"{model}-{strategy}"
-    write(program(graph(model), made), folder, model=model, plan=made.toml())
+    write(plans.compile(graph(model), made), folder, model=model, plan=made.toml())
     return folder
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from cloven.partition.plan import Plan, parse, program
+import cloven
+from cloven.partition.plan import Plan, parse
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
 from cloven.runtime.bundle import engine
@@ -41,7 +42,7 @@ def divided(strategy: str, devices: int, protection: str = "none") -> tuple[Plan
     model = nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(384, 5)
     )
-    return plan, program(capture(model.eval(), torch.zeros(1, *SHAPE)), plan)
+    return plan, cloven.compile(capture(model.eval(), torch.zeros(1, *SHAPE)), plan)
 
 
 def pixels(count: int) -> Any:

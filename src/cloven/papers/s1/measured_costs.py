@@ -52,7 +52,7 @@ def compiled(
     import torch
 
     from cloven.papers.points import resolve
-    from cloven.partition.compiler import compile as compiled_program
+    from cloven.partition.compiler import divide
     from cloven.partition.vertical import Vertical
     from cloven.runtime.capture import capture
     from cloven.zoo.named import make
@@ -65,7 +65,7 @@ def compiled(
     made = []
     for reading in (name for name in READINGS if name in readings):
         cuts = tuple(resolve(model, name) for name in READINGS[reading])
-        program = compiled_program(graph, Vertical(cuts), DEVICES)
+        program = divide(graph, Vertical(cuts), DEVICES)
         made.append(Compiled(scenario(reading, model, cuts, program), program))
     return tuple(made)
 

@@ -1,0 +1,100 @@
+"""Programs side by side: what each sends, and what each device computes and holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from cloven.errors import ClovenError, check_type, require, shown
+from cloven.partition.program import Program
+from cloven.partition.usage import usage
+from cloven.tables import Value, html_table, text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A row of a comparison, for one image: the ``values`` are the programs', None where one has no such part.
+
+    ``part`` is a link or a device, empty for the whole program.
+    """
+
+    name: str
+    part: str
+    values: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class ProgramComparison:
+    """Programs side by side, for one image: transfers, bytes on each link, MACs and memory of each device."""
+
+    programs: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a data frame: one column a program; the index is the quantity and the link or device.
+
+        Raises:
+            ClovenError: without pandas, which the extra ``audit`` brings.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise require("audit", error) from error
+        places = [(q.name, q.part) for q in self.quantities]
+        index = pd.MultiIndex.from_tuples(places, names=["quantity", "part"])
+        values = [q.values for q in self.quantities]
+        return pd.DataFrame(values, index=index, columns=list(self.programs), dtype="Int64")
+
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
+        rows: list[tuple[Value, ...]] = [(q.name, q.part, *q.values) for q in self.quantities]
+        return f"{len(self.programs)} programs, for one image", ("quantity", "link or device", *self.programs), rows
+
+
+def compare(programs: Sequence[Program] | Mapping[str, Program]) -> ProgramComparison:
+    """Return programs side by side: transfers, bytes on each link, MACs and memory of each device.
+
+    Args:
+        programs: what `cloven.divide` or `cloven.compile` returned, numbered; or a mapping with their names.
+
+    Raises:
+        ClovenError: for anything else than programs, or none.
+    """
+    check_type(programs, (list, tuple, Mapping), "programs", "a list of programs")
+    named = programs if isinstance(programs, Mapping) else {f"program {i}": p for i, p in enumerate(programs, 1)}
+    wrong = [f"{name} is {shown(given)}" for name, given in named.items() if not isinstance(given, Program)]
+    if wrong or not named:
+        got = "; ".join(wrong) or "programs is empty"
+        raise ClovenError(f"{got}; expected programs, as cloven.divide or cloven.compile returns")
+    every = list(named.values())
+    devices = [{device.device: device for device in usage(program)} for program in every]
+    links = [{f"{s}->{t}": program.sent((s, t)) for s, t in program.links} for program in every]
+    return ProgramComparison(
+        tuple(named),
+        (
+            Quantity("transfers", "", tuple(len(program.transfers) for program in every)),
+            Quantity("bytes", "", tuple(sum(link.values()) for link in links)),
+            *_rows("bytes", links, int),
+            *_rows("MACs", devices, lambda device: device.macs),
+            *_rows("bytes of weights", devices, lambda device: device.weight_bytes),
+            *_rows("bytes of values", devices, lambda device: device.memory_bytes),
+        ),
+    )
+
+
+def _rows(name: str, programs: Sequence[Mapping[str, Part]], figure: Callable[[Part], int]) -> Iterable[Quantity]:
+    """Yield a row for each link or device of any program."""
+    for part in dict.fromkeys(part for program in programs for part in program):
+        values = (figure(program[part]) if part in program else None for program in programs)
+        yield Quantity(name, part, tuple(values))
