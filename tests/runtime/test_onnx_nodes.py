@@ -35,13 +35,14 @@ def images(*shape: int, number: int = 2) -> Tensor:
     return torch.from_numpy(np.random.default_rng(len(shape)).standard_normal((number, *shape), np.float32))
 
 
-def written(cases: Sequence[Case], folder: Path) -> list[Value]:
-    """One model of all cases, in ``folder``; the values that it gives out."""
+def written(cases: Sequence[Case], folder: Path, *, finite: bool = False) -> list[Value]:
+    """One model of all cases, in ``folder``; the values that it gives out. ``finite`` is said of its inputs."""
     weights = Weights()
     model, made = Model("test", weights, "weights.bin"), []
     for i, (local, inputs) in enumerate(cases):
         model.scope(f"case{i}")
         given = [model.input(f"case{i}/input{j}", x.shape[1:]) for j, x in enumerate(inputs)]
+        given = [replace(value, finite=finite) for value in given]
         value = model.called(apply(model, local, given), f"case{i}")
         model.output(value, value.shape)
         made.append(value)
@@ -52,9 +53,14 @@ def written(cases: Sequence[Case], folder: Path) -> list[Value]:
 
 
 def check(cases: Sequence[Case]) -> None:
-    """The cases' nodes make what the torch engine makes, in shape and numbers."""
+    """The cases' nodes make what the torch engine makes, in shape and numbers; with those for finite values too."""
+    for finite in (False, True):
+        _check(cases, finite=finite)
+
+
+def _check(cases: Sequence[Case], *, finite: bool) -> None:
     with TemporaryDirectory() as folder:
-        values = written(cases, Path(folder))
+        values = written(cases, Path(folder), finite=finite)
         feeds = {f"case{i}/input{j}": x.numpy() for i, (_, xs) in enumerate(cases) for j, x in enumerate(xs)}
         made = outputs(session(Path(folder) / "model.onnx"), [v.name for v in values], feeds)
     for (local, inputs), value in zip(cases, values, strict=True):

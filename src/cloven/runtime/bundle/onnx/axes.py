@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import nan, prod
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from cloven.runtime.bundle.onnx import views
 from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
@@ -32,7 +33,24 @@ def reduced(
     model: Model, x: Value, dim: int | Sequence[int] | None = None, keep: bool = False, *, kind: str
 ) -> Value:
     """A sum, mean, maximum or length over some axes."""
-    return model.add(kind, [x, model.integers(_of_images(x, dim))], keepdims=int(keep))
+    axes = model.integers(_of_images(x, dim))
+    made = model.add(kind, [x, axes], keepdims=int(keep))
+    if kind not in ("ReduceMax", "ReduceMin") or not may_be_nan(model, x):
+        return made
+    found = model.add("ReduceMax", [nans(model, x), axes], keepdims=int(keep))
+    return model.add(
+        "Where", [model.add("Cast", [found], to=TensorProto.BOOL), model.number(nan, model.dtype(x)), made]
+    )
+
+
+def may_be_nan(model: Model, x: Value) -> bool:
+    """Return whether numbers of a value can be NaN or infinite."""
+    return not x.finite and model.dtype(x).kind == "f"
+
+
+def nans(model: Model, x: Value) -> Value:
+    """Return 1 where a value is NaN, and 0 elsewhere."""
+    return model.add("Cast", [model.add("IsNaN", [x])], to=TensorProto.FLOAT)
 
 
 def extreme(model: Model, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
@@ -43,8 +61,15 @@ def extreme(model: Model, item: int, x: Value, dim: int, keep: bool = False, *, 
 
 
 def place(model: Model, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
-    """Return where the largest or smallest number of an axis is."""
-    return model.add(kind, [x], axis=_of_images(x, dim)[0], keepdims=int(keep))
+    """Return where the largest or smallest number of an axis is, or its first NaN."""
+    (axis,), keepdims = _of_images(x, dim), int(keep)
+    made = model.add(kind, [x], axis=axis, keepdims=keepdims)
+    if not may_be_nan(model, x):
+        return made
+    marks = nans(model, x)
+    found = model.add("ReduceMax", [marks, model.integers([axis])], keepdims=keepdims)
+    first = model.add("ArgMax", [marks], axis=axis, keepdims=keepdims)
+    return model.add("Where", [model.add("Cast", [found], to=TensorProto.BOOL), first, made])
 
 
 def _moments(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import signature
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,15 @@ def _require(condition: bool, reason: str) -> None:
 def _node(model: Model, *operands: Operand, kind: str) -> Value:
     """One node that takes the arguments as they are; numbers become tensors."""
     _require(not any(isinstance(x, Rows) for x in operands), "it computes with the number of images")
-    return model.add(kind, [x if isinstance(x, Value) else model.number(x) for x in operands])
+    return model.add(kind, [_tensor(model, x, operands) for x in operands])
+
+
+def _tensor(model: Model, x: Operand, beside: Sequence[Operand | None]) -> Value:
+    """Return a tensor as it is, a number as float64 where one of the tensors beside it is, else as float32."""
+    if isinstance(x, Value):
+        return x
+    doubles = any(isinstance(other, Value) and model.dtype(other) == np.float64 for other in beside)
+    return model.number(x, np.float64 if doubles else np.float32)
 
 
 # --- number by number -----------------------------------------------------------------------------------------
@@ -46,9 +54,18 @@ def _rsub(model: Model, x: Value, y: Operand, alpha: float = 1) -> Value:
 
 
 def _clamp(model: Model, x: Value, lower: Operand | None = None, upper: Operand | None = None) -> Value:
-    if lower is not None:
-        x = _node(model, x, lower, kind="Max")
-    return x if upper is None else _node(model, x, upper, kind="Min")
+    """By Clip where it can be, for the sign of zero; without a limit it makes finite numbers of infinity."""
+    limits = [-inf if lower is None else lower, inf if upper is None else upper]
+    tensors = [_tensor(model, limit, [x]) for limit in limits]
+    if all(limit.dims == () for limit in tensors) and model.dtype(x).kind == "f":
+        return model.add("Clip", [x, *tensors])
+    for kind, limit, tensor in zip(("Max", "Min"), (lower, upper), tensors, strict=True):
+        x = x if limit is None else model.add(kind, [x, tensor])
+    return x
+
+
+def _clamp_max(model: Model, x: Value, upper: Operand) -> Value:
+    return _clamp(model, x, None, upper)
 
 
 def _clip(model: Model, x: Value, lower: float = -1, upper: float = 1) -> Value:
@@ -85,10 +102,11 @@ def _gelu(model: Model, x: Value, *, approximate: str = "none") -> Value:
 
 
 def _softplus(model: Model, x: Value, beta: float = 1, threshold: float = 20) -> Value:
-    _require(threshold >= 15, f"it is a line from {threshold} on; expected 15 or more")
-    if beta == 1:
+    if beta == 1 and threshold >= 15:
         return model.add("Softplus", [x])
-    return _node(model, model.add("Softplus", [_node(model, x, beta, kind="Mul")]), beta, kind="Div")
+    scaled = _node(model, x, beta, kind="Mul")
+    curve = _node(model, model.add("Softplus", [scaled]), beta, kind="Div")
+    return _node(model, _node(model, scaled, threshold, kind="Greater"), x, curve, kind="Where")
 
 
 def _log_sigmoid(model: Model, x: Value) -> Value:
@@ -122,8 +140,24 @@ def _expm1(model: Model, x: Value) -> Value:
     return model.add("Mul", [model.add("Tanh", [_node(model, x, 0.5, kind="Mul")]), more])
 
 
-def _shrunk(model: Model, x: Value, limit: float = 0.5, *, soft: bool) -> Value:
-    return model.add("Shrink", [x], lambd=float(limit), bias=float(limit) if soft else 0.0)
+def _hardshrink(model: Model, x: Value, limit: float = 0.5) -> Value:
+    return _node(model, _node(model, model.add("Abs", [x]), limit, kind="LessOrEqual"), 0, x, kind="Where")
+
+
+def _softshrink(model: Model, x: Value, limit: float = 0.5) -> Value:
+    return model.add("Sub", [x, _clip(model, x, -limit, limit)])
+
+
+def _sign(model: Model, x: Value) -> Value:
+    """The sign of NaN is 0 in PyTorch."""
+    made = model.add("Sign", [x])
+    return _node(model, model.add("IsNaN", [x]), 0, made, kind="Where") if axes.may_be_nan(model, x) else made
+
+
+def _pow(model: Model, x: Operand, y: Operand) -> Value:
+    """By a root where PyTorch takes one, which differs for -inf and -0."""
+    roots: Mapping[Operand, Call] = {0.5: partial(_node, kind="Sqrt"), -0.5: _rsqrt}
+    return roots[y](model, x) if y in roots else _node(model, x, y, kind="Pow")
 
 
 def _threshold(model: Model, x: Value, limit: float, below: float) -> Value:
@@ -139,7 +173,14 @@ def _unequal(model: Model, x: Operand, y: Operand) -> Value:
 
 
 def _lerp(model: Model, x: Value, y: Value, share: Operand) -> Value:
-    return _add(model, x, _node(model, model.add("Sub", [y, x]), share, kind="Mul"))
+    """From the nearer end, as PyTorch does: what is rounded off in y - x is all there is of a small end."""
+    apart = model.add("Sub", [y, x])
+    from_x = _add(model, x, _node(model, apart, share, kind="Mul"))
+    from_y = _add(model, y, _node(model, apart, _rsub(model, share, 1), kind="Mul"), kind="Sub")
+    if not isinstance(share, Value):
+        return from_x if abs(share) < 0.5 else from_y
+    near = _node(model, model.add("Abs", [share]), 0.5, kind="Less")
+    return model.add("Where", [near, from_x, from_y])
 
 
 def _added(model: Model, x: Value, a: Value, b: Value, *, value: float = 1, kind: str) -> Value:
@@ -206,20 +247,25 @@ def _attention(
     if causal:
         mask = model.tensor(np.tri(query.shape[-2], key.shape[-2], dtype=bool))
     if mask is not None and model.dtype(mask).kind == "b":
-        mask = _node(model, mask, 0, float("-inf"), kind="Where")
+        mask = _node(model, mask, 0, -inf, kind="Where")
     if mask is not None:
         weights = model.add("Add", [weights, mask])
-    return model.add("MatMul", [model.add("Softmax", [weights], axis=-1), value])
+    made = model.add("MatMul", [model.add("Softmax", [weights], axis=-1), value])
+    if mask is None or causal:
+        return made
+    # A query that sees no key gets 0.
+    nearest = model.add("ReduceMax", [weights, model.integers([-1])])
+    return _node(model, _node(model, nearest, -inf, kind="Equal"), 0, made, kind="Where")
 
 
 _RENAMED = {
     **{name: name.capitalize() for name in "relu sigmoid tanh mish selu neg abs exp log sqrt".split()},
-    **{name: name.capitalize() for name in "reciprocal sin cos erf floor ceil div mul pow".split()},
+    **{name: name.capitalize() for name in "reciprocal sin cos erf floor ceil div mul".split()},
     **dict.fromkeys(("matmul", "bmm", "mm"), "MatMul"),
     "maximum": "Max",
     "minimum": "Min",
     "hardswish": "HardSwish",
-    **{name: name.capitalize() for name in "sign round tan asin acos atan sinh cosh softsign where".split()},
+    **{name: name.capitalize() for name in "round tan asin acos atan sinh cosh softsign where".split()},
     "multiply": "Mul",
     "divide": "Div",
     "true_divide": "Div",
@@ -252,10 +298,12 @@ CALLS: Mapping[str, Call] = {
     "sub": partial(_add, kind="Sub"),
     "rsub": _rsub,
     "relu6": partial(_clip, lower=0, upper=6),
+    "sign": _sign,
+    "pow": _pow,
     "hardtanh": _clip,
     "clamp": _clamp,
-    "clamp_min": partial(_node, kind="Max"),
-    "clamp_max": partial(_node, kind="Min"),
+    "clamp_min": _clamp,
+    "clamp_max": _clamp_max,
     "silu": _silu,
     "elu": _elu,
     "celu": _celu,
@@ -271,8 +319,8 @@ CALLS: Mapping[str, Call] = {
     "log10": partial(_log, base=10),
     "log1p": _log1p,
     "expm1": _expm1,
-    "hardshrink": partial(_shrunk, soft=False),
-    "softshrink": partial(_shrunk, soft=True),
+    "hardshrink": _hardshrink,
+    "softshrink": _softshrink,
     "threshold": _threshold,
     "masked_fill": _masked_fill,
     "ne": _unequal,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 OPSET, IR = 20, 10
@@ -38,12 +38,14 @@ Dims = Sequence[int | None]
 class Value:
     """A tensor of a model: a weight, or a value with the batch on one of its axes, None in ``dims``.
 
-    ``rows`` is how many rows of that axis belong to one image.
+    ``rows`` is how many rows of that axis belong to one image. ``finite`` says that no number is NaN or infinite,
+    whatever the image; see `cloven.runtime.bundle.onnx.finite`.
     """
 
     name: str
     dims: tuple[int | None, ...]
     rows: int = 1
+    finite: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -145,9 +147,9 @@ class Model:
         image = self._graph.input[0].name
         return self.add("Shape", [_value(image, self._types[image])], start=0, end=1)
 
-    def number(self, number: float) -> Value:
-        """A float32 without axes."""
-        return self.tensor(np.array(number, np.float32))
+    def number(self, number: float, dtype: DTypeLike = np.float32) -> Value:
+        """A number without axes."""
+        return self.tensor(np.array(number, dtype))
 
     def integers(self, numbers: Sequence[int]) -> Value:
         """A list of int64: axes, lengths, pads."""

@@ -7,16 +7,18 @@ there and refuse wide padding: pools here are told every row of padding, and div
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from math import prod
+from dataclasses import replace
+from functools import partial, reduce
+from math import inf, nan, prod
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import helper
 
 from cloven.graph.windows import mean_matrix, resize_matrix, resize_picks
-from cloven.runtime.bundle.onnx.axes import reduced
+from cloven.runtime.bundle.onnx.axes import may_be_nan, reduced
 from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
 from cloven.runtime.bundle.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
 
@@ -152,9 +154,25 @@ def _own(attrs: Attrs, limit: Sequence[int] | None = None) -> bool:
 
 
 def max_pool(model: Model, x: Value, attrs: Attrs) -> Value:
-    """The largest number of each window."""
+    """The largest number of each window, or NaN.
+
+    The runtime's largest number is never NaN, and not below the lowest finite one: windows with NaN, and of -inf
+    alone, are found by a pool of marks.
+    """
     rims = _rims(x, attrs, own=_own(attrs, attrs["kernel"]))
-    return _pool(model, "MaxPool", x, attrs, rims, float("-inf"), dilations=attrs["dilation"])
+
+    def pooled(numbers: Value) -> Value:
+        return _pool(model, "MaxPool", numbers, attrs, rims, -inf, dilations=attrs["dilation"])
+
+    if not may_be_nan(model, x):
+        return pooled(x)
+    number = partial(model.number, dtype=model.dtype(x))
+    elements = helper.np_dtype_to_tensor_dtype(model.dtype(x))
+    above = model.add("Cast", [model.add("Greater", [x, number(-inf)])], to=elements)
+    marks = pooled(model.add("Where", [model.add("IsNaN", [x]), number(2), above]))
+    with_nan, with_some = (model.add("Greater", [marks, number(n)]) for n in (1, 0))
+    factor = model.add("Where", [with_nan, number(nan), model.add("Where", [with_some, number(1), number(inf)])])
+    return model.add("Mul", [pooled(x), factor])
 
 
 def _mean_with_padding(model: Model, x: Value, attrs: Attrs, rims: list[Ends]) -> Value:
@@ -253,7 +271,8 @@ def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value
         starts, ends = np.arange(out) * length // out, -(-np.arange(1, out + 1) * length // out)
         # A window that is shorter than the longest has its last row several times.
         places = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
-        x = reduced(model, taken(model, x, axis, places), axis + 1, kind="ReduceMax")
+        windows = replace(taken(model, x, axis, places), finite=x.finite)
+        x = replace(reduced(model, windows, axis + 1, kind="ReduceMax"), finite=x.finite)
     return x
 
 
@@ -292,12 +311,34 @@ def col2im(
 # --- resizing: a linear map along each axis -------------------------------------------------------------------
 
 
-def mapped(model: Model, x: Value, axis: int, matrix: NDArray[np.float32]) -> Value:
-    """Return a matrix ``(out, size)`` along one axis."""
+def mapped(
+    model: Model, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_] | None = None
+) -> Value:
+    """Return a matrix ``(out, size)`` along one axis.
+
+    An output depends on the numbers that it has weights for, or on those that are ``read``, and on no others, not
+    even where these are infinite.
+    """
+    if not x.finite:
+        return _weighed(model, x, axis, matrix, matrix != 0 if read is None else read)
     if axis % len(x.dims) == len(x.dims) - 2:
-        return model.add("MatMul", [model.tensor(matrix), x])
-    product = model.add("MatMul", [moved(model, x, axis, -1), model.tensor(np.ascontiguousarray(matrix.T))])
-    return moved(model, product, -1, axis)
+        made = model.add("MatMul", [model.tensor(matrix), x])
+    else:
+        product = model.add("MatMul", [moved(model, x, axis, -1), model.tensor(np.ascontiguousarray(matrix.T))])
+        made = moved(model, product, -1, axis)
+    return replace(made, finite=True)
+
+
+def _weighed(model: Model, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_]) -> Value:
+    """Return sums of the numbers that are read, times weights; a row that reads fewer reads its last repeatedly."""
+    counts = read.sum(1)
+    ranks = np.minimum(np.arange(counts.max()), counts[:, None] - 1)
+    places = np.take_along_axis(np.argsort(~read, axis=1, kind="stable"), ranks, 1)
+    shares = np.where(ranks == counts[:, None] - 1, counts.max() - counts[:, None] + 1, 1)
+    weights = (np.take_along_axis(matrix, places, 1) / shares).astype(np.float32)
+    lengths = [*weights.shape, *[1] * (len(x.dims) - 1 - axis)]
+    products = model.add("Mul", [taken(model, x, axis, places), model.tensor(weights.reshape(lengths))])
+    return reduced(model, products, axis + 1, kind="ReduceSum")
 
 
 def separable(model: Model, x: Value, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Value:
@@ -324,13 +365,17 @@ def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, ke
     if size is None:
         size = [int(n * f) for n, f in zip(x.shape[1:], factors, strict=True)]
     for axis, (length, out, factor) in enumerate(zip(x.shape[1:], size, factors, strict=True)):
-        identity = torch.eye(length)[(None,) * len(size)]
-        lengths, more = [*identity.shape[2:-1], out], [None] * (len(size) - 1) + [factor]
-        matrix = getattr(torch.ops.aten, kernel).default(identity, lengths, *align, *more).reshape(length, out).T
+        ones = [1] * (len(size) - 1)
+        identity = torch.eye(length).reshape(1, length, *ones, length)
+        lengths, more = [*ones, out], [None] * len(ones) + [factor]
+        matrix, infinite = (
+            getattr(torch.ops.aten, kernel).default(places, lengths, *align, *more).reshape(length, out).T.numpy()
+            for places in (identity, identity.where(identity == 0, inf))
+        )
         if "nearest" in kernel:
-            x = taken(model, x, axis + 2, matrix.argmax(1).numpy())
+            x = taken(model, x, axis + 2, matrix.argmax(1))
         else:
-            x = mapped(model, x, axis + 2, np.ascontiguousarray(matrix.numpy()))
+            x = mapped(model, x, axis + 2, np.ascontiguousarray(matrix), ~np.isfinite(infinite))
     return x
 
 
@@ -376,6 +421,8 @@ def resize(
     if mode.startswith("nearest"):
         exact = mode == "nearest-exact"
         return picked(model, x, *(resize_picks(n, out, exact=exact, scale=s) for n, out, s in lengths))
+    if not x.finite:
+        return resampled(model, x, size, align, *scales, kernel=f"upsample_bi{mode}2d")
     rows, columns = (resize_matrix(n, out, mode, align=align, scale=s) for n, out, s in lengths)
     return separable(model, x, rows, columns)
 
