@@ -98,14 +98,13 @@ def made(local: Local, inputs: list[Tensor]) -> NDArray[np.float32]:
         return outputs(session(Path(folder) / "model.onnx"), ["out"], feeds)["out"]
 
 
-CASES = [*((name, args, kwargs, None) for name, args, kwargs in CALLS + MORE)]
+Case = tuple[str, list[Any], dict[str, Any], int | None]
+CASES: list[Case] = [*((name, args, kwargs, None) for name, args, kwargs in CALLS + MORE)]
 CASES += [(name, args, {}, item) for name, args, item in ITEMS + PLACES]
 JUDGED = [case for case in CASES if case[0].split(".")[0] not in QUIRKS.split()]
 
 
-def compared(
-    case: tuple[str, list[Any], dict[str, Any], int | None], inputs: list[Tensor]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def compared(case: Case, inputs: list[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what ONNX's nodes make of inputs, and what PyTorch does."""
     name, args, kwargs, item = case
     local = called(name, args, kwargs, item)
@@ -115,7 +114,7 @@ def compared(
 
 
 @pytest.mark.parametrize("case", JUDGED, ids=[f"{c[0]}-{i}" for i, c in enumerate(JUDGED)])
-def test_ops_on_nan_and_infinity(case: tuple[str, list[Any], dict[str, Any], int | None]) -> None:
+def test_ops_on_nan_and_infinity(case: Case) -> None:
     for kind, numbers in SPECIAL.items():
         found, expected = compared(case, [special(numbers, 0), special(numbers, 1)])
         if case[0].split(".")[0] in WEIGHED.split():
@@ -164,7 +163,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, channels of all)``."""
-        maps = [function(self.conv(x)) for function in self.functions]
+        features = self.conv(x)
+        maps = [function(features) for function in self.functions]
         return torch.cat([torch.where(m == m, m, 0.5).clamp(-2, 2).sum((2, 3)) for m in maps], 1)
 
 

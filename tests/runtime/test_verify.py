@@ -115,6 +115,20 @@ def test_nan_is_not_equal() -> None:
     assert not judged(lambda y: y, lambda made: made * float("nan")).equal
 
 
+@pytest.mark.parametrize("function", [torch.sqrt, lambda y: torch.cat([y[:, :1] / 0, y[:, 1:]], 1)])
+def test_a_model_of_nan_and_infinity_is_equal_bit_by_bit_or_cannot_be_judged(
+    function: Callable[[Tensor], Tensor],
+) -> None:
+    assert judged(function, lambda made: made).equal
+
+    for wrong in (lambda made: made + 1, lambda made: made.nan_to_num(), lambda made: made.flip(0)):
+        found = judged(function, wrong)
+        assert not found.equal
+        assert (
+            "cannot be judged: the model's own outputs for 20 of 20 images are NaN or infinite" in found.verdict()
+        )
+
+
 def test_a_single_image_and_a_single_output() -> None:
     assert judged(lambda y: y, lambda made: made * (1 + 1e-7), number=1).equal
     assert not judged(lambda y: y, lambda made: made * 1.01, number=1).equal

@@ -7,7 +7,8 @@ over its outputs. So the tolerance is at most `NEAR` of the spread, and a model 
 
 - whose own error in float32 is more than `NEAR` of the spread: how far it is from itself in float64, and how far
   its outputs move when the last bits of the images do (a threshold that rounding decides);
-- that differs from itself between two runs.
+- that differs from itself between two runs;
+- whose outputs are NaN or infinite.
 
 A program that is bitwise equal to a model that repeats itself is equal.
 """
@@ -143,7 +144,8 @@ def judge(
     whole = evaluate(graph, images, [graph.output], batch=batch)[graph.output]
     spread = _spread(whole)
     bound, rounding = min(tolerance * max(1.0, float(whole.abs().max())), NEAR * spread), None
-    difference = (made - whole).abs().flatten(1).amax(1)
+    same = (made == whole) | (made.isnan() & whole.isnan())
+    difference = (made - whole).abs().masked_fill(same, 0).flatten(1).amax(1)
     worst = difference.topk(min(WORST, len(images))).indices
     itself, own = _again(graph, images[worst[:FEW]])
     if float(difference.max()) > bound and program.exact:
@@ -153,6 +155,9 @@ def judge(
         bound = max(bound, ROUNDING * rounding)
         own = max(own, rounding)
     unjudged = f"the model differs from itself by {itself:.3g} between two runs" if itself else ""
+    endless = int((~whole.isfinite().flatten(1).all(1)).sum())
+    if endless and not same.all():
+        unjudged = f"the model's own outputs for {endless} of {len(images)} images are NaN or infinite"
     if own > NEAR * spread and float(difference.max()) > 0 and program.exact and not unjudged:
         unjudged = (
             f"the model's own error in float32 is {own:.3g}, near the spread of its outputs, {spread:.3g} (at most "

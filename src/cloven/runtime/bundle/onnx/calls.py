@@ -176,7 +176,7 @@ def _lerp(model: Model, x: Value, y: Value, share: Operand) -> Value:
     """From the nearer end, as PyTorch does: what is rounded off in y - x is all there is of a small end."""
     apart = model.add("Sub", [y, x])
     from_x = _add(model, x, _node(model, apart, share, kind="Mul"))
-    from_y = _add(model, y, _node(model, apart, _rsub(model, share, 1), kind="Mul"), kind="Sub")
+    from_y = _add(model, y, _node(model, apart, _add(model, 1, share, kind="Sub"), kind="Mul"), kind="Sub")
     if not isinstance(share, Value):
         return from_x if abs(share) < 0.5 else from_y
     near = _node(model, model.add("Abs", [share]), 0.5, kind="Less")

@@ -40,7 +40,7 @@ def finite(graph: Graph) -> frozenset[str]:
 def _keeps_finite(op: Op) -> bool:
     known = "op" not in op.attrs or str(op.attrs["op"]).split(".")[1] in ORDINARY
     positive = np.all(op.params["running_var"] + op.attrs["eps"] > 0) if op.kind == "batch_norm" else True
-    numbers = all(np.isfinite(x).all() for x in [*op.params.values(), *_numbers(op.attrs)])
+    numbers = all(np.isfinite(np.asarray(x)).all() for x in [*op.params.values(), *_numbers(op.attrs)])
     return bool(known and positive and numbers and op.dtype == "float32")
 
 
