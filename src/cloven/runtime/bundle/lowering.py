@@ -22,6 +22,7 @@ from cloven.runtime.bundle.format import (
     Step,
     WholeValue,
 )
+from cloven.runtime.bundle.onnx.finite import finite
 from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value, Weights
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.onnx.views import crop
@@ -69,14 +70,15 @@ def build(program: Program, model: str) -> dict[str, BuiltPart]:
 
 def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> tuple[onnx.ModelProto, list[str]]:
     """Return a segment's ONNX model, and a sentence for each of its ops that cannot be in one."""
-    model = Model(title, weights, WEIGHTS)
+    model, proved = Model(title, weights, WEIGHTS), finite(program.graph)
     problems: list[str] = []
     values = {key: model.input(named(key), extent(key[1])) for key in segment.inputs}
     for step in segment.computes:
         key, shape, op = (step.value, step.box), extent(step.box), program.graph.by_name[step.value]
         model.scope(named(key))
         try:
-            made = apply(model, step.local, [_read(model, values, read) for read in step.reads])
+            reads = [replace(_read(model, values, read), finite=read[0] in proved) for read in step.reads]
+            made = apply(model, step.local, reads)
             if made.dims != (None, *shape):
                 raise UnsupportedError(f"its nodes make {made.dims}; expected {(None, *shape)}, None for the batch")
             if key in segment.outputs and model.dtype(made) != np.float32:
