@@ -239,7 +239,15 @@ def _picked(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _separable(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
-    return params["rows"] @ inputs[0] @ params["columns"].T
+    return _mapped(params["columns"], _mapped(params["rows"], inputs[0]).mT).mT
+
+
+def _mapped(matrix: Tensor, x: Tensor) -> Tensor:
+    """Return a matrix times maps; a zero in it takes nothing, not even of NaN or infinity."""
+    if x.isfinite().all():
+        return matrix @ x
+    weights = matrix.unsqueeze(-1)
+    return torch.where(weights != 0, weights * x.unsqueeze(-3), 0).sum(-2)
 
 
 def _group_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
