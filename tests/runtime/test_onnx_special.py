@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from cloven.graph.ops import Local
 from cloven.partition.compiler import compile  # noqa: A004
-from cloven.partition.horizontal import Horizontal
 from cloven.partition.vertical import Vertical
 from cloven.runtime import torch_engine
 from cloven.runtime.bundle.engine import outputs, session
@@ -27,7 +26,6 @@ from cloven.runtime.bundle.onnx.model import Model, Weights
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
-from cloven.runtime.local import run
 from tests.runtime.test_onnx_nodes import CALLS, ITEMS, MAP, X, Y, called
 
 NAN, INF = float("nan"), float("inf")
@@ -206,16 +204,6 @@ def test_nan_that_appears_at_run_time(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = model(images).numpy()
     np.testing.assert_allclose(run_bundle(tmp_path / "bundle", images.numpy()), expected, rtol=1e-5, atol=1e-4)
-
-
-def test_resizing_of_nan_by_rows() -> None:
-    model = Net([lambda x: functional.interpolate(x.sqrt(), scale_factor=1.7, mode="bilinear")]).eval()
-    images = torch.rand(3, 1, 9, 9, generator=torch.Generator().manual_seed(1))
-
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            run(compile(capture(model, images[:1]), Horizontal("rows"), 2), images), model(images)
-        )
 
 
 def test_an_ordinary_network_has_no_nodes_for_nan(tmp_path: Path) -> None:
