@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cloven.graph.ops import Local
-from cloven.partition.compiler import compile  # noqa: A004
+from cloven.partition.compiler import divide
 from cloven.partition.vertical import Vertical
 from cloven.runtime import torch_engine
 from cloven.runtime.bundle.engine import outputs, session
@@ -192,7 +192,7 @@ def bundled(functions: Sequence[Callable[[Tensor], Tensor]], folder: Path) -> Ne
     """Return a model, and write it as a bundle."""
     model = Net(functions).eval()
     graph = capture(model, torch.rand(1, 1, 9, 9))
-    write(compile(graph, Vertical(("conv",)), 2), folder, model="net", plan="")
+    write(divide(graph, Vertical(("conv",)), 2), folder, model="net", plan="")
     return model
 
 
