@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cloven.auditing.store import read_document, write_document
 from cloven.zoo.models import build
 from tests.cli.conftest import Done, Run
 from tests.partition.texts import THREE_MISTAKES
@@ -568,11 +569,46 @@ def test_a_study_that_was_edited(cloven: Run, here: Path, name: str) -> None:
 
     refused(cloven("report", "run"), str(path.relative_to(here)), "run ", "audit")
     if name != "summary.json":
-        refused(cloven(*audit), str(path.relative_to(here)), "delete it", "run the audit again")
+        refused(cloven(*audit), str(path.relative_to(here)), "delete", "run the audit again")
         path.unlink()
         path.with_suffix(".json").unlink(missing_ok=True)
     assert cloven(*audit).code == 0
     assert cloven("report", "run").code == 0
+
+
+def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
+    """Whatever became of a file, the report says which it is and what to do."""
+    own_weights(here / "w.pth")
+    assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
+    for name in ("summary.json", "cells/*.json", "cells/*.safetensors"):
+        (path,) = (here / "run").glob(name)
+        content = path.read_bytes()
+        damages: dict[str, Callable[[Path], object]] = {
+            "missing": lambda path: None,
+            "empty": Path.touch,
+            "broken off": lambda path, content=content: path.write_bytes(content[:200]),
+            "a folder": Path.mkdir,
+            "a pipe": os.mkfifo,
+            "a link to nothing": lambda path: path.symlink_to("nowhere"),
+        }
+        for damage in damages.values():
+            path.unlink()
+            damage(path)
+            refused(cloven("report", "run"), "run", "audit", *([] if "summary" in name else [str(path.relative_to(here)), "delete"]))
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+            path.write_bytes(content)
+    assert cloven("report", "run").code == 0
+
+
+def test_a_summary_that_others_wrote(cloven: Run, here: Path) -> None:
+    """Its digest may be right, and its content not what is expected."""
+    own_weights(here / "w.pth")
+    assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
+    whole = read_document(here / "run/summary.json", "")
+    for name in ("findings", "verdicts", "plans", "attacker", "settings"):
+        for other in ({}, {name: [[1, None]]}):
+            write_document(here / "run/summary.json", {k: v for k, v in whole.items() if k != name} | other)
+            refused(cloven("report", "run"), "summary.json does not hold what this version", "run the same audit")
 
 
 def test_names_cannot_steer_the_terminal(cloven: Run, tmp_path: Path) -> None:

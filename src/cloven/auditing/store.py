@@ -25,6 +25,7 @@ from cloven.files import read_bytes, read_json, replacing, write_text
 CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
 CELLS, SHELF, LOCK = "cells", ".features", ".lock"
 DIGEST, TENSORS = "digest", "tensors_sha256"
+AGAIN = "delete the cell's .json and .safetensors and run the audit again"
 
 
 def to_text(value: Any) -> str:
@@ -85,19 +86,21 @@ class Store:
             ClovenError: where a file of the cell is not as it was written.
         """
         path = self.folder / CELLS / f"{key}.safetensors"
-        digest, content = self._cell(key)[TENSORS], read_bytes(path)
+        digest = self._cell(key)[TENSORS]
+        with advising(AGAIN):
+            content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise ClovenError(f"{path} is not as it was written; delete it and its .json and run the audit again")
+            raise ClovenError(f"{path} was edited or damaged: its digest is that of another content; {AGAIN}")
         try:
             return load(content)
         except SafetensorError as error:
-            raise ClovenError(f"cannot read {path}: {error}") from error
+            raise ClovenError(f"cannot read {path}: {error}; {AGAIN}") from error
 
     def _cell(self, key: str) -> dict[str, Any]:
         path = self.folder / CELLS / f"{key}.json"
-        found = read_document(path, "delete it and run the audit again")
+        found = read_document(path, AGAIN)
         if found.get("key") != key or TENSORS not in found:
-            raise ClovenError(f"{path} holds another cell's result; delete it and run the audit again")
+            raise ClovenError(f"{path} holds another cell's result; {AGAIN}")
         return found
 
 
@@ -119,13 +122,40 @@ def read_document(path: Path, to_do: str) -> dict[str, Any]:
     Raises:
         ClovenError: where it cannot be read, has no digest, or another content; with what ``to_do`` about it.
     """
-    found = read_json(path)
+    with advising(to_do):
+        found = read_json(path)
     digest = found.pop(DIGEST, None)
     if digest is None:
         raise ClovenError(f"{path} has no digest: an earlier version of cloven wrote it; {to_do}")
     if digest != digest_of(found):
         raise ClovenError(f"{path} was edited or damaged: its digest is that of another content; {to_do}")
     return found
+
+
+@contextmanager
+def advising(to_do: str) -> Iterator[None]:
+    """Say with an error what ``to_do`` about it."""
+    try:
+        yield
+    except ClovenError as error:
+        raise ClovenError([f"{problem}; {to_do}" for problem in error.problems]) from error
+
+
+@contextmanager
+def expecting(path: Path, to_do: str) -> Iterator[None]:
+    """Use a document's content, which has the right digest, but may lack what this version of cloven writes.
+
+    Raises:
+        ClovenError: where something is missing or of another type, with what ``to_do`` about it.
+    """
+    try:
+        yield
+    except (ClovenError, OSError):
+        raise
+    except Exception as error:  # what a missing or another value leads to is of many kinds
+        raise ClovenError(
+            f"{path} does not hold what this version of cloven writes ({type(error).__name__}: {error}); {to_do}"
+        ) from error
 
 
 def digest_of(document: Mapping[str, Any]) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloven.auditing.store import REPORT, SUMMARY, Store, read_document
+from cloven.auditing.store import REPORT, SUMMARY, Store, expecting, read_document
 from cloven.errors import ClovenError
 from cloven.files import write_text
 from cloven.reporting.page import Sample, render
 
+AGAIN = "run the same audit again, which writes it anew from the cells"
 ROLES = ("best", "median", "worst")
 
 
@@ -22,9 +23,10 @@ def write(folder: Path) -> Path:
     """
     if not (folder / SUMMARY).exists():
         raise ClovenError(f"{folder} holds no {SUMMARY}; give the folder of an audit that has ended")
-    summary = read_document(folder / SUMMARY, "run the same audit again, which writes it anew from the cells")
+    summary = read_document(folder / SUMMARY, AGAIN)
     store = Store(folder)
-    page = render(summary, {key: _samples(store, key) for key in dict.fromkeys(_keys(summary))})
+    with expecting(folder / SUMMARY, AGAIN):
+        page = render(summary, {key: _samples(store, key) for key in dict.fromkeys(_keys(summary))})
     write_text(folder / REPORT, page)
     return folder / REPORT
 

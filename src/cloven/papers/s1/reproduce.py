@@ -18,7 +18,7 @@ from safetensors.torch import save
 from cloven.auditing import study
 from cloven.auditing.executor import Progress
 from cloven.auditing.paper import Paper
-from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, read_document, write_document
+from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, expecting, read_document, write_document
 from cloven.auditing.subject import SAME, Who, cnn, initial, is_trained_here, load_images
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
@@ -206,11 +206,12 @@ def kept(folder: Path) -> list[StrategyBar]:
     """
     try:
         document = read_document(folder / FIGURE, AGAIN)
-        if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document[TENSORS]:
+        if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document.get(TENSORS):
             raise ClovenError(f"{folder / SCORES} was edited or damaged; {AGAIN}")
         _, tensors = read_tensors(folder / SCORES, "pt")
-        return [_bar(row, document["figure"], tensors) for row in document["bars"]]
-    except (ClovenError, KeyError) as error:
+        with expecting(folder / FIGURE, AGAIN):
+            return [_bar(row, document["figure"], tensors) for row in document["bars"]]
+    except ClovenError as error:
         raise ClovenError(
             f"{folder} holds no figure of S1 ({error}); give a folder that cloven reproduce s1 --figure wrote"
         ) from error
@@ -224,7 +225,9 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]
     """
     found = {folder: read_json(folder / FIGURE) for folder in folders if (folder / FIGURE).exists()}
     if broken := [
-        f"{path} holds no figure of a paper; move it away" for path, d in found.items() if "figure" not in d
+        f"{path / FIGURE} does not hold a figure of a paper; move it away"
+        for path, document in found.items()
+        if not isinstance(document.get("figure"), str) or not isinstance(document.get("scale", {}), dict)
     ]:
         raise ClovenError(broken)
     chosen = {path: one["figure"] for path, one in found.items() if one.get("scale", {}).get("name") == scale}
