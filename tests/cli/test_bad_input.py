@@ -547,6 +547,42 @@ def test_a_process_whose_output_cannot_be_written(unbuffered: str) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("options", ["--help", "--version", "audit --help"])
+def test_a_process_whose_reader_has_gone(options: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "cloven.cli", *options.split()], stdout=writer, stderr=subprocess.PIPE, text=True,
+        check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (2, "cloven: the output was closed before all of it was written\n")
+
+
+STREAMS = """
+import os, subprocess, sys
+from cloven.cli import main
+sys.argv = ["cloven", "keys", "renew", "."]
+try:
+    main()
+finally:
+    with open("found", "w") as found:
+        seen = [subprocess.run(["test", "-e", f"/proc/self/fd/{n}"]).returncode for n in range(3)]
+        found.write(f"{found.fileno() > 2} {seen}")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
+    """No file takes the place of a closed one, here or in a process started from here, and no message the output's."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, STREAMS], cwd=tmp_path, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (tmp_path / "found").read_text() == "True [0, 0, 0]"
+
+
 def test_a_second_audit_in_the_same_folder(cloven: Run, here: Path) -> None:
     own_weights(here / "w.pth")
     audit = (*AUDIT, "--weights", "w.pth", "--out", "run")
@@ -594,7 +630,12 @@ def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
         for damage in damages.values():
             path.unlink()
             damage(path)
-            refused(cloven("report", "run"), "run", "audit", *([] if "summary" in name else [str(path.relative_to(here)), "delete"]))
+            refused(
+                cloven("report", "run"),
+                "run",
+                "audit",
+                *([] if "summary" in name else [str(path.relative_to(here)), "delete"]),
+            )
             path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
             path.write_bytes(content)
     assert cloven("report", "run").code == 0

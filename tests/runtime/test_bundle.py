@@ -610,3 +610,23 @@ def test_a_bundle_is_not_written_to_a_link_in_a_circle(tmp_path: Path) -> None:
 
     with pytest.raises(ClovenError, match="is not a folder"):
         write(lenet(), tmp_path / "circle", model="lenet5", plan=PLAN)
+
+
+def test_onnxruntime_keeps_and_sends_nothing_about_the_device(tmp_path: Path) -> None:
+    """Its own builds send events, with an identifier that they keep in the home, unless they are told not to."""
+    shape = onnx.TensorProto.FLOAT, ["n"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["a"], ["b"])], "relu",
+        [onnx.helper.make_tensor_value_info("a", *shape)], [onnx.helper.make_tensor_value_info("b", *shape)],
+    )  # fmt: skip
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9),
+        tmp_path / "relu.onnx",
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    code = "import pathlib, cloven.runtime.bundle.engine as engine; engine.session(pathlib.Path('relu.onnx'))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "ORT_"))}
+
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=kept | {"HOME": str(home)}, check=True)
+    assert list(home.rglob("*")) == []

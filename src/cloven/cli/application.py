@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +29,9 @@ from cloven.cli.tap import tap
 from cloven.cli.worker import worker
 from cloven.errors import ClovenError, printable, require, system_error
 
+STDERR = 2
+"""The last descriptor of the standard streams."""
+
 EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
           "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
           "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
@@ -37,15 +42,28 @@ EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "se
 class Commands(TyperGroup):
     """All commands; Ctrl-C ends any of them with a word and exit code 130, and what the system refuses with 2."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the options of all commands, such as ``--help``."""
+        with _refusals():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         try:
-            return super().invoke(ctx)
-        except OSError as error:  # typer would end with 1, "a threshold missed", where the output was closed
-            raise system_error(error) from error
+            with _refusals():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             log.warning("stopped")
             raise typer.Exit(STOPPED) from None
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn errors of the system into ours: typer ends with 1, "a threshold missed", where the output was closed."""
+    try:
+        yield
+    except OSError as error:
+        raise system_error(error) from error
 
 
 app = typer.Typer(
@@ -61,15 +79,16 @@ log = logging.getLogger("cloven")
 
 def main() -> None:
     """The ``cloven`` command: errors in a person's input, and of the system, become a message and exit code 2."""
+    _fill_standard_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+    log.setLevel(logging.INFO)  # of other libraries, only warnings
     logging.getLogger().handlers[0].setFormatter(_Printable())
     try:
         try:
             app()
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # what cannot be written fails here, not when Python ends
+            sys.stdout.flush()  # what cannot be written fails here, not when Python ends
     except ClovenError as error:
         _fail(error)
     except OSError as error:
@@ -79,6 +98,15 @@ def main() -> None:
         if package not in EXTRAS:
             raise
         _fail(require(EXTRAS[package], error))
+
+
+def _fill_standard_streams() -> None:
+    """Open /dev/null for each standard stream that is closed, or the next file would be taken for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    nowhere = Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # without one, print() takes the other
 
 
 class _Printable(logging.Formatter):
@@ -91,8 +119,7 @@ def _fail(error: ClovenError) -> None:
         for problem in error.problems:
             print(printable(f"cloven: {problem}"), file=sys.stderr)  # noqa: T201
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:  # Python would try again when it ends, and fail with another exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(WRONG)

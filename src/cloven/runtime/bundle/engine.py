@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -73,6 +74,8 @@ def session(path: Path) -> InferenceSession:
     Raises:
         ClovenError: if onnxruntime is not installed, or cannot load the file.
     """
+    # The official builds keep an identifier of the device and send events, unless they are told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
