@@ -574,7 +574,7 @@ finally:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_process_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
-    """No file takes the place of a closed one, here or in a process started from here, and no message the output's."""
+    """No file takes the place of a closed one, here or in a child process, and no message that of the output."""
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, STREAMS], cwd=tmp_path, capture_output=True,
         text=True, check=False,
