@@ -105,8 +105,9 @@ def _fill_standard_streams() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
-    nowhere = Path(os.devnull).open("w")  # noqa: SIM115
-    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere  # without one, print() takes the other
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # print() would take the other
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 class _Printable(logging.Formatter):
