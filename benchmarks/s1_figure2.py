@@ -51,18 +51,19 @@ def measured(protection: str, images: int, bandwidth: int | None, folder: Path) 
     graph = capture(make(MODEL, shape=SHAPE, classes=1000, weights=None), torch.zeros(1, *SHAPE))
     pixels = np.random.default_rng(0).integers(0, 256, (images, *SHAPE), dtype=np.uint8)
     program = plans.compile(graph, plan)
-    found = laboratory.run(laboratory.Experiment(plan, program, pixels, 0, folder, bandwidth=bandwidth, window=1))
-    assert found["answered"] == images, found["failed"]
+    experiment = laboratory.Experiment(plan, program, pixels, 0, folder, bandwidth=bandwidth, window=1)
+    found = laboratory.run(experiment).summary
+    assert found.answered == images, found.failed
     rows = {
-        device["device"]: {
-            "open": device["opening_ms"],
-            "compute": device["compute_ms"],
-            "seal": device["sealing_ms"],
+        device.device: {
+            "open": device.opening_ms,
+            "compute": device.compute_ms,
+            "seal": device.sealing_ms,
         }
-        for device in found["devices"]
+        for device in found.devices
     }
-    links = {" > ".join(link["link"]): link["ms"] for link in found["links"]}
-    return rows | {"link": links, "whole": {"latency": found["latency"]["median_ms"]}}
+    links = {" > ".join(link.link): link.ms for link in found.links}
+    return rows | {"link": links, "whole": {"latency": found.latency.median_ms}}
 
 
 def main() -> None:

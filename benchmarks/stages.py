@@ -181,18 +181,18 @@ def answer(start: float, output: Array) -> None:
 async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
     """The coordinator of the workers of a plan."""
     from cloven.partition.plan import parse
-    from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+    from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
     from cloven.runtime.cluster.file import read_cluster
 
     plan = parse(plan_file.read_text("utf-8"))
-    async with Coordinator(plan, read_cluster(cluster, plan.devices), None, Manner(window)) as run:
+    async with Coordinator(plan, read_cluster(cluster, plan.devices), None, SendOptions(window)) as run:
 
-        async def answers(how: str, images: Sequence[Array]) -> list[Answer]:
+        async def answers(how: str, images: Sequence[Array]) -> list[Prediction]:
             if how == "single":
                 return [await run.submit(image) for image in images]
             found = [one async for one in run.answers(images)]
-            assert all(isinstance(one, Answer) for one in found), found
-            return [one for one in found if isinstance(one, Answer)]
+            assert all(isinstance(one, Prediction) for one in found), found
+            return [one for one in found if isinstance(one, Prediction)]
 
         assert "torch" not in sys.modules
         print(json.dumps("ready"), flush=True)

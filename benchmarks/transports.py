@@ -27,8 +27,8 @@ import grpc.aio
 import zmq
 
 from cloven.partition.protection import NAMES
-from cloven.runtime.cluster import messages, wire
-from cloven.runtime.cluster.channels import LINK, Stream, channel, options
+from cloven.runtime.cluster import frame_stream, protocol
+from cloven.runtime.cluster.channels import LINK, MessageStream, channel, options
 from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.link.handshake import FirstMessages
 from cloven.runtime.link.identity import Identity, read
@@ -79,10 +79,12 @@ async def serve(keys: Path) -> None:
         await server.stop(None)
 
 
-def line(identity: Identity, protection: str) -> wire.Line:
+def line(identity: Identity, protection: str) -> frame_stream.LinkSpec:
     """The link of the two, as both see it."""
     (peer,) = {*PARTIES} - {identity.name}
-    return wire.Line("benchmark", *PARTIES, protection, lambda: identity.link_key(peer), wire.limits(LARGEST))
+    return frame_stream.LinkSpec(
+        "benchmark", *PARTIES, protection, lambda: identity.link_key(peer), frame_stream.limits(LARGEST)
+    )
 
 
 def _handlers(identity: Identity, aside: ThreadPoolExecutor) -> grpc.GenericRpcHandler:
@@ -91,11 +93,11 @@ def _handlers(identity: Identity, aside: ThreadPoolExecutor) -> grpc.GenericRpcH
             await context.write(ACK)
 
     async def ours(_: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        stream = Stream(PARTIES[0], context)
-        said = messages.read(messages.Hello, await stream.read(), PARTIES[0])
-        guard = wire.Guard(FirstMessages(), HalfOpen(1, wire.HANDSHAKE))
-        connection = await wire.welcome(stream, said, line(identity, said.protection), aside, guard)
-        await wire.prove(connection)
+        stream = MessageStream(PARTIES[0], context)
+        said = protocol.read(protocol.Hello, await stream.read(), PARTIES[0])
+        guard = frame_stream.ReplayGuard(FirstMessages(), HalfOpen(1, frame_stream.HANDSHAKE))
+        connection = await frame_stream.welcome(stream, said, line(identity, said.protection), aside, guard)
+        await frame_stream.prove(connection)
         async for frame in connection.frames():
             await connection.write(frame.input, 0, [ACK], Counter())
 
@@ -169,8 +171,8 @@ async def connected(ports: Ports, keys: Path) -> AsyncIterator[dict[str, Deliver
         }
         for protection in NAMES:
             over = secure if protection == "mtls" else insecure
-            stream = Stream(PARTIES[1], over.stream_stream(LINK)())
-            connection = await wire.greet(stream, line(identity, protection), aside)
+            stream = MessageStream(PARTIES[1], over.stream_stream(LINK)())
+            connection = await frame_stream.greet(stream, line(identity, protection), aside)
             ways[f"ours, {protection}"] = partial(_ours, connection, connection.frames())
         yield ways
 
@@ -180,7 +182,7 @@ async def _bare(call: grpc.aio.StreamStreamCall[bytes, bytes], tensor: bytes) ->
     await call.read()
 
 
-async def _ours(connection: wire.Connection, frames: AsyncIterator[object], tensor: bytes) -> None:
+async def _ours(connection: frame_stream.FrameStream, frames: AsyncIterator[object], tensor: bytes) -> None:
     await connection.write(0, 0, [tensor], Counter())
     await anext(frames)
 

@@ -30,7 +30,7 @@ from cloven.runtime.bundle.format import MANIFEST, PART
 from cloven.runtime.bundle.schedule import schedule
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.cluster.file import read_cluster
-from cloven.runtime.tap import pairs
+from cloven.runtime.tap import extraction
 from tests.attacks.problems import problem
 from tests.attacks.test_trainer import begun
 from tests.fuzzing import Reader, counts, from_file, fuzz
@@ -196,11 +196,11 @@ def test_models_of_a_bundle(count: int, written: Path, tmp_path: Path) -> None:
 def test_captures(count: int, tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     messages = {0: np.zeros((3, 4), np.float32), 1: np.ones((3, 5), np.float32)}
-    path = pairs.write(pairs.Captured(np.arange(3), messages, "a-b", False, 99, ("7f",)), folder)
+    path = extraction.write(extraction.CapturedMessages(np.arange(3), messages, "a-b", False, 99, ("7f",)), folder)
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        pairs.read(folder)
+        extraction.read(folder)
 
     fuzz(Reader("captured", [path.read_bytes()], read), count)
 

@@ -310,13 +310,13 @@ def test_a_message_of_several_shares_is_taken_apart(simulated: Simulated, tmp_pa
 
 
 def test_what_the_tap_writes_is_read(simulated: Simulated, pairs: Path) -> None:
-    pytest.importorskip("dpkt")
-    from cloven.runtime.tap.pairs import Captured, write
+    pytest.importorskip("hyperframe")
+    from cloven.runtime.tap.extraction import CapturedMessages, write
 
     captured = simulated.captured()
     before = read(pairs).capture
     messages = {0: captured["0"].numpy()}
-    write(Captured(captured["input"].numpy(), messages, LINK, False, 9, ("ab", "cd")), pairs)
+    write(CapturedMessages(captured["input"].numpy(), messages, LINK, False, 9, ("ab", "cd")), pairs)
     found = read(pairs).capture
 
     assert found.fingerprint == before.fingerprint

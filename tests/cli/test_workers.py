@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import nn
 
-from cloven.runtime.lab import folder, laboratory
+from cloven.runtime.lab import lab_folder, laboratory
 from cloven.runtime.lab.network import Network
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.models import build
@@ -317,7 +317,7 @@ def test_ctrl_c_ends_a_laboratory_and_nothing_is_left(
     assert (done.code, done.out, done.err) == (130, "", "stopped\n")
     assert [process.poll() is not None for process in nets[0].started] == [True] * 4  # three workers and the tap
     assert not any(Path(f"/proc/{party.pid}").exists() for party in nets[0].parties.values())
-    assert folder.problems(tmp_path / "lab") == []
+    assert lab_folder.problems(tmp_path / "lab") == []
 
 
 @root

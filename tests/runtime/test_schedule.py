@@ -23,7 +23,7 @@ from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, S
 from cloven.runtime.bundle.lowering import build
 from cloven.runtime.bundle.schedule import Job, Message, Schedule, schedule
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.work import NUMBERS, Work
+from cloven.runtime.cluster.image_task import NUMBERS, ImageTask
 from tests.partition.nets import strategies
 from tests.partition.test_equivalence import FIXED, fixed, lenet
 
@@ -66,7 +66,7 @@ class Network:
     def __init__(self, parts: Parts, seed: int) -> None:
         self.parts, self.random = parts, random.Random(seed)
         self.schedules = {device: schedule(part) for device, part in parts.items()}
-        self.works = {device: Work(found) for device, found in self.schedules.items()}
+        self.works = {device: ImageTask(found) for device, found in self.schedules.items()}
         self.steps = {
             device: {s.step: s for s in part.steps if isinstance(s, RunSegment)} for device, part in parts.items()
         }
@@ -85,7 +85,7 @@ class Network:
         assert self.output is not None
         return self.output
 
-    def through(self, device: str, work: Work) -> Awaitable[None]:
+    def through(self, device: str, work: ImageTask) -> Awaitable[None]:
         async def compute(job: Job, inputs: dict[str, Array]) -> tuple[Mapping[str, Array], float]:
             await self.moment()
             step = self.steps[device][job.step]
@@ -96,7 +96,7 @@ class Network:
             await self.moment()
             self.post(device, message, data)
 
-        return work.through(compute, send)
+        return work.run(compute, send)
 
     def post(self, source: str, message: Message, data: Sequence[Any]) -> None:
         payload = memoryview(b"".join(piece.tobytes() for piece in data))
@@ -217,7 +217,7 @@ def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
         order.append("send")
 
     async def first_message() -> None:
-        task = asyncio.create_task(work.through(compute, send))
+        task = asyncio.create_task(work.run(compute, send))
         await asyncio.sleep(0)
         work.accept("edge0", 0, memoryview(bytes(found.incoming["edge0", 0].bytes)))
         for _ in range(10):
@@ -248,5 +248,5 @@ def test_a_message_that_is_none_is_refused() -> None:
     work = Network(some_plan(), 0).works["edge1"]
     work.accept("edge0", 0, memoryview(bytes(size)))
     for party, ordinal in [("edge0", 0), ("edge0", 99), ("edge7", 0)]:
-        with pytest.raises(FrameFailed, match="came twice, or is none of the plan's"):
+        with pytest.raises(FrameFailed, match="came twice, or is not in the plan"):
             work.accept(party, ordinal, memoryview(bytes(size)))

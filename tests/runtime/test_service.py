@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,8 +37,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.link import authority, identity
-from cloven.runtime.service import Limits, app, connections, serve
+from cloven.runtime.service import ClientLimits, app, connections, serve
 from cloven.runtime.service.connections import network
 from cloven.zoo.folders import decode_picture, picture_size, read_picture
 
@@ -61,7 +62,7 @@ FLOATS = "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelOutput:
     output: NDArray[np.float32]
     seconds: float = 0.125
 
@@ -77,23 +78,17 @@ class Model:
     ready: bool = True
     seen: list[NDArray[np.float32]] = field(default_factory=list)
 
-    async def submit(self, image: NDArray[np.float32]) -> Answer:
+    async def submit(self, image: NDArray[np.float32]) -> ModelOutput:
         self.seen.append(image)
         await asyncio.sleep(self.delay)
         if self.failing:
             raise self.failing
-        return Answer(WEIGHTS @ image.reshape(-1) if self.output is None else self.output)
+        return ModelOutput(WEIGHTS @ image.reshape(-1) if self.output is None else self.output)
 
-    def health(self) -> Mapping[str, Any]:
-        devices = [
-            {"device": "edge0", "state": "ready", "reason": None},
-            {
-                "device": "edge1",
-                "state": "ready" if self.ready else "down",
-                "reason": None if self.ready else "<gone>",
-            },
-        ]
-        return {"ready": self.ready, "devices": devices, "in_flight": 0}
+    def health(self) -> ClusterHealth:
+        up = DeviceHealth(device="edge0", state="up", reason="", links={})
+        down = DeviceHealth(device="edge1", state="down", reason="<gone>", links={"edge0": "lost"})
+        return ClusterHealth(ready=self.ready, devices=(up,) if self.ready else (up, down), in_flight=0)
 
 
 def vector(numbers: list[float]) -> NDArray[np.float32]:
@@ -476,7 +471,7 @@ class TestAround:
 
         response = ask(made(Model(ready=False)), "GET", "/health")
         assert response.status_code == 503
-        assert response.json() == Model(ready=False).health()
+        assert response.json() == json.loads(Model(ready=False).health().model_dump_json())
 
     def test_metrics(self) -> None:
         service = made(Model())
@@ -760,7 +755,7 @@ class TestHostileClients:
         ids=["silent", "half a head", "idle", "body that nobody wants"],
     )  # fmt: skip
     def test_clients_that_take_too_long_are_left(self, listening: Callable[..., str], content: bytes) -> None:
-        with Clients(listening(made(), limits=Limits(head=0.3))) as clients:
+        with Clients(listening(made(), limits=ClientLimits(head=0.3))) as clients:
             start = perf_counter()
             said = rest(clients.send(content))
             assert 0.2 < perf_counter() - start < 3
@@ -769,7 +764,7 @@ class TestHostileClients:
     def test_bodies_without_end_end(self, listening: Callable[..., str]) -> None:
         """What comes byte by byte, and what comes after the refusal, count towards the time."""
         head = b"POST /classify HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
-        url = listening(made(limit=1000, deadline=0.5), limits=Limits(head=0.5))
+        url = listening(made(limit=1000, deadline=0.5), limits=ClientLimits(head=0.5))
         for chunk, status in ((b"1\r\nx\r\n", b"408"), (b"200\r\n" + bytes(512) + b"\r\n", b"413")):
             with Clients(url) as clients:
                 connection, start = clients.send(head), perf_counter()
@@ -781,7 +776,7 @@ class TestHostileClients:
                 assert rest(connection)[9:12] in (status, b"")  # a reset may overtake the answer
 
     def test_answers_that_nobody_reads(self, listening: Callable[..., str]) -> None:
-        url = listening(made(), limits=Limits(head=0.5, request=0.5))
+        url = listening(made(), limits=ClientLimits(head=0.5, request=0.5))
         with Clients(url) as clients:
             connection = clients.send(b"")
             connection.settimeout(0.5)
@@ -825,7 +820,7 @@ class TestHostileClients:
     def test_half_made_tls_counts(self, listening: Callable[..., str], tmp_path: Path) -> None:
         authority.new(["edge0"], tmp_path / "keys")
         ours, friend = (identity.read(tmp_path / "keys" / name) for name in ("coordinator", "edge0"))
-        url = listening(made(), identity=ours, limits=Limits(connections=5, head=0.5))
+        url = listening(made(), identity=ours, limits=ClientLimits(connections=5, head=0.5))
         with Clients(url) as clients:
             first = clients.send(b"\x16\x03\x01", count=1)
             clients.send(b"\x16\x03\x01", count=20)
@@ -836,7 +831,7 @@ class TestHostileClients:
             assert rest(clients.open[-1]) == b""
 
     def test_what_is_being_answered_is_never_dropped(self, listening: Callable[..., str]) -> None:
-        url = listening(made(Model(delay=3)), limits=Limits(connections=3, per_address=2))
+        url = listening(made(Model(delay=3)), limits=ClientLimits(connections=3, per_address=2))
         numbers = f"POST /classify HTTP/1.1\r\nContent-Type: {FLOATS}\r\nHost: h\r\n".encode()
         request = numbers + b"Connection: close\r\nContent-Length: 768\r\n\r\n" + bytes(768)
         with Clients(url) as clients:
@@ -883,12 +878,12 @@ class TestHostileClients:
     def test_too_few_files_for_all_connections(self) -> None:
         """The process is refused what it cannot keep; where others use up its files, it waits for some."""
         with pytest.raises(ClovenError, match=r"connections is 99999999, but this process may open only \d+ files"):
-            asyncio.run(serve(made(), "127.0.0.1", 0, limits=Limits(connections=99_999_999)))
+            asyncio.run(serve(made(), "127.0.0.1", 0, limits=ClientLimits(connections=99_999_999)))
         code = (
             "import asyncio, os, resource; from fastapi import FastAPI; from cloven.runtime.service import *\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
             "ready = lambda url: ([os.dup(1) for _ in range(45)], print(url, flush=True))\n"
-            "asyncio.run(serve(FastAPI(), '127.0.0.1', 0, started=ready, limits=Limits(connections=32)))"
+            "asyncio.run(serve(FastAPI(), '127.0.0.1', 0, started=ready, limits=ClientLimits(connections=32)))"
         )
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

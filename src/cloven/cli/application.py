@@ -32,7 +32,7 @@ from cloven.errors import ClovenError, printable, require, system_error
 STDERR = 2
 """The last descriptor of the standard streams."""
 
-EXTRAS = {"dpkt": "tap", "hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
+EXTRAS = {"hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
           "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
           "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
           "torchvision": "models", "timm": "models"}  # fmt: skip

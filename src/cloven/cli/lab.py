@@ -21,7 +21,7 @@ from cloven.files import read_tensors
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan
     from cloven.partition.program import Link
-    from cloven.runtime.cluster.coordinator import Manner
+    from cloven.runtime.cluster.coordinator import SendOptions
 
 log = logging.getLogger("cloven")
 
@@ -48,13 +48,13 @@ def lab(
     as_json: AsJson = False,
 ) -> None:
     """Run a plan on this machine as if on several: namespaces, links, workers, and a tap (needs root, Linux)."""
-    from cloven.runtime.cluster.coordinator import Manner
+    from cloven.runtime.cluster.coordinator import SendOptions
 
     if problems := useless(context, {"queries": ["auxiliary"]}):
         raise ClovenError(problems)
     wires = _wires(plan_file, bandwidth, delay, tap, out)
     given = to_send(plan_file, data, picture, True, seed, limit, auxiliary, queries)
-    _lab(given, wires, Manner(window, deadline), out, as_json=as_json)
+    _lab(given, wires, SendOptions(window, deadline), out, as_json=as_json)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _link(text: str, plan: Plan) -> Link:
         raise ClovenError(f"--tap: {error}") from error
 
 
-def _lab(given: ToSend, links: Wires, manner: Manner, out: Path, *, as_json: bool) -> None:
+def _lab(given: ToSend, links: Wires, manner: SendOptions, out: Path, *, as_json: bool) -> None:
     """Do it all on one machine, and print what was answered and what the tap found; exit 1 if not all is well."""
     from cloven.runtime.lab import laboratory
 
@@ -105,8 +105,12 @@ def _lab(given: ToSend, links: Wires, manner: Manner, out: Path, *, as_json: boo
         given.plan, program, given.pixels, given.queries, out, links.bandwidth, links.delay, links.tap,
         manner.window, manner.deadline,
     )  # fmt: skip
-    shown: dict[str, Any] = {"plan": given.plan.title(), **laboratory.run(experiment)}
-    sent = {(source, target): count for source, target, count in shown.pop("sent")}
+    found = laboratory.run(experiment)
+    shown: dict[str, Any] = {"plan": given.plan.title(), **found.summary.model_dump()}
+    shown["network"] = [link.model_dump() for link in found.network]
+    if found.tap is not None:
+        shown["tap"] = found.tap.model_dump()
+    sent = {(source, target): count for source, target, count in found.sent}
     answers = out / "pairs" / "images.safetensors"
     outputs = read_tensors(answers, "numpy")[1]["logits"] if shown["answered"] else None
     name_links(given.plan, shown, tls=laboratory.has_tls(given.plan))
@@ -116,7 +120,7 @@ def _lab(given: ToSend, links: Wires, manner: Manner, out: Path, *, as_json: boo
     else:
         printing.cluster_run(shown)
         printing.laboratory(shown)
-    doubts = shown["tap"]["unexpected"] if links.tap is not None else []
+    doubts = found.tap.unexpected if found.tap is not None else ()
     for doubt in doubts:
         log.warning("%s", doubt)
     warn(shown["failed"])

@@ -218,7 +218,7 @@ def laboratory(found: Row) -> None:
     table(title, columns, [
         [" > ".join(r["link"]), r["kind"], r["inputs"], r["payload"], r["table"], r["bytes"]] for r in tap["links"]
     ])  # fmt: skip
-    if "differing" in tap:
+    if tap["differing"] is not None:
         typer.echo(f"{tap['differing']:,} captured numbers differ from what the engine sends in one process.")
     if tap["pairs"]:
         hint = f"cloven audit MODEL --data SPEC --pairs {tap['pairs']}"

@@ -18,9 +18,8 @@ from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
 if TYPE_CHECKING:
-    from cloven.partition.plan import Plan
     from cloven.runtime.check import Comparison
-    from cloven.runtime.cluster.coordinator import Manner
+    from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
 
 log = logging.getLogger("cloven")
 
@@ -61,14 +60,13 @@ def run(
     if problems := useless(context, ON_WORKERS):
         raise ClovenError(problems)
     if cluster is not None:
-        from cloven.runtime.cluster.coordinator import Manner
+        from cloven.runtime.cluster.coordinator import SendOptions
 
-        plan = _checked(plan_file, cluster, sent)
-        if verify and picture is not None and plan.model.weights is None:
+        run = _checked(plan_file, cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
+        if verify and picture is not None and run.plan.model.weights is None:
             log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
         given = to_send(plan_file, data, picture, verify, seed, limit, auxiliary, queries)
-        manner = Manner(window, deadline, patience if retry else 0.0)
-        _on_workers(given, cluster, manner, sent, as_json=as_json)
+        _on_workers(given, run, sent, as_json=as_json)
         return
     from cloven.partition import plan as plans
     from cloven.runtime.check import compare
@@ -100,45 +98,40 @@ def _verified(result: Comparison) -> None:
     log.info(result.verdict())
 
 
-def _checked(plan_file: Path, cluster: Path, sent: Path | None) -> Plan:
-    """The plan of a run; what is wrong with its files is told before a model is made, or even trained.
+def _checked(plan_file: Path, cluster: Path, options: SendOptions, sent: Path | None) -> Coordinator:
+    """Return the coordinator of a run: its files are checked before a model is made, or even trained.
 
     Raises:
-        ClovenError: with all of it.
+        ClovenError: with all that is wrong with them.
     """
-    from cloven.runtime.cluster.file import read_cluster
-    from cloven.runtime.cluster.sending import identity_of
+    from cloven.runtime.cluster.sending import coordinator
 
     problems: list[str] = []
     plan = tried(lambda: plan_of(plan_file), problems)
-    found = None if plan is None else tried(lambda: read_cluster(cluster, plan.devices), problems)
-    if found is not None:
-        tried(lambda: identity_of(found.keys), problems)
+    found = None if plan is None else tried(lambda: coordinator(plan, cluster, options), problems)
     if sent is not None and sent.exists() and not sent.is_dir():
         problems.append(f"--sent {sent} is no folder; name a new one, or one that is there")
-    if problems or plan is None:
+    if problems or found is None:
         raise ClovenError(problems)
-    return plan
+    return found
 
 
-def _on_workers(given: ToSend, cluster: Path, manner: Manner, sent: Path | None, *, as_json: bool) -> None:
-    """Send images through workers and print what came of them; exit 1 if not all is well."""
-    from cloven.runtime.cluster.coordinator import Answer
-    from cloven.runtime.cluster.file import read_cluster
+def _on_workers(given: ToSend, run: Coordinator, sent: Path | None, *, as_json: bool) -> None:
+    """Send images through workers and print the outcome; exit 1 if an image failed or an output is wrong."""
     from cloven.runtime.cluster.sending import send, write_sent
 
-    file, pixels = read_cluster(cluster, given.plan.devices), given.pixels
+    pixels = given.pixels
     with report_progress() as progress:
-        outcome = send(given.plan, cluster, pixels, manner, progress)
+        outcome = send(run, pixels, progress)
     # What was sent again was counted again, and what a lost worker had counted is lost.
-    numbers = [answer.number for answer in outcome.answers if isinstance(answer, Answer)]
+    numbers = [answer.number for answer in outcome.predictions]
     silent = [name for name in given.plan.devices if name not in outcome.reports]
     counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
     for name in silent:
         log.warning("%s did not report its times and bytes", name)
-    shown = {"plan": given.plan.title(), **outcome.row()}
+    shown = {"plan": given.plan.title(), **outcome.summary().model_dump()}
     outputs = outcome.outputs if outcome.answered else None
-    name_links(given.plan, shown, tls=file.keys is not None and not file.insecure)
+    name_links(given.plan, shown, tls=run.pool.tls is not None)
     equal = told(given, shown, outputs, counted)
     if as_json:
         print_json(shown)

@@ -40,7 +40,7 @@ def serve(
     --per-address to --connections.
     """
     from cloven.runtime import service
-    from cloven.runtime.cluster.coordinator import Manner
+    from cloven.runtime.cluster.coordinator import SendOptions
     from cloven.runtime.cluster.sending import coordinator
     from cloven.runtime.link.address import check_address
     from cloven.runtime.link.identity import read
@@ -51,11 +51,11 @@ def serve(
     identity = tried(lambda: read(shown), problems) if shown is not None else None
     here = tried(lambda: check_address(listen, shown, insecure), problems)
     labels = tried(lambda: _labels(names, plan.model.classes), problems) if names is not None else None
-    workers = tried(lambda: coordinator(plan, cluster, Manner(window, deadline)), problems)
+    workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline)), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)
 
-    limits = service.Limits(connections, per_address, head, deadline + 5)
+    limits = service.ClientLimits(connections, per_address, head, deadline + 5)
 
     async def both() -> None:
         async with workers as model:

@@ -51,8 +51,6 @@ NEEDED = {"port": ["interface"], "seconds": ["interface"], "source": ["read", "o
 
 
 def _record(interface: str, out: Path, port: int | None, seconds: float | None, *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from cloven.runtime.tap.live import record, until_signal
 
     with until_signal() as stop:
@@ -61,22 +59,22 @@ def _record(interface: str, out: Path, port: int | None, seconds: float | None, 
     if found.dropped:
         log.warning("%d packets were dropped: this machine was too slow for them", found.dropped)
     if as_json:
-        print_json(asdict(found))
+        print_json(found.model_dump())
     else:
         log.info("%d packets, %d bytes in %s", found.packets, found.bytes, out)
 
 
 def _look(path: Path, out: Path | None, source: str | None, target: str | None, *, as_json: bool) -> None:
-    from cloven.runtime.tap import flows, pairs
+    from cloven.runtime.tap import extraction, flows
 
     survey = flows.survey(path)
     for warning in survey.warnings:
         log.warning(warning)
     if as_json:
-        print_json(survey.json())
+        print_json(survey.report().model_dump(mode="json"))
     else:
         printing.table(str(path), flows.COLUMNS, [flow.row() for flow in survey.flows])
     if out is not None:
-        captured = pairs.extract(survey, pairs.choose(survey, source, target))
-        written = pairs.write(captured, out)
+        captured = extraction.extract(survey, extraction.choose(survey, source, target))
+        written = extraction.write(captured, out)
         log.info("%s: %d images' messages in %s", captured.link, len(captured.inputs), written)

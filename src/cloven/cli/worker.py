@@ -33,10 +33,10 @@ def worker(
     shown = None if insecure else keys
     here = tried(lambda: check_address(listen, shown, insecure), problems)
     there = metrics and tried(lambda: check_address(metrics, shown, insecure, option="--metrics"), problems)
-    held = tried(lambda: load(folder, identity), problems) if identity is not None or keys is None else None
-    if problems or here is None or held is None:
+    part = tried(lambda: load(folder, identity), problems) if identity is not None or keys is None else None
+    if problems or here is None or part is None:
         raise ClovenError(problems)
     logs.to_stderr()
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)
-    asyncio.run(serve(held, identity, Addresses(here, there or None), tls=shown is not None))
+    asyncio.run(serve(part, identity, Addresses(here, there or None), tls=shown is not None))

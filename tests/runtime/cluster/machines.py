@@ -21,14 +21,13 @@ from urllib.request import urlopen
 
 from cloven.partition.plan import Plan
 from cloven.runtime.bundle.reader import read_manifest
-from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+from cloven.runtime.cluster import sending
+from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.file import read_cluster
-from cloven.runtime.cluster.sending import identity_of
 from tests.runtime.cluster.plans import Images, plan_of
 
 Made = TypeVar("Made")
-Outcomes = list[Answer | FrameFailed]
+Outcomes = list[Prediction | FrameFailed]
 Event = Callable[[], Any]
 NOTHING: Mapping[int, Event] = MappingProxyType({})
 
@@ -165,10 +164,9 @@ def cluster(
     return path
 
 
-def coordinator(plan: Plan, file: Path, manner: Manner | None = None) -> Coordinator:
+def coordinator(plan: Plan, file: Path, options: SendOptions | None = None) -> Coordinator:
     """A coordinator for a cluster file."""
-    made = read_cluster(file, plan.devices)
-    return Coordinator(plan, made, identity_of(made.keys), manner or Manner())
+    return sending.coordinator(plan, file, options or SendOptions())
 
 
 def within(seconds: float, work: Awaitable[Made]) -> Made:
@@ -199,15 +197,17 @@ async def outcomes(run: Coordinator, images: Iterable[Any], events: Mapping[int,
 
 async def all_up(run: Coordinator) -> None:
     """Wait until a run can answer images again."""
-    while not run.health()["ready"]:
+    while not run.health().ready:
         await asyncio.sleep(0.05)
 
 
-def send(bundle: Path, file: Path, images: Images, manner: Manner | None = None, seconds: float = 60) -> Outcomes:
+def send(
+    bundle: Path, file: Path, images: Images, options: SendOptions | None = None, seconds: float = 60
+) -> Outcomes:
     """Send images through workers."""
 
     async def run() -> Outcomes:
-        async with coordinator(plan_of(bundle), file, manner) as made:
+        async with coordinator(plan_of(bundle), file, options) as made:
             return await outcomes(made, images)
 
     return within(seconds, run())

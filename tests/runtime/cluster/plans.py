@@ -25,7 +25,7 @@ from cloven.runtime.bundle.format import MANIFEST
 from cloven.runtime.bundle.reader import read_manifest
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
-from cloven.runtime.cluster.coordinator import Answer
+from cloven.runtime.cluster.coordinator import Prediction
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.link import authority
 from cloven.runtime.torch_engine import evaluate
@@ -142,18 +142,18 @@ def _expected() -> Images:
     return alone(bundled("lenet5", "vertical"), images("lenet5", REPEATED))
 
 
-def accounted(found: Sequence[Answer | FrameFailed]) -> list[FrameFailed]:
+def accounted(found: Sequence[Prediction | FrameFailed]) -> list[FrameFailed]:
     """What failed of `many` images in a vertical plan, whose outputs do not depend on the cuts.
 
     Each has the right answer, or names a device or link and a reason; no attempt has answered two.
     """
     for i, outcome in enumerate(found):
-        if isinstance(outcome, Answer):
+        if isinstance(outcome, Prediction):
             assert np.array_equal(outcome.output, _expected()[i % REPEATED])
         else:
             assert outcome.device or outcome.link, outcome
             assert outcome.reason
-    numbers = [outcome.number for outcome in found if isinstance(outcome, Answer)]
+    numbers = [outcome.number for outcome in found if isinstance(outcome, Prediction)]
     assert len(set(numbers)) == len(numbers)
     return [outcome for outcome in found if isinstance(outcome, FrameFailed)]
 

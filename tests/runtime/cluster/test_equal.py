@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cloven.runtime.cluster.coordinator import Answer
+from cloven.runtime.cluster.coordinator import Prediction
 from tests.runtime.cluster.machines import cluster, machines, no_options, send, with_keys
 from tests.runtime.cluster.plans import PROTECTIONS, SHAPES, STRATEGIES, alone, bundled, images, keys, whole
 
@@ -26,7 +26,7 @@ def holds(model: str, strategy: str, protection: str, folder: Path) -> None:
     with machines(bundle, folder, with_keys(keyed) if keyed else no_options) as made:
         found = send(bundle, cluster(folder, made, keyed), given)
 
-    outputs = np.stack([answer.output for answer in found if isinstance(answer, Answer)])
+    outputs = np.stack([answer.output for answer in found if isinstance(answer, Prediction)])
     assert np.array_equal(outputs, alone(bundle, given))
     expected = whole(model, given)
     assert np.abs(outputs - expected).max() <= 1e-4 * max(1, np.abs(expected).max())

@@ -17,7 +17,7 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.channels import DESCRIBE
-from cloven.runtime.cluster.coordinator import Coordinator, Manner
+from cloven.runtime.cluster.coordinator import Coordinator, SendOptions
 from tests.runtime.cluster.machines import (
     Machine,
     Outcomes,
@@ -54,7 +54,7 @@ def file(workers: Machines, tmp_path: Path) -> Path:
 
 
 def made(file: Path, deadline: float = 10, retry: float = 0) -> Coordinator:
-    return coordinator(plan_of(BUNDLE), file, Manner(deadline=deadline, retry=retry))
+    return coordinator(plan_of(BUNDLE), file, SendOptions(deadline=deadline, retry=retry))
 
 
 def test_a_thousand_images_and_a_killed_worker(workers: Machines, file: Path) -> None:

@@ -16,13 +16,23 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
-from cloven.runtime.cluster.coordinator import Coordinator, Manner
+from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.file import Cluster
-from cloven.runtime.cluster.member import Hears, Member
-from cloven.runtime.cluster.messages import VERSION, Answer, Description, Hello, Join, Question, Told, read
+from cloven.runtime.cluster.in_flight import InFlight
+from cloven.runtime.cluster.protocol import (
+    VERSION,
+    HandshakeReply,
+    Hello,
+    JoinRequest,
+    StatusRequest,
+    WorkerDescription,
+    WorkerMessage,
+    read,
+)
 from cloven.runtime.cluster.times import devices, links
 from cloven.runtime.cluster.worker import load
+from cloven.runtime.cluster.worker_client import WorkerClient
 from tests.runtime.cluster.machines import within
 from tests.runtime.cluster.plans import bundled, plan_of
 
@@ -35,7 +45,7 @@ PARTIES = {"edge0": "127.0.0.1:1", "edge1": "127.0.0.1:2"}
 
 Document = dict[str, Any]
 
-DESCRIBED = {name: load(BUNDLE / name, None).described() | {"run": None} for name in PARTIES}
+DESCRIBED = {name: json.loads(load(BUNDLE / name, None).description(None).encode()) for name in PARTIES}
 
 REPORT: Document = {
     "steps": [2, 12],
@@ -61,7 +71,7 @@ TOLD: list[Document] = [
     {"stopping": True},
 ]
 
-OTHERS: list[tuple[type[Hello | Answer | Join | Question], Document]] = [
+OTHERS: list[tuple[type[Hello | HandshakeReply | JoinRequest | StatusRequest], Document]] = [
     (
         Hello,
         {
@@ -73,16 +83,16 @@ OTHERS: list[tuple[type[Hello | Answer | Join | Question], Document]] = [
             "noise": "ab" * 48,
         },
     ),
-    (Answer, {"cloven": VERSION, "noise": "ab" * 48}),
-    (Answer, {"cloven": VERSION, "refused": "no", "again": True}),
+    (HandshakeReply, {"cloven": VERSION, "noise": "ab" * 48}),
+    (HandshakeReply, {"cloven": VERSION, "refused": "no", "again": True}),
     (
-        Join,
+        JoinRequest,
         {
             "cloven": VERSION,
             "join": {"run": "x", "plan": "0f", "addresses": PARTIES, "window": 8, "deadline": 30.0},
         },
     ),
-    (Question, {"ping": 1e9, "oldest": 3, "late": [3], "drop": [4], "lost": ["edge1"], "report": False}),
+    (StatusRequest, {"ping": 1e9, "oldest": 3, "late": [3], "drop": [4], "lost": ["edge1"], "report": False}),
 ]
 
 VALUES: list[Any] = [
@@ -152,10 +162,9 @@ def takes(read: Callable[[], object]) -> None:
         shown(error)
 
 
-def member() -> Member:
+def member() -> WorkerClient:
     """The coordinator's view of edge0, which has joined and owes a report."""
-    hears = Hears(lambda *_: None, lambda: None, lambda *_: None)
-    made = Member("edge0", PARTIES, None, hears)
+    made = WorkerClient("edge0", PARTIES, None, InFlight(1), lambda _: None)
     made.joined = True
     return made
 
@@ -166,27 +175,27 @@ def told(message: bytes) -> None:
     asked = one.report = asyncio.Future(loop=LOOP)
     takes(lambda: one._take(message))
     if asked.done():
-        reports = {"edge0": asked.result() | {"offset": one.offset, "uncertainty": 0.0}}
+        reports = {"edge0": PartyReport(asked.result(), one.offset)}
         devices(reports)
-        links(reports)
+        links(reports, {})
     for state in one.states.values():
         assert set(state.parties) <= {"edge0", "edge1", "coordinator"}
 
 
 def described(first: bytes, second: bytes) -> None:
     """Judge what two workers say that they hold."""
-    crew = coordinator(PARTIES).crew
+    pool = coordinator(PARTIES).pool
     found = {}
     for name, said in (("edge0", first), ("edge1", second)):
-        found[name] = read(Description, said, name)
-    if problems := list(crew._mismatches(found)):
+        found[name] = read(WorkerDescription, said, name)
+    if problems := list(pool._mismatches(found)):
         raise ClovenError(problems)
-    assert crew.numbers == 0
+    assert pool.numbers == 0
     assert [said.source for said in found.values()].count(True) == 1
 
 
 def coordinator(addresses: dict[str, str]) -> Coordinator:
-    return Coordinator(PLAN, Cluster(devices=addresses), None, Manner())
+    return Coordinator(PLAN, Cluster(devices=addresses), None, SendOptions())
 
 
 def fuzz(times: int, seed: int) -> None:
@@ -222,8 +231,8 @@ def test_what_is_right_is_taken() -> None:
 
 @pytest.mark.parametrize("message", BYTES, ids=lambda message: repr(message[:24]))
 def test_bytes_that_are_no_message(message: bytes) -> None:
-    for model in (Description, Told, *(model for model, _ in OTHERS)):
-        if model is Told and message in (b"{}", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}"):
+    for model in (WorkerDescription, WorkerMessage, *(model for model, _ in OTHERS)):
+        if model is WorkerMessage and message in (b"{}", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}"):
             continue  # nothing to tell, in UTF-8, UTF-16, and with a byte-order mark
         with pytest.raises(ClovenError) as caught:
             read(model, message, "edge0")

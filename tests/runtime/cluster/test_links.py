@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloven.runtime.cluster.coordinator import Manner
+from cloven.runtime.cluster.coordinator import SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
 from tests.runtime.cluster.machines import (
     Machine,
@@ -47,14 +47,14 @@ def file(workers: Machines, tmp_path: Path) -> Path:
 
 
 def through_proxy(
-    workers: Machines, file: Path, manner: Manner, work: Callable[[Proxy], dict[int, Callable[[], object]]]
+    workers: Machines, file: Path, options: SendOptions, work: Callable[[Proxy], dict[int, Callable[[], object]]]
 ) -> Outcomes:
     """Send 60 images while the link from edge0 to edge1 goes through a proxy, to which something happens."""
 
     async def run() -> Outcomes:
         async with Proxy(workers["edge1"].address) as proxy:
-            made = coordinator(plan_of(BUNDLE), file, manner)
-            made.crew.addresses["edge1"] = proxy.address
+            made = coordinator(plan_of(BUNDLE), file, options)
+            made.pool.addresses["edge1"] = proxy.address
             async with made:
                 found = await outcomes(made, many(60), work(proxy))
                 proxy.open.set()
@@ -75,7 +75,7 @@ def stall(proxy: Proxy, seconds: float) -> Callable[[], None]:
 
 def test_a_link_that_is_down_for_five_seconds(workers: Machines, file: Path) -> None:
     """Nothing is lost: neither end gives the connection up so soon."""
-    found = through_proxy(workers, file, Manner(deadline=20), lambda proxy: {20: stall(proxy, 5)})
+    found = through_proxy(workers, file, SendOptions(deadline=20), lambda proxy: {20: stall(proxy, 5)})
 
     assert len(found) == 60
     assert not accounted(found)
@@ -83,7 +83,7 @@ def test_a_link_that_is_down_for_five_seconds(workers: Machines, file: Path) -> 
 
 def test_a_link_that_is_down_for_longer_than_the_deadline(workers: Machines, file: Path) -> None:
     found = through_proxy(
-        workers, file, Manner(deadline=2), lambda proxy: {20: proxy.open.clear, 36: proxy.open.set}
+        workers, file, SendOptions(deadline=2), lambda proxy: {20: proxy.open.clear, 36: proxy.open.set}
     )
     assert accounted(found)
     # What is in flight while it opens again may be late anywhere.
@@ -93,7 +93,7 @@ def test_a_link_that_is_down_for_longer_than_the_deadline(workers: Machines, fil
 
 
 def test_a_link_that_is_cut(workers: Machines, file: Path) -> None:
-    found = through_proxy(workers, file, Manner(deadline=20), lambda proxy: {20: proxy.cut})
+    found = through_proxy(workers, file, SendOptions(deadline=20), lambda proxy: {20: proxy.cut})
     failed = accounted(found)
 
     assert failed
@@ -104,7 +104,7 @@ def test_a_link_that_is_cut(workers: Machines, file: Path) -> None:
 def test_a_link_that_is_cut_again_and_again_with_retry(workers: Machines, file: Path) -> None:
     cuts = {10: 0, 25: 0, 40: 0}
     found = through_proxy(
-        workers, file, Manner(deadline=20, retry=30), lambda proxy: dict.fromkeys(cuts, proxy.cut)
+        workers, file, SendOptions(deadline=20, retry=30), lambda proxy: dict.fromkeys(cuts, proxy.cut)
     )
 
     assert len(found) == 60
@@ -118,7 +118,7 @@ def test_a_slow_link(workers: Machines, file: Path) -> None:
         proxy.rate = 100e3
         return {}
 
-    assert not accounted(through_proxy(workers, file, Manner(deadline=20), slow))
+    assert not accounted(through_proxy(workers, file, SendOptions(deadline=20), slow))
 
 
 def test_a_device_behind_a_dead_network_is_named(workers: Machines, file: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_device_behind_a_dead_network_is_named(workers: Machines, file: Path) 
         async with Proxy(workers["edge1"].address) as proxy:
             path = file.with_name("proxied.toml")
             path.write_text(file.read_text().replace(workers["edge1"].address, proxy.address))
-            async with coordinator(plan_of(BUNDLE), path, Manner(deadline=1.5)) as made:
+            async with coordinator(plan_of(BUNDLE), path, SendOptions(deadline=1.5)) as made:
                 return await outcomes(made, many(40), {20: proxy.open.clear})
 
     failed = accounted(within(60, run()))
@@ -197,13 +197,13 @@ def swapped(frame: int) -> Change:
     return change
 
 
-def attacked(workers: Machines, file: Path, change: Change, manner: Manner, count: int = 24) -> Outcomes:
+def attacked(workers: Machines, file: Path, change: Change, options: SendOptions, count: int = 24) -> Outcomes:
     """Send images while somebody sits between edge0 and edge1."""
 
     async def run() -> Outcomes:
         async with Relay(workers["edge1"].address, change) as relay:
-            made = coordinator(plan_of(BUNDLE), file, manner)
-            made.crew.addresses["edge1"] = relay.address
+            made = coordinator(plan_of(BUNDLE), file, options)
+            made.pool.addresses["edge1"] = relay.address
             async with made:
                 return await outcomes(made, many(count))
 
@@ -217,7 +217,7 @@ def test_a_frame_that_was_changed_is_refused_and_the_run_goes_on(
     reason, change = ATTACKS[attack]
     refused = workers["edge1"].count("cloven_refused_total", party="edge0", reason=reason)
 
-    found = attacked(workers, file, once(8, change), Manner(deadline=20, retry=30))
+    found = attacked(workers, file, once(8, change), SendOptions(deadline=20, retry=30))
 
     assert len(found) == 24
     assert not accounted(found)
@@ -227,13 +227,13 @@ def test_a_frame_that_was_changed_is_refused_and_the_run_goes_on(
 def test_frames_that_were_exchanged_are_refused(workers: Machines, file: Path) -> None:
     refused = workers["edge1"].count("cloven_refused_total", party="edge0", reason="reordered")
 
-    assert not accounted(attacked(workers, file, swapped(8), Manner(deadline=20, retry=30)))
+    assert not accounted(attacked(workers, file, swapped(8), SendOptions(deadline=20, retry=30)))
     assert workers["edge1"].count("cloven_refused_total", party="edge0", reason="reordered") == refused + 1
 
 
 def test_without_retry_the_link_and_the_reason_are_named(workers: Machines, file: Path) -> None:
     """And the worker's log has it too."""
-    failed = accounted(attacked(workers, file, once(8, flipped(60)), Manner(deadline=20)))
+    failed = accounted(attacked(workers, file, once(8, flipped(60)), SendOptions(deadline=20)))
 
     assert failed
     assert str(failed[0]) == "edge0 -> edge1: frame refused, tampered: its tag does not fit"
@@ -245,7 +245,7 @@ def test_a_message_beyond_all_measure_is_not_even_read(workers: Machines, file: 
     lost = workers["edge1"].count("cloven_link_losses_total", party="edge0")
     change = once(8, lambda frame: [frame + bytes(2**22)])
 
-    assert not accounted(attacked(workers, file, change, Manner(deadline=20, retry=30)))
+    assert not accounted(attacked(workers, file, change, SendOptions(deadline=20, retry=30)))
     assert workers["edge1"].count("cloven_link_losses_total", party="edge0") > lost
     assert workers["edge1"].memory() < 2**28
 
@@ -258,7 +258,7 @@ def test_a_handshake_that_was_changed_is_refused(workers: Machines, file: Path) 
         at = hello.index(b'"noise": "') + 12
         return [hello[:at] + (b"0" if hello[at : at + 1] != b"0" else b"1") + hello[at + 1 :]]
 
-    found = attacked(workers, file, once(0, change), Manner(deadline=20, retry=30))
+    found = attacked(workers, file, once(0, change), SendOptions(deadline=20, retry=30))
 
     assert not accounted(found)
     assert workers["edge1"].count("cloven_refused_total", party="edge0", reason="handshake") == refused + 1

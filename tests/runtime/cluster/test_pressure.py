@@ -12,8 +12,8 @@ import grpc.aio
 import pytest
 
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, LINK
-from cloven.runtime.cluster.coordinator import Answer, Manner
-from cloven.runtime.cluster.messages import VERSION
+from cloven.runtime.cluster.coordinator import Prediction, SendOptions
+from cloven.runtime.cluster.protocol import VERSION
 from cloven.runtime.link.session import Sealer
 from tests.runtime.cluster.machines import (
     Machine,
@@ -51,9 +51,9 @@ def test_a_slow_reader_of_answers_holds_the_images_back(workers: dict[str, Machi
 
     async def run() -> list[int]:
         ahead: list[int] = []
-        async with coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), Manner(window=4)) as made:
+        async with coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), SendOptions(window=4)) as made:
             async for answer in made.answers(counted()):
-                assert isinstance(answer, Answer)
+                assert isinstance(answer, Prediction)
                 ahead.append(taken - len(ahead))
                 await asyncio.sleep(0.01)
         return ahead
@@ -70,8 +70,8 @@ def test_a_slow_link_holds_the_images_back(workers: dict[str, Machine], tmp_path
 
     async def run() -> Outcomes:
         async with Proxy(workers["edge1"].address) as proxy:
-            made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), Manner(window=4, deadline=50))
-            made.crew.addresses["edge1"] = proxy.address
+            made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), SendOptions(window=4, deadline=50))
+            made.pool.addresses["edge1"] = proxy.address
             async with made:
                 await outcomes(made, many(50))
                 before = workers["edge0"].memory()

@@ -175,7 +175,7 @@ def test_a_plan_with_mtls_and_a_cluster_file_without(plain: dict[str, Machine], 
     made = coordinator(plan_of(MUTUAL), cluster(tmp_path, plain))
 
     with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls; the cluster file names no"):
-        made.crew._line("edge0", 1)
+        made.pool._link_with("edge0", 1)
 
 
 def test_a_worker_of_another_authority_or_without_mtls(tmp_path: Path) -> None:

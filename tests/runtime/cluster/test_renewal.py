@@ -15,13 +15,14 @@ import grpc.aio
 import pytest
 
 from cloven.errors import ClovenError
-from cloven.runtime.cluster import wire
-from cloven.runtime.cluster.channels import Stream
-from cloven.runtime.cluster.messages import Hello, read
-from cloven.runtime.cluster.peers import Listener, Peer, accepted
-from cloven.runtime.cluster.wire import Line
+from cloven.runtime.cluster import frame_stream
+from cloven.runtime.cluster.channels import MessageStream
+from cloven.runtime.cluster.events import Event, FrameReceived, LinkChanged
+from cloven.runtime.cluster.frame_stream import LinkSpec
+from cloven.runtime.cluster.peer_connections import PeerConnection
+from cloven.runtime.cluster.protocol import Hello, read
 from cloven.runtime.link.handshake import FirstMessages, initiator_start, prologue
-from cloven.runtime.link.session import LAYOUT, Limits, Opened
+from cloven.runtime.link.session import LAYOUT, FrameLimits
 from tests.runtime.cluster.machines import within
 
 KEY = bytes(range(32))
@@ -30,21 +31,24 @@ KEY = bytes(range(32))
 class End:
     """One party: what it has heard, in order, and whether its link was ever down."""
 
-    def __init__(self, name: str, line: Line, aside: ThreadPoolExecutor) -> None:
+    def __init__(self, name: str, link: LinkSpec, aside: ThreadPoolExecutor) -> None:
         self.heard: list[tuple[int, int, bytes]] = []
         self.states: list[bool] = []
-        listener = Listener(self.came, lambda peer: self.states.append(peer.up), lambda _: False)
-        self.peer = Peer(name, line, listener, aside)
+        self.peer = PeerConnection(link, name, self.on_event, lambda _: False, aside)
 
-    def came(self, _: str, opened: Opened) -> None:
-        self.heard.append((opened.input, opened.ordinal, bytes(opened.payload)))
+    def on_event(self, event: Event) -> None:
+        match event:
+            case FrameReceived(_, frame):
+                self.heard.append((frame.input, frame.ordinal, bytes(frame.payload)))
+            case LinkChanged(_, up, _):
+                self.states.append(up)
 
 
 Attack = Callable[[bytes], Sequence[bytes]]
 """The first messages that somebody sends beside an honest one, and then nothing more."""
 
 
-class Silent(Stream):
+class Silent(MessageStream):
     """A stream of somebody who says nothing more."""
 
     def __init__(self) -> None:
@@ -59,23 +63,23 @@ class Silent(Stream):
 
 
 async def both(
-    protection: str, limits: Limits, count: int, size: int, attack: Attack = lambda _: ()
+    protection: str, limits: FrameLimits, count: int, size: int, attack: Attack = lambda _: ()
 ) -> tuple[End, End]:
     """Send in both directions at once over a link with small limits, until all has come."""
     attacks: list[asyncio.Task[None]] = []
-    line = Line("run", "edge0", "edge1", protection, lambda: KEY, limits)
+    link = LinkSpec("run", "edge0", "edge1", protection, lambda: KEY, limits)
     with ThreadPoolExecutor(1) as aside:
-        dialer, other = End("edge1", line, aside), End("edge0", line, aside)
+        dialer, other = End("edge1", link, aside), End("edge0", link, aside)
 
         firsts = FirstMessages()
 
         async def answer(_: Any, context: Any) -> None:
-            stream = Stream("edge0", context)
+            stream = MessageStream("edge0", context)
             first = await stream.read()
-            honest = asyncio.ensure_future(accepted(stream, read(Hello, first, "edge0"), other.peer, firsts))
+            honest = asyncio.ensure_future(other.peer.accept(stream, read(Hello, first, "edge0"), firsts))
             for message in attack(first or b""):
                 hello = read(Hello, message, "edge0")
-                attacks.append(asyncio.create_task(accepted(Silent(), hello, other.peer, firsts)))
+                attacks.append(asyncio.create_task(other.peer.accept(Silent(), hello, firsts)))
             with suppress(ClovenError):
                 await honest
 
@@ -117,14 +121,14 @@ def payload(number: int, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("limits", "sessions"),
     [
-        (Limits(length=4096, frames=96), 4),
-        (Limits(length=4096, total=96 * 400), 4),
-        (Limits(length=4096, frames=8), 40),
-        (Limits(length=4096), 1),
+        (FrameLimits(length=4096, frames=96), 4),
+        (FrameLimits(length=4096, total=96 * 400), 4),
+        (FrameLimits(length=4096, frames=8), 40),
+        (FrameLimits(length=4096), 1),
     ],
     ids=["by frames", "by bytes", "sooner than it can be renewed", "not at all"],
 )
-def test_a_worn_key_is_renewed_in_time(protection: str, limits: Limits, sessions: int) -> None:
+def test_a_worn_key_is_renewed_in_time(protection: str, limits: FrameLimits, sessions: int) -> None:
     """400 messages of 400 bytes each way: nobody notices, but for the sessions."""
     dialer, other = within(60, both(protection, limits, 400, 400))
 
@@ -144,16 +148,16 @@ def test_nothing_is_lost_however_late_a_handshake_comes(
     monkeypatch: pytest.MonkeyPatch, party: str, protection: str
 ) -> None:
     """One side goes on only a moment after the other has what it wrote, as on a machine with too much to do."""
-    write = Stream.write
+    write = MessageStream.write
 
-    async def late(self: Stream, message: bytes) -> None:
+    async def late(self: MessageStream, message: bytes) -> None:
         await write(self, message)
         if self.party == party and message.startswith(b"{"):
             await asyncio.sleep(0.02)
 
-    monkeypatch.setattr(Stream, "write", late)
+    monkeypatch.setattr(MessageStream, "write", late)
 
-    dialer, other = within(60, both(protection, Limits(length=4096, frames=16), 60, 40))
+    dialer, other = within(60, both(protection, FrameLimits(length=4096, frames=16), 60, 40))
 
     for end in (dialer, other):
         assert sorted(end.heard) == [(number, number % 3, payload(number, 40)) for number in range(60)]
@@ -172,7 +176,7 @@ def test_first_messages_of_others_during_a_renewal_cost_nothing() -> None:
         _, noise = initiator_start(KEY, prologue("aes-128-gcm run run", "edge0", "edge1"))
         return [*recorded[-3:], json.dumps(json.loads(hello) | {"noise": noise.hex()}).encode()]
 
-    dialer, other = within(60, both("aes-128-gcm", Limits(length=4096, frames=32), 150, 40, attack))
+    dialer, other = within(60, both("aes-128-gcm", FrameLimits(length=4096, frames=32), 150, 40, attack))
 
     for end in (dialer, other):
         assert sorted(end.heard) == [(number, number % 3, payload(number, 40)) for number in range(150)]
@@ -185,21 +189,21 @@ def test_sessions_and_counters_are_never_used_twice() -> None:
     """Under one key, each counter seals one frame."""
     seen: list[tuple[bytes, int]] = []
 
-    class Recorded(Stream):
+    class Recorded(MessageStream):
         async def write(self, message: bytes) -> None:
             if message[:3] == b"clv":
                 _, _, session, counter, *_ = LAYOUT.unpack_from(message)
                 seen.append((session, counter))
             await super().write(message)
 
-    original = wire.Connection.__init__
+    original = frame_stream.FrameStream.__init__
 
-    def recorded(self: wire.Connection, stream: Stream, *ends: Any) -> None:
+    def recorded(self: frame_stream.FrameStream, stream: MessageStream, *ends: Any) -> None:
         original(self, Recorded(stream.party, stream.call, stream.address), *ends)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire.Connection, "__init__", recorded)
-        within(60, both("aes-128-gcm", Limits(length=4096, frames=40), 100, 40))
+        patch.setattr(frame_stream.FrameStream, "__init__", recorded)
+        within(60, both("aes-128-gcm", FrameLimits(length=4096, frames=40), 100, 40))
 
     assert len(seen) == 200
     counters: dict[bytes, list[int]] = {}

@@ -17,15 +17,15 @@ import grpc
 import grpc.aio
 import pytest
 
-from cloven.runtime.cluster.channels import LINK, Stream
-from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+from cloven.runtime.cluster.channels import LINK, MessageStream
+from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
+from cloven.runtime.cluster.frame_stream import LinkSpec, ReplayGuard, greet, prove, welcome
 from cloven.runtime.cluster.halfopen import HalfOpen
-from cloven.runtime.cluster.messages import VERSION, Hello, read
-from cloven.runtime.cluster.wire import Guard, Line, greet, prove, welcome
+from cloven.runtime.cluster.protocol import VERSION, Hello, read
 from cloven.runtime.link import identity
 from cloven.runtime.link.errors import FrameRefused, HandshakeRefused, HandshakeRepeated
 from cloven.runtime.link.handshake import FirstMessages, initiator_start, prologue
-from cloven.runtime.link.session import Limits
+from cloven.runtime.link.session import FrameLimits
 from tests.runtime.cluster.machines import Machine, Outcomes, cluster, coordinator, machines, with_keys, within
 from tests.runtime.cluster.plans import accounted, bundled, keys, many, plan_of
 from tests.runtime.cluster.relay import Relay
@@ -93,8 +93,8 @@ def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path
             Relay(first, record) as near,
             Relay(second, record) as far,
         ):
-            made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers, keys(), insecure=True), Manner())
-            made.crew.addresses |= {"edge0": near.address, "edge1": far.address}
+            made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers, keys(), insecure=True), SendOptions())
+            made.pool.addresses |= {"edge0": near.address, "edge1": far.address}
             async with (
                 made,
                 grpc.aio.insecure_channel(first) as to_first,
@@ -108,7 +108,7 @@ def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path
                 found = await answered(made, 5)
                 done.set()
                 assert "was answered before (a replay)" in await inner()
-                refused = (await made.reports())["edge1"]["refused"]
+                refused = (await made.reports())["edge1"].report.refused
                 assert refused["edge0"]["repeated handshake"] > 300
                 return found, await asyncio.gather(often, seldom)
 
@@ -126,10 +126,10 @@ def test_first_messages_that_were_never_answered_cost_no_image(workers: Machines
     key = identity.read(keys() / "edge0").link_key("edge1")
 
     async def run() -> tuple[Outcomes, int]:
-        made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers, keys(), insecure=True), Manner())
+        made = coordinator(plan_of(BUNDLE), cluster(tmp_path, workers, keys(), insecure=True), SendOptions())
         async with made, grpc.aio.insecure_channel(workers["edge1"].address) as to:
-            names = {"run": made.crew.run, "from": "edge0", "to": "edge1", "protection": "aes-128-gcm"}
-            bound = prologue(f"aes-128-gcm run {made.crew.run}", "edge0", "edge1")
+            names = {"run": made.pool.run, "from": "edge0", "to": "edge1", "protection": "aes-128-gcm"}
+            bound = prologue(f"aes-128-gcm run {made.pool.run}", "edge0", "edge1")
 
             async def throw() -> None:
                 _, noise = initiator_start(key, bound)
@@ -144,7 +144,7 @@ def test_first_messages_that_were_never_answered_cost_no_image(workers: Machines
     before = workers["edge1"].count("cloven_link_losses_total", party="edge0")
     found, count = within(60, run())
 
-    assert all(isinstance(outcome, Answer) for outcome in found)
+    assert all(isinstance(outcome, Prediction) for outcome in found)
     assert len(found) > 15
     assert not accounted(found)
     assert count > 100
@@ -153,24 +153,24 @@ def test_first_messages_that_were_never_answered_cost_no_image(workers: Machines
 
 # --- one handshake, message by message --------------------------------------------------------------------------
 
-LINE = Line("run", "edge0", "edge1", "aes-128-gcm", lambda: bytes(range(32)), Limits())
+LINE = LinkSpec("run", "edge0", "edge1", "aes-128-gcm", lambda: bytes(range(32)), FrameLimits())
 
-Said = dict[str, Any]
-Change = Callable[[Said, list[Said]], Said]
+PeerMessage = dict[str, Any]
+Change = Callable[[PeerMessage, list[PeerMessage]], PeerMessage]
 """What arrives in place of a message, by all that was said before."""
 
 
-def unchanged(message: Said, _: list[Said]) -> Said:
+def unchanged(message: PeerMessage, _: list[PeerMessage]) -> PeerMessage:
     """Nobody is between."""
     return message
 
 
-class End(Stream):
+class End(MessageStream):
     """One end of a stream whose other end is in this process."""
 
-    def __init__(self, log: list[Said], change: Change) -> None:
+    def __init__(self, log: list[PeerMessage], change: Change) -> None:
         self.log, self.change = log, change
-        self.inbox: asyncio.Queue[Said] = asyncio.Queue()
+        self.inbox: asyncio.Queue[PeerMessage] = asyncio.Queue()
         self.other = self
 
     async def write(self, message: bytes) -> None:
@@ -183,16 +183,16 @@ class End(Stream):
 
 
 async def shaken(
-    to_responder: Change, to_dialer: Change, lines: tuple[Line, Line], firsts: FirstMessages
-) -> tuple[list[Said], BaseException | None, BaseException | None]:
+    to_responder: Change, to_dialer: Change, lines: tuple[LinkSpec, LinkSpec], firsts: FirstMessages
+) -> tuple[list[PeerMessage], BaseException | None, BaseException | None]:
     """Shake hands; return what was said, and why the dialer and the responder refused."""
-    log: list[Said] = []
+    log: list[PeerMessage] = []
     dialer, responder = End(log, to_responder), End(log, to_dialer)
     dialer.other, responder.other = responder, dialer
 
     async def respond() -> None:
         hello = read(Hello, await responder.read(), "edge0")
-        await prove(await welcome(responder, hello, lines[1], aside, Guard(firsts, HalfOpen(1, 0.5))))
+        await prove(await welcome(responder, hello, lines[1], aside, ReplayGuard(firsts, HalfOpen(1, 0.5))))
 
     with ThreadPoolExecutor(1) as aside:
         ours, theirs = await asyncio.gather(greet(dialer, lines[0], aside), respond(), return_exceptions=True)
@@ -201,8 +201,8 @@ async def shaken(
 
 def shake(
     to_responder: Change = unchanged, to_dialer: Change = unchanged, *,
-    lines: tuple[Line, Line] = (LINE, LINE), firsts: FirstMessages | None = None,
-) -> tuple[list[Said], BaseException | None, BaseException | None]:  # fmt: skip
+    lines: tuple[LinkSpec, LinkSpec] = (LINE, LINE), firsts: FirstMessages | None = None,
+) -> tuple[list[PeerMessage], BaseException | None, BaseException | None]:  # fmt: skip
     """As `shaken`."""
     return asyncio.run(shaken(to_responder, to_dialer, lines, firsts or FirstMessages()))
 
@@ -211,7 +211,7 @@ HELLO, ANSWER, PROOF, CONFIRMED = shake()[0]
 """The four messages of a handshake that was recorded."""
 
 
-def at(field: str, message: Said) -> Change:
+def at(field: str, message: PeerMessage) -> Change:
     """Put a recorded message in place of the one that has a field, but not of a hello."""
     return lambda said, _: message if field in said and "run" not in said else said
 
@@ -249,7 +249,7 @@ def test_a_dialer_is_not_deceived(change: Change, reason: type[Exception]) -> No
 
 
 @pytest.mark.parametrize("message", [PROOF, CONFIRMED, {"cloven": VERSION}], ids=["older", "its own", "none"])
-def test_a_responder_does_not_believe_another_proof(message: Said) -> None:
+def test_a_responder_does_not_believe_another_proof(message: PeerMessage) -> None:
     _, _, theirs = shake(to_responder=at("proof", message))
 
     assert isinstance(theirs, FrameRefused)
@@ -274,7 +274,7 @@ OTHER_LINES = {
 
 
 @pytest.mark.parametrize("line", OTHER_LINES.values(), ids=OTHER_LINES)
-def test_a_first_message_is_for_one_link_of_one_run(line: Line) -> None:
+def test_a_first_message_is_for_one_link_of_one_run(line: LinkSpec) -> None:
     _, _, theirs = shake(to_responder=lambda said, _: HELLO if "run" in said else said, lines=(LINE, line))
 
     assert isinstance(theirs, HandshakeRefused)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloven.runtime.cluster.channels import COMMON, QUICK
-from cloven.runtime.cluster.coordinator import Manner
+from cloven.runtime.cluster.coordinator import SendOptions
 from tests.runtime.cluster.machines import Machine, cluster, coordinator, machines, outcomes, within
 from tests.runtime.cluster.plans import accounted, bundled, many, plan_of
 
@@ -34,7 +34,7 @@ def test_links_that_carry_nothing_for_a_while_stay_up(workers: dict[str, Machine
     """Pings that are not allowed for end a connection when the fourth comes, after 30 to 40 s."""
 
     async def run() -> None:
-        async with coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), Manner()) as made:
+        async with coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), SendOptions()) as made:
             await asyncio.sleep(45)
             assert not accounted(await outcomes(made, many(8)))
             for name, other in (("edge0", "edge1"), ("edge1", "edge0"), ("edge0", "coordinator")):

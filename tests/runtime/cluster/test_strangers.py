@@ -19,8 +19,8 @@ import grpc.aio
 import pytest
 
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING
-from cloven.runtime.cluster.logs import MOST, Sparing
-from cloven.runtime.cluster.messages import VERSION
+from cloven.runtime.cluster.logs import MOST, RateLimit
+from cloven.runtime.cluster.protocol import VERSION
 from cloven.runtime.link import authority
 from cloven.runtime.link.identity import Identity, read
 from cloven.runtime.link.session import LAYOUT, MAGIC, Sealer
@@ -362,11 +362,12 @@ def test_streams_that_say_nothing_keep_nobody_out(open_workers: dict[str, Machin
 
 
 def test_a_log_does_not_grow_by_those_who_are_refused() -> None:
-    sparing = Sparing()
+    limit = RateLimit()
 
-    def written(event: str, at: float) -> bool:
-        return sparing.filter(logging.makeLogRecord({"msg": event, "created": at}))
+    def record(line: int, at: float) -> logging.LogRecord:
+        return logging.makeLogRecord({"lineno": line, "created": at})
 
-    assert sum(written("refused", 1000 + number / 100) for number in range(5000)) == MOST
-    assert written("joined", 1050)
-    assert written("refused", 1061)
+    assert sum(limit.filter(record(1, 1000 + number / 100)) for number in range(5000)) == MOST
+    assert limit.filter(record(2, 1050))
+    assert limit.filter(later := record(1, 1061))
+    assert later.__dict__["left_out"] == 5000 - MOST

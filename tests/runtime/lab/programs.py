@@ -23,6 +23,14 @@ def _lacking() -> str:
     return ""
 
 
+def set_link(net: Network, a: str, b: str, *, up: bool) -> None:
+    """Cut a link, or restore it. While it is cut both ends drop everything unseen: no error, no reset."""
+    for one, other in ((a, b), (b, a)):
+        words = net.quality.discipline if up else "blackhole"
+        line = f"qdisc replace dev {net.interface(one, other)} root {words}"
+        subprocess.run(net.command(one, ["tc", "-batch", "-"]), input=line, text=True, check=True)
+
+
 LACKING = _lacking()
 root = pytest.mark.skipif(bool(LACKING), reason=LACKING)
 PYTHON = [sys.executable, "-I", "-S", "-c"]

@@ -22,8 +22,10 @@ from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.cluster.sending import unit
-from cloven.runtime.lab import evidence, folder
-from cloven.runtime.tap.pairs import Captured
+from cloven.runtime.lab import evidence, lab_folder
+from cloven.runtime.lab.outcome import LinkEvidence, TapEvidence
+from cloven.runtime.tap.extraction import CapturedMessages
+from cloven.runtime.tap.live import RecordingSummary
 
 SHAPE = (1, 12, 12)
 VERTICAL = '[strategy]\nkind = "vertical"\ncuts = ["1"]'
@@ -50,7 +52,7 @@ def pixels(count: int) -> Any:
     return np.random.default_rng(1).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
 
 
-def captured(bundle: Path, source: str, target: str, images: Any) -> Captured:
+def captured(bundle: Path, source: str, target: str, images: Any) -> CapturedMessages:
     """What a tap would find: everything that the engine sends on a link, message by message, image by image."""
     said: dict[int, list[list[Any]]] = defaultdict(lambda: [[] for _ in images])
 
@@ -62,11 +64,13 @@ def captured(bundle: Path, source: str, target: str, images: Any) -> Captured:
 
         engine.run(bundle, unit(image[None]), batch=1, tap=tap)
     messages = {k: np.stack([np.concatenate(parts) for parts in rows]) for k, rows in said.items()}
-    return Captured(np.arange(len(images)), messages, "a -> b", False, 0, ())
+    return CapturedMessages(np.arange(len(images)), messages, "a -> b", False, 0, ())
 
 
 @pytest.fixture(scope="module", params=["vertical", "horizontal"])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Captured]:
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, CapturedMessages]:
     """A bundle, and what is captured on its first link of four images."""
     text, devices = (VERTICAL, 2) if request.param == "vertical" else (HORIZONTAL, 3)
     plan, made = divided(text, devices)
@@ -80,20 +84,20 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 LINK = ("edge0", "edge1")
 
 
-def differing(bundle: Path, here: Captured, inputs: Any = None) -> int:
+def differing(bundle: Path, here: CapturedMessages, inputs: Any = None) -> int:
     known = np.arange(4) if inputs is None else np.array(inputs)
     return evidence.differing(bundle, here, LINK, known, pixels(4)[known])
 
 
-def changed(here: Captured, message: int, block: Any) -> Captured:
+def changed(here: CapturedMessages, message: int, block: Any) -> CapturedMessages:
     return replace(here, messages={**here.messages, message: block})
 
 
-def test_what_the_engine_sends_differs_in_nothing(found: tuple[Path, Captured]) -> None:
+def test_what_the_engine_sends_differs_in_nothing(found: tuple[Path, CapturedMessages]) -> None:
     assert differing(*found) == 0
 
 
-def test_one_bit_is_one_number(found: tuple[Path, Captured]) -> None:
+def test_one_bit_is_one_number(found: tuple[Path, CapturedMessages]) -> None:
     bundle, here = found
     last = max(here.messages)
     block = here.messages[last].copy()
@@ -102,7 +106,7 @@ def test_one_bit_is_one_number(found: tuple[Path, Captured]) -> None:
     assert differing(bundle, changed(here, last, block)) == 1
 
 
-def test_the_sign_of_a_zero_is_a_difference(found: tuple[Path, Captured]) -> None:
+def test_the_sign_of_a_zero_is_a_difference(found: tuple[Path, CapturedMessages]) -> None:
     bundle, here = found
     block = here.messages[0].copy()
     zeros = np.argwhere(block == 0)
@@ -113,13 +117,13 @@ def test_the_sign_of_a_zero_is_a_difference(found: tuple[Path, Captured]) -> Non
     assert differing(bundle, changed(here, 0, block)) == 1
 
 
-def test_images_that_are_exchanged_differ(found: tuple[Path, Captured]) -> None:
+def test_images_that_are_exchanged_differ(found: tuple[Path, CapturedMessages]) -> None:
     bundle, here = found
 
     assert differing(bundle, changed(here, 0, here.messages[0][::-1].copy())) > 100
 
 
-def test_a_message_that_is_not_there_differs_in_all_its_numbers(found: tuple[Path, Captured]) -> None:
+def test_a_message_that_is_not_there_differs_in_all_its_numbers(found: tuple[Path, CapturedMessages]) -> None:
     bundle, here = found
     last = max(here.messages)
     without = replace(here, messages={k: block for k, block in here.messages.items() if k != last})
@@ -128,7 +132,7 @@ def test_a_message_that_is_not_there_differs_in_all_its_numbers(found: tuple[Pat
     assert differing(bundle, changed(here, last, here.messages[last][:, :-3].copy())) == 3 * 4
 
 
-def test_only_images_whose_pixels_are_known_are_compared(found: tuple[Path, Captured]) -> None:
+def test_only_images_whose_pixels_are_known_are_compared(found: tuple[Path, CapturedMessages]) -> None:
     bundle, here = found
     block = here.messages[0].copy()
     block[1] += 1
@@ -140,28 +144,29 @@ def test_only_images_whose_pixels_are_known_are_compared(found: tuple[Path, Capt
 # --- what the plan says ---------------------------------------------------------------------------------------
 
 
-def tap(**other: Any) -> dict[str, Any]:
+def tap(**other: Any) -> TapEvidence:
     """What a tap on a plain link with nothing wrong is told to have found of ten images."""
-    rows = [
-        {"link": ["edge0", "edge1"], "kind": "plain", "inputs": 10, "payload": 400, "table": 400, "bytes": 900},
-        {"link": ["edge1", "edge0"], "kind": "HTTP/2", "inputs": 0, "payload": 0, "table": 0, "bytes": 90},
-    ]
-    usual = {"protection": "none", "tls": False, "images": 10, "differing": 0, "warnings": [], "links": rows}
-    return usual | other
+    there = LinkEvidence(link=("edge0", "edge1"), kind="plain", inputs=10, payload=400, table=400, bytes=900)
+    back = LinkEvidence(link=("edge1", "edge0"), kind="HTTP/2", inputs=0, payload=0, table=0, bytes=90)
+    recorded = RecordingSummary(packets=9, bytes=990, left_out=0, dropped=0, seconds=1.0)
+    found = TapEvidence(
+        recorded=recorded, protection="none", tls=False, links=(there, back), warnings=(), images=10, differing=0
+    )
+    return found.model_copy(update=other)
 
 
-def first(**other: Any) -> list[dict[str, Any]]:
-    """The rows, with a change to the first."""
-    one, two = tap()["links"]
-    return [one | other, two]
+def first(**other: Any) -> tuple[LinkEvidence, LinkEvidence]:
+    """The links, with a change to the first."""
+    one, two = tap().links
+    return one.model_copy(update=other), two
 
 
 def test_nothing_is_unexpected_of_what_the_plan_says() -> None:
     hidden = {"kind": "TLS", "inputs": 0, "payload": 0}
-    assert evidence.unexpected(tap(), 10) == []
-    assert evidence.unexpected(tap(protection="ascon-128", links=first(kind="protected")), 10) == []
-    assert evidence.unexpected(tap(protection="mtls", tls=True, images=0, links=first(**hidden)), 10) == []
-    assert evidence.unexpected(tap(protection="none", tls=True, images=0, links=first(**hidden)), 10) == []
+    assert list(evidence.unexpected(tap(), 10)) == []
+    assert list(evidence.unexpected(tap(protection="ascon-128", links=first(kind="protected")), 10)) == []
+    assert list(evidence.unexpected(tap(protection="mtls", tls=True, images=0, links=first(**hidden)), 10)) == []
+    assert list(evidence.unexpected(tap(protection="none", tls=True, images=0, links=first(**hidden)), 10)) == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +182,7 @@ def test_nothing_is_unexpected_of_what_the_plan_says() -> None:
         ({"tls": True, "links": first(kind="TLS")}, "the tap found 400 bytes of payload; expected 0"),
         ({"images": 9}, "the tap found the messages of 9 images; 10 were sent"),
         ({"differing": 1}, "1 captured numbers are not, bit by bit, what the engine sends in one process"),
-        ({"warnings": ["the recorder dropped 3 packets"]}, "the recorder dropped 3 packets"),
+        ({"warnings": ("the recorder dropped 3 packets",)}, "the recorder dropped 3 packets"),
     ],
 )
 def test_what_differs_is_said(other: dict[str, Any], sentence: str) -> None:
@@ -188,11 +193,11 @@ def test_what_differs_is_said(other: dict[str, Any], sentence: str) -> None:
 
 
 def test_a_folder_is_new_empty_or_an_earlier_laboratorys(tmp_path: Path) -> None:
-    assert folder.problems(tmp_path / "new" / "one") == []
-    assert folder.problems(tmp_path) == []
-    for name in folder.OURS:
+    assert lab_folder.problems(tmp_path / "new" / "one") == []
+    assert lab_folder.problems(tmp_path) == []
+    for name in lab_folder.OURS:
         (tmp_path / name).touch()
-    assert folder.problems(tmp_path) == []
+    assert lab_folder.problems(tmp_path) == []
 
 
 @pytest.mark.parametrize("names", [["plan.toml"], ["notes.txt", "pixels.safetensors"], ["bundle", "keys"]])
@@ -200,7 +205,7 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, names: list[str]
     for name in names:
         (tmp_path / name).touch()
 
-    (problem,) = folder.problems(tmp_path)
+    (problem,) = lab_folder.problems(tmp_path)
 
     assert f"{tmp_path} holds " in problem
     assert "which no laboratory leaves there" in problem
@@ -209,7 +214,7 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, names: list[str]
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert folder.problems(tmp_path / "file") == [
+    assert lab_folder.problems(tmp_path / "file") == [
         f"{tmp_path / 'file'} cannot be used for the laboratory: Not a directory; name a new folder"
     ]
 
@@ -221,7 +226,7 @@ def test_a_link_in_the_folder_is_removed_and_not_followed(tmp_path: Path) -> Non
     (tmp_path / "lab" / "pairs").symlink_to(tmp_path / "mine")
     (tmp_path / "lab" / "logs").mkdir()
 
-    folder.emptied(tmp_path / "lab")
+    lab_folder.emptied(tmp_path / "lab")
 
     assert list((tmp_path / "lab").iterdir()) == []
     assert (tmp_path / "mine" / "photo.png").exists()

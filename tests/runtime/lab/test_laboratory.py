@@ -24,11 +24,13 @@ from cloven.cli import printing
 from cloven.errors import ClovenError
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.reader import read
-from cloven.runtime.lab import evidence, folder, laboratory
+from cloven.runtime.lab import evidence, lab_folder, laboratory
 from cloven.runtime.lab.laboratory import Experiment
 from cloven.runtime.lab.network import Network
+from cloven.runtime.lab.outcome import LabOutcome, LabResult, TapEvidence
 from cloven.runtime.link.session import HEADER, MAGIC
-from tests.runtime.lab.programs import in_namespaces, root
+from cloven.runtime.tap.live import RecordingSummary
+from tests.runtime.lab.programs import in_namespaces, root, set_link
 from tests.runtime.lab.test_evidence import HORIZONTAL, VERTICAL, divided, pixels
 
 MBIT = 10**6
@@ -50,8 +52,13 @@ def experiment(
 # --- what a tap finds -----------------------------------------------------------------------------------------
 
 
+def tapped(found: LabResult) -> TapEvidence:
+    assert found.tap is not None
+    return found.tap
+
+
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[str, Any]]:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, LabResult]:
     """A pipeline of two without protection, tapped."""
     made = experiment(tmp_path_factory.mktemp("plain") / "lab", bandwidth=100 * MBIT)
     return made, laboratory.run(made)
@@ -59,27 +66,27 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, dict[st
 
 @root
 def test_what_crosses_a_plain_link_is_what_the_plan_says_bit_by_bit(
-    plain: tuple[Experiment, dict[str, Any]],
+    plain: tuple[Experiment, LabResult],
 ) -> None:
     made, found = plain
-    tap = found["tap"]
+    tap = tapped(found)
     table = 12 * made.program.sent(("edge0", "edge1"))
-    there, back = tap["links"]
+    there, back = tap.links
 
-    assert (found["images"], found["answered"], found["failed"]) == (12, 12, [])
-    assert (there["kind"], there["inputs"], there["payload"], there["table"]) == ("plain", 12, table, table)
-    assert (back["payload"], back["table"]) == (0, 0)
-    assert there["bytes"] > table
-    assert (tap["differing"], tap["images"], tap["unexpected"]) == (0, 12, [])
-    assert {tuple(row["link"]): row["bytes"] for row in found["links"]}["edge0", "edge1"] == table
-    assert [row["bandwidth_bits"] for row in found["network"]] == [100 * MBIT] * 3
-    json.dumps(found, allow_nan=False)
+    assert (found.summary.images, found.summary.answered, found.summary.failed) == (12, 12, ())
+    assert (there.kind, there.inputs, there.payload, there.table) == ("plain", 12, table, table)
+    assert (back.payload, back.table) == (0, 0)
+    assert there.bytes > table
+    assert (tap.differing, tap.images, tap.unexpected) == (0, 12, ())
+    assert {row.link: row.bytes for row in found.summary.links}["edge0", "edge1"] == table
+    assert [row.bandwidth_bits for row in found.network] == [100 * MBIT] * 3
+    json.dumps(found.model_dump(), allow_nan=False)
 
 
 @root
-def test_the_pairs_join_what_was_sent_and_what_was_captured(plain: tuple[Experiment, dict[str, Any]]) -> None:
+def test_the_pairs_join_what_was_sent_and_what_was_captured(plain: tuple[Experiment, LabResult]) -> None:
     made, found = plain
-    folder = Path(found["tap"]["pairs"])
+    folder = Path(tapped(found).pairs or "")
     captured, sent = load_file(folder / "captured.safetensors"), load_file(folder / "images.safetensors")
 
     assert np.array_equal(captured["input"], np.arange(12))
@@ -91,40 +98,40 @@ def test_the_pairs_join_what_was_sent_and_what_was_captured(plain: tuple[Experim
 
 
 @root
-def test_the_clocks_of_one_machine_are_one(plain: tuple[Experiment, dict[str, Any]]) -> None:
+def test_the_clocks_of_one_machine_are_one(plain: tuple[Experiment, LabResult]) -> None:
     _, found = plain
 
-    assert all(row["uncertain_ms"] == 0 and row["ms"] > 0 for row in found["links"])
+    assert all(row.uncertain_ms == 0 and row.ms > 0 for row in found.summary.links)
 
 
 @root
 def test_several_messages_a_link_are_found_each_in_its_place(tmp_path: Path) -> None:
     made = experiment(tmp_path / "lab", HORIZONTAL, images=6)
-    tap = laboratory.run(made)["tap"]
+    tap = tapped(laboratory.run(made))
     steps = read(tmp_path / "lab" / "bundle").parts["edge0"].steps
     messages = {step.message for step in steps if isinstance(step, SendShare) and step.target == "edge1"}
 
     assert len(messages) > 1
     assert load_file(tmp_path / "lab" / "pairs" / "captured.safetensors").keys() == {"input", *map(str, messages)}
-    assert [row["payload"] for row in tap["links"]] == [row["table"] for row in tap["links"]]
-    assert all(row["table"] > 0 for row in tap["links"])
-    assert (tap["differing"], tap["unexpected"]) == (0, [])
+    assert [row.payload for row in tap.links] == [row.table for row in tap.links]
+    assert all(row.table > 0 for row in tap.links)
+    assert (tap.differing, tap.unexpected) == (0, ())
 
 
 @root
 def test_a_protected_link_shows_as_many_bytes_and_no_numbers(
-    plain: tuple[Experiment, dict[str, Any]], tmp_path: Path
+    plain: tuple[Experiment, LabResult], tmp_path: Path
 ) -> None:
     made = experiment(tmp_path / "lab", protection="chacha20-poly1305")
-    tap = laboratory.run(made)["tap"]
-    there, _ = tap["links"]
+    tap = tapped(laboratory.run(made))
+    there, _ = tap.links
     table = 12 * made.program.sent(("edge0", "edge1"))
     captured = load_file(tmp_path / "lab" / "pairs" / "captured.safetensors")["0"]
     clear = load_file(plain[0].folder / "pairs" / "captured.safetensors")["0"].view(np.uint8)
 
-    assert (there["kind"], there["payload"]) == ("protected", table)
-    assert "differing" not in tap
-    assert tap["unexpected"] == []
+    assert (there.kind, there.payload) == ("protected", table)
+    assert tap.differing is None
+    assert tap.unexpected == ()
     assert captured.dtype == np.uint8
     assert captured.shape == (12, table // 12 + 16)
     assert (captured[:, :-16] == clear).mean() < 0.02  # by chance 1 in 256
@@ -133,21 +140,21 @@ def test_a_protected_link_shows_as_many_bytes_and_no_numbers(
 @root
 @pytest.mark.slow  # TLS is also seen in tests/cli
 def test_of_mtls_nothing_is_found_and_it_says_so(tmp_path: Path) -> None:
-    tap = laboratory.run(experiment(tmp_path / "lab", protection="mtls", images=5))["tap"]
-    there, _ = tap["links"]
+    tap = tapped(laboratory.run(experiment(tmp_path / "lab", protection="mtls", images=5)))
+    there, _ = tap.links
 
-    assert (there["kind"], there["inputs"], there["payload"]) == ("TLS", 0, 0)
-    assert there["bytes"] > there["table"] > 0
-    assert (tap["tls"], tap["pairs"], tap["images"], tap["unexpected"]) == (True, None, 0, [])
+    assert (there.kind, there.inputs, there.payload) == ("TLS", 0, 0)
+    assert there.bytes > there.table > 0
+    assert (tap.tls, tap.pairs, tap.images, tap.unexpected) == (True, None, 0, ())
     assert not (tmp_path / "lab" / "pairs" / "captured.safetensors").exists()
 
 
 @root
 def test_a_table_says_what_the_tap_found(
-    plain: tuple[Experiment, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    plain: tuple[Experiment, LabResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, found = plain
-    printing.laboratory(found)
+    printing.laboratory(json.loads(found.model_dump_json()))
     out = capsys.readouterr().out
     table = f"{12 * made.program.sent(('edge0', 'edge1')):,}"
     (row,) = [line.split() for line in out.splitlines() if line.startswith(" edge0 > edge1")]
@@ -155,7 +162,7 @@ def test_a_table_says_what_the_tap_found(
     assert row[3:7] == ["plain", "12", table, table]
     assert "packets; protection: none" in out
     assert "0 captured numbers differ from what the engine sends in one process." in out
-    assert f"cloven audit MODEL --data SPEC --pairs {found['tap']['pairs']}" in out
+    assert f"cloven audit MODEL --data SPEC --pairs {tapped(found).pairs}" in out
     assert "edge0 - edge1" in out
     assert "veth + tbf" in out
 
@@ -164,7 +171,7 @@ def test_a_table_says_what_the_tap_found(
 
 
 @pytest.fixture
-def copied(plain: tuple[Experiment, dict[str, Any]], tmp_path: Path) -> tuple[Experiment, Path]:
+def copied(plain: tuple[Experiment, LabResult], tmp_path: Path) -> tuple[Experiment, Path]:
     """The folder of the plain experiment, to be damaged."""
     shutil.copytree(plain[0].folder, tmp_path / "lab")
     return plain[0], tmp_path / "lab"
@@ -180,11 +187,18 @@ def blocks(capture: bytes) -> list[bytearray]:
     return found
 
 
-def heard_again(made: Experiment, folder: Path, capture: list[bytearray]) -> dict[str, Any]:
+def examined(made: Experiment, folder: Path, capture: list[bytearray]) -> TapEvidence:
     (folder / "link.pcapng").write_bytes(b"".join(capture))
-    addresses = {"edge0": "10.77.0.2", "edge1": "10.77.0.3"}
-    tap = evidence.heard(folder, made.program, ("edge0", "edge1"), addresses, 12)
-    return tap | {"unexpected": evidence.unexpected(tap | {"protection": "none", "tls": False}, 12)}
+    return evidence.examine(
+        folder,
+        made.program,
+        ("edge0", "edge1"),
+        addresses={"edge0": "10.77.0.2", "edge1": "10.77.0.3"},
+        images=12,
+        recorded=RecordingSummary(packets=1, bytes=1, left_out=0, dropped=0, seconds=1.0),
+        protection="none",
+        tls=False,
+    )
 
 
 @root
@@ -193,10 +207,10 @@ def test_one_bit_changed_in_the_packets_is_one_number_that_differs(copied: tuple
     capture = blocks((folder / "link.pcapng").read_bytes())
     block = next(block for block in capture if MAGIC in block)
     block[block.index(MAGIC) + HEADER] ^= 1
-    tap = heard_again(made, folder, capture)
+    tap = examined(made, folder, capture)
 
-    assert tap["differing"] == 1
-    assert tap["unexpected"] == ["1 captured numbers are not, bit by bit, what the engine sends in one process"]
+    assert tap.differing == 1
+    assert tap.unexpected == ("1 captured numbers are not, bit by bit, what the engine sends in one process",)
 
 
 @root
@@ -204,10 +218,10 @@ def test_a_packet_that_is_missing_is_missed(copied: tuple[Experiment, Path]) -> 
     made, folder = copied
     capture = blocks((folder / "link.pcapng").read_bytes())
     capture.remove([block for block in capture if MAGIC in block][2])
-    tap = heard_again(made, folder, capture)
-    said = "\n".join(tap["unexpected"])
+    tap = examined(made, folder, capture)
+    said = "\n".join(tap.unexpected)
 
-    assert tap["images"] < 12
+    assert tap.images < 12
     assert "bytes of payload; expected" in said
     assert "images; 12 were sent" in said
     assert "bytes are missing in 1 gaps" in said
@@ -217,10 +231,10 @@ def test_a_packet_that_is_missing_is_missed(copied: tuple[Experiment, Path]) -> 
 def test_a_tap_that_heard_nothing_is_no_evidence(copied: tuple[Experiment, Path]) -> None:
     made, folder = copied
     capture = blocks((folder / "link.pcapng").read_bytes())
-    tap = heard_again(made, folder, capture[:2])
+    tap = examined(made, folder, capture[:2])
 
-    assert (tap["images"], tap["pairs"]) == (0, None)
-    assert "edge0 > edge1: the tap saw nothing; expected plain" in tap["unexpected"]
+    assert (tap.images, tap.pairs) == (0, None)
+    assert "edge0 > edge1: the tap saw nothing; expected plain" in tap.unexpected
 
 
 # --- links that fail ------------------------------------------------------------------------------------------
@@ -239,16 +253,16 @@ def cut_amid(net: Network, one: str, other: str, seconds: float) -> threading.Th
     def cut() -> None:
         while packets(net, one, other) < 40:
             time.sleep(0.02)
-        net.set_link(one, other, up=False)
+        set_link(net, one, other, up=False)
         time.sleep(seconds)
-        net.set_link(one, other, up=True)
+        set_link(net, one, other, up=True)
 
     thread = threading.Thread(target=cut, daemon=True)
     thread.start()
     return thread
 
 
-def sent_with_a_cut(made: Experiment, link: tuple[str, str], seconds: float) -> dict[str, Any]:
+def sent_with_a_cut(made: Experiment, link: tuple[str, str], seconds: float) -> LabOutcome:
     with laboratory.system(made) as net:
         thread = cut_amid(net, *link, seconds)
         found = laboratory.send(made, net)
@@ -263,9 +277,9 @@ def test_a_link_that_is_down_for_five_seconds_only_delays(tmp_path: Path, link: 
     made = experiment(tmp_path / "lab", images=250, bandwidth=MBIT, deadline=20.0)
     found = sent_with_a_cut(made, link, 5.0)
 
-    assert found["failed"] == []
-    assert found["answered"] == 250
-    assert 4000 < found["latency"]["largest_ms"] < 20000
+    assert found.summary.failed == ()
+    assert found.summary.answered == 250
+    assert 4000 < found.summary.latency.largest_ms < 20000
 
 
 @root
@@ -273,11 +287,11 @@ def test_a_link_that_is_down_for_five_seconds_only_delays(tmp_path: Path, link: 
 def test_a_link_that_is_down_for_longer_than_the_deadline_fails_images_with_its_name(tmp_path: Path) -> None:
     made = experiment(tmp_path / "lab", images=250, bandwidth=MBIT, deadline=2.0)
     found = sent_with_a_cut(made, ("edge0", "edge1"), 6.0)
-    reasons = [failure["reason"] for failure in found["failed"]]
+    reasons = [failure.reason for failure in found.summary.failed]
 
     assert 8 <= len(reasons) < 250
     assert all(reason.startswith("edge0 -> edge1: no answer within 2 s") for reason in reasons)
-    assert found["answered"] == 250 - len(reasons)
+    assert found.summary.answered == 250 - len(reasons)
 
 
 @root
@@ -285,11 +299,12 @@ def test_a_link_that_is_down_for_longer_than_the_deadline_fails_images_with_its_
 def test_a_slow_link_takes_what_its_bandwidth_says(tmp_path: Path) -> None:
     made = experiment(tmp_path / "lab", images=100, bandwidth=MBIT)
     found = laboratory.run(made)
-    (row,) = [row for row in found["tap"]["links"] if row["table"]]
+    (row,) = [row for row in tapped(found).links if row.table]
 
-    assert found["tap"]["unexpected"] == []
-    assert found["seconds"] > 0.9 * row["bytes"] * 8 / MBIT
-    assert found["images_a_second"] < 1.1 * MBIT / 8 / (row["table"] / 100)
+    assert tapped(found).unexpected == ()
+    assert found.summary.seconds > 0.9 * row.bytes * 8 / MBIT
+    assert found.summary.images_a_second is not None
+    assert found.summary.images_a_second < 1.1 * MBIT / 8 / (row.table / 100)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------
@@ -425,4 +440,4 @@ def test_ctrl_c_ends_a_laboratory_with_a_word(begun: tuple[subprocess.Popen[str]
     assert "Traceback" not in err
     assert gone(inodes)
     # What is there shows that it is a laboratory's: the next one may replace it.
-    assert folder.problems(here / "lab") == []
+    assert lab_folder.problems(here / "lab") == []

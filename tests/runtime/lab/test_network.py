@@ -14,8 +14,19 @@ import pytest
 from cloven.errors import ClovenError
 from cloven.runtime.lab import network as module
 from cloven.runtime.lab.host import has_netem, inside
-from cloven.runtime.lab.network import Network, Quality, interfaces, network
-from tests.runtime.lab.programs import ASK, LISTEN, PYTHON, SERVE, ask, in_namespaces, quickest, root, running
+from cloven.runtime.lab.network import LabLink, LinkQuality, Network, interfaces, network
+from tests.runtime.lab.programs import (
+    ASK,
+    LISTEN,
+    PYTHON,
+    SERVE,
+    ask,
+    in_namespaces,
+    quickest,
+    root,
+    running,
+    set_link,
+)
 
 PARTIES = ["coordinator", "edge0", "edge1"]
 PAIRS = [("coordinator", "edge0"), ("edge0", "edge1")]
@@ -130,7 +141,7 @@ def test_both_directions_carry_the_bandwidth_at_once() -> None:
 @pytest.mark.parametrize("delay", [1e-3, 5e-3])
 def test_a_round_trip_takes_twice_the_delay(delayed: str, delay: float) -> None:
     with network(["a", "b"], [("a", "b")], delay=delay) as net:
-        assert net.described()[0]["carrier"] == delayed
+        assert net.links()[0].carrier == delayed
         with running(net, "b", SERVE, net.address("b")):
             seconds = ask(net, "a", "b", 10, 60)
 
@@ -164,10 +175,10 @@ def test_a_cut_link_is_silent_and_tcp_survives_it(delay: float) -> None:
         asking = net.popen("edge0", words, stdout=subprocess.PIPE, text=True)
         assert asking.stdout
         asking.stdout.readline()
-        net.set_link("edge1", "edge0", up=False)
+        set_link(net, "edge1", "edge0", up=False)
         time.sleep(0.5)
         ask(net, "edge0", "coordinator", 10, 1)
-        net.set_link("edge0", "edge1", up=True)
+        set_link(net, "edge0", "edge1", up=True)
         seconds = sorted(map(float, asking.stdout.read().split()))
         assert asking.wait() == 0
 
@@ -252,17 +263,17 @@ def test_a_failure_on_the_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_rows_say_what_carries_each_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_netem", lambda: False)
     with network(PARTIES, PAIRS, bandwidth=100 * MBIT, delay=2e-3) as net:
-        rows = net.described()
+        rows = net.links()
 
-    assert rows[1] == {
-        "link": ["edge0", "edge1"],
-        "interfaces": ["to-edge1", "to-edge0"],
-        "addresses": ["10.77.0.2", "10.77.0.3"],
-        "bandwidth_bits": 100 * MBIT,
-        "delay_ms": 2.0,
-        "carrier": "tap + relay process",
-    }
-    assert [row["link"] for row in rows] == [list(pair) for pair in PAIRS]
+    assert rows[1] == LabLink(
+        link=("edge0", "edge1"),
+        interfaces=("to-edge1", "to-edge0"),
+        addresses=("10.77.0.2", "10.77.0.3"),
+        bandwidth_bits=100 * MBIT,
+        delay_ms=2.0,
+        carrier="tap + relay process",
+    )
+    assert [row.link for row in rows] == list(PAIRS)
 
 
 @root
@@ -309,5 +320,5 @@ def test_interfaces_are_short_readable_and_different() -> None:
 def test_the_kernels_own_delay_gets_the_bandwidth_as_well() -> None:
     netem = "veth + netem"
 
-    assert Quality(10**8, 1.5e-3, netem).discipline == "netem delay 1500us limit 100000 rate 100000000bit"
-    assert Quality(None, 2e-3, netem).discipline == "netem delay 2000us limit 100000"
+    assert LinkQuality(10**8, 1.5e-3, netem).discipline == "netem delay 1500us limit 100000 rate 100000000bit"
+    assert LinkQuality(None, 2e-3, netem).discipline == "netem delay 2000us limit 100000"

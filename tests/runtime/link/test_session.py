@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
 from cloven.runtime.link.errors import FrameRefused, LinkError, Reason, SessionExhausted
 from cloven.runtime.link.handshake import initiator_finish, initiator_start, prologue, responder_reply
-from cloven.runtime.link.session import HEADER, LAYOUT, MAGIC, Limits, Opener, Sealer, directions
+from cloven.runtime.link.session import HEADER, LAYOUT, MAGIC, FrameLimits, Opener, Sealer, directions
 
 KEY = bytes(range(200, 232))
 ID = bytes(range(16))
@@ -23,7 +23,7 @@ INPUT = 5
 PROTECTIONS: dict[str, Cipher | None] = {"none": None, **CIPHERS}
 
 
-def pair(cipher: Cipher | None, limits: Limits | None = None) -> tuple[Sealer, Opener]:
+def pair(cipher: Cipher | None, limits: FrameLimits | None = None) -> tuple[Sealer, Opener]:
     return Sealer(ID, cipher, KEY, limits), Opener(ID, cipher, KEY, limits)
 
 
@@ -103,7 +103,7 @@ def test_every_bit_of_a_frame_counts(cipher: Cipher) -> None:
 
 
 def test_each_reason() -> None:
-    limits = Limits(length=10)
+    limits = FrameLimits(length=10)
     sealer, opener = pair(CIPHERS["aes-128-gcm"], limits)
     first, second, third = (sealer.seal(INPUT, i, b"payload") for i in range(3))
     stranger = Sealer(bytes(16), CIPHERS["aes-128-gcm"], KEY).seal(INPUT, 0, b"payload")
@@ -239,8 +239,8 @@ def test_a_length_above_the_limit_is_refused_before_anything_is_allocated() -> N
 
 @pytest.mark.parametrize("cipher", PROTECTIONS.values(), ids=PROTECTIONS)
 def test_a_key_is_used_up_and_asks_for_a_new_session(cipher: Cipher | None) -> None:
-    by_frames, _ = pair(cipher, Limits(frames=2))
-    by_bytes, opener = pair(cipher, Limits(total=10))
+    by_frames, _ = pair(cipher, FrameLimits(frames=2))
+    by_bytes, opener = pair(cipher, FrameLimits(total=10))
     for sealer, payload in ((by_frames, b""), (by_bytes, b"12345")):
         for i in range(2):
             sealer.seal(INPUT, i, payload)
@@ -254,7 +254,7 @@ def test_a_key_is_used_up_and_asks_for_a_new_session(cipher: Cipher | None) -> N
 
 
 def test_what_does_not_fit_a_frame_uses_nothing_up() -> None:
-    sealer, opener = pair(CIPHERS["aes-128-gcm"], Limits(length=3))
+    sealer, opener = pair(CIPHERS["aes-128-gcm"], FrameLimits(length=3))
     for ordinal, payload in ((0, b"four"), (-1, b""), (2**32, b"")):
         with pytest.raises(LinkError, match=f"not input {INPUT}, ordinal {ordinal} with {len(payload)} bytes"):
             sealer.seal(INPUT, ordinal, payload)
@@ -268,9 +268,9 @@ def test_settings_that_cannot_be() -> None:
     with pytest.raises(LinkError, match="an id of 16 bytes and a key of 32, not 15 and 31"):
         Sealer(ID[1:], CIPHERS["aes-256-gcm"], KEY[1:])
     with pytest.raises(LinkError, match="the largest frame must be of 1 to"):
-        Limits(length=2**31)
+        FrameLimits(length=2**31)
     with pytest.raises(LinkError, match="not 0 frames and 5 bytes"):
-        Limits(frames=0, total=5)
+        FrameLimits(frames=0, total=5)
 
 
 def test_threads_that_share_a_sealer_use_no_counter_twice() -> None:

@@ -10,8 +10,8 @@ from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, WindowUpdat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.runtime.tap.frames import Finder
-from cloven.runtime.tap.messages import Frame
+from cloven.runtime.tap.frames import FrameFinder
+from cloven.runtime.tap.grpc_messages import Frame
 from cloven.runtime.tap.streams import Chunk
 from tests.runtime.tap.wire import PREFACE, SESSION, SETTINGS, data, frame, message, numbers
 
@@ -20,9 +20,9 @@ FRAMES = [frame(i, 0, payload) for i, payload in enumerate(PAYLOADS)]
 HELLO = data(message(b"hello, this is edge0"))
 
 
-def find(content: bytes, begun: bool, cuts: list[int] | None = None) -> tuple[list[Frame], Finder]:
+def find(content: bytes, begun: bool, cuts: list[int] | None = None) -> tuple[list[Frame], FrameFinder]:
     """What is found in bytes that come in pieces."""
-    finder = Finder(begun)
+    finder = FrameFinder(begun)
     found: list[Frame] = []
     for start, end in pairwise(sorted({0, len(content), *(cuts or range(0, len(content), 1448))})):
         found += finder.add(Chunk(0, memoryview(content)[start:end]))
@@ -133,7 +133,7 @@ def test_a_gap_costs_the_frames_that_it_touches(start: int, lost: int) -> None:
     start %= len(content) - lost
     begins = [content.index(data(message(whole))) for whole in FRAMES]
     ends = [*begins[1:], len(content)]
-    finder = Finder(begun=True)
+    finder = FrameFinder(begun=True)
 
     found = finder.add(Chunk(0, memoryview(content)[:start]))
     found += finder.add(Chunk(lost, memoryview(content)[start + lost :]))

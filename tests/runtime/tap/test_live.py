@@ -25,9 +25,9 @@ from cloven.errors import ClovenError
 from cloven.runtime.link.ciphers import named
 from cloven.runtime.link.session import Opener, Sealer
 from cloven.runtime.tap import flows, live
+from cloven.runtime.tap.extraction import choose, extract
 from cloven.runtime.tap.flows import Flow, survey
-from cloven.runtime.tap.live import Recorded, record, until_signal
-from cloven.runtime.tap.pairs import choose, extract
+from cloven.runtime.tap.live import RecordingSummary, record, until_signal
 from tests.runtime.tap.wire import SESSION
 
 
@@ -49,7 +49,7 @@ IMAGES = range(6)
 class Tapped:
     """What a tap recorded, once it has stopped."""
 
-    result: Recorded
+    result: RecordingSummary
 
 
 @contextmanager
@@ -119,7 +119,7 @@ async def talk(protection: str, begun: Callable[[int], object], before: range) -
     await server.stop(None)
 
 
-def exchanged(path: Path, protection: str, before: range) -> tuple[Recorded, flows.Survey]:
+def exchanged(path: Path, protection: str, before: range) -> tuple[RecordingSummary, flows.Survey]:
     """What a tap records of an exchange."""
     with ExitStack() as stack:
         taps: list[Tapped] = []
@@ -403,7 +403,7 @@ def fresh(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize(("package", "module"), [("dpkt", "live"), ("dpkt", "pairs"), ("hyperframe", "pairs")])
+@pytest.mark.parametrize(("package", "module"), [("hyperframe", "extraction")])
 def test_a_missing_library_is_named(package: str, module: str) -> None:
     code = f"""
 import sys
@@ -418,7 +418,9 @@ except ClovenError as error:
 
 
 def test_it_knows_no_model() -> None:
-    modules = fresh("import sys, cloven.runtime.tap.pairs, cloven.runtime.tap.live; print(*sys.modules)").split()
+    modules = fresh(
+        "import sys, cloven.runtime.tap.extraction, cloven.runtime.tap.live; print(*sys.modules)"
+    ).split()
 
     assert not {name for name in modules if name.split(".")[0] in ("torch", "grpc", "onnxruntime")}
     assert not {

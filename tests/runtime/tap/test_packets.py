@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import Packet, Tally
 from cloven.runtime.tap.flows import survey
-from cloven.runtime.tap.packets import LINKS, Segment, segment, segments
+from cloven.runtime.tap.packets import LINKS, TcpSegment, segment, segments
 from tests.runtime.tap.wire import ACK, PUSH, capture, ethernet, ip
 
 FOUR = ip(b"content", 77, ACK | PUSH)
 SIX = ip(b"content", 77, ACK | PUSH, hosts=("fe80::1", "fe80::2"))
 
 
-def of(content: bytes, link: int = 1, size: int | None = None) -> tuple[Segment | None, Tally]:
+def of(content: bytes, link: int = 1, size: int | None = None) -> tuple[TcpSegment | None, Tally]:
     tally = Tally()
     return segment(Packet(link, len(content) if size is None else size, content), tally), tally
 
@@ -162,7 +162,7 @@ def test_what_was_left_out_is_said_by_kind(here: Path) -> None:
     found = survey(path)
 
     assert found.warnings == ["3 packets within packets were left out (GRE 1, VXLAN 2): record inside the tunnel"]
-    assert found.json()["tunnels"] == {"VXLAN": 2, "GRE": 1}
+    assert found.report().tunnels == {"VXLAN": 2, "GRE": 1}
     assert len(found.flows) == 1
 
 

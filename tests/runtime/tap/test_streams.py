@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.runtime.tap import streams
-from cloven.runtime.tap.packets import Segment
-from cloven.runtime.tap.streams import Stream, reassemble, reverse
+from cloven.runtime.tap.packets import TcpSegment
+from cloven.runtime.tap.streams import TcpStream, reassemble, reverse
 from tests.runtime.tap.wire import ACK, FIN, SYN
 
 FLOW = bytes(range(12))
 
 
-def part(sequence: int, data: bytes = b"", flags: int = ACK) -> Segment:
-    return Segment(FLOW, sequence % 2**32, flags, memoryview(data))
+def part(sequence: int, data: bytes = b"", flags: int = ACK) -> TcpSegment:
+    return TcpSegment(FLOW, sequence % 2**32, flags, memoryview(data))
 
 
-def together(segments: list[Segment]) -> tuple[bytes, Stream]:
+def together(segments: list[TcpSegment]) -> tuple[bytes, TcpStream]:
     """All bytes with a dot for every lost one, and the last stream."""
     content, stream = b"", None
     for stream, chunk in reassemble(segments):  # noqa: B007
@@ -31,7 +31,7 @@ def together(segments: list[Segment]) -> tuple[bytes, Stream]:
 
 
 @st.composite
-def recorded(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
+def recorded(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
     """Some bytes, and how they may be recorded: cut anywhere, overlapping, sent again, out of order."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
@@ -46,7 +46,7 @@ def recorded(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
 
 
 @given(recorded())
-def test_any_recording_with_its_beginning_is_put_together(case: tuple[bytes, list[Segment]]) -> None:
+def test_any_recording_with_its_beginning_is_put_together(case: tuple[bytes, list[TcpSegment]]) -> None:
     content, segments = case
     first = min(segments, key=lambda s: (s.sequence - segments[0].sequence + 2**31) % 2**32).sequence
 
@@ -59,7 +59,7 @@ def test_any_recording_with_its_beginning_is_put_together(case: tuple[bytes, lis
 
 
 @given(recorded())
-def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[Segment]]) -> None:
+def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[TcpSegment]]) -> None:
     content, segments = case
 
     found, stream = together(segments)
@@ -69,7 +69,7 @@ def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[S
 
 
 @st.composite
-def shuffled(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
+def shuffled(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
     """The segments of a connection with its beginning and its end, in any order, some of them twice or missing."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
@@ -83,7 +83,7 @@ def shuffled(draw: st.DrawFn) -> tuple[bytes, list[Segment]]:
 
 
 @given(shuffled())
-def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, list[Segment]]) -> None:
+def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, list[TcpSegment]]) -> None:
     """Right counts: missing is what is in no segment, repeated what is in one more than once."""
     expected, segments = case
 
@@ -96,7 +96,7 @@ def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, lis
     assert stream.repeated == sizes - stream.bytes
 
 
-def _dots(segments: list[Segment]) -> int:
+def _dots(segments: list[TcpSegment]) -> int:
     """Bytes between the first and the last of a connection that are in no segment."""
     begin = next(s.sequence for s in segments if s.flags & SYN) + 1
     places = {(s.sequence - begin) % 2**32 + i for s in segments for i in range(len(s.data))}
@@ -105,7 +105,7 @@ def _dots(segments: list[Segment]) -> int:
 
 
 @given(shuffled())
-def test_what_comes_too_late_is_not_counted_as_missing(case: tuple[bytes, list[Segment]]) -> None:
+def test_what_comes_too_late_is_not_counted_as_missing(case: tuple[bytes, list[TcpSegment]]) -> None:
     _, segments = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "HELD", 1200)
@@ -121,7 +121,7 @@ def test_what_comes_too_late_is_not_counted_as_missing(case: tuple[bytes, list[S
 
 
 def test_a_gap_that_is_filled_late_in_its_middle_leaves_two() -> None:
-    stream = Stream(part(0, flags=SYN))
+    stream = TcpStream(part(0, flags=SYN))
     for segment in (part(0, flags=SYN), part(11, b"kl"), part(21, b"uv")):
         stream.add(segment)
     assert [(chunk.lost, bytes(chunk.data)) for chunk in stream.release()] == [(10, b"kl"), (8, b"uv")]
@@ -137,7 +137,7 @@ def test_a_gap_that_is_filled_late_in_its_middle_leaves_two() -> None:
 
 
 def test_bytes_come_as_soon_as_they_are_in_order() -> None:
-    stream = Stream(part(9, flags=SYN))
+    stream = TcpStream(part(9, flags=SYN))
 
     assert not stream.add(part(9, flags=SYN))
     assert [bytes(chunk.data) for chunk in stream.add(part(10, b"ab"))] == [b"ab"]
@@ -156,7 +156,7 @@ def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(streams, "HELD", 100_000)
     read = []
 
-    def recorded() -> Iterator[Segment]:
+    def recorded() -> Iterator[TcpSegment]:
         for segment in (part(0, flags=SYN), *(part(2 + i * 1000, bytes(1000)) for i in range(100))):
             read.append(segment)
             yield segment
@@ -171,10 +171,10 @@ def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPat
 def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HELD", 100_000)
     small = [
-        Segment(FLOW[::-1], at, flags, memoryview(text)) for at, flags, text in ((0, SYN, b""), (3, ACK, b"cd"))
+        TcpSegment(FLOW[::-1], at, flags, memoryview(text)) for at, flags, text in ((0, SYN, b""), (3, ACK, b"cd"))
     ]
     large = [part(0, flags=SYN), *(part(2 + i * 1000, bytes(1000)) for i in range(100))]
-    end = Segment(FLOW[::-1], 1, ACK, memoryview(b"ab"))
+    end = TcpSegment(FLOW[::-1], 1, ACK, memoryview(b"ab"))
 
     heard = {stream.flow: stream for stream, _ in reassemble([*small, *large, end])}
 

@@ -12,7 +12,7 @@ from hyperframe.frame import DataFrame, SettingsFrame
 
 from cloven.runtime.link.session import LAYOUT, MAGIC
 from cloven.runtime.tap.captures import Packet, Tally
-from cloven.runtime.tap.packets import Segment, segment
+from cloven.runtime.tap.packets import TcpSegment, segment
 
 SESSION = bytes(range(16))
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -89,7 +89,7 @@ def capture(path: Path, packets: Iterable[bytes], link: int = dpkt.pcap.DLT_EN10
     return path
 
 
-def found(packets: Sequence[bytes], link: int = dpkt.pcap.DLT_EN10MB) -> list[Segment]:
+def found(packets: Sequence[bytes], link: int = dpkt.pcap.DLT_EN10MB) -> list[TcpSegment]:
     """The segments of packets."""
     segments = (segment(Packet(link, len(packet), packet), Tally()) for packet in packets)
     return [one for one in segments if one]

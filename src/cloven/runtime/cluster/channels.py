@@ -1,4 +1,4 @@
-"""gRPC's settings, its streams, and its errors in words."""
+"""gRPC: settings, channels, streams, and error messages in plain words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEALTH = "/grpc.health.v1.Health/Check"
 Call = grpc.aio.StreamStreamCall[bytes, bytes] | grpc.aio.ServicerContext[bytes, bytes]
 
 CLOSED = "closed the connection"
-"""Why a stream ended for whoever only saw its end."""
+"""The reason given by a party that only saw the end of a stream."""
 
 SERVING = b"\x08\x01"
 """HealthCheckResponse(status=SERVING) of grpc.health.v1, as protobuf writes it."""
@@ -58,7 +58,7 @@ QUICK = (
 
 
 def options(largest: int) -> list[tuple[str, int | str]]:
-    """Settings of a server or channel whose frames carry at most ``largest`` bytes; longer messages are refused."""
+    """Return the settings of a server or channel whose frames carry at most ``largest`` bytes."""
     return [*COMMON, ("grpc.max_receive_message_length", largest + ROOM), ("grpc.max_send_message_length", -1)]
 
 
@@ -76,27 +76,27 @@ def channel(
     return grpc.aio.secure_channel(address, identity.channel_credentials(), options=settings)
 
 
-class Stream:
-    """A stream with a party, from either end; gRPC's many ways to fail are one `PartyError`."""
+class MessageStream:
+    """A stream with a party, from either end; all of gRPC's errors become one `PartyError`."""
 
     def __init__(self, party: str, call: Call, address: str = "") -> None:
         self.party, self.call, self.address = party, call, address
 
     async def read(self) -> bytes | None:
-        """The next message, or None once the other side has finished.
+        """Return the next message, or None once the other side has finished.
 
         Raises:
-            PartyError: where the stream has broken.
+            PartyError: if the stream has broken.
         """
         with in_words(self.party, self.address):
             message = await self.call.read()
         return message if isinstance(message, bytes) else None
 
     async def write(self, message: bytes) -> None:
-        """Send a message, one at a time; waits while the other side takes no more.
+        """Send a message, one at a time; wait while the other side takes no more.
 
         Raises:
-            PartyError: where the stream has ended or broken.
+            PartyError: if the stream has ended or broken.
         """
         with in_words(self.party, self.address):
             await self.call.write(message)
@@ -138,26 +138,26 @@ WORDS = (
     ("Hostname Verification", "it has another party's certificate: correct the addresses, or give it its own keys"),
     ("andshake failed", "no TLS 1.3 connection can be made with it"),
 )
-"""What stands in gRPC's details where dialling again is of no use, and what it means."""
+"""Parts of gRPC's details and their meaning; dialling again is of no use."""
 
 LESS_CLEAR = (
     ("Socket closed", "it closed the connection at once; if it has mTLS, it wants a valid certificate"),
-    ("HTTP/2", "what answers is no worker of cloven"),
+    ("HTTP/2", "the peer is not a cloven worker"),
     ("SETTINGS frame", "it does not answer"),
     ("DNS", "its host's name is not known here"),
 )
-"""The same where the reason may go away by itself."""
+"""The same for reasons that may go away by themselves."""
 
 
 def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
-    """What a gRPC error means for a person; ``address`` is where the party was dialled, if we did."""
+    """Return what a gRPC error means; ``address`` is where the party was dialled, if we did."""
     details = str(getattr(error, "details", lambda: error)() or "no reason given")
     code = getattr(error, "code", lambda: None)()
     at = f" ({address})" if address else ""
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return PartyError(party, one_line(details))
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return PartyError(party, f"what answers is no worker of cloven, or one of another version{at}")
+        return PartyError(party, f"the peer is not a cloven worker, or one of another version{at}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return PartyError(party, f"gave no answer in time{at}", again=True)
     if details == "Internal error from Core":  # what a write says that finds the stream ended

@@ -1,4 +1,4 @@
-"""What goes wrong between machines: a frame that was not answered, and a party that cannot be used."""
+"""Errors between machines: an image that was not answered, and a party that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Pair = tuple[str, str]
 
 
 class PartyError(ClovenError):
-    """A worker or a connection that cannot be used: ``party`` names it; ``again`` where it may be later."""
+    """A worker or a connection that cannot be used; ``again`` is set if it may be later."""
 
     def __init__(self, party: str, reason: str, *, again: bool = False) -> None:
         self.party, self.reason, self.again = party, reason, again
@@ -17,9 +17,9 @@ class PartyError(ClovenError):
 
 
 class FrameFailed(ClovenError):  # noqa: N818 - it is an outcome, one of two
-    """An image that was not answered: at which device or on which link, and why.
+    """An image that was not answered: the device or the link, and the reason.
 
-    ``lost`` where a device or link was lost or too slow: the same image may be answered once it is back.
+    ``lost`` is set if a device or link was lost or too slow: the same image may be answered once it is back.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The cluster file: where each device's worker listens, and whose keys the coordinator shows. TOML.
+"""The cluster file (TOML): the addresses of the devices' workers, and the coordinator's keys.
 
 keys = "keys/coordinator"          # a folder of `cloven keys new`; left out, no mTLS and no protected links
 insecure = false                   # true: no mTLS although there are keys
@@ -23,7 +23,7 @@ ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
 
 
 class Cluster(BaseModel):
-    """Where the workers are. ``keys`` is taken from the file's own folder if it is relative."""
+    """The addresses of the workers. ``keys`` is relative to the file's own folder."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -32,11 +32,11 @@ class Cluster(BaseModel):
     devices: dict[str, str] = Field(min_length=1)
 
     def problems(self, devices: Sequence[str]) -> list[str]:
-        """What is wrong with it for these devices."""
+        """Return what is wrong with it for these devices."""
         found = [f'no address of {name}: add {name} = "HOST:PORT"' for name in devices if name not in self.devices]
-        found += [f"{name} is no device of the plan" for name in self.devices if name not in devices]
+        found += [f"{name} is not a device of the plan" for name in self.devices if name not in devices]
         found += [
-            f'{name} = {address!r} is no address; expected HOST:PORT such as "192.168.1.10:7001"'
+            f'{name} = {address!r} is not an address; expected HOST:PORT such as "192.168.1.10:7001"'
             for name, address in self.devices.items()
             if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) < 2**16
         ]
@@ -46,7 +46,7 @@ class Cluster(BaseModel):
 
 
 def read_cluster(path: Path, devices: Sequence[str]) -> Cluster:
-    """The cluster of a plan's devices.
+    """Return the cluster of a plan's devices.
 
     Raises:
         ClovenError: with all that is wrong with the file.

@@ -1,4 +1,4 @@
-"""What a worker counts, as Prometheus reads it: read off the worker whenever somebody asks."""
+"""The metrics of a worker for Prometheus: its counters, read whenever somebody asks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from cloven.errors import ClovenError
-from cloven.runtime.cluster.answering import Worker
+from cloven.runtime.cluster.servicer import WorkerServicer
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
@@ -22,22 +22,22 @@ PATIENCE = 10.0
 """Seconds that a client has to ask."""
 
 
-class Counts(Collector):
+class WorkerMetrics(Collector):
     """The counters of a worker."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: WorkerServicer) -> None:
         self.worker = worker
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, as they are now."""
-        worker, joined = self.worker, self.worker.joined
-        held = {"device": worker.held.device, "plan": worker.held.plan, "model": worker.held.manifest.model}
-        yield InfoMetricFamily("cloven_worker", "What the worker holds", value=held)
-        yield GaugeMetricFamily("cloven_joined", "Whether a coordinator uses the worker", value=joined is not None)
-        yield GaugeMetricFamily("cloven_in_flight", "Images in flight", value=len(joined.works) if joined else 0)
+        """Return all metrics, as they are now."""
+        worker, session, part = self.worker, self.worker.session, self.worker.part
+        about = {"device": part.device, "plan": part.plan, "model": part.manifest.model}
+        yield InfoMetricFamily("cloven_worker", "The part that the worker has loaded", value=about)
+        yield GaugeMetricFamily("cloven_joined", "Whether a coordinator uses the worker", value=session is not None)
+        yield GaugeMetricFamily("cloven_in_flight", "Images in flight", value=len(session.tasks) if session else 0)
         up = GaugeMetricFamily("cloven_link_up", "Whether the link with a party is up", labels=["party"])
-        for party in sorted(worker.held.schedule.parties):
-            up.add_metric([party], bool(joined and joined.peers[party].up))
+        for party in sorted(part.schedule.parties):
+            up.add_metric([party], bool(session and session.connections[party].up))
         yield up
         yield CounterMetricFamily("cloven_runs", "Runs that the worker took part in", value=worker.runs)
         counts = worker.counts()
@@ -61,17 +61,17 @@ def _counters(
     return family
 
 
-async def serve_metrics(worker: Worker, host: str, port: int, identity: Identity | None) -> asyncio.Server:
-    """Answer Prometheus on an address, over mutual TLS where the worker itself does.
+async def serve_metrics(worker: WorkerServicer, host: str, port: int, identity: Identity | None) -> asyncio.Server:
+    """Answer Prometheus on an address, over mutual TLS if the worker itself does.
 
-    In the worker's own event loop: what is counted does not change meanwhile, and a client that says nothing, or
+    It runs in the worker's own event loop: the counters do not change meanwhile, and a client that says nothing, or
     cannot agree on TLS, keeps nobody else waiting.
 
     Raises:
-        ClovenError: where it cannot listen there.
+        ClovenError: if it cannot listen there.
     """
     registry = CollectorRegistry()
-    registry.register(Counts(worker))
+    registry.register(WorkerMetrics(worker))
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -89,7 +89,7 @@ async def serve_metrics(worker: Worker, host: str, port: int, identity: Identity
 
 
 def _response(request: bytes, registry: CollectorRegistry) -> bytes:
-    """The answer to a request's head."""
+    """Return the response to a request's head."""
     wanted = request.split(b"\r\n", 1)[0].split(b" ")[:2] == [b"GET", b"/metrics"]
     body = generate_latest(registry) if wanted else b"GET /metrics\n"
     head = f"HTTP/1.1 {'200 OK' if wanted else '404 Not Found'}\r\nContent-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\n"

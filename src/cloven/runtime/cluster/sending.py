@@ -1,155 +1,179 @@
-"""Send a set of images through a cluster, and keep what came of each."""
+"""Send a set of images through a cluster, and collect the answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from cloven.errors import ClovenError
 from cloven.files import replacing
 from cloven.partition.plan import Plan
+from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import times
-from cloven.runtime.cluster.coordinator import Answer, Coordinator, Manner
+from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.file import read_cluster
-
-if TYPE_CHECKING:
-    from cloven.runtime.link.identity import Identity
-
-SHOWN = 5
-"""How many failures a message shows."""
 
 Progress = Callable[[str, int, int], None]
 
 
+class FailedImage(BaseModel):
+    """An image that was not answered: its place among those that were sent, and the reason."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    image: int
+    reason: str
+
+
+class SendSummary(BaseModel):
+    """The result of sending images through a cluster, as a document.
+
+    Attributes:
+        images: the number of images that were sent.
+        answered: the number of those that were answered.
+        failed: the others.
+        seconds: from the first image to the last answer.
+        images_a_second: answered; None if it took no time.
+        latency: from sending an image to its answer.
+        devices: the times on each device.
+        links: the times and bytes of each link.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    version: Literal[1] = 1
+    images: int
+    answered: int
+    failed: tuple[FailedImage, ...]
+    seconds: float
+    images_a_second: float | None
+    latency: times.Latency
+    devices: tuple[times.DeviceTimes, ...]
+    links: tuple[times.LinkTimes, ...]
+
+
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of images that were sent.
+class SendOutcome:
+    """The answers for images that were sent.
 
     Attributes:
         answers: for each image, in order, its answer or why there is none.
         seconds: from the first image to the last answer.
-        reports: what each party recorded; see `Coordinator.reports`.
+        reports: of each party; see `Coordinator.reports`.
     """
 
-    answers: tuple[Answer | FrameFailed, ...]
+    answers: tuple[Prediction | FrameFailed, ...]
     seconds: float
-    reports: dict[str, dict[str, Any]] = field(repr=False)
+    reports: Mapping[str, PartyReport] = field(repr=False)
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """Return the answers, without the images that have none."""
+        return [answer for answer in self.answers if isinstance(answer, Prediction)]
 
     @property
     def answered(self) -> list[int]:
-        """The places of the images that were answered."""
-        return [i for i, answer in enumerate(self.answers) if isinstance(answer, Answer)]
+        """Return the places of the images that were answered."""
+        return [i for i, answer in enumerate(self.answers) if isinstance(answer, Prediction)]
 
     @property
     def outputs(self) -> NDArray[np.float32]:
-        """The outputs ``(n, classes)`` of the images that were answered."""
-        return np.stack([answer.output for answer in self.answers if isinstance(answer, Answer)])
-
-    @property
-    def failures(self) -> list[tuple[int, FrameFailed]]:
-        """The images that were not, with the reasons."""
-        return [(i, answer) for i, answer in enumerate(self.answers) if isinstance(answer, FrameFailed)]
+        """Return the outputs ``(n, classes)`` of the images that were answered."""
+        return np.stack([answer.output for answer in self.predictions])
 
     def sent(self) -> dict[tuple[str, str], int]:
-        """Payload bytes that each link carried in all."""
-        return {
-            (source, target): count
-            for source, report in self.reports.items()
-            for target, count in report["bytes"].items()
-            if count
-        }
+        """Return the payload bytes that each link carried in all."""
+        found = {}
+        for source, party in self.reports.items():
+            for target, count in party.report.bytes.items():
+                if count:
+                    found[source, target] = count
+        return found
 
-    def row(self) -> dict[str, Any]:
-        """The outcome for people and JSON readers."""
-        done = [answer for answer in self.answers if isinstance(answer, Answer)]
-        bytes_of = self.sent()
-        return {
-            "images": len(self.answers),
-            "answered": len(done),
-            "failed": [{"image": i, "reason": str(failed)} for i, failed in self.failures],
-            "seconds": round(self.seconds, 3),
-            "images_a_second": round(len(done) / self.seconds, 2) if self.seconds else None,
-            "latency": times.latency([answer.seconds for answer in done]),
-            "devices": times.devices(self.reports),
-            "links": [row | {"bytes": bytes_of.get(tuple(row["link"]), 0)} for row in times.links(self.reports)],
-        }
-
-    def why(self) -> list[str]:
-        """The first failures as sentences."""
-        told = [f"image {i}: {failed}" for i, failed in self.failures[:SHOWN]]
-        more = len(self.failures) - len(told)
-        return [*told, f"and {more} more images failed"] if more else told
+    def summary(self) -> SendSummary:
+        """Return the outcome as a document."""
+        done = self.predictions
+        failures = [(i, answer) for i, answer in enumerate(self.answers) if isinstance(answer, FrameFailed)]
+        return SendSummary(
+            images=len(self.answers),
+            answered=len(done),
+            failed=tuple(FailedImage(image=i, reason=str(failed)) for i, failed in failures),
+            seconds=round(self.seconds, 3),
+            images_a_second=round(len(done) / self.seconds, 2) if self.seconds else None,
+            latency=times.latency([answer.seconds for answer in done]),
+            devices=times.devices(self.reports),
+            links=times.links(self.reports, self.sent()),
+        )
 
 
-def identity_of(keys: str | None) -> Identity | None:
-    """The coordinator's identity from a folder of keys, if any."""
-    if keys is None:
-        return None
-    from cloven.partition.protection import COORDINATOR
-    from cloven.runtime.link.identity import read
-
-    return read(Path(keys), COORDINATOR)
-
-
-def coordinator(plan: Plan, cluster_file: Path, manner: Manner) -> Coordinator:
-    """A coordinator for a plan's workers, to be entered.
+def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordinator:
+    """Return a coordinator for a plan's workers, to be entered; the cluster file and the keys are read here.
 
     Raises:
         ClovenError: for a cluster file or keys that cannot be used, or a plan that transforms what it sends.
     """
+    from cloven.runtime.link.identity import read
+
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
     cluster = read_cluster(cluster_file, plan.devices)
-    return Coordinator(plan, cluster, identity_of(cluster.keys), manner)
+    identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
+    return Coordinator(plan, cluster, identity, options)
 
 
-def send(plan: Plan, cluster_file: Path, pixels: NDArray[np.uint8], manner: Manner, progress: Progress) -> Outcome:
+def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> SendOutcome:
     """Send images ``(n, C, H, W)``, 0 to 255, through a cluster in order.
+
+    Args:
+        run: a coordinator that was not entered yet.
+        pixels: the images.
+        progress: called with "sending", the number of answers so far, and that of all images.
 
     Raises:
         ClovenError: for a cluster that cannot be used, or images of another shape.
     """
-    if pixels.shape[1:] != plan.model.input:
-        raise ClovenError(f"the images have shape {pixels.shape[1:]}; the plan takes {plan.model.input}")
+    if pixels.shape[1:] != run.shape:
+        raise ClovenError(f"the images have shape {pixels.shape[1:]}; the plan takes {run.shape}")
 
-    async def everything() -> Outcome:
-        found: list[Answer | FrameFailed] = []
-        async with coordinator(plan, cluster_file, manner) as run:
+    async def everything() -> SendOutcome:
+        found: list[Prediction | FrameFailed] = []
+        async with run:
             start = perf_counter()
             async for answer in run.answers(unit(image) for image in pixels):
                 found.append(answer)
                 progress("sending", len(found), len(pixels))
             seconds = perf_counter() - start
-            return Outcome(tuple(found), seconds, await run.reports())
+            return SendOutcome(tuple(found), seconds, await run.reports())
 
     return asyncio.run(everything())
 
 
 def unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pixels of 0 to 255 as the numbers in [0, 1] that models take."""
+    """Return pixels of 0 to 255 as the numbers in [0, 1] that models take."""
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def write_sent(folder: Path, outcome: Outcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:
-    """Write ``images.safetensors``: what was sent, and answered; the first ``auxiliary`` images are the attacker's.
+def write_sent(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:
+    """Write ``images.safetensors``: the images that were answered; the first ``auxiliary`` are the attacker's.
 
     `cloven audit --pairs` joins it with what a tap recorded, by the inputs' numbers.
 
     Raises:
-        ClovenError: where it cannot be written.
+        ClovenError: if it cannot be written.
     """
     from safetensors.numpy import save_file
 
     at = np.array(outcome.answered)
-    numbers = [answer.number for answer in outcome.answers if isinstance(answer, Answer)]
+    numbers = [answer.number for answer in outcome.predictions]
     path = folder / "images.safetensors"
     tensors: dict[str, NDArray[Any]] = {
         "input": np.array(numbers, np.int64),

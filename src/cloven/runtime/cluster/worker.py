@@ -7,31 +7,34 @@ import hashlib
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from cloven.errors import ClovenError
 from cloven.files import read_bytes
-from cloven.runtime.cluster.answering import Worker
 from cloven.runtime.cluster.channels import options
-from cloven.runtime.cluster.held import Held
+from cloven.runtime.cluster.loaded_part import LoadedPart
+from cloven.runtime.cluster.servicer import WorkerServicer
 from cloven.runtime.link.ciphers import warm
 
 if TYPE_CHECKING:
+    from cloven.runtime.bundle.engine import Array
+    from cloven.runtime.bundle.schedule import Job
     from cloven.runtime.link.identity import Identity
 
 log = logging.getLogger("cloven.worker")
 
 
-def load(folder: Path, identity: Identity | None) -> Held:
-    """A device's part, from its folder in a bundle: hashes checked, models loaded, ciphers ready.
+def load(folder: Path, identity: Identity | None) -> LoadedPart:
+    """Return a device's part from its folder in a bundle: hashes checked, models loaded, ciphers ready.
 
     Raises:
-        ClovenError: for a folder that is no device's of a whole bundle, keys of another device, links that need
-            keys where none are given, and missing packages.
+        ClovenError: for a folder that is not a device's of a whole bundle, keys of another device, links that need
+            keys if none are given, and missing packages.
     """
     from cloven.runtime.bundle.engine import outputs, session
     from cloven.runtime.bundle.format import MANIFEST, RunSegment
@@ -48,29 +51,29 @@ def load(folder: Path, identity: Identity | None) -> Held:
     part = read(top, device).parts[device]
     sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, RunSegment)}
     plan = hashlib.sha256(read_bytes(top / MANIFEST)).hexdigest()
-    held = Held(
-        device, plan, manifest, schedule(part),
-        lambda job, inputs: outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs),
-    )  # fmt: skip
-    problems = list(_problems(held, identity))
-    if problems:
+
+    def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
+        return outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs)
+
+    loaded = LoadedPart(device, plan, manifest, schedule(part), engine)
+    if problems := _problems(loaded, identity):
         raise ClovenError(problems)
-    return held
+    return loaded
 
 
-def _problems(held: Held, identity: Identity | None) -> list[str]:
-    """What keeps the links from being protected as the plan says; ciphers that compile do it here."""
+def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
+    """Return why the links cannot be protected as the plan says; ciphers that are compiled are compiled here."""
     found = []
-    if identity is not None and identity.name != held.device:
-        found.append(f"the keys are {identity.name}'s; the bundle's folder is {held.device}'s")
-    for party in sorted(held.schedule.parties):
-        line = held.line("", party, identity)
+    if identity is not None and identity.name != part.device:
+        found.append(f"the keys are {identity.name}'s; the bundle's folder is {part.device}'s")
+    for party in sorted(part.schedule.parties):
+        link = part.link("", party, identity)
         try:
-            if line.cipher is not None:
-                line.key()
-                warm(line.cipher)
-            elif line.protection == "mtls" and identity is None:
-                found.append(f"{line.dialer}-{line.other} is protected with mtls, which needs --keys")
+            if link.cipher is not None:
+                link.key()
+                warm(link.cipher)
+            elif link.protection == "mtls" and identity is None:
+                found.append(f"{link.dialer}-{link.other} is protected with mtls, which needs --keys")
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
     return found
@@ -78,25 +81,29 @@ def _problems(held: Held, identity: Identity | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where a worker listens, and where it shows its metrics, if anywhere."""
+    """The address on which a worker listens, and that of its metrics, if any."""
 
     listen: tuple[str, int]
     metrics: tuple[str, int] | None = None
 
 
-async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, tls: bool) -> None:
+async def serve(part: LoadedPart, identity: Identity | None, addresses: Addresses, *, tls: bool) -> None:
     """Run a worker until SIGTERM or SIGINT; with ``tls`` only parties with a certificate get an answer.
 
     Raises:
-        ClovenError: where it cannot listen there, or a link needs mTLS that is turned off.
+        ClovenError: if it cannot listen there, or a link needs mTLS that is turned off.
     """
-    if not tls:
-        _must_not_need_tls(held, identity)
-    worker = Worker(held, identity, tls=tls)
-    server = grpc.aio.server(options=options(held.schedule.largest))
+    links = [part.link("", party, identity) for party in sorted(part.schedule.parties)]
+    names = [f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls"]
+    if names and not tls:
+        raise ClovenError(
+            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: leave that option out"
+        )
+    worker = WorkerServicer(part, identity, tls=tls)
+    server = grpc.aio.server(options=options(part.schedule.largest))
     server.add_generic_rpc_handlers([worker.handlers()])
     port = _bind(server, *addresses.listen, worker.tls)
-    ready: dict[str, Any] = {"device": held.device, "listen": _address(addresses.listen[0], port)}
+    ready = {"device": part.device, "listen": _address(addresses.listen[0], port)}
     if addresses.metrics is not None:
         from cloven.runtime.cluster.metrics import serve_metrics
 
@@ -106,20 +113,11 @@ async def serve(held: Held, identity: Identity | None, addresses: Addresses, *, 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stopping.set)
-    log.info("ready", extra={**ready, "plan": held.plan[:12], "mtls": worker.tls is not None})
+    log.info("ready", extra={**ready, "plan": part.plan[:12], "mtls": worker.tls is not None})
     await worker.stopping.wait()
     await server.stop(grace=1)
     await asyncio.gather(*worker.leaving)
-    log.info("stopped", extra={"device": held.device})
-
-
-def _must_not_need_tls(held: Held, identity: Identity | None) -> None:
-    lines = [held.line("", party, identity) for party in sorted(held.schedule.parties)]
-    names = [f"{line.dialer}-{line.other}" for line in lines if line.protection == "mtls"]
-    if names:
-        raise ClovenError(
-            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: leave that option out"
-        )
+    log.info("stopped", extra={"device": part.device})
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | None) -> int:

@@ -1,11 +1,10 @@
-"""Is what a listener found on a link what the plan says, and what the engine sent? Bit by bit, image by image."""
+"""Compare what a listener found on a link with the plan and with what the engine sends, bit by bit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,86 +15,106 @@ from cloven.runtime.bundle.engine import Array, run
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.cluster.sending import unit
-from cloven.runtime.lab.folder import BUNDLE, CAPTURE, PAIRS
-from cloven.runtime.tap import flows, pairs
+from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, PAIRS
+from cloven.runtime.lab.outcome import LinkEvidence, TapEvidence
+from cloven.runtime.tap import extraction, flows
+from cloven.runtime.tap.extraction import CapturedMessages
 from cloven.runtime.tap.flows import PLAIN, PROTECTED, TLS, Survey
-from cloven.runtime.tap.pairs import Captured
+from cloven.runtime.tap.live import RecordingSummary
 
 
-def heard(folder: Path, program: Program, link: Link, addresses: Mapping[str, str], images: int) -> dict[str, Any]:
-    """What a laboratory's capture holds, beside the transfer table; its pairs are written.
+def examine(
+    folder: Path,
+    program: Program,
+    link: Link,
+    *,
+    addresses: Mapping[str, str],
+    images: int,
+    recorded: RecordingSummary,
+    protection: str,
+    tls: bool,
+) -> TapEvidence:
+    """Compare a laboratory's capture with the plan and the transfer table; its pairs are written.
 
     Args:
         folder: the laboratory's.
-        program: what was run.
+        program: the program that was run.
         link: the tapped link.
         addresses: of the parties, by name.
-        images: how many were sent.
-
-    Returns:
-        ``links``, see `directions`; ``warnings``; ``images``, how many were found whole; ``pairs``, their folder,
-        None where nothing could be read; on a link without protection ``differing``.
+        images: the number of images that were sent.
+        recorded: the counts of the recording.
+        protection: of the link.
+        tls: whether the workers speak TLS.
     """
     survey = flows.survey(folder / CAPTURE)
-    rows = directions(survey, program, link, addresses, images)
-    found: dict[str, Any] = {"links": rows, "warnings": survey.warnings, "images": 0, "pairs": None}
+    found = TapEvidence(
+        recorded=recorded,
+        protection=protection,
+        tls=tls,
+        links=directions(survey, program, link, addresses, images),
+        warnings=tuple(survey.warnings),
+    )
     answered = folder / PAIRS / "images.safetensors"
-    if not rows[0]["inputs"] or not answered.exists():
-        return found
-    captured = pairs.extract(survey, pairs.choose(survey, addresses[link[0]], addresses[link[1]]))
-    found |= {"images": len(captured.inputs), "pairs": str(pairs.write(captured, folder / PAIRS).parent)}
-    if not captured.protected:
-        _, sent = read_tensors(answered, "numpy")
-        found["differing"] = differing(folder / BUNDLE, captured, link, sent["input"], sent["image"])
-    return found
+    if found.links[0].inputs and answered.exists():
+        captured = extraction.extract(survey, extraction.choose(survey, *(addresses[end] for end in link)))
+        pairs = str(extraction.write(captured, folder / PAIRS).parent)
+        differ = None
+        if not captured.protected:
+            _, sent = read_tensors(answered, "numpy")
+            differ = differing(folder / BUNDLE, captured, link, sent["input"], sent["image"])
+        found = found.model_copy(update={"images": len(captured.inputs), "pairs": pairs, "differing": differ})
+    return found.model_copy(update={"unexpected": tuple(unexpected(found, images))})
 
 
 def directions(
     survey: Survey, program: Program, link: Link, addresses: Mapping[str, str], images: int
-) -> list[dict[str, Any]]:
-    """Both directions of a tapped link as rows: what was found, and ``table``, the bytes of the transfer table."""
-    found = []
-    for source, target in (link, link[::-1]):
-        here = [f for f in survey.flows if _hosts(f.source, f.target) == (addresses[source], addresses[target])]
-        row = {"link": [source, target], "kind": ", ".join(dict.fromkeys(flow.kind for flow in here)) or "nothing"}
-        sums = {name: sum(getattr(flow, name) for flow in here) for name in ("inputs", "payload", "bytes")}
-        found.append(row | sums | {"table": images * program.sent((source, target))})
-    return found
+) -> tuple[LinkEvidence, LinkEvidence]:
+    """Return both directions of a tapped link, with the bytes that the transfer table expects of ``images``."""
+
+    def direction(source: str, target: str) -> LinkEvidence:
+        ends = addresses[source], addresses[target]
+        here = [f for f in survey.flows if (_host(f.source), _host(f.target)) == ends]
+        return LinkEvidence(
+            link=(source, target),
+            kind=", ".join(dict.fromkeys(flow.kind for flow in here)) or "nothing",
+            inputs=sum(flow.inputs for flow in here),
+            payload=sum(flow.payload for flow in here),
+            bytes=sum(flow.bytes for flow in here),
+            table=images * program.sent((source, target)),
+        )
+
+    return direction(*link), direction(*link[::-1])
 
 
-def _hosts(*ends: str) -> tuple[str, ...]:
-    return tuple(end.rpartition(":")[0] for end in ends)
+def _host(end: str) -> str:
+    return end.rpartition(":")[0]
 
 
-def unexpected(tap: Mapping[str, Any], images: int) -> list[str]:
-    """What a tap found that is not what the plan says, one sentence each.
+def unexpected(tap: TapEvidence, images: int) -> Iterator[str]:
+    """Return what a tap found that is not as the plan says, one sentence each.
 
     Args:
-        tap: what `heard` returns, and the link's ``protection`` and whether it has ``tls``.
-        images: how many were sent.
+        tap: the evidence.
+        images: the number of images that were sent.
     """
-    return list(_doubts(tap, images))
-
-
-def _doubts(tap: Mapping[str, Any], images: int) -> Iterator[str]:
-    wanted = TLS if tap["tls"] else PLAIN if tap["protection"] == "none" else PROTECTED
-    for row in (row for row in tap["links"] if row["table"]):
-        name, table = " > ".join(row["link"]), 0 if wanted == TLS else row["table"]
-        if row["kind"] != wanted:
-            yield f"{name}: the tap saw {row['kind']}; expected {wanted}"
-        if row["payload"] != table:
-            yield f"{name}: the tap found {row['payload']:,} bytes of payload; expected {table:,}"
-    if wanted != TLS and tap["images"] != images:
-        yield f"the tap found the messages of {tap['images']:,} images; {images:,} were sent"
-    if tap.get("differing"):
-        yield f"{tap['differing']:,} captured numbers are not, bit by bit, what the engine sends in one process"
-    yield from tap["warnings"]
+    wanted = TLS if tap.tls else PLAIN if tap.protection == "none" else PROTECTED
+    for row in (row for row in tap.links if row.table):
+        name, table = " > ".join(row.link), 0 if wanted == TLS else row.table
+        if row.kind != wanted:
+            yield f"{name}: the tap saw {row.kind}; expected {wanted}"
+        if row.payload != table:
+            yield f"{name}: the tap found {row.payload:,} bytes of payload; expected {table:,}"
+    if wanted != TLS and tap.images != images:
+        yield f"the tap found the messages of {tap.images:,} images; {images:,} were sent"
+    if tap.differing:
+        yield f"{tap.differing:,} captured numbers are not, bit by bit, what the engine sends in one process"
+    yield from tap.warnings
 
 
 def differing(
-    bundle: Path, captured: Captured, link: Link, inputs: NDArray[np.int64], pixels: NDArray[np.uint8]
+    bundle: Path, captured: CapturedMessages, link: Link, inputs: NDArray[np.int64], pixels: NDArray[np.uint8]
 ) -> int:
-    """How many captured numbers are not, bit by bit, those that the same engine sends in one process.
+    """Return how many captured numbers are not, bit by bit, those that the same engine sends in one process.
 
     Args:
         bundle: what the workers ran.
@@ -120,8 +139,8 @@ def differing(
     return wrong
 
 
-def _different(captured: Captured, row: int, place: tuple[int, int], array: Array) -> int:
-    """How many numbers of one transfer of one image differ; all that are not there do."""
+def _different(captured: CapturedMessages, row: int, place: tuple[int, int], array: Array) -> int:
+    """Return how many numbers of one transfer of one image differ; missing ones do."""
     message, at = place
     sent = array.reshape(-1)
     block = captured.messages.get(message, np.empty((row + 1, 0), np.float32))
@@ -131,7 +150,7 @@ def _different(captured: Captured, row: int, place: tuple[int, int], array: Arra
 
 
 def _places(bundle: Path, link: Link) -> dict[int, tuple[int, int]]:
-    """Where each transfer of a link is found: in which message, behind how many numbers."""
+    """Return the place of each transfer of a link: its message, and the numbers before it there."""
     source, target = link
     found: dict[int, tuple[int, int]] = {}
     filled: Counter[int] = Counter()

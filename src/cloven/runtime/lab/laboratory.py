@@ -1,4 +1,4 @@
-"""A plan on one machine as if on several: a namespace a device, real links, workers in them, a tap on one link."""
+"""Run a plan on one machine as if on several: a namespace per device, real links, workers, a tap on one link."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.reader import read_manifest
 from cloven.runtime.bundle.writer import write as write_bundle
-from cloven.runtime.lab import folder as folders
-from cloven.runtime.lab import host
-from cloven.runtime.lab.folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
+from cloven.runtime.lab import host, lab_folder
+from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
 from cloven.runtime.lab.network import Network, network
+from cloven.runtime.lab.outcome import LabOutcome, LabResult
 from cloven.runtime.link import authority
 from cloven.runtime.link.ciphers import CIPHERS, warm
+from cloven.runtime.tap.live import RecordingSummary
 
 PORT = 7000
 """Where every worker listens, in its own namespace."""
@@ -40,7 +41,7 @@ STARTING, STOPPING = 60.0, 10.0
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What to do in a laboratory.
+    """An experiment of a laboratory.
 
     Attributes:
         plan, program: the division.
@@ -63,32 +64,37 @@ class Experiment:
     deadline: float = 60.0
 
 
-def run(experiment: Experiment) -> dict[str, Any]:
-    """Do an experiment: what was answered, the times, the network, and what the tap found.
+def run(experiment: Experiment) -> LabResult:
+    """Do an experiment: return the outcome of sending, the network, and what the tap found.
 
     Raises:
         ClovenError: for what the machine lacks, a folder that cannot be used, a tap on a link that carries nothing,
             and processes that fail.
     """
-    with system(experiment) as net, _tapped(experiment, net) as recorded:
+    with system(experiment) as net, _tapped(experiment, net) as tap:
         outcome = send(experiment, net)
-        described = net.described()
+        links = net.links()
         addresses = {party: net.address(party) for party in net.parties}
-    found = {**outcome, "network": described}
+    found = None
     if experiment.tap is not None:
         from cloven.runtime.lab import evidence  # it needs an extra
 
-        protection = experiment.plan.protection.of(*experiment.tap)
-        tap = {"recorded": recorded, "protection": protection, "tls": has_tls(experiment.plan)}
-        images = found["images"]
-        tap |= evidence.heard(experiment.folder, experiment.program, experiment.tap, addresses, images)
-        found["tap"] = tap | {"unexpected": evidence.unexpected(tap, images)}
-    return found
+        found = evidence.examine(
+            experiment.folder,
+            experiment.program,
+            experiment.tap,
+            addresses=addresses,
+            images=outcome.summary.images,
+            recorded=tap[0],
+            protection=experiment.plan.protection.of(*experiment.tap),
+            tls=has_tls(experiment.plan),
+        )
+    return LabResult(summary=outcome.summary, sent=outcome.sent, network=links, tap=found)
 
 
 @contextmanager
 def system(experiment: Experiment) -> Iterator[Network]:
-    """The network with a worker in every device's namespace, ready; nothing of it is left afterwards.
+    """Yield the network with a worker in every device's namespace, ready; nothing of it is left afterwards.
 
     Raises:
         ClovenError: as `run`.
@@ -106,7 +112,7 @@ def system(experiment: Experiment) -> Iterator[Network]:
 
 
 def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) -> list[str]:
-    """What the machine lacks for a plan, on links with a rate, a delay, a tap; and why a folder cannot be used."""
+    """Return what the machine lacks for links with a rate, a delay or a tap, and why a folder cannot be used."""
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
     # Ascon is compiled here, once, and not in all workers at the same time.
     needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
@@ -117,11 +123,11 @@ def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) ->
             need()
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
-    return found + plan.transform.unsendable(plan.devices) + folders.problems(folder)
+    return found + plan.transform.unsendable(plan.devices) + lab_folder.problems(folder)
 
 
 def _tap_there() -> None:
-    import cloven.runtime.tap.live  # noqa: F401 - it says which extra is missing
+    import cloven.runtime.tap.frames  # noqa: F401 - it says which extra is missing
 
 
 def _check(experiment: Experiment) -> None:
@@ -143,7 +149,7 @@ def _prepare(experiment: Experiment) -> None:
     _check(experiment)
     folder, plan = experiment.folder, experiment.plan
     try:
-        folders.emptied(folder)
+        lab_folder.emptied(folder)
         _write(experiment)
     except OSError as error:
         raise ClovenError(f"cannot write {error.filename or folder}: {error.strerror}") from error
@@ -173,12 +179,12 @@ def _has_keys(plan: Plan) -> bool:
 
 
 def has_tls(plan: Plan) -> bool:
-    """Whether the laboratory's workers speak TLS: where any link wants it, all have it."""
+    """Return whether the laboratory's workers speak TLS: if any link wants it, all have it."""
     return "mtls" in _protections(plan)
 
 
 def _pairs(experiment: Experiment, parties: Sequence[str]) -> list[Link]:
-    """Who needs a link: devices that send each other anything, and the coordinator with all."""
+    """Return the pairs that need a link: devices that send each other anything, and the coordinator with all."""
     used = {frozenset(link) for link in experiment.program.links}
     return [(a, b) for a, b in combinations(parties, 2) if a == COORDINATOR or frozenset((a, b)) in used]
 
@@ -196,7 +202,7 @@ def _write_cluster(experiment: Experiment, net: Network) -> None:
 
 @contextmanager
 def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
-    """A worker in every device's namespace, ready; their logs are in the folder."""
+    """Start a worker in every device's namespace and wait until it is ready; their logs are in the folder."""
     folder, plan = experiment.folder, experiment.plan
     started = {}
     for device in read_manifest(folder / BUNDLE).devices:
@@ -217,9 +223,9 @@ def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
 
 
 @contextmanager
-def _tapped(experiment: Experiment, net: Network) -> Iterator[dict[str, Any]]:
-    """Record the tapped link, at its source's end; afterwards what yields says how much."""
-    recorded: dict[str, Any] = {}
+def _tapped(experiment: Experiment, net: Network) -> Iterator[list[RecordingSummary]]:
+    """Record the tapped link, at its source's end; afterwards the list that is yielded holds the counts."""
+    recorded: list[RecordingSummary] = []
     if experiment.tap is None:
         yield recorded
         return
@@ -232,7 +238,7 @@ def _tapped(experiment: Experiment, net: Network) -> Iterator[dict[str, Any]]:
     process.terminate()
     try:
         said, _ = process.communicate(timeout=STARTING)
-        recorded |= json.loads(said)
+        recorded.append(RecordingSummary.model_validate_json(said))
     except (subprocess.TimeoutExpired, ValueError):
         raise ClovenError(_last_words(who, "did not end well", log)) from None
 
@@ -272,8 +278,8 @@ def _text(log: Path) -> str:
     return log.read_text("utf-8", "replace")
 
 
-def send(experiment: Experiment, net: Network) -> dict[str, Any]:
-    """Send the images from the coordinator's namespace: what came of them; its messages are ours."""
+def send(experiment: Experiment, net: Network) -> LabOutcome:
+    """Send the images from the coordinator's namespace, whose messages are ours; return the outcome."""
     numbers = [str(experiment.window), str(experiment.deadline), str(experiment.auxiliary)]
     program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", str(experiment.folder), *numbers]
     process = net.popen(COORDINATOR, program, stdin=subprocess.DEVNULL)
@@ -286,5 +292,4 @@ def send(experiment: Experiment, net: Network) -> dict[str, Any]:
         raise
     if ended != 0:
         raise ClovenError(f"the images were not sent; the workers' logs are in {experiment.folder / LOGS}")
-    found: dict[str, Any] = json.loads((experiment.folder / OUTCOME).read_text("utf-8"))
-    return found
+    return LabOutcome.model_validate_json((experiment.folder / OUTCOME).read_bytes())

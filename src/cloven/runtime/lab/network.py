@@ -20,9 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from cloven.errors import ClovenError
+from cloven.runtime.lab.guards import Process, ready, start_guard, start_relay, stop
 from cloven.runtime.lab.host import check, has_netem, inside, run
-from cloven.runtime.lab.processes import Process, ready, start_guard, start_relay, stop
 
 Pair = tuple[str, str]
 
@@ -39,9 +41,22 @@ BACKLOG = 4 * 2**20
 """Bytes that wait before a line that is busy. One TCP connection keeps only about 2 ms of the rate there."""
 
 
+class LabLink(BaseModel):
+    """A link of a laboratory: its interfaces and addresses in the order of the parties, bits/s, and ms one way."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    link: tuple[str, str]
+    interfaces: tuple[str, str]
+    addresses: tuple[str, str]
+    bandwidth_bits: int | None
+    delay_ms: float
+    carrier: str
+
+
 @dataclass(frozen=True)
-class Quality:
-    """What every link is like.
+class LinkQuality:
+    """The properties of every link.
 
     Attributes:
         bandwidth: bits per second in each direction, Ethernet's headers counted; None for no limit.
@@ -55,12 +70,12 @@ class Quality:
 
     @property
     def chunk(self) -> int:
-        """Bytes of the largest packet that TCP hands over, for the network to divide."""
+        """Return the bytes of the largest packet that TCP hands over, for the network to divide."""
         return LARGEST if self.bandwidth is None else max(FRAME, min(LARGEST, int(self.bandwidth / 8 * CHUNK)))
 
     @property
     def discipline(self) -> str:
-        """The queueing discipline of each end, in the words of tc(8)."""
+        """Return the queueing discipline of each end, in the words of tc(8)."""
         if self.carrier == "veth + netem":
             rate = f" rate {self.bandwidth}bit" if self.bandwidth else ""
             return f"netem delay {self.delay * 1e6:.0f}us limit 100000{rate}"
@@ -71,7 +86,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Party:
-    """A party's place in the network: address, hardware address, name of the interfaces that lead to it, guard."""
+    """A party of the network: address, hardware address, the interfaces that lead to it, its guard's process."""
 
     address: str
     hardware: str
@@ -85,24 +100,24 @@ class Network:
 
     parties: Mapping[str, Party]
     pairs: Sequence[Pair]
-    quality: Quality
+    quality: LinkQuality
     started: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False)
 
     def address(self, party: str) -> str:
-        """The party's only address, such as 10.77.0.1, the same from every peer."""
+        """Return the party's only address, such as 10.77.0.1, the same from every peer."""
         return self._party(party).address
 
     def interface(self, of: str, to: str) -> str:
-        """The name, in the namespace of one party, of the interface that leads to the other.
+        """Return the name, in the namespace of one party, of the interface that leads to the other.
 
         Raises:
-            ClovenError: where the two have no link.
+            ClovenError: if the two have no link.
         """
         self._pair(of, to)
         return self.parties[to].interface
 
     def command(self, party: str, argv: Sequence[str]) -> list[str]:
-        """The command that runs another one in a party's namespace."""
+        """Return the command that runs another one in a party's namespace."""
         return inside(self._party(party).pid, argv)
 
     def popen(self, party: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -115,35 +130,25 @@ class Network:
         self.started.append(subprocess.Popen(self.command(party, argv), **options))  # noqa: S603 (the caller's)
         return self.started[-1]
 
-    def set_link(self, a: str, b: str, *, up: bool) -> None:
-        """Cut a link, or mend it. While it is cut both ends drop everything unseen: no error, no reset.
-
-        Raises:
-            ClovenError: where the two have no link.
-        """
-        self._pair(a, b)
-        for one, other in ((a, b), (b, a)):
-            words = self.quality.discipline if up else "blackhole"
-            run(self.command(one, ["tc", "-batch", "-"]), [_discipline(self.parties[other], words)])
-
-    def described(self) -> list[dict[str, Any]]:
-        """One row per link: the pair, its interfaces and addresses (in that order), bits/s, ms one way, carrier."""
-        ends = [(pair, [self.parties[name] for name in pair]) for pair in self.pairs]
-        return [
-            {
-                "link": list(pair),
-                "interfaces": [b.interface, a.interface],
-                "addresses": [a.address, b.address],
-                "bandwidth_bits": self.quality.bandwidth,
-                "delay_ms": self.quality.delay * 1e3,
-                "carrier": self.quality.carrier,
-            }
-            for pair, (a, b) in ends
-        ]
+    def links(self) -> tuple[LabLink, ...]:
+        """Return the description of each link."""
+        found = []
+        for pair in self.pairs:
+            a, b = (self.parties[name] for name in pair)
+            link = LabLink(
+                link=pair,
+                interfaces=(b.interface, a.interface),
+                addresses=(a.address, b.address),
+                bandwidth_bits=self.quality.bandwidth,
+                delay_ms=self.quality.delay * 1e3,
+                carrier=self.quality.carrier,
+            )
+            found.append(link)
+        return tuple(found)
 
     def _party(self, name: str) -> Party:
         if name not in self.parties:
-            raise ClovenError(f"{name!r} is no party of the lab; they are: {', '.join(self.parties)}")
+            raise ClovenError(f"{name!r} is not a party of the lab; they are: {', '.join(self.parties)}")
         return self.parties[name]
 
     def _pair(self, a: str, b: str) -> None:
@@ -169,7 +174,7 @@ def network(
     """
     _check_names(parties, pairs)
     check(rate=bandwidth is not None, delay=delay > 0)
-    quality = Quality(bandwidth, delay, _carrier(bandwidth, delay))
+    quality = LinkQuality(bandwidth, delay, _carrier(bandwidth, delay))
     guards: list[Process] = []
     relays: list[Process] = []
     started: list[subprocess.Popen[Any]] = []
@@ -192,7 +197,7 @@ def network(
 
 
 def interfaces(parties: Sequence[str]) -> list[str]:
-    """Names of interfaces that lead to these parties: at most 15 characters each, all different."""
+    """Return names of interfaces that lead to these parties: at most 15 characters each, all different."""
     names: list[str] = []
     for i, party in enumerate(parties):
         name = "to-" + re.sub(r"[^A-Za-z0-9_.-]", "-", party)
@@ -214,7 +219,7 @@ def _check_names(parties: Sequence[str], pairs: Sequence[Pair]) -> None:
         )
     unknown = sorted({name for pair in pairs for name in pair} - set(parties))
     if unknown:
-        problems.append(f"{', '.join(unknown)} in the pairs is no party; they are {', '.join(parties)}")
+        problems.append(f"{', '.join(unknown)} in the pairs is not a party; they are {', '.join(parties)}")
     if problems:
         raise ClovenError(problems)
 
@@ -233,13 +238,13 @@ def _places(parties: Sequence[str], pids: Sequence[int]) -> dict[str, Party]:
     }
 
 
-def _relay(a: Party, b: Party, quality: Quality) -> Process:
-    """A relay makes both devices where it is; `_join` moves the far one."""
+def _relay(a: Party, b: Party, quality: LinkQuality) -> Process:
+    """Start a relay, which makes both devices where it is; `_join` moves the far one."""
     return start_relay(a.pid, b.interface, _far(b), quality.delay, quality.bandwidth)
 
 
 def _far(b: Party) -> str:
-    """A name for a device on its way to a party; there it gets the name of where it leads."""
+    """Return a name for a device on its way to a party; there it gets the name of where it leads."""
     return b.interface.replace("to-", "at-", 1)
 
 
@@ -254,7 +259,7 @@ def _join(made: Network) -> None:
 
 
 def _configure(made: Network, name: str) -> None:
-    """Addresses, routes and queues of one party. Neighbours are fixed, so that no ARP is on the links."""
+    """Set the addresses, routes and queues of one party. Neighbours are fixed, so that no ARP is on the links."""
     mine = made.parties[name]
     peers = [made.parties[a if b == name else b] for a, b in made.pairs if name in (a, b)]
     lines = ["link set lo up", f"addr add {mine.address}/32 dev lo"]

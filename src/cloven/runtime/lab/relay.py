@@ -41,7 +41,7 @@ AT_ONCE = 32
 
 
 @dataclass
-class Lane:
+class RelayDirection:
     """One direction: packets and when they are due, in seconds of the monotonic clock."""
 
     source: int
@@ -80,7 +80,7 @@ def open_tap(name: str) -> int:
 
 def forward(first: int, second: int, delay: float, rate: int) -> None:
     """Carry packets both ways, for ever."""
-    lanes = {first: Lane(first, second), second: Lane(second, first)}
+    lanes = {first: RelayDirection(first, second), second: RelayDirection(second, first)}
     seconds_per_byte = 8 / rate if rate else 0.0
     while True:
         due = min((lane.queue[0][0] for lane in lanes.values() if lane.queue), default=None)

@@ -1,11 +1,10 @@
 """The coordinator of a laboratory, as a process in its own namespace.
 
-It reads the plan, the cluster file and the images in the laboratory's folder, and writes what came of them beside.
+It reads the plan, the cluster file and the images in the laboratory's folder, and writes the outcome beside them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from dataclasses import replace
@@ -14,22 +13,24 @@ from pathlib import Path
 from cloven.errors import ClovenError
 from cloven.files import read_tensors
 from cloven.progress import report_progress
-from cloven.runtime.lab.folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
+from cloven.runtime.lab.lab_folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
 STOPPED = 130
 
 
 def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
-    """Send the images; 2 where the cluster cannot be used, with the reasons on standard error."""
+    """Send the images; return 2 if the cluster cannot be used, with the reasons on standard error."""
     from cloven.partition.plan import parse, read
-    from cloven.runtime.cluster.coordinator import Manner
-    from cloven.runtime.cluster.sending import send, write_sent
+    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.cluster.sending import coordinator, send, write_sent
+    from cloven.runtime.lab.outcome import LabOutcome
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
+        run = coordinator(parse(read(folder / PLAN)), folder / CLUSTER, SendOptions(window, deadline))
         with report_progress() as progress:
-            outcome = send(parse(read(folder / PLAN)), folder / CLUSTER, pixels, Manner(window, deadline), progress)
+            outcome = send(run, pixels, progress)
         if outcome.answered:
             write_sent(folder / PAIRS, outcome, pixels, auxiliary)
     except ClovenError as error:
@@ -37,10 +38,11 @@ def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
             print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
         return 2
     # All clocks are this machine's: nothing need be estimated, as between hosts.
-    exact = {party: report | {"offset": 0.0, "uncertainty": 0.0} for party, report in outcome.reports.items()}
+    exact = {name: replace(party, offset=0.0, uncertainty=0.0) for name, party in outcome.reports.items()}
     outcome = replace(outcome, reports=exact)
-    between = [[*link, count] for link, count in outcome.sent().items()]
-    (folder / OUTCOME).write_text(json.dumps(outcome.row() | {"sent": between}), "utf-8")
+    sent = tuple((source, target, count) for (source, target), count in outcome.sent().items())
+    document = LabOutcome(summary=outcome.summary(), sent=sent)
+    (folder / OUTCOME).write_text(document.model_dump_json(), "utf-8")
     return 0
 
 

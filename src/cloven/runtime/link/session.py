@@ -38,7 +38,7 @@ LARGEST_PAYLOAD = 2**31 - 2**16
 
 
 @dataclass(frozen=True)
-class Limits:
+class FrameLimits:
     """How much one frame and one key may carry.
 
     Attributes:
@@ -71,7 +71,7 @@ class Direction:
     """One direction of a session: its key, counter and limits. Cannot be copied: a copy would repeat nonces."""
 
     def __init__(
-        self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: Limits | None = None
+        self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
         """Begin at frame zero.
 
@@ -91,7 +91,7 @@ class Direction:
             )
         self.session = session
         self.cipher = cipher
-        self.limits = limits or Limits()
+        self.limits = limits or FrameLimits()
         self.frames = 0
         self.total = 0
         self._key = key[:need]
@@ -165,7 +165,7 @@ class Opener(Direction):
     """
 
     def __init__(
-        self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: Limits | None = None
+        self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
         """As `Direction`."""
         super().__init__(session, cipher, key, limits)
@@ -229,7 +229,7 @@ class Opener(Direction):
         return memoryview(payload)
 
 
-def directions(session: Session, cipher: Cipher, limits: Limits | None = None) -> tuple[Sealer, Opener]:
+def directions(session: Session, cipher: Cipher, limits: FrameLimits | None = None) -> tuple[Sealer, Opener]:
     """Both directions of a session, for the side whose `Session` it is."""
     return (
         Sealer(session.id, cipher, session.send, limits),

@@ -23,8 +23,8 @@ except ImportError as error:
     raise require("serve", error) from error
 
 from cloven.runtime.service.api import app
-from cloven.runtime.service.connections import Limits
-from cloven.runtime.service.contract import Answer, Answering
+from cloven.runtime.service.connections import ClientLimits
+from cloven.runtime.service.contract import ModelOutput, ServedModel
 from cloven.runtime.service.server import serve
 
-__all__ = ["Answer", "Answering", "Limits", "app", "serve"]
+__all__ = ["ClientLimits", "ModelOutput", "ServedModel", "app", "serve"]

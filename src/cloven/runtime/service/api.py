@@ -1,4 +1,4 @@
-"""The service's application: its addresses, and what becomes of a request."""
+"""The service's application: its addresses, and the answers to requests."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.service import page, reading
-from cloven.runtime.service.connections import Limits
-from cloven.runtime.service.contract import Answer, Answering, Classified, Guess, Problem, Read, Refused, Size
-from cloven.runtime.service.lane import Lane
+from cloven.runtime.service.connections import ClientLimits
+from cloven.runtime.service.contract import (
+    Classified,
+    ClassScore,
+    Decode,
+    ErrorBody,
+    Measure,
+    ModelOutput,
+    RequestRefused,
+    ServedModel,
+)
+from cloven.runtime.service.request_image import FIELD, FORM, NUMBERS, ImageReader, attended
+from cloven.runtime.service.web_page import page
 
-LIMIT, WAITING, DEADLINE = 8 * 2**20, Limits.connections, 30.0
+LIMIT, WAITING, DEADLINE = 8 * 2**20, ClientLimits.connections, 30.0
 """Bytes of a request, requests at a time, and seconds for each, unless given."""
 BEST = 5
 """How many classes an answer lists."""
@@ -51,7 +60,7 @@ Got = TypeVar("Got")
 
 @dataclass(frozen=True, eq=False)
 class Meters:
-    """What Prometheus is told, in a registry of its own."""
+    """The metrics for Prometheus, in a registry of their own."""
 
     registry: prometheus.CollectorRegistry
     requests: prometheus.Counter
@@ -60,33 +69,29 @@ class Meters:
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
-    """What an answer takes: the model, limits, room for requests, and a lane each for headers and for decoding."""
+class Endpoint:
+    """All that an answer takes: the model, the reader of images, the classes' names, limits and meters."""
 
-    model: Answering
-    read: Read
-    size: Size
+    model: ServedModel
+    reader: ImageReader
     names: Sequence[str] | None
-    limit: int
     deadline: float
     room: asyncio.Semaphore
-    heads: Lane
-    lane: Lane
     meters: Meters
 
 
 def app(
-    model: Answering,
+    model: ServedModel,
     *,
-    read: Read,
-    size: Size = len,
+    read: Decode,
+    size: Measure = len,
     names: Sequence[str] | None = None,
     limit: int = LIMIT,
     waiting: int = WAITING,
     deadline: float = DEADLINE,
     title: str = "A divided CNN",
 ) -> FastAPI:
-    """The application.
+    """Return the application.
 
     Args:
         model: what classifies.
@@ -98,9 +103,8 @@ def app(
         deadline: seconds for a request.
         title: what the page calls the model.
     """
-    desk = Desk(
-        model, read, size, names, limit, deadline, asyncio.Semaphore(waiting), Lane(), Lane(), _meters()
-    )  # fmt: skip
+    reader = ImageReader(model.shape, limit, read, size)
+    endpoint = Endpoint(model, reader, names, deadline, asyncio.Semaphore(waiting), _meters())
     service = FastAPI(
         title=f"cloven: {title}", version=version("cloven"), docs_url=None, redoc_url=None, redirect_slashes=False
     )
@@ -110,24 +114,24 @@ def app(
         summary="Classify a picture",
         openapi_extra={"requestBody": _accepted(limit)},
         response_model=Classified,
-        responses={status: {"model": Problem, "description": told} for status, told in REFUSALS.items()},
+        responses={status: {"model": ErrorBody, "description": told} for status, told in REFUSALS.items()},
     )
     async def classify(request: Request, scores: Literal["all"] | None = None) -> Response:
-        return await _classified(desk, request, everything=scores == "all")
+        return await _classified(endpoint, request, everything=scores == "all")
 
     @service.get("/health", summary="Whether every device is ready", responses={503: {"description": "Not all"}})
     async def health() -> Response:
         found = model.health()
-        return _json(200 if found["ready"] else 503, jsonable_encoder(dict(found)))
+        return _json(200 if found.ready else 503, found)
 
     @service.get("/metrics", summary="For Prometheus", response_class=Response)
     async def metrics() -> Response:
-        text = prometheus.generate_latest(desk.meters.registry)
+        text = prometheus.generate_latest(endpoint.meters.registry)
         return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST, headers=HEADERS)
 
     @service.get("/", include_in_schema=False)
     async def start() -> Response:
-        text, policy = page.page(title, names, model.shape, model.health()["devices"])
+        text, policy = page(title, names, model.shape, model.health().devices)
         return HTMLResponse(text, headers=HEADERS | {"Content-Security-Policy": policy})
 
     service.exception_handler(HTTPException)(_elsewhere)
@@ -135,64 +139,67 @@ def app(
     return service
 
 
-async def _classified(desk: Desk, request: Request, *, everything: bool) -> Response:
-    """The answer to a request, whatever becomes of it; counted."""
+async def _classified(endpoint: Endpoint, request: Request, *, everything: bool) -> Response:
+    """Return the response to a request, whatever becomes of it; it is counted."""
     started = perf_counter()
-    content: Mapping[str, Any]
+    content: BaseModel
     try:
-        status, content = 200, await _admitted(desk, request, everything=everything)
-    except Refused as refused:
-        status, content = refused.status, refused.problem
+        status, content = 200, await _admitted(endpoint, request, everything=everything)
+    except RequestRefused as refused:
+        status, content = refused.status, refused.body
     except ClientDisconnect:
-        status, content = GONE, {"error": "the client went away"}
+        status, content = GONE, ErrorBody(error="the client went away")
     except Exception:
         log.exception("a request could not be answered")  # it may name files: for the log only
-        status, content = 500, {"error": "something in the service is broken; its log says what"}
-    desk.meters.requests.labels(status).inc()
-    desk.meters.seconds.observe(perf_counter() - started)
+        status, content = 500, ErrorBody(error="something in the service is broken; its log says what")
+    endpoint.meters.requests.labels(status).inc()
+    endpoint.meters.seconds.observe(perf_counter() - started)
     return _json(status, content, {"Retry-After": "1"} if status == 429 else {})
 
 
-async def _admitted(desk: Desk, request: Request, *, everything: bool) -> dict[str, Any]:
-    """The answer's JSON, where there is room and time for it."""
-    if desk.room.locked():
-        raise Refused(429, "there is no room for another request; try again in a second")
-    until = asyncio.get_running_loop().time() + desk.deadline
-    async with desk.room:
-        with desk.meters.in_flight.track_inprogress():
-            got = reading.image(request, desk.model.shape, desk.limit, desk.read, desk.size, desk.heads, desk.lane)
-            image = await _by(until, got, 408, "the picture was not all here and read")
-            asked = reading.attended(request, _submitted(desk.model, image))
+async def _admitted(endpoint: Endpoint, request: Request, *, everything: bool) -> Classified:
+    """Return the answer, if there is room and time for it."""
+    if endpoint.room.locked():
+        raise RequestRefused(429, "there is no room for another request; try again in a second")
+    until = asyncio.get_running_loop().time() + endpoint.deadline
+    async with endpoint.room:
+        with endpoint.meters.in_flight.track_inprogress():
+            image = await _by(until, endpoint.reader.read(request), 408, "the picture was not all here and read")
+            asked = attended(request, _submitted(endpoint.model, image))
             answer = await _by(until, asked, 504, "the divided model did not answer")
     if not np.isfinite(answer.output).all():
-        raise Refused(502, "the CNN's output is not finite; the fault is in its weights or in a device")
-    return _told(answer, desk.names, image.shape, everything=everything).model_dump(by_alias=True)
+        raise RequestRefused(502, "the CNN's output is not finite; the fault is in its weights or in a device")
+    return _told(answer, endpoint.names, image.shape, everything=everything)
 
 
 async def _by(until: float, work: Awaitable[Got], status: int, late: str) -> Got:
-    """What the work gives by a moment of the event loop's clock."""
+    """Return the result of work by a moment of the event loop's clock."""
     try:
         async with asyncio.timeout_at(until):
             return await work
     except TimeoutError as error:
-        raise Refused(status, f"{late} by the deadline; try again later") from error
+        raise RequestRefused(status, f"{late} by the deadline; try again later") from error
 
 
-async def _submitted(model: Answering, image: NDArray[np.float32]) -> Answer:
+async def _submitted(model: ServedModel, image: NDArray[np.float32]) -> ModelOutput:
     try:
         return await model.submit(image)
     except FrameFailed as error:
-        where = {"device": error.device, "link": error.link, "reason": error.reason}
-        raise Refused(503, f"not classified: {error}", **where) from error
+        body = ErrorBody(
+            error=f"not classified: {error}", device=error.device, link=error.link, reason=error.reason
+        )
+        raise RequestRefused(503, body) from error
 
 
-def _told(answer: Answer, names: Sequence[str] | None, shape: tuple[int, ...], *, everything: bool) -> Classified:
-    """An answer as clients get it; of equal classes the lower comes first."""
+def _told(
+    answer: ModelOutput, names: Sequence[str] | None, shape: tuple[int, ...], *, everything: bool
+) -> Classified:
+    """Return an answer as clients get it; of equal classes the lower comes first."""
     logits = answer.output.astype(np.float64)
     weights = np.exp(logits - logits.max())
     probabilities = weights / weights.sum()
     best = [
-        Guess(class_=i, name=names[i] if names else None, probability=probabilities[i])
+        ClassScore(class_=i, name=names[i] if names else None, probability=probabilities[i])
         for i in np.argsort(-logits, kind="stable")[:BEST].tolist()
     ]
     return Classified(
@@ -205,19 +212,22 @@ def _told(answer: Answer, names: Sequence[str] | None, shape: tuple[int, ...], *
 
 
 async def _elsewhere(_: Request, error: Exception) -> Response:
-    """What is said of addresses and methods that there are not."""
+    """Answer requests for unknown addresses and methods."""
     assert isinstance(error, HTTPException)
-    return _json(error.status_code, {"error": f"{error.detail}; /openapi.json lists what there is"}, error.headers)
+    body = ErrorBody(error=f"{error.detail}; /openapi.json lists the addresses")
+    return _json(error.status_code, body, error.headers)
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    """What is said of parameters that are not known."""
+    """Answer requests with unknown parameters."""
     assert isinstance(error, RequestValidationError)
-    return _json(422, {"error": "; ".join(f"{found['loc'][-1]}: {found['msg']}" for found in error.errors())})
+    return _json(422, ErrorBody(error="; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())))
 
 
-def _json(status: int, content: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(content, status, HEADERS | dict(headers or {}))
+def _json(status: int, content: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(
+        content.model_dump(by_alias=True, exclude_unset=True), status, HEADERS | dict(headers or {})
+    )
 
 
 def _meters() -> Meters:
@@ -231,11 +241,11 @@ def _meters() -> Meters:
 
 
 def _accepted(limit: int) -> dict[str, Any]:
-    """What a request may bring, for ``/openapi.json``."""
+    """Return the accepted bodies of a request, for ``/openapi.json``."""
     raw = {"schema": {"type": "string", "format": "binary"}}
-    form = {"type": "object", "required": [reading.FIELD], "properties": {reading.FIELD: raw["schema"]}}
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: raw["schema"]}}
     return {
         "required": True,
         "description": f"A picture, or float32 little-endian numbers from 0 to 1; at most {limit} bytes",
-        "content": {"image/*": raw, reading.FORM: {"schema": form}, reading.NUMBERS: raw},
+        "content": {"image/*": raw, FORM: {"schema": form}, NUMBERS: raw},
     }

@@ -35,7 +35,7 @@ log = logging.getLogger("cloven.service")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClientLimits:
     """What clients may take of the service.
 
     Attributes:
@@ -52,7 +52,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Place:
+class OpenConnection:
     """An open connection: ``drop`` closes it, and ``waiting`` says that no complete request is being answered."""
 
     address: str
@@ -60,29 +60,29 @@ class Place:
     waiting: bool = True
 
 
-class Places:
+class ConnectionTable:
     """The open connections. A new one is admitted at the cost of the oldest one that waits for its client.
 
     Where all connections are taken, the address that has most waiting ones loses one. An address that has
     all of its own loses one of these. Connections whose request is being answered are never dropped.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
-        self._open: dict[Place, None] = {}  # those that have waited longest first
+        self._open: dict[OpenConnection, None] = {}  # those that have waited longest first
 
-    def enter(self, address: str, drop: Callable[[], None]) -> Place | None:
+    def enter(self, address: str, drop: Callable[[], None]) -> OpenConnection | None:
         """Return a place for a connection; None if there is none."""
         mine = [place for place in self._open if place.address == address]
         if len(mine) >= self._limits.per_address and not self.drop(mine):
             return None
         if len(self._open) >= self._limits.connections and not self.drop(self._open):
             return None
-        place = Place(address, drop)
+        place = OpenConnection(address, drop)
         self._open[place] = None
         return place
 
-    def drop(self, among: Iterable[Place] | None = None) -> bool:
+    def drop(self, among: Iterable[OpenConnection] | None = None) -> bool:
         """Drop a waiting connection; return whether there was one."""
         waiting = [place for place in (self._open if among is None else among) if place.waiting]
         count = Counter(place.address for place in waiting)
@@ -93,25 +93,27 @@ class Places:
         place.drop()
         return True
 
-    def wait(self, place: Place) -> None:
+    def wait(self, place: OpenConnection) -> None:
         """Note that a connection waits for its client's next request."""
         if place in self._open:
             self.leave(place)
             self._open[place] = None
         place.waiting = True
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: OpenConnection) -> None:
         """Note that a connection is closed."""
         self._open.pop(place, None)
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """uvicorn's connection, closed where a head, the rest of a request or the reading of an answer takes too long.
 
     One timer runs as long as the connection is open, so that no state of it can last.
     """
 
-    def __init__(self, places: Places, place: Place, limits: Limits, **of_uvicorn: Any) -> None:
+    def __init__(
+        self, places: ConnectionTable, place: OpenConnection, limits: ClientLimits, **of_uvicorn: Any
+    ) -> None:
         super().__init__(**of_uvicorn)
         self._places, self._place, self._limits = places, place, limits
         self._timer: asyncio.TimerHandle | None = None
@@ -181,14 +183,14 @@ class Entrance:
     def __init__(
         self,
         listener: socket.socket,
-        made: Callable[[Places, Place, Limits], Connection],
-        limits: Limits,
+        made: Callable[[ConnectionTable, OpenConnection, ClientLimits], HttpConnection],
+        limits: ClientLimits,
         context: ssl.SSLContext | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener, self._made, self._limits, self._context = listener, made, limits, context
-        self._places = Places(limits)
-        self._arriving: dict[asyncio.Task[None], Place] = {}
+        self._places = ConnectionTable(limits)
+        self._arriving: dict[asyncio.Task[None], OpenConnection] = {}
         self._paused: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         listener.listen(BACKLOG)
@@ -241,7 +243,7 @@ class Entrance:
         self._arriving[task] = place
         task.add_done_callback(self._arriving.pop)
 
-    async def _connect(self, connection: socket.socket, place: Place) -> None:
+    async def _connect(self, connection: socket.socket, place: OpenConnection) -> None:
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self._made(self._places, place, self._limits),

@@ -10,7 +10,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,14 +18,21 @@ import uvicorn
 from fastapi import FastAPI
 
 from cloven.errors import ClovenError
-from cloven.runtime.service.connections import Connection, Entrance, Limits, Place, Places
+from cloven.runtime.cluster.logs import RateLimit
+from cloven.runtime.service.connections import (
+    ClientLimits,
+    ConnectionTable,
+    Entrance,
+    HttpConnection,
+    OpenConnection,
+)
 
 if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
-USUAL = Limits()
-SPARED, EVERY = ("uvicorn.error", "asyncio", "cloven.service"), 60.0
-"""The loggers that clients can make speak, and how many seconds lie between two of their lines of one kind."""
+USUAL = ClientLimits()
+LIMITED = ("uvicorn.error", "asyncio", "cloven.service")
+"""The loggers that clients can make speak: one line of a kind a minute."""
 
 
 class _Server(uvicorn.Server):
@@ -35,15 +41,15 @@ class _Server(uvicorn.Server):
     uvicorn's own raises the signal once more, but the caller has connections to close in the same event loop.
     """
 
-    def __init__(self, config: uvicorn.Config, limits: Limits, context: ssl.SSLContext | None) -> None:
+    def __init__(self, config: uvicorn.Config, limits: ClientLimits, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self._limits, self._context = limits, context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; see `Entrance` for what uvicorn's way lacks."""
 
-        def made(places: Places, place: Place, limits: Limits) -> Connection:
-            return Connection(
+        def made(places: ConnectionTable, place: OpenConnection, limits: ClientLimits) -> HttpConnection:
+            return HttpConnection(
                 places, place, limits, config=self.config, server_state=self.server_state, app_state={}
             )
 
@@ -74,7 +80,7 @@ async def serve(
     identity: Identity | None = None,
     *,
     started: Callable[[str], None] = lambda _: None,
-    limits: Limits = USUAL,
+    limits: ClientLimits = USUAL,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT; those that have begun by then are answered.
 
@@ -110,13 +116,13 @@ async def serve(
     try:
         place = f"[{host}]" if ":" in host else host
         started(f"{'https' if identity else 'http'}://{place}:{listener.getsockname()[1]}")
-        with _sparing():
+        with _limited_logs():
             await _Server(config, limits, context).serve([listener])
     finally:
         listener.close()
 
 
-def _check_files(limits: Limits) -> None:
+def _check_files(limits: ClientLimits) -> None:
     """Refuse more connections than half of the files that this process may open: the rest is for the workers."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and limits.connections > files // 2:
@@ -126,36 +132,16 @@ def _check_files(limits: Limits) -> None:
         )
 
 
-class _Sparing(logging.Filter):
-    """Lets one line of a kind through in a while: clients must not be able to fill a disk with a log."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[tuple[str, int], tuple[float, int]] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether to log a record; a line's kind is the place in the code that logs it."""
-        kind, now = (record.pathname, record.lineno), time.monotonic()
-        until, held = self._said.get(kind, (0.0, 0))
-        if now < until:
-            self._said[kind] = until, held + 1
-            return False
-        self._said[kind] = now + EVERY, 0
-        if held:
-            record.msg = f"{record.msg} (and {held} more like this since)"
-        return True
-
-
 @contextmanager
-def _sparing() -> Iterator[None]:
-    sparing, loggers = _Sparing(), [logging.getLogger(name) for name in SPARED]
+def _limited_logs() -> Iterator[None]:
+    limit, loggers = RateLimit(1, in_text=True), [logging.getLogger(name) for name in LIMITED]
     for logger in loggers:
-        logger.addFilter(sparing)
+        logger.addFilter(limit)
     try:
         yield
     finally:
         for logger in loggers:
-            logger.removeFilter(sparing)
+            logger.removeFilter(limit)
 
 
 def _listening(host: str, port: int) -> socket.socket:

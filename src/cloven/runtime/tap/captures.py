@@ -1,7 +1,7 @@
 """Capture files as packets: pcap and pcapng, either byte order, several sections and interfaces, also gzip'd.
 
-dpkt names the formats' numbers. Its readers make objects of every packet, and tell neither how long a packet was
-before a snap length cut it, nor of a second interface, nor where a file is damaged; so the loops here are ours.
+Common readers tell neither how long a packet was before a snap length cut it, nor of a second interface, nor where
+a file is damaged.
 """
 
 from __future__ import annotations
@@ -16,30 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cloven.errors import ClovenError, require
+from cloven.errors import ClovenError
 from cloven.files import open_regular
 
-try:
-    from dpkt import pcap, pcapng
-except ImportError as error:
-    raise require("tap", error) from error
-
 LARGEST = 2**24
-"""Bytes of a packet or block; who says more is damaged. The largest packets there are (BIG TCP) have 2^19."""
-PCAP = {pcap.TCPDUMP_MAGIC: 10**6, pcap.TCPDUMP_MAGIC_NANO: 10**9}
-"""How pcap files begin, and how many fractions their seconds have."""
-SECTION = pcapng.PCAPNG_BT_SHB.to_bytes(4, "big")
-STATISTICS = 5
-"""pcapng's block of an interface's statistics, which dpkt does not name, and its option of the packets dropped."""
+"""The largest packet or block, in bytes; a larger one means damage. The largest packets (BIG TCP) have 2^19."""
+PCAP = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}
+"""The magic numbers of pcap files, and the fractions of their seconds."""
+SECTION = b"\x0a\x0d\x0d\x0a"
+BYTE_ORDER = 0x1A2B3C4D
+"""The beginning of a pcapng file, and the number that tells the byte order of a section."""
+INTERFACE, OLD_PACKET, SIMPLE_PACKET, STATISTICS, PACKET = 1, 2, 3, 5, 6
+"""pcapng's types of blocks."""
 DROPPED = 5
-SMALLEST = {
-    pcapng.PCAPNG_BT_IDB: 8,
-    pcapng.PCAPNG_BT_PB: 20,
-    pcapng.PCAPNG_BT_SPB: 4,
-    pcapng.PCAPNG_BT_EPB: 20,
-    STATISTICS: 12,
-}
-"""How many bytes the blocks that are read have at least."""
+"""pcapng's option of an interface's statistics: the packets dropped."""
+SMALLEST = {INTERFACE: 8, OLD_PACKET: 20, SIMPLE_PACKET: 4, PACKET: 20, STATISTICS: 12}
+"""The smallest sizes of the blocks that are read, in bytes."""
 CUT = "it ends in the middle of a packet"
 GZIP = b"\x1f\x8b"
 UNPACKED = 2**34
@@ -226,15 +218,15 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
             sign = _sign(mark)
             links, dropped = [], {}
         kind, body = _block(file, head, sign, mark)
-        if kind == pcapng.PCAPNG_BT_EPB:
+        if kind == PACKET:
             interface, caught, size = struct.unpack_from(f"{sign}I8xII", body)
             yield _packet(links, interface, size, body, 20, caught)
-        elif kind == pcapng.PCAPNG_BT_IDB:
+        elif kind == INTERFACE:
             links.append(*struct.unpack_from(f"{sign}H", body))
-        elif kind == pcapng.PCAPNG_BT_SPB:
+        elif kind == SIMPLE_PACKET:
             (size,) = struct.unpack_from(f"{sign}I", body)
             yield _packet(links, 0, size, body, 4, min(size, len(body) - 4))
-        elif kind == pcapng.PCAPNG_BT_PB:
+        elif kind == OLD_PACKET:
             interface, caught, size = struct.unpack_from(f"{sign}H10xII", body)
             yield _packet(links, interface, size, body, 20, caught)
         elif kind == STATISTICS:
@@ -249,7 +241,7 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
 def _sign(mark: bytes) -> str:
     """Return the byte order of a section by the mark at its beginning."""
     for sign in "<>":
-        if struct.pack(f"{sign}I", pcapng.BYTE_ORDER_MAGIC) == mark:
+        if struct.pack(f"{sign}I", BYTE_ORDER) == mark:
             return sign
     raise Damaged("a section tells no byte order")
 

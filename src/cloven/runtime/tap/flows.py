@@ -1,57 +1,61 @@
-"""What is in a capture: for each direction of each link its bytes, frames and messages, as far as one can see."""
+"""Survey a capture: the bytes, frames and messages of each direction of each link, as far as one can see."""
 
 from __future__ import annotations
 
+import builtins
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from cloven.runtime.tap.captures import Tally
-from cloven.runtime.tap.links import Connection, Heard, Seen, ends, links, listen
-from cloven.runtime.tap.streams import Stream
+from cloven.runtime.tap.frames import FrameFinder
+from cloven.runtime.tap.links import DirectionRecord, FrameHeader, TcpConnection, ends, links, listen
+from cloven.runtime.tap.streams import TcpStream
 
 PLAIN, PROTECTED, BOTH, TLS, HTTP2, OTHER = "plain protected plain+protected TLS HTTP/2 TCP".split()
 COLUMNS = ("source", "target", "kind", "packets", "bytes", "lost", "frames", "payload", "ordinals: bytes x frames")
 
-Ports = bytes
-"""A direction of a connection, as in packets."""
 
+class PayloadSize(BaseModel):
+    """The number of frames of an ordinal whose payload has so many bytes."""
 
-class Size(NamedTuple):
-    """How many frames of an ordinal had a payload of so many bytes."""
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     ordinal: int
     bytes: int
     frames: int
 
 
-@dataclass(frozen=True)
-class Flow:
+class Flow(BaseModel):
     """One direction of a link.
 
     Attributes:
-        source: "IP:PORT"; the client's port is "*" where several connections were joined.
+        source: "IP:PORT"; the client's port is "*" if several connections were joined.
         target: likewise.
         kind: plain, protected or both: our frames. TLS: nobody sees inside. HTTP/2, TCP: without our frames.
-        connections: how many of TCP.
-        packets: how many.
+        connections: the number of TCP connections.
+        packets: their number.
         bytes: of TCP's content, each once.
         repeated: bytes that were sent again.
         gaps: how often bytes are missing from the recording.
-        lost: how many.
-        late: how many are recorded so far behind those that follow them that they were left out.
+        lost: the number of missing bytes.
+        late: bytes that are recorded so far behind those that follow them that they were left out.
         frames: of ours, found whole.
         cut: frames that begin in the recording and do not end in it.
         other: bytes of messages that are not ours, or cut.
         inputs: different numbers of images in the frames.
         payload: bytes of all payloads, without headers and tags.
         sessions: their ids, hexadecimal.
-        sizes: the ordinals, and how large their payloads are.
-        seen: the frames, in their order.
-        flows: the directions of connections that were joined, as in packets.
+        sizes: the sizes of the payloads, by ordinal.
+        headers: of the frames, in their order; not in documents.
+        ports: the directions of connections that were joined, as in packets; not in documents.
     """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     source: str
     target: str
@@ -69,17 +73,17 @@ class Flow:
     inputs: int
     payload: int
     sessions: tuple[str, ...]
-    sizes: tuple[Size, ...]
-    seen: Sequence[Seen] = field(repr=False)
-    flows: frozenset[Ports] = field(repr=False)
+    sizes: tuple[PayloadSize, ...]
+    headers: SkipValidation[Sequence[FrameHeader]] = Field(repr=False, exclude=True)
+    ports: SkipValidation[frozenset[builtins.bytes]] = Field(repr=False, exclude=True)
 
     @property
     def name(self) -> str:
-        """Both ends: "IP:PORT -> IP:PORT"."""
+        """Return both ends: "IP:PORT -> IP:PORT"."""
         return f"{self.source} -> {self.target}"
 
     def row(self) -> tuple[object, ...]:
-        """For people, under `COLUMNS`."""
+        """Return a row of a table, under `COLUMNS`."""
         sizes = ", ".join(f"{size.ordinal}: {size.bytes:,} x {size.frames:,}" for size in self.sizes)
         return (
             self.source,
@@ -93,11 +97,19 @@ class Flow:
             sizes,
         )
 
-    def json(self) -> dict[str, Any]:
-        """For programs."""
-        left_out = ("seen", "flows", "sizes")
-        found = {name: value for name, value in vars(self).items() if name not in left_out}
-        return {**found, "sizes": [size._asdict() for size in self.sizes]}
+
+class CaptureReport(BaseModel):
+    """What was found in a capture, as a document: counts of packets, warnings, and the flows."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    version: Literal[1] = 1
+    packets: int
+    other: int
+    tunnels: dict[str, int]
+    dropped: int
+    warnings: tuple[str, ...]
+    flows: tuple[Flow, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ class Survey:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader should know before believing the numbers."""
+        """Return what a reader should know before believing the numbers."""
         gaps = [
             f"{flow.name}: {flow.lost:,} bytes are missing in {flow.gaps:,} gaps, {flow.cut:,} frames are not whole"
             for flow in self.flows
@@ -130,76 +142,86 @@ class Survey:
         ]
         return self.tally.warnings() + gaps + late
 
-    def json(self) -> dict[str, Any]:
-        """For programs."""
+    def report(self) -> CaptureReport:
+        """Return the survey as a document."""
         tally = self.tally
-        counts = {
-            "packets": tally.packets, "other": tally.other, "tunnels": dict(tally.tunnels), "dropped": tally.dropped
-        }  # fmt: skip
-        return {**counts, "warnings": self.warnings, "flows": [flow.json() for flow in self.flows]}
+        return CaptureReport(
+            packets=tally.packets,
+            other=tally.other,
+            tunnels=dict(tally.tunnels),
+            dropped=tally.dropped,
+            warnings=tuple(self.warnings),
+            flows=self.flows,
+        )
 
 
 def survey(path: Path) -> Survey:
     """Look through a capture once; payloads are not kept.
 
     Raises:
-        ClovenError: where the file cannot be read, is no capture, or holds packets of unknown links only.
+        ClovenError: if the file cannot be read, is not a capture, or holds packets of unknown links only.
     """
-    tally, heard = Tally(), dict[Stream, Heard]()
+    tally, records = Tally(), dict[TcpStream, DirectionRecord]()
     for stream, finder, frames in listen(path, tally):
-        if stream not in heard:
-            heard[stream] = Heard(stream, finder)
-        heard[stream].note(frames)
-    flows = [flow for connections in links(heard.values()) for flow in _directions(connections)]
+        if stream not in records:
+            records[stream] = DirectionRecord(stream, finder)
+        records[stream].note(frames)
+    flows: list[Flow] = []
+    for connections in links(records.values()):
+        flows += _directions(connections)
     return Survey(path, tally, tuple(sorted(flows, key=lambda flow: (-flow.payload, -flow.bytes))))
 
 
-def _directions(connections: Sequence[Connection]) -> Iterator[Flow]:
-    """The flows of a link, there and back."""
+def _directions(connections: Sequence[TcpConnection]) -> Iterator[Flow]:
+    """Return the flows of a link, there and back."""
     client, joined = connections[0].client, len(connections) > 1
-    for back in (False, True):
-        here = [
-            h
-            for connection in connections
-            for h in connection.heard
-            if (h.stream.flow != connection.client) == back
-        ]
-        if here:
-            both = ends(client, joined)
-            yield _flow(*(both[::-1] if back else both), here)
+    there: list[DirectionRecord] = []
+    back: list[DirectionRecord] = []
+    for connection in connections:
+        for record in connection.directions:
+            (there if record.stream.flow == connection.client else back).append(record)
+    source, target = ends(client, joined)
+    if there:
+        yield _flow(source, target, there)
+    if back:
+        yield _flow(target, source, back)
 
 
-def _flow(source: str, target: str, heard: Sequence[Heard]) -> Flow:
-    streams = [h.stream for h in heard]
-    seen = [frame for h in heard for frame in h.seen]
-    sizes = Counter((frame.ordinal, frame.length) for frame in seen)
+def _flow(source: str, target: str, records: Sequence[DirectionRecord]) -> Flow:
+    streams, finders = [record.stream for record in records], [record.finder for record in records]
+    headers: list[FrameHeader] = []
+    sessions: dict[str, None] = {}
+    for record in records:
+        headers += record.headers
+        sessions |= record.sessions
+    sizes = Counter((frame.ordinal, frame.length) for frame in headers)
     return Flow(
-        source,
-        target,
-        _kind(heard, seen),
-        len({stream.flow for stream in streams}),
-        sum(stream.packets for stream in streams),
-        sum(stream.bytes for stream in streams),
-        sum(stream.repeated for stream in streams),
-        sum(stream.gaps for stream in streams),
-        sum(stream.lost for stream in streams),
-        sum(stream.late for stream in streams),
-        len(seen),
-        sum(h.finder.cut for h in heard),
-        sum(h.finder.other for h in heard),
-        len({frame.input for frame in seen}),
-        sum(frame.length for frame in seen),
-        tuple(dict.fromkeys(session for h in heard for session in h.sessions)),
-        tuple(Size(*size, frames) for size, frames in sorted(sizes.items())),
-        seen,
-        frozenset(stream.flow for stream in streams),
+        source=source,
+        target=target,
+        kind=_kind(finders, headers),
+        connections=len({stream.flow for stream in streams}),
+        packets=sum(stream.packets for stream in streams),
+        bytes=sum(stream.bytes for stream in streams),
+        repeated=sum(stream.repeated for stream in streams),
+        gaps=sum(stream.gaps for stream in streams),
+        lost=sum(stream.lost for stream in streams),
+        late=sum(stream.late for stream in streams),
+        frames=len(headers),
+        cut=sum(finder.cut for finder in finders),
+        other=sum(finder.other for finder in finders),
+        inputs=len({frame.input for frame in headers}),
+        payload=sum(frame.length for frame in headers),
+        sessions=tuple(sessions),
+        sizes=tuple(PayloadSize(ordinal=k, bytes=b, frames=n) for (k, b), n in sorted(sizes.items())),
+        headers=headers,
+        ports=frozenset(stream.flow for stream in streams),
     )
 
 
-def _kind(heard: Sequence[Heard], seen: Sequence[Seen]) -> str:
-    protected = {frame.protected for frame in seen}
+def _kind(finders: Sequence[FrameFinder], headers: Sequence[FrameHeader]) -> str:
+    protected = {frame.protected for frame in headers}
     if protected:
         return BOTH if len(protected) > 1 else PROTECTED if protected.pop() else PLAIN
-    if any(h.finder.tls for h in heard):
+    if any(finder.tls for finder in finders):
         return TLS
-    return HTTP2 if any(h.finder.http2 for h in heard) else OTHER
+    return HTTP2 if any(finder.http2 for finder in finders) else OTHER

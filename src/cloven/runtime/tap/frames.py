@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from cloven.errors import require
 from cloven.runtime.link.session import HEADER, MAGIC
-from cloven.runtime.tap.messages import GRPC, Frame, Messages, told
+from cloven.runtime.tap.grpc_messages import GRPC, Frame, GrpcMessages, told
 from cloven.runtime.tap.streams import Chunk
 
 try:
@@ -36,7 +36,7 @@ SAMPLE = 2**17
 """Bytes in which TLS is looked for where a recording begins in the middle: seven of its largest records."""
 
 
-class Finder:
+class FrameFinder:
     """Finds the frames of one direction of a connection.
 
     Attributes:
@@ -62,7 +62,7 @@ class Finder:
         self._synced = False
         self._need = 0
         self._aligned = begun
-        self._streams: dict[int, Messages] = {}
+        self._streams: dict[int, GrpcMessages] = {}
 
     def add(self, chunk: Chunk) -> list[Frame]:
         """Take the next bytes; the frames that they complete."""
@@ -148,7 +148,7 @@ class Finder:
 
     def _data(self, stream: int, body: memoryview, frames: list[Frame]) -> None:
         if stream not in self._streams:
-            self._streams[stream] = Messages(self._aligned)
+            self._streams[stream] = GrpcMessages(self._aligned)
         found = self._streams[stream].add(body)
         self.other += len(body) - sum(GRPC + HEADER + len(frame.body) for frame in found)
         frames += found

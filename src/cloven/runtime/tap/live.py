@@ -15,27 +15,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import addressof, create_string_buffer
-from dataclasses import dataclass
 from errno import ENETDOWN
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from cloven.errors import ClovenError, require
-from cloven.runtime.tap.captures import DROPPED, STATISTICS, Packet, Tally
-from cloven.runtime.tap.packets import RAW, segment
+from pydantic import BaseModel, ConfigDict
 
-try:
-    from dpkt import pcap, pcapng
-except ImportError as error:
-    raise require("tap", error) from error
+from cloven.errors import ClovenError
+from cloven.runtime.tap.captures import BYTE_ORDER, DROPPED, INTERFACE, PACKET, SECTION, STATISTICS, Packet, Tally
+from cloven.runtime.tap.packets import ETHERNET, RAW, segment
 
 # Of linux/if_packet.h, asm/socket.h and linux/if_arp.h; Python's socket has few of them.
 SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 6, 23, 3
 SO_RCVTIMEO, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 20, 26, 33, 35
-ETHERNET, PPP, RAW_IP, LOOPBACK, NONE = 1, 512, 519, 772, 65534
-LINKS = {ETHERNET: pcap.DLT_EN10MB, LOOPBACK: pcap.DLT_EN10MB, PPP: RAW, RAW_IP: RAW, NONE: RAW}
+ETHER, PPP, RAW_IP, LOOPBACK, NONE = 1, 512, 519, 772, 65534
+LINKS = {ETHER: ETHERNET, LOOPBACK: ETHERNET, PPP: RAW, RAW_IP: RAW, NONE: RAW}
 """pcap's number of the type of link, by the kernel's of the hardware; tunnels have none."""
+NAME, RESOLUTION = 2, 9
+"""pcapng's options of an interface."""
 
 WAITING = 2**28
 """Bytes that may wait in the kernel for a slow disk."""
@@ -57,9 +55,8 @@ STAMP_ROOM = socket.CMSG_SPACE(STAMP.size)
 """When a packet came: seconds and nanoseconds, and how much room the kernel needs to tell them."""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What was recorded.
+class RecordingSummary(BaseModel):
+    """The counts of a recording.
 
     Attributes:
         packets: in the file.
@@ -68,6 +65,8 @@ class Recorded:
         dropped: packets that the kernel dropped, because the tap was too slow.
         seconds: how long it listened.
     """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     packets: int
     bytes: int
@@ -78,7 +77,7 @@ class Recorded:
 
 @contextmanager
 def until_signal() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came, instead of what they do otherwise; in the main thread."""
+    """Yield a function that returns whether SIGINT or SIGTERM came; in the main thread."""
     came = Event()
     before = {number: signal.signal(number, lambda *_: came.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -89,7 +88,7 @@ def until_signal() -> Iterator[Callable[[], bool]]:
 
 
 def never() -> bool:
-    """Go on."""
+    """Return False: go on."""
     return False
 
 
@@ -102,8 +101,8 @@ def record(
     size: float = math.inf,
     stop: Callable[[], bool] = never,
     ready: Callable[[], object] = never,
-) -> Recorded:
-    """Record an interface until told to stop; what arrived before that is still written.
+) -> RecordingSummary:
+    """Record an interface until told to stop; packets that arrived before are still written.
 
     Args:
         interface: its name, as ``ip link`` shows it.
@@ -115,7 +114,7 @@ def record(
         ready: called once, when no later packet will be missed.
 
     Raises:
-        ClovenError: where this is not Linux, the right to listen is missing, there is no such interface or it is
+        ClovenError: if this is not Linux, the right to listen is missing, there is no such interface or it is
             down, or the file cannot be written.
     """
     begin = time.monotonic()
@@ -134,11 +133,17 @@ def record(
     except OSError as error:
         raise ClovenError(f"recording {interface} to {out} ended: {error.strerror}") from error
     lasted = time.monotonic() - begin
-    return Recorded(recorder.packets, recorder.bytes, recorder.left_out, recorder.dropped, lasted)
+    return RecordingSummary(
+        packets=recorder.packets,
+        bytes=recorder.bytes,
+        left_out=recorder.left_out,
+        dropped=recorder.dropped,
+        seconds=lasted,
+    )
 
 
 def _opened(interface: str, out: Path) -> tuple[socket.socket, BinaryIO]:
-    """The socket and the file; all that is wrong with either, and then an earlier file is left as it is."""
+    """Return the socket and the file; if either cannot be opened, an earlier file is left as it is."""
     problems: list[str] = []
     tap, file, new = None, None, not out.exists()
     try:
@@ -161,7 +166,7 @@ def _opened(interface: str, out: Path) -> tuple[socket.socket, BinaryIO]:
 
 
 def _bound(interface: str) -> socket.socket:
-    """A socket that receives all packets of an interface."""
+    """Return a socket that receives all packets of an interface."""
     if not hasattr(socket, "AF_PACKET"):
         raise ClovenError(f"packets are recorded on Linux only, not on {platform.system()}; use tcpdump -w there")
     names = [name for _, name in socket.if_nameindex()]
@@ -201,7 +206,7 @@ def _prepared(tap: socket.socket, interface: str) -> None:
 
 
 def _arrivals(tap: socket.socket, room: memoryview, over: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-    """Bytes of each packet that was put into `room`, and when it came in ns since 1970; (0, 0) when idle."""
+    """Yield the size of each packet put into `room`, and its time in ns since 1970; (0, 0) when idle."""
     flags = 0
     while True:
         if not flags and over():
@@ -250,7 +255,7 @@ class _Recorder:
             return
         padding = -count % 4
         size = BLOCK.size + count + padding + 4
-        BLOCK.pack_into(self._buffer, 0, pcapng.PCAPNG_BT_EPB, size, 0, *divmod(stamp, 2**32), count, count)
+        BLOCK.pack_into(self._buffer, 0, PACKET, size, 0, *divmod(stamp, 2**32), count, count)
         self._buffer[size - 4 - padding : size] = bytes(padding) + size.to_bytes(4, "little")
         self._file.write(self._buffer[:size])
         self.packets += 1
@@ -267,7 +272,7 @@ class _Recorder:
         self._file.flush()
 
     def _wanted(self, count: int) -> bool:
-        """Whether the packet in `room` is of the port."""
+        """Return whether the packet in `room` is of the port."""
         if self._port is None or not count:
             return count > 0
         found = segment(Packet(self._link, count, bytes(self.room[: min(count, HEADS)])), self._tally)
@@ -275,17 +280,16 @@ class _Recorder:
 
 
 def _head(name: str, link: int) -> bytes:
-    """How the file begins: its section, and the one interface."""
-    options = [
-        pcapng.PcapngOptionLE(code=pcapng.PCAPNG_OPT_IF_NAME, data=name.encode()),
-        pcapng.PcapngOptionLE(code=pcapng.PCAPNG_OPT_IF_TSRESOL, data=bytes([9])),
-        pcapng.PcapngOptionLE(),
-    ]
-    interface = pcapng.InterfaceDescriptionBlockLE(linktype=link, snaplen=0, opts=options)
-    return bytes(pcapng.SectionHeaderBlockLE()) + bytes(interface)
+    """Return the beginning of the file: its section, and the one interface, whose stamps count nanoseconds."""
+    section = SECTION + struct.pack("<IIHHqI", 28, BYTE_ORDER, 1, 0, -1, 28)
+    text = name.encode()
+    options = struct.pack("<HH", NAME, len(text)) + text + bytes(-len(text) % 4)
+    options += struct.pack("<HHB3xHH", RESOLUTION, 1, 9, 0, 0)
+    size = 20 + len(options)
+    return section + struct.pack("<IIHHI", INTERFACE, size, link, 0, 0) + options + struct.pack("<I", size)
 
 
 def _statistics(dropped: int) -> bytes:
-    """The block that tells how many packets were dropped."""
+    """Return the block that tells how many packets were dropped."""
     high, low = divmod(time.time_ns(), 2**32)
     return struct.pack("<IIIIIHHQII", STATISTICS, 40, 0, high, low, DROPPED, 8, dropped, 0, 40)

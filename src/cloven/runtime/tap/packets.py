@@ -11,16 +11,13 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cloven.errors import ClovenError, require
+from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import Packet, Tally, packets
 
-try:
-    from dpkt import ethernet, ip, pcap, tcp
-except ImportError as error:
-    raise require("tap", error) from error
-
-SYN, ACK, FIN = tcp.TH_SYN, tcp.TH_ACK, tcp.TH_FIN
-"""Flags: a connection begins, the other side's bytes came, it ends."""
+FIN, SYN, ACK = 0x01, 0x02, 0x10
+"""TCP's flags."""
+IP_TCP, IP_UDP = 6, 17
+"""Protocols of IP."""
 IPV4 = struct.Struct(">BxHxxHxB")
 IPV6 = struct.Struct(">4xHB")
 TCP = struct.Struct(">4xI4xBB")
@@ -34,7 +31,7 @@ UDP_TUNNELS = {4789: "VXLAN", 8472: "VXLAN", 6081: "Geneve", 2152: "GTP", 6635: 
 """Ports of UDP to which packets within packets are sent."""
 
 
-class Segment(NamedTuple):
+class TcpSegment(NamedTuple):
     """What one packet brings to one direction of a connection.
 
     Attributes:
@@ -50,7 +47,7 @@ class Segment(NamedTuple):
     data: memoryview
 
 
-def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> Iterator[Segment]:
+def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> Iterator[TcpSegment]:
     """The TCP segments of a capture, in the order recorded; what else there was is counted.
 
     Args:
@@ -70,7 +67,7 @@ def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> 
         raise ClovenError(f"{path}: all packets are of links of type {sorted(tally.unknown)}; known are {known}")
 
 
-def segment(packet: Packet, tally: Tally) -> Segment | None:
+def segment(packet: Packet, tally: Tally) -> TcpSegment | None:
     """The TCP segment of a packet; None where there is none, and why is counted."""
     start = LINKS.get(packet.link)
     if start is None:
@@ -93,9 +90,9 @@ def segment(packet: Packet, tally: Tally) -> Segment | None:
     return None
 
 
-def _ipv4(packet: Packet, at: int, tally: Tally) -> Segment | None:
+def _ipv4(packet: Packet, at: int, tally: Tally) -> TcpSegment | None:
     first, total, fragment, protocol = IPV4.unpack_from(packet.content, at)
-    if protocol != ip.IP_PROTO_TCP:
+    if protocol != IP_TCP:
         _other(packet.content, protocol, at + (first & 15) * 4, tally)
         return None
     if fragment & 0x3FFF:
@@ -106,12 +103,12 @@ def _ipv4(packet: Packet, at: int, tally: Tally) -> Segment | None:
     return _tcp(packet.content, at + 12, at + 20, at + (first & 15) * 4, end, tally)
 
 
-def _ipv6(packet: Packet, at: int, tally: Tally) -> Segment | None:
+def _ipv6(packet: Packet, at: int, tally: Tally) -> TcpSegment | None:
     content = packet.content
     total, kind = IPV6.unpack_from(content, at)
     end = at + 40 + total if total else packet.size
     inner = at + 40
-    while kind != ip.IP_PROTO_TCP:
+    while kind != IP_TCP:
         if kind in SIZED:
             size = 8 * (content[inner + 1] + 1)
         elif kind == AUTHENTICATION:
@@ -130,7 +127,7 @@ def _ipv6(packet: Packet, at: int, tally: Tally) -> Segment | None:
 
 def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
     """Count a packet of another protocol than TCP, whose content begins at a place."""
-    port = int.from_bytes(content[at + 2 : at + 4]) if protocol == ip.IP_PROTO_UDP else None
+    port = int.from_bytes(content[at + 2 : at + 4]) if protocol == IP_UDP else None
     name = UDP_TUNNELS.get(port) if port is not None else TUNNELS.get(protocol)
     if name is None:
         tally.other += 1
@@ -138,12 +135,12 @@ def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
         tally.tunnels[name] += 1
 
 
-def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> Segment:
+def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> TcpSegment:
     """The segment at a place of a packet whose addresses are at another, and which has an end."""
     sequence, size, flags = TCP.unpack_from(content, at)
     tally.truncated += end > len(content)
     data = memoryview(content)[at + (size >> 4) * 4 : end]
-    return Segment(content[first:last] + content[at : at + 4], sequence, flags, data)
+    return TcpSegment(content[first:last] + content[at : at + 4], sequence, flags, data)
 
 
 def _typed(kind: int, start: int) -> Callable[[bytes], int]:
@@ -170,20 +167,24 @@ def _bare(start: int) -> Callable[[bytes], int]:
     return lambda _: start
 
 
-TAGS = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_8021Q, ethernet.ETH_TYPE_8021AD, 0x9100)}
-CARRIED = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_IP, ethernet.ETH_TYPE_IP6)}
-LABELS = {kind.to_bytes(2, "big") for kind in (ethernet.ETH_TYPE_MPLS, ethernet.ETH_TYPE_MPLS_MCAST)}
-PPPOE = ethernet.ETH_TYPE_PPPoE.to_bytes(2, "big")
+CARRIED = {b"\x08\x00", b"\x86\xdd"}
+"""EtherTypes of IPv4 and IPv6."""
+TAGS = {b"\x81\x00", b"\x88\xa8", b"\x91\x00"}
+"""EtherTypes of VLAN tags."""
+LABELS = {b"\x88\x47", b"\x88\x48"}
+"""EtherTypes of MPLS."""
+PPPOE = b"\x88\x64"
 PPP_CARRIED = {b"\x00\x21", b"\x00\x57"}
 """PPP's numbers of IPv4 and IPv6."""
-RAW = 101
-"""The number in files; dpkt's DLT_RAW is 12, which the headers of some systems wrote."""
+NULL, ETHERNET, RAW, LOOP, COOKED, IPV4_ONLY, IPV6_ONLY, COOKED_2 = 0, 1, 101, 108, 113, 228, 229, 276
+OTHER_RAW = 12, 14
+"""pcap's numbers of types of links; the headers of some systems wrote others for raw IP."""
 LINKS: dict[int, Callable[[bytes], int]] = {
-    pcap.DLT_EN10MB: _typed(12, 14),
-    pcap.DLT_LINUX_SLL: _typed(14, 16),
-    pcap.DLT_LINUX_SLL2: _typed(0, 20),
-    pcap.DLT_NULL: _bare(4),
-    pcap.DLT_LOOP: _bare(4),
-    **dict.fromkeys((RAW, 12, 14, pcap.DLT_IPV4, pcap.DLT_IPV6), _bare(0)),
+    ETHERNET: _typed(12, 14),
+    COOKED: _typed(14, 16),
+    COOKED_2: _typed(0, 20),
+    NULL: _bare(4),
+    LOOP: _bare(4),
+    **dict.fromkeys((RAW, *OTHER_RAW, IPV4_ONLY, IPV6_ONLY), _bare(0)),
 }
-"""Where IP begins (-1: there is none), by pcap's number of the type of link."""
+"""Functions that return where IP begins (-1: nowhere), by type of link."""

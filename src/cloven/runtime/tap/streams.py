@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from cloven.runtime.tap.packets import ACK, FIN, SYN, Segment
+from cloven.runtime.tap.packets import ACK, FIN, SYN, TcpSegment
 
 HELD = 2**28
 """Bytes that may wait for those before them, in all directions together."""
@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 EMPTY = Chunk(0, memoryview(b""))
 
 
-class Stream:
+class TcpStream:
     """One direction of a connection.
 
     Attributes:
@@ -53,7 +53,7 @@ class Stream:
         held: bytes that wait, with `OVERHEAD` for each segment.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: TcpSegment) -> None:
         """Begin with a direction's first segment, which is still to be added."""
         self.flow = segment.flow
         self.begun = False
@@ -72,7 +72,7 @@ class Stream:
         """Return how often bytes are missing."""
         return len(self._starts)
 
-    def continues(self, segment: Segment) -> bool:
+    def continues(self, segment: TcpSegment) -> bool:
         """Return whether a segment of these ports belongs to this connection, not to another one."""
         place = self._where(segment.sequence)
         if not segment.flags & SYN:
@@ -81,11 +81,11 @@ class Stream:
             return place + 1 == self._start
         return not self._going and 0 <= self._lowest - place - 1 <= BEFORE
 
-    def distance(self, segment: Segment) -> int:
+    def distance(self, segment: TcpSegment) -> int:
         """Return how far a segment is from where the stream is, in bytes."""
         return abs(self._where(segment.sequence) - self._place)
 
-    def add(self, segment: Segment, number: int = 0) -> Sequence[Chunk]:
+    def add(self, segment: TcpSegment, number: int = 0) -> Sequence[Chunk]:
         """Take a segment and its number; what can be told now, often just its bytes."""
         self.packets += 1
         data = segment.data
@@ -156,13 +156,13 @@ class Stream:
         self.repeated += end - start - late
 
 
-def reassemble(found: Iterable[Segment]) -> Iterator[tuple[Stream, Chunk]]:
+def reassemble(found: Iterable[TcpSegment]) -> Iterator[tuple[TcpStream, Chunk]]:
     """Return the bytes of all directions; one without any is told by an empty chunk.
 
     Args:
         found: segments as recorded: out of order, repeated, overlapping, or missing.
     """
-    flows: dict[bytes, list[Stream]] = {}
+    flows: dict[bytes, list[TcpStream]] = {}
     held = 0
     for number, segment in enumerate(found, 1):
         alike = flows.setdefault(segment.flow, [])
@@ -170,7 +170,7 @@ def reassemble(found: Iterable[Segment]) -> Iterator[tuple[Stream, Chunk]]:
         if fitting:
             stream = min(fitting, key=lambda one: one.distance(segment)) if len(fitting) > 1 else fitting[0]
         else:
-            stream = Stream(segment)
+            stream = TcpStream(segment)
             alike.append(stream)
         before = stream.held
         yield from _noted(stream, stream.add(segment, number))
@@ -189,13 +189,13 @@ def reassemble(found: Iterable[Segment]) -> Iterator[tuple[Stream, Chunk]]:
         yield from _ended(stream)
 
 
-def _noted(stream: Stream, chunks: Sequence[Chunk]) -> Iterator[tuple[Stream, Chunk]]:
+def _noted(stream: TcpStream, chunks: Sequence[Chunk]) -> Iterator[tuple[TcpStream, Chunk]]:
     for chunk in chunks:
         stream.latest = max(stream.latest, chunk.number)
         yield stream, chunk
 
 
-def _ended(stream: Stream) -> Iterator[tuple[Stream, Chunk]]:
+def _ended(stream: TcpStream) -> Iterator[tuple[TcpStream, Chunk]]:
     yield from _noted(stream, stream.release())
     if not stream.latest:
         yield stream, EMPTY

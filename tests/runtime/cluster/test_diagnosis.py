@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cloven.runtime.cluster.blame import State, culprit
+from cloven.runtime.cluster.diagnosis import DONE, culprit
+from cloven.runtime.cluster.protocol import ImageState
 
-DONE, COMPUTES, SENDS = State("done"), State("computes"), State("sends")
+COMPUTES, SENDS = ImageState(doing="computes", parties=[]), ImageState(doing="sends", parties=[])
 
 
-def waits(*parties: str) -> State:
-    return State("waits", parties)
+def waits(*parties: str) -> ImageState:
+    return ImageState(doing="waits", parties=list(parties))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def waits(*parties: str) -> State:
         ([None, waits("a"), waits("b")], ("a", "b")),
     ],
 )
-def test_the_first_that_does_not_wait_is_named(states: list[State | None], named: tuple[str, ...]) -> None:
+def test_the_first_that_does_not_wait_is_named(states: list[ImageState | None], named: tuple[str, ...]) -> None:
     known = {name: state for name, state in zip("abc", states, strict=False) if state is not None}
 
     assert culprit(known, "c") == named

@@ -1,13 +1,14 @@
-"""What parties tell each other besides frames: JSON objects, each of a known form and within bounds.
+"""The messages between a coordinator and its workers, besides frames: bounded JSON objects, one model for each.
 
-Whatever a peer sends becomes one of these models or a `LinkError`. Text is kept short, and made safe to print.
+`PeerMessage.encode` writes them, `read` checks what a peer sent: a model or a `LinkError`. Text of a peer is kept
+short and made safe to print.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from math import prod
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -27,16 +29,18 @@ from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import LARGEST_INPUT, LARGEST_PAYLOAD
 
 VERSION = 2
-"""Of the messages between parties; a party talks only to its own."""
+"""The version of the protocol; parties of different versions refuse each other."""
 
 USUAL_BYTES = 2**20
-"""How long a message may be that is neither a description nor a report."""
+"""The most bytes of a message that is neither a description nor a report."""
 
 KEPT = 256
-"""Of how many images a worker keeps the times for its report."""
+"""The number of images whose times a worker keeps for its report."""
 
 
-def _octets(text: Any) -> bytes:
+def _octets(text: str | bytes) -> bytes:
+    if isinstance(text, bytes):
+        return text
     if not isinstance(text, str) or len(text) > 512:
         raise ValueError("expected at most 512 hexadecimal digits")
     return bytes.fromhex(text)
@@ -51,36 +55,45 @@ def _known(party: str, info: ValidationInfo) -> str:
 Text = Annotated[str, AfterValidator(one_line)]
 Party = Annotated[str, AfterValidator(one_line), AfterValidator(_known)]
 """The name of a party of the plan, where the reader knows the plan."""
-Octets = Annotated[bytes, BeforeValidator(_octets)]
+Octets = Annotated[bytes, BeforeValidator(_octets), PlainSerializer(bytes.hex)]
+"""Bytes; hexadecimal digits in JSON."""
 Number = Annotated[int, Field(ge=0, le=LARGEST_INPUT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_PAYLOAD)]
 Moment = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 """Seconds since 1970, by the sender's clock."""
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Crossing = Annotated[tuple[Party, Number, Moment], Field(strict=False)]
-"""A message: the other party, its ordinal, and when it was sent or came. JSON has no tuples."""
+"""A frame of an image: the other party, the ordinal, and when it was sent or received. JSON has no tuples."""
 
 
-class Said(BaseModel):
-    """A message of a peer."""
+class PeerMessage(BaseModel):
+    """A message between two parties."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+    def encode(self) -> bytes:
+        """Return the message as JSON: the fields that were given."""
+        return self.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
 
-class Hello(Said):
-    """The first message of a dialer: which run, who it is, whom it means; a session's id, or its half of a key."""
+class Hello(PeerMessage):
+    """The first message of a dialer.
+
+    It names the run, both parties and the protection, and carries the session's id (without a cipher)
+    or the dialer's half of the key exchange.
+    """
 
     cloven: int
     run: Text
-    dialer: Text = Field(alias="from")
-    other: Text = Field(alias="to")
+    dialer: Text = Field(validation_alias="from", serialization_alias="from")
+    other: Text = Field(validation_alias="to", serialization_alias="to")
     protection: Text
     session: Octets = b""
     noise: Octets = b""
 
 
-class Answer(Said):
-    """The rest of a handshake, from either side: the other half of a key, a proof, or why not."""
+class HandshakeReply(PeerMessage):
+    """A later message of a handshake, from either side: the other half of a key, a proof, or a refusal."""
 
     cloven: int
     noise: Octets = b""
@@ -89,8 +102,8 @@ class Answer(Said):
     again: bool = False
 
 
-class Description(Said):
-    """What a worker holds."""
+class WorkerDescription(PeerMessage):
+    """The part of a bundle that a worker has loaded, and the run that it takes part in."""
 
     cloven: int
     device: Text
@@ -116,10 +129,10 @@ class Description(Said):
         return self
 
 
-class Terms(Said):
-    """What a coordinator asks of a worker for a run.
+class RunTerms(PeerMessage):
+    """The settings of a run.
 
-    ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` the most images in
+    ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the most images in
     flight, ``deadline`` the seconds after which an image is given up.
     """
 
@@ -130,18 +143,18 @@ class Terms(Said):
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 
 
-class Join(Said):
-    """The first message of a coordinator."""
+class JoinRequest(PeerMessage):
+    """The first message of a coordinator: the worker shall take part in a run."""
 
     cloven: int
-    join: Terms
+    join: RunTerms
 
 
-class Question(Said):
-    """What a coordinator says every so often.
+class StatusRequest(PeerMessage):
+    """The message that a coordinator sends a few times a second.
 
-    ``oldest`` is the first image that may be in flight, ``late`` are those whose state is asked for, ``drop`` those
-    that nobody waits for, ``lost`` the devices that have left the run.
+    ``oldest`` is the first image that may be in flight. ``late`` are the images whose state is asked for, ``drop``
+    those that nobody waits for any more, ``lost`` the devices that have left the run.
     """
 
     ping: Moment
@@ -152,29 +165,35 @@ class Question(Said):
     report: bool = False
 
 
-class Status(Said):
-    """Which links of a worker are down, and its clock."""
+class WorkerStatus(PeerMessage):
+    """The links of a worker that are down, with the reasons, and its clock."""
 
     down: dict[Party, Text]
     time: Moment
 
 
-class Doing(Said):
-    """What a worker does about an image; see `cloven.runtime.cluster.blame.State`."""
+Activity = Literal["waits", "computes", "sends", "done"]
 
-    doing: Literal["waits", "computes", "sends", "done"]
+
+class ImageState(PeerMessage):
+    """What a worker does about an image, and the parties that it waits for.
+
+    One that waits for nobody has just received all that it needs, and computes next.
+    """
+
+    doing: Activity
     parties: list[Party]
 
 
-class Failed(Said):
-    """An image that a worker has given up, and whose message was the reason, if any's."""
+class ImageFailure(PeerMessage):
+    """An image that a worker has given up; ``party`` is set where a message of that party was the reason."""
 
     input: Number
-    party: Party | None = Field(alias="from")
+    party: Party | None = Field(validation_alias="from", serialization_alias="from")
     reason: Text
 
 
-class Passage(Said):
+class ImageTimes(PeerMessage):
     """The times of one image on a device."""
 
     input: Number
@@ -183,11 +202,20 @@ class Passage(Said):
     came: list[Crossing]
 
 
-class Report(Said):
-    """What a worker recorded in a run; see `cloven.runtime.cluster.joined.Joined.report`."""
+class WorkerReport(PeerMessage):
+    """The measurements of a party in a run.
+
+    Attributes:
+        steps: the program's steps that it runs.
+        images: the times of the last images.
+        refused: numbers of refused frames and handshakes, by party and reason.
+        bytes: payload bytes sent, by party.
+        clock: seconds spent on sealing and opening frames, by party.
+        finished: the number of images that it finished.
+    """
 
     steps: list[Number]
-    images: list[Passage] = Field(max_length=KEPT)
+    images: list[ImageTimes] = Field(max_length=KEPT)
     refused: dict[Party, dict[Text, Number]]
     bytes: dict[Party, Number]
     clock: dict[Party, dict[Literal["sealing", "opening"], Seconds]]
@@ -200,8 +228,8 @@ class Report(Said):
         return self
 
 
-class Told(Said):
-    """What a worker tells its coordinator."""
+class WorkerMessage(PeerMessage):
+    """A message of a worker to its coordinator; the fields that matter are set."""
 
     cloven: int | None = None
     refused: Text | None = None
@@ -209,14 +237,14 @@ class Told(Said):
     stopping: bool = False
     joined: bool | None = None
     down: dict[Party, Text] = {}
-    status: Status | None = None
+    status: WorkerStatus | None = None
     ping: Moment | None = None
-    states: dict[Annotated[int, Field(strict=False, ge=0, le=LARGEST_INPUT)], Doing] | None = None
-    failed: Failed | None = None
-    report: Report | None = None
+    states: dict[Annotated[int, Field(strict=False, ge=0, le=LARGEST_INPUT)], ImageState] | None = None
+    failed: ImageFailure | None = None
+    report: WorkerReport | None = None
 
 
-Kind = TypeVar("Kind", bound=Said)
+Kind = TypeVar("Kind", bound=PeerMessage)
 
 
 def read(
@@ -229,11 +257,11 @@ def read(
     """Return a message of a peer.
 
     Args:
-        kind: which message is due.
-        message: the bytes that came; None where nothing came.
+        kind: the message that is due.
+        message: the bytes received; None if the stream ended.
         party: who sent it, for error messages.
         parties: the parties of the plan; None where names are not checked.
-        most: how many bytes it may have.
+        most: the most bytes that it may have.
 
     Raises:
         LinkError: if the message has another form or version, is too long, or a value is out of bounds.
@@ -243,7 +271,7 @@ def read(
     try:
         found = parse_json(message or b"", "the message")
     except ClovenError as error:
-        raise LinkError(f"{party} does not speak cloven's protocol: {one_line(str(error))}") from error
+        raise LinkError(f"malformed message from {party}: {one_line(str(error))}") from error
     version = found.get("cloven", VERSION)
     if version != VERSION:
         shown = version if isinstance(version, int) and abs(version) < 10**6 else "unknown"
@@ -256,4 +284,4 @@ def read(
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise LinkError(f"{party} does not speak cloven's protocol: {one_line(wrong)}") from error
+        raise LinkError(f"malformed message from {party}: {one_line(wrong)}") from error

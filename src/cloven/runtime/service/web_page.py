@@ -1,14 +1,14 @@
-"""The page to try the service: one file that asks nobody else for anything."""
+"""The page to try the service: one file without any other resources."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any
 
+from cloven.runtime.cluster.health import DeviceHealth
 from cloven.runtime.service.contract import Shape
 
 POLICY = Template(
@@ -17,10 +17,8 @@ POLICY = Template(
 )
 
 
-def page(
-    title: str, names: Sequence[str] | None, shape: Shape, devices: Iterable[Mapping[str, Any]]
-) -> tuple[str, str]:
-    """The page, and the Content-Security-Policy that it must be sent with."""
+def page(title: str, names: Sequence[str] | None, shape: Shape, devices: Iterable[DeviceHealth]) -> tuple[str, str]:
+    """Return the page, and the Content-Security-Policy that it must be sent with."""
     nonce = secrets.token_urlsafe()
     channels, height, width = shape
     text = Template(files(__package__).joinpath("page.html").read_text("utf-8")).substitute(
@@ -33,8 +31,8 @@ def page(
     return text, POLICY.substitute(nonce=nonce)
 
 
-def _device(found: Mapping[str, Any]) -> str:
-    cells = (escape(str(found.get(key) or "")) for key in ("device", "state", "reason"))
+def _device(found: DeviceHealth) -> str:
+    cells = map(escape, (found.device, found.state, found.reason))
     return "<tr><th scope=row>{}</th><td>{}</td><td>{}</td></tr>".format(*cells)
 
 

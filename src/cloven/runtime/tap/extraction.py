@@ -1,4 +1,4 @@
-"""What was captured of one direction of a link, image by image: the file `captured.safetensors`.
+"""Extract what was captured of one direction of a link, image by image: the file `captured.safetensors`.
 
     input   (n,) int64, ascending       the numbers of the images
     "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, where protected
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,18 @@ from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.flows import TLS, Flow, Survey
-from cloven.runtime.tap.links import Seen, listen
-from cloven.runtime.tap.messages import TAG
+from cloven.runtime.tap.grpc_messages import TAG
+from cloven.runtime.tap.links import FrameHeader, listen
 
 CAPTURED = "captured.safetensors"
 FORMAT = "1"
 INPUT = "input"
 Shape = tuple[bool, tuple[tuple[int, int], ...]]
-"""Whether an image's messages are protected, and of each ordinal how many bytes."""
+"""Whether an image's messages are protected, and the bytes of each ordinal."""
 
 
 @dataclass(frozen=True, eq=False)
-class Captured:
+class CapturedMessages:
     """The messages of one direction of a link.
 
     Attributes:
@@ -59,7 +60,7 @@ class Captured:
 
 
 def choose(survey: Survey, source: str | None = None, target: str | None = None) -> Flow:
-    """The flow with most payload; of a source, to a target.
+    """Return the flow with most payload; of a source, to a target.
 
     Args:
         survey: what is in the capture.
@@ -67,7 +68,7 @@ def choose(survey: Survey, source: str | None = None, target: str | None = None)
         target: likewise.
 
     Raises:
-        ClovenError: where there are no frames, or none between these.
+        ClovenError: if there are no frames, or none between these.
     """
     framed = [flow for flow in survey.flows if flow.frames]
     if not framed:
@@ -87,21 +88,21 @@ def _is(end: str, asked: str | None) -> bool:
     return asked is None or asked in (end, host, host.strip("[]"))
 
 
-def extract(survey: Survey, flow: Flow) -> Captured:
-    """The messages of a flow, of all images that have the same ordinals with the same sizes as most.
+def extract(survey: Survey, flow: Flow) -> CapturedMessages:
+    """Return the messages of a flow, of all images that have the same ordinals with the same sizes as most.
 
     Raises:
-        ClovenError: where most images' messages are not whole float32 numbers, or the file was changed.
+        ClovenError: if most images' messages are not whole float32 numbers, or the file was changed.
     """
-    (protected, sizes), inputs, left_out, repeated = _rows(flow.seen)
+    (protected, sizes), inputs, left_out, repeated = _rows(flow.headers)
     broken = [f"{size} bytes in ordinal {ordinal}" for ordinal, size in sizes if size % 4 and not protected]
     if broken:
         raise ClovenError(f"{flow.name}: payloads are not of float32 numbers: {', '.join(broken)}")
     tag = TAG if protected else 0
     found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
-    missing = {(number, ordinal) for number in inputs for ordinal in found}
+    missing = set(product(inputs, found))
     row = {number: i for i, number in enumerate(inputs)}
-    for _, _, frames in listen(survey.path, Tally(), flow.flows):
+    for _, _, frames in listen(survey.path, Tally(), flow.ports):
         for frame in frames:
             if (frame.input, frame.ordinal) in missing:
                 missing.remove((frame.input, frame.ordinal))
@@ -110,13 +111,18 @@ def extract(survey: Survey, flow: Flow) -> Captured:
         raise ClovenError(f"{survey.path} was changed while it was read; read it again")
     messages = found if protected else {ordinal: block.view("<f4") for ordinal, block in found.items()}
     numbers = np.array(inputs, np.int64)
-    return Captured(numbers, messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated)
+    return CapturedMessages(
+        numbers, messages, flow.name, protected, flow.payload, flow.sessions, left_out, repeated
+    )
 
 
-def _rows(seen: Sequence[Seen]) -> tuple[Shape, list[int], int, int]:
-    """The shape that most images have, these images in order, how many have another, and how many came twice."""
-    images: dict[int, dict[int, Seen]] = defaultdict(dict)
-    repeated = {frame.input for frame in seen if images[frame.input].setdefault(frame.ordinal, frame) is not frame}
+def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
+    """Return the shape of most images, these images in order, and how many have another or came twice."""
+    images: dict[int, dict[int, FrameHeader]] = defaultdict(dict)
+    repeated: set[int] = set()
+    for frame in headers:
+        if images[frame.input].setdefault(frame.ordinal, frame) is not frame:
+            repeated.add(frame.input)
     shapes = {number: _shape(messages) for number, messages in images.items()}
     counts = Counter(shapes.values())
     # Of two shapes that are as frequent, the one with more bytes is the whole one.
@@ -125,16 +131,16 @@ def _rows(seen: Sequence[Seen]) -> tuple[Shape, list[int], int, int]:
     return most, inputs, len(shapes) - len(inputs), len(repeated)
 
 
-def _shape(messages: Mapping[int, Seen]) -> Shape:
+def _shape(messages: Mapping[int, FrameHeader]) -> Shape:
     protected = any(frame.protected for frame in messages.values())
     return protected, tuple(sorted((ordinal, frame.length) for ordinal, frame in messages.items()))
 
 
-def write(captured: Captured, folder: Path) -> Path:
-    """Write `captured.safetensors` into a folder, which is made; the file's path.
+def write(captured: CapturedMessages, folder: Path) -> Path:
+    """Write `captured.safetensors` into a folder, which is made; return the file's path.
 
     Raises:
-        ClovenError: where it cannot be written.
+        ClovenError: if it cannot be written.
     """
     path = folder / CAPTURED
     tensors = {INPUT: captured.inputs, **{str(k): block for k, block in captured.messages.items()}}
@@ -150,18 +156,18 @@ def write(captured: Captured, folder: Path) -> Path:
     return path
 
 
-def read(folder: Path) -> Captured:
+def read(folder: Path) -> CapturedMessages:
     """Read `captured.safetensors` of a folder.
 
     Raises:
-        ClovenError: where it cannot be read or is not what `write` writes.
+        ClovenError: if it cannot be read or is not what `write` writes.
     """
     path = folder / CAPTURED
     about, tensors = read_tensors(path, "numpy")
     problems = _problems(about, tensors)
     if problems:
         raise ClovenError([f"{path}: {problem}" for problem in problems])
-    return Captured(
+    return CapturedMessages(
         tensors.pop(INPUT),
         {ordinal: tensors[str(ordinal)] for ordinal in sorted(map(int, tensors))},
         about["link"],
@@ -172,12 +178,12 @@ def read(folder: Path) -> Captured:
 
 
 def _problems(about: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """What is wrong with the content of a file."""
+    """Return what is wrong with the content of a file."""
     if about.get("format") != FORMAT:
         return [f"its format is {about.get('format')!r}, not {FORMAT!r}; it must be written by cloven tap --read"]
-    said = [f"it does not tell {name!r}" for name in ("link", "protected", "bytes", "session") if name not in about]
+    said = [f"{name!r} is missing" for name in ("link", "protected", "bytes", "session") if name not in about]
     if not about.get("bytes", "0").isdecimal():
-        said.append(f"bytes = {about['bytes']!r} is no number")
+        said.append(f"bytes = {about['bytes']!r} is not a number")
     inputs = tensors.get(INPUT, np.zeros(0))
     if inputs.dtype != np.int64 or inputs.ndim != 1 or (np.diff(inputs) <= 0).any():
         said.append("'input' must be a list of int64 numbers, each larger than the one before")

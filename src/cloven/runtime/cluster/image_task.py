@@ -13,8 +13,8 @@ import numpy as np
 from cloven.graph.box import extent
 from cloven.runtime.bundle.engine import Array, paste
 from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
-from cloven.runtime.cluster.blame import Doing, State
 from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.protocol import Activity, ImageState
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 NUMBERS = np.dtype("<f4")
 
 Compute = Callable[[Job, dict[str, Array]], Awaitable[tuple[Mapping[str, Array], float]]]
-"""Runs a segment, outside the event loop: what it makes, and the seconds that it took."""
+"""Runs a segment outside the event loop: returns its outputs, and the seconds that it took."""
 
 Send = Callable[[Message, Sequence["Data"]], Awaitable[None]]
 """Takes a message to a party; waits while its queue is full."""
 
 
-class Work:
-    """What a device holds of one image, and how far it is.
+class ImageTask:
+    """The work of a device on one image: the pieces that it holds, and its progress.
 
     Attributes:
-        began: when the first message of it came, by the monotonic clock.
-        doing: what goes on.
-        sent, came: when each message was handed over or had come, by the wall clock, in seconds.
-        seconds: how long each job took, by its place.
+        began: the time of its first message, by the monotonic clock.
+        doing: the current activity.
+        sent, came: the time at which each message was handed over or had come, by the wall clock, in seconds.
+        seconds: the duration of each job, in order.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -47,14 +47,14 @@ class Work:
         self.unsent = list(schedule.outgoing)
         self.jobs_done = 0
         self.news = asyncio.Event()
-        self.doing: Doing = "waits"
+        self.doing: Activity = "waits"
         self.began = time.monotonic()
         self.sent: dict[Message, float] = {}
         self.came: dict[Message, float] = {}
         self.seconds: list[float] = []
 
     def accept(self, party: str, ordinal: int, payload: memoryview) -> None:
-        """Take in what has come from a party.
+        """Take a message of a party.
 
         Raises:
             FrameFailed: for a message that is not expected, or of another size.
@@ -62,7 +62,7 @@ class Work:
         message = (party, ordinal)
         expected = self.missing.pop(message, None)
         if expected is None:
-            raise FrameFailed(f"message {ordinal} came twice, or is none of the plan's")
+            raise FrameFailed(f"message {ordinal} came twice, or is not in the plan")
         if payload.nbytes != expected.bytes:
             raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; the plan says {expected.bytes}")
         at = 0
@@ -75,17 +75,17 @@ class Work:
         self.news.set()
 
     @property
-    def state(self) -> State:
-        """What goes on, and the parties that have not sent all that they will."""
-        return State(self.doing, tuple(sorted({party for party, _ in self.missing})))
+    def state(self) -> ImageState:
+        """Return the current activity, and the parties that have not sent all that they will."""
+        return ImageState(doing=self.doing, parties=sorted({party for party, _ in self.missing}))
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return whether nothing is left to do."""
         return self.jobs_done == len(self.schedule.jobs) and not self.unsent
 
-    async def through(self, compute: Compute, send: Send) -> None:
-        """Do everything, as what it needs comes in."""
+    async def run(self, compute: Compute, send: Send) -> None:
+        """Compute and send everything, as the inputs come."""
         while True:
             for out, data in list(self._ready()):
                 self.doing = "sends"

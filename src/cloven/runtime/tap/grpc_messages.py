@@ -51,7 +51,7 @@ def told(data: bytes | bytearray, at: int = 0) -> tuple[int, bool] | None:
     return GRPC + size, extra == TAG
 
 
-class Messages:
+class GrpcMessages:
     """The messages of one stream."""
 
     def __init__(self, aligned: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 Made = TypeVar("Made")
 
 
-class Lane:
+class PriorityWorker:
     """Work in a thread, in the order of its size: so many large pieces delay a small one by the time of one."""
 
     def __init__(self) -> None:

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from cloven.errors import ClovenError
 from cloven.runtime.tap import flows
+from cloven.runtime.tap.extraction import CAPTURED, choose, extract, read, write
 from cloven.runtime.tap.flows import Survey, survey
-from cloven.runtime.tap.pairs import CAPTURED, choose, extract, read, write
 from tests.runtime.tap.wire import (
     ACK,
     CLIENT,
@@ -246,7 +246,7 @@ def test_the_survey_is_for_people_and_programs(here: Path) -> None:
     there, back = sent(PREFACE + link(all_images())), answered(SETTINGS)
     found = listed(here, [*there, *back, there[3], ethernet(ip(b"", 10**6, ACK | FIN, (1, 2)))])
 
-    written = json.loads(json.dumps(found.json()))
+    written = json.loads(found.report().model_dump_json())
 
     row = written["flows"][0]
     assert row["sizes"][0] == {"ordinal": 0, "bytes": 4000, "frames": 12}
@@ -316,8 +316,8 @@ def test_all_that_is_wrong_with_a_file_is_said(here: Path) -> None:
     said = str(raised.value)
     assert len(raised.value.problems) == 5
     for words in (
-        "does not tell 'link'",
-        "'many' is no number",
+        "'link' is missing",
+        "'many' is not a number",
         "'input' must be",
         "'0' is float32 (3, 1)",
         "'name'",

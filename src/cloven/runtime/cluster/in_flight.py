@@ -1,0 +1,79 @@
+"""The images that a coordinator waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from cloven.runtime.bundle.engine import Array
+from cloven.runtime.cluster.errors import FrameFailed
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """An image that was sent: its output to come, and the time of sending (monotonic clock)."""
+
+    number: int
+    output: asyncio.Future[Array]
+    began: float
+
+
+class InFlight:
+    """The attempts in flight, by their numbers: every sending of an image has its own.
+
+    Attributes:
+        late_after: seconds after which workers are asked about an image.
+    """
+
+    def __init__(self, late_after: float) -> None:
+        self.late_after = late_after
+        self._attempts: dict[int, Attempt] = {}
+        self._next = 0
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._attempts
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Return the numbers in flight."""
+        return list(self._attempts)
+
+    @property
+    def oldest(self) -> int:
+        """Return the first number that may be in flight."""
+        return min(self._attempts, default=self._next)
+
+    @property
+    def late(self) -> list[int]:
+        """Return the numbers of the images that are late."""
+        before = time.monotonic() - self.late_after
+        return [number for number, attempt in self._attempts.items() if attempt.began < before]
+
+    def begin(self) -> Attempt:
+        """Add an attempt."""
+        attempt = Attempt(self._next, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._attempts[attempt.number] = attempt
+        self._next += 1
+        return attempt
+
+    def end(self, attempt: Attempt) -> None:
+        """Remove an attempt."""
+        del self._attempts[attempt.number]
+
+    def answer(self, number: int, output: Array) -> None:
+        """Answer an image, if it is still waited for."""
+        if (attempt := self._waiting(number)) is not None:
+            attempt.output.set_result(output)
+
+    def fail(self, number: int, error: FrameFailed) -> None:
+        """Fail an image, if it is still waited for."""
+        if (attempt := self._waiting(number)) is not None:
+            attempt.output.set_exception(error)
+
+    def _waiting(self, number: int) -> Attempt | None:
+        attempt = self._attempts.get(number)
+        return attempt if attempt is not None and not attempt.output.done() else None

@@ -1,0 +1,317 @@
+"""The workers of a run: asked what they have loaded, joined, watched, and left."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cloven.errors import ClovenError
+from cloven.partition.plan import Plan, check
+from cloven.partition.protection import COORDINATOR
+from cloven.runtime.bundle.engine import Array
+from cloven.runtime.cluster import frame_stream
+from cloven.runtime.cluster.channels import CLOSED
+from cloven.runtime.cluster.errors import FrameFailed, PartyError
+from cloven.runtime.cluster.events import (
+    Event,
+    FrameReceived,
+    ImageGivenUp,
+    LinkChanged,
+    WorkerChanged,
+    WorkerLinkLost,
+)
+from cloven.runtime.cluster.frame_stream import LinkSpec
+from cloven.runtime.cluster.image_task import NUMBERS
+from cloven.runtime.cluster.in_flight import InFlight
+from cloven.runtime.cluster.peer_connections import PeerConnection
+from cloven.runtime.cluster.protocol import VERSION, JoinRequest, RunTerms, WorkerDescription
+from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient
+from cloven.runtime.link.ciphers import warm
+from cloven.runtime.link.errors import LinkError
+from cloven.runtime.link.session import Opened
+
+if TYPE_CHECKING:
+    from cloven.runtime.cluster.file import Cluster
+    from cloven.runtime.link.identity import Identity
+
+JOINING = 25.0
+"""Seconds in which all workers must have joined: a little more than they wait for their links."""
+
+GRACE = 0.3
+"""Seconds after the loss of a link in which the loss of a device explains it."""
+
+Described = Mapping[str, WorkerDescription]
+"""The description of each worker."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A device or link that is not up, why, and whether that is for good."""
+
+    where: tuple[str, ...]
+    why: str
+    final: bool = False
+
+    def __str__(self) -> str:
+        return f"{' - '.join(self.where)}: {self.why}"
+
+    def failure(self) -> FrameFailed:
+        """Return the error of an image that is lost by it."""
+        device, *other = self.where
+        if other:
+            return FrameFailed(self.why, link=(device, other[0]), lost=True)
+        return FrameFailed(self.why, device=device, lost=True)
+
+
+class WorkerPool:
+    """The workers of a plan, and our links to those that we exchange images and outputs with.
+
+    It answers and fails the images in flight as outputs come and workers and links are lost.
+
+    Attributes:
+        addresses: of the devices, as they are told to each other.
+        source, sink: the devices that take the images and send the outputs.
+        numbers: how many numbers an output has.
+    """
+
+    def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, in_flight: InFlight) -> None:
+        self.plan, self.identity, self.in_flight = plan, identity, in_flight
+        self.tls = None if cluster.insecure else identity
+        self.addresses = {name: cluster.devices[name] for name in plan.devices}
+        self.run = secrets.token_hex(8)
+        self.changed = asyncio.Event()
+        self.aside = ThreadPoolExecutor(1)
+        self.workers = {
+            name: WorkerClient(name, self.addresses, self.tls, in_flight, self._on_event) for name in self.addresses
+        }
+        self.connections: dict[str, PeerConnection] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.source, self.sink, self.numbers = "", "", 0
+        self.leaving = False
+
+    # --- joining and leaving ----------------------------------------------------------------------------------
+
+    async def join(self, window: int, deadline: float, patience: float) -> None:
+        """Join the workers; if some are not there yet, wait for ``patience`` seconds.
+
+        Raises:
+            ClovenError: with all that is wrong with them.
+        """
+        described = await self._described(time.monotonic() + patience)
+        if problems := list(self._mismatches(described)):
+            raise ClovenError(problems)
+        plan = next(iter(described.values()))
+        (self.source,) = (device for device, found in described.items() if found.source)
+        (self.sink,) = (device for device, found in described.items() if found.sink)
+        self.numbers = prod(plan.output)
+        self._dial(described)
+        terms = RunTerms(run=self.run, plan=plan.plan, addresses=self.addresses, window=window, deadline=deadline)
+        for worker in self.workers.values():
+            self._begin(self._keep(worker, JoinRequest(cloven=VERSION, join=terms)))
+        await self._joined(patience)
+
+    async def _described(self, until: float) -> Described:
+        """Return the workers' descriptions, once they all answer."""
+        while True:
+            asked = (worker.describe() for worker in self.workers.values())
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            wrong = [answer for answer in answers if isinstance(answer, BaseException)]
+            for answer in wrong:
+                if not isinstance(answer, ClovenError):
+                    raise answer
+            if not wrong:
+                named = zip(self.workers, answers, strict=True)
+                return {name: found for name, found in named if isinstance(found, WorkerDescription)}
+            if (
+                not all(isinstance(answer, PartyError) and answer.again for answer in wrong)
+                or until < time.monotonic()
+            ):
+                raise ClovenError([str(answer) for answer in wrong])
+            await asyncio.sleep(PING)
+
+    def _mismatches(self, described: Described) -> Iterator[str]:
+        first, plan = next(iter(described.items()))
+        for device, found in described.items():
+            at = f"{device} ({self.addresses[device]})"
+            if found.device != device:
+                yield f"{at} is the worker of {found.device}: correct the cluster file"
+            elif check(found.plan_text)[0] != self.plan:
+                yield f"{at} holds a bundle of another plan ({found.model}): write it again with `cloven bundle`"
+            elif found.plan != plan.plan or found.output != plan.output:
+                yield f"{at} and {first} hold bundles that were not written together: copy one bundle to all"
+            elif found.run is not None:
+                yield f"{at} is busy with run {found.run}; one coordinator at a time"
+        for end, marked in (
+            ("takes the images", [name for name, found in described.items() if found.source]),
+            ("sends the outputs", [name for name, found in described.items() if found.sink]),
+        ):
+            if len(marked) != 1:
+                yield f"{', '.join(marked) or 'no worker'} {end}, expected one worker: write the bundle again"
+
+    def _dial(self, described: Described) -> None:
+        """Connect to those that we exchange images and outputs with, if all keys are there."""
+        ours = {device: found.largest for device, found in described.items() if COORDINATOR in found.parties}
+        links: list[LinkSpec] = []
+        problems: list[str] = []
+        for device, largest in ours.items():
+            try:
+                links.append(self._link_with(device, largest))
+            except ClovenError as error:
+                problems += error.problems
+        if problems:
+            raise ClovenError(problems)
+        for link in links:
+            connection = PeerConnection(
+                link, link.other, self._on_event, lambda n: n not in self.in_flight, self.aside
+            )
+            self.connections[link.other] = connection
+            connection.dial(self.addresses[link.other], self.tls)
+
+    def _link_with(self, device: str, largest: int) -> LinkSpec:
+        protection = self.plan.protection.of(COORDINATOR, device)
+        key = partial(frame_stream.link_key, self.identity, device, protection)
+        link = LinkSpec(self.run, COORDINATOR, device, protection, key, frame_stream.limits(largest))
+        if protection == "mtls" and self.tls is None:
+            raise LinkError(
+                f"the link with {device} is protected with mtls; the cluster file names no keys, or says insecure"
+            )
+        if link.cipher is not None:
+            link.key()
+            warm(link.cipher)
+        return link
+
+    async def _keep(self, worker: WorkerClient, request: JoinRequest) -> None:
+        """Keep a worker in the run: whenever it is lost, ask it again."""
+        while not self.leaving:
+            try:
+                await worker.take_part(request)
+            except PartyError as error:
+                for other in self.workers.values() if worker.joined else ():
+                    other.part(worker.device)
+                worker.lose(error)
+                self._fail(self.in_flight.numbers, Trouble((worker.device,), worker.reason))
+                self.changed.set()
+            await asyncio.sleep(PING)
+
+    async def _joined(self, patience: float) -> None:
+        until = time.monotonic() + max(JOINING, patience)
+        while (wrong := self.troubles()) and time.monotonic() < until:
+            for_good = [trouble for trouble in wrong if trouble.final]
+            if for_good and not patience:
+                await asyncio.sleep(GRACE)  # others may say why too
+                wrong = [*for_good, *(trouble for trouble in self.troubles() if trouble.final)]
+                break
+            await self.wait()
+        if wrong:
+            raise ClovenError(list(dict.fromkeys(map(str, wrong))))
+
+    async def close(self) -> None:
+        """Leave the workers, so that they are free for another run."""
+        self.leaving = True
+        await asyncio.gather(*(connection.close() for connection in self.connections.values()))
+        await asyncio.gather(*(worker.leave() for worker in self.workers.values()))
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.aside.shutdown(wait=False)
+
+    # --- images -----------------------------------------------------------------------------------------------
+
+    async def send(self, number: int, image: Array) -> None:
+        """Send an image to the device that takes them; wait while its queue is full."""
+        await self.connections[self.source].send(number, 0, [image])
+
+    def forget(self, number: int) -> None:
+        """Let the workers forget an image that nobody waits for any more."""
+        for worker in self.workers.values():
+            worker.drop(number)
+
+    def _take(self, party: str, frame: Opened) -> None:
+        """Take an output."""
+        if frame.input not in self.in_flight:
+            return
+        due = NUMBERS.itemsize * self.numbers
+        if frame.ordinal != 0 or frame.payload.nbytes != due:
+            got = f"message {frame.ordinal} of {frame.payload.nbytes} bytes"
+            reason = f"sent a malformed output: {got}; expected message 0 of {due}"
+            self.in_flight.fail(frame.input, FrameFailed(reason, link=(party, COORDINATOR)))
+        else:
+            self.in_flight.answer(frame.input, np.frombuffer(frame.payload, NUMBERS).astype(np.float32))
+
+    # --- what goes wrong --------------------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        """Act on an event of a worker or of one of our links."""
+        match event:
+            case FrameReceived(party, frame):
+                self._take(party, frame)
+            case ImageGivenUp(device, failure):
+                link = None if failure.party is None else (failure.party, device)
+                error = FrameFailed(failure.reason, device=None if link else device, link=link)
+                self.in_flight.fail(failure.input, error)
+            case WorkerLinkLost(device, party, reason):
+                self._lose_link(party, device, reason)
+            case LinkChanged(party, up, reason):
+                if not up:
+                    self._lose_link(COORDINATOR, party, reason)
+                self.changed.set()
+            case WorkerChanged():
+                self.changed.set()
+
+    def troubles(self, silence: float = SILENT) -> list[Trouble]:
+        """Return what is not up now: devices first, then links, those first whose reason is known."""
+        workers = self.workers.items()
+        found = [Trouble((n,), why, w.final) for n, w in workers if (why := w.trouble(silence)) is not None]
+        down: list[tuple[str, str, str]] = []
+        for name, worker in workers:
+            if worker.joined:
+                down += [(name, party, why) for party, why in worker.down.items()]
+        down.sort(key=lambda one: one[2] == CLOSED)
+        found += [Trouble(self._ends(one, other), why) for one, other, why in down]
+        ours = self.connections.items()
+        return found + [Trouble((COORDINATOR, name), c.reason, c.final) for name, c in ours if not c.up]
+
+    async def wait(self) -> None:
+        """Wait until something has changed, or a moment has passed."""
+        self.changed.clear()
+        try:
+            await asyncio.wait_for(self.changed.wait(), PING)
+        except TimeoutError:
+            return
+
+    def _lose_link(self, one: str, other: str, reason: str) -> None:
+        self._begin(self._diagnose(self.in_flight.numbers, Trouble(self._ends(one, other), reason)))
+
+    async def _diagnose(self, numbers: Sequence[int], trouble: Trouble) -> None:
+        """Fail images by the loss of a link, or by that of a device at one of its ends.
+
+        Whoever only saw the end of a stream is heard after whoever knows why.
+        """
+        await asyncio.sleep(2 * GRACE if trouble.why == CLOSED else GRACE)
+        ends = [self.workers[party] for party in trouble.where if party in self.workers]
+        gone = next((worker for worker in ends if not worker.joined), None)
+        self._fail(numbers, trouble if gone is None else Trouble((gone.device,), gone.reason))
+
+    def _fail(self, numbers: Sequence[int], trouble: Trouble) -> None:
+        for number in numbers:
+            self.in_flight.fail(number, trouble.failure())
+
+    def _ends(self, one: str, other: str) -> tuple[str, str]:
+        """Return a link's name, whichever end speaks of it: in the plan's order, the coordinator first."""
+        first, second = sorted((one, other), key=(COORDINATOR, *self.workers).index)
+        return first, second
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

@@ -1,0 +1,255 @@
+"""A worker's side of one run: the images in flight, and the links to the other parties."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from cloven.runtime.bundle.engine import Array
+from cloven.runtime.bundle.schedule import Job, Message, Schedule
+from cloven.runtime.cluster.diagnosis import DONE
+from cloven.runtime.cluster.errors import FrameFailed
+from cloven.runtime.cluster.events import Event, FrameReceived, LinkChanged
+from cloven.runtime.cluster.frame_stream import LinkSpec
+from cloven.runtime.cluster.image_task import ImageTask
+from cloven.runtime.cluster.peer_connections import PeerConnection
+from cloven.runtime.cluster.protocol import (
+    KEPT,
+    ImageFailure,
+    ImageState,
+    ImageTimes,
+    RunTerms,
+    WorkerMessage,
+    WorkerReport,
+    WorkerStatus,
+)
+from cloven.runtime.link.session import Opened
+
+if TYPE_CHECKING:
+    from cloven.runtime.link.identity import Identity
+    from cloven.runtime.link.octets import Data
+
+log = logging.getLogger("cloven.worker")
+
+QUICK = 0.01
+"""A segment that took fewer seconds the last time runs in the event loop: a thread's turn would cost more."""
+
+Engine = Callable[[Job, dict[str, Array]], Mapping[str, Array]]
+
+
+class WorkerSession:
+    """A run that this worker takes part in.
+
+    Attributes:
+        connections: to the parties that it receives from or sends to.
+        tasks: the images in flight, by their numbers.
+        outcomes: how many images were finished, failed or dropped, and how many messages came for such.
+        outbox: the messages to the coordinator; None ends them.
+    """
+
+    def __init__(
+        self,
+        terms: RunTerms,
+        schedule: Schedule,
+        links: Mapping[str, LinkSpec],
+        engine: Engine,
+        computing: Executor,
+        aside: Executor,
+    ) -> None:
+        self.terms, self.schedule, self.engine, self.computing = terms, schedule, engine, computing
+        self.took: dict[int, float] = {}
+        self.tasks: dict[int, tuple[ImageTask, asyncio.Task[None]]] = {}
+        self.finished: set[int] = set()
+        self.dropped: set[int] = set()
+        self.oldest = 0
+        self.outcomes: Counter[str] = Counter()
+        self.seconds = 0.0
+        self.times: deque[tuple[int, ImageTask]] = deque(maxlen=KEPT)
+        self.changed = asyncio.Event()
+        self.outbox: asyncio.Queue[WorkerMessage | None] = asyncio.Queue()
+        self.connections = {
+            name: PeerConnection(link, name, self._on_event, self.is_stale, aside) for name, link in links.items()
+        }
+
+    def dial(self, me: str, identity: Identity | None) -> None:
+        """Connect to all parties that we dial; the others dial us."""
+        for name, connection in self.connections.items():
+            if connection.link.dialer == me:
+                connection.dial(self.terms.addresses[name], identity)
+
+    async def connected(self, patience: float) -> dict[str, str]:
+        """Wait until all links are up, or one of them never will be; return why those are down that are.
+
+        Those that never will be up come alone.
+        """
+        connections = self.connections.values()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self._reasons() and not any(connection.final for connection in connections):
+                    self.changed.clear()
+                    await self.changed.wait()
+        return {c.name: c.reason for c in connections if c.final} or self._reasons()
+
+    def _on_event(self, event: Event) -> None:
+        """Act on an event of a link."""
+        match event:
+            case FrameReceived(party, frame):
+                self._take(party, frame)
+            case LinkChanged(party, up, reason):
+                log.info("link", extra={"party": party, "up": up, "reason": reason})
+                self.changed.set()
+                self.tell(WorkerMessage(status=self.status()))
+
+    def tell(self, message: WorkerMessage) -> None:
+        """Send a message to the coordinator."""
+        self.outbox.put_nowait(message)
+
+    async def close(self) -> None:
+        """Give everything up."""
+        await asyncio.gather(*(connection.close() for connection in self.connections.values()))
+        running = [running for _, running in self.tasks.values()]
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    # --- images -----------------------------------------------------------------------------------------------
+
+    def is_stale(self, number: int) -> bool:
+        """Return whether nobody waits for an image any more."""
+        return number < self.oldest or number in self.dropped
+
+    def _take(self, party: str, frame: Opened) -> None:
+        number = frame.input
+        if self.is_stale(number) or number in self.finished:
+            self.outcomes["late"] += 1
+            return
+        try:
+            if number not in self.tasks:
+                self._begin(number)
+            self.tasks[number][0].accept(party, frame.ordinal, frame.payload)
+        except FrameFailed as error:
+            self._fail(number, error.reason, party)
+
+    def _begin(self, number: int) -> None:
+        if len(self.tasks) >= 2 * self.terms.window:
+            raise FrameFailed(f"more than {2 * self.terms.window} images are in flight; the run asked for fewer")
+        task = ImageTask(self.schedule)
+        self.tasks[number] = (task, asyncio.create_task(self._run(number, task)))
+
+    async def _run(self, number: int, task: ImageTask) -> None:
+        try:
+            await task.run(self._compute, lambda message, data: self._send(number, message, data))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # onnxruntime's errors have no class of their own
+            self._fail(number, f"{type(error).__name__}: {error}".splitlines()[0], None)
+            return
+        self._close(number, "finished")
+        self.seconds += sum(task.seconds)
+        self.times.append((number, task))
+
+    async def _compute(self, job: Job, inputs: dict[str, Array]) -> tuple[Mapping[str, Array], float]:
+        def timed() -> tuple[Mapping[str, Array], float]:
+            start = time.perf_counter()
+            made = self.engine(job, inputs)
+            return made, time.perf_counter() - start
+
+        quick = self.took.get(job.step, QUICK) < QUICK
+        made = timed() if quick else await asyncio.get_running_loop().run_in_executor(self.computing, timed)
+        self.took[job.step] = made[1]
+        return made
+
+    def _send(self, number: int, message: Message, data: Sequence[Data]) -> Awaitable[None]:
+        party, ordinal = message
+        return self.connections[party].send(number, ordinal, data)
+
+    def _fail(self, number: int, reason: str, party: str | None) -> None:
+        self._close(number, "failed")
+        self.tell(WorkerMessage(failed=ImageFailure(input=number, party=party, reason=reason)))
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Forget images that nobody waits for any more."""
+        for number in numbers:
+            if not self.is_stale(number) and number not in self.finished:
+                self._close(number, "dropped" if number in self.tasks else "never seen")
+
+    def _close(self, number: int, outcome: str) -> None:
+        (self.finished if outcome == "finished" else self.dropped).add(number)
+        self.outcomes[outcome] += 1
+        _, running = self.tasks.pop(number, (None, None))
+        if running is not None and running is not asyncio.current_task():
+            running.cancel()
+
+    def part(self, devices: Sequence[str]) -> None:
+        """Give up the links with devices that the coordinator has lost."""
+        for name in devices:
+            if name in self.connections:
+                self.connections[name].give_up()
+
+    def advance(self, oldest: int) -> None:
+        """Forget the images below this number, which are in flight no more, and those that are overdue."""
+        self.oldest = max(self.oldest, oldest)
+        late = time.monotonic() - self.terms.deadline - 1
+        self.drop([n for n, (task, _) in self.tasks.items() if task.began < late])
+        for number in [n for n in self.tasks if n < self.oldest]:
+            self._close(number, "dropped")
+        self.finished = {number for number in self.finished if number >= self.oldest}
+        self.dropped = {number for number in self.dropped if number >= self.oldest}
+
+    # --- what the coordinator is told -------------------------------------------------------------------------
+
+    def status(self) -> WorkerStatus:
+        """Return the links that are down, and the time."""
+        return WorkerStatus(down=self._reasons(), time=time.time())
+
+    def state(self, number: int) -> ImageState:
+        """Return what we do about an image, and the parties that we wait for."""
+        if number in self.tasks:
+            return self.tasks[number][0].state
+        return DONE if number in self.finished else ImageTask(self.schedule).state
+
+    def _reasons(self) -> dict[str, str]:
+        return {name: connection.reason for name, connection in self.connections.items() if not connection.up}
+
+    def counts(self) -> Counter[tuple[str, ...]]:
+        """Return the counters of this run, by name and labels; see `cloven.runtime.cluster.metrics`."""
+        found: Counter[tuple[str, ...]] = Counter({("image", name): n for name, n in self.outcomes.items()})
+        found["seconds",] = self.seconds  # type: ignore[assignment]
+        for party, connection in self.connections.items():
+            for direction, counted in (("sent", connection.sent), ("received", connection.received)):
+                found.update({(what, party, direction): n for what, n in counted.items()})
+            found.update({("refused", party, reason): n for reason, n in connection.refused.items()})
+            found["losses", party] = connection.losses
+        return found
+
+    def report(self) -> WorkerReport:
+        """Return the times of the last images and the counters of the links."""
+        images = [
+            ImageTimes(
+                input=number,
+                seconds=[round(s, 7) for s in task.seconds],
+                sent=[(party, ordinal, at) for (party, ordinal), at in task.sent.items()],
+                came=[(party, ordinal, at) for (party, ordinal), at in task.came.items()],
+            )
+            for number, task in self.times
+        ]
+        refused: dict[str, dict[str, int]] = {}
+        clock: dict[str, dict[Literal["sealing", "opening"], float]] = {}
+        for name, connection in self.connections.items():
+            clock[name] = {"sealing": connection.clock["sealing"], "opening": connection.clock["opening"]}
+            if connection.refused:
+                refused[name] = {str(reason): n for reason, n in connection.refused.items()}
+        return WorkerReport(
+            steps=[job.step for job in self.schedule.jobs],
+            images=images,
+            refused=refused,
+            bytes={name: c.sent["bytes"] for name, c in self.connections.items()},
+            clock=clock,
+            finished=self.outcomes["finished"],
+        )
