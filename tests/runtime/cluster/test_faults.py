@@ -187,12 +187,12 @@ def test_an_idle_worker_stops(workers: Machines, file: Path) -> None:
 COORDINATOR = """
 import asyncio, sys
 from pathlib import Path
-from cloven.runtime.cluster.coordinator import Manner
+from cloven.runtime.cluster.coordinator import SendOptions
 from cloven.runtime.cluster.sending import coordinator
 from cloven.partition.plan import parse
 
 async def main():
-    async with coordinator(parse(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Manner()):
+    async with coordinator(parse(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), SendOptions()):
         print("in", flush=True)
         await asyncio.sleep(60)
 
@@ -308,16 +308,16 @@ from pathlib import Path
 from cloven.runtime.cluster.logs import to_stderr
 from cloven.runtime.cluster.worker import Addresses, load, serve
 
-held, seen = load(Path(sys.argv[1]), None), []
+part, seen = load(Path(sys.argv[1]), None), []
 
 def slow(job, inputs):
     seen.append(job)
-    if len(seen) == 8 * len(held.schedule.jobs):
+    if len(seen) == 8 * len(part.schedule.jobs):
         time.sleep(30)
-    return held.engine(job, inputs)
+    return part.engine(job, inputs)
 
 to_stderr()
-asyncio.run(serve(replace(held, engine=slow), None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
+asyncio.run(serve(replace(part, engine=slow), None, Addresses(("127.0.0.1", int(sys.argv[2]))), tls=False))
 """
 """A worker that computes for 30 s on its eighth image, in its event loop, as all images before were quick."""
 

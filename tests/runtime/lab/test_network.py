@@ -278,7 +278,7 @@ def test_rows_say_what_carries_each_link(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @root
 def test_unknown_names_are_answered_with_the_known_ones(net: Network) -> None:
-    with pytest.raises(ClovenError, match="'edge7' is no party of the lab; they are: coordinator, edge0, edge1"):
+    with pytest.raises(ClovenError, match="'edge7' is not a party of the lab; they are: coordinator, edge0, edge1"):
         net.address("edge7")
     with pytest.raises(
         ClovenError, match=r"no link coordinator-edge1 .* links are: coordinator-edge0, edge0-edge1"
@@ -295,7 +295,7 @@ def test_wrong_names_and_pairs_are_said_at_once() -> None:
     assert refused.value.problems == (
         "the parties are a, b, b; expected a name of its own for each, at most 65534",
         "the pairs are a-b, b-a, a-c; expected two parties each, and each once",
-        "c in the pairs is no party; they are a, b, b",
+        "c in the pairs is not a party; they are a, b, b",
     )
 
 

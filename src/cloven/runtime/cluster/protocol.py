@@ -6,6 +6,7 @@ short and made safe to print.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from math import prod
 from typing import Annotated, Literal, Self, TypeVar
@@ -73,7 +74,7 @@ class PeerMessage(BaseModel):
 
     def encode(self) -> bytes:
         """Return the message as JSON: the fields that were given."""
-        return self.model_dump_json(by_alias=True, exclude_unset=True).encode()
+        return json.dumps(self.model_dump(mode="json", by_alias=True, exclude_unset=True)).encode()
 
 
 class Hello(PeerMessage):

@@ -49,7 +49,7 @@ class Experiment:
         bandwidth, delay: of every link, bits per second (None for no limit) and seconds one way.
         tap: the link to listen on, if any.
         folder: for all that is written; an earlier laboratory's is replaced.
-        window, deadline: as `cloven.runtime.cluster.coordinator.Manner`.
+        window, deadline: as `cloven.runtime.cluster.coordinator.SendOptions`.
     """
 
     plan: Plan
