@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out, rows
+from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
 from cloven.threads import keep_memory
@@ -171,7 +171,7 @@ def _lockstep(members: Sequence[_Run], schedule: TrainingSchedule, seed: int, co
             for run in active:
                 pairs = run.trainee.pairs
                 assert pairs is not None
-                run.trainee.step(index, pairs.captured.take(index), rows(pairs.images, index), progress)
+                run.trainee.step(index, *pairs.take(index), progress)
         for run in active:
             run.end(epoch + 1)
 
