@@ -23,7 +23,8 @@ def test_the_python_block_runs_as_it_stands(capsys: pytest.CaptureFixture[str]) 
 
 
 def code(path: Path) -> str:
-    return "".join(re.findall(r"```\n(.*?)```", path.read_text("utf-8"), re.DOTALL))
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return "".join(text for language, text in blocks if not language)
 
 
 def found(command: Any, words: list[str]) -> Any:
@@ -33,7 +34,11 @@ def found(command: Any, words: list[str]) -> Any:
     return command
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "three-hosts.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", ROOT / "docs" / "three-hosts.md", ROOT / "docs" / "attacks.md"],
+    ids=lambda path: path.stem,
+)
 def test_every_command_and_option_it_names_exists(path: Path) -> None:
     import typer.main
 

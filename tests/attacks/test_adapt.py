@@ -32,9 +32,10 @@ def adapted(pairs: Knowledge) -> list[torch.Tensor]:
 def test_bands_and_halo_strips_of_one_map_lie_where_they_belong() -> None:
     z = whole()
     pairs = paired(
-        in_memory(z[:, :, 2:5], z[:, :, 5:6]), torch.rand(40, 1, 16, 12),
+        in_memory(z[:, :, 2:5], z[:, :, 5:6]),
+        torch.rand(40, 1, 16, 12),
         places=(SharePlace("a", (0, 2, 0), MAP), SharePlace("a", (0, 5, 0), MAP)),
-    )  # fmt: skip
+    )
     (made,) = adapted(pairs)
 
     assert made.shape == (40, 5, 8, 6)  # and a mask

@@ -38,7 +38,7 @@ class MapLayout:
 
 
 def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapLayout:
-    """Where captured tensors of these shapes (for one image) go; ``places`` are None where nobody knows."""
+    """Return where captured tensors of these shapes (for one image) go; ``places`` are None if nobody knows."""
     if places is None:
         own = tuple(_as_map(shape) for shape in shapes)
         return MapLayout(own, tuple(MapPiece(i) for i in range(len(own))), (False,) * len(own))
@@ -66,7 +66,7 @@ def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapL
 
 
 def _hull(boxes: Sequence[tuple[SharePlace, Shape]]) -> tuple[Shape, Shape]:
-    """The corner and size of the least map that holds all pieces: their channels, but its full height and width."""
+    """Return corner and size of the least map with all pieces: their channels, at its full height and width."""
     first, _ = boxes[0]
     axes = range(len(first.whole))
     low = tuple(min(p.start[a] for p, _ in boxes) if a == 0 else 0 for a in axes)
@@ -75,7 +75,7 @@ def _hull(boxes: Sequence[tuple[SharePlace, Shape]]) -> tuple[Shape, Shape]:
 
 
 def _as_map(shape: Shape) -> Shape:
-    """A vector or a map; of other ranks the last two axes are height and width."""
+    """Return the shape of a vector or a map; of other ranks the last two axes are height and width."""
     if len(shape) in (1, 3):
         return shape
     return (prod(shape[:-2]), *shape[-2:]) if len(shape) > 3 else (1, *shape)
@@ -108,7 +108,7 @@ class Adaptor(nn.Module):
         )
 
     def _put(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """The maps with each piece at its place, 0 elsewhere."""
+        """Return the maps with each piece at its place, 0 elsewhere."""
         made: list[Tensor | None] = [None] * len(self.layout.shapes)
         for z, piece in zip(captured, self.layout.pieces, strict=True):
             shape = self.layout.shapes[piece.map]
@@ -123,7 +123,7 @@ class Adaptor(nn.Module):
         return [z for z in made if z is not None]
 
     def forward(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """The maps and vectors of `shapes`, each ``(n, ...)``, channels last in memory."""
+        """Return the maps and vectors of `shapes`, each ``(n, ...)``, channels last in memory."""
         made = []
         for i, (z, shape) in enumerate(zip(self._put(captured), self.shapes, strict=True)):
             mask: Tensor = getattr(self, f"mask{i}")
@@ -137,7 +137,7 @@ class Adaptor(nn.Module):
 
 
 def _standard(z: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and one over the deviation of each channel, or of each number of a vector, where it was seen.
+    """Return the mean, and one over the deviation, of each channel or number of a vector, where it was seen.
 
     A channel that hardly varies is not blown up.
     """

@@ -91,7 +91,7 @@ class CGAN(BatchedAttack):
 
 
 def halfway(rate: float) -> Rate:
-    """The same learning rate for the first half of the training, then in a straight line to nothing."""
+    """Return a rate that is the same for the first half of the training, then falls in a straight line to 0."""
     return lambda progress: rate * min(1.0, 2 * (1 - progress))
 
 
@@ -110,7 +110,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, channels, H, W)`` in and out."""
+        """Return ``(n, channels, H, W)`` of the same."""
         changed: Tensor = self.second(F.relu(self.norm(self.first(F.relu(x))), inplace=True))
         return x + changed
 
@@ -137,7 +137,7 @@ class Generator(nn.Module):
         self.out = nn.Conv2d(channels[0], image[0], 3, padding=1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """From maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` to ``(n, *image)`` in [0, 1]."""
+        """Return ``(n, *image)`` in [0, 1] of maps ``(n, C, H, W)`` and vectors ``(n, numbers)``."""
         x = F.relu(self.norm(self.stem(maps)))
         for down in self.downs:
             x = F.relu(down(x))
@@ -165,7 +165,7 @@ class Discriminator(nn.Module):
         self.out = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """``(n, 1, h, w)`` of images ``(n, C, H, W)``; of ``maps`` there may be one row for several of them."""
+        """Return ``(n, 1, h, w)`` of images ``(n, C, H, W)``; a row of ``maps`` may stand for several of them."""
         seen = resized(self.stem(maps), self.size)
         x = torch.cat([images, seen.repeat(len(images) // len(seen), 1, 1, 1)], 1)
         for down in self.downs:
@@ -183,7 +183,7 @@ def _channels(width: int, scale: int) -> int:
 
 
 def _down(inputs: int, outputs: int) -> nn.Module:
-    """Half the size, rounded up."""
+    """Return a convolution to half the size, rounded up."""
     return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
 
 
@@ -214,7 +214,7 @@ class Adversaries:
             self._make(maps, images, made)
 
     def _made(self, captured: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """What is captured as maps, and the images that are made of it."""
+        """Return what is captured as maps, and the images that are made of it."""
         adaptor, generator = self.maker.network.children()
         with self.maker.machine.autocast():
             maps = adaptor([z.to(self.maker.machine.device) for z in captured])
@@ -271,7 +271,7 @@ class Adversaries:
 
 
 def collapse(made: Tensor, images: Tensor, loss: float) -> tuple[str, ...]:
-    """What is wrong with a generator that made images ``(n, C, H, W)`` of what was captured of the real ones.
+    """Return what is wrong with a generator that made images ``(n, C, H, W)`` of captures of the real ones.
 
     ``loss`` is the discriminator's in the last epoch.
     """

@@ -25,7 +25,7 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, 3, stride, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From ``(n, inputs, H, W)`` to ``(n, outputs, ...)``."""
+        """Return ``(n, outputs, ...)`` of ``(n, inputs, H, W)``."""
         if self.out_channels > FEW or self.stride != (1, 1):
             return biased(F.conv2d(x, self.weight, None, self.stride, 1), self.bias)
         turned = self.weight.flip(2, 3).transpose(0, 1)
@@ -64,7 +64,7 @@ class _Wide(torch.autograd.Function):
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, kernel: Two, stride: Two, padding: Two) -> Tensor:
-    """The gradient ``(C, C', *kernel)`` of the weights of a transposed convolution.
+    """Return the gradient ``(C, C', *kernel)`` of the weights of a transposed convolution.
 
     Args:
         x: what it was given, ``(n, C, H, W)``.
@@ -104,11 +104,11 @@ class Doubled(nn.Conv2d):
         self.register_buffer("fold", torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From ``(n, inputs, H, W)`` to ``(n, outputs, 2H, 2W)``."""
+        """Return ``(n, outputs, 2H, 2W)`` of ``(n, inputs, H, W)``."""
         kernel = torch.einsum("oikl,kp,lq->iopq", self.weight.flip(2, 3), self.fold, self.fold)
         return biased(F.conv_transpose2d(x, kernel, None, stride=2, padding=1), self.bias)
 
 
 def biased(made: Tensor, bias: Tensor | None) -> Tensor:
-    """A fresh map ``(n, C, H, W)`` with a bias ``(C,)`` added to it in place."""
+    """Add a bias ``(C,)`` to a fresh map ``(n, C, H, W)``, in place, and return it."""
     return made if bias is None else made.add_(bias[:, None, None])

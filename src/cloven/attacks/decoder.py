@@ -43,7 +43,7 @@ class Decoder(BatchedAttack):
         )
 
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
-        """The hyper-parameters, and the network in Table 2's notation."""
+        """Return the hyper-parameters, and the network in Table 2's notation."""
         chain = text(self._chain(captured, image))
         return {
             "epochs": self.epochs,
@@ -93,7 +93,7 @@ class _Together(nn.Module):
 
 
 def together(captured: Sequence[Tensor]) -> Tensor:
-    """Captured tensors ``(n, ...)`` as one map ``(n, C, H, W)``; see `layers.as_map`."""
+    """Return captured tensors ``(n, ...)`` as one map ``(n, C, H, W)``; see `layers.as_map`."""
     maps = [z if z.ndim == 4 else z.flatten(1)[:, :, None, None] for z in captured]
     _, height, width = as_map([tuple(m.shape[1:]) for m in maps])
     sized = [m if m.shape[2:] == (height, width) else F.interpolate(m, (height, width)) for m in maps]

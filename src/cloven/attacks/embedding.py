@@ -1,4 +1,4 @@
-"""What is captured as one short vector an image, for attacks that compare or separate instead of rebuilding."""
+"""Embeddings: one short vector of all that is captured of an image, for attacks that compare or classify."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Embedding:
         self.grids = [_grid(shape, share, finest) for shape in self.adaptor.shapes]
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
-        """``(n, numbers)`` of captured tensors ``(n, ...)``."""
+        """Return ``(n, numbers)`` of captured tensors ``(n, ...)``."""
         with torch.inference_mode():
             parts = [
                 (resized(z, grid) if isinstance(grid, tuple) else z[:, grid]).flatten(1)
@@ -37,7 +37,7 @@ class Embedding:
         return torch.cat(parts, 1)
 
     def all(self, pairs: Pairs) -> Tensor:
-        """``(n, numbers)`` of all pairs."""
+        """Return ``(n, numbers)`` of all pairs."""
         return over(pairs.captured, self)
 
 
@@ -49,7 +49,7 @@ def _grid(shape: Shape, share: float, finest: int | None) -> tuple[int, int] | T
 
 
 def _grids(shape: Shape, finest: int | None) -> Iterator[tuple[int, int]]:
-    """From fine to coarse."""
+    """Yield grids from fine to coarse."""
     height, width = (min(side, finest or side) for side in shape[1:])
     while (height, width) != (1, 1):
         yield height, width
@@ -58,6 +58,6 @@ def _grids(shape: Shape, finest: int | None) -> Iterator[tuple[int, int]]:
 
 
 def standard(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the deviation of each column of ``(n, numbers)``; 1 where it does not vary."""
+    """Return the mean and the deviation of each column of ``(n, numbers)``; 1 where it does not vary."""
     deviation = values.std(0, correction=0)
     return values.mean(0), torch.where(deviation > 0, deviation, torch.ones_like(deviation))

@@ -1,4 +1,4 @@
-"""Which kind of number captured bytes hold, from the bytes alone, and the numbers.
+"""The kind of number that captured bytes hold, from the bytes alone, and the numbers.
 
 Bytes of one kind of number repeat with its size: the byte of sign and exponent takes few values, the last of the
 mantissa all. A format is plausible where the numbers' powers of two lie as those of real values do: near 1, and
@@ -53,7 +53,7 @@ class Format(NamedTuple):
 
 
 def decoded(messages: Bytes, form: Format) -> Floats:
-    """The numbers of ``(n, bytes)``; bytes must be a multiple of the number's size."""
+    """Return the numbers of ``(n, bytes)``; bytes must be a multiple of the number's size."""
     order = ">" if form.big else "<"
     rows = np.ascontiguousarray(messages)
     if form.dtype == "bfloat16":
@@ -66,7 +66,7 @@ def decoded(messages: Bytes, form: Format) -> Floats:
 
 
 def recognised(messages: Bytes) -> Format | None:
-    """The format of the numbers in ``(n, bytes)``; None where the bytes look like noise."""
+    """Return the format of the numbers in ``(n, bytes)``; None where the bytes look like noise."""
     length = messages.shape[1]
     sample = _sample(messages)
     if not sample.any():
@@ -78,13 +78,16 @@ def recognised(messages: Bytes) -> Format | None:
 
 
 def _real(sample: Bytes, length: int) -> Format | None:
-    """The format of floating point that is the most plausible."""
+    """Return the format of floating point that is the most plausible."""
     if _gain(sample) < GAIN:
         return None
-    forms = [Format(name, big) for name, size in SIZES.items() if size > 1 for big in (False, True)]
-    fitting = [form for form in forms if length % SIZES[form.dtype] == 0]
-    looks = {form: _look(sample, form) for form in fitting}
-    plausible = {form: look for form, look in looks.items() if look is not None}
+    plausible: dict[Format, Look] = {}
+    for name, size in SIZES.items():
+        if size == 1 or length % size:
+            continue
+        for form in (Format(name), Format(name, big=True)):
+            if (look := _look(sample, form)) is not None:
+                plausible[form] = look
     # The smallest of alike numbers: pairs of small ones may pass for a large one, which halves seldom are alike.
     first = min(plausible, key=lambda f: plausible[f].key(SIZES[f.dtype]), default=None)
     same = [form for form in plausible if first and SIZES[form.dtype] == SIZES[first.dtype]]
@@ -98,13 +101,13 @@ class Look(NamedTuple):
     unlike: float
 
     def key(self, size: int) -> tuple[bool, float]:
-        """The order of preference: alike numbers before others, and small ones before large."""
+        """Return the order of preference: alike numbers before others, and small ones before large."""
         apart = self.unlike > UNLIKE
         return apart, self.unlike if apart else size
 
 
 def _sample(messages: Bytes) -> Bytes:
-    """As many messages as may be looked at; of long ones, pieces of 512 bytes from all over some of them."""
+    """Return as many messages as may be looked at; of long ones, pieces of 512 bytes from all over some."""
     length = messages.shape[1]
     if length * 8 <= LOOKED_AT:
         return np.ascontiguousarray(messages[: LOOKED_AT // length])
@@ -115,7 +118,7 @@ def _sample(messages: Bytes) -> Bytes:
 
 
 def _flat(sample: Bytes) -> bool:
-    """Whether each of the 256 bytes is as frequent as in noise; a handful of bytes always is."""
+    """Return whether each of the 256 bytes is as frequent as in noise; a handful of bytes always is."""
     counts = np.bincount(sample.ravel(), minlength=256)
     expected = sample.size / 256
     excess = float(((counts - expected) ** 2).sum() / expected) - 255
@@ -123,7 +126,7 @@ def _flat(sample: Bytes) -> bool:
 
 
 def _entropy(data: Bytes) -> float:
-    """Bits a byte, with Miller and Madow's correction for few bytes."""
+    """Return the bits a byte, with Miller and Madow's correction for few bytes."""
     counts = np.bincount(data.ravel(), minlength=256)
     shares = counts[counts > 0] / data.size
     correction = (len(shares) - 1) / (2 * data.size * log(2))
@@ -131,15 +134,18 @@ def _entropy(data: Bytes) -> float:
 
 
 def _gain(sample: Bytes) -> float:
-    """The bits a byte saved by telling apart the bytes of a number, for the size that saves most."""
+    """Return the bits a byte saved by telling the bytes of a number apart, for the size that saves most."""
     together = _entropy(sample)
-    sizes = [size for size in (2, 4, 8) if sample.shape[1] % size == 0]
-    gains = [together - float(np.mean([_entropy(sample[:, i::size]) for i in range(size)])) for size in sizes]
+    gains = []
+    for size in (2, 4, 8):
+        if sample.shape[1] % size == 0:
+            apart = [_entropy(sample[:, i::size]) for i in range(size)]
+            gains.append(together - float(np.mean(apart)))
     return max(gains, default=0.0)
 
 
 def _look(sample: Bytes, form: Format) -> Look | None:
-    """How the bytes look in a format; None for a format that they cannot have."""
+    """Return how the bytes look in a format; None for a format that they cannot have."""
     numbers = decoded(sample, form)
     finite = np.isfinite(numbers)
     if finite.mean() < 0.99 or not np.any(numbers[finite]):
@@ -154,7 +160,7 @@ def _look(sample: Bytes, form: Format) -> Look | None:
 
 
 def _unlike(powers: Floats, size: int) -> float:
-    """How unlike the numbers at each place in 8 bytes are: the largest total variation of their powers of two.
+    """Return how unlike the numbers at each place in 8 bytes are: the largest variation of their powers of 2.
 
     Zeros count by their share alone: most of a sparse map is alike in any format.
     """
@@ -170,7 +176,7 @@ def _unlike(powers: Floats, size: int) -> float:
 
 
 def _signed(sample: Bytes) -> bool:
-    """Whether bytes are signed: fewer numbers then lie beside 127 and -128 than beside 0 and -1."""
+    """Return whether bytes are signed: fewer numbers then lie beside 127 and -128 than beside 0 and -1."""
     counts = np.bincount(sample.ravel(), minlength=256)
     unsigned_ends = min(counts[:16].sum(), counts[-16:].sum())
     signed_ends = min(counts[112:128].sum(), counts[128:144].sum())

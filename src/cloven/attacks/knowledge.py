@@ -145,10 +145,13 @@ class Pairs:
         """The shape of one image."""
         return tuple(self.images.shape[1:])
 
+    def take(self, index: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the pairs ``index`` ``(n,)``: captured tensors ``(n, ...)`` and their images ``(n, C, H, W)``."""
+        return self.captured.take(index), rows(self.images, index)
+
     def first(self, count: int | None = None) -> tuple[list[Tensor], Tensor]:
-        """Return the first pairs, at most ``count``, or all: captured tensors ``(n, ...)`` and their images."""
-        index = torch.arange(len(self) if count is None else min(count, len(self)))
-        return self.captured.take(index), self.images[index]
+        """Return the first pairs, at most ``count``; without a number all of them."""
+        return self.take(torch.arange(len(self) if count is None else min(count, len(self))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ Chain = tuple[Layer, ...]
 
 
 def rule(captured: Sequence[Shape], image: Shape) -> Chain:
-    """The decoder for shapes that S1's Table 2 lacks.
+    """Return the decoder for shapes that S1's Table 2 lacks.
 
     CapturedTensors tensors are brought to one size and put together by channels (`as_map`), then doubled by
     transposed convolutions that halve the channels (down to 8 at least) while that does not overshoot the image,
@@ -83,7 +83,7 @@ def rule(captured: Sequence[Shape], image: Shape) -> Chain:
 
 
 def as_map(captured: Sequence[Shape]) -> tuple[int, int, int]:
-    """The map that captured tensors make together: all channels, at the largest height and width among them.
+    """Return the map of captured tensors together: all channels, at the largest height and width among them.
 
     A vector is a map of 1x1 with its numbers as channels.
     """
@@ -92,7 +92,7 @@ def as_map(captured: Sequence[Shape]) -> tuple[int, int, int]:
 
 
 def build(chain: Chain) -> nn.Sequential:
-    """The chain as a network; initial weights come from torch's global generator."""
+    """Return the chain as a network; initial weights come from torch's global generator."""
     return nn.Sequential(*(_module(layer) for layer in chain))
 
 
@@ -113,7 +113,7 @@ def _module(layer: Layer) -> nn.Module:
 
 
 def text(chain: Chain) -> str:
-    """A chain as Table 2 writes it."""
+    """Return a chain as Table 2 writes it."""
     words = []
     for layer in chain:
         match layer:

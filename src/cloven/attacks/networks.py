@@ -21,7 +21,7 @@ NUMBERS = 4_000_000
 
 
 def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
-    """Heights and widths from the image's on, each half of the one before, down to a side of ``coarsest``."""
+    """Return heights and widths from the image's on, each half of the last, down to a side of ``coarsest``."""
     found = [(image[1], image[2])]
     while min(found[-1]) > coarsest:
         found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
@@ -29,7 +29,7 @@ def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
 
 
 def scale_of(shape: Shape, sizes: Sequence[tuple[int, int]]) -> int:
-    """The coarsest scale that loses nothing of a map; the coarsest of all for a vector."""
+    """Return the coarsest scale that loses nothing of a map; the coarsest of all for a vector."""
     if len(shape) != 3:
         return len(sizes) - 1
     return max((k for k, size in enumerate(sizes) if size[0] >= shape[1] and size[1] >= shape[2]), default=0)
@@ -50,21 +50,25 @@ class Pyramid(nn.Module):
         self.at = [scale_of(shape, self.sizes) for shape in shapes]
         self.first, last = min(self.at), len(self.sizes) - 1
         channels = [width * 2 ** min(k, 2) for k in range(last + 1)]
-        read = {k: [s for s, at in zip(shapes, self.at, strict=True) if at == k] for k in range(last + 1)}
-        self.stems = nn.ModuleDict({str(k): Stem(read[k], self.sizes[k], channels[k]) for k in read if read[k]})
+        self.stems = nn.ModuleDict()
+        for k in range(last + 1):
+            if read := [shape for shape, at in zip(shapes, self.at, strict=True) if at == k]:
+                self.stems[str(k)] = Stem(read, self.sizes[k], channels[k])
         self.downs = nn.ModuleDict()
         for fine, coarse in pairwise(range(self.first, last + 1)):
             self.downs[str(coarse)] = Convolution(channels[fine], channels[coarse], 2)
         self.ups = nn.ModuleDict({str(k): Doubled(channels[k + 1], channels[k]) for k in range(last)})
         finest = 1 if self.first else 2
         counts = {k: blocks if k >= min(finest, last) else 0 for k in range(last + 1)}
-        self.made = nn.ModuleDict({str(k): _added(channels[k], count) for k, count in counts.items()})
+        self.made = nn.ModuleDict()
+        for k, count in counts.items():
+            self.made[str(k)] = nn.Sequential(*(Added(channels[k]) for _ in range(count)))
         self.out = Convolution(channels[0], image[0])
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """From maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` to ``(n, *image)``."""
+        """Return ``(n, *image)`` of maps ``(n, C, H, W)`` and vectors ``(n, numbers)``."""
         kept: dict[int, Tensor] = {}
         x: Tensor | None = None
         for k in range(self.first, len(self.sizes)):
@@ -91,13 +95,9 @@ class Added(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, channels, H, W)`` in and out."""
+        """Return ``(n, channels, H, W)`` of the same."""
         changed: Tensor = self.conv(F.relu(x))
         return changed.add_(x)
-
-
-def _added(channels: int, count: int) -> nn.Module:
-    return nn.Sequential(*(Added(channels) for _ in range(count)))
 
 
 class Stem(nn.Module):
@@ -111,7 +111,7 @@ class Stem(nn.Module):
         self.linears = nn.ModuleList(_reading(s[0], channels * size[0] * size[1]) for s in vectors)
 
     def forward(self, captured: Sequence[Tensor]) -> Tensor:
-        """From maps and vectors of this scale to ``(n, channels, *size)``."""
+        """Return ``(n, channels, *size)`` of maps and vectors of this scale."""
         maps = [resized(z, self.size) for z in captured if z.ndim == 4]
         parts = [self.conv(joined(maps))] if self.conv is not None else []
         vectors = (z for z in captured if z.ndim == 2)
@@ -122,7 +122,7 @@ class Stem(nn.Module):
 
 
 def _reading(numbers: int, outputs: int) -> nn.Module:
-    """A linear reading of a vector; through a bottleneck where it would have too many weights."""
+    """Return a linear reading of a vector; through a bottleneck where it would have too many weights."""
     if numbers * outputs <= NUMBERS:
         return nn.Linear(numbers, outputs)
     narrow = max(1, min(256, NUMBERS // (numbers + outputs)))
@@ -130,7 +130,7 @@ def _reading(numbers: int, outputs: int) -> nn.Module:
 
 
 def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map ``(n, C, H, W)`` at another height and width: nearest where it grows, means where it shrinks."""
+    """Return a map ``(n, C, H, W)`` at another size: nearest where it grows, means where it shrinks."""
     if tuple(z.shape[2:]) == size:
         return z
     if z.shape[2] > size[0] or z.shape[3] > size[1]:
@@ -139,17 +139,17 @@ def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def cropped(z: Tensor, size: tuple[int, int]) -> Tensor:
-    """The upper left of maps; maps of that size are left as they are: gradients of a slice cost copies."""
+    """Return the upper left of maps, or maps of that size as they are: gradients of a slice cost copies."""
     return z if tuple(z.shape[2:]) == size else z[:, :, : size[0], : size[1]]
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:
-    """Maps ``(n, C, H, W)`` of one size as one; a single map is not copied."""
+    """Return maps ``(n, C, H, W)`` of one size as one; a single map is not copied."""
     return maps[0] if len(maps) == 1 else torch.cat(list(maps), 1)
 
 
 def readings(shapes: Sequence[Shape], channels: int) -> list[list[int]]:
-    """Which maps a linear reading may be of: those of the most places, then coarser ones with them, to all.
+    """Return choices of maps for a linear reading: those of the most places, then coarser ones with them, to all.
 
     Each choice has no more channels together than so many; a map that would be too many is left out. Without
     maps nothing can be read.
@@ -204,20 +204,20 @@ class Sharpened(nn.Module):
         self.linear.bias.data.copy_(bias)  # type: ignore[union-attr]
 
     def _together(self, maps: Sequence[Tensor], choice: Sequence[int]) -> Tensor:
-        """The chosen maps in one, at the grid of the finest."""
+        """Return the chosen maps in one, at the grid of the finest."""
         if not choice:
             return maps[0].new_zeros(len(maps[0]), 1, *self.grid)
         return joined([resized(maps[i], self.grid) for i in choice])
 
     def _error(self, read: Tensor, wanted: Tensor) -> float:
-        """The mean squared error on pairs that were held out from the solution."""
+        """Return the mean squared error on pairs that were held out from the solution."""
         last = min(len(read) - 1, max(1, int(self.LEARNED * len(read))))
         weight, bias = ridge(read[:last], wanted[:last], self.PENALTY)
         made = F.conv2d(read[last:], weight[:, :, None, None].to(read), bias.to(read))
         return float(F.mse_loss(made, wanted[last:]))
 
     def forward(self, captured: Sequence[Tensor]) -> Tensor:
-        """From captured tensors ``(n, ...)`` to ``(n, *image)``, not clipped."""
+        """Return ``(n, *image)`` of captured tensors ``(n, ...)``, not clipped."""
         maps = self.adaptor(captured)
         read = self.linear(self._together(maps, self.read))
         made: Tensor = self.network(maps) + resized(read, self.size)
@@ -225,7 +225,7 @@ class Sharpened(nn.Module):
 
 
 def ridge(captured: Tensor, images: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """The weights ``(C', C)`` and bias ``(C',)`` that read images ``(n, C', H, W)`` from ``(n, C, H, W)`` best.
+    """Return the weights ``(C', C)`` and bias ``(C',)`` that read ``(n, C', H, W)`` from ``(n, C, H, W)`` best.
 
     ``penalty`` times the mean of the channels' variances stands against large weights.
     """

@@ -49,7 +49,7 @@ class Probe(BatchedAttack):
         return ClosedForm(pairs, _Probed(embedding, mean, deviation, weights, bias, names))
 
     def _solved(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """A row of weights for each class, and its bias; for two classes one row."""
+        """Return a row of weights for each class, and its bias; for two classes one row."""
         try:
             from sklearn.linear_model import RidgeClassifierCV
         except ImportError as error:

@@ -119,7 +119,7 @@ class _Refined:
         return x.detach()
 
     def _distance(self, x: Tensor, wanted: Sequence[Tensor]) -> Tensor:
-        """Summed over images, so that an image's course does not depend on those beside it."""
+        """Return the distance, summed over images: an image's course does not depend on those beside it."""
         made = self.front(x)
         features = [
             s * (a - b).square().flatten(1).mean(1).sum() for s, a, b in zip(self.scales, made, wanted, strict=True)

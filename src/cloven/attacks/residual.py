@@ -93,7 +93,7 @@ class Blotted(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """As the network."""
+        """Return what the network makes."""
         if self.training:
             steps: Tensor = self.get_buffer("steps")
             generator = torch.Generator().manual_seed(int(steps))
@@ -123,7 +123,10 @@ class _Best:
 
     def state(self) -> dict[str, Tensor]:
         """See `Trainee`."""
-        return {f"{i}/{k}": value for i, one in enumerate(self.tried) for k, value in one.state().items()}
+        found: dict[str, Tensor] = {}
+        for i, one in enumerate(self.tried):
+            found |= {f"{i}/{name}": value for name, value in one.state().items()}
+        return found
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isqrt
 from typing import Literal, NamedTuple
 
@@ -87,7 +88,7 @@ class NumberSample:
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> NumberSample:
-        """From ``(n, numbers)``. Of fewer than four images, mean and deviation are those of all numbers."""
+        """Return the sample of ``(n, numbers)``; of fewer than four images with the mean of all numbers."""
         values = values[: max(1, min(IMAGES, NUMBERS // values.shape[1]))]
         alone = len(values) < 4
         axis = None if alone else 0
@@ -98,14 +99,14 @@ class NumberSample:
         return cls(np.ascontiguousarray(scaled.T), live)
 
     def correlation(self, lag: int, at: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
-        """Which of the positions have a live neighbour so far on, and the correlation with it."""
+        """Return the positions with a live neighbour so far on, and the correlation with it."""
         first = at[at + lag < len(self.live)]
         first = first[self.live[first + lag]]
         products = np.einsum("ij,ij->i", self.numbers[first], self.numbers[first + lag])
         return first, products / np.float32(self.numbers.shape[1])
 
     def peak(self, candidate: Map) -> float:
-        """By how many standard errors a number is nearer to the one below it than to those beside that one.
+        """Return the standard errors by which a number is nearer to the one below it than to those beside that.
 
         Or less near, in a chequered map. A vector whose entries vary slowly, such as logits, has near neighbours
         too, but no such peak.
@@ -126,7 +127,7 @@ class NumberSample:
         return max(found, default=0.0)
 
     def bits(self, axes: Iterable[Axis], positions: int) -> dict[Axis, float]:
-        """Bits that neighbours along each axis save, a number."""
+        """Return the bits a number that neighbours along each axis save."""
         lengths: dict[int, set[int]] = {}
         for axis in axes:
             lengths.setdefault(axis.stride, set()).add(axis.length)
@@ -152,13 +153,13 @@ def _bits(correlations: Floats, among: int) -> float:
 
 
 def divisors(number: int) -> list[int]:
-    """All divisors, in order."""
+    """Return all divisors, in order."""
     small = [d for d in range(1, isqrt(number) + 1) if number % d == 0]
     return sorted({*small, *(number // d for d in small)})
 
 
 def maps(numbers: int) -> Iterator[Map]:
-    """Every map of so many numbers with both sides of 2 or more, neither over `ASPECT` times the other."""
+    """Yield every map of so many numbers with both sides of 2 or more, neither over `ASPECT` times the other."""
     for height in divisors(numbers):
         for width in divisors(numbers // height):
             if min(height, width) >= 2 and max(height, width) <= ASPECT * min(height, width):
@@ -169,7 +170,7 @@ def maps(numbers: int) -> Iterator[Map]:
 
 
 def ranked(sample: NumberSample) -> list[tuple[float, Map]]:
-    """Maps that the numbers may be, best first, with the bits a number that each saves."""
+    """Return maps that the numbers may be, best first, with the bits a number that each saves."""
     numbers = len(sample.live)
     scored = _scored(sample, list(maps(numbers)), POSITIONS)
     if not scored or not scored[0][0]:
@@ -179,8 +180,11 @@ def ranked(sample: NumberSample) -> list[tuple[float, Map]]:
 
 
 def _scored(sample: NumberSample, candidates: list[Map], positions: int) -> list[tuple[float, Map]]:
-    bits: Mapping[Axis, float] = sample.bits({axis for m in candidates for axis in m.axes}, positions)
-    scored = [(m.preference * sum(bits[axis] for axis in m.axes), m) for m in candidates]
+    axes = [m.axes for m in candidates]
+    bits: Mapping[Axis, float] = sample.bits(chain.from_iterable(axes), positions)
+    scored = [
+        (m.preference * (bits[across] + bits[down]), m) for m, (across, down) in zip(candidates, axes, strict=True)
+    ]
     return sorted(scored, key=lambda pair: -pair[0])
 
 
@@ -193,7 +197,7 @@ class Shaped(NamedTuple):
 
 
 def shaped(values: Floats) -> Shaped:
-    """What ``(n, numbers)`` are."""
+    """Return the map that ``(n, numbers)`` are, or that they are vectors."""
     sample = NumberSample.of(values)
     found = ranked(sample)
     peak = sample.peak(found[0][1]) if found else 0.0
@@ -205,7 +209,7 @@ def shaped(values: Floats) -> Shaped:
 
 @dataclass(frozen=True)
 class ShapeGuess:
-    """What a message is taken for.
+    """An attacker's guess at the content of a message.
 
     ``shape`` is (C, H, W) whatever the layout, or (numbers,) for flat ones. ``score`` is how sure the shape is, in
     [0, 1]: of a map, the share of its bits by which it beats the second best (harmonics of the true shape are near:
@@ -222,14 +226,18 @@ class ShapeGuess:
 
 
 def infer(messages: Bytes) -> ShapeGuess:
-    """What lies in ``(n, bytes)``: the same message of n images, one a row.
+    """Return what lies in ``(n, bytes)``: the same message of n images, one a row.
 
     Sixteen images or more are advisable: of fewer than four, the channels' own means pass for structure.
 
     Raises:
         ClovenError: for anything but one row of bytes or more.
     """
-    _check(messages)
+    if messages.dtype != np.uint8 or messages.ndim != 2 or 0 in messages.shape:
+        raise ClovenError(
+            f"messages are {messages.dtype} of shape {messages.shape}; expected bytes (uint8) of shape "
+            "(images, bytes), one image and one byte at least: stack what was captured of each image in a row"
+        )
     length = messages.shape[1]
     form = recognised(messages)
     if form is None:
@@ -245,33 +253,3 @@ def infer(messages: Bytes) -> ShapeGuess:
         return ShapeGuess(form.dtype, "flat", (numbers,), found.score, random=False, big_endian=form.big)
     layout, shape = found.map
     return ShapeGuess(form.dtype, layout, shape, found.score, random=False, big_endian=form.big)
-
-
-def read(messages: Bytes, guess: ShapeGuess) -> Floats:
-    """The numbers of ``(n, bytes)`` as a guess has them: ``(n, C, H, W)``, or ``(n, numbers)`` where flat.
-
-    Raises:
-        ClovenError: where the messages have not the length of the guess.
-    """
-    _check(messages)
-    expected = SIZES[guess.dtype] * int(np.prod(guess.shape))
-    if messages.shape[1] != expected:
-        raise ClovenError(
-            f"messages have {messages.shape[1]} bytes; the guess is {guess.dtype} of {guess.shape}, "
-            f"{expected} bytes: infer a guess for each message of a link by itself"
-        )
-    numbers = decoded(messages, Format(guess.dtype, guess.big_endian))
-    if guess.layout == "flat":
-        return numbers
-    channels, height, width = guess.shape
-    if guess.layout == "chw":
-        return numbers.reshape(-1, channels, height, width)
-    return np.ascontiguousarray(numbers.reshape(-1, height, width, channels).transpose(0, 3, 1, 2))
-
-
-def _check(messages: Bytes) -> None:
-    if messages.dtype != np.uint8 or messages.ndim != 2 or 0 in messages.shape:
-        raise ClovenError(
-            f"messages are {messages.dtype} of shape {messages.shape}; expected bytes (uint8) of shape "
-            "(images, bytes), one image and one byte at least: stack what was captured of each image in a row"
-        )

@@ -13,7 +13,7 @@ WINDOW, SIGMA, C1, C2 = 11, 1.5, 0.01**2, 0.03**2
 
 
 def ssim_loss(height: int, width: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """1 - SSIM, the mean over a batch of images ``(n, C, height, width)``; sides below the window shrink it."""
+    """Return the loss 1 - SSIM, a mean over images ``(n, C, height, width)``; small sides shrink the window."""
     rows, columns = _window(height), _window(width)
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def ssim_loss(height: int, width: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def mixed(likeness: float, image: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The mean squared error and ``likeness`` times (1 - SSIM)."""
+    """Return the loss of the mean squared error and ``likeness`` times (1 - SSIM)."""
     if not likeness:
         return F.mse_loss
     other = ssim_loss(image[1], image[2])
@@ -41,7 +41,7 @@ def mixed(likeness: float, image: tuple[int, ...]) -> Callable[[Tensor, Tensor],
 
 
 def _window(side: int) -> Tensor:
-    """``(side - 10, side)``: row i is the Gaussian window at the i-th place where it fits."""
+    """Return ``(side - 10, side)``: row i is the Gaussian window at the i-th place where it fits."""
     size = min(WINDOW, side)
     offset = torch.arange(side) - torch.arange(side - size + 1).unsqueeze(1)
     inside = (offset >= 0) & (offset < size)

@@ -58,29 +58,32 @@ class Tile:
 
     @property
     def said(self) -> str:
-        """Where it lies, in words."""
+        """The place in words."""
         rows, columns = f"{self.top} to {self.top + self.height}", f"{self.left} to {self.left + self.width}"
         return f"captured tensor {self.number} is the image's rows {rows}, columns {columns}"
 
     def pixels(self, captured: Sequence[Tensor]) -> Tensor:
-        """``(n, height, width)`` in [0, 1] of what was captured."""
+        """Return ``(n, height, width)`` in [0, 1] of what was captured."""
         return (captured[self.number][:, self.part] * self.scale + self.shift).clamp(0, 1)
 
 
 def locate(pairs: Pairs) -> tuple[Tile, ...]:
-    """The pieces of the image among what was captured, a tile a channel; none where nothing is one.
+    """Return the pieces of the image among what was captured, a tile a channel; none where nothing is one.
 
     A tensor ``(c, h, w)`` is a piece where all its channels show the same rectangle of the image, each of another
     channel. What is of one colour in all images cannot be found.
     """
     captured, images = pairs.first(SEARCHED + VERIFIED)
-    found = [_piece(i, z.double(), images.double()) for i, z in enumerate(captured)]
-    return tuple(tile for piece in found for tile in piece)
+    found: list[Tile] = []
+    for i, z in enumerate(captured):
+        found += _piece(i, z.double(), images.double())
+    return tuple(found)
 
 
-def _piece(number: int, z: Tensor, images: Tensor) -> tuple[Tile, ...]:
+def _piece(number: int, z: Tensor, images: Tensor) -> list[Tile]:
+    """Return a captured tensor as a piece of the image, a tile a channel; nothing where it is not one."""
     if z.ndim != 4 or any(a > b for a, b in zip(z.shape[1:], images.shape[1:], strict=True)):
-        return ()
+        return []
     some = max(1, min(SEARCHED, len(z) // 2))
     fits = explained(z[:some], images[:some])
     top, left = divmod(int(fits.amax(1).sum(0).argmax()), fits.shape[3])
@@ -90,14 +93,14 @@ def _piece(number: int, z: Tensor, images: Tensor) -> tuple[Tile, ...]:
     tiles = []
     for part, channel in enumerate(channels):
         if not _verified(z[:, part], shown[:, part], some):
-            return ()
+            return []
         scale, shift = _map(z[:, part], shown[:, part])
         tiles.append(Tile(number, part, channel, top, left, height, width, scale, shift))
-    return tuple(tiles)
+    return tiles
 
 
 def explained(z: Tensor, images: Tensor) -> Tensor:
-    """How much of what was captured is an affine map of the image, for all pairs of channels and all places.
+    """Return how well an affine map of the image explains what was captured, for all channels and places.
 
     Args:
         z: ``(n, c, h, w)`` float64.
@@ -132,7 +135,7 @@ def explained(z: Tensor, images: Tensor) -> Tensor:
 
 
 def _partners(fits: Tensor) -> list[int]:
-    """For each captured channel an image's channel, each another one; of equals its own."""
+    """Return for each captured channel another channel of the image; of equals its own."""
     left, chosen = list(range(fits.shape[1])), []
     for part, row in enumerate(fits.tolist()):
         best = max(left, key=lambda c: (round(row[c], 6), c == part))
@@ -142,14 +145,14 @@ def _partners(fits: Tensor) -> list[int]:
 
 
 def _map(z: Tensor, pixels: Tensor) -> tuple[float, float]:
-    """The scale and shift from what was captured to the pixels: least squares."""
+    """Return the scale and shift from what was captured to the pixels: least squares."""
     centred = z - z.mean()
     scale = float((centred * pixels).sum() / centred.square().sum().clamp(min=1e-300))
     return scale, float(pixels.mean() - scale * z.mean())
 
 
 def _verified(z: Tensor, pixels: Tensor, some: int) -> bool:
-    """Whether the map of the first ``some`` pairs holds for the others."""
+    """Return whether the map of the first ``some`` pairs holds for the others."""
     scale, shift = _map(z[:some], pixels[:some])
     if len(z) > some:
         z, pixels = z[some:], pixels[some:]

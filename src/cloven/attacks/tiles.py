@@ -24,7 +24,7 @@ from cloven.errors import ClovenError
 
 
 def tiles_of(attack: str, pairs: Pairs) -> tuple[Tile, ...]:
-    """The pieces of the image among what was captured.
+    """Return the pieces of the image among what was captured.
 
     Raises:
         ClovenError: where there is none.
@@ -40,7 +40,7 @@ def tiles_of(attack: str, pairs: Pairs) -> tuple[Tile, ...]:
 
 
 def pasted(tiles: Sequence[Tile], captured: Sequence[Tensor], canvas: Tensor) -> Tensor:
-    """A copy of images ``(n, C, H, W)`` with the pieces at their places."""
+    """Return a copy of images ``(n, C, H, W)`` with the pieces at their places."""
     made = canvas.clone()
     for tile in tiles:
         made[(slice(None), *tile.box)] = tile.pixels(captured)
@@ -48,7 +48,7 @@ def pasted(tiles: Sequence[Tile], captured: Sequence[Tensor], canvas: Tensor) ->
 
 
 def known(tiles: Sequence[Tile], image: Shape) -> Tensor:
-    """``(1, C, H, W)``: 1 where some piece shows the pixel, else 0."""
+    """Return ``(1, C, H, W)``: 1 where some piece shows the pixel, else 0."""
     mask = torch.zeros(1, *image)
     for tile in tiles:
         mask[(slice(None), *tile.box)] = 1
@@ -56,7 +56,7 @@ def known(tiles: Sequence[Tile], image: Shape) -> Tensor:
 
 
 def diffused(images: Tensor, mask: Tensor) -> Tensor:
-    """Images ``(n, C, H, W)`` with what ``mask`` ``(1, C, H, W)`` does not show filled from around it.
+    """Return images ``(n, C, H, W)`` with what ``mask`` ``(1, C, H, W)`` does not show filled from around it.
 
     Known pixels are averaged over ever larger squares until every square has some; what is unknown is then read
     off the squares from coarse to fine (push-pull: Gortler et al. 1996, The Lumigraph), each time diffused a
@@ -125,7 +125,12 @@ class Paste(BatchedAttack):
         """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         tiles = tiles_of(self.name, pairs)
-        return ClosedForm(pairs, Shown(tiles, _mean(tiles, pairs) if self.fill == "mean" else _blur(tiles, pairs)))
+        mean, mask = _mean(tiles, pairs), known(tiles, pairs.image)
+
+        def blurred(captured: list[Tensor]) -> Tensor:
+            return torch.cat([_filled(part, mask) for part in mean(captured).split(DIFFUSED)])
+
+        return ClosedForm(pairs, Shown(tiles, mean if self.fill == "mean" else blurred))
 
 
 @dataclass(frozen=True)
@@ -160,13 +165,8 @@ def _mean(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tenso
     return lambda captured: pasted(tiles, captured, mean.expand(len(captured[0]), -1, -1, -1))
 
 
-def _blur(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tensor]:
-    mean, mask = _mean(tiles, pairs), known(tiles, pairs.image)
-    return lambda captured: torch.cat([_filled(part, mask) for part in mean(captured).split(DIFFUSED)])
-
-
 def _filled(images: Tensor, mask: Tensor) -> Tensor:
-    """Diffused, but for channels of which nothing is known."""
+    """Return images diffused, but for channels of which nothing is known."""
     seen = mask.flatten(2).any(2)[:, :, None, None]
     return torch.where(seen, diffused(images, mask), images)
 
@@ -223,11 +223,11 @@ class TileCanvas:
         return self.read(self.captured.take(index))
 
     def read(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """Captured tensors as they are shown to the network."""
+        """Return captured tensors as they are shown to the network."""
         return [*(tile.pixels(captured)[:, None] for tile in self.tiles), *(captured[i] for i in self.rest)]
 
     def places(self, knowledge: Knowledge) -> tuple[SharePlace, ...]:
-        """Where each tensor lies: pieces in the image; the rest where it was, or in maps of its own."""
+        """Return where each tensor lies: pieces in the image; the rest where it was, or in maps of its own."""
         image = tuple(SharePlace("image", (t.channel, t.top, t.left), knowledge.image) for t in self.tiles)
         shapes = self.captured.shapes
         if knowledge.places is not None:

@@ -1,4 +1,4 @@
-"""The one training loop: several attackers side by side on the same batches, each as if it were alone."""
+"""Training: several attackers side by side on the same batches, each with the result that it has alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out, rows
+from cloven.attacks.knowledge import CapturedTensors, LabelReader, Pairs, Reconstructor, laid_out
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, replacing
 from cloven.threads import keep_memory
@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Machine:
-    """On what to compute: a torch device, and float32 or bfloat16 autocast. Both can change numbers."""
+    """The hardware to compute on: a torch device, and float32 or bfloat16 autocast. Both can change numbers."""
 
     device: str = "cpu"
     precision: str = "float32"
@@ -40,19 +40,19 @@ class Machine:
             raise ClovenError(problems)
 
     def autocast(self) -> Any:
-        """The context in which networks run."""
+        """Return the context in which networks run."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
 
 
 CPU = Machine()
-"""The usual: float32 on the CPU."""
+"""The default: float32 on the CPU."""
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How often all pairs are seen, so many at a time; ``held_out`` of them are kept to choose and to stop by."""
+    """The number of epochs and the pairs of a batch; ``held_out`` is the share kept to choose and to stop by."""
 
     epochs: int
     batch: int
@@ -68,7 +68,7 @@ class TrainingSchedule:
             raise ClovenError(problems)
 
     def training(self, count: int) -> int:
-        """How many of the pairs train; the last ones are held out."""
+        """Return how many of the pairs train; the last ones are held out."""
         return max(1, count - round(self.held_out * count))
 
 
@@ -108,12 +108,12 @@ class Trainee(Protocol):
 
     @property
     def pairs(self) -> Pairs | None:
-        """What it trains on; None for one that needs no steps."""
+        """The pairs that it trains on; None for one that needs no steps."""
         ...
 
     @property
     def schedule(self) -> TrainingSchedule | None:
-        """When; None for one that needs no steps."""
+        """The schedule of its training; None for one that needs no steps."""
         ...
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
@@ -121,11 +121,11 @@ class Trainee(Protocol):
         ...
 
     def ended(self, epoch: int) -> bool:
-        """An epoch, from 1, has ended; True where there is nothing left to learn."""
+        """Note the end of an epoch, counted from 1; return True where there is nothing left to learn."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that it needs to go on."""
+        """Return all that it needs to go on."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -133,7 +133,7 @@ class Trainee(Protocol):
         ...
 
     def finish(self) -> Learned:
-        """What was learned."""
+        """Return what was learned."""
         ...
 
 
@@ -171,18 +171,18 @@ def _lockstep(members: Sequence[_Run], schedule: TrainingSchedule, seed: int, co
             for run in active:
                 pairs = run.trainee.pairs
                 assert pairs is not None
-                run.trainee.step(index, pairs.captured.take(index), rows(pairs.images, index), progress)
+                run.trainee.step(index, *pairs.take(index), progress)
         for run in active:
             run.end(epoch + 1)
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order ``(count,)`` of the pairs in an epoch: it depends on nothing else."""
+    """Return the order ``(count,)`` of the pairs in an epoch: it depends on nothing else."""
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63))
 
 
 class _Run:
-    """A trainee, how far it is, and where that is written down."""
+    """A trainee, its progress, and the file where that is kept."""
 
     def __init__(self, trainee: Trainee, checkpoint: Path | None) -> None:
         self.trainee, self.checkpoint = trainee, checkpoint
@@ -220,7 +220,7 @@ class ClosedForm:
     schedule: None = None
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
-        """Never called."""
+        """See `Trainee`; never called."""
 
     def ended(self, epoch: int) -> bool:
         """See `Trainee`."""
@@ -244,12 +244,12 @@ Rate = Callable[[float], float]
 
 
 def constant(rate: float) -> Rate:
-    """The same learning rate all the time."""
+    """Return a learning rate that is the same all the time."""
     return lambda _: rate
 
 
 def cycle(rate: float, warm: float = 0.15) -> Rate:
-    """Up to ``rate`` within the share ``warm`` of the training, then down to nothing along a cosine."""
+    """Return a rate that rises to ``rate`` in the share ``warm`` of the training, then falls along a cosine."""
 
     def at(progress: float) -> float:
         if progress < warm:
@@ -319,27 +319,19 @@ class Fitting:
         rest = torch.arange(self.schedule.training(len(self.pairs)), len(self.pairs))
         self.network.eval()
         with torch.inference_mode():
-            losses = [
-                float(
-                    self.loss(
-                        self._made(self.pairs.captured.take(index)),
-                        self.pairs.images[index].to(self.machine.device),
-                    )
-                )
-                * len(index)
-                for index in rest.split(CHUNK)
-            ]
-        return sum(losses) / len(rest)
+            total = 0.0
+            for index in rest.split(CHUNK):
+                captured, images = self.pairs.take(index)
+                total += float(self.loss(self._made(captured), images.to(self.machine.device))) * len(index)
+        return total / len(rest)
 
     def state(self) -> dict[str, Tensor]:
         """See `Trainee`."""
         numbers = torch.tensor([self.least, self.waited, self.seen], dtype=torch.float64)
         best = {f"best/{name}": value for name, value in (self.best or {}).items()}
-        moments = {
-            f"optimiser/{i}/{name}": value
-            for i, values in self.optimiser.state_dict()["state"].items()
-            for name, value in values.items()
-        }
+        moments: dict[str, Tensor] = {}
+        for i, values in self.optimiser.state_dict()["state"].items():
+            moments |= {f"optimiser/{i}/{name}": value for name, value in values.items()}
         network = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         return {**network, **moments, **best, "numbers": numbers}
 
@@ -373,7 +365,7 @@ CHUNK = 256
 
 
 def over(captured: CapturedTensors, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """What ``read`` makes of all rows of something captured, `CHUNK` at a time: ``(n, ...)``."""
+    """Return what ``read`` makes ``(n, ...)`` of all rows of captured tensors, `CHUNK` at a time."""
     return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
 
 
@@ -399,12 +391,12 @@ class Rebuilt:
 
 
 def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
-    """A network whose initial weights are the generator's seed's; nobody else's random numbers are touched."""
+    """Return a network with initial weights from the generator's seed; PyTorch's own generator is untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator.initial_seed())
         return make()
 
 
 def under(head: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a state whose names begin with ``head/``, without that."""
+    """Return the part of a state whose names begin with ``head/``, without that."""
     return {name.removeprefix(f"{head}/"): value for name, value in state.items() if name.startswith(f"{head}/")}

@@ -1,4 +1,4 @@
-"""Whether the CNN sees the same class in the reconstruction as in the original, and how much that says."""
+"""Agreement of the CNN's classes of reconstructions and originals, and Cohen's kappa."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloven.score.checks import check_classes, check_lengths
 
 
 def agreement(a: Tensor, b: Tensor) -> Tensor:
-    """Where the class indices ``(n,)`` of ``a`` and ``b`` are equal: ``(n,)`` bool."""
+    """Return where the class indices ``(n,)`` of ``a`` and ``b`` are equal: ``(n,)`` bool."""
     check_classes("the first classes", a)
     check_classes("the second classes", b)
     check_lengths("the first classes", a, "the second", b)
@@ -20,7 +20,7 @@ def agreement(a: Tensor, b: Tensor) -> Tensor:
 
 
 def kappa(a: Tensor, b: Tensor, classes: int) -> float:
-    """Cohen's kappa of class indices ``(n,)``: agreement above what the two class frequencies give by chance.
+    """Return Cohen's kappa of class indices ``(n,)``: agreement above that of the two class frequencies.
 
     1 is full agreement, 0 is chance, less than 0 is worse than chance. Where chance alone agrees always (both
     name one and the same class for every image) kappa is 0 / 0; it is 0.0 here, for such an agreement carries
@@ -39,7 +39,7 @@ def kappa(a: Tensor, b: Tensor, classes: int) -> float:
 
 
 def modal_class(predicted: Tensor) -> int:
-    """The class named most often in ``(n,)`` class indices; the lowest of several."""
+    """Return the class named most often in ``(n,)`` class indices; the lowest of several."""
     check_classes("the classes", predicted)
     counts = Counter(sorted(predicted.tolist()))  # sorted: of equal counts, the first one entered wins
     return int(counts.most_common(1)[0][0])

@@ -115,7 +115,7 @@ def leakage(score: float, baseline: float) -> float:
 
 
 def _mean_image(images: Tensor) -> Tensor:
-    """``(C, H, W)`` float32, summed in float64 chunk by chunk."""
+    """Return ``(C, H, W)`` float32, summed in float64 chunk by chunk."""
     total = torch.zeros_like(images[0], dtype=torch.float64)
     step = max(1, CHUNK_VALUES // images[0].numel())
     for start in range(0, len(images), step):
@@ -126,7 +126,7 @@ def _mean_image(images: Tensor) -> Tensor:
 
 
 def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
-    """The guesses quantised, ``(k, C, H, W)``, on the originals' device."""
+    """Return the guesses quantised, ``(k, C, H, W)``, on the originals' device."""
     if not guesses:
         raise ClovenError("guesses must name at least one image, got none; take constant_guesses()")
     for name, guess in guesses.items():
@@ -139,7 +139,7 @@ def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
 
 
 def _derangement(n: int, seed: int) -> Tensor:
-    """``(n,)``: a random cyclic permutation, which leaves nothing in its place."""
+    """Return ``(n,)``, a random cyclic permutation: it leaves nothing in its place."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(order)
     other[order] = order.roll(1)

@@ -1,4 +1,4 @@
-"""What every score demands of its input, said once: images, pairs of images, class indices."""
+"""Checks that all scores share: images, pairs of images, class indices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a part of the image: what is inside the tile that a listener holds."""
+"""Scores of a part of the image: of the tile that a listener holds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RegionScores:
 
 
 def inside(made: Tensor, originals: Tensor, region: Region) -> RegionScores:
-    """The scores of ``(n, C, H, W)`` images inside a region."""
+    """Return the scores of ``(n, C, H, W)`` images inside a region."""
     top, left, bottom, right = region
     a, b = (t[:, :, top:bottom, left:right].contiguous() for t in (made, originals))
     large = min(a.shape[2:]) >= WINDOW

@@ -1,13 +1,11 @@
-"""How sure a mean over images is: bootstrap for real-valued scores, Wilson for a share of yes and no.
+"""Intervals of means over images: bootstrap for real-valued scores, Wilson's for a share of yes and no.
 
-The images are the sample; seeds of an attack are another source of spread, which no function here knows.
+The images are the sample. Seeds of an attack are another source of spread; `clustered` and `unpaired` count both.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -29,7 +27,7 @@ class Interval:
 
 
 def bootstrap(values: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Percentile bootstrap of the mean of real-valued scores ``(n,)``, one for each image, n at least 2.
+    """Return the percentile bootstrap of the mean of real-valued scores ``(n,)``, one an image, n at least 2.
 
     Equal values give an interval of no width. For yes and no that overstates what is known, so bool is
     refused: see `wilson`.
@@ -39,14 +37,12 @@ def bootstrap(values: Tensor, *, seed: int, resamples: int = 2000, level: float 
         raise ClovenError(f"resamples must be 1 or more, got {resamples}; 2000 is usual")
     scores = _real(values)
     centre = float(scores.mean())
-    means = _resampled_means(scores - centre, resamples, seed)
-    tail = (1 - level) / 2
-    low, high = means.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    low, high = _tails(_resampled_means(scores - centre, resamples, seed), level)
     return Interval(centre, centre + min(low, 0.0), centre + max(high, 0.0))
 
 
 def clustered(values: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Bootstrap of the mean of scores ``(s, n)`` of ``s`` seeds of an attack on ``n`` images, over both.
+    """Return the bootstrap of the mean of scores ``(s, n)`` of ``s`` seeds of an attack on ``n`` images, over both.
 
     Each resample draws seeds and images with replacement: what an attack scores depends on either. One seed says
     nothing about the spread over seeds; its interval is that of `bootstrap`. Yes and no are taken as 1 and 0.
@@ -60,7 +56,7 @@ def clustered(values: Tensor, *, seed: int, resamples: int = 2000, level: float 
 
 
 def unpaired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """Bootstrap of the mean of ``a`` less the mean of ``b``, scores ``(s, n)`` and ``(t, m)`` of different images.
+    """Return the bootstrap of the mean of ``a`` less that of ``b``: ``(s, n)`` and ``(t, m)`` of different images.
 
     Seeds and images are drawn with replacement on each side apart, as in `clustered`.
     """
@@ -74,7 +70,7 @@ def unpaired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: f
 
 
 def paired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """`bootstrap` of the mean of ``a - b``, two scores ``(n,)`` of the same images in the same order.
+    """Return the `bootstrap` of the mean of ``a - b``, two scores ``(n,)`` of the same images in the same order.
 
     Narrower than two separate intervals, for hard images are hard for both. Agreement (bool) may be compared;
     where no image differs the interval has no width, which is no proof that none would.
@@ -84,18 +80,17 @@ def paired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: flo
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a proportion: inside [0, 1], of some width at 0 and at n successes too."""
+    """Return Wilson's score interval of a proportion: inside [0, 1], of some width at 0 and at n successes too."""
     _check_level(level)
     if not 0 <= successes <= n or n < 1:
         raise ClovenError(
             f"successes must lie between 0 and n, and n be 1 or more, got {successes} of {n}; "
             "count agreement over at least one image"
         )
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share, spread = successes / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return Interval(share, centre - half if successes else 0.0, centre + half if successes < n else 1.0)
+    from scipy.stats import binomtest  # takes most of a second to import
+
+    found = binomtest(successes, n).proportion_ci(level, method="wilson")
+    return Interval(successes / n, float(found.low), float(found.high))
 
 
 def _check_level(level: float) -> None:
@@ -104,7 +99,7 @@ def _check_level(level: float) -> None:
 
 
 def _real(values: Tensor) -> Tensor:
-    """The scores in float64 on the CPU, where the draws of a seed are always the same."""
+    """Return the scores in float64 on the CPU, where the draws of a seed are always the same."""
     if values.ndim != 1 or len(values) < 2:
         raise ClovenError(
             f"an interval needs scores (n,) of at least 2 images, got the shape {tuple(values.shape)}; "
@@ -125,14 +120,14 @@ def _real(values: Tensor) -> Tensor:
 
 
 def _of_seeds(values: Tensor) -> Tensor:
-    """Scores ``(seeds, images)`` in float64; yes and no as 1 and 0."""
+    """Return scores ``(seeds, images)`` in float64; yes and no as 1 and 0."""
     if values.ndim != 2 or not len(values):
         raise ClovenError(f"scores (seeds, images) are needed, got the shape {tuple(values.shape)}")
     return torch.stack([_real(row.to(torch.float64)) for row in values])
 
 
 def _clustered_means(scores: Tensor, resamples: int, generator: torch.Generator) -> Tensor:
-    """``(resamples,)``: means over seeds and images, both drawn with replacement."""
+    """Return means ``(resamples,)`` over seeds and images, both drawn with replacement."""
     count, images = scores.shape
     means = torch.empty(resamples, dtype=torch.float64)
     for i in range(resamples):
@@ -148,7 +143,7 @@ def _tails(means: Tensor, level: float) -> tuple[float, float]:
 
 
 def _resampled_means(scores: Tensor, resamples: int, seed: int) -> Tensor:
-    """``(resamples,)``: means of n draws with replacement, which is to weigh by multinomial counts."""
+    """Return means ``(resamples,)`` of n draws with replacement."""
     n = len(scores)
     generator = torch.Generator().manual_seed(seed)
     rows = max(1, CHUNK_VALUES // n)

@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: SSIM, PSNR, and the 8-bit pixels that both expect.
+"""Similarity of images, pixel by pixel: SSIM, PSNR, and the 8-bit pixels that both expect.
 
 SSIM is not one number: windows, borders and data ranges move it by more than published thresholds differ.
 There is one convention here, `CONVENTION`, to be stored beside every score.
@@ -35,7 +35,7 @@ CHUNK_VALUES = 2**18
 
 @torch.no_grad()
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Structural similarity of each image of ``a`` with that of ``b``: ``(n,)`` float64 in [-1, 1].
+    """Return the structural similarity of each image of ``a`` with that of ``b``: ``(n,)`` float64 in [-1, 1].
 
     Both are ``(n, C, H, W)`` in [0, 1], of any floating type; ``expand`` compares one image with many and
     copies it only chunk by chunk.
@@ -53,7 +53,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each pair, in dB: ``(n,)`` float64, at most `PSNR_CAP`.
+    """Return the peak signal-to-noise ratio of each pair, in dB: ``(n,)`` float64, at most `PSNR_CAP`.
 
     Both are ``(n, C, H, W)`` in [0, 1]; the peak is 1 and the error a mean over all channels and pixels.
     """
@@ -64,7 +64,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def quantise(images: Tensor) -> Tensor:
-    """``(n, C, H, W)`` as a camera could have given them: clipped to [0, 1], rounded to multiples of 1/255.
+    """Return ``(n, C, H, W)`` clipped to [0, 1] and rounded to multiples of 1/255, as 8-bit pixels are.
 
     Half-precision images come back in float32, for half precision cannot tell all 256 levels apart.
     """
@@ -76,7 +76,7 @@ def quantise(images: Tensor) -> Tensor:
 
 
 def _per_image(a: Tensor, b: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """``(n,)``: ``score`` of both in float64, few enough images at a time, with their range checked.
+    """Return ``score`` ``(n,)`` of both in float64, few enough images at a time, with their range checked.
 
     Written into one tensor made beforehand: with a small result kept from each chunk and joined at the end, the
     peak grew with n in most runs, by up to 0.7 MiB for each image of 3 x 224 x 224.
@@ -92,7 +92,7 @@ def _per_image(a: Tensor, b: Tensor, score: Callable[[Tensor, Tensor], Tensor]) 
 
 
 def _window(side: int) -> Tensor:
-    """``(side - 10, side)``, banded: row i is the Gaussian window at the i-th valid position."""
+    """Return ``(side - 10, side)``, banded: row i is the Gaussian window at the i-th valid position."""
     offset = torch.arange(side) - torch.arange(side - WINDOW + 1).unsqueeze(1)
     inside = (offset >= 0) & (offset < WINDOW)
     weight = torch.exp(-0.5 * ((offset.double() - WINDOW // 2) / SIGMA) ** 2) * inside
