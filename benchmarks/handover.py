@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloven.enclave.handover import WAYS, Giver, Taker, Way, opened
-from cloven.enclave.messages import EndedError, heard, tell
+from cloven.enclave.pipe import EndedError, heard, tell
 
 BOUND = 2.0
 SHAPE = (64, 224, 224)

@@ -19,7 +19,7 @@ import torch
 from safetensors.numpy import save
 
 from cloven.attacks.trainer import train
-from cloven.enclave import messages, stretch
+from cloven.enclave import pipe, split
 from cloven.enclave.sealing import private_file
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cloven.enclave.folder import measured, opened
+from cloven.enclave.sealed_folder import measured, opened
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.folders import decode_picture

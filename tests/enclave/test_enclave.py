@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cloven.enclave.backends import named
-from cloven.enclave.folder import (
+from cloven.enclave.sealed_folder import (
     INPUT,
     PLAN,
     RESULT,
@@ -32,12 +32,12 @@ from cloven.enclave.folder import (
     unsealed,
 )
 from cloven.enclave.handover import WAYS, Way
-from cloven.enclave.messages import tell
+from cloven.enclave.pipe import tell
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import Expected, Measurement, read_quote
 from cloven.enclave.release import release
-from cloven.enclave.results import open_results
-from cloven.enclave.runner import Asked, Enclave, running, trace
+from cloven.enclave.sealed_results import open_results
+from cloven.enclave.runner import EnclaveOptions, Enclave, running, trace
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
 from cloven.errors import ClovenError
@@ -94,7 +94,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Own:
 @contextmanager
 def released(of: Own, way: Way = "memory") -> Iterator[tuple[Enclave, str]]:
     """An enclave at work, and its run."""
-    with running(Asked(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)) as enclave:
+    with running(EnclaveOptions(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)) as enclave:
         run = release_at_once(enclave, of.folder, OWNER).run
         enclave.split()
         yield enclave, run
@@ -161,7 +161,7 @@ def test_a_changed_byte_in_a_sealed_file_is_refused(tmp_path: Path, file: str) -
 
 
 def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(lenet: Own) -> None:
-    asked = Asked(lenet.folder.path, named("simulated"), memory=2 * GIB, timeout=60)
+    asked = EnclaveOptions(lenet.folder.path, named("simulated"), memory=2 * GIB, timeout=60)
     nonce = bytes(32)
     expect, other = (
         Expected(Measurement("simulated", digits), accept="simulated")
@@ -180,7 +180,7 @@ def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(len
 
 
 def test_who_runs_an_sgx_enclave_does_not_get_around_its_quote(lenet: Own) -> None:
-    enclave = Enclave(Asked(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
+    enclave = Enclave(EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
 
     with pytest.raises(
         ClovenError, match="gets its key once its hardware quote is verified; start it without --owner-k"
@@ -263,7 +263,7 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
 
 
 def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> None:
-    asked = Asked(lenet.folder.path, named("gramine-sgx"), way="memory", memory=10, threads=0)
+    asked = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="memory", memory=10, threads=0)
     with pytest.raises(ClovenError) as caught, running(asked):
         pass
 
@@ -271,7 +271,7 @@ def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> N
     assert way == "gramine-sgx cannot hand over by memory; choose from pipe"
     assert memory.startswith("10 bytes of memory")
     assert threads.startswith("0 threads")
-    missing = Asked(lenet.folder.path, named("gramine-sgx"), way="pipe", manifest=tmp_path / "m.manifest")
+    missing = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe", manifest=tmp_path / "m.manifest")
     with (
         pytest.raises(ClovenError, match=r"gramine-sgx is not on the PATH.*\n.*m.manifest.sgx is not there"),
         running(missing),

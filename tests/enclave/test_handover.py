@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.enclave.handover import WAYS, Giver, Taker, Way, opened
-from cloven.enclave.messages import HEAD, EndedError, heard, tell
+from cloven.enclave.pipe import HEAD, EndedError, heard, tell
 from cloven.errors import ClovenError
 
 SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)

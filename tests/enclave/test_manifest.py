@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloven.enclave import folder
+from cloven.enclave import sealed_folder
 from cloven.enclave.manifest import Enclosed, Python, enclosed, runtime_files, template
 from cloven.enclave.manifest_check import parse_size, problems
 from cloven.enclave.sizes import enclave_size, size_text
@@ -205,7 +205,7 @@ def test_what_python_reads_is_listed_once_and_as_far_as_it_is_there(tmp_path: Pa
 def test_this_interpreter_reads_nothing_else(sealed: Path) -> None:
     half = enclosed(sealed, Python.here(), enclave_bytes=GIB)
     code = (
-        "import sys, ctypes, cloven.enclave.folder\n"
+        "import sys, ctypes, cloven.enclave.sealed_folder\n"
         "found = [getattr(m, '__file__', None) for m in sys.modules.values()]\n"
         "print(sys.prefix, *filter(None, found), sep='\\n')\n"
         "print(*(line.split()[-1] for line in open('/proc/self/maps') if '/' in line), sep='\\n')"

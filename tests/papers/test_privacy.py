@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cloven.auditing.targets import of_strategies
-from cloven.enclave.study import summarised
+from cloven.enclave.sweep import summarised
 from cloven.errors import ClovenError
 from cloven.papers.s2.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG

@@ -18,9 +18,9 @@ from cloven.errors import ClovenError
 from cloven.files import read_bytes
 
 if TYPE_CHECKING:
-    from cloven.enclave.folder import Sealed
+    from cloven.enclave.sealed_folder import Sealed
     from cloven.enclave.quote import Verifier
-    from cloven.enclave.runner import Answer, Enclave
+    from cloven.enclave.runner import Inference, Enclave
 
 log = logging.getLogger("cloven")
 
@@ -47,10 +47,10 @@ def seal(
     ] = None,
 ) -> None:
     """Encrypt a plan and its model's weights under a key that only the owner has."""
-    from cloven.enclave.folder import Sealed, measured, memory_for, modelled, new_id, seal_model
+    from cloven.enclave.sealed_folder import Sealed, measured, memory_for, modelled, new_id, seal_model
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
     from cloven.enclave.quote import SIMULATED, Measurement
-    from cloven.enclave.stretch import split
+    from cloven.enclave.split import split
     from cloven.partition import plan as plans
 
     plan = plan_of(plan_file)
@@ -78,7 +78,7 @@ def seal_input(
 ) -> None:
     """Encrypt pictures for the enclave of a sealed folder."""
     from cloven.enclave import sealing
-    from cloven.enclave.folder import INPUT, opened
+    from cloven.enclave.sealed_folder import INPUT, opened
     from cloven.enclave.owner import data_key, read_owner_key
     from cloven.zoo.folders import picture_size
 
@@ -128,7 +128,7 @@ def release(
     An enclave without hardware gets the key only if the expected measurement names its kind and --accept does too.
     """
     from cloven.enclave.endpoint import deliver
-    from cloven.enclave.folder import opened
+    from cloven.enclave.sealed_folder import opened
     from cloven.enclave.owner import read_owner_key
     from cloven.enclave.quote import Expected, Measurement
 
@@ -183,9 +183,9 @@ def open_result(
     as_json: AsJson = False,
 ) -> None:
     """Open results that left the enclave sealed, if they belong to your inputs and to the run."""
-    from cloven.enclave.folder import opened
+    from cloven.enclave.sealed_folder import opened
     from cloven.enclave.owner import data_key, read_owner_key
-    from cloven.enclave.results import open_results
+    from cloven.enclave.sealed_results import open_results
 
     folder = opened(sealed)
     if inputs.is_dir() != result.is_dir():
@@ -241,9 +241,9 @@ def run(
 ) -> None:
     """Run sealed inputs: the front inside the trusted half, the rear on the accelerator; show S2's six steps."""
     from cloven.enclave.backends import named
-    from cloven.enclave.folder import opened
+    from cloven.enclave.sealed_folder import opened
     from cloven.enclave.manifest_check import parse_size
-    from cloven.enclave.runner import Asked, running
+    from cloven.enclave.runner import EnclaveOptions, running
 
     folder, how = opened(sealed), named(backend)
     files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
@@ -259,7 +259,7 @@ def run(
     if out is not None:  # now, as the results of a run cannot be had again
         out.mkdir(parents=True, exist_ok=True)
     size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
-    asked = Asked(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
+    asked = EnclaveOptions(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
     with running(asked) as at_work:
         released = _released(at_work, folder, owner_key, listen, insecure=insecure)
         at_work.split()
@@ -278,7 +278,7 @@ def run(
         _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
 
 
-def _answer(at_work: Enclave, file: Path) -> Answer:
+def _answer(at_work: Enclave, file: Path) -> Inference:
     content = read_bytes(file)
     with _naming(file):
         return at_work.infer([content])
@@ -319,7 +319,7 @@ def _released(
     return None
 
 
-def _document(at_work: Enclave, folder: Sealed, answers: list[Answer], released: str | None) -> dict[str, Any]:
+def _document(at_work: Enclave, folder: Sealed, answers: list[Inference], released: str | None) -> dict[str, Any]:
     from cloven.enclave.runner import trace
 
     asked, about = at_work.asked, at_work.about
@@ -346,7 +346,7 @@ def _document(at_work: Enclave, folder: Sealed, answers: list[Answer], released:
     }
 
 
-def _kept(out: Path | None, files: list[Path], answers: list[Answer], document: dict[str, Any]) -> None:
+def _kept(out: Path | None, files: list[Path], answers: list[Inference], document: dict[str, Any]) -> None:
     import json
 
     from cloven.files import write_text
@@ -371,7 +371,7 @@ def manifest(
 ) -> None:
     """Print the template of a Gramine manifest for the trusted half."""
     from cloven.enclave import manifest as gramine
-    from cloven.enclave.folder import opened
+    from cloven.enclave.sealed_folder import opened
     from cloven.enclave.manifest_check import parse_size
 
     if attestation not in ("dcap", "none"):

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloven.enclave.handover import Giver, Taker, Way, take_ends
-from cloven.enclave.messages import heard, served, tell
+from cloven.enclave.pipe import heard, served, tell
 from cloven.errors import ClovenError
 
 
 @dataclass(frozen=True)
-class Given:
+class AcceleratorOptions:
     """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
 
     device: str
@@ -28,12 +28,12 @@ class Given:
     threads: int
 
 
-def arguments(words: Sequence[str]) -> Given:
+def arguments(words: Sequence[str]) -> AcceleratorOptions:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True)
     take_ends(parser)
-    return Given(**vars(parser.parse_args(words)))
+    return AcceleratorOptions(**vars(parser.parse_args(words)))
 
 
 def main(words: Sequence[str]) -> int:
@@ -42,10 +42,10 @@ def main(words: Sequence[str]) -> int:
     return served(lambda hears, tells: _work(given, hears, tells))
 
 
-def _work(given: Given, hears: int, tells: int) -> None:
+def _work(given: AcceleratorOptions, hears: int, tells: int) -> None:
     import torch
 
-    from cloven.enclave.stretch import read, ready, shapes
+    from cloven.enclave.split import read, ready, shapes
 
     torch.set_num_threads(given.threads)
     if given.device.startswith("cuda") and not torch.cuda.is_available():

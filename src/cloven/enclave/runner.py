@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cloven.enclave.backends import Backend, environment
 from cloven.enclave.handover import Way, opened
-from cloven.enclave.messages import EndedError, heard, tell
+from cloven.enclave.pipe import EndedError, heard, tell
 from cloven.errors import ClovenError
 
 STEPS = (
@@ -37,7 +37,7 @@ STEPS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class EnclaveOptions:
     """What is to be run, and how.
 
     Attributes:
@@ -74,7 +74,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Inference:
     """What came of one message of inputs: logits ``(n, classes)``, or bytes that only the owner can open."""
 
     images: int
@@ -91,7 +91,7 @@ Half = subprocess.Popen[bytes] | None
 class Enclave:
     """Both halves at work; made by `running`. ``about`` is what the trusted half said of the split."""
 
-    asked: Asked
+    asked: EnclaveOptions
     descriptors: tuple[int, int]
     limits: list[str] = field(default_factory=list)
     clock: dict[str, float] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Enclave:
             "from key to ready": time.perf_counter() - released,
         }
 
-    def infer(self, inputs: Sequence[bytes]) -> Answer:
+    def infer(self, inputs: Sequence[bytes]) -> Inference:
         """One inference of sealed pictures, all in one message.
 
         Raises:
@@ -149,7 +149,7 @@ class Enclave:
             seconds["handed back"] = rest["clock"][0] - rear["clock"][2]
             seconds["rest"] = rest["clock"][1] - rest["clock"][0]
         seconds["whole"] = time.perf_counter() - start
-        return Answer(front["images"], logits, sealed, front["bytes"], seconds)
+        return Inference(front["images"], logits, sealed, front["bytes"], seconds)
 
     def ends(self) -> list[str]:
         """What either process is told of the hand-over."""
@@ -189,7 +189,7 @@ class Enclave:
 
 
 @contextmanager
-def running(asked: Asked) -> Iterator[Enclave]:
+def running(asked: EnclaveOptions) -> Iterator[Enclave]:
     """The trusted half, started and waiting for its key; both halves end with the context.
 
     Raises:
@@ -216,7 +216,7 @@ def running(asked: Asked) -> Iterator[Enclave]:
         yield enclave
 
 
-def _started(words: Sequence[str], asked: Asked, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
+def _started(words: Sequence[str], asked: EnclaveOptions, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 (our own words)
         words,
         stdin=subprocess.PIPE,
@@ -240,7 +240,7 @@ def _end(enclave: Enclave) -> None:
             half.communicate()
 
 
-def trace(enclave: Enclave, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def trace(enclave: Enclave, answers: Sequence[Inference]) -> list[dict[str, Any]]:
     """S2's six steps with their seconds: those of each inference as medians."""
     middle = {name: _median([a.seconds[name] for a in answers]) for name in ("front", "hand-over", "rear")}
     seconds = {

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from cloven.enclave.backends import Backend
 from cloven.enclave.endpoint import deliver, serve_release
-from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
+from cloven.enclave.sealed_folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import HARDWARE, Expected, Measurement, Quote
-from cloven.enclave.runner import Asked, Enclave, running
+from cloven.enclave.runner import EnclaveOptions, Enclave, running
 from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
 from cloven.errors import ClovenError
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class How:
-    """How the enclaves of a study are run; see `cloven.enclave.runner.Asked`."""
+class ExecutionOptions:
+    """How the enclaves of a study are run; see `cloven.enclave.runner.EnclaveOptions`."""
 
     backend: Backend
     device: str
@@ -53,7 +53,7 @@ STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
 
 
 @dataclass(frozen=True)
-class Timed:
+class InferenceTimes:
     """One plan's times, seconds.
 
     Attributes:
@@ -84,15 +84,15 @@ class Timed:
 
 
 @dataclass(frozen=True, eq=False)
-class Ready:
+class ReadyEnclave:
     """A plan's enclave at work, and whose it is."""
 
     enclave: Enclave
-    owned: Owned
+    owned: OwnedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Owned:
+class OwnedModel:
     """A sealed model, its owner's key, and pictures; the plan is sealed anew for each cut."""
 
     folder: Sealed
@@ -106,7 +106,7 @@ class Owned:
 
 
 @contextmanager
-def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int) -> Iterator[Owned]:
+def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int) -> Iterator[OwnedModel]:
     """A model and pictures, sealed with a fresh key into a folder that ends with the context.
 
     Args:
@@ -124,11 +124,11 @@ def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], 
     with tempfile.TemporaryDirectory(prefix="cloven-") as name:
         folder = Sealed(Path(name) / "sealed", new_id(), memory)
         seal_model(folder, plan, weights, key=data_key(owner, folder.id))
-        yield Owned(folder, owner, pictures)
+        yield OwnedModel(folder, owner, pictures)
 
 
 @contextmanager
-def ready(mine: Owned, plan: Plan, how: How) -> Iterator[Ready]:
+def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[ReadyEnclave]:
     """A plan's enclave, released and split; it ends with the context.
 
     Raises:
@@ -136,14 +136,14 @@ def ready(mine: Owned, plan: Plan, how: How) -> Iterator[Ready]:
     """
     folder = mine.folder
     seal_plan(folder, plan, key=data_key(mine.owner, folder.id))
-    asked = Asked(folder.path, how.backend, how.device, how.way, folder.enclave_bytes, how.threads)
+    asked = EnclaveOptions(folder.path, how.backend, how.device, how.way, folder.enclave_bytes, how.threads)
     with running(asked) as enclave:
         release_at_once(enclave, folder, mine.owner)
         enclave.split()
-        yield Ready(enclave, mine)
+        yield ReadyEnclave(enclave, mine)
 
 
-def timed(own: Ready, other: Ready) -> Timed:
+def timed(own: ReadyEnclave, other: ReadyEnclave) -> InferenceTimes:
     """The times of an enclave on its pictures, the first apart; between them another one, or itself, is run.
 
     A machine's speed changes within minutes: what is to be compared runs in turns.
@@ -154,7 +154,7 @@ def timed(own: Ready, other: Ready) -> Timed:
         beside.append(other.enclave.infer([its]).seconds["whole"])
     clock, (first, *later) = own.enclave.clock, answers
     whole = [answer.seconds["whole"] for answer in later]
-    return Timed(
+    return InferenceTimes(
         load=clock["started"] + clock["from key to ready"],
         first=first.seconds["whole"],
         mean=statistics.fmean(whole),

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from cloven.enclave import sandbox
 from cloven.enclave.handover import Giver, Taker, Way, take_ends
-from cloven.enclave.messages import heard, served, tell
+from cloven.enclave.pipe import heard, served, tell
 from cloven.errors import ClovenError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cloven.enclave.folder import Sealed
-    from cloven.enclave.stretch import Split
+    from cloven.enclave.sealed_folder import Sealed
+    from cloven.enclave.split import Split
 
 
 @dataclass(frozen=True)
-class Given:
+class TrustedOptions:
     """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
 
     sealed: Path
@@ -41,14 +41,14 @@ class Given:
     threads: int
 
 
-def arguments(words: Sequence[str]) -> Given:
+def arguments(words: Sequence[str]) -> TrustedOptions:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sealed", type=Path)
     parser.add_argument("--backend", required=True)
     parser.add_argument("--memory", type=int, required=True)
     take_ends(parser)
-    return Given(**vars(parser.parse_args(words)))
+    return TrustedOptions(**vars(parser.parse_args(words)))
 
 
 def main(words: Sequence[str]) -> int:
@@ -57,9 +57,9 @@ def main(words: Sequence[str]) -> int:
     return served(lambda hears, tells: _work(given, hears, tells))
 
 
-def _work(given: Given, hears: int, tells: int) -> None:
+def _work(given: TrustedOptions, hears: int, tells: int) -> None:
     from cloven.enclave.backends import named
-    from cloven.enclave.folder import measured, opened
+    from cloven.enclave.sealed_folder import measured, opened
     from cloven.enclave.quote import SGX, SIMULATED, Measurement
     from cloven.enclave.release import hardware_measurement, waiting
 
@@ -76,7 +76,7 @@ def _work(given: Given, hears: int, tells: int) -> None:
     key = _released(door, hears, tells)
     inside = _split(sealed, key)
     tell(tells, inside.about, inside.rear)
-    half = Half(given, inside, sealed, key, door.run)
+    half = TrustedHalf(given, inside, sealed, key, door.run)
     while True:
         about, content = heard(hears)
         answer, result = half.answer(about, content)
@@ -108,7 +108,7 @@ def _released(door: Any, hears: int, tells: int) -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
+class SplitModel:
     """What is known once the model is split; ``about`` and ``rear`` leave."""
 
     about: dict[str, Any]
@@ -119,9 +119,9 @@ class Inside:
     rest: Callable[[Sequence[Tensor]], list[Tensor]] | None
 
 
-def _split(sealed: Sealed, key: bytes) -> Inside:
-    from cloven.enclave.folder import captured, unsealed
-    from cloven.enclave.stretch import ready, shapes, split, written
+def _split(sealed: Sealed, key: bytes) -> SplitModel:
+    from cloven.enclave.sealed_folder import captured, unsealed
+    from cloven.enclave.split import ready, shapes, split, written
     from cloven.partition import plan as plans
 
     clock = [time.perf_counter()]
@@ -146,14 +146,14 @@ def _split(sealed: Sealed, key: bytes) -> Inside:
         "front_weight_bytes": parts.front.weight_bytes,
         "rear_weight_bytes": parts.rear.weight_bytes,
     }
-    return Inside(about, rear, parts, plan.model.input, front, rest)
+    return SplitModel(about, rear, parts, plan.model.input, front, rest)
 
 
 # --- steps 4 and 5: the front, and the hand-over ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Pending:
+class PendingInputs:
     """A message of inputs whose front has run: its position, its pictures' digests, and what stays inside."""
 
     position: int
@@ -161,15 +161,15 @@ class Pending:
     held: list[Tensor]
 
 
-class Half:
+class TrustedHalf:
     """The trusted half at work."""
 
-    def __init__(self, given: Given, inside: Inside, sealed: Sealed, key: bytes, run: str) -> None:
+    def __init__(self, given: TrustedOptions, inside: SplitModel, sealed: Sealed, key: bytes, run: str) -> None:
         self.inside, self.sealed, self.key, self.run = inside, sealed, key, run
         self.giver, self.taker = Giver(given.way, given.out), Taker(given.way, given.back)
         self.seen: set[bytes] = set()
         self.position = 0
-        self.pending: Pending | None = None
+        self.pending: PendingInputs | None = None
 
     def answer(self, about: dict[str, Any], content: bytearray) -> tuple[dict[str, Any], bytes]:
         """Answer one message; what is wrong with an input is said, and the next one is waited for."""
@@ -186,7 +186,7 @@ class Half:
     def _front(self, sizes: list[int], content: bytearray) -> tuple[dict[str, Any], bytes]:
         import torch
 
-        from cloven.enclave.results import digest
+        from cloven.enclave.sealed_results import digest
 
         clock = [time.perf_counter()]
         pictures = self._opened(_cut(content, sizes))
@@ -195,7 +195,7 @@ class Half:
         made = self.inside.front([images])
         clock.append(time.perf_counter())
         handed = [z.numpy() for z in made[: len(self.inside.split.rear.takes)]]
-        self.pending = Pending(self.position, [digest(picture) for picture in pictures], made[len(handed) :])
+        self.pending = PendingInputs(self.position, [digest(picture) for picture in pictures], made[len(handed) :])
         self.position += 1
         told = self.giver.give(handed)
         return {"images": len(images), "bytes": sum(z.nbytes for z in handed), "clock": clock}, told
@@ -203,8 +203,8 @@ class Half:
     def _rest(self, images: int, content: bytearray) -> tuple[dict[str, Any], bytes]:
         import torch
 
-        from cloven.enclave.results import Result, sealed_result
-        from cloven.enclave.stretch import shapes
+        from cloven.enclave.sealed_results import SealedResult, sealed_result
+        from cloven.enclave.split import shapes
 
         if self.inside.rest is None:
             raise ClovenError(
@@ -217,14 +217,14 @@ class Half:
         back = self.taker.take(shapes(self.inside.split.rear.gives), images, content)
         clock = [time.perf_counter()]
         (logits,) = self.inside.rest([*of.held, *(torch.from_numpy(z) for z in back)])
-        found = Result(self.run, of.position, of.inputs, logits.tolist())
+        found = SealedResult(self.run, of.position, of.inputs, logits.tolist())
         result = sealed_result(found, self.sealed, self.key)
         clock.append(time.perf_counter())
         return {"result": "sealed", "clock": clock}, result
 
     def _opened(self, sealed: Sequence[bytes]) -> list[bytes]:
         """Return the pictures of sealed inputs that this run has not opened before."""
-        from cloven.enclave.folder import INPUT
+        from cloven.enclave.sealed_folder import INPUT
         from cloven.enclave.sealing import unsealed_bytes
 
         pictures = [unsealed_bytes(part, key=self.key, name=self.sealed.name(INPUT)) for part in sealed]

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cloven.enclave.folder import INPUT, RESULT, Sealed
+from cloven.enclave.sealed_folder import INPUT, RESULT, Sealed
 from cloven.enclave.sealing import MAGIC, sealed_bytes, unseal, unsealed_bytes
 from cloven.errors import ClovenError
 from cloven.files import parse_json, read_bytes
@@ -38,7 +38,7 @@ RESULT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Result:
+class SealedResult:
     """The content of a sealed result; attributes as in the module's table."""
 
     run: str
@@ -52,7 +52,7 @@ def digest(picture: bytes) -> str:
     return hashlib.sha256(picture).hexdigest()
 
 
-def sealed_result(result: Result, folder: Sealed, key: bytes) -> bytes:
+def sealed_result(result: SealedResult, folder: Sealed, key: bytes) -> bytes:
     """Return a result as it leaves the enclave."""
     text = json.dumps({"format": FORMAT, **asdict(result)})
     return sealed_bytes(text.encode(), key, folder.name(RESULT))
@@ -60,7 +60,7 @@ def sealed_result(result: Result, folder: Sealed, key: bytes) -> bytes:
 
 def open_results(
     folder: Sealed, key: bytes, pairs: Sequence[tuple[Path, Path]], *, run: str
-) -> tuple[list[Result], list[str]]:
+) -> tuple[list[SealedResult], list[str]]:
     """Open the results of inputs, and check that each belongs to its input and to the run.
 
     Args:
@@ -78,7 +78,7 @@ def open_results(
     if not RUN.fullmatch(run):
         raise ClovenError(f"the run is {run[:80]!r}; expected the 64 digits that cloven enclave release printed")
     problems: list[str] = []
-    found: dict[int, tuple[Path, Result]] = {}
+    found: dict[int, tuple[Path, SealedResult]] = {}
     for path, own in pairs:
         try:
             result = _opened(path, own, folder, key, run)
@@ -103,7 +103,7 @@ def open_results(
     return [result for _, result in found.values()], notes
 
 
-def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Result:
+def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> SealedResult:
     """Return one result that belongs to the owner's input and to the run."""
     if not path.exists():
         raise ClovenError(f"{path} is missing: the host did not return the result of {own}")
@@ -123,7 +123,7 @@ def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Resu
     return result
 
 
-def _parsed(text: bytes | bytearray, path: Path) -> Result:
+def _parsed(text: bytes | bytearray, path: Path) -> SealedResult:
     match parse_json(bytes(text), str(path)):
         case {
             "format": form,
@@ -132,5 +132,5 @@ def _parsed(text: bytes | bytearray, path: Path) -> Result:
             "inputs": list(inputs),
             "logits": list(logits),
         } if form == FORMAT:
-            return Result(run, position, inputs, logits)
+            return SealedResult(run, position, inputs, logits)
     raise ClovenError(f"{path} is not a result of this version of cloven ({FORMAT}); run the input again")

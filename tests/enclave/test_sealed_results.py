@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloven.enclave.folder import INPUT, RESULT, Sealed
-from cloven.enclave.results import RESULT_BYTES, Result, digest, open_results, sealed_result
+from cloven.enclave.sealed_folder import INPUT, RESULT, Sealed
+from cloven.enclave.sealed_results import RESULT_BYTES, SealedResult, digest, open_results, sealed_result
 from cloven.enclave.sealing import Header, seal
 from cloven.errors import ClovenError
 
@@ -27,13 +27,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def result(name: str, position: int, run: str = RUN) -> Result:
-    made = Result(run, position, [digest(name.encode())], [[float(position), 1e-7]])
+def result(name: str, position: int, run: str = RUN) -> SealedResult:
+    made = SealedResult(run, position, [digest(name.encode())], [[float(position), 1e-7]])
     Path(f"{name}.result").write_bytes(sealed_result(made, FOLDER, KEY))
     return made
 
 
-def opened(*names: str, run: str = RUN) -> tuple[list[Result], list[str]]:
+def opened(*names: str, run: str = RUN) -> tuple[list[SealedResult], list[str]]:
     pairs = [(Path(f"{name}.result"), Path(f"{name}.png")) for name in names]
     return open_results(FOLDER, KEY, pairs, run=run)
 

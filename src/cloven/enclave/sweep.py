@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloven.enclave.folder import memory_for, modelled
-from cloven.enclave.timing import How, machine, owned, ready, timed
+from cloven.enclave.sealed_folder import memory_for, modelled
+from cloven.enclave.timing import ExecutionOptions, machine, owned, ready, timed
 from cloven.files import read_json, write_text
 from cloven.partition.options import ENCLAVE
 
@@ -22,7 +22,7 @@ FULL = "full"
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class SweepModel:
     """A model of a study: its name, size and classes, and where it is cut, by a label; `FULL` is added."""
 
     name: str
@@ -47,9 +47,9 @@ class Model:
 
 
 def measured(
-    models: Sequence[Model],
-    pictures: Callable[[Model], Sequence[bytes]],
-    how: How,
+    models: Sequence[SweepModel],
+    pictures: Callable[[SweepModel], Sequence[bytes]],
+    how: ExecutionOptions,
     out: Path,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
@@ -91,7 +91,7 @@ def measured(
     return rows
 
 
-def points(model: Model) -> dict[str, str | None]:
+def points(model: SweepModel) -> dict[str, str | None]:
     """Where a model is cut, by a label, and not at all."""
     return {**model.cuts, FULL: None}
 
