@@ -30,8 +30,10 @@ LIBRARIES = "/lib/x86_64-linux-gnu"
 def sealed(tmp_path: Path) -> Path:
     made = tmp_path / "sealed"
     made.mkdir()
-    (made / folder.ABOUT).write_text(json.dumps({"format": folder.FORMAT, "id": "0" * 32, "enclave_bytes": 2**30}))
-    for name in (folder.PLAN, folder.WEIGHTS):
+    (made / sealed_folder.ABOUT).write_text(
+        json.dumps({"format": sealed_folder.FORMAT, "id": "0" * 32, "enclave_bytes": 2**30})
+    )
+    for name in (sealed_folder.PLAN, sealed_folder.WEIGHTS):
         (made / name).write_bytes(b"ciphertext")
     return made
 
@@ -216,7 +218,7 @@ def test_this_interpreter_reads_nothing_else(sealed: Path) -> None:
     roots = [Path(path) for path in half.trusted]
     system = ("/lib", "/usr/lib")
     assert prefix == sys.prefix
-    assert f"{Path(folder.__file__)}" in files
+    assert f"{Path(sealed_folder.__file__)}" in files
     assert [
         f for f in files if not f.startswith(system) and not any(Path(f).is_relative_to(r) for r in roots)
     ] == []

@@ -52,11 +52,21 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
 
     def made_up(*_: Any) -> InferenceTimes:
         median = float(next(seconds))
-        return InferenceTimes(9.0, 2.0, 7 * median, median, 0.1, 2 * median, {"front": median}, 12, 3)
+        return InferenceTimes(
+            load=9.0,
+            first=2.0,
+            mean=7 * median,
+            median=median,
+            spread=0.1,
+            beside=2 * median,
+            parts={"front": median},
+            handed_bytes=12,
+            samples=3,
+        )
 
     for name in ("owned", "ready"):
-        monkeypatch.setattr(study, name, lambda *_: nullcontext())
-    monkeypatch.setattr(study, "timed", made_up)
+        monkeypatch.setattr(sweep, name, lambda *_: nullcontext())
+    monkeypatch.setattr(sweep, "timed", made_up)
     said: list[str] = []
 
     def pictures(_: SweepModel) -> Sequence[bytes]:
@@ -66,15 +76,15 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
     again = measured([LENET], pictures, HOW, tmp_path, said.append)
     other = measured([LENET], pictures, ExecutionOptions(HOW.backend, "cpu", "pipe", 1), tmp_path, said.append)
 
-    assert [row["point"] for row in first] == ["2", "3", FULL]
-    assert [row["cut"] for row in first] == ["conv2", "pool2", None]
+    assert [row.point for row in first] == ["2", "3", FULL]
+    assert [row.cut for row in first] == ["conv2", "pool2", None]
     assert first == again
-    assert [row["median"] for row in first] == [1.0, 2.0, 3.0]
-    assert [row["median"] for row in other] == [4.0, 5.0, 6.0]
+    assert [row.median for row in first] == [1.0, 2.0, 3.0]
+    assert [row.median for row in other] == [4.0, 5.0, 6.0]
     assert said == ["lenet5, 2", "lenet5, 3", "lenet5, full"] * 2
-    rows = summarised([*first, {**first[0], "median": 4.0}])
-    assert [row["reduction_percent"] for row in rows] == [50.0, 50.0, 50.0, -100.0]
-    assert [row["ratio"] for row in rows] == [2.0, 2.0, 2.0, 0.5]
+    rows = summarised([*first, first[0].model_copy(update={"median": 4.0})])
+    assert [row.reduction_percent for row in rows] == [50.0, 50.0, 50.0, -100.0]
+    assert [row.ratio for row in rows] == [2.0, 2.0, 2.0, 0.5]
     (tmp_path / "rows" / "lenet5-2.json").write_text("{")
     with pytest.raises(ClovenError, match=r"lenet5-2.json is not valid JSON"):
         measured([LENET], pictures, HOW, tmp_path, said.append)

@@ -116,7 +116,7 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
     from cloven.enclave.sweep import SweepModel, measured, summarised
-    from cloven.enclave.timing import ExecutionOptions, machine
+    from cloven.enclave.timing import ExecutionOptions, this_machine
     from cloven.files import write_text
     from cloven.papers.s2.privacy import cuts
     from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG
@@ -145,9 +145,12 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
         "scale": asked.scale,
         "images": asked.data or "noise",
         "weights": "random: times do not depend on them",
-        **how.words(),
-        "machine": machine(asked.threads),
-        "rows": summarised(rows),
+        "backend": how.backend.name,
+        "accelerator": how.device,
+        "handover": how.way,
+        "trust": how.backend.words,
+        "machine": this_machine(asked.threads).model_dump(),
+        "rows": [row.model_dump(mode="json") for row in summarised(rows)],
         "published": [row.row() for row in TABLE_3],
     }
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
@@ -196,7 +199,9 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     page = write(folder)
     chosen = document["plan"]
     if chosen is not None:
-        cut = SweepModel(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(chosen["path"])
+        cut = SweepModel(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(
+            chosen["path"]
+        )
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if document["rule"] == "floor":

@@ -52,7 +52,10 @@ class Architecture:
     column: int
 
 
-PROCESSORS: Mapping[str, Architecture] = {"x86_64": Architecture(0xC000003E, 0), "aarch64": Architecture(0xC00000B7, 1)}
+PROCESSORS: Mapping[str, Architecture] = {
+    "x86_64": Architecture(0xC000003E, 0),
+    "aarch64": Architecture(0xC00000B7, 1),
+}
 
 # Numbers on x86-64 and on aarch64 (asm/unistd_64.h and asm-generic/unistd.h); None: there is no such call.
 CALLS: Mapping[str, tuple[int | None, int | None]] = {

@@ -1,4 +1,4 @@
-"""How long an enclave takes: sealed with a fresh key, released, and run on pictures, one at a time."""
+"""Measure an enclave: a model is sealed with a fresh key, released, and run on pictures, one at a time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cloven.documents import Document
 from cloven.enclave.backends import Backend
 from cloven.enclave.endpoint import deliver, serve_release
-from cloven.enclave.sealed_folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import HARDWARE, Expected, Measurement, Quote
-from cloven.enclave.runner import EnclaveOptions, Enclave, running
+from cloven.enclave.runner import Enclave, EnclaveOptions, running
+from cloven.enclave.sealed_folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
 from cloven.errors import ClovenError
 
@@ -41,20 +42,25 @@ class ExecutionOptions:
     way: Way
     threads: int
 
-    def words(self) -> dict[str, Any]:
-        """For provenance."""
-        return {"backend": self.backend.name, "accelerator": self.device, "handover": self.way} | {
-            "trust": self.backend.words
-        }
-
 
 STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
-"""The stretches of an inference, in order; those that a plan does not have are left out."""
+"""The steps of an inference, in order; those that a plan does not have are left out."""
 
 
-@dataclass(frozen=True)
-class InferenceTimes:
-    """One plan's times, seconds.
+class Machine(Document):
+    """The machine on which times were measured, and the versions that they were measured with."""
+
+    processor: str
+    cores: int | None
+    threads: int
+    system: str
+    python: str
+    torch: str
+    cloven: str
+
+
+class InferenceTimes(Document):
+    """One plan's times, in seconds.
 
     Attributes:
         load: from the start of the processes until the first input can be taken.
@@ -63,7 +69,7 @@ class InferenceTimes:
         median: of the later ones.
         spread: their standard deviation.
         beside: median of what ran between them, see `timed`.
-        parts: medians of the stretches of the later ones.
+        parts: medians of the steps of the later ones.
         handed_bytes: that crossed in one inference.
         samples: how many later ones.
     """
@@ -74,18 +80,14 @@ class InferenceTimes:
     median: float
     spread: float
     beside: float
-    parts: Mapping[str, float]
+    parts: dict[str, float]
     handed_bytes: int
     samples: int
-
-    def row(self) -> dict[str, Any]:
-        """As a row of a table."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadyEnclave:
-    """A plan's enclave at work, and whose it is."""
+    """A plan's enclave at work, and the model that it belongs to."""
 
     enclave: Enclave
     owned: OwnedModel
@@ -106,8 +108,10 @@ class OwnedModel:
 
 
 @contextmanager
-def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int) -> Iterator[OwnedModel]:
-    """A model and pictures, sealed with a fresh key into a folder that ends with the context.
+def owned(
+    plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int
+) -> Iterator[OwnedModel]:
+    """Yield a model and pictures, sealed with a fresh key into a folder that ends with the context.
 
     Args:
         plan: of two devices, the first trusted.
@@ -129,7 +133,7 @@ def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], 
 
 @contextmanager
 def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[ReadyEnclave]:
-    """A plan's enclave, released and split; it ends with the context.
+    """Yield a plan's enclave, released and split; it ends with the context.
 
     Raises:
         ClovenError: as `running`.
@@ -144,7 +148,7 @@ def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[Ready
 
 
 def timed(own: ReadyEnclave, other: ReadyEnclave) -> InferenceTimes:
-    """The times of an enclave on its pictures, the first apart; between them another one, or itself, is run.
+    """Return the times of an enclave on its pictures; between them another one, or itself, is run.
 
     A machine's speed changes within minutes: what is to be compared runs in turns.
     """
@@ -190,17 +194,17 @@ def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote
     return quote
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What times were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-        "cloven": metadata.version("cloven"),
-    }
+def this_machine(threads: int) -> Machine:
+    """Return what times are measured on, with this number of threads for each half."""
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=threads,
+        system=platform.platform(),
+        python=platform.python_version(),
+        torch=metadata.version("torch"),
+        cloven=metadata.version("cloven"),
+    )
 
 
 def _processor() -> str:
