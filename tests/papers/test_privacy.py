@@ -11,7 +11,7 @@ import torch
 
 from cloven.auditing.targets import of_strategies
 from cloven.enclave.sweep import CutTimes, summarised
-from cloven.enclave.timing import Machine
+from cloven.enclave.timing import MeasuredMachine
 from cloven.errors import ClovenError
 from cloven.papers.s2.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG
@@ -22,7 +22,7 @@ STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["de
 
 
 def timed_cut(model: str, cut: str | None, median: float, beside: float) -> CutTimes:
-    machine = Machine(processor="", cores=2, threads=1, system="", python="", torch="", cloven="")
+    machine = MeasuredMachine(processor="", cores=2, threads=1, system="", python="", torch="", cloven="")
     return CutTimes(
         model=model,
         point=cut or "full",

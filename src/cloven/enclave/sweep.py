@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from cloven.documents import Document, read_document
 from cloven.enclave.sealed_folder import memory_for, modelled
-from cloven.enclave.timing import ExecutionOptions, InferenceTimes, Machine, owned, ready, this_machine, timed
+from cloven.enclave.timing import (
+    ExecutionOptions,
+    InferenceTimes,
+    MeasuredMachine,
+    owned,
+    ready,
+    this_machine,
+    timed,
+)
 from cloven.files import write_text
 from cloven.partition.options import ENCLAVE
 
@@ -73,7 +81,7 @@ class CutConditions(Document):
     accelerator: str
     handover: str
     trust: str
-    machine: Machine
+    machine: MeasuredMachine
 
 
 class CutTimes(CutConditions, InferenceTimes):

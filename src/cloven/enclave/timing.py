@@ -47,7 +47,7 @@ STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
 """The steps of an inference, in order; those that a plan does not have are left out."""
 
 
-class Machine(Document):
+class MeasuredMachine(Document):
     """The machine on which times were measured, and the versions that they were measured with."""
 
     processor: str
@@ -194,9 +194,9 @@ def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote
     return quote
 
 
-def this_machine(threads: int) -> Machine:
+def this_machine(threads: int) -> MeasuredMachine:
     """Return what times are measured on, with this number of threads for each half."""
-    return Machine(
+    return MeasuredMachine(
         processor=_processor(),
         cores=os.cpu_count(),
         threads=threads,
