@@ -19,17 +19,24 @@ import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.documents import Document
 from cloven.enclave.handover import WAYS, Giver, Taker, Way, opened
-from cloven.enclave.messages import EndedError, heard, tell
+from cloven.enclave.pipe import EndedError, HandedOver, heard, tell
 
 BOUND = 2.0
 SHAPE = (64, 224, 224)
 Array = NDArray[np.float32]
+
+
+class Taken(Document):
+    """When the other process had what was given (seconds of the machine's clock), and its sum."""
+
+    at: float
+    sum: float
 
 
 def take(way: Way, end: int) -> None:
@@ -37,12 +44,12 @@ def take(way: Way, end: int) -> None:
     taker = Taker(way, end)
     while True:
         try:
-            _, told = heard(0)
+            _, told = heard(0, HandedOver)
         except EndedError:
             return
         (taken,) = taker.take([SHAPE], 1, told)
         at = time.perf_counter()
-        tell(1, {"at": at, "sum": float(taken[0, :, ::37, ::37].sum())})
+        tell(1, Taken(at=at, sum=float(taken[0, :, ::37, ::37].sum())))
 
 
 class Other:
@@ -61,11 +68,11 @@ class Other:
     def seconds(self, tensor: Array) -> float:
         """From the call until the other process has the map."""
         start = time.perf_counter()
-        tell(self.tells, {}, self.giver.give([tensor]))
-        said, _ = heard(self.hears, 60)
+        tell(self.tells, HandedOver(images=1), self.giver.give([tensor]))
+        said, _ = heard(self.hears, Taken, 60)
         wanted = float(tensor[0, :, ::37, ::37].sum())
-        assert said["sum"] == wanted, "what was taken is not what was given"
-        return cast(float, said["at"] - start)
+        assert said.sum == wanted, "what was taken is not what was given"
+        return said.at - start
 
     def close(self) -> None:
         """End the process."""

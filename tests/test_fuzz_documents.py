@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ import torch
 from safetensors.numpy import save
 
 from cloven.attacks.trainer import train
-from cloven.enclave import messages, stretch
-from cloven.enclave.sealing import private_file
+from cloven.enclave import pipe, split
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
 from cloven.partition import plan as plans
@@ -218,22 +218,34 @@ def test_tensors(count: int, framework: Any, tmp_path: Path) -> None:
 
 @counts
 def test_what_is_handed_over(count: int) -> None:
-    weights = stretch.written(stretch.Stretch((("input", ((0, 1), (0, 28), (0, 28))),), (), ()))
+    weights = split.written(split.ModelPart((("input", ((0, 1), (0, 28), (0, 28))),), (), ()))
 
-    fuzz(Reader("handed over", [weights], stretch.read), count)
+    fuzz(Reader("handed over", [weights], split.read), count)
 
 
 @counts
 def test_messages_between_processes(count: int) -> None:
-    words = b'{"do": "run", "number": 7, "shapes": [[1, 2], [3]]}'
-    valid = messages.HEAD.pack(len(words), 5) + words + b"\0" * 5
+    report = pipe.SplitReport(
+        decrypted_seconds=0.5,
+        split_seconds=0.25,
+        takes=((1, 2), (3,)),
+        gives=(),
+        values=("conv1", "conv2"),
+        result="clear",
+        front_ops=1,
+        rear_ops=2,
+        front_weight_bytes=3,
+        rear_weight_bytes=4,
+    )
+    words = report.model_dump_json().encode()
+    valid = pipe.HEAD.pack(len(words), 5) + words + b"\0" * 5
 
     def read(content: bytes) -> None:
         hears, tells = os.pipe()
         try:
             os.write(tells, content[:60_000])
             os.close(tells)
-            messages.heard(hears)
+            pipe.heard(hears, pipe.SplitReport)
         finally:
             os.close(hears)
 
@@ -325,7 +337,7 @@ def test_a_plan_of_absurdly_many_devices_is_refused_before_they_are_listed(grid:
         plans.compile(lenet5(), parse(DATA.replace("[3, 1]", grid)))
 
 
-@pytest.mark.parametrize("open_new", [replacing, private_file])
+@pytest.mark.parametrize("open_new", [replacing, partial(replacing, private=True)])
 def test_a_new_file_never_takes_the_place_of_a_pipe_or_a_device(
     open_new: Callable[[Path], AbstractContextManager[object]], tmp_path: Path
 ) -> None:

@@ -8,10 +8,13 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, one_line
 from cloven.files import DOCUMENT_BYTES, TOML_BYTES, parse_json, read_text, read_toml
 
 Kind = TypeVar("Kind", bound=BaseModel)
+
+SHOWN = 20
+"""The most problems of one document that are listed: someone else may have written it."""
 
 
 class Document(BaseModel):
@@ -57,5 +60,11 @@ def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) ->
 
 
 def wrong_entries(error: ValidationError, name: str) -> list[str]:
-    """Return a sentence for every entry of a document that is missing, unknown, or wrong."""
-    return [f"{name}: {'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
+    """Return a sentence for each entry of a document that is missing, unknown, or wrong, of the first 20."""
+    found = []
+    for entry in error.errors(include_url=False, include_input=False)[:SHOWN]:
+        place = one_line(".".join(map(str, entry["loc"])))
+        found.append(": ".join(filter(None, (name, place, one_line(entry["msg"])))))
+    if error.error_count() > SHOWN:
+        found.append(f"{name}: {error.error_count() - SHOWN} more problems")
+    return found

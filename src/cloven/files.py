@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import tomllib
@@ -212,28 +213,46 @@ def check_target(path: Path) -> None:
     """Check that nothing but a file is replaced by a new one: a rename would do so even with /dev/null.
 
     Raises:
-        ClovenError: if the path is a folder, a pipe or a device.
+        ClovenError: if the path is a folder, a pipe or a device, or lies in what is not a folder.
         OSError: if that cannot be found out.
     """
     if not path.name or (path.exists() and not path.is_file()):
         raise ClovenError(f"cannot write {path}: it is a folder, a pipe or a device; expected a file")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ClovenError(f"cannot write {path}: {path.parent} is not a folder")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        ClovenError: if it cannot be written.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a temporary file's path, which takes the place of `path` at the end; on an error it is removed.
 
     The folder is made if it is missing.
+
+    Args:
+        path: the file, which may be there already.
+        private: nobody else can read the file at any moment: its mode is 0600.
 
     Raises:
         ClovenError: if the file cannot be written: no space, no permission, a read-only file system.
     """
     from safetensors import SafetensorError
 
-    part = path.parent / f".{path.name}.{os.getpid()}.part"
+    part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         check_target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if private:
+            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         yield part
         part.replace(path)
     except OSError as error:
@@ -254,7 +273,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         ClovenError: if it cannot be written.
     """
-    new, old = (path.with_name(f".{path.name}.{os.getpid()}.{word}") for word in ("part", "old"))
+    token = secrets.token_hex(4)
+    new, old = (path.with_name(f".{path.name}.{token}.{word}") for word in ("part", "old"))
     try:
         new.mkdir(parents=True)
         yield new

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cloven.enclave.folder import measured, opened
+from cloven.enclave.sealed_folder import measured, opened
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.folders import decode_picture
@@ -91,7 +91,7 @@ def test_owner_and_runner_in_one_and_json(cloven: Run, sealed: Path) -> None:
     found = json.loads(done.out)
     assert done.code == 0, done.err
     assert found["result"] == "sealed"
-    assert found["results"] == [{"input": "photo.sealed", "logits": None}]
+    assert found["results"] == [{"input": "photo.sealed", "logits": None, "file": None}]
     assert found["handed_over"] == {"values": ["conv2.1"], "shapes": [[16, 10, 10]], "bytes": 6400}
 
 
@@ -107,7 +107,12 @@ def test_results_in_clear_are_kept_with_the_trace(cloven: Run, sealed: Path) -> 
         assert cloven(*words).code == 0, words
 
     (row,) = json.loads(Path("answer/trace.json").read_text())["results"]
-    assert row == {"input": "ends.sealed", "logits": pytest.approx(logits(), abs=1e-5)}
+    assert row == {
+        "input": "ends.sealed",
+        "logits": pytest.approx(logits(), abs=1e-5),
+        "file": "answer/ends.json",
+    }
+    assert json.loads(Path("answer/ends.json").read_text()) == row
     opens = ("enclave", "open", "ends", "answer/photo.result", *key, "--input", "photo.png", "--run", "0" * 64)
     assert "the results left it in clear: they are in the trace.json of the run" in cloven(*opens).err
 
@@ -135,7 +140,7 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"), "sealed is there already"),
+        (("seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"), "sealed exists and is not empty"),
         (("seal", "three.toml", "--owner-key", "new.key", "--out", "other"), "3 devices (edge0, edge1, edge2)"),
         (("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"), "none.png: no picture"),
         (("seal-input", "sealed", "plan.toml", "--owner-key", "owner.key", "--out", "x"), "plan.toml: the picture"),

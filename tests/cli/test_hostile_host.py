@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from cloven.enclave import dcap
 from cloven.enclave.endpoint import answer, deliver
-from cloven.enclave.folder import Sealed, new_id, seal_model
 from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
 from cloven.enclave.quote import DIRECT, SGX, SIMULATED, TDX, Expected, Measurement, Quote, binding, read_quote
 from cloven.enclave.release import Waiting, release, waiting
+from cloven.enclave.sealed_folder import Sealed, new_id, seal_model
 from cloven.errors import ClovenError
 from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
 from tests.cli.conftest import Run

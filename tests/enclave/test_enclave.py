@@ -19,7 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from cloven.enclave.backends import named
-from cloven.enclave.folder import (
+from cloven.enclave.handover import WAYS, Way
+from cloven.enclave.owner import data_key
+from cloven.enclave.pipe import HandedBack, RestDone, tell
+from cloven.enclave.quote import Expected, Measurement, read_quote
+from cloven.enclave.release import release
+from cloven.enclave.run_report import trace
+from cloven.enclave.runner import Enclave, EnclaveOptions, running
+from cloven.enclave.sealed_folder import (
     INPUT,
     PLAN,
     RESULT,
@@ -31,13 +38,7 @@ from cloven.enclave.folder import (
     seal_model,
     unsealed,
 )
-from cloven.enclave.handover import WAYS, Way
-from cloven.enclave.messages import tell
-from cloven.enclave.owner import data_key
-from cloven.enclave.quote import Expected, Measurement, read_quote
-from cloven.enclave.release import release
-from cloven.enclave.results import open_results
-from cloven.enclave.runner import Asked, Enclave, running, trace
+from cloven.enclave.sealed_results import open_results
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
 from cloven.errors import ClovenError
@@ -94,7 +95,9 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Own:
 @contextmanager
 def released(of: Own, way: Way = "memory") -> Iterator[tuple[Enclave, str]]:
     """An enclave at work, and its run."""
-    with running(Asked(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)) as enclave:
+    with running(
+        EnclaveOptions(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)
+    ) as enclave:
         run = release_at_once(enclave, of.folder, OWNER).run
         enclave.split()
         yield enclave, run
@@ -117,8 +120,8 @@ def test_the_two_halves_give_the_models_own_answers(lenet: Own, way: Way) -> Non
     assert torch.equal(torch.tensor(answers[0].logits), lenet.expected(1))
     assert torch.equal(torch.tensor(answers[1].logits), lenet.expected(2, 3))
     rows = trace(enclave, answers)
-    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert all(row["seconds"] > 0 for row in rows)
+    assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(row.seconds > 0 for row in rows)
     assert all(half is not None and half.returncode is not None for half in (enclave.trusted, enclave.accelerator))
     assert "no network" in enclave.limits or enclave.limits[0].startswith("the machine's network")
 
@@ -161,7 +164,7 @@ def test_a_changed_byte_in_a_sealed_file_is_refused(tmp_path: Path, file: str) -
 
 
 def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(lenet: Own) -> None:
-    asked = Asked(lenet.folder.path, named("simulated"), memory=2 * GIB, timeout=60)
+    asked = EnclaveOptions(lenet.folder.path, named("simulated"), memory=2 * GIB, timeout=60)
     nonce = bytes(32)
     expect, other = (
         Expected(Measurement("simulated", digits), accept="simulated")
@@ -180,7 +183,7 @@ def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(len
 
 
 def test_who_runs_an_sgx_enclave_does_not_get_around_its_quote(lenet: Own) -> None:
-    enclave = Enclave(Asked(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
+    enclave = Enclave(EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
 
     with pytest.raises(
         ClovenError, match="gets its key once its hardware quote is verified; start it without --owner-k"
@@ -230,10 +233,10 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
     for seed in (1, 2):
         (tmp_path / f"{seed}.png").write_bytes(mine.picture(seed))
 
-    def opens(result: bytes, seed: int, run: str) -> list[list[float]]:
+    def opens(result: bytes, seed: int, run: str) -> Tensor:
         (tmp_path / "r").write_bytes(result)
         (found,), _ = open_results(mine.folder, mine.key, [(tmp_path / "r", tmp_path / f"{seed}.png")], run=run)
-        return found.logits
+        return torch.tensor(found.logits)
 
     one, two = mine.sealed(1), mine.sealed(2)
     with released(mine, "pipe") as (enclave, yesterday):
@@ -247,15 +250,16 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
             enclave.infer([pair, pair])
         assert enclave.trusted is not None
         assert enclave.trusted.stdin is not None
-        tell(enclave.trusted.stdin.fileno(), {"back": 1}, bytes(10))
+        tell(enclave.trusted.stdin.fileno(), HandedBack(images=1), bytes(10))
         with pytest.raises(ClovenError, match="1 images came back; expected 0"):
-            enclave.heard(enclave.trusted)
+            enclave.heard(enclave.trusted, RestDone)
     assert earlier is not None
     assert first is not None
     assert second is not None
 
-    assert opens(first, 1, today) == opens(earlier, 1, yesterday) == mine.expected(1).tolist()
-    assert opens(second, 2, today) == mine.expected(2).tolist()
+    assert torch.equal(opens(first, 1, today), mine.expected(1))
+    assert torch.equal(opens(earlier, 1, yesterday), mine.expected(1))
+    assert torch.equal(opens(second, 2, today), mine.expected(2))
     with pytest.raises(ClovenError, match=r"/r is the result of another input than .*/1.png: the host renamed it"):
         opens(second, 1, today)
     with pytest.raises(ClovenError, match=rf"/r is a result of another run \({yesterday}, expected {today}\)"):
@@ -263,7 +267,7 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
 
 
 def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> None:
-    asked = Asked(lenet.folder.path, named("gramine-sgx"), way="memory", memory=10, threads=0)
+    asked = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="memory", memory=10, threads=0)
     with pytest.raises(ClovenError) as caught, running(asked):
         pass
 
@@ -271,7 +275,7 @@ def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> N
     assert way == "gramine-sgx cannot hand over by memory; choose from pipe"
     assert memory.startswith("10 bytes of memory")
     assert threads.startswith("0 threads")
-    missing = Asked(lenet.folder.path, named("gramine-sgx"), way="pipe", manifest=tmp_path / "m.manifest")
+    missing = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe", manifest=tmp_path / "m.manifest")
     with (
         pytest.raises(ClovenError, match=r"gramine-sgx is not on the PATH.*\n.*m.manifest.sgx is not there"),
         running(missing),

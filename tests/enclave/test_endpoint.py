@@ -256,11 +256,14 @@ EVIL: dict[str, tuple[bytes, str]] = {
     "half": (frame(QUOTE)[:-9], f"closed the connection after {len(QUOTE) - 9} of {len(QUOTE)} bytes"),
     "too long": (b"\0\1\0\1", "a message of 65537 bytes was announced; expected at most 65536"),
     "no JSON": (frame(b"hello"), "is not valid JSON"),
-    "no quote": (frame(b'{"accepted": true}'), "a quote lacks the field measurement"),
+    "no quote": (frame(b'{"accepted": true}'), "a quote: measurement: Field required"),
     "a replayed quote": (frame(QUOTE), "it is a replayed quote"),
     "refusal": (frame(b'{"refused": "no room"}'), "the enclave refused: no room"),
-    "strange refusal": (frame(b'{"refused": "\\u001b[2J"}'), "a refusal has a malformed refused"),
-    "long refusal": (frame(b'{"refused": "' + b"x" * 1001 + b'"}'), "a refusal has a malformed refused"),
+    "strange refusal": (frame(b'{"refused": "\\u001b[2J"}'), "a refusal: refused: String should match pattern"),
+    "long refusal": (
+        frame(b'{"refused": "' + b"x" * 1001 + b'"}'),
+        "a refusal: refused: String should have at most 1000 characters",
+    ),
 }
 
 

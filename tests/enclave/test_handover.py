@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloven.enclave.handover import WAYS, Giver, Taker, Way, opened
-from cloven.enclave.messages import HEAD, EndedError, heard, tell
+from cloven.enclave.pipe import HEAD, EndedError, Failure, KeyAwaited, heard, tell
 from cloven.errors import ClovenError
 
 SHAPES = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
@@ -52,17 +52,18 @@ def test_a_file_needs_a_folder_that_can_be_written(tmp_path: Path) -> None:
         opened("file", tmp_path / "nowhere")
 
 
-@given(st.dictionaries(st.text(), st.integers() | st.text()), st.binary(max_size=5000))
-def test_a_message_is_heard_as_it_was_told(about: dict[str, int | str], content: bytes) -> None:
+@given(st.lists(st.text()), st.binary(max_size=5000))
+def test_a_message_is_heard_as_it_was_told(limits: list[str], content: bytes) -> None:
     out_of, into = os.pipe()
-    tell(into, about, content)
+    message = KeyAwaited(limits=tuple(limits))
+    tell(into, message, content)
 
-    words, found = heard(out_of, 1)
-    assert words == about
-    assert bytes(found) == content
+    found, behind = heard(out_of, KeyAwaited, 1)
+    assert found == message
+    assert bytes(behind) == content
     os.close(out_of)
     with pytest.raises(EndedError):
-        tell(into, {})
+        tell(into, message)
     os.close(into)
 
 
@@ -73,6 +74,7 @@ def test_a_message_is_heard_as_it_was_told(about: dict[str, int | str], content:
         (HEAD.pack(0, 2**40), "0 and 1099511627776 bytes was announced"),
         (HEAD.pack(3, 0) + b"{x}", "is not valid JSON"),
         (HEAD.pack(2, 0) + b"[]", "contains a list; expected a JSON object"),
+        (HEAD.pack(2, 0) + b"{}", "a message of the other process: limits: Field required"),
         (HEAD.pack(2, 9) + b"{}short", "has ended"),
         (b"", "has ended"),
     ],
@@ -83,13 +85,24 @@ def test_what_is_no_message_is_said(words: bytes, sentence: str) -> None:
     os.close(into)
 
     with pytest.raises(ClovenError, match=sentence):
-        heard(out_of)
+        heard(out_of, KeyAwaited)
+    os.close(out_of)
+
+
+def test_what_the_other_process_reports_is_raised() -> None:
+    out_of, into = os.pipe()
+    tell(into, Failure(problems=("no room", "no key")))
+
+    with pytest.raises(ClovenError) as caught:
+        heard(out_of, KeyAwaited)
+    assert caught.value.problems == ("no room", "no key")
+    os.close(into)
     os.close(out_of)
 
 
 def test_silence_has_an_end() -> None:
     out_of, into = os.pipe()
     with pytest.raises(ClovenError, match=r"said nothing for 0\.01 s"):
-        heard(out_of, 0.01)
+        heard(out_of, KeyAwaited, 0.01)
     os.close(into)
     os.close(out_of)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloven.enclave import folder
+from cloven.enclave import sealed_folder
 from cloven.enclave.manifest import Enclosed, Python, enclosed, runtime_files, template
 from cloven.enclave.manifest_check import parse_size, problems
 from cloven.enclave.sizes import enclave_size, size_text
@@ -30,8 +30,10 @@ LIBRARIES = "/lib/x86_64-linux-gnu"
 def sealed(tmp_path: Path) -> Path:
     made = tmp_path / "sealed"
     made.mkdir()
-    (made / folder.ABOUT).write_text(json.dumps({"format": folder.FORMAT, "id": "0" * 32, "enclave_bytes": 2**30}))
-    for name in (folder.PLAN, folder.WEIGHTS):
+    (made / sealed_folder.ABOUT).write_text(
+        json.dumps({"format": sealed_folder.FORMAT, "id": "0" * 32, "enclave_bytes": 2**30})
+    )
+    for name in (sealed_folder.PLAN, sealed_folder.WEIGHTS):
         (made / name).write_bytes(b"ciphertext")
     return made
 
@@ -205,7 +207,7 @@ def test_what_python_reads_is_listed_once_and_as_far_as_it_is_there(tmp_path: Pa
 def test_this_interpreter_reads_nothing_else(sealed: Path) -> None:
     half = enclosed(sealed, Python.here(), enclave_bytes=GIB)
     code = (
-        "import sys, ctypes, cloven.enclave.folder\n"
+        "import sys, ctypes, cloven.enclave.sealed_folder\n"
         "found = [getattr(m, '__file__', None) for m in sys.modules.values()]\n"
         "print(sys.prefix, *filter(None, found), sep='\\n')\n"
         "print(*(line.split()[-1] for line in open('/proc/self/maps') if '/' in line), sep='\\n')"
@@ -216,7 +218,7 @@ def test_this_interpreter_reads_nothing_else(sealed: Path) -> None:
     roots = [Path(path) for path in half.trusted]
     system = ("/lib", "/usr/lib")
     assert prefix == sys.prefix
-    assert f"{Path(folder.__file__)}" in files
+    assert f"{Path(sealed_folder.__file__)}" in files
     assert [
         f for f in files if not f.startswith(system) and not any(Path(f).is_relative_to(r) for r in roots)
     ] == []

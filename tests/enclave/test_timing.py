@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cloven.enclave import study
+from cloven.enclave import sweep
 from cloven.enclave.backends import named
-from cloven.enclave.study import FULL, Model, measured, summarised
-from cloven.enclave.timing import STEADY, How, Timed, owned, ready, timed
+from cloven.enclave.sweep import FULL, SweepModel, measured, summarised
+from cloven.enclave.timing import STEADY, ExecutionOptions, InferenceTimes, owned, ready, timed
 from cloven.errors import ClovenError
 from cloven.zoo.named import make
 from cloven.zoo.picture_files import as_files
 
-HOW = How(named("simulated"), "cpu", "file", 1)
-LENET = Model("lenet5", (1, 28, 28), 10, {"2": "conv2", "3": "pool2"})
+HOW = ExecutionOptions(named("simulated"), "cpu", "file", 1)
+LENET = SweepModel("lenet5", (1, 28, 28), 10, {"2": "conv2", "3": "pool2"})
 
 
 @pytest.mark.slow
@@ -50,31 +50,41 @@ def test_rows_are_kept_and_measured_again_where_something_else_is_asked(
 ) -> None:
     seconds = iter(range(1, 100))
 
-    def made_up(*_: Any) -> Timed:
+    def made_up(*_: Any) -> InferenceTimes:
         median = float(next(seconds))
-        return Timed(9.0, 2.0, 7 * median, median, 0.1, 2 * median, {"front": median}, 12, 3)
+        return InferenceTimes(
+            load=9.0,
+            first=2.0,
+            mean=7 * median,
+            median=median,
+            spread=0.1,
+            beside=2 * median,
+            parts={"front": median},
+            handed_bytes=12,
+            samples=3,
+        )
 
     for name in ("owned", "ready"):
-        monkeypatch.setattr(study, name, lambda *_: nullcontext())
-    monkeypatch.setattr(study, "timed", made_up)
+        monkeypatch.setattr(sweep, name, lambda *_: nullcontext())
+    monkeypatch.setattr(sweep, "timed", made_up)
     said: list[str] = []
 
-    def pictures(_: Model) -> Sequence[bytes]:
+    def pictures(_: SweepModel) -> Sequence[bytes]:
         return [b"1", b"2", b"3", b"4"]
 
     first = measured([LENET], pictures, HOW, tmp_path, said.append)
     again = measured([LENET], pictures, HOW, tmp_path, said.append)
-    other = measured([LENET], pictures, How(HOW.backend, "cpu", "pipe", 1), tmp_path, said.append)
+    other = measured([LENET], pictures, ExecutionOptions(HOW.backend, "cpu", "pipe", 1), tmp_path, said.append)
 
-    assert [row["point"] for row in first] == ["2", "3", FULL]
-    assert [row["cut"] for row in first] == ["conv2", "pool2", None]
+    assert [row.point for row in first] == ["2", "3", FULL]
+    assert [row.cut for row in first] == ["conv2", "pool2", None]
     assert first == again
-    assert [row["median"] for row in first] == [1.0, 2.0, 3.0]
-    assert [row["median"] for row in other] == [4.0, 5.0, 6.0]
+    assert [row.median for row in first] == [1.0, 2.0, 3.0]
+    assert [row.median for row in other] == [4.0, 5.0, 6.0]
     assert said == ["lenet5, 2", "lenet5, 3", "lenet5, full"] * 2
-    rows = summarised([*first, {**first[0], "median": 4.0}])
-    assert [row["reduction_percent"] for row in rows] == [50.0, 50.0, 50.0, -100.0]
-    assert [row["ratio"] for row in rows] == [2.0, 2.0, 2.0, 0.5]
+    rows = summarised([*first, first[0].model_copy(update={"median": 4.0})])
+    assert [row.reduction_percent for row in rows] == [50.0, 50.0, 50.0, -100.0]
+    assert [row.ratio for row in rows] == [2.0, 2.0, 2.0, 0.5]
     (tmp_path / "rows" / "lenet5-2.json").write_text("{")
     with pytest.raises(ClovenError, match=r"lenet5-2.json is not valid JSON"):
         measured([LENET], pictures, HOW, tmp_path, said.append)

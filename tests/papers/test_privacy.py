@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cloven.auditing.targets import of_strategies
-from cloven.enclave.study import summarised
+from cloven.enclave.sweep import CutTimes, summarised
+from cloven.enclave.timing import MeasuredMachine
 from cloven.errors import ClovenError
 from cloven.papers.s2.privacy import AMOUNTS, RULES, Study, cuts, document, settings, table_3
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG
@@ -18,6 +19,30 @@ from cloven.runtime.capture import capture
 from cloven.zoo.named import make
 
 STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])
+
+
+def timed_cut(model: str, cut: str | None, median: float, beside: float) -> CutTimes:
+    machine = MeasuredMachine(processor="", cores=2, threads=1, system="", python="", torch="", cloven="")
+    return CutTimes(
+        model=model,
+        point=cut or "full",
+        cut=cut,
+        images=3,
+        backend="simulated",
+        accelerator="cpu",
+        handover="memory",
+        trust="",
+        machine=machine,
+        load=9.0,
+        first=2.0,
+        mean=median,
+        median=median,
+        spread=0.1,
+        beside=beside,
+        parts={},
+        handed_bytes=12,
+        samples=2,
+    )
 
 
 def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor: float = 0.1) -> dict[str, Any]:
@@ -86,13 +111,16 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
     scores = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.3]}))
     seconds = {None: 4.2, "conv1": 1.0, "layer1": 1.4, "layer2": 2.0, "layer3": 3.0}
     times = {
-        "rows": summarised(
-            [
-                {"model": model, "cut": cut, "median": median, "beside": 4.2 if model == "resnet20" else 9.9}
-                for model in ("lenet5", "resnet20")
-                for cut, median in seconds.items()
-            ]
-        )
+        "rows": [
+            row.model_dump()
+            for row in summarised(
+                [
+                    timed_cut(model, cut, median, 4.2 if model == "resnet20" else 9.9)
+                    for model in ("lenet5", "resnet20")
+                    for cut, median in seconds.items()
+                ]
+            )
+        ]
     }
 
     rows = table_3(times, scores)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,9 +18,9 @@ from cloven.errors import ClovenError
 from cloven.files import read_bytes
 
 if TYPE_CHECKING:
-    from cloven.enclave.folder import Sealed
     from cloven.enclave.quote import Verifier
-    from cloven.enclave.runner import Answer, Enclave
+    from cloven.enclave.runner import Enclave, Inference
+    from cloven.enclave.sealed_folder import Sealed
 
 log = logging.getLogger("cloven")
 
@@ -47,10 +47,10 @@ def seal(
     ] = None,
 ) -> None:
     """Encrypt a plan and its model's weights under a key that only the owner has."""
-    from cloven.enclave.folder import Sealed, measured, memory_for, modelled, new_id, seal_model
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
     from cloven.enclave.quote import SIMULATED, Measurement
-    from cloven.enclave.stretch import split
+    from cloven.enclave.sealed_folder import Sealed, measured, memory_for, modelled, new_id, seal_model
+    from cloven.enclave.split import split
     from cloven.partition import plan as plans
 
     plan = plan_of(plan_file)
@@ -78,8 +78,8 @@ def seal_input(
 ) -> None:
     """Encrypt pictures for the enclave of a sealed folder."""
     from cloven.enclave import sealing
-    from cloven.enclave.folder import INPUT, opened
     from cloven.enclave.owner import data_key, read_owner_key
+    from cloven.enclave.sealed_folder import INPUT, opened
     from cloven.zoo.folders import picture_size
 
     folder = opened(sealed)
@@ -128,9 +128,9 @@ def release(
     An enclave without hardware gets the key only if the expected measurement names its kind and --accept does too.
     """
     from cloven.enclave.endpoint import deliver
-    from cloven.enclave.folder import opened
     from cloven.enclave.owner import read_owner_key
     from cloven.enclave.quote import Expected, Measurement
+    from cloven.enclave.sealed_folder import opened
 
     if policy is not None and collateral is None and fetch_collateral is None:
         raise ClovenError(
@@ -183,9 +183,9 @@ def open_result(
     as_json: AsJson = False,
 ) -> None:
     """Open results that left the enclave sealed, if they belong to your inputs and to the run."""
-    from cloven.enclave.folder import opened
     from cloven.enclave.owner import data_key, read_owner_key
-    from cloven.enclave.results import open_results
+    from cloven.enclave.sealed_folder import opened
+    from cloven.enclave.sealed_results import open_results
 
     folder = opened(sealed)
     if inputs.is_dir() != result.is_dir():
@@ -201,7 +201,7 @@ def open_result(
     _classes([path.name for path, _ in pairs], [one.logits[0] for one in found], as_json=as_json)
 
 
-def _classes(names: list[str], logits: list[list[float]], *, as_json: bool) -> None:
+def _classes(names: Sequence[str], logits: Sequence[Sequence[float]], *, as_json: bool) -> None:
     found = [(name, row.index(max(row)), row) for name, row in zip(names, logits, strict=True)]
     if as_json:
         print_json([{"input": name, "class": number, "logits": row} for name, number, row in found])
@@ -241,9 +241,10 @@ def run(
 ) -> None:
     """Run sealed inputs: the front inside the trusted half, the rear on the accelerator; show S2's six steps."""
     from cloven.enclave.backends import named
-    from cloven.enclave.folder import opened
     from cloven.enclave.manifest_check import parse_size
-    from cloven.enclave.runner import Asked, running
+    from cloven.enclave.run_report import TRACE, keep
+    from cloven.enclave.runner import EnclaveOptions, running
+    from cloven.enclave.sealed_folder import opened
 
     folder, how = opened(sealed), named(backend)
     files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
@@ -259,26 +260,29 @@ def run(
     if out is not None:  # now, as the results of a run cannot be had again
         out.mkdir(parents=True, exist_ok=True)
     size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
-    asked = Asked(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
+    asked = EnclaveOptions(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
     with running(asked) as at_work:
         released = _released(at_work, folder, owner_key, listen, insecure=insecure)
         at_work.split()
-        answers = [_answer(at_work, file) for file in files]
-        results = [a.logits[0].tolist() if a.logits is not None else None for a in answers]
-        document = _document(at_work, folder, answers, released) | {
-            "results": [{"input": f.name, "logits": r} for f, r in zip(files, results, strict=True)]
-        }
-    _kept(out, files, answers, document)
+        report = keep(at_work, folder.id, released, [(file, _answer(at_work, file)) for file in files], out)
+    for result in report.results:
+        if result.file is not None:
+            log.info("the result of %s: %s", result.input, result.file)
+    if out is not None:
+        log.info("the times: %s", out / TRACE)
+    elif report.result == "sealed":
+        log.warning("the results left the enclave sealed and were not kept; give --out FOLDER to keep them")
+    document = report.model_dump(mode="json")
     if as_json:
         print_json(document)
         return
     printing.enclave(document)
-    clear = [(file.name, row) for file, row in zip(files, results, strict=True) if row is not None]
+    clear = [(result.input, result.logits) for result in report.results if result.logits is not None]
     if clear:
         _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
 
 
-def _answer(at_work: Enclave, file: Path) -> Answer:
+def _answer(at_work: Enclave, file: Path) -> Inference:
     content = read_bytes(file)
     with _naming(file):
         return at_work.infer([content])
@@ -319,47 +323,6 @@ def _released(
     return None
 
 
-def _document(at_work: Enclave, folder: Sealed, answers: list[Answer], released: str | None) -> dict[str, Any]:
-    from cloven.enclave.runner import trace
-
-    asked, about = at_work.asked, at_work.about
-    return {
-        "sealed": folder.id,
-        "run": released,
-        "backend": asked.backend.name,
-        "trust": asked.backend.words,
-        "limits": at_work.limits,
-        "accelerator": about["device"],
-        "handover": asked.way,
-        "threads": asked.threads,
-        "trace": trace(at_work, answers),
-        "handed_over": {"values": about["values"], "shapes": about["takes"], "bytes": answers[0].handed_bytes},
-        "result": about["result"],
-        "front": {"ops": about["front_ops"], "weight_bytes": about["front_weight_bytes"]},
-        "rear": {"ops": about["rear_ops"], "weight_bytes": about["rear_weight_bytes"]},
-        "inferences": [answer.seconds for answer in answers],
-        "in_clear": [
-            "the weights of the rear",
-            *about["values"],
-            *(["the result"] if about["result"] == "clear" else []),
-        ],
-    }
-
-
-def _kept(out: Path | None, files: list[Path], answers: list[Answer], document: dict[str, Any]) -> None:
-    import json
-
-    from cloven.files import write_text
-
-    if out is None:
-        return
-    for file, answer in zip(files, answers, strict=True):
-        if answer.sealed is not None:
-            (out / f"{file.stem}.result").write_bytes(answer.sealed)
-    write_text(out / "trace.json", json.dumps(document, indent=2) + "\n")
-    log.info("kept in %s", out)
-
-
 @enclave.command()
 def manifest(
     sealed: SealedFolder,
@@ -371,8 +334,8 @@ def manifest(
 ) -> None:
     """Print the template of a Gramine manifest for the trusted half."""
     from cloven.enclave import manifest as gramine
-    from cloven.enclave.folder import opened
     from cloven.enclave.manifest_check import parse_size
+    from cloven.enclave.sealed_folder import opened
 
     if attestation not in ("dcap", "none"):
         raise ClovenError(f"--attestation is {attestation!r}; choose dcap or none")

@@ -104,7 +104,7 @@ def _download(spec: str) -> None:
 def cost(folder: Path, *, as_json: bool) -> None:
     """S1's Fig. 3: what encryption costs, by S1's implied numbers, by published ones, and measured here."""
     from cloven.auditing.store import to_text
-    from cloven.files import write_text
+    from cloven.files import replacing, write_text
     from cloven.papers.s1.figure3_document import document, table
     from cloven.papers.s1.measured_costs import compiled, measured
     from cloven.reporting.cost_bars import draw
@@ -115,7 +115,8 @@ def cost(folder: Path, *, as_json: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "figure.json", to_text(found))
     for reading in here:
-        draw(found, reading).savefig(folder / f"figure-{reading}.png", dpi=130)
+        with replacing(folder / f"figure-{reading}.png") as part:
+            draw(found, reading).savefig(part, format="png", dpi=130)
     if as_json:
         print_json(found)
     else:

@@ -115,8 +115,8 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     """Time every cut of the models, or go on with it, and draw it."""
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
-    from cloven.enclave.study import Model, measured, summarised
-    from cloven.enclave.timing import How, machine
+    from cloven.enclave.sweep import SweepModel, measured, summarised
+    from cloven.enclave.timing import ExecutionOptions, this_machine
     from cloven.files import write_text
     from cloven.papers.s2.privacy import cuts
     from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG
@@ -129,8 +129,8 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
     models = []
     for name in [asked.model] if asked.model else [VGG, RESNET, EFFICIENTNET]:
         labelled = {label.removeprefix("Layer "): path for path, label in cuts(name).items()}
-        models.append(Model(name, usual(name).shape, usual(name).classes, labelled))
-    how = How(named(asked.backend), asked.accelerator, asked.handover, asked.threads)  # type: ignore[arg-type]
+        models.append(SweepModel(name, usual(name).shape, usual(name).classes, labelled))
+    how = ExecutionOptions(named(asked.backend), asked.accelerator, asked.handover, asked.threads)  # type: ignore[arg-type]
     count = 1 + SAMPLES[asked.scale]
     rows = measured(
         models,
@@ -145,9 +145,12 @@ def _times(asked: Times, folder: Path) -> dict[str, Any]:
         "scale": asked.scale,
         "images": asked.data or "noise",
         "weights": "random: times do not depend on them",
-        **how.words(),
-        "machine": machine(asked.threads),
-        "rows": summarised(rows),
+        "backend": how.backend.name,
+        "accelerator": how.device,
+        "handover": how.way,
+        "trust": how.backend.words,
+        "machine": this_machine(asked.threads).model_dump(),
+        "rows": [row.model_dump(mode="json") for row in summarised(rows)],
         "published": [row.row() for row in TABLE_3],
     }
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
@@ -177,7 +180,7 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
     from cloven.auditing.paper import NO_PAPER
     from cloven.auditing.study import execute
-    from cloven.enclave.study import Model
+    from cloven.enclave.sweep import SweepModel
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
     from cloven.reporting.enclave_figures import draw_scores
@@ -196,7 +199,9 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     page = write(folder)
     chosen = document["plan"]
     if chosen is not None:
-        cut = Model(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(chosen["path"])
+        cut = SweepModel(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(
+            chosen["path"]
+        )
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if document["rule"] == "floor":

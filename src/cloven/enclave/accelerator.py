@@ -1,7 +1,7 @@
-"""The other half as a process: ``python -m cloven.enclave.accelerator ...``, a GPU's where there is one.
+"""The accelerator as a process: ``python -m cloven.enclave.accelerator ...``, on a GPU or the CPU.
 
-It is told the rear part of the model, then how many images were handed over, and answers with what it makes of
-them: the result, or what goes back to the trusted half.
+It gets the rear of the model, then for each message the number of images that were handed over, and answers with
+the rear's output: the result, or what goes back to the trusted half.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloven.enclave.handover import Giver, Taker, Way, take_ends
-from cloven.enclave.messages import heard, served, tell
+from cloven.enclave.pipe import HandedOver, RearDone, RearLoaded, RearModel, heard, served, tell
 from cloven.errors import ClovenError
 
 
 @dataclass(frozen=True)
-class Given:
+class AcceleratorOptions:
     """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
 
     device: str
@@ -28,12 +28,12 @@ class Given:
     threads: int
 
 
-def arguments(words: Sequence[str]) -> Given:
-    """What the command line says."""
+def arguments(words: Sequence[str]) -> AcceleratorOptions:
+    """Return the options on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", required=True)
     take_ends(parser)
-    return Given(**vars(parser.parse_args(words)))
+    return AcceleratorOptions(**vars(parser.parse_args(words)))
 
 
 def main(words: Sequence[str]) -> int:
@@ -42,38 +42,33 @@ def main(words: Sequence[str]) -> int:
     return served(lambda hears, tells: _work(given, hears, tells))
 
 
-def _work(given: Given, hears: int, tells: int) -> None:
+def _work(given: AcceleratorOptions, hears: int, tells: int) -> None:
     import torch
 
-    from cloven.enclave.stretch import read, ready, shapes
+    from cloven.enclave.split import read, ready, shapes
 
     torch.set_num_threads(given.threads)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         raise ClovenError("the accelerator is cuda; PyTorch finds no CUDA here: use cpu")
-    about, content = heard(hears)
-    clock = [time.perf_counter()]
+    model, content = heard(hears, RearModel)
+    start = time.perf_counter()
     rear = read(content)
     compute = ready(rear, given.device)
-    clock.append(time.perf_counter())
-    tell(tells, {"ready": True, "clock": clock, "device": _name(given.device)})
+    device = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else "CPU"
+    tell(tells, RearLoaded(load_seconds=time.perf_counter() - start, device=device))
     taker, giver = Taker(given.way, given.out), Giver(given.way, given.back)
-    ends_here = about.get("result") == "clear"
     while True:
-        about, told = heard(hears)
-        images = int(about["images"])
-        clock = [time.perf_counter()]
-        taken = [torch.from_numpy(z).to(given.device) for z in taker.take(shapes(rear.takes), images, told)]
-        clock.append(time.perf_counter())
-        made = [z.float().cpu().numpy() for z in compute(taken)]
-        clock.append(time.perf_counter())
-        result = b"".join(z.tobytes() for z in made) if ends_here else giver.give(made)
-        tell(tells, {"images": images, "clock": clock, "shapes": [list(z.shape) for z in made]}, result)
-
-
-def _name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+        message, told = heard(hears, HandedOver)
+        tensors = taker.take(shapes(rear.takes), message.images, told)
+        inputs = [torch.from_numpy(z).to(given.device) for z in tensors]
+        taken = time.perf_counter()
+        made = [z.float().cpu().numpy() for z in compute(inputs)]
+        computed = time.perf_counter()
+        result = b"".join(z.tobytes() for z in made) if model.result == "clear" else giver.give(made)
+        done = RearDone(
+            images=message.images, taken=taken, computed=computed, shapes=tuple(tuple(z.shape) for z in made)
+        )
+        tell(tells, done, result)
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from cloven.documents import Document, read_toml_document
 from cloven.enclave.quote import SGX, TDX, Attested, Measurement
 from cloven.errors import ClovenError, one_line, require
-from cloven.files import read_toml
 
 if TYPE_CHECKING:
     from dcap_qvl import QuoteCollateralV3
@@ -51,18 +51,18 @@ TD_REGISTERS = "mr_td", "mr_config_id", "mr_owner", "mr_owner_config", "rt_mr0",
 """Registers whose SHA-256 is a ``tdx:`` measurement: firmware, its configuration, and all that was booted."""
 
 
-class Policy(BaseModel):
+class Policy(Document):
     """The owner's requirements for a platform; by default only a TCB that is up to date is accepted.
 
     Attributes:
+        version: of this document.
         tcb_status: statuses that are accepted.
         rejected_advisories: of a platform that one of these concerns, no quote is accepted.
         minimum_tcb_evaluation: number of Intel's evaluation that the collateral must have at least. It rises with
             each TCB recovery; without it, collateral from before a recovery is accepted until it expires.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
+    version: Literal[1] = 1
     tcb_status: tuple[Status, ...] = Field(default=("UpToDate",), min_length=1)
     rejected_advisories: tuple[Advisory, ...] = ()
     minimum_tcb_evaluation: int = Field(default=0, ge=0)
@@ -96,14 +96,7 @@ def read_policy(path: Path) -> Policy:
     Raises:
         ClovenError: with every entry that is unknown or wrong.
     """
-    document = read_toml(path)
-    try:
-        # JSON mode takes a list where a tuple is meant, and stays strict about numbers and strings.
-        return Policy.model_validate_json(json.dumps(document, default=str))
-    except ValidationError as error:
-        raise ClovenError(
-            [f"{path}: {'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()]
-        ) from error
+    return read_toml_document(Policy, path)
 
 
 def verifier(

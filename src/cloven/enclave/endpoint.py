@@ -1,4 +1,4 @@
-"""The release over TCP: who runs the enclave listens and forwards, and sees nothing but ciphertext.
+"""The release over TCP: the host of the enclave listens and forwards, and sees nothing but ciphertext.
 
 A frame is its length (4 bytes, big-endian, at most 64 KiB) and a JSON object. On a connection the owner sends a
 nonce and gets a quote, then sends the release and gets ``{"accepted": true}`` or ``{"refused": why}``. Who runs the
@@ -13,28 +13,53 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Annotated
 
+from pydantic import Field
+
+from cloven.documents import Document
 from cloven.enclave.quote import (
-    DIGITS,
     MESSAGE_BYTES,
     NONCE_BYTES,
+    Digits,
     Expected,
     Quote,
-    message,
-    parsed,
+    encoded,
+    message_text,
+    parse_message,
     read_quote,
-    strings,
 )
 from cloven.enclave.release import Waiting, release
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
+from cloven.files import parse_json
 from cloven.runtime.link.address import check_address
 
 LENGTH_BYTES = 4
 MESSAGES = 2
-"""How many messages an owner sends on a connection: a nonce and a release."""
-ACCEPTED = message(accepted=True)
+"""Messages that an owner sends on a connection: a nonce and a release."""
 REASON = 1000
 """The most characters of a refusal that are sent or shown."""
+
+
+class NonceMessage(Document):
+    """The owner's nonce, which the enclave answers with a quote."""
+
+    nonce: Digits
+
+
+class AcceptedMessage(Document):
+    """The enclave has accepted a release."""
+
+    accepted: bool
+
+
+class RefusedMessage(Document):
+    """The enclave has refused a message, for a reason in printable ASCII."""
+
+    refused: Annotated[str, Field(pattern="^[ -~]*$", max_length=REASON)]
+
+
+ACCEPTED = encoded(AcceptedMessage(accepted=True))
 
 
 def deliver(
@@ -64,9 +89,11 @@ def deliver(
     deadline = time.monotonic() + timeout
     nonce = os.urandom(NONCE_BYTES)
     with reached(endpoint, timeout) as connection:
-        quote = read_quote(asked(connection, message(nonce=nonce.hex()), deadline))
+        quote = read_quote(asked(connection, encoded(NonceMessage(nonce=nonce.hex())), deadline))
         released = release(quote, nonce, expect=expect, owner_key=owner_key, folder_id=folder_id)
-        if asked(connection, released, deadline) != ACCEPTED:
+        reply = asked(connection, released, deadline)
+        answered = tried(lambda: parse_message(AcceptedMessage, reply, "the enclave's answer"), [])
+        if answered is None or not answered.accepted:
             raise ClovenError(
                 "the enclave's answer to the release is neither accepted nor refused; release it again"
             )
@@ -81,7 +108,8 @@ def inquire(endpoint: str, *, timeout: float = 10.0) -> Quote:
     """
     deadline = time.monotonic() + timeout
     with reached(endpoint, timeout) as connection:
-        return read_quote(asked(connection, message(nonce=os.urandom(NONCE_BYTES).hex()), deadline))
+        nonce = NonceMessage(nonce=os.urandom(NONCE_BYTES).hex())
+        return read_quote(asked(connection, encoded(nonce), deadline))
 
 
 def serve_release(listener: socket.socket, ask: Callable[[bytes], bytes], timeout: float) -> None:
@@ -110,23 +138,22 @@ def serve_release(listener: socket.socket, ask: Callable[[bytes], bytes], timeou
 
 
 def answer(waiting: Waiting, text: bytes) -> tuple[bytes, bytes | None]:
-    """An enclave's answer to one message, and the data key where that was a release that it accepted.
+    """Return an enclave's answer to one message, and the data key if that was a release that it accepted.
 
-    Any bytes have an answer: what is wrong is refused with a reason.
+    Any bytes are answered: a malformed message is refused with a reason.
     """
     try:
-        found = parsed(text, "a message")
-        if found.keys() != {"nonce"}:
-            key = waiting.accept(text)
-            return ACCEPTED, key
-        nonce = strings(found, "a message", {"nonce": DIGITS})["nonce"]
+        if parse_json(message_text(text, "a message"), "a message").keys() != {"nonce"}:
+            return ACCEPTED, waiting.accept(text)
+        nonce = parse_message(NonceMessage, text, "a message").nonce
         return waiting.quote(bytes.fromhex(nonce)).message(), None
     except ClovenError as error:
-        return message(refused="; ".join(error.problems)[:REASON]), None
+        reason = re.sub("[^ -~]", "?", "; ".join(error.problems))
+        return encoded(RefusedMessage(refused=reason[:REASON])), None
 
 
 def served(connection: socket.socket, ask: Callable[[bytes], bytes], deadline: float) -> bool:
-    """Whether the enclave accepted a release on this connection."""
+    """Return whether the enclave accepted a release on this connection."""
     for _ in range(MESSAGES):
         try:
             asked_for = receive(connection, deadline)
@@ -154,13 +181,15 @@ def reached(endpoint: str, timeout: float) -> socket.socket:
 
 
 def asked(connection: socket.socket, text: bytes, deadline: float) -> bytes:
-    """The answer to a message, which is no refusal."""
+    """Return the answer to a message.
+
+    Raises:
+        ClovenError: if the message is refused.
+    """
     send(connection, text, deadline)
     reply = receive(connection, deadline)
-    found = parsed(reply, "the enclave's answer")
-    if found.keys() == {"refused"}:
-        why = strings(found, "a refusal", {"refused": re.compile(rf"[ -~]{{0,{REASON}}}")})["refused"]
-        raise ClovenError(f"the enclave refused: {why}")
+    if parse_json(message_text(reply, "the enclave's answer"), "the enclave's answer").keys() == {"refused"}:
+        raise ClovenError(f"the enclave refused: {parse_message(RefusedMessage, reply, 'a refusal').refused}")
     return reply
 
 
@@ -176,7 +205,7 @@ def send(connection: socket.socket, text: bytes, deadline: float) -> None:
 
 
 def receive(connection: socket.socket, deadline: float) -> bytes:
-    """The next frame, whole before the deadline (monotonic seconds).
+    """Return the next frame, if it is whole before the deadline (monotonic seconds).
 
     Raises:
         ClovenError: where it is too long, late, or the connection breaks.
@@ -188,7 +217,7 @@ def receive(connection: socket.socket, deadline: float) -> bytes:
 
 
 def exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
-    """So many bytes; however slowly they drip, not after the deadline."""
+    """Return so many bytes; however slowly they arrive, not after the deadline."""
     held = bytearray()
     while len(held) < size:
         try:
@@ -206,7 +235,7 @@ def exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
 
 
 def left(deadline: float) -> float:
-    """Seconds until the deadline; TimeoutError where it has passed."""
+    """Return the seconds until the deadline; raise TimeoutError if it has passed."""
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
@@ -214,7 +243,7 @@ def left(deadline: float) -> float:
 
 
 def broken(error: OSError) -> ClovenError:
-    """Why a connection did not carry a message."""
+    """Return the error for a connection that did not carry a message."""
     if isinstance(error, TimeoutError):
         return ClovenError("the other side did not answer in time; see whether the enclave runs, and try again")
     return ClovenError(f"the connection broke: {error.strerror or error}; try again")

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cloven.enclave.folder import ABOUT, PLAN, WEIGHTS, opened
 from cloven.enclave.manifest_check import HELPERS, problems
+from cloven.enclave.sealed_folder import ABOUT, PLAN, WEIGHTS, opened
 from cloven.enclave.sizes import size_text
 from cloven.errors import ClovenError
 

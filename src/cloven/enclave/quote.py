@@ -1,6 +1,6 @@
 """The quote of an enclave: its measurement and fresh public key, bound to the nonce of the owner who asked.
 
-Under Gramine with SGX the processor says it: the evidence is a hardware quote, whose 64 bytes of report data are
+Under Gramine with SGX the processor measures: the evidence is a hardware quote, whose 64 bytes of report data are
 the binding. A simulated enclave, and Gramine without SGX, measure themselves: anybody can claim such a measurement.
 Therefore a measurement names its kind, ``sgx:...`` or ``simulated:...``, and an owner who expects hardware accepts
 nothing else.
@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Annotated, TypeAlias, TypeVar
 
+from pydantic import BaseModel, Field
+
+from cloven.documents import Document, parse_document
 from cloven.errors import ClovenError
-from cloven.files import parse_json
 
 SIMULATED, DIRECT, SGX, TDX = "simulated", "gramine-direct", "sgx", "tdx"
 WORDS = {
@@ -33,15 +34,50 @@ HARDWARE = SGX, TDX
 NONCE_BYTES = 32
 MESSAGE_BYTES = 2**16
 """The largest message."""
-DIGITS = re.compile(r"[0-9a-f]{64}")
-MEASUREMENT = re.compile(rf"({'|'.join(map(re.escape, WORDS))}):({DIGITS.pattern})")
-FIELDS = {
-    "measurement": MEASUREMENT,
-    "folder_id": re.compile(r"[!-~]{1,200}"),
-    "public_key": DIGITS,
-    "report_data": re.compile(r"[0-9a-f]{128}"),
-    "evidence": re.compile(r"[A-Za-z0-9+/]*={0,2}"),
-}
+MEASUREMENT = re.compile(rf"({'|'.join(map(re.escape, WORDS))}):([0-9a-f]{{64}})")
+FOLDER_ID = re.compile(r"[!-~]{1,200}")
+
+Digits = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""32 bytes in hexadecimal digits."""
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class QuoteMessage(Document):
+    """A quote as it is sent: bytes in hexadecimal digits, the evidence in base64."""
+
+    measurement: Annotated[str, Field(pattern=f"^{MEASUREMENT.pattern}$")]
+    folder_id: Annotated[str, Field(pattern=f"^{FOLDER_ID.pattern}$")]
+    public_key: Digits
+    report_data: Annotated[str, Field(pattern="^[0-9a-f]{128}$")]
+    evidence: Annotated[str, Field(pattern="^[A-Za-z0-9+/]*={0,2}$")]
+
+
+def encoded(message: Document) -> bytes:
+    """Return a message as it is sent."""
+    return message.model_dump_json().encode()
+
+
+def parse_message(kind: type[Kind], text: bytes, name: str) -> Kind:
+    """Return a message, which error messages call `name`; values are not shown in them.
+
+    Raises:
+        ClovenError: if it is too long, or as `parse_document`.
+    """
+    return parse_document(kind, message_text(text, name), name)
+
+
+def message_text(text: bytes, name: str) -> str:
+    """Return the text of a message.
+
+    Raises:
+        ClovenError: if it is too long, or not UTF-8.
+    """
+    if len(text) > MESSAGE_BYTES:
+        raise ClovenError(f"{name} has {len(text)} bytes; expected at most {MESSAGE_BYTES}")
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise ClovenError(f"{name} of {len(text)} bytes is not UTF-8 text; send it again") from None
 
 
 @dataclass(frozen=True)
@@ -164,12 +200,14 @@ class Quote:
 
     def message(self) -> bytes:
         """Return the quote as it is sent."""
-        return message(
-            measurement=str(self.measurement),
-            folder_id=self.folder_id,
-            public_key=self.public_key.hex(),
-            report_data=self.report_data.hex(),
-            evidence=base64.b64encode(self.evidence).decode(),
+        return encoded(
+            QuoteMessage(
+                measurement=str(self.measurement),
+                folder_id=self.folder_id,
+                public_key=self.public_key.hex(),
+                report_data=self.report_data.hex(),
+                evidence=base64.b64encode(self.evidence).decode(),
+            )
         )
 
 
@@ -179,16 +217,16 @@ def read_quote(text: bytes) -> Quote:
     Raises:
         ClovenError: with every field that is missing, unknown, or malformed.
     """
-    found = strings(parsed(text, "a quote"), "a quote", FIELDS)
+    found = parse_message(QuoteMessage, text, "a quote")
     try:
-        evidence = base64.b64decode(found["evidence"], validate=True)
+        evidence = base64.b64decode(found.evidence, validate=True)
     except ValueError:
         raise ClovenError("a quote's evidence is not base64; ask the enclave for another quote") from None
     return Quote(
-        measurement=Measurement.parse(found["measurement"]),
-        folder_id=found["folder_id"],
-        public_key=bytes.fromhex(found["public_key"]),
-        report_data=bytes.fromhex(found["report_data"]),
+        measurement=Measurement.parse(found.measurement),
+        folder_id=found.folder_id,
+        public_key=bytes.fromhex(found.public_key),
+        report_data=bytes.fromhex(found.report_data),
         evidence=evidence,
     )
 
@@ -230,7 +268,7 @@ def problems(quote: Quote, nonce: bytes, expect: Expected, folder_id: str) -> li
     if quote.report_data != bound:
         found.append(
             "the quote does not answer this request: its report data does not bind its public key to the nonce "
-            "that was sent; it is a replayed quote, or was changed on the way: mistrust what forwards the messages"
+            "that was sent; it is a replayed quote, or was changed on the way: the relay may be compromised"
         )
     return found + evidence_problems(quote.evidence, expect, bound)
 
@@ -256,40 +294,3 @@ def evidence_problems(evidence: bytes, expect: Expected, bound: bytes) -> list[s
             "public key to the nonce that was sent"
         )
     return found
-
-
-def message(**values: str | bool) -> bytes:
-    """Return a message as it is sent."""
-    return json.dumps(values).encode()
-
-
-def parsed(text: bytes, what: str) -> dict[str, Any]:
-    """Return the object of a message, which error messages call `what`.
-
-    Raises:
-        ClovenError: if it is too long, not a JSON object, or names a key twice.
-    """
-    if len(text) > MESSAGE_BYTES:
-        raise ClovenError(f"{what} has {len(text)} bytes; expected at most {MESSAGE_BYTES}")
-    try:
-        return parse_json(text.decode(), what)
-    except UnicodeDecodeError:
-        raise ClovenError(f"{what} of {len(text)} bytes is not UTF-8 text; send it again") from None
-
-
-def strings(found: Mapping[str, Any], what: str, fields: Mapping[str, re.Pattern[str]]) -> dict[str, str]:
-    """Return the fields of a message: just these, each a string that its pattern matches.
-
-    Raises:
-        ClovenError: with every field that is not; values are not shown.
-    """
-    wrong = [f"{what} lacks the field {name}" for name in fields if name not in found]
-    if strange := len(found.keys() - fields.keys()):
-        wrong.append(f"{what} has {strange} unknown fields; expected {', '.join(fields)}")
-    for name, pattern in fields.items():
-        value = found.get(name, "")
-        if name in found and not (isinstance(value, str) and pattern.fullmatch(value)):
-            wrong.append(f"{what} has a malformed {name}; expected a string that matches {pattern.pattern}")
-    if wrong:
-        raise ClovenError(wrong)
-    return {name: found[name] for name in fields}

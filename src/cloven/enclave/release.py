@@ -13,26 +13,27 @@ not the owner's opens nothing that the owner sealed. No message holds a key in c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
+from cloven.documents import Document
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import (
-    DIGITS,
-    FIELDS,
+    FOLDER_ID,
     NONCE_BYTES,
     SGX,
+    Digits,
     Expected,
     Measurement,
     Quote,
     binding,
-    message,
-    parsed,
-    strings,
+    encoded,
+    parse_message,
     verify,
 )
 from cloven.enclave.sealing import KEY_BYTES
@@ -46,12 +47,15 @@ ATTESTATION = Path("/dev/attestation")
 """Where Gramine lets an enclave ask for a hardware quote."""
 SEALED_BYTES = 32 + KEY_BYTES + 16
 """HPKE's encapsulated key, the data key, and a tag."""
-RELEASE = {
-    "public_key": DIGITS,
-    "nonce": DIGITS,
-    "sealed": re.compile(f"[0-9a-f]{{{2 * SEALED_BYTES}}}"),
-}
 AGAIN = "have the owner release the key again, to this start"
+
+
+class ReleaseMessage(Document):
+    """A release as it is sent: bytes in hexadecimal digits."""
+
+    public_key: Digits
+    nonce: Digits
+    sealed: Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * SEALED_BYTES}}}$")]
 
 
 @dataclass(eq=False)
@@ -74,13 +78,13 @@ class Waiting:
     run: str = ""
 
     def quote(self, nonce: bytes) -> Quote:
-        """What this enclave is, for who chose the nonce; a release must answer the latest quote.
+        """Return the quote of this enclave for a nonce; a release must answer the latest quote.
 
         Args:
             nonce: 32 bytes.
 
         Raises:
-            ClovenError: for a nonce of another size, where the hardware gives no quote, or the key is here already.
+            ClovenError: for a nonce of another size, if the hardware gives no quote, or the key is here already.
         """
         self._waiting()
         if len(nonce) != NONCE_BYTES:
@@ -91,21 +95,21 @@ class Waiting:
         return made
 
     def accept(self, text: bytes) -> bytes:
-        """The data key of a release, 32 bytes; after that no other release is accepted.
+        """Return the data key of a release, 32 bytes; after that no other release is accepted.
 
         Raises:
-            ClovenError: for a message that is no release to this start and its latest quote; it waits on.
+            ClovenError: for a message that is not a release to this start and its latest quote; it goes on waiting.
         """
         private = self._waiting()
-        found = strings(parsed(text, "a release"), "a release", RELEASE)
-        if found["public_key"] != self.public_key.hex():
+        found = parse_message(ReleaseMessage, text, "a release")
+        if found.public_key != self.public_key.hex():
             raise ClovenError(
                 f"this release was made for another start of the enclave: it is encrypted to another key; {AGAIN}"
             )
-        nonce = bytes.fromhex(found["nonce"])
+        nonce = bytes.fromhex(found.nonce)
         if nonce != self._nonce:
             raise ClovenError(f"this release answers no quote of this enclave, or not its latest one; {AGAIN}")
-        key = opened(bytes.fromhex(found["sealed"]), private, context(self.measurement, nonce, self.folder_id))
+        key = opened(bytes.fromhex(found.sealed), private, context(self.measurement, nonce, self.folder_id))
         self._private = None
         return key
 
@@ -128,7 +132,8 @@ def waiting(measurement: Measurement, folder_id: str, *, prove: Callable[[bytes]
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    strings({"folder_id": folder_id}, "an enclave", {"folder_id": FIELDS["folder_id"]})
+    if not FOLDER_ID.fullmatch(folder_id):
+        raise ClovenError(f"the folder's number is {folder_id[:200]!r}; expected 1 to 200 printable characters")
     private = X25519PrivateKey.generate()
     proof = prove or (hardware_quote if measurement.kind == SGX else no_evidence)
     return Waiting(measurement, folder_id, private.public_key().public_bytes_raw(), proof, private)
@@ -158,11 +163,12 @@ def release(quote: Quote, nonce: bytes, *, expect: Expected, owner_key: bytes, f
         raise ClovenError(
             "the quote's public key is not a key of X25519, or is of low order; nothing was released"
         ) from None
-    return message(public_key=quote.public_key.hex(), nonce=nonce.hex(), sealed=sealed.hex())
+    made = ReleaseMessage(public_key=quote.public_key.hex(), nonce=nonce.hex(), sealed=sealed.hex())
+    return encoded(made)
 
 
 def opened(sealed: bytes, private: X25519PrivateKey, info: bytes) -> bytes:
-    """The data key in a release."""
+    """Return the data key in a release."""
     from cryptography.exceptions import InvalidTag
 
     try:
@@ -180,7 +186,7 @@ def context(measurement: Measurement, nonce: bytes, folder_id: str) -> bytes:
 
 
 def suite() -> Suite:
-    """The one suite of HPKE."""
+    """Return the suite of HPKE."""
     from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
     return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)

@@ -1,4 +1,4 @@
-"""Who runs an enclave and is not trusted: starts both halves, forwards, and writes down when what happened.
+"""Run an enclave without being trusted: start both halves, forward their messages, and take the times.
 
 The six steps are S2's (Sect. IV): the model and the input are with the cloud, are decrypted in the trusted half,
 the model is split there, the front is run, its output leaves, and the rear is run on the accelerator.
@@ -15,14 +15,30 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from cloven.enclave.backends import Backend, environment
 from cloven.enclave.handover import Way, opened
-from cloven.enclave.messages import EndedError, heard, tell
+from cloven.enclave.pipe import (
+    EndedError,
+    FrontDone,
+    HandedBack,
+    HandedOver,
+    KeyAwaited,
+    Kind,
+    OwnerMessage,
+    RearDone,
+    RearLoaded,
+    RearModel,
+    RestDone,
+    SealedInputs,
+    SplitReport,
+    heard,
+    tell,
+)
 from cloven.errors import ClovenError
 
 STEPS = (
@@ -37,8 +53,8 @@ STEPS = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be run, and how.
+class EnclaveOptions:
+    """The options of an enclave.
 
     Attributes:
         sealed: the sealed folder.
@@ -61,7 +77,7 @@ class Asked:
     timeout: float = 600.0
 
     def problems(self) -> list[str]:
-        """What cannot be meant."""
+        """Return a sentence for each option that cannot be used."""
         found = []
         if self.way not in self.backend.ways:
             ways = ", ".join(self.backend.ways)
@@ -74,8 +90,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one message of inputs: logits ``(n, classes)``, or bytes that only the owner can open."""
+class Inference:
+    """The outcome of one message of inputs: logits ``(n, classes)``, or bytes that only the owner can open."""
 
     images: int
     logits: NDArray[np.float32] | None = field(repr=False)
@@ -89,94 +105,107 @@ Half = subprocess.Popen[bytes] | None
 
 @dataclass
 class Enclave:
-    """Both halves at work; made by `running`. ``about`` is what the trusted half said of the split."""
+    """Both halves at work; made by `running`.
 
-    asked: Asked
+    Attributes:
+        asked: its options.
+        descriptors: of the hand-over, there and back; -1 for a pipe.
+        limits: of the trusted half's sandbox.
+        clock: seconds of the steps until the first inference.
+        trusted: the process of the trusted half.
+        accelerator: the process of the other half.
+        device: the name of the accelerator.
+        report: of the trusted half, once the model is split.
+    """
+
+    asked: EnclaveOptions
     descriptors: tuple[int, int]
-    limits: list[str] = field(default_factory=list)
+    limits: tuple[str, ...] = ()
     clock: dict[str, float] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
     trusted: subprocess.Popen[bytes] | None = None
     accelerator: subprocess.Popen[bytes] | None = None
+    device: str = ""
+    _report: SplitReport | None = None
+
+    @property
+    def report(self) -> SplitReport:
+        """Return what the trusted half reported of the split."""
+        assert self._report is not None, "split() comes first"
+        return self._report
 
     def ask(self, message: bytes) -> bytes:
-        """The trusted half's answer to a message of the owner's; see `cloven.enclave.release`."""
-        self._tell(self.trusted, {"owner": True}, message)
-        return bytes(self.heard(self.trusted)[1])
+        """Return the trusted half's answer to a message of the owner; see `cloven.enclave.release`."""
+        self._tell(self.trusted, OwnerMessage(), message)
+        return bytes(self.heard(self.trusted, OwnerMessage)[1])
 
     def split(self) -> None:
         """After the release: wait until the model is decrypted and split, and give the accelerator its part."""
         released = time.perf_counter()
-        self.about, rear = self.heard(self.trusted)
-        self._tell(self.accelerator, {"result": self.about["result"]}, rear)
-        ready, _ = self.heard(self.accelerator)
-        self.about["device"] = ready["device"]
+        self._report, rear = self.heard(self.trusted, SplitReport)
+        self._tell(self.accelerator, RearModel(result=self.report.result), rear)
+        loaded, _ = self.heard(self.accelerator, RearLoaded)
+        self.device = loaded.device
         self.clock |= {
-            "decrypted inside": self.about.pop("decrypted_seconds"),
-            "split inside": self.about.pop("split_seconds"),
-            "rear loaded": ready["clock"][1] - ready["clock"][0],
+            "decrypted inside": self.report.decrypted_seconds,
+            "split inside": self.report.split_seconds,
+            "rear loaded": loaded.load_seconds,
             "from key to ready": time.perf_counter() - released,
         }
 
-    def infer(self, inputs: Sequence[bytes]) -> Answer:
-        """One inference of sealed pictures, all in one message.
+    def infer(self, inputs: Sequence[bytes]) -> Inference:
+        """Run sealed pictures, all in one message.
 
         Raises:
             ClovenError: for what is not sealed for this folder, or a half that has ended.
         """
         start = time.perf_counter()
-        self._tell(self.trusted, {"input": [len(part) for part in inputs]}, b"".join(inputs))
-        front, told = self.heard(self.trusted)
-        self._tell(self.accelerator, {"images": front["images"]}, told)
-        rear, back = self.heard(self.accelerator)
-        opened_at, ran, handed = front["clock"]
+        self._tell(self.trusted, SealedInputs(sizes=tuple(map(len, inputs))), b"".join(inputs))
+        front, told = self.heard(self.trusted, FrontDone)
+        self._tell(self.accelerator, HandedOver(images=front.images), told)
+        rear, back = self.heard(self.accelerator, RearDone)
         seconds = {
-            "opened inside": ran - opened_at,
-            "front": handed - ran,
-            "hand-over": rear["clock"][1] - handed,
-            "rear": rear["clock"][2] - rear["clock"][1],
+            "opened inside": front.opened - front.began,
+            "front": front.computed - front.opened,
+            "hand-over": rear.taken - front.computed,
+            "rear": rear.computed - rear.taken,
         }
-        if self.about["result"] == "clear":
-            (shape,) = rear["shapes"]
+        logits, sealed = None, None
+        if self.report.result == "clear":
+            (shape,) = rear.shapes
             if prod(shape) * 4 != len(back):
                 raise ClovenError(f"the accelerator answered {len(back)} bytes for a result of shape {shape}")
             logits = np.frombuffer(back, np.float32).reshape(shape)
-            sealed = None
         else:
-            self._tell(self.trusted, {"back": front["images"]}, back)
-            rest, result = self.heard(self.trusted)
-            logits, sealed = None, bytes(result)
-            seconds["handed back"] = rest["clock"][0] - rear["clock"][2]
-            seconds["rest"] = rest["clock"][1] - rest["clock"][0]
+            self._tell(self.trusted, HandedBack(images=front.images), back)
+            rest, result = self.heard(self.trusted, RestDone)
+            sealed = bytes(result)
+            seconds["handed back"] = rest.taken - rear.computed
+            seconds["rest"] = rest.sealed - rest.taken
         seconds["whole"] = time.perf_counter() - start
-        return Answer(front["images"], logits, sealed, front["bytes"], seconds)
+        return Inference(front.images, logits, sealed, front.bytes, seconds)
 
     def ends(self) -> list[str]:
-        """What either process is told of the hand-over."""
+        """Return the options by which both processes take part in the hand-over."""
         out, back = self.descriptors
-        return [
-            "--way", self.asked.way, "--out", str(out), "--back", str(back), "--threads", str(self.asked.threads)
-        ]  # fmt: skip
+        words = ["--way", self.asked.way, "--out", str(out), "--back", str(back)]
+        return [*words, "--threads", str(self.asked.threads)]
 
-    def _tell(self, half: Half, about: dict[str, Any], content: bytes | bytearray = b"") -> None:
+    def _tell(self, half: Half, message: BaseModel, content: bytes | bytearray = b"") -> None:
         assert half is not None, "running(), then split() come first"
         assert half.stdin is not None
         try:
-            tell(half.stdin.fileno(), about, content)
+            tell(half.stdin.fileno(), message, content)
         except EndedError:
             raise self._gone(half) from None
 
-    def heard(self, half: Half) -> tuple[dict[str, Any], bytearray]:
-        """The next message of a half, which is no failure."""
+    def heard(self, half: Half, kind: type[Kind]) -> tuple[Kind, bytearray]:
+        """Return the next message of a half; errors as `cloven.enclave.pipe.heard`."""
         assert half is not None, "running(), then split() come first"
         assert half.stdout is not None
         try:
-            about, content = heard(half.stdout.fileno(), self.asked.timeout)
+            return heard(half.stdout.fileno(), kind, self.asked.timeout)
         except EndedError:
             raise self._gone(half) from None
-        if problems := about.get("failed") or about.get("refused"):
-            raise ClovenError(problems)
-        return about, content
 
     def _gone(self, half: subprocess.Popen[bytes]) -> ClovenError:
         name, cap = "accelerator", ""
@@ -189,8 +218,8 @@ class Enclave:
 
 
 @contextmanager
-def running(asked: Asked) -> Iterator[Enclave]:
-    """The trusted half, started and waiting for its key; both halves end with the context.
+def running(asked: EnclaveOptions) -> Iterator[Enclave]:
+    """Yield an enclave whose trusted half has started and waits for its key; both halves end with the context.
 
     Raises:
         ClovenError: with all that keeps it from starting.
@@ -201,7 +230,8 @@ def running(asked: Asked) -> Iterator[Enclave]:
     with ExitStack() as stack:
         ends = tuple(opened(asked.way, asked.sealed.parent) for _ in range(2))
         for end in ends:
-            stack.callback(_closed, end)
+            if end >= 0:
+                stack.callback(os.close, end)
         descriptors = (ends[0], ends[1])
         enclave = Enclave(asked, descriptors)
         own = ["--backend", asked.backend.name, "--memory", str(asked.memory), *enclave.ends()]
@@ -210,13 +240,12 @@ def running(asked: Asked) -> Iterator[Enclave]:
         enclave.trusted = _started(words, asked, descriptors)
         other = [sys.executable, "-m", "cloven.enclave.accelerator", "--device", asked.device]
         enclave.accelerator = _started([*other, *enclave.ends()], asked, descriptors)
-        waiting, _ = enclave.heard(enclave.trusted)
-        enclave.limits += waiting["limits"]
+        enclave.limits = enclave.heard(enclave.trusted, KeyAwaited)[0].limits
         enclave.clock["started"] = time.perf_counter() - start
         yield enclave
 
 
-def _started(words: Sequence[str], asked: Asked, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
+def _started(words: Sequence[str], asked: EnclaveOptions, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 (our own words)
         words,
         stdin=subprocess.PIPE,
@@ -227,28 +256,9 @@ def _started(words: Sequence[str], asked: Asked, descriptors: tuple[int, int]) -
     )
 
 
-def _closed(end: int) -> None:
-    if end >= 0:
-        os.close(end)
-
-
 def _end(enclave: Enclave) -> None:
-    """Neither half has anything left to do: with a large model it takes seconds until they have put all away."""
+    """Kill both halves, which have nothing left to do: with a large model they would take seconds to end."""
     for half in (enclave.trusted, enclave.accelerator):
         if half is not None:
             half.kill()
             half.communicate()
-
-
-def trace(enclave: Enclave, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """S2's six steps with their seconds: those of each inference as medians."""
-    middle = {name: _median([a.seconds[name] for a in answers]) for name in ("front", "hand-over", "rear")}
-    seconds = {
-        **{name: enclave.clock[name] for name in STEPS[:3]},
-        **dict(zip(STEPS[3:], middle.values(), strict=True)),
-    }
-    return [{"step": i, "what": what, "seconds": seconds[what]} for i, what in enumerate(STEPS, 1)]
-
-
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))

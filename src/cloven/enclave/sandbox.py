@@ -45,14 +45,17 @@ Instruction = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Processor:
+class Architecture:
     """The numbering of a processor's system calls: its audit architecture, and its column in `CALLS`."""
 
     architecture: int
     column: int
 
 
-PROCESSORS: Mapping[str, Processor] = {"x86_64": Processor(0xC000003E, 0), "aarch64": Processor(0xC00000B7, 1)}
+PROCESSORS: Mapping[str, Architecture] = {
+    "x86_64": Architecture(0xC000003E, 0),
+    "aarch64": Architecture(0xC00000B7, 1),
+}
 
 # Numbers on x86-64 and on aarch64 (asm/unistd_64.h and asm-generic/unistd.h); None: there is no such call.
 CALLS: Mapping[str, tuple[int | None, int | None]] = {
@@ -134,7 +137,7 @@ def restrict_calls() -> str:
     return f"no filter of system calls ({os.strerror(ctypes.get_errno())})"
 
 
-def filter_of(processor: Processor, process: int) -> bytes:
+def filter_of(processor: Architecture, process: int) -> bytes:
     """Return the filter as the kernel reads it: 8 bytes an instruction.
 
     Args:

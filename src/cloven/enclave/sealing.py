@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cloven.errors import ClovenError
-from cloven.files import check_target, open_regular
+from cloven.files import open_regular, replacing
 from cloven.runtime.link.octets import octets
-from cloven.runtime.link.staging import writing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -98,7 +95,7 @@ def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: i
     data = octets(plaintext)
     header = new_header(data.nbytes, chunk_bytes)
     cipher = file_cipher(key, name, header.salt)
-    with writing(path), private_file(path) as out:
+    with replacing(path, private=True) as part, part.open("wb") as out:
         write_chunks(data, out, header, cipher)
 
 
@@ -229,19 +226,3 @@ def not_what_was_sealed(what: str, name: str | None = None, detail: str = "") ->
         f"{what} is not what was sealed{detail}: it was changed, or sealed under another key or name{asked}; give "
         "the key and the name that it was sealed with, or copy it again"
     )
-
-
-@contextmanager
-def private_file(path: Path) -> Iterator[io.BufferedWriter]:
-    """A new file that nobody else can read, which takes its place at the end, or is removed."""
-    check_target(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(file, "wb") as out:
-            yield out
-        part.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise

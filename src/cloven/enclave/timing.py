@@ -1,4 +1,4 @@
-"""How long an enclave takes: sealed with a fresh key, released, and run on pictures, one at a time."""
+"""Measure an enclave: a model is sealed with a fresh key, released, and run on pictures, one at a time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from cloven.documents import Document
 from cloven.enclave.backends import Backend
 from cloven.enclave.endpoint import deliver, serve_release
-from cloven.enclave.folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.handover import Way
 from cloven.enclave.owner import data_key
 from cloven.enclave.quote import HARDWARE, Expected, Measurement, Quote
-from cloven.enclave.runner import Asked, Enclave, running
+from cloven.enclave.runner import Enclave, EnclaveOptions, running
+from cloven.enclave.sealed_folder import INPUT, Sealed, measured, new_id, seal_model, seal_plan
 from cloven.enclave.sealing import KEY_BYTES, sealed_bytes
 from cloven.errors import ClovenError
 
@@ -33,28 +34,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class How:
-    """How the enclaves of a study are run; see `cloven.enclave.runner.Asked`."""
+class ExecutionOptions:
+    """How the enclaves of a study are run; see `cloven.enclave.runner.EnclaveOptions`."""
 
     backend: Backend
     device: str
     way: Way
     threads: int
 
-    def words(self) -> dict[str, Any]:
-        """For provenance."""
-        return {"backend": self.backend.name, "accelerator": self.device, "handover": self.way} | {
-            "trust": self.backend.words
-        }
-
 
 STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
-"""The stretches of an inference, in order; those that a plan does not have are left out."""
+"""The steps of an inference, in order; those that a plan does not have are left out."""
 
 
-@dataclass(frozen=True)
-class Timed:
-    """One plan's times, seconds.
+class MeasuredMachine(Document):
+    """The machine on which times were measured, and the versions that they were measured with."""
+
+    processor: str
+    cores: int | None
+    threads: int
+    system: str
+    python: str
+    torch: str
+    cloven: str
+
+
+class InferenceTimes(Document):
+    """One plan's times, in seconds.
 
     Attributes:
         load: from the start of the processes until the first input can be taken.
@@ -63,7 +69,7 @@ class Timed:
         median: of the later ones.
         spread: their standard deviation.
         beside: median of what ran between them, see `timed`.
-        parts: medians of the stretches of the later ones.
+        parts: medians of the steps of the later ones.
         handed_bytes: that crossed in one inference.
         samples: how many later ones.
     """
@@ -74,25 +80,21 @@ class Timed:
     median: float
     spread: float
     beside: float
-    parts: Mapping[str, float]
+    parts: dict[str, float]
     handed_bytes: int
     samples: int
 
-    def row(self) -> dict[str, Any]:
-        """As a row of a table."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, eq=False)
-class Ready:
-    """A plan's enclave at work, and whose it is."""
+class ReadyEnclave:
+    """A plan's enclave at work, and the model that it belongs to."""
 
     enclave: Enclave
-    owned: Owned
+    owned: OwnedModel
 
 
 @dataclass(frozen=True, eq=False)
-class Owned:
+class OwnedModel:
     """A sealed model, its owner's key, and pictures; the plan is sealed anew for each cut."""
 
     folder: Sealed
@@ -106,8 +108,10 @@ class Owned:
 
 
 @contextmanager
-def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int) -> Iterator[Owned]:
-    """A model and pictures, sealed with a fresh key into a folder that ends with the context.
+def owned(
+    plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int
+) -> Iterator[OwnedModel]:
+    """Yield a model and pictures, sealed with a fresh key into a folder that ends with the context.
 
     Args:
         plan: of two devices, the first trusted.
@@ -124,27 +128,27 @@ def owned(plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], 
     with tempfile.TemporaryDirectory(prefix="cloven-") as name:
         folder = Sealed(Path(name) / "sealed", new_id(), memory)
         seal_model(folder, plan, weights, key=data_key(owner, folder.id))
-        yield Owned(folder, owner, pictures)
+        yield OwnedModel(folder, owner, pictures)
 
 
 @contextmanager
-def ready(mine: Owned, plan: Plan, how: How) -> Iterator[Ready]:
-    """A plan's enclave, released and split; it ends with the context.
+def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[ReadyEnclave]:
+    """Yield a plan's enclave, released and split; it ends with the context.
 
     Raises:
         ClovenError: as `running`.
     """
     folder = mine.folder
     seal_plan(folder, plan, key=data_key(mine.owner, folder.id))
-    asked = Asked(folder.path, how.backend, how.device, how.way, folder.enclave_bytes, how.threads)
+    asked = EnclaveOptions(folder.path, how.backend, how.device, how.way, folder.enclave_bytes, how.threads)
     with running(asked) as enclave:
         release_at_once(enclave, folder, mine.owner)
         enclave.split()
-        yield Ready(enclave, mine)
+        yield ReadyEnclave(enclave, mine)
 
 
-def timed(own: Ready, other: Ready) -> Timed:
-    """The times of an enclave on its pictures, the first apart; between them another one, or itself, is run.
+def timed(own: ReadyEnclave, other: ReadyEnclave) -> InferenceTimes:
+    """Return the times of an enclave on its pictures; between them another one, or itself, is run.
 
     A machine's speed changes within minutes: what is to be compared runs in turns.
     """
@@ -154,7 +158,7 @@ def timed(own: Ready, other: Ready) -> Timed:
         beside.append(other.enclave.infer([its]).seconds["whole"])
     clock, (first, *later) = own.enclave.clock, answers
     whole = [answer.seconds["whole"] for answer in later]
-    return Timed(
+    return InferenceTimes(
         load=clock["started"] + clock["from key to ready"],
         first=first.seconds["whole"],
         mean=statistics.fmean(whole),
@@ -190,17 +194,17 @@ def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote
     return quote
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """What times were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": metadata.version("torch"),
-        "cloven": metadata.version("cloven"),
-    }
+def this_machine(threads: int) -> MeasuredMachine:
+    """Return what times are measured on, with this number of threads for each half."""
+    return MeasuredMachine(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=threads,
+        system=platform.platform(),
+        python=platform.python_version(),
+        torch=metadata.version("torch"),
+        cloven=metadata.version("cloven"),
+    )
 
 
 def _processor() -> str:

@@ -1,8 +1,8 @@
 """The trusted half as a process: ``python -m cloven.enclave.trusted SEALED ...``, started by `cloven enclave run`.
 
-It hears messages on standard input and answers on standard output. Nothing is decrypted before the owner has let
-the data key go; what leaves it is the rear part of the model, once, then for each message of inputs the tensors
-that the plan hands over, and results: sealed where the plan ends in here.
+It receives messages on standard input and answers on standard output. Nothing is decrypted before the owner has
+released the data key. What leaves it is the rear of the model, once, then for each message of inputs the tensors
+that the plan hands over, and results: sealed if the plan ends inside.
 """
 
 from __future__ import annotations
@@ -14,22 +14,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloven.enclave import sandbox
 from cloven.enclave.handover import Giver, Taker, Way, take_ends
-from cloven.enclave.messages import heard, served, tell
+from cloven.enclave.pipe import (
+    Failure,
+    FrontDone,
+    HandedBack,
+    KeyAwaited,
+    OwnerMessage,
+    RestDone,
+    SealedInputs,
+    SplitReport,
+    TrustedTask,
+    heard,
+    served,
+    tell,
+)
 from cloven.errors import ClovenError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cloven.enclave.folder import Sealed
-    from cloven.enclave.stretch import Split
+    from cloven.enclave.release import Waiting
+    from cloven.enclave.sealed_folder import Sealed
+    from cloven.enclave.split import Split
 
 
 @dataclass(frozen=True)
-class Given:
+class TrustedOptions:
     """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
 
     sealed: Path
@@ -41,14 +55,14 @@ class Given:
     threads: int
 
 
-def arguments(words: Sequence[str]) -> Given:
-    """What the command line says."""
+def arguments(words: Sequence[str]) -> TrustedOptions:
+    """Return the options on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sealed", type=Path)
     parser.add_argument("--backend", required=True)
     parser.add_argument("--memory", type=int, required=True)
     take_ends(parser)
-    return Given(**vars(parser.parse_args(words)))
+    return TrustedOptions(**vars(parser.parse_args(words)))
 
 
 def main(words: Sequence[str]) -> int:
@@ -57,11 +71,11 @@ def main(words: Sequence[str]) -> int:
     return served(lambda hears, tells: _work(given, hears, tells))
 
 
-def _work(given: Given, hears: int, tells: int) -> None:
+def _work(given: TrustedOptions, hears: int, tells: int) -> None:
     from cloven.enclave.backends import named
-    from cloven.enclave.folder import measured, opened
     from cloven.enclave.quote import SGX, SIMULATED, Measurement
     from cloven.enclave.release import hardware_measurement, waiting
+    from cloven.enclave.sealed_folder import measured, opened
 
     kind = named(given.backend).kind
     simulated = kind == SIMULATED
@@ -71,16 +85,20 @@ def _work(given: Given, hears: int, tells: int) -> None:
     limits += [sandbox.limit_memory(given.memory), sandbox.restrict_calls()] if simulated else []
     sealed = opened(given.sealed)
     measurement = hardware_measurement() if kind == SGX else Measurement(kind, measured(sealed))
-    door = waiting(measurement, sealed.id)
-    tell(tells, {"waiting": True, "limits": limits})
-    key = _released(door, hears, tells)
-    inside = _split(sealed, key)
-    tell(tells, inside.about, inside.rear)
-    half = Half(given, inside, sealed, key, door.run)
+    enclave = waiting(measurement, sealed.id)
+    tell(tells, KeyAwaited(limits=tuple(limits)))
+    key = _released(enclave, hears, tells)
+    model = _split(sealed, key)
+    tell(tells, model.report, model.rear)
+    half = TrustedHalf(given, model, sealed, key, enclave.run)
     while True:
-        about, content = heard(hears)
-        answer, result = half.answer(about, content)
-        tell(tells, answer, result)
+        task, content = heard(hears, TrustedTask)
+        try:
+            answer, result = half.answer(task.root, content)
+        except ClovenError as error:  # the input is refused, and the next one awaited
+            tell(tells, Failure(problems=error.problems))
+        else:
+            tell(tells, answer, result)
 
 
 def _warmed(threads: int) -> None:
@@ -93,13 +111,14 @@ def _warmed(threads: int) -> None:
     capture(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1)).eval(), torch.zeros(1, 1, 2, 2))
 
 
-def _released(door: Any, hears: int, tells: int) -> bytes:
+def _released(enclave: Waiting, hears: int, tells: int) -> bytes:
+    """Answer the owner's messages until the key is released; return it."""
     from cloven.enclave.endpoint import answer
 
     while True:
-        _, message = heard(hears)
-        said, key = answer(door, bytes(message))
-        tell(tells, {"answer": True}, said)
+        _, message = heard(hears, OwnerMessage)
+        said, key = answer(enclave, bytes(message))
+        tell(tells, OwnerMessage(), said)
         if key is not None:
             return key
 
@@ -108,10 +127,10 @@ def _released(door: Any, hears: int, tells: int) -> bytes:
 
 
 @dataclass(frozen=True, eq=False)
-class Inside:
-    """What is known once the model is split; ``about`` and ``rear`` leave."""
+class SplitModel:
+    """The model, once it is split; `report` and `rear` leave the enclave."""
 
-    about: dict[str, Any]
+    report: SplitReport
     rear: bytes
     split: Split
     image: tuple[int, int, int]
@@ -119,9 +138,9 @@ class Inside:
     rest: Callable[[Sequence[Tensor]], list[Tensor]] | None
 
 
-def _split(sealed: Sealed, key: bytes) -> Inside:
-    from cloven.enclave.folder import captured, unsealed
-    from cloven.enclave.stretch import ready, shapes, split, written
+def _split(sealed: Sealed, key: bytes) -> SplitModel:
+    from cloven.enclave.sealed_folder import captured, unsealed
+    from cloven.enclave.split import ready, shapes, split, written
     from cloven.partition import plan as plans
 
     clock = [time.perf_counter()]
@@ -133,80 +152,79 @@ def _split(sealed: Sealed, key: bytes) -> Inside:
     front = ready(parts.front)
     rest = ready(parts.rest) if parts.rest is not None else None
     clock.append(time.perf_counter())
-    about = {
-        "split": True,
-        "decrypted_seconds": clock[1] - clock[0],
-        "split_seconds": clock[2] - clock[1],
-        "takes": shapes(parts.rear.takes),
-        "gives": shapes(parts.rear.gives),
-        "values": [value for value, _ in parts.rear.takes],
-        "result": "sealed" if rest is not None else "clear",
-        "front_ops": len(parts.front.steps),
-        "rear_ops": len(parts.rear.steps),
-        "front_weight_bytes": parts.front.weight_bytes,
-        "rear_weight_bytes": parts.rear.weight_bytes,
-    }
-    return Inside(about, rear, parts, plan.model.input, front, rest)
+    report = SplitReport(
+        decrypted_seconds=clock[1] - clock[0],
+        split_seconds=clock[2] - clock[1],
+        takes=tuple(shapes(parts.rear.takes)),
+        gives=tuple(shapes(parts.rear.gives)),
+        values=tuple(value for value, _ in parts.rear.takes),
+        result="sealed" if rest is not None else "clear",
+        front_ops=len(parts.front.steps),
+        rear_ops=len(parts.rear.steps),
+        front_weight_bytes=parts.front.weight_bytes,
+        rear_weight_bytes=parts.rear.weight_bytes,
+    )
+    return SplitModel(report, rear, parts, plan.model.input, front, rest)
 
 
 # --- steps 4 and 5: the front, and the hand-over ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class Pending:
+class PendingInputs:
     """A message of inputs whose front has run: its position, its pictures' digests, and what stays inside."""
 
     position: int
-    inputs: list[str]
+    inputs: tuple[str, ...]
     held: list[Tensor]
 
 
-class Half:
+class TrustedHalf:
     """The trusted half at work."""
 
-    def __init__(self, given: Given, inside: Inside, sealed: Sealed, key: bytes, run: str) -> None:
-        self.inside, self.sealed, self.key, self.run = inside, sealed, key, run
+    def __init__(self, given: TrustedOptions, model: SplitModel, sealed: Sealed, key: bytes, run: str) -> None:
+        self.model, self.sealed, self.key, self.run = model, sealed, key, run
         self.giver, self.taker = Giver(given.way, given.out), Taker(given.way, given.back)
         self.seen: set[bytes] = set()
         self.position = 0
-        self.pending: Pending | None = None
+        self.pending: PendingInputs | None = None
 
-    def answer(self, about: dict[str, Any], content: bytearray) -> tuple[dict[str, Any], bytes]:
-        """Answer one message; what is wrong with an input is said, and the next one is waited for."""
-        try:
-            match about:
-                case {"input": list(sizes)} if all(isinstance(size, int) and size >= 0 for size in sizes):
-                    return self._front(sizes, content)
-                case {"back": int(images)}:
-                    return self._rest(images, content)
-        except ClovenError as error:
-            return {"refused": list(error.problems)}, b""
-        return {"refused": [f"a message has {', '.join(about)}; expected input or back"]}, b""
+    def answer(self, task: SealedInputs | HandedBack, content: bytearray) -> tuple[FrontDone | RestDone, bytes]:
+        """Return the answer to one message, and the bytes behind it.
 
-    def _front(self, sizes: list[int], content: bytearray) -> tuple[dict[str, Any], bytes]:
+        Raises:
+            ClovenError: with what is wrong with an input, or with what came back.
+        """
+        if isinstance(task, SealedInputs):
+            return self._front(task.sizes, content)
+        return self._rest(task.images, content)
+
+    def _front(self, sizes: Sequence[int], content: bytearray) -> tuple[FrontDone, bytes]:
         import torch
 
-        from cloven.enclave.results import digest
+        from cloven.enclave.sealed_results import digest
 
-        clock = [time.perf_counter()]
+        began = time.perf_counter()
         pictures = self._opened(_cut(content, sizes))
         images = torch.stack([self._image(picture) for picture in pictures])
-        clock.append(time.perf_counter())
-        made = self.inside.front([images])
-        clock.append(time.perf_counter())
-        handed = [z.numpy() for z in made[: len(self.inside.split.rear.takes)]]
-        self.pending = Pending(self.position, [digest(picture) for picture in pictures], made[len(handed) :])
+        opened = time.perf_counter()
+        made = self.model.front([images])
+        computed = time.perf_counter()
+        handed = [z.numpy() for z in made[: len(self.model.split.rear.takes)]]
+        inputs = tuple(digest(picture) for picture in pictures)
+        self.pending = PendingInputs(self.position, inputs, made[len(handed) :])
         self.position += 1
         told = self.giver.give(handed)
-        return {"images": len(images), "bytes": sum(z.nbytes for z in handed), "clock": clock}, told
+        size = sum(z.nbytes for z in handed)
+        return FrontDone(images=len(images), bytes=size, began=began, opened=opened, computed=computed), told
 
-    def _rest(self, images: int, content: bytearray) -> tuple[dict[str, Any], bytes]:
+    def _rest(self, images: int, content: bytearray) -> tuple[RestDone, bytes]:
         import torch
 
-        from cloven.enclave.results import Result, sealed_result
-        from cloven.enclave.stretch import shapes
+        from cloven.enclave.sealed_results import SealedResult, sealed_result
+        from cloven.enclave.split import shapes
 
-        if self.inside.rest is None:
+        if self.model.rest is None:
             raise ClovenError(
                 f"{images} images came back; expected none, as the plan ends outside the trusted half"
             )
@@ -214,17 +232,17 @@ class Half:
             expected = len(self.pending.inputs) if self.pending else 0
             raise ClovenError(f"{images} images came back; expected {expected}")
         of, self.pending = self.pending, None  # one result of each input: the host cannot choose among several
-        back = self.taker.take(shapes(self.inside.split.rear.gives), images, content)
-        clock = [time.perf_counter()]
-        (logits,) = self.inside.rest([*of.held, *(torch.from_numpy(z) for z in back)])
-        found = Result(self.run, of.position, of.inputs, logits.tolist())
+        back = self.taker.take(shapes(self.model.split.rear.gives), images, content)
+        taken = time.perf_counter()
+        (logits,) = self.model.rest([*of.held, *(torch.from_numpy(z) for z in back)])
+        scores = tuple(map(tuple, logits.tolist()))
+        found = SealedResult(run=self.run, position=of.position, inputs=of.inputs, logits=scores)
         result = sealed_result(found, self.sealed, self.key)
-        clock.append(time.perf_counter())
-        return {"result": "sealed", "clock": clock}, result
+        return RestDone(taken=taken, sealed=time.perf_counter()), result
 
     def _opened(self, sealed: Sequence[bytes]) -> list[bytes]:
         """Return the pictures of sealed inputs that this run has not opened before."""
-        from cloven.enclave.folder import INPUT
+        from cloven.enclave.sealed_folder import INPUT
         from cloven.enclave.sealing import unsealed_bytes
 
         pictures = [unsealed_bytes(part, key=self.key, name=self.sealed.name(INPUT)) for part in sealed]
@@ -240,7 +258,7 @@ class Half:
 
         from cloven.zoo.folders import decode_picture
 
-        return torch.tensor(decode_picture(picture, self.inside.image)).float() / 255
+        return torch.tensor(decode_picture(picture, self.model.image)).float() / 255
 
 
 def _cut(content: bytearray, sizes: Sequence[int]) -> list[bytes]:
@@ -248,8 +266,8 @@ def _cut(content: bytearray, sizes: Sequence[int]) -> list[bytes]:
     for size in sizes:
         found.append(bytes(content[place : place + size]))
         place += size
-    if place != len(content) or not found:
-        raise ClovenError(f"{len(content)} bytes of inputs came; expected {place}, of one picture or more")
+    if place != len(content):
+        raise ClovenError(f"{len(content)} bytes of inputs came; expected {place}")
     return found
 
 

@@ -20,31 +20,32 @@ anything about results that leave in clear, which the host can replace.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from cloven.enclave.folder import INPUT, RESULT, Sealed
+from pydantic import Field
+
+from cloven.documents import Document, parse_document
+from cloven.enclave.sealed_folder import INPUT, RESULT, Sealed
 from cloven.enclave.sealing import MAGIC, sealed_bytes, unseal, unsealed_bytes
 from cloven.errors import ClovenError
-from cloven.files import parse_json, read_bytes
+from cloven.files import read_bytes
 
-FORMAT = "cloven result 1"
 RUN = re.compile("[0-9a-f]{64}")
 RESULT_BYTES = 64 << 20
 """The largest result that the owner reads: of a million classes."""
 
 
-@dataclass(frozen=True)
-class Result:
+class SealedResult(Document):
     """The content of a sealed result; attributes as in the module's table."""
 
-    run: str
-    position: int
-    inputs: list[str]
-    logits: list[list[float]]
+    format: Literal["cloven result 1"] = "cloven result 1"
+    run: Annotated[str, Field(pattern=f"^{RUN.pattern}$")]
+    position: Annotated[int, Field(ge=0)]
+    inputs: tuple[str, ...]
+    logits: tuple[tuple[float, ...], ...]
 
 
 def digest(picture: bytes) -> str:
@@ -52,15 +53,14 @@ def digest(picture: bytes) -> str:
     return hashlib.sha256(picture).hexdigest()
 
 
-def sealed_result(result: Result, folder: Sealed, key: bytes) -> bytes:
+def sealed_result(result: SealedResult, folder: Sealed, key: bytes) -> bytes:
     """Return a result as it leaves the enclave."""
-    text = json.dumps({"format": FORMAT, **asdict(result)})
-    return sealed_bytes(text.encode(), key, folder.name(RESULT))
+    return sealed_bytes(result.model_dump_json().encode(), key, folder.name(RESULT))
 
 
 def open_results(
     folder: Sealed, key: bytes, pairs: Sequence[tuple[Path, Path]], *, run: str
-) -> tuple[list[Result], list[str]]:
+) -> tuple[list[SealedResult], list[str]]:
     """Open the results of inputs, and check that each belongs to its input and to the run.
 
     Args:
@@ -78,7 +78,7 @@ def open_results(
     if not RUN.fullmatch(run):
         raise ClovenError(f"the run is {run[:80]!r}; expected the 64 digits that cloven enclave release printed")
     problems: list[str] = []
-    found: dict[int, tuple[Path, Result]] = {}
+    found: dict[int, tuple[Path, SealedResult]] = {}
     for path, own in pairs:
         try:
             result = _opened(path, own, folder, key, run)
@@ -98,16 +98,19 @@ def open_results(
     if problems:
         raise ClovenError(problems)
     missing = sorted(set(range(max(found) + 1)) - set(found))
-    notes = [f"the run has other results: {', '.join(map(str, missing))} of 0 to {max(found)} are not among "
-             "these"] if missing else []  # fmt: skip
+    notes = []
+    if missing:
+        others = ", ".join(map(str, missing))
+        notes.append(f"the run has other results: {others} of 0 to {max(found)} are not among these")
     return [result for _, result in found.values()], notes
 
 
-def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Result:
+def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> SealedResult:
     """Return one result that belongs to the owner's input and to the run."""
     if not path.exists():
         raise ClovenError(f"{path} is missing: the host did not return the result of {own}")
-    result = _parsed(unseal(path, key=key, name=folder.name(RESULT), limit=RESULT_BYTES), path)
+    content = unseal(path, key=key, name=folder.name(RESULT), limit=RESULT_BYTES)
+    result = parse_document(SealedResult, bytes(content), str(path))
     if result.run != run:
         raise ClovenError(
             f"{path} is a result of another run ({result.run}, expected {run}): the host replayed it, or give "
@@ -116,21 +119,8 @@ def _opened(path: Path, own: Path, folder: Sealed, key: bytes, run: str) -> Resu
     picture = read_bytes(own)
     if picture.startswith(MAGIC):
         picture = unsealed_bytes(picture, key, folder.name(INPUT))
-    if result.inputs != [digest(picture)]:
+    if result.inputs != (digest(picture),):
         raise ClovenError(
             f"{path} is the result of another input than {own}: the host renamed it, or ran another one"
         )
     return result
-
-
-def _parsed(text: bytes | bytearray, path: Path) -> Result:
-    match parse_json(bytes(text), str(path)):
-        case {
-            "format": form,
-            "run": str(run),
-            "position": int(position),
-            "inputs": list(inputs),
-            "logits": list(logits),
-        } if form == FORMAT:
-            return Result(run, position, inputs, logits)
-    raise ClovenError(f"{path} is not a result of this version of cloven ({FORMAT}); run the input again")

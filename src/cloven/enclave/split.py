@@ -24,7 +24,7 @@ Share = tuple[str, Box]
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
+class ModelPart:
     """Steps that run without a word from outside: from what is handed in to what is handed out."""
 
     takes: tuple[Share, ...]
@@ -46,9 +46,9 @@ class Split:
     the others are kept for the rest.
     """
 
-    front: Stretch
-    rear: Stretch
-    rest: Stretch | None
+    front: ModelPart
+    rear: ModelPart
+    rest: ModelPart | None
 
 
 def split(program: Program) -> Split:
@@ -70,9 +70,9 @@ def split(program: Program) -> Split:
     read = {value for step in after for value, _ in step.reads} | ({output} if inside else set())
     kept = tuple((step.value, step.box) for step in before if step.value in read)
     return Split(
-        Stretch(((image.name, whole(image.shape)),), before, (*out, *kept)),
-        Stretch(out, _computed(program.parts[other]), back if inside else result),
-        Stretch((*kept, *back), after, result) if inside else None,
+        ModelPart(((image.name, whole(image.shape)),), before, (*out, *kept)),
+        ModelPart(out, _computed(program.parts[other]), back if inside else result),
+        ModelPart((*kept, *back), after, result) if inside else None,
     )
 
 
@@ -100,7 +100,7 @@ def _problems(program: Program) -> list[str]:
 # --- running ----------------------------------------------------------------------------------------------------
 
 
-def ready(stretch: Stretch, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
+def ready(stretch: ModelPart, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """A function from what is taken to what is given, tensors ``(n, ...)``; the weights are put on the device."""
     import torch
 
@@ -134,7 +134,7 @@ def shapes(shares: Sequence[Share]) -> list[Shape]:
 # --- writing and reading ----------------------------------------------------------------------------------------
 
 
-def written(stretch: Stretch) -> bytes:
+def written(stretch: ModelPart) -> bytes:
     """A stretch as safetensors: the weights, and the steps as JSON in its head."""
     from safetensors.numpy import save
 
@@ -180,7 +180,7 @@ def _plain(item: Any) -> Any:
     raise ClovenError(f"an op has {type(item).__name__} among its attributes, which cannot be handed over")
 
 
-def read(content: bytes | bytearray) -> Stretch:
+def read(content: bytes | bytearray) -> ModelPart:
     """What `written` wrote.
 
     Raises:
@@ -195,7 +195,7 @@ def read(content: bytes | bytearray) -> Stretch:
         arrays = load(bytes(content))
         found = _back(json.loads(head), arrays)
         steps = tuple(Compute(**step) for step in found["steps"])
-        return Stretch(found["takes"], steps, found["gives"])
+        return ModelPart(found["takes"], steps, found["gives"])
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ClovenError(f"the content that was handed over is not a part of a model: {error}") from error
 

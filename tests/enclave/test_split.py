@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import cloven
-from cloven.enclave.stretch import Split, read, ready, shapes, split, written
+from cloven.enclave.split import Split, read, ready, shapes, split, written
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.partition.horizontal import Horizontal
