@@ -22,7 +22,7 @@ ALLOWED = {
     "zoo": set(),
     "enclave": {"graph", "partition", "runtime", "zoo"},
     "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
-    "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "auditing"},
+    "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
     "reporting": {"auditing"},
 }
 ALLOWED["cli"] = set(ALLOWED)

@@ -495,7 +495,7 @@ def test_places_that_cannot_be_written(cloven: Run, here: Path, monkeypatch: pyt
         ("audit", "lenet5", "--queries", "50", "--victims", "20", "--out", "run"),  # its CNN goes to the cache
         ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "place/plan.toml"),
         ("bundle", "plan.toml", "--out", "place/bundle"),
-        ("keys", "new", "--devices", "edge0,edge1", "--out", "place/keys"),
+        ("keys", "new", "edge0", "edge1", "--out", "place/keys"),
         ("report", "place/old"),
     )
     with disk(here / "place", "size=1m") as place:

@@ -142,13 +142,16 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
     [
         (("seal", "plan.toml", "--owner-key", "owner.key", "--out", "sealed"), "sealed exists and is not empty"),
         (("seal", "three.toml", "--owner-key", "new.key", "--out", "other"), "3 devices (edge0, edge1, edge2)"),
-        (("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"), "none.png: no picture"),
+        (
+            ("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"),
+            "none.png: there is no",
+        ),
         (("seal-input", "sealed", "plan.toml", "--owner-key", "owner.key", "--out", "x"), "plan.toml: the picture"),
-        (("run", "sealed", "--input", "none.sealed"), "none.sealed is not there"),
+        (("run", "sealed", "--input", "none.sealed"), "none.sealed: there is no such file"),
         (("run", "sealed", "--input", "photo.sealed", "--backend", "sgx"), "the backend is 'sgx'"),
         (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "cannot hand over by mail"),
         (("run", "sealed", "--input", "photo.sealed", "--memory", "3G"), "power of two: 2G or 4G"),
-        (("run", "sealed", "--input", "photo.sealed", "--out", "sealed"), "sealed is there already"),
+        (("run", "sealed", "--input", "photo.sealed", "--out", "sealed"), "sealed exists and is not empty"),
         (("run", "plan.toml", "--input", "photo.sealed"), "plan.toml is not a sealed folder"),
         (
             (
@@ -169,7 +172,7 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
             ("run", "sealed", "--input", "photo.sealed", "--backend", "gramine-sgx"),
             "gramine-sgx is not on the PATH",
         ),
-        (("manifest", "sealed", "--enclave-size", "3G"), "power of two: 2G or 4G"),
+        (("manifest", "sealed", "--memory", "3G"), "power of two: 2G or 4G"),
         (("manifest", "sealed", "--attestation", "epid"), "choose dcap or none"),
     ],
 )

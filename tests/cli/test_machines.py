@@ -80,15 +80,15 @@ def contents() -> dict[str, int]:
     ("args", "messages"),
     [
         (
-            ("new", "--devices", "edge0,Edge0,coordinator,-x", "--out", ".", "--days", "0"),
+            ("new", "--out", ".", "--days", "0", "--", "edge0", "Edge0", "coordinator", "-x"),
             ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is no device name",
              ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
         ),
-        (("new", "--devices", " , ", "--out", "new"), ("no device is named; expected at least one name",)),
-        (("new", "--devices", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
-        (("add", "nowhere", "--devices", "edge3"), ("there is no authority in nowhere",)),
-        (("add", "keys", "--devices", "edge0,edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),
-        (("renew", "keys", "--devices", "edge7", "--days", "0"), ("has no folder of 'edge7'", "0 days")),
+        (("new", "", "--out", "new"), ("'' is no device name",)),
+        (("new", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
+        (("add", "nowhere", "edge3"), ("there is no authority in nowhere",)),
+        (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),
+        (("renew", "keys", "edge7", "--days", "0"), ("has no folder of 'edge7'", "0 days")),
     ],
 )  # fmt: skip
 def test_keys_that_cannot_be_made(
@@ -237,20 +237,20 @@ def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
 
-    refused(done, "no address of edge1", "no address of edge2", "--sent notes.txt is no folder")
+    refused(done, "no address of edge1", "no address of edge2", "--sent is notes.txt, which is not a folder")
 
 
-def test_options_that_say_nothing_without_others(cloven: Run, file: Path) -> None:
+def test_options_that_require_others(cloven: Run, file: Path) -> None:
     alone = cloven("run", "plan.toml", "--data", "digits", "--window", "3", "--deadline", "9", "--retry",
                    "--patience", "3", "--sent", "sent", "--auxiliary", "photos", "--queries", "5")  # fmt: skip
     half = cloven("run", "plan.toml", "--data", "digits", "--cluster", file, "--patience", "3", "--queries", "5")
     lab = cloven("lab", "plan.toml", "--data", "digits", "--queries", "5")
 
     names = ("window", "deadline", "retry", "patience", "sent", "auxiliary", "queries")
-    refused(alone, *(f"--{name} says nothing without --cluster" for name in names))
-    refused(half, "--patience says nothing without --retry",
-            "--queries says nothing without --sent and --auxiliary")  # fmt: skip
-    refused(lab, "--queries says nothing without --auxiliary")
+    refused(alone, *(f"--{name} requires --cluster" for name in names))
+    refused(half, "--patience requires --retry",
+            "--queries requires --sent and --auxiliary")  # fmt: skip
+    refused(lab, "--queries requires --auxiliary")
 
 
 @pytest.mark.parametrize(
@@ -273,13 +273,17 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
     file.write_text(f"[devices]\n{NOBODY}")
 
     done = cloven(
-        "serve", "plan.toml", "--cluster", "nowhere.toml", "--listen", "0.0.0.0:80", "--names", "notes.txt"
+        "serve", "plan.toml", "--cluster", "nowhere.toml", "--listen", "0.0.0.0:80", "--class-names", "notes.txt"
     )
 
-    refused(done, f"--listen 0.0.0.0:80: {LOOPBACK}", "notes.txt has 1 names; the plan's model has 10 classes",
-            "cannot read nowhere.toml")  # fmt: skip
     refused(
-        cloven("serve", "plan.toml", "--cluster", file, "--names", "nowhere", "--keys", "nokeys"),
+        done,
+        f"--listen 0.0.0.0:80: {LOOPBACK}",
+        "notes.txt has 1 names; expected 10, one line for each class of the model",
+        "cannot read nowhere.toml",
+    )
+    refused(
+        cloven("serve", "plan.toml", "--cluster", file, "--class-names", "nowhere", "--keys", "nokeys"),
         "cannot read nowhere",
         "there is no folder nokeys",
     )
@@ -303,12 +307,11 @@ def capture_of_nobody(path: Path) -> Path:
         (("--interface", "lo", "--read", "x"), ("give either --interface NAME to record, or --read FILE",)),
         (
             ("--interface", "lo", "--source", "10.0.0.1"),
-            ("--source says nothing without --read and --out", "--interface needs --out FILE.pcapng"),
+            ("--source requires --read and --out", "--interface requires --out FILE.pcapng"),
         ),
         (
             ("--read", "notes.txt", "--port", "7", "--seconds", "2", "--target", "10.0.0.1"),
-            ("--port says nothing without --interface", "--seconds says nothing without --interface",
-             "--target says nothing without --out"),
+            ("--port requires --interface", "--seconds requires --interface", "--target requires --out"),
         ),
         (
             ("--interface", "nix0", "--out", "nowhere/link.pcapng"),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from cloven.cli import printing
+from cloven.cli.audit_tables import print_observations, print_summary
 from tests.reporting.summaries import captured, laddered, summary
 
 
-def test_each_observation_has_its_strongest_attack_with_interval_and_floor(
+def test_each_observation_has_its_strongest_attack_with_interval_and_baseline(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    printing.summary(laddered())
+    given = laddered()
+    print_summary(given)
     text = capsys.readouterr().out
+    assert text.splitlines()[0] == given["verdict"]["sentence"]
     assert "0.63 [0.61, 0.66]" in text
-    assert "floor 0.11, residual, carried over" in text
+    assert "baseline 0.11, residual, carried" in text
     assert text.count("vertical, Layer ") >= 4
     assert "not converged" in text
     words = " ".join(text.split())
@@ -26,7 +28,7 @@ def test_each_observation_has_its_strongest_attack_with_interval_and_floor(
 @pytest.mark.parametrize("make", [summary, laddered, captured])
 def test_it_fits_a_hundred_columns(make: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(make)
-    printing.summary(make())
+    print_summary(make())
     text = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
@@ -37,13 +39,13 @@ def test_of_many_flags_and_notes_the_first_are_printed_and_the_others_counted(
     given = laddered(30)
     for i, finding in enumerate(given["findings"]):
         finding["notes"] = [f"note {i}"]
-    printing.summary(given)
+    print_summary(given)
     assert "note: 160 more are in the report" in capsys.readouterr().out
 
 
 def test_what_has_no_labels_no_images_or_no_verdict_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     given = laddered(attacks=("probe",), model_accuracy=None, model_kappa=None)
-    printing.summary(given | {"verdict": {"given": False, "reason": "nothing crosses", "sentence": None}})
+    print_summary(given | {"verdict": {"given": False, "reason": "nothing crosses", "sentence": None}})
     text = capsys.readouterr().out
     assert "(no labels)" in text
     assert "not scored" in text
@@ -54,7 +56,7 @@ def test_markup_in_names_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -
     given = laddered()
     for row in given["verdicts"]:
         row["label"] = "[red]x[/red]"
-    printing.summary(given)
+    print_summary(given)
     assert "[red]x[/red]" in capsys.readouterr().out
 
 
@@ -62,12 +64,12 @@ def test_what_would_be_attacked_names_the_attacks_and_the_transform(capsys: pyte
     rows = [
         finding | {"attacks": ["probe", "decoder"], "transform": "int8"} for finding in summary()["findings"][:2]
     ]
-    printing.observations(rows)
+    print_observations(rows)
     text = capsys.readouterr().out
     assert "probe, decoder" in text
     assert "int8" in text
     plain = summary()["findings"][0] | {"link": None, "links": [["a", "b"], ["b", "c"]]}
-    printing.observations([plain])
+    print_observations([plain])
     text = capsys.readouterr().out
     assert "transform" not in text
     assert "attacks" not in text

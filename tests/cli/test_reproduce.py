@@ -34,13 +34,13 @@ DIGITS = ("--data", "digits")
         (("--claims", "--out", "nowhere"), ("no figure of S1 was made at scale desk",)),
         (("--figure", "7", *DIGITS), ("--figure is '7'; choose from 5a, 5b, 5c, 6, 3",)),
         (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, desk",)),
-        (("--figure", "5c"), ("--data is left out",)),
-        (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls names 'nonesuch'; choose from all",)),
+        (("--figure", "5c"), ("--data is missing",)),
+        (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls has 'nonesuch'; choose from all",)),
         (("--figure", "5c", *DIGITS, "--seeds", "0"), ("--seeds", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--cnn-epochs", "0"), ("--cnn-epochs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--model", "resnet20"), ("--model is 'resnet20'; figure 5c is of lenet5",)),
-        (("--figure", "5a", *DIGITS, "--model", "lenet5"), ("figure 5a is of mobilenet_v1_0.5, of any width",)),
-        (("--figure", "5c", *DIGITS, "--weights", "w.pth"), ("w.pth: there is no such file",)),
+        (("--figure", "5a", *DIGITS, "--model", "lenet5"), ("figure 5a is of mobilenet_v1_0.5, in any width",)),
+        (("--figure", "5c", *DIGITS, "--initial-weights", "w.pth"), ("w.pth: there is no such file",)),
         (("--figure", "5c", *DIGITS, "--jobs", "0"), ("--jobs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--device", "abacus"), ("abacus",)),
         (("--figure", "5c", "--data", "digits,digits"), ("digits is given 2 times",)),
@@ -66,7 +66,7 @@ def test_all_mistakes_in_options_are_said_at_once(cloven: Run, here: Path) -> No
     done = cloven("reproduce", "s1", "--figure", "9", "--scale", "huge", "--controls", "magic, all on a link")
 
     assert done.code == 2
-    for words in ("--figure is '9'", "--scale is 'huge'", "--controls names 'magic'", "--data is left out"):
+    for words in ("--figure is '9'", "--scale is 'huge'", "--controls has 'magic'", "--data is missing"):
         assert words in done.err
     assert "names 'all on a link'" not in done.err
     assert all(name in done.err for name in CONTROLS)
@@ -118,7 +118,7 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
     ("options", "messages"),
     [
         ((), ("give --figure 3, 7 or table3, or --figure table3 --published",)),
-        (("--figure", "table3"), ("--model is left out", "--data is left out", "--weights is left out")),
+        (("--figure", "table3"), ("--model is missing", "--data is missing", "--weights is missing")),
         (("--published",), ("give --figure 3, 7 or table3",)),
         (("--figure", "3", "--published"), ("give --figure 3, 7 or table3",)),
         (("--figure", "9"), ("give --figure 3, 7 or table3",)),
@@ -134,7 +134,7 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
         (("--figure", "3", "--data", "folder:there"), ("there",)),
         (
             ("--figure", "7", "--scale", "tiny", "--device", "abacus"),
-            ("--scale is 'tiny'", "--data is left out", "--model is left out", "--weights is left out", "abacus"),
+            ("--scale is 'tiny'", "--data is missing", "--model is missing", "--weights is missing", "abacus"),
         ),
         ((*SEVEN, "--attacks", "nonesuch"), ("no attack is named 'nonesuch'",)),
         (SEVEN, ("w.th: there is no such file",)),

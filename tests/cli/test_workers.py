@@ -206,7 +206,7 @@ def test_links_that_are_protected_say_so(cloven: Run, tmp_path: Path) -> None:
     options = ("--protect", "chacha20-poly1305", "--protect", "edge0-edge1=mtls", "--weights", "mine.safetensors")
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", *options, "--out", tmp_path / "plan.toml")
     made = [
-        cloven("keys", "new", "--devices", "edge0,edge1", "--out", tmp_path / "keys"),
+        cloven("keys", "new", "edge0", "edge1", "--out", tmp_path / "keys"),
         cloven("bundle", tmp_path / "plan.toml", "--out", tmp_path / "bundle"),
     ]
     assert [done.code for done in made] == [0, 0]
@@ -229,7 +229,7 @@ def test_links_that_are_protected_say_so(cloven: Run, tmp_path: Path) -> None:
 
 def test_the_service_answers_a_picture_and_ends_well(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("\n".join("zero one two three four five six seven eight nine".split()))
-    options = ("--listen", "127.0.0.1:0", "--names", tmp_path / "names.txt")
+    options = ("--listen", "127.0.0.1:0", "--class-names", tmp_path / "names.txt")
     with process(tmp_path, "serve", "plan.toml", "--cluster", "cluster.toml", *options) as service:
         url = service.until("ready: ").split()[1]
         picture = Path("photos/0.png").read_bytes()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
 from cloven.cli.exits import STOPPED, WRONG
+from cloven.cli.help import Command, Group
 from cloven.cli.inspect import inspect
 from cloven.cli.keys import keys
 from cloven.cli.lab import lab
@@ -32,15 +32,22 @@ from cloven.errors import ClovenError, printable, require, system_error
 STDERR = 2
 """The last descriptor of the standard streams."""
 
-EXTRAS = {"hyperframe": "tap", "fastapi": "serve", "uvicorn": "serve", "multipart": "serve",
-          "numba": "ascon", "onnx": "audit", "onnxruntime": "edge",
-          "torch": "audit", "sklearn": "audit", "matplotlib": "audit", "jinja2": "audit", "PIL": "audit",
-          "torchvision": "models", "timm": "models"}  # fmt: skip
-"""Which extra brings an optional package."""
+EXTRAS = {
+    "hyperframe": "tap",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "multipart": "serve",
+    "numba": "ascon",
+    "onnxruntime": "edge",
+    "torchvision": "models",
+    "timm": "models",
+    **dict.fromkeys(("onnx", "torch", "sklearn", "matplotlib", "jinja2", "PIL", "pandas", "scipy"), "audit"),
+}
+"""The extra that brings an optional package."""
 
 
-class Commands(TyperGroup):
-    """All commands; Ctrl-C ends any of them with a word and exit code 130, and what the system refuses with 2."""
+class Commands(Group):
+    """All commands. Ctrl-C ends each of them with a word and exit code 130, and an error of the system with 2."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Read the options of all commands, such as ``--help``."""
@@ -59,7 +66,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turn errors of the system into ours: typer ends with 1, "a threshold missed", where the output was closed."""
+    """Turn errors of the system into ours: typer exits with 1, "a check failed", when the output is closed."""
     try:
         yield
     except OSError as error:
@@ -68,7 +75,7 @@ def _refusals() -> Iterator[None]:
 
 app = typer.Typer(
     cls=Commands,
-    help="Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild.",
+    help="Divide a CNN over several machines, run it, and measure what a listener on each link can reconstruct.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
@@ -78,7 +85,7 @@ log = logging.getLogger("cloven")
 
 
 def main() -> None:
-    """The ``cloven`` command: errors in a person's input, and of the system, become a message and exit code 2."""
+    """Run ``cloven``: errors in a person's input, and of the system, become messages and exit code 2."""
     _fill_standard_streams()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
     logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
@@ -88,7 +95,7 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # what cannot be written fails here, not when Python ends
+            sys.stdout.flush()  # so that a failure to write is an error here, not when Python ends
     except ClovenError as error:
         _fail(error)
     except OSError as error:
@@ -116,7 +123,7 @@ class _Printable(logging.Formatter):
 
 
 def _fail(error: ClovenError) -> None:
-    with suppress(OSError):  # nobody can be told
+    with suppress(OSError):  # there is no place to report it
         for problem in error.problems:
             print(printable(f"cloven: {problem}"), file=sys.stderr)  # noqa: T201
     try:
@@ -140,11 +147,17 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Only `--version`; every command has its own options."""
+    """Handle ``--version``; every command has its own options."""
 
 
-for command in (inspect, plan, run, lab, bundle, audit, report, worker, serve, tap):
-    app.command()(command)
-app.add_typer(keys, name="keys")
-app.add_typer(enclave, name="enclave")
-app.add_typer(papers, name="reproduce")
+PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
+for panel, commands in (
+    (PLANS, (inspect, plan)),
+    (RUNS, (run, bundle, worker, serve, lab)),
+    (AUDITS, (audit, report, tap)),
+):
+    for command in commands:
+        app.command(cls=Command, rich_help_panel=panel)(command)
+app.add_typer(keys, name="keys", rich_help_panel=RUNS)
+app.add_typer(enclave, name="enclave", rich_help_panel=RUNS)
+app.add_typer(papers, name="reproduce", rich_help_panel=AUDITS)

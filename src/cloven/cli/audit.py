@@ -1,4 +1,4 @@
-"""``cloven audit``: what was asked for, as settings of an audit; and how one is run."""
+"""``cloven audit``: what was options for, as settings of an audit; and how one is run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven.cli import printing
+from cloven.cli.audit_tables import print_observations, print_summary
 from cloven.cli.models import plan_of
-from cloven.cli.options import DATA, AsJson, cores, device_of, given, named
+from cloven.cli.options import (
+    ATTACKS,
+    COMPUTING,
+    DATA,
+    IMAGES,
+    OBSERVATIONS,
+    AsJson,
+    Budget,
+    Device,
+    Jobs,
+    Seed,
+    Seeds,
+    Weights,
+    cores,
+    device_of,
+    given,
+    names_in,
+)
 from cloven.cli.printing import print_json, resumable
 from cloven.errors import ClovenError, tried
 
@@ -27,8 +44,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
-SIMULATED = ("auxiliary", "strategies", "layers", "devices", "view", "links", "colluding", "defences", "curve",
-             "features", "budget", "mirror")  # fmt: skip
+SIMULATED = (
+    "auxiliary",
+    "strategies",
+    "layers",
+    "devices",
+    "view",
+    "links",
+    "colluding",
+    "defences",
+    "curve",
+    "features",
+    "budget",
+    "mirror",
+)
 """Options that say what to simulate: a capture is what it is."""
 
 PLANNED = ("strategies", "devices", "weights")
@@ -46,119 +75,227 @@ def audit(
     model: Annotated[
         str,
         typer.Argument(
-            help="A plan written by `cloven plan`, or a model to divide in all ways.", metavar="MODEL|PLAN"
+            help="A plan file that `cloven plan` wrote, or a model, which is divided in all ways.",
+            metavar="MODEL|PLAN",
         ),
     ] = "lenet5",
     data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
         str,
-        typer.Option(help="The attacker's images: photos, folder:DIR, ... or same (as --data).", metavar="SPEC"),
+        typer.Option(
+            help="The attacker's own images: photos, folder:DIR, ... or same (of --data, none of them scored).",
+            metavar="SPEC",
+            rich_help_panel=IMAGES,
+        ),
     ] = "photos",
-    out: Annotated[Path | None, typer.Option(help="The results' folder; left out, runs/MODEL-DATA.")] = None,
-    attacks: Annotated[
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of --auxiliary images; default: 1000 photos, 5000 others, or all captured.",
+            metavar="N",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool,
+        typer.Option(
+            "--mirror", help="Send each --auxiliary image mirrored too: twice the queries.", rich_help_panel=IMAGES
+        ),
+    ] = False,
+    victims: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of victim images; default: all held-out images.", metavar="N", rich_help_panel=IMAGES
+        ),
+    ] = None,
+    weights: Weights = None,
+    strategies: Annotated[
         str,
         typer.Option(
-            help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, "
-            "paste, enlarge, inpaint."
+            "--strategies",
+            "--strategy",
+            help="Divisions of a model: vertical, horizontal, data; or enclave, cut after each of --cuts.",
+            metavar="NAME,...",
+            rich_help_panel=OBSERVATIONS,
         ),
-    ] = "decoder,probe",
-    strategies: Annotated[
-        str, typer.Option("--strategies", "--strategy", help="Which strategies; or enclave, cut after each layer.")
     ] = "vertical,horizontal,data",
     layers: Annotated[
         str,
-        typer.Option("--layers", "--cuts", help="Where to listen; left out, S1's layers: 2,3,5; s2: that paper's."),
+        typer.Option(
+            "--layers",
+            "--cuts",
+            help="Layers to listen behind, e.g. conv2,pool2; default: S1's; s2: those of S2.",
+            metavar="LAYER,...",
+            rich_help_panel=OBSERVATIONS,
+        ),
     ] = "",
-    devices: Annotated[int, typer.Option(help="Devices of horizontal and data: 2, 4 or 8.", min=2)] = 4,
+    devices: Annotated[
+        int,
+        typer.Option(
+            help="Number of devices of horizontal and data: 2, 4 or 8.",
+            min=2,
+            metavar="N",
+            rich_help_panel=OBSERVATIONS,
+        ),
+    ] = 4,
     view: Annotated[
-        str | None, typer.Option(help="paper (what S1 counts), full (all on a link: usual for a plan) or both.")
+        str | None,
+        typer.Option(
+            help="paper (the share that S1 counts), full (all on a link; default for a plan) or both.",
+            metavar="NAME",
+            rich_help_panel=OBSERVATIONS,
+        ),
     ] = None,
     links: Annotated[
-        str | None, typer.Option(help="Full view: first (between the first two devices) or all (usual for a plan).")
+        str | None,
+        typer.Option(
+            help="Full view: first (between the first two devices) or all (default for a plan).",
+            metavar="NAME",
+            rich_help_panel=OBSERVATIONS,
+        ),
     ] = None,
     colluding: Annotated[
-        list[str] | None, typer.Option(help="Links whose taps are put together.", metavar="A-B,B-C")
+        list[str] | None,
+        typer.Option(help="Links whose taps are put together.", metavar="A-B,B-C", rich_help_panel=OBSERVATIONS),
     ] = None,
     defences: Annotated[
-        str, typer.Option(help="Compare transforms on all links: none,float16,int8,topk:0.1,noise:0.5,dropout:0.5.")
+        str,
+        typer.Option(
+            help="Compare transforms on all links: none, float16, int8, topk:0.1, noise:0.5, dropout:0.5.",
+            metavar="NAME,...",
+            rich_help_panel=OBSERVATIONS,
+        ),
     ] = "",
     pairs: Annotated[
-        Path | None, typer.Option(help="Attack what was captured: a folder that `cloven tap --read` wrote.")
+        Path | None,
+        typer.Option(
+            help="Attack what a tap captured: a folder that `cloven tap --read` wrote.",
+            metavar="FOLDER",
+            rich_help_panel=OBSERVATIONS,
+        ),
     ] = None,
+    attacks: Annotated[
+        str,
+        typer.Option(
+            help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, paste, "
+            "enlarge, inpaint.",
+            metavar="NAME,...",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = "decoder,probe",
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the attacker knows of shapes: given, places, inferred; with --pairs, 0=6x14x14.",
+            help="What the attacker knows of shapes: given, places or inferred; with --pairs, e.g. 0=6x14x14.",
             metavar="HOW",
+            rich_help_panel=ATTACKS,
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="The model's weights, if it is not trained here.")] = None,
-    judge: Annotated[
-        str, typer.Option(help="A second classifier: auto (trained here), none, MODEL or MODEL=WEIGHTS.")
-    ] = "auto",
-    queries: Annotated[
-        int | None, typer.Option(help="How many auxiliary images; left out, 1000 or 5000, or all captured.")
-    ] = None,
-    mirror: Annotated[
-        bool, typer.Option("--mirror", help="The attacker sends each image mirrored too: twice the queries.")
-    ] = False,
-    victims: Annotated[int | None, typer.Option(help="How many victim images; left out, all held out.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of each attack; left out, its own (10 mostly).", min=1)
+        int | None,
+        typer.Option(
+            help="Epochs of each attack; default: its own (mostly 10).", min=1, metavar="N", rich_help_panel=ATTACKS
+        ),
     ] = None,
-    gan_epochs: Annotated[int, typer.Option(help="Epochs of the conditional GAN.", min=1)] = 200,
-    seeds: Annotated[int, typer.Option(help="How often each attack is trained.", min=1)] = 1,
+    gan_epochs: Annotated[
+        int,
+        typer.Option(help="Epochs of the conditional GAN.", min=1, metavar="N", rich_help_panel=ATTACKS),
+    ] = 200,
+    seeds: Seeds = 1,
     curve: Annotated[
-        bool, typer.Option("--curve", help="Attack with fewer pairs too: does the score still rise?")
+        bool,
+        typer.Option(
+            "--curve", help="Train with fewer pairs too, to see whether scores still rise.", rich_help_panel=ATTACKS
+        ),
     ] = False,
-    threshold: Annotated[
-        float, typer.Option("--threshold", "--threshold-ssim", help="Count images with an SSIM above this.")
-    ] = 0.2,
-    device: Annotated[
-        str, typer.Option(help="Train attacks on cpu, cuda, or auto: cuda if there is one.")
+    judge: Annotated[
+        str,
+        typer.Option(
+            help="Second classifier of reconstructions: auto (trained here), none, MODEL or MODEL=WEIGHTS.",
+            metavar="NAME",
+            rich_help_panel=ATTACKS,
+        ),
     ] = "auto",
-    autocast: Annotated[bool, typer.Option("--bfloat16", help="Train attacks in bfloat16 autocast.")] = False,
-    features: Annotated[str, typer.Option(help="Keep captured numbers as float32 or float16.")] = "float32",
-    budget: Annotated[
+    threshold: Annotated[
         float,
-        typer.Option(help="Gigabytes of captured numbers to keep; with more, they are computed again.", min=0),
-    ] = 4.0,
-    seed: Annotated[int, typer.Option(help="Of everything drawn at random.")] = 0,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes; left out, one a core.", min=1)] = None,
+        typer.Option(
+            help="SSIM above which an image counts as recognisable.", metavar="SSIM", rich_help_panel=ATTACKS
+        ),
+    ] = 0.2,
+    device: Device = "auto",
+    autocast: Annotated[
+        bool, typer.Option("--bfloat16", help="Train in bfloat16 autocast.", rich_help_panel=COMPUTING)
+    ] = False,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="Keep captured numbers as float32 or float16.", metavar="NAME", rich_help_panel=COMPUTING
+        ),
+    ] = "float32",
+    budget: Budget = 4.0,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; default: runs/MODEL-DATA.", metavar="FOLDER")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would be attacked; train and write nothing.")
+    ] = False,
     as_json: AsJson = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and stop; write nothing.")] = False,
 ) -> None:
-    """Attack what crosses the links and write a report. Started again, it goes on where it stopped.
+    """Attack what crosses the links, and write a report.
 
-    With --pairs, attack what a tap captured from the wire instead of what a simulation says that it would.
+    An audit that was stopped continues with the same command. With --pairs, it attacks what a tap captured from the
+    wire instead of what a simulation says that a tap would capture.
     """
     if pairs is not None:
-        _misplaced(context, SIMULATED, "what was captured")
+        _refuse(context, SIMULATED, "--pairs")
     elif is_plan(model):
-        _misplaced(context, PLANNED, "a plan")
-    asked = Asked(
-        model=model, data=data, auxiliary=auxiliary, attacks=named(attacks),
-        strategies=named(strategies), layers=named(layers), devices=devices, view=view,
-        links=links, colluding=tuple(colluding or ()), defences=named(defences), pairs=pairs,
+        _refuse(context, PLANNED, "a plan")
+    options = AuditOptions(
+        model=model,
+        data=data,
+        auxiliary=auxiliary,
+        attacks=names_in(attacks),
+        strategies=names_in(strategies),
+        layers=names_in(layers),
+        devices=devices,
+        view=view,
+        links=links,
+        colluding=tuple(colluding or ()),
+        defences=names_in(defences),
+        pairs=pairs,
         shape=tuple(shape or ()),
-        weights=weights, judge=judge, mirror=mirror, queries=queries, victims=victims, epochs=epochs,
-        gan_epochs=gan_epochs,        seeds=seeds, curve=curve, threshold=threshold, device=device,
-        precision="bfloat16" if autocast else "float32", features=features, budget=budget, seed=seed,
+        weights=weights,
+        judge=judge,
+        mirror=mirror,
+        queries=queries,
+        victims=victims,
+        epochs=epochs,
+        gan_epochs=gan_epochs,
+        seeds=seeds,
+        curve=curve,
+        threshold=threshold,
+        device=device,
+        precision="bfloat16" if autocast else "float32",
+        features=features,
+        budget=budget,
+        seed=seed,
         jobs=jobs or cores(),
-    )  # fmt: skip
-    work = _captures(asked) if pairs is not None else _simulated(asked)
+    )
+    work = _captures(options) if pairs is not None else _simulated(options)
     _run(work, out, dry_run=dry_run, as_json=as_json)
 
 
-def _misplaced(context: typer.Context, names: Sequence[str], about: str) -> None:
-    """Refuse options that say nothing about what is audited."""
-    said = given(context)
-    if problems := [f"--{name} says nothing about {about}: leave it out" for name in names if name in said]:
+def _refuse(context: typer.Context, names: Sequence[str], source: str) -> None:
+    """Refuse options that the source of the observations settles."""
+    present = given(context)
+    if problems := [f"--{name} cannot be used with {source}" for name in names if name in present]:
         raise ClovenError(problems)
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditOptions:
     """The options of ``cloven audit``."""
 
     model: str
@@ -217,7 +354,7 @@ def _run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
         if as_json:
             print_json({"cells": rows})
         else:
-            printing.observations(rows)
+            print_observations(rows)
         return
     folder = out or work.folder
     with resumable(folder) as progress:
@@ -226,7 +363,7 @@ def _run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(summary)
     else:
-        printing.summary(summary)
+        print_summary(summary)
     for note in summary.get("capture", {}).get("notes", ()):
         log.warning("%s", note)
     log.info("report: %s   summary: %s", page, folder / "summary.json")
@@ -235,7 +372,7 @@ def _run(work: Work, out: Path | None, *, dry_run: bool, as_json: bool) -> None:
 # --- simulated --------------------------------------------------------------------------------------------------
 
 
-def _simulated(asked: Asked) -> Work:
+def _simulated(options: AuditOptions) -> Work:
     """The audit of a model divided in all ways, or of one plan.
 
     Raises:
@@ -246,44 +383,57 @@ def _simulated(asked: Asked) -> Work:
     from cloven.papers.s1 import setup
 
     problems: list[str] = []
-    asked = tried(lambda: _cut_everywhere(asked), problems) or asked
-    plan = tried(lambda: plan_of(Path(asked.model)), problems) if is_plan(asked.model) else None
-    model = plan.model.name if plan else asked.model
-    where = tried(lambda: _where(asked, model, plan), problems)
-    defences = tried(lambda: _transforms(asked.defences), problems)
-    machine = tried(lambda: Machine(device_of(asked.device), asked.precision), problems)
-    knows = _knows(asked.shape, problems)
-    if asked.features not in ("float32", "float16"):
-        problems.append(f"--features is {asked.features!r}; choose from float32, float16")
+    options = tried(lambda: _cut_everywhere(options), problems) or options
+    plan = tried(lambda: plan_of(Path(options.model)), problems) if is_plan(options.model) else None
+    model = plan.model.name if plan else options.model
+    where = tried(lambda: _where(options, model, plan), problems)
+    defences = tried(lambda: _transforms(options.defences), problems)
+    machine = tried(lambda: Machine(device_of(options.device), options.precision), problems)
+    knows = _knows(options.shape, problems)
+    if options.features not in ("float32", "float16"):
+        problems.append(f"--features is {options.features!r}; choose from float32, float16")
     if problems or where is None or defences is None or machine is None:
         raise ClovenError(problems)
     settings = study.Settings(
-        who=_who(asked, model, plan), where=where, plan=plan, strategies=asked.strategies, devices=asked.devices,
-        defences=defences, ladder=asked.ladder, knows=knows, seeds=asked.seeds, curve=asked.curve,  # type: ignore[arg-type]
-        threshold=asked.threshold, machine=machine, precision=asked.features,  # type: ignore[arg-type]
-        budget=int(asked.budget * 10**9),
-    )  # fmt: skip
-    name = Path(asked.model).stem if plan else model.replace(":", "-")
-    folder = Path("runs") / f"{name}-{asked.data.partition(':')[0]}"
+        who=_who(options, model, plan),
+        where=where,
+        plan=plan,
+        strategies=options.strategies,
+        devices=options.devices,
+        defences=defences,
+        ladder=options.ladder,
+        knows=knows,  # type: ignore[arg-type]
+        seeds=options.seeds,
+        curve=options.curve,
+        threshold=options.threshold,
+        machine=machine,
+        precision=options.features,  # type: ignore[arg-type]
+        budget=int(options.budget * 10**9),
+    )
+    name = Path(options.model).stem if plan else model.replace(":", "-")
+    folder = Path("runs") / f"{name}-{options.data.partition(':')[0]}"
     paper = setup.paper(model)
-    execute = partial(study.execute, settings, paper, jobs=asked.jobs)
+    execute = partial(study.execute, settings, paper, jobs=options.jobs)
     return Work(folder, partial(study.listed, settings, paper), execute)
 
 
-def _cut_everywhere(asked: Asked) -> Asked:
+def _cut_everywhere(options: AuditOptions) -> AuditOptions:
     """An enclave cut after a layer hands over what a pipeline cut there sends: one pipeline stands for all cuts."""
-    if asked.layers == S2:
+    if options.layers == S2:
         from cloven.papers.s2.privacy import cuts
 
-        asked = replace(asked, layers=tuple(cuts(asked.model)))
-    if asked.strategies != ENCLAVE:
-        return asked
-    if not asked.layers:
+        options = replace(options, layers=tuple(cuts(options.model)))
+    if options.strategies != ENCLAVE:
+        return options
+    if not options.layers:
         raise ClovenError("--strategy enclave needs --cuts: layers, or s2 for the paper's")
     return replace(
-        asked, strategies=("vertical",), devices=len(asked.layers) + 1, view=asked.view or "full",
-        links=asked.links or "all",
-    )  # fmt: skip
+        options,
+        strategies=("vertical",),
+        devices=len(options.layers) + 1,
+        view=options.view or "full",
+        links=options.links or "all",
+    )
 
 
 def is_plan(name: str) -> bool:
@@ -291,17 +441,25 @@ def is_plan(name: str) -> bool:
     return name.endswith(".toml") or Path(name).is_file()
 
 
-def _who(asked: Asked, model: str, plan: Plan | None) -> Any:
+def _who(options: AuditOptions, model: str, plan: Plan | None) -> Any:
     from cloven.auditing.subject import Who
 
     spec = plan.model if plan else None
-    weights = asked.weights if spec is None else Path(spec.weights) if spec.weights else None
+    weights = options.weights if spec is None else Path(spec.weights) if spec.weights else None
     shape, classes = _size(model, weights, spec)
     return Who(
-        model=model, data=asked.data, auxiliary=asked.auxiliary, victims=asked.victims, weights=weights,
-        shape=shape, classes=classes, judge=asked.judge, mirror=asked.mirror, seed=asked.seed,
-        queries=(1000 if asked.auxiliary == "photos" else 5000) if asked.queries is None else asked.queries,
-    )  # fmt: skip
+        model=model,
+        data=options.data,
+        auxiliary=options.auxiliary,
+        victims=options.victims,
+        weights=weights,
+        shape=shape,
+        classes=classes,
+        judge=options.judge,
+        mirror=options.mirror,
+        seed=options.seed,
+        queries=(1000 if options.auxiliary == "photos" else 5000) if options.queries is None else options.queries,
+    )
 
 
 def _size(model: str, weights: Path | None, spec: Any) -> tuple[Any, Any]:
@@ -317,7 +475,7 @@ def _size(model: str, weights: Path | None, spec: Any) -> tuple[Any, Any]:
     return shape, known
 
 
-def _where(asked: Asked, model: str, plan: Plan | None) -> Where:
+def _where(options: AuditOptions, model: str, plan: Plan | None) -> Where:
     from cloven.auditing.cases import Where
     from cloven.papers.points import resolve
     from cloven.papers.s1.setup import layers_of
@@ -325,17 +483,17 @@ def _where(asked: Asked, model: str, plan: Plan | None) -> Where:
     problems: list[str] = []
     usual = layers_of(model)
     paths = [
-        found for name in asked.layers if (found := tried(partial(resolve, model, name), problems)) is not None
+        found for name in options.layers if (found := tried(partial(resolve, model, name), problems)) is not None
     ]
-    layers = {path: usual.get(path, path) for path in paths} if asked.layers else usual
-    view = asked.view or ("full" if plan else "both")
-    links = asked.links or ("all" if plan else "first")
+    layers = {path: usual.get(path, path) for path in paths} if options.layers else usual
+    view = options.view or ("full" if plan else "both")
+    links = options.links or ("all" if plan else "first")
     for option, value, known in (("--view", view, VIEWS), ("--links", links, LINKS)):
         if value not in known:
             problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
-    if asked.colluding and plan is None:
+    if options.colluding and plan is None:
         problems.append("--colluding names links of a plan; give one instead of a model")
-    groups = [tried(partial(_group, text, plan), problems) for text in asked.colluding] if plan else []
+    groups = [tried(partial(_group, text, plan), problems) for text in options.colluding] if plan else []
     if problems:
         raise ClovenError(problems)
     colluding = tuple(group for group in groups if group is not None)
@@ -347,7 +505,7 @@ def _group(text: str, plan: Plan) -> tuple[Link, ...]:
     from cloven.partition.protection import pair
 
     found = []
-    for name in named(text):
+    for name in names_in(text):
         try:
             found.append(pair(name, plan.devices))
         except ValueError as error:
@@ -381,7 +539,7 @@ def _knows(shape: tuple[str, ...], problems: list[str]) -> str:
 # --- captured ---------------------------------------------------------------------------------------------------
 
 
-def _captures(asked: Asked) -> Work:
+def _captures(options: AuditOptions) -> Work:
     """The audit of what a tap captured.
 
     Raises:
@@ -391,17 +549,27 @@ def _captures(asked: Asked) -> Work:
     from cloven.auditing import wire
     from cloven.papers.s1 import setup
 
-    assert asked.pairs is not None
-    inferred = asked.shape == ("inferred",)
+    assert options.pairs is not None
+    inferred = options.shape == ("inferred",)
     settings = wire.Settings(
-        model=asked.model, data=asked.data, pairs=asked.pairs, shapes={} if inferred else _shapes(asked.shape),
-        weights=asked.weights, layers=tuple(setup.layers_of(asked.model)), queries=asked.queries,
-        victims=asked.victims, ladder=asked.ladder, inferred=inferred, judge=asked.judge, seeds=asked.seeds,
-        threshold=asked.threshold,
-        machine=Machine(device_of(asked.device), asked.precision), seed=asked.seed,
-    )  # fmt: skip
-    name = f"{asked.model}-{asked.data.partition(':')[0]}".replace(":", "-")
-    execute = partial(wire.execute, settings, setup.paper(asked.model))
+        model=options.model,
+        data=options.data,
+        pairs=options.pairs,
+        shapes={} if inferred else _shapes(options.shape),
+        weights=options.weights,
+        layers=tuple(setup.layers_of(options.model)),
+        queries=options.queries,
+        victims=options.victims,
+        ladder=options.ladder,
+        inferred=inferred,
+        judge=options.judge,
+        seeds=options.seeds,
+        threshold=options.threshold,
+        machine=Machine(device_of(options.device), options.precision),
+        seed=options.seed,
+    )
+    name = f"{options.model}-{options.data.partition(':')[0]}".replace(":", "-")
+    execute = partial(wire.execute, settings, setup.paper(options.model))
     return Work(Path("runs") / f"{name}-captured", partial(wire.listed, settings), execute)
 
 

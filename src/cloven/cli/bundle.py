@@ -1,57 +1,72 @@
-"""``cloven bundle``."""
+"""``cloven bundle``: a folder for each device of a plan."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli import printing
 from cloven.cli.models import planned, ready_for
-from cloven.cli.options import DATA, AsJson, PlanFile
-from cloven.cli.printing import print_json
+from cloven.cli.options import DATA, AsJson, PlanFile, Seed
+from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from cloven.runtime.bundle.reader import BundleSummary
 
 log = logging.getLogger("cloven")
 
 
 def bundle(
     plan_file: PlanFile,
-    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle of the same plan is replaced.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The bundle's folder; an older bundle of the same plan is replaced.", metavar="FOLDER"),
+    ],
     data: Annotated[str | None, DATA] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
+    seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Also replace a bundle of another plan.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a folder for each device: ONNX models, weights, steps, hashes; checked against the whole model.
+    """Write a folder for each device of a plan.
 
-    With --data, a CNN of the zoo without weights is trained first, or taken from the cache, as `cloven run` does.
+    It holds ONNX models, weights, steps and hashes; every segment is compared with PyTorch. With --data, a CNN of
+    the zoo without weights is trained first, or taken from the cache, as by `cloven run`.
     """
     from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import write
 
-    made, graph = planned(plan_file)
-    if problems := made.transform.unsendable(made.devices):
+    plan, graph = planned(plan_file)
+    if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)  # before a model is trained
     images = None
     if data is not None:
-        ready, graph = ready_for(made, graph, data, None, seed)
+        ready, graph = ready_for(plan, graph, data, None, seed)
         images = ready.images.take(range(min(2, len(ready.images)))).tensor().numpy()
-    elif made.model.weights is None:
+    elif plan.model.weights is None:
         log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
     written = write(
-        plans.compile(graph, made),
+        plans.compile(graph, plan),
         out,
-        model=made.model.name,
-        plan=made.toml(),
+        model=plan.model.name,
+        plan=plan.toml(),
         images=images,
-        protection=made.protection,
+        protection=plan.protection,
         overwrite=force,
     )
-    shown = written.summary().model_dump(mode="json")
+    summary = written.summary()
     if as_json:
-        print_json(shown)
+        print_json(summary.model_dump(mode="json"))
     else:
-        printing.bundle(str(out), shown)
+        print_bundle(str(out), summary)
+
+
+def print_bundle(folder: str, summary: BundleSummary) -> None:
+    """Print the files of each device, and how they were checked."""
+    check = summary.check
+    rows = [[device.device, device.folder, device.files, device.bytes] for device in summary.devices]
+    table(folder, ["device", "folder", "files", "bytes"], rows)
+    worst, allowed = f"{check.largest_difference:.3g}", f"{check.tolerance:.3g}"
+    print_text(f"Largest difference of a segment from PyTorch: {worst}, allowed {allowed}.")

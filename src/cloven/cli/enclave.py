@@ -1,52 +1,72 @@
-"""The commands of an enclave: seal, run, release, manifest, open. Parsing and printing, nothing else."""
+"""``cloven enclave``: seal a model and inputs, run them, release the key, and open the results."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven.cli import printing
+from cloven.cli.help import Command, Group
 from cloven.cli.models import plan_of
-from cloven.cli.options import AsJson
-from cloven.cli.printing import print_json
+from cloven.cli.options import (
+    ENCLAVE,
+    Accelerator,
+    AsJson,
+    Backend,
+    Handover,
+    Listen,
+    Memory,
+    PlanFile,
+    Threads,
+    Weights,
+)
+from cloven.cli.printing import by, print_json, print_text, table
 from cloven.errors import ClovenError
 from cloven.files import read_bytes
 
 if TYPE_CHECKING:
     from cloven.enclave.quote import Verifier
+    from cloven.enclave.run_report import RunReport
     from cloven.enclave.runner import Enclave, Inference
     from cloven.enclave.sealed_folder import Sealed
 
 log = logging.getLogger("cloven")
 
 enclave = typer.Typer(
-    help="Run a model whose first layers, and its input, are open inside a trusted half only.", no_args_is_help=True
+    cls=Group,
+    help="Run a model whose first layers and inputs are decrypted only inside an enclave.",
+    no_args_is_help=True,
 )
 
+OWNER, RUNNER = "Owner", "Runner"
 SealedFolder = Annotated[Path, typer.Argument(help="A folder that `cloven enclave seal` made.", metavar="SEALED")]
-OwnerKey = Annotated[Path, typer.Option(help="The owner's key; `seal` makes it where there is none.")]
-MINUTES = 600.0
-"""Seconds that the owner's release is waited for."""
+OwnerKey = Annotated[
+    Path, typer.Option(help="File of the owner's key; `seal` makes it if it is missing.", metavar="FILE")
+]
+RELEASE_TIMEOUT = 600.0
+"""Seconds that `run` waits for the owner's release."""
 
 
-# --- the owner --------------------------------------------------------------------------------------------------
+# --- the owner ----------------------------------------------------------------------------------------------------
 
 
-@enclave.command()
+@enclave.command(cls=Command, rich_help_panel=OWNER)
 def seal(
-    plan_file: Annotated[Path, typer.Argument(help="A plan of two devices, the first trusted.", metavar="PLAN")],
+    plan_file: PlanFile,
     owner_key: OwnerKey,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    weights: Annotated[
-        Path | None, typer.Option(help="A file of weights, as of `cloven plan`; left out, the plan's.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="A new folder.", metavar="FOLDER")],
+    weights: Weights = None,
 ) -> None:
-    """Encrypt a plan and its model's weights under a key that only the owner has."""
+    """Encrypt a plan and the weights of its model.
+
+    The plan has two devices, the first of which is trusted. Without --weights, the plan's weights are taken. Only
+    the owner has the key.
+    """
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
     from cloven.enclave.quote import SIMULATED, Measurement
     from cloven.enclave.sealed_folder import Sealed, measured, memory_for, modelled, new_id, seal_model
@@ -60,21 +80,21 @@ def seal(
     split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
     if not owner_key.exists():
         new_owner_key(owner_key)
-        log.info("a new owner's key: %s; whoever has it can open what is sealed", owner_key)
+        log.info("new owner's key: %s; whoever has it can open what is sealed", owner_key)
     folder = Sealed(out, new_id(), memory_for(graph))
     seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
     if file is None:
-        log.warning("the plan names no weights: these are random")
+        log.warning("the plan names no weights: the sealed weights are random")
     measurement = Measurement(SIMULATED, measured(folder))
-    log.info("sealed: %s   an enclave of it, simulated by this cloven, has the measurement %s", out, measurement)
+    log.info("sealed: %s   a simulated enclave of it has the measurement %s", out, measurement)
 
 
-@enclave.command("seal-input")
+@enclave.command("seal-input", cls=Command, rich_help_panel=OWNER)
 def seal_input(
     sealed: SealedFolder,
-    picture: Annotated[Path, typer.Argument(help="A picture, or a folder of them.", metavar="PICTURE")],
+    picture: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.", metavar="PICTURE")],
     owner_key: OwnerKey,
-    out: Annotated[Path, typer.Option(help="A file, or for a folder a folder.")],
+    out: Annotated[Path, typer.Option(help="A file; for a folder of pictures, a folder.", metavar="PATH")],
 ) -> None:
     """Encrypt pictures for the enclave of a sealed folder."""
     from cloven.enclave import sealing
@@ -85,11 +105,15 @@ def seal_input(
     folder = opened(sealed)
     key = data_key(read_owner_key(owner_key), folder.id)
     files = sorted(p for p in picture.iterdir() if p.is_file()) if picture.is_dir() else [picture]
-    if missing := [str(file) for file in files if not file.is_file()] or ([] if files else [str(picture)]):
-        raise ClovenError(f"{', '.join(missing)}: no picture there")
+    if not files:
+        raise ClovenError(f"{picture} is empty; expected pictures")
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise ClovenError(f"{', '.join(missing)}: there is no such picture")
     stems = [file.stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise ClovenError(f"several pictures of {picture} would become {twice[0]}.sealed; give each its own name")
+        raise ClovenError(
+            f"several pictures in {picture} would become {twice[0]}.sealed; rename all but one of them"
+        )
     for file in files:  # the enclave would refuse it, and end the run for all
         with _naming(file):
             picture_size(read_bytes(file))
@@ -101,31 +125,41 @@ def seal_input(
     log.info("%d sealed: %s", len(files), out)
 
 
-@enclave.command()
+@enclave.command(cls=Command, rich_help_panel=OWNER)
 def release(
     sealed: SealedFolder,
     owner_key: OwnerKey,
-    to: Annotated[str, typer.Option(help="HOST:PORT where `cloven enclave run` waits.")],
+    to: Annotated[str, typer.Option(help="Address where `cloven enclave run` waits.", metavar="HOST:PORT")],
     expect: Annotated[
         str,
-        typer.Option(help="The measurement that the enclave must have: sgx:DIGITS, tdx:DIGITS, simulated:DIGITS."),
+        typer.Option(
+            help="Measurement that the enclave must have: sgx:DIGITS, tdx:DIGITS or simulated:DIGITS.",
+            metavar="KIND:DIGITS",
+        ),
     ],
     collateral: Annotated[
-        Path | None, typer.Option(help="Intel's collateral, JSON, with which the hardware quote is verified.")
+        Path | None,
+        typer.Option(help="File of Intel's collateral, by which the hardware quote is verified.", metavar="FILE"),
     ] = None,
     fetch_collateral: Annotated[
-        str | None, typer.Option(help="URL of a PCCS to fetch it from; written to --collateral, if that is given.")
+        str | None,
+        typer.Option(help="Fetch the collateral from this PCCS, and keep it in --collateral.", metavar="URL"),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="What is accepted of the platform, TOML; left out, only a TCB up to date.")
+        Path | None,
+        typer.Option(
+            help="TOML file of the platforms that are accepted; default: only an up-to-date TCB.", metavar="FILE"
+        ),
     ] = None,
     accept: Annotated[
-        str | None, typer.Option(help="simulated or gramine-direct: accept an enclave that proves NOTHING.")
+        str | None,
+        typer.Option(help="Accept an enclave that proves NOTHING: simulated or gramine-direct.", metavar="KIND"),
     ] = None,
 ) -> None:
-    """Release the data key to an enclave, once its hardware quote proves that it has the expected measurement.
+    """Release the key to an enclave that proves what it is.
 
-    An enclave without hardware gets the key only if the expected measurement names its kind and --accept does too.
+    The key is released once a hardware quote proves the expected measurement. An enclave without hardware gets it
+    only if the expected measurement names its kind and --accept does too.
     """
     from cloven.enclave.endpoint import deliver
     from cloven.enclave.owner import read_owner_key
@@ -165,24 +199,28 @@ def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to:
     return None if collateral is None else verifier(intel.read_collateral(collateral), judged)
 
 
-@enclave.command("open")
+@enclave.command("open", cls=Command, rich_help_panel=OWNER)
 def open_result(
     sealed: SealedFolder,
     result: Annotated[
         Path,
-        typer.Argument(help="What `cloven enclave run --out` wrote: the folder, or one result.", metavar="RESULT"),
+        typer.Argument(help="The folder that `cloven enclave run --out` wrote, or one result.", metavar="RESULT"),
     ],
     owner_key: OwnerKey,
     inputs: Annotated[
         Path,
         typer.Option(
-            "--input", help="Your own copy of the picture or of the sealed input; for a folder, a folder."
+            "--input",
+            help="Your own copy of the picture or of the sealed input; for a folder, a folder.",
+            metavar="PATH",
         ),
     ],
-    run: Annotated[str, typer.Option(help="The run that `cloven enclave release` printed, 64 hexadecimal digits.")],
+    run: Annotated[
+        str, typer.Option(help="The run that `release` printed, 64 hexadecimal digits.", metavar="DIGITS")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Open results that left the enclave sealed, if they belong to your inputs and to the run."""
+    """Open sealed results, if they belong to your inputs and to the run."""
     from cloven.enclave.owner import data_key, read_owner_key
     from cloven.enclave.sealed_folder import opened
     from cloven.enclave.sealed_results import open_results
@@ -192,100 +230,114 @@ def open_result(
         raise ClovenError(f"--input {inputs} and {result} must both be folders, or both be files")
     own = sorted(p for p in inputs.iterdir() if p.is_file()) if inputs.is_dir() else [inputs]
     if not own:
-        raise ClovenError(f"{inputs} is empty; give the folder of your pictures")
+        raise ClovenError(f"{inputs} is empty; expected the folder of your pictures")
     pairs = [(result / f"{file.stem}.result", file) for file in own] if result.is_dir() else [(result, inputs)]
     key = data_key(read_owner_key(owner_key), folder.id)
     found, notes = open_results(folder, key, pairs, run=run)
     for note in notes if result.is_dir() else []:
         log.warning(note)
-    _classes([path.name for path, _ in pairs], [one.logits[0] for one in found], as_json=as_json)
-
-
-def _classes(names: Sequence[str], logits: Sequence[Sequence[float]], *, as_json: bool) -> None:
-    found = [(name, row.index(max(row)), row) for name, row in zip(names, logits, strict=True)]
+    rows = _classified([path.name for path, _ in pairs], [one.logits[0] for one in found])
     if as_json:
-        print_json([{"input": name, "class": number, "logits": row} for name, number, row in found])
+        print_json(rows)
     else:
-        rows = [[name, number, f"{max(row):.4f}"] for name, number, row in found]
-        printing.table("results", ["input", "class", "logit"], rows)
+        _print_classes(rows)
 
 
-# --- who runs it ------------------------------------------------------------------------------------------------
+# --- who runs it --------------------------------------------------------------------------------------------------
 
 
-@enclave.command()
+@enclave.command(cls=Command, rich_help_panel=RUNNER)
 def run(
     sealed: SealedFolder,
-    inputs: Annotated[Path, typer.Option("--input", help="A sealed picture, or a folder of *.sealed.")],
-    backend: Annotated[str, typer.Option(help="simulated, gramine-direct or gramine-sgx.")] = "simulated",
-    accelerator: Annotated[str, typer.Option(help="What runs the rear: cpu or cuda.")] = "cpu",
-    handover: Annotated[str, typer.Option(help="memory, file (S2's) or pipe; Gramine's is pipe.")] = "",
-    memory: Annotated[
-        str, typer.Option(help="Of the trusted half, such as 4G; auto: what the owner reckoned.")
-    ] = "auto",
-    threads: Annotated[int, typer.Option(help="Of each half.", min=1)] = 1,
-    listen: Annotated[str, typer.Option(help="HOST:PORT where the owner's release is waited for.")] = "127.0.0.1:0",
+    inputs: Annotated[
+        Path, typer.Option("--input", help="A sealed picture, or a folder of *.sealed.", metavar="PATH")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for the results and the trace.", metavar="FOLDER")
+    ] = None,
+    listen: Listen = "127.0.0.1:0",
     insecure: Annotated[
         bool,
         typer.Option(
             "--insecure",
-            help="Wait where other machines reach it: they learn no key, but can end the run with a wrong one.",
+            help="Listen also where other machines can reach it: they learn no key, but can end the run.",
         ),
     ] = False,
     owner_key: Annotated[
-        Path | None, typer.Option(help="Where owner and runner are one: release the key at once.")
+        Path | None,
+        typer.Option(help="Release the key at once, if owner and runner are one.", metavar="FILE"),
     ] = None,
-    manifest: Annotated[Path, typer.Option(help="Gramine's, for the gramine backends.")] = Path("cloven.manifest"),
-    out: Annotated[Path | None, typer.Option(help="A new folder for what comes out, and the trace.")] = None,
+    backend: Backend = "simulated",
+    accelerator: Accelerator = "cpu",
+    handover: Handover = "",
+    memory: Memory = "auto",
+    threads: Threads = 1,
+    manifest: Annotated[
+        Path,
+        typer.Option(help="Gramine's manifest, for its backends.", metavar="FILE", rich_help_panel=ENCLAVE),
+    ] = Path("cloven.manifest"),
     as_json: AsJson = False,
 ) -> None:
-    """Run sealed inputs: the front inside the trusted half, the rear on the accelerator; show S2's six steps."""
+    """Run sealed inputs in the enclave and on the accelerator.
+
+    The front runs inside the trusted half, the rear on the accelerator. It waits for the owner's release on
+    --listen, and prints S2's six steps with their times.
+    """
     from cloven.enclave.backends import named
     from cloven.enclave.manifest_check import parse_size
     from cloven.enclave.run_report import TRACE, keep
     from cloven.enclave.runner import EnclaveOptions, running
     from cloven.enclave.sealed_folder import opened
 
-    folder, how = opened(sealed), named(backend)
-    files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
-    problems = [
-        f"{file} is not there; give what `cloven enclave seal-input` wrote" for file in files if not file.is_file()
-    ]
-    if not files:
-        problems.append(f"{inputs} has no *.sealed; make some: cloven enclave seal-input")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problems.append(f"{out} is there already; give a new folder")
-    if problems:
-        raise ClovenError(problems)
-    if out is not None:  # now, as the results of a run cannot be had again
-        out.mkdir(parents=True, exist_ok=True)
+    folder, kind = opened(sealed), named(backend)
+    files = _sealed_files(inputs, out)
     size = folder.enclave_bytes if memory == "auto" else parse_size(memory)
-    asked = EnclaveOptions(sealed, how, accelerator, handover or how.ways[0], size, threads, manifest)  # type: ignore[arg-type]
-    with running(asked) as at_work:
-        released = _released(at_work, folder, owner_key, listen, insecure=insecure)
-        at_work.split()
-        report = keep(at_work, folder.id, released, [(file, _answer(at_work, file)) for file in files], out)
+    way = handover or kind.ways[0]
+    options = EnclaveOptions(sealed, kind, accelerator, way, size, threads, manifest)  # type: ignore[arg-type]
+    with running(options) as halves:
+        released = _await_release(halves, folder, owner_key, listen, insecure=insecure)
+        halves.split()
+        inferences = [(file, _inferred(halves, file)) for file in files]
+        report = keep(halves, folder.id, released, inferences, out)
     for result in report.results:
         if result.file is not None:
-            log.info("the result of %s: %s", result.input, result.file)
+            log.info("result of %s: %s", result.input, result.file)
     if out is not None:
-        log.info("the times: %s", out / TRACE)
+        log.info("trace: %s", out / TRACE)
     elif report.result == "sealed":
         log.warning("the results left the enclave sealed and were not kept; give --out FOLDER to keep them")
-    document = report.model_dump(mode="json")
     if as_json:
-        print_json(document)
+        print_json(report.model_dump(mode="json"))
         return
-    printing.enclave(document)
     clear = [(result.input, result.logits) for result in report.results if result.logits is not None]
     if clear:
-        _classes([name for name, _ in clear], [row for _, row in clear], as_json=False)
+        _print_classes(_classified([name for name, _ in clear], [row for _, row in clear]))
+    print_trace(report)
 
 
-def _answer(at_work: Enclave, file: Path) -> Inference:
+def _sealed_files(inputs: Path, out: Path | None) -> list[Path]:
+    """Return the sealed inputs, and make the folder of the results, since a run cannot be repeated."""
+    files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
+    problems = [
+        f"{file}: there is no such file; give one that `cloven enclave seal-input` wrote"
+        for file in files
+        if not file.is_file()
+    ]
+    if not files:
+        problems.append(f"{inputs} has no *.sealed; make some with `cloven enclave seal-input`")
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        problems.append(f"{out} exists and is not empty; give a new folder")
+    if problems:
+        raise ClovenError(problems)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    return files
+
+
+def _inferred(halves: Enclave, file: Path) -> Inference:
     content = read_bytes(file)
     with _naming(file):
-        return at_work.infer([content])
+        return halves.infer([content])
 
 
 @contextmanager
@@ -297,57 +349,82 @@ def _naming(file: Path) -> Iterator[None]:
         raise ClovenError([f"{file}: {problem}" for problem in error.problems]) from error
 
 
-def _released(
-    at_work: Enclave, folder: Sealed, owner_key: Path | None, listen: str, *, insecure: bool
+def _await_release(
+    halves: Enclave, folder: Sealed, owner_key: Path | None, listen: str, *, insecure: bool
 ) -> str | None:
-    """Wait until the owner has released the key; where that is the same person, release it and return the run."""
-    import socket
-
+    """Wait until the owner has released the key; with the owner's key, release it and return the run."""
     from cloven.enclave.endpoint import serve_release
     from cloven.enclave.owner import read_owner_key
     from cloven.enclave.timing import release_at_once
     from cloven.runtime.link.address import check_address
 
     if owner_key is not None:
-        run = release_at_once(at_work, folder, read_owner_key(owner_key)).run
+        run = release_at_once(halves, folder, read_owner_key(owner_key)).run
         log.info("the run is %s: open its results with --run", run)
         return run
     host, port = check_address(listen, None, insecure, keys=False)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family) as listener:
-        words = "cloven enclave release %s --owner-key KEY --to %s:%d --expect MEASUREMENT"
         shown = f"[{host}]" if ":" in host else host
-        log.info(f"waiting for the owner: {words}", folder.path, shown, listener.getsockname()[1])
-        listener.settimeout(MINUTES)
-        serve_release(listener, at_work.ask, 10.0)
+        command = "cloven enclave release %s --owner-key KEY --to %s:%d --expect MEASUREMENT"
+        log.info(f"waiting for the owner: {command}", folder.path, shown, listener.getsockname()[1])
+        listener.settimeout(RELEASE_TIMEOUT)
+        serve_release(listener, halves.ask, 10.0)
     return None
 
 
-@enclave.command()
+@enclave.command(cls=Command, rich_help_panel=RUNNER)
 def manifest(
     sealed: SealedFolder,
-    enclave_size: Annotated[
-        str, typer.Option(help="Such as 4G, a power of two; auto: what the owner reckoned.")
-    ] = "auto",
-    threads: Annotated[int, typer.Option(help="That PyTorch computes on.", min=1)] = 1,
-    attestation: Annotated[str, typer.Option(help="dcap, or none where nothing is to be proved.")] = "dcap",
+    memory: Memory = "auto",
+    threads: Threads = 1,
+    attestation: Annotated[
+        str, typer.Option(help="dcap, or none for an enclave that proves nothing.", metavar="NAME")
+    ] = "dcap",
 ) -> None:
-    """Print the template of a Gramine manifest for the trusted half."""
+    """Print the template of a Gramine manifest."""
     from cloven.enclave import manifest as gramine
     from cloven.enclave.manifest_check import parse_size
     from cloven.enclave.sealed_folder import opened
 
     if attestation not in ("dcap", "none"):
         raise ClovenError(f"--attestation is {attestation!r}; choose dcap or none")
-    size = opened(sealed).enclave_bytes if enclave_size == "auto" else parse_size(enclave_size)
-    words = ["--backend", "gramine-sgx" if attestation == "dcap" else "gramine-direct", "--memory", str(size),
-             "--way", "pipe", "--threads", str(threads)]  # fmt: skip
+    size = opened(sealed).enclave_bytes if memory == "auto" else parse_size(memory)
+    backend = "gramine-sgx" if attestation == "dcap" else "gramine-direct"
     given = gramine.enclosed(
         sealed,
         gramine.Python.here(),
         enclave_bytes=size,
-        words=words,
+        words=["--backend", backend, "--memory", str(size), "--way", "pipe", "--threads", str(threads)],
         threads=threads,
         attestation=attestation,  # type: ignore[arg-type]
     )
     typer.echo(gramine.template(given), nl=False)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def _classified(names: Sequence[str], logits: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    return [
+        {"input": name, "class": row.index(max(row)), "logits": row}
+        for name, row in zip(names, logits, strict=True)
+    ]
+
+
+def _print_classes(rows: Sequence[Mapping[str, Any]]) -> None:
+    shown = [[row["input"], row["class"], f"{max(row['logits']):.4f}"] for row in rows]
+    table("results", ["input", "class", "logit"], shown)
+
+
+def print_trace(report: RunReport) -> None:
+    """Print the steps of an enclave's run, and what has left the enclave."""
+    print_text(f"{report.backend} on {report.accelerator}. {report.trust}")
+    print_text(f"limits: {', '.join(report.limits) or 'those of the enclave'}")
+    rows = [[row.step, row.what, f"{row.seconds:.4f}"] for row in report.trace]
+    table("the six steps of an inference (medians)", ["step", "what", "seconds"], rows)
+    handed = report.handed_over
+    shapes = ", ".join(map(by, handed.shapes))
+    values = f"{', '.join(handed.values)} ({shapes}), {handed.bytes:,} bytes"
+    print_text(f"handed over by {report.handover}: {values}")
+    print_text(f"in clear outside: {', '.join(report.in_clear)}")

@@ -9,56 +9,60 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.options import named
+from cloven.cli.help import Command, Group
 
 if TYPE_CHECKING:
     from cloven.runtime.link.authority import Copy
 
 log = logging.getLogger("cloven")
 
+keys = typer.Typer(cls=Group, help="Make certificates and link keys for devices.", no_args_is_help=True)
 
-keys = typer.Typer(help="Certificates and link keys for devices.", no_args_is_help=True)
+KeysFolder = Annotated[Path, typer.Argument(help="A folder that `cloven keys new` made.", metavar="KEYS")]
+Names = Annotated[
+    list[str], typer.Argument(help="Names of the new devices, e.g. edge0 edge1.", metavar="DEVICE...")
+]
+Days = Annotated[int, typer.Option(help="Number of days for which the certificates are valid.", metavar="N")]
 
-KeysFolder = Annotated[Path, typer.Argument(help="The folder that `cloven keys new` made.", metavar="KEYS")]
-Days = Annotated[int, typer.Option(help="For how many days the certificates are valid.")]
 
-
-@keys.command("new")
-def keys_new(
-    devices: Annotated[str, typer.Option(help="Names of the devices, e.g. edge0,edge1,edge2.")],
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+@keys.command("new", cls=Command)
+def new(
+    devices: Names,
+    out: Annotated[Path, typer.Option(help="A new folder.", metavar="FOLDER")],
     days: Days = 365,
 ) -> None:
-    """Make a small authority, and for each device (and the coordinator) a certificate and link keys."""
+    """Make an authority and keys for each device.
+
+    Each device, and the coordinator, gets a folder with its certificate, its private key and its link keys.
+    """
     from cloven.runtime.link import authority
 
-    _copies(authority.new(named(devices), out, days))
+    _log_copies(authority.new(tuple(devices), out, days))
 
 
-@keys.command("add")
-def keys_add(
-    folder: KeysFolder,
-    devices: Annotated[str, typer.Option(help="Names of the new devices.")],
-    days: Days = 365,
-) -> None:
-    """Make folders for more devices, and link keys with them for the others."""
+@keys.command("add", cls=Command)
+def add(folder: KeysFolder, devices: Names, days: Days = 365) -> None:
+    """Make keys for more devices, and link keys with them for the others."""
     from cloven.runtime.link import authority
 
-    _copies(authority.add(folder, named(devices), days))
+    _log_copies(authority.add(folder, tuple(devices), days))
 
 
-@keys.command("renew")
-def keys_renew(
+@keys.command("renew", cls=Command)
+def renew(
     folder: KeysFolder,
-    devices: Annotated[str, typer.Option(help="Whose certificates; left out, all.")] = "",
+    devices: Annotated[
+        list[str] | None,
+        typer.Argument(help="Devices whose certificates are renewed; default: all.", metavar="[DEVICE...]"),
+    ] = None,
     days: Days = 365,
 ) -> None:
     """Make new certificates; private keys and link keys stay."""
     from cloven.runtime.link import authority
 
-    _copies(authority.renew(folder, named(devices) or None, days))
+    _log_copies(authority.renew(folder, tuple(devices) if devices else None, days))
 
 
-def _copies(copies: Sequence[Copy]) -> None:
+def _log_copies(copies: Sequence[Copy]) -> None:
     for copy in copies:
         log.info("copy %s to the host of %s", copy.path, copy.party)

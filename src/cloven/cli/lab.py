@@ -5,72 +5,144 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli import printing
 from cloven.cli.exits import MISSED
 from cloven.cli.models import plan_of
-from cloven.cli.options import DATA, DAY, PICTURES, AsJson, PlanFile, useless
-from cloven.cli.outcomes import ToSend, name_links, to_send, told, warn
-from cloven.cli.printing import print_json
+from cloven.cli.options import (
+    DATA,
+    LINKS,
+    LISTENER,
+    AsJson,
+    Deadline,
+    Limit,
+    OwnCount,
+    OwnImages,
+    Picture,
+    PlanFile,
+    Seed,
+    Window,
+    unmet,
+)
+from cloven.cli.printing import print_json, print_text, table
+from cloven.cli.sending import (
+    ImageOptions,
+    assignment,
+    log_check,
+    log_failures,
+    print_run,
+    protection_of,
+    shown_run,
+)
 from cloven.errors import ClovenError, tried
 from cloven.files import read_tensors
 
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan
     from cloven.partition.program import Link
-    from cloven.runtime.cluster.coordinator import SendOptions
+    from cloven.runtime.lab.outcome import LabResult
 
 log = logging.getLogger("cloven")
 
 
-def lab(
-    context: typer.Context,
-    plan_file: PlanFile,
-    data: Annotated[str | None, DATA] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--input", help=f"A picture, or a folder of them. {PICTURES}")
-    ] = None,
-    bandwidth: Annotated[str, typer.Option(help="Of every link, e.g. 100mbit; left out, no limit.")] = "",
-    delay: Annotated[str, typer.Option(help="Of every link, one way, e.g. 2ms.")] = "0",
-    tap: Annotated[str, typer.Option(help="Listen on a link from its first device, e.g. edge0-edge1.")] = "",
-    auxiliary: Annotated[
-        str | None, typer.Option(help="Send these first: the attacker's own images.", metavar="SPEC")
-    ] = None,
-    queries: Annotated[int, typer.Option(help="--auxiliary: how many of them.", min=2)] = 1000,
-    limit: Annotated[int | None, typer.Option(help="At most so many images of --data or --input.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
-    window: Annotated[int, typer.Option(help="Most images in flight.", min=1, max=256)] = 8,
-    deadline: Annotated[float, typer.Option(help="Seconds after which an image fails.", min=0.1, max=DAY)] = 60.0,
-    out: Annotated[Path, typer.Option(help="A folder for all that is written.")] = Path("lab"),
-    as_json: AsJson = False,
-) -> None:
-    """Run a plan on this machine as if on several: namespaces, links, workers, and a tap (needs root, Linux)."""
-    from cloven.runtime.cluster.coordinator import SendOptions
-
-    if problems := useless(context, {"queries": ["auxiliary"]}):
-        raise ClovenError(problems)
-    wires = _wires(plan_file, bandwidth, delay, tap, out)
-    given = to_send(plan_file, data, picture, True, seed, limit, auxiliary, queries)
-    _lab(given, wires, SendOptions(window, deadline), out, as_json=as_json)
-
-
 @dataclass(frozen=True)
-class Wires:
-    """What the links of a laboratory are like, in bits per second and seconds, and the one to listen on."""
+class LinkOptions:
+    """The links of a laboratory, in bits per second and seconds, and the one to listen on."""
 
     bandwidth: int | None
     delay: float
     tap: Link | None
 
 
-def _wires(plan_file: Path, bandwidth: str, delay: str, tap: str, out: Path) -> Wires:
-    """The links as a user describes them; what is wrong, here or with the machine, before a model is made.
+def lab(
+    context: typer.Context,
+    plan_file: PlanFile,
+    data: Annotated[str | None, DATA] = None,
+    picture: Picture = None,
+    limit: Limit = None,
+    auxiliary: OwnImages = None,
+    queries: OwnCount = 1000,
+    bandwidth: Annotated[
+        str,
+        typer.Option(
+            help="Bandwidth of every link, e.g. 100mbit; default: as fast as this machine.",
+            metavar="RATE",
+            rich_help_panel=LINKS,
+        ),
+    ] = "",
+    delay: Annotated[
+        str,
+        typer.Option(help="Delay of every link in one direction, e.g. 2ms.", metavar="TIME", rich_help_panel=LINKS),
+    ] = "0",
+    tap: Annotated[
+        str,
+        typer.Option(
+            help="Listen on a link, at its first device, e.g. edge0-edge1.", metavar="A-B", rich_help_panel=LISTENER
+        ),
+    ] = "",
+    window: Window = 8,
+    deadline: Deadline = 60.0,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="Folder for all results.", metavar="FOLDER")] = Path("lab"),
+    as_json: AsJson = False,
+) -> None:
+    """Run a plan on this machine as if on several.
+
+    Each device is a worker in its own network namespace, behind links with the given bandwidth and delay; a tap can
+    record one of them. Requires Linux, root and iproute2.
+    """
+    from cloven.runtime.evaluation import evaluated
+    from cloven.runtime.lab import laboratory
+
+    if problems := unmet(context, {"queries": ["auxiliary"]}):
+        raise ClovenError(problems)
+    links = _link_options(plan_file, bandwidth, delay, tap, out)
+    given = assignment(plan_file, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
+    assert given.whole is not None
+    program, _ = given.whole
+    experiment = laboratory.Experiment(
+        given.plan,
+        program,
+        given.sent.pixels,
+        given.sent.queries,
+        out,
+        links.bandwidth,
+        links.delay,
+        links.tap,
+        window,
+        deadline,
+    )
+    result = laboratory.run(experiment)
+    sent = {(source, target): count for source, target, count in result.sent}
+    answers = out / "pairs" / "images.safetensors"
+    outputs = read_tensors(answers, "numpy")[1]["logits"] if result.summary.answered else None
+    failed = {failure.image for failure in result.summary.failed}
+    answered = [place for place in range(result.summary.images) if place not in failed]
+    link_bytes = None if failed else sent
+    found = evaluated(given.sent, outputs, answered, whole=given.whole, link_bytes=link_bytes)
+    shown = shown_run(given, result.summary, found, tls=laboratory.has_tls(given.plan))
+    equal = log_check(found.check) or not program.exact
+    if as_json:
+        network = [link.model_dump() for link in result.network]
+        print_json(shown | {"network": network} | ({"tap": result.tap.model_dump()} if result.tap else {}))
+    else:
+        print_run(shown)
+        print_laboratory(result)
+    doubts = result.tap.unexpected if result.tap is not None else ()
+    for doubt in doubts:
+        log.warning("%s", doubt)
+    log_failures(shown["failed"])
+    if shown["failed"] or not equal or doubts:
+        raise typer.Exit(MISSED)
+
+
+def _link_options(plan_file: Path, bandwidth: str, delay: str, tap: str, out: Path) -> LinkOptions:
+    """Return the links as a user describes them, before a model is made.
 
     Raises:
-        ClovenError: with all of it.
+        ClovenError: with all that is wrong with them, the plan, the folder and this machine.
     """
     from cloven.runtime.lab import laboratory, units
 
@@ -83,7 +155,7 @@ def _wires(plan_file: Path, bandwidth: str, delay: str, tap: str, out: Path) -> 
         problems += laboratory.problems(plan, out, rate=bool(bandwidth), delay=bool(late), tap=bool(tap))
     if problems:
         raise ClovenError(problems)
-    return Wires(rate, late or 0.0, link)
+    return LinkOptions(rate, late or 0.0, link)
 
 
 def _link(text: str, plan: Plan) -> Link:
@@ -95,34 +167,23 @@ def _link(text: str, plan: Plan) -> Link:
         raise ClovenError(f"--tap: {error}") from error
 
 
-def _lab(given: ToSend, links: Wires, manner: SendOptions, out: Path, *, as_json: bool) -> None:
-    """Do it all on one machine, and print what was answered and what the tap found; exit 1 if not all is well."""
-    from cloven.runtime.lab import laboratory
-
-    assert given.whole is not None
-    program, _ = given.whole
-    experiment = laboratory.Experiment(
-        given.plan, program, given.pixels, given.queries, out, links.bandwidth, links.delay, links.tap,
-        manner.window, manner.deadline,
-    )  # fmt: skip
-    found = laboratory.run(experiment)
-    shown: dict[str, Any] = {"plan": given.plan.title(), **found.summary.model_dump()}
-    shown["network"] = [link.model_dump() for link in found.network]
-    if found.tap is not None:
-        shown["tap"] = found.tap.model_dump()
-    sent = {(source, target): count for source, target, count in found.sent}
-    answers = out / "pairs" / "images.safetensors"
-    outputs = read_tensors(answers, "numpy")[1]["logits"] if shown["answered"] else None
-    name_links(given.plan, shown, tls=laboratory.has_tls(given.plan))
-    equal = told(given, shown, outputs, None if shown["failed"] else sent) or not program.exact
-    if as_json:
-        print_json(shown)
-    else:
-        printing.cluster_run(shown)
-        printing.laboratory(shown)
-    doubts = found.tap.unexpected if found.tap is not None else ()
-    for doubt in doubts:
-        log.warning("%s", doubt)
-    warn(shown["failed"])
-    if shown["failed"] or not equal or doubts:
-        raise typer.Exit(MISSED)
+def print_laboratory(result: LabResult) -> None:
+    """Print the network of a laboratory, and what a tap found on one link of it."""
+    network = []
+    for link in result.network:
+        bandwidth = link.bandwidth_bits or "as the machine"
+        network.append([" - ".join(link.link), bandwidth, link.delay_ms, link.carrier])
+    table("network", ["link", "bits per second", "delay, ms", "carrier"], network)
+    tap = result.tap
+    if tap is None:
+        return
+    links = [[" > ".join(r.link), r.kind, r.inputs, r.payload, r.table, r.bytes] for r in tap.links]
+    title = f"the tap: {tap.recorded.packets:,} packets; protection: {protection_of(tap.protection, tls=tap.tls)}"
+    table(title, ["link", "frames", "images", "payload", "transfer table", "bytes of TCP"], links)
+    if tap.differing is not None:
+        print_text(f"{tap.differing:,} captured numbers differ from what the engine sends in one process.")
+    if tap.pairs:
+        typer.echo("The captured images and tensors are pairs for an attack:")
+        typer.echo(f"    cloven audit MODEL --data SPEC --pairs {tap.pairs}")
+    elif tap.tls:
+        print_text("All frames are in TLS: messages cannot be separated, and there are no pairs.")

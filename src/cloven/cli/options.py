@@ -15,67 +15,244 @@ from cloven.errors import ClovenError
 DAY = 86_400.0
 """Seconds that anything may be waited for."""
 
-ModelName = Annotated[
+# --- titles of groups in the help ---------------------------------------------------------------------------------
+
+MODEL = "Model"
+IMAGES = "Images"
+STRATEGY = "Strategy"
+LINKS = "Links"
+WORKERS = "Workers"
+LISTENER = "Listener"
+OBSERVATIONS = "Observations"
+ATTACKS = "Attacks"
+COMPUTING = "Computing"
+ENCLAVE = "Enclave"
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+NAMES = "lenet5, resnet20, torchvision:NAME, timm:NAME or package.module:factory"
+ModelName = Annotated[str, typer.Argument(help=f"{NAMES}.", metavar="MODEL")]
+PlanFile = Annotated[Path, typer.Argument(help="A plan file that `cloven plan` wrote.", metavar="PLAN")]
+ModelOption = Annotated[
     str,
-    typer.Argument(
-        help="lenet5, resnet20, torchvision:NAME, timm:NAME or package.module:factory.", metavar="MODEL"
+    typer.Option(
+        "--model",
+        help=f"Model of a plan that names none: {NAMES}.",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
     ),
 ]
 InputSize = Annotated[
-    str | None, typer.Option(help="One image: CHANNELSxHEIGHTxWIDTH; left out, the model's usual.", metavar="CxHxW")
+    str,
+    typer.Option(
+        help="Size of one image; default: the model's usual size. A module:factory has none.",
+        metavar="CxHxW",
+        rich_help_panel=MODEL,
+    ),
 ]
-Classes = Annotated[int | None, typer.Option(help="How many classes; left out, the model's usual.", min=2)]
+Classes = Annotated[
+    int | None,
+    typer.Option(help="Number of classes; default: the model's own.", min=2, metavar="N", rich_help_panel=MODEL),
+]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="A file or checkpoint (.safetensors, .pth, .ckpt, .npz, ...), or: pretrained (downloads)."),
+    typer.Option(
+        help="File of weights (.safetensors, .pth, .ckpt, .npz, ...), or `pretrained` to download the library's.",
+        metavar="FILE",
+        rich_help_panel=MODEL,
+    ),
 ]
-PlanFile = Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")]
-Window = Annotated[int, typer.Option(help="--cluster: most images in flight.", min=1, max=256)]
-Deadline = Annotated[float, typer.Option(help="--cluster: seconds after which an image fails.", min=0.1, max=DAY)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-PICTURES = "Of a picture, transparency is dropped, EXIF's orientation is not applied, and the first frame is read."
+Mean = Annotated[
+    str,
+    typer.Option(
+        help="Mean of each channel by which the model wants its images normalised, e.g. 0.5,0.5,0.5; with --std.",
+        metavar="M,M,M",
+        rich_help_panel=MODEL,
+    ),
+]
+Std = Annotated[
+    str,
+    typer.Option(help="Standard deviation of each channel; with --mean.", metavar="S,S,S", rich_help_panel=MODEL),
+]
+
+# --- images -------------------------------------------------------------------------------------------------------
+
+PICTURES = "Transparency is dropped, EXIF orientation is ignored, and of several frames the first is read."
 DATA = typer.Option(
-    "--data", help=f"digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR. {PICTURES}", metavar="SPEC"
+    "--data",
+    help=f"Data set: digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR. {PICTURES}",
+    metavar="SPEC",
+    rich_help_panel=IMAGES,
 )
-
-Keys = Annotated[Path | None, typer.Option(help="This party's folder of keys: mTLS, and keys of protected links.")]
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="No mTLS; needed to listen without it where other machines reach us.")
+Picture = Annotated[
+    Path | None,
+    typer.Option("--input", help=f"A picture, or a folder of pictures. {PICTURES}", rich_help_panel=IMAGES),
+]
+OwnImages = Annotated[
+    str | None,
+    typer.Option(
+        "--auxiliary",
+        help="The attacker's own images, which are sent first: photos, folder:DIR, ...",
+        metavar="SPEC",
+        rich_help_panel=IMAGES,
+    ),
+]
+OwnCount = Annotated[
+    int,
+    typer.Option("--queries", help="Number of --auxiliary images.", min=2, metavar="N", rich_help_panel=IMAGES),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(help="Take at most N images of --data or --input.", min=1, metavar="N", rich_help_panel=IMAGES),
 ]
 
+# --- workers ------------------------------------------------------------------------------------------------------
 
-def named(text: str) -> tuple[str, ...]:
-    """``a,b`` as names."""
+Window = Annotated[
+    int,
+    typer.Option(help="Largest number of images in flight.", min=1, max=256, metavar="N", rich_help_panel=WORKERS),
+]
+Deadline = Annotated[
+    float,
+    typer.Option(
+        help="Time after which an image fails.", min=0.1, max=DAY, metavar="SECONDS", rich_help_panel=WORKERS
+    ),
+]
+Listen = Annotated[str, typer.Option(help="Address to listen on; port 0 takes any free port.", metavar="HOST:PORT")]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of this party's keys, which `cloven keys` made: mutual TLS and keys of protected links.",
+        metavar="FOLDER",
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Listen without mutual TLS, also where other machines can reach the address."),
+]
+
+# --- the enclave --------------------------------------------------------------------------------------------------
+
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="Trusted half: simulated, gramine-direct or gramine-sgx.", metavar="NAME", rich_help_panel=ENCLAVE
+    ),
+]
+Accelerator = Annotated[
+    str, typer.Option(help="Device of the rear: cpu or cuda.", metavar="NAME", rich_help_panel=ENCLAVE)
+]
+Handover = Annotated[
+    str,
+    typer.Option(
+        help="Hand-over between the halves: memory, file (S2's) or pipe (Gramine's).",
+        metavar="NAME",
+        rich_help_panel=ENCLAVE,
+    ),
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help="Memory of the trusted half, a power of two such as 4G; auto: as `seal` computed it.",
+        metavar="SIZE",
+        rich_help_panel=ENCLAVE,
+    ),
+]
+Threads = Annotated[int, typer.Option(help="Threads of each half.", min=1, metavar="N", rich_help_panel=ENCLAVE)]
+
+# --- computing and output -----------------------------------------------------------------------------------------
+
+Seed = Annotated[
+    int,
+    typer.Option(help="Seed of everything drawn at random.", metavar="N", rich_help_panel=COMPUTING),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        help="Train each attack with N seeds: intervals then cover images and seeds.",
+        min=1,
+        metavar="N",
+        rich_help_panel=ATTACKS,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Train on cpu, cuda, or auto: cuda if there is one.", metavar="NAME", rich_help_panel=COMPUTING
+    ),
+]
+Budget = Annotated[
+    float,
+    typer.Option(
+        help="Gigabytes of captured numbers to keep on disk; beyond that they are computed again.",
+        min=0,
+        metavar="GB",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of worker processes; default: one per core.", min=1, metavar="N", rich_help_panel=COMPUTING
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+# --- reading them -------------------------------------------------------------------------------------------------
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Return the names in ``a,b``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def given(context: typer.Context) -> set[str]:
-    """The options that a person gave, by their names."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
+    """Return the numbers in ``0.5,0.5``.
+
+    Raises:
+        ClovenError: for anything else.
+    """
+    try:
+        return tuple(float(part) for part in names_in(text))
+    except ValueError as error:
+        raise ClovenError(f"{option} is {text!r}; expected numbers such as {example}") from error
 
 
-def useless(context: typer.Context, needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Of options that were given but say nothing without others, which ``needs`` names: a sentence each."""
-    said = given(context)
-    lacking = {name: [f"--{other}" for other in needs[name] if other not in said] for name in needs if name in said}
-    return [f"--{name} says nothing without {' and '.join(others)}" for name, others in lacking.items() if others]
+def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
+    """Return the numbers in ``3x32x32``.
 
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def numbers(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
-    """``3x32x32`` as numbers."""
-    if not re.fullmatch(rf"\d+(x\d+){{{count - 1}}}", text):
+    Raises:
+        ClovenError: for anything but ``count`` integers.
+    """
+    if not re.fullmatch(rf"\d+(x\d+){{{count - 1}}}", text, re.ASCII):
         raise ClovenError(f"{option} is {text!r}; expected {count} numbers such as {example}")
     return tuple(int(part) for part in text.split("x"))
 
 
+def given(context: typer.Context) -> set[str]:
+    """Return the names of the options that a person gave."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
+def unmet(context: typer.Context, requirements: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each option that was given without the others that it requires."""
+    present = given(context)
+    found = []
+    for name, others in requirements.items():
+        if missing := [f"--{other}" for other in others if other not in present and name in present]:
+            found.append(f"--{name} requires {' and '.join(missing)}")
+    return found
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def device_of(name: str) -> str:
-    """The device of a name; ``auto`` is CUDA where there is one."""
+    """Return the device of a name; ``auto`` is CUDA if there is one."""
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

@@ -1,16 +1,31 @@
-"""``cloven plan``."""
+"""``cloven plan``: divide a model."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cloven.cli import models, printing
-from cloven.cli.options import AsJson, Classes, InputSize, ModelName, Weights, named, numbers
-from cloven.cli.printing import print_json
+from cloven.cli import models
+from cloven.cli.models import ModelOptions
+from cloven.cli.options import (
+    LINKS,
+    STRATEGY,
+    AsJson,
+    Classes,
+    InputSize,
+    Mean,
+    ModelName,
+    Std,
+    Weights,
+    names_in,
+    numbers,
+    sizes,
+)
+from cloven.cli.printing import by, print_json, print_text, table
 from cloven.errors import ClovenError, tried
 
 log = logging.getLogger("cloven")
@@ -18,105 +33,203 @@ log = logging.getLogger("cloven")
 
 def plan(
     model: ModelName,
-    strategy: Annotated[str, typer.Option(help="vertical, horizontal, data or enclave.")],
-    devices: Annotated[int | None, typer.Option(help="How many devices.", min=1)] = None,
-    cuts: Annotated[str, typer.Option(help="vertical: layers to cut after, e.g. conv2,pool2 or 2,3,5.")] = "",
+    strategy: Annotated[
+        str,
+        typer.Option(help="vertical, horizontal, data or enclave.", metavar="NAME", rich_help_panel=STRATEGY),
+    ],
+    devices: Annotated[
+        int | None, typer.Option(help="Number of devices.", min=1, metavar="N", rich_help_panel=STRATEGY)
+    ] = None,
+    cuts: Annotated[
+        str,
+        typer.Option(
+            help="vertical: layers to cut after, e.g. conv2,pool2 or 2,3,5.",
+            metavar="LAYER,...",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = "",
     axis: Annotated[
-        str, typer.Option(help="horizontal: out_channels, in_channels, fused (out then in), rows or columns.")
+        str,
+        typer.Option(
+            help="horizontal: out_channels, in_channels, fused (out, then in), rows or columns.",
+            metavar="NAME",
+            rich_help_panel=STRATEGY,
+        ),
     ] = "out_channels",
-    shares: Annotated[str, typer.Option(help="horizontal: the devices' proportions, e.g. 2,1,1.")] = "",
+    shares: Annotated[
+        str,
+        typer.Option(
+            help="horizontal: proportions of the devices, e.g. 2,1,1.", metavar="N,...", rich_help_panel=STRATEGY
+        ),
+    ] = "",
     exchange: Annotated[
-        str, typer.Option(help="horizontal: after channel-local ops (local), or the layer.")
+        str,
+        typer.Option(
+            help="horizontal: send a layer's output (layer), or what channel-local ops made of it (local).",
+            metavar="NAME",
+            rich_help_panel=STRATEGY,
+        ),
     ] = "local",
-    sums: Annotated[str, typer.Option(help="horizontal: partial sums add up at the hub, or scatter.")] = "hub",
-    grid: Annotated[str, typer.Option(help="data: ROWSxCOLUMNS of tiles.")] = "",
-    halo: Annotated[str, typer.Option(help="data: exact, or none (zero beyond a tile's own share).")] = "exact",
+    sums: Annotated[
+        str,
+        typer.Option(
+            help="horizontal: add up partial sums on the first device (hub), or each its share (scatter).",
+            metavar="NAME",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = "hub",
+    grid: Annotated[
+        str, typer.Option(help="data: the grid of tiles.", metavar="ROWSxCOLUMNS", rich_help_panel=STRATEGY)
+    ] = "",
+    halo: Annotated[
+        str,
+        typer.Option(
+            help="data: exact, or none (zeros around each tile).", metavar="NAME", rich_help_panel=STRATEGY
+        ),
+    ] = "exact",
     start: Annotated[
-        str, typer.Option("--from", help="The layer after which to begin; what is before runs on the first device.")
+        str,
+        typer.Option(
+            "--from",
+            help="Layer after which the strategy begins; the layers before run on the first device.",
+            metavar="LAYER",
+            rich_help_panel=STRATEGY,
+        ),
     ] = "",
     until: Annotated[
         str,
         typer.Option(
-            help="The last layer divided so; left out, the end, or for tiles as deep as it pays. "
-            "enclave: what follows it runs inside again."
+            help="Last layer that is divided; default: the end, and for tiles as deep as it pays. "
+            "enclave: the layers after it run inside again.",
+            metavar="LAYER",
+            rich_help_panel=STRATEGY,
         ),
     ] = "",
-    then: Annotated[str, typer.Option(help="After --until or the last cut: vertical or horizontal.")] = "",
-    inside: Annotated[
-        str, typer.Option(help="vertical: PART:DEVICES shares one part (from 1) out horizontally.")
+    then: Annotated[
+        str,
+        typer.Option(
+            help="Strategy after --until or the last cut: vertical or horizontal.",
+            metavar="NAME",
+            rich_help_panel=STRATEGY,
+        ),
     ] = "",
-    routing: Annotated[str, typer.Option(help="direct, or star through the first device.")] = "direct",
+    inside: Annotated[
+        str,
+        typer.Option(
+            help="vertical: divide one part, numbered from 1, horizontally among some devices.",
+            metavar="PART:DEVICES",
+            rich_help_panel=STRATEGY,
+        ),
+    ] = "",
+    routing: Annotated[
+        str,
+        typer.Option(help="direct, or star: through the first device.", metavar="NAME", rich_help_panel=LINKS),
+    ] = "direct",
     reuse: Annotated[
-        bool, typer.Option(help="star: a device keeps its own share, or is sent it back with the rest.")
+        bool,
+        typer.Option(help="star: a device keeps its own share, or is sent it again.", rich_help_panel=LINKS),
     ] = True,
     protect: Annotated[
         list[str] | None,
-        typer.Option(help="NAME for all links, A-B=NAME for one: none, ascon-128, aes-256-gcm, mtls, ..."),
+        typer.Option(
+            help="Protection of all links, or of one: none, ascon-128, aes-256-gcm, mtls, ...",
+            metavar="[A-B=]NAME",
+            rich_help_panel=LINKS,
+        ),
     ] = None,
     transform: Annotated[
         list[str] | None,
-        typer.Option(help="Before sending; as --protect: float16, int8, topk:0.1, noise:0.5, dropout:0.3 or none."),
+        typer.Option(
+            help="Transform before sending, on all links or on one: float16, int8, topk:0.1, noise:0.5, "
+            "dropout:0.3 or none.",
+            metavar="[A-B=]NAME",
+            rich_help_panel=LINKS,
+        ),
     ] = None,
-    input_size: InputSize = None,
+    input_size: InputSize = "",
     classes: Classes = None,
     weights: Weights = None,
-    out: Annotated[Path | None, typer.Option(help="Write the plan (TOML) here.")] = None,
+    mean: Mean = "",
+    std: Std = "",
+    out: Annotated[Path | None, typer.Option(help="Write the plan (TOML) here.", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Divide a model: print what crosses each link, and write the plan to a file."""
+    """Divide a model, and show what crosses each link.
+
+    With --out, the plan is written to a file that the other commands take.
+    """
     from cloven.files import write_text
+    from cloven.papers.points import resolve
     from cloven.partition import plan as plans
     from cloven.partition.options import Options, document, protected, transformed
     from cloven.partition.plan import check_document, described, problems
 
     found: list[str] = []
-    layers = _resolved(model, named(cuts), found)
-    start, until = (" ".join(_resolved(model, named(name), found)) for name in (start, until))
+
+    def layer(name: str) -> str:
+        return tried(lambda: resolve(model, name), found) or "" if name else ""
+
     options = Options(
-        strategy=strategy, devices=devices, cuts=tuple(layers), axis=axis, exchange=exchange, sums=sums,
-        shares=tried(lambda: _proportions(shares), found) if shares else None, halo=halo, start=start,
-        grid=tried(lambda: numbers(grid, 2, "--grid", "2x2"), found) if grid else None, until=until, then=then,
+        strategy=strategy,
+        devices=devices,
+        cuts=tuple(path for name in names_in(cuts) if (path := layer(name))),
+        axis=axis,
+        exchange=exchange,
+        sums=sums,
+        shares=tried(lambda: list(numbers(shares, "--shares", "2,1,1")), found) if shares else None,
+        grid=tried(lambda: sizes(grid, 2, "--grid", "2x2"), found) if grid else None,
+        halo=halo,
+        start=layer(start),
+        until=layer(until),
+        then=then,
         inside=inside,
-    )  # fmt: skip
-    spec = models.model_table(model, input_size, classes, weights)
+    )
+    named = ModelOptions(model, input_size, classes, weights, mean, std)
+    resolved = tried(lambda: models.resolved(named), found)
     entries, misplaced = document(options)
+    file = {} if weights is None else {"weights": str(weights)}
     made, wrong = check_document(
         {
-            "model": spec, "routing": routing, "reuse": reuse, **protected(protect or []),
-            **transformed(transform or []), **entries,
+            "model": resolved[0] if resolved else {"name": model, "input": [1, 1, 1], "classes": 2, **file},
+            "routing": routing,
+            "reuse": reuse,
+            **protected(protect or []),
+            **transformed(transform or []),
+            **entries,
         }
-    )  # fmt: skip
+    )
     found += misplaced + wrong
-    graph = tried(lambda: models.graph_of(spec), found)
-    found += problems(graph, made) if graph is not None and made is not None else []
-    if found or graph is None or made is None:
+    found += problems(resolved[1], made) if resolved and made is not None else []
+    if found or resolved is None or made is None:
         raise ClovenError(found)
-    shown = described(made, plans.compile(graph, made))
+    shown = described(made, plans.compile(resolved[1], made))
     if out is not None:
         write_text(out, made.toml())
     if as_json:
         print_json(shown)
     else:
-        printing.transfers(shown)
+        print_plan(shown)
     if out is not None:
         log.info("plan written to %s", out)
 
 
-def _resolved(model: str, names: tuple[str, ...], problems: list[str]) -> list[str]:
-    """Layers by their paths, where a name may be a paper's number; what a name cannot mean is added to problems."""
-    from cloven.papers.points import resolve
-
-    found = []
-    for name in names:
-        try:
-            found.append(resolve(model, name))
-        except ClovenError as error:
-            problems += error.problems
-    return found
-
-
-def _proportions(text: str) -> list[float]:
-    try:
-        return [float(part) for part in named(text)]
-    except ValueError as error:
-        raise ClovenError(f"--shares is {text!r}; expected numbers such as 2,1,1") from error
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """Print what crosses each link, and what each device computes and holds."""
+    changed = any("transform" in row for row in plan["transfers"])
+    rows = []
+    for row in plan["transfers"]:
+        transform = [row.get("transform", "none")] if changed else []
+        ends = [row["source"], row["target"]]
+        rows.append([row["step"], *ends, row["value"], row["share"], by(row["shape"]), *transform, row["bytes"]])
+    columns = ["step", "from", "to", "value", "share", "shape", *(["transform"] if changed else []), "bytes"]
+    table(f"{plan['plan']}: what crosses, for one image", columns, rows)
+    table("links", ["link", "bytes"], [[" > ".join(row["link"]), row["bytes"]] for row in plan["links"]])
+    devices = []
+    for device in plan["devices"]:
+        keys = ("device", "macs", "recomputed_macs", "weight_bytes", "memory_bytes")
+        devices.append([*(device[key] for key in keys), f"{device['raw_image']:.1%}"])
+    columns = ["device", "MACs", "computed again", "weights, bytes", "values, bytes", "raw image"]
+    table("devices, for one image", columns, devices)
+    if not plan["exact"]:
+        reasons = "; ".join(plan["inexact"])
+        print_text(f"The result is NOT the model's ({reasons}); `cloven run --verify` measures by how much.")

@@ -1,4 +1,4 @@
-"""``cloven report``."""
+"""``cloven report``: the report of a finished audit, once more."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger("cloven")
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="A folder that `cloven audit` wrote.", metavar="RUN")],
+    folder: Annotated[Path, typer.Argument(help="A folder that `cloven audit` wrote.", metavar="FOLDER")],
 ) -> None:
-    """Write the report of a finished run again."""
+    """Write the report of a finished audit again."""
     from cloven.reporting.writer import write
 
     log.info("report: %s", write(folder))

@@ -1,71 +1,148 @@
-"""What ``cloven reproduce s2`` was asked for, as a figure of the second paper. Parsing and printing only."""
+"""``cloven reproduce s2``: the figures of S2, measured here, or as printed."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven.cli import printing
-from cloven.cli.options import AsJson, cores, device_of, named
-from cloven.cli.printing import print_json, resumable
+from cloven.cli.options import (
+    ATTACKS,
+    IMAGES,
+    MODEL,
+    Accelerator,
+    AsJson,
+    Backend,
+    Device,
+    Handover,
+    Jobs,
+    Seeds,
+    Threads,
+    Weights,
+    cores,
+    device_of,
+    names_in,
+)
+from cloven.cli.printing import print_json, print_text, resumable, table
 from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
     from cloven.papers.s2.privacy import Study
+    from cloven.papers.s2.times import TimesRequest
 
 log = logging.getLogger("cloven")
 
-SAMPLES: Mapping[str, int] = {"full": 100, "desk": 6}
-"""Images that are timed, besides the one that warms up; S2's is 100 (Sect. V-C1)."""
+
+@dataclass(frozen=True)
+class S2Options:
+    """A figure of S2: the model and the images, how attacks are trained, and how the enclave is run."""
+
+    scale: str
+    data: str
+    auxiliary: str
+    model: str
+    weights: Path | None
+    attacks: tuple[str, ...]
+    seeds: int
+    device: str
+    backend: str
+    accelerator: str
+    handover: str
+    threads: int
+
+    @property
+    def kind(self) -> str:
+        """The data set without its folder."""
+        return self.data.partition(":")[0]
 
 
 def s2(
-    figure_: Annotated[
+    figure: Annotated[
         str,
-        typer.Option("--figure", help="3: times of each cut; 7: what is rebuilt behind each; table3: both."),
+        typer.Option(
+            help="3: times of each cut; 7: reconstructions behind each cut; table3: both.", metavar="NUMBER"
+        ),
     ] = "",
     published: Annotated[
-        bool, typer.Option("--published", help="table3: S2's own times and what they imply; nothing is measured.")
+        bool,
+        typer.Option("--published", help="With --figure table3: S2's own times; nothing is measured."),
     ] = False,
-    scale: Annotated[str, typer.Option(help="full: the paper's; desk: for two cores.")] = "desk",
-    data: Annotated[str, typer.Option(help="7: what is scored. 3: may be left out: noise takes as long.")] = "",
+    scale: Annotated[str, typer.Option(help="full (the paper's) or desk (two cores).", metavar="NAME")] = "desk",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The model; required by figure 7; default of figure 3: S2's three.",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+        ),
+    ] = "",
+    weights: Weights = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="The images; required by figure 7; default of figure 3: noise, which takes as long.",
+            metavar="SPEC",
+            rich_help_panel=IMAGES,
+        ),
+    ] = "",
     auxiliary: Annotated[
-        str, typer.Option(help="7: the attacker's own images; same: the data set's, none of them scored.")
+        str,
+        typer.Option(
+            help="The attacker's own images; same: of --data, none of them scored.",
+            metavar="SPEC",
+            rich_help_panel=IMAGES,
+        ),
     ] = "same",
-    model: Annotated[str, typer.Option(help="Which; resnet20, say. 3: left out, S2's three.")] = "",
-    weights: Annotated[Path | None, typer.Option(help="7: the model's own, as of `cloven plan`.")] = None,
-    attacks: Annotated[str, typer.Option(help="7: which attacks.")] = "cgan,residual",
-    seeds: Annotated[int, typer.Option(help="7: how often each attack is trained.", min=1)] = 1,
-    jobs: Annotated[int | None, typer.Option(help="7: worker processes; left out, one a core.", min=1)] = None,
-    device: Annotated[str, typer.Option(help="7: what attacks are trained on: cpu, cuda or auto.")] = "auto",
-    backend: Annotated[str, typer.Option(help="3: simulated, gramine-direct or gramine-sgx.")] = "simulated",
-    accelerator: Annotated[str, typer.Option(help="3: what runs the rear, cpu or cuda.")] = "cpu",
-    handover: Annotated[str, typer.Option(help="3: memory, file (S2's) or pipe.")] = "file",
-    threads: Annotated[int, typer.Option(help="3: of each half.", min=1)] = 1,
-    out: Annotated[Path | None, typer.Option(help="The figure's folder.")] = None,
+    attacks: Annotated[
+        str, typer.Option(help="Attacks of figure 7.", metavar="NAME,...", rich_help_panel=ATTACKS)
+    ] = "cgan,residual",
+    seeds: Seeds = 1,
+    backend: Backend = "simulated",
+    accelerator: Accelerator = "cpu",
+    handover: Handover = "file",
+    threads: Threads = 1,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; default: runs/s2-FIGURE-...", metavar="FOLDER")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """S2's enclave: its times and what is rebuilt behind each cut, measured here; or as it printed them."""
-    times = Times(scale, data, model, backend, accelerator, handover, threads)
-    privacy = Privacy(scale, data, auxiliary, model, weights, named(attacks), seeds, device)
+    """Reproduce a figure of S2: times of an enclave, and reconstructions behind each cut.
+
+    A figure that was stopped continues with the same command.
+    """
+    options = S2Options(
+        scale,
+        data,
+        auxiliary,
+        model,
+        weights,
+        names_in(attacks),
+        seeds,
+        device,
+        backend,
+        accelerator,
+        handover,
+        threads,
+    )
     show: Callable[[Mapping[str, Any]], None]
-    match figure_, published:
+    match figure, published:
         case "table3", True:
-            found, show = _printed(), printing.table_3
+            found, show = _printed(), print_printed_table
         case "3", False:
-            found, show = _times(times, out or _folder("3", model, scale)), printing.enclave_times
+            found, show = _time(options, out or _folder("3", model, scale)), print_times
         case "7", False:
-            found, show = _scores(privacy, out, jobs or cores()), printing.partition_points
+            found, show = _attack(options, out, jobs or cores()), print_points
         case "table3", False:
-            found, show = _table_3(times, privacy, out, jobs or cores()), printing.own_table_3
+            found, show = _time_and_attack(options, out, jobs or cores()), print_own_table
         case _:
-            raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published: S2's own times")
+            raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published for S2's own times")
     if as_json:
         print_json(found)
     else:
@@ -76,108 +153,88 @@ def _folder(figure: str, *parts: str) -> Path:
     return Path("runs") / "-".join(["s2", figure, *(part.replace(":", "-") for part in parts if part)])
 
 
-def _check(asked: Times | Privacy, more: Sequence[str] = ()) -> None:
-    """Refuse what cannot be meant, all at once."""
-    from cloven.papers.s2.privacy import cuts
-
-    problems = list(more)
-    if asked.scale not in SAMPLES:
-        problems.append(f"--scale is {asked.scale!r}; choose from {', '.join(SAMPLES)}")
-    if asked.model:
-        tried(lambda: cuts(asked.model), problems)
-    if problems:
-        raise ClovenError(problems)
-
-
 def _printed() -> dict[str, Any]:
     from cloven.papers.s2.enclave_fit import document, loads
 
     return document(loads())
 
 
-# --- Figure 3 -------------------------------------------------------------------------------------------------
+def _problems(options: S2Options) -> list[str]:
+    """Return what is wrong with the options that all figures have."""
+    from cloven.papers.s2.privacy import cuts
+    from cloven.papers.s2.times import SAMPLES
+
+    found = []
+    if options.scale not in SAMPLES:
+        found.append(f"--scale is {options.scale!r}; choose from {', '.join(SAMPLES)}")
+    if options.model:
+        tried(lambda: cuts(options.model), found)
+    return found
 
 
-@dataclass(frozen=True)
-class Times:
-    """What times are asked for."""
-
-    scale: str
-    data: str
-    model: str
-    backend: str
-    accelerator: str
-    handover: str
-    threads: int
+# --- figure 3 -----------------------------------------------------------------------------------------------------
 
 
-def _times(asked: Times, folder: Path) -> dict[str, Any]:
-    """Time every cut of the models, or go on with it, and draw it."""
+def _times_request(options: S2Options) -> TimesRequest:
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
-    from cloven.enclave.sweep import SweepModel, measured, summarised
-    from cloven.enclave.timing import ExecutionOptions, this_machine
-    from cloven.files import write_text
-    from cloven.papers.s2.privacy import cuts
-    from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG
-    from cloven.reporting.enclave_figures import draw
-    from cloven.zoo.named import usual
-    from cloven.zoo.picture_files import as_files
+    from cloven.enclave.timing import ExecutionOptions
+    from cloven.papers.s2.times import TimesRequest
 
-    ways = f"--handover is {asked.handover!r}; choose from {', '.join(WAYS)}"
-    _check(asked, [] if asked.handover in WAYS else [ways])
-    models = []
-    for name in [asked.model] if asked.model else [VGG, RESNET, EFFICIENTNET]:
-        labelled = {label.removeprefix("Layer "): path for path, label in cuts(name).items()}
-        models.append(SweepModel(name, usual(name).shape, usual(name).classes, labelled))
-    how = ExecutionOptions(named(asked.backend), asked.accelerator, asked.handover, asked.threads)  # type: ignore[arg-type]
-    count = 1 + SAMPLES[asked.scale]
-    rows = measured(
-        models,
-        lambda m: as_files(asked.data, m.shape, count),
-        how,
-        folder,
-        lambda what: log.info("timing %s", what),
-    )
-    document = {
-        "paper": "S2",
-        "figure": "3",
-        "scale": asked.scale,
-        "images": asked.data or "noise",
-        "weights": "random: times do not depend on them",
-        "backend": how.backend.name,
-        "accelerator": how.device,
-        "handover": how.way,
-        "trust": how.backend.words,
-        "machine": this_machine(asked.threads).model_dump(),
-        "rows": [row.model_dump(mode="json") for row in summarised(rows)],
-        "published": [row.row() for row in TABLE_3],
-    }
-    write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
+    problems = _problems(options)
+    if options.handover not in WAYS:
+        problems.append(f"--handover is {options.handover!r}; choose from {', '.join(WAYS)}")
+    backend = tried(lambda: named(options.backend), problems)
+    if problems or backend is None:
+        raise ClovenError(problems)
+    way = options.handover
+    how = ExecutionOptions(backend, options.accelerator, way, options.threads)  # type: ignore[arg-type]
+    return TimesRequest(options.scale, options.data, options.model, how)
+
+
+def _time(options: S2Options, folder: Path) -> dict[str, Any]:
+    from cloven.papers.s2.times import timed
+    from cloven.reporting.enclave_figures import draw
+
+    request = _times_request(options)
+    document = timed(request, folder, lambda what: log.info("timing %s", what))
     draw(document, folder / "figure.png")
     log.info("figure: %s   numbers: %s", folder / "figure.png", folder / "figure.json")
     return document
 
 
-# --- Figure 7 -------------------------------------------------------------------------------------------------
+# --- figure 7 -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Privacy:
-    """What attacks are asked for."""
+def _study(options: S2Options) -> Study:
+    from cloven.attacks.trainer import Machine
+    from cloven.papers.s2 import privacy
 
-    scale: str
-    data: str
-    auxiliary: str
-    model: str
-    weights: Path | None
-    attacks: tuple[str, ...]
-    seeds: int
-    device: str
+    problems: list[str] = []
+    if not options.model:
+        problems.append("--model is missing; give the model, e.g. resnet20")
+    if not options.data:
+        problems.append("--data is missing; give the images that are scored, e.g. cifar10:DIR")
+    if options.weights is None:
+        problems.append("--weights is missing; the privacy of an untrained model says nothing")
+    machine = tried(lambda: Machine(device_of(options.device)), problems)
+    problems += _problems(options)
+    if problems or options.weights is None or machine is None:
+        raise ClovenError(problems)
+    return privacy.Study(
+        options.model,
+        options.data,
+        options.auxiliary,
+        options.weights,
+        privacy.AMOUNTS[options.scale],
+        options.attacks,
+        options.seeds,
+        machine,
+    )
 
 
-def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
-    """Attack every partition point of a model, say where S2's rule cuts, and write the plan that is cut there."""
+def _attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
+    """Attack every partition point of a model, choose the cut by S2's rule, and write its plan."""
     from cloven.auditing.paper import NO_PAPER
     from cloven.auditing.study import execute
     from cloven.enclave.sweep import SweepModel
@@ -187,25 +244,22 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     from cloven.reporting.writer import write
     from cloven.zoo.named import usual
 
-    study = _study(asked)
-    settings = privacy.settings(study)
-    kind = asked.data.partition(":")[0]
-    folder = out or _folder("7", asked.model, kind, asked.scale)
+    study = _study(options)
+    folder = out or _folder("7", options.model, options.kind, options.scale)
     with resumable(folder) as progress:
-        summary = execute(settings, NO_PAPER, out=folder, jobs=jobs, progress=progress)
-    document = privacy.document(study, summary) | {"scale": asked.scale}
+        summary = execute(privacy.settings(study), NO_PAPER, out=folder, jobs=jobs, progress=progress)
+    document = privacy.document(study, summary) | {"scale": options.scale}
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
     draw_scores(document, folder / "figure.png")
     page = write(folder)
     chosen = document["plan"]
     if chosen is not None:
-        cut = SweepModel(asked.model, study.shape, usual(asked.model).classes, {}, study.weights).plan(
-            chosen["path"]
-        )
+        classes = usual(options.model).classes
+        cut = SweepModel(options.model, study.shape, classes, {}, study.weights).plan(chosen["path"])
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if document["rule"] == "floor":
-        log.warning("knowing nothing scores more than S2's threshold: what counts is the floor")
+        log.warning("the no-information baseline exceeds S2's threshold: the baseline is the threshold")
     if chosen is None:
         why = document["no_verdict"] or "no point stays low enough for the strongest attack"
         log.warning("no plan is written: %s", why)
@@ -214,54 +268,132 @@ def _scores(asked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
     return document
 
 
-def _study(asked: Privacy) -> Study:
-    from cloven.attacks.trainer import Machine
-    from cloven.papers.s2 import privacy
-
-    problems: list[str] = []
-    if not asked.model:
-        problems.append("--model is left out; give one such as resnet20")
-    if not asked.data:
-        problems.append("--data is left out; give the images that are scored, such as cifar10:DIR")
-    if asked.weights is None:
-        problems.append("--weights is left out: of a model that has learned nothing no privacy could be told")
-    machine = tried(lambda: Machine(device_of(asked.device)), problems)
-    _check(asked, problems)
-    assert asked.weights is not None
-    assert machine is not None
-    return privacy.Study(
-        asked.model, asked.data, asked.auxiliary, asked.weights, privacy.AMOUNTS[asked.scale], asked.attacks,
-        asked.seeds, machine,
-    )  # fmt: skip
+# --- Table III ----------------------------------------------------------------------------------------------------
 
 
-# --- Table III ------------------------------------------------------------------------------------------------
-
-
-def _table_3(times: Times, attacked: Privacy, out: Path | None, jobs: int) -> dict[str, Any]:
-    """Time and attack a model, or go on with it: what each attacker's choice of a point saves."""
+def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
+    """Time and attack a model, and keep what each attacker's choice of a cut saves."""
     from cloven.files import write_text
     from cloven.papers.s2.privacy import table_3
     from cloven.papers.s2.published import TABLE_3
 
-    _study(attacked)  # what is wrong is said before anything is timed
-    kind = attacked.data.partition(":")[0]
-    folder = out or _folder("table3", attacked.model, kind, attacked.scale)
-    timed, scores = _times(times, folder / "times"), _scores(attacked, folder / "scores", jobs)
+    _study(options)  # all that is wrong is reported before anything is timed
+    folder = out or _folder("table3", options.model, options.kind, options.scale)
+    times, scores = _time(options, folder / "times"), _attack(options, folder / "scores", jobs)
     document = {
         "paper": "S2",
         "table": "III",
-        "model": attacked.model,
-        "data": kind,
-        "scale": attacked.scale,
-        "backend": timed["backend"],
-        "trust": timed["trust"],
-        "machine": timed["machine"],
+        "model": options.model,
+        "data": options.kind,
+        "scale": options.scale,
+        "backend": times["backend"],
+        "trust": times["trust"],
+        "machine": times["machine"],
         "threshold": scores["threshold"],
         "tolerance": scores["tolerance"],
-        "rows": table_3(timed, scores),
+        "rows": table_3(times, scores),
         "published": [row.row() for row in TABLE_3],
     }
     write_text(folder / "table.json", json.dumps(document, indent=2) + "\n")
     log.info("numbers: %s", folder / "table.json")
     return document
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def print_times(document: Mapping[str, Any]) -> None:
+    """Print the times of each cut of each model, beside those of the whole model inside."""
+    print_text(document["trust"])
+    seconds = ("first", "mean", "median", "spread")
+    columns = ["layer", "cut after", "load, s", "first", "mean", "median", "sd"]
+    columns += ["front", "hand-over, ms", "rear", "bytes", "less time, %", "ratio"]
+    for model in dict.fromkeys(row["model"] for row in document["rows"]):
+        rows = []
+        for row in document["rows"]:
+            if row["model"] != model:
+                continue
+            parts = row["parts"]
+            rows.append(
+                [row["point"], row["cut"] or "all inside", f"{row['load']:.2f}"]
+                + [f"{row[name]:.3f}" for name in seconds]
+                + [f"{parts['front']:.3f}", f"{1e3 * parts['hand-over']:.1f}", f"{parts['rear']:.3f}"]
+                + [row["handed_bytes"], f"{row['reduction_percent']:.1f}", f"{row['ratio']:.2f}"]
+            )
+        table(f"{model}: seconds per image", columns, rows)
+    said = "; ".join(
+        f"{row['model'].split(':')[-1]} {row['data']}, layer {row['point']}: {row['full_seconds']} -> "
+        f"{row['partitioned_seconds']} s, {row['printed_percent']} %"
+        for row in document["published"]
+    )
+    print_text(f"S2 printed (Core i7-9700K, SGX): {said}")
+
+
+def print_points(document: Mapping[str, Any]) -> None:
+    """Print the reconstructions behind every partition point, and where each attack would cut."""
+    rows = []
+    for row in document["rows"]:
+        ssim = row["ssim"]
+        scores = [f"{ssim['mean']:.3f}", f"{ssim['low']:.3f} - {ssim['high']:.3f}", f"{row['floor']:.3f}"]
+        rows.append([row["point"], row["label"], row["path"], row["attack"], *scores, row["bytes"]])
+    columns = ["point", "name", "cut after", "attack", "SSIM", "95 % interval", "baseline", "bytes"]
+    table(f"{document['model']} on {document['data']}: SSIM of reconstructions", columns, rows)
+    shown = []
+    for name, found in document["optimal"].items():
+        shown.append([name, *(point["path"] if point else "none" for point in found.values())])
+    rules = [_rule(rule, document) for rule in document["optimal"]["strongest"]]
+    table("Cut after the first point from which on SSIM is", ["by", *rules], shown)
+
+
+def print_printed_table(found: Mapping[str, Any]) -> None:
+    """Print S2's Table III, what follows from its times, and the cost of an enclave that was fitted to them."""
+    rows = []
+    for row in found["rows"]:
+        times = [f"{row['full_seconds']} s", f"{row['partitioned_seconds']} s", f"{row['printed_percent']} %"]
+        derived = [f"{row['derived_percent']} % ({row['reduction_percent']:.2f})", f"{row['ratio']:.2f}"]
+        rows.append([row["model"], row["data"], row["partition_points"], row["point"], *times, *derived])
+    columns = ["model", "data", "points", "cut at", "whole", "divided", "less time, printed", "derived"]
+    table("S2, Table III and Sect. V-D3, as printed", [*columns, "times as fast"], rows)
+    fit = found["fit"]
+    fitted = []
+    for row in fit["rows"]:
+        sizes = [f"{row['weight_bytes'] / 1e6:.1f}", f"{row['macs'] / 1e6:,.0f}"]
+        seconds = [f"{row['published_seconds']:.2f}", f"{row['fitted_seconds']:.2f}"]
+        difference = f"{row['residual_seconds']:+.2f}"
+        fitted.append([row["model"], row["point"] or "the end", row["ops"], *sizes, *seconds, difference])
+    columns = ["model", "up to", "ops", "weights MB", "MMAC", "S2", "fit", "S2 - fit"]
+    table("Seconds inside the enclave, fitted to S2's seven times", columns, fitted)
+    print_text(
+        f"fit: {fit['fixed']:.2f} s, {1e3 * fit['op']:.1f} ms per op, {1e9 * fit['byte']:.2f} ms per MB of weights "
+        f"beyond {fit['epc'] / 1e6:.0f} MB, {1e12 * fit['mac']:.2f} ms per GMAC"
+    )
+    for line in found["notes"]:
+        print_text(line)
+
+
+def print_own_table(found: Mapping[str, Any]) -> None:
+    """Print where each attacker would cut, and what that saves of the time of the whole model inside."""
+    print_text(found["trust"])
+    rows = []
+    for row in found["rows"]:
+        whole = f"{row['full_seconds']:.3f} s"
+        chosen = ["none", "", whole, "", "", ""]
+        if row["point"] is not None:
+            divided, less = f"{row['partitioned_seconds']:.3f} s", f"{row['reduction_percent']:.1f} %"
+            chosen = [row["point"], row["path"], whole, divided, less, f"{row['ratio']:.2f}"]
+        rows.append([row["attack"], _rule(row["rule"], found), *chosen])
+    columns = ["by", "SSIM is", "point", "cut after", "whole", "divided", "less time", "times as fast"]
+    table(
+        f"{found['model']} on {found['data']}: cut after the first point from which on SSIM is low", columns, rows
+    )
+
+
+def _rule(name: str, found: Mapping[str, Any]) -> str:
+    """Return a rule of `cloven.papers.s2.privacy.RULES` in words."""
+    limit, later = found["threshold"], found["threshold"] + found["tolerance"]
+    words = {
+        "strict": f"below {limit}",
+        "tolerant": f"below {limit}, later {later:.2f}",
+        "floor": "below its baseline",
+    }
+    return words[name]

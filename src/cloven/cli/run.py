@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli import printing
 from cloven.cli.exits import MISSED
 from cloven.cli.models import plan_of, planned, ready_for
-from cloven.cli.options import DATA, DAY, PICTURES, AsJson, Deadline, PlanFile, Window, useless
-from cloven.cli.outcomes import ToSend, name_links, to_send, told, warn
-from cloven.cli.printing import print_json
+from cloven.cli.options import (
+    DATA,
+    DAY,
+    WORKERS,
+    AsJson,
+    Deadline,
+    Limit,
+    OwnCount,
+    OwnImages,
+    Picture,
+    PlanFile,
+    Seed,
+    Window,
+    unmet,
+)
+from cloven.cli.printing import print_json, table
+from cloven.cli.sending import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
 from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
@@ -23,82 +37,157 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
+REQUIRED = {
+    "window": ["cluster"],
+    "deadline": ["cluster"],
+    "retry": ["cluster"],
+    "patience": ["cluster", "retry"],
+    "sent": ["cluster"],
+    "auxiliary": ["cluster", "sent"],
+    "queries": ["cluster", "sent", "auxiliary"],
+}
+"""The options that an option requires."""
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """A run on workers: where they are, how images are sent, and where what was sent is kept."""
+
+    file: Path
+    send: SendOptions
+    sent: Path | None
+
 
 def run(
     context: typer.Context,
     plan_file: PlanFile,
     data: Annotated[str | None, DATA] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--input", help=f"A picture, or a folder of them. {PICTURES}")
-    ] = None,
+    picture: Picture = None,
+    limit: Limit = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Exit 1 unless it is proved to be the whole model's result.")
+        bool, typer.Option("--verify", help="Exit with 1 unless the result is proved to be the whole model's.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the split and of the training.")] = 0,
     cluster: Annotated[
-        Path | None, typer.Option(help="Run on the workers of this file (TOML) instead of in this process.")
+        Path | None,
+        typer.Option(
+            help="Run on the workers that this TOML file lists, not in this process. The options below require it.",
+            metavar="FILE",
+            rich_help_panel=WORKERS,
+        ),
     ] = None,
     window: Window = 8,
     deadline: Deadline = 30.0,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Send again what a lost worker or link took along.")
+        bool,
+        typer.Option(
+            "--retry", help="Send images again that failed with a lost worker or link.", rich_help_panel=WORKERS
+        ),
     ] = False,
     patience: Annotated[
-        float, typer.Option(help="--retry: seconds to wait for what was lost.", min=1, max=DAY)
+        float,
+        typer.Option(
+            help="With --retry: time to wait for a lost worker.",
+            min=1,
+            max=DAY,
+            metavar="SECONDS",
+            rich_help_panel=WORKERS,
+        ),
     ] = 60.0,
     sent: Annotated[
-        Path | None, typer.Option(help="Write what was sent and answered to this folder, for audit --pairs.")
+        Path | None,
+        typer.Option(
+            help="Write what was sent and answered to this folder, for `cloven audit --pairs`.",
+            metavar="FOLDER",
+            rich_help_panel=WORKERS,
+        ),
     ] = None,
-    auxiliary: Annotated[
-        str | None, typer.Option(help="Send these first: the attacker's own images.", metavar="SPEC")
-    ] = None,
-    queries: Annotated[int, typer.Option(help="--auxiliary: how many of them.", min=2)] = 1000,
-    limit: Annotated[int | None, typer.Option(help="At most so many images of --data or --input.", min=1)] = None,
+    auxiliary: OwnImages = None,
+    queries: OwnCount = 1000,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a plan on pictures or a data set; a CNN of the zoo without weights is trained first, or cached."""
-    if problems := useless(context, ON_WORKERS):
-        raise ClovenError(problems)
-    if cluster is not None:
-        from cloven.runtime.cluster.coordinator import SendOptions
+    """Run a plan on pictures or a data set.
 
-        run = _checked(plan_file, cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
-        if verify and picture is not None and run.plan.model.weights is None:
-            log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
-        given = to_send(plan_file, data, picture, verify, seed, limit, auxiliary, queries)
-        _on_workers(given, run, sent, as_json=as_json)
+    A CNN of the zoo without weights is trained on the data set first, or taken from the cache.
+    """
+    if problems := unmet(context, REQUIRED):
+        raise ClovenError(problems)
+    images = ImageOptions(data, picture, limit, auxiliary, queries, seed)
+    if cluster is None:
+        _run_here(plan_file, images, verify=verify, as_json=as_json)
         return
+    from cloven.runtime.cluster.coordinator import SendOptions
+
+    options = ClusterOptions(cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
+    _run_on_workers(plan_file, images, options, verify=verify, as_json=as_json)
+
+
+def _run_here(plan_file: Path, options: ImageOptions, *, verify: bool, as_json: bool) -> None:
     from cloven.partition import plan as plans
     from cloven.runtime.check import compare
 
-    made, graph = planned(plan_file)
-    ready, graph = ready_for(made, graph, data, picture, seed)
-    images = ready.images if limit is None else ready.images.take(range(min(limit, len(ready.images))))
-    result = compare(plans.compile(graph, made), graph, images.tensor(), images.labels)
-    shown = {"weights": ready.weights, **result.row()}
+    plan, graph = planned(plan_file)
+    ready, graph = ready_for(plan, graph, options.data, options.picture, options.seed)
+    images = ready.images
+    if options.limit is not None:
+        images = images.take(range(min(options.limit, len(images))))
+    check = compare(plans.compile(graph, plan), graph, images.tensor(), images.labels)
+    equal = log_check(check) if verify else True
     if as_json:
-        print_json({"plan": made.title(), **shown})
+        print_json({"plan": plan.title(), "weights": ready.weights, **check.row()})
     else:
-        printing.comparison(made.title(), shown)
-    if verify:
-        _verified(result)
-
-
-ON_WORKERS = {
-    "window": ["cluster"], "deadline": ["cluster"], "retry": ["cluster"], "patience": ["cluster", "retry"],
-    "sent": ["cluster"], "auxiliary": ["cluster", "sent"], "queries": ["cluster", "sent", "auxiliary"],
-}  # fmt: skip
-"""What options of `cloven run` say nothing without."""
-
-
-def _verified(result: Comparison) -> None:
-    if not result.equal:
-        log.warning(result.verdict())
+        _print_check(plan.title(), ready.weights, check)
+    if not equal:
         raise typer.Exit(MISSED)
-    log.info(result.verdict())
 
 
-def _checked(plan_file: Path, cluster: Path, options: SendOptions, sent: Path | None) -> Coordinator:
+def _print_check(title: str, weights: str, check: Comparison) -> None:
+    row = check.row()
+    rows = [["equal to the whole model", "yes" if row.pop("equal") else "NO"], ["weights", weights]]
+    rows += [
+        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        for name, value in row.items()
+        if value is not None
+    ]
+    table(title, ["", ""], rows)
+
+
+def _run_on_workers(
+    plan_file: Path, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
+) -> None:
+    """Send images through workers and print the outcome; exit 1 if an image failed or an output is wrong."""
+    from cloven.runtime.cluster.sending import send, write_sent
+    from cloven.runtime.evaluation import evaluated
+
+    coordinator = _coordinator(plan_file, options)
+    if verify and images.picture is not None and coordinator.plan.model.weights is None:
+        log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
+    given = assignment(plan_file, images, verify=verify)
+    plan, pixels = given.plan, given.sent.pixels
+    with report_progress() as progress:
+        outcome = send(coordinator, pixels, progress)
+    # What was sent again was counted again, and what a lost worker had counted is lost.
+    numbers = [answer.number for answer in outcome.predictions]
+    silent = [name for name in plan.devices if name not in outcome.reports]
+    counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
+    for name in silent:
+        log.warning("%s did not report its times and bytes", name)
+    outputs = outcome.outputs if outcome.answered else None
+    found = evaluated(given.sent, outputs, outcome.answered, whole=given.whole, link_bytes=counted)
+    shown = shown_run(given, outcome.summary(), found, tls=coordinator.pool.tls is not None)
+    equal = log_check(found.check)
+    if as_json:
+        print_json(shown)
+    else:
+        print_run(shown)
+    if options.sent is not None and outcome.answered:
+        log.info("what was sent and answered: %s", write_sent(options.sent, outcome, pixels, given.sent.queries))
+    log_failures(shown["failed"])
+    if shown["failed"] or not equal:
+        raise typer.Exit(MISSED)
+
+
+def _coordinator(plan_file: Path, options: ClusterOptions) -> Coordinator:
     """Return the coordinator of a run: its files are checked before a model is made, or even trained.
 
     Raises:
@@ -108,37 +197,9 @@ def _checked(plan_file: Path, cluster: Path, options: SendOptions, sent: Path | 
 
     problems: list[str] = []
     plan = tried(lambda: plan_of(plan_file), problems)
-    found = None if plan is None else tried(lambda: coordinator(plan, cluster, options), problems)
-    if sent is not None and sent.exists() and not sent.is_dir():
-        problems.append(f"--sent {sent} is no folder; name a new one, or one that is there")
+    found = None if plan is None else tried(lambda: coordinator(plan, options.file, options.send), problems)
+    if options.sent is not None and options.sent.exists() and not options.sent.is_dir():
+        problems.append(f"--sent is {options.sent}, which is not a folder; name a new folder, or an existing one")
     if problems or found is None:
         raise ClovenError(problems)
     return found
-
-
-def _on_workers(given: ToSend, run: Coordinator, sent: Path | None, *, as_json: bool) -> None:
-    """Send images through workers and print the outcome; exit 1 if an image failed or an output is wrong."""
-    from cloven.runtime.cluster.sending import send, write_sent
-
-    pixels = given.pixels
-    with report_progress() as progress:
-        outcome = send(run, pixels, progress)
-    # What was sent again was counted again, and what a lost worker had counted is lost.
-    numbers = [answer.number for answer in outcome.predictions]
-    silent = [name for name in given.plan.devices if name not in outcome.reports]
-    counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
-    for name in silent:
-        log.warning("%s did not report its times and bytes", name)
-    shown = {"plan": given.plan.title(), **outcome.summary().model_dump()}
-    outputs = outcome.outputs if outcome.answered else None
-    name_links(given.plan, shown, tls=run.pool.tls is not None)
-    equal = told(given, shown, outputs, counted)
-    if as_json:
-        print_json(shown)
-    else:
-        printing.cluster_run(shown)
-    if sent is not None and outcome.answered:
-        log.info("what was sent and answered: %s", write_sent(sent, outcome, pixels, given.queries))
-    warn(shown["failed"])
-    if shown["failed"] or not equal:
-        raise typer.Exit(MISSED)

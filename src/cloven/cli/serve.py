@@ -1,4 +1,4 @@
-"""``cloven serve``."""
+"""``cloven serve``: classify pictures over HTTP."""
 
 from __future__ import annotations
 
@@ -11,33 +11,59 @@ from typing import Annotated
 import typer
 
 from cloven.cli.models import plan_of
-from cloven.cli.options import DAY, Insecure, Keys
+from cloven.cli.options import DAY, WORKERS, Deadline, Insecure, Keys, Listen, PlanFile, Window
 from cloven.errors import ClovenError, tried
 from cloven.files import read_text
 
 log = logging.getLogger("cloven")
 
+CLIENTS = "Clients"
+
 
 def serve(
-    plan_file: Annotated[Path, typer.Argument(help="A plan written by `cloven plan`.", metavar="PLAN")],
-    cluster: Annotated[Path, typer.Option(help="Where the workers are (TOML).")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 is any free one.")] = "127.0.0.1:8000",
+    plan_file: PlanFile,
+    cluster: Annotated[
+        Path, typer.Option(help="TOML file that lists the workers.", metavar="FILE", rich_help_panel=WORKERS)
+    ],
+    window: Window = 8,
+    deadline: Deadline = 30.0,
+    listen: Listen = "127.0.0.1:8000",
     keys: Keys = None,
     insecure: Insecure = False,
-    names: Annotated[Path | None, typer.Option(help="The classes' names, one a line.")] = None,
-    window: Annotated[int, typer.Option(help="Most images in flight.", min=1, max=256)] = 8,
-    deadline: Annotated[float, typer.Option(help="Seconds after which an image fails.", min=0.1, max=DAY)] = 30.0,
-    limit: Annotated[int, typer.Option(help="Bytes of the largest request.", min=1024)] = 8 * 2**20,
-    pixels: Annotated[int, typer.Option(help="Pixels of the largest picture.", min=4)] = 2**24,
-    connections: Annotated[int, typer.Option(help="Most open connections.", min=1)] = 96,
-    per_address: Annotated[int, typer.Option(help="Most open connections of one address.", min=1)] = 48,
-    head: Annotated[float, typer.Option(help="Seconds for a request's head to arrive.", min=0.1, max=DAY)] = 10.0,
+    class_names: Annotated[
+        Path | None, typer.Option(help="File with the names of the classes, one per line.", metavar="FILE")
+    ] = None,
+    max_request: Annotated[
+        int, typer.Option(help="Largest request.", min=1024, metavar="BYTES", rich_help_panel=CLIENTS)
+    ] = 8 * 2**20,
+    max_pixels: Annotated[
+        int, typer.Option(help="Largest picture.", min=4, metavar="PIXELS", rich_help_panel=CLIENTS)
+    ] = 2**24,
+    connections: Annotated[
+        int, typer.Option(help="Largest number of open connections.", min=1, metavar="N", rich_help_panel=CLIENTS)
+    ] = 96,
+    per_address: Annotated[
+        int,
+        typer.Option(
+            help="Largest number of open connections of one address.", min=1, metavar="N", rich_help_panel=CLIENTS
+        ),
+    ] = 48,
+    head: Annotated[
+        float,
+        typer.Option(
+            help="Time for the head of a request to arrive.",
+            min=0.1,
+            max=DAY,
+            metavar="SECONDS",
+            rich_help_panel=CLIENTS,
+        ),
+    ] = 10.0,
 ) -> None:
-    """Classify pictures over HTTP on the workers of a plan: POST /classify, /health, /metrics, and a page at /.
+    """Classify pictures over HTTP on the workers of a plan.
 
-    A request must arrive and be answered within --deadline. When all connections are taken, the oldest one whose
-    request is not complete is closed for a new one. Behind a proxy, all clients have one address: raise
-    --per-address to --connections.
+    It serves POST /classify, /health, /metrics, and a page at /. A request must arrive and be answered within
+    --deadline. When all connections are taken, the oldest one whose request is incomplete is closed for a new one.
+    Behind a proxy, all clients have one address: raise --per-address to --connections.
     """
     from cloven.runtime import service
     from cloven.runtime.cluster.coordinator import SendOptions
@@ -46,11 +72,11 @@ def serve(
     from cloven.runtime.link.identity import read
     from cloven.zoo.folders import decode_picture, picture_size
 
-    plan, shown = plan_of(plan_file), None if insecure else keys
+    plan, tls = plan_of(plan_file), None if insecure else keys
     problems: list[str] = []
-    identity = tried(lambda: read(shown), problems) if shown is not None else None
-    here = tried(lambda: check_address(listen, shown, insecure), problems)
-    labels = tried(lambda: _labels(names, plan.model.classes), problems) if names is not None else None
+    identity = tried(lambda: read(tls), problems) if tls is not None else None
+    here = tried(lambda: check_address(listen, tls, insecure), problems)
+    names = tried(lambda: _class_names(class_names, plan.model.classes), problems) if class_names else None
     workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline)), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)
@@ -60,17 +86,25 @@ def serve(
     async def both() -> None:
         async with workers as model:
             app = service.app(
-                model, read=partial(decode_picture, most=pixels), size=partial(picture_size, most=pixels),
-                names=labels, limit=limit, deadline=deadline, waiting=connections, title=plan.model.name,
-            )  # fmt: skip
-            started = lambda url: log.info("ready: %s", url)  # noqa: E731
+                model,
+                read=partial(decode_picture, most=max_pixels),
+                size=partial(picture_size, most=max_pixels),
+                names=names,
+                limit=max_request,
+                deadline=deadline,
+                waiting=connections,
+                title=plan.model.name,
+            )
+            started = partial(log.info, "ready: %s")
             await service.serve(app, *here, identity, started=started, limits=limits)
 
     asyncio.run(both())
 
 
-def _labels(path: Path, classes: int) -> list[str]:
+def _class_names(path: Path, classes: int) -> list[str]:
     found = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if len(found) != classes:
-        raise ClovenError(f"{path} has {len(found)} names; the plan's model has {classes} classes: one a line")
+        raise ClovenError(
+            f"{path} has {len(found)} names; expected {classes}, one line for each class of the model"
+        )
     return found

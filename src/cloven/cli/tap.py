@@ -1,4 +1,4 @@
-"""``cloven tap``: what a listener on a link records, and what it finds in a recording."""
+"""``cloven tap``: record a link, or find tensors in a recording."""
 
 from __future__ import annotations
 
@@ -9,52 +9,82 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli import printing
-from cloven.cli.options import AsJson, useless
-from cloven.cli.printing import print_json
+from cloven.cli.options import AsJson, unmet
+from cloven.cli.printing import print_json, table
 from cloven.errors import ClovenError
 
 log = logging.getLogger("cloven")
 
+RECORD, FIND = "Record", "Find tensors"
+REQUIRED = {
+    "port": ["interface"],
+    "seconds": ["interface"],
+    "source": ["read", "out"],
+    "target": ["read", "out"],
+}
+"""The options that an option requires."""
+
 
 def tap(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="With --interface a .pcapng file, with --read a folder.")] = None,
-    interface: Annotated[str | None, typer.Option(help="Record this network interface (needs root).")] = None,
-    read: Annotated[
-        Path | None, typer.Option(help="Find our frames in this capture (pcap or pcapng, also gzipped).")
+    interface: Annotated[
+        str | None,
+        typer.Option(help="Record this network interface; requires root.", metavar="NAME", rich_help_panel=RECORD),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="--interface: only TCP from and to this port.", min=1, max=65535)
+        int | None,
+        typer.Option(
+            help="Record only TCP from and to this port.", min=1, max=65535, metavar="N", rich_help_panel=RECORD
+        ),
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="--interface: stop after so long.", min=0.1)] = None,
-    source: Annotated[str | None, typer.Option(help="--read: the sender, IP or IP:PORT.")] = None,
-    target: Annotated[str | None, typer.Option(help="--read: the receiver, IP or IP:PORT.")] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Stop after this time.", min=0.1, metavar="SECONDS", rich_help_panel=RECORD),
+    ] = None,
+    read: Annotated[
+        Path | None,
+        typer.Option(
+            help="Find frames of cloven in this recording (pcap or pcapng, may be gzipped).",
+            metavar="FILE",
+            rich_help_panel=FIND,
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Address of the sender.", metavar="IP[:PORT]", rich_help_panel=FIND)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Address of the receiver.", metavar="IP[:PORT]", rich_help_panel=FIND)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --interface: a .pcapng file; with --read: a folder for pairs.", metavar="PATH"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Listen on a link like S1's attacker, who knows nothing but bytes: record packets, or find tensors in them."""
+    """Record the packets of a link, or find tensors in them.
+
+    The tap knows what S1's attacker knows: bytes, and nothing of the plan.
+    """
     if (interface is None) == (read is None):
         raise ClovenError("give either --interface NAME to record, or --read FILE to look into a recording")
-    problems = useless(context, NEEDED)
+    problems = unmet(context, REQUIRED)
     if interface is not None and out is None:
-        problems.append("--interface needs --out FILE.pcapng to record to")
+        problems.append("--interface requires --out FILE.pcapng")
     if problems:
         raise ClovenError(problems)
     if interface is not None and out is not None:
         _record(interface, out, port, seconds, as_json=as_json)
     elif read is not None:
-        _look(read, out, source, target, as_json=as_json)
-
-
-NEEDED = {"port": ["interface"], "seconds": ["interface"], "source": ["read", "out"], "target": ["read", "out"]}
-"""What options of `cloven tap` say nothing without."""
+        _find(read, out, source, target, as_json=as_json)
 
 
 def _record(interface: str, out: Path, port: int | None, seconds: float | None, *, as_json: bool) -> None:
     from cloven.runtime.tap.live import record, until_signal
 
+    def ready() -> None:
+        log.info("listening on %s; Ctrl-C ends it", interface)
+
     with until_signal() as stop:
-        ready = lambda: log.info("listening on %s; Ctrl-C ends it", interface)  # noqa: E731
         found = record(interface, out, port=port, seconds=seconds or math.inf, stop=stop, ready=ready)
     if found.dropped:
         log.warning("%d packets were dropped: this machine was too slow for them", found.dropped)
@@ -64,7 +94,7 @@ def _record(interface: str, out: Path, port: int | None, seconds: float | None, 
         log.info("%d packets, %d bytes in %s", found.packets, found.bytes, out)
 
 
-def _look(path: Path, out: Path | None, source: str | None, target: str | None, *, as_json: bool) -> None:
+def _find(path: Path, out: Path | None, source: str | None, target: str | None, *, as_json: bool) -> None:
     from cloven.runtime.tap import extraction, flows
 
     survey = flows.survey(path)
@@ -73,7 +103,7 @@ def _look(path: Path, out: Path | None, source: str | None, target: str | None, 
     if as_json:
         print_json(survey.report().model_dump(mode="json"))
     else:
-        printing.table(str(path), flows.COLUMNS, [flow.row() for flow in survey.flows])
+        table(str(path), flows.COLUMNS, [flow.row() for flow in survey.flows])
     if out is not None:
         captured = extraction.extract(survey, extraction.choose(survey, source, target))
         written = extraction.write(captured, out)

@@ -1,4 +1,4 @@
-"""``cloven worker``."""
+"""``cloven worker``: one device's part of a bundle, at work for a coordinator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli.options import Insecure, Keys
+from cloven.cli.options import Insecure, Keys, Listen
 from cloven.errors import ClovenError, tried
 
 log = logging.getLogger("cloven")
@@ -17,12 +17,17 @@ log = logging.getLogger("cloven")
 
 def worker(
     folder: Annotated[Path, typer.Argument(help="A device's folder in a bundle.", metavar="BUNDLE/DEVICE")],
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 is any free one.")] = "127.0.0.1:7001",
+    listen: Listen = "127.0.0.1:7001",
     keys: Keys = None,
     insecure: Insecure = False,
-    metrics: Annotated[str | None, typer.Option(help="HOST:PORT for Prometheus; left out, none.")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Address for Prometheus metrics; default: none.", metavar="HOST:PORT")
+    ] = None,
 ) -> None:
-    """Load a device's part of a bundle and work for a coordinator, until SIGTERM. Logs are lines of JSON."""
+    """Run a device's part of a bundle.
+
+    The worker serves one coordinator at a time until SIGTERM. It logs lines of JSON.
+    """
     from cloven.runtime.cluster import logs
     from cloven.runtime.cluster.worker import Addresses, load, serve
     from cloven.runtime.link.address import check_address
@@ -30,13 +35,13 @@ def worker(
 
     problems: list[str] = []
     identity = tried(lambda: read(keys), problems) if keys is not None else None
-    shown = None if insecure else keys
-    here = tried(lambda: check_address(listen, shown, insecure), problems)
-    there = metrics and tried(lambda: check_address(metrics, shown, insecure, option="--metrics"), problems)
+    tls = None if insecure else keys
+    here = tried(lambda: check_address(listen, tls, insecure), problems)
+    there = metrics and tried(lambda: check_address(metrics, tls, insecure, option="--metrics"), problems)
     part = tried(lambda: load(folder, identity), problems) if identity is not None or keys is None else None
     if problems or here is None or part is None:
         raise ClovenError(problems)
     logs.to_stderr()
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)
-    asyncio.run(serve(part, identity, Addresses(here, there or None), tls=shown is not None))
+    asyncio.run(serve(part, identity, Addresses(here, there or None), tls=tls is not None))

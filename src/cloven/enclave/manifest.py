@@ -2,7 +2,7 @@
 
 With Gramine 1.8 or 1.9 on the machine (for 1.7 one line of the template differs, and says so)::
 
-    cloven enclave manifest sealed/ --enclave-size auto > cloven.manifest.template
+    cloven enclave manifest sealed/ --memory auto > cloven.manifest.template
     gramine-manifest -Darch_libdir=/lib/x86_64-linux-gnu cloven.manifest.template cloven.manifest
     gramine-direct cloven          # without SGX: the same files and calls, and no protection at all
     gramine-sgx-sign --manifest cloven.manifest --output cloven.manifest.sgx

@@ -26,8 +26,14 @@ class Usual(NamedTuple):
     classes: int
 
 
+def is_own(name: str) -> bool:
+    """Return whether a model is a person's own: ``package.module:factory``."""
+    library, _, rest = name.partition(":")
+    return bool(rest) and library not in ("torchvision", "timm")
+
+
 def usual(name: str) -> Usual:
-    """What to take where a person does not say."""
+    """Return what to take where a person does not say; of a person's own model nothing is known."""
     known = {
         "lenet5": Usual((1, 28, 28), 10),
         "resnet20": Usual((3, 32, 32), 10),

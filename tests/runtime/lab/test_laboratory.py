@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from cloven.cli import printing
+from cloven.cli.lab import print_laboratory
 from cloven.errors import ClovenError
 from cloven.runtime.bundle.format import SendShare
 from cloven.runtime.bundle.reader import read
@@ -154,7 +154,7 @@ def test_a_table_says_what_the_tap_found(
     plain: tuple[Experiment, LabResult], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, found = plain
-    printing.laboratory(json.loads(found.model_dump_json()))
+    print_laboratory(found)
     out = capsys.readouterr().out
     table = f"{12 * made.program.sent(('edge0', 'edge1')):,}"
     (row,) = [line.split() for line in out.splitlines() if line.startswith(" edge0 > edge1")]

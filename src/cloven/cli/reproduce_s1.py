@@ -1,0 +1,301 @@
+"""``cloven reproduce s1``: a figure of S1, what encryption costs, and S1's claims."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cloven.cli.options import (
+    ATTACKS,
+    IMAGES,
+    MODEL,
+    AsJson,
+    Budget,
+    Device,
+    Jobs,
+    Seed,
+    cores,
+    device_of,
+    names_in,
+)
+from cloven.cli.printing import NARROW, interval, print_json, print_text, resumable, table
+from cloven.errors import ClovenError
+
+if TYPE_CHECKING:
+    from cloven.papers.s1.experiments import Request
+    from cloven.papers.s1.figure3 import Preset
+
+log = logging.getLogger("cloven")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """A figure of S1: its data sets, its scale, and what is varied. What is left out is the scale's."""
+
+    figure: str
+    data: str
+    auxiliary: str
+    scale: str
+    controls: str
+    model: str
+    initial_weights: Path | None
+    seeds: int | None
+    cnn_epochs: int | None
+    device: str
+    budget: float
+    seed: int
+
+
+def s1(
+    figure: Annotated[
+        str, typer.Option(help="5a, 5b, 5c or 6; 3 is the cost of encryption.", metavar="NUMBER")
+    ] = "",
+    judge: Annotated[
+        bool, typer.Option("--claims", help="Judge S1's claims by the figures of --scale in runs/s1-*.")
+    ] = False,
+    scale: Annotated[
+        str, typer.Option(help="full (the paper's) or desk (two cores, half an hour).", metavar="NAME")
+    ] = "desk",
+    controls: Annotated[
+        str,
+        typer.Option(help="What is varied beyond the paper: all, none, or some by name.", metavar="NAME,..."),
+    ] = "all",
+    data: Annotated[
+        str,
+        typer.Option(help="Data sets, e.g. mnist:DIR,cifar10:DIR.", metavar="SPEC,...", rich_help_panel=IMAGES),
+    ] = "",
+    auxiliary: Annotated[
+        str,
+        typer.Option(
+            help="The attacker's own images: folder:DIR, or photos.", metavar="SPEC", rich_help_panel=IMAGES
+        ),
+    ] = "photos",
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Download data sets that are missing: mnist, cifar10, flowers102.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="The model in another width; default: the scale's.", metavar="MODEL", rich_help_panel=MODEL
+        ),
+    ] = "",
+    initial_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights from which training the CNN starts; its classifying layer is new.",
+            metavar="FILE",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    cnn_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Epochs of training the CNN; default: the scale's.", min=1, metavar="N", rich_help_panel=MODEL
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train each attack with N seeds; default: the scale's.",
+            min=1,
+            metavar="N",
+            rich_help_panel=ATTACKS,
+        ),
+    ] = None,
+    device: Device = "auto",
+    budget: Budget = 4.0,
+    seed: Seed = 0,
+    jobs: Jobs = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; default: runs/s1-FIGURE-SCALE.", metavar="FOLDER")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reproduce a figure of S1, or judge its claims.
+
+    A figure that was stopped continues with the same command.
+    """
+    if judge == bool(figure):
+        raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
+    if judge:
+        _judge_claims(out, scale, as_json=as_json)
+        return
+    if figure == "3":
+        _reproduce_costs(out or Path("runs") / "s1-3", as_json=as_json)
+        return
+    for spec in names_in(data) if download else ():
+        from cloven.zoo.download import download as fetch
+
+        fetch(spec)
+    options = FigureOptions(
+        figure,
+        data,
+        auxiliary,
+        scale,
+        controls,
+        model,
+        initial_weights,
+        seeds,
+        cnn_epochs,
+        device,
+        budget,
+        seed,
+    )
+    _reproduce_figure(options, out, jobs=jobs or cores(), as_json=as_json)
+
+
+def _reproduce_figure(options: FigureOptions, out: Path | None, *, jobs: int, as_json: bool) -> None:
+    from cloven.papers.s1.experiments import folder_of
+    from cloven.papers.s1.reproduce import reproduce
+    from cloven.reporting.strategy_bars import write
+
+    request = _request(options)
+    folder = out or folder_of(options.figure, options.scale)
+    with resumable(folder) as progress:
+        document = reproduce(request, out=folder, jobs=jobs, progress=progress)
+    picture = write(folder, document)
+    if as_json:
+        print_json(document)
+    else:
+        print_claims(document["claims"])
+        print_bars(document)
+    log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
+
+
+def _request(options: FigureOptions) -> Request:
+    from cloven.attacks.trainer import Machine
+    from cloven.papers.s1 import setup
+    from cloven.papers.s1.experiments import CONTROLS, FIGURES, Request
+    from cloven.papers.s1.scales import SCALES
+
+    problems = []
+    several = {"all": tuple(CONTROLS), "none": ()}
+    controls = several[options.controls] if options.controls in several else names_in(options.controls)
+    for option, value, known in (("figure", options.figure, [*FIGURES, "3"]), ("scale", options.scale, SCALES)):
+        if value not in known:
+            problems.append(f"--{option} is {value!r}; choose from {', '.join(known)}")
+    problems += [
+        f"--controls has {name!r}; choose from all, none, {', '.join(CONTROLS)}"
+        for name in controls
+        if name not in CONTROLS
+    ]
+    usual = SCALES.get(options.scale, {}).get(options.figure)
+    if usual and options.model and setup.layers_of(options.model) != setup.layers_of(usual.model):
+        problems.append(f"--model is {options.model!r}; figure {options.figure} is of {usual.model}, in any width")
+    if not options.data:
+        problems.append("--data is missing; give the figure's data sets, e.g. mnist:DIR,cifar10:DIR")
+    if problems or usual is None:
+        raise ClovenError(problems)
+    scale = replace(
+        usual,
+        model=options.model or usual.model,
+        seeds=options.seeds or usual.seeds,
+        training=options.cnn_epochs or usual.training,
+    )
+    return Request(
+        options.figure,
+        names_in(options.data),
+        options.auxiliary,
+        scale,
+        controls,
+        Machine(device_of(options.device)),
+        int(options.budget * 10**9),
+        options.seed,
+        options.initial_weights,
+    )
+
+
+def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
+    """Reproduce S1's Fig. 3: what encryption costs by S1's numbers, by published ones, and measured here."""
+    from cloven.auditing.store import to_text
+    from cloven.files import replacing, write_text
+    from cloven.papers.s1.figure3_document import document
+    from cloven.papers.s1.figure3_document import table as cost_rows
+    from cloven.papers.s1.measured_costs import compiled, measured
+    from cloven.reporting.cost_bars import draw
+
+    parts = compiled()
+    here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}
+    found = document([one.scenario for one in parts], measured=here)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "figure.json", to_text(found))
+    for reading in here:
+        with replacing(folder / f"figure-{reading}.png") as part:
+            draw(found, reading).savefig(part, format="png", dpi=130)
+    if as_json:
+        print_json(found)
+    else:
+        print_costs(cost_rows(found), found)
+    log.info("figures and numbers: %s", folder)
+
+
+def _judge_claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
+    from cloven.papers.s1.claims import all_judged
+    from cloven.papers.s1.reproduce import made_at
+
+    folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
+    read = made_at(folders, scale)
+    rows: list[dict[str, Any]] = all_judged([bar for found in read.values() for bar in found])
+    if as_json:
+        print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
+    else:
+        print_claims(rows)
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def print_claims(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print S1's claims, and what the numbers say of each."""
+    shown = []
+    for row in rows:
+        controls = "\n".join(f"{control}: {word}" for control, word in row["controls"].items())
+        shown.append([row["claim"], row["sentence"], row["verdict"], controls])
+    columns = ["claim", "statement", "verdict", "by control"]
+    table("S1's claims, and what the numbers show", columns, shown, width=NARROW)
+
+
+def print_bars(found: Mapping[str, Any]) -> None:
+    """Print the data sets of a figure, its bars, and how they differ from the paper's."""
+    sets = []
+    for data in found["data"]:
+        differs = "; ".join(data["differs"]) or ("as printed" if data["agrees"] else "not in S1")
+        split = "/".join(f"{n:,}" for n in data["split"])
+        sets.append([data["name"], data["images"], data["size"], data["classes"], data["colours"], split, differs])
+    columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "otherwise in S1"]
+    table("Data sets (S1, Table 1)", columns, sets)
+    bars = []
+    for bar in found["bars"]:
+        where = f", {bar['where']}" if bar["where"] else ""
+        name = f"{bar['strategy']}, {bar['layer']}, {bar['devices']}{where}"
+        shares = f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}"
+        scores = [f"{bar['floors']['agreement']:.2f}", f"{bar['ssim']['mean']:.2f}"]
+        sent = "yes" if bar["crosses"] else "never"
+        bars.append([bar["control"], bar["data"], name, interval(bar["agreement"]), shares, *scores, sent])
+    columns = ["control", "data", "bar", "agreement [95 %]", "shares", "baseline", "SSIM", "sent"]
+    table(f"S1, {found['title']}, scale {found['scale']['name']}", columns, bars)
+    for line in found["smaller"]:
+        print_text(f"otherwise than in S1: {line}")
+
+
+def print_costs(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+    """Print what encryption costs each device, under each reading of the cuts, and the arithmetic behind it."""
+    for reading in found["readings"]:
+        mine = [row for row in rows if row["reading"] == reading["reading"]]
+        columns = [name for name in mine[0] if name != "reading"]
+        title = f"S1, Fig. 3, layers counted as {reading['reading']}: cut after {', '.join(reading['cuts'])}"
+        table(title, columns, [[row[name] for name in columns] for row in mine])
+        for sentence in reading["arithmetic"]["sentences"]:
+            print_text(sentence)
+    for sentence in found["assumptions"]:
+        print_text(f"assumed: {sentence}")
