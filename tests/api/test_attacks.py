@@ -226,6 +226,21 @@ class TestAudit:
         victims = knowledge.observed.take(torch.arange(3))
         torch.testing.assert_close(knowledge.query(made.victims.tensor()[:3]).captured, victims, atol=1e-5, rtol=0)
 
+    def test_what_derives_from_an_attack_of_the_package_is_ones_own(self) -> None:
+        class Blurred(cloven.attacks.Nearest):
+            name = "nearest"
+
+            def fit(
+                self, knowledge: Knowledge, *, generator: torch.Generator, device: str = "cpu"
+            ) -> Reconstructor:
+                found = super().fit(knowledge, generator=generator, device=device)
+                return lambda captured: F.avg_pool2d(found(captured), 3, 1, 1)
+
+        theirs, ours = audited(Blurred()), audited(cloven.attacks.Nearest())
+        assert theirs.attack == ours.attack
+        assert theirs.key != ours.key
+        assert theirs.psnr != ours.psnr
+
     def test_without_white_box_there_is_no_model(self) -> None:
         @dataclass(frozen=True)
         class BlackBox(Inversion):
@@ -386,10 +401,10 @@ class TestByName:
         before = audited("my_attacks:Mine")
         for name in ("my_attacks", "cloven_digests"):
             sys.modules.pop(name, None)
-        from cloven.attacks import identity
+        from cloven.attacks import provenance
 
         (tmp_path / "my_attacks.py").write_text(f"{MODULE}# better\n")
-        identity._digest.cache_clear()
+        provenance._digest.cache_clear()
         assert audited("my_attacks:Mine").key != before.key
         assert audited("my_attacks:LIGHT").provenance["settings"]["fields"] == {"share": 1.0}
 
@@ -400,7 +415,7 @@ class TestByName:
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n")
         (folder / "entry_points.txt").write_text("[cloven.attacks]\ntheirs = my_attacks:Mine\n")
         code = (
-            "import cloven, json; from cloven.attacks.identity import settings_of\n"
+            "import cloven, json; from cloven.attacks.provenance import settings_of\n"
             "print(json.dumps(settings_of(cloven.attacks.load('theirs'), [], ())))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,19 @@ from torch.nn import functional as F
 
 from cloven.attacks.attack import BatchedAttack, check
 from cloven.attacks.chained import Chained
-from cloven.attacks.knowledge import PAIRS, CapturedTensors, Knowledge, Pairs, Shape, SharePlace, needed
+from cloven.attacks.knowledge import (
+    PAIRS,
+    CapturedTensors,
+    Knowledge,
+    LabelReader,
+    Pairs,
+    Shape,
+    SharePlace,
+    needed,
+)
 from cloven.attacks.residual import Residual
 from cloven.attacks.tile_search import Tile, locate
-from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Machine
+from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine
 from cloven.errors import ClovenError
 
 
@@ -191,7 +200,8 @@ class Inpaint(Residual):
         canvas = TileCanvas(pairs.captured, tiles)
         placed = replace(knowledge, captured=canvas, places=canvas.places(knowledge))
 
-        def shown(learned: Any) -> Shown:
+        def shown(learned: Learned) -> Shown:
+            assert not isinstance(learned, LabelReader)
             return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
 
         return Chained(super().begin(placed, generator, machine), shown)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -39,7 +39,7 @@ class Machine:
         if problems:
             raise ClovenError(problems)
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which networks run."""
         if self.precision == "float32":
             return nullcontext()
@@ -150,7 +150,7 @@ def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None
     """
     keep_memory()
     runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
-    groups: dict[tuple[Any, ...], list[_Run]] = {}
+    groups: dict[tuple[TrainingSchedule, int, int], list[_Run]] = {}
     for run in runs:
         pairs = run.trainee.pairs
         if run.trainee.schedule is not None and pairs is not None:

@@ -1,4 +1,4 @@
-"""The identity of an attack: its name, and all that can change its results, for the key of a finding."""
+"""The provenance of an attack: its name, and all that can change its results, for the key of a finding."""
 
 from __future__ import annotations
 
