@@ -13,12 +13,14 @@ from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cloven
 from cloven.attacks import Knowledge, LabelReader, Reconstructor, in_memory, needed
 from cloven.errors import ClovenError
+from cloven.zoo.models import build
 from tests.attacks.problems import blobs, front, generator
 from tests.auditing.small import small
 from tests.cli.conftest import Run
@@ -427,9 +429,10 @@ class TestByName:
         }
 
     def test_the_command_takes_it_resumes_and_repeats_it_in_processes(self, run: Run, tmp_path: Path) -> None:
-        assert run("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "plan.toml").code == 0
-        few = ("--queries", "40", "--victims", "20", "--judge", "none", "--seeds", "2", "--jobs", "2")
-        audit = ("audit", "plan.toml", *few, "--attacks", "my_attacks:Mine", "--out", "run")
+        save_file(build("lenet5", shape=(1, 28, 28), classes=10).state_dict(), tmp_path / "w.safetensors")
+        model = ("lenet5", "--weights", "w.safetensors", "--strategies", "vertical", "--layers", "conv1")
+        few = ("--auxiliary", "same", "--queries", "40", "--victims", "20", "--judge", "none", "--seeds", "2")
+        audit = ("audit", *model, *few, "--jobs", "2", "--attacks", "my_attacks:Mine", "--out", "run")
         done = run(*audit)
         assert done.code == 0, done.err
         cells = sorted((tmp_path / "run" / "cells").glob("*.json"))

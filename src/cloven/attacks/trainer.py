@@ -77,7 +77,7 @@ class DescribedReconstructor(Reconstructor, Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         ...
 
     @property
@@ -91,7 +91,7 @@ class DescribedLabelReader(LabelReader, Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         ...
 
     @property
@@ -138,7 +138,7 @@ class Trainee(Protocol):
 
 
 def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None) -> list[Learned]:
-    """Train to the end; each learns the same, bit by bit, whoever trains beside it and wherever it was stopped.
+    """Train to the end; each learns the same, bit by bit, whatever trains beside it and wherever it was stopped.
 
     Those with equal pairs, seeds and schedules are given each batch one after another, so that what is computed
     for a batch is computed once.
@@ -379,7 +379,7 @@ class Rebuilt:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:

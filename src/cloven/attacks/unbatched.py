@@ -85,7 +85,7 @@ class CheckedReconstructor:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned; 0 if it does not say."""
+        """The number of learned parameters; 0 if it does not say."""
         return _parameters(self.made)
 
     @property
@@ -118,7 +118,7 @@ class CheckedLabelReader:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned; 0 if it does not say."""
+        """The number of learned parameters; 0 if it does not say."""
         return _parameters(self.made)
 
     @property
