@@ -13,12 +13,14 @@ from typing import ClassVar
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cloven
 from cloven.attacks import Knowledge, LabelReader, Reconstructor, in_memory, needed
 from cloven.errors import ClovenError
+from cloven.zoo.models import build
 from tests.attacks.problems import blobs, front, generator
 from tests.auditing.small import small
 from tests.cli.conftest import Run
@@ -226,6 +228,21 @@ class TestAudit:
         victims = knowledge.observed.take(torch.arange(3))
         torch.testing.assert_close(knowledge.query(made.victims.tensor()[:3]).captured, victims, atol=1e-5, rtol=0)
 
+    def test_what_derives_from_an_attack_of_the_package_is_ones_own(self) -> None:
+        class Blurred(cloven.attacks.Nearest):
+            name = "nearest"
+
+            def fit(
+                self, knowledge: Knowledge, *, generator: torch.Generator, device: str = "cpu"
+            ) -> Reconstructor:
+                found = super().fit(knowledge, generator=generator, device=device)
+                return lambda captured: F.avg_pool2d(found(captured), 3, 1, 1)
+
+        theirs, ours = audited(Blurred()), audited(cloven.attacks.Nearest())
+        assert theirs.attack == ours.attack
+        assert theirs.key != ours.key
+        assert theirs.psnr != ours.psnr
+
     def test_without_white_box_there_is_no_model(self) -> None:
         @dataclass(frozen=True)
         class BlackBox(Inversion):
@@ -386,10 +403,10 @@ class TestByName:
         before = audited("my_attacks:Mine")
         for name in ("my_attacks", "cloven_digests"):
             sys.modules.pop(name, None)
-        from cloven.attacks import identity
+        from cloven.attacks import provenance
 
         (tmp_path / "my_attacks.py").write_text(f"{MODULE}# better\n")
-        identity._digest.cache_clear()
+        provenance._digest.cache_clear()
         assert audited("my_attacks:Mine").key != before.key
         assert audited("my_attacks:LIGHT").provenance["settings"]["fields"] == {"share": 1.0}
 
@@ -400,7 +417,7 @@ class TestByName:
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n")
         (folder / "entry_points.txt").write_text("[cloven.attacks]\ntheirs = my_attacks:Mine\n")
         code = (
-            "import cloven, json; from cloven.attacks.identity import settings_of\n"
+            "import cloven, json; from cloven.attacks.provenance import settings_of\n"
             "print(json.dumps(settings_of(cloven.attacks.load('theirs'), [], ())))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -412,9 +429,10 @@ class TestByName:
         }
 
     def test_the_command_takes_it_resumes_and_repeats_it_in_processes(self, run: Run, tmp_path: Path) -> None:
-        assert run("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "plan.toml").code == 0
-        few = ("--queries", "40", "--victims", "20", "--judge", "none", "--seeds", "2", "--jobs", "2")
-        audit = ("audit", "plan.toml", *few, "--attacks", "my_attacks:Mine", "--out", "run")
+        save_file(build("lenet5", shape=(1, 28, 28), classes=10).state_dict(), tmp_path / "w.safetensors")
+        model = ("lenet5", "--weights", "w.safetensors", "--strategies", "vertical", "--layers", "conv1")
+        few = ("--auxiliary", "same", "--queries", "40", "--victims", "20", "--judge", "none", "--seeds", "2")
+        audit = ("audit", *model, *few, "--jobs", "2", "--attacks", "my_attacks:Mine", "--out", "run")
         done = run(*audit)
         assert done.code == 0, done.err
         cells = sorted((tmp_path / "run" / "cells").glob("*.json"))

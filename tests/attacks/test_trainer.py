@@ -83,7 +83,7 @@ class Interrupted(Counting):
         super().step(index, captured, images, progress)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-blotted", "refine"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-masked", "refine"])
 def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: BatchedAttack, tmp_path: Path) -> None:
     pairs, file = problem(), tmp_path / "half.checkpoint"
     with pytest.raises(StoppedError):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cloven.attacks.identity import label_of
+from cloven.attacks.provenance import label_of
 from cloven.auditing.ladder import NAMES, Ladder
 from cloven.auditing.summary import counts
 from cloven.graph.box import whole

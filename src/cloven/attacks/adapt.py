@@ -38,7 +38,7 @@ class MapLayout:
 
 
 def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapLayout:
-    """Return where captured tensors of these shapes (for one image) go; ``places`` are None if nobody knows."""
+    """Return where captured tensors of these shapes (for one image) go; ``places`` are None if unknown."""
     if places is None:
         own = tuple(_as_map(shape) for shape in shapes)
         return MapLayout(own, tuple(MapPiece(i) for i in range(len(own))), (False,) * len(own))

@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """What was captured, down to a quarter of the image's size, two residual blocks, and up to the image.
+    """A generator: down to a quarter of the image's size, two residual blocks, and up to the image.
 
     Everything enters at the finest scale that anything was captured at; what is coarser than a quarter already is
     not reduced further.

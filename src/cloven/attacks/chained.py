@@ -20,7 +20,7 @@ class Chained:
 
     @property
     def pairs(self) -> Pairs | None:
-        """What ``inner`` trains on."""
+        """The pairs that ``inner`` trains on."""
         return self.inner.pairs
 
     @property

@@ -14,7 +14,7 @@ FEW = 4
 WIDE = 128
 """From so many inputs on, the gradient of a transposed convolution's weights is faster as a product of matrices."""
 UNFOLDED = 2**20
-"""How many numbers such a product unfolds at a time, where one image has not more."""
+"""The numbers that such a product unfolds at a time, where one image has not more."""
 Two = tuple[int, int]
 
 

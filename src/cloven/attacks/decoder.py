@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, Json, check, counted, positive
 from cloven.attacks.knowledge import PAIRS, Knowledge, Pairs, Shape, SharePlace, laid_out, needed
 from cloven.attacks.layers import Chain, as_map, build, rule, text
 from cloven.attacks.networks import Sharpened
@@ -42,7 +42,7 @@ class Decoder(BatchedAttack):
             ("batch", self.batch, counted, "1 or more"),
         )
 
-    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Any]:
+    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
         """Return the hyper-parameters, and the network in Table 2's notation."""
         chain = text(self._chain(captured, image))
         return {

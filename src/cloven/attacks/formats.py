@@ -27,13 +27,13 @@ SPREAD = 1.8
 """The usual standard deviation of the powers of two of activations that are not zero."""
 
 WIDEST, NARROWEST, FAR = 6.5, 0.02, 24.0
-"""What spread and what distance of the middle from 1, in powers of two, real values have at most and at least."""
+"""Limits of the spread of real values, and of the distance of their middle from 1, in powers of two."""
 
 NOTHING = 2.0**-32
 """The share of the largest number below which one is taken for zero: channels that died in training leave such."""
 
 UNLIKE = 0.5
-"""How unlike neighbouring numbers may be, see `_unlike`."""
+"""The largest difference of neighbouring numbers, see `_unlike`."""
 
 NOISE = 6.0
 """Standard errors by which the histogram of bytes may deviate from a flat one and still be noise."""
@@ -95,7 +95,7 @@ def _real(sample: Bytes, length: int) -> Format | None:
 
 
 class Look(NamedTuple):
-    """How bytes look in a format: how far the spread of powers of two is from usual, and see `_unlike`."""
+    """The look of bytes in a format: the distance of the spread of powers of two from usual, and see `_unlike`."""
 
     distance: float
     unlike: float

@@ -24,14 +24,14 @@ Rear = Callable[[Sequence[Tensor]], Tensor]
 """The model behind the tap: from captured tensors to logits ``(n, classes)``. Gradients flow through it."""
 
 
-class Answer(NamedTuple):
+class QueryResult(NamedTuple):
     """The answer to a query: what is captured of the images, and the class that the service gives each."""
 
     captured: list[Tensor]
     classes: Tensor
 
 
-Query = Callable[[Tensor], Answer]
+Query = Callable[[Tensor], QueryResult]
 """The running service, asked by the attacker as a user while the tap records: from images ``(n, C, H, W)`` in
 [0, 1]. It gives no gradients."""
 

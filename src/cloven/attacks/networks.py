@@ -101,7 +101,7 @@ class Added(nn.Module):
 
 
 class Stem(nn.Module):
-    """What is captured at one scale as one map of that scale."""
+    """A layer that reads all that is captured at one scale as one map of that scale."""
 
     def __init__(self, shapes: Sequence[Shape], size: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Sharpened(nn.Module):
 
     PENALTY = 1e-6
     PIXELS, NUMBERS = 200_000, 20_000_000
-    """On how many pixels, and captured numbers, the regression is solved, at most: far more than channels."""
+    """The most pixels, and captured numbers, that the regression is solved on: far more than channels."""
     CHANNELS = 2048
     """The most channels that are read; with none, the mean image of each pixel's channel."""
     LEARNED = 0.8

@@ -12,8 +12,8 @@ from torch import Tensor
 from cloven.attacks.attack import Attack, BatchedAttack, Json, check, counted, positive
 from cloven.attacks.chained import Chained
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.identity import label_of, name_of, settings_of
 from cloven.attacks.knowledge import FRONT, PAIRS, Front, Knowledge, LabelReader, Pairs, Shape, needed
+from cloven.attacks.provenance import label_of, name_of, settings_of
 from cloven.attacks.trainer import CHUNK, DescribedReconstructor, Learned, Machine, cycle
 from cloven.attacks.unbatched import begun
 from cloven.errors import ClovenError

@@ -6,15 +6,15 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from cloven.attacks.attack import Attack
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.identity import GROUP
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
+from cloven.attacks.provenance import GROUP
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
@@ -53,14 +53,14 @@ def load(attack: object) -> Attack:
         return _checked(attack, type(attack).__name__)
     if attack in NAMED:
         return NAMED[attack]()
-    registered = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if attack in registered:
-        return _made(_loaded(registered[attack]), attack)
-    if ":" not in attack:
-        raise ClovenError(_unknown(attack, [*NAMED, *registered]))
-    module, _, name = attack.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
+    registered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+    module, _, name = registered.get(attack, attack).partition(":")
+    if not name and (near := get_close_matches(attack, [*NAMED, *registered], n=3)):
+        raise ClovenError(f"no attack is named {attack!r}; did you mean {', '.join(near)}?")
+    if not name:
+        known = ", ".join([*NAMED, *registered])
+        raise ClovenError(f"no attack is named {attack!r}; choose from {known}, or give package.module:Class")
+    if attack not in registered and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:
         imported = importlib.import_module(module)
@@ -71,13 +71,6 @@ def load(attack: object) -> Attack:
         near = get_close_matches(name, classes, n=3) or classes[:3]
         raise ClovenError(f"{attack}: {module} has no {name!r}; it has {', '.join(near) or 'no attack'}")
     return _made(getattr(imported, name), attack)
-
-
-def _loaded(entry: EntryPoint) -> object:
-    try:
-        return entry.load()
-    except Exception as error:  # whatever a module of someone else's raises
-        raise ClovenError(f"{entry.name}: {entry.value} cannot be imported: {error}") from error
 
 
 def _made(found: object, name: str) -> Attack:
@@ -104,9 +97,3 @@ def _checked(found: object, name: str) -> Attack:
         raise ClovenError(f"{name} is not an attack: {type(found).__name__} has no method fit(knowledge, ...)")
     assert isinstance(found, Attack)
     return found
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    if near := get_close_matches(name, known, n=3):
-        return f"no attack is named {name!r}; did you mean {', '.join(near)}?"
-    return f"no attack is named {name!r}; choose from {', '.join(known)}, or give package.module:Class"

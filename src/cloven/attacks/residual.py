@@ -32,7 +32,7 @@ class Residual(BatchedAttack):
 
     Adam with one cycle of the learning rate; the loss is the mean squared error and ``likeness`` times
     (1 - SSIM). ``held_out`` of the pairs choose the best epoch, the moment to stop, and the best of ``widths``.
-    With ``augment``, each batch is trained on with a little of what was captured blotted out, so that the network
+    With ``augment``, each batch is trained on with a little of what was captured set to 0, so that the network
     does not lean on single numbers.
     """
 
@@ -69,7 +69,7 @@ class Residual(BatchedAttack):
             adaptor = Adaptor(pairs, knowledge.places)
             network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks)
             if self.augment:
-                network = Blotted(network, self.augment)
+                network = RandomlyMasked(network, self.augment)
             return Sharpened(adaptor, network, pairs)
 
         schedule = TrainingSchedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
@@ -81,10 +81,10 @@ LEAST = 40
 """With fewer pairs none is held out."""
 
 
-class Blotted(nn.Module):
-    """A network that is trained with a share of what it reads blotted out: whole places of every map.
+class RandomlyMasked(nn.Module):
+    """A network that is trained with a share of what it reads set to 0: whole places of every map.
 
-    What is blotted out depends on the number of the step alone, which is part of the network's state.
+    The places depend on the number of the step alone, which is part of the network's state.
     """
 
     def __init__(self, network: nn.Module, share: float) -> None:

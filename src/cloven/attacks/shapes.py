@@ -1,4 +1,4 @@
-"""What lies in captured bytes: a listener's guess of number type, layout and shape, from the bytes alone.
+"""The content of captured bytes: a guess of number type, layout and shape, from the bytes alone.
 
 Decision 6.1: candidates are the ways to write the number count as channels x height x width, scored by spatial
 correlation. Over several images, each number is first put to mean 0 and deviation 1 across the images, so that
@@ -40,13 +40,13 @@ NEAR = 0.93
 """A candidate with this share of the best's bits is scored again."""
 
 ASPECT = 16
-"""How many times longer one side of a map may be than the other."""
+"""The largest ratio of the sides of a map."""
 
 SQUARE, USUAL = 1.002, 1.001
 """Preferences between near equals: maps are often square, channels multiples of 8."""
 
 SECOND = 0.999
-"""What the next neighbour but one is worth beside the next, so that half of the true stride is no tie."""
+"""The weight of the next neighbour but one beside the next: half of the true stride is then not a tie."""
 
 PEAK = 4.0
 """Standard errors by which the neighbour below must differ from those beside it, for a map to be one."""
@@ -74,7 +74,7 @@ class Map(NamedTuple):
 
     @property
     def preference(self) -> float:
-        """How plausible the shape is before anything is looked at."""
+        """The plausibility of the shape before anything is looked at."""
         channels, height, width = self.shape
         return (SQUARE if height == width else 1) * (USUAL if channels % 8 == 0 else 1)
 

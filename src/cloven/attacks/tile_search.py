@@ -1,4 +1,4 @@
-"""Where in the image a captured tensor lies, found by the attacker's own pairs.
+"""The place in the image of a captured tensor, found by the attacker's own pairs.
 
 A piece of the image, raw or normalised, is an affine map of its pixels, one a channel. Over all places where it
 fits, the map that fits best in the sense of least squares has a closed form from sums that are cross-correlations.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,19 @@ from torch.nn import functional as F
 
 from cloven.attacks.attack import BatchedAttack, check
 from cloven.attacks.chained import Chained
-from cloven.attacks.knowledge import PAIRS, CapturedTensors, Knowledge, Pairs, Shape, SharePlace, needed
+from cloven.attacks.knowledge import (
+    PAIRS,
+    CapturedTensors,
+    Knowledge,
+    LabelReader,
+    Pairs,
+    Shape,
+    SharePlace,
+    needed,
+)
 from cloven.attacks.residual import Residual
 from cloven.attacks.tile_search import Tile, locate
-from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Machine
+from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine
 from cloven.errors import ClovenError
 
 
@@ -75,7 +84,7 @@ def diffused(images: Tensor, mask: Tensor) -> Tensor:
 
 
 SWEEPS = 4
-"""How often each pixel that is unknown is replaced by the mean of its neighbours, at each scale."""
+"""The times that each unknown pixel is replaced by the mean of its neighbours, at each scale."""
 
 DIFFUSED = 8
 """Images that are diffused at a time: with more, they do not stay in the processor's cache."""
@@ -91,12 +100,12 @@ class Shown:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned, besides where the pieces lie."""
+        """The number of learned parameters, besides where the pieces lie."""
         return self.learned.parameters if self.learned else 0
 
     @property
     def notes(self) -> Sequence[str]:
-        """Where the pieces lie."""
+        """The places of the pieces, in words."""
         return (*dict.fromkeys(tile.said for tile in self.tiles), *(self.learned.notes if self.learned else ()))
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
@@ -191,7 +200,8 @@ class Inpaint(Residual):
         canvas = TileCanvas(pairs.captured, tiles)
         placed = replace(knowledge, captured=canvas, places=canvas.places(knowledge))
 
-        def shown(learned: Any) -> Shown:
+        def shown(learned: Learned) -> Shown:
+            assert not isinstance(learned, LabelReader)
             return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
 
         return Chained(super().begin(placed, generator, machine), shown)
@@ -199,14 +209,14 @@ class Inpaint(Residual):
 
 @dataclass(frozen=True, eq=False)
 class TileCanvas:
-    """What was captured with each piece of the image as pixels, a channel a tensor, and the rest as it is."""
+    """Captured tensors with each piece of the image as pixels, a channel a tensor, and the rest as it is."""
 
     captured: CapturedTensors
     tiles: tuple[Tile, ...]
 
     @property
     def rest(self) -> list[int]:
-        """The captured tensors that are no pieces of the image."""
+        """The captured tensors that are not pieces of the image."""
         pieces = {tile.number for tile in self.tiles}
         return [i for i in range(len(self.captured.shapes)) if i not in pieces]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -39,7 +39,7 @@ class Machine:
         if problems:
             raise ClovenError(problems)
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which networks run."""
         if self.precision == "float32":
             return nullcontext()
@@ -77,7 +77,7 @@ class DescribedReconstructor(Reconstructor, Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         ...
 
     @property
@@ -91,7 +91,7 @@ class DescribedLabelReader(LabelReader, Protocol):
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         ...
 
     @property
@@ -138,7 +138,7 @@ class Trainee(Protocol):
 
 
 def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None) -> list[Learned]:
-    """Train to the end; each learns the same, bit by bit, whoever trains beside it and wherever it was stopped.
+    """Train to the end; each learns the same, bit by bit, whatever trains beside it and wherever it was stopped.
 
     Those with equal pairs, seeds and schedules are given each batch one after another, so that what is computed
     for a batch is computed once.
@@ -150,7 +150,7 @@ def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None
     """
     keep_memory()
     runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
-    groups: dict[tuple[Any, ...], list[_Run]] = {}
+    groups: dict[tuple[TrainingSchedule, int, int], list[_Run]] = {}
     for run in runs:
         pairs = run.trainee.pairs
         if run.trainee.schedule is not None and pairs is not None:
@@ -379,7 +379,7 @@ class Rebuilt:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned."""
+        """The number of learned parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cloven.attacks.attack import Attack, BatchedAttack
-from cloven.attacks.identity import name_of
 from cloven.attacks.knowledge import Knowledge, LabelReader, Pairs, Reconstructor, Shape
+from cloven.attacks.provenance import name_of
 from cloven.attacks.trainer import Learned, Machine, Trainee
 from cloven.errors import ClovenError, one_line
 
@@ -25,7 +25,7 @@ def begun(attack: Attack, knowledge: Knowledge, generator: torch.Generator, mach
     Raises:
         ClovenError: if the attack cannot work on what is known.
     """
-    if isinstance(attack, BatchedAttack):
+    if isinstance(attack, BatchedAttack) and type(attack).fit is BatchedAttack.fit:
         return attack.begin(knowledge, generator, machine)
     return Unbatched(attack, knowledge, generator, machine)
 
@@ -61,8 +61,9 @@ class Unbatched:
 
     def finish(self) -> Learned:
         """See `Trainee`."""
-        with _explained(self.attack, "fit"), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.generator.initial_seed())
+        graphics = [self.machine.device] if self.machine.device.startswith("cuda") else []
+        with _explained(self.attack, "fit"), torch.random.fork_rng(graphics):
+            torch.manual_seed(self.generator.initial_seed())
             made = self.attack.fit(self.knowledge, generator=self.generator, device=self.machine.device)
         if isinstance(made, LabelReader):
             return CheckedLabelReader(self.attack, made)
@@ -84,7 +85,7 @@ class CheckedReconstructor:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned; 0 if it does not say."""
+        """The number of learned parameters; 0 if it does not say."""
         return _parameters(self.made)
 
     @property
@@ -117,7 +118,7 @@ class CheckedLabelReader:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learned; 0 if it does not say."""
+        """The number of learned parameters; 0 if it does not say."""
         return _parameters(self.made)
 
     @property

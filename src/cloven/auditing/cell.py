@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.identity import is_white_box, label_of, name_of, settings_of
 from cloven.attacks.knowledge import Knowledge, LabelReader
+from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_of
 from cloven.attacks.shapes import ShapeGuess
 from cloven.attacks.trainer import CPU, Learned, Machine, over, train
 from cloven.attacks.unbatched import begun

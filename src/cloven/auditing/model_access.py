@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from cloven.attacks.knowledge import Answer, Front, Query, Rear, finite
+from cloven.attacks.knowledge import Front, Query, QueryResult, Rear, finite
 from cloven.auditing.captured import Capture, Heard
 from cloven.auditing.features import Shares
 from cloven.auditing.material import Material
@@ -70,12 +70,12 @@ def query_of(heard: Heard, captured: Shares, material: Material, recorded: str) 
     if isinstance(heard, Capture) or recorded or not heard.seen:
         return None
 
-    def query(images: Tensor) -> Answer:
+    def query(images: Tensor) -> QueryResult:
         values = evaluate(heard.graph, images, {s.value for s in heard.seen})
         tensors = []
         for s, part in zip(heard.seen, captured.parts, strict=True):
             share = values[s.value][slices(s.share)]
             tensors.append(part.read(material.features.rounded(finite(share)).float()))
-        return Answer(tensors, material.classify(images))
+        return QueryResult(tensors, material.classify(images))
 
     return query

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.identity import label_of
+from cloven.attacks.provenance import label_of
 from cloven.attacks.tile_search import locate
 from cloven.attacks.tiles import Paste
 from cloven.attacks.trainer import CPU, Machine

@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cloven.attacks.identity import label_of
 from cloven.attacks.knowledge import Pairs, in_memory
 from cloven.attacks.layers import Chain, ConvT, ReLU, rule
+from cloven.attacks.provenance import label_of
 from cloven.attacks.shapes import ShapeGuess, infer
 from cloven.attacks.tile_search import locate
 from cloven.attacks.trainer import CPU, Machine

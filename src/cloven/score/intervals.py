@@ -73,7 +73,7 @@ def paired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: flo
     """Return the `bootstrap` of the mean of ``a - b``, two scores ``(n,)`` of the same images in the same order.
 
     Narrower than two separate intervals, for hard images are hard for both. Agreement (bool) may be compared;
-    where no image differs the interval has no width, which is no proof that none would.
+    where no image differs the interval has no width, which does not prove that none would.
     """
     check_lengths("the first scores", a, "the second", b)
     return bootstrap(a.double() - b.double(), seed=seed, resamples=resamples, level=level)

@@ -1,4 +1,4 @@
-"""The identity of an attack: its name, and all that can change its results, for the key of a finding."""
+"""The provenance of an attack: its name, and all that can change its results, for the key of a finding."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _origin(kind: type) -> dict[str, Json]:
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if file is not None and Path(file).is_file():
         return {"source": _digest(file)}
-    # Of a class in a notebook or an interpreter there is no file.
+    # A class in a notebook or an interpreter has no file.
     codes = [one.__code__ for one in vars(kind).values() if hasattr(one, "__code__")]
     return {"code": hashlib.sha256("".join(map(_compiled, codes)).encode()).hexdigest()}
 
