@@ -81,7 +81,7 @@ def contents() -> dict[str, int]:
     [
         (
             ("new", "--devices", "edge0,Edge0,coordinator,-x", "--out", ".", "--days", "0"),
-            ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is no device name",
+            ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is not a device name",
              ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
         ),
         (("new", "--devices", " , ", "--out", "new"), ("no device is named; expected at least one name",)),

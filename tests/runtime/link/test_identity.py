@@ -213,7 +213,7 @@ def test_a_link_key_that_is_missing_or_no_key(folder: Path, tmp_path: Path) -> N
         one.link_key("edge_1")
     (tmp_path / "other.key").write_text("00" * 32)
     for name in ("../../other", "", "a/b", str(tmp_path / "other")):
-        with pytest.raises(ClovenError, match="is no device name"):
+        with pytest.raises(ClovenError, match="is not a device name"):
             one.link_key(name)
 
 

@@ -68,10 +68,10 @@ def only_tls_1_3() -> bool:
 
 
 class Context(Protocol):
-    """What `peer_name` needs of a call's context; grpc's and grpc.aio's have it."""
+    """A call's context as `peer_name` needs it; grpc's and grpc.aio's have it."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What the transport knows of the peer."""
+        """Return what the transport knows of the peer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Identity:
 
     Attributes:
         name: the party's name, as its certificate says.
-        folder: where it was read from.
+        folder: the folder that it was read from.
         expires: the last moment (UTC) at which others believe the certificate.
         authority: the authority's certificate, PEM.
         certificate: this party's certificate, PEM.
@@ -187,11 +187,11 @@ def name_problem(name: str) -> str | None:
     """Return why a text cannot be a party's name, which becomes one of a certificate and of a folder."""
     if not NAME.fullmatch(name) or ".." in name:
         return (
-            f"{name!r} is no device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and '.', "
-            "a letter or digit first and last, and no two dots together"
+            f"{name!r} is not a device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and "
+            "'.', a letter or digit first and last, and no two dots together"
         )
     if ADDRESS.fullmatch(name):
-        return f"{name!r} is an address and no device name: name the device, and give addresses in the cluster file"
+        return f"{name!r} is an address, not a device name: name the device, and give addresses in the cluster file"
     if NO_FOLDER.fullmatch(name):
         return f"{name!r} cannot be a folder's name on Windows: choose another device name"
     return None

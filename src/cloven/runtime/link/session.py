@@ -78,7 +78,7 @@ class Direction:
         Args:
             session: the session's 16 bytes.
             cipher: None for no protection.
-            key: this direction's key; its first bytes are used where it is longer than the cipher's.
+            key: this direction's key; its first bytes are used if it is longer than the cipher's.
             limits: see `Limits`.
 
         Raises:
@@ -167,7 +167,7 @@ class Opener(Direction):
     def __init__(
         self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
-        """As `Direction`."""
+        """Begin at frame zero; arguments and errors as `Direction`."""
         super().__init__(session, cipher, key, limits)
         self.refused: Counter[Reason] = Counter()
 
