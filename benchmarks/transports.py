@@ -165,7 +165,7 @@ async def connected(ports: Ports, keys: Path) -> AsyncIterator[dict[str, Deliver
         secure = await stack.enter_async_context(channel(PARTIES[1], f"{HOST}:{ports.mtls}", identity, LARGEST))
         ways: dict[str, Deliver] = {
             "TCP": stack.enter_context(_Socket(ports.tcp, None)),
-            "TLS 1.3, mutual (ssl)": stack.enter_context(_Socket(ports.tls, identity.client_context())),
+            "TLS 1.3, mutual (ssl)": stack.enter_context(_Socket(ports.tls, _client_context(identity))),
             "zmq PAIR": stack.enter_context(_Zmq(ports.zmq)),
             "grpc.aio": partial(_bare, insecure.stream_stream(BARE)()),
         }
@@ -185,6 +185,14 @@ async def _bare(call: grpc.aio.StreamStreamCall[bytes, bytes], tensor: bytes) ->
 async def _ours(connection: frame_stream.FrameStream, frames: AsyncIterator[object], tensor: bytes) -> None:
     await connection.write(0, 0, [tensor], Counter())
     await anext(frames)
+
+
+def _client_context(identity: Identity) -> ssl.SSLContext:
+    """TLS 1.3 with a party's certificate."""
+    context = ssl.create_default_context(cadata=identity.authority.decode())
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(identity.folder / "certificate.pem", identity.folder / "private.pem")
+    return context
 
 
 class _Socket:

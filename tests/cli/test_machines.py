@@ -81,10 +81,10 @@ def contents() -> dict[str, int]:
     [
         (
             ("new", "--out", ".", "--days", "0", "--", "edge0", "Edge0", "coordinator", "-x"),
-            ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is no device name",
+            ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is not a device name",
              ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
         ),
-        (("new", "", "--out", "new"), ("'' is no device name",)),
+        (("new", "", "--out", "new"), ("'' is not a device name",)),
         (("new", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
         (("add", "nowhere", "edge3"), ("there is no authority in nowhere",)),
         (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),

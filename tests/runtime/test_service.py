@@ -42,6 +42,7 @@ from cloven.runtime.link import authority, identity
 from cloven.runtime.service import ClientLimits, app, connections, serve
 from cloven.runtime.service.connections import network
 from cloven.zoo.folders import decode_picture, picture_size, read_picture
+from tests.runtime.link.clients import client_context
 
 Got = TypeVar("Got")
 
@@ -541,10 +542,20 @@ class TestAround:
             st.binary(min_size=768, max_size=768),
         ),
         st.sampled_from(
-            ["image/png", "", "application/octet-stream", "multipart/form-data; boundary=b", "multipart/form-data",
-             "multipart/form-data; boundary=b; charset=utf-7", "text/html", "image/", ";;", "é"]
+            [
+                "image/png",
+                "",
+                "application/octet-stream",
+                "multipart/form-data; boundary=b",
+                "multipart/form-data",
+                "multipart/form-data; boundary=b; charset=utf-7",
+                "text/html",
+                "image/",
+                ";;",
+                "é",
+            ]
         ),
-    )  # fmt: skip
+    )
     def test_no_body_breaks_it(self, content: bytes, kind: str) -> None:
         response = ask(SERVICE, "POST", "/classify", content=content, headers=[(b"Content-Type", kind.encode())])
 
@@ -668,9 +679,9 @@ class TestListening:
         anonymous.load_verify_locations(cadata=ours.authority.decode())
         named: Any = {"extensions": {"sni_hostname": "coordinator"}}
 
-        with httpx.Client(verify=friend.client_context()) as client:
+        with httpx.Client(verify=client_context(friend)) as client:
             assert client.post(f"{url}/classify", content=picture(), **named).status_code == 200
-        for context in (anonymous, stranger.client_context()):
+        for context in (anonymous, client_context(stranger)):
             with httpx.Client(verify=context) as client, pytest.raises(httpx.TransportError):
                 client.get(f"{url}/health", **named)
         with pytest.raises(httpx.TransportError):
@@ -753,7 +764,7 @@ class TestHostileClients:
         "content",
         [b"", HALF_HEAD, WHOLE + b"\r\n", WHOLE + b"Content-Length: 9\r\n\r\nx"],
         ids=["silent", "half a head", "idle", "body that nobody wants"],
-    )  # fmt: skip
+    )
     def test_clients_that_take_too_long_are_left(self, listening: Callable[..., str], content: bytes) -> None:
         with Clients(listening(made(), limits=ClientLimits(head=0.3))) as clients:
             start = perf_counter()
@@ -825,7 +836,7 @@ class TestHostileClients:
             first = clients.send(b"\x16\x03\x01", count=1)
             clients.send(b"\x16\x03\x01", count=20)
             named: Any = {"extensions": {"sni_hostname": "coordinator"}}
-            with httpx.Client(verify=friend.client_context()) as client:
+            with httpx.Client(verify=client_context(friend)) as client:
                 assert client.post(f"{url}/classify", content=picture(), **named).status_code == 200
             assert rest(first) == b""
             assert rest(clients.open[-1]) == b""

@@ -47,10 +47,13 @@ PLANS = {
     "fused": (3, '[strategy]\nkind = "horizontal"\naxis = "fused"'),
     "rows": (2, '[strategy]\nkind = "horizontal"\naxis = "rows"'),
     "tiles": (2, '[strategy]\nkind = "data"\ngrid = [2, 1]'),
-    "hybrid": (3, '[[strategy]]\nkind = "data"\ngrid = [1, 2]\nuntil = "{middle}"\non = ["edge0", "edge1"]\n'
-                  '[[strategy]]\nkind = "vertical"\non = ["edge0", "edge2"]'),
+    "hybrid": (
+        3,
+        '[[strategy]]\nkind = "data"\ngrid = [1, 2]\nuntil = "{middle}"\non = ["edge0", "edge1"]\n'
+        '[[strategy]]\nkind = "vertical"\non = ["edge0", "edge2"]',
+    ),
     "star": (3, '[strategy]\nkind = "horizontal"'),
-}  # fmt: skip
+}
 """Devices and text of plans: one of each strategy, and the smallest."""
 
 STRATEGIES = [name for name in PLANS if name != "pair"]

@@ -15,7 +15,7 @@ from cloven.errors import ClovenError
 from cloven.runtime.cluster.worker import load
 from cloven.runtime.link import authority
 from cloven.runtime.link.identity import read
-from cloven.runtime.link.keys import new_link_key
+from cloven.runtime.link.keys import LINK_KEY
 from tests.runtime.cluster.machines import Machine, cluster, coordinator, machines, with_keys, within
 from tests.runtime.cluster.plans import bundled, keys, plan_of
 
@@ -198,7 +198,7 @@ def test_link_keys_that_differ(tmp_path: Path) -> None:
     mine = copied(tmp_path)
     changed = mine / "edge0" / "links" / "edge1.key"
     changed.unlink()
-    new_link_key(changed)
+    LINK_KEY.new(changed)
     with machines(SEALED, tmp_path, with_keys(mine, "--insecure")) as made:
         file = cluster(tmp_path, made, mine, insecure=True)
         (between,) = refused(SEALED, file)

@@ -155,12 +155,12 @@ def test_first_messages_that_were_never_answered_cost_no_image(workers: Machines
 
 LINE = LinkSpec("run", "edge0", "edge1", "aes-128-gcm", lambda: bytes(range(32)), FrameLimits())
 
-PeerMessage = dict[str, Any]
-Change = Callable[[PeerMessage, list[PeerMessage]], PeerMessage]
+Recorded = dict[str, Any]
+Change = Callable[[Recorded, list[Recorded]], Recorded]
 """What arrives in place of a message, by all that was said before."""
 
 
-def unchanged(message: PeerMessage, _: list[PeerMessage]) -> PeerMessage:
+def unchanged(message: Recorded, _: list[Recorded]) -> Recorded:
     """Nobody is between."""
     return message
 
@@ -168,9 +168,9 @@ def unchanged(message: PeerMessage, _: list[PeerMessage]) -> PeerMessage:
 class End(MessageStream):
     """One end of a stream whose other end is in this process."""
 
-    def __init__(self, log: list[PeerMessage], change: Change) -> None:
+    def __init__(self, log: list[Recorded], change: Change) -> None:
         self.log, self.change = log, change
-        self.inbox: asyncio.Queue[PeerMessage] = asyncio.Queue()
+        self.inbox: asyncio.Queue[Recorded] = asyncio.Queue()
         self.other = self
 
     async def write(self, message: bytes) -> None:
@@ -184,9 +184,9 @@ class End(MessageStream):
 
 async def shaken(
     to_responder: Change, to_dialer: Change, lines: tuple[LinkSpec, LinkSpec], firsts: FirstMessages
-) -> tuple[list[PeerMessage], BaseException | None, BaseException | None]:
+) -> tuple[list[Recorded], BaseException | None, BaseException | None]:
     """Shake hands; return what was said, and why the dialer and the responder refused."""
-    log: list[PeerMessage] = []
+    log: list[Recorded] = []
     dialer, responder = End(log, to_responder), End(log, to_dialer)
     dialer.other, responder.other = responder, dialer
 
@@ -200,9 +200,12 @@ async def shaken(
 
 
 def shake(
-    to_responder: Change = unchanged, to_dialer: Change = unchanged, *,
-    lines: tuple[LinkSpec, LinkSpec] = (LINE, LINE), firsts: FirstMessages | None = None,
-) -> tuple[list[PeerMessage], BaseException | None, BaseException | None]:  # fmt: skip
+    to_responder: Change = unchanged,
+    to_dialer: Change = unchanged,
+    *,
+    lines: tuple[LinkSpec, LinkSpec] = (LINE, LINE),
+    firsts: FirstMessages | None = None,
+) -> tuple[list[Recorded], BaseException | None, BaseException | None]:
     """As `shaken`."""
     return asyncio.run(shaken(to_responder, to_dialer, lines, firsts or FirstMessages()))
 
@@ -211,7 +214,7 @@ HELLO, ANSWER, PROOF, CONFIRMED = shake()[0]
 """The four messages of a handshake that was recorded."""
 
 
-def at(field: str, message: PeerMessage) -> Change:
+def at(field: str, message: Recorded) -> Change:
     """Put a recorded message in place of the one that has a field, but not of a hello."""
     return lambda said, _: message if field in said and "run" not in said else said
 
@@ -249,7 +252,7 @@ def test_a_dialer_is_not_deceived(change: Change, reason: type[Exception]) -> No
 
 
 @pytest.mark.parametrize("message", [PROOF, CONFIRMED, {"cloven": VERSION}], ids=["older", "its own", "none"])
-def test_a_responder_does_not_believe_another_proof(message: PeerMessage) -> None:
+def test_a_responder_does_not_believe_another_proof(message: Recorded) -> None:
     _, _, theirs = shake(to_responder=at("proof", message))
 
     assert isinstance(theirs, FrameRefused)

@@ -392,9 +392,12 @@ def begun(here: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
         Image.fromarray(np.full((28, 28), 20 * i, np.uint8)).save(here / "photos" / f"{i}.png")
     command = ["lab", "plan.toml", "--input", "photos", "--bandwidth", "20kbit", "--tap", "edge0-edge1"]
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", HOLD, *command], env=os.environ | {"PYTHONPATH": str(here / "nets")},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as lab:  # fmt: skip
+        [sys.executable, "-P", "-c", HOLD, *command],
+        env=os.environ | {"PYTHONPATH": str(here / "nets")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as lab:
         try:
             assert lab.stdout
             inodes = set(map(int, lab.stdout.readline().split()))

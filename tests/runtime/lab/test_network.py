@@ -313,8 +313,14 @@ def test_interfaces_are_short_readable_and_different() -> None:
     names = interfaces(parties)
 
     assert names == [
-        "to-edge0", "to-a-long-nam~1", "to-a-long-nam~2", "to-exactly12345", "to-a-b", "to-a-b~5", "to---",
-    ]  # fmt: skip
+        "to-edge0",
+        "to-a-long-nam~1",
+        "to-a-long-nam~2",
+        "to-exactly12345",
+        "to-a-b",
+        "to-a-b~5",
+        "to---",
+    ]
 
 
 def test_the_kernels_own_delay_gets_the_bandwidth_as_well() -> None:

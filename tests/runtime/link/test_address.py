@@ -50,8 +50,14 @@ def test_this_machine_needs_nothing(listen: str, read: tuple[str, int]) -> None:
     assert check_address(listen, None, insecure=False) == read
 
 
-OUTSIDE = ["0.0.0.0:7001", "[::]:7001", "192.0.2.7:7001", "[2001:db8::1]:7001", "there.example:7001",
-           "both.example:7001"]  # fmt: skip
+OUTSIDE = [
+    "0.0.0.0:7001",
+    "[::]:7001",
+    "192.0.2.7:7001",
+    "[2001:db8::1]:7001",
+    "there.example:7001",
+    "both.example:7001",
+]
 
 
 @pytest.mark.parametrize("listen", OUTSIDE)
@@ -69,10 +75,25 @@ def test_other_addresses_need_mtls_or_insecure(listen: str) -> None:
 
 @pytest.mark.parametrize(
     "listen",
-    ["", "8000", ":8000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "::1:8000",
-     "[::1]", "[127.0.0.1]:80", "[here.example]:80", "http://127.0.0.1:8000", "127.0.0.1:80 ", "127.0.0.1:80/",
-     "127.0.0.1:٣"],
-)  # fmt: skip
+    [
+        "",
+        "8000",
+        ":8000",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:x",
+        "127.0.0.1:65536",
+        "127.0.0.1:-1",
+        "::1:8000",
+        "[::1]",
+        "[127.0.0.1]:80",
+        "[here.example]:80",
+        "http://127.0.0.1:8000",
+        "127.0.0.1:80 ",
+        "127.0.0.1:80/",
+        "127.0.0.1:٣",
+    ],
+)
 @pytest.mark.parametrize("insecure", [False, True])
 def test_what_is_no_address_is_said(listen: str, insecure: bool) -> None:
     with pytest.raises(ClovenError, match=r"--metrics is .*; expected HOST:PORT such as 127\.0\.0\.1:8000"):

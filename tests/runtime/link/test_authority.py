@@ -156,7 +156,7 @@ def test_all_is_for_the_owner_alone_whatever_the_umask(tmp_path: Path, umask: in
 )
 def test_names_that_are_none(name: str) -> None:
     assert problems(name) == (
-        f"{name!r} is no device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and '.', "
+        f"{name!r} is not a device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and '.', "
         "a letter or digit first and last, and no two dots together",
     )
 
@@ -164,7 +164,7 @@ def test_names_that_are_none(name: str) -> None:
 def test_names_that_would_be_taken_for_something_else() -> None:
     found = problems("10.0.0.1", "Aux", "com1.lab", "0.1", "com1x", "0")
     assert len(found) == 3
-    assert "'10.0.0.1' is an address and no device name" in found[0]
+    assert "'10.0.0.1' is an address, not a device name" in found[0]
     for name, problem in zip(("Aux", "com1.lab"), found[1:], strict=True):
         assert f"{name!r} cannot be a folder's name on Windows" in problem
 
@@ -187,7 +187,7 @@ def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> No
         with pytest.raises(ClovenError) as caught:
             authority.new(["a b", "c", "c"], out, days=0)
         first, second, place, days = caught.value.problems
-        assert "'a b' is no device name" in first
+        assert "'a b' is not a device name" in first
         assert "'c' is taken" in second
         assert f"{out} exists and is not an empty folder, and no key is overwritten: choose another name" in place
         assert days == "certificates for 0 days; expected 1 to 3650 days"
@@ -260,7 +260,7 @@ def test_adding_tells_all_problems_at_once(keys: Path) -> None:
     one, two, three, place, days = caught.value.problems
     assert "'cam-2.LAB' is taken (by 'Cam-2.lab')" in one
     assert "'coordinator' is taken" in two
-    assert "'/etc' is no device name" in three
+    assert "'/etc' is not a device name" in three
     assert f"{keys / 'edge3'} exists and is not an empty folder" in place
     assert "4000 days" in days
     assert content(keys) == before
@@ -341,8 +341,8 @@ def test_the_authority_signs_only_keys_that_it_has_signed_for_that_party(keys: P
 
     garbage, other, twin = caught.value.problems
     assert "Cam-2.lab/certificate.pem holds no certificate in PEM format" in garbage
-    assert "edge0/certificate.pem is no certificate for edge0 by" in other
-    assert "edge_1/certificate.pem is no certificate for edge_1 by" in twin
+    assert "edge0/certificate.pem is not a certificate for edge0 by" in other
+    assert "edge_1/certificate.pem is not a certificate for edge_1 by" in twin
     assert content(keys) == before
 
 

@@ -82,7 +82,7 @@ def test_the_table() -> None:
 def test_names() -> None:
     assert named("none") is None
     assert named("ascon-128") is CIPHERS["ascon-128"]
-    with pytest.raises(ClovenError, match="protection = 'rot13' is no cipher; known are none, ascon-128, asc"):
+    with pytest.raises(ClovenError, match="protection = 'rot13' is not a cipher; known are none, ascon-128, asc"):
         named("rot13")
 
 

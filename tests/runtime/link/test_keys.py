@@ -13,7 +13,7 @@ import pytest
 
 from cloven.enclave.owner import new_owner_key, read_owner_key
 from cloven.errors import ClovenError
-from cloven.runtime.link.keys import new_link_key, read_link_key
+from cloven.runtime.link.keys import LINK_KEY, read_link_key
 
 HEX = "0123456789abcdef" * 4
 
@@ -31,14 +31,20 @@ class Kind:
 
 KINDS = {
     "link": Kind(
-        new_link_key, read_link_key, "link key", "remove it on both devices",
+        LINK_KEY.new,
+        read_link_key,
+        "link key",
+        "remove it on both devices",
         "is missing: make one, and copy it to both devices",
     ),
     "owner": Kind(
-        new_owner_key, read_owner_key, "owner's key", "what was sealed with it could never be opened",
+        new_owner_key,
+        read_owner_key,
+        "owner's key",
+        "what was sealed with it could never be opened",
         "is missing; name the file that was made",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=KINDS.values(), ids=list(KINDS))
@@ -183,7 +189,7 @@ def test_what_is_no_file_is_refused(kind: Kind, key: Path, tmp_path: Path) -> No
         with pytest.raises(ClovenError, match="is a symbolic link; name the file itself"):
             kind.read(tmp_path / name)
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ClovenError, match="is no regular file"):
+        with pytest.raises(ClovenError, match="is not a regular file"):
             kind.read(path)
     with pytest.raises(ClovenError, match=kind.absent):
         kind.read(tmp_path / "absent")

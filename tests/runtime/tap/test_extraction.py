@@ -94,8 +94,11 @@ def test_the_order_of_the_file_and_its_times_change_nothing(here: Path, order: s
 
     assert (found.lost, found.gaps, found.late, found.cut) == (0, 0, 0, 0)
     assert (found.bytes, found.frames, found.payload, found.name) == (
-        right.bytes, right.frames, right.payload, right.name
-    )  # fmt: skip
+        right.bytes,
+        right.frames,
+        right.payload,
+        right.name,
+    )
     assert found.repeated == ("twice" in order) * found.bytes
 
 

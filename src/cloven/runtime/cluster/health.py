@@ -19,7 +19,7 @@ class DeviceHealth(BaseModel):
 
 
 class ClusterHealth(BaseModel):
-    """Whether images can be answered now, the state of each device, and the number of images in flight."""
+    """The state of a cluster: whether images can be answered now, each device, and the images in flight."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 

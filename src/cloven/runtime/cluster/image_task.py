@@ -14,7 +14,7 @@ from cloven.graph.box import extent
 from cloven.runtime.bundle.engine import Array, paste
 from cloven.runtime.bundle.schedule import Job, Message, Outgoing, Read, Schedule
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.protocol import Activity, ImageState
+from cloven.runtime.cluster.protocol import Activity, ImageState, ImageTimes
 
 if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
@@ -83,6 +83,15 @@ class ImageTask:
     def finished(self) -> bool:
         """Return whether nothing is left to do."""
         return self.jobs_done == len(self.schedule.jobs) and not self.unsent
+
+    def times(self, number: int) -> ImageTimes:
+        """Return the times of the image, under its number."""
+        return ImageTimes(
+            input=number,
+            seconds=[round(seconds, 7) for seconds in self.seconds],
+            sent=[(*message, at) for message, at in self.sent.items()],
+            came=[(*message, at) for message, at in self.came.items()],
+        )
 
     async def run(self, compute: Compute, send: Send) -> None:
         """Compute and send everything, as the inputs come."""

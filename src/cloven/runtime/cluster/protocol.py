@@ -177,7 +177,7 @@ Activity = Literal["waits", "computes", "sends", "done"]
 
 
 class ImageState(PeerMessage):
-    """What a worker does about an image, and the parties that it waits for.
+    """The state of an image on a worker: its activity, and the parties that it waits for.
 
     One that waits for nobody has just received all that it needs, and computes next.
     """
@@ -187,7 +187,7 @@ class ImageState(PeerMessage):
 
 
 class ImageFailure(PeerMessage):
-    """An image that a worker has given up; ``party`` is set where a message of that party was the reason."""
+    """An image that a worker has given up; ``party`` is set if a message of that party was the reason."""
 
     input: Number
     party: Party | None = Field(validation_alias="from", serialization_alias="from")
@@ -261,7 +261,7 @@ def read(
         kind: the message that is due.
         message: the bytes received; None if the stream ended.
         party: who sent it, for error messages.
-        parties: the parties of the plan; None where names are not checked.
+        parties: the parties of the plan; None if names are not checked.
         most: the most bytes that it may have.
 
     Raises:

@@ -23,7 +23,6 @@ from cloven.runtime.cluster.protocol import (
     KEPT,
     ImageFailure,
     ImageState,
-    ImageTimes,
     RunTerms,
     WorkerMessage,
     WorkerReport,
@@ -143,8 +142,12 @@ class WorkerSession:
         self.tasks[number] = (task, asyncio.create_task(self._run(number, task)))
 
     async def _run(self, number: int, task: ImageTask) -> None:
+        def send(message: Message, data: Sequence[Data]) -> Awaitable[None]:
+            party, ordinal = message
+            return self.connections[party].send(number, ordinal, data)
+
         try:
-            await task.run(self._compute, lambda message, data: self._send(number, message, data))
+            await task.run(self._compute, send)
         except asyncio.CancelledError:
             raise
         except Exception as error:  # onnxruntime's errors have no class of their own
@@ -164,10 +167,6 @@ class WorkerSession:
         made = timed() if quick else await asyncio.get_running_loop().run_in_executor(self.computing, timed)
         self.took[job.step] = made[1]
         return made
-
-    def _send(self, number: int, message: Message, data: Sequence[Data]) -> Awaitable[None]:
-        party, ordinal = message
-        return self.connections[party].send(number, ordinal, data)
 
     def _fail(self, number: int, reason: str, party: str | None) -> None:
         self._close(number, "failed")
@@ -230,15 +229,6 @@ class WorkerSession:
 
     def report(self) -> WorkerReport:
         """Return the times of the last images and the counters of the links."""
-        images = [
-            ImageTimes(
-                input=number,
-                seconds=[round(s, 7) for s in task.seconds],
-                sent=[(party, ordinal, at) for (party, ordinal), at in task.sent.items()],
-                came=[(party, ordinal, at) for (party, ordinal), at in task.came.items()],
-            )
-            for number, task in self.times
-        ]
         refused: dict[str, dict[str, int]] = {}
         clock: dict[str, dict[Literal["sealing", "opening"], float]] = {}
         for name, connection in self.connections.items():
@@ -247,7 +237,7 @@ class WorkerSession:
                 refused[name] = {str(reason): n for reason, n in connection.refused.items()}
         return WorkerReport(
             steps=[job.step for job in self.schedule.jobs],
-            images=images,
+            images=[task.times(number) for number, task in self.times],
             refused=refused,
             bytes={name: c.sent["bytes"] for name, c in self.connections.items()},
             clock=clock,

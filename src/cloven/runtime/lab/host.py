@@ -19,7 +19,7 @@ SHAPER = ["tbf", "rate", "1mbit", "burst", "1600", "limit", "10000"]
 
 
 def check(rate: bool, delay: bool) -> None:
-    """That this machine can make the links asked for.
+    """Check that this machine can make the links asked for.
 
     Args:
         rate: whether any link has a bandwidth.
@@ -38,7 +38,7 @@ def check(rate: bool, delay: bool) -> None:
 
 
 def has_netem() -> bool:
-    """Whether the kernel can delay packets by itself (``tc qdisc ... netem``)."""
+    """Return whether the kernel can delay packets by itself (``tc qdisc ... netem``)."""
     return _try_qdisc(["netem", "delay", "1ms"]) is None
 
 
@@ -46,7 +46,7 @@ def run(argv: Sequence[str], lines: Iterable[str] = ()) -> None:
     """Run a tool, with these lines on its standard input.
 
     Raises:
-        ClovenError: what it answered, where it failed.
+        ClovenError: with its answer, if it failed.
     """
     problem = _answer(argv, "\n".join(lines))
     if problem is not None:
@@ -54,7 +54,7 @@ def run(argv: Sequence[str], lines: Iterable[str] = ()) -> None:
 
 
 def inside(pid: int, argv: Sequence[str]) -> list[str]:
-    """The command that runs another one in the network namespace of a process."""
+    """Return the command that runs another one in the network namespace of a process."""
     return ["nsenter", f"--net=/proc/{pid}/ns/net", "--", *argv]
 
 
@@ -85,7 +85,7 @@ def _try_qdisc(words: Sequence[str]) -> str | None:
 
 
 def _answer(argv: Sequence[str], text: str = "") -> str | None:
-    """What a tool says when it fails; None when it does not."""
+    """Run a tool; return what it says if it fails, else None."""
     done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)  # noqa: S603 (our own words)
     if done.returncode == 0:
         return None

@@ -15,7 +15,7 @@ OURS = frozenset({PLAN, CLUSTER, PIXELS, BUNDLE, KEYS, LOGS, CAPTURE, OUTCOME, P
 
 
 def problems(folder: Path) -> list[str]:
-    """Why a folder cannot be used: it must be new, empty, or an earlier laboratory's with nothing else in it."""
+    """Return why a folder cannot be used: it must be new, empty, or an earlier laboratory's and nothing else."""
     try:
         there = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
@@ -36,7 +36,7 @@ def emptied(folder: Path) -> None:
     """Make the folder, or remove what is in it: last what shows that it is a laboratory's.
 
     Raises:
-        OSError: where that cannot be.
+        OSError: if that is impossible.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == PIXELS):

@@ -145,7 +145,7 @@ def _check(experiment: Experiment) -> None:
 
 
 def _prepare(experiment: Experiment) -> None:
-    """Write all that the processes read: the bundle, keys where links are protected, the plan, the images."""
+    """Write all that the processes read: the bundle, keys if links are protected, the plan, the images."""
     _check(experiment)
     folder, plan = experiment.folder, experiment.plan
     try:
@@ -265,7 +265,10 @@ def _until_ready(started: Mapping[str, tuple[subprocess.Popen[Any], Path]], sign
     time.sleep(0.2 if waiting else 0)  # what goes wrong for one often does for others
     failed = {who: log for who, (p, log) in waiting.items() if p.poll() is not None or time.monotonic() > until}
     if failed:
-        raise ClovenError([line for who, log in failed.items() for line in _last_words(who, "did not start", log)])
+        problems: list[str] = []
+        for who, log in failed.items():
+            problems += _last_words(who, "did not start", log)
+        raise ClovenError(problems)
 
 
 def _last_words(who: str, what: str, log: Path) -> list[str]:

@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -161,7 +162,7 @@ class Network:
 def network(
     parties: Sequence[str], pairs: Sequence[Pair], *, bandwidth: int | None = None, delay: float = 0.0
 ) -> Iterator[Network]:
-    """Make a network, and remove it at the end, whatever that end is: also where this process is killed.
+    """Make a network, and remove it at the end, whatever that end is: also if this process is killed.
 
     Args:
         parties: their names, each once.
@@ -217,7 +218,7 @@ def _check_names(parties: Sequence[str], pairs: Sequence[Pair]) -> None:
         problems.append(
             f"the pairs are {', '.join(map('-'.join, pairs))}; expected two parties each, and each once"
         )
-    unknown = sorted({name for pair in pairs for name in pair} - set(parties))
+    unknown = sorted(set(chain.from_iterable(pairs)) - set(parties))
     if unknown:
         problems.append(f"{', '.join(unknown)} in the pairs is not a party; they are {', '.join(parties)}")
     if problems:
@@ -244,7 +245,7 @@ def _relay(a: Party, b: Party, quality: LinkQuality) -> Process:
 
 
 def _far(b: Party) -> str:
-    """Return a name for a device on its way to a party; there it gets the name of where it leads."""
+    """Return a name for a device on its way to a party; there it is named for its target."""
     return b.interface.replace("to-", "at-", 1)
 
 

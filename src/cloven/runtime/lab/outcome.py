@@ -32,7 +32,7 @@ class LinkEvidence(BaseModel):
 
 
 class TapEvidence(BaseModel):
-    """What a tap found on a link, beside what the plan says.
+    """The evidence of a tap on a link, compared with the plan.
 
     Attributes:
         recorded: counts of the recording.

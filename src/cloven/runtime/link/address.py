@@ -27,7 +27,7 @@ def check_address(
         keys: whether the command has --keys, for messages.
 
     Raises:
-        ClovenError: where it is no address, its host is unknown, or others could reach it without mTLS.
+        ClovenError: if it is not an address, its host is unknown, or others could reach it without mTLS.
     """
     found = TEXT.fullmatch(listen)
     if not found or int(found["port"]) not in PORTS or (found["six"] and not _is_six(found["six"])):
@@ -47,7 +47,7 @@ def check_address(
 
 
 def is_loopback(host: str, *, option: str = "--listen") -> bool:
-    """Whether a host is this machine only: by address, or by all the addresses that its name has here.
+    """Return whether a host is this machine only: by address, or by all the addresses that its name has here.
 
     Raises:
         ClovenError: for a name that has none.

@@ -32,10 +32,10 @@ WORDS: dict[Variant, struct.Struct] = {"ascon-128": struct.Struct(">2Q"), "ascon
 
 @cache
 def kernels() -> dict[Variant, Callable[..., None]]:
-    """The compiled modes: about two seconds the first time on a machine, then read from numba's cache.
+    """Return the compiled modes: about two seconds the first time on a machine, then from numba's cache.
 
     Raises:
-        ClovenError: without numba, or where numba finds no folder for its cache.
+        ClovenError: without numba, or if numba finds no folder for its cache.
     """
     try:
         from cloven.runtime.link import ascon_kernel
@@ -108,7 +108,7 @@ def open_into(
     """Check and decrypt what `seal_into` gave, into a buffer 16 bytes shorter; tags are compared in constant time.
 
     Raises:
-        WrongTag: where anything differs from what was sealed, or the tag is not there; `out` then holds zeros.
+        WrongTag: if anything differs from what was sealed, or the tag is not there; `out` then holds zeros.
         LinkError: for a key, nonce or buffer of another size, or a buffer that is not contiguous.
         ClovenError: without numba.
     """
@@ -133,7 +133,7 @@ def seal(key: Data, nonce: Data, associated: Data, plaintext: Data, *, variant: 
 def open(  # noqa: A001
     key: Data, nonce: Data, associated: Data, sealed: Data, *, variant: Variant = "ascon-aead128"
 ) -> bytes:
-    """The plaintext of what `seal` gave; arguments and errors as `open_into`."""
+    """Return the plaintext of what `seal` returned; arguments and errors as `open_into`."""
     out = bytearray(max(0, octets(sealed).nbytes - TAG))
     open_into(key, nonce, associated, sealed, out, variant=variant)
     return bytes(out)

@@ -31,13 +31,13 @@ SIGNATURE = types.void(*[types.uint64] * 4, READ, READ, WRITTEN, WRITTEN, types.
 
 @njit(cache=True)
 def rotated(x: U, n: int) -> U:
-    """A word turned right by n bits, 0 < n < 64."""
+    """Return a word turned right by n bits, 0 < n < 64."""
     return (x >> U(n)) | (x << U(64 - n))
 
 
 @njit(cache=True)
 def round_of(s: Words, constant: int) -> Words:
-    """One round: constant, substitution, linear diffusion."""
+    """Return the state after one round: constant, substitution, linear diffusion."""
     x0, x1, x2, x3, x4 = s
     x2 ^= U(constant)
     x0 ^= x4
@@ -63,7 +63,7 @@ def round_of(s: Words, constant: int) -> Words:
 
 @njit(cache=True)
 def permuted(s: Words, rounds: int) -> Words:
-    """The last `rounds` of the twelve rounds; the loops over data hold their own, as LLVM does not inline this."""
+    """Return the state after the last `rounds` of twelve; loops over data hold their own: LLVM does not inline."""
     for i in range(12 - rounds, 12):
         s = round_of(s, 0xF0 - 0x0F * i)
     return s
@@ -71,7 +71,7 @@ def permuted(s: Words, rounds: int) -> Words:
 
 @njit(cache=True)
 def word(data: Octets, at: U) -> U:
-    """The 8 bytes from `at`, the first lowest. The constant count is what lets LLVM make one load of it."""
+    """Return the 8 bytes from `at`, the first lowest. The constant count lets LLVM make one load of it."""
     value = U(0)
     for i in range(8):
         value |= U(data[at + U(i)]) << U(8 * i)
@@ -87,7 +87,7 @@ def put_word(data: Octets, at: U, value: U) -> None:
 
 @njit(cache=True)
 def part(data: Octets, at: U, count: U) -> U:
-    """The `count` bytes (at most 8) from `at`, the first lowest."""
+    """Return the `count` bytes (at most 8) from `at`, the first lowest."""
     value = U(0)
     for i in range(count):
         value |= U(data[at + i]) << (EIGHT * i)
@@ -110,7 +110,7 @@ def crossed_part(state: U, data: Octets, out: Octets, at: U, count: U, opening: 
 
 @njit(cache=True)
 def crossed(state: U, data: Octets, out: Octets, at: U, opening: bool) -> U:
-    """`crossed_part` for 8 bytes."""
+    """Do as `crossed_part` for 8 bytes."""
     given = word(data, at)
     mixed = state ^ given
     put_word(out, at, mixed)
@@ -119,7 +119,7 @@ def crossed(state: U, data: Octets, out: Octets, at: U, opening: bool) -> U:
 
 @njit(cache=True)
 def swapped(x: U) -> U:
-    """A word with its bytes in the other order."""
+    """Return a word with its bytes in the other order."""
     x = ((x >> U(8)) & U(0x00FF00FF00FF00FF)) | ((x & U(0x00FF00FF00FF00FF)) << U(8))
     x = ((x >> U(16)) & U(0x0000FFFF0000FFFF)) | ((x & U(0x0000FFFF0000FFFF)) << U(16))
     return (x >> U(32)) | (x << U(32))
@@ -158,7 +158,7 @@ def ascon_aead128(
 ) -> None:
     """SP 800-232: little-endian words, 16 bytes a block, 8 rounds between them.
 
-    Key and nonce are two words each. `data` is plaintext, or ciphertext where `opening`; `out` gets what it
+    Key and nonce are two words each. `data` is plaintext, or ciphertext if `opening`; `out` gets what it
     becomes, `tag` the 16 bytes that belong to it.
     """
     x0, x1, x2, x3, x4 = permuted((ASCON_AEAD128_IV, k0, k1, n0, n1), 12)

@@ -76,7 +76,7 @@ def new(devices: Sequence[str], out: Path, days: int = 365, *, now: datetime | N
         now: when that begins (with time zone), by default at this moment.
 
     Raises:
-        ClovenError: with every problem of names, folder and days, or where it cannot be written.
+        ClovenError: with every problem of names, folder and days, or if it cannot be written.
     """
     moment = now or datetime.now(UTC)
     problems = [*naming_problems(devices, [COORDINATOR]), *place_problems([out]), *day_problems(days, moment)]
@@ -113,7 +113,7 @@ def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | 
         The new folders, and the new link keys of the other parties.
 
     Raises:
-        ClovenError: with every problem, or where it cannot be written; then nothing is left behind.
+        ClovenError: with every problem, or if it cannot be written; then nothing is left behind.
     """
     moment = now or datetime.now(UTC)
     authority = opened(keys, moment)
@@ -155,7 +155,7 @@ def renew(
         The new certificates.
 
     Raises:
-        ClovenError: with every problem, or where it cannot be written.
+        ClovenError: with every problem, or if it cannot be written.
     """
     moment = now or datetime.now(UTC)
     authority = opened(keys, moment)
@@ -180,7 +180,7 @@ def renew(
 
 
 def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """What is wrong with names of new devices, beside those that are taken."""
+    """Return what is wrong with names of new devices, apart from those that are taken."""
     if not devices:
         return ["no device is named; expected at least one name, such as edge0"]
     problems = []
@@ -198,7 +198,7 @@ def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
 
 
 def place_problems(folders: Iterable[Path]) -> list[str]:
-    """Whether folders can be made: what is there must be empty."""
+    """Return why folders cannot be made: existing ones must be empty."""
     return [
         f"{folder} exists and is not an empty folder, and no key is overwritten: choose another name, or add "
         "devices to a folder of keys with `cloven keys add`"
@@ -208,7 +208,7 @@ def place_problems(folders: Iterable[Path]) -> list[str]:
 
 
 def day_problems(days: int, moment: datetime, authority: Authority | None = None) -> list[str]:
-    """Whether certificates can be made for so long, and do not outlive the authority that signs them."""
+    """Return why certificates cannot be made for so long: they must not outlive the authority that signs them."""
     if days not in DAYS:
         return [f"certificates for {days} days; expected {DAYS[0]} to {DAYS[-1]} days"]
     if authority and moment + timedelta(days=days) > authority.certificate.not_valid_after_utc:
@@ -221,13 +221,12 @@ def day_problems(days: int, moment: datetime, authority: Authority | None = None
 
 
 def stray_problems(keys: Path, parties: Sequence[str]) -> list[str]:
-    """Link keys with parties that are not there: a folder was moved, or somebody stopped halfway."""
-    strays = {
-        path.stem: path
-        for party in parties
-        for path in sorted((keys / party / LINKS).glob("*.key"))
-        if path.stem not in parties
-    }
+    """Return link keys with parties that are missing: a folder was moved, or a command was stopped halfway."""
+    strays: dict[str, Path] = {}
+    for party in parties:
+        for path in sorted((keys / party / LINKS).glob("*.key")):
+            if path.stem not in parties:
+                strays[path.stem] = path
     return [
         f"{path} is a key of {name}, and {keys / name} is missing: copy that folder back, or remove {name}.key "
         f"from all folders in {keys} if there is no such device"
@@ -236,15 +235,15 @@ def stray_problems(keys: Path, parties: Sequence[str]) -> list[str]:
 
 
 def parties_in(keys: Path) -> list[str]:
-    """The parties whose folders are there, sorted."""
+    """Return the parties whose folders are there, sorted."""
     return sorted(path.parent.name for path in keys.glob(f"*/{CERTIFICATE}"))
 
 
 def opened(keys: Path, moment: datetime) -> Authority:
-    """The authority in a folder, fit for signing.
+    """Return the authority in a folder, fit for signing.
 
     Raises:
-        ClovenError: where it is not there, not valid, or open to others.
+        ClovenError: if it is missing, not valid, or open to others.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -267,7 +266,7 @@ def opened(keys: Path, moment: datetime) -> Authority:
 
 
 def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dict[str, CertificatePublicKeyTypes]:
-    """The parties' public keys, from certificates that the authority has signed for them.
+    """Return the parties' public keys, from certificates that the authority has signed for them.
 
     Raises:
         ClovenError: naming every certificate that is none of the authority's for that party.
@@ -280,7 +279,7 @@ def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dic
         if certificate is None:
             continue
         if certified_name(certificate) != party or not issued_by(certificate, authority.certificate):
-            problems.append(f"{path} is no certificate for {party} by {keys / FOLDER}: copy the right one back")
+            problems.append(f"{path} is not a certificate for {party} by {keys / FOLDER}: copy the right one back")
         found[party] = certificate.public_key()
     if problems:
         raise ClovenError(problems)
@@ -288,7 +287,7 @@ def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dic
 
 
 def party_files(party: str, authority: Authority, moment: datetime, days: int) -> dict[str, bytes]:
-    """A party's folder but for its link keys: path to content."""
+    """Return a party's folder except for its link keys: path to content."""
     private = new_private()
     certificate = signed(authority, party, private.public_key(), moment, days)
     return {
@@ -299,7 +298,7 @@ def party_files(party: str, authority: Authority, moment: datetime, days: int) -
 
 
 def link_files(pairs: Iterable[tuple[str, str]]) -> dict[str, bytes]:
-    """A new link key for each pair of parties, in both folders: path to content."""
+    """Return a new link key for each pair of parties, in both folders: path to content."""
     files = {}
     for one, other in pairs:
         text = secrets.token_hex(SIZE).encode() + b"\n"

@@ -42,7 +42,7 @@ class Authority:
 
 
 def founded(moment: datetime) -> Authority:
-    """A new authority, with a name that tells it from others."""
+    """Return a new authority, with a name that tells it from others."""
     from cryptography.x509 import BasicConstraints
 
     key = new_private()
@@ -54,7 +54,7 @@ def founded(moment: datetime) -> Authority:
 def signed(
     authority: Authority, name: str, public: CertificatePublicKeyTypes, moment: datetime, days: int
 ) -> Certificate:
-    """A certificate with which a party of this name and public key can be server and client."""
+    """Return a certificate with which a party of this name and public key can be server and client."""
     from cryptography.x509 import BasicConstraints, DNSName, ExtendedKeyUsage, SubjectAlternativeName
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -76,7 +76,7 @@ def made(
     valid: tuple[datetime, datetime],
     extensions: Sequence[tuple[ExtensionType, bool]],
 ) -> Certificate:
-    """A certificate with these extensions (each critical or not), and what strict checks want besides."""
+    """Return a certificate with these extensions (each critical or not), and what strict checks want besides."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509 import (
         AuthorityKeyIdentifier,
@@ -98,14 +98,14 @@ def made(
 
 
 def new_private() -> EllipticCurvePrivateKey:
-    """A new private key. P-256, as gRPC does not accept Ed25519."""
+    """Return a new private key. P-256, as gRPC does not accept Ed25519."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
     return generate_private_key(SECP256R1())
 
 
 def common_name(text: str) -> Name:
-    """A subject or issuer."""
+    """Return a subject or issuer."""
     from cryptography.x509 import Name, NameAttribute
     from cryptography.x509.oid import NameOID
 
@@ -113,7 +113,7 @@ def common_name(text: str) -> Name:
 
 
 def key_usage(*, authority: bool) -> KeyUsage:
-    """An authority signs certificates, a party its handshakes; neither does anything else."""
+    """Return what a key may do: an authority signs certificates, a party its handshakes."""
     from cryptography.x509 import KeyUsage
 
     return KeyUsage(
@@ -130,7 +130,7 @@ def key_usage(*, authority: bool) -> KeyUsage:
 
 
 def validity_problems(certificate: Certificate, path: Path, now: datetime | None) -> list[str]:
-    """Whether a certificate is valid at a moment, by default this one."""
+    """Return why a certificate is not valid at a moment, by default now."""
     moment = now or datetime.now(UTC)
     if moment < certificate.not_valid_before_utc:
         return [
@@ -146,7 +146,7 @@ def validity_problems(certificate: Certificate, path: Path, now: datetime | None
 
 
 def name_problems(certificate: Certificate, path: Path, expected: str | None) -> list[str]:
-    """Whether a certificate names one party, the expected one if any is."""
+    """Return why a certificate does not name one party, the expected one if any is."""
     name = certified_name(certificate)
     if name is None:
         return [f"{path} names no device, or several: use one that `cloven keys new` made"]
@@ -156,22 +156,22 @@ def name_problems(certificate: Certificate, path: Path, expected: str | None) ->
 
 
 def renewal(path: Path) -> str:
-    """What to do about a certificate whose time is over."""
+    """Return what to do about an expired certificate."""
     if path.name == AUTHORITY:
         return "make new keys for all devices with `cloven keys new`"
     return f"run `cloven keys renew` where the authority is, copy the new {path.name} here, and start again"
 
 
 def shown(moment: datetime) -> str:
-    """A moment as a person reads it."""
+    """Return a moment as text."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def read_certificate(path: Path) -> Certificate:
-    """The certificate in a file.
+    """Return the certificate in a file.
 
     Raises:
-        ClovenError: where there is none.
+        ClovenError: if there is none.
     """
     from cryptography.x509 import load_pem_x509_certificate
 
@@ -184,10 +184,10 @@ def read_certificate(path: Path) -> Certificate:
 
 
 def read_private(path: Path) -> PrivateKeyTypes:
-    """The private key in a file. What is checked is the file that was opened.
+    """Return the private key in a file. The checks apply to the file that was opened.
 
     Raises:
-        ClovenError: where there is none, or it is another user's, open to others, or protected by a password.
+        ClovenError: if there is none, or it is another user's, open to others, or protected by a password.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -209,7 +209,7 @@ def _read(path: Path) -> tuple[os.stat_result, bytes]:
     """Return what is known of a regular file, and its content, as far as certificates and keys are long.
 
     Raises:
-        ClovenError: where it cannot be read.
+        ClovenError: if it cannot be read.
     """
     try:
         path.stat()
@@ -220,14 +220,14 @@ def _read(path: Path) -> tuple[os.stat_result, bytes]:
 
 
 def unreadable(path: Path, error: OSError) -> ClovenError:
-    """The error for a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return ClovenError(f"{path} is missing: copy the whole folder again from where it was made")
     return ClovenError(f"cannot read {path}: {error.strerror}")
 
 
 def certified_name(certificate: Certificate) -> str | None:
-    """The one name that a certificate is for; None where it has none, several, or one of another kind."""
+    """Return the one name of a certificate; None if it has none, several, or one of another kind."""
     from cryptography.x509 import DNSName, ExtensionNotFound, SubjectAlternativeName
 
     try:
@@ -238,7 +238,7 @@ def certified_name(certificate: Certificate) -> str | None:
 
 
 def issued_by(certificate: Certificate, authority: Certificate) -> bool:
-    """Whether the authority's key has signed the certificate."""
+    """Return whether the authority's key has signed the certificate."""
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -249,14 +249,14 @@ def issued_by(certificate: Certificate, authority: Certificate) -> bool:
 
 
 def certificate_pem(certificate: Certificate) -> bytes:
-    """A certificate as it is in its file."""
+    """Return a certificate as it is in its file."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
 
 
 def private_pem(key: PrivateKeyTypes) -> bytes:
-    """A private key as it is in its file."""
+    """Return a private key as it is in its file."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -50,7 +50,7 @@ class Cipher:
         return bytes(out)
 
     def open(self, key: Data, nonce: Data, associated: Data, sealed: Data) -> bytes:
-        """The plaintext; `WrongTag` where it is not what was sealed."""
+        """Return the plaintext; raise `WrongTag` if it is not what was sealed."""
         out = bytearray(max(0, octets(sealed).nbytes - self.tag_bytes))
         self.open_into(key, nonce, associated, sealed, out)
         return bytes(out)
@@ -67,14 +67,14 @@ class Foreign:
     tag_bytes: int = 16
 
     def seal_into(self, key: Data, nonce: Data, associated: Data, plaintext: Data, out: Data) -> None:
-        """As `Cipher.seal_into`."""
+        """Do as `Cipher.seal_into`."""
         secret, number = sized(self.name, key, nonce, self.key_bytes, self.nonce_bytes)
         data = octets(plaintext)
         whole = writable(out, data.nbytes + self.tag_bytes)
         algorithm(self.algorithm)(secret).encrypt_into(number, data, octets(associated), whole)
 
     def open_into(self, key: Data, nonce: Data, associated: Data, sealed: Data, out: Data) -> None:
-        """As `Cipher.open_into`."""
+        """Do as `Cipher.open_into`."""
         from cryptography.exceptions import InvalidTag
 
         secret, number = sized(self.name, key, nonce, self.key_bytes, self.nonce_bytes)
@@ -93,7 +93,7 @@ class Foreign:
 
 @cache
 def algorithm(name: str) -> type[AESGCM] | type[ChaCha20Poly1305]:
-    """A class of `cryptography`, imported at first use: an import statement costs as much as a short message."""
+    """Return a class of `cryptography`, imported at first use: an import costs as much as a short message."""
     from cryptography.hazmat.primitives.ciphers import aead
 
     found: type[AESGCM] | type[ChaCha20Poly1305] = getattr(aead, name)
@@ -101,13 +101,13 @@ def algorithm(name: str) -> type[AESGCM] | type[ChaCha20Poly1305]:
 
 
 def of_cryptography(name: str, algorithm: Literal["AESGCM", "ChaCha20Poly1305"], key_bytes: int) -> Cipher:
-    """The entry of a cipher of `cryptography`."""
+    """Return the entry of a cipher of `cryptography`."""
     cipher = Foreign(name, algorithm, key_bytes)
     return Cipher(name, key_bytes, cipher.nonce_bytes, cipher.tag_bytes, cipher.seal_into, cipher.open_into)
 
 
 def of_ascon(name: ascon.Variant) -> Cipher:
-    """The entry of a variant of Ascon."""
+    """Return the entry of a variant of Ascon."""
     seal = partial(ascon.seal_into, variant=name)
     return Cipher(name, ascon.KEY, ascon.NONCE, ascon.TAG, seal, partial(ascon.open_into, variant=name))
 
@@ -127,13 +127,13 @@ CIPHERS: Mapping[str, Cipher] = MappingProxyType(
 
 
 def named(protection: str) -> Cipher | None:
-    """The cipher of a plan's ``protection``; None for "none".
+    """Return the cipher of a plan's ``protection``; None for "none".
 
     Raises:
         ClovenError: for any other name.
     """
     if protection != NONE and protection not in CIPHERS:
-        raise ClovenError(f"protection = {protection!r} is no cipher; known are {', '.join([NONE, *CIPHERS])}")
+        raise ClovenError(f"protection = {protection!r} is not a cipher; known are {', '.join([NONE, *CIPHERS])}")
     return CIPHERS.get(protection)
 
 

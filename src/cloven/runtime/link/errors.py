@@ -23,7 +23,7 @@ class LinkError(ClovenError):
 
 
 class WrongTag(LinkError):  # noqa: N818 - the noun says more than WrongTagError
-    """What was opened is not what was sealed: other key, nonce or associated data, or changed on the way."""
+    """The message is not the one that was sealed: other key, nonce or associated data, or changed on the way."""
 
     def __init__(self, cipher: str) -> None:
         super().__init__(f"{cipher}: the tag does not fit: changed on the way, or sealed with another key or nonce")

@@ -48,7 +48,7 @@ class Transcript:
 
 @dataclass(frozen=True, eq=False)
 class Initiator:
-    """What an initiator keeps between its two steps."""
+    """The state of an initiator between its two steps."""
 
     transcript: Transcript
     private: X25519PrivateKey = field(repr=False)
@@ -96,13 +96,13 @@ class Session:
 
 
 def prologue(cipher: str, initiator: str, responder: str) -> bytes:
-    """What both sides must agree on beforehand: version, cipher and names, unambiguous whatever the names."""
+    """Return what both sides agree on beforehand: version, cipher and names, unambiguous whatever the names."""
     parts = [f"cloven link {VERSION}", cipher, initiator, responder]
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
 
 
 def initiator_start(psk: bytes, prologue: bytes, *, ephemeral: bytes | None = None) -> tuple[Initiator, bytes]:
-    """The first message, and what to keep for the answer to it.
+    """Return the first message, and the state for the answer to it.
 
     Args:
         psk: the link's key, 32 bytes.
@@ -118,10 +118,10 @@ def initiator_start(psk: bytes, prologue: bytes, *, ephemeral: bytes | None = No
 def responder_reply(
     psk: bytes, prologue: bytes, hello: bytes, *, ephemeral: bytes | None = None
 ) -> tuple[Session, bytes]:
-    """The session and the answer to an initiator's first message; arguments as `initiator_start`.
+    """Return the session and the answer to an initiator's first message; arguments as `initiator_start`.
 
     Raises:
-        HandshakeRefused: where the message is malformed, or key, cipher, names or version differ.
+        HandshakeRefused: if the message is malformed, or key, cipher, names or version differ.
         LinkError: for a key of another size.
     """
     transcript, theirs, _ = read_hello(begun(psk, prologue), sized(hello))
@@ -129,17 +129,17 @@ def responder_reply(
 
 
 def initiator_finish(state: Initiator, answer: bytes) -> Session:
-    """The session, from the answer to the first message.
+    """Return the session, from the answer to the first message.
 
     Raises:
-        HandshakeRefused: where the message is malformed, or does not answer this hello.
+        HandshakeRefused: if the message is malformed, or does not answer this hello.
     """
     session, _ = read_answer(state, sized(answer))
     return session
 
 
 def begun(psk: bytes, prologue: bytes) -> Transcript:
-    """A transcript that holds the protocol's name, the prologue and the pre-shared key (Noise's token psk)."""
+    """Return a transcript with the protocol's name, the prologue and the pre-shared key (Noise's token psk)."""
     if len(psk) != KEY:
         raise LinkError(f"a link key has {KEY} bytes, not {len(psk)}; read it with read_link_key")
     first = hashlib.sha256(NOISE).digest()
@@ -155,7 +155,7 @@ def write_hello(transcript: Transcript, private: X25519PrivateKey, payload: byte
 
 
 def read_hello(transcript: Transcript, hello: bytes) -> tuple[Transcript, bytes, bytes]:
-    """The transcript after the first message, the initiator's public key, and the payload."""
+    """Return the transcript after the first message, the initiator's public key, and the payload."""
     theirs = hello[:PUBLIC]
     transcript, payload = decrypted(with_public(transcript, theirs), hello[PUBLIC:])
     return transcript, theirs, payload
@@ -173,7 +173,7 @@ def write_answer(
 
 
 def read_answer(state: Initiator, answer: bytes) -> tuple[Session, bytes]:
-    """The initiator's session, and the payload of the second message."""
+    """Return the initiator's session, and the payload of the second message."""
     theirs = answer[:PUBLIC]
     transcript = with_key(with_public(state.transcript, theirs), agreed(state.private, theirs))
     transcript, payload = decrypted(transcript, answer[PUBLIC:])
@@ -182,21 +182,21 @@ def read_answer(state: Initiator, answer: bytes) -> tuple[Session, bytes]:
 
 
 def sized(message: bytes) -> bytes:
-    """A message of the one right size."""
+    """Return a message, which must have the one right size."""
     if len(message) != MESSAGE:
         raise HandshakeRefused(f"handshake refused: a message has {len(message)} bytes, not {MESSAGE}")
     return bytes(message)
 
 
 def private_key(given: bytes | None) -> X25519PrivateKey:
-    """A fresh private key, or the given one."""
+    """Return a fresh private key, or the given one."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     return X25519PrivateKey.generate() if given is None else X25519PrivateKey.from_private_bytes(given)
 
 
 def agreed(private: X25519PrivateKey, theirs: bytes) -> bytes:
-    """The secret of two X25519 keys; a public key of low order, which would make it zero, is refused."""
+    """Return the secret of two X25519 keys; a public key of low order, which would make it zero, is refused."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
     try:

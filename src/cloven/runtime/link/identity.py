@@ -68,10 +68,10 @@ def only_tls_1_3() -> bool:
 
 
 class Context(Protocol):
-    """What `peer_name` needs of a call's context; grpc's and grpc.aio's have it."""
+    """A call's context as `peer_name` needs it; grpc's and grpc.aio's have it."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """What the transport knows of the peer."""
+        """Return what the transport knows of the peer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Identity:
 
     Attributes:
         name: the party's name, as its certificate says.
-        folder: where it was read from.
+        folder: the folder that it was read from.
         expires: the last moment (UTC) at which others believe the certificate.
         authority: the authority's certificate, PEM.
         certificate: this party's certificate, PEM.
@@ -95,11 +95,11 @@ class Identity:
     private: bytes = field(repr=False)
 
     def days_left(self, now: datetime | None = None) -> float:
-        """Days until the certificate expires."""
+        """Return the days until the certificate expires."""
         return (self.expires - (now or datetime.now(UTC))).total_seconds() / 86400
 
     def warning(self, now: datetime | None = None) -> str | None:
-        """What to tell the user when the certificate expires within `WARN_DAYS` days."""
+        """Return a warning if the certificate expires within `WARN_DAYS` days."""
         left = self.days_left(now)
         if left >= WARN_DAYS:
             return None
@@ -109,10 +109,10 @@ class Identity:
         )
 
     def link_key(self, peer: str) -> bytes:
-        """The 32 bytes that this party and `peer` share.
+        """Return the 32 bytes that this party and `peer` share.
 
         Raises:
-            ClovenError: for a name that is none, and where the file is missing or `read_link_key` refuses it.
+            ClovenError: for an impossible name, and if the file is missing or `read_link_key` refuses it.
         """
         if problem := name_problem(peer):
             raise ClovenError(problem)
@@ -125,10 +125,10 @@ class Identity:
         return read_link_key(path)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a gRPC server: TLS 1.3; it shows this party's certificate and demands one of the same authority.
+        """Return the credentials of a gRPC server: TLS 1.3, with a certificate demanded of the client.
 
         Raises:
-            ClovenError: where gRPC would also speak TLS 1.2.
+            ClovenError: if gRPC would also speak TLS 1.2.
         """
         _check_tls()
         import grpc
@@ -138,10 +138,10 @@ class Identity:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """For a gRPC channel over TLS 1.3, whose ``grpc.ssl_target_name_override`` must be the peer's name.
+        """Return the credentials of a channel; its ``grpc.ssl_target_name_override`` must be the peer's name.
 
         Raises:
-            ClovenError: where gRPC would also speak TLS 1.2.
+            ClovenError: if gRPC would also speak TLS 1.2.
         """
         _check_tls()
         import grpc
@@ -149,23 +149,12 @@ class Identity:
         return grpc.ssl_channel_credentials(self.authority, self.private, self.certificate)
 
     def server_context(self) -> ssl.SSLContext:
-        """For a server of any other protocol: TLS 1.3, with a certificate demanded of the client.
+        """Return the context of a server of any other protocol: TLS 1.3, with a certificate demanded of the client.
 
         Raises:
-            ClovenError: where the files are not those that were read.
+            ClovenError: if the files are not those that were read.
         """
-        return self._context(ssl.PROTOCOL_TLS_SERVER)
-
-    def client_context(self) -> ssl.SSLContext:
-        """For a client: give the server's party name as `server_hostname`, whatever its address.
-
-        Raises:
-            ClovenError: where the files are not those that were read.
-        """
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
-
-    def _context(self, protocol: int) -> ssl.SSLContext:
-        context = ssl.SSLContext(protocol)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -189,27 +178,27 @@ def _check_tls() -> None:
 
 
 def peer_name(context: Context) -> str | None:
-    """The name in the certificate that a gRPC peer has shown; None without TLS."""
+    """Return the name in the certificate of a gRPC peer; None without TLS."""
     names = list(context.auth_context().get("x509_subject_alternative_name", ()))
     return names[0].decode() if len(names) == 1 else None
 
 
 def name_problem(name: str) -> str | None:
-    """Why something cannot be a party's name: it becomes a name in a certificate, and a folder on any system."""
+    """Return why a text cannot be a party's name, which becomes one of a certificate and of a folder."""
     if not NAME.fullmatch(name) or ".." in name:
         return (
-            f"{name!r} is no device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and '.', "
-            "a letter or digit first and last, and no two dots together"
+            f"{name!r} is not a device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and "
+            "'.', a letter or digit first and last, and no two dots together"
         )
     if ADDRESS.fullmatch(name):
-        return f"{name!r} is an address and no device name: name the device, and give addresses in the cluster file"
+        return f"{name!r} is an address, not a device name: name the device, and give addresses in the cluster file"
     if NO_FOLDER.fullmatch(name):
         return f"{name!r} cannot be a folder's name on Windows: choose another device name"
     return None
 
 
 def read(folder: Path, expected: str | None = None, now: datetime | None = None) -> Identity:
-    """The identity in a folder, checked: everything that would make others refuse it is told here.
+    """Return the identity in a folder, after checking all that would make others refuse it.
 
     Args:
         folder: a party's folder, as `cloven keys new` made it.

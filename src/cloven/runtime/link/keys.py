@@ -27,11 +27,11 @@ class KeyFile:
     """A kind of key file, in the words of its messages.
 
     Attributes:
-        name: what it is called.
+        name: of the kind.
         kept: why none is overwritten, and what to do instead.
-        absent: what to do where there is none.
-        wrong: what to do where it holds something else.
-        must: whose file it has to be.
+        absent: what to do if there is none.
+        wrong: what to do if it holds something else.
+        must: the owner that it must have.
     """
 
     name: str
@@ -44,7 +44,7 @@ class KeyFile:
         """Write a new random key to a file that does not exist yet; nobody else can read it at any moment.
 
         Raises:
-            ClovenError: where something is there already, or the file cannot be written.
+            ClovenError: if something is there already, or the file cannot be written.
         """
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -63,12 +63,12 @@ class KeyFile:
             raise ClovenError(f"cannot write the {self.name} {path}: {error.strerror}") from error
 
     def read(self, path: Path) -> bytes:
-        """The 32 bytes of a key file.
+        """Return the 32 bytes of a key file.
 
         What is checked is the file that was opened, so that it cannot be exchanged in between.
 
         Raises:
-            ClovenError: where it is missing, a symbolic link, no file, another user's, open to others, or no key.
+            ClovenError: if it is missing, a symbolic link, not a file, another user's, open to others, or no key.
         """
         about, text = self._opened(path)
         problems = access_problems(path, about, self.must)
@@ -82,7 +82,7 @@ class KeyFile:
         return bytes.fromhex(text.decode())
 
     def _opened(self, path: Path) -> tuple[os.stat_result, bytes]:
-        """What is known of a file, and as much of it as tells a key from what is longer."""
+        """Return the status of a file, and as many bytes as tell a key from what is longer."""
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -94,7 +94,7 @@ class KeyFile:
         try:
             about = os.fstat(file)
             if not stat.S_ISREG(about.st_mode):
-                raise ClovenError(f"the {self.name} {path} is no regular file; name the file that holds the key")
+                raise ClovenError(f"the {self.name} {path} is not a regular file; name the file that holds the key")
             # One byte more than a key with its newline tells a file that is too long.
             return about, os.read(file, 2 * SIZE + 2)
         except OSError as error:
@@ -112,18 +112,13 @@ LINK_KEY = KeyFile(
 )
 
 
-def new_link_key(path: Path) -> None:
-    """Write a new link key; see `KeyFile.new`."""
-    LINK_KEY.new(path)
-
-
 def read_link_key(path: Path) -> bytes:
-    """The 32 bytes of a link key; see `KeyFile.read`."""
+    """Return the 32 bytes of a link key; see `KeyFile.read`."""
     return LINK_KEY.read(path)
 
 
 def access_problems(path: Path, about: os.stat_result, must: str = LINK_MUST) -> list[str]:
-    """Who else could read or change a key file."""
+    """Return who else could read or change a key file."""
     problems = []
     if about.st_uid != os.geteuid():
         problems.append(f"{path} belongs to another user (uid {about.st_uid}); {must}")

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def octets(data: Data) -> memoryview:
-    """The bytes of a buffer in memory order, any shape and item size, not copied.
+    """Return the bytes of a buffer in memory order, any shape and item size, not copied.
 
     Raises:
-        LinkError: where the buffer is not contiguous.
+        LinkError: if the buffer is not contiguous.
     """
     view = memoryview(cast("Buffer", data))
     if not view.c_contiguous:
@@ -32,10 +32,10 @@ def octets(data: Data) -> memoryview:
 
 
 def writable(out: Data, size: int) -> memoryview:
-    """The bytes of a buffer to write `size` bytes to.
+    """Return the bytes of a buffer to write `size` bytes to.
 
     Raises:
-        LinkError: where it has another size or cannot be written.
+        LinkError: if it has another size or cannot be written.
     """
     view = octets(out)
     if view.nbytes != size or view.readonly:
@@ -45,7 +45,7 @@ def writable(out: Data, size: int) -> memoryview:
 
 
 def sized(cipher: str, key: Data, nonce: Data, key_bytes: int, nonce_bytes: int) -> tuple[memoryview, memoryview]:
-    """A key and a nonce of just the cipher's sizes.
+    """Return a key and a nonce of just the cipher's sizes.
 
     Raises:
         LinkError: naming the sizes, never the bytes.

@@ -2,7 +2,7 @@
 
     magic, version  4 bytes    ordinal  4    session  16    counter  8    input  8    length  8    payload    tag
 
-The header is authenticated, not encrypted: it says which session, the how-manieth frame of it, which input of the
+The header is authenticated, not encrypted: it says which session, the number of the frame in it, which input of the
 run, which of the link's messages for that input (a number, no name or shape) and how many bytes. Lengths leak. The
 nonce is the counter: one key per direction, one frame per counter. With no cipher ("none") the same header goes
 before the plain payload, so that sizes compare; then order, session and length are checked, and whoever can write
@@ -39,7 +39,7 @@ LARGEST_PAYLOAD = 2**31 - 2**16
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """How much one frame and one key may carry.
+    """The most that one frame and one key may carry.
 
     Attributes:
         length: largest payload of a frame, in bytes.
@@ -78,7 +78,7 @@ class Direction:
         Args:
             session: the session's 16 bytes.
             cipher: None for no protection.
-            key: this direction's key; its first bytes are used where it is longer than the cipher's.
+            key: this direction's key; its first bytes are used if it is longer than the cipher's.
             limits: see `Limits`.
 
         Raises:
@@ -106,11 +106,11 @@ class Direction:
 
     @property
     def tag_bytes(self) -> int:
-        """How much longer than header and payload a frame is."""
+        """Return how much longer than header and payload a frame is."""
         return self.cipher.tag_bytes if self.cipher else 0
 
     def nonce(self, cipher: Cipher) -> bytes:
-        """The nonce of the next frame."""
+        """Return the nonce of the next frame."""
         return self.frames.to_bytes(cipher.nonce_bytes, "big")
 
 
@@ -118,7 +118,7 @@ class Sealer(Direction):
     """Makes the frames of one direction, in order; threads may share it, if frames are sent in the order made."""
 
     def seal(self, number: int, ordinal: int, *pieces: Data) -> bytes:
-        """The next frame. Without protection its payload is copied once.
+        """Return the next frame. Without protection its payload is copied once.
 
         Args:
             number: of the input, 0 to 2^63 - 1.
@@ -126,7 +126,7 @@ class Sealer(Direction):
             pieces: contiguous buffers, one after another; ``limits.length`` bytes at most.
 
         Raises:
-            SessionExhausted: where the key has sealed as much as it may; nothing is used up.
+            SessionExhausted: if the key has sealed as much as it may; nothing is used up.
             LinkError: for numbers or a payload that do not fit.
         """
         parts = [octets(piece) for piece in pieces]
@@ -167,25 +167,15 @@ class Opener(Direction):
     def __init__(
         self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
-        """As `Direction`."""
+        """Begin at frame zero; arguments and errors as `Direction`."""
         super().__init__(session, cipher, key, limits)
         self.refused: Counter[Reason] = Counter()
 
-    def body_bytes(self, header: Data) -> int:
-        """How many bytes follow a header: for a reader of a stream, before it allocates anything.
-
-        Raises:
-            FrameRefused: where the header is not that of the next frame.
-        """
-        with self._lock:
-            _, _, length = self._checked(octets(header))
-            return length + self.tag_bytes
-
     def open(self, frame: Data) -> Opened:
-        """The content of the next frame.
+        """Return the content of the next frame.
 
         Raises:
-            FrameRefused: where it is not the next frame as it was sealed; the next one still opens.
+            FrameRefused: if it is not the next frame as it was sealed; the next one still opens.
         """
         view = octets(frame)
         with self._lock:
@@ -205,9 +195,9 @@ class Opener(Direction):
         raise FrameRefused(reason, detail)
 
     def _checked(self, view: memoryview) -> tuple[int, int, int]:
-        """Input, ordinal and length of the next frame's header, none of it to be believed before the tag is."""
+        """Return input, ordinal and length of the next frame's header, which the tag has not confirmed yet."""
         if view.nbytes < HEADER:
-            self._refuse(Reason.TRUNCATED, f"{view.nbytes} bytes are no header of {HEADER}")
+            self._refuse(Reason.TRUNCATED, f"{view.nbytes} bytes are less than a header of {HEADER}")
         magic, ordinal, session, counter, number, length = LAYOUT.unpack_from(view)
         if magic != MAGIC:
             self._refuse(Reason.FORMAT, f"no frame of version {VERSION}")
@@ -230,7 +220,7 @@ class Opener(Direction):
 
 
 def directions(session: Session, cipher: Cipher, limits: FrameLimits | None = None) -> tuple[Sealer, Opener]:
-    """Both directions of a session, for the side whose `Session` it is."""
+    """Return both directions of a session, for the side whose `Session` it is."""
     return (
         Sealer(session.id, cipher, session.send, limits),
         Opener(session.id, cipher, session.receive, limits),

@@ -14,7 +14,7 @@ from cloven.errors import ClovenError
 
 @contextmanager
 def staged(beside: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A temporary folder in `beside` that holds these files (path: content); what is not moved is removed.
+    """Yield a temporary folder in `beside` that holds these files (path: content); what is not moved is removed.
 
     Folders have mode 0700 and files 0600 from their first moment, whatever the umask.
     """

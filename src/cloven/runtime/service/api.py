@@ -97,7 +97,7 @@ def app(
         model: what classifies.
         read: what turns a picture's file into pixels, one call at a time, in a thread of its own.
         size: how much work that is: the pixels that a file's header announces. Smaller ones come first.
-        names: of the classes, one for each; None where they have none.
+        names: of the classes, one for each; None if they have none.
         limit: bytes of a request.
         waiting: requests at a time, from head to answer; one more is refused with 429.
         deadline: seconds for a request.

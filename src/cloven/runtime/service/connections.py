@@ -36,7 +36,7 @@ log = logging.getLogger("cloven.service")
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """What clients may take of the service.
+    """The most that clients may take of the service.
 
     Attributes:
         connections: open connections.
@@ -106,7 +106,7 @@ class ConnectionTable:
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's connection, closed where a head, the rest of a request or the reading of an answer takes too long.
+    """uvicorn's connection, closed if a head, the rest of a request or the reading of an answer takes too long.
 
     One timer runs as long as the connection is open, so that no state of it can last.
     """
@@ -224,7 +224,7 @@ class Entrance:
                     return
 
     def _short(self, error: OSError) -> None:
-        """Close a connection for those that come; where none can be closed, accept nothing for a while."""
+        """Close a connection for those that come; if none can be closed, accept nothing for a while."""
         log.warning("cannot accept a connection: %s", error.strerror)
         if not self._places.drop():
             self._loop.remove_reader(self._listener)

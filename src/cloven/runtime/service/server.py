@@ -86,7 +86,7 @@ async def serve(
 
     Args:
         service: what answers, made by `app`.
-        host: where to listen; see `check_address`, which is not called here.
+        host: the address to listen on; see `check_address`, which is not called here.
         port: 0 for any free one.
         identity: for mTLS: only clients with a certificate of the same authority are answered.
         started: called with the service's URL when it listens.
@@ -94,7 +94,7 @@ async def serve(
             second SIGINT ends them at once.
 
     Raises:
-        ClovenError: where it cannot listen there, the certificates cannot be used, or this process may not open
+        ClovenError: if it cannot listen there, the certificates cannot be used, or this process may not open
             as many files as there may be connections.
     """
     _check_files(limits)

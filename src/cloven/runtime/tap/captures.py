@@ -62,7 +62,7 @@ class Packet(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was in a file: counts of packets.
+    """The counts of packets in a file.
 
     Attributes:
         packets: all of them.
@@ -72,7 +72,7 @@ class Tally:
         fragments: fragments of IP, which are not put together.
         unknown: of types of link that are not known, by pcap's number.
         dropped: what the recorder says that it missed.
-        damage: why and where reading ended early; empty where it did not.
+        damage: why and where reading ended early; empty if it did not.
     """
 
     packets: int = 0
@@ -85,7 +85,7 @@ class Tally:
     damage: str = ""
 
     def warnings(self) -> list[str]:
-        """What a reader should know before believing the other numbers."""
+        """Return what a reader should know before believing the other numbers."""
         said = (
             (self.damage, f"the file is damaged and was read until there: {self.damage}"),
             (self.dropped, f"the recorder dropped {self.dropped:,} packets: record less at a time"),
@@ -110,14 +110,14 @@ class Damaged(Exception):  # noqa: N818
 
 
 def packets(path: Path, tally: Tally) -> Iterator[Packet]:
-    """The packets of a capture, in the order recorded, until its end or damage.
+    """Return the packets of a capture, in the order recorded, until its end or damage.
 
     Args:
         path: a pcap or pcapng file, as it is or gzip'd.
         tally: gets `packets`, `dropped` and `damage`.
 
     Raises:
-        ClovenError: where the file cannot be read or is neither.
+        ClovenError: if the file cannot be read or is neither.
     """
     try:
         with _content(path) as file:
@@ -132,7 +132,7 @@ def packets(path: Path, tally: Tally) -> Iterator[Packet]:
 
 
 def _content(path: Path) -> BinaryIO:
-    """Return the file, unpacked where it is gzip'd, behind a large buffer."""
+    """Return the file, unpacked if it is gzip'd, behind a large buffer."""
     file = open_regular(path)
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
@@ -170,7 +170,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _begun(file: BinaryIO, path: Path, tally: Tally) -> Iterator[Packet]:
-    """The reader that fits how the file begins."""
+    """Return the packets by the format of the file's first bytes."""
     magic = file.read(4)
     if magic == SECTION:
         return _pcapng(file, tally)
@@ -201,7 +201,7 @@ def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
             raise Damaged(CUT)
         fraction, caught, size = layout.unpack(head)
         if caught > LARGEST or fraction >= fractions:
-            raise Damaged("what follows is no packet")
+            raise Damaged("what follows is not a packet")
         yield Packet(link, size, _read(file, caught))
 
 
@@ -260,7 +260,7 @@ def _block(file: BinaryIO, head: bytes, sign: str, begun: bytes) -> tuple[int, b
 
 
 def _packet(links: list[int], interface: int, size: int, body: bytes, start: int, caught: int) -> Packet:
-    """A packet within a block."""
+    """Return the packet within a block."""
     if interface >= len(links):
         raise Damaged(f"a packet is of interface {interface}, which is not described")
     if start + caught > len(body):
@@ -269,7 +269,7 @@ def _packet(links: list[int], interface: int, size: int, body: bytes, start: int
 
 
 def _dropped(body: bytes, sign: str) -> int:
-    """How many packets an interface's statistics say were dropped."""
+    """Return the number of dropped packets in an interface's statistics."""
     at = 12
     while at + 12 <= len(body):
         code, size = struct.unpack_from(f"{sign}HH", body, at)

@@ -40,7 +40,7 @@ class CapturedMessages:
 
     Attributes:
         inputs: (n,) int64, ascending: the numbers of the images.
-        messages: by ordinal (n, numbers) float32, or (n, bytes) uint8 where protected.
+        messages: by ordinal (n, numbers) float32, or (n, bytes) uint8 if protected.
         link: "IP:PORT -> IP:PORT".
         protected: whether the messages are ciphertext and tag.
         bytes: payload of all frames that were found, also of images that are left out.

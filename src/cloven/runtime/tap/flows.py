@@ -99,7 +99,7 @@ class Flow(BaseModel):
 
 
 class CaptureReport(BaseModel):
-    """What was found in a capture, as a document: counts of packets, warnings, and the flows."""
+    """The survey of a capture as a document: counts of packets, warnings, and the flows."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 

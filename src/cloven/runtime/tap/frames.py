@@ -43,7 +43,7 @@ class FrameFinder:
         preface: whether it began as a client of HTTP/2 does.
         http2: whether it is HTTP/2.
         tls: whether it is TLS.
-        other: bytes in DATA frames that are no frames of ours, nor gRPC's 5 bytes before one.
+        other: bytes in DATA frames that are neither in our frames nor gRPC's 5 bytes before one.
         cut: how many frames of ours began and were not recorded to their end.
     """
 
@@ -65,7 +65,7 @@ class FrameFinder:
         self._streams: dict[int, GrpcMessages] = {}
 
     def add(self, chunk: Chunk) -> list[Frame]:
-        """Take the next bytes; the frames that they complete."""
+        """Take the next bytes; return the frames that they complete."""
         frames = self.finish() if chunk.lost else []
         self._held += chunk.data
         if self._sampling:
@@ -76,7 +76,7 @@ class FrameFinder:
         return frames
 
     def finish(self) -> list[Frame]:
-        """The frames in what is left, at the end or before a gap; what comes then is searched anew."""
+        """Return the frames in the rest, at the end or before a gap; later bytes are searched anew."""
         frames: list[Frame] = []
         self._look(0)
         self._open(0)
@@ -120,10 +120,10 @@ class FrameFinder:
             self._lose()
 
     def _take(self, view: memoryview, frames: list[Frame]) -> int:
-        """Take one frame of HTTP/2; its bytes, 0 where it is not there whole.
+        """Take one frame of HTTP/2; return its bytes, 0 if it is incomplete.
 
         Raises:
-            HyperframeError: where it is none.
+            HyperframeError: if it is none.
         """
         if len(view) < HEAD:
             return 0
@@ -181,11 +181,11 @@ class FrameFinder:
 
 
 def data_before(data: bytearray, at: int) -> int | None:
-    """Where the DATA frame begins, right behind whose header a frame of ours does; None where there is none.
+    """Return the place of the DATA frame right behind whose header a frame of ours begins; None if there is none.
 
     Args:
         data: bytes of a connection, at least up to the end of our header.
-        at: where gRPC's 5 bytes before ours begin.
+        at: the place of gRPC's 5 bytes before ours.
     """
     if not told(data, at):
         return None
@@ -198,7 +198,7 @@ def data_before(data: bytearray, at: int) -> int | None:
 
 
 def records(data: bytearray) -> bool:
-    """Whether bytes from the middle of a connection are records of TLS, one behind the other up to their end."""
+    """Return whether bytes from the middle of a connection are records of TLS, one after another to their end."""
     for match in RECORD.finditer(data):
         at, whole = match.start(), 0
         while RECORD.match(data, at) and whole < 3:

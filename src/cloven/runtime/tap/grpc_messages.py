@@ -11,7 +11,7 @@ GRPC = 5
 TAG = 16
 """Bytes that each of our ciphers adds to a payload."""
 LARGEST = 2**31
-"""Bytes of a message; who says more is no gRPC."""
+"""The largest message of gRPC, in bytes."""
 
 
 class Frame(NamedTuple):
@@ -19,7 +19,7 @@ class Frame(NamedTuple):
 
     Attributes:
         session: its 16 bytes.
-        counter: the how-manieth of its session and direction.
+        counter: its number in its session and direction.
         input: number of the image.
         ordinal: which message of the link for this image.
         length: bytes of the payload, without a tag.
@@ -37,11 +37,11 @@ class Frame(NamedTuple):
 
 
 def told(data: bytes | bytearray, at: int = 0) -> tuple[int, bool] | None:
-    """Size of the gRPC message that begins at a place, and whether it has a tag; None where it is no frame of ours.
+    """Return the size of a gRPC message, and whether it has a tag; None if it is not a frame of ours.
 
     Args:
         data: at least 5 + 48 bytes from there.
-        at: the place.
+        at: the place of the message.
     """
     size = int.from_bytes(data[at + 1 : at + GRPC])
     magic, _, _, _, number, length = LAYOUT.unpack_from(data, at + GRPC)
@@ -66,11 +66,11 @@ class GrpcMessages:
 
     @property
     def begun(self) -> bool:
-        """Whether a frame of ours has begun and not ended."""
+        """Return whether a frame of ours has begun and not ended."""
         return self._aligned and self._held[GRPC : GRPC + len(MAGIC)] == MAGIC
 
     def add(self, data: memoryview) -> list[Frame]:
-        """Take the next bytes; the frames that they complete."""
+        """Take the next bytes; return the frames that they complete."""
         step = min(self._skip, len(data))
         self._skip -= step
         self._held += data[step:]
@@ -80,7 +80,7 @@ class GrpcMessages:
         return frames
 
     def _step(self, frames: list[Frame]) -> bool:
-        """Go over the next message; False where more bytes are needed."""
+        """Go over the next message; return False if more bytes are needed."""
         if not self._aligned and not self._found():
             return False
         held = self._held

@@ -32,13 +32,13 @@ UDP_TUNNELS = {4789: "VXLAN", 8472: "VXLAN", 6081: "Geneve", 2152: "GTP", 6635: 
 
 
 class TcpSegment(NamedTuple):
-    """What one packet brings to one direction of a connection.
+    """The content of one packet for one direction of a connection.
 
     Attributes:
         flow: source, target, and their ports, as in the packet: 12 bytes, of IPv6 36.
         sequence: TCP's number of the first byte.
         flags: TCP's flags.
-        data: the bytes; fewer than were sent where the packet was recorded in part.
+        data: the bytes; fewer than were sent if the packet was recorded in part.
     """
 
     flow: bytes
@@ -48,7 +48,7 @@ class TcpSegment(NamedTuple):
 
 
 def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> Iterator[TcpSegment]:
-    """The TCP segments of a capture, in the order recorded; what else there was is counted.
+    """Return the TCP segments of a capture, in the order recorded; other packets are counted.
 
     Args:
         path: a pcap or pcapng file.
@@ -56,7 +56,7 @@ def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> 
         only: the flows that are wanted; all by default.
 
     Raises:
-        ClovenError: where the file cannot be read, is neither, or holds packets of unknown links only.
+        ClovenError: if the file cannot be read, is neither, or holds packets of unknown links only.
     """
     for packet in packets(path, tally):
         found = segment(packet, tally)
@@ -68,7 +68,7 @@ def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> 
 
 
 def segment(packet: Packet, tally: Tally) -> TcpSegment | None:
-    """The TCP segment of a packet; None where there is none, and why is counted."""
+    """Return the TCP segment of a packet; None if there is none, and the reason is counted."""
     start = LINKS.get(packet.link)
     if start is None:
         tally.unknown[packet.link] += 1
@@ -136,7 +136,7 @@ def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
 
 
 def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> TcpSegment:
-    """The segment at a place of a packet whose addresses are at another, and which has an end."""
+    """Return the segment at a place of a packet with addresses at another place, and an end."""
     sequence, size, flags = TCP.unpack_from(content, at)
     tally.truncated += end > len(content)
     data = memoryview(content)[at + (size >> 4) * 4 : end]
@@ -144,7 +144,7 @@ def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally)
 
 
 def _typed(kind: int, start: int) -> Callable[[bytes], int]:
-    """Where IP begins on a link that tells what it carries: the type at `kind`, the content from `start`."""
+    """Return a function that finds IP on a link with types: the type at `kind`, the content from `start`."""
 
     def find(content: bytes) -> int:
         carried, at = content[kind : kind + 2], start
@@ -163,7 +163,7 @@ def _typed(kind: int, start: int) -> Callable[[bytes], int]:
 
 
 def _bare(start: int) -> Callable[[bytes], int]:
-    """Where IP begins on a link that carries little else."""
+    """Return a function that finds IP on a link that carries little else."""
     return lambda _: start
 
 

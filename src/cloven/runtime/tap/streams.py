@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
+from itertools import chain
 from typing import NamedTuple
 
 from cloven.runtime.tap.packets import ACK, FIN, SYN, TcpSegment
@@ -43,7 +44,7 @@ class TcpStream:
     Attributes:
         flow: source, target and their ports, as in packets.
         begun: whether the recording has its beginning.
-        client: whether its source opened the connection; None where the recording does not tell.
+        client: whether its source opened the connection; None if the recording does not tell.
         packets: how many packets went this way.
         bytes: how many bytes were told, each once.
         repeated: how many were sent again.
@@ -82,11 +83,11 @@ class TcpStream:
         return not self._going and 0 <= self._lowest - place - 1 <= BEFORE
 
     def distance(self, segment: TcpSegment) -> int:
-        """Return how far a segment is from where the stream is, in bytes."""
+        """Return the distance of a segment from the stream's place, in bytes."""
         return abs(self._where(segment.sequence) - self._place)
 
     def add(self, segment: TcpSegment, number: int = 0) -> Sequence[Chunk]:
-        """Take a segment and its number; what can be told now, often just its bytes."""
+        """Take a segment and its number; return what can be told now, often just its bytes."""
         self.packets += 1
         data = segment.data
         place = self._where(segment.sequence)
@@ -115,7 +116,7 @@ class TcpStream:
         return self._told(most)
 
     def _where(self, sequence: int) -> int:
-        """The place of a sequence number: of those that it may mean, the one next to where we are."""
+        """Return the place of a sequence number: of those that it may mean, the nearest."""
         return self._place + (sequence - self._place + 2**31) % 2**32 - 2**31
 
     def _told(self, most: int) -> list[Chunk]:
@@ -179,13 +180,13 @@ def reassemble(found: Iterable[TcpSegment]) -> Iterator[tuple[TcpStream, Chunk]]
             held -= alike[0].held
             yield from _ended(alike.pop(0))
         if held > HELD:
-            for largest in sorted((s for streams in flows.values() for s in streams), key=lambda s: -s.held):
+            for largest in sorted(chain.from_iterable(flows.values()), key=lambda one: -one.held):
                 before = largest.held
                 yield from _noted(largest, largest.release(before // 2))
                 held -= before - largest.held
                 if held <= HELD // 2:
                     break
-    for stream in (stream for streams in flows.values() for stream in streams):
+    for stream in chain.from_iterable(flows.values()):
         yield from _ended(stream)
 
 
@@ -202,6 +203,6 @@ def _ended(stream: TcpStream) -> Iterator[tuple[TcpStream, Chunk]]:
 
 
 def reverse(flow: bytes) -> bytes:
-    """The other direction of a flow."""
+    """Return the other direction of a flow."""
     half = (len(flow) - 4) // 2
     return flow[half : 2 * half] + flow[:half] + flow[-2:] + flow[-4:-2]
