@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from cloven.errors import ClovenError
-
-Pair = tuple[str, str]
-"""A link: its source and target."""
+from cloven.partition.program import Link
 
 
 class PartyError(ClovenError):
@@ -23,7 +21,7 @@ class FrameFailed(ClovenError):  # noqa: N818 - it is an outcome, one of two
     """
 
     def __init__(
-        self, reason: str, *, device: str | None = None, link: Pair | None = None, lost: bool = False
+        self, reason: str, *, device: str | None = None, link: Link | None = None, lost: bool = False
     ) -> None:
         self.device, self.link, self.reason, self.lost = device, link, reason, lost
         where = " -> ".join(link) if link else device or "the cluster"

@@ -14,18 +14,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from cloven.documents import Document, wrong_entries
 from cloven.errors import ClovenError
 from cloven.files import read_toml
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
 
 
-class Cluster(BaseModel):
+class Cluster(Document):
     """The addresses of the workers. ``keys`` is relative to the file's own folder."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     keys: str | None = None
     insecure: bool = False
@@ -54,8 +53,8 @@ def read_cluster(path: Path, devices: Sequence[str]) -> Cluster:
     try:
         made = Cluster.model_validate(read_toml(path))
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ClovenError([*lines, 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"']) from error
+        expected = 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"'
+        raise ClovenError([*wrong_entries(error, str(path)), expected]) from error
     if problems := made.problems(devices):
         raise ClovenError([f"{path}: {problem}" for problem in problems])
     return made.model_copy(update={"keys": str(path.parent / made.keys)}) if made.keys is not None else made

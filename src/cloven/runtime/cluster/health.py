@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from cloven.documents import Document
 
 
-class DeviceHealth(BaseModel):
+class DeviceHealth(Document):
     """The state of a device, why it is down, and its links that are down, with the reasons."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     device: str
     state: Literal["up", "down"]
@@ -18,10 +16,8 @@ class DeviceHealth(BaseModel):
     links: dict[str, str]
 
 
-class ClusterHealth(BaseModel):
+class ClusterHealth(Document):
     """The state of a cluster: whether images can be answered now, each device, and the images in flight."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     ready: bool
     devices: tuple[DeviceHealth, ...]

@@ -13,7 +13,6 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -23,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from cloven.documents import Document
 from cloven.errors import ClovenError, one_line
 from cloven.files import TOML_BYTES, parse_json
 from cloven.partition.protection import COORDINATOR
@@ -67,10 +67,10 @@ Crossing = Annotated[tuple[Party, Number, Moment], Field(strict=False)]
 """A frame of an image: the other party, the ordinal, and when it was sent or received. JSON has no tuples."""
 
 
-class PeerMessage(BaseModel):
+class PeerMessage(Document):
     """A message between two parties."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     def encode(self) -> bytes:
         """Return the message as JSON: the fields that were given."""
@@ -161,8 +161,8 @@ class StatusRequest(PeerMessage):
     ping: Moment
     oldest: Number
     late: list[Number] = Field(default=[], max_length=1024)
-    drop: list[Number] = []
-    lost: list[Text] = []
+    drop: list[Number] = Field(default=[])
+    lost: list[Text] = Field(default=[])
     report: bool = False
 
 
@@ -237,7 +237,7 @@ class WorkerMessage(PeerMessage):
     again: bool = False
     stopping: bool = False
     joined: bool | None = None
-    down: dict[Party, Text] = {}
+    down: dict[Party, Text] = Field(default={})
     status: WorkerStatus | None = None
     ping: Moment | None = None
     states: dict[Annotated[int, Field(strict=False, ge=0, le=LARGEST_INPUT)], ImageState] | None = None

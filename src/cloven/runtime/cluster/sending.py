@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.files import replacing
 from cloven.partition.plan import Plan
@@ -25,16 +25,14 @@ from cloven.runtime.cluster.file import read_cluster
 Progress = Callable[[str, int, int], None]
 
 
-class FailedImage(BaseModel):
+class FailedImage(Document):
     """An image that was not answered: its place among those that were sent, and the reason."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     image: int
     reason: str
 
 
-class SendSummary(BaseModel):
+class SendSummary(Document):
     """The result of sending images through a cluster, as a document.
 
     Attributes:
@@ -47,8 +45,6 @@ class SendSummary(BaseModel):
         devices: the times on each device.
         links: the times and bytes of each link.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     version: Literal[1] = 1
     images: int

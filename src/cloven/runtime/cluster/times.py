@@ -7,26 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from cloven.documents import Document
+from cloven.partition.program import Link
 
 if TYPE_CHECKING:
     from cloven.runtime.cluster.coordinator import PartyReport
 
-Link = tuple[str, str]
 
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class StepTime(_Document):
+class StepTime(Document):
     """The median milliseconds of a step of the program."""
 
     step: int
     ms: float
 
 
-class DeviceTimes(_Document):
+class DeviceTimes(Document):
     """The milliseconds of an image on a device.
 
     Attributes:
@@ -47,7 +43,7 @@ class DeviceTimes(_Document):
     steps: tuple[StepTime, ...]
 
 
-class LinkTimes(_Document):
+class LinkTimes(Document):
     """The milliseconds from handing a message over to receiving it: sealing, waiting, the network and opening.
 
     Attributes:
@@ -66,7 +62,7 @@ class LinkTimes(_Document):
     bytes: int
 
 
-class Latency(_Document):
+class Latency(Document):
     """The milliseconds from sending an image to its answer: median, 95th percentile, largest."""
 
     median_ms: float = 0.0

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.documents import parse_document, read_document
 from cloven.errors import ClovenError
 from cloven.partition.plan import Plan
 from cloven.partition.program import Link, Program
@@ -238,7 +239,7 @@ def _tapped(experiment: Experiment, net: Network) -> Iterator[list[RecordingSumm
     process.terminate()
     try:
         said, _ = process.communicate(timeout=STARTING)
-        recorded.append(RecordingSummary.model_validate_json(said))
+        recorded.append(parse_document(RecordingSummary, said, who))
     except (subprocess.TimeoutExpired, ValueError):
         raise ClovenError(_last_words(who, "did not end well", log)) from None
 
@@ -295,4 +296,4 @@ def send(experiment: Experiment, net: Network) -> LabOutcome:
         raise
     if ended != 0:
         raise ClovenError(f"the images were not sent; the workers' logs are in {experiment.folder / LOGS}")
-    return LabOutcome.model_validate_json((experiment.folder / OUTCOME).read_bytes())
+    return read_document(LabOutcome, experiment.folder / OUTCOME)

@@ -21,13 +21,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from cloven.documents import Document
 from cloven.errors import ClovenError
+from cloven.partition.program import Link
 from cloven.runtime.lab.guards import Process, ready, start_guard, start_relay, stop
 from cloven.runtime.lab.host import check, has_netem, inside, run
-
-Pair = tuple[str, str]
 
 LONGEST_NAME = 15
 """Characters of an interface's name."""
@@ -42,10 +40,8 @@ BACKLOG = 4 * 2**20
 """Bytes that wait before a line that is busy. One TCP connection keeps only about 2 ms of the rate there."""
 
 
-class LabLink(BaseModel):
+class LabLink(Document):
     """A link of a laboratory: its interfaces and addresses in the order of the parties, bits/s, and ms one way."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     link: tuple[str, str]
     interfaces: tuple[str, str]
@@ -100,7 +96,7 @@ class Network:
     """A network that runs; see `network`."""
 
     parties: Mapping[str, Party]
-    pairs: Sequence[Pair]
+    pairs: Sequence[Link]
     quality: LinkQuality
     started: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False)
 
@@ -160,7 +156,7 @@ class Network:
 
 @contextmanager
 def network(
-    parties: Sequence[str], pairs: Sequence[Pair], *, bandwidth: int | None = None, delay: float = 0.0
+    parties: Sequence[str], pairs: Sequence[Link], *, bandwidth: int | None = None, delay: float = 0.0
 ) -> Iterator[Network]:
     """Make a network, and remove it at the end, whatever that end is: also if this process is killed.
 
@@ -207,7 +203,7 @@ def interfaces(parties: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_names(parties: Sequence[str], pairs: Sequence[Pair]) -> None:
+def _check_names(parties: Sequence[str], pairs: Sequence[Link]) -> None:
     problems: list[str] = []
     if len(set(parties)) < len(parties) or len(parties) > MOST:
         problems.append(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
+from cloven.documents import Document
 from cloven.runtime.cluster.sending import SendSummary
 from cloven.runtime.lab.network import LabLink
 from cloven.runtime.tap.live import RecordingSummary
 
 
-class LinkEvidence(BaseModel):
+class LinkEvidence(Document):
     """One direction of the tapped link.
 
     Attributes:
@@ -21,8 +20,6 @@ class LinkEvidence(BaseModel):
         table: the bytes that the transfer table expects.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
     link: tuple[str, str]
     kind: str
     inputs: int
@@ -31,7 +28,7 @@ class LinkEvidence(BaseModel):
     table: int
 
 
-class TapEvidence(BaseModel):
+class TapEvidence(Document):
     """The evidence of a tap on a link, compared with the plan.
 
     Attributes:
@@ -46,8 +43,6 @@ class TapEvidence(BaseModel):
         unexpected: what is not as the plan says, one sentence each.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
     recorded: RecordingSummary
     protection: str
     tls: bool
@@ -59,10 +54,8 @@ class TapEvidence(BaseModel):
     unexpected: tuple[str, ...] = ()
 
 
-class LabOutcome(BaseModel):
+class LabOutcome(Document):
     """The outcome of sending; ``sent`` are the payload bytes of each link: source, target, bytes."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     summary: SendSummary
     sent: tuple[tuple[str, str, int], ...]

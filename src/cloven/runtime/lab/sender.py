@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloven.errors import ClovenError
-from cloven.files import read_tensors
+from cloven.files import read_tensors, write_text
 from cloven.progress import report_progress
 from cloven.runtime.lab.lab_folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
@@ -42,7 +42,7 @@ def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
     outcome = replace(outcome, reports=exact)
     sent = tuple((source, target, count) for (source, target), count in outcome.sent().items())
     document = LabOutcome(summary=outcome.summary(), sent=sent)
-    (folder / OUTCOME).write_text(document.model_dump_json(), "utf-8")
+    write_text(folder / OUTCOME, document.text())
     return 0
 
 

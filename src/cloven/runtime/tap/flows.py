@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import Field, SkipValidation
 
+from cloven.documents import Document
 from cloven.runtime.tap.captures import Tally
 from cloven.runtime.tap.frames import FrameFinder
 from cloven.runtime.tap.links import DirectionRecord, FrameHeader, TcpConnection, ends, links, listen
@@ -20,17 +21,15 @@ PLAIN, PROTECTED, BOTH, TLS, HTTP2, OTHER = "plain protected plain+protected TLS
 COLUMNS = ("source", "target", "kind", "packets", "bytes", "lost", "frames", "payload", "ordinals: bytes x frames")
 
 
-class PayloadSize(BaseModel):
+class PayloadSize(Document):
     """The number of frames of an ordinal whose payload has so many bytes."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     ordinal: int
     bytes: int
     frames: int
 
 
-class Flow(BaseModel):
+class Flow(Document):
     """One direction of a link.
 
     Attributes:
@@ -54,8 +53,6 @@ class Flow(BaseModel):
         headers: of the frames, in their order; not in documents.
         ports: the directions of connections that were joined, as in packets; not in documents.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     source: str
     target: str
@@ -98,10 +95,8 @@ class Flow(BaseModel):
         )
 
 
-class CaptureReport(BaseModel):
+class CaptureReport(Document):
     """The survey of a capture as a document: counts of packets, warnings, and the flows."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     version: Literal[1] = 1
     packets: int

@@ -20,8 +20,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from pydantic import BaseModel, ConfigDict
-
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import BYTE_ORDER, DROPPED, INTERFACE, PACKET, SECTION, STATISTICS, Packet, Tally
 from cloven.runtime.tap.packets import ETHERNET, RAW, segment
@@ -55,7 +54,7 @@ STAMP_ROOM = socket.CMSG_SPACE(STAMP.size)
 """When a packet came: seconds and nanoseconds, and how much room the kernel needs to tell them."""
 
 
-class RecordingSummary(BaseModel):
+class RecordingSummary(Document):
     """The counts of a recording.
 
     Attributes:
@@ -65,8 +64,6 @@ class RecordingSummary(BaseModel):
         dropped: packets that the kernel dropped, because the tap was too slow.
         seconds: how long it listened.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     packets: int
     bytes: int
