@@ -42,7 +42,8 @@ from cloven.enclave.sealed_results import open_results
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
 from cloven.errors import ClovenError
-from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
+from cloven.partition.plan import ModelSpec, Plan
+from cloven.partition.vertical import Vertical
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.folders import decode_picture
 from cloven.zoo.named import make
@@ -76,7 +77,7 @@ class Own:
 
 
 def own(out: Path, name: str, shape: tuple[int, int, int], cut: str, until: str | None = None) -> Own:
-    strategy = VerticalSpec(kind="vertical", cuts=(cut,), until=until)
+    strategy = Vertical(cuts=(cut,), until=until)
     model = ModelSpec(name=name, input=shape, classes=10)
     plan = Plan(model=model, strategy=(strategy,), devices=("enclave", "accelerator"))
     torch.manual_seed(1)
