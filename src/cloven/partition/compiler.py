@@ -54,8 +54,6 @@ def divide(
     strategies = tuple(strategy) if isinstance(strategy, list | tuple) else (strategy,)
     for one in strategies:
         check_type(one, Strategy, "strategy", "a strategy such as cloven.Vertical(cuts=['layer1'])")
-        if isinstance(one, type):
-            raise ClovenError(f"strategy is {shown(one)}; expected an instance, such as {one.__name__}()")
     if isinstance(devices, bool | str) or not isinstance(devices, int | Sequence | None):
         raise ClovenError(f"devices is {shown(devices)}; expected a number, or a list of names")
     names = _names(strategies, devices)
