@@ -13,7 +13,8 @@ import cloven
 def test_lists_and_tuples_make_equal_strategies() -> None:
     assert cloven.Vertical(["1"]) == cloven.Vertical(cuts=("1",))
     assert cloven.Horizontal(shares=[2, 1]) == cloven.Horizontal(shares=(2.0, 1.0))
-    assert cloven.Data([2, 1]) == cloven.Data(grid=(2, 1))
+    grid: Any = [2, 1]
+    assert cloven.Data(grid) == cloven.Data((2, 1))
 
 
 def test_a_strategy_prints_what_was_given() -> None:
