@@ -132,3 +132,25 @@ def test_a_wrong_type_is_answered_in_one_sentence(
         cloven.compile(**{"model": model, "plan": plan(tmp_path), **arguments})
 
     assert str(caught.value) == message
+
+
+def test_a_plan_without_a_model_is_compiled_for_any_that_fits(tmp_path: Path, model: cloven.Graph) -> None:
+    head, table = PLAN.split("[model]")
+    bare = plan(tmp_path, head + "[strategy]" + table.split("[strategy]")[1])
+    bare.save(tmp_path / "copy.toml")
+
+    assert cloven.compile(model, bare).links == (("camera", "server"),)
+    assert cloven.Plan.load(tmp_path / "copy.toml") == bare
+    assert repr(bare) == "Plan for any model: vertical, cut after 1, 2 devices"
+    with pytest.raises(
+        cloven.ClovenError, match=r"the plan names no model; add a \[model\] table to it, or give --m"
+    ):
+        _ = bare.named_model
+
+
+def test_plans_and_strategies_take_ten_lines(net: torch.nn.Module, tmp_path: Path) -> None:
+    model = cloven.capture(net, torch.zeros(1, 3, 12, 12))
+    cloven.Plan(strategy=cloven.Vertical(["1"]), devices=["camera", "server"]).save(tmp_path / "plan.toml")
+    program = cloven.compile(model, cloven.Plan.load(tmp_path / "plan.toml"))
+
+    assert program.devices == ("camera", "server")

@@ -62,7 +62,7 @@ class Own:
     state: dict[str, Tensor]
 
     def picture(self, seed: int) -> bytes:
-        _, height, width = self.plan.model.input
+        _, height, width = self.plan.named_model.input
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(found := io.BytesIO(), "PNG")
         return found.getvalue()
@@ -71,7 +71,7 @@ class Own:
         return sealed_bytes(self.picture(seed), self.key, self.folder.name(INPUT))
 
     def expected(self, *seeds: int) -> Tensor:
-        images = [torch.tensor(decode_picture(self.picture(s), self.plan.model.input)) for s in seeds]
+        images = [torch.tensor(decode_picture(self.picture(s), self.plan.named_model.input)) for s in seeds]
         graph = captured(self.plan, self.state)
         return evaluate(graph, torch.stack(images).float() / 255, [graph.output])[graph.output]
 

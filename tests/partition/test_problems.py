@@ -93,7 +93,7 @@ def test_a_plan_with_three_mistakes_names_all_three() -> None:
     ("text", "message"),
     [
         ("devices = [", "the plan is not valid TOML"),
-        ("version = 1", "model: field required"),
+        ("version = 1", "strategy: field required"),
         (THREE_MISTAKES.replace('"vertical"', '"diagonal"'), "'diagonal' found using 'kind' does not match"),
         (
             THREE_MISTAKES.replace("classes = 10", 'classes = "ten"'),

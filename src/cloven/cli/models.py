@@ -131,7 +131,7 @@ def planned(plan_file: Path) -> tuple[Plan, Graph]:
     plan, found = check(read(plan_file), str(plan_file))
     if plan is None:
         raise ClovenError(found)
-    graph = tried(lambda: graph_of(plan.model.model_dump()), found)
+    graph = tried(lambda: graph_of(plan.named_model.model_dump()), found)
     found += problems(graph, plan) if graph is not None else []
     if found or graph is None:
         raise ClovenError(found)
@@ -144,7 +144,7 @@ def ready_for(
     """Return what to run a plan on; and its model's graph, another one if the model is trained first."""
     from cloven.zoo.prepared import prepared
 
-    model = plan.model
+    model = plan.named_model
     with report_progress() as progress:
         ready = prepared(
             model.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -100,10 +100,13 @@ Entries = Annotated[
 
 
 class Plan(_Frozen):
-    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another."""
+    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another.
+
+    A plan without a ``model`` is compiled for any model that it fits.
+    """
 
     version: Literal[1] = 1
-    model: ModelSpec
+    model: ModelSpec | None = None
     strategy: Entries
     devices: Names
     routing: Routing = "direct"
@@ -129,6 +132,17 @@ class Plan(_Frozen):
         write_text(Path(path), self.toml())
 
     @property
+    def named_model(self) -> ModelSpec:
+        """The plan's model.
+
+        Raises:
+            ClovenError: if the plan names none.
+        """
+        if self.model is None:
+            raise ClovenError("the plan names no model; add a [model] table to it, or give --model")
+        return self.model
+
+    @property
     def stages(self) -> tuple[Entry, ...]:
         """The strategies, one after another."""
         return _listed(self.strategy)
@@ -140,7 +154,7 @@ class Plan(_Frozen):
         return f"{'; then '.join(stages)}, {number} device{'s' if number > 1 else ''}"
 
     def __repr__(self) -> str:
-        return f"Plan for {self.model.name}: {self.title()}"
+        return f"Plan for {self.model.name if self.model is not None else 'any model'}: {self.title()}"
 
     def __str__(self) -> str:
         return repr(self)
@@ -153,7 +167,7 @@ class Plan(_Frozen):
         document = self.model_dump(mode="json", exclude_none=True)
         head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
         one = len(self.stages) == 1
-        tables = [("[model]", document["model"])]
+        tables = [("[model]", document["model"])] if self.model is not None else []
         tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
         if self.protection != Protection():
             tables.append(("[protection]", {"default": self.protection.default}))
@@ -177,27 +191,33 @@ def _toml(value: Any) -> str:
 
 
 def problems(graph: Graph, plan: Plan) -> list[str]:
-    """All that is wrong with a plan for this graph, one sentence each."""
-    found = []
-    if plan.model.input != graph.input.shape:
-        found.append(f"the plan is for images of {plan.model.input}; the model takes {graph.input.shape}")
-    (*outputs,) = graph.by_name[graph.output].shape
-    if outputs != [plan.model.classes] and len(outputs) == 1:
-        found.append(f"the plan is for a model of {plan.model.classes} classes; the model has {outputs[0]} outputs")
-    if plan.model.fingerprint not in (None, graph.fingerprint):
-        found.append(
-            f"the plan is for another model: its fingerprint is {plan.model.fingerprint}, this model's is "
+    """Return all that is wrong with a plan for this graph, one sentence each."""
+    return [
+        *(_another_model(graph, plan.model) if plan.model is not None else ()),
+        *plan.protection.problems(plan.devices),
+        *compiler.problems(
+            graph,
+            plan.stages,
+            plan.devices,
+            routing=plan.routing,
+            reuse=plan.reuse,
+            transforms=plan.transform,
+        ),
+    ]
+
+
+def _another_model(graph: Graph, spec: ModelSpec) -> Iterator[str]:
+    """Yield how a graph differs from the model that a plan names."""
+    if spec.input != graph.input.shape:
+        yield f"the plan is for images of {spec.input}; the model takes {graph.input.shape}"
+    outputs = graph.by_name[graph.output].shape
+    if len(outputs) == 1 and outputs[0] != spec.classes:
+        yield f"the plan is for a model of {spec.classes} classes; the model has {outputs[0]} outputs"
+    if spec.fingerprint not in (None, graph.fingerprint):
+        yield (
+            f"the plan is for another model: its fingerprint is {spec.fingerprint}, this model's is "
             f"{graph.fingerprint}"
         )
-    found += plan.protection.problems(plan.devices)
-    return found + compiler.problems(
-        graph,
-        plan.stages,
-        plan.devices,
-        routing=plan.routing,
-        reuse=plan.reuse,
-        transforms=plan.transform,
-    )
 
 
 def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that the design gives it
