@@ -30,7 +30,6 @@ from cloven.partition.program import Program
 from cloven.partition.protection import Protection
 from cloven.partition.strategy import Names, Strategy
 from cloven.partition.transform import UNCHANGED, Transforms
-from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 from cloven.tables import html_table
 
@@ -243,19 +242,6 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
         reuse=plan.reuse,
         transforms=plan.transform,
     )
-
-
-def described(plan: Plan, made: Program) -> dict[str, Any]:
-    """A program for people and JSON readers: the transfer table, and sums for each link and device."""
-    return {
-        "plan": plan.title(),
-        "exact": made.exact,
-        "inexact": list(made.inexact),
-        "transfers": [transfer.row() for transfer in made.transfers],
-        "links": [{"link": list(link), "bytes": made.sent(link)} for link in made.links],
-        "devices": [device.row() for device in usage(made)],
-        "bytes": sum(transfer.bytes for transfer in made.transfers),
-    }
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
