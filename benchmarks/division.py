@@ -23,9 +23,9 @@ from cloven.graph.capture import trace
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.local import prepare, run
@@ -35,7 +35,7 @@ UNTIL = "layer2"
 PLANS: dict[str, tuple[Strategy, int]] = {
     "vertical, 4 parts": (Vertical(("layer1", "layer2.0.conv2", "layer3")), 4),
     "output channels, 4 devices": (Horizontal(), 4),
-    "2x2 tiles to layer2": (Data((2, 2), UNTIL), 4),
+    "2x2 tiles to layer2": (Data((2, 2), until=UNTIL), 4),
 }
 BOUNDS = {"vertical, 4 parts": 1.05, "output channels, 4 devices": 2.0, "2x2 tiles to layer2": 1.3}
 """Largest ratio to the whole eager model; for tiles, over their share of its multiply-accumulates."""

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from cloven.graph.graph import Graph, live_after
 from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data, tileable
-from cloven.partition.division import Strategy, everywhere
+from cloven.partition.division import device_names, everywhere
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.check import Comparison, compare
@@ -67,7 +67,7 @@ class Case:
     """A strategy as a function of the graph and the number of devices; None where the model has no such plan."""
 
     title: str
-    made: Callable[[Graph, int], Strategy | None]
+    made: Callable[[Graph, int], Strategy | Sequence[Strategy] | None]
     numbers: tuple[int, ...] = DEVICES
     routing: Routing = "direct"
     reuse: bool = True
@@ -137,27 +137,27 @@ def _tiles(_: Graph, devices: int) -> Strategy:
 
 
 def _tiles_to_a_shallow_layer(graph: Graph, devices: int) -> Strategy:
-    return Data(GRIDS[devices], shallow(graph, GRIDS[devices]))
+    return Data(GRIDS[devices], until=shallow(graph, GRIDS[devices]))
 
 
 def _tiles_to_inside_a_block(graph: Graph, devices: int) -> Strategy | None:
     until = inside(graph, GRIDS[devices])
-    return Data(GRIDS[devices], until) if until else None
+    return Data(GRIDS[devices], until=until) if until else None
 
 
-def _tiles_then_channels(graph: Graph, devices: int) -> Strategy:
+def _tiles_then_channels(graph: Graph, devices: int) -> Sequence[Strategy]:
     grid = GRIDS[devices]
-    return Hybrid((Stage(Data(grid), shallow(graph, grid)), Stage(Horizontal())))
+    return [Data(grid, until=shallow(graph, grid)), Horizontal()]
 
 
-def _vertical_then_channels(graph: Graph, _: int) -> Strategy:
-    return Hybrid((Stage(Vertical(), part_way(graph, 0.5), (0, 1)), Stage(Horizontal())))
+def _vertical_then_channels(graph: Graph, _: int) -> Sequence[Strategy]:
+    return [Vertical(until=part_way(graph, 0.5), on=["edge0", "edge1"]), Horizontal()]
 
 
-def _channels_in_one_part(graph: Graph, devices: int) -> Strategy:
+def _channels_in_one_part(graph: Graph, devices: int) -> Sequence[Strategy]:
     first, last = part_way(graph, 1 / 3), part_way(graph, 2 / 3)
-    middle = Stage(Horizontal(), last, tuple(range(devices)))
-    return Hybrid((Stage(Vertical(), first, (0,)), middle, Stage(Vertical(), devices=(devices - 1,))))
+    middle = Horizontal(until=last, on=device_names(devices))
+    return [Vertical(until=first, on=["edge0"]), middle, Vertical(on=[f"edge{devices - 1}"])]
 
 
 CASES = (

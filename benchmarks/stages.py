@@ -124,12 +124,13 @@ def candidates(graph: Graph) -> list[str]:
 def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
     """The bundle of a vertical plan, with the plan beside it."""
     from cloven.partition import plan as plans
-    from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
+    from cloven.partition.plan import ModelSpec, Plan
+    from cloven.partition.vertical import Vertical
     from cloven.runtime.bundle import writer
 
     plan = Plan(
         model=ModelSpec(name=name, input=IMAGE, classes=CLASSES),
-        strategy=(VerticalSpec(kind="vertical", cuts=tuple(cuts)),),
+        strategy=(Vertical(cuts=tuple(cuts)),),
         devices=tuple(f"edge{i}" for i in range(len(cuts) + 1)),
     )
     folder.with_suffix(".toml").write_text(plan.toml(), "utf-8")

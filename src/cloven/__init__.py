@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     from cloven.partition.compiler import divide as divide
     from cloven.partition.data import Data as Data
     from cloven.partition.horizontal import Horizontal as Horizontal
-    from cloven.partition.hybrid import Hybrid as Hybrid
-    from cloven.partition.hybrid import Stage as Stage
     from cloven.partition.observe import Observation as Observation
     from cloven.partition.observe import observe as observe
     from cloven.partition.plan import Plan as Plan
     from cloven.partition.plan import compile as compile  # noqa: A004
     from cloven.partition.program import Program as Program
+    from cloven.partition.strategy import Strategy as Strategy
     from cloven.partition.vertical import Vertical as Vertical
     from cloven.runtime.capture import capture as capture
     from cloven.runtime.local import run as run
@@ -43,11 +42,10 @@ _HOME = {
     "Finding": "cloven.auditing.finding",
     "Graph": "cloven.graph.graph",
     "Horizontal": "cloven.partition.horizontal",
-    "Hybrid": "cloven.partition.hybrid",
     "Observation": "cloven.partition.observe",
     "Plan": "cloven.partition.plan",
     "Program": "cloven.partition.program",
-    "Stage": "cloven.partition.hybrid",
+    "Strategy": "cloven.partition.strategy",
     "Vertical": "cloven.partition.vertical",
     "audit": "cloven.auditing.single",
     "capture": "cloven.runtime.capture",

@@ -1,4 +1,4 @@
-"""What cloven raises when a person's input is wrong: one class, so that a caller can catch one thing."""
+"""The error that cloven raises when a person's input is wrong, and the text of errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ Made = TypeVar("Made")
 
 
 class ClovenError(ValueError):
-    """Input that cannot be used: every problem found, each saying what, got, expected and what to do.
+    """An error in what a person gave, with every problem that was found.
+
+    A problem says what is wrong, what was got, what is expected, and what to do.
 
     ``problems`` holds the sentences; ``str(error)`` joins them, one per line.
     """
@@ -23,7 +25,7 @@ class ClovenError(ValueError):
 
 
 def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
-    """What is made; None where it cannot be, and why is added to problems."""
+    """Return the result of a call; if it fails, return None and add its problems to the others."""
     try:
         return make()
     except ClovenError as error:
@@ -33,16 +35,16 @@ def tried(make: Callable[[], Made], problems: list[str]) -> Made | None:
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SHOWN = 400
-"""The largest number of characters that is shown of someone else's text."""
+"""The largest number of characters of someone else's text that is shown."""
 
 
 def printable(text: str) -> str:
-    """Return text whose control characters are escaped: names of files that others chose could steer a terminal."""
+    """Return text with escaped control characters: a file name that others chose could control a terminal."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(text: str) -> str:
-    """Return someone else's text for an error message: short, on one line, what cannot be printed escaped."""
+    """Return someone else's text for an error message: short, on one line, without unprintable characters."""
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: SHOWN + 1])
     return escaped if len(escaped) <= SHOWN else escaped[:SHOWN] + "..."
 
@@ -67,7 +69,7 @@ def system_reason(error: OSError) -> str:
 
 
 def system_error(error: OSError) -> ClovenError:
-    """Return what to tell of a system's error that no caller has explained."""
+    """Return the error for a refusal of the system that no caller has explained."""
     if isinstance(error, BrokenPipeError):
         return ClovenError("the output was closed before all of it was written")
     if error.filename is not None:
@@ -79,7 +81,7 @@ def system_error(error: OSError) -> ClovenError:
 
 
 def require(extra: str, error: ImportError) -> ClovenError:
-    """The error for a missing optional dependency, which names the extra that brings it."""
+    """Return the error for a missing optional dependency, with the extra that brings it."""
     return ClovenError(
         f"{error.name or 'a package'} is not installed; it comes with an extra: pip install 'cloven[{extra}]'"
     )

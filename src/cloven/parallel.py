@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 from cloven.errors import ClovenError
 
 THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-"""What a process starts with: more threads than cores make each other 5 to 10 times slower."""
+"""The environment of a process: more threads than cores make each other 5 to 10 times slower."""
 
 Shared = TypeVar("Shared")
 Made = TypeVar("Made")
 
 
 def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, *, jobs: int) -> Iterator[Made]:
-    """What ``do(shared, 0)`` to ``do(shared, count - 1)`` make, as each is finished.
+    """Yield the results of ``do(shared, 0)`` to ``do(shared, count - 1)``, each as it is finished.
 
     Args:
         do: a function of a module: processes are started anew, and find it by its name.
@@ -56,9 +56,9 @@ def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, 
 
 
 def _context(module: str) -> BaseContext:
-    """How processes are started: on Linux from one that has imported what they need, which takes PyTorch seconds.
+    """Return how processes are started: on Linux from one that has imported PyTorch, which takes seconds.
 
-    That one starts with this environment, once, and ends with this process.
+    That process starts with this environment, once, and ends with this process.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -69,7 +69,7 @@ def _context(module: str) -> BaseContext:
 
 @contextmanager
 def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait; where that cannot be had, as on Windows, it does not."""
+    """Let a signal wait, except where signals cannot be blocked, as on Windows."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -95,18 +95,18 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 _here: tuple[Callable[[Any, int], Any], Any] | None = None
-"""What a process was started with."""
+"""The work that a process was started with."""
 
 
 def _start(do: Callable[[Any, int], Any], shared: Any) -> None:
-    global _here  # an initialiser has no other way to hand things to the work
+    global _here  # an initialiser cannot hand anything to the work otherwise
     _here = (do, shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed has nobody to answer to."""
+    """End this process when its parent has been killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,29 +1,47 @@
-"""How far long work has come, on standard error."""
+"""Report the progress of long work on standard error: how much is done, and about how long the rest will take."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 log = logging.getLogger("cloven")
 
+Progress = Callable[[str, int, int], None]
+"""Is told the name of a stage, how many of its pieces are done, and how many there are."""
+
 
 @contextmanager
-def report_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage on standard error where somebody looks, else a line now and then."""
+def report_progress() -> Iterator[Progress]:
+    """Show a bar for each stage if standard error is a terminal, else log a line now and then."""
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _line
+        yield _lines()
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
 
     bars: dict[str, Any] = {}
-    shown = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*shown, console=console) as drawn:
+    shown = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*shown, console=console) as drawn:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in bars:
@@ -33,7 +51,22 @@ def report_progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def _line(stage: str, done: int, total: int) -> None:
-    """One line for the start, the end and each tenth."""
-    if done in (0, total) or (10 * done) // total != (10 * (done - 1)) // total:
-        log.info("%s: %d of %d", stage, done, total)
+def _lines() -> Progress:
+    """Return what logs a line for the start of a stage, its end and each tenth, with an estimate of the rest."""
+    starts: dict[str, tuple[float, int]] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        began, first = starts.setdefault(stage, (time.monotonic(), done))
+        if done not in (0, total) and (10 * done) // total == (10 * (done - 1)) // total:
+            return
+        left = (time.monotonic() - began) * (total - done) / (done - first) if done > first else 0.0
+        log.info("%s: %d of %d%s", stage, done, total, f", about {duration(left)} left" if left >= 1 else "")
+
+    return report
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the largest unit that fits: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

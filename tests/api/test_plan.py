@@ -40,6 +40,33 @@ def test_a_plan_is_loaded_compiled_and_saved(tmp_path: Path, model: cloven.Graph
     assert repr(loaded) == "Plan for mynet:make: vertical, cut after 1, 2 devices"
 
 
+def test_a_plan_is_written_in_python_as_in_a_file(tmp_path: Path) -> None:
+    loaded = plan(tmp_path)
+    made = cloven.Plan(model=loaded.model, strategy=cloven.Vertical(cuts=["1"]), devices=["camera", "server"])
+
+    assert made == loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"strategy": "vertical"},
+            "strategy: expected a strategy, such as cloven.Vertical(cuts=['layer1']) (got 'vertical')",
+        ),
+        ({"devices": "camera"}, "devices: 'str' instances are not allowed as a Sequence value (got 'camera')"),
+        ({"routing": "ring"}, "routing: input should be 'direct' or 'star' (got 'ring')"),
+    ],
+)
+def test_a_plan_that_cannot_be_meant_is_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    given = {"model": plan(tmp_path).model, "strategy": cloven.Vertical(), "devices": ["a", "b"], **arguments}
+
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.Plan(**given)
+
+    assert str(caught.value) == message
+
+
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     loaded = plan(tmp_path)
 
@@ -105,3 +132,25 @@ def test_a_wrong_type_is_answered_in_one_sentence(
         cloven.compile(**{"model": model, "plan": plan(tmp_path), **arguments})
 
     assert str(caught.value) == message
+
+
+def test_a_plan_without_a_model_is_compiled_for_any_that_fits(tmp_path: Path, model: cloven.Graph) -> None:
+    head, table = PLAN.split("[model]")
+    bare = plan(tmp_path, head + "[strategy]" + table.split("[strategy]")[1])
+    bare.save(tmp_path / "copy.toml")
+
+    assert cloven.compile(model, bare).links == (("camera", "server"),)
+    assert cloven.Plan.load(tmp_path / "copy.toml") == bare
+    assert repr(bare) == "Plan for any model: vertical, cut after 1, 2 devices"
+    with pytest.raises(
+        cloven.ClovenError, match=r"the plan names no model; add a \[model\] table to it, or give --m"
+    ):
+        _ = bare.named_model
+
+
+def test_plans_and_strategies_take_ten_lines(net: torch.nn.Module, tmp_path: Path) -> None:
+    model = cloven.capture(net, torch.zeros(1, 3, 12, 12))
+    cloven.Plan(strategy=cloven.Vertical(["1"]), devices=["camera", "server"]).save(tmp_path / "plan.toml")
+    program = cloven.compile(model, cloven.Plan.load(tmp_path / "plan.toml"))
+
+    assert program.devices == ("camera", "server")

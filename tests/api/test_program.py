@@ -49,7 +49,7 @@ def test_a_program_prints_as_a_short_table(program: cloven.Program) -> None:
         ({"strategy": "vertical"}, "strategy is 'vertical'; expected a strategy such as cloven.Vertical"),
         (
             {"strategy": cloven.Vertical},
-            r"strategy is the class Vertical; expected an instance, such as Vertical\(\)",
+            "strategy is the class Vertical; expected a strategy such as cloven.Vertical",
         ),
         ({"devices": "edge0"}, "devices is 'edge0'; expected a number, or a list of names"),
         ({"devices": 2.0}, "devices is 2.0; expected a number, or a list of names"),

@@ -31,9 +31,9 @@ from cloven.errors import ClovenError
 from cloven.graph.box import whole
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, seen_on
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.score.baselines import best

@@ -184,7 +184,7 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         (
             ("--strategy", "vertical", "--cuts", "pool2,conv2,conv1", "--devices", "2"),
             (
-                "2 devices are named; the strategy takes 4",
+                "the strategy takes 4 devices; got 2",
                 "cut 'conv2' does not come after cut 'pool2'",
                 "cut 'conv1' does not come after cut 'conv2'",
             ),
@@ -197,7 +197,7 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         (("--strategy", "horizontal", "--shares", "1,nan"), ("shares are [1.0, nan]; expected numbers from 0",)),
         (
             ("--strategy", "horizontal", "--shares", "1,-1,0", "--devices", "2"),
-            ("2 devices are named; the strategy takes 3", "shares are [1.0, -1.0, 0.0]; expected numbers from 0"),
+            ("the strategy takes 3 devices; got 2", "shares are [1.0, -1.0, 0.0]; expected numbers from 0"),
         ),
         (
             ("--strategy", "horizontal", "--axis", "filters", "--exchange", "never", "--sums", "nowhere"),

@@ -22,14 +22,15 @@ from cloven.enclave.quote import DIRECT, SGX, SIMULATED, TDX, Expected, Measurem
 from cloven.enclave.release import Waiting, release, waiting
 from cloven.enclave.sealed_folder import Sealed, new_id, seal_model
 from cloven.errors import ClovenError
-from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
+from cloven.partition.plan import ModelSpec, Plan
+from cloven.partition.vertical import Vertical
 from tests.cli.conftest import Run
 from tests.enclave.pccs import answers, serving
 from tests.enclave.platforms import MEASURED, MRENCLAVE, NOW, TD_MEASURED, Platform, platform
 
 PLAN = Plan(
     model=ModelSpec(name="lenet5", input=(1, 28, 28), classes=10),
-    strategy=(VerticalSpec(kind="vertical", cuts=("conv2",)),),
+    strategy=(Vertical(cuts=("conv2",)),),
     devices=("enclave", "accelerator"),
 )
 REAL = Path(__file__).parents[1] / "enclave" / "data"

@@ -42,7 +42,8 @@ from cloven.enclave.sealed_results import open_results
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
 from cloven.errors import ClovenError
-from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
+from cloven.partition.plan import ModelSpec, Plan
+from cloven.partition.vertical import Vertical
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.folders import decode_picture
 from cloven.zoo.named import make
@@ -61,7 +62,7 @@ class Own:
     state: dict[str, Tensor]
 
     def picture(self, seed: int) -> bytes:
-        _, height, width = self.plan.model.input
+        _, height, width = self.plan.named_model.input
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(found := io.BytesIO(), "PNG")
         return found.getvalue()
@@ -70,13 +71,13 @@ class Own:
         return sealed_bytes(self.picture(seed), self.key, self.folder.name(INPUT))
 
     def expected(self, *seeds: int) -> Tensor:
-        images = [torch.tensor(decode_picture(self.picture(s), self.plan.model.input)) for s in seeds]
+        images = [torch.tensor(decode_picture(self.picture(s), self.plan.named_model.input)) for s in seeds]
         graph = captured(self.plan, self.state)
         return evaluate(graph, torch.stack(images).float() / 255, [graph.output])[graph.output]
 
 
 def own(out: Path, name: str, shape: tuple[int, int, int], cut: str, until: str | None = None) -> Own:
-    strategy = VerticalSpec(kind="vertical", cuts=(cut,), until=until)
+    strategy = Vertical(cuts=(cut,), until=until)
     model = ModelSpec(name=name, input=shape, classes=10)
     plan = Plan(model=model, strategy=(strategy,), devices=("enclave", "accelerator"))
     torch.manual_seed(1)

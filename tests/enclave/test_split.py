@@ -11,7 +11,6 @@ from cloven.enclave.split import Split, read, ready, shapes, split, written
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
@@ -30,7 +29,7 @@ def graph() -> Graph:
 def cut(graph: Graph, layer: str, until: str | None = None) -> Split:
     if until is None:
         return split(cloven.divide(graph, Vertical((layer,)), TWO))
-    return split(cloven.divide(graph, Hybrid((Stage(Vertical((layer,)), until),)), TWO))
+    return split(cloven.divide(graph, [Vertical((layer,), until=until)], TWO))
 
 
 def composed(parts: Split, images: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ def test_what_crosses_is_what_the_program_sends(graph: Graph) -> None:
 
 def test_a_model_that_is_all_inside_hands_nothing_over(graph: Graph) -> None:
     images = torch.rand(2, 3, 32, 32)
-    parts = split(cloven.divide(graph, Hybrid((Stage(Vertical(), None, (0,)),)), TWO))
+    parts = split(cloven.divide(graph, Vertical(on=TWO[:1]), TWO))
 
     assert not parts.rear.steps
     assert not parts.rear.takes

@@ -21,9 +21,9 @@ from cloven.graph.graph import Graph
 from cloven.graph.ops import KINDS
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Compute, Program, Receive, Send, Transfer
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.local import Recorder, run
@@ -204,7 +204,7 @@ def test_a_strided_1x1_convolution_takes_all_of_an_axis_that_is_owned_whole() ->
     assert kind.needs(op, (source,), whole(op.shape)) == (whole(source),)
     assert kind.needs(op, (source,), ((0, 128), (0, 2), (0, 4))) == (((0, 64), (0, 3), (0, 8)),)
     images = torch.rand(3, 3, 32, 32)
-    for strategy in (Vertical(("layer2.0.conv2",)), Vertical(("layer1",)), Data((1, 1), "layer2")):
+    for strategy in (Vertical(("layer2.0.conv2",)), Vertical(("layer1",)), Data((1, 1), until="layer2")):
         assert torch.equal(run(divide(graph, strategy), images), output(model, images)), strategy
 
 
@@ -457,7 +457,12 @@ def test_rows_that_lie_wholly_in_the_padding_are_what_the_whole_model_has_there(
     rows = graph.by_name["0"].shape[1]
     expected = output(model, images)
 
-    for strategy in (Horizontal("rows"), Horizontal("columns"), Data((rows, 1), until="0"), Data((1, rows), "2")):
+    for strategy in (
+        Horizontal("rows"),
+        Horizontal("columns"),
+        Data((rows, 1), until="0"),
+        Data((1, rows), until="2"),
+    ):
         made = run(divide(graph, strategy, rows), images)
         assert torch.allclose(made, expected, rtol=0, atol=1e-6), strategy
 

@@ -149,11 +149,11 @@ def test_the_divisions_whose_links_carry_more() -> None:
 
     assert star is not None
     assert tiles is not None
-    assert [spec.kind for spec in star.strategy] == ["horizontal"]
+    assert [spec.kind for spec in star.stages] == ["horizontal"]
     assert (star.routing, star.reuse) == ("star", False)
-    assert [spec.kind for spec in tiles.strategy] == ["data"]
+    assert [spec.kind for spec in tiles.stages] == ["data"]
     for plan in (star, tiles):
-        assert (plan.model.name, tuple(plan.model.input)) == (MOBILENET, (3, 224, 224))
+        assert (plan.named_model.name, tuple(plan.named_model.input)) == (MOBILENET, (3, 224, 224))
         assert list(plan.devices) == ["edge0", "edge1", "edge2", "edge3"]
 
 

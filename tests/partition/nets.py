@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from hypothesis import strategies as st
@@ -12,9 +13,10 @@ from torch.nn import functional as F
 from cloven.graph.box import Shape, count
 from cloven.graph.graph import Graph
 from cloven.partition.data import Data, tileable
-from cloven.partition.division import Strategy, Stretch, everywhere
+from cloven.partition.division import Stretch, everywhere
 from cloven.partition.horizontal import AXES, Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
+from cloven.partition.stages import Stages
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 
 IMAGE: Shape = (2, 14, 14)
@@ -242,7 +244,7 @@ def drawn(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 @st.composite
-def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy, int]:
+def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy | tuple[Strategy, ...], int]:
     """Any strategy that the graph allows with any of its parameters, and its number of devices."""
     number = draw(st.integers(1, 5))
     if draw(st.booleans()):
@@ -251,7 +253,7 @@ def strategies(draw: st.DrawFn, graph: Graph) -> tuple[Strategy, int]:
 
 
 @st.composite
-def hybrids(draw: st.DrawFn, graph: Graph, number: int) -> Hybrid:
+def hybrids(draw: st.DrawFn, graph: Graph, number: int) -> tuple[Strategy, ...]:
     """Two or three stages with any ends, each on any of the devices in any order."""
     inner = st.integers(1, len(graph.ops) - 2)
     ends = sorted(draw(st.lists(inner, min_size=1, max_size=2, unique=True)))
@@ -262,8 +264,14 @@ def hybrids(draw: st.DrawFn, graph: Graph, number: int) -> Hybrid:
         until = len(graph.ops) - 1 if end is None else end
         chosen = draw(st.lists(st.integers(0, number - 1), unique=True, min_size=1))
         strategy, taken = _placed(draw, Stretch(graph, first + 1, until, tuple(chosen)))
-        stages.append(Stage(strategy, graph.ops[end].name if end else None, tuple(chosen[:taken])))
-    return Hybrid(tuple(stages))
+        on = [f"edge{device}" for device in chosen[:taken]]
+        stages.append(_staged(strategy, until=graph.ops[end].name if end else strategy.until, on=on))
+    return tuple(stages)
+
+
+def _staged(strategy: Strategy, *, until: str | None, on: Sequence[str]) -> Strategy:
+    assert isinstance(strategy, Vertical | Horizontal | Data)
+    return replace(strategy, until=until, on=on)
 
 
 def _placed(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int]:
@@ -272,7 +280,7 @@ def _placed(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int]:
     made = kinds[draw(st.sampled_from(sorted(kinds)))](draw, stretch)
     if made is not None:
         strategy, taken = made
-        if not strategy.problems(Stretch(stretch.graph, stretch.first, stretch.last, stretch.devices[:taken])):
+        if not Stages((strategy,), ()).problems(replace(stretch, devices=stretch.devices[:taken])):
             return made
     return Vertical(), 1
 
@@ -304,12 +312,12 @@ def _data(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int] | None:
     devices = len(stretch.devices)
     grids = [(rows, columns) for rows in range(1, 5) for columns in range(1, 5) if rows * columns <= devices]
     grid = draw(st.sampled_from(grids))
-    able: Sequence[str | None] = tileable(stretch, grid)
+    able = tileable(stretch, grid)
     if not able:
         return None
-    whole = not stretch.ends_early or stretch.ops[-1].name in able
-    until = draw(st.sampled_from([None, *able] if whole else able))
-    return Data(grid, until), grid[0] * grid[1]
+    if stretch.ends_early:  # another stage follows: all of this one is tiled
+        return (Data(grid), grid[0] * grid[1]) if stretch.ops[-1].name in able else None
+    return Data(grid, until=draw(st.sampled_from([None, *able]))), grid[0] * grid[1]
 
 
 def values_of(graph: Graph, name: str) -> int:

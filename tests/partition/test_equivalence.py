@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import Routing, divide
 from cloven.partition.data import Data, tileable
-from cloven.partition.division import Strategy, everywhere
+from cloven.partition.division import everywhere
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid
 from cloven.partition.program import Transfer
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
@@ -137,11 +137,10 @@ def holds(graph: Graph, data: st.DataObject) -> None:
         assert found.max_difference == 0
 
 
-def only_vertical(strategy: Strategy) -> bool:
+def only_vertical(strategy: Strategy | tuple[Strategy, ...]) -> bool:
     """Whether nothing but whole layers is placed: the result is then the model's to the last bit."""
-    if isinstance(strategy, Hybrid):
-        return all(isinstance(stage.strategy, Vertical) for stage in strategy.stages)
-    return isinstance(strategy, Vertical)
+    stages = strategy if isinstance(strategy, tuple) else (strategy,)
+    return all(isinstance(stage, Vertical) for stage in stages)
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])

@@ -13,8 +13,8 @@ from cloven.graph.box import Box, covers, whole
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.check import compare
 from tests.models import lenet5
@@ -22,9 +22,9 @@ from tests.models import lenet5
 SIZES = {"pool1": 6 * 14 * 14, "conv2": 16 * 10 * 10, "pool2": 16 * 5 * 5, "conv3": 120, "dense1": 84}
 
 
-def divided(*stages: Stage, devices: int, **more: Any) -> Program:
+def divided(*stages: Strategy, devices: int, **more: Any) -> Program:
     """The program of stages, which computes what the model does."""
-    program = divide(lenet5(), Hybrid(stages), devices, **more)
+    program = divide(lenet5(), stages, devices, **more)
     found = compare(program, lenet5(), torch.rand(3, 1, 28, 28))
     assert found.equal, found.why()
     for op in lenet5().ops:
@@ -47,7 +47,7 @@ def crossing(program: Program) -> dict[str, int]:
 
 def test_tiles_then_channels_on_the_same_devices() -> None:
     """S1's conclusion: data partitioning of the early layers, horizontal of the rest."""
-    program = divided(Stage(Data((2, 2)), "pool1"), Stage(Horizontal()), devices=4)
+    program = divided(Data((2, 2), until="pool1"), Horizontal(), devices=4)
 
     assert owners(program, "pool1") == {
         f"edge{2 * row + column}": (((0, 6), (7 * row, 7 * row + 7), (7 * column, 7 * column + 7)),)
@@ -66,7 +66,7 @@ def test_tiles_then_channels_on_the_same_devices() -> None:
 
 
 def test_a_pipeline_then_channels() -> None:
-    stages = Stage(Vertical(("conv1",)), "pool1", (0, 1)), Stage(Horizontal(), None, (0, 1, 2))
+    stages = Vertical(("conv1",), until="pool1", on=["edge0", "edge1"]), Horizontal(on=["edge0", "edge1", "edge2"])
     program = divided(*stages, devices=3)
 
     assert set(owners(program, "conv1")) == {"edge0"}
@@ -82,9 +82,9 @@ def test_a_pipeline_then_channels() -> None:
 
 def test_channels_inside_one_part_of_a_pipeline() -> None:
     stages = (
-        Stage(Vertical(), "pool1", (0,)),
-        Stage(Horizontal(), "pool2", (1, 2)),
-        Stage(Vertical(), None, (3,)),
+        Vertical(until="pool1", on=["edge0"]),
+        Horizontal(until="pool2", on=["edge1", "edge2"]),
+        Vertical(on=["edge3"]),
     )
     program = divided(*stages, devices=4)
 
@@ -102,9 +102,9 @@ def test_channels_inside_one_part_of_a_pipeline() -> None:
 def test_three_stages_on_named_devices_each_with_its_own_hub() -> None:
     """Tiles on 2 and 3, which hold no image; partial sums on 1 and 2, gathered by 1; the rest on 3."""
     stages = (
-        Stage(Data((1, 2)), "pool1", (2, 3)),
-        Stage(Horizontal("in_channels"), "conv2", (1, 2)),
-        Stage(Vertical(), None, (3,)),
+        Data((1, 2), until="pool1", on=["edge2", "edge3"]),
+        Horizontal("in_channels", until="conv2", on=["edge1", "edge2"]),
+        Vertical(on=["edge3"]),
     )
     program = divided(*stages, devices=4)
 
@@ -124,7 +124,7 @@ def test_three_stages_on_named_devices_each_with_its_own_hub() -> None:
 
 
 def test_what_follows_the_last_stage_runs_on_the_first_device() -> None:
-    program = divided(Stage(Horizontal("rows"), "pool1"), devices=2)
+    program = divided(Horizontal("rows", until="pool1"), devices=2)
 
     assert set(owners(program, "pool1")) == {"edge0", "edge1"}
     assert {frozenset(owners(program, v)) for v in ("conv2", "flatten", "dense2")} == {frozenset({"edge0"})}
@@ -132,7 +132,7 @@ def test_what_follows_the_last_stage_runs_on_the_first_device() -> None:
 
 
 def test_a_stage_without_devices_takes_the_first_ones() -> None:
-    program = divided(Stage(Data((1, 2)), "pool1"), Stage(Horizontal(shares=(1, 2, 1))), devices=3)
+    program = divided(Data((1, 2), until="pool1"), Horizontal(shares=(1, 2, 1)), devices=3)
 
     assert set(owners(program, "pool1")) == {"edge0", "edge1"}
     assert {d: box[0] for d, (box,) in owners(program, "conv2").items()} == {
@@ -143,8 +143,11 @@ def test_a_stage_without_devices_takes_the_first_ones() -> None:
 
 
 def test_tiles_of_what_a_pipeline_made_and_a_result_that_is_not_the_models() -> None:
-    stages = Stage(Vertical(), "conv1", (0,)), Stage(Data((2, 2), halo="none"), "pool2", (0, 1, 2, 3))
-    program = divide(lenet5(), Hybrid(stages), 4)
+    stages = (
+        Vertical(until="conv1", on=["edge0"]),
+        Data((2, 2), halo="none", until="pool2", on=["edge0", "edge1", "edge2", "edge3"]),
+    )
+    program = divide(lenet5(), stages, 4)
 
     assert not program.exact
     # Without halo a worker gets its quarter of conv1's output, not of the image.
@@ -154,7 +157,7 @@ def test_tiles_of_what_a_pipeline_made_and_a_result_that_is_not_the_models() -> 
 
 @pytest.mark.parametrize("reuse", [True, False])
 def test_a_star_carries_all_of_a_hybrid_through_the_first_device(reuse: bool) -> None:
-    stages = Stage(Data((2, 2)), "pool1"), Stage(Horizontal(), "pool2"), Stage(Vertical(), None, (2,))
+    stages = Data((2, 2), until="pool1"), Horizontal(until="pool2"), Vertical(on=["edge2"])
     program = divided(*stages, devices=4, routing="star", reuse=reuse)
 
     assert all("edge0" in t.link for t in program.transfers)
@@ -166,67 +169,70 @@ VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
 @pytest.mark.parametrize(
     ("stages", "devices", "messages"),
     [
-        ((), 2, ["no stage is given; expected one strategy or more"]),
+        ((), 2, ["no strategy is given; expected one or more"]),
         (
-            (Stage(VERTICAL), Stage(HORIZONTAL)),
+            (VERTICAL, HORIZONTAL),
             2,
             ["stage 1 has no end: name its last layer (until), as another stage follows"],
         ),
         (
-            (Stage(VERTICAL, "conv3"), Stage(HORIZONTAL, "conv2")),
+            (Vertical(("conv1",), until="conv3"), Horizontal(until="conv2")),
             2,
             ["'conv2' does not come after 'conv3'; give stages in the model's order"],
         ),
         (
-            (Stage(VERTICAL, "conv3"), Stage(HORIZONTAL, "conv3")),
+            (Vertical(("conv1",), until="conv3"), Horizontal(until="conv3")),
             2,
             ["'conv3' does not come after 'conv3'; give stages in the model's order"],
         ),
-        ((Stage(VERTICAL, "conv9"), Stage(HORIZONTAL, "pol2")), 2, ["named 'conv9'", "named 'pol2'"]),
+        ((Vertical(("conv1",), until="conv9"), Horizontal(until="pol2")), 2, ["named 'conv9'", "named 'pol2'"]),
         (
-            (Stage(VERTICAL, "conv2", (0, 1, 2)), Stage(HORIZONTAL, None, (0, 1))),
+            (
+                Vertical(("conv1",), until="conv2", on=["edge0", "edge1", "edge2"]),
+                Horizontal(on=["edge0", "edge1"]),
+            ),
             3,
             ["stage 1 takes 2 devices; it is given 3"],
         ),
         (
-            (Stage(Data((2, 2)), "pool1", (0, 1)), Stage(Horizontal(shares=(1, 1)), None, (1,))),
+            (Data((2, 2), until="pool1", on=["edge0", "edge1"]), Horizontal(shares=(1, 1), on=["edge1"])),
             2,
             ["stage 1 takes 4 devices; it is given 2", "stage 2 takes 2 devices; it is given 1"],
         ),
         (
-            (Stage(VERTICAL, "conv2", (0, -1)), Stage(HORIZONTAL)),
+            (Vertical(("conv1",), until="conv2", on=["edge0", "edge-1"]), HORIZONTAL),
             2,
-            ["stage 1 is for devices [-1]; there are 2"],
+            ["no device is named 'edge-1'; the plan has edge0, edge1"],
         ),
         (
-            (Stage(VERTICAL, "conv2", (1, 1)), Stage(HORIZONTAL, None, (0, 0))),
+            (Vertical(("conv1",), until="conv2", on=["edge1", "edge1"]), Horizontal(on=["edge0", "edge0"])),
             2,
             ["stage 1 names a device twice; expected each once", "stage 2 names a device twice"],
         ),
-        ((Stage(Vertical(), "conv2", ()), Stage(HORIZONTAL)), 2, ["stage 1 takes 2 devices; it is given 0"]),
+        ((Vertical(until="conv2", on=[]), HORIZONTAL), 2, ["stage 1 takes 2 devices; it is given 0"]),
         # Each stage's own problems, once the stages fit together.
         (
-            (Stage(Vertical(("conv3",)), "conv2"), Stage(Data((9, 9)))),
+            (Vertical(("conv3",), until="conv2"), Data((9, 9))),
             81,
             ["expected them inside conv1.0 to conv2.1", "no layer of this model, on images of 28x28"],
         ),
         (
-            (Stage(VERTICAL, "conv1"), Stage(HORIZONTAL, "pool1"), Stage(Vertical())),
+            (Vertical(("conv1",), until="conv1"), Horizontal(until="pool1"), Vertical()),
             2,
             ["cuts conv1: expected them inside", "nothing to share out between pool1 and pool1: no layer"],
         ),
         (
-            (Stage(Data((2, 2)), "flatten"), Stage(HORIZONTAL)),
+            (Data((2, 2), until="flatten"), HORIZONTAL),
             4,
             ["'flatten' has shape (120,) and cannot be shared out 2x2: reshape (flatten, in flatten) needs all"],
         ),
     ],
 )
 def test_stages_that_do_not_fit_are_refused_with_every_reason(
-    stages: tuple[Stage, ...], devices: int, messages: list[str]
+    stages: tuple[Strategy, ...], devices: int, messages: list[str]
 ) -> None:
     with pytest.raises(ClovenError) as caught:
-        divide(lenet5(), Hybrid(stages), devices)
+        divide(lenet5(), stages, devices)
 
     assert len(caught.value.problems) == len(messages), caught.value.problems
     for message, problem in zip(messages, caught.value.problems, strict=True):

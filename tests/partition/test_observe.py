@@ -12,9 +12,9 @@ from cloven.errors import ClovenError
 from cloven.graph.box import contains
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data, tiles
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import seen_on, slices_of, tiles_of
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.local import Recorder, run
 from tests.models import lenet5

@@ -125,7 +125,7 @@ def test_options_make_a_plans_entries(
     plan, wrong = check_document({"model": MODEL, **made})
     assert wrong == []
     assert plan is not None
-    assert len(plan.strategy) == (len(strategy) if isinstance(strategy, list) else 1)
+    assert len(plan.stages) == (len(strategy) if isinstance(strategy, list) else 1)
 
 
 UNTIL = "--then needs --until: the layer after which it begins"

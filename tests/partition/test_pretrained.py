@@ -22,10 +22,9 @@ from torch import Tensor
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Transfer
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
 from cloven.runtime.check import TOLERANCE, WORST, compare
@@ -91,7 +90,7 @@ MODELS = {
 }
 
 
-def strategies(tiles: str) -> dict[str, tuple[Strategy, int]]:
+def strategies(tiles: str) -> dict[str, tuple[Strategy | list[Strategy], int]]:
     """One plan of each exact strategy, with its number of devices."""
     return {
         "vertical": (Vertical(), 3),
@@ -100,7 +99,7 @@ def strategies(tiles: str) -> dict[str, tuple[Strategy, int]]:
         "fused pairs": (Horizontal("fused"), 4),
         "rows": (Horizontal("rows"), 4),
         "2x2 tiles": (Data((2, 2)), 4),
-        "2x2 tiles, then output channels": (Hybrid((Stage(Data((2, 2)), tiles), Stage(Horizontal()))), 4),
+        "2x2 tiles, then output channels": ([Data((2, 2), until=tiles), Horizontal()], 4),
     }
 
 

@@ -18,8 +18,8 @@ from cloven.graph.graph import Op
 from cloven.graph.ops import KINDS
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
+from cloven.partition.strategy import Strategy
 from cloven.runtime.capture import capture
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import RESIZE, apply, weights

@@ -12,10 +12,10 @@ from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import seen_on
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.usage import Usage, usage
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture

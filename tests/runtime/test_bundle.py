@@ -26,10 +26,9 @@ from cloven.graph.box import count
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
 from cloven.runtime.bundle import comparison, engine
@@ -118,7 +117,7 @@ def runs(part: DevicePart) -> list[RunSegment]:
 
 # --- what it computes -------------------------------------------------------------------------------------------
 
-PLANS: list[tuple[str, Strategy, int]] = [
+PLANS: list[tuple[str, Strategy | list[Strategy], int]] = [
     ("lenet5", Vertical(), 2),
     ("lenet5", Horizontal(), 8),
     ("torchvision:resnet18", Vertical(), 3),
@@ -133,7 +132,7 @@ PLANS: list[tuple[str, Strategy, int]] = [
     ("mixed", Horizontal("columns"), 2),
     ("mixed", Data((1, 2)), 2),
     ("mixed", Data((2, 2), halo="none"), 4),
-    ("mixed", Hybrid((Stage(Data((2, 1)), until="stem"), Stage(Horizontal("in_channels", sums="scatter")))), 3),
+    ("mixed", [Data((2, 1), until="stem"), Horizontal("in_channels", sums="scatter")], 3),
 ]
 
 

@@ -16,9 +16,9 @@ from cloven.errors import ClovenError
 from cloven.graph.graph import SIZES, Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.transform import Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle.engine import run as run_bundle

@@ -18,8 +18,8 @@ from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
+from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle import comparison, engine
 from cloven.runtime.bundle.onnx import nodes

@@ -12,10 +12,10 @@ from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import seen_on
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle.writer import write

@@ -11,10 +11,10 @@ from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition import plan as plans
 from cloven.partition.data import GRIDS, Data
-from cloven.partition.division import Strategy
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
+from cloven.partition.strategy import Strategy
 from cloven.partition.transform import NONE, Transform, Transforms
 from cloven.partition.vertical import Vertical, further
 
@@ -61,7 +61,7 @@ def _target(strategy: str, title: str, made: Program, grid: tuple[int, int] | No
 
 
 def _kind(plan: Plan) -> str:
-    kinds = list(dict.fromkeys(spec.kind for spec in plan.strategy))
+    kinds = list(dict.fromkeys(spec.kind for spec in plan.stages))
     return kinds[0] if len(kinds) == 1 else "hybrid"
 
 

@@ -385,7 +385,7 @@ def _simulated(options: AuditOptions) -> Work:
     problems: list[str] = []
     options = tried(lambda: _cut_everywhere(options), problems) or options
     plan = tried(lambda: plan_of(Path(options.model)), problems) if is_plan(options.model) else None
-    model = plan.model.name if plan else options.model
+    model = plan.named_model.name if plan else options.model
     where = tried(lambda: _where(options, model, plan), problems)
     defences = tried(lambda: _transforms(options.defences), problems)
     machine = tried(lambda: Machine(device_of(options.device), options.precision), problems)

@@ -45,12 +45,12 @@ def bundle(
     if data is not None:
         ready, graph = ready_for(plan, graph, data, None, seed)
         images = ready.images.take(range(min(2, len(ready.images)))).tensor().numpy()
-    elif plan.model.weights is None:
+    elif plan.named_model.weights is None:
         log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
     written = write(
         plans.compile(graph, plan),
         out,
-        model=plan.model.name,
+        model=plan.named_model.name,
         plan=plan.toml(),
         images=images,
         protection=plan.protection,

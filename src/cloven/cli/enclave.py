@@ -74,8 +74,10 @@ def seal(
     from cloven.partition import plan as plans
 
     plan = plan_of(plan_file)
-    file = weights or (Path(plan.model.weights) if plan.model.weights else None)
-    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"weights": str(file) if file else None})})
+    file = weights or (Path(plan.named_model.weights) if plan.named_model.weights else None)
+    plan = plan.model_copy(
+        update={"model": plan.named_model.model_copy(update={"weights": str(file) if file else None})}
+    )
     state, graph = modelled(plan)
     split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
     if not owner_key.exists():

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloven.cli.options import numbers, sizes
+from cloven.cli.options import image_size, numbers
 from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
@@ -46,7 +46,7 @@ class ModelOptions:
         default = usual(self.name)
         own = is_own(self.name)
         size = self.input_size
-        shape = tried(lambda: sizes(size, 3, "--input-size", "3x224x224"), problems) if size else default.shape
+        shape = tried(lambda: image_size(size), problems) if size else default.shape
         if own and not size:
             problems.append(f"{self.name} requires --input-size: the size of one image, such as 3x32x32")
             tried(lambda: make(self.name, shape=default.shape, classes=default.classes), problems)
@@ -131,7 +131,7 @@ def planned(plan_file: Path) -> tuple[Plan, Graph]:
     plan, found = check(read(plan_file), str(plan_file))
     if plan is None:
         raise ClovenError(found)
-    graph = tried(lambda: graph_of(plan.model.model_dump()), found)
+    graph = tried(lambda: graph_of(plan.named_model.model_dump()), found)
     found += problems(graph, plan) if graph is not None else []
     if found or graph is None:
         raise ClovenError(found)
@@ -144,7 +144,7 @@ def ready_for(
     """Return what to run a plan on; and its model's graph, another one if the model is trained first."""
     from cloven.zoo.prepared import prepared
 
-    model = plan.model
+    model = plan.named_model
     with report_progress() as progress:
         ready = prepared(
             model.name,

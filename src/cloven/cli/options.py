@@ -230,6 +230,16 @@ def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("x"))
 
 
+def image_size(text: str) -> tuple[int, int, int]:
+    """Return the channels, height and width in ``3x32x32``.
+
+    Raises:
+        ClovenError: for anything else.
+    """
+    channels, height, width = sizes(text, 3, "--input-size", "3x32x32")
+    return channels, height, width
+
+
 def given(context: typer.Context) -> set[str]:
     """Return the names of the options that a person gave."""
     sources = {name: context.get_parameter_source(name) for name in context.params}

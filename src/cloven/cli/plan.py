@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +26,9 @@ from cloven.cli.options import (
 )
 from cloven.cli.printing import by, print_json, print_text, table
 from cloven.errors import ClovenError, tried
+
+if TYPE_CHECKING:
+    from cloven.partition.description import PlanDescription
 
 log = logging.getLogger("cloven")
 
@@ -151,6 +153,15 @@ def plan(
     weights: Weights = None,
     mean: Mean = "",
     std: Std = "",
+    bandwidth: Annotated[
+        str,
+        typer.Option(
+            help="Bandwidth of every link, e.g. 100mbit: show the seconds of each.",
+            metavar="RATE",
+            rich_help_panel=LINKS,
+        ),
+    ] = "",
+    transfers: Annotated[bool, typer.Option("--transfers", help="List each share that crosses a link.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the plan (TOML) here.", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -161,10 +172,13 @@ def plan(
     from cloven.files import write_text
     from cloven.papers.points import resolve
     from cloven.partition import plan as plans
+    from cloven.partition.description import described
     from cloven.partition.options import Options, document, protected, transformed
-    from cloven.partition.plan import check_document, described, problems
+    from cloven.partition.plan import check_document, problems
+    from cloven.runtime.lab import units
 
     found: list[str] = []
+    rate = tried(lambda: units.bandwidth(bandwidth), found) if bandwidth else None
 
     def layer(name: str) -> str:
         return tried(lambda: resolve(model, name), found) or "" if name else ""
@@ -202,34 +216,50 @@ def plan(
     found += problems(resolved[1], made) if resolved and made is not None else []
     if found or resolved is None or made is None:
         raise ClovenError(found)
-    shown = described(made, plans.compile(resolved[1], made))
+    description = described(made, plans.compile(resolved[1], made), rate)
     if out is not None:
         write_text(out, made.toml())
     if as_json:
-        print_json(shown)
+        print_json(description.model_dump(mode="json"))
     else:
-        print_plan(shown)
+        print_plan(description, transfers=transfers)
     if out is not None:
         log.info("plan written to %s", out)
 
 
-def print_plan(plan: Mapping[str, Any]) -> None:
+def print_plan(plan: PlanDescription, *, transfers: bool) -> None:
     """Print what crosses each link, and what each device computes and holds."""
-    changed = any("transform" in row for row in plan["transfers"])
+    timed = any(link.seconds is not None for link in plan.links)
+    changed = any(link.transforms for link in plan.links)
     rows = []
-    for row in plan["transfers"]:
-        transform = [row.get("transform", "none")] if changed else []
-        ends = [row["source"], row["target"]]
-        rows.append([row["step"], *ends, row["value"], row["share"], by(row["shape"]), *transform, row["bytes"]])
-    columns = ["step", "from", "to", "value", "share", "shape", *(["transform"] if changed else []), "bytes"]
-    table(f"{plan['plan']}: what crosses, for one image", columns, rows)
-    table("links", ["link", "bytes"], [[" > ".join(row["link"]), row["bytes"]] for row in plan["links"]])
+    for link in plan.links:
+        transform = [", ".join(link.transforms) or "none"] if changed else []
+        seconds = [f"{link.seconds:.4f}"] if link.seconds is not None else []
+        rows.append([" > ".join(link.link), link.shares, link.bytes, *seconds, *transform, link.protection])
+    columns = ["link", "shares", "bytes", *(["seconds"] if timed else []), *(["transform"] if changed else [])]
+    table(f"{plan.plan}\nlinks, for one image", [*columns, "protection"], rows)
+    if transfers:
+        _print_transfers(plan)
     devices = []
-    for device in plan["devices"]:
-        keys = ("device", "macs", "recomputed_macs", "weight_bytes", "memory_bytes")
-        devices.append([*(device[key] for key in keys), f"{device['raw_image']:.1%}"])
+    for device in plan.devices:
+        sizes = [device.macs, device.recomputed_macs, device.weight_bytes, device.memory_bytes]
+        devices.append([device.device, *sizes, f"{device.raw_image:.1%}"])
     columns = ["device", "MACs", "computed again", "weights, bytes", "values, bytes", "raw image"]
     table("devices, for one image", columns, devices)
-    if not plan["exact"]:
-        reasons = "; ".join(plan["inexact"])
+    print_text(
+        "A device's memory is its weights and values; a worker process takes about 120 MB more, for Python and "
+        "onnxruntime."
+    )
+    if not plan.exact:
+        reasons = "; ".join(plan.inexact)
         print_text(f"The result is NOT the model's ({reasons}); `cloven run --verify` measures by how much.")
+
+
+def _print_transfers(plan: PlanDescription) -> None:
+    changed = any(transfer.transform != "none" for transfer in plan.transfers)
+    rows = []
+    for one in plan.transfers:
+        transform = [one.transform] if changed else []
+        rows.append([one.step, one.source, one.target, one.value, one.share, by(one.shape), *transform, one.bytes])
+    columns = ["step", "from", "to", "value", "share", "shape", *(["transform"] if changed else []), "bytes"]
+    table("transfers between devices, for one image", columns, rows)

@@ -160,7 +160,7 @@ def _run_on_workers(
     from cloven.runtime.evaluation import evaluated
 
     coordinator = _coordinator(plan_file, options)
-    if verify and images.picture is not None and coordinator.plan.model.weights is None:
+    if verify and images.picture is not None and coordinator.plan.named_model.weights is None:
         log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
     given = assignment(plan_file, images, verify=verify)
     plan, pixels = given.plan, given.sent.pixels

@@ -64,7 +64,7 @@ def assignment(plan_file: Path, options: ImageOptions, *, verify: bool) -> Assig
     whole = None
     if options.data is None and options.picture is not None and not verify:
         plan = plan_of(plan_file)
-        images = read_pictures(options.picture, plan.model.input)
+        images = read_pictures(options.picture, plan.named_model.input)
     else:
         from cloven.partition import plan as plans
 
@@ -75,7 +75,7 @@ def assignment(plan_file: Path, options: ImageOptions, *, verify: bool) -> Assig
         images = images.take(range(min(options.limit, len(images))))
     if options.auxiliary is None:
         return Assignment(plan, SentImages(images.pixels, images.sources, images.labels), whole)
-    own = load(options.auxiliary, shape=plan.model.input, limit=options.queries)
+    own = load(options.auxiliary, shape=plan.named_model.input, limit=options.queries)
     pixels, names = np.concatenate([own.pixels, images.pixels]), own.sources + images.sources
     return Assignment(plan, SentImages(pixels, names, images.labels, len(own)), whole)
 

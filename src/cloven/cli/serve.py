@@ -76,7 +76,7 @@ def serve(
     problems: list[str] = []
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
-    names = tried(lambda: _class_names(class_names, plan.model.classes), problems) if class_names else None
+    names = tried(lambda: _class_names(class_names, plan.named_model.classes), problems) if class_names else None
     workers = tried(lambda: coordinator(plan, cluster, SendOptions(window, deadline)), problems)
     if problems or here is None or workers is None:
         raise ClovenError(problems)
@@ -93,7 +93,7 @@ def serve(
                 limit=max_request,
                 deadline=deadline,
                 waiting=connections,
-                title=plan.model.name,
+                title=plan.named_model.name,
             )
             started = partial(log.info, "ready: %s")
             await service.serve(app, *here, identity, started=started, limits=limits)

@@ -148,7 +148,7 @@ def modelled(plan: Plan) -> tuple[dict[str, Tensor], Graph]:
 
     from cloven.zoo.named import make
 
-    spec = plan.model
+    spec = plan.named_model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         file = Path(spec.weights) if spec.weights else None
@@ -172,7 +172,7 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
     from cloven.runtime.capture import capture
     from cloven.zoo.named import normalisation, stated
 
-    spec = plan.model
+    spec = plan.named_model
     model = stated(spec.name, shape=spec.input, classes=spec.classes, state=weights)
     mean, std = normalisation(spec.name, spec.weights) or (None, None)
     return capture(model, torch.zeros(1, *spec.input), mean=mean, std=std)

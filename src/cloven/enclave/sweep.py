@@ -41,7 +41,8 @@ class SweepModel:
 
     def plan(self, cut: str | None) -> Plan:
         """Return the plan with this cut; None for all inside."""
-        from cloven.partition.plan import ModelSpec, Plan, VerticalSpec
+        from cloven.partition.plan import ModelSpec, Plan
+        from cloven.partition.vertical import Vertical
 
         spec = ModelSpec(
             name=self.name,
@@ -49,8 +50,8 @@ class SweepModel:
             classes=self.classes,
             weights=str(self.weights) if self.weights else None,
         )
-        inside = VerticalSpec(kind="vertical", on=ENCLAVE[:1])
-        strategy = inside if cut is None else VerticalSpec(kind="vertical", cuts=(cut,))
+        inside = Vertical(on=ENCLAVE[:1])
+        strategy = inside if cut is None else Vertical(cuts=(cut,))
         return Plan(model=spec, strategy=(strategy,), devices=ENCLAVE)
 
     def points(self) -> dict[str, str | None]:

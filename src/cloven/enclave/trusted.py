@@ -164,7 +164,7 @@ def _split(sealed: Sealed, key: bytes) -> SplitModel:
         front_weight_bytes=parts.front.weight_bytes,
         rear_weight_bytes=parts.rear.weight_bytes,
     )
-    return SplitModel(report, rear, parts, plan.model.input, front, rest)
+    return SplitModel(report, rear, parts, plan.named_model.input, front, rest)
 
 
 # --- steps 4 and 5: the front, and the hand-over ----------------------------------------------------------------

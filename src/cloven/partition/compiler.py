@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from cloven.errors import ClovenError, check_type, shown
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, macs
-from cloven.partition.division import Division, Strategy, device_names, everything, everywhere, home, wrong_names
+from cloven.partition.division import Division, device_names, everything, everywhere, home, wrong_names
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.rewrite import joined
+from cloven.partition.stages import Stages, count, named_devices
+from cloven.partition.strategy import Strategy
 from cloven.partition.transform import UNCHANGED, Transforms
 
 Routing = Literal["direct", "star"]
@@ -28,7 +30,7 @@ GRAPH = "the graph that cloven.capture(model, example) returns"
 
 def divide(
     model: Graph,
-    strategy: Strategy,
+    strategy: Strategy | Sequence[Strategy],
     devices: int | Sequence[str] | None = None,
     *,
     routing: Routing = "direct",
@@ -39,7 +41,7 @@ def divide(
 
     Args:
         model: the graph that `cloven.capture` returned.
-        strategy: `Vertical`, `Horizontal`, `Data`, or anything with their three methods.
+        strategy: `Vertical`, `Horizontal` or `Data`; or a list of them, each but the last with its end ``until``.
         devices: how many, or their names; left out, as many as the strategy's parameters ask for.
         routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
         reuse: False sends everything whole through the first device, also what a device made itself: Stahl's star.
@@ -49,31 +51,56 @@ def divide(
         ClovenError: with all that is wrong with the strategy for this model.
     """
     check_type(model, Graph, "model", GRAPH)
-    check_type(strategy, Strategy, "strategy", "a strategy such as cloven.Vertical(cuts=['layer1'])")
-    if isinstance(strategy, type):
-        raise ClovenError(f"strategy is {shown(strategy)}; expected an instance, such as {strategy.__name__}()")
+    strategies = tuple(strategy) if isinstance(strategy, list | tuple) else (strategy,)
+    for one in strategies:
+        check_type(one, Strategy, "strategy", "a strategy such as cloven.Vertical(cuts=['layer1'])")
     if isinstance(devices, bool | str) or not isinstance(devices, int | Sequence | None):
         raise ClovenError(f"devices is {shown(devices)}; expected a number, or a list of names")
-    wanted = devices if isinstance(devices, int | None) else len(devices)
-    number = strategy.count(wanted)
-    problems = strategy.problems(everywhere(model, number)) + wrong_routing(routing, reuse=reuse)
-    if wanted is not None and wanted != number:
-        problems.insert(0, f"the strategy takes {number} devices; got {wanted}")
-    names = device_names(number) if isinstance(devices, int | None) else tuple(devices)
-    problems += [*wrong_names(names), *transforms.problems(names)]
-    if problems:
-        raise ClovenError(problems)
+    names = _names(strategies, devices)
+    found = problems(model, strategies, names, routing=routing, reuse=reuse, transforms=transforms)
+    if found:
+        raise ClovenError(found)
     image = model.input.name
-    placed = strategy.place(everywhere(model, number), {image: everything(model, image, 0)})
-    division = Division(placed.graph, placed.owners, number, placed.sink, placed.exact)
+    stages = Stages(strategies, names)
+    placed = stages.place(everywhere(model, len(names)), {image: everything(model, image, 0)})
+    division = Division(placed.graph, placed.owners, len(names), placed.sink, placed.exact)
     assembled = assemble(division if reuse else joined(division, HUB), names, routing, transforms)
     return replace(assembled, model=model)
 
 
+def problems(
+    model: Graph,
+    strategies: Sequence[Strategy],
+    names: Sequence[str],
+    *,
+    routing: Routing = "direct",
+    reuse: bool = True,
+    transforms: Transforms = UNCHANGED,
+) -> list[str]:
+    """Return all that is wrong with a division of a model over devices with ``names``, one sentence each."""
+    number = count(strategies, len(names))
+    found = [] if number == len(names) else [f"the strategy takes {number} devices; got {len(names)}"]
+    found += Stages(tuple(strategies), tuple(names)).problems(everywhere(model, number))
+    found += wrong_routing(routing, reuse=reuse)
+    return [*found, *wrong_names(names), *transforms.problems(names)]
+
+
+def _names(strategies: Sequence[Strategy], devices: int | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names of devices, as many as the strategies take if that is left open."""
+    if isinstance(devices, int):
+        if devices < 1:
+            raise ClovenError(f"devices is {devices}; expected 1 or more")
+        return device_names(devices)
+    named = named_devices(strategies)
+    if devices is None and named:
+        return named
+    return device_names(count(strategies, None)) if devices is None else tuple(devices)
+
+
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
-    """What is wrong with a way to route."""
-    if routing not in ("direct", "star"):
-        return [f"routing is {routing!r}; expected 'direct' or 'star'"]
+    """Return what is wrong with a way to route."""
+    if routing not in get_args(Routing):
+        return [f"routing is {shown(routing)}; expected 'direct' or 'star'"]
     return [] if reuse or routing == "star" else ["reuse = false is a star's: a device is sent its own share back"]
 
 

@@ -7,18 +7,20 @@ that nothing but pieces of the image, and sums of global means, crosses before t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import field, replace
 from itertools import product
 from math import inf
-from typing import Literal
+from typing import Annotated, Literal
 
-from cloven.errors import ClovenError
+from pydantic import Field
+
 from cloven.graph.box import Box, Shape, bands, count, hull, whole
 from cloven.graph.graph import Graph, Op, live_after
 from cloven.graph.ops import KINDS, SPATIAL, Shapes, macs
 from cloven.graph.views import kept_axis
 from cloven.partition.division import Owners, Placed, Placement, Stretch, dealt, everything
 from cloven.partition.rewrite import partial_means, replaced
+from cloven.partition.strategy import Strategy, checked
 
 GRIDS: Mapping[int, tuple[int, int]] = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}
 """The grid for a number of devices where none is given (reference S1, Fig. 6)."""
@@ -28,47 +30,47 @@ Layout = Mapping[str, Axes | None]
 """The axes of height and width of each value that a grid shares out; None for what is one for the whole image."""
 
 
-@dataclass(frozen=True)
-class Data:
+@checked
+class Data(Strategy):
     """A grid of tiles, rows x columns, one device each; the first device also runs what follows.
 
-    ``until`` names the last tiled layer; left out, the end where another strategy goes on, else the layer that
-    gives the busiest device the fewest MACs. ``halo``: ``exact`` sends what each tile needs beyond its own share of
-    the image; ``none`` (S1's view) puts zero there instead, so the result is not the model's. A global mean inside
-    the tiles (squeeze-and-excite) is a sum of local sums, and what follows from it alone is the first device's.
+    Without ``until``, the last tiled layer is the one that gives the busiest device the fewest MACs. ``halo``:
+    ``exact`` sends what each tile needs beyond its own share of the image; ``none`` (S1's view) puts zero there
+    instead, so the result is not the model's. A global mean inside the tiles (squeeze-and-excite) is a sum of local
+    sums, and what follows from it alone is the first device's.
     """
 
-    grid: tuple[int, int] | list[int] | None = None
-    until: str | None = None
+    kind: Literal["data"] = field(default="data", kw_only=True)
+    grid: Annotated[tuple[int, int], Field(strict=False)] | None = None
     halo: Literal["exact", "none"] = "exact"
 
+    def title(self) -> str:
+        """Return the parameters in a few words."""
+        rows = "x".join(map(str, self.grid)) if self.grid else "usual"
+        return f"data, {rows} grid{', no halo' if self.halo == 'none' else ''}"
+
     def count(self, devices: int | None) -> int:
-        """Rows times columns; without a grid as many as asked for (4 if left open)."""
+        """Return rows times columns; without a grid as many as asked for (4 if left open)."""
         return self.grid[0] * self.grid[1] if self.grid else devices or 4
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """No grid for so many devices, a grid finer than the tiled layer, a layer that cannot be tiled."""
+        """Return a missing grid, one that is finer than the tiled layer, a layer that cannot be tiled."""
         devices = len(stretch.devices)
         if self.grid is None and devices not in GRIDS:
             return [f"no grid is given and {devices} devices have no usual one; give --grid ROWSxCOLUMNS"]
         grid = self._grid(stretch)
         found = [] if min(grid) >= 1 else [f"the grid is {grid[0]}x{grid[1]}; expected 1x1 or more"]
-        if self.halo not in ("exact", "none"):
-            found.append(f"halo is {self.halo!r}; expected 'exact' or 'none'")
-        named = self.until or (stretch.ops[-1].name if stretch.ends_early else None)
-        if named is None:
-            return found if found or tileable(stretch, grid) else [_too_fine(stretch, grid)]
-        try:
-            value = stretch.graph.find(named)
-        except ClovenError as error:
-            return found + list(error.problems)
-        return found or _untileable(stretch, named, value, grid)
+        if found:
+            return found
+        if stretch.ends_early or self.until is not None:
+            return _untileable(stretch, self.until or stretch.ops[-1].name, stretch.ops[-1].name, grid)
+        return [] if tileable(stretch, grid) else [_too_fine(stretch, grid)]
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Tiles up to the named layer, the rest on the first device."""
+        """Return the owners: tiles up to the stretch's end or as deep as it pays, the rest on the first device."""
         graph, grid = stretch.graph, self._grid(stretch)
-        until = graph.find(self.until) if self.until else None
-        until = until or (stretch.ops[-1].name if stretch.ends_early else deepest_that_pays(stretch, grid))
+        ends = stretch.ends_early or self.until is not None
+        until = stretch.ops[-1].name if ends else deepest_that_pays(stretch, grid)
         last = graph.ops[stretch.last].name
         fused = _fused(stretch, until, grid, _layout(stretch, graph.position[until]))
         if self.halo == "none":
@@ -78,7 +80,7 @@ class Data:
         return Placed(fused.graph, {**before, **fused.owners, **rest}, stretch.hub, fused.exact)
 
     def _grid(self, stretch: Stretch) -> tuple[int, int]:
-        return (self.grid[0], self.grid[1]) if self.grid else GRIDS[len(stretch.devices)]
+        return self.grid or GRIDS[len(stretch.devices)]
 
 
 def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, count, covers, hull, whole, without
@@ -79,26 +78,6 @@ class Placed:
     owners: Placement
     sink: int
     exact: bool = True
-
-
-@runtime_checkable
-class Strategy(Protocol):
-    """What a partitioning strategy is: its parameters, what is wrong with them, and who owns what."""
-
-    def count(self, devices: int | None) -> int:
-        """How many devices it takes, where the user wants ``devices`` of them or leaves it open."""
-        ...
-
-    def problems(self, stretch: Stretch) -> list[str]:
-        """All that is wrong with the parameters for these ops and devices, one sentence each."""
-        ...
-
-    def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Who owns what is made in a stretch, where ``before`` owns the rest; called where there are no problems.
-
-        Values keep their names where the graph is rewritten; what the whole model does not have gets new ones.
-        """
-        ...
 
 
 MOST_DEVICES = 4096

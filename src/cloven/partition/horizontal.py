@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import field
 from itertools import accumulate, pairwise
 from math import inf
-from typing import Literal
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator
 
 from cloven.graph.box import Box, Interval, Shape, bands, shares, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import ANCHORS, KINDS
 from cloven.partition.division import Owners, Placed, Placement, Share, Stretch, dealt, everything, spread
 from cloven.partition.rewrite import partial_means, partial_sums, replaced
+from cloven.partition.strategy import Strategy, checked
 
 Axis = Literal["out_channels", "in_channels", "fused", "rows", "columns"]
-AXES: tuple[Axis, ...] = ("out_channels", "in_channels", "fused", "rows", "columns")
+AXES: tuple[Axis, ...] = get_args(Axis)
 SPATIAL = ("rows", "columns")
 
 
-@dataclass(frozen=True)
-class Horizontal:
+@checked
+class Horizontal(Strategy):
     """Every convolution and linear layer is shared out among all devices.
 
     ``axis``: ``out_channels`` (S1's LOP: each device holds a share of the filters, needs the whole input);
@@ -36,25 +39,24 @@ class Horizontal:
     partial sums, the first device (``hub``) or each device its share of the output channels (``scatter``).
     """
 
+    kind: Literal["horizontal"] = field(default="horizontal", kw_only=True)
     axis: Axis = "out_channels"
-    shares: tuple[float, ...] | list[float] | None = None
+    shares: Annotated[Sequence[float], AfterValidator(tuple)] | None = None
     exchange: Literal["local", "layer"] = "local"
     sums: Literal["hub", "scatter"] = "hub"
 
+    def title(self) -> str:
+        """Return the parameters in a few words."""
+        named = {"out_channels": "output channels", "in_channels": "input channels", "fused": "fused pairs"}
+        return f"horizontal, {named.get(self.axis, self.axis)}"
+
     def count(self, devices: int | None) -> int:
-        """As many as there are shares, or as asked for; 2 if left open."""
+        """Return as many as there are shares, or as asked for; 2 if left open."""
         return len(self.shares) if self.shares else devices or 2
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """An unknown axis or exchange, shares that are no proportions, more devices than any layer can use."""
-        found = []
-        if self.axis not in AXES:
-            return [f"axis is {self.axis!r}; choose from {', '.join(AXES)}"]
-        if self.exchange not in ("local", "layer"):
-            found.append(f"exchange is {self.exchange!r}; expected 'local' or 'layer'")
-        if self.sums not in ("hub", "scatter"):
-            found.append(f"sums is {self.sums!r}; expected 'hub' or 'scatter'")
-        found += _wrong_shares(self.shares)
+        """Return shares that are not proportions, and more devices than any layer can use."""
+        found = _wrong_shares(self.shares)
         layers, devices = _layers(stretch.ops), len(stretch.devices)
         widest = max((op.shape[_cut_axis(op, self.axis)] for op in layers), default=0)
         if not layers:
@@ -66,7 +68,7 @@ class Horizontal:
         return found
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Every layer is dealt out; the first device gathers the result."""
+        """Return the owners: every layer is dealt out; the first device gathers the result."""
         if self.axis in ("in_channels", "fused"):
             stretch, anchors = self._summed(stretch)
         else:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from cloven.errors import ClovenError, check_type
 from cloven.files import TOML_BYTES, check_content, parse_toml, read_text, write_text
@@ -15,19 +25,30 @@ from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
 from cloven.partition.data import Data
-from cloven.partition.division import Strategy, everywhere, wrong_names
-from cloven.partition.horizontal import Axis, Horizontal
-from cloven.partition.hybrid import Hybrid, Stage
+from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
+from cloven.partition.strategy import Names, Strategy
 from cloven.partition.transform import UNCHANGED, Transforms
-from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical
 from cloven.tables import html_table
 
 
 class _Frozen(BaseModel):
+    """A part of a plan. Wrong arguments are answered with a ClovenError."""
+
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **entries: object) -> None:
+            try:
+                super().__init__(**entries)
+            except ValidationError as error:
+                raise ClovenError([_sentence({**e, "loc": _place(e["loc"])}) for e in error.errors()]) from None
+
+        # Only callers come here; pydantic itself still builds what it reads from a file.
+        __init__.__pydantic_base_init__ = True
 
 
 class ModelSpec(_Frozen):
@@ -54,74 +75,39 @@ class ModelSpec(_Frozen):
         return self
 
 
-class _Stage(_Frozen):
-    """What every stage of a plan may say: its last layer, and its devices by name; all of them if left out."""
+Entry = Annotated[Vertical | Horizontal | Data, Field(discriminator="kind")]
+"""A strategy as an entry of a plan."""
 
-    until: str | None = None
-    on: tuple[str, ...] | None = None
-
-
-class VerticalSpec(_Stage):
-    """See `Vertical`."""
-
-    kind: Literal["vertical"]
-    cuts: tuple[str, ...] = ()
-
-    def strategy(self) -> Strategy:
-        """The strategy with its parameters."""
-        return Vertical(self.cuts)
-
-    def title(self) -> str:
-        """The parameters in a few words."""
-        return f"vertical, cut after {', '.join(self.cuts)}" if self.cuts else "vertical, balanced cuts"
+ONE, SEVERAL = "one", "several"
 
 
-class HorizontalSpec(_Stage):
-    """See `Horizontal`."""
-
-    kind: Literal["horizontal"]
-    axis: Axis = "out_channels"
-    shares: tuple[float, ...] | None = None
-    exchange: Literal["local", "layer"] = "local"
-    sums: Literal["hub", "scatter"] = "hub"
-
-    def strategy(self) -> Strategy:
-        """The strategy with its parameters."""
-        return Horizontal(self.axis, self.shares, self.exchange, self.sums)
-
-    def title(self) -> str:
-        """The parameters in a few words."""
-        named = {"out_channels": "output channels", "in_channels": "input channels", "fused": "fused pairs"}
-        return f"horizontal, {named.get(self.axis, self.axis)}"
+def _written(entry: object) -> str:
+    """Return how strategies are written: one table, or a list of tables."""
+    return SEVERAL if isinstance(entry, list | tuple) else ONE
 
 
-class DataSpec(_Stage):
-    """See `Data`."""
-
-    kind: Literal["data"]
-    grid: tuple[int, int] | None = None
-    halo: Literal["exact", "none"] = "exact"
-
-    def strategy(self) -> Strategy:
-        """The strategy with its parameters."""
-        return Data(self.grid, self.until, self.halo)
-
-    def title(self) -> str:
-        """The parameters in a few words."""
-        rows = "x".join(map(str, self.grid)) if self.grid else "usual"
-        return f"data, {rows} grid{', no halo' if self.halo == 'none' else ''}"
+def _listed(strategies: Entry | Sequence[Entry]) -> tuple[Entry, ...]:
+    return (strategies,) if isinstance(strategies, Strategy) else tuple(strategies)
 
 
-Spec = Annotated[VerticalSpec | HorizontalSpec | DataSpec, Field(discriminator="kind")]
+Entries = Annotated[
+    Annotated[Entry, Tag(ONE)] | Annotated[Sequence[Entry], Tag(SEVERAL)],
+    Discriminator(_written),
+    AfterValidator(_listed),
+]
+"""A strategy, or several one after another; kept as a tuple."""
 
 
 class Plan(_Frozen):
-    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another."""
+    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another.
+
+    A plan without a ``model`` is compiled for any model that it fits.
+    """
 
     version: Literal[1] = 1
-    model: ModelSpec
-    strategy: tuple[Spec, ...] = Field(min_length=1)
-    devices: tuple[str, ...] = Field(min_length=1)
+    model: ModelSpec | None = None
+    strategy: Entries
+    devices: Names
     routing: Routing = "direct"
     reuse: bool = True
     protection: Protection = Protection()
@@ -144,27 +130,30 @@ class Plan(_Frozen):
         """
         write_text(Path(path), self.toml())
 
-    def partitioning(self) -> Strategy:
-        """The strategy with its parameters; several as a `Hybrid`."""
-        first = self.strategy[0]
-        plain = first.until is None or isinstance(first, DataSpec)
-        if len(self.strategy) == 1 and plain and first.on is None:
-            return first.strategy()
-        number = {name: i for i, name in enumerate(self.devices)}
-        stages = [
-            Stage(spec.strategy(), spec.until, tuple(number.get(n, -1) for n in spec.on) if spec.on else None)
-            for spec in self.strategy
-        ]
-        return Hybrid(tuple(stages))
+    @property
+    def named_model(self) -> ModelSpec:
+        """The plan's model.
+
+        Raises:
+            ClovenError: if the plan names none.
+        """
+        if self.model is None:
+            raise ClovenError("the plan names no model; add a [model] table to it, or give --model")
+        return self.model
+
+    @property
+    def stages(self) -> tuple[Entry, ...]:
+        """The strategies, one after another."""
+        return _listed(self.strategy)
 
     def title(self) -> str:
-        """The plan in a few words."""
+        """Return the plan in a few words."""
         number = len(self.devices)
-        stages = [f"{spec.title()}{f' up to {spec.until}' if spec.until else ''}" for spec in self.strategy]
+        stages = [f"{one.title()}{f' up to {one.until}' if one.until else ''}" for one in self.stages]
         return f"{'; then '.join(stages)}, {number} device{'s' if number > 1 else ''}"
 
     def __repr__(self) -> str:
-        return f"Plan for {self.model.name}: {self.title()}"
+        return f"Plan for {self.model.name if self.model is not None else 'any model'}: {self.title()}"
 
     def __str__(self) -> str:
         return repr(self)
@@ -176,8 +165,8 @@ class Plan(_Frozen):
         """The plan as a file."""
         document = self.model_dump(mode="json", exclude_none=True)
         head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
-        one = len(self.strategy) == 1
-        tables = [("[model]", document["model"])]
+        one = len(self.stages) == 1
+        tables = [("[model]", document["model"])] if self.model is not None else []
         tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
         if self.protection != Protection():
             tables.append(("[protection]", {"default": self.protection.default}))
@@ -201,32 +190,33 @@ def _toml(value: Any) -> str:
 
 
 def problems(graph: Graph, plan: Plan) -> list[str]:
-    """All that is wrong with a plan for this graph, one sentence each."""
-    found = []
-    if plan.model.input != graph.input.shape:
-        found.append(f"the plan is for images of {plan.model.input}; the model takes {graph.input.shape}")
-    (*outputs,) = graph.by_name[graph.output].shape
-    if outputs != [plan.model.classes] and len(outputs) == 1:
-        found.append(f"the plan is for a model of {plan.model.classes} classes; the model has {outputs[0]} outputs")
-    if plan.model.fingerprint not in (None, graph.fingerprint):
-        found.append(
-            f"the plan is for another model: its fingerprint is {plan.model.fingerprint}, this model's is "
+    """Return all that is wrong with a plan for this graph, one sentence each."""
+    return [
+        *(_another_model(graph, plan.model) if plan.model is not None else ()),
+        *plan.protection.problems(plan.devices),
+        *compiler.problems(
+            graph,
+            plan.stages,
+            plan.devices,
+            routing=plan.routing,
+            reuse=plan.reuse,
+            transforms=plan.transform,
+        ),
+    ]
+
+
+def _another_model(graph: Graph, spec: ModelSpec) -> Iterator[str]:
+    """Yield how a graph differs from the model that a plan names."""
+    if spec.input != graph.input.shape:
+        yield f"the plan is for images of {spec.input}; the model takes {graph.input.shape}"
+    outputs = graph.by_name[graph.output].shape
+    if len(outputs) == 1 and outputs[0] != spec.classes:
+        yield f"the plan is for a model of {spec.classes} classes; the model has {outputs[0]} outputs"
+    if spec.fingerprint not in (None, graph.fingerprint):
+        yield (
+            f"the plan is for another model: its fingerprint is {spec.fingerprint}, this model's is "
             f"{graph.fingerprint}"
         )
-    found += wrong_names(plan.devices)
-    found += [*plan.protection.problems(plan.devices), *plan.transform.problems(plan.devices)]
-    strategy = plan.partitioning()
-    wanted = strategy.count(len(plan.devices))
-    if wanted != len(plan.devices):
-        found.append(f"{len(plan.devices)} devices are named; the strategy takes {wanted}")
-    known = set(plan.devices)
-    for spec in plan.strategy:
-        unknown = [name for name in spec.on or () if name not in known]
-        found += [f"no device is named {name!r}; the plan has {', '.join(plan.devices)}" for name in unknown]
-    if any(name not in known for spec in plan.strategy for name in spec.on or ()):
-        return found
-    found += compiler.wrong_routing(plan.routing, reuse=plan.reuse)
-    return found + strategy.problems(everywhere(graph, wanted))
 
 
 def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that the design gives it
@@ -246,25 +236,12 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
         raise ClovenError(found)
     return compiler.divide(
         model,
-        plan.partitioning(),
+        plan.stages,
         plan.devices,
         routing=plan.routing,
         reuse=plan.reuse,
         transforms=plan.transform,
     )
-
-
-def described(plan: Plan, made: Program) -> dict[str, Any]:
-    """A program for people and JSON readers: the transfer table, and sums for each link and device."""
-    return {
-        "plan": plan.title(),
-        "exact": made.exact,
-        "inexact": list(made.inexact),
-        "transfers": [transfer.row() for transfer in made.transfers],
-        "links": [{"link": list(link), "bytes": made.sent(link)} for link in made.links],
-        "devices": [device.row() for device in usage(made)],
-        "bytes": sum(transfer.bytes for transfer in made.transfers),
-    }
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
@@ -287,8 +264,7 @@ def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[P
     except ClovenError as error:
         return None, list(error.problems)
     except ValidationError as error:
-        one = isinstance(document.get("strategy"), dict)
-        errors: list[dict[str, Any]] = [{**e, "loc": _place(e["loc"], one=one)} for e in error.errors()]
+        errors: list[dict[str, Any]] = [{**e, "loc": _place(e["loc"])} for e in error.errors()]
     for entry in errors:
         _leave_out(document, entry["loc"])
     found = [f"{where}: {_sentence(entry)}" for entry in errors]
@@ -312,16 +288,19 @@ def parse(text: str, where: str = "the plan") -> Plan:
 
 def _validated(document: dict[str, Any]) -> Plan:
     # JSON mode takes a list where a tuple is meant, and stays strict about numbers and strings.
-    given = document.get("strategy")
-    listed = {"strategy": [given]} if isinstance(given, dict) else {}
-    return Plan.model_validate_json(json.dumps(document | listed, default=str))
+    return Plan.model_validate_json(json.dumps(document, default=str))
 
 
-def _place(location: tuple[int | str, ...], *, one: bool) -> tuple[int | str, ...]:
-    """Where an entry stands in the file: without the kind, which pydantic adds behind a strategy's number."""
-    if location[:1] != ("strategy",) or len(location) < 2:
-        return location
-    return (location[0], *(location[1:2] if not one else ()), *location[3:])
+def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return the place of an entry in the file, without pydantic's additions: how strategies are written, kinds."""
+    match location:
+        case ("strategy", "one", *rest):
+            return ("strategy", *rest[1:])
+        case ("strategy", "several", int(number), *rest):
+            return ("strategy", number, *rest[1:])
+        case ("strategy", "several", *_):
+            return ("strategy",)
+    return location
 
 
 def _leave_out(document: Any, location: tuple[int | str, ...]) -> None:
@@ -339,8 +318,10 @@ def _sentence(error: dict[str, Any]) -> str:
     path = ".".join(str(step) for step in error["loc"])
     got = error.get("input")
     shown = "" if isinstance(got, dict) or error["type"] == "missing" else f" (got {reprlib.repr(got)})"
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{path} is not a known entry{shown}"
+    if error["type"] == "model_attributes_type":
+        return f"{path}: expected a strategy, such as cloven.Vertical(cuts=['layer1']){shown}"
     return f"{path or 'the whole'}: {error['msg'][0].lower()}{error['msg'][1:]}{shown}"
 
 

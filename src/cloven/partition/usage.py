@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from cloven.graph.box import Box, count, without
 from cloven.graph.graph import SIZES
@@ -28,10 +27,6 @@ class Usage:
     weight_bytes: int
     memory_bytes: int
     raw_image: float
-
-    def row(self) -> dict[str, Any]:
-        """The device as a row of a table."""
-        return asdict(self)
 
 
 def usage(program: Program) -> list[Usage]:

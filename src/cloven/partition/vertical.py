@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import field
 from itertools import accumulate, pairwise
 from math import inf
+from typing import Literal
 
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph, live_after, total_bytes
 from cloven.graph.ops import macs
 from cloven.partition.division import Placed, Placement, Stretch, everything
+from cloven.partition.strategy import Names, Strategy, checked
 
 
-@dataclass(frozen=True)
-class Vertical:
+@checked
+class Vertical(Strategy):
     """Cuts after the named layers or ops, in order; k cuts make k + 1 parts.
 
     Without cuts, as many as the devices ask for are placed where the slowest part has the fewest MACs; among
     those, where the cuts carry the fewest bytes.
     """
 
-    cuts: tuple[str, ...] | list[str] = ()
+    kind: Literal["vertical"] = field(default="vertical", kw_only=True)
+    cuts: Names = ()
+
+    def title(self) -> str:
+        """Return the parameters in a few words."""
+        return f"vertical, cut after {', '.join(self.cuts)}" if self.cuts else "vertical, balanced cuts"
 
     def count(self, devices: int | None) -> int:
-        """One device more than there are cuts; without cuts, as many as asked for (2 if left open)."""
+        """Return one more than there are cuts; without cuts, as many as asked for (2 if left open)."""
         return len(self.cuts) + 1 if self.cuts else devices or 2
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """Unknown layers, cuts out of order or twice, a cut that leaves nothing behind it, too many devices."""
+        """Return unknown layers, cuts out of order, a cut that leaves nothing behind it, too many devices."""
         graph = stretch.graph
         found: list[str] = []
         places: list[tuple[str, int]] = []
@@ -51,7 +58,7 @@ class Vertical:
         return found
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Device i owns all values between cut i - 1 and cut i."""
+        """Return the owners: device i owns all values between cut i - 1 and cut i."""
         graph, devices = stretch.graph, stretch.devices
         cuts = [graph.position[graph.find(cut)] for cut in self.cuts] or balanced(stretch)
         owners = {

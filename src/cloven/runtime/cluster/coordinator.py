@@ -96,7 +96,7 @@ class Coordinator:
 
     def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, options: SendOptions) -> None:
         self.plan, self.options = plan, options
-        self.shape: tuple[int, int, int] = plan.model.input
+        self.shape: tuple[int, int, int] = plan.named_model.input
         self.in_flight = InFlight(late_after=min(LATE, options.deadline / 2))
         self.pool = WorkerPool(plan, cluster, identity, self.in_flight)
         self.times: deque[ImageTimes] = deque(maxlen=KEPT)

@@ -155,7 +155,11 @@ def _prepare(experiment: Experiment) -> None:
     except OSError as error:
         raise ClovenError(f"cannot write {error.filename or folder}: {error.strerror}") from error
     write_bundle(
-        experiment.program, folder / BUNDLE, model=plan.model.name, plan=plan.toml(), protection=plan.protection
+        experiment.program,
+        folder / BUNDLE,
+        model=plan.named_model.name,
+        plan=plan.toml(),
+        protection=plan.protection,
     )
     if _has_keys(plan):
         authority.new(plan.devices, folder / KEYS)

@@ -1,0 +1,113 @@
+"""The description of a divided model, for people and JSON readers: its links, devices and transfers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cloven.documents import Document
+from cloven.graph.box import text
+from cloven.partition.plan import Plan
+from cloven.partition.program import Link, Program
+from cloven.partition.protection import COORDINATOR
+from cloven.partition.usage import Usage, usage
+
+
+class LinkDescription(Document):
+    """The traffic of a link, for one image, without framing.
+
+    Attributes:
+        link: source and target; the coordinator sends the image, and receives the output.
+        shares: the number of transfers.
+        bytes: of all of them.
+        seconds: that they take at the bandwidth that was given.
+        protection: of the link.
+        transforms: that are applied before sending.
+    """
+
+    link: Link
+    shares: int
+    bytes: int
+    seconds: float | None
+    protection: str
+    transforms: tuple[str, ...]
+
+
+class TransferDescription(Document):
+    """A transfer, for one image: the share of a value that one device sends to another."""
+
+    step: int
+    source: str
+    target: str
+    value: str
+    share: str
+    shape: tuple[int, ...]
+    bytes: int
+    transform: str
+    dtype: str
+
+
+class PlanDescription(Document):
+    """A divided model.
+
+    Attributes:
+        plan: the plan in a few words.
+        exact: whether the program computes what the model does; ``inexact`` has the reasons for False.
+        bytes: that devices send each other for one image.
+        links: the coordinator's and those between devices.
+        devices: what each computes and holds.
+        transfers: between devices.
+    """
+
+    version: Literal[1] = 1
+    plan: str
+    exact: bool
+    inexact: tuple[str, ...]
+    bytes: int
+    links: tuple[LinkDescription, ...]
+    devices: tuple[Usage, ...]
+    transfers: tuple[TransferDescription, ...]
+
+
+def described(plan: Plan, program: Program, bandwidth: int | None = None) -> PlanDescription:
+    """Return the description of a plan and its program; ``bandwidth`` of each link is in bits per second."""
+    graph = program.graph
+    traffic: dict[Link, list[int]] = {(COORDINATOR, program.source): [graph.input.bytes]}
+    for transfer in program.transfers:
+        traffic.setdefault(transfer.link, []).append(transfer.bytes)
+    traffic[program.sink, COORDINATOR] = [graph.by_name[graph.output].bytes]
+    links = []
+    for link, sizes in traffic.items():
+        transforms = {t.transform.name: None for t in program.transfers if t.link == link and not t.transform.exact}
+        links.append(
+            LinkDescription(
+                link=link,
+                shares=len(sizes),
+                bytes=sum(sizes),
+                seconds=None if bandwidth is None else 8 * sum(sizes) / bandwidth,
+                protection=plan.protection.of(*link),
+                transforms=tuple(transforms),
+            )
+        )
+    transfers = [
+        TransferDescription(
+            step=transfer.step,
+            source=transfer.source,
+            target=transfer.target,
+            value=transfer.value,
+            share=text(transfer.share),
+            shape=transfer.shape,
+            bytes=transfer.bytes,
+            transform=transfer.transform.name,
+            dtype=transfer.dtype,
+        )
+        for transfer in program.transfers
+    ]
+    return PlanDescription(
+        plan=plan.title(),
+        exact=program.exact,
+        inexact=program.inexact,
+        bytes=sum(transfer.bytes for transfer in program.transfers),
+        links=tuple(links),
+        devices=tuple(usage(program)),
+        transfers=tuple(transfers),
+    )

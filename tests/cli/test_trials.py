@@ -1,0 +1,169 @@
+"""What a new user tries first, and what the answers must not leave out or get wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+OWN = """
+from torch import nn
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.fixture
+def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of one's own, which takes images of any size and tells 10 classes apart."""
+    (here / "mynet.py").write_text(OWN)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return "mynet:net"
+
+
+# --- the help -----------------------------------------------------------------------------------------------------
+
+
+def test_the_help_fits_80_columns_and_is_in_groups(cloven: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands, audit = cloven("--help").out, cloven("audit", "--help").out
+
+    assert all(title in commands for title in ("Divide a model:", "Run it:", "Measure what leaks:"))
+    assert all(
+        title in audit for title in ("Images:", "Model:", "Observations:", "Attacks:", "Computing:", "Options:")
+    )
+    assert max(len(line) for line in [*commands.splitlines(), *audit.splitlines()]) <= 80
+
+
+def test_every_option_is_explained_and_means_the_same_everywhere() -> None:
+    import typer.main
+
+    from cloven.cli import app
+
+    program = typer.main.get_command(app)
+    seen: dict[str, set[str]] = {}
+    for words, command in commands(program):
+        for parameter in command.params:  # type: ignore[attr-defined]
+            assert parameter.help or "--help" in parameter.opts, (words, parameter.name)
+            for flag in parameter.opts:
+                if flag in SHARED:
+                    seen.setdefault(flag, set()).add(parameter.help)
+
+    assert {flag: len(helps) for flag, helps in seen.items()} == dict.fromkeys(SHARED, 1)
+
+
+SHARED = set(
+    "--weights --classes --mean --std --input-size --window --deadline --limit --seed --json --device --jobs "
+    "--budget --backend --accelerator --handover --threads --memory --keys --listen".split()
+)
+"""Options of several commands."""
+
+
+def commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
+    """All commands below one, with the words that call them."""
+    below = getattr(command, "commands", None)
+    if not below:
+        return [(words, command)]
+    return [found for name, one in below.items() for found in commands(one, (*words, name))]
+
+
+# --- plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_lists_the_coordinators_links_and_seconds(cloven: Run) -> None:
+    options = ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--bandwidth", "1mbit")
+    shown, table = json.loads(cloven(*options, "--json").out), cloven(*options).out
+    links = {tuple(row["link"]): (row["shares"], row["bytes"], row["seconds"]) for row in shown["links"]}
+
+    assert links == {
+        ("coordinator", "edge0"): (1, 3136, 8 * 3136 / 1e6),
+        ("edge0", "edge1"): (1, 6400, 8 * 6400 / 1e6),
+        ("edge1", "coordinator"): (1, 40, 8 * 40 / 1e6),
+    }
+    for line in (r"coordinator > edge0 +1 +3,136 +0\.0251", r"edge1 > coordinator +1 +40 +0\.0003"):
+        assert re.search(line, table), table
+    assert "a worker process takes about 120 MB more" in " ".join(table.split())
+
+
+def test_a_plan_has_a_line_for_each_link_and_transfers_on_request(cloven: Run) -> None:
+    options = ("plan", "lenet5", "--strategy", "horizontal", "--devices", "4")
+    short, long = cloven(*options).out, cloven(*options, "--transfers").out
+    shares = json.loads(cloven(*options, "--json").out)["transfers"]
+
+    assert [line.split()[3] for line in short.splitlines() if "edge0 > edge1" in line] == ["5"]
+    assert "flatten" not in short
+    assert sum(line.split()[1:3] == ["edge0", "edge1"] for line in long.splitlines() if len(line.split()) > 3) == 5
+    assert len(shares) == 54
+
+
+def test_a_bandwidth_that_is_none_is_refused(cloven: Run) -> None:
+    done = cloven("plan", "lenet5", "--strategy", "vertical", "--bandwidth", "fast", "--grid", "2x2")
+
+    assert done.code == 2
+    assert "the bandwidth is 'fast'; expected a number and bit, kbit, mbit or gbit" in done.err
+    assert "--grid belongs to --strategy data" in done.err
+
+
+# --- a model of one's own -----------------------------------------------------------------------------------------
+
+
+def test_the_classes_of_an_own_model_are_its_own(cloven: Run, here: Path, own: str) -> None:
+    size = ("--input-size", "3x8x8", "--strategy", "vertical", "--cuts", "1", "--out", "plan.toml")
+    done = cloven("plan", own, *size)
+    wrong = cloven("plan", own, *size, "--classes", "1000")
+
+    assert done.code == 0
+    assert tomllib.loads((here / "plan.toml").read_text())["model"]["classes"] == 10
+    assert "mynet:net is given images in [0, 1]; if it was trained on normalised images, give --mean" in done.err
+    assert wrong.code == 2
+    assert "the plan is for a model of 1000 classes; the model has 10 outputs" in wrong.err
+
+
+def test_an_own_model_requires_the_size_of_its_images(cloven: Run, own: str) -> None:
+    done = cloven("plan", own, "--strategy", "vertical", "--mean", "0.5,0.5,0.5")
+
+    assert done.code == 2
+    assert "mynet:net requires --input-size: the size of one image, such as 3x32x32" in done.err
+    assert "--mean requires --std" in done.err
+
+
+def test_a_plan_keeps_the_normalisation_and_runs_with_it(cloven: Run, here: Path, own: str) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (200, 10, 60)).save("photo.png")
+    size = ("--input-size", "3x8x8", "--strategy", "vertical", "--cuts", "1", "--out", "plan.toml")
+    done = cloven("plan", own, *size, "--mean", "0.5,0.4,0.3", "--std", "0.2,0.2,0.2")
+    model = tomllib.loads((here / "plan.toml").read_text())["model"]
+    ran = cloven("run", "plan.toml", "--input", "photo.png", "--verify")
+
+    assert (done.code, done.err.count("normalised")) == (0, 0)
+    assert (model["mean"], model["std"]) == ([0.5, 0.4, 0.3], [0.2, 0.2, 0.2])
+    assert ran.code == 0
+    assert ran.err.splitlines()[-1] == "equal to the whole model on 1 images"
+    assert re.search(r"equal to the whole model +yes", ran.out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--mean", "a,b,c", "--std", "1,1,1"), "--mean is 'a,b,c'; expected numbers such as 0.5,0.5,0.5"),
+        (("--mean", "0.5", "--std", "0.5"), "mean"),
+        (("--std", "0.5,0.5,0.5"), "--std requires --mean"),
+    ],
+)
+def test_a_normalisation_that_cannot_be(cloven: Run, own: str, options: tuple[str, ...], message: str) -> None:
+    done = cloven("plan", own, "--input-size", "3x8x8", "--strategy", "vertical", *options)
+
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,37 @@
+"""Progress without a terminal: a line now and then, with an estimate of the rest."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from cloven import progress
+
+
+def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    caplog.set_level(logging.INFO, "cloven")
+    with progress.report_progress() as report:
+        for done in range(21):
+            report("training", done, 20)
+            now += 60.0
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:2] == ["training: 0 of 20", "training: 2 of 20, about 18 min left"]
+        "training: 0 of 20",
+        "training: 2 of 20, about 18 min left",
+        "training: 4 of 20, about 16 min left",
+    ]
+    assert lines[-2:] == ["training: 18 of 20, about 2 min left", "training: 20 of 20"]
+    assert len(lines) == 11
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.4, "3 s"), (119, "119 s"), (150, "2 min"), (7199, "120 min"), (12600, "3.5 h")]
+)
+def test_a_duration_has_a_unit_that_fits(seconds: float, text: str) -> None:
+    assert progress.duration(seconds) == text
