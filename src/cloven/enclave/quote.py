@@ -195,7 +195,7 @@ class Quote:
 
     @property
     def run(self) -> str:
-        """The run that a release for this quote begins: of one owner's nonce and one start of the enclave."""
+        """Return the run that a release for this quote begins: of one nonce and one start of the enclave."""
         return self.report_data[:32].hex()
 
     def message(self) -> bytes:

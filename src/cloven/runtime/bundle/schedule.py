@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from cloven.graph.box import Box, extent, whole
 from cloven.partition.program import BYTES
@@ -92,20 +91,24 @@ def in_order(parts: Mapping[str, DevicePart]) -> list[tuple[str, int, Step]]:
     return sorted(found, key=lambda entry: (entry[2].step, isinstance(entry[2], ReceiveShare)))
 
 
+Event = tuple[str, str, int]
+"""The origin of a piece: the image, a segment's run by its step, or a message by its link and number."""
+
+
 def numbered(parts: Mapping[str, DevicePart]) -> dict[str, DevicePart]:
     """Return the parts with message numbers: transfers of a link that wait for the same events share a message."""
-    held: dict[str, dict[str, list[tuple[Box, Any]]]] = {device: {} for device in parts}
+    held: dict[str, dict[str, list[tuple[Box, Event]]]] = {device: {} for device in parts}
     for device, part in parts.items():
         if part.image is not None:
-            held[device][part.image.value] = [(whole(part.image.shape), "image")]
-    events: dict[tuple[str, str], dict[frozenset[Any], int]] = {}
+            held[device][part.image.value] = [(whole(part.image.shape), ("image", "", 0))]
+    events: dict[tuple[str, str], dict[frozenset[Event], int]] = {}
     numbers: dict[int, int] = {}
     for device, _, step in in_order(parts):
         mine = held[device]
         match step:
             case RunSegment():
                 for piece in step.outputs:
-                    mine.setdefault(piece.value, []).append((piece.box, ("run", step.step)))
+                    mine.setdefault(piece.value, []).append((piece.box, ("run", "", step.step)))
             case SendShare():
                 event = frozenset(origin for _, origin in sources(mine[step.value], step.share))
                 known = events.setdefault((device, step.target), {})
