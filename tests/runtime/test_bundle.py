@@ -32,7 +32,7 @@ from cloven.partition.hybrid import Hybrid, Stage
 from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
-from cloven.runtime.bundle import comparison, engine
+from cloven.runtime.bundle import engine, segment_check
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, WholeValue
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
@@ -547,7 +547,7 @@ def test_an_older_bundle_is_replaced_and_kept_where_writing_fails(
     assert read(copied) == made
     assert list(made.parts) == ["edge0"]
     assert left(copied) == ["edge0", "manifest.json"]
-    monkeypatch.setattr(comparison, "session", None)
+    monkeypatch.setattr(segment_check, "session", None)
     with pytest.raises(ClovenError, match=r"onnxruntime cannot run edge0/segment-0\.onnx"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
     assert read(copied) == made

@@ -1,4 +1,4 @@
-"""How the trusted half is started: simulated by a process of this machine, or by Gramine."""
+"""Backends, which start the trusted half: simulated by a process of this machine, or by Gramine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloven.parallel import THREADS
 
 MODULE = "cloven.enclave.trusted"
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
-"""What the processes get of the environment of who starts them."""
+"""The variables that the processes inherit from the caller's environment."""
 
 
 @dataclass(frozen=True)

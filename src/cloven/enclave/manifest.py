@@ -41,7 +41,7 @@ SLOTS = 32
 """For threads, Gramine's own among them; more where PyTorch computes on many."""
 
 SEALED, SHARED = "/sealed", "/shared"
-"""Where the enclave sees the sealed folder and the folder that it shares with the other half."""
+"""The paths in the enclave of the sealed folder and of the folder that it shares with the other half."""
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 (inside the enclave: its own memory)
     "OMP_WAIT_POLICY": "passive",
@@ -94,7 +94,7 @@ class Python:
 
 @dataclass(frozen=True)
 class Enclosed:
-    """What runs inside, and all that it may touch; a folder outside is written with a slash at its end.
+    """The program inside, and all that it may touch; a folder outside is written with a slash at its end.
 
     Attributes:
         entrypoint: the program, by its path inside.

@@ -1,4 +1,4 @@
-"""What is wrong with a Gramine manifest: by Gramine's schema, and by what an enclave must not be allowed to do.
+"""Check a Gramine manifest: by Gramine's schema, and by what an enclave must not be allowed to do.
 
 Sources: see `cloven.enclave.manifest`.
 """
@@ -32,7 +32,7 @@ def parse_size(text: str) -> int:
 
 
 Rule = Callable[[str, object], list[str]]
-"""What is wrong with the value of a key, one sentence each."""
+"""Returns a sentence for each problem of the value of a key."""
 
 
 def problems(manifest: Mapping[str, object]) -> list[str]:
@@ -201,7 +201,7 @@ MOUNTS: Mapping[str, Sequence[str]] = {
     "tmpfs": [],
     "untrusted_shm": ["uri"],
 }
-"""What each type of mount needs."""
+"""The entries that each type of mount needs."""
 
 KINDS: Sequence[tuple[Rule, str]] = [
     (_flag, "libos.check_invalid_pointers sgx.debug sgx.edmm_enable sgx.enable_stats sgx.preheat_enclave"),

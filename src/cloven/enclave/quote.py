@@ -172,7 +172,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Quote:
-    """What an enclave says of itself.
+    """The claims of an enclave about itself.
 
     Attributes:
         measurement: of program, plan and settings.

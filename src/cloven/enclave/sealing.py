@@ -37,14 +37,14 @@ SALT_BYTES = 32
 TAG_BYTES = 16
 CHUNK_BYTES = 2**20
 CHUNKS = range(1, 2**26 + 1)
-"""Which sizes a chunk can have."""
+"""The possible sizes of a chunk."""
 LAYOUT = struct.Struct(f">{len(MAGIC)}s{SALT_BYTES}sIQ")
 INFO = b"cloven sealed file"
 
 
 @dataclass(frozen=True)
 class Header:
-    """How a sealed file begins.
+    """The header of a sealed file.
 
     Attributes:
         salt: 32 random bytes.

@@ -1,4 +1,4 @@
-"""How large an enclave is: as text, and as large as a model needs it."""
+"""Sizes of an enclave: as text, and estimated for a model."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def split(program: Program) -> Split:
     own = program.parts[trusted]
     before = _computed(takewhile(lambda step: not isinstance(step, Receive), own))
     after = _computed(dropwhile(lambda step: not isinstance(step, Receive), own))
-    out, back = (tuple((t.value, t.share) for t in program.transfers if t.source == d) for d in program.devices)
+    out = tuple((t.value, t.share) for t in program.transfers if t.source == trusted)
+    back = tuple((t.value, t.share) for t in program.transfers if t.source == other)
     inside = program.sink == trusted
     read = {value for step in after for value, _ in step.reads} | ({output} if inside else set())
     kept = tuple((step.value, step.box) for step in before if step.value in read)

@@ -72,7 +72,7 @@ class Schedule:
     @property
     def parties(self) -> frozenset[str]:
         """Return the parties that the device receives from or sends to."""
-        return frozenset(party for party, _ in [*self.incoming, *(out.message for out in self.outgoing)])
+        return frozenset({party for party, _ in self.incoming} | {out.message[0] for out in self.outgoing})
 
     @property
     def largest(self) -> int:
@@ -169,9 +169,13 @@ class _ScheduleBuilder:
                     goes.setdefault((step.target, step.message), []).append(self.read(step.value, step.share))
         if (output := self.part.output) is not None:
             goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]
-        incoming = {key: Incoming(tuple(found), _bytes(box for _, box in found)) for key, found in comes.items()}
-        outgoing = tuple(Outgoing(k, tuple(reads), _bytes(r.box for r in reads)) for k, reads in goes.items())
-        return Schedule(tuple(jobs), incoming, outgoing, dict(self.uses))
+        incoming = {}
+        for message, pieces in comes.items():
+            incoming[message] = Incoming(tuple(pieces), _bytes(box for _, box in pieces))
+        outgoing = []
+        for message, reads in goes.items():
+            outgoing.append(Outgoing(message, tuple(reads), _bytes(read.box for read in reads)))
+        return Schedule(tuple(jobs), incoming, tuple(outgoing), dict(self.uses))
 
 
 def _bytes(boxes: Iterable[Box]) -> int:

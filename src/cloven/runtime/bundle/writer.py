@@ -15,11 +15,11 @@ from cloven.errors import ClovenError, system_reason, tried
 from cloven.files import replacing_folder
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
-from cloven.runtime.bundle.comparison import FEWEST, TOLERANCE, largest_difference, smooth_images
 from cloven.runtime.bundle.engine import Array, expect
 from cloven.runtime.bundle.format import MANIFEST, PART, WEIGHTS, DeviceFolder, Manifest, NumericalCheck
 from cloven.runtime.bundle.lowering import BuiltPart, build
 from cloven.runtime.bundle.reader import Bundle, digest, read_manifest
+from cloven.runtime.bundle.segment_check import FEWEST, TOLERANCE, largest_difference, smooth_images
 
 
 def write(

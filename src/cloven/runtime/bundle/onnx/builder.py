@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 OPSET, IR = 20, 10
-"""What onnxruntime 1.20 and later load."""
+"""The versions that onnxruntime 1.20 and later load."""
 
 ALIGNMENT = 64
 """Bytes: where a weight may begin in the file of weights."""

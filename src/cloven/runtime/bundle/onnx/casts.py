@@ -43,7 +43,7 @@ def cast(model: ModelBuilder, x: Value, name: str) -> Value:
 
 @dataclass(frozen=True)
 class Operands:
-    """What an op's tensors are cast to before it is computed, and its numbers; None where they stay as they are.
+    """The types that an op's tensors and numbers are cast to before it is computed; None where they are kept.
 
     Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no
     nodes for most of them, and where it makes up for that itself, it leaves out rounding to float16.

@@ -95,8 +95,9 @@ def transpose(model: ModelBuilder, x: Value, a: int, b: int) -> Value:
 
 def moved(model: ModelBuilder, x: Value, sources: int | Sequence[int], targets: int | Sequence[int]) -> Value:
     """Move some axes to other places; the others keep their order."""
-    rank, pairs = len(x.dims), (sources, targets)
-    old, new = ([n % rank for n in ([given] if isinstance(given, int) else given)] for given in pairs)
+    rank = len(x.dims)
+    old = [n % rank for n in ([sources] if isinstance(sources, int) else sources)]
+    new = [n % rank for n in ([targets] if isinstance(targets, int) else targets)]
     rest = (axis for axis in range(rank) if axis not in old)
     order = [old[new.index(axis)] if axis in new else next(rest) for axis in range(rank)]
     return x if order == list(range(rank)) else permute(model, x, order)

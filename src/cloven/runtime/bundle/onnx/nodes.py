@@ -26,7 +26,7 @@ Node = Callable[[ModelBuilder, Attrs, Inputs, Params], Value]
 
 
 CAST = "aten._to_copy.default"
-"""How a graph writes every cast."""
+"""The op by which a graph writes every cast."""
 
 
 def apply(model: ModelBuilder, local: Local, inputs: Inputs) -> Value:
@@ -173,12 +173,13 @@ def _sum(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> V
 def _place(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """Return each piece with the ground around it, added up; where two pieces meet, the later one counts."""
     shape, ground, at = attrs["shape"], attrs["value"], attrs["at"]
-    placed = [
-        layout.placed(model, layout.crop(model, x, relative(part, box)), part, shape, ground)
-        for i, (x, box) in enumerate(zip(inputs, at, strict=True))
-        if box is not None
-        for part in without([box], [later for later in at[i + 1 :] if later is not None])
-    ]
+    placed = []
+    for i, (x, box) in enumerate(zip(inputs, at, strict=True)):
+        if box is not None:
+            later = [other for other in at[i + 1 :] if other is not None]
+            for part in without([box], later):
+                piece = layout.crop(model, x, relative(part, box))
+                placed.append(layout.placed(model, piece, part, shape, ground))
     if not placed:
         return layout.full(model, [Rows(), *shape], float(ground))
     if len(placed) > 1 and ground:
