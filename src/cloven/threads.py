@@ -1,6 +1,6 @@
-"""How this process computes: on one thread, with algorithms that repeat, in memory that it keeps.
+"""Settings of this process: one thread, algorithms that repeat, and memory that is kept.
 
-On one thread results depend neither on how many cores there are, nor on what runs beside.
+On one thread, results depend neither on the number of cores nor on other processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 KEPT = 2**30
 """Bytes of freed memory that a process keeps, at most."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""What glibc's ``mallopt`` calls them."""
+"""Their numbers in glibc's ``mallopt``."""
 
 
 @cache

@@ -166,17 +166,27 @@ class Platform:
         if kind == TDX:
             tcb["tdxtcbcomponents"] = [{"svn": 1}, *({"svn": 0} for _ in range(15))]
         tcb_info = {
-            "id": kind.upper(), "version": 3, **common, "fmspc": FMSPC.hex(), "pceId": "0000", "tcbType": 0,
+            "id": kind.upper(),
+            "version": 3,
+            **common,
+            "fmspc": FMSPC.hex(),
+            "pceId": "0000",
+            "tcbType": 0,
             **({"tdxModule": module, "tdxModuleIdentities": []} if kind == TDX else {}),
             "tcbLevels": [{"tcb": tcb, **level}],
-        }  # fmt: skip
+        }
         identity = {
-            "id": "QE" if kind == SGX else "TD_QE", "version": 2, **common,
-            "miscselect": "00000000", "miscselectMask": "ffffffff",
-            "attributes": "11" + "00" * 15, "attributesMask": "fb" + "ff" * 7 + "00" * 8,
-            "mrsigner": QE_SIGNER.hex(), "isvprodid": 1,
+            "id": "QE" if kind == SGX else "TD_QE",
+            "version": 2,
+            **common,
+            "miscselect": "00000000",
+            "miscselectMask": "ffffffff",
+            "attributes": "11" + "00" * 15,
+            "attributesMask": "fb" + "ff" * 7 + "00" * 8,
+            "mrsigner": QE_SIGNER.hex(),
+            "isvprodid": 1,
             "tcbLevels": [{"tcb": {"isvsvn": 8}, "tcbDate": "2026-01-01T00:00:00Z", "tcbStatus": "UpToDate"}],
-        }  # fmt: skip
+        }
         signers = pem(self.root.certificate("TCB Signing", self.signer.private), _root(self.root))
         tcb_text, identity_text = (json.dumps(part, separators=(",", ":")) for part in (tcb_info, identity))
         document = {
@@ -210,9 +220,13 @@ class Platform:
         )
         certificates = pem(*self.certificates).encode()
         certified = (
-            report + signature(self.private, report) + struct.pack("<H", len(own)) + own
-            + struct.pack("<HI", 5, len(certificates)) + certificates
-        )  # fmt: skip
+            report
+            + signature(self.private, report)
+            + struct.pack("<H", len(own))
+            + own
+            + struct.pack("<HI", 5, len(certificates))
+            + certificates
+        )
         if kind == TDX:
             certified = struct.pack("<HI", 6, len(certified)) + certified
         content = signature(attestation, signed) + raw(attestation) + certified

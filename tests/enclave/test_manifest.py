@@ -283,12 +283,24 @@ def test_sizes_are_read(text: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", ["such as"]), ("G", ["such as"]), ("four", ["such as"]), ("4g", ["such as"]), ("4 G", ["such as"]),
-        ("-4G", ["such as"]), ("4.5G", ["such as"]), ("0G", ["such as"]), ("4T", ["such as"]), ("٤G", ["such as"]),
-        ("9" * 5000 + "G", ["such as"]), ("5G", ["4G or 8G"]), ("3000M", ["2G or 4G"]),
-        ("512M", ["1G to 64G"]), ("128G", ["1G to 64G"]), ("100G", ["64G or 128G", "1G to 64G"]),
+        ("", ["such as"]),
+        ("G", ["such as"]),
+        ("four", ["such as"]),
+        ("4g", ["such as"]),
+        ("4 G", ["such as"]),
+        ("-4G", ["such as"]),
+        ("4.5G", ["such as"]),
+        ("0G", ["such as"]),
+        ("4T", ["such as"]),
+        ("٤G", ["such as"]),
+        ("9" * 5000 + "G", ["such as"]),
+        ("5G", ["4G or 8G"]),
+        ("3000M", ["2G or 4G"]),
+        ("512M", ["1G to 64G"]),
+        ("128G", ["1G to 64G"]),
+        ("100G", ["64G or 128G", "1G to 64G"]),
     ],
-)  # fmt: skip
+)
 def test_wrong_sizes_are_told_all_at_once(text: str, words: list[str]) -> None:
     with pytest.raises(ClovenError) as caught:
         parse_size(text)
@@ -357,19 +369,23 @@ def test_an_empty_manifest_misses_all_of_it() -> None:
 @pytest.mark.parametrize(
     ("key", "near"),
     [
-        ("sgx.enclave_sze", "sgx.enclave_size"), ("enclave_size", "sgx.enclave_size"),
-        ("sgx.trusted_file", "sgx.trusted_files"), ("loader.argvs", "loader.argv"), ("sgxx", "sgx"),
-        ("sgx.cpu_features.avx2", "sgx.cpu_features.avx"), ("fs.mountings", "fs.mounts"),
+        ("sgx.enclave_sze", "sgx.enclave_size"),
+        ("enclave_size", "sgx.enclave_size"),
+        ("sgx.trusted_file", "sgx.trusted_files"),
+        ("loader.argvs", "loader.argv"),
+        ("sgxx", "sgx"),
+        ("sgx.cpu_features.avx2", "sgx.cpu_features.avx"),
+        ("fs.mountings", "fs.mounts"),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_name_is_told_the_nearest(key: str, near: str) -> None:
     (problem,) = wrong(key, "4G")
 
-    assert problem == f"{key} is no option of Gramine; expected {near}?"
+    assert problem == f"{key} is not an option of Gramine; expected {near}?"
 
 
 def test_a_name_like_no_other_is_refused() -> None:
-    assert wrong("zzz", 1) == ["zzz is no option of Gramine; leave it out"]
+    assert wrong("zzz", 1) == ["zzz is not an option of Gramine; leave it out"]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +440,7 @@ def test_a_name_like_no_other_is_refused() -> None:
         ("sgx.trusted_files", [{"uri": "file:a", "md5": "0"}], "md5 is unknown", "uri, sha256"),
         ("sys.allowed_ioctls", [{"struct": "a"}], "sys.allowed_ioctls[0] lacks request_code", "request_code"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_value_is_told_what_is_expected(key: str, value: Any, said: str, expected: str) -> None:
     found = [problem for problem in wrong(key, value) if said in problem]
 
@@ -455,11 +471,15 @@ def test_insecure_options_are_refused_with_a_reason(key: str, value: Any, reason
 @pytest.mark.parametrize(
     ("key", "instead"),
     [
-        ("sgx.thread_num", "sgx.max_threads"), ("sgx.require_avx512", "sgx.cpu_features.avx512"),
-        ("sgx.require_exinfo", "sgx.use_exinfo"), ("loader.preload", "loader.entrypoint.uri"),
-        ("fs.mount", "fs.mounts"), ("sgx.protected_files", "encrypted"), ("sgx.ra_client_spid", "dcap"),
+        ("sgx.thread_num", "sgx.max_threads"),
+        ("sgx.require_avx512", "sgx.cpu_features.avx512"),
+        ("sgx.require_exinfo", "sgx.use_exinfo"),
+        ("loader.preload", "loader.entrypoint.uri"),
+        ("fs.mount", "fs.mounts"),
+        ("sgx.protected_files", "encrypted"),
+        ("sgx.ra_client_spid", "dcap"),
     ],
-)  # fmt: skip
+)
 def test_old_names_are_told_the_new_ones(key: str, instead: str) -> None:
     (problem,) = wrong(key, {"lib": {"type": "chroot"}})
 

@@ -233,11 +233,21 @@ def test_a_public_key_of_low_order_gets_nothing() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "ab" * 32, ":" + "ab" * 32, MEASURED.upper(), MEASURED[:-1], MEASURED + "\n", MEASURED + "0",
-        "sgx:", "simulated:" + "g" * 64, "gramine-sgx:" + "ab" * 32, "sgx: " + "ab" * 32, "sgx:" + MEASURED,
+        "",
+        "ab" * 32,
+        ":" + "ab" * 32,
+        MEASURED.upper(),
+        MEASURED[:-1],
+        MEASURED + "\n",
+        MEASURED + "0",
+        "sgx:",
+        "simulated:" + "g" * 64,
+        "gramine-sgx:" + "ab" * 32,
+        "sgx: " + "ab" * 32,
+        "sgx:" + MEASURED,
         "tdx:" + "ab" * 48,
     ],
-)  # fmt: skip
+)
 def test_a_measurement_names_its_kind_and_has_64_digits(text: str) -> None:
     with pytest.raises(ClovenError, match="expected one of simulated, gramine-direct, sgx, tdx, a colon and 64"):
         Measurement.parse(text)

@@ -99,14 +99,14 @@ def test_every_changed_byte_is_refused(file: Path) -> None:
             changed[index] ^= flip
             file.write_bytes(changed)
             said = refused(file)
-            assert ("is not what was sealed" if index >= 8 else "is no sealed file") in said, index
+            assert ("is not what was sealed" if index >= 8 else "is not a sealed file") in said, index
 
 
 def test_every_truncation_and_extension_is_refused(file: Path) -> None:
     text = file.read_bytes()
     for size in range(len(text)):
         file.write_bytes(text[:size])
-        assert ("is not what was sealed" if size >= 8 else "is no sealed file") in refused(file)
+        assert ("is not what was sealed" if size >= 8 else "is not a sealed file") in refused(file)
     for more in (b"\0", text[-8:], text[-24:], text):
         file.write_bytes(text + more)
         assert "is not what was sealed" in refused(file)
@@ -182,7 +182,7 @@ def test_what_is_no_sealed_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "zip").write_bytes(b"PK\3\4" * 40)
     os.mkfifo(tmp_path / "pipe")
 
-    assert "has 160 bytes that do not begin with CLVSEAL1; name a file that was sealed" in refused(tmp_path / "zip")
+    assert "its 160 bytes do not begin with CLVSEAL1; name a file that was sealed" in refused(tmp_path / "zip")
     for path in (tmp_path, tmp_path / "pipe"):
         assert "expected a regular file" in refused(path)
     with pytest.raises(ClovenError, match=r"cannot read .*absent: No such file"):

@@ -31,10 +31,10 @@ from cloven.partition.program import Program
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
-from cloven.runtime.bundle import comparison, engine
+from cloven.runtime.bundle import engine, segment_check
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, WholeValue
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
-from cloven.runtime.bundle.onnx.model import Model, Value
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
 from cloven.runtime.bundle.segments import segments
 from cloven.runtime.bundle.writer import folder_names, write
@@ -525,7 +525,7 @@ def test_a_segment_that_computes_something_else_is_named_with_its_op(
 ) -> None:
     right = onnx_nodes.NODES["linear"]
 
-    def wrong(model: Model, attrs: Any, inputs: Any, params: Any) -> Value:
+    def wrong(model: ModelBuilder, attrs: Any, inputs: Any, params: Any) -> Value:
         return right(model, attrs, inputs, {**params, "bias": params["bias"] + 1})
 
     monkeypatch.setitem(onnx_nodes.NODES, "linear", wrong)
@@ -546,7 +546,7 @@ def test_an_older_bundle_is_replaced_and_kept_where_writing_fails(
     assert read(copied) == made
     assert list(made.parts) == ["edge0"]
     assert left(copied) == ["edge0", "manifest.json"]
-    monkeypatch.setattr(comparison, "session", None)
+    monkeypatch.setattr(segment_check, "session", None)
     with pytest.raises(ClovenError, match=r"onnxruntime cannot run edge0/segment-0\.onnx"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
     assert read(copied) == made
@@ -615,9 +615,11 @@ def test_onnxruntime_keeps_and_sends_nothing_about_the_device(tmp_path: Path) ->
     """Its own builds send events, with an identifier that they keep in the home, unless they are told not to."""
     shape = onnx.TensorProto.FLOAT, ["n"]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["a"], ["b"])], "relu",
-        [onnx.helper.make_tensor_value_info("a", *shape)], [onnx.helper.make_tensor_value_info("b", *shape)],
-    )  # fmt: skip
+        [onnx.helper.make_node("Relu", ["a"], ["b"])],
+        "relu",
+        [onnx.helper.make_tensor_value_info("a", *shape)],
+        [onnx.helper.make_tensor_value_info("b", *shape)],
+    )
     onnx.save(
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9),
         tmp_path / "relu.onnx",

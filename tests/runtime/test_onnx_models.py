@@ -21,9 +21,9 @@ from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
-from cloven.runtime.bundle import comparison, engine
+from cloven.runtime.bundle import engine, segment_check
 from cloven.runtime.bundle.onnx import nodes
-from cloven.runtime.bundle.onnx.model import Model, Value
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make, usual
@@ -342,9 +342,9 @@ def test_a_node_that_is_wrong_for_one_image_alone_is_refused(
 ) -> None:
     """As where the number of images is taken for a constant."""
 
-    def call(model: Model, attrs: object, inputs: Sequence[Value], params: object) -> Value:
+    def call(model: ModelBuilder, attrs: object, inputs: Sequence[Value], params: object) -> Value:
         number = model.add("Cast", [model.batch()], to=onnx.TensorProto.FLOAT)
-        off = model.add("Sub", [number, model.number(comparison.FEWEST)])
+        off = model.add("Sub", [number, model.number(segment_check.FEWEST)])
         return model.add("Add", [model.add("Sinh", [inputs[0]]), off])
 
     monkeypatch.setitem(nodes.NODES, "call", call)

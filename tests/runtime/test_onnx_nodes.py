@@ -22,7 +22,7 @@ from cloven.graph.graph import BATCH, Graph, Op
 from cloven.graph.ops import KINDS, Local
 from cloven.runtime import torch_engine
 from cloven.runtime.bundle.engine import outputs, session
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value, Weights
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value, Weights
 from cloven.runtime.bundle.onnx.nodes import NODES, apply
 from cloven.runtime.capture import capture
 from tests.graph.test_ops import OTHERS, boxes_of
@@ -38,7 +38,7 @@ def images(*shape: int, number: int = 2) -> Tensor:
 def written(cases: Sequence[Case], folder: Path, *, finite: bool = False) -> list[Value]:
     """One model of all cases, in ``folder``; the values that it gives out. ``finite`` is said of its inputs."""
     weights = Weights()
-    model, made = Model("test", weights, "weights.bin"), []
+    model, made = ModelBuilder("test", weights, "weights.bin"), []
     for i, (local, inputs) in enumerate(cases):
         model.scope(f"case{i}")
         given = [model.input(f"case{i}/input{j}", x.shape[1:]) for j, x in enumerate(inputs)]

@@ -22,7 +22,7 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime import torch_engine
 from cloven.runtime.bundle.engine import outputs, session
 from cloven.runtime.bundle.engine import run as run_bundle
-from cloven.runtime.bundle.onnx.model import Model, Weights
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, Weights
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
@@ -87,7 +87,7 @@ def special(numbers: list[float], seed: int) -> Tensor:
 def made(local: Local, inputs: list[Tensor]) -> NDArray[np.float32]:
     """Return what a model of one op makes."""
     weights = Weights()
-    model = Model("test", weights, "weights.bin")
+    model = ModelBuilder("test", weights, "weights.bin")
     value = apply(model, local, [model.input(f"x{i}", x.shape[1:]) for i, x in enumerate(inputs)])
     value = model.called(model.add("Cast", [value], to=onnx.TensorProto.FLOAT), "out")
     model.output(value, value.shape)

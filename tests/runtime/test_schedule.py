@@ -53,11 +53,11 @@ def computed(device: str, step: RunSegment, inputs: Mapping[str, Array]) -> dict
     for name, array in sorted(inputs.items()):
         given.update(name.encode() + str(array.shape).encode() + array.tobytes())
     return {
-        piece.name: np.random.default_rng(
-            [*given.digest(), *piece.name.encode()]
-        ).random((1, *extent(piece.box)), np.float32)
+        piece.name: np.random.default_rng([*given.digest(), *piece.name.encode()]).random(
+            (1, *extent(piece.box)), np.float32
+        )
         for piece in step.outputs
-    }  # fmt: skip
+    }
 
 
 class Network:

@@ -36,10 +36,12 @@ def bundle(
     the zoo without weights is trained first, or taken from the cache, as by `cloven run`.
     """
     from cloven.partition import plan as plans
-    from cloven.runtime.bundle.writer import write
+    from cloven.runtime.bundle.writer import place_problems, write
 
     plan, graph = planned(plan_file)
-    if problems := plan.transform.unsendable(plan.devices):
+    problems = plan.transform.unsendable(plan.devices)
+    problems += place_problems(out, plan.model.name, plan.toml(), overwrite=force)
+    if problems:
         raise ClovenError(problems)  # before a model is trained
     images = None
     if data is not None:

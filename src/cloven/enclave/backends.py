@@ -1,4 +1,4 @@
-"""How the trusted half is started: simulated by a process of this machine, or by Gramine."""
+"""Backends, which start the trusted half: simulated by a process of this machine, or by Gramine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloven.parallel import THREADS
 
 MODULE = "cloven.enclave.trusted"
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
-"""What the processes get of the environment of who starts them."""
+"""The variables that the processes inherit from the caller's environment."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Backend:
     words: str
 
     def command(self, sealed: Path, arguments: list[str], manifest: Path) -> list[str]:
-        """The words of the process.
+        """Return the command line of the process.
 
         Raises:
             ClovenError: where Gramine, or the manifest that it needs, is not there.
@@ -63,29 +63,34 @@ class Backend:
         return [self.program, manifest.name.removesuffix(".manifest"), *arguments]
 
 
+SIMULATED_BACKEND = Backend(
+    name="simulated",
+    kind=SIMULATED,
+    program="",
+    ways=("memory", "file", "pipe"),
+    words="simulated: a process like any other; nothing protects it from who runs this machine",
+)
+DIRECT_BACKEND = Backend(
+    name="gramine-direct",
+    kind=DIRECT,
+    program="gramine-direct",
+    ways=("pipe",),
+    words="gramine-direct: Gramine without SGX; nothing protects it from who runs this machine",
+)
+SGX_BACKEND = Backend(
+    name="gramine-sgx",
+    kind=SGX,
+    program="gramine-sgx",
+    ways=("pipe",),
+    words="gramine-sgx: an SGX enclave, as far as its quote and the processor's maker are believed",
+)
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {
-        backend.name: backend
-        for backend in (
-            Backend(
-                "simulated", SIMULATED, "", ("memory", "file", "pipe"),
-                "simulated: a process like any other; nothing protects it from who runs this machine",
-            ),
-            Backend(
-                "gramine-direct", DIRECT, "gramine-direct", ("pipe",),
-                "gramine-direct: Gramine without SGX; nothing protects it from who runs this machine",
-            ),
-            Backend(
-                "gramine-sgx", SGX, "gramine-sgx", ("pipe",),
-                "gramine-sgx: an SGX enclave, as far as its quote and the processor's maker are believed",
-            ),
-        )
-    }
-)  # fmt: skip
+    {backend.name: backend for backend in (SIMULATED_BACKEND, DIRECT_BACKEND, SGX_BACKEND)}
+)
 
 
 def named(name: str) -> Backend:
-    """The backend of a name.
+    """Return the backend of a name.
 
     Raises:
         ClovenError: for any other.
@@ -96,6 +101,6 @@ def named(name: str) -> Backend:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """What the processes start with: nothing of the caller's but how to find Python and its files."""
+    """Return the environment of the processes: of the caller's only what is needed to find Python and its files."""
     own = {name: value for name in PASSED if (value := os.environ.get(name)) is not None}
     return {**own, **THREADS, "OMP_NUM_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -12,7 +12,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 def opened(way: Way, folder: Path) -> int:
-    """A descriptor for the two processes; a file lies in ``folder``, without a name. -1 for a pipe, which has none.
+    """Return a descriptor for the two processes, of a file without a name in ``folder``; -1 for a pipe.
 
     Raises:
         ClovenError: where nothing can be written.
@@ -46,7 +46,7 @@ def opened(way: Way, folder: Path) -> int:
 
 
 def take_ends(parser: ArgumentParser) -> None:
-    """What both processes are told of the hand-over, as `cloven.enclave.runner.Enclave.ends` says it."""
+    """Add the options by which both processes take part in the hand-over, see `runner.Enclave.ends`."""
     parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--out", type=int, required=True)
     parser.add_argument("--back", type=int, default=-1)
@@ -54,7 +54,7 @@ def take_ends(parser: ArgumentParser) -> None:
 
 
 def bytes_of(shapes: Sequence[Shape], images: int) -> int:
-    """How many bytes tensors of float32 have."""
+    """Return the bytes of float32 tensors."""
     return 4 * images * sum(prod(shape) for shape in shapes)
 
 
@@ -105,7 +105,7 @@ class Taker:
         self.mapped: mmap.mmap | None = None
 
     def take(self, shapes: Sequence[Shape], images: int, told: bytes | bytearray = b"") -> list[Array]:
-        """The tensors ``(n, ...)``, valid until the next message; shared memory is read where it lies.
+        """Return the tensors ``(n, ...)``, valid until the next message; shared memory is read where it lies.
 
         Raises:
             ClovenError: where less has come.
@@ -113,7 +113,9 @@ class Taker:
         size = bytes_of(shapes, images)
         if not size:
             return []
-        held: Any = {"pipe": lambda _: told, "memory": self._mapped, "file": self._read}[self.way](size)
+        held: bytes | bytearray | mmap.mmap = told
+        if self.way != "pipe":
+            held = self._mapped(size) if self.way == "memory" else self._read(size)
         if len(held) < size:
             raise ClovenError(f"{len(held)} bytes were handed over; expected {size}")
         found, place = [], 0

@@ -41,7 +41,7 @@ SLOTS = 32
 """For threads, Gramine's own among them; more where PyTorch computes on many."""
 
 SEALED, SHARED = "/sealed", "/shared"
-"""Where the enclave sees the sealed folder and the folder that it shares with the other half."""
+"""The paths in the enclave of the sealed folder and of the folder that it shares with the other half."""
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 (inside the enclave: its own memory)
     "OMP_WAIT_POLICY": "passive",
@@ -77,7 +77,7 @@ class Python:
 
     @classmethod
     def here(cls) -> Python:
-        """The one that runs this; its path is what a new process has with `ENVIRONMENT` and nothing else."""
+        """Return the running interpreter; its path is that of a new process with only `ENVIRONMENT`."""
         code = r"import os, sys; os.write(1, os.fsencode('\0'.join(sys.path)))"
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, env=dict(ENVIRONMENT), cwd="/", stdout=subprocess.PIPE, check=True)  # noqa: S603
@@ -94,7 +94,7 @@ class Python:
 
 @dataclass(frozen=True)
 class Enclosed:
-    """What runs inside, and all that it may touch; a folder outside is written with a slash at its end.
+    """The program inside, and all that it may touch; a folder outside is written with a slash at its end.
 
     Attributes:
         entrypoint: the program, by its path inside.
@@ -124,14 +124,14 @@ class Enclosed:
 
     @property
     def strings(self) -> list[str]:
-        """All that is written into a manifest as it stands."""
+        """Return all text that is written into a manifest as it is."""
         pairs = [*self.environment.items(), *self.mounts, *self.pinned]
         words = [word for pair in pairs for word in pair]
         return [self.entrypoint, *self.argv, *self.trusted, *self.allowed, *words]
 
 
 def runtime_files(python: Python) -> tuple[Path, ...]:
-    """What an interpreter reads besides the system's libraries, as far as it is there; nothing lies in another."""
+    """Return what an interpreter reads besides the system's libraries; no path lies within another."""
     named = [python.binary, python.prefix / "pyvenv.cfg", *python.path, *python.libraries]
     there = {path for path in named if path.exists()}
     return tuple(sorted(path for path in there if not there.intersection(path.parents)))
@@ -147,7 +147,7 @@ def enclosed(
     threads: int = 1,
     attestation: Attestation = "dcap",
 ) -> Enclosed:
-    """The trusted half of a sealed folder, in one interpreter.
+    """Return what runs inside and what it may touch: the trusted half of a sealed folder, in one interpreter.
 
     Args:
         sealed: the sealed folder.
@@ -159,7 +159,7 @@ def enclosed(
         attestation: "none" where nothing is to be proved, as with gramine-direct.
 
     Raises:
-        ClovenError: where ``sealed`` is no sealed folder.
+        ClovenError: if ``sealed`` is not a sealed folder.
     """
     opened(sealed)
     outside = sealed.absolute()
@@ -243,7 +243,7 @@ sgx.allowed_files = [
 
 
 def template(given: Enclosed) -> str:
-    """The manifest as TOML, with Gramine's Jinja placeholders in strings only: it can be parsed as it is.
+    """Return the manifest as TOML, with Gramine's Jinja placeholders in strings only: it can be parsed as it is.
 
     Raises:
         ClovenError: with everything that `problems` finds in it, and every path that is not UTF-8.

@@ -1,4 +1,4 @@
-"""What is wrong with a Gramine manifest: by Gramine's schema, and by what an enclave must not be allowed to do.
+"""Check a Gramine manifest: by Gramine's schema, and by what an enclave must not be allowed to do.
 
 Sources: see `cloven.enclave.manifest`.
 """
@@ -11,7 +11,6 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 from cloven.enclave.sizes import LARGEST, SMALLEST, bytes_of, size_text
 from cloven.errors import ClovenError
@@ -21,7 +20,7 @@ HELPERS = 3
 
 
 def parse_size(text: str) -> int:
-    """Bytes of an enclave, from text such as ``4G``.
+    """Return bytes of an enclave, from text such as ``4G``.
 
     Raises:
         ClovenError: for all that is wrong with it.
@@ -32,12 +31,12 @@ def parse_size(text: str) -> int:
     return bytes_of(text) or 0
 
 
-Rule = Callable[[str, Any], list[str]]
-"""What is wrong with the value of a key, one sentence each."""
+Rule = Callable[[str, object], list[str]]
+"""Returns a sentence for each problem of the value of a key."""
 
 
-def problems(manifest: Mapping[str, Any]) -> list[str]:
-    """All that is wrong with a manifest, rendered or not, one sentence each.
+def problems(manifest: Mapping[str, object]) -> list[str]:
+    """Return a sentence for everything that is wrong with a manifest, rendered or not.
 
     Names, types and values are those that Gramine 1.7 to 1.9 take. Refused besides are options that let the host
     choose what the enclave does, EPID (its service has ended), and an enclave whose size does not fit PyTorch.
@@ -47,11 +46,11 @@ def problems(manifest: Mapping[str, Any]) -> list[str]:
     return found + _together(manifest) + _overlaps(manifest)
 
 
-def _walked(section: str, entries: Mapping[str, Any]) -> list[str]:
+def _walked(section: str, entries: Mapping[str, object]) -> list[str]:
     return [problem for name, value in entries.items() for problem in _entry(f"{section}{name}", value)]
 
 
-def _entry(key: str, value: Any) -> list[str]:
+def _entry(key: str, value: object) -> list[str]:
     if key.rpartition(".")[2].startswith("insecure__"):
         return [f"{key} is refused: {INSECURE.get(key, 'Gramine itself calls it insecure')}; leave it out"]
     if key in GONE:
@@ -60,28 +59,28 @@ def _entry(key: str, value: Any) -> list[str]:
         return RULES[key](key, value)
     if key not in SECTIONS:
         near = difflib.get_close_matches(key, [*RULES, *SECTIONS], n=1)
-        return [f"{key} is no option of Gramine; {f'expected {near[0]}?' if near else 'leave it out'}"]
+        return [f"{key} is not an option of Gramine; {f'expected {near[0]}?' if near else 'leave it out'}"]
     return _walked(f"{key}.", value) if isinstance(value, Mapping) else _wrong(key, value, "a table")
 
 
-def _wrong(key: str, value: Any, expected: str) -> list[str]:
+def _wrong(key: str, value: object, expected: str) -> list[str]:
     return [f"{key} is {json.dumps(value, default=str)}; expected {expected}"]
 
 
-def _flag(key: str, value: Any) -> list[str]:
+def _flag(key: str, value: object) -> list[str]:
     return [] if isinstance(value, bool) else _wrong(key, value, "true or false")
 
 
-def _text(key: str, value: Any) -> list[str]:
+def _text(key: str, value: object) -> list[str]:
     return [] if isinstance(value, str) else _wrong(key, value, "a string")
 
 
-def _anything(key: str, value: Any) -> list[str]:  # noqa: ARG001 (the rules share one signature)
+def _anything(key: str, value: object) -> list[str]:  # noqa: ARG001 (the rules share one signature)
     return []
 
 
 def _number(least: int) -> Rule:
-    def rule(key: str, value: Any) -> list[str]:
+    def rule(key: str, value: object) -> list[str]:
         right = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return [] if right else _wrong(key, value, f"a whole number, {least} or more, without quotes")
 
@@ -89,7 +88,7 @@ def _number(least: int) -> Rule:
 
 
 def _one_of(*values: str) -> Rule:
-    def rule(key: str, value: Any) -> list[str]:
+    def rule(key: str, value: object) -> list[str]:
         return [] if value in values else _wrong(key, value, " or ".join(map(json.dumps, values)))
 
     return rule
@@ -97,14 +96,14 @@ def _one_of(*values: str) -> Rule:
 
 def _beginning(expected: str, *starts: str) -> Rule:
     # Before it is rendered, a path that is a placeholder can be anything.
-    def rule(key: str, value: Any) -> list[str]:
+    def rule(key: str, value: object) -> list[str]:
         return [] if isinstance(value, str) and value.startswith(starts) else _wrong(key, value, expected)
 
     return rule
 
 
 def _list_of(rule: Rule) -> Rule:
-    def check(key: str, value: Any) -> list[str]:
+    def check(key: str, value: object) -> list[str]:
         if not isinstance(value, list):
             return _wrong(key, value, "a list")
         return [problem for i, one in enumerate(value) for problem in rule(f"{key}[{i}]", one)]
@@ -113,7 +112,7 @@ def _list_of(rule: Rule) -> Rule:
 
 
 def _table(rules: Mapping[str, Rule], needs: Sequence[str], what: str) -> Rule:
-    def check(key: str, value: Any) -> list[str]:
+    def check(key: str, value: object) -> list[str]:
         if not isinstance(value, Mapping):
             return _wrong(key, value, f"a table: {what} has {', '.join(rules)}")
         found = [f"{key} lacks {name}: {what} needs {', '.join(needs)}" for name in needs if name not in value]
@@ -128,12 +127,12 @@ _resource = _beginning('a string that begins with "file:" or "dev:"', "file:", "
 _absolute = _beginning("an absolute path in the enclave", "/", "{{")
 
 
-def _size(key: str, value: Any) -> list[str]:
+def _size(key: str, value: object) -> list[str]:
     right = isinstance(value, str) and bytes_of(value)
     return [] if right else _wrong(key, value, 'a size such as "4G", a number with K, M or G behind it')
 
 
-def _enclave_size(key: str, value: Any) -> list[str]:
+def _enclave_size(key: str, value: object) -> list[str]:
     size = bytes_of(value) if isinstance(value, str) else None
     if size is None:
         return _size(key, value)
@@ -145,21 +144,22 @@ def _enclave_size(key: str, value: Any) -> list[str]:
     return found
 
 
-def _sha256(key: str, value: Any) -> list[str]:
+def _sha256(key: str, value: object) -> list[str]:
     right = isinstance(value, str) and re.fullmatch("[0-9a-fA-F]{64}", value)
     return [] if right else _wrong(key, value, "a SHA-256 as 64 hexadecimal digits")
 
 
-def _hashed(key: str, value: Any) -> list[str]:
+def _hashed(key: str, value: object) -> list[str]:
     if isinstance(value, str):
         return _file(key, value)
     found = _table({"uri": _file, "sha256": _sha256}, ["uri"], "a file with its hash")(key, value)
-    if not found and "sha256" in value and value["uri"].endswith("/"):
-        found.append(f"{key} has a sha256 and is a folder, {value['uri']}: give its files one by one, or no sha256")
+    match value:
+        case {"uri": str(uri), "sha256": _} if not found and uri.endswith("/"):
+            return [f"{key} has a sha256 and is a folder, {uri}: give its files one by one, or no sha256"]
     return found
 
 
-def _mount(key: str, value: Any, own: Mapping[str, Rule]) -> list[str]:
+def _mount(key: str, value: object, own: Mapping[str, Rule]) -> list[str]:
     kind = value.get("type", "chroot") if isinstance(value, Mapping) else "chroot"
     if not isinstance(kind, str) or kind not in MOUNTS:
         return _wrong(f"{key}.type", kind, " or ".join(map(json.dumps, MOUNTS)))
@@ -171,23 +171,23 @@ def _mount(key: str, value: Any, own: Mapping[str, Rule]) -> list[str]:
     return _table(rules, needs, f"a mount of type {kind}")(key, value)
 
 
-def _mounted(key: str, value: Any) -> list[str]:
+def _mounted(key: str, value: object) -> list[str]:
     if isinstance(value, Mapping) and value.get("path") == "/":
         return [f'{key}.path is "/"; the root is fs.root, and not one of fs.mounts']
     return _mount(key, value, {"path": _absolute})
 
 
-def _root(key: str, value: Any) -> list[str]:
+def _root(key: str, value: object) -> list[str]:
     return _mount(key, value, {})
 
 
-def _environment(key: str, value: Any) -> list[str]:
+def _environment(key: str, value: object) -> list[str]:
     if not isinstance(value, Mapping):
         return _wrong(key, value, "a table of variables")
     return [problem for name, one in value.items() for problem in _variable(f"{key}.{name}", one)]
 
 
-def _variable(key: str, value: Any) -> list[str]:
+def _variable(key: str, value: object) -> list[str]:
     if isinstance(value, Mapping) and "passthrough" in value:
         return [f"{key} is passed through, so the host would choose it; give its value"]
     if isinstance(value, Mapping):
@@ -196,9 +196,12 @@ def _variable(key: str, value: Any) -> list[str]:
 
 
 MOUNTS: Mapping[str, Sequence[str]] = {
-    "chroot": ["uri"], "encrypted": ["uri", "key_name"], "tmpfs": [], "untrusted_shm": ["uri"],
-}  # fmt: skip
-"""What each type of mount needs."""
+    "chroot": ["uri"],
+    "encrypted": ["uri", "key_name"],
+    "tmpfs": [],
+    "untrusted_shm": ["uri"],
+}
+"""The entries that each type of mount needs."""
 
 KINDS: Sequence[tuple[Rule, str]] = [
     (_flag, "libos.check_invalid_pointers sgx.debug sgx.edmm_enable sgx.enable_stats sgx.preheat_enclave"),
@@ -219,19 +222,23 @@ KINDS: Sequence[tuple[Rule, str]] = [
     (_list_of(_text), "loader.argv"),
     (_list_of(_file), "sgx.allowed_files"),
     (_list_of(_hashed), "sgx.trusted_files"),
-    (_list_of(_table({"request_code": _number(0), "struct": _text}, ["request_code"], "an ioctl")),
-     "sys.allowed_ioctls"),
+    (
+        _list_of(_table({"request_code": _number(0), "struct": _text}, ["request_code"], "an ioctl")),
+        "sys.allowed_ioctls",
+    ),
     (_list_of(_table({"name": _text, "return": _anything}, ["name"], "a call")), "sys.debug__mock_syscalls"),
     (_anything, "sys.ioctl_structs"),
     (_one_of("none", "error", "warning", "debug", "trace", "all"), "loader.log_level"),
     (_one_of("none", "dcap"), "sgx.remote_attestation"),
     (_one_of("strict", "allow_all_but_log"), "sgx.file_check_policy"),
-    (_one_of("unspecified", "disabled", "required"),
-     "sgx.cpu_features.amx sgx.cpu_features.avx sgx.cpu_features.avx512"),
+    (
+        _one_of("unspecified", "disabled", "required"),
+        "sgx.cpu_features.amx sgx.cpu_features.avx sgx.cpu_features.avx512",
+    ),
     (_one_of("disabled", "required"), "sgx.cpu_features.mpx sgx.cpu_features.pkru"),
     (_one_of("none", "main", "all"), "sgx.profile.enable"),
     (_one_of("aex", "ocall_inner", "ocall_outer"), "sgx.profile.mode"),
-]  # fmt: skip
+]
 RULES = {key: rule for rule, keys in KINDS for key in keys.split()}
 """Every option that Gramine 1.7 to 1.9 knows, but those that it calls insecure."""
 SECTIONS = {key[: dot.start()] for key in RULES for dot in re.finditer(r"\.", key)}
@@ -272,18 +279,18 @@ GONE = {
 }
 
 
-def _at(manifest: Mapping[str, Any], key: str) -> Any:
-    """What a manifest has at a key with dots; None where there is nothing."""
-    found: Any = manifest
+def _at(manifest: Mapping[str, object], key: str) -> object:
+    """Return what a manifest has at a key with dots, or None."""
+    found: object = manifest
     for name in key.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found
 
 
-def _together(manifest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with options that are right each for itself."""
+def _together(manifest: Mapping[str, object]) -> list[str]:
+    """Return what is wrong with options that are right by themselves."""
 
-    def has(key: str, *values: Any) -> bool:
+    def has(key: str, *values: object) -> bool:
         found = _at(manifest, key)
         return found in values if values else found is not None
 
@@ -293,32 +300,46 @@ def _together(manifest: Mapping[str, Any]) -> list[str]:
     )
     tells = has("loader.log_level", "warning", "debug", "trace", "all")
     rules = [
-        (attested and has("sgx.debug", True),
-         "sgx.debug is true and sgx.remote_attestation is on: the host can look into a debug enclave, so a key "
-         "released to it is lost; set one of them to false or none"),
-        (attested and tells,
-         "loader.log_level tells the host what happens inside, and sgx.remote_attestation is on; expected error"),
-        (has("sgx.file_check_policy", "allow_all_but_log"),
-         "sgx.file_check_policy is allow_all_but_log, so the host could exchange every file; expected strict"),
-        (has("sgx.preheat_enclave", True) and has("sgx.edmm_enable", True),
-         "sgx.preheat_enclave and sgx.edmm_enable are both true; Gramine takes one of them"),
-        (looks and not has("sgx.debug", True),
-         "sgx.enable_stats, sgx.vtune_profile and sgx.profile work in a debug enclave only; leave them out"),
-        (has("loader.argv") and has("loader.argv_src_file"),
-         "loader.argv and loader.argv_src_file are both given; Gramine takes one of them"),
-    ]  # fmt: skip
+        (
+            attested and has("sgx.debug", True),
+            "sgx.debug is true and sgx.remote_attestation is on: the host can look into a debug enclave, so a key "
+            "released to it is lost; set one of them to false or none",
+        ),
+        (
+            attested and tells,
+            "loader.log_level tells the host what happens inside, and sgx.remote_attestation is on; expected error",
+        ),
+        (
+            has("sgx.file_check_policy", "allow_all_but_log"),
+            "sgx.file_check_policy is allow_all_but_log, so the host could exchange every file; expected strict",
+        ),
+        (
+            has("sgx.preheat_enclave", True) and has("sgx.edmm_enable", True),
+            "sgx.preheat_enclave and sgx.edmm_enable are both true; Gramine takes one of them",
+        ),
+        (
+            looks and not has("sgx.debug", True),
+            "sgx.enable_stats, sgx.vtune_profile and sgx.profile work in a debug enclave only; leave them out",
+        ),
+        (
+            has("loader.argv") and has("loader.argv_src_file"),
+            "loader.argv and loader.argv_src_file are both given; Gramine takes one of them",
+        ),
+    ]
     return [sentence for wrong, sentence in rules if wrong] + _too_many(manifest)
 
 
-def _too_many(manifest: Mapping[str, Any]) -> list[str]:
+def _too_many(manifest: Mapping[str, object]) -> list[str]:
     threads, slots = str(_at(manifest, "loader.env.OMP_NUM_THREADS")), _at(manifest, "sgx.max_threads")
     if not threads.isdecimal() or not isinstance(slots, int) or int(threads) + HELPERS <= slots:
         return []
-    return [f"OMP_NUM_THREADS is {threads} and sgx.max_threads is {slots}; expected {HELPERS} more, for threads of "
-            "Gramine's own"]  # fmt: skip
+    return [
+        f"OMP_NUM_THREADS is {threads} and sgx.max_threads is {slots}; expected {HELPERS} more, for threads of "
+        "Gramine's own"
+    ]
 
 
-def _overlaps(manifest: Mapping[str, Any]) -> list[str]:
+def _overlaps(manifest: Mapping[str, object]) -> list[str]:
     trusted, allowed = (_paths(_at(manifest, f"sgx.{kind}_files")) for kind in ("trusted", "allowed"))
     return [
         f"{one} in sgx.allowed_files and {other} in sgx.trusted_files overlap: a file is either hashed or left to "
@@ -329,7 +350,7 @@ def _overlaps(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _paths(files: Any) -> list[PurePosixPath]:
+def _paths(files: object) -> list[PurePosixPath]:
     entries = files if isinstance(files, list) else []
     uris = [entry.get("uri") if isinstance(entry, Mapping) else entry for entry in entries]
     return [PurePosixPath(posixpath.normpath(u[5:])) for u in uris if isinstance(u, str) and u.startswith("file:")]

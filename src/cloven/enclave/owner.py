@@ -24,7 +24,7 @@ OWNERS_KEY = KeyFile(
 
 
 def data_key(owner_key: bytes, folder_id: str) -> bytes:
-    """The 32 bytes that open one sealed folder, and tell nothing of the owner's key or another folder's.
+    """Return the 32 bytes that open one sealed folder, and reveal neither the owner's key nor another folder's.
 
     Args:
         owner_key: 32 bytes, see `read_owner_key`.
@@ -44,5 +44,5 @@ def new_owner_key(path: Path) -> None:
 
 
 def read_owner_key(path: Path) -> bytes:
-    """The 32 bytes of an owner's key; see `KeyFile.read`."""
+    """Return the 32 bytes of an owner's key; see `KeyFile.read`."""
     return OWNERS_KEY.read(path)

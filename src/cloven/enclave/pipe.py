@@ -202,7 +202,7 @@ def served(work: Callable[[int, int], None]) -> int:
     It ends well if nobody writes any more; problems are told as a `Failure`.
     """
     hears, tells = 0, os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no message
+    os.dup2(2, 1)  # what a library prints is not a message
     try:
         work(hears, tells)
     except EndedError:

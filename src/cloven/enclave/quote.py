@@ -172,7 +172,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Quote:
-    """What an enclave says of itself.
+    """The claims of an enclave about itself.
 
     Attributes:
         measurement: of program, plan and settings.
@@ -195,7 +195,7 @@ class Quote:
 
     @property
     def run(self) -> str:
-        """The run that a release for this quote begins: of one owner's nonce and one start of the enclave."""
+        """Return the run that a release for this quote begins: of one nonce and one start of the enclave."""
         return self.report_data[:32].hex()
 
     def message(self) -> bytes:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import Suite
 
 ATTESTATION = Path("/dev/attestation")
-"""Where Gramine lets an enclave ask for a hardware quote."""
+"""The folder in which Gramine lets an enclave ask for a hardware quote."""
 SEALED_BYTES = 32 + KEY_BYTES + 16
 """HPKE's encapsulated key, the data key, and a tag."""
 AGAIN = "have the owner release the key again, to this start"

@@ -23,7 +23,7 @@ class TraceStep(Document):
 
 
 class Transferred(Document):
-    """What one inference hands over: the values, their shapes for one image, and the bytes."""
+    """The values that one inference hands over, their shapes for one image, and their bytes."""
 
     values: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]

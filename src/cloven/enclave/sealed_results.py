@@ -93,7 +93,7 @@ def open_results(
     if not any(path.exists() for path, _ in pairs):
         problems.append(
             "none of the results is there; if the plan's last layers are not inside the enclave (--until), the "
-            "results left it in clear: they are in the trace.json of the run"
+            "results left it in clear: they are in files that end in .json, beside the trace.json of the run"
         )
     if problems:
         raise ClovenError(problems)

@@ -37,14 +37,14 @@ SALT_BYTES = 32
 TAG_BYTES = 16
 CHUNK_BYTES = 2**20
 CHUNKS = range(1, 2**26 + 1)
-"""Which sizes a chunk can have."""
+"""The possible sizes of a chunk."""
 LAYOUT = struct.Struct(f">{len(MAGIC)}s{SALT_BYTES}sIQ")
 INFO = b"cloven sealed file"
 
 
 @dataclass(frozen=True)
 class Header:
-    """How a sealed file begins.
+    """The header of a sealed file.
 
     Attributes:
         salt: 32 random bytes.
@@ -58,17 +58,17 @@ class Header:
 
     @property
     def count(self) -> int:
-        """How many chunks follow."""
+        """Return the number of chunks that follow."""
         return max(1, -(-self.length // self.chunk))
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
+        """Return bytes of the whole file."""
         return LAYOUT.size + self.length + self.count * TAG_BYTES
 
     @property
     def packed(self) -> bytes:
-        """The header as it is written."""
+        """Return the header as it is written."""
         return LAYOUT.pack(MAGIC, self.salt, self.chunk, self.length)
 
     def pieces(self) -> Iterator[tuple[bytes, slice]]:
@@ -100,7 +100,7 @@ def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: i
 
 
 def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> bytearray:
-    """The whole plaintext of a sealed file; arguments as `seal`.
+    """Return the whole plaintext of a sealed file; arguments as `seal`.
 
     Args:
         path: the file.
@@ -109,7 +109,7 @@ def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> by
         limit: the most bytes of the file, where who wrote it is not trusted; memory is taken for all of it.
 
     Raises:
-        ClovenError: where it cannot be read, is no sealed file, or is not what was sealed with this key and name.
+        ClovenError: where it cannot be read, is not a sealed file, or not what was sealed with this key and name.
     """
     with open_regular(path) as file:
         try:
@@ -122,7 +122,7 @@ def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> by
 
 
 def sealed_bytes(plaintext: Buffer, key: bytes, name: str) -> bytes:
-    """What `seal` would write, for small things that stay in memory.
+    """Return what `seal` would write, for small things that stay in memory.
 
     Raises:
         ClovenError: for a key of another size.
@@ -135,7 +135,7 @@ def sealed_bytes(plaintext: Buffer, key: bytes, name: str) -> bytes:
 
 
 def unsealed_bytes(sealed: Buffer, key: bytes, name: str) -> bytes:
-    """The plaintext of `sealed_bytes`.
+    """Return the plaintext of `sealed_bytes`.
 
     Raises:
         ClovenError: where it is not what was sealed with this key and name.
@@ -145,21 +145,21 @@ def unsealed_bytes(sealed: Buffer, key: bytes, name: str) -> bytes:
 
 
 def new_header(length: int, chunk: int) -> Header:
-    """The header of a new file, with a fresh salt."""
+    """Return the header of a new file, with a fresh salt."""
     if chunk not in CHUNKS:
         raise ClovenError(f"a chunk has 1 to {CHUNKS[-1]} bytes, not {chunk}")
     return Header(os.urandom(SALT_BYTES), chunk, length)
 
 
 def file_cipher(key: bytes, name: str, salt: bytes) -> AESGCM:
-    """The cipher of one file; its key is used for nothing else."""
+    """Return the cipher of one file; its key is used for nothing else."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(derived(key, INFO + name.encode(), salt))
 
 
 def derived(key: bytes, info: bytes, salt: bytes | None = None) -> bytes:
-    """Another key of 32 bytes, by HKDF-SHA256.
+    """Return another key of 32 bytes, by HKDF-SHA256.
 
     Raises:
         ClovenError: for a key of another size.
@@ -184,7 +184,7 @@ def write_chunks(data: memoryview, out: BufferedIOBase, header: Header, cipher: 
 
 
 def opened(file: BufferedIOBase, size: int, what: str, key: bytes, name: str) -> bytearray:
-    """The plaintext of a sealed file of `size` bytes that messages call `what`."""
+    """Return the plaintext of a sealed file of `size` bytes that messages call `what`."""
     from cryptography.exceptions import InvalidTag
 
     header = read_header(file, size, what)
@@ -205,12 +205,12 @@ def opened(file: BufferedIOBase, size: int, what: str, key: bytes, name: str) ->
 
 
 def read_header(file: BufferedIOBase, size: int, what: str) -> Header:
-    """The header, believed only as far as it agrees with the file's size."""
+    """Return the header, if it agrees with the file's size."""
     head = file.read(LAYOUT.size)
     if not head.startswith(MAGIC):
         raise ClovenError(
-            f"{what} is no sealed file: it has {size} bytes that do not begin with {MAGIC.decode()}; name a file "
-            "that was sealed"
+            f"{what} is not a sealed file: its {size} bytes do not begin with {MAGIC.decode()}; name a file that "
+            "was sealed"
         )
     if len(head) == LAYOUT.size:
         _, salt, chunk, length = LAYOUT.unpack(head)
@@ -220,7 +220,7 @@ def read_header(file: BufferedIOBase, size: int, what: str) -> Header:
 
 
 def not_what_was_sealed(what: str, name: str | None = None, detail: str = "") -> ClovenError:
-    """The one answer to whatever is wrong with a sealed file."""
+    """Return the error for anything that is wrong with a sealed file."""
     asked = "" if name is None else f" than {name!r}"
     return ClovenError(
         f"{what} is not what was sealed{detail}: it was changed, or sealed under another key or name{asked}; give "

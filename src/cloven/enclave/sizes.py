@@ -1,4 +1,4 @@
-"""How large an enclave is: as text, and as large as a model needs it."""
+"""Sizes of an enclave: as text, and estimated for a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKING = 4
 
 
 def enclave_size(weight_bytes: int, largest_value_bytes: int, *, images: int = 1) -> int:
-    """Bytes of an enclave that a model fits into: a reckoning, not a measurement.
+    """Estimate the bytes of an enclave that a model fits into.
 
     ``RUNTIME + COPIES x weights + WORKING x images x largest value``, rounded up to a power of two as SGX wants it,
     with or without EDMM, and at least `SMALLEST`.
@@ -43,12 +43,12 @@ def enclave_size(weight_bytes: int, largest_value_bytes: int, *, images: int = 1
 
 
 def size_text(size: int) -> str:
-    """Bytes as Gramine writes them, in the largest unit that fits: ``4G``."""
+    """Write bytes as Gramine does, in the largest unit that fits: ``4G``."""
     letter = next(letter for letter in ("G", "M", "K", "") if size % UNITS[letter] == 0)
     return f"{size // UNITS[letter]}{letter}"
 
 
 def bytes_of(text: str) -> int | None:
-    """Bytes of text such as ``4G``; None for anything else."""
+    """Return bytes of text such as ``4G``; None for anything else."""
     found = re.fullmatch("([1-9][0-9]{0,14})([KMG]?)", text)
     return int(found[1]) * UNITS[found[2]] if found else None

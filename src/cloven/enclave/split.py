@@ -1,4 +1,4 @@
-"""What one side of a hand-over computes, as data: cut out of a program, run by PyTorch, written without pickle."""
+"""The parts of a divided model on both sides of a hand-over: run by PyTorch, and written without pickle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ModelPart:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights."""
+        """Return bytes of the weights."""
         return sum(array.nbytes for step in self.steps for array in step.local.params.values())
 
 
@@ -52,7 +52,7 @@ class Split:
 
 
 def split(program: Program) -> Split:
-    """The three stretches of a program.
+    """Divide a program into its front, rear and rest.
 
     Raises:
         ClovenError: where it has not two devices, hands over more than once, or changes what it hands over.
@@ -65,7 +65,8 @@ def split(program: Program) -> Split:
     own = program.parts[trusted]
     before = _computed(takewhile(lambda step: not isinstance(step, Receive), own))
     after = _computed(dropwhile(lambda step: not isinstance(step, Receive), own))
-    out, back = (tuple((t.value, t.share) for t in program.transfers if t.source == d) for d in program.devices)
+    out = tuple((t.value, t.share) for t in program.transfers if t.source == trusted)
+    back = tuple((t.value, t.share) for t in program.transfers if t.source == other)
     inside = program.sink == trusted
     read = {value for step in after for value, _ in step.reads} | ({output} if inside else set())
     kept = tuple((step.value, step.box) for step in before if step.value in read)
@@ -100,42 +101,42 @@ def _problems(program: Program) -> list[str]:
 # --- running ----------------------------------------------------------------------------------------------------
 
 
-def ready(stretch: ModelPart, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """A function from what is taken to what is given, tensors ``(n, ...)``; the weights are put on the device."""
+def ready(part: ModelPart, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """Return a function from inputs to outputs, tensors ``(n, ...)``; the weights are put on the device."""
     import torch
 
     from cloven.runtime.torch_engine import apply, paste, weights
 
-    params = [{name: w.to(device) for name, w in weights(step.local).items()} for step in stretch.steps]
-    last = {value: i for i, step in enumerate(stretch.steps) for value, _ in step.reads}
-    wanted = {value for value, _ in stretch.gives}
+    params = [{name: w.to(device) for name, w in weights(step.local).items()} for step in part.steps]
+    last = {value: i for i, step in enumerate(part.steps) for value, _ in step.reads}
+    wanted = {value for value, _ in part.gives}
 
     def compute(given: Sequence[Tensor]) -> list[Tensor]:
         held: dict[str, list[tuple[Box, Tensor]]] = {}
-        for (value, box), tensor in zip(stretch.takes, given, strict=True):
+        for (value, box), tensor in zip(part.takes, given, strict=True):
             held.setdefault(value, []).append((box, tensor.to(device)))
         with torch.inference_mode():
-            for i, (step, own) in enumerate(zip(stretch.steps, params, strict=True)):
+            for i, (step, own) in enumerate(zip(part.steps, params, strict=True)):
                 made = apply(step.local, [paste(held[value], box) for value, box in step.reads], own)
                 held.setdefault(step.value, []).append((step.box, made))
                 for value, _ in step.reads:
                     if last[value] == i and value not in wanted:
                         held.pop(value, None)
-            return [paste(held[value], box) for value, box in stretch.gives]
+            return [paste(held[value], box) for value, box in part.gives]
 
     return compute
 
 
 def shapes(shares: Sequence[Share]) -> list[Shape]:
-    """The shapes of shares of one image."""
+    """Return the shapes of shares of one image."""
     return [extent(box) for _, box in shares]
 
 
 # --- writing and reading ----------------------------------------------------------------------------------------
 
 
-def written(stretch: ModelPart) -> bytes:
-    """A stretch as safetensors: the weights, and the steps as JSON in its head."""
+def written(part: ModelPart) -> bytes:
+    """Return a part as safetensors: the weights, and the steps as JSON in the header."""
     from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -148,14 +149,14 @@ def written(stretch: ModelPart) -> bytes:
             "local": _numbered(step.local, arrays),
             "macs": step.macs,
         }
-        for step in stretch.steps
+        for step in part.steps
     ]
-    head = {"takes": stretch.takes, "steps": steps, "gives": stretch.gives}
+    head = {"takes": part.takes, "steps": steps, "gives": part.gives}
     return save(arrays, {"stretch": json.dumps(_plain(head))})
 
 
 def _numbered(local: Local, arrays: dict[str, NDArray[Any]]) -> Local:
-    """The op with names in the place of its weights, which go to ``arrays``."""
+    """Return the op with names in the place of its weights, which go to ``arrays``."""
     names = {}
     for key, array in local.params.items():
         names[key] = str(len(arrays))
@@ -181,7 +182,7 @@ def _plain(item: Any) -> Any:
 
 
 def read(content: bytes | bytearray) -> ModelPart:
-    """What `written` wrote.
+    """Return the part that `written` wrote.
 
     Raises:
         ClovenError: for anything else.

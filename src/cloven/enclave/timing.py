@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How the enclaves of a study are run; see `cloven.enclave.runner.EnclaveOptions`."""
+    """The options of all enclaves that are timed; see `cloven.enclave.runner.EnclaveOptions`."""
 
     backend: Backend
     device: str

@@ -7,6 +7,6 @@
       edge0/weights.bin    their weights, raw little-endian float32
 
 `format` defines the documents, `reader` and `writer` read and write the folder, `engine` runs it. A program is cut
-into `segments`; `lowering` makes an ONNX model of each, and `comparison` checks it against PyTorch. `schedule` is
-what a worker derives from its part. Reader, schedule and engine import neither torch nor onnx.
+into `segments`; `lowering` makes an ONNX model of each, and `segment_check` compares it with PyTorch. A worker
+derives its `schedule` from its part. Reader, schedule and engine import neither torch nor onnx.
 """

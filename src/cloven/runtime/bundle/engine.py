@@ -40,12 +40,11 @@ def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | Non
     bundle = read(folder)
     expected = bundle.manifest.image
     expect(images, expected)
-    sessions = {
-        (device, step.segment): session(bundle.place(device) / step.segment)
-        for device, part in bundle.parts.items()
-        for step in part.steps
-        if isinstance(step, RunSegment)
-    }
+    sessions: dict[tuple[str, str], InferenceSession] = {}
+    for device, part in bundle.parts.items():
+        for step in part.steps:
+            if isinstance(step, RunSegment):
+                sessions[device, step.segment] = session(bundle.place(device) / step.segment)
 
     def execute(device: str, step: RunSegment, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[device, step.segment], [p.name for p in step.outputs], inputs)
@@ -151,10 +150,15 @@ def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, 
 
 def last_reads(part: DevicePart) -> dict[int, tuple[str, ...]]:
     """Return the values that are read for the last time at a step, by the place of the step in its part."""
-    final = {value: i for i, step in enumerate(part.steps) for value in _reads(step)}
+    final: dict[str, int] = {}
+    for i, step in enumerate(part.steps):
+        final |= dict.fromkeys(_reads(step), i)
     if part.output is not None:
         final.pop(part.output.value, None)
-    return {i: tuple(value for value, at in final.items() if at == i) for i in set(final.values())}
+    found: dict[int, tuple[str, ...]] = {}
+    for value, i in final.items():
+        found[i] = (*found.get(i, ()), value)
+    return found
 
 
 def _reads(step: Step) -> Sequence[str]:

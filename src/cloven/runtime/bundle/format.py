@@ -135,7 +135,8 @@ class DevicePart(Document):
             before = step.step
             match step:
                 case RunSegment():
-                    reads, made = ([(p.value, p.box) for p in ps] for ps in (step.inputs, step.outputs))
+                    reads = [(tensor.value, tensor.box) for tensor in step.inputs]
+                    made = [(tensor.value, tensor.box) for tensor in step.outputs]
                 case SendShare():
                     reads, made = [(step.value, step.share)], []
                 case ReceiveShare():

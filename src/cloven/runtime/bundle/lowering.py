@@ -22,10 +22,10 @@ from cloven.runtime.bundle.format import (
     Step,
     WholeValue,
 )
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value, Weights
 from cloven.runtime.bundle.onnx.finite import finite
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value, Weights
+from cloven.runtime.bundle.onnx.layout import crop
 from cloven.runtime.bundle.onnx.nodes import apply
-from cloven.runtime.bundle.onnx.views import crop
 from cloven.runtime.bundle.schedule import numbered
 from cloven.runtime.bundle.segments import Key, Segment, named, segments
 
@@ -70,7 +70,7 @@ def build(program: Program, model: str) -> dict[str, BuiltPart]:
 
 def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> tuple[onnx.ModelProto, list[str]]:
     """Return a segment's ONNX model, and a sentence for each of its ops that cannot be in one."""
-    model, proved = Model(title, weights, WEIGHTS), finite(program.graph)
+    model, proved = ModelBuilder(title, weights, WEIGHTS), finite(program.graph)
     problems: list[str] = []
     values = {key: model.input(named(key), extent(key[1])) for key in segment.inputs}
     for step in segment.computes:
@@ -98,7 +98,7 @@ def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> 
     return model.finish(), problems
 
 
-def _read(model: Model, values: Mapping[Key, Value], read: Key) -> Value:
+def _read(model: ModelBuilder, values: Mapping[Key, Value], read: Key) -> Value:
     """Return a box that a computation reads: as it is there, or cut out of a larger one."""
     if read in values:
         return values[read]

@@ -26,7 +26,7 @@ from cloven.runtime.bundle.format import (
 
 
 class DeviceSummary(Document):
-    """What a bundle has for one device: its folder, the number of files, and their bytes."""
+    """A device's folder in a bundle, the number of its files, and their bytes."""
 
     device: str
     folder: str
@@ -91,12 +91,12 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     if problems:
         raise ClovenError([*problems, f"{folder} is not what was written: copy it again, or run `cloven bundle`"])
     parts = {d.name: _parsed(DevicePart, (folder / d.folder / PART)) for d in devices}
-    wrong = list(_mismatches(parts, manifest)) + [
-        f"{folder / d.folder / PART} names {step.segment!r}, which the manifest does not list"
-        for d in devices
-        for step in parts[d.name].steps
-        if isinstance(step, RunSegment) and f"{d.folder}/{step.segment}" not in manifest.files
-    ]
+    wrong = list(_mismatches(parts, manifest))
+    for d in devices:
+        for step in parts[d.name].steps:
+            if isinstance(step, RunSegment) and f"{d.folder}/{step.segment}" not in manifest.files:
+                path = folder / d.folder / PART
+                wrong.append(f"{path} names {step.segment!r}, which the manifest does not list")
     if wrong:
         raise ClovenError(wrong)
     return Bundle(folder, manifest, parts)
@@ -177,12 +177,11 @@ def _inside(name: str) -> bool:
 
 def _differences(folder: Path, listed: Mapping[str, FileDigest], folders: set[str] | None) -> Iterator[str]:
     """Return what is wrong with the files: of the whole bundle, or of some of its folders."""
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for top in ([folder] if folders is None else [folder / name for name in sorted(folders)])
-        for path in sorted(top.rglob("*"))
-        if path.is_symlink() or not path.is_dir()
-    }
+    found = {}
+    for top in [folder] if folders is None else [folder / name for name in sorted(folders)]:
+        for path in sorted(top.rglob("*")):
+            if path.is_symlink() or not path.is_dir():
+                found[path.relative_to(folder).as_posix()] = path
     for name in sorted(found.keys() - listed.keys() - {MANIFEST}):
         yield f"{name} does not belong to the bundle"
     for name, expected in sorted(listed.items()):

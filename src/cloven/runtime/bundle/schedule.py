@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from cloven.graph.box import Box, extent, whole
 from cloven.partition.program import BYTES
@@ -73,7 +72,7 @@ class Schedule:
     @property
     def parties(self) -> frozenset[str]:
         """Return the parties that the device receives from or sends to."""
-        return frozenset(party for party, _ in [*self.incoming, *(out.message for out in self.outgoing)])
+        return frozenset({party for party, _ in self.incoming} | {out.message[0] for out in self.outgoing})
 
     @property
     def largest(self) -> int:
@@ -92,20 +91,24 @@ def in_order(parts: Mapping[str, DevicePart]) -> list[tuple[str, int, Step]]:
     return sorted(found, key=lambda entry: (entry[2].step, isinstance(entry[2], ReceiveShare)))
 
 
+Event = tuple[str, str, int]
+"""The origin of a piece: the image, a segment's run by its step, or a message by its link and number."""
+
+
 def numbered(parts: Mapping[str, DevicePart]) -> dict[str, DevicePart]:
     """Return the parts with message numbers: transfers of a link that wait for the same events share a message."""
-    held: dict[str, dict[str, list[tuple[Box, Any]]]] = {device: {} for device in parts}
+    held: dict[str, dict[str, list[tuple[Box, Event]]]] = {device: {} for device in parts}
     for device, part in parts.items():
         if part.image is not None:
-            held[device][part.image.value] = [(whole(part.image.shape), "image")]
-    events: dict[tuple[str, str], dict[frozenset[Any], int]] = {}
+            held[device][part.image.value] = [(whole(part.image.shape), ("image", "", 0))]
+    events: dict[tuple[str, str], dict[frozenset[Event], int]] = {}
     numbers: dict[int, int] = {}
     for device, _, step in in_order(parts):
         mine = held[device]
         match step:
             case RunSegment():
                 for piece in step.outputs:
-                    mine.setdefault(piece.value, []).append((piece.box, ("run", step.step)))
+                    mine.setdefault(piece.value, []).append((piece.box, ("run", "", step.step)))
             case SendShare():
                 event = frozenset(origin for _, origin in sources(mine[step.value], step.share))
                 known = events.setdefault((device, step.target), {})
@@ -166,9 +169,13 @@ class _ScheduleBuilder:
                     goes.setdefault((step.target, step.message), []).append(self.read(step.value, step.share))
         if (output := self.part.output) is not None:
             goes[COORDINATOR, 0] = [self.read(output.value, whole(output.shape))]
-        incoming = {key: Incoming(tuple(found), _bytes(box for _, box in found)) for key, found in comes.items()}
-        outgoing = tuple(Outgoing(k, tuple(reads), _bytes(r.box for r in reads)) for k, reads in goes.items())
-        return Schedule(tuple(jobs), incoming, outgoing, dict(self.uses))
+        incoming = {}
+        for message, pieces in comes.items():
+            incoming[message] = Incoming(tuple(pieces), _bytes(box for _, box in pieces))
+        outgoing = []
+        for message, reads in goes.items():
+            outgoing.append(Outgoing(message, tuple(reads), _bytes(read.box for read in reads)))
+        return Schedule(tuple(jobs), incoming, tuple(outgoing), dict(self.uses))
 
 
 def _bytes(boxes: Iterable[Box]) -> int:

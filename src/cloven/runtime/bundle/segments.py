@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from cloven.graph.box import Box, contains, intersect, text, whole
 from cloven.partition.program import Compute, Program, Receive, Send
@@ -36,16 +36,14 @@ class Segment:
         return self.computes[-1].step
 
 
-Held = Sequence[tuple[Box, Any]]
-"""Boxes of one value, each with whatever belongs to it, in the order in which they came."""
+Origin = TypeVar("Origin")
 
 
-def sources(held: Held, box: Box) -> list[tuple[Box, Any]]:
+def sources(held: Sequence[tuple[Box, Origin]], box: Box) -> list[tuple[Box, Origin]]:
     """Return the pieces that make up a box: itself, else the first that holds it, else all that meet it."""
-    for same in (lambda piece: piece == box, lambda piece: contains(piece, box)):
-        found = next((entry for entry in held if same(entry[0])), None)
-        if found is not None:
-            return [found]
+    same = [entry for entry in held if entry[0] == box] or [entry for entry in held if contains(entry[0], box)]
+    if same:
+        return same[:1]
     return [entry for entry in held if intersect(entry[0], box) is not None]
 
 

@@ -15,11 +15,11 @@ from cloven.errors import ClovenError, system_reason, tried
 from cloven.files import replacing_folder
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
-from cloven.runtime.bundle.comparison import FEWEST, TOLERANCE, largest_difference, smooth_images
 from cloven.runtime.bundle.engine import Array, expect
 from cloven.runtime.bundle.format import MANIFEST, PART, WEIGHTS, DeviceFolder, Manifest, NumericalCheck
 from cloven.runtime.bundle.lowering import BuiltPart, build
 from cloven.runtime.bundle.reader import Bundle, digest, read_manifest
+from cloven.runtime.bundle.segment_check import FEWEST, TOLERANCE, largest_difference, smooth_images
 
 
 def write(
@@ -55,7 +55,7 @@ def write(
     if len(images) < FEWEST:
         images = np.concatenate([images, smooth_images(shape)[len(images) :]])
     out = Path(os.path.realpath(out))  # unlike resolve(), it says nothing of links in a circle
-    problems = _occupied(out, model, plan, overwrite=overwrite)
+    problems = place_problems(out, model, plan, overwrite=overwrite)
     if unsendable := program.transforms.unsendable(program.devices) + _not_float32(program):
         raise ClovenError(problems + unsendable)
     built = tried(lambda: build(program, model), problems)
@@ -120,8 +120,11 @@ def _write_part(built: BuiltPart, folder: Path) -> None:
     (folder / PART).write_text(built.part.text(), "utf-8")
 
 
-def _occupied(out: Path, model: str, plan: str, *, overwrite: bool) -> list[str]:
-    """Return what is wrong with the place for a bundle: it may be new, empty, or hold a bundle of the same plan."""
+def place_problems(out: Path, model: str, plan: str, *, overwrite: bool) -> list[str]:
+    """Return what is wrong with the place for a bundle: it may be new, empty, or hold a bundle of the same plan.
+
+    Arguments as of `write`.
+    """
     try:
         str(out).encode()
         there = out.exists() or out.is_symlink()

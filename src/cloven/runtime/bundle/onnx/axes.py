@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from cloven.runtime.bundle.onnx import views
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.bundle.onnx.views import Length
+from cloven.runtime.bundle.onnx import layout
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.layout import Length
 
 
-def by_channel(model: Model, weight: Value, x: Value) -> Value:
-    """A weight of one number a channel, shaped to meet a value."""
+def by_channel(model: ModelBuilder, weight: Value, x: Value) -> Value:
+    """Return a weight of one number a channel, shaped to meet a value."""
     ones = [1] * (len(x.dims) - 2)
     return model.add("Reshape", [weight, model.integers([-1, *ones])]) if ones else weight
 
@@ -30,9 +30,9 @@ def _of_images(x: Value, dim: int | Sequence[int] | None) -> list[int]:
 
 
 def reduced(
-    model: Model, x: Value, dim: int | Sequence[int] | None = None, keep: bool = False, *, kind: str
+    model: ModelBuilder, x: Value, dim: int | Sequence[int] | None = None, keep: bool = False, *, kind: str
 ) -> Value:
-    """A sum, mean, maximum or length over some axes."""
+    """Return a sum, mean, maximum or length over some axes."""
     axes = model.integers(_of_images(x, dim))
     made = model.add(kind, [x, axes], keepdims=int(keep))
     if kind not in ("ReduceMax", "ReduceMin") or not may_be_nan(model, x):
@@ -43,24 +43,24 @@ def reduced(
     )
 
 
-def may_be_nan(model: Model, x: Value) -> bool:
+def may_be_nan(model: ModelBuilder, x: Value) -> bool:
     """Return whether numbers of a value can be NaN or infinite."""
     return not x.finite and model.dtype(x).kind == "f"
 
 
-def nans(model: Model, x: Value) -> Value:
+def nans(model: ModelBuilder, x: Value) -> Value:
     """Return 1 where a value is NaN, and 0 elsewhere."""
     return model.add("Cast", [model.add("IsNaN", [x])], to=TensorProto.FLOAT)
 
 
-def extreme(model: Model, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
+def extreme(model: ModelBuilder, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
     """Return the largest or smallest number along an axis, or where it is."""
     if item == 0:
         return reduced(model, x, dim, keep, kind=f"Reduce{kind}")
     return place(model, x, dim, keep, kind=f"Arg{kind}")
 
 
-def place(model: Model, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
+def place(model: ModelBuilder, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
     """Return where the largest or smallest number of an axis is, or its first NaN."""
     (axis,), keepdims = _of_images(x, dim), int(keep)
     made = model.add(kind, [x], axis=axis, keepdims=keepdims)
@@ -73,7 +73,7 @@ def place(model: Model, x: Value, dim: int, keep: bool = False, *, kind: str) ->
 
 
 def _moments(
-    model: Model, x: Value, dim: int | Sequence[int] | None, given: bool | float | None, keep: bool
+    model: ModelBuilder, x: Value, dim: int | Sequence[int] | None, given: bool | float | None, keep: bool
 ) -> tuple[Value, Value]:
     """Return the variance and the mean over some axes; ``given`` is subtracted from the count of the numbers."""
     axes = _of_images(x, dim)
@@ -85,11 +85,11 @@ def _moments(
     apart = model.add("Sub", [x, mean])
     squares = reduced(model, model.add("Mul", [apart, apart]), axes, keep, kind="ReduceMean")
     variance = model.add("Mul", [squares, model.number(number / (number - correction))])
-    return variance, mean if keep else views.squeeze(model, mean, axes)
+    return variance, mean if keep else layout.squeeze(model, mean, axes)
 
 
 def variance(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     dim: int | Sequence[int] | None = None,
     unbiased: bool = True,
@@ -101,13 +101,13 @@ def variance(
     return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[0]
 
 
-def deviation(model: Model, x: Value, *args: Any, **kwargs: Any) -> Value:
+def deviation(model: ModelBuilder, x: Value, *args: Any, **kwargs: Any) -> Value:
     """Return the standard deviation over some axes."""
     return model.add("Sqrt", [variance(model, x, *args, **kwargs)])
 
 
 def variance_and_mean(
-    model: Model,
+    model: ModelBuilder,
     item: int,
     x: Value,
     dim: int | Sequence[int] | None = None,
@@ -120,19 +120,19 @@ def variance_and_mean(
     return _moments(model, x, dim, unbiased if correction is None else correction, keepdim)[item]
 
 
-def cumulated(model: Model, x: Value, dim: int) -> Value:
+def cumulated(model: ModelBuilder, x: Value, dim: int) -> Value:
     """Return the sums of all numbers of an axis up to each."""
     (axis,) = _of_images(x, dim)
     return model.add("CumSum", [x, model.tensor(np.array(axis, np.int64))])
 
 
-def gated(model: Model, x: Value, dim: int = -1) -> Value:
+def gated(model: ModelBuilder, x: Value, dim: int = -1) -> Value:
     """Return the first half of an axis times the sigmoid of the second."""
-    first, second = (views.chunk(model, half, x, 2, dim) for half in (0, 1))
+    first, second = (layout.chunk(model, half, x, 2, dim) for half in (0, 1))
     return model.add("Mul", [first, model.add("Sigmoid", [second])])
 
 
-def cosine(model: Model, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
+def cosine(model: ModelBuilder, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     """Return the cosine of the angle between vectors; no length counts as less than ``eps``."""
     units = []
     for vectors in (x, y):
@@ -141,27 +141,31 @@ def cosine(model: Model, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) ->
     return reduced(model, model.add("Mul", units), dim, kind="ReduceSum")
 
 
-def length(model: Model, x: Value, order: float = 2, dim: Sequence[int] | None = None, keep: bool = False) -> Value:
-    """The length of vectors, by the sum of their numbers or of their squares."""
+def length(
+    model: ModelBuilder, x: Value, order: float = 2, dim: Sequence[int] | None = None, keep: bool = False
+) -> Value:
+    """Return the length of vectors, by the sum of their numbers or of their squares."""
     if order not in (1, 2):
         raise UnsupportedError(f"its order is {order}; expected 1 or 2")
     return reduced(model, x, dim, keep, kind=f"ReduceL{int(order)}")
 
 
-def norm(model: Model, x: Value, order: float | None, dim: Sequence[int], keep: bool = False) -> Value:
+def norm(model: ModelBuilder, x: Value, order: float | None, dim: Sequence[int], keep: bool = False) -> Value:
     """Return the length of vectors, with the arguments of ``aten.norm``."""
     return length(model, x, 2 if order is None else order, dim, keep)
 
 
-def softmax(model: Model, x: Value, dim: int, half_to_float: bool = False, *, kind: str = "Softmax") -> Value:
-    """Numbers as shares of one, or the logarithms of these."""
+def softmax(
+    model: ModelBuilder, x: Value, dim: int, half_to_float: bool = False, *, kind: str = "Softmax"
+) -> Value:
+    """Return numbers as shares of one, or the logarithms of these."""
     return model.add(kind, [x], axis=_of_images(x, dim)[0])
 
 
 def rms_norm(
-    model: Model, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
+    model: ModelBuilder, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
 ) -> Value:
-    """Numbers by the root of their mean square over the last axes, of that shape, times a weight."""
+    """Divide by the root of the mean square over the last axes, of that shape, and multiply by a weight."""
     last = range(-len(shape), 0)
     squares = reduced(model, model.add("Mul", [x, x]), list(last), True, kind="ReduceMean")
     padded = model.add("Add", [squares, model.number(2**-23 if eps is None else eps)])
@@ -170,7 +174,7 @@ def rms_norm(
 
 
 def batch_norm(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     weight: Value | None,
     bias: Value | None,
@@ -192,7 +196,7 @@ def batch_norm(
 
 
 def native_batch_norm(
-    model: Model,
+    model: ModelBuilder,
     item: int,
     x: Value,
     weight: Value | None,
@@ -209,7 +213,7 @@ def native_batch_norm(
 
 
 def instance_norm(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     weight: Value | None,
     bias: Value | None,
@@ -227,7 +231,7 @@ def instance_norm(
 
 
 def layer_norm(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     shape: Sequence[int],
     weight: Value | None = None,
@@ -235,13 +239,13 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Value:
-    """A norm over the last axes, of that shape."""
+    """Normalise over the last axes, of that shape."""
     scale = weight or model.tensor(np.ones(tuple(shape), np.float32))
     return model.add("LayerNormalization", [x, scale, bias], axis=-len(shape), epsilon=float(eps))
 
 
 def group_norm(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     groups: int,
     weight: Value | None = None,
@@ -249,26 +253,26 @@ def group_norm(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Value:
-    """A norm over the channels of each group, then a weight and a bias by channel."""
+    """Normalise over the channels of each group; apply a weight and a bias by channel."""
     one, zero = (model.tensor(np.full(groups, number, np.float32)) for number in (1, 0))
-    grouped = views.reshaped(model, x, [None, groups, prod(x.shape) // groups])
+    grouped = layout.reshaped(model, x, [None, groups, prod(x.shape) // groups])
     normed = model.add("InstanceNormalization", [grouped, one, zero], epsilon=float(eps))
-    made = views.reshaped(model, normed, x.dims)
+    made = layout.reshaped(model, normed, x.dims)
     for kind, factor in (("Mul", weight), ("Add", bias)):
         if factor is not None:
             made = model.add(kind, [made, by_channel(model, factor, x)])
     return made
 
 
-def native_layer_norm(model: Model, item: int, x: Value, *rest: Any) -> Value:
-    """The first of a norm's three results."""
+def native_layer_norm(model: ModelBuilder, item: int, x: Value, *rest: Any) -> Value:
+    """Return the first of a norm's three results."""
     if item != 0:
         raise UnsupportedError("its mean and deviation are used")
     return layer_norm(model, x, *rest)
 
 
 def native_group_norm(
-    model: Model,
+    model: ModelBuilder,
     item: int,
     x: Value,
     weight: Value | None,
@@ -279,7 +283,7 @@ def native_group_norm(
     groups: int,
     eps: float,
 ) -> Value:
-    """The first of a norm's three results."""
+    """Return the first of a norm's three results."""
     if item != 0:
         raise UnsupportedError("its mean and deviation are used")
     return group_norm(model, x, groups, weight, bias, eps)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from cloven.runtime.bundle.onnx import axes, views, windows
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.bundle.onnx.views import Rows
+from cloven.runtime.bundle.onnx import axes, layout, spatial
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.layout import Rows
 
 Operand = Value | float
 Call = Callable[..., Value]
@@ -28,13 +28,13 @@ def _require(condition: bool, reason: str) -> None:
         raise UnsupportedError(reason)
 
 
-def _node(model: Model, *operands: Operand, kind: str) -> Value:
-    """One node that takes the arguments as they are; numbers become tensors."""
+def _node(model: ModelBuilder, *operands: Operand, kind: str) -> Value:
+    """Add one node that takes the arguments as they are; numbers become tensors."""
     _require(not any(isinstance(x, Rows) for x in operands), "it computes with the number of images")
     return model.add(kind, [_tensor(model, x, operands) for x in operands])
 
 
-def _tensor(model: Model, x: Operand, beside: Sequence[Operand | None]) -> Value:
+def _tensor(model: ModelBuilder, x: Operand, beside: Sequence[Operand | None]) -> Value:
     """Return a tensor as it is, a number as float64 where one of the tensors beside it is, else as float32."""
     if isinstance(x, Value):
         return x
@@ -45,16 +45,16 @@ def _tensor(model: Model, x: Operand, beside: Sequence[Operand | None]) -> Value
 # --- number by number -----------------------------------------------------------------------------------------
 
 
-def _add(model: Model, x: Operand, y: Operand, *, alpha: float = 1, kind: str = "Add") -> Value:
+def _add(model: ModelBuilder, x: Operand, y: Operand, *, alpha: float = 1, kind: str = "Add") -> Value:
     return _node(model, x, y if alpha == 1 else _node(model, y, alpha, kind="Mul"), kind=kind)
 
 
-def _rsub(model: Model, x: Value, y: Operand, alpha: float = 1) -> Value:
+def _rsub(model: ModelBuilder, x: Value, y: Operand, alpha: float = 1) -> Value:
     return _add(model, y, x, alpha=alpha, kind="Sub")
 
 
-def _clamp(model: Model, x: Value, lower: Operand | None = None, upper: Operand | None = None) -> Value:
-    """By Clip where it can be, for the sign of zero; without a limit it makes finite numbers of infinity."""
+def _clamp(model: ModelBuilder, x: Value, lower: Operand | None = None, upper: Operand | None = None) -> Value:
+    """Clip where ONNX can, for the sign of zero; without a limit infinity becomes finite."""
     limits = [-inf if lower is None else lower, inf if upper is None else upper]
     tensors = [_tensor(model, limit, [x]) for limit in limits]
     if all(limit.dims == () for limit in tensors) and model.dtype(x).kind == "f":
@@ -64,44 +64,44 @@ def _clamp(model: Model, x: Value, lower: Operand | None = None, upper: Operand 
     return x
 
 
-def _clamp_max(model: Model, x: Value, upper: Operand) -> Value:
+def _clamp_max(model: ModelBuilder, x: Value, upper: Operand) -> Value:
     return _clamp(model, x, None, upper)
 
 
-def _clip(model: Model, x: Value, lower: float = -1, upper: float = 1) -> Value:
+def _clip(model: ModelBuilder, x: Value, lower: float = -1, upper: float = 1) -> Value:
     return _node(model, x, lower, upper, kind="Clip")
 
 
-def _hardsigmoid(model: Model, x: Value) -> Value:
+def _hardsigmoid(model: ModelBuilder, x: Value) -> Value:
     return model.add("HardSigmoid", [x], alpha=1 / 6, beta=0.5)
 
 
-def _silu(model: Model, x: Value) -> Value:
+def _silu(model: ModelBuilder, x: Value) -> Value:
     return _node(model, x, model.add("Sigmoid", [x]), kind="Mul")
 
 
-def _sloped(model: Model, x: Value, alpha: float, *, kind: str) -> Value:
+def _sloped(model: ModelBuilder, x: Value, alpha: float, *, kind: str) -> Value:
     return model.add(kind, [x], alpha=float(alpha))
 
 
-def _elu(model: Model, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
+def _elu(model: ModelBuilder, x: Value, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Value:
     _require(scale == input_scale == 1, f"its scales are {scale} and {input_scale}; expected 1")
     return _sloped(model, x, alpha, kind="Elu")
 
 
-def _leaky_relu(model: Model, x: Value, slope: float = 0.01) -> Value:
+def _leaky_relu(model: ModelBuilder, x: Value, slope: float = 0.01) -> Value:
     return _sloped(model, x, slope, kind="LeakyRelu")
 
 
-def _celu(model: Model, x: Value, alpha: float = 1) -> Value:
+def _celu(model: ModelBuilder, x: Value, alpha: float = 1) -> Value:
     return _sloped(model, x, alpha, kind="Celu")
 
 
-def _gelu(model: Model, x: Value, *, approximate: str = "none") -> Value:
+def _gelu(model: ModelBuilder, x: Value, *, approximate: str = "none") -> Value:
     return model.add("Gelu", [x], approximate=approximate)
 
 
-def _softplus(model: Model, x: Value, beta: float = 1, threshold: float = 20) -> Value:
+def _softplus(model: ModelBuilder, x: Value, beta: float = 1, threshold: float = 20) -> Value:
     if beta == 1 and threshold >= 15:
         return model.add("Softplus", [x])
     scaled = _node(model, x, beta, kind="Mul")
@@ -109,23 +109,23 @@ def _softplus(model: Model, x: Value, beta: float = 1, threshold: float = 20) ->
     return _node(model, _node(model, scaled, threshold, kind="Greater"), x, curve, kind="Where")
 
 
-def _log_sigmoid(model: Model, x: Value) -> Value:
+def _log_sigmoid(model: ModelBuilder, x: Value) -> Value:
     return model.add("Neg", [model.add("Softplus", [model.add("Neg", [x])])])
 
 
-def _rsqrt(model: Model, x: Value) -> Value:
+def _rsqrt(model: ModelBuilder, x: Value) -> Value:
     return model.add("Reciprocal", [model.add("Sqrt", [x])])
 
 
-def _square(model: Model, x: Value) -> Value:
+def _square(model: ModelBuilder, x: Value) -> Value:
     return model.add("Mul", [x, x])
 
 
-def _log(model: Model, x: Value, base: float) -> Value:
+def _log(model: ModelBuilder, x: Value, base: float) -> Value:
     return _node(model, model.add("Log", [x]), log(base), kind="Div")
 
 
-def _log1p(model: Model, x: Value) -> Value:
+def _log1p(model: ModelBuilder, x: Value) -> Value:
     """Kahan's: what is rounded off in 1 + x cancels out where x is small."""
     more = _node(model, x, 1, kind="Add")
     scale = model.add("Div", [model.add("Log", [more]), _node(model, more, 1, kind="Sub")])
@@ -134,45 +134,45 @@ def _log1p(model: Model, x: Value) -> Value:
     return model.add("Where", [small, near, model.add("Log", [more])])
 
 
-def _expm1(model: Model, x: Value) -> Value:
-    """By the tangent, which keeps the digits of small numbers."""
+def _expm1(model: ModelBuilder, x: Value) -> Value:
+    """Compute it by the tangent, which keeps the digits of small numbers."""
     more = _node(model, model.add("Exp", [x]), 1, kind="Add")
     return model.add("Mul", [model.add("Tanh", [_node(model, x, 0.5, kind="Mul")]), more])
 
 
-def _hardshrink(model: Model, x: Value, limit: float = 0.5) -> Value:
+def _hardshrink(model: ModelBuilder, x: Value, limit: float = 0.5) -> Value:
     return _node(model, _node(model, model.add("Abs", [x]), limit, kind="LessOrEqual"), 0, x, kind="Where")
 
 
-def _softshrink(model: Model, x: Value, limit: float = 0.5) -> Value:
+def _softshrink(model: ModelBuilder, x: Value, limit: float = 0.5) -> Value:
     return model.add("Sub", [x, _clip(model, x, -limit, limit)])
 
 
-def _sign(model: Model, x: Value) -> Value:
-    """The sign of NaN is 0 in PyTorch."""
+def _sign(model: ModelBuilder, x: Value) -> Value:
+    """Return the sign; that of NaN is 0 in PyTorch."""
     made = model.add("Sign", [x])
     return _node(model, model.add("IsNaN", [x]), 0, made, kind="Where") if axes.may_be_nan(model, x) else made
 
 
-def _pow(model: Model, x: Operand, y: Operand) -> Value:
-    """By a root where PyTorch takes one, which differs for -inf and -0."""
+def _pow(model: ModelBuilder, x: Operand, y: Operand) -> Value:
+    """Take a root where PyTorch takes one, which differs for -inf and -0."""
     roots: Mapping[Operand, Call] = {0.5: partial(_node, kind="Sqrt"), -0.5: _rsqrt}
     return roots[y](model, x) if y in roots else _node(model, x, y, kind="Pow")
 
 
-def _threshold(model: Model, x: Value, limit: float, below: float) -> Value:
+def _threshold(model: ModelBuilder, x: Value, limit: float, below: float) -> Value:
     return _node(model, _node(model, x, limit, kind="LessOrEqual"), below, x, kind="Where")
 
 
-def _masked_fill(model: Model, x: Value, mask: Value, number: Operand) -> Value:
+def _masked_fill(model: ModelBuilder, x: Value, mask: Value, number: Operand) -> Value:
     return _node(model, mask, number, x, kind="Where")
 
 
-def _unequal(model: Model, x: Operand, y: Operand) -> Value:
+def _unequal(model: ModelBuilder, x: Operand, y: Operand) -> Value:
     return model.add("Not", [_node(model, x, y, kind="Equal")])
 
 
-def _lerp(model: Model, x: Value, y: Value, share: Operand) -> Value:
+def _lerp(model: ModelBuilder, x: Value, y: Value, share: Operand) -> Value:
     """From the nearer end, as PyTorch does: what is rounded off in y - x is all there is of a small end."""
     apart = model.add("Sub", [y, x])
     from_x = _add(model, x, _node(model, apart, share, kind="Mul"))
@@ -183,54 +183,54 @@ def _lerp(model: Model, x: Value, y: Value, share: Operand) -> Value:
     return model.add("Where", [near, from_x, from_y])
 
 
-def _added(model: Model, x: Value, a: Value, b: Value, *, value: float = 1, kind: str) -> Value:
+def _added(model: ModelBuilder, x: Value, a: Value, b: Value, *, value: float = 1, kind: str) -> Value:
     return _add(model, x, model.add(kind, [a, b]), alpha=value)
 
 
-def _same(model: Model, x: Value) -> Value:
+def _same(model: ModelBuilder, x: Value) -> Value:
     return x
 
 
-def _type_as(model: Model, x: Value, y: Value) -> Value:
+def _type_as(model: ModelBuilder, x: Value, y: Value) -> Value:
     _require(model.dtype(x) == model.dtype(y), f"it makes {model.dtype(x)} {model.dtype(y)}")
     return x
 
 
-def _dropout(model: Model, x: Value, share: float, train: bool) -> Value:
+def _dropout(model: ModelBuilder, x: Value, share: float, train: bool) -> Value:
     _require(not train, "it draws random numbers")
     return x
 
 
-def prelu(model: Model, x: Value, slope: Value) -> Value:
-    """One slope for all channels, or one a channel."""
+def prelu(model: ModelBuilder, x: Value, slope: Value) -> Value:
+    """Apply one slope for all channels, or one for each."""
     return model.add("PRelu", [x, slope if slope.dims == (1,) else axes.by_channel(model, slope, x)])
 
 
 # --- products -------------------------------------------------------------------------------------------------
 
 
-def linear(model: Model, x: Value, weight: Value, bias: Value | None = None) -> Value:
+def linear(model: ModelBuilder, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """Along the last axis."""
     if len(x.dims) == 2:
         return model.add("Gemm", [x, weight, bias], transB=1)
-    product = model.add("MatMul", [x, views.transpose(model, weight, 0, 1)])
+    product = model.add("MatMul", [x, layout.transpose(model, weight, 0, 1)])
     return product if bias is None else model.add("Add", [product, bias])
 
 
-def _addmm(model: Model, bias: Value, x: Value, y: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+def _addmm(model: ModelBuilder, bias: Value, x: Value, y: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     return model.add("Gemm", [x, y, bias], alpha=float(alpha), beta=float(beta))
 
 
-def _baddbmm(model: Model, bias: Value, x: Value, y: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+def _baddbmm(model: ModelBuilder, bias: Value, x: Value, y: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     return _add(model, _node(model, bias, beta, kind="Mul"), model.add("MatMul", [x, y]), alpha=alpha)
 
 
-def _einsum(model: Model, equation: str, operands: Sequence[Value], path: object = None) -> Value:
+def _einsum(model: ModelBuilder, equation: str, operands: Sequence[Value], path: object = None) -> Value:
     return model.add("Einsum", list(operands), equation=equation)
 
 
 def _attention(
-    model: Model,
+    model: ModelBuilder,
     query: Value,
     key: Value,
     value: Value,
@@ -243,7 +243,7 @@ def _attention(
 ) -> Value:
     _require(not enable_gqa, "its heads are grouped")
     factor = scale or 1 / sqrt(query.shape[-1])
-    weights = _node(model, model.add("MatMul", [query, views.transpose(model, key, -2, -1)]), factor, kind="Mul")
+    weights = _node(model, model.add("MatMul", [query, layout.transpose(model, key, -2, -1)]), factor, kind="Mul")
     if causal:
         mask = model.tensor(np.tri(query.shape[-2], key.shape[-2], dtype=bool))
     if mask is not None and model.dtype(mask).kind == "b":
@@ -353,74 +353,74 @@ CALLS: Mapping[str, Call] = {
     "baddbmm": _baddbmm,
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,
-    "convolution": windows.convolution,
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), windows.conv),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), windows.conv_transpose),
-    **{kernel: partial(windows.resampled, kernel=kernel) for kernel in _KERNELS},
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), windows.aten_max_pool),
-    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), windows.aten_avg_pool),
-    **{f"adaptive_avg_pool{n}d": windows.aten_adaptive_avg_pool for n in (1, 2, 3)},
-    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), windows.sampled),
-    "affine_grid_generator": windows.affine_grid,
-    "im2col": windows.im2col,
-    "col2im": windows.col2im,
-    **dict.fromkeys(("reshape", "view", "_unsafe_view"), views.reshape),
-    **dict.fromkeys(("reshape_as", "view_as"), views.reshape_as),
-    "flatten": views.flatten,
-    "unflatten": views.unflatten,
-    "squeeze": views.squeeze,
-    "unsqueeze": views.unsqueeze,
-    "permute": views.permute,
-    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), views.transpose),
-    **dict.fromkeys(("movedim", "moveaxis"), views.moved),
-    "slice": views.slice_,
-    "narrow": views.narrowed,
-    "flip": views.flip,
-    "select": views.select,
-    "index_select": views.index_select,
-    "index": views.index,
-    "gather": views.gather,
-    "take_along_dim": views.take_along_dim,
-    "repeat_interleave": views.repeat_interleave,
-    "unfold": views.sliding,
-    **dict.fromkeys(("cat", "concat", "concatenate"), views.concat),
-    "stack": views.stack,
-    "roll": views.roll,
-    **dict.fromkeys(("expand", "broadcast_to"), views.expand),
-    "expand_as": views.expand_as,
-    **dict.fromkeys(("repeat", "tile"), views.repeat),
-    "full": views.full,
-    "zeros": partial(views.full, number=0),
-    "ones": partial(views.full, number=1),
-    "new_full": views.new_full,
-    "new_zeros": partial(views.new_full, number=0),
-    "new_ones": partial(views.new_full, number=1),
-    "full_like": views.full_like,
-    "zeros_like": partial(views.full_like, number=0),
-    "ones_like": partial(views.full_like, number=1),
-    "pad": views.pad,
-    "constant_pad_nd": views.constant_pad,
+    "convolution": spatial.convolution,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), spatial.conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), spatial.conv_transpose),
+    **{kernel: partial(spatial.resampled, kernel=kernel) for kernel in _KERNELS},
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), spatial.aten_max_pool),
+    **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), spatial.aten_avg_pool),
+    **{f"adaptive_avg_pool{n}d": spatial.aten_adaptive_avg_pool for n in (1, 2, 3)},
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), spatial.sampled),
+    "affine_grid_generator": spatial.affine_grid,
+    "im2col": spatial.im2col,
+    "col2im": spatial.col2im,
+    **dict.fromkeys(("reshape", "view", "_unsafe_view"), layout.reshape),
+    **dict.fromkeys(("reshape_as", "view_as"), layout.reshape_as),
+    "flatten": layout.flatten,
+    "unflatten": layout.unflatten,
+    "squeeze": layout.squeeze,
+    "unsqueeze": layout.unsqueeze,
+    "permute": layout.permute,
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims"), layout.transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), layout.moved),
+    "slice": layout.slice_,
+    "narrow": layout.narrowed,
+    "flip": layout.flip,
+    "select": layout.select,
+    "index_select": layout.index_select,
+    "index": layout.index,
+    "gather": layout.gather,
+    "take_along_dim": layout.take_along_dim,
+    "repeat_interleave": layout.repeat_interleave,
+    "unfold": layout.sliding,
+    **dict.fromkeys(("cat", "concat", "concatenate"), layout.concat),
+    "stack": layout.stack,
+    "roll": layout.roll,
+    **dict.fromkeys(("expand", "broadcast_to"), layout.expand),
+    "expand_as": layout.expand_as,
+    **dict.fromkeys(("repeat", "tile"), layout.repeat),
+    "full": layout.full,
+    "zeros": partial(layout.full, number=0),
+    "ones": partial(layout.full, number=1),
+    "new_full": layout.new_full,
+    "new_zeros": partial(layout.new_full, number=0),
+    "new_ones": partial(layout.new_full, number=1),
+    "full_like": layout.full_like,
+    "zeros_like": partial(layout.full_like, number=0),
+    "ones_like": partial(layout.full_like, number=1),
+    "pad": layout.pad,
+    "constant_pad_nd": layout.constant_pad,
 }
 
 ITEMS: Mapping[str, Call] = {
-    "split": views.split,
-    "split_with_sizes": views.split,
-    "chunk": views.chunk,
-    "tensor_split": views.tensor_split,
-    "unbind": views.unbind,
+    "split": layout.split,
+    "split_with_sizes": layout.split,
+    "chunk": layout.chunk,
+    "tensor_split": layout.tensor_split,
+    "unbind": layout.unbind,
     "max": partial(axes.extreme, kind="Max"),
     "min": partial(axes.extreme, kind="Min"),
     "var_mean": axes.variance_and_mean,
-    **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), windows.max_pool_with_indices),
-    **{f"adaptive_max_pool{n}d": windows.adaptive_max_pool for n in (1, 2, 3)},
+    **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), spatial.max_pool_with_indices),
+    **{f"adaptive_max_pool{n}d": spatial.adaptive_max_pool for n in (1, 2, 3)},
     "_native_batch_norm_legit_no_training": axes.native_batch_norm,
     "native_layer_norm": axes.native_layer_norm,
     "native_group_norm": axes.native_group_norm,
 }
 
 
-def call(model: Model, name: str, item: int | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
-    """The nodes of an op such as ``aten.relu.default``.
+def call(model: ModelBuilder, name: str, item: int | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
+    """Add the nodes of an op such as ``aten.relu.default``.
 
     Raises:
         UnsupportedError: where the table has no such op, or the op no node for these arguments.

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from cloven.graph.box import relative, without
 from cloven.graph.graph import BATCH
 from cloven.graph.ops import Local
-from cloven.runtime.bundle.onnx import axes, calls, types, views, windows
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.bundle.onnx.views import Rows
+from cloven.runtime.bundle.onnx import axes, calls, casts, layout, spatial
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.layout import Rows
 
 Attrs = Mapping[str, Any]
 Inputs = Sequence[Value]
 Params = Mapping[str, NDArray[np.float32]]
-Node = Callable[[Model, Attrs, Inputs, Params], Value]
+Node = Callable[[ModelBuilder, Attrs, Inputs, Params], Value]
 
 
 CAST = "aten._to_copy.default"
-"""How a graph writes every cast."""
+"""The op by which a graph writes every cast."""
 
 
-def apply(model: Model, local: Local, inputs: Inputs) -> Value:
+def apply(model: ModelBuilder, local: Local, inputs: Inputs) -> Value:
     """Append the nodes of a localised op.
 
     Raises:
@@ -38,23 +38,23 @@ def apply(model: Model, local: Local, inputs: Inputs) -> Value:
     if local.kind not in NODES:
         raise UnsupportedError(f"there is no node for the kind {local.kind!r}")
     made = NODES[local.kind](model, local.attrs, inputs, local.params)
-    return made if local.crop is None else views.crop(model, made, local.crop)
+    return made if local.crop is None else layout.crop(model, made, local.crop)
 
 
-def _tensor(model: Model, params: Params, name: str) -> Value | None:
+def _tensor(model: ModelBuilder, params: Params, name: str) -> Value | None:
     return model.tensor(params[name]) if name in params else None
 
 
-def _weights(model: Model, params: Params) -> tuple[Value | None, Value | None]:
+def _weights(model: ModelBuilder, params: Params) -> tuple[Value | None, Value | None]:
     return _tensor(model, params, "weight"), _tensor(model, params, "bias")
 
 
-def _normalise(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _normalise(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     centred = model.add("Sub", [inputs[0], model.tensor(params["mean"])])
     return model.add("Div", [centred, model.tensor(params["std"])])
 
 
-def _batch_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _batch_norm(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     mean = params["running_mean"]
     full = {"weight": np.ones_like(mean), "bias": np.zeros_like(mean), **params}
     names = ("weight", "bias", "running_mean", "running_var")
@@ -62,7 +62,7 @@ def _batch_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> V
     return model.add("BatchNormalization", [inputs[0], *tensors], epsilon=float(attrs["eps"]))
 
 
-def _conv2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _conv2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     top, bottom, left, right = attrs["pads"]
     return model.add(
         "Conv",
@@ -74,131 +74,132 @@ def _conv2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value
     )
 
 
-def _conv_transpose2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _conv_transpose2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     weight, bias = model.tensor(params["weight"]), _tensor(model, params, "bias")
     more = (attrs["stride"], attrs["pads"][::2], attrs["output_padding"], attrs["groups"], attrs["dilation"])
-    return windows.conv_transpose(model, inputs[0], weight, bias, *more)
+    return spatial.conv_transpose(model, inputs[0], weight, bias, *more)
 
 
-def _linear(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _linear(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return calls.linear(model, inputs[0], model.tensor(params["weight"]), _tensor(model, params, "bias"))
 
 
-def _max_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.max_pool(model, inputs[0], attrs)
+def _max_pool2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.max_pool(model, inputs[0], attrs)
 
 
-def _avg_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.avg_pool(model, inputs[0], attrs)
+def _avg_pool2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.avg_pool(model, inputs[0], attrs)
 
 
-def _sum_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.sum_pool(model, inputs[0], attrs, params["counts"])
+def _sum_pool2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.sum_pool(model, inputs[0], attrs, params["counts"])
 
 
-def _adaptive_avg_pool2d(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.adaptive_avg_pool(model, inputs[0], attrs["size"])
+def _adaptive_avg_pool2d(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.adaptive_avg_pool(model, inputs[0], attrs["size"])
 
 
-def _resize(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.resize(model, inputs[0], attrs["size"], attrs["mode"], attrs["align"], attrs["scale"])
+def _resize(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.resize(model, inputs[0], attrs["size"], attrs["mode"], attrs["align"], attrs["scale"])
 
 
-def _picked(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.picked(model, inputs[0], params["rows"], params["columns"])
+def _picked(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.picked(model, inputs[0], params["rows"], params["columns"])
 
 
-def _separable(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return windows.separable(model, inputs[0], params["rows"], params["columns"])
+def _separable(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return spatial.separable(model, inputs[0], params["rows"], params["columns"])
 
 
-def _group_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _group_norm(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return axes.group_norm(model, inputs[0], attrs["groups"], *_weights(model, params), attrs["eps"])
 
 
-def _instance_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _instance_norm(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     channels = inputs[0].shape[0]
     full = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32), **params}
     return model.add("InstanceNormalization", [inputs[0], *_weights(model, full)], epsilon=float(attrs["eps"]))
 
 
-def _layer_norm(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _layer_norm(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     shape = inputs[0].shape[-attrs["axes"] :]
     return axes.layer_norm(model, inputs[0], shape, *_weights(model, params), attrs["eps"])
 
 
-def _prelu(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _prelu(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return calls.prelu(model, inputs[0], model.tensor(params["weight"]))
 
 
-def _reshape(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return views.reshape(model, inputs[0], [Rows(), *attrs["shape"]])
+def _reshape(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return layout.reshape(model, inputs[0], [Rows(), *attrs["shape"]])
 
 
-def _permute(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return views.permute(model, inputs[0], [0, *(1 + axis for axis in attrs["order"])])
+def _permute(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return layout.permute(model, inputs[0], [0, *(1 + axis for axis in attrs["order"])])
 
 
-def _stride(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return views.slice_(model, inputs[0], 1 + attrs["axis"], step=attrs["step"])
+def _stride(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return layout.slice_(model, inputs[0], 1 + attrs["axis"], step=attrs["step"])
 
 
-def _expand(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return views.expand(model, inputs[0], [Rows(), *attrs["shape"]])
+def _expand(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return layout.expand(model, inputs[0], [Rows(), *attrs["shape"]])
 
 
-def _mean(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _mean(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return axes.reduced(model, inputs[0], [1 + axis for axis in attrs["axes"]], attrs["keep"], kind="ReduceMean")
 
 
-def _reduce(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _reduce(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return axes.reduced(model, inputs[0], [1 + axis for axis in attrs["axes"]], attrs["keep"], kind="ReduceSum")
 
 
-def _concat(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    return views.concat(model, inputs, 1 + attrs["axis"])
+def _concat(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    return layout.concat(model, inputs, 1 + attrs["axis"])
 
 
-def _identity(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _identity(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     return model.add("Identity", [inputs[0]])
 
 
-def _sum(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _sum(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     total = model.add("Sum", list(inputs))
     if "count" in attrs:
         total = model.add("Div", [total, model.number(attrs["count"])])
     return model.add("Add", [total, model.tensor(params["bias"])]) if "bias" in params else total
 
 
-def _place(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    """Each piece with the ground around it, added up; where two pieces meet, the later one holds."""
+def _place(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    """Return each piece with the ground around it, added up; where two pieces meet, the later one counts."""
     shape, ground, at = attrs["shape"], attrs["value"], attrs["at"]
-    placed = [
-        views.placed(model, views.crop(model, x, relative(part, box)), part, shape, ground)
-        for i, (x, box) in enumerate(zip(inputs, at, strict=True))
-        if box is not None
-        for part in without([box], [later for later in at[i + 1 :] if later is not None])
-    ]
+    placed = []
+    for i, (x, box) in enumerate(zip(inputs, at, strict=True)):
+        if box is not None:
+            later = [other for other in at[i + 1 :] if other is not None]
+            for part in without([box], later):
+                piece = layout.crop(model, x, relative(part, box))
+                placed.append(layout.placed(model, piece, part, shape, ground))
     if not placed:
-        return views.full(model, [Rows(), *shape], float(ground))
+        return layout.full(model, [Rows(), *shape], float(ground))
     if len(placed) > 1 and ground:
         raise UnsupportedError(f"several pieces lie on a ground of {ground}; expected 0")
     return model.add("Sum", placed) if len(placed) > 1 else placed[0]
 
 
-def _sliced(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    pieces = [views.crop(model, x, box) for x, box in zip(inputs, attrs["boxes"], strict=True)]
+def _sliced(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+    pieces = [layout.crop(model, x, box) for x, box in zip(inputs, attrs["boxes"], strict=True)]
     return apply(model, attrs["of"], pieces)
 
 
-def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
+def _call(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     """Return an op by its ATen name, on values as the whole model lays them out."""
     if attrs["op"] == CAST:
-        return types.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
+        return casts.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
     read = attrs.get("read", {})
-    given = [views.laid(model, x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
+    given = [layout.laid(model, x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
 
-    typed = types.operands(attrs)
+    typed = casts.operands(attrs)
     condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
     given = [x if {"input": i} == condition else typed.cast(model, x) for i, x in enumerate(given)]
 
@@ -206,7 +207,7 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
         match item:
             case {"param": name}:
                 weight = model.tensor(params[name])
-                return typed.cast(model, types.cast(model, weight, item.get("dtype", str(params[name].dtype))))
+                return typed.cast(model, casts.cast(model, weight, item.get("dtype", str(params[name].dtype))))
             case bool():
                 return item
             case int() | float() if typed.numbers:
@@ -226,8 +227,8 @@ def _call(model: Model, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
     arguments = {key: fill(value) for key, value in attrs["kwargs"].items()}
     made = calls.call(model, attrs["op"], attrs["item"], fill(attrs["args"]), arguments)
     if "types" in attrs:
-        made = types.cast(model, made, attrs["types"][1])
-    return views.unlaid(model, made, *attrs.get("laid", (0, 1)))
+        made = casts.cast(model, made, attrs["types"][1])
+    return layout.unlaid(model, made, *attrs.get("laid", (0, 1)))
 
 
 NODES: Mapping[str, Node] = {

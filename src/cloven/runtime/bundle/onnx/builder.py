@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 OPSET, IR = 20, 10
-"""What onnxruntime 1.20 and later load."""
+"""The versions that onnxruntime 1.20 and later load."""
 
 ALIGNMENT = 64
 """Bytes: where a weight may begin in the file of weights."""
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 
 class UnsupportedError(Exception):
-    """There is no ONNX node for an op, or for these arguments of it: the reason as half a sentence."""
+    """An op, or these arguments of it, have no ONNX node; the text is the reason, without a subject."""
 
 
 Dims = Sequence[int | None]
@@ -49,12 +49,12 @@ class Value:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lengths of all axes but the batch's."""
+        """Return the lengths of all axes but the batch's."""
         return tuple(n for n in self.dims if n is not None)
 
     @property
     def count(self) -> int:
-        """How many numbers belong to one image."""
+        """Return how many numbers belong to one image."""
         return self.rows * prod(self.shape)
 
 
@@ -67,7 +67,7 @@ class Weights:
         self._end = 0
 
     def place(self, array: NDArray[np.float32]) -> int:
-        """The offset of an array in the file, in bytes."""
+        """Return the offset of an array in the file, in bytes."""
         array = np.ascontiguousarray(array, "<f4")
         key = (hashlib.sha256(array.data).digest(), array.shape)
         if key not in self._places:
@@ -84,8 +84,11 @@ class Weights:
                 array.tofile(file)
 
 
-class Model:
-    """Nodes so far. ``weights`` is the file that large tensors go to, ``location`` its name beside the model."""
+class ModelBuilder:
+    """An ONNX model in the making: the nodes so far.
+
+    ``weights`` is the file that large tensors go to, ``location`` its name beside the model.
+    """
 
     def __init__(self, name: str, weights: Weights, location: str) -> None:
         self._graph = onnx.GraphProto(name=name)
@@ -96,11 +99,11 @@ class Model:
         self._scope, self._number = "", 0
 
     def scope(self, name: str) -> None:
-        """What the nodes that follow are named after."""
+        """Set the name from which the names of the nodes that follow are made."""
         self._scope, self._number = name, 0
 
     def input(self, name: str, shape: Sequence[int]) -> Value:
-        """An input of the model: float32 ``(batch, *shape)``."""
+        """Add an input of the model: float32 ``(batch, *shape)``."""
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
         self._graph.input.append(info)
         self._types[name] = info.type
@@ -112,7 +115,7 @@ class Model:
         self._graph.output.append(info)
 
     def tensor(self, array: Array) -> Value:
-        """A weight or a constant."""
+        """Add a weight or a constant."""
         name = self._fresh()
         if array.nbytes <= INLINE or array.dtype != np.float32:
             proto = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
@@ -148,11 +151,11 @@ class Model:
         return self.add("Shape", [_value(image, self._types[image])], start=0, end=1)
 
     def number(self, number: float, dtype: DTypeLike = np.float32) -> Value:
-        """A number without axes."""
+        """Return a number without axes."""
         return self.tensor(np.array(number, dtype))
 
     def integers(self, numbers: Sequence[int]) -> Value:
-        """A list of int64: axes, lengths, pads."""
+        """Return a list of int64: axes, lengths, pads."""
         return self.tensor(np.array(numbers, np.int64))
 
     def sized(self, value: Value, dims: Dims) -> Value:
@@ -188,7 +191,7 @@ class Model:
         return _value(name, made[name])
 
     def called(self, value: Value, name: str) -> Value:
-        """A value under a name of its own."""
+        """Return a value under a name of its own."""
         nodes = self._graph.node
         if not nodes or nodes[-1].output[0] != value.name or not value.name.startswith(f"{self._scope}/"):
             value = self.add("Identity", [value])

@@ -19,8 +19,8 @@ from onnx import helper
 
 from cloven.graph.windows import mean_matrix, resize_matrix, resize_picks
 from cloven.runtime.bundle.onnx.axes import may_be_nan, reduced
-from cloven.runtime.bundle.onnx.model import Model, UnsupportedError, Value
-from cloven.runtime.bundle.onnx.views import Length, crop, flatten, known, lengths, moved, pad, taken
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.layout import Length, crop, flatten, known, lengths, moved, pad, taken
 
 Attrs = Mapping[str, Any]
 Numbers = int | Sequence[int]
@@ -33,13 +33,13 @@ Ends = tuple[int, int]
 
 
 def _all(numbers: Numbers, rank: int) -> list[int]:
-    """A number for each axis, where one may stand for all."""
+    """Return a number for each axis, where one may stand for all."""
     given = [numbers] if isinstance(numbers, int) else list(numbers)
     return given * rank if len(given) == 1 else given
 
 
 def convolution(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     weight: Value,
     bias: Value | None = None,
@@ -68,7 +68,7 @@ def convolution(
 
 
 def _without_tails(
-    model: Model, x: Value, strides: list[int], pads: list[int], tails: list[int]
+    model: ModelBuilder, x: Value, strides: list[int], pads: list[int], tails: list[int]
 ) -> tuple[Value, list[int], list[int]]:
     """Output padding as less padding at the end and, where there is none left, as zeros behind the input.
 
@@ -83,7 +83,7 @@ def _without_tails(
 
 
 def conv(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     weight: Value,
     bias: Value | None = None,
@@ -92,12 +92,12 @@ def conv(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Value:
-    """A convolution with the arguments of ``aten.conv2d``."""
+    """Return a convolution with the arguments of ``aten.conv2d``."""
     return convolution(model, x, weight, bias, stride, padding, dilation, groups=groups)
 
 
 def conv_transpose(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     weight: Value,
     bias: Value | None = None,
@@ -107,7 +107,7 @@ def conv_transpose(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Value:
-    """A convolution with the arguments of ``aten.conv_transpose2d``."""
+    """Return a convolution with the arguments of ``aten.conv_transpose2d``."""
     return convolution(model, x, weight, bias, stride, padding, dilation, True, output_padding, groups)
 
 
@@ -115,7 +115,7 @@ def conv_transpose(
 
 
 def _windows(size: int, ends: Ends, attrs: Attrs, axis: int, limit: int) -> int:
-    """How many windows there are along an axis: one that begins behind ``limit`` is none."""
+    """Return the number of windows along an axis; none begins behind ``limit``."""
     stride, span = attrs["stride"][axis], attrs["dilation"][axis] * (attrs["kernel"][axis] - 1) + 1
     number, rest = divmod(size + sum(ends) - span, stride)
     number += 1 + bool(attrs["ceil"] and rest)
@@ -123,7 +123,7 @@ def _windows(size: int, ends: Ends, attrs: Attrs, axis: int, limit: int) -> int:
 
 
 def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
-    """The padding of each axis with what the last window needs beyond it.
+    """Return the padding of each axis with what the last window needs beyond it.
 
     Where the padding is not the op's ``own`` but has been put around the input, it counts as input.
     """
@@ -137,8 +137,10 @@ def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
     return rims
 
 
-def _pool(model: Model, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fill: float, **more: Any) -> Value:
-    """A pool of windows that fit; the runtime takes no padding as wide as a window."""
+def _pool(
+    model: ModelBuilder, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fill: float, **more: Any
+) -> Value:
+    """Pool windows that fit; the runtime takes no padding as wide as a window."""
     if any(max(rim) >= kernel for rim, kernel in zip(rims, attrs["kernel"], strict=True)):
         x = pad(model, x, [n for rim in reversed(rims) for n in rim], "constant", fill)
         rims = [(0, 0)] * len(rims)
@@ -147,14 +149,14 @@ def _pool(model: Model, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fil
 
 
 def _own(attrs: Attrs, limit: Sequence[int] | None = None) -> bool:
-    """Whether the torch engine gives the padding to the pool itself."""
+    """Return whether the torch engine gives the padding to the pool itself."""
     before, after = attrs["pads"][::2], attrs["pads"][1::2]
     fits = limit is None or all(n <= size // 2 for n, size in zip(before, limit, strict=True))
     return bool(before == after and fits)
 
 
-def max_pool(model: Model, x: Value, attrs: Attrs) -> Value:
-    """The largest number of each window, or NaN.
+def max_pool(model: ModelBuilder, x: Value, attrs: Attrs) -> Value:
+    """Return the largest number of each window, or NaN.
 
     The runtime's largest number is never NaN, and not below the lowest finite one: windows with NaN, and of -inf
     alone, are found by a pool of marks.
@@ -175,12 +177,12 @@ def max_pool(model: Model, x: Value, attrs: Attrs) -> Value:
     return model.add("Mul", [pooled(x), factor])
 
 
-def _mean_with_padding(model: Model, x: Value, attrs: Attrs, rims: list[Ends]) -> Value:
+def _mean_with_padding(model: ModelBuilder, x: Value, attrs: Attrs, rims: list[Ends]) -> Value:
     return _pool(model, "AveragePool", x, attrs, rims, 0.0, count_include_pad=1)
 
 
 def _counts(attrs: Attrs, size: int, axis: int) -> NDArray[np.float32]:
-    """How many rows PyTorch divides each window of an average by."""
+    """Return the number of rows by which PyTorch divides each window of an average."""
     before, after = attrs["pads"][2 * axis : 2 * axis + 2]
     number = _windows(size, (before, after), attrs, axis, size + before)
     start = np.arange(number) * attrs["stride"][axis] - before
@@ -191,8 +193,8 @@ def _counts(attrs: Attrs, size: int, axis: int) -> NDArray[np.float32]:
     return counts
 
 
-def avg_pool(model: Model, x: Value, attrs: Attrs) -> Value:
-    """The mean of each window of a whole map."""
+def avg_pool(model: ModelBuilder, x: Value, attrs: Attrs) -> Value:
+    """Return the mean of each window of a whole map."""
     rims, pads = _rims(x, attrs, own=True), attrs["pads"]
     inside = rims == list(zip(pads[::2], pads[1::2], strict=True))
     if inside and not attrs["divisor"]:
@@ -204,13 +206,13 @@ def avg_pool(model: Model, x: Value, attrs: Attrs) -> Value:
     return _divided(model, mean, attrs, np.asarray(counts))
 
 
-def _divided(model: Model, mean: Value, attrs: Attrs, counts: NDArray[Any]) -> Value:
-    """Means over whole windows as sums divided by other counts."""
+def _divided(model: ModelBuilder, mean: Value, attrs: Attrs, counts: NDArray[Any]) -> Value:
+    """Return means over whole windows as sums divided by other counts."""
     return model.add("Mul", [mean, model.tensor((prod(attrs["kernel"]) / counts).astype(np.float32))])
 
 
-def sum_pool(model: Model, x: Value, attrs: Attrs, counts: NDArray[np.float32]) -> Value:
-    """The sums of windows of a piece of a map, some of them kept, divided by what the whole map has there."""
+def sum_pool(model: ModelBuilder, x: Value, attrs: Attrs, counts: NDArray[np.float32]) -> Value:
+    """Return sums of windows of a piece of a map, some of them kept, divided as those of the whole map."""
     mean = _mean_with_padding(model, x, attrs, _rims(x, attrs, own=False))
     return _divided(model, crop(model, mean, attrs["crop"]), attrs, counts)
 
@@ -229,7 +231,7 @@ def _pooled(x: Value, kernel: Numbers, stride: Numbers, padding: Numbers, ceil: 
 
 
 def aten_max_pool(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     kernel: Numbers,
     stride: Numbers = (),
@@ -241,7 +243,7 @@ def aten_max_pool(
     return max_pool(model, x, _pooled(x, kernel, stride, padding, ceil, dilation=_all(dilation, len(x.dims) - 2)))
 
 
-def max_pool_with_indices(model: Model, item: int, x: Value, *rest: Any) -> Value:
+def max_pool_with_indices(model: ModelBuilder, item: int, x: Value, *rest: Any) -> Value:
     """Return the first of a pool's two results."""
     if item != 0:
         raise UnsupportedError("the places of its largest numbers are used")
@@ -249,7 +251,7 @@ def max_pool_with_indices(model: Model, item: int, x: Value, *rest: Any) -> Valu
 
 
 def aten_avg_pool(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     kernel: Numbers,
     stride: Numbers = (),
@@ -263,7 +265,7 @@ def aten_avg_pool(
     return avg_pool(model, x, _pooled(x, kernel, stride, padding, ceil, **more))
 
 
-def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value:
+def adaptive_max_pool(model: ModelBuilder, item: int, x: Value, size: Numbers) -> Value:
     """Return the largest number of each of so many windows, for any size of the map, one axis after another."""
     if item != 0:
         raise UnsupportedError("the places of its largest numbers are used")
@@ -279,7 +281,9 @@ def adaptive_max_pool(model: Model, item: int, x: Value, size: Numbers) -> Value
 # --- windows as columns ---------------------------------------------------------------------------------------
 
 
-def im2col(model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers) -> Value:
+def im2col(
+    model: ModelBuilder, x: Value, kernel: Numbers, dilation: Numbers, padding: Numbers, stride: Numbers
+) -> Value:
     """Return each window of a map as a column: ``(n, C, H, W)`` to ``(n, C * kernel, windows)``."""
     height, width = _all(padding, 2)
     x = pad(model, x, [width, width, height, height])
@@ -294,7 +298,7 @@ def im2col(model: Model, x: Value, kernel: Numbers, dilation: Numbers, padding: 
 
 
 def col2im(
-    model: Model,
+    model: ModelBuilder,
     x: Value,
     size: Sequence[int],
     kernel: Numbers,
@@ -302,7 +306,7 @@ def col2im(
     padding: Numbers,
     stride: Numbers,
 ) -> Value:
-    """Columns added up to the map whose windows they are: ``(n, C * kernel, windows)`` to ``(n, C, H, W)``."""
+    """Add columns up to a map: ``(n, C * kernel, windows)`` to ``(n, C, H, W)``."""
     attrs = {"dilations": _all(dilation, 2), "pads": _all(padding, 2) * 2, "strides": _all(stride, 2)}
     block = model.integers(_all(kernel, 2))
     return model.add("Col2Im", [x, model.integers(size), block], **attrs)
@@ -312,7 +316,7 @@ def col2im(
 
 
 def mapped(
-    model: Model, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_] | None = None
+    model: ModelBuilder, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_] | None = None
 ) -> Value:
     """Return a matrix ``(out, size)`` along one axis.
 
@@ -329,7 +333,9 @@ def mapped(
     return replace(made, finite=True)
 
 
-def _weighed(model: Model, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_]) -> Value:
+def _weighed(
+    model: ModelBuilder, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_]
+) -> Value:
     """Return sums of the numbers that are read, times weights; a row that reads fewer reads its last repeatedly."""
     counts = read.sum(1)
     ranks = np.minimum(np.arange(counts.max()), counts[:, None] - 1)
@@ -341,19 +347,19 @@ def _weighed(model: Model, x: Value, axis: int, matrix: NDArray[np.float32], rea
     return reduced(model, products, axis + 1, kind="ReduceSum")
 
 
-def separable(model: Model, x: Value, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Value:
-    """A matrix along the height, and one along the width."""
+def separable(model: ModelBuilder, x: Value, rows: NDArray[np.float32], columns: NDArray[np.float32]) -> Value:
+    """Apply a matrix along the height, and one along the width."""
     return mapped(model, mapped(model, x, 2, rows), 3, columns)
 
 
-def aten_adaptive_avg_pool(model: Model, x: Value, size: Numbers) -> Value:
+def aten_adaptive_avg_pool(model: ModelBuilder, x: Value, size: Numbers) -> Value:
     """Return the mean of so many windows, along any number of axes."""
     for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
         x = mapped(model, x, axis, mean_matrix(length, out))
     return x
 
 
-def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, kernel: str) -> Value:
+def resampled(model: ModelBuilder, x: Value, size: Sequence[int] | None, *rest: Any, kernel: str) -> Value:
     """Return a map resized by any of PyTorch's kernels, with the arguments of either of its overloads.
 
     What the kernel makes of an identity along one axis is that axis's matrix. Factors are one list, or one by
@@ -379,8 +385,8 @@ def resampled(model: Model, x: Value, size: Sequence[int] | None, *rest: Any, ke
     return x
 
 
-def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
-    """The mean of so many windows, whatever the size of the map."""
+def adaptive_avg_pool(model: ModelBuilder, x: Value, size: Sequence[int]) -> Value:
+    """Return the mean of so many windows, whatever the size of the map."""
     height, width = x.shape[1:]
     if tuple(size) == (1, 1):
         return model.add("GlobalAveragePool", [x])
@@ -390,15 +396,15 @@ def adaptive_avg_pool(model: Model, x: Value, size: Sequence[int]) -> Value:
     return separable(model, x, mean_matrix(height, size[0]), mean_matrix(width, size[1]))
 
 
-def picked(model: Model, x: Value, rows: NDArray[Any], columns: NDArray[Any]) -> Value:
-    """Some rows and some columns of a map, by their places."""
+def picked(model: ModelBuilder, x: Value, rows: NDArray[Any], columns: NDArray[Any]) -> Value:
+    """Return some rows and some columns of a map, by their places."""
     for axis, places in ((2, rows), (3, columns)):
         x = model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=axis)
     return x
 
 
 def resize(
-    model: Model, x: Value, size: Sequence[int], mode: str, align: bool, scale: Sequence[float] | None
+    model: ModelBuilder, x: Value, size: Sequence[int], mode: str, align: bool, scale: Sequence[float] | None
 ) -> Value:
     """Resize a map as PyTorch does; ``scale`` is the factor that PyTorch was given, if it was."""
     pairs = list(zip(x.shape[1:], size, strict=True))
@@ -430,7 +436,7 @@ def resize(
 # --- sampling at places that a grid gives ---------------------------------------------------------------------
 
 
-def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool) -> Value:
+def affine_grid(model: ModelBuilder, theta: Value, size: Sequence[Length], align: bool) -> Value:
     """Return the places that affine maps give each point of a map of this size."""
     batch, _, *spatial = known(size)
     dims = [batch, *spatial, len(spatial)]
@@ -438,7 +444,7 @@ def affine_grid(model: Model, theta: Value, size: Sequence[Length], align: bool)
     return model.sized(made, dims)
 
 
-def sampled(model: Model, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
+def sampled(model: ModelBuilder, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
     """Return a map at the places of a grid."""
     modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
     return model.add(

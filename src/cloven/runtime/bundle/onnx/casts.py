@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import TensorProto
 
-from cloven.runtime.bundle.onnx.model import Model, Value
+from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 
 INTEGERS, FLOATS = ("uint8", "int8", "int16", "int32", "int64"), ("float16", "bfloat16", "float32", "float64")
 
@@ -28,7 +28,7 @@ ALONE = frozenset("relu abs neg sqrt rsqrt exp square sigmoid tanh silu reciproc
 """Ops on one tensor that the runtime computes in floats only."""
 
 
-def cast(model: Model, x: Value, name: str) -> Value:
+def cast(model: ModelBuilder, x: Value, name: str) -> Value:
     """Return a value in another type.
 
     A float becomes a narrow integer by way of int64: what lies beyond its range then wraps around, as in PyTorch on
@@ -43,7 +43,7 @@ def cast(model: Model, x: Value, name: str) -> Value:
 
 @dataclass(frozen=True)
 class Operands:
-    """What an op's tensors are cast to before it is computed, and its numbers; None where they stay as they are.
+    """The types that an op's tensors and numbers are cast to before it is computed; None where they are kept.
 
     Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no
     nodes for most of them, and where it makes up for that itself, it leaves out rounding to float16.
@@ -52,7 +52,7 @@ class Operands:
     tensors: str | None
     numbers: str | None = None
 
-    def cast(self, model: Model, x: Value) -> Value:
+    def cast(self, model: ModelBuilder, x: Value) -> Value:
         """Return a tensor as the op takes it."""
         own = str(model.dtype(x))
         together = self.numbers is not None or own in NARROW

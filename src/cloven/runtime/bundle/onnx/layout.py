@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import numpy_helper
 
 from cloven.graph.box import Box, Shape, extent
-from cloven.runtime.bundle.onnx.model import Dims, Model, UnsupportedError, Value
+from cloven.runtime.bundle.onnx.builder import Dims, ModelBuilder, UnsupportedError, Value
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ END = 2**31 - 1
 """Behind the end of any axis."""
 
 
-def reshaped(model: Model, x: Value, dims: Dims) -> Value:
+def reshaped(model: ModelBuilder, x: Value, dims: Dims) -> Value:
     """Return the same numbers in axes of other lengths; None is the batch's, on whichever axis it stands."""
     if dims.count(None) != 1:
         raise UnsupportedError(f"the batch is on {dims.count(None)} axes of its result; expected one")
@@ -40,8 +40,8 @@ def _lengths(x: Value) -> list[Length]:
     return [Rows(x.rows) if n is None else n for n in x.dims]
 
 
-def reshape(model: Model, x: Value, shape: Sequence[Length]) -> Value:
-    """Another shape of the same numbers; -1 is the batch where no other length is."""
+def reshape(model: ModelBuilder, x: Value, shape: Sequence[Length]) -> Value:
+    """Return the same numbers in another shape; -1 is the batch where no other length is."""
     batch = next((n for n in shape if isinstance(n, Rows)), None)
     if batch is None:
         return reshaped(model, x, [None if n == -1 else n for n in shape if isinstance(n, int)])
@@ -50,65 +50,66 @@ def reshape(model: Model, x: Value, shape: Sequence[Length]) -> Value:
     return reshaped(model, x, [left if n == -1 else n for n in lengths])
 
 
-def reshape_as(model: Model, x: Value, other: Value) -> Value:
+def reshape_as(model: ModelBuilder, x: Value, other: Value) -> Value:
     """Return the same numbers in the axes of another value."""
     return reshaped(model, x, other.dims)
 
 
-def flatten(model: Model, x: Value, start: int = 0, end: int = -1) -> Value:
-    """Several axes as one."""
+def flatten(model: ModelBuilder, x: Value, start: int = 0, end: int = -1) -> Value:
+    """Merge several axes into one."""
     first, last = start % len(x.dims), end % len(x.dims)
     merged = x.dims[first : last + 1]
     length = None if None in merged else prod(n for n in merged if n is not None)
     return reshaped(model, x, [*x.dims[:first], length, *x.dims[last + 1 :]])
 
 
-def unflatten(model: Model, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
+def unflatten(model: ModelBuilder, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
     """Return one axis as several."""
     kept, first = _lengths(x), dim % len(x.dims)
     return reshape(model, x, [*kept[:first], *sizes, *kept[first + 1 :]])
 
 
-def squeeze(model: Model, x: Value, dim: int | Sequence[int] | None = None) -> Value:
-    """Without axes of length 1."""
+def squeeze(model: ModelBuilder, x: Value, dim: int | Sequence[int] | None = None) -> Value:
+    """Remove axes of length 1."""
     asked = range(len(x.dims)) if dim is None else [dim] if isinstance(dim, int) else dim
     axes = [axis for axis in asked if x.dims[axis] == 1]
     return model.add("Squeeze", [x, model.integers(axes)]) if axes else x
 
 
-def unsqueeze(model: Model, x: Value, dim: int) -> Value:
-    """With one more axis of length 1."""
+def unsqueeze(model: ModelBuilder, x: Value, dim: int) -> Value:
+    """Insert an axis of length 1."""
     return model.add("Unsqueeze", [x, model.integers([dim])])
 
 
-def permute(model: Model, x: Value, order: Sequence[int]) -> Value:
-    """The axes in another order."""
+def permute(model: ModelBuilder, x: Value, order: Sequence[int]) -> Value:
+    """Return a value with its axes in another order."""
     return model.add("Transpose", [x], perm=[axis % len(order) for axis in order])
 
 
-def transpose(model: Model, x: Value, a: int, b: int) -> Value:
-    """Two axes exchanged."""
+def transpose(model: ModelBuilder, x: Value, a: int, b: int) -> Value:
+    """Exchange two axes."""
     order = list(range(len(x.dims)))
     order[a], order[b] = order[b], order[a]
     return permute(model, x, order)
 
 
-def moved(model: Model, x: Value, sources: int | Sequence[int], targets: int | Sequence[int]) -> Value:
-    """Some axes in other places; the others keep their order."""
-    rank, pairs = len(x.dims), (sources, targets)
-    old, new = ([n % rank for n in ([given] if isinstance(given, int) else given)] for given in pairs)
+def moved(model: ModelBuilder, x: Value, sources: int | Sequence[int], targets: int | Sequence[int]) -> Value:
+    """Move some axes to other places; the others keep their order."""
+    rank = len(x.dims)
+    old = [n % rank for n in ([sources] if isinstance(sources, int) else sources)]
+    new = [n % rank for n in ([targets] if isinstance(targets, int) else targets)]
     rest = (axis for axis in range(rank) if axis not in old)
     order = [old[new.index(axis)] if axis in new else next(rest) for axis in range(rank)]
     return x if order == list(range(rank)) else permute(model, x, order)
 
 
-def narrow(model: Model, x: Value, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> Value:
+def narrow(model: ModelBuilder, x: Value, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> Value:
     """Indices from ``starts`` to ``ends`` of some axes."""
     return model.add("Slice", [x, *(model.integers(numbers) for numbers in (starts, ends, axes))])
 
 
-def crop(model: Model, x: Value, box: Box) -> Value:
-    """A box of a value, where that is not all of it."""
+def crop(model: ModelBuilder, x: Value, box: Box) -> Value:
+    """Return a box of a value, if that is not all of it."""
     cut = [
         (axis, lo, hi) for axis, ((lo, hi), n) in enumerate(zip(box, x.shape, strict=True), 1) if (lo, hi) != (0, n)
     ]
@@ -119,7 +120,12 @@ def crop(model: Model, x: Value, box: Box) -> Value:
 
 
 def slice_(
-    model: Model, x: Value, dim: int = 0, start: Length | None = None, end: Length | None = None, step: int = 1
+    model: ModelBuilder,
+    x: Value,
+    dim: int = 0,
+    start: Length | None = None,
+    end: Length | None = None,
+    step: int = 1,
 ) -> Value:
     """Return every ``step``-th index of one axis; of the batch's, as many rows an image as its ends are apart."""
     ends = (start or 0, END if end is None else end)
@@ -131,34 +137,34 @@ def slice_(
     return model.sized(made, x.dims)
 
 
-def narrowed(model: Model, x: Value, dim: int, start: int, length: int) -> Value:
+def narrowed(model: ModelBuilder, x: Value, dim: int, start: int, length: int) -> Value:
     """Return so many indices of one axis, from ``start`` on."""
     start %= x.dims[dim] or END
     return slice_(model, x, dim, start, start + length)
 
 
-def flip(model: Model, x: Value, dims: Sequence[int]) -> Value:
-    """Some axes the other way round."""
+def flip(model: ModelBuilder, x: Value, dims: Sequence[int]) -> Value:
+    """Reverse some axes."""
     numbers = ([-1] * len(dims), [-END - 1] * len(dims), dims, [-1] * len(dims))
     return model.add("Slice", [x, *(model.integers(n) for n in numbers)])
 
 
-def select(model: Model, x: Value, dim: int, index: int) -> Value:
-    """One index of an axis, which goes away."""
+def select(model: ModelBuilder, x: Value, dim: int, index: int) -> Value:
+    """Return one index of an axis, which is removed."""
     return model.add("Gather", [x, model.tensor(np.array(index, np.int64))], axis=dim)
 
 
-def taken(model: Model, x: Value, dim: int, places: NDArray[np.int64]) -> Value:
+def taken(model: ModelBuilder, x: Value, dim: int, places: NDArray[np.int64]) -> Value:
     """Return the indices ``places`` of one axis; their axes take its place."""
     return model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=dim % len(x.dims))
 
 
-def index_select(model: Model, x: Value, dim: int, index: Value) -> Value:
-    """Some indices of one axis."""
+def index_select(model: ModelBuilder, x: Value, dim: int, index: Value) -> Value:
+    """Return some indices of one axis."""
     return taken(model, x, dim, model.constant(index))
 
 
-def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
+def index(model: ModelBuilder, x: Value, indices: Sequence[Value | None]) -> Value:
     """Indices of some axes at once, as in NumPy.
 
     They broadcast against each other, and their axes take the place of the indexed ones; those of indexed axes that
@@ -177,19 +183,19 @@ def index(model: Model, x: Value, indices: Sequence[Value | None]) -> Value:
     return taken(model, reshaped(model, together, [*together.dims[:first], prod(sizes), *behind]), first, places)
 
 
-def gather(model: Model, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:  # noqa: ARG001
+def gather(model: ModelBuilder, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:  # noqa: ARG001
     """Return, of one axis, another index for each number of the result."""
     return model.add("GatherElements", [x, index], axis=dim)
 
 
-def take_along_dim(model: Model, x: Value, index: Value, dim: int) -> Value:
+def take_along_dim(model: ModelBuilder, x: Value, index: Value, dim: int) -> Value:
     """Return the same, with an index whose axes of length 1 stand for all of an axis."""
     size = _lengths(x)
     size[dim] = index.shape[dim]
     return gather(model, x, dim, expand(model, index, size))
 
 
-def repeat_interleave(model: Model, x: Value, times: int, dim: int | None = None) -> Value:
+def repeat_interleave(model: ModelBuilder, x: Value, times: int, dim: int | None = None) -> Value:
     """Return each index of an axis several times in a row."""
     if dim is None:
         raise UnsupportedError("it repeats all axes as one")
@@ -201,7 +207,7 @@ def repeat_interleave(model: Model, x: Value, times: int, dim: int | None = None
     return reshaped(model, tiled, [*x.dims[:axis], None if length is None else length * times, *x.dims[axis + 1 :]])
 
 
-def sliding(model: Model, x: Value, dim: int, size: int, step: int) -> Value:
+def sliding(model: ModelBuilder, x: Value, dim: int, size: int, step: int) -> Value:
     """Return the windows of one axis, each along a new last axis."""
     axis = dim % len(x.dims)
     length = x.dims[axis]
@@ -211,8 +217,8 @@ def sliding(model: Model, x: Value, dim: int, size: int, step: int) -> Value:
     return moved(model, taken(model, x, axis, starts[:, None] + np.arange(size)), axis + 1, -1)
 
 
-def unbind(model: Model, item: int, x: Value, dim: int = 0) -> Value:
-    """One of the indices of an axis."""
+def unbind(model: ModelBuilder, item: int, x: Value, dim: int = 0) -> Value:
+    """Return one of the indices of an axis."""
     return select(model, x, dim, item)
 
 
@@ -224,37 +230,37 @@ def _together(lengths: Sequence[Length]) -> Length:
     return Rows(sum(rows)) if rows else sum(numbers)
 
 
-def split(model: Model, item: int, x: Value, size: Length | Sequence[Length], dim: int = 0) -> Value:
-    """One of the pieces of an axis, of equal or of given lengths."""
+def split(model: ModelBuilder, item: int, x: Value, size: Length | Sequence[Length], dim: int = 0) -> Value:
+    """Return one of the pieces of an axis, of equal or of given lengths."""
     pieces = [size] * (item + 1) if isinstance(size, Length) else list(size)
     return slice_(model, x, dim, _together(pieces[:item]), _together(pieces[: item + 1]))
 
 
-def chunk(model: Model, item: int, x: Value, number: int, dim: int = 0) -> Value:
-    """One of so many pieces of an axis."""
+def chunk(model: ModelBuilder, item: int, x: Value, number: int, dim: int = 0) -> Value:
+    """Return one of so many pieces of an axis."""
     length = x.dims[dim]
     if length is None:
         raise UnsupportedError("the batch is divided")
     return split(model, item, x, -(-length // number), dim)
 
 
-def tensor_split(model: Model, item: int, x: Value, given: int | Sequence[int], dim: int = 0) -> Value:
+def tensor_split(model: ModelBuilder, item: int, x: Value, given: int | Sequence[int], dim: int = 0) -> Value:
     """Return one of the pieces of an axis, as NumPy's ``array_split`` cuts them: so many, or at these indices."""
     pieces = np.array_split(np.arange(x.dims[dim] or 0), given)
     return taken(model, x, dim, pieces[item])
 
 
-def concat(model: Model, pieces: Sequence[Value], dim: int = 0) -> Value:
+def concat(model: ModelBuilder, pieces: Sequence[Value], dim: int = 0) -> Value:
     """Put together along one axis."""
     return model.add("Concat", list(pieces), axis=dim)
 
 
-def stack(model: Model, pieces: Sequence[Value], dim: int = 0) -> Value:
+def stack(model: ModelBuilder, pieces: Sequence[Value], dim: int = 0) -> Value:
     """Put together along a new axis."""
     return concat(model, [unsqueeze(model, x, dim) for x in pieces], dim)
 
 
-def roll(model: Model, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
+def roll(model: ModelBuilder, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
     """Moved along some axes; what leaves at the end comes in at the start."""
     if len(dims) != len(shifts):
         raise UnsupportedError("it rolls through all axes as one")
@@ -267,7 +273,7 @@ def roll(model: Model, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()
     return x
 
 
-def lengths(model: Model, size: Sequence[Length]) -> Value:
+def lengths(model: ModelBuilder, size: Sequence[Length]) -> Value:
     """Lengths of axes as a tensor; it is a constant where the batch is not among them."""
     if all(isinstance(n, int) for n in size):
         return model.integers([n for n in size if isinstance(n, int)])
@@ -284,7 +290,7 @@ def known(size: Sequence[Length]) -> list[int | None]:
     return [n if isinstance(n, int) else None for n in size]
 
 
-def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:  # noqa: ARG001
+def expand(model: ModelBuilder, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:  # noqa: ARG001
     """Axes of length 1 repeated, and new ones in front; -1 and a batch that is there stay."""
     old = [*[1] * (len(size) - len(x.dims)), *x.dims]
     asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
@@ -292,12 +298,12 @@ def expand(model: Model, x: Value, size: Sequence[Length], implicit: bool = Fals
     return model.sized(model.add("Expand", [x, lengths(model, asked)]), dims)
 
 
-def expand_as(model: Model, x: Value, other: Value) -> Value:
+def expand_as(model: ModelBuilder, x: Value, other: Value) -> Value:
     """Axes of length 1 repeated to the lengths of another value."""
     return expand(model, x, _lengths(other))
 
 
-def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
+def repeat(model: ModelBuilder, x: Value, times: Sequence[Length]) -> Value:
     """Return the whole value again and again along each axis, also along new ones in front."""
     new = len(times) - len(x.dims)
     if new > 0:
@@ -308,24 +314,24 @@ def repeat(model: Model, x: Value, times: Sequence[Length]) -> Value:
     return model.sized(model.add("Tile", [x, lengths(model, times)]), dims)
 
 
-def full(model: Model, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
+def full(model: ModelBuilder, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
     """Return one number everywhere."""
     value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
     return model.sized(model.add("ConstantOfShape", [lengths(model, size)], value=value), known(size))
 
 
-def new_full(model: Model, x: Value, size: Sequence[Length], number: float) -> Value:
+def new_full(model: ModelBuilder, x: Value, size: Sequence[Length], number: float) -> Value:
     """Return one number everywhere, in the type of a value."""
     return full(model, size, number, dtype=model.dtype(x))
 
 
-def full_like(model: Model, x: Value, number: float) -> Value:
+def full_like(model: ModelBuilder, x: Value, number: float) -> Value:
     """Return one number everywhere, in the shape and the type of a value."""
     return new_full(model, x, _lengths(x), number)
 
 
-def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Value:
-    """A value as a box of a larger one that is ``ground`` elsewhere."""
+def placed(model: ModelBuilder, x: Value, box: Box, shape: Shape, ground: float) -> Value:
+    """Return a value as a box of a larger one that is ``ground`` elsewhere."""
     if extent(box) == shape:
         return x
     ends = [*(lo for lo, _ in box), *(n - hi for (_, hi), n in zip(box, shape, strict=True))]
@@ -333,7 +339,7 @@ def placed(model: Model, x: Value, box: Box, shape: Shape, ground: float) -> Val
     return model.add("Pad", [x, model.integers(ends), model.tensor(number), axes], mode="constant")
 
 
-def laid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
+def laid(model: ModelBuilder, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
     """Return a value as the whole model has it: ``copies`` rows of an image along the batch, that on another axis.
 
     The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
@@ -345,7 +351,7 @@ def laid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False) 
     return moved(model, x, 0, axis)
 
 
-def unlaid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
+def unlaid(model: ModelBuilder, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
     """Undo `laid`."""
     x = moved(model, x, axis, 0)
     if by_copy:
@@ -354,9 +360,9 @@ def unlaid(model: Model, x: Value, axis: int, copies: int, by_copy: bool = False
 
 
 def pad(
-    model: Model, x: Value, lengths: Sequence[int], mode: str = "constant", value: float | None = None
+    model: ModelBuilder, x: Value, lengths: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Value:
-    """So many numbers before and after each axis, from the last axis on."""
+    """Add so many numbers before and after each axis, from the last axis on."""
     names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     axes = [len(x.dims) - 1 - i for i in range(len(lengths) // 2)]
     number = model.number(value or 0.0) if mode == "constant" else None
@@ -364,6 +370,6 @@ def pad(
     return model.add("Pad", [x, ends, number, model.integers(axes)], mode=names[mode])
 
 
-def constant_pad(model: Model, x: Value, lengths: Sequence[int], value: float = 0) -> Value:
-    """The same with one number."""
+def constant_pad(model: ModelBuilder, x: Value, lengths: Sequence[int], value: float = 0) -> Value:
+    """Pad with one number, as `pad`."""
     return pad(model, x, lengths, "constant", value)
