@@ -21,7 +21,7 @@ def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
             now += 60.0
 
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[:2] == ["training: 0 of 20", "training: 2 of 20, about 18 min left"]
+    assert lines[:3] == [
         "training: 0 of 20",
         "training: 2 of 20, about 18 min left",
         "training: 4 of 20, about 16 min left",
