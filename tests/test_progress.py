@@ -13,7 +13,7 @@ def test_a_line_for_each_tenth_says_how_long_the_rest_takes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("cloven.progress.time.monotonic", lambda: now)
     caplog.set_level(logging.INFO, "cloven")
     with progress.report_progress() as report:
         for done in range(21):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from cloven.errors import ClovenError
 from cloven.partition import plan as plans
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data, tiles
+from cloven.partition.description import described
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Seen, seen_on, slices_of, tiles_of
 from cloven.partition.options import transformed
@@ -239,11 +239,11 @@ def test_a_receiver_holds_float32_whatever_crossed() -> None:
 
 def test_a_plan_for_people_and_json_shows_it() -> None:
     made = plans.parse(PLAN + '[transform]\ndefault = "float16"\n')
-    shown: dict[str, Any] = plans.described(made, plans.compile(lenet5(), made))
+    shown = described(made, plans.compile(lenet5(), made))
 
-    assert [row["transform"] for row in shown["transfers"]] == ["float16", "float16"]
-    assert shown["bytes"] == 3200 + 800
-    assert (shown["exact"], shown["inexact"]) == (False, ["its links carry float16"])
+    assert [transfer.transform for transfer in shown.transfers] == ["float16", "float16"]
+    assert sum(transfer.bytes for transfer in shown.transfers) == 3200 + 800
+    assert (shown.exact, list(shown.inexact)) == (False, ["its links carry float16"])
 
 
 # --- observations ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def bundle(
 
     plan, graph = planned(plan_file)
     problems = plan.transform.unsendable(plan.devices)
-    problems += place_problems(out, plan.model.name, plan.toml(), overwrite=force)
+    problems += place_problems(out, plan.named_model.name, plan.toml(), overwrite=force)
     if problems:
         raise ClovenError(problems)  # before a model is trained
     images = None
