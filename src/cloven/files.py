@@ -9,12 +9,16 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 from cloven.errors import ClovenError, system_reason
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 DOCUMENT_BYTES = 256 << 20
 """The largest JSON file that is read."""
@@ -100,12 +104,20 @@ def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
     return parse_json(read_text(path, limit), str(path))
 
 
-def read_toml(path: Path, limit: int = TOML_BYTES) -> dict[str, Any]:
+def read_toml(path: Path, limit: int = TOML_BYTES) -> dict[str, object]:
     """Return the document of a TOML file; see `parse_toml`."""
     return parse_toml(read_text(path, limit), str(path))
 
 
-def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[str, str], dict[str, Any]]:
+@overload
+def read_tensors(path: Path, framework: Literal["numpy"]) -> tuple[dict[str, str], dict[str, NDArray[Any]]]: ...
+
+
+@overload
+def read_tensors(path: Path, framework: Literal["pt"]) -> tuple[dict[str, str], dict[str, Tensor]]: ...
+
+
+def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[str, str], Mapping[str, object]]:
     """Return the metadata and the tensors of a safetensors file, as arrays of NumPy or tensors of PyTorch.
 
     Raises:
@@ -120,7 +132,7 @@ def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[st
         raise ClovenError(f"cannot read {path} as safetensors: {error}") from error
 
 
-def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
+def parse_json(text: str | bytes, name: str) -> dict[str, object]:
     """Return a JSON object that someone else wrote.
 
     Args:
@@ -142,7 +154,7 @@ def parse_json(text: str | bytes, name: str) -> dict[str, Any]:
     return check_content(found, name)
 
 
-def parse_toml(text: str, name: str) -> dict[str, Any]:
+def parse_toml(text: str, name: str) -> dict[str, object]:
     """Return a TOML document that a person wrote.
 
     Args:
@@ -167,7 +179,7 @@ def _reason(error: ValueError) -> str:
     return str(error).split("; use sys.")[0]  # advice to programmers, where an integer has too many digits
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [key for key, _ in pairs]
@@ -176,13 +188,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def check_content(document: dict[str, Any], name: str) -> dict[str, Any]:
+def check_content(document: dict[str, object], name: str) -> dict[str, object]:
     """Return a document whose depth and text were checked, without recursion.
 
     Raises:
         ClovenError: if it is nested deeper than 64, or holds text that is not valid Unicode.
     """
-    waiting: list[tuple[Any, int]] = [(document, 1)]
+    waiting: list[tuple[object, int]] = [(document, 1)]
     while waiting:
         value, depth = waiting.pop()
         if depth > DEPTH:
