@@ -221,19 +221,6 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, "utf-8")
 
 
-def check_target(path: Path) -> None:
-    """Check that nothing but a file is replaced by a new one: a rename would do so even with /dev/null.
-
-    Raises:
-        ClovenError: if the path is a folder, a pipe or a device, or lies in what is not a folder.
-        OSError: if that cannot be found out.
-    """
-    if not path.name or (path.exists() and not path.is_file()):
-        raise ClovenError(f"cannot write {path}: it is a folder, a pipe or a device; expected a file")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise ClovenError(f"cannot write {path}: {path.parent} is not a folder")
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all.
 
@@ -255,13 +242,18 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         private: nobody else can read the file at any moment: its mode is 0600.
 
     Raises:
-        ClovenError: if the file cannot be written: no space, no permission, a read-only file system.
+        ClovenError: if the file cannot be written: no space, no permission, a read-only file system; or if the path
+            is a folder, a pipe or a device, or lies in what is not a folder.
     """
     from safetensors import SafetensorError
 
     part = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
-        check_target(path)
+        # A rename would replace even /dev/null.
+        if not path.name or (path.exists() and not path.is_file()):
+            raise ClovenError(f"cannot write {path}: it is a folder, a pipe or a device; expected a file")
+        if path.parent.exists() and not path.parent.is_dir():
+            raise ClovenError(f"cannot write {path}: {path.parent} is not a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         if private:
             os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
