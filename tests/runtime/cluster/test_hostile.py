@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.runtime.cluster.breakdown import devices, links
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
 from cloven.runtime.cluster.errors import PartyError
@@ -31,7 +32,6 @@ from cloven.runtime.cluster.protocol import (
     WorkerMessage,
     read,
 )
-from cloven.runtime.cluster.times import devices, links
 from cloven.runtime.cluster.worker import load
 from cloven.runtime.cluster.worker_client import WorkerClient
 from tests.runtime.cluster.machines import within
