@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.runtime.cluster.breakdown import devices, links
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
 from cloven.runtime.cluster.errors import PartyError
@@ -25,12 +26,12 @@ from cloven.runtime.cluster.protocol import (
     HandshakeReply,
     Hello,
     JoinRequest,
+    PeerMessage,
     StatusRequest,
     WorkerDescription,
     WorkerMessage,
     read,
 )
-from cloven.runtime.cluster.times import devices, links
 from cloven.runtime.cluster.worker import load
 from cloven.runtime.cluster.worker_client import WorkerClient
 from tests.runtime.cluster.machines import within
@@ -271,6 +272,18 @@ def test_what_is_right_is_taken() -> None:
             assert one.report.done() == ("report" in document)
     for model, document in OTHERS:
         read(model, json.dumps(document).encode(), "edge0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [*OTHERS, *((WorkerMessage, document) for document in TOLD), (WorkerDescription, DESCRIBED["edge0"])],
+)
+def test_what_we_send_is_what_version_2_of_the_protocol_says(kind: type[PeerMessage], document: Document) -> None:
+    """Only fields that were given, under their names on the wire: workers of earlier releases refuse others."""
+    message = read(kind, json.dumps(document).encode(), "edge0")
+
+    assert json.loads(message.encode()) == document
+    assert read(kind, message.encode(), "edge0") == message
 
 
 @pytest.mark.parametrize("message", BYTES, ids=lambda message: repr(message[:24]))

@@ -422,7 +422,10 @@ def test_nothing_is_left_of_a_laboratory_that_is_killed(
     begun: tuple[subprocess.Popen[str], set[int]], end: signal.Signals
 ) -> None:
     lab, inodes = begun
-    assert len(in_namespaces(inodes)) >= 7  # three guards, two workers, the tap, the sender
+    until = time.monotonic() + 10
+    while len(in_namespaces(inodes)) < 7:  # three guards, two workers, the tap, and soon the sender
+        assert time.monotonic() < until
+        time.sleep(0.02)
     lab.send_signal(end)
     lab.wait(20)
 

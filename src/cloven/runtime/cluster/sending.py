@@ -17,7 +17,7 @@ from cloven.errors import ClovenError
 from cloven.files import replacing
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.cluster import times
+from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
 from cloven.runtime.cluster.file import read_cluster
@@ -52,9 +52,9 @@ class SendSummary(Document):
     failed: tuple[FailedImage, ...]
     seconds: float
     images_a_second: float | None
-    latency: times.Latency
-    devices: tuple[times.DeviceTimes, ...]
-    links: tuple[times.LinkTimes, ...]
+    latency: breakdown.Latency
+    devices: tuple[breakdown.DeviceTimes, ...]
+    links: tuple[breakdown.LinkTimes, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +105,9 @@ class SendOutcome:
             failed=tuple(FailedImage(image=i, reason=str(failed)) for i, failed in failures),
             seconds=round(self.seconds, 3),
             images_a_second=round(len(done) / self.seconds, 2) if self.seconds else None,
-            latency=times.latency([answer.seconds for answer in done]),
-            devices=times.devices(self.reports),
-            links=times.links(self.reports, self.sent()),
+            latency=breakdown.latency([answer.seconds for answer in done]),
+            devices=breakdown.devices(self.reports),
+            links=breakdown.links(self.reports, self.sent()),
         )
 
 
