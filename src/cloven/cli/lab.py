@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloven.cli.assignment import (
+    ImageOptions,
+    assignment,
+    log_check,
+    log_failures,
+    print_run,
+    protection_of,
+    shown_run,
+)
 from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
@@ -33,15 +42,6 @@ from cloven.cli.options import (
     unmet,
 )
 from cloven.cli.printing import print_json, print_text, table
-from cloven.cli.sending import (
-    ImageOptions,
-    assignment,
-    log_check,
-    log_failures,
-    print_run,
-    protection_of,
-    shown_run,
-)
 from cloven.errors import ClovenError, tried
 from cloven.files import read_tensors
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloven.cli.assignment import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
 from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of, planned, ready_for
 from cloven.cli.options import (
@@ -33,7 +34,6 @@ from cloven.cli.options import (
     unmet,
 )
 from cloven.cli.printing import print_json, table
-from cloven.cli.sending import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
 from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
