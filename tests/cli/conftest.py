@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -16,6 +16,7 @@ from cloven.zoo.datasets import KINDS
 
 if TYPE_CHECKING:
     from cloven.graph.graph import Graph
+    from cloven.partition.plan import ModelSpec
 
 
 class Done(NamedTuple):
@@ -59,10 +60,10 @@ _captured_anew = models.graph_of
 def _lenet5_is_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """LeNet-5 with random weights is captured once for all tests: it takes longer than what they test."""
 
-    def graph(spec: Mapping[str, Any]) -> Graph:
-        if spec["name"] != "lenet5" or spec.get("weights"):
+    def graph(spec: ModelSpec) -> Graph:
+        if spec.name != "lenet5" or spec.weights:
             return _captured_anew(spec)
-        key = repr(sorted(spec.items()))
+        key = repr(spec)
         if key not in _GRAPHS:
             _GRAPHS[key] = _captured_anew(spec)
         return _GRAPHS[key]

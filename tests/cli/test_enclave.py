@@ -119,10 +119,15 @@ def test_results_in_clear_are_kept_with_the_trace(cloven: Run, sealed: Path) -> 
 
 @pytest.mark.slow
 def test_an_input_that_the_enclave_refuses_is_named(cloven: Run, sealed: Path) -> None:
-    done = cloven("enclave", "run", "sealed", "--input", "photo.png", "--owner-key", "owner.key")
+    """A picture that is not sealed, and one that is sealed for another folder."""
+    key = ("--owner-key", "owner.key")
+    cloven("enclave", "seal", "plan.toml", *key, "--out", "other")
+    cloven("enclave", "seal-input", "other", "photo.png", *key, "--out", "others.sealed")
+    for name in ("photo.png", "others.sealed"):
+        done = cloven("enclave", "run", "sealed", "--input", name, *key)
 
-    assert done.code == 2
-    assert "cloven: photo.png: " in done.err
+        assert done.code == 2
+        assert f"cloven: {name}: " in done.err
 
 
 def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:

@@ -45,7 +45,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("material")
     plan = parse(PLAN)
-    made = plans.compile(graph_of(plan.named_model.model_dump()), plan)
+    made = plans.compile(graph_of(plan.named_model), plan)
     write(made, folder / "bundle", model="lenet5", plan=PLAN)
     protected = PLAN + '[protection]\ndefault = "ascon-aead128"\n'
     manifest = json.loads((folder / "bundle" / "manifest.json").read_text())

@@ -167,3 +167,39 @@ def test_a_normalisation_that_cannot_be(cloven: Run, own: str, options: tuple[st
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+# --- plans without a model ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unnamed(cloven: Run, here: Path) -> Path:
+    """A plan whose [model] table was taken out."""
+    cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--out", "named.toml")
+    text = (here / "named.toml").read_text()
+    (here / "plan.toml").write_text(re.sub(r"\[model\]\n(.+\n)+\n", "", text))
+    return here / "plan.toml"
+
+
+def test_a_plan_without_a_model_takes_the_one_that_is_given(cloven: Run, here: Path, unnamed: Path) -> None:
+    ran = cloven("run", "plan.toml", "--model", "lenet5", "--data", "digits", "--verify", "--json")
+    bundled = cloven("bundle", "plan.toml", "--model", "lenet5", "--out", "bundle")
+    other = cloven("run", "plan.toml", "--model", "resnet20", "--data", "digits")
+
+    assert (ran.code, json.loads(ran.out)["accuracy"] > 0.9) == (0, True)
+    assert (bundled.code, json.loads((here / "bundle" / "manifest.json").read_text())["model"]) == (0, "lenet5")
+    assert other.code == 2
+    assert "no layer or op is named 'conv2'" in other.err
+
+
+@pytest.mark.parametrize("command", ["run", "bundle", "serve", "lab"])
+def test_a_plan_without_a_model_requires_one(cloven: Run, unnamed: Path, command: str) -> None:
+    more = {"bundle": ("--out", "bundle"), "serve": ("--cluster", "cluster.toml")}.get(
+        command, ("--input", "x.png")
+    )
+    missing = cloven(command, "plan.toml", *more)
+    twice = cloven(command, "named.toml", *more, "--model", "lenet5", "--classes", "10")
+
+    assert (missing.code, twice.code) == (2, 2)
+    assert "plan.toml names no model; give one with --model, or add a [model] table" in missing.err
+    assert "named.toml names its model, lenet5: leave out --model, --classes, or its [model] table" in twice.err

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import nn
 
+from cloven.partition.plan import ModelSpec
 from cloven.runtime.lab import lab_folder, laboratory
 from cloven.runtime.lab.network import Network
 from cloven.runtime.torch_engine import evaluate
@@ -154,7 +155,7 @@ def many(place: Path, count: int) -> Path:
 
 def test_weights_that_nobody_gave_are_the_same_in_every_process() -> None:
     """`run --verify` compares with what `bundle` wrote, on another day, perhaps on another machine."""
-    spec = {"name": "lenet5", "input": [1, 28, 28], "classes": 10}
+    spec = ModelSpec(name="lenet5", input=(1, 28, 28), classes=10)
     one = _captured_anew(spec)
     torch.rand(3)
     image = torch.rand(2, 1, 28, 28)

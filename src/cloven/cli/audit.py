@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloven.cli.audit_tables import print_observations, print_summary
-from cloven.cli.models import plan_of
+from cloven.cli.models import PlanOptions, plan_of
 from cloven.cli.options import (
     ATTACKS,
     COMPUTING,
@@ -384,7 +384,7 @@ def _simulated(options: AuditOptions) -> Work:
 
     problems: list[str] = []
     options = tried(lambda: _cut_everywhere(options), problems) or options
-    plan = tried(lambda: plan_of(Path(options.model)), problems) if is_plan(options.model) else None
+    plan = tried(lambda: plan_of(PlanOptions(Path(options.model))), problems) if is_plan(options.model) else None
     model = plan.named_model.name if plan else options.model
     where = tried(lambda: _where(options, model, plan), problems)
     defences = tried(lambda: _transforms(options.defences), problems)

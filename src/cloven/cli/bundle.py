@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.models import planned, ready_for
-from cloven.cli.options import DATA, AsJson, PlanFile, Seed
+from cloven.cli.models import ModelOptions, PlanOptions, planned, ready_for
+from cloven.cli.options import DATA, AsJson, Classes, InputSize, Mean, ModelOption, PlanFile, Seed, Std, Weights
 from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError
 
@@ -26,6 +26,12 @@ def bundle(
         typer.Option(help="The bundle's folder; an older bundle of the same plan is replaced.", metavar="FOLDER"),
     ],
     data: Annotated[str | None, DATA] = None,
+    model: ModelOption = "",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    weights: Weights = None,
+    mean: Mean = "",
+    std: Std = "",
     seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Also replace a bundle of another plan.")] = False,
     as_json: AsJson = False,
@@ -38,7 +44,7 @@ def bundle(
     from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import place_problems, write
 
-    plan, graph = planned(plan_file)
+    plan, graph = planned(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
     problems = plan.transform.unsendable(plan.devices)
     problems += place_problems(out, plan.named_model.name, plan.toml(), overwrite=force)
     if problems:

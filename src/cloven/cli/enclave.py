@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cloven.cli.help import Command, Group
-from cloven.cli.models import plan_of
+from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     ENCLAVE,
     Accelerator,
     AsJson,
     Backend,
+    Classes,
     Handover,
+    InputSize,
     Listen,
+    Mean,
     Memory,
+    ModelOption,
     PlanFile,
+    Std,
     Threads,
     Weights,
 )
@@ -61,6 +66,11 @@ def seal(
     owner_key: OwnerKey,
     out: Annotated[Path, typer.Option(help="A new folder.", metavar="FOLDER")],
     weights: Weights = None,
+    model: ModelOption = "",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    mean: Mean = "",
+    std: Std = "",
 ) -> None:
     """Encrypt a plan and the weights of its model.
 
@@ -73,7 +83,8 @@ def seal(
     from cloven.enclave.split import split
     from cloven.partition import plan as plans
 
-    plan = plan_of(plan_file)
+    options = ModelOptions(model, input_size, classes, weights if model else None, mean, std)
+    plan = plan_of(PlanOptions(plan_file, options))
     file = weights or (Path(plan.named_model.weights) if plan.named_model.weights else None)
     plan = plan.model_copy(
         update={"model": plan.named_model.model_copy(update={"weights": str(file) if file else None})}

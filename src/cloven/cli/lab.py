@@ -9,25 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.exits import MISSED
-from cloven.cli.models import plan_of
-from cloven.cli.options import (
-    DATA,
-    LINKS,
-    LISTENER,
-    AsJson,
-    Deadline,
-    Limit,
-    OwnCount,
-    OwnImages,
-    Picture,
-    PlanFile,
-    Seed,
-    Window,
-    unmet,
-)
-from cloven.cli.printing import print_json, print_text, table
-from cloven.cli.sending import (
+from cloven.cli.assignment import (
     ImageOptions,
     assignment,
     log_check,
@@ -36,6 +18,30 @@ from cloven.cli.sending import (
     protection_of,
     shown_run,
 )
+from cloven.cli.exits import MISSED
+from cloven.cli.models import ModelOptions, PlanOptions, plan_of
+from cloven.cli.options import (
+    DATA,
+    LINKS,
+    LISTENER,
+    AsJson,
+    Classes,
+    Deadline,
+    InputSize,
+    Limit,
+    Mean,
+    ModelOption,
+    OwnCount,
+    OwnImages,
+    Picture,
+    PlanFile,
+    Seed,
+    Std,
+    Weights,
+    Window,
+    unmet,
+)
+from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError, tried
 from cloven.files import read_tensors
 
@@ -84,6 +90,12 @@ def lab(
     ] = "",
     window: Window = 8,
     deadline: Deadline = 60.0,
+    model: ModelOption = "",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    weights: Weights = None,
+    mean: Mean = "",
+    std: Std = "",
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="Folder for all results.", metavar="FOLDER")] = Path("lab"),
     as_json: AsJson = False,
@@ -98,8 +110,9 @@ def lab(
 
     if problems := unmet(context, {"queries": ["auxiliary"]}):
         raise ClovenError(problems)
-    links = _link_options(plan_file, bandwidth, delay, tap, out)
-    given = assignment(plan_file, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
+    source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
+    links = _link_options(source, bandwidth, delay, tap, out)
+    given = assignment(source, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
     assert given.whole is not None
     program, _ = given.whole
     experiment = laboratory.Experiment(
@@ -138,7 +151,7 @@ def lab(
         raise typer.Exit(MISSED)
 
 
-def _link_options(plan_file: Path, bandwidth: str, delay: str, tap: str, out: Path) -> LinkOptions:
+def _link_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, out: Path) -> LinkOptions:
     """Return the links as a user describes them, before a model is made.
 
     Raises:
@@ -147,7 +160,7 @@ def _link_options(plan_file: Path, bandwidth: str, delay: str, tap: str, out: Pa
     from cloven.runtime.lab import laboratory, units
 
     problems: list[str] = []
-    plan = tried(lambda: plan_of(plan_file), problems)
+    plan = tried(lambda: plan_of(source), problems)
     rate = tried(lambda: units.bandwidth(bandwidth), problems) if bandwidth else None
     late = tried(lambda: units.delay(delay), problems)
     link = tried(lambda: _link(tap, plan), problems) if tap and plan is not None else None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloven.cli.options import image_size, numbers
 from cloven.errors import ClovenError, tried
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from cloven.graph.graph import Graph
-    from cloven.partition.plan import Plan
+    from cloven.partition.plan import ModelSpec, Plan
     from cloven.zoo.prepared import PreparedModel
 
 log = logging.getLogger("cloven")
@@ -27,43 +26,60 @@ log = logging.getLogger("cloven")
 class ModelOptions:
     """A model as the command line names it. What is left out is usual for the model, or the model's own."""
 
-    name: str
+    name: str = ""
     input_size: str = ""
     classes: int | None = None
     weights: Path | None = None
     mean: str = ""
     std: str = ""
 
-    def spec(self) -> dict[str, Any]:
-        """Return the ``[model]`` table of a plan, without ``classes`` if only the model itself knows them.
+    def spec(self) -> ModelSpec:
+        """Return the ``[model]`` table of a plan; the classes of a person's own model are still to be counted.
 
         Raises:
             ClovenError: with all that is wrong with the options.
         """
+        from pydantic import ValidationError
+
+        from cloven.documents import wrong_entries
+        from cloven.partition.plan import ModelSpec
         from cloven.zoo.named import is_own, make, usual
 
         problems: list[str] = []
         default = usual(self.name)
-        own = is_own(self.name)
-        size = self.input_size
-        shape = tried(lambda: image_size(size), problems) if size else default.shape
-        if own and not size:
+        shape = default.shape
+        if self.input_size:
+            shape = tried(lambda: image_size(self.input_size), problems) or shape
+        elif is_own(self.name):
             problems.append(f"{self.name} requires --input-size: the size of one image, such as 3x32x32")
-            tried(lambda: make(self.name, shape=default.shape, classes=default.classes), problems)
+            tried(lambda: make(self.name, shape=shape, classes=default.classes), problems)
         if bool(self.mean) != bool(self.std):
             problems.append("--mean requires --std" if self.mean else "--std requires --mean")
-        table: dict[str, Any] = {"name": self.name, "input": list(shape or ())}
-        for option, text in (("mean", self.mean), ("std", self.std)):
-            if text and (found := tried(partial(numbers, text, f"--{option}", "0.5,0.5,0.5"), problems)):
-                table[option] = list(found)
+        example = "0.5,0.5,0.5"
+        mean = tried(partial(numbers, self.mean, "--mean", example), problems) if self.mean else None
+        std = tried(partial(numbers, self.std, "--std", example), problems) if self.std else None
+        for option, given in (("--mean", mean), ("--std", std)):
+            if given is not None and len(given) != shape[0]:
+                problems.append(f"{option} has {len(given)} numbers; expected {shape[0]}, one for each channel")
         if problems:
             raise ClovenError(problems)
-        if self.classes is not None or not own:
-            table["classes"] = self.classes or default.classes
-        return table | ({"weights": str(self.weights)} if self.weights is not None else {})
+        weights = None if self.weights is None else str(self.weights)
+        classes = self.classes or default.classes
+        try:
+            return ModelSpec(name=self.name, input=shape, classes=classes, weights=weights, mean=mean, std=std)
+        except ValidationError as error:
+            raise ClovenError(wrong_entries(error, "the model")) from error
 
 
-def resolved(options: ModelOptions) -> tuple[dict[str, Any], Graph]:
+@dataclass(frozen=True)
+class PlanOptions:
+    """A plan file, and the model that it is for if the file names none."""
+
+    file: Path
+    model: ModelOptions = ModelOptions()
+
+
+def resolved(options: ModelOptions) -> tuple[ModelSpec, Graph]:
     """Return the ``[model]`` table of a plan, complete, and the model's graph.
 
     Raises:
@@ -73,69 +89,95 @@ def resolved(options: ModelOptions) -> tuple[dict[str, Any], Graph]:
 
     spec = options.spec()
     graph = graph_of(spec)
-    if is_own(options.name) and "mean" not in spec:
+    if not is_own(options.name):
+        return spec, graph
+    if spec.mean is None:
         log.warning(
             "%s is given images in [0, 1]; if it was trained on normalised images, give --mean and --std",
             options.name,
         )
-    return {"classes": graph.by_name[graph.output].shape[0], **spec}, graph
+    (classes, *_) = graph.by_name[graph.output].shape
+    return spec if options.classes else spec.model_copy(update={"classes": classes}), graph
 
 
-def graph_of(spec: Mapping[str, Any]) -> Graph:
-    """Return the graph of a ``[model]`` table; without weights with random ones, always the same."""
+def graph_of(spec: ModelSpec) -> Graph:
+    """Return the graph of a plan's model; without weights with random ones, always the same."""
     import torch
 
     from cloven.zoo.named import make
 
-    weights = Path(spec["weights"]) if spec.get("weights") else None
+    weights = Path(spec.weights) if spec.weights else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # so that `run --verify` means the model that `bundle` wrote
-        model = make(spec["name"], shape=tuple(spec["input"]), classes=spec.get("classes", 2), weights=weights)
+        model = make(spec.name, shape=spec.input, classes=spec.classes, weights=weights)
     return captured(model, spec)
 
 
-def captured(model: Module, spec: Mapping[str, Any]) -> Graph:
+def captured(model: Module, spec: ModelSpec) -> Graph:
     """Return the graph of a model that is there already."""
     import torch
 
     from cloven.runtime.capture import capture
     from cloven.zoo.named import normalisation
 
-    usual = normalisation(spec["name"], spec.get("weights")) or (None, None)
-    mean, std = (spec["mean"], spec["std"]) if spec.get("mean") else usual
-    return capture(model, torch.zeros(1, *spec["input"]), mean=mean, std=std)
+    mean, std = normalisation(spec.name, spec.weights, spec.mean, spec.std) or (None, None)
+    return capture(model, torch.zeros(1, *spec.input), mean=mean, std=std)
 
 
 # --- plans --------------------------------------------------------------------------------------------------------
 
 
-def plan_of(plan_file: Path) -> Plan:
-    """Return a plan from a file; it is not checked against its model.
+def plan_of(options: PlanOptions) -> Plan:
+    """Return a plan from a file, with the model of the options if the file names none.
+
+    Its divisions are not checked against the model.
 
     Raises:
-        ClovenError: for every wrong entry.
+        ClovenError: for every wrong entry, and for a model that is named twice or not at all.
     """
     from cloven.partition.plan import parse, read
 
-    return parse(read(plan_file), str(plan_file))
+    plan = parse(read(options.file), str(options.file))
+    if not _names_model(plan, options):
+        spec, _ = resolved(options.model)
+        plan = plan.model_copy(update={"model": spec})
+    return plan
 
 
-def planned(plan_file: Path) -> tuple[Plan, Graph]:
-    """Return a plan from a file and the graph of its model, on which it was checked.
+def planned(options: PlanOptions) -> tuple[Plan, Graph]:
+    """Return a plan from a file and the graph of its model, on which it was checked; see `plan_of`.
 
     Raises:
         ClovenError: with all that is wrong with the plan and its model.
     """
     from cloven.partition.plan import check, problems, read
 
-    plan, found = check(read(plan_file), str(plan_file))
-    if plan is None:
+    made, found = check(read(options.file), str(options.file))
+    if made is None:
         raise ClovenError(found)
-    graph = tried(lambda: graph_of(plan.named_model.model_dump()), found)
+    plan, graph = made, None
+    named = tried(lambda: _names_model(made, options), found)
+    if named:
+        graph = tried(lambda: graph_of(made.named_model), found)
+    elif named is not None and (model := tried(lambda: resolved(options.model), found)) is not None:
+        spec, graph = model
+        plan = made.model_copy(update={"model": spec})
     found += problems(graph, plan) if graph is not None else []
     if found or graph is None:
         raise ClovenError(found)
     return plan, graph
+
+
+def _names_model(plan: Plan, options: PlanOptions) -> bool:
+    """Return whether the plan names its model, and not the options."""
+    model = options.model
+    if plan.model is None and not model.name:
+        raise ClovenError(f"{options.file} names no model; give one with --model, or add a [model] table")
+    if plan.model is None or model == ModelOptions():
+        return plan.model is not None
+    given = [name for name, value in vars(model).items() if value != getattr(ModelOptions, name)]
+    flags = ", ".join("--model" if name == "name" else f"--{name.replace('_', '-')}" for name in given)
+    raise ClovenError(f"{options.file} names its model, {plan.model.name}: leave out {flags}, or its [model] table")
 
 
 def ready_for(
@@ -156,4 +198,4 @@ def ready_for(
             seed=seed,
             progress=progress,
         )
-    return ready, captured(ready.model, model.model_dump()) if ready.model is not None else graph
+    return ready, captured(ready.model, model) if ready.model is not None else graph

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
+UNKNOWN = {"name": "?", "input": [1, 1, 1], "classes": 2}
+"""Stands for a model that cannot be made, so that the rest of the plan is checked."""
+
 
 def plan(
     model: ModelName,
@@ -204,7 +207,7 @@ def plan(
     file = {} if weights is None else {"weights": str(weights)}
     made, wrong = check_document(
         {
-            "model": resolved[0] if resolved else {"name": model, "input": [1, 1, 1], "classes": 2, **file},
+            "model": resolved[0].model_dump(mode="json", exclude_none=True) if resolved else {**UNKNOWN, **file},
             "routing": routing,
             "reuse": reuse,
             **protected(protect or []),

@@ -9,25 +9,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloven.cli.assignment import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
 from cloven.cli.exits import MISSED
-from cloven.cli.models import plan_of, planned, ready_for
+from cloven.cli.models import ModelOptions, PlanOptions, plan_of, planned, ready_for
 from cloven.cli.options import (
     DATA,
     DAY,
     WORKERS,
     AsJson,
+    Classes,
     Deadline,
+    InputSize,
     Limit,
+    Mean,
+    ModelOption,
     OwnCount,
     OwnImages,
     Picture,
     PlanFile,
     Seed,
+    Std,
+    Weights,
     Window,
     unmet,
 )
 from cloven.cli.printing import print_json, table
-from cloven.cli.sending import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
 from cloven.errors import ClovenError, tried
 from cloven.progress import report_progress
 
@@ -103,6 +109,12 @@ def run(
     ] = None,
     auxiliary: OwnImages = None,
     queries: OwnCount = 1000,
+    model: ModelOption = "",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    weights: Weights = None,
+    mean: Mean = "",
+    std: Std = "",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -112,21 +124,22 @@ def run(
     """
     if problems := unmet(context, REQUIRED):
         raise ClovenError(problems)
+    plan = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
     images = ImageOptions(data, picture, limit, auxiliary, queries, seed)
     if cluster is None:
-        _run_here(plan_file, images, verify=verify, as_json=as_json)
+        _run_here(plan, images, verify=verify, as_json=as_json)
         return
     from cloven.runtime.cluster.coordinator import SendOptions
 
     options = ClusterOptions(cluster, SendOptions(window, deadline, patience if retry else 0.0), sent)
-    _run_on_workers(plan_file, images, options, verify=verify, as_json=as_json)
+    _run_on_workers(plan, images, options, verify=verify, as_json=as_json)
 
 
-def _run_here(plan_file: Path, options: ImageOptions, *, verify: bool, as_json: bool) -> None:
+def _run_here(source: PlanOptions, options: ImageOptions, *, verify: bool, as_json: bool) -> None:
     from cloven.partition import plan as plans
     from cloven.runtime.check import compare
 
-    plan, graph = planned(plan_file)
+    plan, graph = planned(source)
     ready, graph = ready_for(plan, graph, options.data, options.picture, options.seed)
     images = ready.images
     if options.limit is not None:
@@ -153,16 +166,16 @@ def _print_check(title: str, weights: str, check: Comparison) -> None:
 
 
 def _run_on_workers(
-    plan_file: Path, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
+    source: PlanOptions, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
 ) -> None:
     """Send images through workers and print the outcome; exit 1 if an image failed or an output is wrong."""
     from cloven.runtime.cluster.sending import send, write_sent
     from cloven.runtime.evaluation import evaluated
 
-    coordinator = _coordinator(plan_file, options)
+    coordinator = _coordinator(source, options)
     if verify and images.picture is not None and coordinator.plan.named_model.weights is None:
         log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
-    given = assignment(plan_file, images, verify=verify)
+    given = assignment(source, images, verify=verify)
     plan, pixels = given.plan, given.sent.pixels
     with report_progress() as progress:
         outcome = send(coordinator, pixels, progress)
@@ -187,7 +200,7 @@ def _run_on_workers(
         raise typer.Exit(MISSED)
 
 
-def _coordinator(plan_file: Path, options: ClusterOptions) -> Coordinator:
+def _coordinator(source: PlanOptions, options: ClusterOptions) -> Coordinator:
     """Return the coordinator of a run: its files are checked before a model is made, or even trained.
 
     Raises:
@@ -196,7 +209,7 @@ def _coordinator(plan_file: Path, options: ClusterOptions) -> Coordinator:
     from cloven.runtime.cluster.sending import coordinator
 
     problems: list[str] = []
-    plan = tried(lambda: plan_of(plan_file), problems)
+    plan = tried(lambda: plan_of(source), problems)
     found = None if plan is None else tried(lambda: coordinator(plan, options.file, options.send), problems)
     if options.sent is not None and options.sent.exists() and not options.sent.is_dir():
         problems.append(f"--sent is {options.sent}, which is not a folder; name a new folder, or an existing one")

@@ -10,8 +10,23 @@ from typing import Annotated
 
 import typer
 
-from cloven.cli.models import plan_of
-from cloven.cli.options import DAY, WORKERS, Deadline, Insecure, Keys, Listen, PlanFile, Window
+from cloven.cli.models import ModelOptions, PlanOptions, plan_of
+from cloven.cli.options import (
+    DAY,
+    WORKERS,
+    Classes,
+    Deadline,
+    InputSize,
+    Insecure,
+    Keys,
+    Listen,
+    Mean,
+    ModelOption,
+    PlanFile,
+    Std,
+    Weights,
+    Window,
+)
 from cloven.errors import ClovenError, tried
 from cloven.files import read_text
 
@@ -30,6 +45,12 @@ def serve(
     listen: Listen = "127.0.0.1:8000",
     keys: Keys = None,
     insecure: Insecure = False,
+    model: ModelOption = "",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    weights: Weights = None,
+    mean: Mean = "",
+    std: Std = "",
     class_names: Annotated[
         Path | None, typer.Option(help="File with the names of the classes, one per line.", metavar="FILE")
     ] = None,
@@ -72,7 +93,8 @@ def serve(
     from cloven.runtime.link.identity import read
     from cloven.zoo.folders import decode_picture, picture_size
 
-    plan, tls = plan_of(plan_file), None if insecure else keys
+    plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
+    tls = None if insecure else keys
     problems: list[str] = []
     identity = tried(lambda: read(tls), problems) if tls is not None else None
     here = tried(lambda: check_address(listen, tls, insecure), problems)
@@ -84,9 +106,9 @@ def serve(
     limits = service.ClientLimits(connections, per_address, head, deadline + 5)
 
     async def both() -> None:
-        async with workers as model:
+        async with workers as running:
             app = service.app(
-                model,
+                running,
                 read=partial(decode_picture, most=max_pixels),
                 size=partial(picture_size, most=max_pixels),
                 names=names,

@@ -174,7 +174,7 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
 
     spec = plan.named_model
     model = stated(spec.name, shape=spec.input, classes=spec.classes, state=weights)
-    mean, std = normalisation(spec.name, spec.weights) or (None, None)
+    mean, std = normalisation(spec.name, spec.weights, spec.mean, spec.std) or (None, None)
     return capture(model, torch.zeros(1, *spec.input), mean=mean, std=std)
 
 

@@ -92,12 +92,20 @@ def begun(name: str, *, shape: Shape, classes: int, start: Path | None) -> nn.Mo
     return model
 
 
-def normalisation(name: str, weights: str | None) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and deviation by channel that a model wants; None for images as they are in [0, 1].
+def normalisation(
+    name: str,
+    weights: str | None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the mean and deviation by channel that a model wants; None for images as they are in [0, 1].
 
-    A model of the zoo that has no weights of its own is trained here, on images as they are. torchvision and timm
-    say what their own weights want; one's own weights of such a model are taken to want the same.
+    Those that are given count. A model of the zoo that has no weights of its own is trained here, on images as they
+    are. torchvision and timm say what their own weights want; a person's weights of such a model are taken to want
+    the same.
     """
+    if mean is not None and std is not None:
+        return mean, std
     if name in MODELS:
         return NORMALISATION.get(name) if weights else None
     library = published(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloven.cli.models import plan_of, planned, ready_for
+from cloven.cli.models import PlanOptions, plan_of, planned, ready_for
 from cloven.cli.printing import table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Assignment:
     whole: tuple[Program, Graph] | None = None
 
 
-def assignment(plan_file: Path, options: ImageOptions, *, verify: bool) -> Assignment:
+def assignment(source: PlanOptions, options: ImageOptions, *, verify: bool) -> Assignment:
     """Return what to send through the workers of a plan; pictures without a check need no model.
 
     Raises:
@@ -63,12 +63,12 @@ def assignment(plan_file: Path, options: ImageOptions, *, verify: bool) -> Assig
 
     whole = None
     if options.data is None and options.picture is not None and not verify:
-        plan = plan_of(plan_file)
+        plan = plan_of(source)
         images = read_pictures(options.picture, plan.named_model.input)
     else:
         from cloven.partition import plan as plans
 
-        plan, graph = planned(plan_file)
+        plan, graph = planned(source)
         ready, graph = ready_for(plan, graph, options.data, options.picture, options.seed)
         images, whole = ready.images, (plans.compile(graph, plan), graph) if verify else None
     if options.limit is not None:
