@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 import torch
 
-from cloven.graph.capture import trace
 from cloven.graph.graph import Graph
+from cloven.graph.tracing import trace
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloven.auditing.single import audit as audit
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
-    from cloven.partition.comparison import compare as compare
+    from cloven.partition.compare import compare as compare
     from cloven.partition.compiler import divide as divide
     from cloven.partition.data import Data as Data
     from cloven.partition.horizontal import Horizontal as Horizontal
@@ -49,7 +49,7 @@ _HOME = {
     "Vertical": "cloven.partition.vertical",
     "audit": "cloven.auditing.single",
     "capture": "cloven.runtime.capture",
-    "compare": "cloven.partition.comparison",
+    "compare": "cloven.partition.compare",
     "compile": "cloven.partition.plan",
     "divide": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",

@@ -6,7 +6,7 @@ import pytest
 
 from cloven.errors import ClovenError
 from cloven.partition import plan as plans
-from cloven.partition.options import protected
+from cloven.partition.plan_options import protected
 from cloven.partition.protection import COORDINATOR, NAMES, Protection, pair
 from cloven.runtime.link.ciphers import CIPHERS, NONE, named
 from tests.partition.texts import PLAN

@@ -14,7 +14,7 @@ from cloven.partition.data import Data, tiles
 from cloven.partition.description import described
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Seen, seen_on, slices_of, tiles_of
-from cloven.partition.options import transformed
+from cloven.partition.plan_options import transformed
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.partition.usage import usage
 from cloven.partition.vertical import Vertical

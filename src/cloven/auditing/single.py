@@ -16,7 +16,7 @@ from cloven.graph.box import slices
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
 from cloven.runtime.torch_engine import evaluate
-from cloven.runtime.transform import sent
+from cloven.runtime.transmission import sent
 from cloven.zoo.images import Images
 
 ALONE = "alone"

@@ -176,8 +176,8 @@ def plan(
     from cloven.papers.points import resolve
     from cloven.partition import plan as plans
     from cloven.partition.description import described
-    from cloven.partition.options import Options, document, protected, transformed
     from cloven.partition.plan import check_document, problems
+    from cloven.partition.plan_options import Options, document, protected, transformed
     from cloven.runtime.lab import units
 
     found: list[str] = []

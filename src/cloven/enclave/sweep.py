@@ -20,7 +20,7 @@ from cloven.enclave.timing import (
     timed,
 )
 from cloven.files import write_text
-from cloven.partition.options import ENCLAVE
+from cloven.partition.plan_options import ENCLAVE
 
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan

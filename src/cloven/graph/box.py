@@ -11,33 +11,33 @@ Shape = tuple[int, ...]
 
 
 def whole(shape: Shape) -> Box:
-    """The box of a whole value."""
+    """Return the box of a whole value."""
     return tuple((0, n) for n in shape)
 
 
 def extent(box: Box) -> Shape:
-    """The lengths of a box along its axes."""
+    """Return the lengths of a box along its axes."""
     return tuple(hi - lo for lo, hi in box)
 
 
 def count(box: Box) -> int:
-    """How many numbers a box holds."""
+    """Return how many numbers a box holds."""
     return prod(extent(box))
 
 
 def intersect(a: Box, b: Box) -> Box | None:
-    """What two boxes share, or None."""
+    """Return what two boxes share, or None."""
     both = tuple((max(p, r), min(q, s)) for (p, q), (r, s) in zip(a, b, strict=True))
     return both if all(lo < hi for lo, hi in both) else None
 
 
 def contains(a: Box, b: Box) -> bool:
-    """Whether every number of ``b`` is in ``a``."""
+    """Return whether every number of ``b`` is in ``a``."""
     return all(p <= r and s <= q for (p, q), (r, s) in zip(a, b, strict=True))
 
 
 def subtract(a: Box, b: Box) -> list[Box]:
-    """The disjoint boxes that cover ``a`` without ``b``."""
+    """Return the disjoint boxes that cover ``a`` without ``b``."""
     inner = intersect(a, b)
     if inner is None:
         return [a]
@@ -51,7 +51,7 @@ def subtract(a: Box, b: Box) -> list[Box]:
 
 
 def without(boxes: Iterable[Box], held: Iterable[Box]) -> list[Box]:
-    """The disjoint boxes that cover ``boxes`` without any of ``held``."""
+    """Return the disjoint boxes that cover ``boxes`` without any of ``held``."""
     left = list(boxes)
     for taken in held:
         left = [piece for box in left for piece in subtract(box, taken)]
@@ -59,27 +59,31 @@ def without(boxes: Iterable[Box], held: Iterable[Box]) -> list[Box]:
 
 
 def covers(boxes: Iterable[Box], box: Box) -> bool:
-    """Whether ``boxes`` together hold every number of ``box``."""
+    """Return whether ``boxes`` together hold every number of ``box``."""
     return not without([box], boxes)
 
 
 def hull(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all of ``boxes`` (at least one)."""
-    return tuple((min(i[0] for i in axis), max(i[1] for i in axis)) for axis in zip(*boxes, strict=True))
+    """Return the smallest box around all of ``boxes`` (at least one)."""
+    made = []
+    for axis in zip(*boxes, strict=True):
+        starts, stops = zip(*axis, strict=True)
+        made.append((min(starts), max(stops)))
+    return tuple(made)
 
 
 def relative(box: Box, origin: Box) -> Box:
-    """``box`` in coordinates that start at the corner of ``origin``."""
+    """Return ``box`` in coordinates that start at the corner of ``origin``."""
     return tuple((lo - o, hi - o) for (lo, hi), (o, _) in zip(box, origin, strict=True))
 
 
 def slices(box: Box) -> tuple[slice, ...]:
-    """The index of a box in an array with a batch axis in front."""
+    """Return the index of a box in an array with a batch axis in front."""
     return (slice(None), *(slice(lo, hi) for lo, hi in box))
 
 
 def shares(n: int, parts: int) -> list[Interval]:
-    """``n`` indices divided among ``parts`` devices: n // parts each, the remainder to the last.
+    """Return ``n`` indices divided among ``parts`` devices: n // parts each, the remainder to the last.
 
     That is the rule of Stahl et al. (S1's reference [10]). With fewer indices than devices the first ``n``
     devices have one each and the others none: an empty interval.
@@ -91,7 +95,7 @@ def shares(n: int, parts: int) -> list[Interval]:
 
 
 def bands(n: int, parts: int) -> list[Interval]:
-    """``n`` rows divided among ``parts`` as evenly as whole rows allow.
+    """Return ``n`` rows divided among ``parts`` as evenly as whole rows allow.
 
     Boundaries scale: those of a map of half the height are half of these where the numbers are even.
     """
@@ -99,5 +103,5 @@ def bands(n: int, parts: int) -> list[Interval]:
 
 
 def text(box: Box) -> str:
-    """A box as a person reads it: ``0:4, 0:10, 0:10``."""
+    """Return a box as a person reads it: ``0:4, 0:10, 0:10``."""
     return ", ".join(f"{lo}:{hi}" for lo, hi in box)

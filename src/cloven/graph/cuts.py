@@ -25,7 +25,7 @@ class Cut:
         return sum(op.bytes for op in self.tensors)
 
     def row(self) -> dict[str, Any]:
-        """The cut as a row of a table."""
+        """Return the cut as a row of a table."""
         total = self.macs_before + self.macs_after
         return {
             "after": self.after,
@@ -39,7 +39,7 @@ class Cut:
 
 
 def cuts(graph: Graph) -> list[Cut]:
-    """All cuts in the order of the ops: after each op but the last."""
+    """Return all cuts in the order of the ops: after each op but the last."""
     costs = [macs(op, graph.input_shapes(op)) for op in graph.ops]
     found, before = [], 0
     for i, op in enumerate(graph.ops[:-1]):
@@ -50,7 +50,7 @@ def cuts(graph: Graph) -> list[Cut]:
 
 
 def described(graph: Graph) -> list[dict[str, Any]]:
-    """The ops as rows of a table: MACs and bytes for one image."""
+    """Return the ops as rows of a table: MACs and bytes for one image."""
     return [
         {
             "op": op.name,

@@ -20,9 +20,12 @@ from cloven.tables import html_table
 Params = Mapping[str, NDArray[np.float32]]
 
 SIZES: Mapping[str, int] = {
-    "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "float16": 2, "bfloat16": 2, "int32": 4, "float32": 4,
-    "int64": 8, "float64": 8, "complex64": 8, "complex128": 16,
-}  # fmt: skip
+    **dict.fromkeys(("bool", "uint8", "int8"), 1),
+    **dict.fromkeys(("int16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "float32"), 4),
+    **dict.fromkeys(("int64", "float64", "complex64"), 8),
+    "complex128": 16,
+}
 """The types of a value's numbers, with the bytes of one number."""
 
 BATCH = "batch"
@@ -103,11 +106,11 @@ class Graph:
         return self.fingerprints[self.output]
 
     def input_shapes(self, op: Op) -> tuple[Shape, ...]:
-        """The shapes of an op's inputs, without the batch axis."""
+        """Return the shapes of an op's inputs, without the batch axis."""
         return tuple(self.by_name[name].shape for name in op.inputs)
 
     def find(self, name: str) -> str:
-        """The value that a name means: an op's own, or the last one that a module's path makes.
+        """Return the value that a name means: an op's own, or the last one that a module's path makes.
 
         Raises:
             ClovenError: where nothing has that name; the message lists the nearest names.
@@ -125,7 +128,7 @@ class Graph:
         )
 
     def layers(self) -> Iterator[str]:
-        """The paths of the modules that make values, outer before inner, in order."""
+        """Yield the paths of the modules that make values, outer before inner, in order."""
         seen: set[str] = set()
         for op in self.ops:
             steps = op.module.split(".") if op.module else []
@@ -163,15 +166,15 @@ class Graph:
 
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:
-    """The values that ops behind ``position`` read and ops up to it have made: what a cut there carries."""
-    made = graph.ops[: position + 1]
-    return tuple(
-        op.name
-        for op in made
-        if any(graph.position[user] > position for user in graph.users[op.name]) or op.name == graph.output
-    )
+    """Return the values that ops behind ``position`` read and ops up to it have made: what a cut there carries."""
+    live = []
+    for op in graph.ops[: position + 1]:
+        last_read = max((graph.position[user] for user in graph.users[op.name]), default=position)
+        if last_read > position or op.name == graph.output:
+            live.append(op.name)
+    return tuple(live)
 
 
 def total_bytes(graph: Graph, values: Iterable[str]) -> int:
-    """Bytes of several values of one image, each in its own type."""
+    """Return bytes of several values of one image, each in its own type."""
     return sum(graph.by_name[v].bytes for v in values)

@@ -36,17 +36,17 @@ Averaged = Callable[[Op, Shapes], tuple[int, ...]]
 
 
 def _free(op: Op, inputs: Shapes, box: Box) -> int:
-    """No multiply-accumulates."""
+    """Return 0: the op has no multiply-accumulates."""
     return 0
 
 
 def _nowhere(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
-    """Ownership does not carry over."""
+    """Return None: ownership does not carry over."""
     return None
 
 
 def _nothing(op: Op, inputs: Shapes) -> tuple[int, ...]:
-    """No axis is averaged."""
+    """Return no axes: none is averaged."""
     return ()
 
 
@@ -76,12 +76,12 @@ class Kind:
 
 
 def is_whole(interval: Interval, size: int) -> bool:
-    """Whether an interval is all of an axis."""
+    """Return whether an interval is all of an axis."""
     return interval == (0, size)
 
 
 def rows(params: Params, interval: Interval) -> dict[str, NDArray[np.float32]]:
-    """An interval of each weight's first axis.
+    """Return an interval of each weight's first axis.
 
     Copied, so that a slice is aligned as a whole weight is: MKL's results depend on it.
     """

@@ -109,5 +109,5 @@ SPATIAL = frozenset(
 
 
 def macs(op: Op, inputs: Shapes, box: Box | None = None) -> int:
-    """Multiply-accumulates of a box of an op's output for one image; of the whole output without a box."""
+    """Return multiply-accumulates of a box of an op's output for one image; of the whole output without a box."""
     return KINDS[op.kind].macs(op, inputs, whole(op.shape) if box is None else box)

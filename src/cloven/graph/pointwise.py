@@ -58,7 +58,7 @@ ELEMENTWISE = Kind(_elementwise_needs, _elementwise_localise, carry=_elementwise
 
 
 def _covering(op: Op, channels: Interval) -> tuple[int, int, int]:
-    """The groups that hold an interval of channels, first and behind the last, and the channels of one group."""
+    """Return the first group with an interval of channels, the one behind the last, and a group's channels."""
     per_group = op.shape[0] // int(op.attrs["groups"])
     return channels[0] // per_group, ceil(channels[1] / per_group), per_group
 
@@ -103,7 +103,7 @@ LAYER_NORM = Kind(_layer_norm_needs, _layer_norm_localise, carry=_layer_norm_car
 
 
 def _unreduced(op: Op, taken: Box, box: Box) -> Box:
-    """The box of the input that a box of the output sums up: ``taken`` along the axes that are summed."""
+    """Return the box of the input that a box of the output sums up: ``taken`` along the axes that are summed."""
     axes = op.attrs["axes"]
     rest = iter(i for axis, i in enumerate(box) if not op.attrs["keep"] or axis not in axes)
     return tuple(interval if axis in axes else next(rest) for axis, interval in enumerate(taken))

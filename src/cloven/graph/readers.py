@@ -46,14 +46,14 @@ class Call:
         return self.values[name]
 
     def params(self, *names: str) -> dict[str, NDArray[Any]] | None:
-        """The weights in these arguments, or None where one of them is no weight."""
+        """Return the weights in these arguments, or None where one of them is no weight."""
         given = {name: self.values.get(name) for name in names}
         if any(v is not None and getattr(v, "name", None) not in self._weights for v in given.values()):
             return None
         return {name: self._weights[v.name] for name, v in given.items() if v is not None}
 
     def pair(self, name: str, default: str = "") -> tuple[int, int]:
-        """An argument of one or two integers as two; an empty one is another's."""
+        """Return an argument of one or two integers as two; an empty one is another's."""
         value = self.values[name]
         if default and not value:
             value = self.values[default]
@@ -88,12 +88,12 @@ def _read_batch_norm(call: Call, shape: Shape) -> Read:
 
 
 def axis_of(dim: Any, rank: int) -> int:
-    """An axis of a tensor as one behind the batch; negative for the batch itself."""
+    """Return an axis of a tensor as one behind the batch; negative for the batch itself."""
     return int(dim) - 1 if dim >= 0 else rank + int(dim)
 
 
 def read_narrow(name: str, call: Call, item: Any, source: Shape, shape: Shape) -> Read:
-    """Some indices of one axis, evenly spaced: a slice, or one piece of a split."""
+    """Return some indices of one axis, evenly spaced: a slice, or one piece of a split."""
     axis = axis_of(call["dim"], len(source))
     if axis < 0 or len(shape) != len(source):
         return None
@@ -158,7 +158,7 @@ def _read_transpose(call: Call, shape: Shape) -> Read:
 
 
 def _read_pad(call: Call, shape: Shape) -> Read:
-    """Constant padding; the numbers are given from the last axis on, before and after each."""
+    """Return constant padding; the numbers are given from the last axis on, before and after each."""
     pads, rank = list(call["pad"]), len(shape)
     if call.values.get("mode", "constant") != "constant" or len(pads) > 2 * rank:
         return None

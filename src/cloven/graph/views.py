@@ -15,7 +15,7 @@ from cloven.graph.kinds import Kind, Local, Shapes
 
 
 def _runs(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
-    """The shortest runs of axes of two shapes that hold the same numbers, in order."""
+    """Yield the shortest runs of axes of two shapes that hold the same numbers, in order."""
     ends_a = dict(zip(accumulate(a, mul), range(1, len(a) + 1), strict=True))
     ends_b = dict(zip(accumulate(b, mul), range(1, len(b) + 1), strict=True))
     edges = [(0, 0), *((ends_a[n], ends_b[n]) for n in sorted(ends_a.keys() & ends_b.keys()) if n > 1)]
@@ -26,7 +26,7 @@ def _runs(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
 
 
 def kept_axis(before: Shape, after: Shape, axis: int) -> int | None:
-    """Which axis of a reshaped value an axis of it has become, or None where it is merged or split."""
+    """Return which axis of a reshaped value an axis of it has become, or None where it is merged or split."""
     for a, b in _runs(before, after):
         if a.start == axis and a.stop - a.start == b.stop - b.start == 1:
             return int(b.start)
@@ -34,7 +34,7 @@ def kept_axis(before: Shape, after: Shape, axis: int) -> int | None:
 
 
 def _span(shape: Shape, box: Box) -> Interval:
-    """The first and the last number of a box in the order of memory."""
+    """Return the first and the last number of a box in the order of memory."""
     first = last = 0
     for size, (lo, hi) in zip(shape, box, strict=True):
         first, last = first * size + lo, last * size + hi - 1
@@ -42,7 +42,7 @@ def _span(shape: Shape, box: Box) -> Interval:
 
 
 def _cover(shape: Shape, span: Interval) -> Box:
-    """The smallest box that is one run of memory and holds a span."""
+    """Return the smallest box that is one run of memory and holds a span."""
     if not shape:
         return ()
     row = prod(shape[1:])
@@ -53,7 +53,7 @@ def _cover(shape: Shape, span: Interval) -> Box:
 
 
 def _common(a: Shape, b: Shape, span: Interval) -> tuple[Box, Box]:
-    """The smallest boxes of two shapes of one run of memory that hold the same numbers, a span among them."""
+    """Return the smallest boxes of two shapes of one run of memory that hold the same numbers and a span."""
     while True:
         box = _cover(a, span)
         other = _cover(b, _span(a, box))
@@ -64,7 +64,7 @@ def _common(a: Shape, b: Shape, span: Interval) -> tuple[Box, Box]:
 
 
 def _reshaped(op: Op, source: Shape, box: Box) -> tuple[Box, Box]:
-    """The boxes of the input and of the output that hold the same numbers, ``box`` among them."""
+    """Return the boxes of the input and of the output that hold the same numbers, ``box`` among them."""
     need: list[Interval] = []
     made: list[Interval] = []
     for a, b in _runs(source, op.shape):
@@ -153,7 +153,7 @@ def _shifted(box: Box, axis: int, by: int) -> Box:
 
 
 def _offsets(op: Op, inputs: Shapes) -> list[int]:
-    """Where each input of a concatenation begins along its axis."""
+    """Return where each input of a concatenation begins along its axis."""
     lengths = [shape[op.attrs["axis"]] for shape in inputs]
     return [sum(lengths[:i]) for i in range(len(lengths))]
 
@@ -181,7 +181,7 @@ CONCAT = Kind(_concat_needs, _concat_localise, carry=_concat_carry, gathers=True
 
 
 def _inside(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, Box]:
-    """The part of an output box that is not padding, in the input's coordinates, and the box in them."""
+    """Return the part of an output box that is not padding, in the input's coordinates, and the box in them."""
     moved = tuple((lo - first, hi - first) for (lo, hi), first in zip(box, op.attrs["before"], strict=True))
     return intersect(moved, whole(inputs[0])), moved
 
@@ -199,7 +199,7 @@ def _pad_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 
 def _pad_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
-    """The padding belongs to who owns the edge next to it."""
+    """Return the padded box: padding belongs to the owner of the edge next to it."""
     found = []
     for (lo, hi), size, first, out in zip(box, inputs[0], op.attrs["before"], op.shape, strict=True):
         start = 0 if lo == 0 else min(max(lo + first, 0), out)
@@ -214,7 +214,7 @@ PAD = Kind(_pad_needs, _pad_localise, carry=_pad_carry)
 
 
 def broadcast(shape: Shape, box: Box) -> Box:
-    """The box of an operand that a box of the result reads: all of an axis of length 1."""
+    """Return the box of an operand that a box of the result reads: all of an axis of length 1."""
     return tuple((0, 1) if n == 1 else interval for n, interval in zip(shape, box, strict=True))
 
 

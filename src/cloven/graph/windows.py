@@ -27,7 +27,7 @@ class Window:
 
 
 def window(out: Interval, size: int, kernel: int, stride: int, pad: int, dilation: int) -> Window:
-    """The window of ``out`` over an input axis of ``size``; ``pad`` is the op's own padding at the start.
+    """Return the window of ``out`` over an input axis of ``size``; ``pad`` is the op's own padding at the start.
 
     A window can lie wholly in the padding; then one row is taken all the same and the results that it adds
     are skipped.
@@ -45,7 +45,7 @@ def window(out: Interval, size: int, kernel: int, stride: int, pad: int, dilatio
 
 
 def _spatial(op: Op, inputs: Shapes, box: Box) -> list[Window]:
-    """The windows of a 2-d op along height and width; the op's own padding where an axis is whole."""
+    """Return the windows of a 2-d op along height and width; the op's own padding where an axis is whole."""
     a, found = op.attrs, []
     for axis in (0, 1):
         size, out = inputs[0][1 + axis], box[1 + axis]
@@ -70,7 +70,7 @@ def _crop(channels: Interval, windows: list[Window], box: Box) -> Box:
 
 
 def _groups(op: Op, channels: Interval) -> Interval:
-    """The groups of a convolution that cover an interval of its output channels."""
+    """Return the groups of a convolution that cover an interval of its output channels."""
     per_group = op.shape[0] // int(op.attrs["groups"])
     return channels[0] // per_group, ceil(channels[1] / per_group)
 
@@ -106,7 +106,7 @@ CONV2D = Kind(_conv_needs, _conv_localise, _conv_macs)
 
 
 def _reached(op: Op, size: int, axis: int, out: Interval) -> Interval:
-    """The input rows whose products fall on an interval of the output; one row where there are none."""
+    """Return the input rows whose products fall on an interval of the output; one row where there are none."""
     a = op.attrs
     stride, pad, reach = a["stride"][axis], a["pads"][2 * axis], a["dilation"][axis] * (a["kernel"][axis] - 1)
     # Where strides leave gaps between the products, the row before a gap is taken: results start there.
@@ -195,7 +195,7 @@ def _max_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 
 def _divisors(op: Op, size: int, axis: int, out: Interval) -> NDArray[np.float32]:
-    """How many input rows an average over each window of ``out`` divides by, along one axis."""
+    """Return how many input rows an average over each window of ``out`` divides by, along one axis."""
     a = op.attrs
     kernel, stride, pad = a["kernel"][axis], a["stride"][axis], a["pads"][2 * axis]
     start = np.arange(*out) * stride - pad
@@ -219,7 +219,7 @@ def _avg_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 
 def _scaled(interval: Interval, size: int, out: int) -> Interval:
-    """The part of an output axis that stands over an interval of the input axis, boundary by boundary."""
+    """Return the part of an output axis that stands over an interval of the input axis, boundary by boundary."""
     return interval[0] * out // size, interval[1] * out // size
 
 
@@ -241,7 +241,7 @@ AVG_POOL2D = Kind(_pool_needs, _avg_localise, carry=_pool_carry, averaged=_avg_a
 
 
 def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
-    """What each of ``out`` rows of an adaptive pool takes of ``size`` input rows: ``(out, size)``."""
+    """Return what each of ``out`` rows of an adaptive pool takes of ``size`` input rows: ``(out, size)``."""
     matrix = np.zeros((out, size), np.float32)
     for row in range(out):
         lo, hi = row * size // out, -(-(row + 1) * size // out)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product, starmap
 from typing import Literal, get_args
 
 from cloven.errors import ClovenError, check_type, shown
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, macs
-from cloven.partition.division import Division, device_names, everything, everywhere, home, wrong_names
+from cloven.partition.division import Division, Share, device_names, everything, everywhere, home, wrong_names
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.rewrite import joined
 from cloven.partition.stages import Stages, count, named_devices
@@ -107,7 +108,7 @@ def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
 def assemble(
     division: Division, names: Sequence[str], routing: Routing = "direct", transforms: Transforms = UNCHANGED
 ) -> Program:
-    """The program of a division; ``names`` are those of its devices."""
+    """Return the program of a division; ``names`` are those of its devices."""
     compiler = _Compiler(division, names, routing, transforms)
     for op in division.graph.ops[1:]:
         for device in sorted(division.owners[op.name]):
@@ -160,10 +161,10 @@ class _Compiler:
                 self.fetch(HUB, value, piece)
             senders = {HUB: missing}
         else:
-            senders = {
-                owner: [p for piece in missing for box in boxes if (p := intersect(piece, box)) is not None]
-                for owner, boxes in self.homes[value].items()
-            }
+            senders = {}
+            for owner, boxes in self.homes[value].items():
+                shared = starmap(intersect, product(missing, boxes))
+                senders[owner] = [piece for piece in shared if piece is not None]
         for sender in sorted(senders):
             for piece in senders[sender]:
                 self.send(sender, device, value, piece)
@@ -185,10 +186,9 @@ class _Compiler:
         self.held.setdefault((target, value), []).append(box)
 
     def program(self) -> Program:
-        owners = {
-            value: {self.names[device]: share for device, share in shares.items()}
-            for value, shares in self.division.owners.items()
-        }
+        owners: dict[str, dict[str, Share]] = {}
+        for value, shares in self.division.owners.items():
+            owners[value] = {self.names[device]: share for device, share in shares.items()}
         (source,) = self.division.owners[self.division.graph.input.name]
         return Program(
             graph=self.division.graph,

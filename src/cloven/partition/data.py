@@ -84,7 +84,7 @@ class Data(Strategy):
 
 
 def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]:
-    """The boxes of a grid over a map's height and width, row by row; all channels in each."""
+    """Return the boxes of a grid over a map's height and width, row by row; all channels in each."""
     rows, columns = (bands(shape[axis], parts) for axis, parts in zip(axes, grid, strict=True))
     found = []
     for row, column in product(rows, columns):
@@ -98,7 +98,7 @@ def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]
 
 
 def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
-    """Where height and width are in each value up to an op; it stops before the first that cannot be tiled."""
+    """Return where height and width are in each value up to an op, before the first that cannot be tiled."""
     graph = stretch.graph
     found: dict[str, Axes | None] = {}
     for op in graph.ops[: stretch.first]:
@@ -116,7 +116,7 @@ def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
 
 
 def _moved(op: Op, shapes: Shapes, axes: Axes) -> Axes | None:
-    """Where height and width are behind an op, or None where a piece of a map is not enough for it."""
+    """Return where height and width are behind an op, or None where a piece of a map is not enough for it."""
     if op.kind == "reshape":
         height, width = (kept_axis(shapes[0], op.shape, axis) for axis in axes)
         return None if height is None or width is None else (height, width)
@@ -133,7 +133,7 @@ def _big_enough(op: Op, axes: Axes | None, grid: tuple[int, int]) -> bool:
 
 
 def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
-    """The values that a grid can share out: maps at least as large, with nothing before that needs all of a map.
+    """Return the values that a grid can share out: maps at least as large, nothing before that needs all of a map.
 
     Whatever else crosses to what follows must be as large, or one for the whole image.
     """
@@ -173,7 +173,7 @@ def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int])
 
 
 def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
-    """The layer to tile up to: the one that leaves the busiest device the fewest MACs, the last among equals.
+    """Return the layer to tile up to: it leaves the busiest device the fewest MACs, and is the last among equals.
 
     Of the layers between two with MACs only the last is tried; what follows a layer is the first device's, so that
     none is tried whose rest alone is more than the best found.
@@ -193,7 +193,7 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
 
 
 def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
-    """MACs of the device that has the most, where the first also runs the rest."""
+    """Return MACs of the device that has the most, where the first also runs the rest."""
     graph, load = fused.graph, dict.fromkeys(stretch.devices, 0)
     load[stretch.hub] = rest
     for op in graph.ops[stretch.first : graph.position[until] + 1]:
@@ -205,7 +205,7 @@ def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
 
 
 def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:
-    """Tiles fused up to a layer: each earlier share is the hull of what the later ones, and what follows, need."""
+    """Return tiles fused up to a layer: each earlier share is the hull of what later ones and the rest need."""
     graph, owners = _local_means(stretch, layout, until, grid)
     end = graph.position[until]
     followed = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until, graph.output}
@@ -237,7 +237,7 @@ def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box)
 def _local_means(
     stretch: Stretch, layout: Layout, until: str, grid: tuple[int, int]
 ) -> tuple[Graph, dict[str, Owners]]:
-    """The graph with each mean over tiles as local sums, one of each device's own tile."""
+    """Return the graph with each mean over tiles as local sums, one of each device's own tile."""
     graph = stretch.graph
     made: dict[str, list[Op]] = {}
     placed: dict[str, Owners] = {}
@@ -252,7 +252,7 @@ def _local_means(
 
 
 def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterator[Box]:
-    """The boxes of a value that a device's shares of its readers need."""
+    """Yield the boxes of a value that a device's shares of its readers need."""
     for reader in graph.users[value]:
         op = graph.by_name[reader]
         for box in owners.get(reader, {}).get(device, ()):
@@ -262,7 +262,7 @@ def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterato
 
 
 def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, int]) -> Placed:
-    """The same shares on a rewritten graph: each device's ops read an image that is zero outside its own tile.
+    """Return the same shares on a rewritten graph: each device reads an image that is zero outside its own tile.
 
     Where an earlier stage made what the tiles are of, its maps stand for the image.
     """
@@ -308,5 +308,5 @@ def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, 
 
 
 def _copy(graph: Graph, value: str, device: int) -> str:
-    """The name of one device's own version of a value."""
+    """Return the name of one device's own version of a value."""
     return f"{'tile' if value == graph.input.name else value}@{device}"

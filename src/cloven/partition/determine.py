@@ -8,7 +8,7 @@ from cloven.partition.observe import Observation
 
 
 def determines(shallow: Observation, deep: Observation) -> bool:
-    """Whether all of ``deep`` can be computed from ``shallow`` alone, by the model's own ops.
+    """Return whether all of ``deep`` can be computed from ``shallow`` alone, by the model's own ops.
 
     By the data-processing inequality ``deep`` then holds nothing about the image that ``shallow`` does not. True
     where every path from the image to what is seen at ``deep`` passes through what is seen at ``shallow``, box by

@@ -66,7 +66,7 @@ class Stretch:
         return self.last < len(self.graph.ops) - 1
 
     def holds(self, value: str) -> bool:
-        """Whether a value is made here."""
+        """Return whether a value is made here."""
         return self.first <= self.graph.position[value] <= self.last
 
 
@@ -126,17 +126,17 @@ def everywhere(graph: Graph, devices: int) -> Stretch:
 
 
 def everything(graph: Graph, value: str, device: int) -> Owners:
-    """One device owns the whole of a value."""
+    """Return the owners of a value that one device owns whole."""
     return {device: (whole(graph.by_name[value].shape),)}
 
 
 def dealt(boxes: Iterable[Box], devices: Sequence[int]) -> Owners:
-    """The i-th box to the i-th device; empty boxes to nobody."""
+    """Return the owners that have the i-th box on the i-th device; empty boxes are nobody's."""
     return {device: (box,) for device, box in zip(devices, boxes, strict=True) if count(box) > 0}
 
 
 def home(owners: Owners) -> dict[int, list[Box]]:
-    """The part of a value that each device is home of: what it owns and no lower-numbered device does."""
+    """Return the part of a value that each device is home of: what it owns and no lower-numbered device does."""
     homes: dict[int, list[Box]] = {}
     for device in sorted(owners):
         lower = [box for share in homes.values() for box in share]
@@ -145,7 +145,7 @@ def home(owners: Owners) -> dict[int, list[Box]]:
 
 
 def spread(stretch: Stretch, anchors: Placement, before: Placement) -> dict[str, Owners]:
-    """Ownership of all values up to a stretch's end: the anchors' as given, others' carried over from their inputs.
+    """Return who owns all values up to a stretch's end: the anchors' as given, others' carried from their inputs.
 
     Where the op table cannot carry a share over (a flatten of rows, an op without a split rule), the device that
     is first among the owners of the input owns the whole.
@@ -175,7 +175,7 @@ def _all_whole(owners: Owners, shape: Shape) -> bool:
 
 
 def _carry_from(carry: Carry, op: Op, shapes: tuple[Shape, ...], index: int, source: Owners) -> Owners | None:
-    """The owners of an op's output that follow from those of one of its inputs, or None."""
+    """Return the owners of an op's output that follow from those of one of its inputs, or None."""
     found: dict[int, Share] = {}
     for device, share in source.items():
         boxes = [carry(op, shapes, index, box) for box in share]
@@ -190,7 +190,7 @@ def _all_of(owners: Owners, shape: Shape) -> bool:
 
 
 def _joined(several: list[Owners]) -> Owners:
-    """All shares together where each device's make one box (the same rows of every input); else nothing.
+    """Return all shares together where each device's make one box (the same rows of every input); else nothing.
 
     Many small boxes would be as many steps and transfers.
     """

@@ -93,7 +93,7 @@ class Horizontal(Strategy):
         return dealt((_with(whole(op.shape), axis, share) for share in found), stretch.devices)
 
     def _summed(self, stretch: Stretch) -> tuple[Stretch, dict[str, Owners]]:
-        """The graph with layers as partial sums, and the owners of its layers and sums."""
+        """Return the graph with layers as partial sums, and the owners of its layers and sums."""
         anchors: dict[str, Owners] = {}
         made: dict[str, list[Op]] = {}
         for op in _layers(stretch.ops):
@@ -118,7 +118,7 @@ class Horizontal(Strategy):
 
 
 def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even: bool) -> list[Interval]:
-    """``n`` indices in proportion, or equally: ``even`` bands for rows, S1's rule for channels."""
+    """Return ``n`` indices in proportion, or equally: ``even`` bands for rows, S1's rule for channels."""
     if proportions is None:
         return bands(n, devices) if even else shares(n, devices)
     edges = [0, *(round(n * total / sum(proportions)) for total in accumulate(proportions))]
@@ -141,14 +141,14 @@ def _layers(ops: Sequence[Op]) -> list[Op]:
 
 
 def _cut_axis(op: Op, axis: Axis) -> int:
-    """The axis of an op's output that is shared out: channels first in maps, last in vectors."""
+    """Return the axis of an op's output that is shared out: channels first in maps, last in vectors."""
     if len(op.shape) != 3 or op.kind == "linear":
         return len(op.shape) - 1
     return {"rows": 1, "columns": 2}.get(axis, 0)
 
 
 def _read_axis(graph: Graph, op: Op) -> tuple[int, int]:
-    """The axis of an op's input that holds its channels, and how many they are."""
+    """Return the axis of an op's input that holds its channels, and how many they are."""
     source = graph.by_name[op.inputs[0]].shape
     axis = len(source) - 1 if op.kind == "linear" else 0
     return axis, source[axis]
@@ -173,7 +173,7 @@ def _rewritten(stretch: Stretch, made: Mapping[str, Sequence[Op]]) -> Stretch:
 
 
 def _partner(stretch: Stretch, op: Op, owned: Owners) -> tuple[dict[str, Owners], Op | None, dict[int, Interval]]:
-    """The layer that can read a layer's shares as its input channels, with the owners of what is between.
+    """Return the layer that can read a layer's shares as its input channels, with the owners of what is between.
 
     Between the two is a chain of ops that keep channels apart and that nothing else reads.
     """
@@ -196,7 +196,7 @@ def _partner(stretch: Stretch, op: Op, owned: Owners) -> tuple[dict[str, Owners]
 
 
 def _apart(graph: Graph, op: Op, box: Box) -> Box | None:
-    """What an op makes of some channels alone, or None where it mixes channels."""
+    """Return what an op makes of some channels alone, or None where it mixes channels."""
     shapes = graph.input_shapes(op)
     if op.kind not in ANCHORS:
         made = KINDS[op.kind].carry(op, shapes, 0, box)
@@ -210,7 +210,7 @@ def _apart(graph: Graph, op: Op, box: Box) -> Box | None:
 
 
 def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str, Owners]]:
-    """Means over maps that are shared out by rows or columns, as local sums."""
+    """Return means over maps that are shared out by rows or columns, as local sums."""
     made: dict[str, list[Op]] = {}
     anchors: dict[str, Owners] = {}
     for op in stretch.ops:
@@ -224,6 +224,9 @@ def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str
 
 
 def _summable(share: Share, source: Shape, averaged: Sequence[int]) -> bool:
-    """Whether a share is one band across what a mean is over: whole along all axes that the mean keeps."""
-    cut = [axis for axis, size in enumerate(source) if any(box[axis] != (0, size) for box in share)]
-    return len(share) == 1 and bool(cut) and set(cut) <= set(averaged)
+    """Return whether a share is one band across what a mean is over: whole along all axes that the mean keeps."""
+    if len(share) != 1:
+        return False
+    (box,) = share
+    cut = {axis for axis, size in enumerate(source) if box[axis] != (0, size)}
+    return bool(cut) and cut <= set(averaged)

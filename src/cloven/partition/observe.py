@@ -124,7 +124,7 @@ class Observation:
 
 
 def seen_of(transfer: Transfer) -> Seen:
-    """What a listener sees of a transfer."""
+    """Return what a listener sees of a transfer."""
     return Seen(transfer.value, transfer.share, transform=transfer.transform, size=SIZES[transfer.dtype])
 
 
@@ -260,7 +260,7 @@ def _listed(program: Program) -> str:
 
 
 def carried(program: Program, link: Link, value: str, share: Box) -> bool:
-    """Whether all of a share of a value crosses a link."""
+    """Return whether all of a share of a value crosses a link."""
     sent = [t.share for t in program.transfers if t.link == link and t.value == value]
     return covers(sent, share)
 
@@ -275,7 +275,7 @@ def _owned(program: Program, value: str, device: str) -> Box:
 
 
 def slices_of(program: Program, value: str) -> Iterator[Observation]:
-    """The paper's view of a layer: each owner's share of it, on a link out of that owner.
+    """Yield the paper's view of a layer: each owner's share of it, on a link out of that owner.
 
     A link that carries the share is taken where there is one, else the first link to another device.
     """
@@ -295,7 +295,7 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
 
 
 def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
-    """The paper's view of data partitioning: each device's own tile of the image, without halo (S1 Sect. 5.1).
+    """Yield the paper's view of data partitioning: each device's own tile of the image, no halo (S1 Sect. 5.1).
 
     The tile of the device that holds the image crosses no link.
     """

@@ -162,7 +162,7 @@ class Plan(_Frozen):
         return html_table(repr(self))
 
     def toml(self) -> str:
-        """The plan as a file."""
+        """Return the plan as a file."""
         document = self.model_dump(mode="json", exclude_none=True)
         head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
         one = len(self.stages) == 1
@@ -245,7 +245,7 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
-    """A plan from TOML, and all that is wrong with the text; see `check_document`."""
+    """Return a plan from TOML, and all that is wrong with the text; see `check_document`."""
     try:
         return check_document(parse_toml(text, where), where)
     except ClovenError as error:
@@ -253,7 +253,7 @@ def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
 
 
 def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[Plan | None, list[str]]:
-    """A plan from what a file holds, and all that is wrong with it.
+    """Return a plan from what a file holds, and all that is wrong with it.
 
     Wrong entries are left out of the plan; it is None where it cannot be made without them. So what is wrong
     with the rest of it can be said in the same message.
@@ -275,7 +275,7 @@ def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[P
 
 
 def parse(text: str, where: str = "the plan") -> Plan:
-    """A plan from TOML.
+    """Return a plan from TOML.
 
     Raises:
         ClovenError: for text that is no TOML, and for every unknown, missing or wrong entry.

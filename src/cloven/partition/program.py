@@ -52,7 +52,7 @@ class Transfer:
         return self.transform.bytes(count(self.share), SIZES[self.dtype])
 
     def row(self) -> dict[str, Any]:
-        """The transfer as a row of the table that people and JSON readers get."""
+        """Return the transfer as a row of the table that people and JSON readers get."""
         changed = {} if self.transform.exact else {"transform": self.transform.name}
         changed |= {} if self.dtype == "float32" else {"dtype": self.dtype}
         return {
@@ -130,7 +130,7 @@ class Program:
         return (*halo, f"its links carry {carried}") if carried else halo
 
     def steps(self) -> Iterator[tuple[str, Step]]:
-        """All devices' steps in the global order, each with its device."""
+        """Yield all devices' steps in the global order, each with its device."""
         # A send and its receive share a number: the send first.
         every = [
             (step.step, isinstance(step, Receive), device, step)
@@ -146,11 +146,11 @@ class Program:
         return tuple(dict.fromkeys(t.link for t in self.transfers))
 
     def macs(self, device: str) -> int:
-        """Multiply-accumulates of one device for one image."""
+        """Return multiply-accumulates of one device for one image."""
         return sum(step.macs for step in self.parts[device] if isinstance(step, Compute))
 
     def sent(self, link: Link) -> int:
-        """Bytes that cross a link for one image, without framing."""
+        """Return bytes that cross a link for one image, without framing."""
         return sum(t.bytes for t in self.transfers if t.link == link)
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ IMAGE_KINDS = frozenset({"normalise", "pad", "mask", "join"})
 
 
 def image_part(graph: Graph, value: str, box: Box) -> Box | None:
-    """The box of the image that a box of a value shows as it is, normalised or padded; None for other values."""
+    """Return the box of the image that a box of a value shows, normalised or padded; None for other values."""
     op = graph.by_name[value]
     if op.kind == "input":
         return box
@@ -181,7 +181,7 @@ def image_part(graph: Graph, value: str, box: Box) -> Box | None:
 
 
 def image_share(graph: Graph, held: Iterable[tuple[str, Box]]) -> float:
-    """The share of the image's own numbers that boxes of values show, in [0, 1]."""
+    """Return the share of the image's own numbers that boxes of values show, in [0, 1]."""
     everything = whole(graph.input.shape)
     shown = [part for value, box in held if (part := image_part(graph, value, box)) is not None]
     return 1 - sum(map(count, without([everything], shown))) / count(everything)

@@ -30,16 +30,16 @@ class Protection(BaseModel):
     links: dict[str, Name] = {}
 
     def of(self, one: str, other: str) -> str:
-        """The protection of what two parties send each other."""
+        """Return the protection of what two parties send each other."""
         return self.links.get(f"{one}-{other}") or self.links.get(f"{other}-{one}") or self.default
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
-        """What is wrong with it for these devices, one sentence each."""
+        """Yield what is wrong with it for these devices, one sentence each."""
         return wrong_links("protection.links", self.links, (COORDINATOR, *devices))
 
 
 def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Iterator[str]:
-    """What is wrong with links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
+    """Yield what is wrong with links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
     seen: dict[frozenset[str], str] = {}
     for name in links:
         try:
@@ -53,7 +53,7 @@ def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Ite
 
 
 def pair(text: str, parties: Sequence[str]) -> Pair:
-    """``edge0-edge1`` as two parties, whose names may hold hyphens too.
+    """Return ``edge0-edge1`` as two parties, whose names may hold hyphens too.
 
     Raises:
         ValueError: where it is no two of the parties, with what they are.

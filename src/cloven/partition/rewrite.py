@@ -14,13 +14,13 @@ from cloven.partition.division import Division, Owners
 
 
 def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
-    """The graph with some ops replaced by several each, the last of which has the old name."""
+    """Return the graph with some ops replaced by several each, the last of which has the old name."""
     ops = [new for op in graph.ops for new in made.get(op.name, (op,))]
     return Graph(tuple(ops), graph.output)
 
 
 def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple[list[Op], dict[str, Owners]]:
-    """A convolution or linear layer as one partial sum a device, over its share of the input channels, and a sum.
+    """Return a layer as one partial sum a device, over its share of the input channels, and a sum of them.
 
     The sum carries the bias and the old name; who owns it is not said here.
     """
@@ -45,7 +45,7 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
 
 
 def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list[Op], dict[str, Owners]]:
-    """A mean over height and width as one local sum a device, over its box of the input, and a sum that divides."""
+    """Return a mean over height and width as one local sum a device, over its box of the input, and their mean."""
     axes = KINDS[op.kind].averaged(op, (source,))
     attrs = {"axes": axes, "keep": len(op.shape) == len(source)}
     ops = [
@@ -61,7 +61,7 @@ def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list
 
 
 def joined(division: Division, hub: int) -> Division:
-    """Stahl's star: whatever is sent goes whole to the hub first, and from there whole to who reads it.
+    """Return Stahl's star: whatever is sent goes whole to the hub first, and from there whole to its readers.
 
     A device is then also sent what it made itself. Each value that a device needs more of than it owns is read
     through an identity, ``join``, which the hub owns.
@@ -81,7 +81,7 @@ def joined(division: Division, hub: int) -> Division:
 
 
 def _sent(division: Division, op: Op, value: str) -> bool:
-    """Whether a device needs more of a value than it owns, to compute its share of an op."""
+    """Return whether a device needs more of a value than it owns, to compute its share of an op."""
     graph, index = division.graph, op.inputs.index(value)
     for device, share in division.owners[op.name].items():
         held = division.owners[value].get(device, ())

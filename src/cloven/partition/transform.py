@@ -47,7 +47,7 @@ class Transform:
 
     @classmethod
     def parse(cls, text: str) -> Transform:
-        """``int8`` or ``topk:0.1`` as a transform.
+        """Return ``int8`` or ``topk:0.1`` as a transform.
 
         Raises:
             ClovenError: for any other text, with what is expected.
@@ -68,11 +68,11 @@ class Transform:
         return self.kind == "none"
 
     def kept(self, count: int) -> int:
-        """How many of ``count`` numbers ``topk`` sends; all of them for other kinds."""
+        """Return how many of ``count`` numbers ``topk`` sends; all of them for other kinds."""
         return max(1, round(self.amount * count)) if self.kind == "topk" else count
 
     def bytes(self, count: int, size: int = FLOAT) -> int:
-        """Bytes on the link for one image's share of ``count`` numbers of ``size`` bytes, without framing."""
+        """Return the bytes of one image's share of ``count`` numbers of ``size`` bytes, without framing."""
         if self.kind == "float16":
             return HALF * count
         if self.kind == "int8":  # and the scale and the offset
@@ -84,7 +84,7 @@ class Transform:
 
 
 def _read(text: str) -> tuple[str, float]:
-    """The kind and the amount in a text; an amount that is no number, or that the kind does not take, is NaN."""
+    """Return the kind and the amount in a text; an amount that the kind does not take is NaN."""
     kind, colon, number = text.partition(":")
     if not colon:
         return kind, 0.0
@@ -95,7 +95,7 @@ def _read(text: str) -> tuple[str, float]:
 
 
 def _wrong(kind: str, amount: float) -> str | None:
-    """What is expected instead of a transform that cannot be."""
+    """Return what is expected instead of a transform that cannot be."""
     if kind not in TAKES:
         return f"expected {', '.join(USUAL.get(name, name) for name in TAKES)}"
     if not TAKES[kind]:
@@ -109,7 +109,7 @@ NONE = Transform()
 
 
 def _entry(given: Any) -> Transform:
-    """A plan file's entry, or what a caller gives."""
+    """Return a plan file's entry, or what a caller gives."""
     if isinstance(given, Transform):
         return given
     kind, amount = _read(given) if isinstance(given, str) else ("", 0.0)
@@ -138,15 +138,15 @@ class Transforms(BaseModel):
     links: dict[str, Named] = {}
 
     def of(self, source: str, target: str) -> Transform:
-        """What is done to what one device sends another."""
+        """Return what is done to what one device sends another."""
         return self.links.get(f"{source}-{target}") or self.links.get(f"{target}-{source}") or self.default
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
-        """What is wrong with them for these devices, one sentence each."""
+        """Yield what is wrong with them for these devices, one sentence each."""
         return wrong_links("transform.links", self.links, devices)
 
     def unsendable(self, devices: Sequence[str]) -> list[str]:
-        """Why workers cannot run a plan with these devices: they send float32 as it is. Nothing where they can."""
+        """Return why workers, which send float32, cannot run a plan with these devices; nothing if they can."""
         every = (self.of(*link) for link in combinations(devices, 2))
         names = dict.fromkeys(transform.name for transform in every if not transform.exact)
         if not names:

@@ -30,7 +30,7 @@ class Usage:
 
 
 def usage(program: Program) -> list[Usage]:
-    """Every device of a program."""
+    """Return every device of a program."""
     order = list(program.steps())
     again, memory = _recomputed(program), _memory(program, order)
     return [
@@ -38,7 +38,7 @@ def usage(program: Program) -> list[Usage]:
             device=device,
             macs=program.macs(device),
             recomputed_macs=again[device],
-            weight_bytes=sum(_weights(step) for step in program.parts[device]),
+            weight_bytes=sum(map(_weights, program.parts[device])),
             memory_bytes=memory[device],
             raw_image=_raw_image(program, device),
         )
@@ -47,7 +47,7 @@ def usage(program: Program) -> list[Usage]:
 
 
 def last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
-    """For each step the values that its device reads for the last time, and may drop after it."""
+    """Return for each step the values that its device reads for the last time, and may drop after it."""
     final: dict[tuple[str, str], int] = {}
     for i, (device, step) in enumerate(order):
         match step:
@@ -67,7 +67,7 @@ def _weights(step: Step) -> int:
 
 
 def _recomputed(program: Program) -> dict[str, int]:
-    """MACs of each device on boxes that a lower-numbered device computes too."""
+    """Return MACs of each device on boxes that a lower-numbered device computes too."""
     computed: dict[str, list[Box]] = {}
     found = dict.fromkeys(program.devices, 0)
     for device in program.devices:
@@ -85,7 +85,7 @@ def _recomputed(program: Program) -> dict[str, int]:
 
 
 def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, int]:
-    """The most bytes of values that each device holds."""
+    """Return the most bytes of values that each device holds."""
     image, sizes = program.graph.input, {op.name: SIZES[op.dtype] for op in program.graph.ops}
     held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
     held[program.source][image.name] = image.bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import field
 from itertools import accumulate, pairwise
@@ -11,7 +12,7 @@ from typing import Literal
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph, live_after, total_bytes
 from cloven.graph.ops import macs
-from cloven.partition.division import Placed, Placement, Stretch, everything
+from cloven.partition.division import Owners, Placed, Placement, Stretch, everything
 from cloven.partition.strategy import Names, Strategy, checked
 
 
@@ -61,15 +62,14 @@ class Vertical(Strategy):
         """Return the owners: device i owns all values between cut i - 1 and cut i."""
         graph, devices = stretch.graph, stretch.devices
         cuts = [graph.position[graph.find(cut)] for cut in self.cuts] or balanced(stretch)
-        owners = {
-            op.name: everything(graph, op.name, devices[sum(cut < i for cut in cuts)])
-            for i, op in enumerate(stretch.ops, start=stretch.first)
-        }
+        owners: dict[str, Owners] = {}
+        for i, op in enumerate(stretch.ops, start=stretch.first):
+            owners[op.name] = everything(graph, op.name, devices[bisect_left(cuts, i)])
         return Placed(graph, {**before, **owners}, sink=devices[-1])
 
 
 def further(graph: Graph, cuts: Sequence[str], devices: int) -> tuple[str, ...]:
-    """The cuts, and after the last of them as many balanced ones as ``devices`` parts need; none if they suffice.
+    """Return the cuts, and after the last of them as many balanced ones as ``devices`` parts still need.
 
     Raises:
         ClovenError: for a layer that the graph does not have, or too few ops behind the last cut.
@@ -84,7 +84,7 @@ def further(graph: Graph, cuts: Sequence[str], devices: int) -> tuple[str, ...]:
 
 
 def balanced(stretch: Stretch) -> list[int]:
-    """The positions of one cut fewer than devices: least MACs in the slowest part, then fewest bytes on the cuts.
+    """Return the positions of balanced cuts: least MACs in the slowest part, then fewest bytes on the cuts.
 
     Two exact dynamic programmes over the order of the ops: the first finds the least bound on a part's MACs,
     the second the fewest bytes under that bound.
@@ -96,24 +96,18 @@ def balanced(stretch: Stretch) -> list[int]:
     last = len(ops)
     slowest = [float(total) for total in sums]
     for parts in range(2, devices + 1):
-        slowest = [
-            min((max(slowest[q], sums[p] - sums[q]) for q in range(parts - 1, p)), default=inf)
-            for p in range(last + 1)
-        ]
+        before, slowest = slowest, []
+        for p in range(last + 1):
+            found = (max(before[q], sums[p] - sums[q]) for q in range(parts - 1, p))
+            slowest.append(min(found, default=inf))
     bound = slowest[last]
     best: list[tuple[float, list[int]]] = [
         (0.0, []) if p and sums[p] <= bound else (inf, []) for p in range(last + 1)
     ]
     for parts in range(2, devices + 1):
-        best = [
-            min(
-                (
-                    (best[q][0] + carried[q - 1], [*best[q][1], q])
-                    for q in range(parts - 1, p)
-                    if sums[p] - sums[q] <= bound
-                ),
-                default=(inf, []),
-            )
-            for p in range(last + 1)
-        ]
+        shorter, best = best, []
+        for p in range(last + 1):
+            under = (q for q in range(parts - 1, p) if sums[p] - sums[q] <= bound)
+            cuts = ((shorter[q][0] + carried[q - 1], [*shorter[q][1], q]) for q in under)
+            best.append(min(cuts, default=(inf, [])))
     return [stretch.first + q - 1 for q in best[last][1]]

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from cloven.errors import ClovenError, check_type
-from cloven.graph.capture import evaluation, recorded, trace
 from cloven.graph.graph import BATCH, Graph, Op
+from cloven.graph.tracing import evaluation, recorded, trace
 from cloven.runtime.torch_engine import Prepared, apply, evaluate, prepared
 
 IMAGES = 3
@@ -142,7 +142,7 @@ def _mentions_batch(item: Any) -> bool:
 
 
 def _images(shape: Sequence[int], count: int) -> Tensor:
-    """Random images ``(count, C, H, W)`` in [0, 1] that differ in brightness and contrast."""
+    """Return random images ``(count, C, H, W)`` in [0, 1] that differ in brightness and contrast."""
     generator = torch.Generator().manual_seed(0)
     ends = torch.rand(2, count, *(1 for _ in shape), generator=generator)
     return torch.lerp(ends[0], ends[1], torch.rand(count, *shape, generator=generator))
@@ -223,7 +223,8 @@ def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor)
     """Return whether an op's value for each image does not depend on the others, nor on how many there are."""
     every = range(len(made))
     try:
-        alone = torch.cat([_apply(step, [x[i : i + 1] for x in inputs]) for i in every])
+        images = zip(*(x.split(1) for x in inputs), strict=True)
+        alone = torch.cat([_apply(step, image) for image in images])
     except (RuntimeError, IndexError):  # its arguments fit no other batch
         return False
     if (gap := _apart(alone, made)) > ALONE:

@@ -99,7 +99,7 @@ class Comparison:
         return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{reason}"
 
     def row(self) -> dict[str, Any]:
-        """The comparison for people and JSON readers."""
+        """Return the comparison for people and JSON readers."""
         row = asdict(self) | {"inexact": "; ".join(self.inexact)}
         return {name: value for name, value in row.items() if value != ""} | {"equal": self.equal}
 
@@ -129,7 +129,7 @@ def judge(
     tolerance: float = TOLERANCE,
     batch: int = 256,
 ) -> Comparison:
-    """What was made of ``images`` ``(n, C, H, W)`` by a program, ``(n, classes)``, beside the whole model's.
+    """Return what was made of ``images`` ``(n, C, H, W)`` by a program, ``(n, classes)``, beside the whole model's.
 
     Args:
         program: what was run.

@@ -11,13 +11,11 @@ from dataclasses import replace
 from cloven.graph.graph import Graph
 from cloven.partition.program import Compute, Send, Step
 
-IN_PLACE = {
-    f"aten.{name}": f"aten.{name.replace('.', '_.')}"
-    for name in (
-        "relu.default", "hardtanh.default", "silu.default", "hardswish.default", "sigmoid.default",
-        "hardsigmoid.default", "leaky_relu.default", "elu.default", "add.Tensor",
-    )
-}  # fmt: skip
+_ACTIVATIONS = "relu hardtanh silu hardswish sigmoid hardsigmoid leaky_relu elu".split()
+
+IN_PLACE = {"aten.add.Tensor": "aten.add_.Tensor"} | {
+    f"aten.{name}.default": f"aten.{name}_.default" for name in _ACTIVATIONS
+}
 """Calls and their in-place versions, which write over their first argument."""
 
 FRESH = frozenset(
@@ -28,7 +26,7 @@ FRESH = frozenset(
 
 
 def in_place(graph: Graph, steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
-    """The steps, with calls in place where what they write over was made here, is whole and is read no more."""
+    """Yield the steps, with calls in place where the overwritten value was made here, is whole and read no more."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
     computed = [(device, step) for device, step in steps if isinstance(step, Compute)]
     # What else reads it may be a view of it (a reshape, a slice), which lives on.

@@ -17,7 +17,7 @@ from cloven.partition.program import Compute, Link, Program, Receive, Send, Step
 from cloven.partition.usage import last_reads
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
-from cloven.runtime.transform import sent
+from cloven.runtime.transmission import sent
 
 Tap = Callable[[Transfer, Tensor], None]
 """Called with each transfer and what arrives of it ``(n, ...)``; it must not change the tensor."""
@@ -134,5 +134,5 @@ class Recorder:
             self._kept.setdefault(transfer.id, []).append(tensor.clone())
 
     def tensors(self) -> list[Tensor]:
-        """One tensor ``(n, ...)`` a transfer."""
+        """Return one tensor ``(n, ...)`` a transfer."""
         return [torch.cat(self._kept[key]) for key in sorted(self._kept)]

@@ -50,14 +50,14 @@ def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
 
 
 def batch_for(shape: Shape) -> int:
-    """How many images to run at once: as many as keep the largest maps of usual models below a few gigabytes."""
+    """Return how many images to run at once, so that the maps of usual models stay below a few gigabytes."""
     return max(1, min(256, 2**23 // prod(shape)))
 
 
 def evaluate(
     graph: Graph, images: Tensor, values: Collection[str], *, batch: int | None = None, device: str | None = None
 ) -> dict[str, Tensor]:
-    """Some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
+    """Return some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
 
     It computes in the images' own precision, and where they are, unless on another ``device``.
     """
@@ -74,7 +74,7 @@ def evaluate(
 def forward(
     graph: Graph, values: Collection[str], dtype: torch.dtype = torch.float32, *, overwrite: bool = False
 ) -> Callable[[Tensor], dict[str, Tensor]]:
-    """The function from images ``(n, C, H, W)`` to some values of a graph.
+    """Return the function from images ``(n, C, H, W)`` to some values of a graph.
 
     Only what the values depend on is computed, on the device of the images. Gradients flow through it, unless
     activations ``overwrite`` what nothing else reads: that saves passes over memory and changes no number.
@@ -113,7 +113,7 @@ Prepared = tuple[str, Local, tuple[str, ...], dict[str, Tensor]]
 
 
 def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepared:
-    """An activation that writes over its input, where that was made for it alone."""
+    """Return an activation that writes over its input, where that was made for it alone."""
     name, local, inputs, params = step
     if local.kind != "call" or local.attrs.get("op") not in IN_PLACE or local.attrs["args"][0] != {"input": 0}:
         return step
@@ -158,7 +158,7 @@ def _batch_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Ten
 
 
 def _padding(attrs: Mapping[str, Any], limit: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """The op's padding where the engine's own can express it: symmetric, and within a pool's limit."""
+    """Return the op's padding where the engine's own can express it: symmetric, and within a pool's limit."""
     top, bottom, left, right = attrs["pads"]
     if top != bottom or left != right:
         return None
@@ -297,7 +297,7 @@ def _linear(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _aten(name: str) -> Callable[..., Any]:
-    """The op of a name such as ``aten.relu.default``."""
+    """Return the op of a name such as ``aten.relu.default``."""
     namespace, op, overload = name.split(".")
     found: Callable[..., Any] = getattr(getattr(getattr(torch.ops, namespace), op), overload)
     return found
@@ -329,7 +329,7 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _filled(item: Any, *, given: Inputs, params: Params, images: int) -> Any:
-    """An argument with tensors and sizes in their places.
+    """Return an argument with tensors and sizes in their places.
 
     No closure: one that calls itself is a cycle, and keeps the tensors alive until garbage is collected.
     """
@@ -406,7 +406,7 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
 
 
 def paste(pieces: Sequence[tuple[Box, Tensor]], box: Box) -> Tensor:
-    """A box put together from pieces that cover it."""
+    """Return a box put together from pieces that cover it."""
     for held, tensor in pieces:
         if held == box:
             return tensor

@@ -96,7 +96,7 @@ def _graph(model: str) -> Graph:
     """Return the model traced without numbers in its weights: nothing that is counted depends on them."""
     import torch
 
-    from cloven.graph.capture import trace
+    from cloven.graph.tracing import trace
     from cloven.zoo.named import make, usual
 
     known = usual(model)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cloven.partition.options import Options, document
 from cloven.partition.plan import check_document
+from cloven.partition.plan_options import Options, document
 
 MODEL = {"name": "lenet5", "input": [1, 28, 28], "classes": 10}
 

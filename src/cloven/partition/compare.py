@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cloven.errors import ClovenError, check_type, require, shown
 from cloven.partition.program import Program
-from cloven.partition.usage import usage
+from cloven.partition.usage import Usage, usage
 from cloven.tables import Value, html_table, text_table
 
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ def compare(programs: Sequence[Program] | Mapping[str, Program]) -> ProgramCompa
         got = "; ".join(wrong) or "programs is empty"
         raise ClovenError(f"{got}; expected programs, as cloven.divide or cloven.compile returns")
     every = list(named.values())
-    devices = [{device.device: device for device in usage(program)} for program in every]
-    links = [{f"{s}->{t}": program.sent((s, t)) for s, t in program.links} for program in every]
+    devices: list[dict[str, Usage]] = []
+    links: list[dict[str, int]] = []
+    for one in every:
+        devices.append({device.device: device for device in usage(one)})
+        links.append({f"{source}->{target}": one.sent((source, target)) for source, target in one.links})
     return ProgramComparison(
         tuple(named),
         (

@@ -33,7 +33,7 @@ class Options:
 
 
 def document(options: Options) -> tuple[dict[str, Any], list[str]]:
-    """The plan's entries ``strategy`` and ``devices``, and what is wrong with how the options go together."""
+    """Return the plan's entries ``strategy`` and ``devices``, and what is wrong with the options' combination."""
     if options.strategy == "enclave":
         return _enclave(options)
     found = _misplaced(options)
@@ -51,17 +51,17 @@ def document(options: Options) -> tuple[dict[str, Any], list[str]]:
 
 
 def protected(given: Sequence[str]) -> dict[str, Any]:
-    """The plan's entry ``protection`` from options such as ``ascon-128`` (all links) and ``edge0-edge1=none``."""
+    """Return the plan's entry ``protection`` of options such as ``ascon-128`` and ``edge0-edge1=none``."""
     return {"protection": _of_links(given)} if given else {}
 
 
 def transformed(given: Sequence[str]) -> dict[str, Any]:
-    """The plan's entry ``transform`` from options such as ``int8`` (all links) and ``edge0-edge1=topk:0.1``."""
+    """Return the plan's entry ``transform`` of options such as ``int8`` and ``edge0-edge1=topk:0.1``."""
     return {"transform": _of_links(given)} if given else {}
 
 
 def _of_links(given: Sequence[str]) -> dict[str, Any]:
-    """A word for all links, the last that is given, and those of single links."""
+    """Return a word for all links, the last that is given, and those of single links."""
     words = [text.rpartition("=") for text in given]
     entry: dict[str, Any] = {"links": {link: name for link, _, name in words if link}}
     if default := [name for link, _, name in words if not link]:
@@ -74,7 +74,7 @@ def _made(stages: list[dict[str, Any]], number: int) -> dict[str, Any]:
 
 
 def _entries(options: Options, kind: str) -> dict[str, Any]:
-    """One strategy's entries."""
+    """Return one strategy's entries."""
     if kind == "vertical":
         return {"kind": kind, "cuts": list(options.cuts)}
     if kind == "horizontal":
@@ -87,7 +87,7 @@ def _entries(options: Options, kind: str) -> dict[str, Any]:
 
 
 def _usual(options: Options, kind: str) -> int:
-    """How many devices where none are asked for."""
+    """Return how many devices where none are asked for."""
     if kind == "data":
         return max(options.grid[0] * options.grid[1], 1) if options.grid else 4
     if kind == "horizontal" and options.shares is not None:
@@ -96,7 +96,7 @@ def _usual(options: Options, kind: str) -> int:
 
 
 def _enclave(options: Options) -> tuple[dict[str, Any], list[str]]:
-    """S2's division: the layers up to the cut on a trusted device, the others, up to ``until``, on the second."""
+    """Return S2's division: layers up to the cut on a trusted device, others, up to ``until``, on the second."""
     found = _misplaced(replace(options, strategy="vertical", until=""))
     if len(options.cuts) > 1:
         found.append(f"an enclave's plan has one cut, or none where all is inside; got {len(options.cuts)}")
@@ -112,7 +112,7 @@ def _enclave(options: Options) -> tuple[dict[str, Any], list[str]]:
 
 
 def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """A pipeline up to the last cut, and another strategy on all devices after it."""
+    """Return a pipeline up to the last cut, and another strategy on all devices after it."""
     if not options.cuts:
         return _made([_entries(options, options.strategy)], 1), [*found, "--then needs --cuts: the last is where"]
     if options.devices is not None and options.devices < len(options.cuts):
@@ -124,7 +124,7 @@ def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], 
 
 
 def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
-    """A pipeline with one part shared out horizontally among several devices."""
+    """Return a pipeline with one part shared out horizontally among several devices."""
     parts = len(options.cuts) + 1
     found = re.fullmatch(r"(\d+):(\d+)", options.inside)
     part, among = (int(n) for n in found.groups()) if found else (0, 0)
@@ -145,7 +145,7 @@ def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
 
 
 def _misplaced(options: Options) -> list[str]:
-    """Options of a strategy that the plan does not have."""
+    """Return options of a strategy that the plan does not have."""
     kinds = {options.strategy, options.then, "horizontal" if options.inside else ""}
     given = (
         ("--cuts", bool(options.cuts), "vertical"),

@@ -31,7 +31,7 @@ STEPS = 255
 
 
 def apply(transform: Transform, tensor: Tensor, seeds: Sequence[int]) -> Tensor:
-    """What the receiver has in float32 of ``tensor`` ``(n, ...)``: one share of ``n`` images, on the CPU.
+    """Return what the receiver has in float32 of ``tensor`` ``(n, ...)``: one share of ``n`` images, on the CPU.
 
     - ``float16`` rounds to nearest; what is beyond its finite range, infinities too, becomes 65504 or -65504.
     - ``int8`` rounds to the nearest of 256 levels from an image's least to its largest number; a constant share
@@ -64,7 +64,7 @@ def apply(transform: Transform, tensor: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def sent(sending: Transfer | Seen, graph: Graph, tensor: Tensor, first: int = 0) -> Tensor:
-    """What arrives of a share that its sender has as ``tensor`` ``(n, ...)``.
+    """Return what arrives of a share that its sender has as ``tensor`` ``(n, ...)``.
 
     Args:
         sending: which share of which value, and its transform.
@@ -79,7 +79,7 @@ def sent(sending: Transfer | Seen, graph: Graph, tensor: Tensor, first: int = 0)
 
 
 def seeds_of(fingerprint: str, share: Box, images: Iterable[int]) -> list[int]:
-    """A seed for each image of a share of a value, by the value's fingerprint, the share and the image's number.
+    """Return a seed for each image of a share, by the value's fingerprint, the share and the image's number.
 
     So equal observations of different plans have equal noise, and a share that is sent twice is disturbed alike:
     two taps cannot average the noise away.
@@ -88,12 +88,12 @@ def seeds_of(fingerprint: str, share: Box, images: Iterable[int]) -> list[int]:
 
 
 def seed_of(what: str, image: int) -> int:
-    """A number below 2 ** 64 from a text and an image's number."""
+    """Return a number below 2 ** 64 from a text and an image's number."""
     return int.from_bytes(hashlib.sha256(f"{what} {image}".encode()).digest()[:8])
 
 
 def _apply(transform: Transform, rows: Tensor, seeds: Sequence[int]) -> Tensor:
-    """``rows`` ``(n, count)`` after a transform."""
+    """Return ``rows`` ``(n, count)`` after a transform."""
     match transform.kind:
         case "float16":
             return rows.clamp(-HALF_MAX, HALF_MAX).half().float()

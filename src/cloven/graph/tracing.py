@@ -249,7 +249,7 @@ def _plain(node: fx.Node) -> bool:
 
 
 def _rebindable(calls: Sequence[fx.Node]) -> bool:
-    """Whether nothing is overwritten of which there is a view: then later readers may read the new value."""
+    """Return whether nothing is overwritten of which there is a view: then later readers may read the new value."""
     place = {node: i for i, node in enumerate(calls)}
     last = {_maker(node): i for node, i in place.items() if _op_name(node) in WRITERS}
 
@@ -261,7 +261,7 @@ def _rebindable(calls: Sequence[fx.Node]) -> bool:
 
 
 def _maker(node: fx.Node) -> fx.Node:
-    """Who made the memory that a node's result lies in, as far as it was only written to since."""
+    """Return who made the memory that a node's result lies in, as far as it was only written to since."""
     while node.op == "call_function" and _op_name(node) in WRITERS:
         written = node.args[0]
         assert isinstance(written, fx.Node)
@@ -281,7 +281,7 @@ def _rebind(node: fx.Node) -> None:
 
 
 def _moves() -> dict[Any, Callable[..., Any]]:
-    """Shuffles of channels and pixels as the reshapes and permutations that they are."""
+    """Return shuffles of channels and pixels as the reshapes and permutations that they are."""
     aten = torch.ops.aten
     table: dict[Any, Callable[..., Any]] = torch._decomp.get_decompositions(
         [aten.channel_shuffle, aten.pixel_shuffle, aten.pixel_unshuffle]
@@ -393,7 +393,7 @@ class _Reader:
             self.laid[self.ops[-1].name] = laid
 
     def constant(self, call: fx.Node, node: fx.Node) -> NDArray[Any]:
-        """What an op makes of weights alone."""
+        """Return what an op makes of weights alone."""
         assert callable(call.target)
         args, kwargs = fx.node.map_arg((call.args, dict(call.kwargs)), self.example)
         made = call.target(*args, **kwargs)
@@ -404,7 +404,7 @@ class _Reader:
         return np.asarray(result.numpy())
 
     def example(self, node: fx.Node) -> Tensor:
-        """A weight; or zeros in the place of a value, of which only its type matters."""
+        """Return a weight; or zeros in the place of a value, of which only its type matters."""
         if node.name in self.weights:
             weight = torch.from_numpy(self.weights[node.name])
             return weight.bfloat16() if node.name in self.bfloat16 else weight
@@ -413,7 +413,7 @@ class _Reader:
     def known(
         self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]
     ) -> Read:
-        """The op of a node that the op table has an entry for, or None."""
+        """Return the op of a node that the op table has an entry for, or None."""
         by_name = {op.name: op.shape for op in self.ops}
         shapes = [by_name[source] for source in sources]
         if name in ELEMENTWISE | CASTS and all(len(s) == len(shape) for s in shapes):
@@ -433,7 +433,7 @@ class _Reader:
         return None if reader is None else reader(Call(node, self.weights), shape)
 
     def name(self, node: fx.Node) -> str:
-        """A name for a value: the module's path where it makes one op, else the path and the op."""
+        """Return a name for a value: the module's path where it makes one op, else the path and the op."""
         path = _module(node)
         inside = [p for p in self.paths if p == path or p.startswith(path + ".")]
         op = "batch_norm" if "batch_norm" in _op_name(node) else _op_name(node)
@@ -448,7 +448,7 @@ class _Reader:
     def called(
         self, a: fx.Node, b: fx.Node, item: Any, sources: tuple[str, ...], where: str
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Any other op: kept as the call that it is, with places for inputs, weights and the batch."""
+        """Return any other op: kept as the call that it is, with places for inputs, weights and the batch."""
         params: dict[str, NDArray[np.float32]] = {}
 
         def place(x: Any, y: Any) -> Any:
@@ -475,7 +475,7 @@ class _Reader:
 
 
 def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
-    """Parameters, buffers and constants by the name of their placeholder."""
+    """Return parameters, buffers and constants by the name of their placeholder."""
     signature = program.graph_signature
     found: dict[str, NDArray[Any]] = {}
     for table in (signature.inputs_to_parameters, signature.inputs_to_buffers):
@@ -571,13 +571,13 @@ def _cast(dtype: str) -> Read:
 
 
 def _times(sizes: tuple[int, int]) -> int:
-    """How many times the batch two sizes are; 0 where they are no multiple of it."""
+    """Return how many times the batch two sizes are; 0 where they are no multiple of it."""
     times, rest = divmod(sizes[0], BATCHES[0])
     return times if not rest and times * BATCHES[1] == sizes[1] else 0
 
 
 def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, tuple[int, int]]:
-    """The shape of one image's value, and where the batch is: its axis, and how many rows of it an image takes.
+    """Return the shape of one image's value, and where the batch is: its axis, and how many rows an image takes.
 
     With more than one (windows of an image put along the batch), they are the shape's first axis.
     """

@@ -22,7 +22,7 @@ from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
 from cloven.runtime.local import Recorder, run
-from cloven.runtime.transform import IMAGES, apply, seed_of, seeds_of, sent
+from cloven.runtime.transmission import IMAGES, apply, seed_of, seeds_of, sent
 from cloven.zoo.datasets import load
 from cloven.zoo.images import split
 from cloven.zoo.models import build
