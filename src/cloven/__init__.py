@@ -4,7 +4,7 @@
 >>> program = cloven.divide(model, cloven.Vertical(cuts=["layer1"]), devices=2)
 >>> logits = cloven.run(program, images)
 >>> (observation,) = cloven.observe(program)
->>> finding = cloven.audit(model, observation, cloven.Decoder(epochs=10), auxiliary=photos, victims=tests)
+>>> results = cloven.audit(observation, [cloven.Decoder(epochs=10), "probe"], auxiliary=photos, victims=tests)
 
 Names are imported when they are first used: ``import cloven`` itself brings no torch.
 """
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloven import attacks as attacks
     from cloven.attacks.decoder import Decoder as Decoder
+    from cloven.auditing.captured import read_capture as read_capture
     from cloven.auditing.finding import Finding as Finding
-    from cloven.auditing.single import audit as audit
+    from cloven.auditing.given import audit as audit
+    from cloven.auditing.results import Results as Results
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
     from cloven.partition.compare import compare as compare
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from cloven.partition.program import Program as Program
     from cloven.partition.strategy import Strategy as Strategy
     from cloven.partition.vertical import Vertical as Vertical
+    from cloven.reporting.writer import report as report
     from cloven.runtime.capture import capture as capture
     from cloven.runtime.local import run as run
 
@@ -45,14 +48,17 @@ _HOME = {
     "Observation": "cloven.partition.observe",
     "Plan": "cloven.partition.plan",
     "Program": "cloven.partition.program",
+    "Results": "cloven.auditing.results",
     "Strategy": "cloven.partition.strategy",
     "Vertical": "cloven.partition.vertical",
-    "audit": "cloven.auditing.single",
+    "audit": "cloven.auditing.given",
     "capture": "cloven.runtime.capture",
     "compare": "cloven.partition.compare",
     "compile": "cloven.partition.plan",
     "divide": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",
+    "read_capture": "cloven.auditing.captured",
+    "report": "cloven.reporting.writer",
     "run": "cloven.runtime.local",
 }
 """The module of each public name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.layers import Chain, text
-from cloven.auditing.captured import CAPTURED, IMAGES, read
+from cloven.auditing.captured import CAPTURED, IMAGES, check_answers, read
 from cloven.auditing.cell import Cell, attack
-from cloven.auditing.classifier import check_model
 from cloven.auditing.features import Shares
-from cloven.auditing.material import prepare
-from cloven.auditing.single import audit
-from cloven.auditing.wire import vector_chain
+from cloven.auditing.finding import Finding
+from cloven.auditing.given import audit
+from cloven.auditing.material import ImageSets, prepare
+from cloven.auditing.pipeline import vector_chain
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1.setup import decoder
@@ -115,22 +115,22 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def floors(finding: Mapping[str, Any]) -> dict[str, Any]:
-    """The floors that depend on the images alone."""
-    return {name: floor for name, floor in finding["floors"].items() if name != "shuffled pairs"}
+def baselines(finding: Finding) -> dict[str, Any]:
+    """The baselines that depend on the images alone."""
+    return {name: one for name, one in finding.baselines.items() if name != "shuffled pairs"}
 
 
 def test_what_was_captured_is_what_a_simulation_hears(simulated: Simulated, pairs: Path) -> None:
     recorded = read(pairs, {0: [(6, 14, 14)]})
     images: dict[str, Any] = {"auxiliary": recorded.auxiliary, "victims": recorded.victims}
-    material = prepare(simulated.graph, [simulated.seen, recorded.capture], **images)
+    material = prepare(simulated.graph, [simulated.seen, recorded], ImageSets(**images))
 
     for of in images:
         (computed,) = everything(material.captured(simulated.seen, of))
-        (found,) = everything(material.captured(recorded.capture, of))
+        (found,) = everything(material.captured(recorded, of))
         assert torch.equal(computed, found)
-    assert recorded.capture.bytes == simulated.seen.bytes == 4704
-    check_model(material.tensors["classes"], recorded.logits)
+    assert recorded.bytes == simulated.seen.bytes == 4704
+    check_answers(material.tensors["classes"], recorded.logits)
 
 
 def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
@@ -141,20 +141,23 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
     done = cloven(*command, "--json")
     summary = summary_of(here / "run")
     (found,) = summary["findings"]
-    same = audit(
-        simulated.graph, simulated.seen, Decoder(4), auxiliary=simulated.auxiliary,
-        victims=simulated.victims, domain=simulated.training,
-    )  # fmt: skip
+    (same,) = audit(
+        simulated.seen,
+        Decoder(4),
+        auxiliary=simulated.auxiliary,
+        victims=simulated.victims,
+        domain=simulated.training,
+    ).findings
 
     assert done.code == 0, done.err
-    assert json.loads(done.out) == summary
+    assert json.loads(done.out) == {name: value for name, value in summary.items() if name != "digest"}
     assert same.ssim is not None
     assert same.psnr is not None
     assert found["ssim"]["mean"] == pytest.approx(same.ssim.mean, abs=0.05)
     assert found["psnr"]["mean"] == pytest.approx(same.psnr.mean, abs=1)
     assert found["agreement"]["mean"] == pytest.approx(same.agreement.mean, abs=0.1)
-    assert found["leakage_above_floor"]["ssim"] > 0.5
-    assert floors(found) == floors(same.to_json())
+    assert found["leakage"]["ssim"] > 0.5
+    assert baselines(Finding.model_validate_json(json.dumps(found))) == baselines(same)
     for name in ("parameters", "observation_bytes", "pairs", "victims"):
         assert found[name] == getattr(same, name)
     assert found["link"] == ["10.0.0.1:40112", "10.0.0.2:7001"]
@@ -176,14 +179,29 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
     assert "No plan was compiled" not in page
 
 
-def test_a_protected_link_is_not_above_its_floor(simulated: Simulated, cloven: Run, here: Path) -> None:
+def test_a_recording_is_audited_from_python_with_its_own_images(simulated: Simulated, pairs: Path) -> None:
+    import cloven
+
+    program = divide(simulated.graph, Vertical(("pool1",)), 2)
+    observations = cloven.read_capture(pairs, program, shapes={0: [(6, 14, 14)]})
+    results = cloven.audit(observations, [cloven.attacks.Nearest(), "probe"])
+
+    assert {(f.attack, f.pairs, f.victims) for f in results.findings} == {("nearest", 90, 60), ("probe", 90, 60)}
+    assert results.summary.capture is not None
+    with pytest.raises(ClovenError, match="a capture has its own images; leave out auxiliary and victims"):
+        cloven.audit(observations, "nearest", victims=simulated.victims)
+    with pytest.raises(ClovenError, match=r"program is 'plan\.toml'; expected"):
+        cloven.read_capture(pairs, "plan.toml")  # type: ignore[arg-type]
+
+
+def test_a_protected_link_is_not_above_its_baseline(simulated: Simulated, cloven: Run, here: Path) -> None:
     noise = torch.randint(0, 256, (160, 4720), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     put(here / "pairs", {**simulated.captured(), "0": noise}, simulated.sent(), protected="yes")
 
     done = cloven("audit", *ONE, "--pairs", "pairs", "--epochs", "1")
     summary = summary_of(here / "runs" / "lenet5-digits-captured")
     (found,) = summary["findings"]
-    above = {name: max(f[name] for f in found["floors"].values() if f[name] is not None) for name in
+    above = {name: max(f[name] for f in found["baselines"].values() if f[name] is not None) for name in
              ("agreement", "ssim")}  # fmt: skip
 
     assert done.code == 0, done.err
@@ -191,7 +209,8 @@ def test_a_protected_link_is_not_above_its_floor(simulated: Simulated, cloven: R
     assert found["ssim"]["low"] <= above["ssim"]
     assert found["label"] == "Protected link"
     assert found["observation_bytes"] == 4720
-    assert "10.0.0.2:7001 (protected), shows no leakage to this attacker" in summary["verdict"]["sentence"]
+    assert "captured (protected link, 10.0.0.1:40112 to 10.0.0.2:7001)" in summary["verdict"]["sentence"]
+    assert "which is within chance of it" in summary["verdict"]["sentence"]
     assert "the keys of the link" in summary["attacker"]["does_not_know"]
     assert (
         "<b>protected</b>: the listener got ciphertext"
@@ -221,7 +240,7 @@ def chain_of(layer: str) -> Chain:
 def test_ciphertext_becomes_numbers_from_0_to_1(simulated: Simulated, tmp_path: Path) -> None:
     ciphertext = torch.arange(160, dtype=torch.uint8)[:, None].repeat(1, 32) + 96
     folder = put(tmp_path / "pairs", {**simulated.captured(), "0": ciphertext}, simulated.sent(), protected="yes")
-    found = read(folder).capture
+    found = read(folder)
 
     assert found.bytes == 32
     assert torch.equal(found.tensors["victims"][0], ciphertext[100:] / 255)
@@ -231,20 +250,22 @@ def test_ciphertext_becomes_numbers_from_0_to_1(simulated: Simulated, tmp_path: 
 def test_without_shapes_a_decoder_reads_all_numbers_and_the_key_says_so(simulated: Simulated, pairs: Path) -> None:
     flat, shaped = read(pairs), read(pairs, {0: [(6, 14, 14)]})
     images: dict[str, Any] = {"auxiliary": flat.auxiliary, "victims": flat.victims}
-    material = prepare(simulated.graph, [flat.capture, shaped.capture], **images)
+    material = prepare(simulated.graph, [flat, shaped], ImageSets(**images))
     chain = vector_chain(1176, (1, 28, 28))
     cells = [
-        Cell(flat.capture, Decoder(2, layers=chain), knows="numbers"),
-        Cell(flat.capture, Decoder(2, layers=chain)),
-        Cell(shaped.capture, Decoder(2)),
+        Cell(flat, Decoder(2, layers=chain), knows="numbers"),
+        Cell(flat, Decoder(2, layers=chain)),
+        Cell(shaped, Decoder(2)),
     ]
-    finding = attack(cells[0], material)
+    finding = attack(cells[0], material).result
 
     assert len({cell.key(material) for cell in cells}) == 3
     assert finding.provenance["knows"] == "numbers"
-    assert finding.provenance["observation"] == flat.capture.fingerprint
+    assert finding.provenance["observation"] == flat.fingerprint
     assert finding.ssim is not None
-    assert finding.ssim.mean > finding.floors[-1].ssim  # type: ignore[operator]
+    shuffled = finding.baselines["shuffled pairs"].ssim
+    assert shuffled is not None
+    assert finding.ssim.mean > shuffled
 
 
 def test_the_decoder_of_a_vector_grows_with_its_length_alone() -> None:
@@ -262,12 +283,12 @@ def test_the_fingerprint_is_that_of_what_was_captured_not_of_where(
     there = put(tmp_path / "there", captured, simulated.sent(), link="[::1]:5 -> [::1]:6", session="cd")
     captured["0"][150, 3] += 1e-6
     other = put(tmp_path / "other", captured, simulated.sent())
-    first = read(pairs).capture.fingerprint
+    first = read(pairs).fingerprint
 
-    assert read(there).capture.fingerprint == first
-    assert read(other).capture.fingerprint != first
-    assert read(pairs, queries=99).capture.fingerprint != first
-    assert read(pairs, {0: [(6, 14, 14)]}).capture.fingerprint != first
+    assert read(there).fingerprint == first
+    assert read(other).fingerprint != first
+    assert read(pairs, queries=99).fingerprint != first
+    assert read(pairs, {0: [(6, 14, 14)]}).fingerprint != first
 
 
 def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
@@ -281,7 +302,7 @@ def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
     lost = {int(i) for i in order[155:]}
     kept = [i for i in range(2, 160) if i not in lost]
     expected = torch.stack([captured["0"][i] for i in kept if i >= 100])
-    assert torch.equal(recorded.capture.tensors["victims"][0], expected)
+    assert torch.equal(recorded.tensors["victims"][0], expected)
     assert recorded.victims.sources == tuple(f"input {i + 7}" for i in kept if i >= 100)
     assert torch.equal(recorded.logits, sent["logits"][[i for i in kept if i >= 100]])
     assert recorded.unmatched == {CAPTURED: len(lost - {0, 1}), IMAGES: len({0, 1} - lost)}
@@ -300,7 +321,7 @@ def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
 def test_a_message_of_several_shares_is_taken_apart(simulated: Simulated, tmp_path: Path) -> None:
     captured = simulated.captured()
     folder = put(tmp_path / "pairs", {**captured, "10": captured["0"][:, :8], "2": captured["0"]}, simulated.sent())
-    found = read(folder, {0: [(6, 14, 14)], 2: [(2, 14, 14), (784,)], 10: [(8,)]}).capture
+    found = read(folder, {0: [(6, 14, 14)], 2: [(2, 14, 14), (784,)], 10: [(8,)]})
 
     assert [str(s) for s in found.seen] == [
         "0[0:6, 0:14, 0:14]", "2.0[0:2, 0:14, 0:14]", "2.1[0:784]", "10[0:8]",
@@ -314,10 +335,10 @@ def test_what_the_tap_writes_is_read(simulated: Simulated, pairs: Path) -> None:
     from cloven.runtime.tap.extraction import CapturedMessages, write
 
     captured = simulated.captured()
-    before = read(pairs).capture
+    before = read(pairs)
     messages = {0: captured["0"].numpy()}
     write(CapturedMessages(captured["input"].numpy(), messages, LINK, False, 9, ("ab", "cd")), pairs)
-    found = read(pairs).capture
+    found = read(pairs)
 
     assert found.fingerprint == before.fingerprint
     assert (found.link, found.session, found.payload) == (("10.0.0.1:40112", "10.0.0.2:7001"), "ab,cd", 9)
@@ -472,10 +493,10 @@ def test_weights_from_a_file_are_the_model_that_ran(
 def test_rounding_may_decide_one_victim_in_a_hundred() -> None:
     logits = torch.eye(10).repeat(30, 1)
     classes = logits.argmax(1)
-    check_model(torch.where(torch.arange(300) < 3, (classes + 1) % 10, classes), logits)
+    check_answers(torch.where(torch.arange(300) < 3, (classes + 1) % 10, classes), logits)
 
     with pytest.raises(ClovenError, match="of 300 victim images the model gives 4 another class"):
-        check_model(torch.where(torch.arange(300) < 4, (classes + 1) % 10, classes), logits)
+        check_answers(torch.where(torch.arange(300) < 4, (classes + 1) % 10, classes), logits)
 
 
 def test_an_image_that_trains_the_attack_scores_nothing(simulated: Simulated, cloven: Run, here: Path) -> None:

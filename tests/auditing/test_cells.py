@@ -1,4 +1,4 @@
-"""Cells: the same finding alone, beside others, on processes and after a resume; floors for what tells nothing."""
+"""Cells: the same finding alone, beside others, on processes and after a resume; what tells nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
-from cloven.auditing.cell import Cell, attack, attacks
+from cloven.auditing.cell import Cell, Outcome, attack, attacks
 from cloven.auditing.executor import run_cells
-from cloven.auditing.finding import Finding
-from cloven.auditing.material import Material, prepare
-from cloven.auditing.store import Store, opened, to_text
+from cloven.auditing.finding import CellResult, Measured, Metric
+from cloven.auditing.material import ImageSets, Material, prepare
+from cloven.auditing.store import Store, opened
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
 from cloven.partition.compiler import divide
@@ -36,7 +36,6 @@ from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
-from cloven.score.baselines import best
 from cloven.zoo.models import build
 from tests.attacks.problems import paired
 from tests.auditing.small import small
@@ -49,19 +48,31 @@ SHORT: tuple[BatchedAttack, ...] = (
 
 def material(**options: Any) -> Material:
     made = small()
-    return prepare(
-        made.graph, [made.seen(0), made.seen(1)], auxiliary=made.auxiliary, victims=made.victims,
-        domain=made.training, **options,
-    )  # fmt: skip
+    images = ImageSets(made.auxiliary, made.victims, made.training)
+    return prepare(made.graph, [made.seen(0), made.seen(1)], images, **options)
 
 
-def result(finding: Finding) -> Finding:
-    return replace(finding, seconds=0.0)
+def timeless(result: CellResult) -> CellResult:
+    """A result without what clocks measured, and without the hash of its file of tensors."""
+    return result.model_copy(update={"seconds": 0.0, "tensors": ""})
 
 
-def as_stored(finding: Finding) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(to_text(finding.to_json()))
-    return found
+def result(outcome: Outcome) -> CellResult:
+    return timeless(outcome.result)
+
+
+def audited(seen: Observation, attacker: BatchedAttack, **options: Any) -> Measured:
+    """The finding of one attack on one observation."""
+    made = small()
+    images = {"auxiliary": made.auxiliary, "victims": made.victims} | options
+    (finding,) = cloven.audit(seen, attacker, **images).findings
+    return finding
+
+
+def baseline(found: Measured, metric: Metric) -> float:
+    best = found.baseline(metric)
+    assert best is not None
+    return best[1]
 
 
 def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp_path: Path) -> None:
@@ -70,7 +81,8 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
     cells += [Cell(made.seen(0), SHORT[1], 1), Cell(made.seen(1), SHORT[1]), Cell(made.seen(1), SHORT[0])]
     kept, anew = material(), material(budget=0)
     alone = {cell.key(kept): result(attack(cell, kept)) for cell in cells}
-    together = {f.key: result(f) for f in attacks(cells, anew)}
+    together = {one.result.key: result(one) for one in attacks(cells, anew)}
+    scores = attack(cells[0], kept).scores["agreement"]
     with opened(tmp_path / "run", {"x": 1}) as store, store.shelf() as shelf:
         spread = material(budget=0, shelf=shelf)
         keys = set(run_cells(cells, spread, store, jobs=2))
@@ -78,9 +90,8 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
     assert alone == together
     assert keys == set(alone)
     for key, finding in alone.items():
-        stored = store.cell(key) | {"seconds": 0.0}
-        assert stored == as_stored(finding)
-        assert torch.equal(store.tensors(key)["score/agreement"], finding.scores["agreement"])
+        assert timeless(store.cell(key)) == finding
+    assert torch.equal(store.tensors(cells[0].key(kept))["score/agreement"], scores)
 
 
 def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
@@ -107,7 +118,7 @@ def test_a_cell_that_was_half_trained_goes_on_to_the_same_finding(
     with opened(tmp_path / "run", {}) as store:
         list(run_cells([cell], shared, store, jobs=1))
 
-    assert store.cell(cell.key(shared)) | {"seconds": 0.0} == as_stored(whole_run)
+    assert timeless(store.cell(cell.key(shared))) == whole_run
     assert not half.exists()
 
 
@@ -137,7 +148,7 @@ class TestDigests:
         edited(path)
         assert store.cell(path.stem) == kept
 
-        edited(path, agreement=kept["agreement"] | {"mean": 0.125})
+        edited(path, agreement=kept.agreement.model_dump() | {"mean": 0.125})
         for read in (store.cell, store.tensors):
             with pytest.raises(ClovenError, match=rf"{path.name} was edited or damaged: .* run the audit again"):
                 read(path.stem)
@@ -199,26 +210,23 @@ def test_all_that_can_change_a_number_is_in_the_key() -> None:
     assert len(keys) == len(cells) + 1
 
 
-def beats_floors(finding: Finding) -> bool:
-    floor = best(finding.floors)
-    assert finding.ssim is not None
-    assert floor.ssim is not None
-    return finding.ssim.low > floor.ssim and finding.agreement.low > floor.agreement
+def beats_baselines(found: Measured) -> bool:
+    assert found.ssim is not None
+    above = found.ssim.low > baseline(found, "ssim")
+    return above and found.agreement.low > baseline(found, "agreement")
 
 
 @pytest.mark.parametrize(
     "attacker", [Decoder(epochs=8), Residual(epochs=6, widths=(8,)), Refine(Decoder(epochs=8), steps=40)],
     ids=lambda a: a.name,
 )  # fmt: skip
-def test_the_strong_attacks_beat_every_floor_on_the_whole_input(attacker: BatchedAttack) -> None:
+def test_the_strong_attacks_beat_every_baseline_on_the_whole_input(attacker: BatchedAttack) -> None:
     made = small()
     image = made.graph.input
     seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
-    finding = cloven.audit(
-        made.graph, seen, attacker, auxiliary=made.auxiliary, victims=made.victims, domain=made.training
-    )
+    finding = audited(seen, attacker, domain=made.training)
 
-    assert beats_floors(finding)
+    assert beats_baselines(finding)
     assert finding.ssim is not None
     assert finding.ssim.mean > 0.9
 
@@ -251,38 +259,34 @@ def shuffled(z: Tensor) -> Tensor:
     [noise, ciphertext, shuffled, lambda z: torch.ones_like(z), lambda z: z * torch.nan],
     ids=["noise", "ciphertext", "shuffled", "constant", "nan"],
 )
-def test_what_tells_nothing_is_not_above_its_floor(
+def test_what_tells_nothing_is_not_above_its_baseline(
     attacker: BatchedAttack, change: Callable[[Tensor], Tensor]
 ) -> None:
-    finding = attack(Cell(small().seen(0), attacker), replaced(change))
-    floor = best(finding.floors)
+    finding = attack(Cell(small().seen(0), attacker), replaced(change)).result
 
-    assert finding.agreement.low <= floor.agreement
+    assert finding.agreement.low <= baseline(finding, "agreement")
     if finding.ssim is not None:
-        assert floor.ssim is not None
-        assert finding.ssim.low <= floor.ssim
+        assert finding.ssim.low <= baseline(finding, "ssim")
     nan = bool(change(torch.ones(1, 1)).isnan().any())
     assert any("is NaN or infinite; read as 0" in note for note in finding.notes) == nan
 
 
-def test_a_link_that_is_never_used_is_at_its_floor_and_says_so() -> None:
+def test_a_link_that_is_never_used_is_at_its_baseline_and_says_so() -> None:
     made = small()
     unused = seen_on(made.program, ("edge2", "edge0"))
     for attacker in (Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Nearest(), Probe()):
-        finding = attack(Cell(unused, attacker), material())
+        finding = attack(Cell(unused, attacker), material()).result
 
         assert finding.notes == ("nothing crosses here; the attack answers without having seen anything",)
         assert finding.observation_bytes == 0
-        assert finding.agreement.low <= best(finding.floors).agreement
+        assert finding.agreement.low <= baseline(finding, "agreement")
 
 
 def test_one_value_is_an_observation() -> None:
     made = small()
     value = made.graph.output
     seen = Observation((Seen(value, ((3, 4),)),), "paper", True, (), made.graph)
-    finding = cloven.audit(
-        made.graph, seen, Residual(epochs=1, widths=(4,)), auxiliary=made.auxiliary, victims=made.victims
-    )
+    finding = audited(seen, Residual(epochs=1, widths=(4,)))
 
     assert finding.observation_bytes == 4
     assert finding.ssim is not None
@@ -291,15 +295,13 @@ def test_one_value_is_an_observation() -> None:
 def test_the_probe_reads_labels_and_has_no_images() -> None:
     made = small()
     deep = seen_on(cloven.divide(made.graph, cloven.Vertical(("dense1",)), 2), ("edge0", "edge1"))
-    finding = cloven.audit(
-        made.graph, deep, Probe(), auxiliary=made.training, victims=made.victims, domain=made.training
-    )
+    finding = audited(deep, Probe(), auxiliary=made.training, domain=made.training)
 
     assert finding.ssim is None
-    assert finding.leakage_above_floor["ssim"] is None
-    assert finding.agreement.low > best(finding.floors).agreement
-    assert finding.to_json()["psnr"] is None
-    assert all(floor["ssim"] is None for floor in finding.to_json()["floors"].values())
+    assert finding.leakage.ssim is None
+    assert finding.agreement.low > baseline(finding, "agreement")
+    assert finding.psnr is None
+    assert finding.baseline("ssim") is None
 
 
 def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
@@ -308,15 +310,16 @@ def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
     victims = made.training.take([5, 6, *range(700, 720)])
 
     with pytest.raises(ClovenError) as refused:
-        cloven.audit(made.graph, made.seen(0), Decoder(), auxiliary=both, victims=victims)
+        audited(made.seen(0), Decoder(), auxiliary=both, victims=victims)
     assert "2 auxiliary images are also victim images" in str(refused.value)
     assert both.sources[5] in str(refused.value)
 
 
-def test_an_observation_of_another_model_is_refused() -> None:
+def test_observations_of_two_models_are_refused() -> None:
     """Two models of the same shapes, of which only the weights differ: the wrong one would classify silently."""
     made = small()
     other = capture(build("lenet5", shape=(1, 28, 28), classes=10).eval(), torch.zeros(1, 1, 28, 28))
+    (theirs,) = cloven.observe(divide(other, Vertical(("conv1",)), 2))
     plans: list[Strategy] = [
         Vertical(("conv1",)),
         Horizontal("in_channels"),
@@ -324,37 +327,26 @@ def test_an_observation_of_another_model_is_refused() -> None:
         Data((1, 2), until="conv2"),
     ]
     for strategy in plans:
-        program = divide(made.graph, strategy, 2)
-        for link in program.links:
-            with pytest.raises(ClovenError, match="the observation is of another model than the graph; expected"):
-                cloven.audit(
-                    other, seen_on(program, link), Decoder(), auxiliary=made.auxiliary, victims=made.victims
-                )
+        for mine in cloven.observe(divide(made.graph, strategy, 2)):
+            with pytest.raises(ClovenError, match="the observations are of 2 models"):
+                cloven.audit([mine, theirs], Decoder(), auxiliary=made.auxiliary, victims=made.victims)
 
 
 def test_a_second_judge_agrees_with_itself_on_the_originals() -> None:
     made = small()
     image = made.graph.input
     seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
-    finding = cloven.audit(
-        made.graph, seen, Decoder(epochs=4), auxiliary=made.auxiliary, victims=made.victims,
-        domain=made.training, judge=("the same model", made.graph),
-    )  # fmt: skip
+    finding = audited(seen, Decoder(epochs=4), domain=made.training, judge=made.graph)
 
-    assert finding.judged is not None
-    assert finding.judged.name == "the same model"
-    assert finding.judged.agreement == finding.agreement
-    assert finding.judged.floor == best(finding.floors).agreement
+    assert finding.judge is not None
+    assert (finding.judge.mean, finding.judge.low) == (finding.agreement.mean, finding.agreement.low)
+    assert finding.judge.baseline == baseline(finding, "agreement")
 
 
 def test_refine_needs_the_weights() -> None:
-    made = small()
-    seen = made.seen(0)
+    seen = small().seen(0)
 
-    finding = cloven.audit(
-        made.graph, seen, Refine(Decoder(epochs=2), steps=60), auxiliary=made.auxiliary, victims=made.victims
-    )
-    start = cloven.audit(made.graph, seen, Decoder(epochs=2), auxiliary=made.auxiliary, victims=made.victims)
+    finding, start = audited(seen, Refine(Decoder(epochs=2), steps=60)), audited(seen, Decoder(epochs=2))
     assert finding.psnr is not None
     assert start.psnr is not None
     assert finding.psnr.mean > start.psnr.mean

@@ -1,4 +1,4 @@
-"""Whom an audit is about: which images train, which are scored, who judges."""
+"""The subject of an audit: which images train, which are scored, who judges."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cloven.auditing.subject import Who, judge_of, load_images, ready
+from cloven.auditing.subject import Subject, judge_of, load_images, ready
 from cloven.errors import ClovenError
 from cloven.zoo.images import Images, overlap
 from cloven.zoo.models import build
 
-WHO = Who("lenet5", "digits", "photos", queries=50, victims=40)
+WHO = Subject("lenet5", "digits", "photos", queries=50, victims=40)
 
 
 def quiet(*_: object) -> None:
@@ -23,7 +23,7 @@ def quiet(*_: object) -> None:
 
 
 def test_a_model_that_is_trained_here_has_s1s_split() -> None:
-    images = load_images(WHO, [])
+    images = load_images(WHO)
 
     assert (len(images.training), len(images.victims), len(images.auxiliary)) == (1437, 40, 50)
     assert not overlap(images.training, images.victims)
@@ -31,7 +31,7 @@ def test_a_model_that_is_trained_here_has_s1s_split() -> None:
 
 
 def test_the_same_data_set_gives_an_attacker_images_that_are_not_scored() -> None:
-    images = load_images(replace(WHO, auxiliary="same"), [])
+    images = load_images(replace(WHO, auxiliary="same"))
 
     assert len(images.auxiliary) == 50
     assert not overlap(images.auxiliary, images.victims)
@@ -47,7 +47,7 @@ def test_weights_of_ones_own_are_scored_on_the_sets_own_test_images(
     pixels = np.random.default_rng(0).integers(0, 256, (90, 1, 28, 28), dtype=np.uint8)
     whole = Images("mnist", pixels, np.arange(90) % 10, tuple("0123456789"), sources)
     monkeypatch.setattr("cloven.auditing.subject.load", lambda *_, **__: whole)
-    images = load_images(Who("lenet5", "mnist:x", "same", 20, weights=weights, shape=(1, 28, 28), classes=10), [])
+    images = load_images(Subject("lenet5", "mnist:x", "same", 20, weights=weights, shape=(1, 28, 28), classes=10))
 
     assert all(source.startswith("t10k") for source in images.victims.sources)
     assert len(images.victims) == 30
@@ -63,9 +63,9 @@ def test_a_set_without_labels_does_for_a_model_with_weights_and_not_for_training
     monkeypatch.setattr("cloven.auditing.subject.load", lambda *_, **__: bare)
 
     with pytest.raises(ClovenError, match="has no labels; the CNN cannot be trained"):
-        load_images(replace(WHO, data="folder:x"), [])
-    known = Who("torchvision:resnet18", "folder:x", "same", 20, shape=(1, 28, 28), classes=10)
-    images = load_images(known, [])
+        load_images(replace(WHO, data="folder:x"))
+    known = Subject("torchvision:resnet18", "folder:x", "same", 20, shape=(1, 28, 28), classes=10)
+    images = load_images(known)
     assert images.victims.labels is None
     assert judge_of(known, images, quiet) is None
     with pytest.raises(ClovenError, match="the judge small has no weights and folder:x no labels"):
@@ -76,7 +76,7 @@ def test_the_judge_is_another_model_that_knows_the_classes(tmp_path: Path, monke
     monkeypatch.setenv("CLOVEN_CACHE", str(tmp_path))
     monkeypatch.setattr("cloven.auditing.subject.JUDGE_IMAGES", 300)
     monkeypatch.setattr("cloven.auditing.subject.EPOCHS", 2)
-    images = load_images(WHO, [])
+    images = load_images(WHO)
     auto = judge_of(WHO, images, quiet)
 
     assert auto is not None
@@ -94,6 +94,6 @@ def test_the_graph_of_a_model_with_weights_has_them(tmp_path: Path) -> None:
     model = build("lenet5", shape=(1, 28, 28), classes=10)
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     who = replace(WHO, weights=tmp_path / "w.safetensors", shape=(1, 28, 28), classes=10)
-    graph = ready(who, load_images(who, []), quiet)
+    graph = ready(who, load_images(who), quiet)
 
     assert torch.equal(torch.tensor(graph.by_name[graph.find("dense2")].params["bias"]), model.dense2.bias.detach())  # type: ignore[union-attr,operator]

@@ -646,7 +646,7 @@ def test_a_summary_that_others_wrote(cloven: Run, here: Path) -> None:
     own_weights(here / "w.pth")
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     whole = read_document(here / "run/summary.json", "")
-    for name in ("findings", "verdicts", "plans", "attacker", "settings"):
+    for name in ("findings", "observations", "programs", "attacker", "settings"):
         for other in ({}, {name: [[1, None]]}):
             write_document(here / "run/summary.json", {k: v for k, v in whole.items() if k != name} | other)
             refused(cloven("report", "run"), "summary.json does not hold what this version", "run the same audit")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from cloven.auditing.cases import Target, tapped
 from cloven.cli.audit_tables import print_observations, print_summary
-from tests.reporting.summaries import captured, laddered, summary
+from cloven.partition.observe import seen_on
+from tests.auditing.small import small
+from tests.reporting.summaries import captured, document, laddered, summary
 
 
 def test_each_observation_has_its_strongest_attack_with_interval_and_baseline(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = laddered()
-    print_summary(given)
+    print_summary(document(laddered()))
     text = capsys.readouterr().out
-    assert text.splitlines()[0] == given["verdict"]["sentence"]
     assert "0.63 [0.61, 0.66]" in text
-    assert "baseline 0.11, residual, carried" in text
+    assert "leaks up to 61%, baseline" in " ".join(text.split())
+    assert "residual, carried over" in text
     assert text.count("vertical, Layer ") >= 4
     assert "not converged" in text
     words = " ".join(text.split())
@@ -28,7 +30,7 @@ def test_each_observation_has_its_strongest_attack_with_interval_and_baseline(
 @pytest.mark.parametrize("make", [summary, laddered, captured])
 def test_it_fits_a_hundred_columns(make: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(make)
-    print_summary(make())
+    print_summary(document(make()))
     text = capsys.readouterr().out
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
 
@@ -39,13 +41,14 @@ def test_of_many_flags_and_notes_the_first_are_printed_and_the_others_counted(
     given = laddered(30)
     for i, finding in enumerate(given["findings"]):
         finding["notes"] = [f"note {i}"]
-    print_summary(given)
+    print_summary(document(given))
     assert "note: 160 more are in the report" in capsys.readouterr().out
 
 
 def test_what_has_no_labels_no_images_or_no_verdict_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     given = laddered(attacks=("probe",), model_accuracy=None, model_kappa=None)
-    print_summary(given | {"verdict": {"given": False, "reason": "nothing crosses", "sentence": None}})
+    refused = {"given": False, "reason": "nothing crosses", "sentence": None}
+    print_summary(document(given | {"verdict": refused}))
     text = capsys.readouterr().out
     assert "(no labels)" in text
     assert "not scored" in text
@@ -54,23 +57,26 @@ def test_what_has_no_labels_no_images_or_no_verdict_says_so(capsys: pytest.Captu
 
 def test_markup_in_names_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     given = laddered()
-    for row in given["verdicts"]:
+    for row in given["observations"]:
         row["label"] = "[red]x[/red]"
-    print_summary(given)
+    print_summary(document(given))
     assert "[red]x[/red]" in capsys.readouterr().out
 
 
+def test_the_verdict_is_printed_first(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(document(laddered()))
+    assert capsys.readouterr().out.startswith("Of what really crosses a link, layer 2 leaks most.")
+
+
 def test_what_would_be_attacked_names_the_attacks_and_the_transform(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        finding | {"attacks": ["probe", "decoder"], "transform": "int8"} for finding in summary()["findings"][:2]
-    ]
-    print_observations(rows)
+    program = small().program
+    links = tapped(Target("vertical", "", program, transform="int8"), small().seen(0))
+    print_observations([(links, ("probe", "decoder"))])
     text = capsys.readouterr().out
     assert "probe, decoder" in text
     assert "int8" in text
-    plain = summary()["findings"][0] | {"link": None, "links": [["a", "b"], ["b", "c"]]}
-    print_observations([plain])
+    both = tapped(Target("vertical", "", program), seen_on(program, *program.links[:2]))
+    print_observations([(both, ())])
     text = capsys.readouterr().out
     assert "transform" not in text
-    assert "attacks" not in text
-    assert "a > b + b > c" in text
+    assert "edge0 > edge1 + edge1 > edge2" in text

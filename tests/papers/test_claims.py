@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloven.auditing.summary import LEAST_KAPPA
+from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG

@@ -10,8 +10,10 @@ import torch
 
 from cloven.attacks.layers import Chain, Conv, ConvT, build
 from cloven.attacks.trainer import Machine
-from cloven.auditing.ladder import Ladder
+from cloven.auditing.cases import Taps
+from cloven.auditing.settings import Simulation
 from cloven.auditing.subject import SAME, Training
+from cloven.auditing.suite import AttackSuite
 from cloven.papers.s1 import setup
 from cloven.papers.s1.capacity import FEWEST, matched, parameters, widened
 from cloven.papers.s1.experiments import (
@@ -50,6 +52,12 @@ def of(figure: str, *data: str, scale: str = "full", controls: tuple[str, ...] =
 # --- Fig. 5 ---------------------------------------------------------------------------------------------------
 
 
+def simulation(panel: FigureStudy) -> Simulation:
+    """How a study divides its model."""
+    assert isinstance(panel.study.source, Simulation)
+    return panel.study.source
+
+
 @pytest.mark.parametrize(
     ("figure", "model", "layers"),
     [
@@ -63,22 +71,21 @@ def test_as_s1_does_it(figure: str, model: str, layers: dict[str, str]) -> None:
 
     assert list(found) == ["cifar10", "flowers102"]
     for spec, panel in zip(("cifar10:c", "flowers102:f"), found.values(), strict=True):
-        own, who = panel.settings, panel.settings.who
+        own, who = panel.study, panel.study.subject
         side = 32 if figure == "5c" else 224
         assert (panel.control, panel.division) == (PAPER, "")
         assert (who.model, who.data, who.auxiliary, who.shape) == (model, spec, "folder:photos", (3, side, side))
         assert (who.queries, who.victims, who.judge) == (40_000, None, "none")
         assert who.training == Training(10, None, "cpu")
-        assert (own.where.layers, own.where.views) == (layers, ("paper",))
-        assert (own.devices, own.strategies, own.plan) == (4, ALL, None)
-        assert own.ladder == Ladder(("decoder",), 10)
+        assert own.source == Simulation(Taps(layers, ("paper",)), None, ALL, 4)
+        assert own.settings.suite == AttackSuite(("decoder",), 10)
 
 
 @pytest.mark.parametrize(("spec", "shape"), [("mnist:m", (1, 28, 28)), ("digits", (1, 28, 28)), ("folder:f", None)])
 def test_lenet5_takes_the_images_as_they_are(spec: str, shape: tuple[int, ...] | None) -> None:
     (panel,) = panels(of("5c", spec, controls=()))
 
-    assert panel.settings.who.shape == (shape or (3, 32, 32))
+    assert panel.study.subject.shape == (shape or (3, 32, 32))
 
 
 @pytest.mark.parametrize("figure", list(FIGURES))
@@ -86,16 +93,16 @@ def test_training_may_start_from_weights(figure: str) -> None:
     start = Path("w.safetensors")
     found = panels(replace(of(figure, "cifar10:c"), start=start))
 
-    assert {panel.settings.who.training for panel in found} == {Training(10, None, "cpu", start)}
-    assert {panel.settings.who.weights for panel in found} == {None}
+    assert {panel.study.subject.training for panel in found} == {Training(10, None, "cpu", start)}
+    assert {panel.study.subject.weights for panel in found} == {None}
 
 
 @pytest.mark.parametrize("figure", ["5a", "5b", "5c"])
 def test_a_panel_takes_table_2s_decoders(figure: str) -> None:
     (panel,) = panels(of(figure, "cifar10:c", controls=()))
-    image = panel.settings.who.shape
+    image = panel.study.subject.shape
     assert image is not None
-    for row in printed(panel.settings.who.model):
+    for row in printed(panel.study.subject.model):
         if row.takes(image):
             assert panel.chain_for(row.layer, row.captured, image) == row.chain(row.captured, image)
 
@@ -126,26 +133,30 @@ def test_a_control_is_chosen_by_its_name(control: str) -> None:
 
 def test_each_control_varies_one_thing() -> None:
     found = named(of("5c", "mnist:m"))
-    usual = found["mnist"].settings
-    strong = replace(usual, ladder=Ladder(("residual",), FULL["5c"].strong))
-    who = usual.who
+    usual = found["mnist"].study
+    source, subject = usual.source, usual.subject
+    suite = AttackSuite(("residual",), FULL["5c"].strong)
+    strong = replace(usual, settings=replace(usual.settings, suite=suite))
+    assert isinstance(source, Simulation)
+    vertical = replace(source, strategies=("vertical",))
 
-    assert found["mnist-equal"].settings == replace(usual, strategies=("vertical",))
-    assert found["mnist-in-domain"].settings == replace(usual, who=replace(who, auxiliary=SAME))
-    assert found["mnist-strong"].settings == strong
-    twice = replace(strong, strategies=("vertical",), who=replace(who, shape=(1, 56, 56)))
-    assert found["mnist-twice"].settings == twice
-    full = replace(strong, where=replace(usual.where, views=("full",)), strategies=("vertical", "horizontal"))
-    assert found["mnist-links"].settings == full
+    assert found["mnist-equal"].study == replace(usual, source=vertical)
+    assert found["mnist-in-domain"].study == replace(usual, subject=replace(subject, auxiliary=SAME))
+    assert found["mnist-strong"].study == strong
+    twice = replace(strong, source=vertical, subject=replace(subject, shape=(1, 56, 56)))
+    assert found["mnist-twice"].study == twice
+    taps = replace(source.taps, views=("full",))
+    full = replace(source, taps=taps, strategies=("vertical", "horizontal"))
+    assert found["mnist-links"].study == replace(strong, source=full)
     for name in ("star", "tiles"):
         panel = found[f"mnist-{name}"]
         assert panel.division == name
-        assert replace(panel.settings, plan=None) == replace(full, strategies=())
+        assert replace(simulation(panel), plan=None) == replace(full, strategies=())
 
 
 def test_the_divisions_whose_links_carry_more() -> None:
     found = named(of("5a", "cifar10:c", controls=(LINKS,)))
-    star, tiles = (found[f"cifar10-{name}"].settings.plan for name in ("star", "tiles"))
+    star, tiles = (simulation(found[f"cifar10-{name}"]).plan for name in ("star", "tiles"))
 
     assert star is not None
     assert tiles is not None
@@ -167,10 +178,10 @@ def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
     scale = replace(FULL["5c"], images=900, training=3, seeds=2)
     request = Request("5c", ("digits",), "photos", scale, (), Machine("cpu:0"), 1000, 7)
     (panel,) = panels(request)
-    own = panel.settings
+    own, subject = panel.study.settings, panel.study.subject
 
-    assert (own.seeds, own.budget, own.machine.device) == (2, 1000, "cpu:0")
-    assert (own.who.seed, own.who.auxiliary, own.who.training) == (7, "photos", Training(3, 900, "cpu:0"))
+    assert (own.seeds, own.seed, own.budget, own.machine.device) == (2, 7, 1000, "cpu:0")
+    assert (subject.seed, subject.auxiliary, subject.training) == (7, "photos", Training(3, 900, "cpu:0"))
 
 
 # --- Fig. 6 ---------------------------------------------------------------------------------------------------
@@ -182,21 +193,22 @@ def test_devices() -> None:
     assert COUNTS == (2, 4, 8)
     assert list(found) == ["cifar10-2", "cifar10-4", "cifar10-8"]
     for count, panel in zip(COUNTS, found.values(), strict=True):
-        own = panel.settings
-        assert (panel.control, own.devices, own.strategies) == (PAPER, count, ALL)
-        assert (own.who.model, own.who.shape) == (MOBILENET, (3, 224, 224))
-        assert (own.where.layers, own.where.views) == ({"conv1_bn": "Layer 2"}, ("paper",))
-        assert own.ladder == Ladder(("decoder",), 10)
+        own = panel.study
+        assert panel.control == PAPER
+        assert (own.subject.model, own.subject.shape) == (MOBILENET, (3, 224, 224))
+        assert own.source == Simulation(Taps({"conv1_bn": "Layer 2"}, ("paper",)), None, ALL, count)
+        assert own.settings.suite == AttackSuite(("decoder",), 10)
 
 
 def test_devices_have_one_control() -> None:
     found = named(of("6", "cifar10:c"))
 
-    assert [(panel.control, panel.settings.devices) for panel in found.values()] == [
+    assert [(panel.control, simulation(panel).devices) for panel in found.values()] == [
         (control, count) for count in COUNTS for control in (PAPER, STRONG)
     ]
-    assert found["cifar10-8-strong"].settings.ladder == Ladder(("residual",), FULL["6"].strong)
-    assert found["cifar10-8-strong"].settings.devices == 8
+    strong = found["cifar10-8-strong"]
+    assert strong.study.settings.suite == AttackSuite(("residual",), FULL["6"].strong)
+    assert simulation(strong).devices == 8
 
 
 # --- scales ---------------------------------------------------------------------------------------------------

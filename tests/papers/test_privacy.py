@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from cloven.auditing.settings import Simulation
+from cloven.auditing.summary import Summary
 from cloven.auditing.targets import of_strategies
 from cloven.enclave.sweep import CutTimes, summarised
 from cloven.enclave.timing import MeasuredMachine
@@ -17,6 +18,8 @@ from cloven.papers.s2.privacy import AMOUNTS, RULES, Study, cuts, document, sett
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, VGG
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
+from tests.reporting.summaries import document as parsed
+from tests.reporting.summaries import summary as made_up
 
 STUDY = Study("resnet20", "cifar10:DIR", "folder:DIR", Path("w.th"), AMOUNTS["desk"])
 
@@ -45,14 +48,18 @@ def timed_cut(model: str, cut: str | None, median: float, beside: float) -> CutT
     )
 
 
-def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor: float = 0.1) -> dict[str, Any]:
+def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor: float = 0.1) -> Summary:
     """A summary of such an audit, in another order than that of the points."""
+    given = made_up()
+    (pattern, *_) = given["findings"]
+    baselines = {"mean image": floor, "grey": floor / 2}
     findings = [
         {
+            **pattern,
             "link": [f"edge{point}", f"edge{point + 1}"],
             "attack": attack,
-            "ssim": {"mean": score, "low": score - 0.01, "high": score + 0.01},
-            "floors": {"mean image": {"ssim": floor}, "grey": {"ssim": floor / 2}, "modal class": {"ssim": None}},
+            "ssim": {**pattern["ssim"], "mean": score, "low": score - 0.01, "high": score + 0.01},
+            "baselines": {name: {"ssim": value, "agreement": 0.1} for name, value in baselines.items()},
             "observation_bytes": 100,
             "key": "k",
             "seconds": 60.0,
@@ -61,10 +68,8 @@ def summary(scores: dict[str, list[float]], why_not: str | None = None, *, floor
         for point, score in reversed(list(enumerate(row)))
     ]
     verdict = {"given": why_not is None, "reason": why_not}
-    return {"findings": findings, "model_accuracy": 0.9, "model_kappa": 0.9, "verdict": verdict} | {
-        "settings": {"queries": 800},
-        "test_images": 100,
-    }
+    found = {"findings": findings, "observations": [], "model_accuracy": 0.9, "model_kappa": 0.9}
+    return parsed(given | found | {"verdict": verdict, "settings": {"queries": 800}, "test_images": 100})
 
 
 def test_where_the_models_are_cut() -> None:
@@ -78,9 +83,10 @@ def test_where_the_models_are_cut() -> None:
 def test_the_links_of_one_pipeline_are_the_points_in_order(name: str) -> None:
     shape = (3, 32, 32)
     graph = capture(make(name, shape=shape, classes=10), torch.zeros(1, *shape))
-    asked = settings(Study(name, "cifar10:DIR", "same", Path("w"), AMOUNTS["desk"]))
+    source = settings(Study(name, "cifar10:DIR", "same", Path("w"), AMOUNTS["desk"])).source
+    assert isinstance(source, Simulation)
 
-    (target,) = of_strategies(graph, asked.strategies, tuple(asked.where.layers), asked.devices, ())
+    (target,) = of_strategies(graph, source.strategies, tuple(source.taps.layers), source.devices, ())
 
     carried = {link: [t.value for t in target.program.transfers if t.link == link] for link in target.program.links}
     assert list(carried) == [(f"edge{i}", f"edge{i + 1}") for i in range(len(cuts(name)))]
@@ -171,15 +177,16 @@ def test_at_desk_scale_images_are_small_and_the_gan_has_fewer_epochs_for_large_o
     full = replace(mobile, amount=AMOUNTS["full"])
 
     asked = [settings(study) for study in (STUDY, mobile, full)]
-    assert [one.who.shape for one in asked] == [(3, 32, 32), (3, 96, 96), (3, 224, 224)]
-    assert [one.ladder.gan_epochs for one in asked] == [90, 10, 200]
+    assert [one.subject.shape for one in asked] == [(3, 32, 32), (3, 96, 96), (3, 224, 224)]
+    assert [one.settings.suite.gan_epochs for one in asked] == [90, 10, 200]
 
 
 def test_the_audit_is_of_all_links_at_s2s_threshold() -> None:
     asked = settings(STUDY)
 
-    assert asked.threshold == 0.2
-    assert asked.where.every_link
-    assert tuple(asked.where.views) == ("full",)
-    assert asked.ladder.names == ("cgan", "residual")
-    assert asked.who.weights == Path("w.th")
+    assert asked.settings.threshold == 0.2
+    assert isinstance(asked.source, Simulation)
+    assert asked.source.taps.every_link
+    assert tuple(asked.source.taps.views) == ("full",)
+    assert asked.settings.suite.names == ("cgan", "residual")
+    assert asked.subject.weights == Path("w.th")

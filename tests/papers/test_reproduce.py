@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cloven.auditing.store import DIGEST, TENSORS
-from cloven.auditing.subject import Loaded, Who, cnn, load_images, ready, untrained
+from cloven.auditing.subject import Subject, SubjectImages, cnn, load_images, ready, untrained
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import reproduce as module
@@ -52,7 +52,7 @@ def _quick() -> Iterator[None]:
     graphs: dict[object, Graph] = {}
 
     def once(make: Callable[..., Graph]) -> Callable[..., Graph]:
-        def graph(who: Who, images: Loaded, *progress: Any) -> Graph:
+        def graph(who: Subject, images: SubjectImages, *progress: Any) -> Graph:
             key = (make, who.model, who.training, images.training.fingerprint())
             if key not in graphs:
                 graphs[key] = make(who, images, *progress)
@@ -61,8 +61,8 @@ def _quick() -> Iterator[None]:
         return graph
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cloven.auditing.study.untrained", once(untrained))
-        patch.setattr("cloven.auditing.study.ready", once(ready))
+        patch.setattr("cloven.auditing.pipeline.untrained", once(untrained))
+        patch.setattr("cloven.auditing.pipeline.ready", once(ready))
         patch.setattr("cloven.papers.s1.bars.clustered", partial(clustered, resamples=200))
         yield
 
@@ -186,7 +186,7 @@ def one_by_one(do: Callable[[Any, int], Any], shared: Any, count: int, *, jobs: 
 def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) -> None:
     small = replace(TINY, training=1, images=200)
     request = replace(REQUEST, scale=small, controls=(DOMAIN, SIZE))  # the usual size twice, and twice the side
-    whose = [panel.settings.who for panel in panels(request)]
+    whose = [panel.study.subject for panel in panels(request)]
     said: list[tuple[str, int, int]] = []
 
     with pytest.MonkeyPatch.context() as patch:
@@ -195,7 +195,7 @@ def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) 
         train(whose, 2, lambda *of: said.append(of))
         kept = set(tmp_path.iterdir())
         for who in whose:
-            cnn(who, load_images(who, []), lambda *_: pytest.fail("it is trained again"))
+            cnn(who, load_images(who), lambda *_: pytest.fail("it is trained again"))
 
     assert said == [("training the CNNs", done, 2) for done in range(3)]
     assert len(kept) == 2
@@ -329,7 +329,10 @@ def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
 
 
 def vertical(request: Request) -> list[FigureStudy]:
-    return [replace(one, settings=replace(one.settings, strategies=("vertical",))) for one in panels(request)]
+    return [
+        replace(one, study=replace(one.study, source=replace(one.study.source, strategies=("vertical",))))  # type: ignore[arg-type]
+        for one in panels(request)
+    ]
 
 
 def test_vertical_leaks_the_same_on_any_number_of_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cloven.reporting.page import Sample
+from cloven.auditing.ranking import verdict
+from cloven.auditing.summary import ObservationSummary, Summary
+from cloven.reporting.page import Sample, render
 
 LAYERS = (("Layer 2", "conv2", 10, 16), ("Layer 3", "pool2", 5, 16), ("Layer 5", "conv3", 1, 120))
-LADDER = ("nearest", "probe", "screen", "decoder", "cgan", "residual")
-FLOORS = ("auxiliary mean", "domain mean", "black", "grey", "shuffled pairs", "modal class")
+SUITE = ("nearest", "probe", "screen", "decoder", "cgan", "residual")
+BASELINES = ("auxiliary mean", "domain mean", "black", "grey", "shuffled pairs", "modal class")
 
 
 def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema": 3,
+        "schema_version": 4,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",
@@ -32,6 +35,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
         "classes": 10,
         "input": [1, 28, 28],
         "seconds": 71.2,
+        "threshold": 0.2,
         "versions": {"cloven": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "threads": 1, "jobs": 2},
         "settings": {
             "queries": 2000,
@@ -55,12 +59,13 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
             "reason": None,
             "sentence": "Of what really crosses a link, layer 2 leaks most.",
         },
-        "plans": _plans(),
+        "programs": _plans(),
         "findings": typical,
-        "verdicts": verdicts(typical),
+        "observations": observations(typical),
         "curves": [],
         "defences": [],
         "shapes": None,
+        "capture": None,
         "judge": None,
         "orderings": _orderings(),
         "not_measured": [
@@ -92,11 +97,11 @@ def captured(*, protected: bool = False, **changes: Any) -> dict[str, Any]:
         "notes": [],
         "messages": [{"message": "0", "type": "uint8" if protected else "float32", "shape": [6, 14, 14]}],
     }
-    given = summary(findings=0, plans=[], orderings=[]) | {"findings": [finding], "capture": capture}
-    return given | {"verdicts": []} | changes
+    given = summary(findings=0, programs=[], orderings=[]) | {"findings": [finding], "capture": capture}
+    return given | {"observations": observations([finding])} | changes
 
 
-def laddered(layers: int = 4, attacks: Sequence[str] = LADDER, **changes: Any) -> dict[str, Any]:
+def laddered(layers: int = 4, attacks: Sequence[str] = SUITE, **changes: Any) -> dict[str, Any]:
     """A ladder of attacks on some layers, cut one after another, with all that comes with it.
 
     The attacks on the first layer are under-trained, the probe makes no images, and the c-GAN has collapsed.
@@ -106,12 +111,12 @@ def laddered(layers: int = 4, attacks: Sequence[str] = LADDER, **changes: Any) -
         for depth in range(layers)
         for place, attack in enumerate(attacks)
     ]
-    told = verdicts(found)
-    if len(told) > 1 and told[1]["strongest"]["ssim"]:
-        told[0] |= _carried(told[1])
+    told = observations(found)
+    if len(told) > 1 and told[1]["own"]["pixels"]:
+        told[0] = told[0] | _carried(told[0], told[1])
     given = summary(findings=0) | {
         "findings": found,
-        "verdicts": told,
+        "observations": told,
         "judge": {"name": "resnet18", "accuracy": 0.93},
     }
     shapes = {"hits": 3, "of": 4, "rows": [_guess(f["label"], hit=i > 0) for i, f in enumerate(found[:4])]}
@@ -126,62 +131,86 @@ def _attacked(depth: int, attack: str, place: int, of: int) -> dict[str, Any]:
     found = _finding("vertical", layer, 0.12 + 0.8 * strength, 0.05 + 0.8 * strength, link)
     found |= {"attack": attack, "key": f"{depth:032x}{place:032x}", "seeds": [0, 1, 2]}
     found["ssim"]["of_seeds"] = [found["ssim"]["mean"]] * 3
-    found["judge"] = {**_score(0.1 + 0.6 * strength, 0.06), "floor": 0.11}
+    found["judge"] = {**_score(0.1 + 0.6 * strength, 0.06), "baseline": 0.11}
     if attack == "cgan":
         found["notes"] = ["collapsed: all reconstructions are alike"]
     if attack == "paste":
         found["inside"] = {"ssim": None, "psnr": 31.2, "coverage": 0.25}
     if attack == "probe":
         found |= {"ssim": None, "psnr": None, "judge": None}
-        found["leakage_above_floor"]["ssim"] = None
-        found["floors"] = {name: floor | {"ssim": None} for name, floor in found["floors"].items()}
+        found["leakage"]["ssim"] = None
+        found["baselines"] = {name: one | {"ssim": None} for name, one in found["baselines"].items()}
     return found
 
 
 def only(*findings: dict[str, Any]) -> dict[str, Any]:
     """The typical summary with these findings alone."""
-    return summary() | {"findings": list(findings), "verdicts": verdicts(findings)}
+    return summary() | {"findings": list(findings), "observations": observations(findings)}
 
 
-def verdicts(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def observations(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The strongest attack on each observation, nothing carried over."""
     attacked: dict[str, list[dict[str, Any]]] = {}
     for finding in found:
         attacked.setdefault(finding["observation"], []).append(finding)
     kept = ("observation", "strategy", "label", "layers", "link", "links", "view", "crosses", "transform")
-    return [
-        {
-            **{name: rows[0][name] for name in kept},
-            "attacks": [row["attack"] for row in rows],
-            "strongest": {metric: _strongest(rows, metric) for metric in ("ssim", "agreement")},
-            "carried": {"ssim": None, "agreement": None},
-            "flags": [],
-            "converged": ("converged", "not converged", "not tested")[i % 3],
-        }
-        for i, rows in enumerate(attacked.values())
-    ]
+    told = []
+    for i, rows in enumerate(attacked.values()):
+        own = {"pixels": _strongest(rows, "ssim"), "labels": _strongest(rows, "agreement")}
+        told.append(
+            {
+                **{name: rows[0][name] for name in kept},
+                "attacks": [row["attack"] for row in rows],
+                "labels_read": True,
+                "own": own,
+                "counts": own,
+                "flags": [],
+                "converged": ("converged", "not converged", "not tested")[i % 3],
+            }
+        )
+    return told
 
 
 def _strongest(rows: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
     scored = [row for row in rows if row[metric]]
-    if not scored:
+    known = [one[metric] for row in scored for one in row["baselines"].values() if one[metric] is not None]
+    if not known:
         return None
     best = max(scored, key=lambda row: row[metric]["mean"])
-    floors = [floor[metric] for floor in best["floors"].values() if floor[metric] is not None]
-    score = {part: best[metric][part] for part in ("mean", "low", "high")}
-    return {"attack": best["attack"], **score, "floor": max(floors), "above": best["leakage_above_floor"][metric]}
+    return axis_score(best["attack"], best[metric], max(known))
 
 
-def _carried(deep: dict[str, Any]) -> dict[str, Any]:
-    most = deep["strongest"]["ssim"]
-    carried = {**most, "from": deep["observation"], "layers": deep["layers"]}
+def axis_score(attack: str, score: dict[str, Any], baseline: float) -> dict[str, Any]:
+    """A score against its baseline."""
+    parts = {part: score[part] for part in ("mean", "low", "high")}
+    leaked = {part: max(0.0, (value - baseline) / (1 - baseline)) for part, value in parts.items()}
+    carried = {"carried_from": None, "carried_layers": []}
+    return {"attack": attack, **parts, "baseline": baseline, "held_out": None, "leakage": leaked, **carried}
+
+
+def _carried(own: dict[str, Any], deep: dict[str, Any]) -> dict[str, Any]:
+    most = deep["own"]["pixels"]
+    carried = most | {"carried_from": deep["observation"], "carried_layers": deep["layers"]}
     flag = (
         f"SSIM: residual (0.49) is under-trained here: {most['attack']} reads {most['mean']:.2f} deeper, at conv2"
     )
-    return {
-        "carried": {"ssim": carried, "agreement": None},
-        "flags": [f"{flag}, which follows from what is seen here"],
-    }
+    counts = own["counts"] | {"pixels": carried}
+    return {"counts": counts, "flags": [f"{flag}, which follows from what is seen here"]}
+
+
+def document(given: dict[str, Any]) -> Summary:
+    """A made-up summary as the document that it is; ranked as a real one."""
+    told = [ObservationSummary.model_validate_json(json.dumps(one)) for one in given["observations"]]
+    ranked: list[Any] = []
+    if given["verdict"]["given"]:
+        ranked = [one.model_dump(mode="json") for one in verdict(None, [], told).rankings]
+    said = {"reason": None, "sentence": None, **given["verdict"], "rankings": ranked}
+    return Summary.model_validate_json(json.dumps({**given, "verdict": said}))
+
+
+def page(given: dict[str, Any], pictures: Mapping[str, Sequence[Sample]] | None = None) -> str:
+    """The page of a made-up summary."""
+    return render(document(given), pictures or {})
 
 
 def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -214,22 +243,22 @@ def defences() -> list[dict[str, Any]]:
         ("int8", 0.975, 2116, 0.52),
         ("noise 0.5", 0.91, 8464, 0.2),
     )
-    return [
-        {
-            "strategy": strategy,
-            "title": f"{strategy}, 4 devices",
-            "transform": name,
-            "accuracy": accuracy - drop / 10,
-            "agreement_with_the_model": accuracy,
-            "bytes": held,
-            **{
-                m: {"attack": "residual", **_score(leak - drop, 0.03), "floor": 0.1, "above": leak - drop - 0.1}
-                for m in ("ssim", "agreement")
-            },
-        }
-        for strategy, drop in (("vertical", 0.0), ("data", 0.07))
-        for name, accuracy, held, leak in kinds
-    ]
+    rows = []
+    for strategy, drop in (("vertical", 0.0), ("data", 0.07)):
+        for name, accuracy, held, leak in kinds:
+            score = axis_score("residual", _score(leak - drop, 0.03), 0.1)
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "title": f"{strategy}, 4 devices",
+                    "transform": name,
+                    "accuracy": accuracy - drop / 10,
+                    "agreement_with_the_model": accuracy,
+                    "bytes": held,
+                    "most": {"pixels": score, "labels": score},
+                }
+            )
+    return rows
 
 
 def _guess(label: str, *, hit: bool) -> dict[str, Any]:
@@ -296,16 +325,18 @@ def _finding(
     rng = random.Random(f"{strategy}{label}{share}")
     parts = 4 if strategy == "horizontal" else 1
     held = channels // parts
-    floors: dict[str, dict[str, float | None]] = {
+    baselines: dict[str, dict[str, float | None]] = {
         name: {"ssim": round(rng.uniform(0.005, 0.06), 4), "agreement": round(rng.uniform(0.08, 0.12), 4)}
-        for name in FLOORS
+        for name in BASELINES
     }
-    floors["domain mean"]["ssim"] = 0.112
-    floors["modal class"] = {"ssim": None, "agreement": 0.1167}
-    low = max(float(floor["agreement"] or 0) for floor in floors.values())
+    baselines["domain mean"]["ssim"] = 0.112
+    baselines["modal class"] = {"ssim": None, "agreement": 0.1167}
+    low = max(float(one["agreement"] or 0) for one in baselines.values())
     agreement, ssim = max(agreement, 0.1), max(ssim, 0.03)
     return {
         "key": f"{rng.getrandbits(256):064x}",
+        "keys": [],
+        "raw_image": 0.0,
         "observation": f"{rng.getrandbits(128):032x}",
         "strategy": strategy,
         "devices": 4,
@@ -332,8 +363,9 @@ def _finding(
             "above_threshold": _score(min(1, 2 * ssim), 0.07),
         },
         "psnr": {"mean": 9 + 11 * ssim, "low": 8.7 + 11 * ssim, "high": 9.3 + 11 * ssim},
-        "floors": floors,
-        "leakage_above_floor": {"ssim": (ssim - 0.112) / 0.888, "agreement": (agreement - low) / (1 - low)},
+        "baselines": baselines,
+        "held_out": None,
+        "leakage": {"ssim": (ssim - 0.112) / 0.888, "agreement": (agreement - low) / (1 - low)},
         "seconds": 2.1 + share,
         "seeds": [0],
         "judge": None,

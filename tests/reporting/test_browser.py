@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from cloven.reporting.page import render
 from tests.reporting.summaries import captured, laddered, samples, summary
+from tests.reporting.summaries import page as render
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium on the PATH")
@@ -130,9 +130,10 @@ def _usual() -> str:
 
 def _long_names_of_attacks() -> str:
     given = laddered(attacks=("A" * 90, "B" * 90, "probe"))
-    for row in (*given["findings"], *given["verdicts"], *given["curves"], *given["defences"]):
-        row |= {"transform": "T" * 90, "label": "L" * 90, "layers": ["W" * 90], "strategy": "s" * 90}
-        row |= {"link": ["e" * 90, "f" * 90], "notes": ["n" * 400], "flags": ["f" * 400]}
+    long = {"transform": "T" * 90, "label": "L" * 90, "layers": ["W" * 90], "strategy": "s" * 90}
+    long |= {"link": ["e" * 90, "f" * 90], "notes": ["n" * 400], "flags": ["f" * 400]}
+    for row in (*given["findings"], *given["observations"], *given["curves"], *given["defences"]):
+        row |= {name: value for name, value in long.items() if name in row}
     return _rendered(given)
 
 
@@ -142,7 +143,7 @@ def _long_names() -> str:
     for finding in given["findings"]:
         finding |= {"label": "L" * 90, "layers": ["W" * 90], "link": ["e" * 90, "f" * 90], "share": ["9" * 200]}
         finding |= {"attack": "k" * 90, "strategy": finding["strategy"] * 9}
-    for plan in given["plans"]:
+    for plan in given["programs"]:
         plan["title"] = "t" * 200
         for transfer in plan["transfers"]:
             transfer |= {"source": "e" * 90, "value": "v" * 200, "share": "0" * 200}

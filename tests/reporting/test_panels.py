@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cloven.reporting import series
 from cloven.reporting.panels import STEP, Line, Panel, Spot, panels
 from cloven.reporting.verdicts import verdicts
-from tests.reporting.summaries import laddered
+from tests.reporting.summaries import document, laddered
 
 TICKS = ((0.0, "0"), (1.0, "1"))
 
@@ -61,14 +61,15 @@ def test_any_panels_make_a_well_formed_picture(ends: list[list[float]], in_a_row
 
 
 def test_a_curve_lies_at_its_pairs_and_its_scores() -> None:
-    summary = laddered()
-    found = series.curves(summary["curves"], verdicts(summary), "ssim")
+    summary = document(laddered())
+    found = series.curves(summary.curves, verdicts(summary), "ssim")
     assert found[0].heading == "Layer 2, vertical"
     line = found[0].lines[-1]
     assert (line.name, line.colour) == ("residual ↗", "vertical")
     assert [spot.x for spot in line.spots] == pytest.approx([0, 0.5, 1])
-    (row,) = [r for r in summary["curves"] if r["label"] == "Layer 2" and r["attack"] == "residual"]
-    assert [spot.y for spot in line.spots] == pytest.approx([p["ssim"]["mean"] / 0.8 for p in row["points"]])
+    (row,) = [r for r in summary.curves if r.label == "Layer 2" and r.attack == "residual"]
+    means = [point.ssim.mean / 0.8 for point in row.points if point.ssim is not None]
+    assert [spot.y for spot in line.spots] == pytest.approx(means)
     assert found[0].floor == pytest.approx(0.112 / 0.8)
     assert all("probe" not in line.name for panel in found for line in panel.lines)
 
@@ -81,27 +82,29 @@ def test_a_scale_holds_all_scores_and_starts_at_zero_where_it_can() -> None:
 
 
 def test_a_defence_lies_at_its_leakage_and_its_accuracy() -> None:
-    rows = laddered()["defences"]
+    rows = document(laddered()).defences
     vertical, _ = series.defences(rows, "ssim")
     assert [line.name.replace("\xa0", " ") for line in vertical.lines][2] == "int8, 2.1 kB"
     (spot,) = vertical.lines[2].spots
-    assert spot.x == pytest.approx(0.42 / 0.6)
+    assert spot.x == pytest.approx(0.5 / 0.6)
     assert spot.y == pytest.approx(0.75)
 
 
 def test_without_labels_a_defence_stands_at_its_agreement_with_the_whole_model() -> None:
-    rows = [row | {"accuracy": None} for row in laddered()["defences"]]
-    assert series.kept(rows[0]) == rows[0]["agreement_with_the_model"]
+    rows = [row.model_copy(update={"accuracy": None}) for row in document(laddered()).defences]
+    assert series.kept(rows[0]) == rows[0].agreement_with_the_model
     assert len(series.defences(rows, "ssim")) == 2
 
 
 def test_a_defence_of_which_nothing_was_attacked_is_not_drawn() -> None:
-    rows = [row | {"ssim": None} for row in laddered()["defences"]]
-    assert series.defences(rows, "ssim") == []
+    given = laddered()
+    rows = [row | {"most": {"pixels": None, "labels": None}} for row in given["defences"]]
+    assert series.defences(document(given | {"defences": rows}).defences, "ssim") == []
 
 
 def test_links_that_taps_put_together_are_all_named() -> None:
-    links = [["a", "b"], ["b", "c"]]
-    assert series.where({"link": None, "links": links}) == "a → b and b → c"
-    assert series.where({"link": ["a", "b"], "links": links}) == "a → b"
-    assert series.where({"link": None, "links": [None]}) == "no link"
+    one = document(laddered()).observations[0]
+    several = one.model_copy(update={"link": None, "links": (("a", "b"), ("b", "c"))})
+    assert series.where(several) == "a → b and b → c"
+    assert series.where(several.model_copy(update={"link": ("a", "b")})) == "a → b"
+    assert series.where(several.model_copy(update={"links": ()})) == "no link"

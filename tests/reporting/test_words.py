@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloven.auditing.finding import ScoreRange
 from cloven.reporting import words
 
 
@@ -51,7 +52,7 @@ def test_a_difference_carries_its_sign(value: float | None, written: str) -> Non
 
 
 def test_an_interval_stands_behind_its_mean() -> None:
-    assert words.interval({"mean": 0.62, "low": 0.58, "high": 0.66}) == "0.62 [0.58, 0.66]"
+    assert words.interval(ScoreRange(mean=0.62, low=0.58, high=0.66)) == "0.62 [0.58, 0.66]"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""What was really on the wire: a folder with what was captured and what was sent, read, checked, joined."""
+"""Captures: a folder with what a tap recorded and what was sent, read, checked and joined by input number."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import ClassVar
@@ -14,11 +15,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.errors import ClovenError
+from cloven.auditing.selection import apart
+from cloven.errors import ClovenError, check_type
 from cloven.files import read_tensors
 from cloven.graph.box import Shape, count, whole
+from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation, Seen, View
-from cloven.partition.program import Link
+from cloven.partition.program import Link, Program
+from cloven.runtime.torch_engine import evaluate
+from cloven.threads import one_thread, repeatable
 from cloven.zoo.images import Images
 
 CAPTURED, IMAGES = "captured.safetensors", "images.safetensors"
@@ -31,17 +36,29 @@ SENT = {"input": (torch.int64, 1), "image": (torch.uint8, 4), "auxiliary": (torc
 LEAST = {"auxiliary": 2, "victim": 20}
 """How many images an attack can be trained on, and scored on, at least."""
 
-Shapes = Mapping[int, Sequence[Shape]]
+MessageShapes = Mapping[int, Sequence[Shape]]
 """What an attacker knows of messages: the shapes of the shares that lie in one, one after another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """What a tap got of each image on one link: an `Observation` that was recorded instead of computed.
+    """The recording of a tap on one link: an `Observation` that comes with its own images.
 
-    ``tensors`` holds, of the ``auxiliary`` images and of the ``victims``, a float32 ``(n, *shape)`` for each of
-    `seen`: the numbers themselves, or of a protected link the bytes of ciphertext divided by 255. ``payload`` is
-    the bytes of all that the tap got. How much of the raw image that is, a tap cannot tell.
+    Attributes:
+        seen: the shares that each image's messages hold.
+        link: source and target, by address.
+        protected: whether the link was encrypted.
+        session: the session that was recorded.
+        payload: the bytes of all that the tap got.
+        shaped: whether the shapes of the messages are known; if not, each is a vector.
+        tensors: for each set of images, a float32 ``(n, *shape)`` for each of ``seen``: the numbers themselves, or
+            of a protected link the bytes of ciphertext divided by 255.
+        auxiliary: the attacker's own images.
+        victims: the images that are scored.
+        selection: more images of the attacker's, which train nothing; None where all of them train.
+        logits: ``(n, classes)``, the answers for the victims.
+        unmatched: the number of rows in each of the two files that the other lacks.
+        graph: the model that ran, where it is known.
     """
 
     seen: tuple[Seen, ...]
@@ -49,10 +66,22 @@ class Capture:
     protected: bool
     session: str
     payload: int
+    shaped: bool
     tensors: Mapping[str, tuple[Tensor, ...]] = field(repr=False)
+    auxiliary: Images = field(repr=False)
+    victims: Images = field(repr=False)
+    selection: Images | None = field(repr=False)
+    logits: Tensor = field(repr=False)
+    unmatched: Mapping[str, int] = field(repr=False)
+    graph: Graph | None = field(default=None, repr=False)
     view: ClassVar[View] = "full"
     crosses: ClassVar[bool] = True
     raw_image: ClassVar[float | None] = None
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The one link."""
+        return (self.link,)
 
     @property
     def bytes(self) -> int:
@@ -61,8 +90,8 @@ class Capture:
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
-        """A hash of what was captured of all images, for each of `seen`."""
-        sets = [[digest(tensor) for tensor in self.tensors[of]] for of in sorted(self.tensors)]
+        """A hash of what was captured of the images that train and score, for each of `seen`."""
+        sets = [[digest(tensor) for tensor in self.tensors[of]] for of in ("auxiliary", "victims")]
         return tuple(hashlib.sha256("".join(each).encode()).hexdigest() for each in zip(*sets, strict=True))
 
     @property
@@ -77,23 +106,8 @@ class Capture:
         return {f"{value}/{of}": tensor for of, pairs in named for value, tensor in pairs}
 
 
-Heard = Observation | Capture
-"""What an attack starts from: computed from a program, or captured."""
-
-
-@dataclass(frozen=True, eq=False)
-class Recorded:
-    """A capture beside the images that made it.
-
-    ``logits`` ``(n, classes)`` is what was answered for the victims. ``unmatched`` counts, for each of the two
-    files, the rows that the other lacks.
-    """
-
-    capture: Capture
-    auxiliary: Images
-    victims: Images
-    logits: Tensor
-    unmatched: Mapping[str, int]
+Observed = Observation | Capture
+"""The start of an attack: simulated from a program, or captured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +122,89 @@ class _File:
         return sorted((name for name in self.tensors if name.isdecimal()), key=int)
 
 
+def read_capture(
+    folder: str | Path,
+    program: Program,
+    *,
+    shapes: MessageShapes | None = None,
+    queries: int | None = None,
+    victims: int | None = None,
+) -> tuple[Capture, ...]:
+    """Return what a tap recorded while a program ran, as observations to audit.
+
+    Args:
+        folder: with ``captured.safetensors`` and ``images.safetensors``.
+        program: what ran. Its model must give the answers that were recorded.
+        shapes: the shapes of the shares in each message, if the attacker knows them; left out, messages are
+            vectors.
+        queries: the largest number of the attacker's own images, the first ones; left out, all.
+        victims: the largest number of victim images, likewise.
+
+    Raises:
+        ClovenError: with all that is wrong with the folder, and for another model than the one that ran.
+    """
+    check_type(program, Program, "program", "a program that cloven.compile() or cloven.divide() returns")
+    capture = read(Path(folder), shapes, queries=queries, victims=victims)
+    graph = program.model or program.graph
+    with one_thread(), repeatable():
+        made = evaluate(graph, capture.victims.tensor(), [graph.output])[graph.output]
+    check_answers(made.argmax(1), capture.logits)
+    return (replace(capture, graph=graph),)
+
+
+def holding_back(capture: Capture) -> Capture:
+    """Return a capture of which some of the attacker's images train nothing, to choose between attacks.
+
+    Raises:
+        ClovenError: for too few images.
+    """
+    training, selection = apart(capture.auxiliary.digests(), [], capture.victims.digests())
+    own = capture.tensors["auxiliary"]
+    tensors = {"auxiliary": tuple(z[training] for z in own), "selection": tuple(z[selection] for z in own)}
+    images = {"auxiliary": capture.auxiliary.take(training), "selection": capture.auxiliary.take(selection)}
+    return replace(capture, tensors={**capture.tensors, **tensors}, **images)
+
+
+ROUNDED = 0.01
+"""The share of victim images that may get another class than was answered: what rounding explains."""
+
+
+def check_answers(classes: Tensor, logits: Tensor) -> None:
+    """Refuse a model that gives other answers than were given while the tap listened.
+
+    Args:
+        classes: ``(n,)``, the classes that the model gives the victim images.
+        logits: ``(n, classes)``, the answers.
+
+    Raises:
+        ClovenError: where more classes differ than rounding explains, with how many.
+    """
+    differ, allowed = int((classes != logits.argmax(1)).sum()), int(ROUNDED * len(classes))
+    if differ > allowed:
+        raise ClovenError(
+            f"of {len(classes)} victim images the model gives {differ} another class than was answered when they "
+            f"were captured (rounding explains {allowed}): it is not the model that ran, or its plan had tiles "
+            "without halo; give the MODEL, --data, --seed and --weights of the run"
+        )
+
+
 def read(
-    folder: Path, shapes: Shapes | None = None, *, queries: int | None = None, victims: int | None = None
-) -> Recorded:
-    """The capture and the images of a folder, joined by the number that each input had.
+    folder: Path,
+    shapes: MessageShapes | None = None,
+    *,
+    queries: int | None = None,
+    victims: int | None = None,
+    several: bool = False,
+) -> Capture:
+    """Return the capture and the images of a folder, joined by the number that each input had.
 
     Args:
         folder: with ``captured.safetensors``, as a tap writes it, and ``images.safetensors``, as whoever ran the
             system does.
         shapes: what the attacker knows of each message; left out, a message is a vector.
-        queries: at most so many of the attacker's own images, the first ones; left out, all.
-        victims: at most so many victim images, likewise.
+        queries: the largest number of the attacker's own images, the first ones; left out, all.
+        victims: the largest number of victim images, likewise.
+        several: whether several attacks are compared, which takes some of the attacker's images that train none.
 
     Raises:
         ClovenError: with all that is wrong with the two files, with shapes that do not fit, or where too few
@@ -135,15 +221,44 @@ def read(
     chosen = {"auxiliary": rows[own][:queries], "victims": rows[~own][:victims]}
     pieces = _pieces(wire, shapes or {}, problems)
     problems += _too_few(chosen, wire, sent, len(rows))
-    problems += [] if problems else _not_finite(wire, chosen)
     if problems:
         raise ClovenError(problems)
-    return Recorded(
-        _capture(wire, chosen, pieces),
-        _images(sent, chosen["auxiliary"][:, 1]),
-        _images(sent, chosen["victims"][:, 1]),
-        sent.tensors["logits"][chosen["victims"][:, 1]],
-        {CAPTURED: len(wire.tensors["input"]) - len(rows), IMAGES: len(sent.tensors["input"]) - len(rows)},
+    if several:
+        spare = rows[own][len(chosen["auxiliary"]) :]
+        sets = (chosen["auxiliary"], spare, chosen["victims"])
+        training, selection = apart(*(_images(sent, picked[:, 1]).digests() for picked in sets))
+        both = torch.cat([chosen["auxiliary"], spare])
+        chosen |= {"auxiliary": both[training], "selection": both[selection]}
+    if problems := list(_not_finite(wire, chosen)):
+        raise ClovenError(problems)
+    images = {of: _images(sent, picked[:, 1]) for of, picked in chosen.items()}
+    protected = wire.metadata["protected"] == "yes"
+    source, target = wire.metadata["link"].split(" -> ")
+    seen: list[Seen] = []
+    for name, parts in pieces.items():
+        for i, shape in enumerate(parts):
+            value = name if len(parts) == 1 else f"{name}.{i}"
+            seen.append(Seen(value, whole(shape), "uint8" if protected else "float32"))
+    tensors: dict[str, tuple[Tensor, ...]] = {}
+    for of, picked in chosen.items():
+        taken = [_parts(wire.tensors[name][picked[:, 0]], pieces[name]) for name in pieces]
+        tensors[of] = tuple(chain.from_iterable(taken))
+    return Capture(
+        seen=tuple(seen),
+        link=(source, target),
+        protected=protected,
+        session=wire.metadata.get("session", ""),
+        payload=int(wire.metadata["bytes"]),
+        shaped=bool(shapes),
+        tensors=tensors,
+        auxiliary=images["auxiliary"],
+        victims=images["victims"],
+        selection=images.get("selection"),
+        logits=sent.tensors["logits"][chosen["victims"][:, 1]],
+        unmatched={
+            CAPTURED: len(wire.tensors["input"]) - len(rows),
+            IMAGES: len(sent.tensors["input"]) - len(rows),
+        },
     )
 
 
@@ -201,7 +316,7 @@ def _joined(captured: Tensor, sent: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
 
 
-def _pieces(wire: _File, shapes: Shapes, problems: list[str]) -> dict[str, Sequence[Shape]]:
+def _pieces(wire: _File, shapes: MessageShapes, problems: list[str]) -> dict[str, Sequence[Shape]]:
     """The shapes of what lies in each message: the given ones, all or none, or a vector."""
     names, given = wire.ordinals, {str(ordinal): pieces for ordinal, pieces in shapes.items()}
     held = {name: wire.tensors[name].shape[1] for name in names}
@@ -234,22 +349,6 @@ def _not_finite(wire: _File, chosen: Mapping[str, Tensor]) -> Iterator[str]:
     for name in wire.ordinals:
         if bad := int((~wire.tensors[name][rows].isfinite()).any(1).sum()):
             yield f"{wire.path}: message {name} holds NaN or infinite numbers in {bad} rows; capture it again"
-
-
-def _capture(wire: _File, chosen: Mapping[str, Tensor], pieces: Mapping[str, Sequence[Shape]]) -> Capture:
-    protected = wire.metadata["protected"] == "yes"
-    source, target = wire.metadata["link"].split(" -> ")
-    seen = tuple(
-        Seen(name if len(shapes) == 1 else f"{name}.{i}", whole(shape), "uint8" if protected else "float32")
-        for name, shapes in pieces.items()
-        for i, shape in enumerate(shapes)
-    )
-    tensors = {
-        of: tuple(part for name in pieces for part in _parts(wire.tensors[name][rows[:, 0]], pieces[name]))
-        for of, rows in chosen.items()
-    }
-    session, payload = wire.metadata.get("session", ""), int(wire.metadata["bytes"])
-    return Capture(seen, (source, target), protected, session, payload, tensors)
 
 
 def _parts(message: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:

@@ -1,12 +1,14 @@
-"""Which observations an audit looks at: for each strategy and layer, what the paper counts and what links carry."""
+"""Cases: the observations of an audit and what they are called; of simulated programs, by strategy and layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloven.attacks.layers import Chain
-from cloven.graph.box import Shape
+from cloven.auditing.captured import Capture, Observed
+from cloven.auditing.finding import ObservationContext
+from cloven.graph.box import Shape, text
 from cloven.partition.data import tiles
 from cloven.partition.observe import Observation, View, seen_on, slices_of, tiles_of
 from cloven.partition.program import Link, Program
@@ -17,15 +19,15 @@ ChainFor = Callable[[str, Shape, Shape], Chain | None]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A program to audit, and what to call it: strategy ``vertical``, ``horizontal`` or ``data``.
+    """What is audited, and what to call it: strategy ``vertical``, ``horizontal``, ``data``, ``captured``, ...
 
-    ``transform`` is what its links do to numbers, in a word; ``recorded`` names the run in which what crosses is
-    recorded, where the graph alone does not say it.
+    ``program`` is None where nobody knows it. ``transform`` is what its links do to numbers, in a word;
+    ``recorded`` names the run in which what crosses is recorded, where the graph alone does not say it.
     """
 
     strategy: str
     title: str
-    program: Program
+    program: Program | None
     grid: tuple[int, int] | None = None
     transform: str = "none"
     recorded: str = ""
@@ -33,21 +35,51 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One observation of one target. Equal observations are attacked once, whatever cases they stand for."""
+    """One observation of one target. Equal observations are attacked once, whatever cases they stand for.
+
+    ``layer`` is the layer of a paper's whose value it is a share of; None for several or others.
+    """
 
     target: Target
     label: str
     layers: tuple[str, ...]
-    observation: Observation
+    observation: Observed
+    layer: str | None = None
 
     @property
     def name(self) -> str:
-        """What is equal for equal observations."""
+        """A name that is equal for equal observations."""
         return f"{self.target.recorded}{self.observation.fingerprint}"[:32]
+
+    @property
+    def image(self) -> Shape:
+        """The shape of one image."""
+        seen = self.observation
+        return seen.victims.shape if isinstance(seen, Capture) else seen.graph.input.shape
+
+    @property
+    def context(self) -> ObservationContext:
+        """The part of a finding that is known before any attack."""
+        seen, program = self.observation, self.target.program
+        return ObservationContext(
+            strategy=self.target.strategy,
+            devices=len(program.devices) if program is not None else None,
+            link=seen.link,
+            links=seen.links,
+            transform=self.target.transform,
+            view=seen.view,
+            crosses=seen.crosses,
+            layers=self.layers,
+            label=self.label,
+            seen=tuple(s.value for s in seen.seen),
+            share=tuple(text(s.share) for s in seen.seen),
+            raw_image=seen.raw_image,
+            observation_bytes=seen.bytes,
+        )
 
 
 @dataclass(frozen=True)
-class Where:
+class Taps:
     """Where to listen: layers that a paper counts (path -> label), views, links, and links whose taps collude."""
 
     layers: Mapping[str, str]
@@ -56,19 +88,37 @@ class Where:
     colluding: tuple[tuple[Link, ...], ...] = ()
 
 
-def cases(targets: Sequence[Target], where: Where) -> list[Case]:
-    """Every slice and every tile that the paper counts, all that links carry, and all that taps put together.
+def cases(targets: Sequence[Target], taps: Taps) -> list[Case]:
+    """Return every slice and tile that the paper counts, all that links carry, and all that taps put together.
 
     What a paper counts but no link carries cannot be recorded: of programs with transforms it is left out.
     """
     found: list[Case] = []
     for target in targets:
-        if "paper" in where.views and not target.recorded:
-            found += [Case(target, label, names, seen) for label, names, seen in _counted(target, where.layers)]
-        if "full" in where.views:
-            found += [_tapped(target, [link]) for link in _links(target.program, every=where.every_link)]
-        found += [_tapped(target, group) for group in where.colluding]
-    return found
+        program = target.program
+        if program is None:
+            continue
+        if "paper" in taps.views and not target.recorded:
+            counted = _counted(target, program, taps.layers)
+            found += [Case(target, label, names, seen) for label, names, seen in counted]
+        if "full" in taps.views:
+            found += [tapped(target, seen_on(program, one)) for one in _links(program, every=taps.every_link)]
+        found += [tapped(target, seen_on(program, *group)) for group in taps.colluding]
+    return [replace(case, layer=layer_of(case.observation, taps.layers)) for case in found]
+
+
+def tapped(target: Target, seen: Observation) -> Case:
+    """Return all that a tap on one link, or on several, sees as a case."""
+    return Case(target, layer_label(seen), tuple(dict.fromkeys(s.value for s in seen.seen)), seen)
+
+
+def layer_label(seen: Observation) -> str:
+    """Return what is seen, in a word: a value, all on a link or several, or all that a device gets."""
+    if seen.view == "paper":
+        return seen.seen[0].value
+    if seen.device is not None:
+        return f"All that {seen.device} gets"
+    return "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
 
 
 def _links(program: Program, *, every: bool) -> list[Link]:
@@ -76,14 +126,9 @@ def _links(program: Program, *, every: bool) -> list[Link]:
     return [link for link in program.links if every or set(link) == first]
 
 
-def _tapped(target: Target, links: Sequence[Link]) -> Case:
-    seen = seen_on(target.program, *links)
-    label = "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
-    return Case(target, label, tuple(dict.fromkeys(s.value for s in seen.seen)), seen)
-
-
-def _counted(target: Target, layers: Mapping[str, str]) -> Iterator[tuple[str, tuple[str, ...], Observation]]:
-    program = target.program
+def _counted(
+    target: Target, program: Program, layers: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...], Observation]]:
     if target.grid is not None:
         image = program.graph.input
         for seen in tiles_of(program, tiles(image.shape, target.grid)):
@@ -94,9 +139,9 @@ def _counted(target: Target, layers: Mapping[str, str]) -> Iterator[tuple[str, t
             yield label, (path,), seen
 
 
-def layer_of(seen: Observation, layers: Iterable[str]) -> str | None:
-    """The layer whose value an observation is a share of, ``input`` for the image; None for several or others."""
-    if len(seen.seen) != 1:
+def layer_of(seen: Observed, layers: Iterable[str]) -> str | None:
+    """Return the layer whose value an observation is a share of, ``input`` for the image; None for others."""
+    if not isinstance(seen, Observation) or len(seen.seen) != 1:
         return None
     graph, value = seen.graph, seen.seen[0].value
     names = {graph.find(path): path for path in layers} | {graph.input.name: graph.input.name}

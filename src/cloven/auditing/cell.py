@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
@@ -19,16 +20,25 @@ from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_
 from cloven.attacks.shapes import ShapeGuess
 from cloven.attacks.trainer import CPU, Learned, Machine, over, train
 from cloven.attacks.unbatched import begun
-from cloven.auditing.captured import Heard
+from cloven.auditing.captured import Observed
 from cloven.auditing.features import Shares, broken
-from cloven.auditing.finding import Finding, Judged
+from cloven.auditing.finding import (
+    BaselineScores,
+    CellResult,
+    HeldOut,
+    InsideScores,
+    JudgeRange,
+    Leakages,
+    SeedsRange,
+    SSIMRange,
+)
 from cloven.auditing.material import Judge, Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
 from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
 from cloven.score.agreement import agreement, kappa
-from cloven.score.baselines import best, shuffled_baseline
+from cloven.score.baselines import best, leakage, shuffled_baseline
 from cloven.score.inside import Region, inside
 from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
@@ -56,7 +66,7 @@ class Cell:
         guessed: what the bytes that are seen are taken for, by an attacker who does not know.
     """
 
-    observation: Heard
+    observation: Observed
     attack: Attack
     seed: int = 0
     knows: Knows = "shapes"
@@ -65,28 +75,33 @@ class Cell:
     recorded: str = ""
     guessed: tuple[ShapeGuess, ...] | None = None
 
-    def provenance(self, material: Material) -> dict[str, Any]:
-        """All that can change a number of this cell; the key is its hash."""
+    def provenance(self, material: Material) -> dict[str, JsonValue]:
+        """Return all that can change a number of this cell; the key is its hash."""
         captured = self._captured(material, "auxiliary")
-        return {
-            "schema": SCHEMA,
-            "observation": self.observation.fingerprint,
-            "recorded": self.recorded,
-            "attack": name_of(self.attack),
-            "settings": settings_of(self.attack, captured.shapes, material.classifier.input.shape),
-            "knows": self.knows,
-            "shapes": [[list(part.shape), part.channels_last] for part in captured.parts],
-            "pairs": len(captured),
-            "seed": self.seed,
-            "features": material.features.precision,
-            "autocast": self.machine.precision,
-            "device": self.machine.device,
-            "ssim": CONVENTION,
-            **material.hashes,
-        }
+        found: dict[str, JsonValue] = json.loads(
+            json.dumps(
+                {
+                    "schema": SCHEMA,
+                    "observation": self.observation.fingerprint,
+                    "recorded": self.recorded,
+                    "attack": name_of(self.attack),
+                    "settings": settings_of(self.attack, captured.shapes, material.classifier.input.shape),
+                    "knows": self.knows,
+                    "shapes": [[list(part.shape), part.channels_last] for part in captured.parts],
+                    "pairs": len(captured),
+                    "seed": self.seed,
+                    "features": material.features.precision,
+                    "autocast": self.machine.precision,
+                    "device": self.machine.device,
+                    "ssim": CONVENTION,
+                    **material.hashes,
+                }
+            )
+        )
+        return found
 
     def key(self, material: Material) -> str:
-        """The name of the cell's result."""
+        """Return the name of the cell's result."""
         canonical = json.dumps(self.provenance(material), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -115,18 +130,27 @@ class Cell:
         )
 
 
-def attack(cell: Cell, material: Material) -> Finding:
-    """Train the attack on the auxiliary images, rebuild the victims, score.
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The result of a cell, the scores ``(n,)`` of each victim image, and its best, median and worst image."""
+
+    result: CellResult
+    scores: Mapping[str, Tensor]
+    samples: Mapping[str, Tensor]
+
+
+def attack(cell: Cell, material: Material) -> Outcome:
+    """Train the attack on the auxiliary images, reconstruct the victims, score.
 
     Raises:
         ClovenError: where the attack cannot work on what is seen.
     """
-    (finding,) = attacks([cell], material)
-    return finding
+    (outcome,) = attacks([cell], material)
+    return outcome
 
 
-def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None = None) -> list[Finding]:
-    """Train the attacks of several cells on shared batches, and score each; the findings are those of each alone.
+def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None = None) -> list[Outcome]:
+    """Train the attacks of several cells on shared batches, and score each; the results are those of each alone.
 
     The order of the batches depends on the auxiliary images and the seed, the initial weights on the key alone.
 
@@ -150,64 +174,92 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
         ]
 
 
-def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained: float) -> Finding:
+def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained: float) -> Outcome:
     start = time.perf_counter()
     captured = cell._captured(material, "victims")
     victims, classes = material.tensors["victims"], material.tensors["classes"]
-    made: Tensor | None = None
-    if isinstance(learned, LabelReader):
-        guessed = over(captured, learned.classify)
-    else:
-        made = quantise(over(captured, learned))  # 8-bit pixels
-        guessed = material.classify(made)
+    made, guessed = _answered(captured, learned, material)
     scores = {"agreement": agreement(guessed, classes)}
     if made is not None:
         scores |= {"ssim": ssim(made, victims), "psnr": psnr(made, victims)}
     shuffled = shuffled_baseline(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
-    floors = tuple(
-        f if made is not None else type(f)(f.name, None, f.agreement) for f in (*material.floors, shuffled)
+    baselines = tuple(
+        f if made is not None else type(f)(f.name, None, f.agreement) for f in (*material.baselines, shuffled)
     )
+    highest = best(baselines)
+    agreed = SeedsRange(**asdict(wilson(int(scores["agreement"].sum()), len(victims))))
+    likeness: SSIMRange | None = None
+    noise: SeedsRange | None = None
+    if made is not None:
+        p95 = float(torch.quantile(scores["ssim"], 0.95))
+        likeness = SSIMRange(**asdict(bootstrap(scores["ssim"], seed=cell.seed)), p95=p95)
+        noise = SeedsRange(**asdict(bootstrap(scores["psnr"], seed=cell.seed)))
     region = _region(cell.observation) if made is not None else None
-    several = {name: bootstrap(scores[name], seed=cell.seed) for name in ("ssim", "psnr") if name in scores}
-    return Finding(
+    result = CellResult(
         key=key,
+        seed=cell.seed,
         attack=label_of(cell.attack),
         pairs=cell.pairs or len(material.tensors["auxiliary"]),
         victims=len(victims),
         parameters=learned.parameters,
         observation_bytes=cell.observation.bytes,
-        agreement=wilson(int(scores["agreement"].sum()), len(victims)),
+        agreement=agreed,
         kappa=kappa(guessed, classes, material.classifier.by_name[material.classifier.output].shape[0]),
-        ssim=several.get("ssim"),
-        ssim_p95=float(torch.quantile(scores["ssim"], 0.95)) if made is not None else None,
-        psnr=several.get("psnr"),
-        floors=floors,
-        judged=_judged(material.judge, made, victims, cell.seed) if material.judge and made is not None else None,
-        inside=inside(made, victims, region) if made is not None and region else None,
+        ssim=likeness,
+        psnr=noise,
+        baselines={f.name: BaselineScores(ssim=f.ssim, agreement=f.agreement) for f in baselines},
+        leakage=Leakages(
+            ssim=leakage(likeness.mean, highest.ssim) if likeness and highest.ssim is not None else None,
+            agreement=leakage(agreed.mean, highest.agreement),
+        ),
+        judge=_judged(material.judge, made, victims, cell.seed) if material.judge and made is not None else None,
+        inside=InsideScores(**asdict(inside(made, victims, region))) if made is not None and region else None,
+        held_out=_held_out(cell, learned, material) if "selection" in material.tensors else None,
         notes=(*learned.notes, *_notes(captured)),
         seconds=round(trained + time.perf_counter() - start, 3),
         provenance=cell.provenance(material),
-        scores={name: values.to(torch.float32) for name, values in scores.items()},
-        samples=_samples(scores["ssim"], victims, made) if made is not None else {},
+    )
+    return Outcome(
+        result,
+        {name: values.to(torch.float32) for name, values in scores.items()},
+        _samples(scores["ssim"], victims, made) if made is not None else {},
     )
 
 
-def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> Judged:
+def _answered(captured: Shares, learned: Learned, material: Material) -> tuple[Tensor | None, Tensor]:
+    """Return the reconstructions as 8-bit pixels, None of a label reader; and the classes."""
+    if isinstance(learned, LabelReader):
+        return None, over(captured, learned.classify)
+    made = quantise(over(captured, learned))
+    return made, material.classify(made)
+
+
+def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
+    """Return the scores on pairs that trained nothing; they come after the victims' and change none of them."""
+    images = material.tensors["selection"]
+    made, guessed = _answered(cell._captured(material, "selection"), learned, material)
+    agreed = float(agreement(guessed, material.tensors["selection_classes"]).double().mean())
+    likeness = None if made is None else float(ssim(made, images).mean())
+    return HeldOut(images=len(images), ssim=likeness, agreement=agreed)
+
+
+def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> JudgeRange:
     classes = judge.classify(made)
     shuffled = shuffled_baseline(victims, judge.classes, made, classes, seed=seed)
     hits = int(agreement(classes, judge.classes).sum())
-    return Judged(judge.name, wilson(hits, len(victims)), best((*judge.floors, shuffled)).agreement)
+    baseline = best((*judge.baselines, shuffled)).agreement
+    return JudgeRange(**asdict(wilson(hits, len(victims))), baseline=baseline)
 
 
-def _region(heard: Heard) -> Region | None:
-    """The part of the image that is seen in clear, if it is not all of it."""
-    if not isinstance(heard, Observation):
+def _region(observed: Observed) -> Region | None:
+    """Return the part of the image that is seen in clear, if it is not all of it."""
+    if not isinstance(observed, Observation):
         return None
-    boxes = [box for s in heard.seen if (box := image_part(heard.graph, s.value, s.share)) is not None]
-    if not boxes or len(heard.graph.input.shape) != 3:
+    boxes = [box for s in observed.seen if (box := image_part(observed.graph, s.value, s.share)) is not None]
+    if not boxes or len(observed.graph.input.shape) != 3:
         return None
     _, (top, bottom), (left, right) = hull(boxes)
-    _, height, width = heard.graph.input.shape
+    _, height, width = observed.graph.input.shape
     return None if (bottom - top, right - left) == (height, width) else (top, left, bottom, right)
 
 
@@ -219,12 +271,12 @@ def _notes(captured: Shares) -> list[str]:
 
 
 def _number(text: str) -> int:
-    """A seed from a text."""
+    """Return a seed from a text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)
 
 
 def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
-    """The best, the median and the worst image by SSIM, beside their originals, as 8-bit pixels."""
+    """Return the best, the median and the worst image by SSIM, beside their originals, as 8-bit pixels."""
     order = scores.argsort(descending=True)
     chosen = order[torch.tensor([0, len(order) // 2, len(order) - 1])]
     to_pixels: Callable[[Tensor], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731

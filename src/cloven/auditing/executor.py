@@ -46,7 +46,7 @@ TOGETHER = 16
 
 
 def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[Cell, ...]]:
-    """What is done at once: a cell, or cells that share what is computed for a batch."""
+    """Return what is done at once: a cell, or cells that share what is computed for a batch."""
     if not material.features.computed:
         return [(cell,) for cell in cells]
     alike: dict[tuple[int, int | None], list[Cell]] = {}
@@ -57,10 +57,10 @@ def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[C
 
 
 def _finish(unit: Sequence[Cell], material: Material, store: Store) -> list[str]:
-    findings = attacks(unit, material, store.folder / CELLS)
-    for finding in findings:
-        store.save(finding)
-    return [finding.key for finding in findings]
+    outcomes = attacks(unit, material, store.folder / CELLS)
+    for outcome in outcomes:
+        store.save(outcome)
+    return [outcome.result.key for outcome in outcomes]
 
 
 def _unit(shared: tuple[Sequence[tuple[Cell, ...]], Material, Path], index: int) -> list[str]:

@@ -1,86 +1,177 @@
-"""A Finding: one cell's result, with intervals, floors and provenance."""
+"""The results of cells, and findings: typed documents."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Literal
 
-from torch import Tensor
+from pydantic import JsonValue
 
-from cloven.score.baselines import Baseline, best, leakage
-from cloven.score.inside import RegionScores
-from cloven.score.intervals import Interval
+from cloven.documents import Document
+from cloven.partition.observe import View
 
-
-@dataclass(frozen=True)
-class Judged:
-    """Agreement by a second classifier: of its class of the reconstruction with its class of the original."""
-
-    name: str
-    agreement: Interval
-    floor: float
+Axis = Literal["pixels", "labels"]
+Metric = Literal["ssim", "agreement"]
+AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
+"""The axes of leakage, and the score that is measured on each."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one attack rebuilt from one observation.
+def place(links: tuple[tuple[str, str], ...]) -> str:
+    """Return the links that are listened on, in a word: ``edge0->edge1``; those that collude with ``+``."""
+    return " + ".join(f"{source}->{target}" for source, target in links) or "no link"
 
-    ``agreement`` is S1's accuracy: the share of reconstructions to which the CNN gives the class that it gives
-    the original; of an attack that reads labels, the share of labels that are the CNN's. Such an attack makes no
-    images: ``ssim`` and ``psnr`` are None. ``ssim_p95`` is the SSIM that one victim image in twenty exceeds.
-    ``inside`` scores the part of the image that is seen in clear. ``notes`` is what is to be known besides.
-    ``scores`` and ``samples`` are for one's own look: per-image scores ``(n,)``, and the best, median and worst
-    image by SSIM as pixels.
+
+class ScoreRange(Document):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class SeedsRange(ScoreRange):
+    """A mean over images and seeds: ``covers`` says of what the interval is, ``of_seeds`` has the mean of each."""
+
+    covers: Literal["images only", "images and seeds"] = "images only"
+    of_seeds: tuple[float, ...] = ()
+
+
+class SSIMRange(SeedsRange):
+    """SSIM over the victim images.
+
+    ``p95`` is the value that one image in twenty exceeds; ``above_threshold`` the share of images whose SSIM, the
+    mean over seeds, exceeds the audit's threshold.
+    """
+
+    p95: float
+    above_threshold: ScoreRange | None = None
+
+
+class BaselineScores(Document):
+    """The scores of one guess without any observation; ``ssim`` is None for a guess that is not an image."""
+
+    ssim: float | None
+    agreement: float
+
+
+class Leakages(Document):
+    """(score - baseline) / (1 - baseline) of the mean scores; ``ssim`` is None without reconstructions."""
+
+    ssim: float | None
+    agreement: float
+
+
+class JudgeRange(ScoreRange):
+    """Agreement by a second classifier, and its baseline."""
+
+    baseline: float
+
+
+class InsideScores(Document):
+    """Mean scores inside the part of the image that is seen in clear, which is ``coverage`` of it."""
+
+    ssim: float | None
+    psnr: float
+    coverage: float
+
+
+class HeldOut(Document):
+    """The mean scores on pairs that trained nothing, by which the strongest attack is chosen."""
+
+    images: int
+    ssim: float | None
+    agreement: float
+
+
+class Measured(Document):
+    """The measurements of an attack on an observation, of one seed or over several.
+
+    ``agreement`` is S1's accuracy: the share of reconstructions to which the model gives the class that it gives
+    the original; of a label reader, the share of labels that are the model's. A label reader makes no images:
+    ``ssim`` and ``psnr`` are None. ``seconds`` is what training and scoring took; ``notes`` are remarks of the
+    attack.
+    """
+
+    attack: str
+    parameters: int
+    pairs: int
+    victims: int
+    observation_bytes: int
+    agreement: SeedsRange
+    kappa: float
+    ssim: SSIMRange | None
+    psnr: SeedsRange | None
+    baselines: dict[str, BaselineScores]
+    leakage: Leakages
+    judge: JudgeRange | None
+    inside: InsideScores | None
+    held_out: HeldOut | None
+    notes: tuple[str, ...]
+    seconds: float
+
+    def baseline(self, metric: Metric) -> tuple[str, float] | None:
+        """Return the name and score of the highest baseline; None where no baseline has this score."""
+        scored = [
+            (name, score) for name, found in self.baselines.items() if (score := getattr(found, metric)) is not None
+        ]
+        return max(scored, key=lambda named: (named[1], named[0]), default=None)
+
+    def score(self, metric: Metric) -> SeedsRange | None:
+        """Return the score of a metric; None where the attack has none."""
+        return self.ssim if metric == "ssim" else self.agreement
+
+
+class CellResult(Measured):
+    """The document of one cell: one attack on one observation with one seed.
+
+    ``key`` is the hash of ``provenance``: of all that can change a number. ``tensors`` is the SHA-256 of the file
+    with the scores of each image.
+    """
+
+    schema_version: Literal[4] = 4
+    key: str
+    seed: int
+    provenance: dict[str, JsonValue]
+    tensors: str = ""
+
+
+class ObservationContext(Document):
+    """What was listened to, and where.
+
+    ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
+    """
+
+    strategy: str
+    devices: int | None
+    link: tuple[str, str] | None
+    links: tuple[tuple[str, str], ...]
+    transform: str
+    view: View
+    crosses: bool
+    layers: tuple[str, ...]
+    label: str
+    seen: tuple[str, ...]
+    share: tuple[str, ...]
+    raw_image: float | None
+    observation_bytes: int
+
+
+class Finding(ObservationContext, Measured):
+    """An attack on an observation as the summary lists it: one seed's result, or the mean over several.
+
+    ``observation`` is equal for equal observations; ``key`` is the first of ``keys``, one for each seed.
     """
 
     key: str
-    attack: str
-    pairs: int
-    victims: int
-    parameters: int
-    observation_bytes: int
-    agreement: Interval
-    kappa: float
-    ssim: Interval | None
-    ssim_p95: float | None
-    psnr: Interval | None
-    floors: tuple[Baseline, ...]
-    seconds: float
-    provenance: Mapping[str, Any]
-    judged: Judged | None = None
-    inside: RegionScores | None = None
-    notes: tuple[str, ...] = ()
-    scores: Mapping[str, Tensor] = field(repr=False, compare=False, default_factory=dict)
-    samples: Mapping[str, Tensor] = field(repr=False, compare=False, default_factory=dict)
+    keys: tuple[str, ...]
+    observation: str
+    seeds: tuple[int, ...]
 
     @property
-    def leakage_above_floor(self) -> dict[str, float | None]:
-        """(score - floor) / (1 - floor) against the best floor, for SSIM and for agreement."""
-        floor = best(self.floors)
-        return {
-            "ssim": leakage(self.ssim.mean, floor.ssim) if self.ssim and floor.ssim is not None else None,
-            "agreement": leakage(self.agreement.mean, floor.agreement),
-        }
+    def place(self) -> str:
+        """The links that are listened on: ``edge0->edge1``."""
+        return place(self.links)
 
-    def to_json(self) -> dict[str, Any]:
-        """The finding as the summary and the store hold it."""
-        return {
-            "key": self.key,
-            "observation_bytes": self.observation_bytes,
-            "attack": self.attack,
-            "parameters": self.parameters,
-            "pairs": self.pairs,
-            "victims": self.victims,
-            "agreement": asdict(self.agreement),
-            "kappa": self.kappa,
-            "ssim": {**asdict(self.ssim), "p95": self.ssim_p95} if self.ssim else None,
-            "psnr": asdict(self.psnr) if self.psnr else None,
-            "floors": {f.name: {"ssim": f.ssim, "agreement": f.agreement} for f in self.floors},
-            "leakage_above_floor": self.leakage_above_floor,
-            "judge": asdict(self.judged.agreement) | {"floor": self.judged.floor} if self.judged else None,
-            "inside": asdict(self.inside) if self.inside else None,
-            "notes": list(self.notes),
-            "seconds": self.seconds,
-            "provenance": dict(self.provenance),
-        }
+    def __repr__(self) -> str:
+        likeness = f"SSIM {self.ssim.mean:.2f}, " if self.ssim is not None else ""
+        return f"Finding({self.attack} on {self.place}: {likeness}agreement {self.agreement.mean:.2f})"

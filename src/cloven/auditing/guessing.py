@@ -1,28 +1,30 @@
-"""S1's black-box claim put to the test: what a listener who gets bytes alone takes them for."""
+"""Guesses: the shapes that a listener who gets bytes alone takes them for; S1's black-box claim put to the test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from cloven.attacks.shapes import ShapeGuess, infer
+from cloven.auditing.captured import Capture
 from cloven.auditing.cases import Case
 from cloven.auditing.material import Material
-
-Guessed = Mapping[str, tuple[ShapeGuess, ...]]
-"""For each case, by its name: what each captured tensor is taken for."""
+from cloven.auditing.summary import GuessedShape, GuessedShapes
 
 LOOKED_AT = 64
 """Images from which a shape is guessed, at most."""
 
 
-def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[ShapeGuess, ...]], dict[str, Any]]:
-    """What each share is taken for from its bytes, and how often that is right (decision: a message a share)."""
+def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[ShapeGuess, ...]], GuessedShapes]:
+    """Return what each share is taken for, by the name of its case, and how often that is right.
+
+    Of what was captured nobody knows what is right.
+    """
     found: dict[str, tuple[ShapeGuess, ...]] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[GuessedShape] = []
     for case in every:
         if case.name in found:
             continue
@@ -30,27 +32,26 @@ def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[Sh
         tensors = captured.take(torch.arange(min(LOOKED_AT, len(captured))))
         guesses = tuple(infer(as_bytes(z)) for z in tensors)
         found[case.name] = guesses
-        rows += [
-            _row(case, str(seen), tuple(z.shape[1:]), one)
-            for seen, z, one in zip(case.observation.seen, tensors, guesses, strict=False)
-        ]
-    return found, {"hits": sum(row["hit"] for row in rows), "of": len(rows), "rows": rows}
+        known = not isinstance(case.observation, Capture)
+        for seen, z, one in zip(case.observation.seen, tensors, guesses, strict=False):
+            true = tuple(z.shape[1:])
+            right = one.shape == true and one.dtype == "float32" and one.layout in ("chw", "flat")
+            rows.append(
+                GuessedShape(
+                    strategy=case.target.strategy,
+                    label=case.label,
+                    seen=str(seen) if known else f"message {seen.value}",
+                    shape=true if known else None,
+                    guess=tuple(one.shape),
+                    type=one.dtype,
+                    layout=one.layout,
+                    hit=right if known else None,
+                )
+            )
+    hits = [row.hit for row in rows if row.hit is not None]
+    return found, GuessedShapes(hits=sum(hits) if len(hits) == len(rows) else None, of=len(rows), rows=tuple(rows))
 
 
 def as_bytes(z: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """``(n, ...)`` float32 as it lies on the wire: ``(n, bytes)``."""
+    """Return ``(n, ...)`` float32 as it lies on the wire: ``(n, bytes)``."""
     return np.ascontiguousarray(z.flatten(1).numpy().astype("<f4")).view(np.uint8)
-
-
-def _row(case: Case, seen: str, true: tuple[int, ...], one: ShapeGuess) -> dict[str, Any]:
-    right = one.shape == true and one.dtype == "float32" and one.layout in ("chw", "flat")
-    return {
-        "strategy": case.target.strategy,
-        "label": case.label,
-        "seen": seen,
-        "shape": list(true),
-        "guess": list(one.shape),
-        "type": one.dtype,
-        "layout": one.layout,
-        "hit": right,
-    }

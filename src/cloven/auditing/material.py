@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.knowledge import SharePlace, finite
-from cloven.auditing.captured import Capture, Heard, digest
+from cloven.auditing.captured import Capture, Observed, digest
 from cloven.auditing.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
@@ -25,17 +25,42 @@ from cloven.zoo.images import Images
 SHOWN = 5
 """How many of a long list an error message shows."""
 
-SETS = ("auxiliary", "victims")
+SETS = ("auxiliary", "victims", "selection")
+"""The sets of images that something is captured of; the last is there where several attacks are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSets:
+    """The images of an audit, ``(n, C, H, W)`` in [0, 1] if tensors.
+
+    Attributes:
+        auxiliary: what the attacker trains on.
+        victims: what is scored.
+        domain: images like the victims, for the baseline of the domain's mean image; None for the victims
+            themselves, which makes that baseline a little higher than an attacker could reach.
+        selection: images that train nothing, by which the strongest of several attacks is chosen.
+    """
+
+    auxiliary: Images | Tensor
+    victims: Images | Tensor
+    domain: Images | Tensor | None = None
+    selection: Images | Tensor | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return each set that is there as a tensor; ``domain`` is always there."""
+        domain = self.victims if self.domain is None else self.domain
+        sets = {"auxiliary": self.auxiliary, "victims": self.victims, "selection": self.selection, "domain": domain}
+        return {name: _tensor(one) for name, one in sets.items() if one is not None}
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A second classifier, which did not take part: its graph, the classes that it gives victims, its floors."""
+    """A second classifier, which did not take part: its graph, the classes that it gives victims, its baselines."""
 
     name: str
     graph: Graph
     classes: Tensor
-    floors: tuple[Baseline, ...]
+    baselines: tuple[Baseline, ...]
     device: str = "cpu"
 
     def classify(self, images: Tensor) -> Tensor:
@@ -48,23 +73,24 @@ class Material:
     """Images, what is seen of them, and the whole model.
 
     ``tensors``: ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1], ``classes`` ``(n,)`` that the whole
-    model gives the victims and ``answers`` those that it gives the auxiliary images. ``hashes`` name the images
-    and the model.
+    model gives the victims and ``answers`` those that it gives the auxiliary images. Where several attacks are
+    compared, ``selection`` and ``selection_classes`` are pairs that train none and score none. ``hashes`` name the
+    images that train and score, and the model.
     """
 
     classifier: Graph
     tensors: Mapping[str, Tensor]
     features: Features
-    floors: tuple[Baseline, ...]
+    baselines: tuple[Baseline, ...]
     hashes: Mapping[str, str]
     judge: Judge | None = None
 
-    def captured(self, heard: Heard, of: str, recorded: str = "") -> Shares:
-        """What a listener gets of the ``auxiliary`` images or the ``victims``.
+    def captured(self, observed: Observed, of: str, recorded: str = "") -> Shares:
+        """Return what a listener gets of the images of one of `SETS`.
 
         ``recorded`` is the name of a run in which it was recorded, where it cannot be computed from the graph.
         """
-        return Shares(self.features, of, _parts(heard, recorded), len(self.tensors[of]))
+        return Shares(self.features, of, _parts(observed, recorded), len(self.tensors[of]))
 
     def classify(self, images: Tensor) -> Tensor:
         """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
@@ -77,34 +103,36 @@ def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
         return evaluate(graph, images, [graph.output], device=device)[graph.output].argmax(1)
 
 
-def _parts(heard: Heard, recorded: str) -> tuple[Part, ...]:
-    if isinstance(heard, Capture):
-        return tuple(Part(name, None, s.shape) for name, s in zip(heard.prints, heard.seen, strict=True))
-    shapes = [shape for _, shape in _read(heard)]
+def _parts(observed: Observed, recorded: str) -> tuple[Part, ...]:
+    if isinstance(observed, Capture):
+        return tuple(Part(name, None, s.shape) for name, s in zip(observed.prints, observed.seen, strict=True))
+    shapes = [shape for _, shape in _read(observed)]
     if recorded:
-        return tuple(Part(n, None, shape) for n, shape in zip(recorded_names(heard, recorded), shapes, strict=True))
-    prints = heard.graph.fingerprints
-    return tuple(Part(prints[s.value], s.share, shape) for s, shape in zip(heard.seen, shapes, strict=True))
+        return tuple(
+            Part(n, None, shape) for n, shape in zip(recorded_names(observed, recorded), shapes, strict=True)
+        )
+    prints = observed.graph.fingerprints
+    return tuple(Part(prints[s.value], s.share, shape) for s, shape in zip(observed.seen, shapes, strict=True))
 
 
-def recorded_names(heard: Heard, run: str) -> tuple[str, ...]:
+def recorded_names(observed: Observed, run: str) -> tuple[str, ...]:
     """What tensors that were recorded of an observation in a run are kept as."""
-    return tuple(f"{run}-{heard.fingerprint}-{i}" for i in range(len(heard.seen)))
+    return tuple(f"{run}-{observed.fingerprint}-{i}" for i in range(len(observed.seen)))
 
 
-def places(heard: Heard) -> tuple[SharePlace, ...] | None:
+def places(observed: Observed) -> tuple[SharePlace, ...] | None:
     """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
-    if isinstance(heard, Capture) or not heard.seen:
+    if isinstance(observed, Capture) or not observed.seen:
         return None
-    return tuple(place for place, _ in _read(heard))
+    return tuple(place for place, _ in _read(observed))
 
 
-def _read(heard: Observation) -> Iterator[tuple[SharePlace, Shape]]:
+def _read(observed: Observation) -> Iterator[tuple[SharePlace, Shape]]:
     """Where each share lies, and in what shape it is read: a flattened map as the map that it was."""
-    for seen in heard.seen:
+    for seen in observed.seen:
         start, shape = tuple(low for low, _ in seen.share), seen.shape
-        op = heard.graph.by_name[seen.value]
-        source = heard.graph.by_name[op.inputs[0]].shape if op.kind == "reshape" else op.shape
+        op = observed.graph.by_name[seen.value]
+        source = observed.graph.by_name[op.inputs[0]].shape if op.kind == "reshape" else op.shape
         area = prod(source[1:])
         if len(op.shape) == 1 and len(source) == 3 and area > 1 and not (start[0] % area or shape[0] % area):
             yield SharePlace(seen.value, (start[0] // area, 0, 0), source), (shape[0] // area, *source[1:])
@@ -114,11 +142,9 @@ def _read(heard: Observation) -> Iterator[tuple[SharePlace, Shape]]:
 
 def prepare(
     graph: Graph,
-    observations: Iterable[Heard],
+    observations: Iterable[Observed],
+    images: ImageSets,
     *,
-    auxiliary: Images | Tensor,
-    victims: Images | Tensor,
-    domain: Images | Tensor | None = None,
     judge: tuple[str, Graph] | None = None,
     recorded: Mapping[str, Tensor] | None = None,
     shelf: Shelf | None = None,
@@ -126,15 +152,12 @@ def prepare(
     precision: Precision = "float32",
     device: str = "cpu",
 ) -> Material:
-    """Everything that the cells of an audit share, from one forward pass of each graph over each set of images.
+    """Return everything that the cells of an audit share, from one forward pass of each graph over each set.
 
     Args:
         graph: the whole model.
         observations: what listeners see. Those of a capture are its own.
-        auxiliary: what the attacker trains on, ``(n, C, H, W)`` in [0, 1] if a tensor.
-        victims: what is scored, likewise.
-        domain: images like the victims, for the floor of the domain's mean image; left out, the victims
-            themselves, which makes that floor a little higher than an attacker could reach.
+        images: the sets of images.
         judge: the name and graph of a second classifier.
         recorded: tensors by ``NAME/SET`` that were recorded in a run; see `Material.captured`.
         shelf: a folder to keep features in; left out, they are kept in memory.
@@ -146,21 +169,23 @@ def prepare(
         ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
             [0, 1], or where the same image is in both sets.
     """
-    images = {"auxiliary": auxiliary, "victims": victims, "domain": victims if domain is None else domain}
-    tensors = {name: _tensor(value) for name, value in images.items()}
-    problems = [p for name, t in tensors.items() for p in _problems(name, t, graph.input.shape)]
+    tensors = images.tensors()
+    given = {name: t for name, t in tensors.items() if name != "domain" or images.domain is not None}
+    problems = [p for name, t in given.items() for p in _problems(name, t, graph.input.shape)]
     if problems:
         raise ClovenError(problems)
-    refuse_overlap(auxiliary, victims)
+    refuse_overlap(images.auxiliary, images.victims)
+    if images.selection is not None:
+        refuse_overlap(images.selection, images.victims)
     keep_memory()
     with one_thread(), repeatable():
-        heard = list(observations)
-        sets = {name: tensors[name] for name in SETS}
+        observed = list(observations)
+        sets = {name: tensors[name] for name in SETS if name in tensors}
         found, logits = features(
-            _values(graph, heard), sets, budget=budget, precision=precision, shelf=shelf,
+            _values(graph, observed), sets, budget=budget, precision=precision, shelf=shelf,
             others={graph: {graph.output: "logits"}}, device=device,
         )  # fmt: skip
-        extra = {k: v for h in heard if isinstance(h, Capture) for k, v in h.values().items()} | dict(
+        extra = {k: v for h in observed if isinstance(h, Capture) for k, v in h.values().items()} | dict(
             recorded or {}
         )
         wrong = {k: float((~v.isfinite()).double().mean()) for k, v in extra.items()}
@@ -169,9 +194,11 @@ def prepare(
         found = replace(found, kept=_with(found.kept, clean), broken=known)
         named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
         guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
+        if images.selection is not None:
+            named["selection_classes"] = logits["logits/selection"].argmax(1)
         hashes = _hashes(graph, tensors)
         material = Material(graph, {**sets, **named}, found, (), hashes)
-        floors = guess_baselines(
+        baselines = guess_baselines(
             tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
         )  # fmt: skip
         second = _judge(judge, tensors["victims"], guesses, device) if judge else None
@@ -183,7 +210,7 @@ def prepare(
         for name, tensor in material.tensors.items():
             shown.put(name, tensor)
     seen = replace(found, images=shown)
-    return replace(material, floors=floors, judge=second, hashes=hashes, tensors=shown, features=seen)
+    return replace(material, baselines=baselines, judge=second, hashes=hashes, tensors=shown, features=seen)
 
 
 def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -200,16 +227,17 @@ def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tens
     name, graph = given
     classify: Callable[[Tensor], Tensor] = lambda images: answers(graph, images, device)  # noqa: E731
     classes = classify(victims)
-    floors = guess_baselines(victims, classes, guesses=guesses, classify=classify)
-    return Judge(name, graph, classes, floors, device)
+    return Judge(
+        name, graph, classes, guess_baselines(victims, classes, guesses=guesses, classify=classify), device
+    )
 
 
-def _values(graph: Graph, heard: Iterable[Heard]) -> Values:
+def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
     """Which values of which graphs are seen, each once: of the whole model's graph where it has them."""
     own = {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
     wanted: dict[Graph, dict[str, str]] = {}
     seen: set[str] = set()
-    for one in heard:
+    for one in observed:
         if isinstance(one, Capture):
             continue
         for share in one.seen:
@@ -240,6 +268,23 @@ def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None
         )
 
 
+def pixel_digests(images: Images | Tensor) -> list[str]:
+    """Return the hash of each image's 8-bit pixels."""
+    return [digest for digest, _ in _named(images)]
+
+
+def taken(images: Images | Tensor, indices: Sequence[int]) -> Images | Tensor:
+    """Return the images at these indices, in this order."""
+    return images.take(indices) if isinstance(images, Images) else images[list(indices)]
+
+
+def fingerprint(images: Images | Tensor | None) -> str | None:
+    """Return a hash of all images of a set, and of their labels if they have any."""
+    if images is None:
+        return None
+    return images.fingerprint() if isinstance(images, Images) else digest(images)
+
+
 def _named(images: Images | Tensor) -> Iterator[tuple[str, str]]:
     """The hash of each image's 8-bit pixels, and where it comes from."""
     if isinstance(images, Images):
@@ -268,5 +313,5 @@ def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str
 
 
 def _hashes(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    hashes = {name: digest(t) for name, t in tensors.items()}
+    hashes = {name: digest(t) for name, t in tensors.items() if name != "selection"}
     return {"model": graph.fingerprints[graph.output], **hashes}

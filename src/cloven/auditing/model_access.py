@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cloven.attacks.knowledge import Front, Query, QueryResult, Rear, finite
-from cloven.auditing.captured import Capture, Heard
+from cloven.auditing.captured import Capture, Observed
 from cloven.auditing.features import Shares
 from cloven.auditing.material import Material
 from cloven.graph.box import slices, whole
@@ -17,12 +17,12 @@ from cloven.graph.graph import Graph
 from cloven.runtime.torch_engine import apply, evaluate, forward, prepared
 
 
-def front_of(heard: Heard, captured: Shares) -> Front | None:
-    """Return the model up to what is heard, in the shapes in which it is captured; None of a recorded capture."""
-    if isinstance(heard, Capture) or not heard.seen:
+def front_of(observed: Observed, captured: Shares) -> Front | None:
+    """Return the model up to what is observed, in the shapes in which it is captured; None of a recording."""
+    if isinstance(observed, Capture) or not observed.seen:
         return None
-    compute = cache(lambda: forward(heard.graph, {s.value for s in heard.seen}))
-    shares = [(s.value, slices(s.share), part) for s, part in zip(heard.seen, captured.parts, strict=True)]
+    compute = cache(lambda: forward(observed.graph, {s.value for s in observed.seen}))
+    shares = [(s.value, slices(s.share), part) for s, part in zip(observed.seen, captured.parts, strict=True)]
 
     def front(images: Tensor) -> list[Tensor]:
         made = compute()(images)
@@ -31,22 +31,22 @@ def front_of(heard: Heard, captured: Shares) -> Front | None:
     return front
 
 
-def rear_of(heard: Heard, captured: Shares) -> Rear | None:
-    """Return the model behind what is heard; None where that is not enough to compute the model's output."""
-    if isinstance(heard, Capture) or not heard.seen:
+def rear_of(observed: Observed, captured: Shares) -> Rear | None:
+    """Return the model behind what is observed; None where that is not enough to compute the model's output."""
+    if isinstance(observed, Capture) or not observed.seen:
         return None
-    graph, known = heard.graph, {s.value for s in heard.seen}
+    graph, known = observed.graph, {s.value for s in observed.seen}
     wanted = {graph.output}
     for op in reversed(graph.ops):
         if op.name in wanted - known:
             wanted.update(op.inputs)
-    partial = any(s.share != whole(graph.by_name[s.value].shape) for s in heard.seen)
+    partial = any(s.share != whole(graph.by_name[s.value].shape) for s in observed.seen)
     if partial or graph.input.name in wanted - known:
         return None
     compute = cache(lambda: _from_values(graph, known, wanted))
 
     def rear(tensors: Sequence[Tensor]) -> Tensor:
-        given = zip(heard.seen, captured.parts, tensors, strict=True)
+        given = zip(observed.seen, captured.parts, tensors, strict=True)
         return compute()({s.value: part.unread(z, graph.by_name[s.value].shape) for s, part, z in given})
 
     return rear
@@ -65,15 +65,15 @@ def _from_values(graph: Graph, known: set[str], wanted: set[str]) -> Callable[[d
     return compute
 
 
-def query_of(heard: Heard, captured: Shares, material: Material, recorded: str) -> Query | None:
-    """Return the running service as an attacker can ask it; None where what is heard was recorded beforehand."""
-    if isinstance(heard, Capture) or recorded or not heard.seen:
+def query_of(observed: Observed, captured: Shares, material: Material, recorded: str) -> Query | None:
+    """Return the running service as an attacker can ask it; None where what is observed was recorded beforehand."""
+    if isinstance(observed, Capture) or recorded or not observed.seen:
         return None
 
     def query(images: Tensor) -> QueryResult:
-        values = evaluate(heard.graph, images, {s.value for s in heard.seen})
+        values = evaluate(observed.graph, images, {s.value for s in observed.seen})
         tensors = []
-        for s, part in zip(heard.seen, captured.parts, strict=True):
+        for s, part in zip(observed.seen, captured.parts, strict=True):
             share = values[s.value][slices(s.share)]
             tensors.append(part.read(material.features.rounded(finite(share)).float()))
         return QueryResult(tensors, material.classify(images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from cloven.auditing.cases import Case
 from cloven.auditing.features import Shelf
-from cloven.auditing.material import SETS, recorded_names
-from cloven.partition.observe import Seen, seen_of
+from cloven.auditing.material import recorded_names
+from cloven.graph.box import slices
+from cloven.partition.observe import Observation, Seen, seen_of
 from cloven.partition.program import Program, Transfer
 from cloven.runtime.local import run
 from cloven.threads import one_thread
 
 
 def name_of(program: Program) -> str:
-    """What a run of a program is called; empty where no link transforms anything: the graph then says it all."""
+    """Return the name of a run of a program; empty where no link transforms anything: the graph says it all."""
     if all(transfer.transform.exact for transfer in program.transfers):
         return ""
     prints = program.graph.fingerprints
@@ -28,38 +29,42 @@ def name_of(program: Program) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
-def record(cases: Sequence[Case], images: Sequence[Tensor], folder: Path) -> dict[str, Tensor]:
-    """What the listeners of some cases get of the auxiliary images and the victims, by ``NAME/SET``.
+def record(cases: Sequence[Case], images: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Return what the listeners of some cases get of each set of images, by ``NAME/SET``.
 
     Each program is run once, on all images; what crosses is written to files as it comes.
 
     Args:
         cases: those of programs with transforms are recorded, the others left out.
-        images: the auxiliary images and the victims, ``(n, C, H, W)`` each.
+        images: the sets, ``(n, C, H, W)`` each.
         folder: for the files.
     """
     found: dict[str, Tensor] = {}
-    shelf, both = Shelf(folder), torch.cat(list(images))
-    counts = [len(x) for x in images]
+    shelf = Shelf(folder)
     for target in dict.fromkeys(case.target for case in cases if case.target.recorded):
-        mine = [case.observation for case in cases if case.target is target]
-        taken = _recorded(target.program, {s for seen in mine for s in seen.seen}, both, target.recorded, shelf)
+        observed = (case.observation for case in cases if case.target is target)
+        mine = [seen for seen in observed if isinstance(seen, Observation)]
+        assert target.program is not None
+        shares = {share for seen in mine for share in seen.seen}
+        taken = _recorded(target.program, shares, torch.cat(list(images.values())), target.recorded, shelf)
         for seen in mine:
             for name, share in zip(recorded_names(seen, target.recorded), seen.seen, strict=True):
-                parts = taken[share].split(counts)
-                found |= {f"{name}/{of}": part for of, part in zip(SETS, parts, strict=True)}
+                parts = taken[share].split([len(x) for x in images.values()])
+                found |= {f"{name}/{of}": part for of, part in zip(images, parts, strict=True)}
     return found
 
 
 def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, shelf: Shelf) -> dict[Seen, Tensor]:
-    """Each share as it arrives, ``(n, ...)``: of a share that is sent more than once, the first."""
+    """Return each share as it arrives, ``(n, ...)``: of a share that is sent more than once, the first."""
     first: dict[Seen, int] = {}
     for transfer in program.transfers:
         first.setdefault(seen_of(transfer), transfer.id)
     kept = {
         seen: shelf.new(f"{name}/{i}", (len(images), *seen.shape), torch.float32)
-        for i, seen in enumerate(sorted(wanted, key=first.__getitem__))
+        for i, seen in enumerate(sorted(wanted, key=lambda seen: first.get(seen, -1)))
     }
+    for seen in wanted - first.keys():  # the image, which the coordinator sends
+        kept[seen].copy_(images[slices(seen.share)])
     filled = dict.fromkeys(kept, 0)
 
     def tap(transfer: Transfer, tensor: Tensor) -> None:

@@ -7,18 +7,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from cloven.auditing.cell import Outcome
 from cloven.auditing.features import Shelf
-from cloven.auditing.finding import Finding
+from cloven.auditing.finding import CellResult
+from cloven.auditing.summary import Summary
+from cloven.documents import Document, parse_document
 from cloven.errors import ClovenError, system_reason
 from cloven.files import read_bytes, read_json, replacing, write_text
 
@@ -26,6 +30,8 @@ CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
 CELLS, SHELF, LOCK = "cells", ".features", ".lock"
 DIGEST, TENSORS = "digest", "tensors_sha256"
 AGAIN = "delete the cell's .json and .safetensors and run the audit again"
+
+Model = TypeVar("Model", bound=Document)
 
 
 def to_text(value: Any) -> str:
@@ -57,26 +63,27 @@ class Store:
         """The cells that are finished."""
         return {path.stem for path in (self.folder / CELLS).glob("*.json") if not path.name.startswith(".")}
 
-    def save(self, finding: Finding) -> None:
+    def save(self, outcome: Outcome) -> None:
         """Keep a cell's result; it is finished when its JSON file stands."""
-        tensors = {**{f"score/{k}": v for k, v in finding.scores.items()}, **finding.samples}
-        path = self.folder / CELLS / f"{finding.key}.safetensors"
+        tensors = {**{f"score/{k}": v for k, v in outcome.scores.items()}, **outcome.samples}
+        path = self.folder / CELLS / f"{outcome.result.key}.safetensors"
         content = save({name: t.contiguous() for name, t in tensors.items()})
         with replacing(path) as part:
             part.write_bytes(content)
-        write_document(
-            path.with_suffix(".json"), finding.to_json() | {TENSORS: hashlib.sha256(content).hexdigest()}
-        )
+        result = outcome.result.model_copy(update={"tensors": hashlib.sha256(content).hexdigest()})
+        write_document(path.with_suffix(".json"), result.model_dump(mode="json"))
         path.with_suffix(".checkpoint").unlink(missing_ok=True)
 
-    def cell(self, key: str) -> dict[str, Any]:
+    def cell(self, key: str) -> CellResult:
         """Return a cell's result.
 
         Raises:
             ClovenError: where its file is not as it was written.
         """
-        found = self._cell(key)
-        found.pop(TENSORS)
+        path = self.folder / CELLS / f"{key}.json"
+        found = read_model(path, CellResult, AGAIN)
+        if found.key != key:
+            raise ClovenError(f"{path} holds another cell's result; {AGAIN}")
         return found
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
@@ -86,7 +93,7 @@ class Store:
             ClovenError: where a file of the cell is not as it was written.
         """
         path = self.folder / CELLS / f"{key}.safetensors"
-        digest = self._cell(key)[TENSORS]
+        digest = self.cell(key).tensors
         with advising(AGAIN):
             content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != digest:
@@ -96,12 +103,33 @@ class Store:
         except SafetensorError as error:
             raise ClovenError(f"cannot read {path}: {error}; {AGAIN}") from error
 
-    def _cell(self, key: str) -> dict[str, Any]:
-        path = self.folder / CELLS / f"{key}.json"
-        found = read_document(path, AGAIN)
-        if found.get("key") != key or TENSORS not in found:
-            raise ClovenError(f"{path} holds another cell's result; {AGAIN}")
-        return found
+    def scores(self, keys: Sequence[str], metric: str) -> Tensor:
+        """Return the scores ``(seeds, n)`` of each victim image, float64; a key for each seed."""
+        return torch.stack([self.tensors(key)[f"score/{metric}"] for key in keys]).to(torch.float64)
+
+    def summary(self) -> Summary:
+        """Return the summary.
+
+        Raises:
+            ClovenError: where the audit has not ended, or the file is not as it was written.
+        """
+        path = self.folder / SUMMARY
+        if not path.exists():
+            raise ClovenError(f"{self.folder} holds no {SUMMARY}; give the folder of an audit that has ended")
+        return read_model(path, Summary, "run the same audit again, which writes it anew from the cells")
+
+
+def read_model(path: Path, model: type[Model], to_do: str) -> Model:
+    """Return a document of an audit that `write_document` wrote, checked against its model.
+
+    Raises:
+        ClovenError: as `read_document`; and where it is another document, or of another schema.
+    """
+    found = read_document(path, to_do)
+    try:
+        return parse_document(model, json.dumps(found), str(path))
+    except ClovenError as error:
+        raise ClovenError([f"{path} was written by another version of cloven; {to_do}", *error.problems]) from error
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:

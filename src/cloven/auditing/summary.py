@@ -1,332 +1,290 @@
-"""The summary of a run: findings with their context, the orderings that the numbers show, what was not measured."""
+"""The summary of an audit, ``summary.json``: a frozen, strict document."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from torch import Tensor
+from pydantic import Field
 
-from cloven.auditing.captured import Heard
-from cloven.auditing.cases import Case, Where
-from cloven.auditing.store import Store
-from cloven.graph.box import text
-from cloven.partition.observe import Observation
-from cloven.score.baselines import leakage
-from cloven.score.intervals import Interval, clustered, paired, wilson
+from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange
+from cloven.documents import Document
+from cloven.partition.observe import View
 
-SCHEMA = 3
-LEAST_KAPPA = 0.3
-"""Below this the CNN itself has learned too little for its classes to say anything about a reconstruction."""
-
-LOWER_BOUND = "These are lower bounds: a stronger attacker rebuilds more."
-STRONG = {
-    "residual": "a residual network",
-    "cgan": "a conditional GAN",
-    "refine": "white-box refinement",
-    "probe": "labels read straight from what is captured",
-}
-"""What is missing from a result where an attack was not tried."""
+SCHEMA = 4
+Convergence = Literal["not converged", "converged", "not tested"]
+Shows = Literal["holds", "fails", "undecided"]
+Setting = str | int | float | dict[str, str]
 
 
-def missing(attacks: Sequence[str]) -> list[str]:
-    """What stronger attackers were left out."""
-    left = [what for name, what in STRONG.items() if not any(a.startswith(name) for a in attacks)]
-    return [f"Stronger attackers, who can only rebuild more: {', '.join(left)} (--attacks)."] if left else []
+class SecondJudge(Document):
+    """A second classifier, which did not take part; ``accuracy`` is None where the labels are not known."""
+
+    name: str
+    accuracy: float | None
 
 
-ALWAYS = ("Devices that are taken over, and active attackers.",)
+class AttackerModel(Document):
+    """The attacker in a sentence, and what he knows."""
+
+    sentence: str
+    knows: tuple[str, ...]
+    does_not_know: tuple[str, ...]
 
 
-def not_measured(attacks: Sequence[str], where: Where, knows: str) -> list[str]:
-    """What an audit with these settings does not say."""
-    found = missing(attacks)
-    if "full" not in where.views and not where.colluding:
-        found.append("All that a link carries: only the shares that the paper counts were attacked (--view both).")
-    elif not where.every_link:
-        found.append(
-            "All that other links carry: of each plan the links between the first two devices (--links all)."
-        )
-    if not where.colluding:
-        found.append("Several links tapped at once (--colluding).")
-    if knows != "inferred":
-        found.append("An attacker who must guess shapes from bytes: here the shapes are given (--shape inferred).")
-    return [*found, *ALWAYS, "Protected links: every link here is in clear."]
+class RankedLeakage(Document):
+    """The observations at one end of an axis: all whose upper limit of leakage rounds to ``leakage``."""
+
+    leakage: float
+    observations: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    """An attack on a case with so many pairs, and the keys of its cells, one a seed."""
+class AxisRanking(Document):
+    """The order of the observations that a link carries on one axis, by the upper 95 % limit of their leakage.
 
-    case: Case
-    attack: str
-    pairs: int
-    keys: tuple[str, ...]
-
-
-def scores(keys: Sequence[str], store: Store, metric: str) -> Tensor:
-    """The scores ``(seeds, n)`` of each victim image."""
-    return torch.stack([store.tensors(key)[f"score/{metric}"] for key in keys]).to(torch.float64)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What a paper says of two groups of observations: the first gives the higher score.
-
-    A side is (strategy, layer); layer None takes every layer of that strategy.
+    ``least`` is None where all are equal to the most. ``unranked`` are observations without a score that counts:
+    on the label axis those whose labels were not read by an attack that reads labels.
     """
+
+    axis: Axis
+    most: RankedLeakage | None
+    least: RankedLeakage | None
+    ranked: int
+    unranked: tuple[str, ...]
+
+
+class AuditVerdict(Document):
+    """The audit in a few sentences, or the reason for giving none."""
+
+    given: bool
+    reason: str | None
+    sentence: str | None
+    rankings: tuple[AxisRanking, ...]
+
+
+class ProgramTransfer(Document):
+    """One transfer of a program, for one image."""
+
+    step: int
+    source: str
+    target: str
+    value: str
+    share: str
+    shape: tuple[int, ...]
+    bytes: int
+    transform: str = "none"
+    dtype: str = "float32"
+
+
+class CountedShare(Document):
+    """A share that a paper counts; ``crosses`` says whether a link carries it."""
+
+    link: tuple[str, str] | None
+    value: str
+    share: str
+    bytes: int
+    crosses: bool
+
+
+class ProgramSummary(Document):
+    """A program: what it sends, what a paper counts of it, and how well it computes what the model does."""
+
+    strategy: str
+    title: str
+    devices: int
+    exact: bool
+    transform: str
+    accuracy: float | None
+    agreement: float
+    max_difference: float
+    transfers: tuple[ProgramTransfer, ...]
+    counted: tuple[CountedShare, ...]
+
+
+class AxisScore(Document):
+    """The score of an observation on one axis, by the strongest attack.
+
+    ``held_out`` is the mean score on the pairs by which the attack was chosen, None where there was no choice.
+    ``leakage`` is (score - baseline) / (1 - baseline), cut off at 0, of the mean and of both ends of the interval;
+    what counts is its upper end. ``carried_from`` names a deeper observation, and ``carried_layers`` its layers,
+    whose score this is: what is seen there follows from what is seen here.
+    """
+
+    attack: str
+    mean: float
+    low: float
+    high: float
+    baseline: float
+    held_out: float | None
+    leakage: ScoreRange
+    carried_from: str | None = None
+    carried_layers: tuple[str, ...] = ()
+
+
+class AxisScores(Document):
+    """A score on each axis; None where nothing was measured."""
+
+    pixels: AxisScore | None
+    labels: AxisScore | None
+
+    def on(self, axis: Axis) -> AxisScore | None:
+        """Return the score on an axis."""
+        return self.pixels if axis == "pixels" else self.labels
+
+
+class ObservationSummary(Document):
+    """An observation: its strongest attacks, and what follows from deeper observations.
+
+    ``own`` are the scores of the attacks on it, ``counts`` the same or what was carried over where that is more.
+    ``labels_read`` says whether an attack that reads labels was tried; without one, low agreement is no sign that
+    labels are hidden. ``flags`` are doubts, ``converged`` whether more pairs would help the strongest attack.
+    """
+
+    observation: str
+    strategy: str
+    label: str
+    layers: tuple[str, ...]
+    link: tuple[str, str] | None
+    links: tuple[tuple[str, str], ...]
+    view: View
+    crosses: bool
+    transform: str
+    attacks: tuple[str, ...]
+    labels_read: bool
+    own: AxisScores
+    counts: AxisScores
+    flags: tuple[str, ...]
+    converged: Convergence
+
+
+class CurvePoint(Document):
+    """The scores of an attack with so many pairs."""
+
+    pairs: int
+    ssim: ScoreRange | None
+    agreement: ScoreRange | None
+
+
+class LearningCurve(Document):
+    """The score of an attack on an observation against the number of pairs, and whether it still rises."""
+
+    observation: str
+    attack: str
+    strategy: str
+    label: str
+    layers: tuple[str, ...]
+    transform: str
+    points: tuple[CurvePoint, ...]
+    metric: Metric
+    rise: ScoreRange
+    converged: Convergence
+
+
+class DefenceSummary(Document):
+    """What a transform of the links costs and hides: accuracy, bytes, and the most that a link leaks."""
+
+    strategy: str
+    title: str
+    transform: str
+    accuracy: float | None
+    agreement_with_the_model: float
+    bytes: int
+    most: AxisScores
+
+
+class MeasuredOrdering(Document):
+    """What a paper expects of two groups of observations beside the measured difference."""
 
     claim: str
     source: str
     sentence: str
-    higher: tuple[str, str | None]
-    lower: tuple[str, str | None]
-    metric: Literal["agreement", "ssim"] = "agreement"
+    metric: Metric
+    expected: Literal["positive"]
+    difference: ScoreRange
+    shows: Shows
 
 
-def context(case: Case) -> dict[str, Any]:
-    """What is listened to where: the part of a finding that is known before any attack."""
-    target = case.target
-    devices = len(target.program.devices)
-    return heard(case.observation, target.strategy, devices, case.label, case.layers, target.transform)
+class GuessedShape(Document):
+    """What a share was taken for; ``shape`` and ``hit`` are None where nobody knows what it is."""
+
+    strategy: str
+    label: str
+    seen: str
+    shape: tuple[int, ...] | None
+    guess: tuple[int, ...]
+    type: str
+    layout: str
+    hit: bool | None
 
 
-def heard(
-    seen: Heard, strategy: str, devices: int | None, label: str, layers: Sequence[str], transform: str = "none"
-) -> dict[str, Any]:
-    """An observation as a finding names it; ``devices`` is None where nobody knows how many there are."""
-    return {
-        "strategy": strategy,
-        "devices": devices,
-        "link": list(seen.link) if seen.link else None,
-        "links": [list(link) for link in (seen.links if isinstance(seen, Observation) else [seen.link])],
-        "transform": transform,
-        "view": seen.view,
-        "crosses": seen.crosses,
-        "layers": list(layers),
-        "label": label,
-        "seen": [s.value for s in seen.seen],
-        "share": [text(s.share) for s in seen.seen],
-        "raw_image": seen.raw_image,
-        "observation_bytes": seen.bytes,
-    }
+class GuessedShapes(Document):
+    """How many of the guesses are right; None where nobody knows."""
+
+    hits: int | None
+    of: int
+    rows: tuple[GuessedShape, ...]
 
 
-def row(
-    seen: Mapping[str, Any], attack: str, name: str, keys: Sequence[str], store: Store, threshold: float
-) -> dict[str, Any]:
-    """A result with what was attacked, as ``summary.json`` lists it: one seed's, or the mean over several.
+class CapturedMessage(Document):
+    """A message of a capture, and the shape that it is read in."""
 
-    Intervals of several seeds are over images and seeds. ``above_threshold`` is the share of images whose
-    SSIM, the mean over seeds, exceeds the threshold.
+    message: str
+    type: str
+    shape: tuple[int, ...]
+
+
+class CaptureSummary(Document):
+    """What a tap recorded."""
+
+    link: tuple[str, str]
+    protected: bool
+    session: str
+    bytes_an_image: int
+    payload_bytes: int
+    images: int
+    unmatched: dict[str, int]
+    fingerprint: str
+    notes: tuple[str, ...]
+    messages: tuple[CapturedMessage, ...]
+
+
+class Summary(Document):
+    """All that an audit found.
+
+    ``model_accuracy`` and ``model_kappa`` are None without labels. ``settings`` and ``versions`` say how to run it
+    again; ``warnings`` are remarks that change how the numbers are to be read. ``capture`` is there for what a tap
+    recorded, ``shapes`` where they were guessed.
     """
-    cells = [store.cell(key) for key in keys]
-    found = {name: value for name, value in cells[0].items() if name not in ("key", "provenance")}
-    if len(cells) > 1:
-        found |= _over_seeds(keys, cells, store)
-    if found["ssim"]:
-        above = scores(keys, store, "ssim").mean(0) > threshold
-        found["ssim"]["above_threshold"] = asdict(wilson(int(above.sum()), len(above)))
-    seeds = [cell["provenance"]["seed"] for cell in cells]
-    return {
-        "key": keys[0], "keys": list(keys), "observation": name, **seen, **found, "attack": attack, "seeds": seeds,
-    }  # fmt: skip
+
+    schema_version: Literal[4] = 4
+    cloven: str
+    model: str
+    data: str
+    auxiliary: str
+    model_accuracy: float | None
+    model_kappa: float | None
+    test_images: int
+    classes: int
+    input: tuple[int, ...]
+    seconds: float
+    threshold: float
+    versions: dict[str, str | int]
+    settings: dict[str, Setting]
+    judge: SecondJudge | None
+    attacker: AttackerModel
+    verdict: AuditVerdict
+    programs: tuple[ProgramSummary, ...]
+    findings: tuple[Finding, ...]
+    observations: tuple[ObservationSummary, ...]
+    curves: tuple[LearningCurve, ...]
+    defences: tuple[DefenceSummary, ...]
+    orderings: tuple[MeasuredOrdering, ...]
+    shapes: GuessedShapes | None
+    capture: CaptureSummary | None
+    not_measured: tuple[str, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...] = Field(default=())
 
 
-def _over_seeds(keys: Sequence[str], cells: Sequence[Mapping[str, Any]], store: Store) -> dict[str, Any]:
-    found: dict[str, Any] = {"seconds": sum(cell["seconds"] for cell in cells)}
-    for metric in ("agreement", "ssim", "psnr"):
-        if cells[0][metric]:
-            each = scores(keys, store, metric)
-            found[metric] = asdict(clustered(each, seed=0)) | {"of_seeds": each.mean(1).tolist()}
-    if cells[0]["ssim"]:
-        found["ssim"]["p95"] = _mean([cell["ssim"]["p95"] for cell in cells])
-    found["kappa"] = _mean([cell["kappa"] for cell in cells])
-    found["floors"] = {
-        name: {
-            metric: None if floor[metric] is None else max(cell["floors"][name][metric] for cell in cells)
-            for metric in floor
-        }
-        for name, floor in cells[0]["floors"].items()
-    }
-    found["leakage_above_floor"] = {
-        metric: None
-        if found.get(metric) is None
-        else leakage(found[metric]["mean"], _highest(found["floors"], metric))
-        for metric in ("ssim", "agreement")
-    }
-    for name in ("judge", "inside"):
-        if cells[0][name]:
-            found[name] = {
-                part: None if value is None else _mean([cell[name][part] for cell in cells])
-                for part, value in cells[0][name].items()
-            }
-    found["notes"] = list(dict.fromkeys(note for cell in cells for note in cell["notes"]))
-    return found
-
-
-def _highest(floors: Mapping[str, Mapping[str, float | None]], metric: str) -> float:
-    return max(value for floor in floors.values() if (value := floor[metric]) is not None)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def orderings(
-    expected: Iterable[Expectation], results: Sequence[Result], store: Store, *, seed: int
-) -> list[dict[str, Any]]:
-    """What a paper expects of its decoder beside what the numbers show: paired differences over the victim images.
-
-    A group (a strategy at a layer, in the paper's view) scores an image by the mean over its shares and seeds.
-    ``shows`` is ``holds`` where the whole interval of higher - lower lies above zero, ``fails`` where it lies
-    below, else ``undecided``.
-    """
-    found = []
-    for expectation in expected:
-        sides = [
-            _group(results, store, side, expectation.metric) for side in (expectation.higher, expectation.lower)
-        ]
-        if any(side is None for side in sides):
-            continue
-        higher, lower = (side for side in sides if side is not None)
-        difference = paired(higher, lower, seed=seed)
-        found.append(
-            {
-                "claim": expectation.claim,
-                "source": expectation.source,
-                "sentence": expectation.sentence,
-                "metric": expectation.metric,
-                "expected": "positive",
-                "difference": asdict(difference),
-                "shows": shows(difference),
-            }
-        )
-    return found
-
-
-def shows(difference: Interval) -> str:
-    """Whether a difference that is expected to be positive is: holds, fails or undecided."""
-    if difference.low > 0:
-        return "holds"
-    return "fails" if difference.high < 0 else "undecided"
-
-
-def _group(results: Sequence[Result], store: Store, side: tuple[str, str | None], metric: str) -> Tensor | None:
-    """The scores ``(n,)`` of each victim image, mean over the shares of a strategy at a layer; None if absent."""
-    strategy, layer = side
-    found = [
-        scores(result.keys, store, metric).mean(0)
-        for result in results
-        if result.attack == "decoder"
-        and result.case.target.strategy == strategy
-        and result.case.target.transform == "none"
-        and result.case.observation.view == "paper"
-        and (layer is None or result.case.layers == (layer,))
-    ]
-    return torch.stack(found).mean(0) if found else None
-
-
-def verdict(
-    model_kappa: float | None,
-    findings: Sequence[Mapping[str, Any]],
-    verdicts: Sequence[Mapping[str, Any]] = (),
-    say: Callable[[Sequence[Mapping[str, Any]]], str] | None = None,
-) -> dict[str, Any]:
-    """The run in a sentence, or why there is none; ``say`` makes it from the findings that really cross.
-
-    No verdict is given for a CNN with a kappa below 0.3: its classes say next to nothing about an image.
-    """
-    if model_kappa is not None and model_kappa < LEAST_KAPPA:
-        return {
-            "given": False,
-            "reason": f"the CNN's kappa on held-out images is {model_kappa:.2f}, below {LEAST_KAPPA}: it has "
-            "learned too little for agreement with it to mean anything. Train it longer or give weights.",
-            "sentence": None,
-        }
-    real = [f for f in findings if f["crosses"]]
-    if not real:
-        return {"given": False, "reason": "nothing that was looked at crosses a link", "sentence": None}
-    sentence = say(real) if say else _most_and_least(real, [v for v in verdicts if v["crosses"]])
-    return {"given": True, "reason": None, "sentence": sentence}
-
-
-def _most_and_least(findings: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]]) -> str:
-    """Of each observation the strongest attack counts, and what follows from it."""
-    worst, least = (choose(verdicts, key=_worst) for choose in (max, min))
-    flagged = sum(bool(v["flags"]) for v in verdicts)
-    open_ = sum(v["converged"] == "not converged" for v in verdicts)
-    doubts = [
-        f"{count} of {len(verdicts)} observations {what}"
-        for count, what in (
-            (flagged, "are attacked better from a deeper one: the attacks on them are under-trained"),
-            (open_, "have a learning curve that still rises"),
-        )
-        if count
-    ]
-    doubt = f" {'; '.join(doubts)}." if doubts else ""
-    return (
-        f"Of what really crosses a link, {_named(worst)} leaks most ({_said(worst)}) and {_named(least)} least "
-        f"({_said(least)}). {LOWER_BOUND}{doubt}{_in_clear(findings)}"
-    )
-
-
-def counts(verdict: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
-    """The score of an observation that counts: the strongest attack's, or what was carried over."""
-    found: Mapping[str, Any] | None = verdict["carried"][metric] or verdict["strongest"][metric]
-    return found
-
-
-def _worst(verdict: Mapping[str, Any]) -> float:
-    return max(float(score["above"]) for metric in ("ssim", "agreement") if (score := counts(verdict, metric)))
-
-
-def _said(verdict: Mapping[str, Any]) -> str:
-    found = [(name, counts(verdict, metric)) for metric, name in (("ssim", "SSIM"), ("agreement", "agreement"))]
-    return ", ".join(f"{name} {_above(score)} by {score['attack']}" for name, score in found if score)
-
-
-def _above(score: Mapping[str, Any]) -> str:
-    return f"{score['above']:.2f} above its floor" if score["above"] > 0 else "not above its floor"
-
-
-def _in_clear(findings: Sequence[Mapping[str, Any]]) -> str:
-    """What scores of whole images cannot show: pieces of the image that cross as they are."""
-    raw: dict[str, float] = {}
-    for finding in findings:
-        if finding["raw_image"]:
-            raw[finding["strategy"]] = max(raw.get(finding["strategy"], 0.0), finding["raw_image"])
-    said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
-    return f" Pixels of the image itself cross a link in clear: {', '.join(said)} of them." if said else ""
-
-
-def _named(found: Mapping[str, Any]) -> str:
-    links = [found["link"]] if found["link"] else found["links"]
-    where = " with ".join(" to ".join(link) for link in links)
-    how = "" if found["transform"] == "none" else f", {found['transform']}"
-    return f"{found['strategy']} ({found['label'].lower()}, {where}{how})"
-
-
-def leak(finding: Mapping[str, Any]) -> str:
-    """How far a finding is above its floors, in words."""
-    found = finding["leakage_above_floor"]
-    named = (("SSIM", found["ssim"]), ("agreement", found["agreement"]))
-    return ", ".join(f"{name} {_above({'above': value})}" for name, value in named if value is not None)
-
-
-def versions(jobs: int) -> dict[str, Any]:
-    """What the numbers were computed with."""
-    return {
-        "cloven": metadata.version("cloven"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": 1,
-        "jobs": jobs,
-    }
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of ``summary.json``."""
+    return Summary.model_json_schema()

@@ -1,4 +1,4 @@
-"""The programs that a study audits: one plan, or each strategy, with each of the transforms that are compared."""
+"""The programs that an audit simulates: one plan, or each strategy, with each of the compared transforms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloven.partition.vertical import Vertical, further
 
 
 def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Target]:
-    """A plan as it is, or with each of the transforms on all links.
+    """Return the program of a plan as it is, or with each of the transforms on all links.
 
     Raises:
         ClovenError: with all that is wrong with the plan for this model.
@@ -33,7 +33,7 @@ def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Tar
 def of_strategies(
     graph: Graph, names: Sequence[str], layers: Sequence[str], devices: int, defences: Sequence[Transform]
 ) -> list[Target]:
-    """Each strategy with each of the transforms.
+    """Return the programs of each strategy with each of the transforms.
 
     Vertical cuts are the layers that are listened at, and balanced ones behind them where there are more devices.
 

@@ -236,7 +236,7 @@ def _study(options: S2Options) -> Study:
 def _attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
     """Attack every partition point of a model, choose the cut by S2's rule, and write its plan."""
     from cloven.auditing.paper import NO_PAPER
-    from cloven.auditing.study import execute
+    from cloven.auditing.pipeline import Execution, execute
     from cloven.enclave.sweep import SweepModel
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
@@ -247,7 +247,7 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
     study = _study(options)
     folder = out or _folder("7", options.model, options.kind, options.scale)
     with resumable(folder) as progress:
-        summary = execute(privacy.settings(study), NO_PAPER, out=folder, jobs=jobs, progress=progress)
+        summary = execute(privacy.settings(study), NO_PAPER, Execution(folder, jobs, progress))
     document = privacy.document(study, summary) | {"scale": options.scale}
     write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
     draw_scores(document, folder / "figure.png")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
+from cloven.auditing.finding import ScoreRange
+from cloven.auditing.summary import MeasuredOrdering
 from cloven.reporting import words
 
 EXPECTED = {"positive": "above 0", "negative": "below 0", "zero": "0"}
@@ -16,34 +17,29 @@ EXPECTED = {"positive": "above 0", "negative": "below 0", "zero": "0"}
 class Ordering:
     """An expectation of the paper and the difference measured, with its place on a common scale of 0 to 160."""
 
-    ordering: Mapping[str, Any]
-    marks: Mapping[str, float] | None
+    ordering: MeasuredOrdering
+    marks: Mapping[str, float]
 
     @property
     def expected(self) -> str:
         """``above 0``."""
-        expected = str(self.ordering["expected"])
-        return EXPECTED.get(expected, words.clean(expected, 40))
+        return EXPECTED.get(self.ordering.expected, words.clean(self.ordering.expected, 40))
 
 
-def orderings(given: Sequence[Mapping[str, Any]]) -> tuple[float, list[Ordering]]:
-    """The common scale's end, and each ordering with its marks on it."""
-    reach = [abs(value) for o in given for value in o["difference"].values() if words.known(value)]
-    end = next((step for step in (0.1, 0.2, 0.5, 1.0) if max(reach, default=0.0) <= step), max(reach, default=1.0))
-    return end, [Ordering(ordering, _marks(ordering["difference"], end)) for ordering in given]
+def orderings(given: Sequence[MeasuredOrdering]) -> tuple[float, list[Ordering]]:
+    """Return the common scale's end, and each ordering with its marks on it."""
+    reach = max((abs(end) for o in given for end in (o.difference.low, o.difference.high)), default=0.0)
+    end = next((step for step in (0.1, 0.2, 0.5, 1.0) if reach <= step), reach or 1.0)
+    return end, [Ordering(ordering, _marks(ordering.difference, end)) for ordering in given]
 
 
-def tally(given: Sequence[Mapping[str, Any]]) -> str:
-    """``3 hold, 1 fails, 1 undecided``."""
-    counts = Counter(words.clean(ordering["shows"], 24) for ordering in given)
-    verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}
-    known = [shows for shows in ("holds", "fails", "undecided") if shows in counts]
-    rest = sorted(set(counts) - set(known))
-    return ", ".join(words.plural(counts[shows], *verbs.get(shows, (shows, shows))) for shows in known + rest)
+def tally(given: Sequence[MeasuredOrdering]) -> str:
+    """Return ``3 hold, 1 fails, 1 undecided``."""
+    counts = Counter[str](ordering.shows for ordering in given)
+    verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided", "undecided")}
+    return ", ".join(words.plural(counts[shows], *verbs[shows]) for shows in verbs if shows in counts)
 
 
-def _marks(difference: Mapping[str, float | None], end: float) -> Mapping[str, float] | None:
-    values = {name: difference[name] for name in ("low", "mean", "high")}
-    if not all(words.known(value) for value in values.values()):
-        return None
-    return {name: round(80 + 74 * cast(float, value) / end, 2) for name, value in values.items()}
+def _marks(difference: ScoreRange, end: float) -> Mapping[str, float]:
+    values = {"low": difference.low, "mean": difference.mean, "high": difference.high}
+    return {name: round(80 + 74 * value / end, 2) for name, value in values.items()}

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cloven.errors import ClovenError, require
+from cloven.auditing.finding import AXES, Finding, Metric
+from cloven.auditing.summary import DefenceSummary, LearningCurve, ObservationSummary, Summary
+from cloven.errors import require
 from cloven.reporting import digest, figures, orderings, panels, plans, series, verdicts, words
 from cloven.reporting.pictures import Picture, picture
 
@@ -17,16 +19,15 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from numpy.typing import NDArray
 
-SCHEMA = 3
 OPEN_ROWS = 40  # a table of more rows starts folded
 OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
 OPEN_PANELS = 12
 NAMES: Mapping[str, str] = {"agreement": "Agreement", "ssim": "SSIM"}
 STANDS = {
-    "clear": "its interval clear of the floor",
-    "reaches": "but its interval reaches the floor",
-    "below": "its interval below the floor",
-    "unknown": "with no floor or interval to hold it against",
+    "clear": "its interval above the baseline",
+    "reaches": "but its interval reaches the baseline",
+    "below": "its interval below the baseline",
+    "unknown": "with no baseline to compare it with",
 }
 _ROLES = ("best", "median", "worst")
 
@@ -55,7 +56,7 @@ class Shot:
 class Strip:
     """The shots of one finding."""
 
-    finding: digest.Finding
+    finding: Finding
     shots: tuple[Shot, ...]
 
 
@@ -69,11 +70,22 @@ class Album:
 
 
 @dataclass(frozen=True)
-class Ladder:
+class SuiteTable:
     """Every attack on every family: the attacks that have a score, and their rungs."""
 
-    attacks: Mapping[digest.Metric, Sequence[str]]
-    lines: tuple[tuple[digest.Family, Mapping[digest.Metric, Sequence[digest.Rung | None]]], ...]
+    attacks: Mapping[Metric, Sequence[str]]
+    lines: tuple[tuple[digest.Family, Mapping[Metric, Sequence[digest.Rung | None]]], ...]
+
+
+@dataclass(frozen=True)
+class MostLeaking:
+    """The observation that leaks most on an axis; ``tied`` others leak as much."""
+
+    axis: str
+    leakage: float
+    tied: int
+    row: ObservationSummary
+    reading: verdicts.Reading
 
 
 @dataclass(frozen=True)
@@ -86,52 +98,63 @@ class Curves:
     rising: int
 
 
-def render(summary: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> str:
-    """The whole page; ``samples`` by the key of their finding. Equal input gives equal bytes."""
-    if summary.get("schema") != SCHEMA:
-        raise ClovenError(
-            f"a summary of schema {SCHEMA} is drawn here, got {summary.get('schema')!r}: make it again"
-        )
+def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
+    """Return the whole page; ``samples`` by the key of their finding. Equal input gives equal bytes."""
     # Copies, so that each finding is an object of its own: keys may be equal, on several links or in plans.
-    summary = {**summary, "findings": [dict(finding) for finding in summary["findings"]]}
-    findings = summary["findings"]
+    findings = [finding.model_copy() for finding in summary.findings]
     places = {id(finding): f"finding-{index}" for index, finding in enumerate(findings)}
-    found, seen = digest.families(findings), verdicts.verdicts(summary)
-    end, expected = orderings.orderings(summary["orderings"])
+    summary = summary.model_copy(update={"findings": tuple(findings)})
+    found, seen = digest.families(findings, summary.observations), verdicts.verdicts(summary)
+    end, expected = orderings.orderings(summary.orderings)
+    by_name = {verdict.row.observation: verdict for verdict in seen}
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             summary=summary,
-            capture=summary.get("capture"),
+            capture=summary.capture,
             families=found,
             rows=[finding for family in found for place in family.places for finding in place],
             verdicts=seen,
             first=_first(seen),
-            tested=any(verdict.row["converged"] != verdicts.UNTESTED for verdict in seen),
-            worst=verdicts.worst(seen),
-            at={verdict.row["observation"]: verdict.row for verdict in seen},
+            tested=any(verdict.row.converged != verdicts.UNTESTED for verdict in seen),
+            most=_most(summary, by_name),
+            at={name: verdict.row for name, verdict in by_name.items()},
             anchor=lambda finding: places[id(finding)],
             charts=_charts(found),
-            ladder=_ladder(found),
-            curves=_curves(summary["curves"], seen),
-            defences=_defences(summary["defences"]),
+            suite=_suite(found),
+            curves=_curves(summary.curves, seen),
+            defences=_defences(summary.defences),
             albums=_albums(found, samples),
             plans=plans.plans(summary),
-            attacks=list(dict.fromkeys(finding["attack"] for finding in findings)),
-            inside=any(finding["inside"] for finding in findings),
-            floors=list(dict.fromkeys(name for finding in findings for name in finding["floors"])),
+            attacks=list(dict.fromkeys(finding.attack for finding in findings)),
+            inside=any(finding.inside for finding in findings),
+            baselines=list(dict.fromkeys(name for finding in findings for name in finding.baselines)),
             orderings=expected,
             end=end,
-            tally=orderings.tally(summary["orderings"]),
+            tally=orderings.tally(summary.orderings),
             open_rows=OPEN_ROWS,
         )
     )
 
 
+def _most(summary: Summary, by_name: Mapping[str, verdicts.Verdict]) -> list[MostLeaking]:
+    """Return what leaks most on each axis that was ranked, as the verdict ranks it."""
+    found: list[MostLeaking] = []
+    for ranking in summary.verdict.rankings:
+        if ranking.most is None:
+            continue
+        verdict = by_name[ranking.most.observations[0]]
+        reading = verdict.readings[AXES[ranking.axis]]
+        assert reading is not None
+        tied = len(ranking.most.observations) - 1
+        found.append(MostLeaking(ranking.axis, ranking.most.leakage, tied, verdict.row, reading))
+    return found
+
+
 def _first(seen: Sequence[verdicts.Verdict]) -> int:
     """How many verdicts are shown unfolded: those on what a link carries, if they are not many."""
-    crossing = sum(bool(verdict.row["crosses"]) for verdict in seen) or len(seen)
+    crossing = sum(verdict.row.crosses for verdict in seen) or len(seen)
     return len(seen) if len(seen) <= OPEN_VERDICTS else min(crossing, OPEN_VERDICTS)
 
 
@@ -144,7 +167,7 @@ def _charts(found: Sequence[digest.Family]) -> list[tuple[str, str]]:
     ]
 
 
-def _ladder(found: Sequence[digest.Family]) -> Ladder | None:
+def _suite(found: Sequence[digest.Family]) -> SuiteTable | None:
     attacks = {metric: digest.tried(found, metric) for metric in digest.METRICS}
     shown = {metric: names for metric, names in attacks.items() if names}
     if max(map(len, shown.values()), default=0) < 2:
@@ -153,10 +176,10 @@ def _ladder(found: Sequence[digest.Family]) -> Ladder | None:
         (family, {metric: digest.rungs(family, metric, names) for metric, names in shown.items()})
         for family in found
     ]
-    return Ladder(shown, tuple(lines))
+    return SuiteTable(shown, tuple(lines))
 
 
-def _curves(rows: Sequence[Mapping[str, Any]], seen: Sequence[verdicts.Verdict]) -> Curves | None:
+def _curves(rows: Sequence[LearningCurve], seen: Sequence[verdicts.Verdict]) -> Curves | None:
     drawn = {metric: series.curves(rows, seen, metric) for metric in digest.METRICS}
     if not any(drawn.values()):
         return None
@@ -166,17 +189,17 @@ def _curves(rows: Sequence[Mapping[str, Any]], seen: Sequence[verdicts.Verdict])
         shown=_panels("curves", {metric: panels_[:first] for metric, panels_ in drawn.items()}),
         folded=_panels("more-curves", {metric: panels_[first:] for metric, panels_ in drawn.items()}),
         more=most - first,
-        rising=sum(row["converged"] == series.RISES for row in rows),
+        rising=sum(row.converged == series.RISES for row in rows),
     )
 
 
-def _defences(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _defences(rows: Sequence[DefenceSummary]) -> list[tuple[str, str]]:
     drawn = {metric: series.defences(rows, metric) for metric in digest.METRICS}
     return _panels("defences", drawn, in_a_row=1)
 
 
 def _panels(
-    name: str, drawn: Mapping[digest.Metric, Sequence[panels.Panel]], *, in_a_row: int = 2
+    name: str, drawn: Mapping[Metric, Sequence[panels.Panel]], *, in_a_row: int = 2
 ) -> list[tuple[str, str]]:
     return [
         (NAMES[metric], panels.panels(f"{name}-{metric}", NAMES[metric], found, in_a_row=in_a_row))
@@ -189,20 +212,19 @@ def _albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sampl
     """Of each family the highest SSIM; folded the other attacks there, and the best on other places."""
     albums = []
     for family in found:
-        places = [
-            kept for place in family.places if (kept := [f for f in place if f["ssim"] and samples.get(f["key"])])
-        ]
+        shown_of = ([f for f in place if f.ssim is not None and samples.get(f.key)] for place in family.places)
+        places = [kept for kept in shown_of if kept]
         if places:
-            places.sort(key=lambda place: not place[0]["crosses"])
-            carried = [place for place in places if place[0]["crosses"] == places[0][0]["crosses"]]
-            best = max(carried, key=lambda place: digest.score(place[0], "ssim")["mean"] or 0.0)
+            places.sort(key=lambda place: not place[0].crosses)
+            carried = [place for place in places if place[0].crosses == places[0][0].crosses]
+            best = max(carried, key=lambda place: place[0].ssim.mean if place[0].ssim is not None else 0.0)
             others = [*best[1:], *(place[0] for place in places if place is not best)]
-            shown, *folded = (_strip(finding, samples[finding["key"]]) for finding in [best[0], *others])
+            shown, *folded = (_strip(finding, samples[finding.key]) for finding in [best[0], *others])
             albums.append(Album(family, shown, tuple(folded)))
     return albums
 
 
-def _strip(finding: digest.Finding, samples: Sequence[Sample]) -> Strip:
+def _strip(finding: Finding, samples: Sequence[Sample]) -> Strip:
     ordered = sorted(samples, key=lambda s: _ROLES.index(s.role) if s.role in _ROLES else len(_ROLES))
     return Strip(finding, tuple(Shot(s, picture(s.original), picture(s.reconstruction)) for s in ordered))
 
@@ -233,6 +255,7 @@ def _environment() -> Environment:
         words.percent,
         words.plural,
         words.shape,
+        words.share,
         words.signed,
         words.size,
         words.spread,
@@ -241,14 +264,13 @@ def _environment() -> Environment:
         environment.filters[filter_.__name__] = filter_
     environment.filters["drawn"] = Markup  # for our own SVG only
     environment.globals.update(
-        best_floor=digest.best_floor,
         named=series.named,
         seen_at=series.where,
         colour=digest.colour,
-        leading=digest.leading,
         standing=digest.standing,
         size=words.size,
         metrics={"agreement": "agreement", "ssim": "SSIM"},
+        metric_of=AXES,
         stands=STANDS,
     )
     return environment

@@ -1,17 +1,17 @@
-"""What each plan sends, summed by link, beside the finding of its own that leaks most."""
+"""The programs of an audit, with what each sends summed by link, beside the scores of their own that leak most."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from cloven.reporting.digest import Finding, most_leaking
+from cloven.auditing.finding import AXES, Finding, Metric
+from cloven.auditing.summary import AxisScore, ObservationSummary, ProgramSummary, ProgramTransfer, Summary
 
 
 @dataclass(frozen=True)
 class Link:
-    """What one link carries in one plan, summed."""
+    """What one link carries in one program, summed."""
 
     source: str
     target: str
@@ -21,11 +21,11 @@ class Link:
 
 @dataclass(frozen=True)
 class PlanView:
-    """A plan with its sums, and the finding that leaks most of those its links carry."""
+    """A program with its sums; ``most`` is, on each axis, what leaks most of what its links carry."""
 
-    plan: Mapping[str, Any]
+    plan: ProgramSummary
     links: tuple[Link, ...]
-    most: Finding | None
+    most: Mapping[Metric, tuple[ObservationSummary, AxisScore] | None]
 
     @property
     def bytes(self) -> int:
@@ -40,35 +40,42 @@ class PlanView:
     @property
     def never(self) -> int:
         """How many of the counted shares no link carries."""
-        return sum(not share["crosses"] for share in self.plan["counted"])
+        return sum(not share.crosses for share in self.plan.counted)
 
 
-def plans(summary: Mapping[str, Any]) -> list[PlanView]:
-    """Each plan with its sums, and of its findings the one that leaks most."""
-    return [
-        PlanView(plan, links(plan["transfers"]), most_leaking(_own(plan, summary))) for plan in summary["plans"]
-    ]
+def plans(summary: Summary) -> list[PlanView]:
+    """Return each program with its sums, and of its observations what leaks most."""
+    views: list[PlanView] = []
+    for plan in summary.programs:
+        names = {finding.observation for finding in _own(plan, summary)}
+        crossing = [one for one in summary.observations if one.observation in names and one.crosses]
+        most: dict[Metric, tuple[ObservationSummary, AxisScore] | None] = {}
+        for axis, metric in AXES.items():
+            scored = [(one, score) for one in crossing if (score := one.counts.on(axis)) is not None]
+            most[metric] = max(scored, key=lambda pair: pair[1].leakage.high, default=None)
+        views.append(PlanView(plan, links(plan.transfers), most))
+    return views
 
 
-def _own(plan: Mapping[str, Any], summary: Mapping[str, Any]) -> list[Finding]:
-    """A plan's findings: those of its strategy, devices and transform, where it alone could have been attacked.
+def _own(plan: ProgramSummary, summary: Summary) -> list[Finding]:
+    """Return a program's findings: those of its strategy, devices and transform, where it alone was attacked.
 
-    Of several plans alike, the one whose shares are counted was attacked; if that leaves more than one, none is.
+    Of several programs alike, the one whose shares are counted was attacked; if that leaves more than one, none is.
     """
-    alike = [other for other in summary["plans"] if _kind(other) == _kind(plan)]
-    attacked = alike if len(alike) == 1 else [other for other in alike if other["counted"]]
+    alike = [other for other in summary.programs if _kind(other) == _kind(plan)]
+    attacked = alike if len(alike) == 1 else [other for other in alike if other.counted]
     if len(attacked) != 1 or attacked[0] is not plan:
         return []
-    return [finding for finding in summary["findings"] if _kind(finding) == _kind(plan)]
+    return [finding for finding in summary.findings if _kind(finding) == _kind(plan)]
 
 
-def _kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["strategy"], row["devices"], row["transform"]
+def _kind(row: ProgramSummary | Finding) -> tuple[str, int | None, str]:
+    return row.strategy, row.devices, row.transform
 
 
-def links(transfers: Sequence[Mapping[str, Any]]) -> tuple[Link, ...]:
-    """Transfers summed by link, in the order in which the links are first used."""
+def links(transfers: Sequence[ProgramTransfer]) -> tuple[Link, ...]:
+    """Return transfers summed by link, in the order in which the links are first used."""
     sums: dict[tuple[str, str], list[int]] = {}
     for transfer in transfers:
-        sums.setdefault((str(transfer["source"]), str(transfer["target"])), []).append(transfer["bytes"])
+        sums.setdefault((transfer.source, transfer.target), []).append(transfer.bytes)
     return tuple(Link(source, target, len(sent), sum(sent)) for (source, target), sent in sums.items())

@@ -1,13 +1,13 @@
-"""Of each observation the score that counts: the strongest attack's, or that of a deeper one where it is more."""
+"""Each observation with the scores that count: the strongest attack's, or that of a deeper one where it is more."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from cloven.reporting import words
-from cloven.reporting.digest import METRICS, Finding, Metric, Standing, best_floor, score, stands
+from cloven.auditing.finding import AXES, Finding, Metric
+from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
+from cloven.reporting.digest import METRICS, Standing, stands
 
 UNTESTED = "not tested"
 GAUGE = 6.0, 134.0
@@ -18,111 +18,60 @@ GAUGE = 6.0, 134.0
 class Reading:
     """The score that counts in one metric.
 
-    ``score`` has attack, mean, low, high, floor and above; ``own`` is the strongest of the attacks on this
-    observation itself; ``carried`` says that ``score`` is a deeper observation's, which follows from this one.
+    ``own`` is the strongest of the attacks on this observation itself; ``carried`` says that ``score`` is a deeper
+    observation's, which follows from this one.
     """
 
-    score: Mapping[str, Any]
-    own: Mapping[str, Any] | None
-    carried: bool
+    score: AxisScore
+    own: AxisScore | None
     finding: Finding | None
 
     @property
+    def carried(self) -> bool:
+        """Whether the score is a deeper observation's."""
+        return self.score.carried_from is not None
+
+    @property
     def standing(self) -> Standing:
-        """Where its interval lies against its floor."""
-        return stands(self.score, self.score["floor"])
+        """Where its interval lies against its baseline."""
+        return stands(self.score, self.score.baseline)
 
     @property
-    def above(self) -> float:
-        """How far it is above its floor; -inf where that is not known."""
-        value = self.score["above"]
-        return float(value) if words.known(value) else float("-inf")
-
-    @property
-    def gauge(self) -> dict[str, float]:
-        """Mean, ends of the interval and floor on a gauge, of those that are known."""
+    def gauge(self) -> Mapping[str, float]:
+        """Mean, ends of the interval and baseline on a gauge."""
         start, end = GAUGE
-        return {
-            name: round(start + (end - start) * min(1.0, max(0.0, self.score[name])), 1)
-            for name in ("mean", "low", "high", "floor")
-            if words.known(self.score[name])
-        }
+        score = self.score
+        values = {"mean": score.mean, "low": score.low, "high": score.high, "baseline": score.baseline}
+        return {name: round(start + (end - start) * min(1.0, max(0.0, value)), 1) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """One observation: what was seen, and the readings of it."""
 
-    row: Mapping[str, Any]
+    row: ObservationSummary
     finding: Finding | None
     readings: Mapping[Metric, Reading | None]
 
     @property
-    def leading(self) -> Metric | None:
-        """The metric in which it is furthest above its floor; None where nothing is known."""
-        known = [metric for metric in METRICS if (found := self.readings[metric]) and words.known(found.above)]
-        return max(known, key=self._above, default=None)
-
-    @property
     def leak(self) -> float:
-        """How far it is above its floor in that metric; -inf where nothing is known."""
-        return max(self._above(metric) for metric in METRICS)
-
-    def _above(self, metric: Metric) -> float:
-        found = self.readings[metric]
-        return found.above if found else float("-inf")
+        """The larger of the upper limits of its leakage on the two axes."""
+        found = (self.readings[metric] for metric in METRICS)
+        return max((one.score.leakage.high for one in found if one is not None), default=0.0)
 
 
-def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
-    """What leaks most first; what no link carries last."""
+def verdicts(summary: Summary) -> list[Verdict]:
+    """Return the observations: what leaks most first, what no link carries last."""
     findings: dict[str, dict[str, Finding]] = {}
-    for finding in summary["findings"]:
-        findings.setdefault(finding["observation"], {}).setdefault(finding["attack"], finding)
-    rows = summary["verdicts"] or [_row(list(attacked.values())) for attacked in findings.values()]
-    found = [_verdict(row, findings.get(row["observation"], {})) for row in rows]
-    return sorted(found, key=lambda verdict: (not verdict.row["crosses"], -verdict.leak))
-
-
-def worst(found: Sequence[Verdict]) -> Verdict | None:
-    """The observation that leaks most, of those that a link really carries."""
-    return next((verdict for verdict in found if verdict.row["crosses"] and verdict.leading), None)
-
-
-def _verdict(row: Mapping[str, Any], attacked: Mapping[str, Finding]) -> Verdict:
-    readings = {metric: _reading(row, metric, attacked) for metric in METRICS}
-    return Verdict(row, next(iter(attacked.values()), None), readings)
-
-
-def _reading(row: Mapping[str, Any], metric: Metric, attacked: Mapping[str, Finding]) -> Reading | None:
-    own, carried = row["strongest"][metric], row["carried"][metric]
-    if not (own or carried):
-        return None
-    return Reading(carried or own, own, carried is not None, attacked.get(own["attack"]) if own else None)
-
-
-def _row(attacked: Sequence[Finding]) -> dict[str, Any]:
-    """An observation of a summary without verdicts, as that of a capture."""
-    first = attacked[0]
-    kept = ("observation", "strategy", "label", "layers", "link", "links", "view", "crosses", "transform")
-    return {
-        **{name: first[name] for name in kept},
-        "attacks": [finding["attack"] for finding in attacked],
-        "strongest": {metric: _strongest(attacked, metric) for metric in METRICS},
-        "carried": dict.fromkeys(METRICS),
-        "flags": [],
-        "converged": UNTESTED,
-    }
-
-
-def _strongest(attacked: Sequence[Finding], metric: Metric) -> dict[str, Any] | None:
-    known = [finding for finding in attacked if words.known(score(finding, metric)["mean"])]
-    if not known:
-        return None
-    best = max(known, key=lambda finding: float(finding[metric]["mean"]))
-    floor = best_floor(best, metric)
-    return {
-        "attack": best["attack"],
-        **{part: best[metric][part] for part in ("mean", "low", "high")},
-        "floor": floor[1] if floor else None,
-        "above": best["leakage_above_floor"][metric],
-    }
+    for finding in summary.findings:
+        findings.setdefault(finding.observation, {}).setdefault(finding.attack, finding)
+    found: list[Verdict] = []
+    for row in summary.observations:
+        attacked = findings.get(row.observation, {})
+        readings: dict[Metric, Reading | None] = {}
+        for axis, metric in AXES.items():
+            score, own = row.counts.on(axis), row.own.on(axis)
+            by = attacked.get(own.attack) if own is not None else None
+            readings[metric] = Reading(score, own, by) if score is not None else None
+        found.append(Verdict(row, next(iter(attacked.values()), None), readings))
+    return sorted(found, key=lambda verdict: (not verdict.row.crosses, -verdict.leak))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 MISSING = "n/a"
 MINUS = "\N{MINUS SIGN}"
@@ -38,14 +39,38 @@ def signed(value: float | None, digits: int = 2) -> str:
     return f"+{text}" if positive else text
 
 
-def interval(score: Mapping[str, float | None], digits: int = 2) -> str:
-    """``0.62 [0.58, 0.66]``: a mean and its 95 % interval."""
-    return f"{number(score['mean'], digits)} {bounds(score, digits)}"
+class Ranged(Protocol):
+    """A mean and the ends of its interval."""
+
+    @property
+    def mean(self) -> float:
+        """The mean."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """The lower end."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """The upper end."""
+        ...
 
 
-def bounds(score: Mapping[str, float | None], digits: int = 2) -> str:
-    """``[0.58, 0.66]``: the interval alone."""
-    return f"[{number(score['low'], digits)}, {number(score['high'], digits)}]"
+def interval(score: Ranged, digits: int = 2) -> str:
+    """Return ``0.62 [0.58, 0.66]``: a mean and its 95 % interval."""
+    return f"{number(score.mean, digits)} {bounds(score, digits)}"
+
+
+def bounds(score: Ranged, digits: int = 2) -> str:
+    """Return ``[0.58, 0.66]``: the interval alone."""
+    return f"[{number(score.low, digits)}, {number(score.high, digits)}]"
+
+
+def share(value: float | None) -> str:
+    """Return ``62 %``: a leakage, as the verdict says it."""
+    return MISSING if value is None or not math.isfinite(value) else f"{round(100 * value)}{SPACE}%"
 
 
 def percent(value: float | None) -> str:

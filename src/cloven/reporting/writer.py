@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from cloven.auditing.store import REPORT, SUMMARY, Store, expecting, read_document
-from cloven.errors import ClovenError
+from cloven.auditing.results import Results
+from cloven.auditing.store import REPORT, Store
+from cloven.errors import check_type
 from cloven.files import write_text
 from cloven.reporting.page import Sample, render
 
@@ -16,23 +15,37 @@ ROLES = ("best", "median", "worst")
 
 
 def write(folder: Path) -> Path:
-    """Write ``report.html`` from the summary and the cells of a run; gives its path.
+    """Write ``report.html`` from the summary and the cells of a run; return its path.
 
     Raises:
         ClovenError: where the folder holds no finished run, or one that was edited.
     """
-    if not (folder / SUMMARY).exists():
-        raise ClovenError(f"{folder} holds no {SUMMARY}; give the folder of an audit that has ended")
-    summary = read_document(folder / SUMMARY, AGAIN)
     store = Store(folder)
-    with expecting(folder / SUMMARY, AGAIN):
-        page = render(summary, {key: _samples(store, key) for key in dict.fromkeys(_keys(summary))})
-    write_text(folder / REPORT, page)
+    write_text(folder / REPORT, page(store))
     return folder / REPORT
 
 
-def _keys(summary: Mapping[str, Any]) -> list[str]:
-    return [finding["key"] for finding in summary["findings"]]
+def report(results: Results | str | Path, path: str | Path) -> Path:
+    """Write the results of an audit as one HTML page that needs no network; return its path.
+
+    Args:
+        results: what `cloven.audit` returned, or a folder that `Results.save` or ``cloven audit`` wrote.
+        path: the page.
+
+    Raises:
+        ClovenError: for a folder without a finished audit, or a path that cannot be written.
+    """
+    check_type(results, (Results, str, Path), "results", "what cloven.audit() returns, or a folder of results")
+    store = results.store if isinstance(results, Results) else Store(Path(results))
+    write_text(Path(path), page(store))
+    return Path(path)
+
+
+def page(store: Store) -> str:
+    """Return the page of a finished run; raises as `write`."""
+    summary = store.summary()
+    keys = dict.fromkeys(finding.key for finding in summary.findings)
+    return render(summary, {key: _samples(store, key) for key in keys})
 
 
 def _samples(store: Store, key: str) -> tuple[Sample, ...]:

@@ -5,7 +5,9 @@ The images are the sample. Seeds of an attack are another source of spread; `clu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -53,6 +55,35 @@ def clustered(values: Tensor, *, seed: int, resamples: int = 2000, level: float 
     means = _clustered_means(scores, resamples, torch.Generator().manual_seed(seed))
     low, high = _tails(means, level)
     return Interval(centre, min(low, centre), max(high, centre))
+
+
+def over_seeds(values: Tensor, *, level: float = 0.95) -> Interval:
+    """Return the mean of scores ``(s, n)`` of ``s`` seeds on ``n`` images, with a t-interval over both.
+
+    The half width is the root of the sum of two squares: the standard error between seeds times t with ``s - 1``
+    degrees of freedom, and that between images times the normal quantile. Scores of yes and no are taken as 1 and
+    0, and their interval contains Wilson's over the images, which has some width where all are alike.
+
+    Raises:
+        ClovenError: for fewer than two seeds.
+    """
+    from scipy.stats import t
+
+    _check_level(level)
+    scores = _of_seeds(values)
+    seeds, images = scores.shape
+    if seeds < 2:
+        raise ClovenError(f"an interval over seeds needs two or more, got {seeds}; use bootstrap or wilson")
+    centre = float(scores.mean())
+    tail = (1 + level) / 2
+    of_seeds = float(t.ppf(tail, seeds - 1)) * float(scores.mean(1).std()) / math.sqrt(seeds)
+    of_images = NormalDist().inv_cdf(tail) * float(scores.mean(0).std()) / math.sqrt(images)
+    half = math.hypot(of_seeds, of_images)
+    if bool(((values == 0) | (values == 1)).all()):
+        least = wilson(round(centre * images), images, level)
+        low, high = min(least.low, centre - half), max(least.high, centre + half)
+        return Interval(centre, max(0.0, low), min(1.0, high))
+    return Interval(centre, centre - half, centre + half)
 
 
 def unpaired(a: Tensor, b: Tensor, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:

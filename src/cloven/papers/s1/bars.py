@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cloven.auditing.finding import Finding, Metric
+from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
-from cloven.auditing.summary import LEAST_KAPPA
+from cloven.auditing.summary import Summary
 from cloven.score.intervals import Interval, clustered, unpaired
 
 TILE = "Layer 1"
@@ -107,7 +109,7 @@ def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
 
 
 def bars(
-    figure: str, control: str, division: str, summary: Mapping[str, Any], folder: Path, victims: str
+    figure: str, control: str, division: str, summary: Summary, folder: Path, victims: str
 ) -> list[StrategyBar]:
     """The bars of one study.
 
@@ -119,44 +121,44 @@ def bars(
         folder: of the study.
         victims: the fingerprint of its victim images.
     """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for finding in summary["findings"]:
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in summary.findings:
         groups.setdefault(_group(finding, division), []).append(finding)
-    store, data = Store(folder), summary["data"].partition(":")[0]
+    store, data = Store(folder), summary.data.partition(":")[0]
     return [
         StrategyBar(
             figure,
-            summary["model"],
+            summary.model,
             data,
             control,
             strategy,
             layer,
-            int(members[0]["devices"]),
+            members[0].devices or 0,
             where,
             victims,
-            summary["model_kappa"],
+            summary.model_kappa,
             _scores(members, store, "agreement"),
             _scores(members, store, "ssim"),
             (_floor(members, "agreement"), _floor(members, "ssim")),
-            any(member["crosses"] for member in members),
+            any(member.crosses for member in members),
         )
         for (strategy, layer, where), members in groups.items()
     ]
 
 
-def _group(finding: Mapping[str, Any], division: str) -> tuple[str, str, str]:
+def _group(finding: Finding, division: str) -> tuple[str, str, str]:
     """Shares of a layer make one bar; what a link carries makes one of its own."""
-    if finding["view"] == "paper":
-        return finding["strategy"], TILE if finding["label"] == "Input tile" else finding["label"], ""
-    words = (division, " to ".join(finding["link"]))
-    return finding["strategy"], finding["label"], ", ".join(word for word in words if word)
+    if finding.view == "paper":
+        return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
+    words = (division, " to ".join(finding.link or ()))
+    return finding.strategy, finding.label, ", ".join(word for word in words if word)
 
 
-def _scores(members: Sequence[Mapping[str, Any]], store: Store, metric: str) -> Tensor:
+def _scores(members: Sequence[Finding], store: Store, metric: Metric) -> Tensor:
     """``(seeds, shares, n)``."""
-    shares = [torch.stack([store.tensors(k)[f"score/{metric}"].double() for k in m["keys"]]) for m in members]
-    return torch.stack(shares, 1)
+    return torch.stack([store.scores(member.keys, metric) for member in members], 1)
 
 
-def _floor(members: Sequence[Mapping[str, Any]], metric: str) -> float:
-    return max(floor[metric] or 0.0 for member in members for floor in member["floors"].values())
+def _floor(members: Sequence[Finding], metric: Metric) -> float:
+    highest = (member.baseline(metric) for member in members)
+    return max(0.0 if one is None else one[1] for one in highest)

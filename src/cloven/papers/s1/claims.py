@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from cloven.auditing.summary import shows
+from cloven.auditing.aggregate import shows
 from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.experiments import PAPER, SIZE, STRONG
 

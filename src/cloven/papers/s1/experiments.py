@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.cases import ChainFor, Where
-from cloven.auditing.ladder import Ladder
+from cloven.auditing.cases import ChainFor, Taps
 from cloven.auditing.paper import no_chain
-from cloven.auditing.study import Settings
-from cloven.auditing.subject import SAME, Training, Who
+from cloven.auditing.settings import AuditSettings, Simulation, Study
+from cloven.auditing.subject import SAME, Subject, Training
+from cloven.auditing.suite import AttackSuite
 from cloven.graph.box import Shape
 from cloven.papers.s1 import setup
 from cloven.papers.s1.capacity import matched
@@ -51,7 +52,7 @@ class FigureStudy:
 
     name: str
     control: str
-    settings: Settings
+    study: Study
     chain_for: ChainFor
     division: str = ""
 
@@ -84,10 +85,10 @@ def panels(request: Request) -> list[FigureStudy]:
 def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
     """Fig. 6: Layer 2 alone, on each number of devices."""
     kind, model = spec.partition(":")[0], request.scale.model
-    usual = _settings(request, spec)
+    usual = _study(request, spec)
     layers = dict(list(setup.layers_of(model).items())[:1])
     for count in COUNTS:
-        own = replace(usual, devices=count, where=replace(usual.where, layers=layers))
+        own = _of(usual, devices=count, taps=Taps(layers, ("paper",)))
         yield FigureStudy(f"{kind}-{count}", PAPER, own, setup.decoder(model))
         if STRONG in request.controls:
             yield FigureStudy(f"{kind}-{count}-strong", STRONG, _strong(own, request), no_chain)
@@ -96,27 +97,28 @@ def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
 def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
     """Fig. 5: S1's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
-    usual, paper = _settings(request, spec), setup.decoder(model)
+    usual, paper = _study(request, spec), setup.decoder(model)
     yield FigureStudy(kind, PAPER, usual, paper)
     if EQUAL in request.controls:
-        yield FigureStudy(f"{kind}-equal", EQUAL, replace(usual, strategies=("vertical",)), matched(model))
+        yield FigureStudy(f"{kind}-equal", EQUAL, _of(usual, strategies=("vertical",)), matched(model))
     if DOMAIN in request.controls:
-        own = replace(usual, who=replace(usual.who, auxiliary=SAME))
+        own = replace(usual, subject=replace(usual.subject, auxiliary=SAME))
         yield FigureStudy(f"{kind}-in-domain", DOMAIN, own, paper)
     strong = _strong(usual, request)
     if {STRONG, SIZE} & set(request.controls):
         yield FigureStudy(f"{kind}-strong", STRONG, strong, no_chain)
     channels, height, width = _image(request, kind)
     if SIZE in request.controls:  # the usual size is in the control before
-        who = replace(strong.who, shape=(channels, 2 * height, 2 * width))
-        yield FigureStudy(f"{kind}-twice", SIZE, replace(strong, strategies=("vertical",), who=who), no_chain)
+        subject = replace(strong.subject, shape=(channels, 2 * height, 2 * width))
+        twice = replace(_of(strong, strategies=("vertical",)), subject=subject)
+        yield FigureStudy(f"{kind}-twice", SIZE, twice, no_chain)
     if LINKS in request.controls:
         yield from _links(kind, strong, (channels, height, width))
 
 
-def _settings(request: Request, spec: str) -> Settings:
+def _study(request: Request, spec: str) -> Study:
     scale = request.scale
-    who = Who(
+    subject = Subject(
         model=scale.model,
         data=spec,
         auxiliary=request.auxiliary,
@@ -127,15 +129,21 @@ def _settings(request: Request, spec: str) -> Settings:
         shape=_image(request, spec.partition(":")[0]),
         training=Training(scale.training, scale.images, request.machine.device, request.start),
     )
-    return Settings(
-        who=who,
-        where=Where(setup.layers_of(scale.model), ("paper",)),
-        devices=setup.DEVICES,
-        ladder=Ladder(("decoder",), scale.epochs),
+    settings = AuditSettings(
+        suite=AttackSuite(("decoder",), scale.epochs),
         seeds=scale.seeds,
+        seed=request.seed,
         machine=request.machine,
         budget=request.budget,
     )
+    return Study(
+        subject, Simulation(Taps(setup.layers_of(scale.model), ("paper",)), devices=setup.DEVICES), settings
+    )
+
+
+def _of(study: Study, **changes: Any) -> Study:
+    """Return a study with another division."""
+    return replace(study, source=replace(study.source, **changes))
 
 
 NATIVE: Mapping[str, tuple[int, int, int]] = {"mnist": (1, 28, 28), "digits": (1, 28, 28)}
@@ -147,8 +155,9 @@ def _image(request: Request, kind: str) -> tuple[int, int, int]:
     return (3, side, side) if side else NATIVE.get(kind, (3, 32, 32))
 
 
-def _strong(settings: Settings, request: Request) -> Settings:
-    return replace(settings, ladder=Ladder(("residual",), request.scale.strong))
+def _strong(study: Study, request: Request) -> Study:
+    suite = AttackSuite(("residual",), request.scale.strong)
+    return replace(study, settings=replace(study.settings, suite=suite))
 
 
 DIVISIONS: Mapping[str, Mapping[str, object]] = {
@@ -158,15 +167,16 @@ DIVISIONS: Mapping[str, Mapping[str, object]] = {
 """Divisions whose links carry more than S1 counts, as plans: the star of its reference [10], and exact tiles."""
 
 
-def _links(kind: str, strong: Settings, image: Shape) -> Iterator[FigureStudy]:
+def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
     """All that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
-    full = replace(strong, where=replace(strong.where, views=("full",)), strategies=("vertical", "horizontal"))
+    taps = Taps(setup.layers_of(strong.subject.model), ("full",))
+    full = _of(strong, taps=taps, strategies=("vertical", "horizontal"))
     yield FigureStudy(f"{kind}-links", LINKS, full, no_chain)
-    devices = [f"edge{i}" for i in range(strong.devices)]
-    model = {"name": strong.who.model, "input": image, "classes": CLASSES}
+    devices = [f"edge{i}" for i in range(setup.DEVICES)]
+    model = {"name": strong.subject.model, "input": image, "classes": CLASSES}
     for name, division in DIVISIONS.items():
         plan = Plan.model_validate({"model": model, "devices": devices, **division}, strict=False)
-        yield FigureStudy(f"{kind}-{name}", LINKS, replace(full, plan=plan, strategies=()), no_chain, name)
+        yield FigureStudy(f"{kind}-{name}", LINKS, _of(full, plan=plan, strategies=()), no_chain, name)
 
 
 CLASSES = 10

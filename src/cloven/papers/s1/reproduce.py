@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from cloven.auditing import study
+from cloven.auditing import pipeline
 from cloven.auditing.executor import Progress
 from cloven.auditing.paper import Paper
-from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, expecting, read_document, write_document
-from cloven.auditing.subject import SAME, Who, cnn, initial, is_trained_here, load_images
+from cloven.auditing.pipeline import Execution
+from cloven.auditing.settings import Study
+from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, Store, expecting, read_document, write_document
+from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
+from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json, read_tensors, replacing
 from cloven.papers.s1 import setup
@@ -49,21 +52,21 @@ def ready(request: Request) -> Request:
     """
     problems = _twice([spec.partition(":")[0] for spec in request.data])
     counts: dict[tuple[str, str], int | None] = {}  # the same images at another size have no problems of their own
-    for settings in (panel.settings for panel in panels(request)):
-        sets = settings.who.data, settings.who.auxiliary
+    for study in (panel.study for panel in panels(request)):
+        sets = study.subject.data, study.subject.auxiliary
         if sets not in counts:
-            counts[sets] = tried(partial(_queries, settings), problems)
+            counts[sets] = tried(partial(_queries, study), problems)
     if problems:
         raise ClovenError(list(dict.fromkeys(problems)))
     usual = next(count for count in counts.values() if count is not None)
     return replace(request, scale=replace(request.scale, queries=usual))
 
 
-def _queries(settings: study.Settings) -> int:
-    settings, images = study.loaded(settings)
-    if settings.who.training and settings.who.training.start:
-        initial(settings.who, images)  # weights that do not fit are found here, not by each training
-    return settings.who.queries
+def _queries(study: Study) -> int:
+    study, images = pipeline.loaded(study)
+    if study.subject.training and study.subject.training.start:
+        initial(study.subject, images)  # weights that do not fit are found here, not by each training
+    return len(images.auxiliary)
 
 
 def _twice(kinds: Sequence[str]) -> list[str]:
@@ -83,13 +86,11 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     found: list[StrategyBar] = []
     rows = []
     every = panels(request)
-    train([panel.settings.who for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
+    train([panel.study.subject for panel in every if not (out / panel.name / SUMMARY).exists()], jobs, progress)
     _study(every, out, jobs, progress)
     for panel in every:
-        summary, victims = (
-            read_document(out / panel.name / SUMMARY, AGAIN),
-            read_json(out / panel.name / CONFIG)["victim_images"],
-        )
+        summary = Store(out / panel.name).summary()
+        victims = read_json(out / panel.name / CONFIG)["victim_images"]
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
     document = _document(request, rows, found) | {"seconds": round(time.perf_counter() - start, 1)}
@@ -97,7 +98,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     return document
 
 
-def train(whose: Iterable[Who], jobs: int, progress: Progress) -> None:
+def train(whose: Iterable[Subject], jobs: int, progress: Progress) -> None:
     """Train the CNNs of studies to come side by side, each on one thread; they are kept for the studies."""
     anyone = (replace(who, auxiliary=SAME, queries=2, victims=1) for who in whose if is_trained_here(who))
     left = sorted(dict.fromkeys(anyone), key=lambda who: prod(who.shape or ()), reverse=True)  # the longest first
@@ -107,41 +108,32 @@ def train(whose: Iterable[Who], jobs: int, progress: Progress) -> None:
             progress("training the CNNs", done, len(left))
 
 
-def _trained(whose: Sequence[Who], index: int) -> None:
+def _trained(whose: Sequence[Subject], index: int) -> None:
     who = whose[index]
-    cnn(who, load_images(who, []), lambda *_: None)
+    cnn(who, load_images(who), lambda *_: None)
 
 
 def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress) -> None:
     """Run all studies; those of one model on the same images follow each other, which are then loaded once."""
     number = 0
-    for who in dict.fromkeys(panel.settings.who for panel in every):
-        subject = study.subject_of(who, progress)
-        for panel in (panel for panel in every if panel.settings.who == who):
+    for subject in dict.fromkeys(panel.study.subject for panel in every):
+        loaded = pipeline.load_subject(subject, progress)
+        for panel in (panel for panel in every if panel.study.subject == subject):
             number += 1
             head = f"{number} of {len(every)}, {panel.name}: "
-            study.studied(
-                panel.settings,
-                subject,
-                Paper(panel.chain_for, notes=partial(setup.notes, panel.settings.who.model)),
-                out=out / panel.name,
-                jobs=jobs,
-                start=time.perf_counter(),
-                progress=lambda stage, *of, head=head: progress(head + stage, *of),
-            )
+            paper = Paper(panel.chain_for, notes=partial(setup.notes, subject.model))
+            execution = Execution(out / panel.name, jobs, lambda stage, *of, head=head: progress(head + stage, *of))
+            pipeline.execute_loaded(panel.study, loaded, paper, execution)
 
 
-def _panel(panel: FigureStudy, summary: Mapping[str, Any]) -> dict[str, Any]:
-    plans = [
-        {name: plan[name] for name in ("title", "devices", "exact", "accuracy", "agreement")}
-        for plan in summary["plans"]
-    ]
+def _panel(panel: FigureStudy, summary: Summary) -> dict[str, Any]:
+    kept = {"title", "devices", "exact", "accuracy", "agreement"}
     return {
         "name": panel.name,
         "control": panel.control,
-        "plans": plans,
-        "attack_seconds": round(sum(row["seconds"] for row in summary["findings"]), 1),
-        **{name: summary[name] for name in OF_PANEL},
+        "plans": [program.model_dump(mode="json", include=kept) for program in summary.programs],
+        "attack_seconds": round(sum(row.seconds for row in summary.findings), 1),
+        **summary.model_dump(mode="json", include=set(OF_PANEL)),
     }
 
 

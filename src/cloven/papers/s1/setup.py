@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
+from cloven.auditing.aggregate import Expectation
 from cloven.auditing.paper import Paper
-from cloven.auditing.summary import Expectation
 from cloven.graph.box import Shape
 from cloven.papers.s1.table2 import MENDED as MENDED
 from cloven.papers.s1.table2 import TABLE_2 as TABLE_2
@@ -59,5 +59,5 @@ def expectations(model: str) -> tuple[Expectation, ...]:
 
 
 def paper(model: str) -> Paper:
-    """S1's part in the study of a model."""
-    return Paper(decoder(model), expectations(model), partial(notes, model))
+    """Return S1's part in the audit of a model."""
+    return Paper(decoder(model), layers_of(model), expectations(model), partial(notes, model))

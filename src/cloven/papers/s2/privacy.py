@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.cases import Where
-from cloven.auditing.ladder import Ladder
-from cloven.auditing.study import Settings
-from cloven.auditing.subject import Who
+from cloven.auditing.cases import Taps
+from cloven.auditing.finding import Finding
+from cloven.auditing.settings import AuditSettings, Simulation
+from cloven.auditing.settings import Study as AuditStudy
+from cloven.auditing.subject import Subject
+from cloven.auditing.suite import AttackSuite
+from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError
 from cloven.papers.points import MOBILENETS, points
 from cloven.papers.s2.published import THRESHOLD, optimal
@@ -104,10 +107,10 @@ def cuts(model: str) -> dict[str, str]:
     return found
 
 
-def settings(study: Study) -> Settings:
+def settings(study: Study) -> AuditStudy:
     """The study as an audit: one pipeline cut at every point, tapped at every link."""
     layers = cuts(study.model)
-    who = Who(
+    subject = Subject(
         model=study.model,
         data=study.data,
         auxiliary=study.auxiliary,
@@ -119,20 +122,20 @@ def settings(study: Study) -> Settings:
         judge="none",
         seed=study.seed,
     )
-    ladder = Ladder(study.attacks, study.amount.epochs, study.gan_epochs)
-    return Settings(
-        who=who,
-        where=Where(layers, ("full",), every_link=True),
-        strategies=("vertical",),
-        devices=len(layers) + 1,
-        ladder=ladder,
-        seeds=study.seeds,
-        threshold=THRESHOLD,
-        machine=study.machine,
+    return AuditStudy(
+        subject,
+        Simulation(Taps(layers, ("full",), every_link=True), strategies=("vertical",), devices=len(layers) + 1),
+        AuditSettings(
+            suite=AttackSuite(study.attacks, study.amount.epochs, study.gan_epochs),
+            seeds=study.seeds,
+            seed=study.seed,
+            threshold=THRESHOLD,
+            machine=study.machine,
+        ),
     )
 
 
-def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
+def document(study: Study, summary: Summary) -> dict[str, Any]:
     """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point.
 
     Where the audit gives no verdict, as of a model that has learned too little, no point is named. ``rule`` is that
@@ -140,32 +143,34 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
     """
     layers = list(cuts(study.model).items())
     number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
+    made = [(number[row.link[0]], row) for row in summary.findings if row.ssim is not None and row.link]
+    made.sort(key=lambda pair: (pair[0], pair[1].attack))
     rows = [
         {
-            "point": number[row["link"][0]] + 1,
-            "label": layers[number[row["link"][0]]][1],
-            "path": layers[number[row["link"][0]]][0],
-            "attack": row["attack"],
-            "ssim": row["ssim"],
-            "floor": max(floor["ssim"] for floor in row["floors"].values() if floor["ssim"] is not None),
-            "bytes": row["observation_bytes"],
-            "key": row["key"],
+            "point": point + 1,
+            "label": layers[point][1],
+            "path": layers[point][0],
+            "attack": row.attack,
+            "ssim": row.ssim.model_dump(mode="json") if row.ssim else None,
+            "floor": (row.baseline("ssim") or ("", 0.0))[1],
+            "bytes": row.observation_bytes,
+            "key": row.key,
         }
-        for row in summary["findings"]
-        if row["ssim"] is not None
+        for point, row in made
     ]
-    rows.sort(key=lambda row: (row["point"], row["attack"]))
     attacks = list(dict.fromkeys(row["attack"] for row in rows))
     by_attack = {name: [row for row in rows if row["attack"] == name] for name in attacks}
-    strongest = [
-        max(at, key=lambda row: float(row["ssim"]["mean"])) for at in zip(*by_attack.values(), strict=True)
-    ]
-    said = summary["verdict"]["given"]
+    best: dict[int, tuple[float, int]] = {}  # of each point, chosen on pairs that train nothing
+    for place, (point, one) in enumerate(made):
+        best[point] = max(best.get(point, (float("-inf"), place)), (_chosen_by(one), place))
+    strongest = [rows[place] for _, (_, place) in sorted(best.items())]
+    said = summary.verdict.given
     chosen = {
         name: _chosen(found, layers) if said else dict.fromkeys(RULES)
         for name, found in [*by_attack.items(), ("strongest", strongest)]
     }
-    rule = "strict" if all(row["floor"] < THRESHOLD for row in rows) else "floor"
+    highest = max((found[1] for _, row in made if (found := row.baseline("ssim"))), default=0.0)
+    rule = "strict" if highest < THRESHOLD else "floor"
     return {
         "paper": "S2",
         "figure": "7",
@@ -174,10 +179,10 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "data": study.data.partition(":")[0],
         "auxiliary": study.auxiliary.partition(":")[0],
         "shape": list(study.shape),
-        "model_accuracy": summary["model_accuracy"],
-        "model_kappa": summary["model_kappa"],
-        "queries": summary["settings"]["queries"],
-        "victims": summary["test_images"],
+        "model_accuracy": summary.model_accuracy,
+        "model_kappa": summary.model_kappa,
+        "queries": summary.settings["queries"],
+        "victims": summary.test_images,
         "gan_epochs": study.gan_epochs,
         "threshold": THRESHOLD,
         "tolerance": TOLERANCE,
@@ -185,9 +190,16 @@ def document(study: Study, summary: Mapping[str, Any]) -> dict[str, Any]:
         "optimal": chosen,
         "rule": rule,
         "plan": chosen["strongest"][rule],
-        "no_verdict": summary["verdict"]["reason"],
-        "attack_seconds": round(sum(row["seconds"] for row in summary["findings"]), 1),
+        "no_verdict": summary.verdict.reason,
+        "attack_seconds": round(sum(row.seconds for row in summary.findings), 1),
     }
+
+
+def _chosen_by(row: Finding) -> float:
+    """Return the SSIM on held-out pairs; on the victims where there was nothing to choose from."""
+    if row.held_out is not None and row.held_out.ssim is not None:
+        return row.held_out.ssim
+    return row.ssim.mean if row.ssim is not None else float("-inf")
 
 
 def _chosen(found: Sequence[Mapping[str, Any]], layers: Sequence[tuple[str, str]]) -> dict[str, Any]:

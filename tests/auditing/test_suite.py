@@ -1,4 +1,4 @@
-"""Audits with the ladder: verdicts over attacks, running maxima, learning curves, transforms, what is refused."""
+"""Audits with several attacks: the strongest, running maxima, learning curves, transforms, refusals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from cloven.attacks.identity import label_of
 from safetensors.torch import save_file
 
-from cloven.attacks.provenance import label_of
-from cloven.auditing.ladder import NAMES, Ladder
-from cloven.auditing.summary import counts
+from cloven.auditing.suite import NAMES, AttackSuite
 from cloven.graph.box import whole
 from cloven.partition.observe import Observation, Seen
 from cloven.partition.transform import Transform
@@ -38,7 +37,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_every_link_of_a_plan_gets_a_verdict_over_the_ladder(cloven: Run, here: Path) -> None:
+def test_every_link_of_a_plan_gets_a_verdict_over_the_suite(cloven: Run, here: Path) -> None:
     done = cloven(
         "audit", planned(cloven), *FEW, "--attacks", "probe,screen", "--seeds", "2",
         "--shape", "inferred", "--colluding", "edge0-edge1,edge1-edge2", "--out", "run",
@@ -47,7 +46,7 @@ def test_every_link_of_a_plan_gets_a_verdict_over_the_ladder(cloven: Run, here: 
     summary = summary_of(here / "run")
     links = [["edge0", "edge1"], ["edge1", "edge2"], ["edge2", "edge3"]]
 
-    assert [v["links"] for v in summary["verdicts"]] == [[link] for link in links] + [links[:2]]
+    assert [one["links"] for one in summary["observations"]] == [[link] for link in links] + [links[:2]]
     assert {f["attack"] for f in summary["findings"]} == {"probe", "screen"}
     assert all(f["seeds"] == [0, 1] and len(f["agreement"]["of_seeds"]) == 2 for f in summary["findings"])
     assert summary["judge"]["name"] == "small"
@@ -55,18 +54,16 @@ def test_every_link_of_a_plan_gets_a_verdict_over_the_ladder(cloven: Run, here: 
     assert summary["shapes"]["hits"] <= summary["shapes"]["of"] == 5
     assert summary["verdict"]["given"]
 
-    for verdict in summary["verdicts"]:
-        mine = [f for f in summary["findings"] if f["observation"] == verdict["observation"]]
-        for metric in ("ssim", "agreement"):
-            best = max((f for f in mine if f[metric]), key=lambda f: f[metric]["mean"])
-            assert verdict["strongest"][metric]["mean"] == best[metric]["mean"]
-        assert bool(verdict["flags"]) <= any(verdict["carried"].values())
-        assert verdict["converged"] == "not tested"
-    for metric in ("ssim", "agreement"):
-        along = [counts(v, metric)["mean"] for v in summary["verdicts"][:3]]  # type: ignore[index]
-        assert along == sorted(along, reverse=True), "what is deeper cannot hold more"
-    together, alone = summary["verdicts"][3], summary["verdicts"][0]
-    assert not any(c and c["from"] == together["observation"] for c in alone["carried"].values()) or together
+    for one in summary["observations"]:
+        mine = [f for f in summary["findings"] if f["observation"] == one["observation"]]
+        assert one["labels_read"]
+        for axis, metric in (("pixels", "ssim"), ("labels", "agreement")):
+            best = max((f for f in mine if f[metric]), key=lambda f: f["held_out"][metric])
+            assert one["own"][axis]["mean"] == best[metric]["mean"]
+            assert one["own"][axis]["held_out"] == best["held_out"][metric]
+        carried = [score for score in one["counts"].values() if score["carried_from"]]
+        assert len(one["flags"]) == len(carried)
+        assert one["converged"] == "not tested"
 
 
 def test_learning_curves_stand_on_the_first_pairs_and_say_whether_they_rise(cloven: Run, here: Path) -> None:
@@ -99,7 +96,7 @@ def test_transforms_are_compared_side_by_side_and_trained_against(cloven: Run, h
     rows = {row["transform"]: row for row in several["defences"]}
 
     assert list(rows) == ["none", "int8", "topk:0.01"]
-    sizes = [t["bytes"] // 4 for t in several["plans"][0]["transfers"]]
+    sizes = [t["bytes"] // 4 for t in several["programs"][0]["transfers"]]
     for name, row in rows.items():
         assert row["bytes"] == sum(Transform.parse(name).bytes(size) for size in sizes)
     assert rows["none"]["accuracy"] == several["model_accuracy"] > rows["topk:0.01"]["accuracy"]
@@ -118,7 +115,7 @@ def test_what_a_transform_did_before_a_link_is_in_what_crosses_it(cloven: Run, h
     cloven("audit", planned(cloven), *FEW, "--attacks", "probe", "--judge", "none", "--out", "plain")
     noisy, plain = summary_of(here / "noisy"), summary_of(here / "plain")
 
-    assert noisy["plans"][0]["accuracy"] < plain["plans"][0]["accuracy"]
+    assert noisy["programs"][0]["accuracy"] < plain["programs"][0]["accuracy"]
     keys = [{f["key"] for f in s["findings"]} for s in (noisy, plain)]
     assert not keys[0] & keys[1]
 
@@ -187,13 +184,13 @@ def test_an_attack_that_cannot_work_on_a_plan_is_not_tried_on_it(cloven: Run) ->
     assert [cell["attacks"] for cell in cells["cells"]] == [["decoder", "refine"]] * 3
 
 
-def test_every_name_of_the_ladder_is_an_attack_that_is_called_so() -> None:
+def test_every_name_is_an_attack_that_is_called_so() -> None:
     made = small()
     image = made.graph.input
     seen = Observation((Seen(image.name, whole(image.shape)),), "paper", True, (), made.graph)
 
-    assert [label_of(attack) for attack in Ladder(NAMES).on(seen, None)] == list(NAMES)
-    assert [label_of(attack) for attack in Ladder(NAMES).on(made.seen(0), None)] == [
+    assert [label_of(attack) for attack in AttackSuite(NAMES).on(seen, None).values()] == list(NAMES)
+    assert [label_of(attack) for attack in AttackSuite(NAMES).on(made.seen(0), None).values()] == [
         name for name in NAMES if name not in ("paste", "enlarge", "inpaint")
     ]
-    assert Ladder(("x",), epochs=0).problems()[0].startswith("no attack is named 'x'; choose from nearest,")
+    assert AttackSuite(("x",), epochs=0).problems()[0].startswith("no attack is named 'x'; choose from nearest,")

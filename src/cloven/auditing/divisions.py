@@ -1,0 +1,90 @@
+"""The programs of an audit in its summary: what each sends, what the paper counts, and how accurate it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from cloven.auditing.cases import Case, Target
+from cloven.auditing.material import Material
+from cloven.auditing.summary import CountedShare, ProgramSummary, ProgramTransfer
+from cloven.graph.box import text
+from cloven.partition import compiler
+from cloven.partition.data import Data
+from cloven.partition.program import Program
+from cloven.runtime.local import run
+from cloven.runtime.torch_engine import evaluate
+from cloven.threads import one_thread
+from cloven.zoo.training import accuracy
+
+
+def programs(material: Material, every: Sequence[Case], labels: Tensor | None) -> list[ProgramSummary]:
+    """Return each program once: what it sends, what the paper counts, and whether it computes what the model does.
+
+    Tiles are compiled again without halo, as the paper counts them.
+    """
+    graph, victims = material.classifier, material.tensors["victims"]
+    found: list[ProgramSummary] = []
+    targets = [target for target in dict.fromkeys(case.target for case in every) if target.program is not None]
+    if not targets:
+        return found
+    with one_thread():
+        logits = evaluate(graph, victims, [graph.output])[graph.output]
+        for target in targets:
+            assert target.program is not None
+            counted = [c for c in every if c.target is target and c.observation.view == "paper"]
+            shares = tuple(share for case in counted for share in _shares(case))
+            found.append(_measured(target, target.title, target.program, shares, logits, victims, labels))
+            if target.grid is not None and target.transform == "none":
+                bare = compiler.divide(graph, Data(target.grid, halo="none"), len(target.program.devices))
+                title = f"{target.title}, no halo"
+                found.append(_measured(target, title, bare, (), logits, victims, labels))
+    return found
+
+
+def _measured(
+    target: Target,
+    title: str,
+    program: Program,
+    counted: tuple[CountedShare, ...],
+    logits: Tensor,
+    victims: Tensor,
+    labels: Tensor | None,
+) -> ProgramSummary:
+    made = run(program, victims)
+    return ProgramSummary(
+        strategy=target.strategy,
+        title=title,
+        devices=len(program.devices),
+        exact=program.exact,
+        transform=target.transform,
+        accuracy=accuracy(made, labels) if labels is not None else None,
+        agreement=float((made.argmax(1) == logits.argmax(1)).double().mean()),
+        max_difference=float((made - logits).abs().max()),
+        transfers=tuple(
+            ProgramTransfer(
+                step=one.step,
+                source=one.source,
+                target=one.target,
+                value=one.value,
+                share=text(one.share),
+                shape=one.shape,
+                bytes=one.bytes,
+                transform=one.transform.name,
+                dtype=one.dtype,
+            )
+            for one in program.transfers
+        ),
+        counted=counted,
+    )
+
+
+def _shares(case: Case) -> list[CountedShare]:
+    seen = case.observation
+    return [
+        CountedShare(
+            link=seen.link, value=share.value, share=text(share.share), bytes=share.bytes, crosses=seen.crosses
+        )
+        for share in seen.seen
+    ]

@@ -1,0 +1,256 @@
+"""Audits of observations and images that are given: `cloven.audit`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from torch import Tensor
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.identity import label_of
+from cloven.attacks.registry import load
+from cloven.auditing.captured import Capture, Observed, holding_back
+from cloven.auditing.cases import Case, Target, layer_label
+from cloven.auditing.cell import Knows
+from cloven.auditing.material import ImageSets, fingerprint, pixel_digests, taken
+from cloven.auditing.paper import NO_PAPER
+from cloven.auditing.pipeline import Execution, attacked
+from cloven.auditing.recording import name_of
+from cloven.auditing.results import Results
+from cloven.auditing.scenes import Scene, captured_case, described, listener, passive_listener
+from cloven.auditing.selection import apart
+from cloven.auditing.settings import AuditSettings
+from cloven.auditing.store import opened
+from cloven.auditing.suite import AttackSuite
+from cloven.auditing.summary import SCHEMA
+from cloven.errors import ClovenError, check_type, shown
+from cloven.graph.graph import Graph
+from cloven.partition.observe import Observation
+from cloven.partition.program import Program
+from cloven.zoo.images import Images
+
+GivenImages = Images | Tensor | NDArray[np.float32]
+
+
+def audit(
+    observations: Observed | Sequence[Observed],
+    attacks: Attack | str | Sequence[Attack | str],
+    *,
+    auxiliary: GivenImages | None = None,
+    victims: GivenImages | None = None,
+    domain: GivenImages | None = None,
+    judge: Graph | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    knows: Knows | None = None,
+    threshold: float = 0.2,
+    folder: str | Path | None = None,
+    jobs: int = 1,
+) -> Results:
+    """Attack observations, and return what was reconstructed and read, with baselines and intervals.
+
+    Every attack is trained on what a listener records of the auxiliary images, and scored on the victim images. The
+    strongest of several attacks is chosen on a tenth of the auxiliary images, which then train none of them.
+
+    Args:
+        observations: from `cloven.observe`, or from `cloven.read_capture`, all of one model.
+        attacks: attacks such as ``cloven.attacks.Residual(epochs=10)``, or names such as ``"probe"``.
+        auxiliary: the attacker's own images, ``(n, C, H, W)`` in [0, 1]; a capture has its own.
+        victims: the images that are scored, likewise; none of them may be among the auxiliary images.
+        domain: images like the victims, for the baseline of the domain's mean image; left out, the victims.
+        judge: a second classifier, for a second agreement.
+        seeds: how often each attack is trained. With several, intervals cover images and seeds.
+        seed: of the first of them: of the batches, the initial weights, the shuffled pairs and the intervals.
+        knows: ``shapes`` of what crosses, ``places`` too, ``inferred`` where shapes are guessed from bytes, or
+            ``numbers`` alone; left out, shapes where they are known.
+        threshold: the SSIM above which an image counts as recognisable.
+        folder: where finished cells are kept, so that the same audit goes on; left out, a temporary one.
+        jobs: worker processes.
+
+    Raises:
+        ClovenError: for observations of several models, images that do not fit or are in both sets, and attacks
+            that cannot work on what is seen.
+    """
+    start = time.perf_counter()
+    seen = _observations(observations)
+    suite = AttackSuite(_attacks(attacks))
+    settings = AuditSettings(suite=suite, knows=knows or _known(seen), seeds=seeds, seed=seed, threshold=threshold)
+    if problems := list(settings.problems()):
+        raise ClovenError(problems)
+    if judge is not None:
+        check_type(judge, Graph, "judge", "a second model: a graph that cloven.capture() returns")
+    scene = _scene(seen, settings, auxiliary, victims, domain, judge)
+    place = Path(tempfile.mkdtemp(prefix="cloven-") if folder is None else folder)
+    with opened(place, _configuration(scene, settings)) as store:
+        summary = attacked(scene, settings, NO_PAPER, store, Execution(place, jobs), start)
+    results = Results(summary, store)
+    if folder is None:
+        weakref.finalize(results, shutil.rmtree, place, ignore_errors=True)
+    return results
+
+
+def _observations(given: Observed | Sequence[Observed]) -> tuple[Observed, ...]:
+    """Return the observations of an argument.
+
+    Raises:
+        ClovenError: for something else, none, or observations of several models.
+    """
+    expected = "observations that cloven.observe(program) or cloven.read_capture(folder, program) returns"
+    if isinstance(given, Observation | Capture):
+        return (given,)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ClovenError(f"observations is {shown(given)}; expected {expected}")
+    for one in given:
+        check_type(one, (Observation, Capture), "an observation", f"one of the {expected}")
+    if not given:
+        raise ClovenError(f"there are no observations; expected {expected}")
+    models = {_model(one).fingerprint for one in given}
+    if len(models) > 1:
+        raise ClovenError(
+            f"the observations are of {len(models)} models; an audit is of one: audit each on its own"
+        )
+    captures = sum(isinstance(one, Capture) for one in given)
+    if captures and len(given) > 1:
+        raise ClovenError(
+            f"{captures} of {len(given)} observations were captured; a capture has its own images: audit it alone"
+        )
+    return tuple(given)
+
+
+def _attacks(given: Attack | str | Sequence[Attack | str]) -> tuple[Attack | str, ...]:
+    """Return the attacks of an argument; the suite checks them."""
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+
+
+def _model(one: Observed) -> Graph:
+    """Return the whole model of an observation."""
+    graph = one.graph if isinstance(one, Capture) else one.model or one.graph
+    if graph is None:
+        raise ClovenError(
+            "the capture does not know its model; cloven.read_capture(folder, program) reads one that does"
+        )
+    return graph
+
+
+def _known(seen: Sequence[Observed]) -> Knows:
+    return "shapes" if all(one.shaped for one in seen if isinstance(one, Capture)) else "numbers"
+
+
+def _scene(
+    seen: Sequence[Observed],
+    settings: AuditSettings,
+    auxiliary: GivenImages | None,
+    victims: GivenImages | None,
+    domain: GivenImages | None,
+    judge: Graph | None,
+) -> Scene:
+    graph, second = _model(seen[0]), ("judge", judge) if judge is not None else None
+    shape = tuple(graph.input.shape)
+    if isinstance(seen[0], Capture):
+        if auxiliary is not None or victims is not None:
+            raise ClovenError("a capture has its own images; leave out auxiliary and victims")
+        capture = seen[0] if len(settings.suite.attacks) < 2 else holding_back(seen[0])
+        sets = ImageSets(capture.auxiliary, capture.victims, _images(domain, "domain", shape), capture.selection)
+        return Scene(
+            model="given",
+            graph=graph,
+            images=sets,
+            cases=(captured_case(capture),),
+            attacker=listener(capture),
+            judge=second,
+            capture=described(capture),
+        )
+    own, scored = _images(auxiliary, "auxiliary", shape), _images(victims, "victims", shape)
+    if own is None or scored is None:
+        missing = "auxiliary" if own is None else "victims"
+        raise ClovenError(
+            f"{missing} is left out; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
+        )
+    images = _with_selection(ImageSets(own, scored, _images(domain, "domain", shape)), settings)
+    labelled = isinstance(scored, Images) and len(scored.classes) == graph.by_name[graph.output].shape[0]
+    return Scene(
+        model="given",
+        graph=graph,
+        images=images,
+        cases=tuple(_cases([one for one in seen if isinstance(one, Observation)])),
+        attacker=passive_listener(settings, images, several=any(len(one.links) > 1 for one in seen)),
+        judge=second,
+        tests=scored if isinstance(scored, Images) and labelled else None,
+    )
+
+
+def _images(given: GivenImages | None, name: str, shape: tuple[int, ...]) -> Images | Tensor | None:
+    if given is None or isinstance(given, Images):
+        return given
+    takes = ", ".join(map(str, shape))
+    check_type(given, (Tensor, np.ndarray), name, f"images (n, {takes}) in [0, 1]: a torch tensor or a NumPy array")
+    return torch.as_tensor(given).detach().cpu()
+
+
+def _with_selection(images: ImageSets, settings: AuditSettings) -> ImageSets:
+    """Return the images with a tenth of the auxiliary ones held back, if several attacks are compared."""
+    if len(settings.suite.attacks) < 2:
+        return images
+    own, theirs = pixel_digests(images.auxiliary), pixel_digests(images.victims)
+    training, selection = apart(own, [], theirs)
+    kept, chosen = taken(images.auxiliary, training), taken(images.auxiliary, selection)
+    return ImageSets(kept, images.victims, images.domain, chosen)
+
+
+def _cases(seen: Sequence[Observation]) -> list[Case]:
+    """Return observations as cases, those of one program with one target."""
+    programs = list(dict.fromkeys(one.program for one in seen if one.program is not None))
+    targets: dict[Program | None, Target] = {None: Target("observed", "observed", None)}
+    for number, program in enumerate(programs, 1):
+        name = "program" if len(programs) == 1 else f"program {number}"
+        used = dict.fromkeys(transfer.transform.name for transfer in program.transfers)
+        targets[program] = Target(
+            name, name, program, transform=", ".join(used) or "none", recorded=name_of(program)
+        )
+    if unsent := [one for one in seen if not one.crosses and targets[one.program].recorded]:
+        raise ClovenError(
+            f"{unsent[0].seen[0].value} is never sent by its program, whose links transform what crosses; observe "
+            "what is sent"
+        )
+    return [
+        Case(targets[one.program], layer_label(one), tuple(dict.fromkeys(s.value for s in one.seen)), one)
+        for one in seen
+    ]
+
+
+def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue]:
+    """Return what makes two audits the same audit: all by its content."""
+    plain: dict[str, JsonValue] = json.loads(
+        json.dumps(
+            {
+                "schema": SCHEMA,
+                "model": scene.graph.fingerprint,
+                "judge": scene.judge[1].fingerprint if scene.judge is not None else None,
+                "observations": [case.name for case in scene.cases],
+                "attacks": [
+                    str(attack) if is_dataclass(attack) else label_of(load(attack))
+                    for attack in settings.suite.attacks
+                ],
+                "knows": settings.knows,
+                "seed": settings.seed,
+                "seeds": settings.seeds,
+                "threshold": settings.threshold,
+                "training": fingerprint(scene.images.domain),
+                "victim_images": fingerprint(scene.images.victims),
+                "auxiliary_images": fingerprint(scene.images.auxiliary),
+                "selection_images": fingerprint(scene.images.selection),
+            }
+        )
+    )
+    return plain

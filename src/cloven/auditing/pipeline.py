@@ -1,0 +1,417 @@
+"""The one pipeline of all audits: observations, cells, store, findings, summary."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from cloven.attacks.layers import Chain, ConvT, ReLU, rule
+from cloven.attacks.shapes import ShapeGuess
+from cloven.attacks.tile_search import locate
+from cloven.attacks.tiles import Paste
+from cloven.auditing.aggregate import AttackedCase, finding, orderings
+from cloven.auditing.cases import Case
+from cloven.auditing.cell import Cell, Knows
+from cloven.auditing.divisions import programs
+from cloven.auditing.executor import Progress, run_missing
+from cloven.auditing.guessing import guess
+from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerprint, prepare
+from cloven.auditing.paper import NO_PAPER, Paper
+from cloven.auditing.ranking import gate, verdict
+from cloven.auditing.recording import record
+from cloven.auditing.scenes import Scene, captured, captured_case, recorded, simulated, simulated_cases
+from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
+from cloven.auditing.store import SUMMARY, Store, opened, write_document
+from cloven.auditing.strongest import curves, defences, observations
+from cloven.auditing.subject import (
+    Subject,
+    SubjectImages,
+    fitted,
+    is_trained_here,
+    labels_of,
+    load_images,
+    ready,
+    untrained,
+)
+from cloven.auditing.suite import OF_TILES
+from cloven.auditing.summary import SCHEMA, SecondJudge, Setting, Summary
+from cloven.graph.box import Shape
+from cloven.graph.graph import Graph
+from cloven.score.agreement import kappa
+from cloven.score.similarity import CONVENTION
+from cloven.zoo.images import Images
+from cloven.zoo.training import accuracy
+
+LOADING = "loading images and model"
+
+CURVE = (0.25, 0.5, 1.0)
+"""The shares of the pairs that a learning curve is measured at."""
+
+SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
+"""A vector is first read as a map of at most this side and so many channels, by at most so many weights."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where an audit keeps its results, on how many processes it runs, and who is told of its progress."""
+
+    folder: Path
+    jobs: int = 1
+    progress: Progress = lambda *_: None
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSubject:
+    """What studies of one model on the same images share: those images, and the model as it is attacked."""
+
+    images: SubjectImages
+    graph: Graph
+
+
+# --- studies, by name -------------------------------------------------------------------------------------------
+
+
+def listed(study: Study, paper: Paper = NO_PAPER) -> list[tuple[Case, tuple[str, ...]]]:
+    """Return the observations of a study with the attacks on each, before anything is trained or written.
+
+    Raises:
+        ClovenError: for settings or images that cannot be used.
+    """
+    if isinstance(study.source, Recording):
+        capture = captured(study)
+        return [(captured_case(capture), study.settings.suite.names)]
+    _, images = loaded(study)
+    first = untrained(study.subject, images)
+    fitted(study.subject, images, first)
+    every = simulated_cases(study, first)
+    planned = entries(every, study.settings, paper, len(images.auxiliary))
+    return [(case, tuple(dict.fromkeys(e.name for e in planned if e.case is case))) for case in every]
+
+
+def loaded(study: Study) -> tuple[Study, SubjectImages]:
+    """Return the images of a simulated study, and the study with the number of auxiliary images that there are.
+
+    Raises:
+        ClovenError: with all that is wrong with the settings and the images.
+    """
+    images = load_images(study.subject, study.problems(), several=len(study.settings.suite.attacks) > 1)
+    return replace(study, subject=replace(study.subject, queries=len(images.auxiliary))), images
+
+
+def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
+    """Run a study, or go on with one: find or train the model, attack every cell, write ``summary.json``.
+
+    Raises:
+        ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
+    """
+    start, progress = time.perf_counter(), execution.progress
+    progress(LOADING, 0, 1)
+    if isinstance(study.source, Recording):
+        capture = captured(study)
+        progress(LOADING, 1, 1)
+        scene = recorded(study, capture, progress)
+        with opened(execution.folder, configuration(study, scene.images, capture.fingerprint)) as store:
+            return attacked(scene, study.settings, paper, store, execution, start)
+    study, images = loaded(study)
+    first = untrained(study.subject, images)  # all problems before any work
+    images = fitted(study.subject, images, first)
+    entries(simulated_cases(study, first), study.settings, paper, len(images.auxiliary))
+    progress(LOADING, 1, 1)
+    with opened(execution.folder, configuration(study, images.sets)) as store:
+        graph = ready(study.subject, images, progress) if is_trained_here(study.subject) else first
+        scene = simulated(study, images, graph, progress)
+        return attacked(scene, study.settings, paper, store, execution, start)
+
+
+def load_subject(subject: Subject, progress: Progress, *, several: bool = False) -> LoadedSubject:
+    """Return the images and the model, trained or found; see `load_images` and `cloven.auditing.subject.ready`."""
+    images = load_images(subject, several=several)
+    return LoadedSubject(images, ready(subject, images, progress))
+
+
+def execute_loaded(study: Study, subject: LoadedSubject, paper: Paper, execution: Execution) -> Summary:
+    """Run a study as `execute` does once images and model are at hand."""
+    start, images = time.perf_counter(), fitted(study.subject, subject.images, subject.graph)
+    study = replace(study, subject=replace(study.subject, queries=len(images.auxiliary)))
+    with opened(execution.folder, configuration(study, images.sets)) as store:
+        scene = simulated(study, images, subject.graph, execution.progress)
+        return attacked(scene, study.settings, paper, store, execution, start)
+
+
+def configuration(study: Study, images: ImageSets, capture: str | None = None) -> dict[str, JsonValue]:
+    """Return what makes two runs the same run: the settings without paths, and the images by their content."""
+    subject, source, settings = study.subject, study.source, study.settings
+    how = subject.training
+    found: dict[str, object] = {
+        "schema": SCHEMA,
+        "model": subject.model,
+        "weights": subject.weights.name if subject.weights else None,
+        "trained": [how.epochs, how.images, how.device, how.start.name if how.start else None] if how else None,
+        "normalisation": [subject.mean, subject.std],
+        "data": _name(images.domain),
+        "auxiliary": _name(images.auxiliary),
+        "attacks": list(settings.suite.names),
+        "epochs": settings.suite.epochs,
+        "gan_epochs": settings.suite.gan_epochs,
+        "knows": settings.knows,
+        "seed": subject.seed,
+        "seeds": settings.seeds,
+        "curve": settings.curve,
+        "mirror": subject.mirror,
+        "judge": subject.judge.partition("=")[0],
+        "threshold": settings.threshold,
+        "device": settings.machine.device,
+        "autocast": settings.machine.precision,
+        "features": settings.precision,
+        "training": fingerprint(images.domain),
+        "victim_images": fingerprint(images.victims),
+        "auxiliary_images": fingerprint(images.auxiliary),
+        "selection_images": fingerprint(images.selection),
+    }
+    if isinstance(source, Simulation):
+        plan = source.plan
+        found |= {
+            "plan": plan.model_dump(mode="json", exclude={"model": {"weights"}}) if plan is not None else None,
+            "layers": dict(source.taps.layers),
+            "strategies": list(source.strategies),
+            "devices": source.devices,
+            "defences": [transform.name for transform in source.defences],
+            "views": list(source.taps.views),
+            "links": "all" if source.taps.every_link else "first",
+            "colluding": [["-".join(link) for link in group] for group in source.taps.colluding],
+        }
+    else:
+        found |= {"captured": capture, "shapes": source.shown()}
+    plain: dict[str, JsonValue] = json.loads(json.dumps(found))
+    return plain
+
+
+def _name(images: Images | Tensor | None) -> str:
+    return images.name if isinstance(images, Images) else "images that were given"
+
+
+# --- from a scene to the summary --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedAttack:
+    """One attack on one case with so many pairs: a cell a seed."""
+
+    case: Case
+    name: str
+    pairs: int
+    cells: tuple[Cell, ...]
+
+
+def entries(
+    every: Sequence[Case],
+    settings: AuditSettings,
+    paper: Paper,
+    queries: int,
+    guessed: Mapping[str, tuple[ShapeGuess, ...]] | None = None,
+    tiles: Mapping[str, bool] | None = None,
+) -> list[PlannedAttack]:
+    """Return all attacks on all cases.
+
+    Args:
+        every: the cases.
+        settings: of the audit.
+        paper: gives its decoder, if it has one.
+        queries: how many pairs the attacker has.
+        guessed: what captured bytes are taken for, by the name of the case.
+        tiles: whether pieces of the image were found in what is captured, where that was looked at.
+    """
+    found: list[PlannedAttack] = []
+    counts = [max(2, round(queries * share)) for share in (CURVE if settings.curve else (1.0,))]
+    for case in every:
+        chain = _chain(case, settings.knows, paper)
+        shown = (tiles or {}).get(case.name)
+        for name, attack in settings.suite.on(case.observation, chain, tiles=shown).items():
+            for count in counts:
+                cell = Cell(
+                    observation=case.observation,
+                    attack=attack,
+                    seed=settings.seed,
+                    knows=settings.knows,
+                    pairs=count,
+                    machine=settings.machine,
+                    recorded=case.target.recorded,
+                    guessed=(guessed or {}).get(case.name),
+                )
+                cells = tuple(replace(cell, seed=settings.seed + i) for i in range(settings.seeds))
+                found.append(PlannedAttack(case, name, count, cells))
+    return found
+
+
+def _chain(case: Case, knows: Knows, paper: Paper) -> Chain | None:
+    """Return a paper's decoder for a case, or that of a vector whose shape nobody knows; None for the usual one."""
+    seen, image = case.observation, case.image
+    if knows == "inferred":
+        return None
+    if knows == "numbers":
+        return vector_chain(sum(prod(share.shape) for share in seen.seen), image)
+    return paper.chain_for(case.layer, seen.seen[0].shape, image) if case.layer is not None else None
+
+
+def vector_chain(numbers: int, image: Shape) -> Chain:
+    """Return the decoder of a vector whose shape nobody knows: all of it goes into each place of a small map.
+
+    `rule` reads a vector as so many channels of one pixel, which it halves one by one: far more weights than a
+    listener has pairs.
+    """
+    side = min(image[1:])
+    while side > SIDE:
+        side //= 2
+    channels = max(1, min(CHANNELS, NUMBERS // (numbers * side * side)))
+    return (ConvT(numbers, channels, side, 1, 0, 0), ReLU(), *rule([(channels, side, side)], image))
+
+
+def attacked(
+    scene: Scene, settings: AuditSettings, paper: Paper, store: Store, execution: Execution, start: float
+) -> Summary:
+    """Attack every cell that the store lacks, and write the summary; ``start`` is when the audit began."""
+    every, progress = scene.cases, execution.progress
+    with store.shelf() as shelf:
+        progress("computing what listeners see", 0, 1)
+        sets = {name: tensor for name, tensor in scene.images.tensors().items() if name in SETS}
+        material = prepare(
+            scene.graph,
+            [case.observation for case in every if not case.target.recorded],
+            scene.images,
+            judge=scene.judge,
+            recorded=record(every, sets, shelf.folder / "runs"),
+            shelf=shelf,
+            budget=settings.budget,
+            precision=settings.precision,
+            device=settings.machine.device,
+        )
+        guessed, shapes = guess(every, material) if settings.knows == "inferred" else ({}, None)
+        progress("computing what listeners see", 1, 1)
+        tiles = _tiles(every, settings, material)
+        planned = entries(every, settings, paper, len(sets["auxiliary"]), guessed, tiles)
+        keys: dict[str, Cell] = {}
+        results: list[AttackedCase] = []
+        for entry in planned:
+            named = {cell.key(material): cell for cell in entry.cells}
+            keys |= named
+            results.append(AttackedCase(entry.case, entry.name, entry.pairs, tuple(named)))
+        run_missing(keys, material, store, jobs=execution.jobs, progress=progress)
+        summary = _summary(scene, settings, paper, material, results, store, execution.jobs)
+    seconds = round(time.perf_counter() - start, 1)
+    summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds})
+    write_document(store.folder / SUMMARY, summary.model_dump(mode="json"))
+    return summary
+
+
+def _tiles(every: Sequence[Case], settings: AuditSettings, material: Material) -> dict[str, bool]:
+    """Return whether a listener finds pieces of the image in what he captured, where there could be any."""
+    if not OF_TILES & set(settings.suite.names):
+        return {}
+    found: dict[str, bool] = {}
+    for case in every:
+        if case.observation.raw_image is None or case.observation.raw_image > 0:
+            pairs = Cell(case.observation, Paste(), recorded=case.target.recorded).given(material).pairs
+            found[case.name] = pairs is not None and bool(locate(pairs))
+    return found
+
+
+def _summary(
+    scene: Scene,
+    settings: AuditSettings,
+    paper: Paper,
+    material: Material,
+    results: Sequence[AttackedCase],
+    store: Store,
+    jobs: int,
+) -> Summary:
+    victims, auxiliary = scene.images.victims, material.tensors["auxiliary"]
+    classes = scene.graph.by_name[scene.graph.output].shape[0]
+    tests, said = scene.tests, material.tensors["classes"]
+    labels = labels_of(tests) if tests is not None else None
+    if tests is not None and tests is not victims:
+        said = answers(scene.graph, tests.tensor())
+    model_kappa = kappa(said, labels, classes) if labels is not None else None
+    _, counts = material.tensors["classes"].unique(return_counts=True)
+    full = [result for result in results if result.pairs == len(auxiliary)]
+    rows = [finding(result, store, settings.threshold) for result in full]
+    curve = curves(results, store) if settings.curve else []
+    found = observations(full, rows, curve, store)
+    own = labels_of(victims) if isinstance(victims, Images) else None
+    divided = programs(material, scene.cases, own)
+    right = accuracy(material.judge.classes, own) if material.judge is not None and own is not None else None
+    selection = material.tensors.get("selection")
+    shown: dict[str, Setting] = {
+        "queries": len(auxiliary),
+        "victims": len(material.tensors["victims"]),
+        "pairs that choose": 0 if selection is None else len(selection),
+        "attacks": ", ".join(settings.suite.names),
+        "epochs": settings.suite.epochs or "each attack's own",
+        "seed": settings.seed,
+        "seeds": settings.seeds,
+        "threshold": settings.threshold,
+        "ssim": CONVENTION,
+        **scene.settings,
+    }
+    return Summary(
+        cloven=metadata.version("cloven"),
+        model=scene.model,
+        data=_name(scene.images.domain),
+        auxiliary=_name(scene.images.auxiliary) if scene.capture is None else "images of his own",
+        model_accuracy=accuracy(said, labels) if labels is not None else None,
+        model_kappa=model_kappa,
+        test_images=len(said),
+        classes=classes,
+        input=tuple(scene.graph.input.shape),
+        seconds=0.0,
+        threshold=settings.threshold,
+        versions={
+            "cloven": metadata.version("cloven"),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": 1,
+            "jobs": jobs,
+        },
+        settings=shown,
+        judge=SecondJudge(name=material.judge.name, accuracy=right) if material.judge is not None else None,
+        attacker=scene.attacker,
+        verdict=verdict(gate(model_kappa, int(counts.max()) / int(counts.sum())), rows, found),
+        programs=tuple(divided),
+        findings=tuple(rows),
+        observations=tuple(found),
+        curves=tuple(curve),
+        defences=tuple(defences(divided, scene.cases, found)) if scene.compares_transforms else (),
+        orderings=tuple(orderings(paper.expected, full, store, seed=settings.seed)),
+        shapes=None,
+        capture=scene.capture,
+        not_measured=(*_missing(settings.suite.names), *scene.not_measured),
+        notes=(*scene.notes, *paper.notes(tuple(scene.graph.input.shape))),
+        warnings=scene.warnings,
+    )
+
+
+STRONG = {
+    "residual": "a residual network",
+    "cgan": "a conditional GAN",
+    "refine": "white-box refinement",
+    "probe": "labels read straight from what is captured",
+}
+"""What is missing from a result where an attack was not tried."""
+
+
+def _missing(attacks: Sequence[str]) -> list[str]:
+    """Return what stronger attackers were left out."""
+    left = [what for name, what in STRONG.items() if not any(a.startswith(name) for a in attacks)]
+    return [f"Stronger attackers, who can only reconstruct more: {', '.join(left)} (--attacks)."] if left else []

@@ -1,0 +1,153 @@
+"""The verdict of an audit: the observations that leak most and least on each axis, or why nothing is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloven.auditing.finding import AXES, Axis, Finding, place
+from cloven.auditing.strongest import NAMES
+from cloven.auditing.summary import AuditVerdict, AxisRanking, AxisScore, ObservationSummary, RankedLeakage
+
+LEAST_KAPPA = 0.3
+"""Below this the model itself has learned too little for its classes to say anything about a reconstruction."""
+
+MOST_ALIKE = 0.5
+"""Above this share of equal predictions, a model without labels is taken to have learned too little."""
+
+SHOWN = 3
+"""Observations at one end of an axis that are named; of more, the number."""
+
+LOWER_BOUND = "These are lower bounds: a stronger attacker reconstructs more."
+
+
+def gate(kappa: float | None, largest_share: float) -> str | None:
+    """Return why no verdict can be given for a model; None where one can.
+
+    Args:
+        kappa: of the model on held-out images; None without labels.
+        largest_share: the share of the victim images to which the model gives its most frequent class.
+    """
+    if kappa is not None:
+        if kappa >= LEAST_KAPPA:
+            return None
+        return (
+            f"the CNN's kappa on held-out images is {kappa:.2f}, below {LEAST_KAPPA}: it has learned too little "
+            "for agreement with it to mean anything. Train it longer or give weights."
+        )
+    if largest_share <= MOST_ALIKE:
+        return None
+    return (
+        f"the CNN gives one class to {largest_share:.0%} of the victim images, more than half, and without labels "
+        "nothing shows that this is right: agreement with it means little. Check its weights and normalisation "
+        "(--weights, --mean, --std), or give images with labels."
+    )
+
+
+def verdict(
+    refusal: str | None, findings: Sequence[Finding], observations: Sequence[ObservationSummary]
+) -> AuditVerdict:
+    """Return the ranking of what crosses a link on each axis, and the audit in a few sentences."""
+    crossing = [one for one in observations if one.crosses]
+    if refusal is None and not crossing:
+        refusal = "nothing that was looked at crosses a link"
+    if refusal is not None:
+        return AuditVerdict(given=False, reason=refusal, sentence=None, rankings=())
+    rankings = tuple(rank(crossing, axis) for axis in AXES)
+    of = {one.observation: one for one in crossing}
+    sentences = [_said(ranking, of) for ranking in rankings]
+    for count, doubt in (
+        (
+            sum(bool(one.flags) for one in crossing),
+            "are attacked better from a deeper one: the attacks on them are under-trained",
+        ),
+        (sum(one.converged == "not converged" for one in crossing), "have a learning curve that still rises"),
+    ):
+        sentences += [f"{count} of {len(crossing)} observations {doubt}."] if count else []
+    sentences += [LOWER_BOUND, *_in_clear(findings)]
+    return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings)
+
+
+def rank(crossing: Sequence[ObservationSummary], axis: Axis) -> AxisRanking:
+    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied."""
+    scored: dict[str, float] = {}
+    for one in crossing:
+        score = one.counts.on(axis)
+        if score is not None and (axis == "pixels" or one.labels_read):
+            scored[one.observation] = round(score.leakage.high, 2)
+    ends: list[RankedLeakage] = []
+    for value in dict.fromkeys([max(scored.values(), default=0.0), min(scored.values(), default=0.0)]):
+        tied = tuple(name for name, one in scored.items() if one == value)
+        ends.append(RankedLeakage(leakage=value, observations=tied))
+    return AxisRanking(
+        axis=axis,
+        most=ends[0] if scored else None,
+        least=ends[1] if len(ends) > 1 else None,
+        ranked=len(scored),
+        unranked=tuple(one.observation for one in crossing if one.observation not in scored),
+    )
+
+
+def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
+    """Return the ranking of an axis in a sentence."""
+    axis = ranking.axis.capitalize()
+    if ranking.most is None:
+        why = "no attack that reads labels was tried (probe)" if ranking.axis == "labels" else "no image was made"
+        return f"{axis}: not ranked, for {why}."
+    most, least, names = ranking.most, ranking.least, ranking.most.observations
+    amount = f"up to {most.leakage:.0%} of the possible gain" if most.leakage else "nothing beyond the best guess"
+    counted = of[names[0]].counts.on(ranking.axis)
+    assert counted is not None
+    measured = _measured(counted, ranking.axis)
+    if ranking.ranked == 1:
+        found = f"{named(of[names[0]])} leaks {amount} ({measured})"
+    elif least is None:
+        found = f"all {ranking.ranked} observations leak alike, {amount} ({measured})"
+    else:
+        verb, each = ("leaks", "") if len(names) == 1 else ("leak", " each")
+        few = f"{least.leakage:.0%}" if least.leakage else "nothing beyond the best guess"
+        found = (
+            f"{_listed(names, of)} {verb} most, {amount}{each} ({measured}); "
+            f"{_listed(least.observations, of)} least, {few}"
+        )
+    left = len(ranking.unranked)
+    without = f" {left} more {'is' if left == 1 else 'are'} not ranked: labels were not read there." if left else ""
+    return f"{axis}: {found}.{without}"
+
+
+def _measured(score: AxisScore, axis: Axis) -> str:
+    """Return the score behind a leakage: what it is, by which attack, beside the best guess."""
+    clear = "" if score.low > score.baseline else ", which is within chance of it"
+    return (
+        f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}; the best guess without the link has "
+        f"{score.baseline:.2f}{clear}"
+    )
+
+
+def named(one: ObservationSummary) -> str:
+    """Return what an observation is called in a sentence."""
+    links = [one.link] if one.link else one.links
+    where = " with ".join(" to ".join(link) for link in links)
+    how = "" if one.transform == "none" else f", {one.transform}"
+    return f"{one.strategy} ({one.label.lower()}, {where}{how})"
+
+
+def place_of(one: ObservationSummary) -> str:
+    """Return an observation's links, and what is seen there where it is not all."""
+    seen = one.label if one.view == "paper" else ""
+    return " ".join(part for part in (place(one.links), seen) if part)
+
+
+def _listed(names: Sequence[str], of: dict[str, ObservationSummary]) -> str:
+    if len(names) > SHOWN:
+        return f"{named(of[names[0]])} and {len(names) - 1} others"
+    return " and ".join(named(of[name]) for name in names)
+
+
+def _in_clear(findings: Sequence[Finding]) -> list[str]:
+    """Return what scores of whole images cannot show: pieces of the image that cross as they are."""
+    raw: dict[str, float] = {}
+    for finding in findings:
+        if finding.crosses and finding.raw_image:
+            raw[finding.strategy] = max(raw.get(finding.strategy, 0.0), finding.raw_image)
+    said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
+    return [f"Pixels of the image itself cross a link in clear: {', '.join(said)} of them."] if said else []

@@ -1,0 +1,244 @@
+"""Requests: an audit as a person asks for it, in plain values, checked and made into a study."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from cloven.attacks.trainer import Machine
+from cloven.auditing.captured import MessageShapes
+from cloven.auditing.cases import Taps
+from cloven.auditing.cell import Knows
+from cloven.auditing.features import Precision
+from cloven.auditing.paper import NO_PAPER, Paper
+from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
+from cloven.auditing.subject import AUTO, Subject
+from cloven.auditing.suite import AttackSuite
+from cloven.errors import ClovenError, tried
+from cloven.graph.box import Shape
+from cloven.partition.observe import View
+from cloven.partition.plan import Plan
+from cloven.partition.program import Link
+from cloven.partition.protection import pair
+from cloven.partition.transform import Transform
+from cloven.zoo.models import MODELS
+from cloven.zoo.named import is_own, usual
+
+VIEWS: Mapping[str, tuple[View, ...]] = {"both": ("paper", "full"), "paper": ("paper",), "full": ("full",)}
+LINKS = {"first": False, "all": True}
+KNOWLEDGE: Mapping[str, Knows] = {"given": "shapes", "places": "places", "inferred": "inferred"}
+ENCLAVE = ("enclave",)
+"""A strategy that stands for vertical cuts: an enclave hands over what a pipeline cut there sends."""
+
+PHOTOS, IMAGES = 1000, 5000
+"""Auxiliary images where nobody says how many: of photos, and of a data set."""
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """The options of ``cloven audit`` as they are given; None and empty ones are as is usual.
+
+    ``layers`` are paths of modules, ``view`` one of `VIEWS`, ``links`` of `LINKS`; ``pairs`` is the folder of a
+    recording, and ``shape`` what the attacker knows of shapes, as `KNOWLEDGE` or as ``0=6x14x14``. ``budget`` is in
+    gigabytes.
+    """
+
+    model: str
+    data: str = "digits"
+    auxiliary: str = "photos"
+    attacks: tuple[str, ...] = ("decoder", "probe")
+    strategies: tuple[str, ...] = ("vertical", "horizontal", "data")
+    layers: tuple[str, ...] = ()
+    devices: int = 4
+    view: str | None = None
+    links: str | None = None
+    colluding: tuple[str, ...] = ()
+    defences: tuple[str, ...] = ()
+    pairs: Path | None = None
+    shape: tuple[str, ...] = ()
+    weights: Path | None = None
+    input_size: tuple[int, int, int] | None = None
+    classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    judge: str = AUTO
+    mirror: bool = False
+    queries: int | None = None
+    victims: int | None = None
+    epochs: int | None = None
+    gan_epochs: int = 200
+    seeds: int = 1
+    curve: bool = False
+    threshold: float = 0.2
+    device: str = "cpu"
+    autocast: str = "float32"
+    features: str = "float32"
+    budget: float = 4.0
+    seed: int = 0
+
+
+def study(request: AuditRequest, plan: Plan | None = None, paper: Paper = NO_PAPER) -> Study:
+    """Return what is asked for as a study: of a recording, of a plan, or of a model divided in all ways.
+
+    Args:
+        request: the options; with a plan, ``model`` is not read.
+        plan: the division.
+        paper: whose layers are listened at where none are named, and whose labels they have.
+
+    Raises:
+        ClovenError: with all that is wrong with the options.
+    """
+    problems: list[str] = []
+    recorded = request.pairs is not None
+    shapes = (tried(partial(message_shapes, request.shape), problems) or {}) if recorded else {}
+    knows = _knows(request, problems) if not recorded else "numbers"
+    if recorded and (shapes or request.shape == ("inferred",)):
+        knows = "shapes" if shapes else "inferred"
+    source: Simulation | Recording | None
+    if request.pairs is not None:
+        source = Recording(request.pairs, shapes, tuple(paper.layers))
+    else:
+        source = tried(partial(_simulation, request, plan, paper), problems)
+    machine = tried(partial(Machine, request.device, request.autocast), problems)
+    if request.features not in get_args(Precision):
+        problems.append(f"--features is {request.features!r}; choose from {', '.join(get_args(Precision))}")
+    if (request.mean is None) != (request.std is None):
+        problems.append("--mean requires --std, and --std requires --mean")
+    if problems or source is None or machine is None:
+        raise ClovenError(problems)
+    settings = AuditSettings(
+        suite=AttackSuite(request.attacks, request.epochs, request.gan_epochs),
+        knows=knows,
+        seeds=request.seeds,
+        seed=request.seed,
+        curve=request.curve,
+        threshold=request.threshold,
+        machine=machine,
+        precision="float16" if request.features == "float16" else "float32",
+        budget=int(request.budget * 10**9),
+    )
+    return Study(_subject(request, plan), source, settings)
+
+
+def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
+    """Return whom the request is about.
+
+    The size of an image and the number of classes are those of the request, the plan's, what is usual for a
+    finished model of a library, or None: those of the data set and of the model itself.
+    """
+    model, weights = request.model, request.weights
+    shape: tuple[int, int, int] | None = request.input_size
+    classes = request.classes
+    mean, std = request.mean, request.std
+    if plan is not None:
+        named = plan.named_model
+        model, weights = named.name, Path(named.weights) if named.weights else None
+        shape, classes = shape or named.input, classes or named.classes
+        mean, std = mean or named.mean, std or named.std
+    elif request.pairs is None and (weights is not None if model in MODELS else not is_own(model)):
+        known = usual(model)
+        shape, classes = shape or known.shape, classes or known.classes
+    queries = request.queries
+    if queries is None and request.pairs is None:
+        queries = PHOTOS if request.auxiliary == "photos" else IMAGES
+    return Subject(
+        model=model,
+        data=request.data,
+        auxiliary=request.auxiliary,
+        queries=queries,
+        victims=request.victims,
+        weights=weights,
+        shape=shape,
+        classes=classes,
+        mean=mean,
+        std=std,
+        judge=request.judge,
+        seed=request.seed,
+        mirror=request.mirror,
+    )
+
+
+def _simulation(request: AuditRequest, plan: Plan | None, paper: Paper) -> Simulation:
+    problems: list[str] = []
+    strategies, devices, view, links = request.strategies, request.devices, request.view, request.links
+    if strategies == ENCLAVE:
+        if not request.layers:
+            raise ClovenError(
+                "--strategies enclave compares an enclave cut after each of some layers, and no layers are named; "
+                "give them with --cuts, such as --cuts conv1,conv2, or --cuts s2 for those of the paper"
+            )
+        strategies, devices = ("vertical",), len(request.layers) + 1
+        view, links = view or "full", links or "all"
+    view, links = view or ("both" if plan is None else "full"), links or ("first" if plan is None else "all")
+    for option, value, known in (("--view", view, list(VIEWS)), ("--links", links, list(LINKS))):
+        if value not in known:
+            problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
+    if request.colluding and plan is None:
+        problems.append("--colluding names links of a plan; give one instead of a model")
+    groups = [tried(partial(colluding, text, plan.devices), problems) for text in request.colluding if plan]
+    transforms = [tried(partial(Transform.parse, name), problems) for name in request.defences]
+    if problems:
+        raise ClovenError(problems)
+    layers = {path: paper.layers.get(path, path) for path in request.layers} if request.layers else paper.layers
+    return Simulation(
+        taps=Taps(layers, VIEWS[view], LINKS[links], tuple(group for group in groups if group is not None)),
+        plan=plan,
+        strategies=strategies,
+        devices=devices,
+        defences=tuple(transform for transform in transforms if transform is not None),
+    )
+
+
+def colluding(text: str, devices: tuple[str, ...]) -> tuple[Link, ...]:
+    """Return the links that ``edge0-edge1,edge1-edge2`` names: those whose taps are put together.
+
+    Raises:
+        ClovenError: for a link that the devices do not have, or fewer than two.
+    """
+    found: list[Link] = []
+    for name in (part.strip() for part in text.split(",")):
+        try:
+            found += [pair(name, devices)] if name else []
+        except ValueError as error:
+            raise ClovenError(f"--colluding: {error}") from error
+    if len(found) < 2:
+        raise ClovenError(f"--colluding is {text!r}; expected two links or more, such as edge0-edge1,edge1-edge2")
+    return tuple(found)
+
+
+def _knows(request: AuditRequest, problems: list[str]) -> Knows:
+    """Return what the attacker knows of what he sees."""
+    said = request.shape
+    if len(said) > 1 or (said and said[0] not in KNOWLEDGE):
+        problems.append(
+            f"--shape is {' '.join(said)!r}; choose from {', '.join(KNOWLEDGE)} (others are for --pairs)"
+        )
+        return "shapes"
+    return KNOWLEDGE[said[0]] if said else "shapes"
+
+
+def message_shapes(texts: tuple[str, ...]) -> MessageShapes:
+    """Return ``0=6x14x14`` and ``1=16x5x5+84`` as the shapes in each message; ``inferred`` has none.
+
+    Raises:
+        ClovenError: with each text that is something else.
+    """
+    if texts == ("inferred",):
+        return {}
+    wrong = [text for text in texts if not re.fullmatch(r"\d+=\d+(x\d+x\d+)?(\+\d+(x\d+x\d+)?)*", text)]
+    if wrong:
+        raise ClovenError(
+            [
+                f"--shape is {text!r}; expected MESSAGE=SHAPE such as 0=6x14x14 or 1=84, or inferred"
+                for text in wrong
+            ]
+        )
+    found: dict[int, list[Shape]] = {}
+    for text in texts:
+        ordinal, shapes = text.split("=")
+        found[int(ordinal)] = [tuple(map(int, shape.split("x"))) for shape in shapes.split("+")]
+    return found

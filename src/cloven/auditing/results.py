@@ -1,0 +1,172 @@
+"""The results of an audit: tables, data frames, and a folder that keeps them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloven.auditing.finding import AXES, Axis, Finding
+from cloven.auditing.ranking import place_of
+from cloven.auditing.store import CELLS, CONFIG, SUMMARY, Store
+from cloven.auditing.strongest import axis_score
+from cloven.auditing.summary import AuditVerdict, AxisScore, ObservationSummary, Summary
+from cloven.errors import ClovenError, require, system_reason
+from cloven.tables import Value, counted, html_table, text_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Results:
+    """What `cloven.audit` found.
+
+    Attributes:
+        summary: all of it, as a document.
+        store: the folder with the scores of each image.
+    """
+
+    def __init__(self, summary: Summary, store: Store) -> None:
+        self.summary = summary
+        self.store = store
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Results:
+        """Return the results in a folder that `save`, or ``cloven audit``, wrote.
+
+        Raises:
+            ClovenError: where the folder holds no audit that has ended, or one that was edited.
+        """
+        store = Store(Path(folder))
+        return cls(store.summary(), store)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each attack on each observation."""
+        return self.summary.findings
+
+    @property
+    def observations(self) -> tuple[ObservationSummary, ...]:
+        """Each observation with its strongest attacks."""
+        return self.summary.observations
+
+    @property
+    def verdict(self) -> AuditVerdict:
+        """The ranking of the observations on each axis, and the audit in a few sentences."""
+        return self.summary.verdict
+
+    def strongest(self, axis: Axis = "pixels") -> tuple[Finding, ...]:
+        """Return the strongest attack on each observation, what leaks most first.
+
+        Args:
+            axis: ``pixels`` (by SSIM) or ``labels`` (by agreement). Of several attacks, the one that is best on
+                held-out pairs is taken.
+
+        Raises:
+            ClovenError: for another axis.
+        """
+        if axis not in AXES:
+            raise ClovenError(f"axis is {axis!r}; choose from {', '.join(AXES)}")
+        found: list[tuple[float, Finding]] = []
+        for one in self.observations:
+            own = one.own.on(axis)
+            mine = (f for f in self.findings if own and (f.observation, f.attack) == (one.observation, own.attack))
+            found += [(own.leakage.high, finding) for finding in list(mine)[:1] if own is not None]
+        return tuple(finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the findings as a data frame, a row each.
+
+        Raises:
+            ClovenError: where pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise require("audit", error) from error
+        return pd.DataFrame([_row(finding) for finding in self.findings])
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep the results in a new folder, from which `load` reads them; return its path.
+
+        Raises:
+            ClovenError: where the folder is not empty or cannot be written.
+        """
+        target = Path(folder)
+        try:
+            if target.exists() and (not target.is_dir() or any(target.iterdir())):
+                raise ClovenError(f"{target} exists and is not empty; give a new folder")
+            target.mkdir(parents=True, exist_ok=True)
+            for name in (CONFIG, SUMMARY):
+                shutil.copy(self.store.folder / name, target / name)
+            shutil.copytree(self.store.folder / CELLS, target / CELLS)
+        except OSError as error:
+            raise ClovenError(f"cannot write to {target}: {system_reason(error)}") from error
+        return target
+
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
+        attacks = list(dict.fromkeys(finding.attack for finding in self.findings))
+        title = f"{counted(len(self.observations), 'observation')} attacked by {', '.join(attacks)}"
+        said = self.verdict.sentence if self.verdict.given else f"No verdict: {self.verdict.reason}"
+        columns = ("observation", "pixels leak up to", "SSIM", "by", "labels leak up to", "agreement", "by")
+        rows: list[tuple[Value, ...]] = [
+            (place_of(one), *_cells(one.counts.pixels), *_cells(one.counts.labels)) for one in ranked(self.summary)
+        ]
+        return f"{title}\n{said}", columns, rows
+
+
+def ranked(summary: Summary) -> list[ObservationSummary]:
+    """Return the observations that a link carries first, what leaks most first."""
+
+    def leakage(one: ObservationSummary) -> float:
+        return max((score.leakage.high for score in (one.counts.pixels, one.counts.labels) if score), default=0.0)
+
+    return sorted(summary.observations, key=lambda one: (not one.crosses, -leakage(one)))
+
+
+def _cells(score: AxisScore | None) -> tuple[Value, Value, Value]:
+    if score is None:
+        return None, None, None
+    attack = f"{score.attack} (deeper)" if score.carried_from else score.attack
+    return f"{score.leakage.high:.0%}", f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]", attack
+
+
+def _row(finding: Finding) -> dict[str, Value | bool]:
+    """Return a finding as a flat row."""
+    row: dict[str, Value | bool] = {
+        "observation": finding.place,
+        "strategy": finding.strategy,
+        "label": finding.label,
+        "layers": ", ".join(finding.layers),
+        "transform": finding.transform,
+        "view": finding.view,
+        "crosses": finding.crosses,
+        "attack": finding.attack,
+        "seeds": len(finding.seeds),
+        "pairs": finding.pairs,
+        "victims": finding.victims,
+    }
+    for axis, metric in AXES.items():
+        score = axis_score(finding, metric)
+        row |= {
+            metric: score.mean if score else None,
+            f"{metric}_low": score.low if score else None,
+            f"{metric}_high": score.high if score else None,
+            f"{metric}_baseline": score.baseline if score else None,
+            f"{axis[:-1]}_leakage": score.leakage.mean if score else None,
+            f"{axis[:-1]}_leakage_high": score.leakage.high if score else None,
+        }
+    return row | {
+        "psnr": finding.psnr.mean if finding.psnr else None,
+        "kappa": finding.kappa,
+        "covers": finding.agreement.covers,
+        "parameters": finding.parameters,
+        "bytes": finding.observation_bytes,
+        "seconds": finding.seconds,
+    }

@@ -1,0 +1,110 @@
+"""Suites of attacks: by name, weakest to strongest, or given; and which of them suit an observation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.cgan import CGAN
+from cloven.attacks.decoder import Decoder
+from cloven.attacks.identity import is_white_box, label_of, name_of
+from cloven.attacks.layers import Chain
+from cloven.attacks.refine import Refine
+from cloven.attacks.registry import NAMED, load
+from cloven.attacks.residual import Residual
+from cloven.auditing.captured import Observed
+from cloven.errors import tried
+from cloven.partition.observe import Observation
+
+NAMES = tuple(NAMED)
+"""The names of the attacks that come with cloven."""
+
+OF_TILES = {"paste", "enlarge", "inpaint"}
+"""Attacks on pieces of the image in clear."""
+
+
+@dataclass(frozen=True)
+class AttackSuite:
+    """The attacks of an audit: names, or attacks with their own hyper-parameters.
+
+    ``epochs`` and ``gan_epochs`` are of those that are named; left out, each trains as long as is usual for it.
+    """
+
+    attacks: tuple[Attack | str, ...] = ("decoder", "probe")
+    epochs: int | None = None
+    gan_epochs: int = 200
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each attack; of several of one name, with the hyper-parameters that differ from the usual."""
+        every = [load(attack) for attack in self.attacks]
+        labels = [label_of(attack) for attack in every]
+        return tuple(
+            label if labels.count(label) == 1 else f"{label} {_changed(attack)}".strip()
+            for label, attack in zip(labels, every, strict=True)
+        )
+
+    def problems(self) -> list[str]:
+        """Return all that is wrong with it."""
+        found: list[str] = []
+        for attack in self.attacks:
+            tried(partial(load, attack), found)
+        if found:  # what is not an attack has no name
+            return found
+        found += [] if self.attacks else [f"no attack is named; choose from {', '.join(NAMES)}"]
+        found += [
+            f"attack {name!r} is given {self.names.count(name)} times; give it once"
+            for name in dict.fromkeys(self.names)
+            if self.names.count(name) > 1
+        ]
+        for name, value in (("epochs", self.epochs), ("gan-epochs", self.gan_epochs)):
+            found += [f"{name} is {value}; expected 1 or more"] if value is not None and value < 1 else []
+        return found
+
+    def on(self, observed: Observed, chain: Chain | None, *, tiles: bool | None = None) -> dict[str, Attack]:
+        """Return the attacks on an observation by their names.
+
+        Args:
+            observed: what is seen.
+            chain: a paper's decoder for it, if there is one.
+            tiles: whether pieces of the image are seen, where the observation itself does not say.
+        """
+        shown = bool(observed.raw_image) if tiles is None else tiles
+        knowable = isinstance(observed, Observation) and bool(observed.seen)
+        every = ((name, self._set(one, chain)) for name, one in zip(self.names, self.attacks, strict=True))
+        return {
+            name: attack
+            for name, attack in every
+            if (shown or name_of(attack) not in OF_TILES) and (knowable or not is_white_box(attack))
+        }
+
+    def _set(self, given: Attack | str, chain: Chain | None) -> Attack:
+        """Return an attack; a named one trains as long as the suite says, a decoder with the paper's layers."""
+        if not isinstance(given, str):
+            return given
+        return self._timed(load(given), chain)
+
+    def _timed(self, attack: Attack, chain: Chain | None) -> Attack:
+        match attack:
+            case Decoder():
+                return replace(attack, layers=chain, epochs=self.epochs or attack.epochs)
+            case Residual():
+                return replace(attack, epochs=self.epochs or attack.epochs)
+            case CGAN():
+                return replace(attack, epochs=self.gan_epochs)
+            case Refine():
+                return replace(attack, start=self._timed(attack.start, chain))
+        return attack
+
+
+def _changed(attack: Attack) -> str:
+    """Return the hyper-parameters that are not the usual ones: ``epochs=3``."""
+    if not is_dataclass(attack):
+        return ""
+    given = ((f.name, getattr(attack, f.name), f.default) for f in fields(attack))
+    return ", ".join(f"{name}={value}" for name, value, usual in given if value != usual)
+
+
+USUAL = AttackSuite()
+"""S1's decoder, and the labels."""

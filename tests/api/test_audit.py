@@ -1,0 +1,217 @@
+"""`cloven.audit`: what listeners reconstruct of images, and read of their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import cloven
+from cloven.attacks import Decoder, Knowledge, Nearest, Reconstructor, Residual, needed
+from cloven.partition.transform import Transform, Transforms
+
+
+@pytest.fixture(scope="module")
+def photos() -> Tensor:
+    """Blobs of light: images that have something to reconstruct."""
+    return blobs(200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def tests() -> Tensor:
+    return blobs(40, seed=1)
+
+
+def blobs(count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 3, 3, generator=generator)
+    return torch.nn.functional.interpolate(coarse, size=(12, 12), mode="bilinear").clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def results(program: cloven.Program, photos: Tensor, tests: Tensor) -> cloven.Results:
+    return cloven.audit(
+        cloven.observe(program), [Residual(epochs=2), "nearest", "probe"], auxiliary=photos, victims=tests
+    )
+
+
+def test_every_attack_is_tried_on_every_observation(results: cloven.Results) -> None:
+    tried = {(finding.link, finding.attack) for finding in results.findings}
+
+    links = [("edge0", "edge1"), ("edge1", "edge2")]
+    assert tried == {(link, attack) for link in links for attack in ("residual", "nearest", "probe")}
+
+
+def test_every_score_has_its_baseline_and_its_interval(results: cloven.Results) -> None:
+    for finding in results.findings:
+        assert finding.agreement.low <= finding.agreement.mean <= finding.agreement.high
+        assert finding.agreement.covers == "images only"
+        assert finding.baseline("agreement") is not None
+        assert (finding.ssim is None) == (finding.attack == "probe")
+
+
+def test_a_tenth_of_the_auxiliary_images_chooses_and_does_not_train(results: cloven.Results) -> None:
+    assert {finding.pairs for finding in results.findings} == {180}
+    assert {finding.held_out.images for finding in results.findings if finding.held_out} == {20}
+
+
+def test_the_strongest_attack_is_the_best_on_held_out_pairs(results: cloven.Results) -> None:
+    for finding in results.strongest("pixels"):
+        rivals = [f for f in results.findings if f.observation == finding.observation and f.ssim is not None]
+        scores = {f.attack: f.held_out.ssim for f in rivals if f.held_out is not None}
+        assert finding.attack == max(scores, key=lambda attack: scores[attack] or 0.0)
+
+
+def test_what_leaks_most_comes_first(results: cloven.Results) -> None:
+    first, second = results.strongest()
+
+    assert (first.link, second.link) == (("edge0", "edge1"), ("edge1", "edge2"))
+    assert first.ssim is not None
+    assert second.ssim is not None
+    assert first.ssim.mean > second.ssim.mean
+
+
+def test_one_attack_trains_on_all_images(program: cloven.Program, photos: Tensor, tests: Tensor) -> None:
+    found = cloven.audit(cloven.observe(program, "edge0-edge1"), "nearest", auxiliary=photos, victims=tests)
+
+    (finding,) = found.findings
+    assert (finding.pairs, finding.held_out) == (200, None)
+
+
+def test_several_seeds_give_intervals_over_images_and_seeds(
+    program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+    (finding,) = cloven.audit(seen, Decoder(epochs=1), auxiliary=photos, victims=tests, seeds=3).findings
+    (alone,) = cloven.audit(seen, Decoder(epochs=1), auxiliary=photos, victims=tests).findings
+
+    assert finding.seeds == (0, 1, 2)
+    assert finding.ssim is not None
+    assert alone.ssim is not None
+    assert finding.ssim.covers == "images and seeds"
+    assert finding.ssim.of_seeds[0] == pytest.approx(alone.ssim.mean, abs=1e-6)
+
+
+def test_attacks_of_one_name_are_told_apart_by_their_settings(
+    program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+    attacks = [Residual(epochs=1), Residual(epochs=1, blocks=2)]
+    found = cloven.audit(seen, attacks, auxiliary=photos, victims=tests)
+
+    assert [finding.attack for finding in found.findings] == ["residual epochs=1", "residual epochs=1, blocks=2"]
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """An attack of one's own: the mean of the auxiliary images, brightened."""
+
+    gain: float = 1.0
+
+    def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor:
+        """Return a function that ignores what was captured."""
+        mean = needed(knowledge.auxiliary, "MeanImage", "images").mean(0).mul(self.gain).clamp(0, 1)
+        return lambda captured: mean.expand(len(captured[0]), *mean.shape)
+
+
+def test_an_attack_of_ones_own_is_used_as_it_is(program: cloven.Program, photos: Tensor, tests: Tensor) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+    found = cloven.audit(seen, [MeanImage(), MeanImage(gain=1.5), "nearest"], auxiliary=photos, victims=tests)
+
+    assert [f.attack for f in found.findings] == ["MeanImage", "MeanImage gain=1.5", "nearest"]
+    assert found.findings[0].leakage.ssim == pytest.approx(-0.06, abs=0.02)  # the domain's mean is better
+
+
+def test_a_kept_audit_is_not_done_again(
+    program: cloven.Program, photos: Tensor, tests: Tensor, tmp_path: Path
+) -> None:
+    seen = cloven.observe(program, "edge1-edge2")
+    for _ in range(2):
+        found = cloven.audit(seen, "nearest", auxiliary=photos, victims=tests, folder=tmp_path / "run")
+        times = {path.stat().st_mtime_ns for path in (tmp_path / "run" / "cells").iterdir()}
+        assert len(found.findings) == 1
+    assert len(times) == 2, "a cell is two files, written once"
+
+    with pytest.raises(cloven.ClovenError, match="holds an audit of another configuration"):
+        cloven.audit(seen, "probe", auxiliary=photos, victims=tests, folder=tmp_path / "run")
+
+
+def test_links_that_transform_are_run_and_recorded(program: cloven.Program, photos: Tensor, tests: Tensor) -> None:
+    model = program.model
+    assert model is not None
+    noisy = cloven.divide(
+        model, cloven.Vertical(cuts=["1"]), devices=2, transforms=Transforms(default=Transform.parse("int8"))
+    )
+    (finding,) = cloven.audit(cloven.observe(noisy), "nearest", auxiliary=photos, victims=tests).findings
+
+    assert finding.transform == "int8"
+
+
+def refusal(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.audit(*arguments, **options)
+    assert len(caught.value.problems) == 1
+    return str(caught.value)
+
+
+def test_what_is_not_an_observation_is_answered_in_one_sentence(
+    model: cloven.Graph, net: torch.nn.Module, program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    expected = "expected observations that cloven.observe(program)"
+    images = {"auxiliary": photos, "victims": tests}
+
+    assert f"observations is a Graph; {expected}" in refusal(model, "residual", **images)
+    assert f"observations is a Sequential; {expected}" in refusal(net, "residual", **images)
+    assert f"observations is a Program; {expected}" in refusal(program, "residual", **images)
+    assert f"observations is 'edge0'; {expected}" in refusal("edge0", "residual", **images)
+    assert f"there are no observations; {expected}" in refusal([], "residual", **images)
+    assert "an observation is a Program" in refusal([program], "residual", **images)
+
+
+def test_what_is_not_an_attack_is_answered_in_one_sentence(
+    program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    seen, images = cloven.observe(program), {"auxiliary": photos, "victims": tests}
+
+    assert "pass Residual(), not Residual" in refusal(seen, [Residual], **images)
+    assert "pass Residual(), not Residual" in refusal(seen, Residual, **images)
+    assert "int is not an attack" in refusal(seen, 10, **images)
+    assert "no attack is named 'resdual'; did you mean residual" in refusal(seen, "resdual", **images)
+    assert "attack 'nearest' is given 2 times" in refusal(seen, [Nearest(), Nearest()], **images)
+
+
+def test_what_is_not_an_image_is_answered_in_one_sentence(program: cloven.Program, photos: Tensor) -> None:
+    seen = cloven.observe(program)
+
+    assert "victims is left out; expected images" in refusal(seen, "nearest", auxiliary=photos)
+    assert "auxiliary is 'photos'; expected images (n, 3, 12, 12)" in refusal(
+        seen, "nearest", auxiliary="photos", victims=photos
+    )
+    assert "the victims images have shape (40, 3, 8, 8)" in refusal(
+        seen, "nearest", auxiliary=photos, victims=torch.zeros(40, 3, 8, 8)
+    )
+    assert "judge is a Tensor; expected a second model" in refusal(
+        seen, "nearest", auxiliary=photos, victims=photos, judge=photos
+    )
+
+
+def test_an_image_never_trains_and_scores(program: cloven.Program, photos: Tensor) -> None:
+    with pytest.raises(cloven.ClovenError, match="20 auxiliary images are also victim images"):
+        cloven.audit(cloven.observe(program), "nearest", auxiliary=photos, victims=photos[:20])
+
+
+def test_an_audit_is_of_one_model(program: cloven.Program, photos: Tensor, tests: Tensor) -> None:
+    torch.manual_seed(1)
+    other = cloven.capture(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), torch.zeros(1, 3, 12, 12)
+    )
+    second = cloven.divide(other, cloven.Vertical(cuts=["0"]), devices=2)
+    both = [*cloven.observe(program), *cloven.observe(second)]
+
+    assert "the observations are of 2 models; an audit is of one" in refusal(
+        both, "nearest", auxiliary=photos, victims=tests
+    )

@@ -1,0 +1,79 @@
+"""`cloven.Results`: tables, data frames, folders, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import cloven
+from tests.api.test_audit import blobs
+
+
+@pytest.fixture(scope="module")
+def results(program: cloven.Program) -> cloven.Results:
+    return cloven.audit(
+        cloven.observe(program), ["nearest", "probe"], auxiliary=blobs(120, seed=2), victims=blobs(30, seed=3)
+    )
+
+
+def test_results_print_as_a_short_table(results: cloven.Results) -> None:
+    title, verdict, *table = repr(results).splitlines()
+
+    assert title == "2 observations attacked by nearest, probe"
+    assert verdict.startswith(("Pixels: ", "No verdict: "))
+    assert table[0].split()[0] == "observation"
+    assert [line.split()[0] for line in table[1:]] == ["edge0->edge1", "edge1->edge2"]
+    assert len(table) == 3
+    assert "<table>" in results._repr_html_()
+
+
+def test_a_finding_prints_as_one_line(results: cloven.Results) -> None:
+    assert repr(results.strongest("labels")[0]).startswith("Finding(")
+    assert len(repr(results.findings[0]).splitlines()) == 1
+
+
+def test_a_data_frame_has_a_row_for_each_finding(results: cloven.Results, tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="the extra `audit`")
+    frame = results.to_frame()
+
+    assert len(frame) == len(results.findings) == 4
+    assert list(frame["attack"]) == ["nearest", "probe"] * 2
+    assert frame["pixel_leakage"].notna().sum() == 2
+    assert (frame["label_leakage_high"] >= frame["label_leakage"]).all()
+    frame.to_latex(tmp_path / "table.tex")
+    assert "\\begin{tabular}" in (tmp_path / "table.tex").read_text()
+
+
+def test_saved_results_are_read_again(results: cloven.Results, tmp_path: Path) -> None:
+    folder = results.save(tmp_path / "kept")
+
+    assert cloven.Results.load(folder).summary == results.summary
+    with pytest.raises(cloven.ClovenError, match="kept exists and is not empty"):
+        results.save(folder)
+    with pytest.raises(cloven.ClovenError, match=r"holds no summary\.json"):
+        cloven.Results.load(tmp_path)
+
+
+def test_a_report_is_one_page(results: cloven.Results, tmp_path: Path) -> None:
+    page = cloven.report(results, tmp_path / "report.html").read_text()
+    folder = results.save(tmp_path / "kept")
+
+    assert page.startswith("<!doctype html>")
+    assert results.summary.verdict.sentence or results.summary.verdict.reason
+    assert cloven.report(folder, tmp_path / "again.html").read_text() == page
+    with pytest.raises(cloven.ClovenError, match=r"results is a Tensor; expected what cloven\.audit"):
+        cloven.report(torch.zeros(1), tmp_path / "report.html")  # type: ignore[arg-type]
+
+
+def test_an_axis_is_pixels_or_labels(results: cloven.Results) -> None:
+    with pytest.raises(cloven.ClovenError, match="axis is 'ssim'; choose from pixels, labels"):
+        results.strongest("ssim")  # type: ignore[arg-type]
+
+
+def test_the_summary_has_a_json_schema(results: cloven.Results) -> None:
+    schema = type(results.summary).model_json_schema()
+
+    assert schema["properties"]["schema_version"]["const"] == 4
+    assert "findings" in schema["required"]

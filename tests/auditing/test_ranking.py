@@ -1,0 +1,120 @@
+"""The verdict: what leaks most and least on each axis, what is tied, and when nothing is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloven.auditing.finding import Axis, ScoreRange
+from cloven.auditing.ranking import gate, rank, verdict
+from cloven.auditing.summary import AxisScore, AxisScores, ObservationSummary
+
+
+def score(high: float, **changes: Any) -> AxisScore:
+    """A score whose leakage is at most ``high``."""
+    leaked = ScoreRange(mean=max(0.0, high - 0.05), low=max(0.0, high - 0.1), high=high)
+    scored = {"attack": "decoder", "mean": 0.3, "low": 0.25, "high": 0.35, "baseline": 0.1, "held_out": None}
+    return AxisScore(**{**scored, "leakage": leaked, **changes})
+
+
+def observed(name: str, pixels: float | None, labels: float | None = None, **changes: Any) -> ObservationSummary:
+    scores = AxisScores(
+        pixels=None if pixels is None else score(pixels), labels=None if labels is None else score(labels)
+    )
+    given = {
+        "observation": name, "strategy": "vertical", "label": "Layer 2", "layers": ("conv2",), "link": ("a", name),
+        "links": (("a", name),), "view": "full", "crosses": True, "transform": "none", "attacks": ("decoder",),
+        "labels_read": True, "own": scores, "counts": scores, "flags": (), "converged": "not tested",
+    }  # fmt: skip
+    return ObservationSummary(**{**given, **changes})
+
+
+def ends(axis: Axis, *observations: ObservationSummary) -> tuple[Any, Any]:
+    ranking = rank(observations, axis)
+    return tuple(end and (end.leakage, end.observations) for end in (ranking.most, ranking.least))  # type: ignore[return-value]
+
+
+def test_each_axis_has_an_order_of_its_own() -> None:
+    first, second = observed("b", 0.62, 0.2), observed("c", 0.10, 0.9)
+
+    assert ends("pixels", first, second) == ((0.62, ("b",)), (0.10, ("c",)))
+    assert ends("labels", first, second) == ((0.9, ("c",)), (0.2, ("b",)))
+
+
+def test_what_is_shown_as_equal_is_tied_and_named_so() -> None:
+    observations = [observed("b", 0.621), observed("c", 0.619), observed("d", 0.1)]
+
+    assert ends("pixels", *observations) == ((0.62, ("b", "c")), (0.1, ("d",)))
+    said = verdict(None, [], observations).sentence
+    assert said is not None
+    assert "Pixels: vertical (layer 2, a to b) and vertical (layer 2, a to c) leak most, up to 62%" in said
+    assert "vertical (layer 2, a to d) least, 10%" in said
+
+
+def test_nothing_is_most_and_least_at_once() -> None:
+    observations = [observed("b", 0.62), observed("c", 0.62)]
+
+    assert ends("pixels", *observations) == ((0.62, ("b", "c")), None)
+    assert ends("pixels", observations[0]) == ((0.62, ("b",)), None)
+    said = verdict(None, [], observations).sentence
+    assert said is not None
+    assert "all 2 observations leak alike, up to 62% of the possible gain" in said
+    assert "least" not in said
+
+
+def test_labels_that_were_not_read_are_not_ranked() -> None:
+    read, unread = observed("b", 0.6, 0.5), observed("c", 0.6, 0.01, labels_read=False)
+
+    assert ends("labels", read, unread) == ((0.5, ("b",)), None)
+    assert rank([read, unread], "labels").unranked == ("c",)
+    said = verdict(None, [], [read, unread]).sentence
+    assert said is not None
+    assert "1 more is not ranked: labels were not read there." in said
+    nothing = verdict(None, [], [unread]).sentence
+    assert nothing is not None
+    assert "Labels: not ranked, for no attack that reads labels was tried (probe)." in nothing
+
+
+def test_what_does_not_leak_is_said_to_give_nothing() -> None:
+    said = verdict(None, [], [observed("b", 0.0), observed("c", 0.5)]).sentence
+
+    assert said is not None
+    assert "vertical (layer 2, a to b) least, nothing beyond the best guess" in said
+
+
+def test_what_no_link_carries_is_not_in_the_verdict() -> None:
+    found = verdict(None, [], [observed("b", 0.9, crosses=False), observed("c", 0.1, 0.2)])
+
+    assert [ranking.most.observations for ranking in found.rankings if ranking.most] == [("c",), ("c",)]
+    assert verdict(None, [], [observed("b", 0.9, crosses=False)]).reason == (
+        "nothing that was looked at crosses a link"
+    )
+
+
+def test_doubts_are_part_of_the_sentence() -> None:
+    found = verdict(None, [], [observed("b", 0.9, 0.9, flags=("x",), converged="not converged")]).sentence
+
+    assert found is not None
+    assert "1 of 1 observations are attacked better from a deeper one" in found
+    assert "1 of 1 observations have a learning curve that still rises" in found
+    assert "These are lower bounds" in found
+
+
+@pytest.mark.parametrize(
+    ("kappa", "largest", "reason"),
+    [
+        (0.95, 0.9, None),
+        (0.12, 0.1, "kappa on held-out images is 0.12, below 0.3"),
+        (None, 0.5, None),
+        (None, 0.87, "gives one class to 87% of the victim images, more than half"),
+    ],
+)
+def test_a_model_that_has_learned_too_little_gets_no_verdict(
+    kappa: float | None, largest: float, reason: str | None
+) -> None:
+    why = gate(kappa, largest)
+
+    assert (why is None) == (reason is None)
+    assert (reason or "") in (why or "")
+    assert verdict(why, [], [observed("b", 0.9)]).given == (reason is None)
