@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from cloven.attacks.identity import label_of
 from safetensors.torch import save_file
 
+from cloven.attacks.provenance import label_of
 from cloven.auditing.suite import NAMES, AttackSuite
 from cloven.graph.box import whole
 from cloven.partition.observe import Observation, Seen

@@ -88,7 +88,9 @@ def test_the_links_of_one_pipeline_are_the_points_in_order(name: str) -> None:
 
     (target,) = of_strategies(graph, source.strategies, tuple(source.taps.layers), source.devices, ())
 
-    carried = {link: [t.value for t in target.program.transfers if t.link == link] for link in target.program.links}
+    program = target.program
+    assert program is not None
+    carried = {link: [t.value for t in program.transfers if t.link == link] for link in program.links}
     assert list(carried) == [(f"edge{i}", f"edge{i + 1}") for i in range(len(cuts(name)))]
     assert list(carried.values()) == [[graph.find(path)] for path in cuts(name)]
 

@@ -184,8 +184,8 @@ def axis_score(attack: str, score: dict[str, Any], baseline: float) -> dict[str,
     """A score against its baseline."""
     parts = {part: score[part] for part in ("mean", "low", "high")}
     leaked = {part: max(0.0, (value - baseline) / (1 - baseline)) for part, value in parts.items()}
-    carried = {"carried_from": None, "carried_layers": []}
-    return {"attack": attack, **parts, "baseline": baseline, "held_out": None, "leakage": leaked, **carried}
+    found = {"attack": attack, **parts, "baseline": baseline, "held_out": None, "leakage": leaked}
+    return found | {"carried_from": None, "carried_layers": []}
 
 
 def _carried(own: dict[str, Any], deep: dict[str, Any]) -> dict[str, Any]:

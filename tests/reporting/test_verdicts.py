@@ -31,12 +31,12 @@ def test_what_is_carried_over_counts_and_keeps_its_own_beside_it() -> None:
 def test_a_reading_knows_the_finding_that_made_it() -> None:
     for verdict in seen(laddered()):
         for metric in ("ssim", "agreement"):
-            reading = verdict.readings[metric]  # type: ignore[index]
+            reading = verdict.readings[metric]
             assert reading is not None
             assert reading.finding is not None
             assert reading.own is not None
             assert reading.finding.attack == reading.own.attack == "residual"
-            score = reading.finding.score(metric)  # type: ignore[arg-type]
+            score = reading.finding.score(metric)
             assert score is not None
             assert score.mean == reading.own.mean
 

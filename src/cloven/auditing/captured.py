@@ -161,8 +161,12 @@ def holding_back(capture: Capture) -> Capture:
     training, selection = apart(capture.auxiliary.digests(), [], capture.victims.digests())
     own = capture.tensors["auxiliary"]
     tensors = {"auxiliary": tuple(z[training] for z in own), "selection": tuple(z[selection] for z in own)}
-    images = {"auxiliary": capture.auxiliary.take(training), "selection": capture.auxiliary.take(selection)}
-    return replace(capture, tensors={**capture.tensors, **tensors}, **images)
+    return replace(
+        capture,
+        tensors={**capture.tensors, **tensors},
+        auxiliary=capture.auxiliary.take(training),
+        selection=capture.auxiliary.take(selection),
+    )
 
 
 ROUNDED = 0.01

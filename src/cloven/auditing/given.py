@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.identity import label_of
+from cloven.attacks.provenance import label_of
 from cloven.attacks.registry import load
 from cloven.auditing.captured import Capture, Observed, holding_back
 from cloven.auditing.cases import Case, Target, layer_label

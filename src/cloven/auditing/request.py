@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -193,7 +193,7 @@ def _simulation(request: AuditRequest, plan: Plan | None, paper: Paper) -> Simul
     )
 
 
-def colluding(text: str, devices: tuple[str, ...]) -> tuple[Link, ...]:
+def colluding(text: str, devices: Sequence[str]) -> tuple[Link, ...]:
     """Return the links that ``edge0-edge1,edge1-edge2`` names: those whose taps are put together.
 
     Raises:

@@ -8,8 +8,8 @@ from functools import partial
 from cloven.attacks.attack import Attack
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.identity import is_white_box, label_of, name_of
 from cloven.attacks.layers import Chain
+from cloven.attacks.provenance import is_white_box, label_of, name_of
 from cloven.attacks.refine import Refine
 from cloven.attacks.registry import NAMED, load
 from cloven.attacks.residual import Residual
