@@ -483,7 +483,7 @@ def test_the_page_on_writing_an_attack_runs(
 
     assert len(module[module.index("@dataclass") :].splitlines()) <= 30
     exec(use, {"graph": made.graph, "seen": made.seen(0), "photos": made.auxiliary, "tests": made.victims})
-    assert capsys.readouterr().out.startswith("Linear Interval(mean=")
+    assert capsys.readouterr().out.startswith("1 observation attacked by Linear, residual")
     assert repr(cloven.attacks.load("my_attacks:Linear")) == "Linear(epochs=5, learning_rate=0.001)"
 
 

@@ -456,8 +456,8 @@ def test_a_file_that_is_none_is_refused(pairs: Path, cloven: Run, here: Path) ->
 
 def test_options_that_say_nothing_are_refused(pairs: Path, cloven: Run, here: Path) -> None:
     said = refused(cloven, here, "--pairs", pairs, "--view", "full", "--auxiliary", "photos")
-    assert "--view says nothing about what was captured: leave it out" in said
-    assert "--auxiliary says nothing about what was captured" in said
+    assert "--view cannot be used with --pairs" in said
+    assert "--auxiliary cannot be used with --pairs" in said
     assert "--shape is '0=84'; choose from given, places, inferred (others are for --pairs)" in refused(
         cloven, here, "--shape", "0=84"
     )

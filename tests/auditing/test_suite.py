@@ -170,7 +170,7 @@ def test_all_that_is_wrong_is_said_at_once(cloven: Run, here: Path) -> None:
     assert "no attack is named 'psychic'; choose from nearest, probe, screen" in done.err
     assert "threshold is 7.0; expected an SSIM between 0 and 1" in done.err
     done = cloven("audit", plan, "--strategies", "data", "--out", "run")
-    assert "--strategies says nothing about a plan: leave it out" in done.err
+    assert "--strategies cannot be used with a plan" in done.err
     done = cloven("audit", "lenet5", "--colluding", "edge0-edge1,edge1-edge2", "--out", "run")
     assert "--colluding names links of a plan; give one instead of a model" in done.err
     assert sorted(here.rglob("*")) == before

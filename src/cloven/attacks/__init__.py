@@ -1,6 +1,6 @@
 """Attacks: from captured tensors back to images, or to their classes. Knows tensors and nothing of plans.
 
->>> attacks = [cloven.attacks.Residual(epochs=10), cloven.attacks.load("probe")]
+>>> results = cloven.audit(seen, cloven.attacks.Residual(epochs=10), auxiliary=photos, victims=tests)
 
 An attack is a frozen dataclass of hyper-parameters with one method, ``fit(knowledge, *, generator, device)``. It
 returns a function from captured tensors, a list of ``(n, ...)``, to images ``(n, C, H, W)`` in [0, 1], or an object

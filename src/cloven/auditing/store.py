@@ -129,7 +129,9 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
     try:
         return parse_document(model, json.dumps(found), str(path))
     except ClovenError as error:
-        raise ClovenError([f"{path} was written by another version of cloven; {to_do}", *error.problems]) from error
+        raise ClovenError(
+            [f"{path} does not hold what this version of cloven writes; {to_do}", *error.problems]
+        ) from error
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
