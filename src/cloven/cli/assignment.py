@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloven.cli.models import PlanOptions, plan_of, planned, ready_for
 from cloven.cli.printing import table
@@ -14,7 +13,7 @@ from cloven.cli.printing import table
 if TYPE_CHECKING:
     from cloven.graph.graph import Graph
     from cloven.partition.plan import Plan
-    from cloven.partition.program import Program
+    from cloven.partition.program import Link, Program
     from cloven.runtime.check import Comparison
     from cloven.runtime.cluster.sending import SendSummary
     from cloven.runtime.evaluation import Evaluation, SentImages
@@ -80,18 +79,40 @@ def assignment(source: PlanOptions, options: ImageOptions, *, verify: bool) -> A
     return Assignment(plan, SentImages(pixels, names, images.labels, len(own)), whole)
 
 
-def shown_run(given: Assignment, summary: SendSummary, found: Evaluation, *, tls: bool) -> dict[str, Any]:
-    """Return what JSON says of a run."""
-    plan = given.plan
-    shown: dict[str, Any] = {"plan": plan.title(), **summary.model_dump()}
-    shown["links"] = [row | {"protection": plan.protection.of(*row["link"]), "tls": tls} for row in shown["links"]]
-    shown["failed"] = [row | {"name": given.sent.names[row["image"]]} for row in shown["failed"]]
-    shown["classes"] = [{"image": name, "class": label} for name, label in found.classes]
-    if found.accuracy is not None:
-        shown["accuracy"] = found.accuracy
-    if found.check is not None:
-        shown["check"] = found.check.row()
-    return shown
+@dataclass(frozen=True, eq=False)
+class AssignmentResult:
+    """What came of an assignment: times and bytes, the answers, and whether TLS was around all."""
+
+    assignment: Assignment
+    summary: SendSummary
+    evaluation: Evaluation
+    tls: bool
+
+    def protection(self, link: Link) -> str:
+        """Return the protection of a link, as the plan has it."""
+        return self.assignment.plan.protection.of(*link)
+
+    def json(self) -> dict[str, object]:
+        """Return the result for JSON readers."""
+        links = [
+            link.model_dump() | {"protection": self.protection(link.link), "tls": self.tls}
+            for link in self.summary.links
+        ]
+        names = self.assignment.sent.names
+        failed = [failure.model_dump() | {"name": names[failure.image]} for failure in self.summary.failed]
+        found = self.evaluation
+        shown = {
+            "plan": self.assignment.plan.title(),
+            **self.summary.model_dump(),
+            "links": links,
+            "failed": failed,
+        }
+        shown["classes"] = [{"image": name, "class": label} for name, label in found.classes]
+        if found.accuracy is not None:
+            shown["accuracy"] = found.accuracy
+        if found.check is not None:
+            shown["check"] = found.check.row()
+        return shown
 
 
 def log_check(check: Comparison | None) -> bool:
@@ -105,10 +126,11 @@ def log_check(check: Comparison | None) -> bool:
     return check.equal
 
 
-def log_failures(failed: Sequence[Mapping[str, Any]]) -> None:
+def log_failures(result: AssignmentResult) -> None:
     """Log which images failed and why, the first of them one by one."""
+    failed = result.summary.failed
     for failure in failed[:SHOWN]:
-        log.warning("image %d, %s: %s", failure["image"], failure["name"], failure["reason"])
+        log.warning("image %d, %s: %s", failure.image, result.assignment.sent.names[failure.image], failure.reason)
     if len(failed) > SHOWN:
         log.warning("and %d more images failed", len(failed) - SHOWN)
 
@@ -116,25 +138,27 @@ def log_failures(failed: Sequence[Mapping[str, Any]]) -> None:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def print_run(found: Mapping[str, Any]) -> None:
-    """Print the answers to a run on workers, and the times of devices and links."""
-    table(found["plan"], ["", ""], _totals(found))
-    if found["classes"] and len(found["classes"]) <= FEW:
-        table("answers", ["image", "class"], [[row["image"], str(row["class"])] for row in found["classes"]])
+def print_result(result: AssignmentResult) -> None:
+    """Print the check and the answers, and the times of devices and links."""
+    classes = result.evaluation.classes
+    table(result.assignment.plan.title(), ["", ""], _totals(result.summary, result.evaluation))
+    if classes and len(classes) <= FEW:
+        table("answers", ["image", "class"], [[name, str(label)] for name, label in classes])
     devices = []
-    for device in found["devices"]:
-        keys = ("device", "images", "compute_ms", "p95_ms", "sealing_ms", "opening_ms")
-        devices.append([*(device[key] for key in keys), ", ".join(f"{s['ms']:g}" for s in device["steps"])])
+    for device in result.summary.devices:
+        times = [device.compute_ms, device.p95_ms, device.sealing_ms, device.opening_ms]
+        steps = ", ".join(f"{step.ms:g}" for step in device.steps)
+        devices.append([device.device, device.images, *times, steps])
     table(
         "devices: ms per image; median and 95th percentile of computing",
         ["device", "images", "compute", "95 %", "sealing", "opening", "steps"],
         devices,
     )
     links = []
-    for row in found["links"]:
-        times = [row["ms"], row["p95_ms"], row["uncertain_ms"]]
-        protection = protection_of(row["protection"], tls=row["tls"])
-        links.append([" > ".join(row["link"]), protection, row["messages"], row["bytes"], *times])
+    for link in result.summary.links:
+        protection = protection_of(result.protection(link.link), tls=result.tls)
+        times = [link.ms, link.p95_ms, link.uncertain_ms]
+        links.append([" > ".join(link.link), protection, link.messages, link.bytes, *times])
     table(
         "links: frames per image, bytes of all images; ms from sending a frame to receiving it, uncertain by +- ms",
         ["link", "protection", "frames", "bytes", "ms", "95 %", "+- ms"],
@@ -142,22 +166,22 @@ def print_run(found: Mapping[str, Any]) -> None:
     )
 
 
-def _totals(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = []
-    if check := found.get("check"):
-        rows.append(("equal to the whole model", "yes" if check["equal"] else "NO"))
-    rows.append(("images", f"{found['images']:,}"))
-    rows.append(("answered", f"{found['answered']:,}"))
-    rows.append(("failed", f"{len(found['failed']):,}"))
-    if found["answered"]:
-        late = found["latency"]
-        rows.append(("images per second", str(found["images_a_second"])))
-        rows.append(("latency, ms (median, 95th percentile)", f"{late['median_ms']}, {late['p95_ms']}"))
-    if "accuracy" in found:
-        rows.append(("accuracy", f"{found['accuracy']:.4f}"))
-    if check:
-        rows.append(("largest difference from the whole model", f"{check['max_difference']:.3g}"))
-        rows.append(("allowed", f"{check['bound']:.3g}"))
+def _totals(summary: SendSummary, found: Evaluation) -> list[tuple[str, str]]:
+    rows, check = [], found.check
+    if check is not None:
+        rows.append(("equal to the whole model", "yes" if check.equal else "NO"))
+    rows.append(("images", f"{summary.images:,}"))
+    rows.append(("answered", f"{summary.answered:,}"))
+    rows.append(("failed", f"{len(summary.failed):,}"))
+    if summary.answered:
+        late = summary.latency
+        rows.append(("images per second", str(summary.images_a_second)))
+        rows.append(("latency, ms (median, 95th percentile)", f"{late.median_ms}, {late.p95_ms}"))
+    if found.accuracy is not None:
+        rows.append(("accuracy", f"{found.accuracy:.4f}"))
+    if check is not None:
+        rows.append(("largest difference from the whole model", f"{check.max_difference:.3g}"))
+        rows.append(("allowed", f"{check.bound:.3g}"))
     return rows
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloven.cli.assignment import (
+    AssignmentResult,
     ImageOptions,
     assignment,
     log_check,
     log_failures,
-    print_run,
+    print_result,
     protection_of,
-    shown_run,
 )
 from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
@@ -127,27 +127,27 @@ def lab(
         window,
         deadline,
     )
-    result = laboratory.run(experiment)
-    sent = {(source, target): count for source, target, count in result.sent}
-    answers = out / "pairs" / "images.safetensors"
-    outputs = read_tensors(answers, "numpy")[1]["logits"] if result.summary.answered else None
-    failed = {failure.image for failure in result.summary.failed}
-    answered = [place for place in range(result.summary.images) if place not in failed]
-    link_bytes = None if failed else sent
+    outcome = laboratory.run(experiment)
+    summary = outcome.summary
+    failed = {failure.image for failure in summary.failed}
+    answered = [place for place in range(summary.images) if place not in failed]
+    outputs = read_tensors(out / "pairs" / "images.safetensors", "numpy")[1]["logits"] if answered else None
+    link_bytes = None if failed else {(source, target): count for source, target, count in outcome.sent}
     found = evaluated(given.sent, outputs, answered, whole=given.whole, link_bytes=link_bytes)
-    shown = shown_run(given, result.summary, found, tls=laboratory.has_tls(given.plan))
+    result = AssignmentResult(given, summary, found, laboratory.has_tls(given.plan))
     equal = log_check(found.check) or not program.exact
     if as_json:
-        network = [link.model_dump() for link in result.network]
-        print_json(shown | {"network": network} | ({"tap": result.tap.model_dump()} if result.tap else {}))
+        network = [link.model_dump() for link in outcome.network]
+        tapped = {"tap": outcome.tap.model_dump()} if outcome.tap is not None else {}
+        print_json(result.json() | {"network": network, **tapped})
     else:
-        print_run(shown)
-        print_laboratory(result)
-    doubts = result.tap.unexpected if result.tap is not None else ()
+        print_result(result)
+        print_laboratory(outcome)
+    doubts = outcome.tap.unexpected if outcome.tap is not None else ()
     for doubt in doubts:
         log.warning("%s", doubt)
-    log_failures(shown["failed"])
-    if shown["failed"] or not equal or doubts:
+    log_failures(result)
+    if failed or not equal or doubts:
         raise typer.Exit(MISSED)
 
 
@@ -180,14 +180,14 @@ def _link(text: str, plan: Plan) -> Link:
         raise ClovenError(f"--tap: {error}") from error
 
 
-def print_laboratory(result: LabResult) -> None:
+def print_laboratory(outcome: LabResult) -> None:
     """Print the network of a laboratory, and what a tap found on one link of it."""
     network = []
-    for link in result.network:
+    for link in outcome.network:
         bandwidth = link.bandwidth_bits or "as the machine"
         network.append([" - ".join(link.link), bandwidth, link.delay_ms, link.carrier])
     table("network", ["link", "bits per second", "delay, ms", "carrier"], network)
-    tap = result.tap
+    tap = outcome.tap
     if tap is None:
         return
     links = [[" > ".join(r.link), r.kind, r.inputs, r.payload, r.table, r.bytes] for r in tap.links]

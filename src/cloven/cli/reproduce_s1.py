@@ -167,8 +167,8 @@ def _reproduce_figure(options: FigureOptions, out: Path | None, *, jobs: int, as
     if as_json:
         print_json(document)
     else:
-        print_claims(document["claims"])
-        print_bars(document)
+        _print_claims(document["claims"])
+        _print_bars(document)
     log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
 
 
@@ -235,7 +235,7 @@ def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        print_costs(cost_rows(found), found)
+        _print_costs(cost_rows(found), found)
     log.info("figures and numbers: %s", folder)
 
 
@@ -249,13 +249,13 @@ def _judge_claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
     else:
-        print_claims(rows)
+        _print_claims(rows)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def print_claims(rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_claims(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print S1's claims, and what the numbers say of each."""
     shown = []
     for row in rows:
@@ -265,7 +265,7 @@ def print_claims(rows: Sequence[Mapping[str, Any]]) -> None:
     table("S1's claims, and what the numbers show", columns, shown, width=NARROW)
 
 
-def print_bars(found: Mapping[str, Any]) -> None:
+def _print_bars(found: Mapping[str, Any]) -> None:
     """Print the data sets of a figure, its bars, and how they differ from the paper's."""
     sets = []
     for data in found["data"]:
@@ -288,7 +288,7 @@ def print_bars(found: Mapping[str, Any]) -> None:
         print_text(f"otherwise than in S1: {line}")
 
 
-def print_costs(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+def _print_costs(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
     """Print what encryption costs each device, under each reading of the cuts, and the arithmetic behind it."""
     for reading in found["readings"]:
         mine = [row for row in rows if row["reading"] == reading["reading"]]

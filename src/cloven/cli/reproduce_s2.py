@@ -134,13 +134,13 @@ def s2(
     show: Callable[[Mapping[str, Any]], None]
     match figure, published:
         case "table3", True:
-            found, show = _printed(), print_printed_table
+            found, show = _printed(), _print_printed_table
         case "3", False:
-            found, show = _time(options, out or _folder("3", model, scale)), print_times
+            found, show = _time(options, out or _folder("3", model, scale)), _print_times
         case "7", False:
-            found, show = _attack(options, out, jobs or cores()), print_points
+            found, show = _attack(options, out, jobs or cores()), _print_points
         case "table3", False:
-            found, show = _time_and_attack(options, out, jobs or cores()), print_own_table
+            found, show = _time_and_attack(options, out, jobs or cores()), _print_own_table
         case _:
             raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published for S2's own times")
     if as_json:
@@ -302,7 +302,7 @@ def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> dict[st
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def print_times(document: Mapping[str, Any]) -> None:
+def _print_times(document: Mapping[str, Any]) -> None:
     """Print the times of each cut of each model, beside those of the whole model inside."""
     print_text(document["trust"])
     seconds = ("first", "mean", "median", "spread")
@@ -329,7 +329,7 @@ def print_times(document: Mapping[str, Any]) -> None:
     print_text(f"S2 printed (Core i7-9700K, SGX): {said}")
 
 
-def print_points(document: Mapping[str, Any]) -> None:
+def _print_points(document: Mapping[str, Any]) -> None:
     """Print the reconstructions behind every partition point, and where each attack would cut."""
     rows = []
     for row in document["rows"]:
@@ -345,7 +345,7 @@ def print_points(document: Mapping[str, Any]) -> None:
     table("Cut after the first point from which on SSIM is", ["by", *rules], shown)
 
 
-def print_printed_table(found: Mapping[str, Any]) -> None:
+def _print_printed_table(found: Mapping[str, Any]) -> None:
     """Print S2's Table III, what follows from its times, and the cost of an enclave that was fitted to them."""
     rows = []
     for row in found["rows"]:
@@ -371,7 +371,7 @@ def print_printed_table(found: Mapping[str, Any]) -> None:
         print_text(line)
 
 
-def print_own_table(found: Mapping[str, Any]) -> None:
+def _print_own_table(found: Mapping[str, Any]) -> None:
     """Print where each attacker would cut, and what that saves of the time of the whole model inside."""
     print_text(found["trust"])
     rows = []

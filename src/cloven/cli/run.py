@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.assignment import ImageOptions, assignment, log_check, log_failures, print_run, shown_run
+from cloven.cli.assignment import AssignmentResult, ImageOptions, assignment, log_check, log_failures, print_result
 from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of, planned, ready_for
 from cloven.cli.options import (
@@ -187,16 +187,16 @@ def _run_on_workers(
         log.warning("%s did not report its times and bytes", name)
     outputs = outcome.outputs if outcome.answered else None
     found = evaluated(given.sent, outputs, outcome.answered, whole=given.whole, link_bytes=counted)
-    shown = shown_run(given, outcome.summary(), found, tls=coordinator.pool.tls is not None)
+    result = AssignmentResult(given, outcome.summary(), found, coordinator.pool.tls is not None)
     equal = log_check(found.check)
     if as_json:
-        print_json(shown)
+        print_json(result.json())
     else:
-        print_run(shown)
+        print_result(result)
     if options.sent is not None and outcome.answered:
         log.info("what was sent and answered: %s", write_sent(options.sent, outcome, pixels, given.sent.queries))
-    log_failures(shown["failed"])
-    if shown["failed"] or not equal:
+    log_failures(result)
+    if result.summary.failed or not equal:
         raise typer.Exit(MISSED)
 
 
