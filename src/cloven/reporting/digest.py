@@ -208,7 +208,7 @@ def _bar(family: Family, metric: Metric, *, name_attack: bool, name_pairs: bool)
         detail=_detail(family, names if name_attack else [], pairs=name_pairs),
         colour=colour(family.first.strategy),
         mean=sum(score.mean for _, score in counted) / len(counted),
-        floor=max(score.baseline for _, score in counted),
+        baseline=max(score.baseline for _, score in counted),
         marks=tuple(Mark(score.mean, score.low, score.high, sent=f.crosses) for f, score in counted),
         hatched=family.first.view == "paper",
         dashed=family.never == len(family.places),

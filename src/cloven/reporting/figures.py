@@ -26,25 +26,25 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: a name, the mean over its shares, each share, and the floor."""
+    """One row: a name, the mean over its shares, each share, and the baseline."""
 
     name: str
     detail: str
     colour: Colour
     mean: float | None
-    floor: float | None
+    baseline: float | None
     marks: tuple[Mark, ...]
     hatched: bool = False  # counted by the paper's view
     dashed: bool = False  # no link carries any of its shares
 
     @property
     def thickness(self) -> float:
-        """The bar's height."""
+        """Return the bar's height."""
         return min(THICKEST, max(THINNEST, LANE * len(self.marks)))
 
     @property
     def height(self) -> float:
-        """The whole row's height: words above, bar below."""
+        """Return the whole row's height: words above, bar below."""
         return LABEL + self.thickness + GAP
 
 
@@ -58,7 +58,7 @@ class Group:
 
     @property
     def height(self) -> float:
-        """The heading's and all its rows' height."""
+        """Return the height of the heading and all its rows."""
         return HEADING + sum(bar.height for bar in self.bars)
 
 
@@ -77,7 +77,7 @@ class _Scale:
 
 
 def bars(name: str, title: str, groups: Sequence[Group]) -> str:
-    """An inline SVG of ``groups``; every id in it starts with ``name``."""
+    """Return an inline SVG of ``groups``; every id in it starts with ``name``."""
     canvas = Canvas()
     height = 2 * AXIS + sum(group.height for group in groups)
     _draw(canvas, groups, height)
@@ -112,10 +112,10 @@ def _row(canvas: Canvas, scale: _Scale, bar: Bar, y: float) -> None:
         canvas.boxes.append(box)
         canvas.line("end", bar.colour, 2.2, (end, top), (end, bottom))
     _shares(canvas, scale, bar, top)
-    if bar.floor is not None:
-        at = scale(bar.floor)
-        canvas.line("floor", "ink", 1.5, (at, top - 2), (at, bottom + 2))
-        canvas.dot("floor", "ink", (at, bottom + 3.6))
+    if bar.baseline is not None:
+        at = scale(bar.baseline)
+        canvas.line("baseline", "ink", 1.5, (at, top - 2), (at, bottom + 2))
+        canvas.dot("baseline", "ink", (at, bottom + 3.6))
 
 
 def _shares(canvas: Canvas, scale: _Scale, bar: Bar, top: float) -> None:
@@ -138,9 +138,9 @@ def _axis(canvas: Canvas, scale: _Scale, y: float) -> None:
 
 
 def _lowest(groups: Sequence[Group]) -> float:
-    """The left end of the scale: 0, or what holds the lowest score or interval, in tenths."""
+    """Return the left end of the scale: 0, or what holds the lowest score or interval, in tenths."""
     scores = [score for bar in _each(groups) for mark in bar.marks for score in (mark.mean, mark.low)]
-    scores += [score for bar in _each(groups) for score in (bar.mean, bar.floor)]
+    scores += [score for bar in _each(groups) for score in (bar.mean, bar.baseline)]
     lowest = min((score for score in scores if score is not None), default=0.0)
     return 0.0 if lowest >= 0 else max(-1.0, math.floor(lowest * 10) / 10)
 
@@ -150,10 +150,10 @@ def _each(groups: Sequence[Group]) -> Iterator[Bar]:
 
 
 def _told(groups: Sequence[Group]) -> str:
-    """The chart in one sentence per bar, for who does not see it."""
+    """Return the chart in one sentence per bar, for readers who do not see it."""
     return " ".join(
         f"{group.heading}, {bar.name}{', ' + bar.detail if bar.detail else ''}: "
-        f"{words.number(bar.mean)}, floor {words.number(bar.floor)}."
+        f"{words.number(bar.mean)}, baseline {words.number(bar.baseline)}."
         for group in groups
         for bar in group.bars
     )
