@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloven.reporting.canvas import COLOURS, Colour
-from cloven.reporting.figures import Bar, Group, Mark, bars
+from cloven.reporting.figures import Bar, BarGroup, Mark, bars
 
 
 def _bar(mean: float | None = 0.6, baseline: float | None = 0.1, shares: int = 2, **kind: bool) -> Bar:
@@ -21,7 +21,7 @@ def _bar(mean: float | None = 0.6, baseline: float | None = 0.1, shares: int = 2
 
 
 def _drawn(*drawn: Bar, name: str = "agreement", heading: str = "Layer 2", detail: str = "conv2") -> str:
-    return bars(name, "A title", [Group(heading, detail, drawn)])
+    return bars(name, "A title", [BarGroup(heading, detail, drawn)])
 
 
 def _parsed(svg: str) -> ElementTree.Element:

@@ -246,7 +246,7 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
     from cloven.reporting.enclave_figures import draw_scores
-    from cloven.reporting.writer import write
+    from cloven.reporting.report_file import write
     from cloven.zoo.named import usual
 
     study = _study(options)

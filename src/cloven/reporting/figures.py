@@ -49,7 +49,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Group:
+class BarGroup:
     """The bars of one layer."""
 
     heading: str
@@ -76,7 +76,7 @@ class _Scale:
         return [tick for tick in (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0) if tick >= self.lowest]
 
 
-def bars(name: str, title: str, groups: Sequence[Group]) -> str:
+def bars(name: str, title: str, groups: Sequence[BarGroup]) -> str:
     """Return an inline SVG of ``groups``; every id in it starts with ``name``."""
     canvas = Canvas()
     height = 2 * AXIS + sum(group.height for group in groups)
@@ -84,7 +84,7 @@ def bars(name: str, title: str, groups: Sequence[Group]) -> str:
     return canvas.svg(name, title, _told(groups), height)
 
 
-def _draw(canvas: Canvas, groups: Sequence[Group], height: float) -> None:
+def _draw(canvas: Canvas, groups: Sequence[BarGroup], height: float) -> None:
     scale = _Scale(_lowest(groups))
     y = AXIS
     for group in groups:
@@ -137,7 +137,7 @@ def _axis(canvas: Canvas, scale: _Scale, y: float) -> None:
         canvas.write((scale(tick), y), "tick", label, align=align)
 
 
-def _lowest(groups: Sequence[Group]) -> float:
+def _lowest(groups: Sequence[BarGroup]) -> float:
     """Return the left end of the scale: 0, or what holds the lowest score or interval, in tenths."""
     scores = [score for bar in _each(groups) for mark in bar.marks for score in (mark.mean, mark.low)]
     scores += [score for bar in _each(groups) for score in (bar.mean, bar.baseline)]
@@ -145,11 +145,11 @@ def _lowest(groups: Sequence[Group]) -> float:
     return 0.0 if lowest >= 0 else max(-1.0, math.floor(lowest * 10) / 10)
 
 
-def _each(groups: Sequence[Group]) -> Iterator[Bar]:
+def _each(groups: Sequence[BarGroup]) -> Iterator[Bar]:
     return (bar for group in groups for bar in group.bars)
 
 
-def _told(groups: Sequence[Group]) -> str:
+def _told(groups: Sequence[BarGroup]) -> str:
     """Return the chart in one sentence per bar, for readers who do not see it."""
     return " ".join(
         f"{group.heading}, {bar.name}{', ' + bar.detail if bar.detail else ''}: "
