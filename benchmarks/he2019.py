@@ -39,7 +39,7 @@ from cloven.score import psnr, ssim
 from cloven.threads import keep_memory
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, test_half
-from cloven.zoo.training import accuracy, cache_dir, fit, predict, seeded
+from cloven.zoo.training import accuracy, cache_dir, fit, seeded
 
 BOUND = 6.0
 """How many times as many images in a second cloven trains on, at the least, at the cut ``relu22``."""
@@ -244,7 +244,9 @@ def rows(given: Given, folder: Path) -> Iterator[tuple[Cut, Measured]]:
     apart = test_half(every)
     training = every.take([i for i, source in enumerate(every.sources) if not source.startswith("test")])
     network = attacked(training.take(range(given.target_images)), given.target_epochs)
-    logits = predict(nn.Sequential(Normalised(), network), apart.tensor())
+    classifier = nn.Sequential(Normalised(), network).eval()
+    with torch.inference_mode():
+        logits = torch.cat([classifier(some) for some in apart.tensor().split(512)])
     assert apart.labels is not None
     right = accuracy(logits, apart.labels)
     images = training.tensor()[: given.images]

@@ -11,141 +11,84 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks.pages import Document, interval, page, table, write
+from benchmarks.pages import interval, of, page, table, write
+from cloven.papers.s2.enclave_fit import PublishedTable
+from cloven.papers.s2.enclave_times import SavedTable, TimesFigure
+from cloven.papers.s2.privacy import PointScore, ScoresFigure
 
 
-def printed(document: Document) -> str:
-    """Table III, with what follows from its times."""
-    columns = (
-        "model",
-        "data",
-        "points",
-        "cut after layer",
-        "all inside, s",
-        "divided, s",
-        "printed %",
-        "derived %",
-        "exact %",
-        "times as fast",
-    )
-    return table(
-        columns,
-        (
-            [
-                row["model"],
-                row["data"],
-                str(row["partition_points"]),
-                str(row["point"]),
-                str(row["full_seconds"]),
-                str(row["partitioned_seconds"]),
-                row["printed_percent"],
-                row["derived_percent"],
-                f"{row['reduction_percent']:.2f}",
-                f"{row['ratio']:.2f}",
-            ]
-            for row in document["rows"]
-        ),
-    )
+def printed(document: PublishedTable) -> str:
+    """Return Table III, with what follows from its times."""
+    columns = ["model", "data", "points", "cut after layer", "all inside, s", "divided, s", "printed %"]
+    columns += ["derived %", "exact %", "times as fast"]
+    rows = []
+    for row in document.rows:
+        times = [str(row.full_seconds), str(row.partitioned_seconds)]
+        percent = [row.printed_percent, row.derived_percent, f"{row.reduction_percent:.2f}", f"{row.ratio:.2f}"]
+        rows.append([row.model, row.data, str(row.partition_points), str(row.point), *times, *percent])
+    return table(columns, rows)
 
 
-def fit(document: Document) -> str:
-    """The seven times beside what the fitted cost gives."""
-    return table(
-        ("model", "cut after layer", "operations", "weights, MB", "GMAC", "S2, s", "fitted, s", "residual, s"),
-        (
-            [
-                row["model"],
-                "all inside" if row["point"] is None else str(row["point"]),
-                str(row["ops"]),
-                f"{row['weight_bytes'] / 1e6:.1f}",
-                f"{row['macs'] / 1e9:.2f}",
-                str(row["published_seconds"]),
-                f"{row['fitted_seconds']:.2f}",
-                f"{row['residual_seconds']:+.2f}",
-            ]
-            for row in document["fit"]["rows"]
-        ),
-    )
+def fit(document: PublishedTable) -> str:
+    """Return the seven times beside those of the fitted cost."""
+    columns = ("model", "cut after layer", "operations", "weights, MB", "GMAC", "S2, s", "fitted, s", "residual, s")
+    rows = []
+    for row in document.fit.rows:
+        where = "all inside" if row.point is None else str(row.point)
+        load = [str(row.ops), f"{row.weight_bytes / 1e6:.1f}", f"{row.macs / 1e9:.2f}"]
+        times = [str(row.published_seconds), f"{row.fitted_seconds:.2f}", f"{row.residual_seconds:+.2f}"]
+        rows.append([row.model, where, *load, *times])
+    return table(columns, rows)
 
 
-def times(document: Document) -> str:
-    """Seconds of an image for each cut of each model."""
-    return table(
-        (
-            "model",
-            "layer",
-            "load, s",
-            "first, s",
-            "mean, s",
-            "median, s",
-            "sd, s",
-            "front, s",
-            "hand-over, ms",
-            "rear, s",
-            "handed over, MB",
-            "less time, %",
-            "times as fast",
-        ),
-        (
-            [
-                row["model"],
-                row["point"],
-                f"{row['load']:.1f}",
-                *(f"{row[name]:.3f}" for name in ("first", "mean", "median", "spread")),
-                f"{row['parts']['front']:.3f}",
-                f"{1e3 * row['parts']['hand-over']:.1f}",
-                f"{row['parts']['rear']:.3f}",
-                f"{row['handed_bytes'] / 1e6:.2f}",
-                f"{row['reduction_percent']:.1f}",
-                f"{row['ratio']:.2f}",
-            ]
-            for row in document["rows"]
-        ),
-    )
+def times(document: TimesFigure) -> str:
+    """Return the seconds of an image for each cut of each model."""
+    columns = ["model", "layer", "load, s", "first, s", "mean, s", "median, s", "sd, s", "front, s"]
+    columns += ["hand-over, ms", "rear, s", "handed over, MB", "less time, %", "times as fast"]
+    rows = []
+    for row in document.rows:
+        whole = [f"{row.load:.1f}", f"{row.first:.3f}", f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.spread:.3f}"]
+        handed = f"{1e3 * row.parts['hand-over']:.1f}"
+        parts = [f"{row.parts['front']:.3f}", handed, f"{row.parts['rear']:.3f}", f"{row.handed_bytes / 1e6:.2f}"]
+        rows.append([row.model, row.point, *whole, *parts, f"{row.reduction_percent:.1f}", f"{row.ratio:.2f}"])
+    return table(columns, rows)
 
 
-def scores(document: Document) -> str:
-    """SSIM of what each attack rebuilds behind each point."""
-    attacks = list(dict.fromkeys(row["attack"] for row in document["rows"]))
-    points: dict[int, dict[str, Document]] = {}
-    for row in document["rows"]:
-        points.setdefault(row["point"], {})[row["attack"]] = row
-    return table(
-        ("cut after", "bytes", *attacks, "floor"),
-        (
-            [
-                first["label"],
-                str(first["bytes"]),
-                *(interval(rows[attack]["ssim"]) for attack in attacks),
-                f"{first['floor']:.2f}",
-            ]
-            for rows in points.values()
-            for first in [next(iter(rows.values()))]
-        ),
-    )
+def scores(document: ScoresFigure) -> str:
+    """Return the SSIM of each attack's reconstructions behind each point."""
+    attacks = list(dict.fromkeys(row.attack for row in document.rows))
+    points: dict[int, dict[str, PointScore]] = {}
+    for row in document.rows:
+        points.setdefault(row.point, {})[row.attack] = row
+    rows = []
+    for found in points.values():
+        first = next(iter(found.values()))
+        ssim = [interval(found[attack].ssim) for attack in attacks]
+        rows.append([first.label, str(first.bytes), *ssim, f"{first.baseline:.2f}"])
+    return table(("cut after", "bytes", *attacks, "baseline"), rows)
 
 
-SAVED = (("partitioned_seconds", ".3f"), ("reduction_percent", ".1f"), ("ratio", ".2f"))
+def choice(document: SavedTable) -> str:
+    """Return where each attacker's scores cut, and what that saves."""
+    rows = []
+    for row in document.rows:
+        saved = ["", "", ""]
+        if row.path is not None:
+            saved = [f"{row.partitioned_seconds:.3f}", f"{row.reduction_percent:.1f}", f"{row.ratio:.2f}"]
+        rows.append([row.attack, row.rule, row.path or "no point", f"{row.full_seconds:.3f}", *saved])
+    return table(("by", "rule", "cut after", "all inside, s", "divided, s", "less time, %", "times as fast"), rows)
 
 
-def choice(document: Document) -> str:
-    """Where each attacker's scores cut, and what that saves."""
-    return table(
-        ("by", "rule", "cut after", "all inside, s", "divided, s", "less time, %", "times as fast"),
-        (
-            [
-                row["attack"],
-                row["rule"],
-                row["path"] or "no point",
-                f"{row['full_seconds']:.3f}",
-                *(f"{row[name]:{form}}" if row["path"] else "" for name, form in SAVED),
-            ]
-            for row in document["rows"]
-        ),
-    )
-
-
-PAGE = page("s2", {"printed": printed, "fit": fit, "times": times, "scores": scores, "choice": choice})
+PAGE = page(
+    "s2",
+    {
+        "printed": of(PublishedTable, printed),
+        "fit": of(PublishedTable, fit),
+        "times": of(TimesFigure, times),
+        "scores": of(ScoresFigure, scores),
+        "choice": of(SavedTable, choice),
+    },
+)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cloven.partition.program import Program as Program
     from cloven.partition.strategy import Strategy as Strategy
     from cloven.partition.vertical import Vertical as Vertical
-    from cloven.reporting.writer import report as report
+    from cloven.reporting.report_file import report as report
     from cloven.runtime.capture import capture as capture
     from cloven.runtime.local import run as run
 
@@ -58,7 +58,7 @@ _HOME = {
     "divide": "cloven.partition.compiler",
     "observe": "cloven.partition.observe",
     "read_capture": "cloven.auditing.captured",
-    "report": "cloven.reporting.writer",
+    "report": "cloven.reporting.report_file",
     "run": "cloven.runtime.local",
 }
 """The module of each public name."""

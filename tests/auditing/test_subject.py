@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from cloven.auditing.subject import Subject, judge_of, load_images, ready
 from cloven.errors import ClovenError
-from cloven.zoo.images import Images, overlap
+from cloven.zoo.images import Images
 from cloven.zoo.models import build
 
 WHO = Subject("lenet5", "digits", "photos", queries=50, victims=40)
@@ -26,7 +26,7 @@ def test_a_model_that_is_trained_here_has_s1s_split() -> None:
     images = load_images(WHO)
 
     assert (len(images.training), len(images.victims), len(images.auxiliary)) == (1437, 40, 50)
-    assert not overlap(images.training, images.victims)
+    assert not set(images.training.digests()) & set(images.victims.digests())
     assert images.classes == 10
 
 
@@ -34,7 +34,7 @@ def test_the_same_data_set_gives_an_attacker_images_that_are_not_scored() -> Non
     images = load_images(replace(WHO, auxiliary="same"))
 
     assert len(images.auxiliary) == 50
-    assert not overlap(images.auxiliary, images.victims)
+    assert not set(images.auxiliary.digests()) & set(images.victims.digests())
     assert set(images.auxiliary.sources) <= set(images.training.sources)
 
 

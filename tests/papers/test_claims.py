@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from cloven.auditing.finding import ScoreRange
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG
+from cloven.papers.s1.figure_document import JudgedClaim, Judgement
 from cloven.score.intervals import clustered, unpaired
 
 MOBILENET, RESNET = "mobilenet_v1", "torchvision:resnet50"
@@ -50,13 +52,13 @@ def bar(agreement: float | Tensor, **fields: Any) -> StrategyBar:
         "where": "",
         "victims": "some",
         "kappa": 0.9,
-        "floors": (0.1, 0.1),
+        "baselines": (0.1, 0.1),
         "crosses": True,
     }
     return StrategyBar(scores=given, ssim=given, **usual | fields)
 
 
-def judge(name: str, bars: Sequence[StrategyBar]) -> dict[str, Any]:
+def judge(name: str, bars: Sequence[StrategyBar]) -> JudgedClaim:
     return judged(bars, [CLAIM[name]])[0]
 
 
@@ -64,8 +66,8 @@ def changed(bars: Sequence[StrategyBar], **fields: Any) -> list[StrategyBar]:
     return [replace(one, **fields) for one in bars]
 
 
-def names_of(found: dict[str, Any], control: str = PAPER) -> list[tuple[str, str]]:
-    return [(row["higher"], row["lower"]) for row in found["comparisons"][control]]
+def names_of(found: JudgedClaim, control: str = PAPER) -> list[tuple[str, str]]:
+    return [(row.higher, row.lower) for row in found.comparisons[control]]
 
 
 # --- each claim -----------------------------------------------------------------------------------------------
@@ -106,18 +108,18 @@ def test_every_claim_is_here() -> None:
 def test_a_claim_holds_and_fails_by_the_numbers_and_is_else_undecided(name: str) -> None:
     made = ORDERS[name]
 
-    assert judge(name, made(HIGH, LOW))["verdict"] == "holds"
-    assert judge(name, made(LOW, HIGH))["verdict"] == "fails"
-    assert judge(name, made(HIGH, HIGH))["verdict"] == "undecided"
+    assert judge(name, made(HIGH, LOW)).verdict == "holds"
+    assert judge(name, made(LOW, HIGH)).verdict == "fails"
+    assert judge(name, made(HIGH, HIGH)).verdict == "undecided"
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_a_claim_that_holds_in_one_case_alone_depends(name: str) -> None:
     made, other = ORDERS[name], OTHERS.get(name, {"model": "another"})
 
-    assert judge(name, made(HIGH, LOW) + changed(made(HIGH, LOW), **other))["verdict"] == "holds"
-    assert judge(name, made(HIGH, LOW) + changed(made(LOW, HIGH), **other))["verdict"] == "depends"
-    assert judge(name, made(HIGH, LOW) + changed(made(HIGH, HIGH), **other))["verdict"] == "depends"
+    assert judge(name, made(HIGH, LOW) + changed(made(HIGH, LOW), **other)).verdict == "holds"
+    assert judge(name, made(HIGH, LOW) + changed(made(LOW, HIGH), **other)).verdict == "depends"
+    assert judge(name, made(HIGH, LOW) + changed(made(HIGH, HIGH), **other)).verdict == "depends"
 
 
 @pytest.mark.parametrize("name", CLAIM)
@@ -125,21 +127,21 @@ def test_a_claim_without_its_bars_is_not_tested(name: str) -> None:
     made = ORDERS.get(name, lambda a, _: [bar(a, figure="6")])
     for count in (0, 1):
         found = judge(name, made(HIGH, LOW)[:count])
-        assert found["verdict"] == "not tested"
-        assert found["controls"] == found["comparisons"] == {}
-        assert found["left_out"] == 0
+        assert found.verdict == "not tested"
+        assert (found.controls, found.comparisons) == ({}, {})
+        assert found.left_out == 0
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_bars_of_a_cnn_that_learned_too_little_do_not_count(name: str) -> None:
     made = ORDERS[name](HIGH, LOW)
-    count = sum(map(len, judge(name, made)["comparisons"].values()))
+    count = sum(map(len, judge(name, made).comparisons.values()))
     found = judge(name, changed(made, kappa=0.29))
 
-    assert (found["verdict"], found["left_out"]) == ("not tested", count)
-    assert judge(name, changed(made, kappa=LEAST_KAPPA))["left_out"] == 0
-    assert judge(name, changed(made, kappa=None))["verdict"] == "holds"  # nobody knows the labels
-    assert judge(name, [replace(made[0], kappa=0.1), *made[1:]])["left_out"] > 0
+    assert (found.verdict, found.left_out) == ("not tested", count)
+    assert judge(name, changed(made, kappa=LEAST_KAPPA)).left_out == 0
+    assert judge(name, changed(made, kappa=None)).verdict == "holds"  # nobody knows the labels
+    assert judge(name, [replace(made[0], kappa=0.1), *made[1:]]).left_out > 0
 
 
 # --- equal bars -----------------------------------------------------------------------------------------------
@@ -154,9 +156,9 @@ def test_vertical_is_the_same_on_any_number_of_devices_to_the_last_image() -> No
     other = usual.clone()
     other[0, 0, -1] = 1.0
 
-    assert judge("S1-48", on_devices(usual, usual.clone(), usual.clone()))["verdict"] == "holds"
-    assert judge("S1-48", on_devices(usual, usual, other))["verdict"] == "depends"
-    assert judge("S1-48", on_devices(usual, other))["verdict"] == "fails"
+    assert judge("S1-48", on_devices(usual, usual.clone(), usual.clone())).verdict == "holds"
+    assert judge("S1-48", on_devices(usual, usual, other)).verdict == "depends"
+    assert judge("S1-48", on_devices(usual, other)).verdict == "fails"
 
 
 def test_the_same_mean_is_not_equal() -> None:
@@ -164,8 +166,8 @@ def test_the_same_mean_is_not_equal() -> None:
     usual = scores(0.5)
     found = judge("S1-48", on_devices(usual, usual.flip(2)))
 
-    assert found["verdict"] == "fails"
-    assert found["comparisons"][PAPER][0]["difference"]["mean"] == 0
+    assert found.verdict == "fails"
+    assert found.comparisons[PAPER][0].difference.mean == 0
 
 
 # --- what is compared -----------------------------------------------------------------------------------------
@@ -189,8 +191,8 @@ def of_devices(**fields: Any) -> list[StrategyBar]:
 
 def test_a_figure_of_layers_is_compared_within_each_data_set() -> None:
     bars = [*of_layers(), *of_layers(data=CIFAR)]
-    found = {row["claim"]: row for row in judged(bars)}
-    counts = {name: len(row["comparisons"].get(PAPER, [])) for name, row in found.items()}
+    found = {row.claim: row for row in judged(bars)}
+    counts = {name: len(row.comparisons.get(PAPER, [])) for name, row in found.items()}
 
     # S1-42: one vertical bar against one horizontal and the tiles; S1-43: six against the tiles; S1-44: two
     # strategies, from layer to layer twice; S1-47: all seven bars of one data set against the other's.
@@ -202,8 +204,8 @@ def test_a_figure_of_layers_is_compared_within_each_data_set() -> None:
 
 
 def test_a_figure_of_devices_is_compared_from_fewer_to_more() -> None:
-    found = {row["claim"]: row for row in judged(of_devices())}
-    counts = {name: len(row["comparisons"].get(PAPER, [])) for name, row in found.items()}
+    found = {row.claim: row for row in judged(of_devices())}
+    counts = {name: len(row.comparisons.get(PAPER, [])) for name, row in found.items()}
 
     assert [counts[f"S1-{number}"] for number in range(48, 52)] == [2, 4, 8, 4]
     assert names_of(found["S1-49"])[:2] == [
@@ -217,20 +219,20 @@ def test_two_links_are_not_one_deeper_than_the_other() -> None:
     """All that a link carries has no depth."""
     ways = [bar(0.5, layer="All on a link", control=LINKS, where=w) for w in ("edge0 to edge1", "edge1 to edge0")]
 
-    assert judge("S1-44", ways)["verdict"] == "not tested"
+    assert judge("S1-44", ways).verdict == "not tested"
 
 
 def test_all_on_a_link_is_compared_between_strategies() -> None:
     links = {"layer": "All on a link", "control": LINKS, "where": "edge0 to edge1"}
     bars = [bar(HIGH, **links), bar(LOW, strategy="horizontal", **links), bar(HIGH, strategy="data", **links)]
 
-    assert judge("S1-42", bars)["controls"] == {LINKS: "depends"}
+    assert judge("S1-42", bars).controls == {LINKS: "depends"}
 
 
 def test_digits_are_easier_than_photographs_for_lenet5() -> None:
     bars = changed(ORDERS["S1-47"](HIGH, LOW), model=MOBILENET, figure="5a")
 
-    assert judge("S1-47", bars)["verdict"] == "not tested"
+    assert judge("S1-47", bars).verdict == "not tested"
 
 
 # --- controls -------------------------------------------------------------------------------------------------
@@ -252,26 +254,26 @@ def test_a_claim_is_judged_again_under_each_control(
     made = ORDERS["S1-42"]
     found = judge("S1-42", made(*paper) + changed(made(*control), control=STRONG))
 
-    assert found["verdict"] == expected
-    assert list(found["controls"]) == list(found["comparisons"]) == [PAPER, STRONG]
-    for own, word in zip((paper, control), found["controls"].values(), strict=True):
-        assert word == judge("S1-42", made(*own))["verdict"]
+    assert found.verdict == expected
+    assert list(found.controls) == list(found.comparisons) == [PAPER, STRONG]
+    for own, word in zip((paper, control), found.controls.values(), strict=True):
+        assert word == judge("S1-42", made(*own)).verdict
 
 
 def test_bars_of_two_controls_are_never_compared() -> None:
     high, *low = ORDERS["S1-42"](HIGH, LOW)
 
-    assert judge("S1-42", [high, *changed(low, control=STRONG)])["verdict"] == "not tested"
+    assert judge("S1-42", [high, *changed(low, control=STRONG)]).verdict == "not tested"
 
 
 def test_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
     bars = [bar(HIGH, control=SIZE), bar(LOW, control=STRONG), bar(HIGH, control=PAPER)]
     found = judge("S1-51", bars)
 
-    assert found["controls"] == {SIZE: "holds"}
+    assert found.controls == {SIZE: "holds"}
     assert names_of(found, SIZE) == [(bars[0].name, bars[1].name)]
-    assert judge("S1-51", [bars[0], bars[2]])["verdict"] == "not tested"
-    assert judge("S1-51", [*bars, *changed(of_devices(), control=PAPER)])["controls"] == {
+    assert judge("S1-51", [bars[0], bars[2]]).verdict == "not tested"
+    assert judge("S1-51", [*bars, *changed(of_devices(), control=PAPER)]).controls == {
         PAPER: "undecided",
         SIZE: "holds",
     }
@@ -290,7 +292,7 @@ def test_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
         (["fails", "depends"], "depends"),
     ],
 )
-def test_the_rule(shown: list[str], expected: str) -> None:
+def test_the_rule(shown: list[Judgement], expected: str) -> None:
     assert verdict(shown) == expected
 
 
@@ -318,7 +320,7 @@ def test_bars_of_other_images_need_not_be_as_many() -> None:
     few = bar(scores(LOW, images=20), data=CIFAR, victims="others")
 
     assert difference(bar(HIGH), few).low > 0
-    assert judge("S1-47", [bar(HIGH), few])["verdict"] == "holds"
+    assert judge("S1-47", [bar(HIGH), few]).verdict == "holds"
 
 
 def test_a_bar_is_the_mean_over_shares_and_as_many_seeds_as_both_have() -> None:
@@ -327,9 +329,9 @@ def test_a_bar_is_the_mean_over_shares_and_as_many_seeds_as_both_have() -> None:
 
     assert difference(bar(shares), bar(0.5)).mean == 0
     assert difference(bar(0.5), bar(seeds)).mean == 0
-    assert bar(shares).row()["shares"] == [1.0, 0.0]
-    assert bar(shares).row()["agreement"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
-    assert (bar(seeds).row()["seeds"], bar(seeds).row()["images"]) == (2, 50)
+    assert bar(shares).row().shares == (1.0, 0.0)
+    assert bar(shares).row().agreement == ScoreRange(mean=0.5, low=0.5, high=0.5)
+    assert (bar(seeds).row().seeds, bar(seeds).row().images) == (2, 50)
 
 
 def test_names_tell_bars_apart() -> None:
@@ -356,5 +358,5 @@ def test_names_tell_bars_apart() -> None:
 def test_a_figure_is_made_where_all_its_bars_are(made: list[StrategyBar], said: str) -> None:
     row = figures([*made, *(replace(one, control=STRONG) for one in made)])
 
-    assert row["verdict"] == said
-    assert sum(int(text.split()[0]) for text in row["controls"].values()) == len(made)
+    assert row.verdict == said
+    assert sum(int(text.split()[0]) for text in row.controls.values()) == len(made)

@@ -10,6 +10,11 @@ import pytest
 from benchmarks import s1_page, s2_page
 from benchmarks.pages import BLOCK, Page
 
+from cloven.documents import read_document
+from cloven.papers.s2.enclave_times import TimesFigure
+from cloven.papers.s2.privacy import ScoresFigure
+from cloven.reporting.enclave_figures import draw, draw_scores
+
 PAGES = {"s1": s1_page.PAGE, "s2": s2_page.PAGE}
 BLOCKS = [(name, match[2], match[3]) for name, page in PAGES.items() for match in BLOCK.finditer(page.text)]
 
@@ -41,3 +46,11 @@ def test_every_result_is_shown_and_every_picture_is_there(paper: str) -> None:
     assert {path.stem for path in page.results.glob("*.json")} == {name for own, name, _ in BLOCKS if own == paper}
     assert {path.name for path in page.results.glob("*.png")} == pictures
     assert all(json.loads(path.read_text("utf-8")) for path in page.results.glob("*.json"))
+
+
+def test_pictures_are_drawn_of_results(tmp_path: Path) -> None:
+    results = s2_page.PAGE.results
+    draw(read_document(TimesFigure, results / "3.json"), tmp_path / "3.png")
+    draw_scores(read_document(ScoresFigure, results / "7-resnet20.json"), tmp_path / "7.png")
+
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("3.png", "7.png"))

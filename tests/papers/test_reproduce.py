@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cloven.auditing.store import DIGEST, TENSORS
+from cloven.auditing.settings import Simulation
+from cloven.auditing.store import DIGEST
 from cloven.auditing.subject import Subject, SubjectImages, cnn, load_images, ready, untrained
+from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.papers.s1 import reproduce as module
 from cloven.papers.s1.bars import StrategyBar
 from cloven.papers.s1.experiments import CONTROLS, DOMAIN, LINKS, PAPER, SIZE, FigureStudy, Request, panels
+from cloven.papers.s1.figure_document import StrategyFigure
 from cloven.papers.s1.reproduce import FIGURE, SCORES, kept, reproduce, train
 from cloven.papers.s1.scales import StudyScale
 from cloven.reporting.strategy_bars import PICTURE, drawn, write
@@ -42,7 +44,7 @@ def quiet(*_: object) -> None:
     """No progress."""
 
 
-def run(request: Request, out: Path) -> dict[str, Any]:
+def run(request: Request, out: Path) -> StrategyFigure:
     return reproduce(request, out=out, jobs=1, progress=quiet)
 
 
@@ -52,10 +54,10 @@ def _quick() -> Iterator[None]:
     graphs: dict[object, Graph] = {}
 
     def once(make: Callable[..., Graph]) -> Callable[..., Graph]:
-        def graph(who: Subject, images: SubjectImages, *progress: Any) -> Graph:
-            key = (make, who.model, who.training, images.training.fingerprint())
+        def graph(subject: Subject, images: SubjectImages, *progress: Any) -> Graph:
+            key = (make, subject.model, subject.training, images.training.fingerprint())
             if key not in graphs:
-                graphs[key] = make(who, images, *progress)
+                graphs[key] = make(subject, images, *progress)
             return graphs[key]
 
         return graph
@@ -72,7 +74,7 @@ class Made:
     """Fig. 5(c) at the smallest scale, on digits."""
 
     folder: Path
-    document: dict[str, Any]
+    document: StrategyFigure
 
 
 @pytest.fixture(scope="module")
@@ -100,58 +102,59 @@ def same(one: StrategyBar, other: StrategyBar) -> bool:
 def test_a_figure_has_a_bar_for_each_strategy_and_layer(made: Made) -> None:
     document = made.document
 
-    assert [bar["name"] for bar in document["bars"]] == NAMES
-    (digits,) = document["data"]
-    assert (digits["images"], digits["split"], digits["agrees"]) == (1797, [1437, 180, 180], None)
-    assert [len(bar["shares"]) for bar in document["bars"]] == [1, 1, 1, 4, 4, 4, 4]
-    assert {(bar["images"], bar["seeds"], bar["model"]) for bar in document["bars"]} == {(30, 1, "lenet5")}
-    assert all(bar["counts"] and bar["kappa"] > 0.6 for bar in document["bars"])
-    assert len({bar["victims"] for bar in document["bars"]}) == 1
-    for bar in document["bars"]:
-        score = bar["agreement"]
-        assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1
-        assert score["mean"] == pytest.approx(sum(bar["shares"]) / len(bar["shares"]))
+    assert [bar.name for bar in document.bars] == NAMES
+    (digits,) = document.data
+    assert (digits.images, digits.split, digits.agrees) == (1797, (1437, 180, 180), None)
+    assert [len(bar.shares) for bar in document.bars] == [1, 1, 1, 4, 4, 4, 4]
+    assert {(bar.images, bar.seeds, bar.model) for bar in document.bars} == {(30, 1, "lenet5")}
+    assert all(bar.counts and bar.kappa is not None and bar.kappa > 0.6 for bar in document.bars)
+    assert len({bar.victims for bar in document.bars}) == 1
+    for bar in document.bars:
+        score = bar.agreement
+        assert 0 <= score.low <= score.mean <= score.high <= 1
+        assert score.mean == pytest.approx(sum(bar.shares) / len(bar.shares))
 
 
 def test_the_document_says_what_it_is_of_and_what_is_smaller(made: Made) -> None:
     document = made.document
 
-    assert (document["paper"], document["figure"], document["title"]) == ("S1", "5c", "Fig. 5(c): LeNet-5")
-    assert document["controls"] == {}
-    assert document["smaller"] == [
+    assert (document.paper, document.figure, document.title) == ("S1", "5c", "Fig. 5(c): LeNet-5")
+    assert document.controls == {}
+    assert document.smaller == (
         "auxiliary images at most: 40, S1 40000",
         "victim images at most: 30, S1 all",
         "epochs of the decoders: 1, S1 10",
         "epochs of the CNN: 6, S1 10",
         "training images of the CNN at most: 900, S1 all",
-    ]
-    (panel,) = document["panels"]
-    assert (panel["name"], panel["control"], panel["test_images"]) == ("digits", PAPER, 30)
-    assert [plan["devices"] for plan in panel["plans"]] == [4, 4, 4, 4]
-    assert panel["settings"]["training images"] == 900
+    )
+    (panel,) = document.panels
+    assert (panel.name, panel.control, panel.test_images) == ("digits", PAPER, 30)
+    assert [plan.devices for plan in panel.plans] == [4, 4, 4, 4]
+    assert panel.settings["training images"] == 900
 
 
 def test_the_claims_that_one_data_set_can_test_are_judged(made: Made) -> None:
-    figures, *claims = made.document["claims"]
-    counts = {row["claim"]: len(row["comparisons"].get(PAPER, [])) for row in claims}
+    figures, *claims = made.document.claims
+    counts = {row.claim: len(row.comparisons.get(PAPER, [])) for row in claims}
 
-    assert (figures["claim"], figures["controls"]) == ("S1-41", {"Fig. 5c, digits": "7 bars"})
+    assert (figures.claim, figures.controls) == ("S1-41", {"Fig. 5c, digits": "7 bars"})
     assert {name: count for name, count in counts.items() if count} == {"S1-42": 2, "S1-43": 6, "S1-44": 4}
     for row in claims:
-        assert (row["verdict"] == "not tested") == (not counts[row["claim"]])
+        assert (row.verdict == "not tested") == (not counts[row.claim])
 
 
 def test_the_document_and_the_scores_are_written(made: Made) -> None:
     written = json.loads((made.folder / FIGURE).read_text())
-    assert {name: value for name, value in written.items() if name not in (DIGEST, TENSORS)} == made.document
+    assert written.pop(DIGEST)
+    assert parse_document(StrategyFigure, json.dumps(written), FIGURE) == made.document
     found = load_file(made.folder / SCORES)
 
     assert set(found) == {f"{name}/{metric}" for name in NAMES for metric in ("agreement", "ssim")}
-    for bar in made.document["bars"]:
-        scores = found[f"{bar['name']}/agreement"]
-        assert scores.shape == (1, len(bar["shares"]), 30)
-        assert scores.double().mean((0, 2)).tolist() == bar["shares"]
-        assert found[f"{bar['name']}/ssim"].double().mean() == pytest.approx(bar["ssim"]["mean"], abs=1e-6)
+    for bar in made.document.bars:
+        scores = found[f"{bar.name}/agreement"]
+        assert scores.shape == (1, len(bar.shares), 30)
+        assert scores.double().mean((0, 2)).tolist() == list(bar.shares)
+        assert found[f"{bar.name}/ssim"].double().mean() == pytest.approx(bar.ssim.mean, abs=1e-6)
     assert not list(made.folder.rglob("*.part"))
 
 
@@ -163,17 +166,17 @@ def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyP
     before, written = times(made.folder), list[StrategyBar]()
     keep = module.keep
 
-    def remembered(folder: Path, document: Mapping[str, Any], found: list[StrategyBar]) -> None:
+    def remembered(folder: Path, document: StrategyFigure, found: list[StrategyBar]) -> StrategyFigure:
         written.extend(found)
-        keep(folder, document, found)
+        return keep(folder, document, found)
 
     monkeypatch.setattr(module, "keep", remembered)
     again = run(REQUEST, made.folder)
 
     assert times(made.folder) == before
-    assert len(before) == 2 * sum(len(bar["shares"]) for bar in made.document["bars"])
+    assert len(before) == 2 * sum(len(bar.shares) for bar in made.document.bars)
     for part in ("bars", "claims", "smaller", "scale"):
-        assert again[part] == made.document[part]
+        assert getattr(again, part) == getattr(made.document, part)
     assert [bar.name for bar in written] == NAMES
     assert all(same(a, b) for a, b in zip(kept(made.folder), written, strict=True))
 
@@ -186,16 +189,16 @@ def one_by_one(do: Callable[[Any, int], Any], shared: Any, count: int, *, jobs: 
 def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) -> None:
     small = replace(TINY, training=1, images=200)
     request = replace(REQUEST, scale=small, controls=(DOMAIN, SIZE))  # the usual size twice, and twice the side
-    whose = [panel.study.subject for panel in panels(request)]
+    subjects = [panel.study.subject for panel in panels(request)]
     said: list[tuple[str, int, int]] = []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOVEN_CACHE", str(tmp_path))
         patch.setattr(module, "side_by_side", one_by_one)  # processes take longer to start than to train these
-        train(whose, 2, lambda *of: said.append(of))
+        train(subjects, 2, lambda *of: said.append(of))
         kept = set(tmp_path.iterdir())
-        for who in whose:
-            cnn(who, load_images(who), lambda *_: pytest.fail("it is trained again"))
+        for subject in subjects:
+            cnn(subject, load_images(subject), lambda *_: pytest.fail("it is trained again"))
 
     assert said == [("training the CNNs", done, 2) for done in range(3)]
     assert len(kept) == 2
@@ -206,11 +209,11 @@ def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None
     folder = shutil.copytree(made.folder, tmp_path / "figure")
     before = times(folder)
     document = run(replace(REQUEST, controls=(LINKS,)), folder)
-    bars = document["bars"]
+    bars = document.bars
 
     assert times(folder) == before
-    assert [bar["name"] for bar in bars[:7]] == NAMES
-    assert [(bar["strategy"], bar["layer"], bar["where"]) for bar in bars[7:]] == [
+    assert [bar.name for bar in bars[:7]] == NAMES
+    assert [(bar.strategy, bar.layer, bar.where) for bar in bars[7:]] == [
         ("vertical", "All on a link", "edge0 to edge1"),
         ("horizontal", "All on a link", "edge0 to edge1"),
         ("horizontal", "All on a link", "edge1 to edge0"),
@@ -219,10 +222,10 @@ def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None
         ("data", "All on a link", "tiles, edge0 to edge1"),
         ("data", "All on a link", "tiles, edge1 to edge0"),
     ]
-    assert len({bar["name"] for bar in bars}) == 14
-    assert all(bar["crosses"] for bar in bars[7:])
-    assert document["controls"] == {LINKS: CONTROLS[LINKS]}
-    found = {row["claim"]: row["comparisons"].get(LINKS, []) for row in document["claims"]}
+    assert len({bar.name for bar in bars}) == 14
+    assert all(bar.crosses for bar in bars[7:])
+    assert document.controls == {LINKS: CONTROLS[LINKS]}
+    found = {row.claim: row.comparisons.get(LINKS, ()) for row in document.claims}
     assert [len(found[f"S1-{number}"]) for number in (42, 43, 44)] == [6, 10, 0]  # links have no depth
 
     axes = drawn(document).axes
@@ -299,10 +302,10 @@ def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made:
 
     (place,) = drawn(made.document).axes
     shown = [patch for patch in place.patches if isinstance(patch, Rectangle)]
-    bars = made.document["bars"]
+    bars = made.document.bars
 
-    assert [patch.get_height() for patch in shown] == [bar["agreement"]["mean"] for bar in bars]
-    assert [bool(patch.get_hatch()) for patch in shown] == [not bar["crosses"] for bar in bars]
+    assert [patch.get_height() for patch in shown] == [bar.agreement.mean for bar in bars]
+    assert [bool(patch.get_hatch()) for patch in shown] == [not bar.crosses for bar in bars]
     assert [label.get_text() for label in place.get_xticklabels()] == [
         "V Layer 2",
         "V Layer 3",
@@ -316,10 +319,11 @@ def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made:
 
 def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
     """Images of twice the size are shown to another CNN."""
-    document = deepcopy(made.document)
-    document["panels"].append({**document["panels"][0], "control": SIZE, "model_accuracy": 0.123})
-    document["bars"].append({**document["bars"][0], "control": SIZE})
-    first, second = drawn(document).axes
+    document = made.document
+    panel = document.panels[0].model_copy(update={"control": SIZE, "model_accuracy": 0.123})
+    bar = document.bars[0].model_copy(update={"control": SIZE})
+    more = {"panels": (*document.panels, panel), "bars": (*document.bars, bar)}
+    first, second = drawn(document.model_copy(update=more)).axes
 
     assert "12.3%" not in first.get_title()
     assert second.get_title() == f"lenet5 on digits (12.3%): {SIZE}"
@@ -329,10 +333,12 @@ def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
 
 
 def vertical(request: Request) -> list[FigureStudy]:
-    return [
-        replace(one, study=replace(one.study, source=replace(one.study.source, strategies=("vertical",))))  # type: ignore[arg-type]
-        for one in panels(request)
-    ]
+    found: list[FigureStudy] = []
+    for panel in panels(request):
+        assert isinstance(panel.study.source, Simulation)
+        source = replace(panel.study.source, strategies=("vertical",))
+        found.append(replace(panel, study=replace(panel.study, source=source)))
+    return found
 
 
 def test_vertical_leaks_the_same_on_any_number_of_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +350,7 @@ def test_vertical_leaks_the_same_on_any_number_of_devices(tmp_path: Path, monkey
     assert torch.equal(two.scores, four.scores)
     assert torch.equal(four.scores, eight.scores)
     assert torch.equal(two.ssim, eight.ssim)
-    verdicts = {row["claim"]: row["verdict"] for row in document["claims"]}
+    verdicts = {row.claim: row.verdict for row in document.claims}
     assert (verdicts.pop("S1-41"), verdicts.pop("S1-48")) == ("fails", "holds")  # three of nine bars
     assert set(verdicts.values()) == {"not tested"}
 
@@ -363,4 +369,4 @@ def test_figure_6_of_a_narrow_mobilenet(tmp_path: Path) -> None:
     assert [bar.scores.shape[1] for bar in bars] == [1, 2, 2, 1, 4, 4, 1, 8, 8]
     assert torch.equal(bars[0].scores, bars[3].scores)
     assert torch.equal(bars[3].ssim, bars[6].ssim)
-    assert document["claims"][1]["left_out"] == 6  # a CNN that was shown 40 images has learned nothing
+    assert document.claims[1].left_out == 6  # a CNN that was shown 40 images has learned nothing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from itertools import product
 from math import nan
 
@@ -11,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.papers.points import points
-from cloven.papers.s2.enclave_fit import EPC, Cost, EnclaveLoad, document, fitted, published
+from cloven.papers.s2.enclave_fit import EPC, Cost, EnclaveLoad, PublishedTable, document, fitted, published
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_the_decimals_are_cut_off_and_not_rounded() -> None:
 
 
 def test_the_points_are_as_many_as_s2_says() -> None:
-    assert {row.model: row.row()["partition_points"] for row in TABLE_3} == {VGG: 13, RESNET: 5, EFFICIENTNET: 8}
+    assert {row.model: row.row().partition_points for row in TABLE_3} == {VGG: 13, RESNET: 5, EFFICIENTNET: 8}
     assert all(row.point in {point.number for point in points(row.model, "S2")} for row in TABLE_3)
 
 
@@ -130,9 +130,9 @@ def test_the_document_has_each_printed_time_beside_its_fit() -> None:
     times = published()
     found = document({where: EnclaveLoad(50 + i, 10**7 * i, 10**9) for i, where in enumerate(times)})
 
-    rows = found["fit"]["rows"]
+    rows = found.fit.rows
     assert len(rows) == len(times) == 7
     for row in rows:
-        assert row["published_seconds"] == times[row["model"], row["point"]]
-        assert row["residual_seconds"] == pytest.approx(row["published_seconds"] - row["fitted_seconds"], abs=2e-3)
-    json.dumps(found)
+        assert row.published_seconds == times[row.model, row.point]
+        assert row.residual_seconds == pytest.approx(row.published_seconds - row.fitted_seconds, abs=2e-3)
+    assert parse_document(PublishedTable, found.text(), "table3.json") == found

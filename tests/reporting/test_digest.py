@@ -62,7 +62,7 @@ def test_the_bar_is_the_plain_mean_and_its_baseline_the_highest() -> None:
     assert family.baseline("ssim") == 0.15
     (group,) = digest.chart([family], "ssim")
     assert group.bars[0].mean == pytest.approx(0.4)
-    assert group.bars[0].floor == 0.15
+    assert group.bars[0].baseline == 0.15
 
 
 def test_the_best_baseline_passes_over_what_was_not_scored() -> None:

@@ -8,20 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloven.reporting.canvas import COLOURS, Colour
-from cloven.reporting.figures import Bar, Group, Mark, bars
+from cloven.reporting.figures import Bar, BarGroup, Mark, bars
 
 
-def _bar(mean: float | None = 0.6, floor: float | None = 0.1, shares: int = 2, **kind: bool) -> Bar:
+def _bar(mean: float | None = 0.6, baseline: float | None = 0.1, shares: int = 2, **kind: bool) -> Bar:
     marks = tuple(
         Mark(mean, None if mean is None else mean - 0.05, None if mean is None else mean + 0.05)
         for _ in range(shares)
     )
     colour: Colour = "vertical"
-    return Bar("vertical, 4 devices", "full", colour, mean, floor, marks, **kind)
+    return Bar("vertical, 4 devices", "full", colour, mean, baseline, marks, **kind)
 
 
 def _drawn(*drawn: Bar, name: str = "agreement", heading: str = "Layer 2", detail: str = "conv2") -> str:
-    return bars(name, "A title", [Group(heading, detail, drawn)])
+    return bars(name, "A title", [BarGroup(heading, detail, drawn)])
 
 
 def _parsed(svg: str) -> ElementTree.Element:
@@ -83,11 +83,11 @@ def test_a_chart_is_told_to_who_does_not_see_it() -> None:
     assert root.get("role") == "img"
     told = {element.get("id"): element.text for element in root if element.tag in ("title", "desc")}
     named = [told[part] for part in str(root.get("aria-labelledby")).split()]
-    assert named == ["A title", "Layer 2, vertical, 4 devices, full: 0.60, floor 0.10."]
+    assert named == ["A title", "Layer 2, vertical, 4 devices, full: 0.60, baseline 0.10."]
 
 
-def test_a_bar_ends_at_its_mean_and_the_floor_stands_at_its_score() -> None:
-    svg = _drawn(_bar(mean=0.5, floor=0.25))
+def test_a_bar_ends_at_its_mean_and_the_baseline_stands_at_its_score() -> None:
+    svg = _drawn(_bar(mean=0.5, baseline=0.25))
     assert pytest.approx(200.0, abs=0.01) in _right_ends(svg, "vertical")
     assert pytest.approx(103.0, abs=0.01) in _right_ends(svg, "ink")
 
@@ -99,7 +99,7 @@ def test_a_negative_score_widens_the_scale_instead_of_being_cut() -> None:
 
 
 def test_what_is_missing_is_said_and_not_drawn() -> None:
-    svg = _drawn(_bar(mean=None, floor=None))
+    svg = _drawn(_bar(mean=None, baseline=None))
     assert "n/a" in svg
     assert not _right_ends(svg, "ink")
 
@@ -128,7 +128,7 @@ def test_a_share_that_is_never_sent_is_a_hollow_dot() -> None:
 def test_each_share_has_its_own_lane() -> None:
     few, many = (_parsed(_drawn(_bar(shares=shares))) for shares in (4, 8))
     dots = [[float(str(use.get("y"))) for use in root.iter("use")] for root in (few, many)]
-    assert [len(set(found)) for found in dots] == [4 + 1, 8 + 1]  # and the floor's foot
+    assert [len(set(found)) for found in dots] == [4 + 1, 8 + 1]  # and the baseline's foot
 
 
 _scores = st.none() | st.floats(-1, 1)
@@ -144,6 +144,8 @@ def test_any_bars_make_a_well_formed_picture(
 ) -> None:
     from cloven.reporting import words
 
-    given_bars = [_bar(mean, floor, n, hatched=hatched, dashed=dashed) for mean, floor, n, hatched, dashed in drawn]
+    given_bars = [
+        _bar(mean, baseline, n, hatched=hatched, dashed=dashed) for mean, baseline, n, hatched, dashed in drawn
+    ]
     root = _parsed(_drawn(*given_bars, heading=words.clean(name)))
     assert sum(element.get("class") == "t-name" for element in root.iter("text")) == len(drawn)

@@ -70,7 +70,7 @@ def test_a_curve_lies_at_its_pairs_and_its_scores() -> None:
     (row,) = [r for r in summary.curves if r.label == "Layer 2" and r.attack == "residual"]
     means = [point.ssim.mean / 0.8 for point in row.points if point.ssim is not None]
     assert [spot.y for spot in line.spots] == pytest.approx(means)
-    assert found[0].floor == pytest.approx(0.112 / 0.8)
+    assert found[0].baseline == pytest.approx(0.112 / 0.8)
     assert all("probe" not in line.name for panel in found for line in panel.lines)
 
 

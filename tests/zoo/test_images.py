@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloven.errors import ClovenError
-from cloven.zoo.images import Images, overlap, split, spread, with_mirrored
+from cloven.zoo.images import Images, split, spread, with_mirrored
 
 PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -127,16 +127,6 @@ class TestHashes:
         expected = hashlib.sha256(b"(1, 1, 2, 2)" + bytes(4) + b"labels" + bytes(8)).hexdigest()
 
         assert numbered([0]).fingerprint() == expected
-
-    def test_overlap(self) -> None:
-        """Each image of one set that the other has too, with the first that equals it there."""
-        images = numbered(count=5)
-
-        assert overlap(images.take([0, 1, 2]), images.take([4, 2, 1, 2])) == [
-            ("image1", "image1"),
-            ("image2", "image2"),
-        ]
-        assert overlap(images.take([0, 1]), images.take([2, 3])) == []
 
 
 class TestSplit:

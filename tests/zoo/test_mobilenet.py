@@ -17,8 +17,8 @@ from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.mobilenet import MobileNetV1
 from cloven.zoo.models import MODELS, NORMALISATION, build
-from cloven.zoo.training import predict
 from cloven.zoo.weights import load_weights
+from tests.models import logits_of
 
 TABLE = """
 conv1 112 32 10.84
@@ -127,7 +127,7 @@ def test_the_captured_graph_computes_the_model(name: str, first: int) -> None:
 
     assert graph.by_name["conv1"].shape == (first, 32, 16)
     assert result.shape == (3, 5)
-    torch.testing.assert_close(result, predict(model, images * 2 - 1))
+    torch.testing.assert_close(result, logits_of(model, images * 2 - 1))
 
 
 def test_the_normalisation_belongs_to_known_models() -> None:
@@ -176,7 +176,9 @@ def test_the_trained_weights_recognise_photographs() -> None:
     for start in range(0, len(entries), 50):
         some = entries[start : start + 50]
         images = torch.stack([pixels(entry) for entry in some]).float() / 127.5 - 1
-        right = predict(model, images).topk(5).indices == torch.tensor([entry["index"] for entry in some])[:, None]
+        right = (
+            logits_of(model, images).topk(5).indices == torch.tensor([entry["index"] for entry in some])[:, None]
+        )
         top1, top5 = top1 + int(right[:, 0].sum()), top5 + int(right.sum())
 
     assert len(entries) == 1000

@@ -15,9 +15,10 @@ from cloven.graph.cuts import cuts
 from cloven.runtime.capture import capture
 from cloven.runtime.torch_engine import evaluate
 from cloven.zoo.models import NORMALISATION, build
-from cloven.zoo.resnet_cifar import Block, ResNetCIFAR
-from cloven.zoo.training import accuracy, predict
+from cloven.zoo.resnet_cifar import BasicBlock, ResNetCIFAR
+from cloven.zoo.training import accuracy
 from cloven.zoo.weights import load_weights
+from tests.models import logits_of
 
 
 @pytest.mark.parametrize(("name", "layers", "parameters"), [("resnet20", 20, 269_722), ("resnet56", 56, 853_018)])
@@ -53,7 +54,7 @@ def test_multiply_accumulates() -> None:
 
 
 def test_the_shortcut_takes_every_second_pixel_and_pads_both_sides_with_zero_channels() -> None:
-    block = Block(16, 32, 2).eval()
+    block = BasicBlock(16, 32, 2).eval()
     nn.init.zeros_(block.bn2.weight)  # nothing is left of the residual
     x = torch.rand(2, 16, 7, 8)
 
@@ -74,7 +75,7 @@ def test_the_captured_graph_computes_the_model(shape: tuple[int, int, int]) -> N
     result = evaluate(graph, images, [graph.output])[graph.output]
 
     assert result.shape == (3, 7)
-    torch.testing.assert_close(result, predict(model, images))
+    torch.testing.assert_close(result, logits_of(model, images))
 
 
 def test_all_problems_at_once() -> None:
@@ -107,7 +108,7 @@ def test_the_published_accuracy(name: str, file: str, right: int) -> None:
     model = build(name, shape=(3, 32, 32), classes=10)
     load_weights(model, Path(data) / "weights" / file)
 
-    share = accuracy(predict(model, _normalised(images, name), batch=256), torch.tensor(records[:, 0]))
+    share = accuracy(logits_of(model, _normalised(images, name), batch=256), torch.tensor(records[:, 0]))
 
     assert round(share * len(records)) == right
 

@@ -19,7 +19,8 @@ from cloven.zoo import training
 from cloven.zoo.datasets import load
 from cloven.zoo.images import Images, split
 from cloven.zoo.models import build
-from cloven.zoo.training import accuracy, cache_dir, fit, predict, seeded, trained
+from cloven.zoo.training import accuracy, cache_dir, fit, seeded, trained
+from tests.models import logits_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -185,47 +186,7 @@ class TestFit:
 
         for held_out in (validation, test):
             assert held_out.labels is not None
-            assert accuracy(predict(model, held_out.tensor()), held_out.labels) >= 0.94
-
-
-class TestPredict:
-    def test_batches(self, few: Images) -> None:
-        """However they are batched, as the model itself in eval mode."""
-        model = lenet5().eval()
-        with torch.no_grad():
-            expected = model(few.tensor())
-
-        for batch in (1, 33, 70, 512):
-            assert torch.allclose(predict(model, few.tensor(), batch=batch), expected, atol=1e-6)
-
-    def test_mode_is_restored(self, few: Images) -> None:
-        """Dropout is off while predicting, and training goes on as before."""
-        model = seeded(Noisy, 0)
-        first, second = (predict(model, few.tensor()) for _ in range(2))
-
-        assert torch.equal(first, second)
-        assert model.training
-        assert all(part.training for part in model.modules())
-
-    def test_frozen_parts_stay_frozen(self, few: Images) -> None:
-        """A part in eval mode inside a model in training mode stays so."""
-        model = seeded(Noisy, 0)
-        model.layers[2].eval()
-        predict(model, few.tensor())
-
-        assert not model.layers[2].training
-
-    def test_result_can_be_used_with_gradients(self, few: Images) -> None:
-        """What comes out may enter a computation with gradients."""
-        logits = predict(lenet5(), few.tensor()[:2])
-        scale = torch.ones(10, requires_grad=True)
-        (gradient,) = torch.autograd.grad((logits * scale).sum(), scale)
-
-        assert torch.allclose(gradient, logits.sum(0))
-
-    def test_nothing(self, few: Images) -> None:
-        """No images, no logits, and no error."""
-        assert predict(lenet5(), few.tensor()[:0]).shape == (0, 10)
+            assert accuracy(logits_of(model, held_out.tensor()), held_out.labels) >= 0.94
 
 
 class TestAccuracy:
@@ -444,4 +405,4 @@ def test_mnist(tmp_path: Path, data: str) -> None:
     model = trained("lenet5", train, epochs=10, seed=0, cache=tmp_path)
 
     assert test.labels is not None
-    assert accuracy(predict(model, test.tensor()), test.labels) >= 0.985
+    assert accuracy(logits_of(model, test.tensor()), test.labels) >= 0.985

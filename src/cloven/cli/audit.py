@@ -253,7 +253,7 @@ def audit(
     from cloven.auditing import request
     from cloven.auditing.pipeline import Execution, execute, listed
     from cloven.papers.s1 import setup
-    from cloven.reporting.writer import write
+    from cloven.reporting.report_file import write
 
     problems: list[str] = []
     plan = tried(lambda: plan_of(PlanOptions(Path(model))), problems) if pairs is None and is_plan(model) else None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cloven.cli.printing import NARROW, print_text, table
+from cloven.cli.printing import NARROW, interval, print_text, table
 
 if TYPE_CHECKING:
     from cloven.auditing.cases import Case
-    from cloven.auditing.finding import ObservationContext, ScoreRange
+    from cloven.auditing.finding import ObservationContext
     from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 
 FEW = 20
@@ -55,7 +55,7 @@ def print_summary(found: Summary) -> None:
         table(
             "S1's expectations, and what the numbers show",
             ["claim", "statement", "difference", "shows"],
-            [[o.claim, o.sentence, _interval(o.difference), o.shows] for o in found.orderings],
+            [[o.claim, o.sentence, interval(o.difference), o.shows] for o in found.orderings],
             width=NARROW,
         )
     for line in _remarks(found):
@@ -75,11 +75,7 @@ def _scored(score: AxisScore | None) -> str:
         return "not scored"
     whose = f"{score.attack}, carried over" if score.carried_from else score.attack
     leaked = f"leaks up to {score.leakage.high:.0%}, baseline {score.baseline:.2f}"
-    return f"{_interval(score)}\n{leaked}\n{whose}"
-
-
-def _interval(score: AxisScore | ScoreRange) -> str:
-    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
+    return f"{interval(score)}\n{leaked}\n{whose}"
 
 
 def _remarks(found: Summary) -> Iterator[str]:

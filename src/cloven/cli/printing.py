@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cloven.cli.exits import STOPPED
 from cloven.errors import printable
 from cloven.progress import report_progress
+
+if TYPE_CHECKING:
+    from cloven.auditing.finding import ScoreRange
+    from cloven.auditing.summary import AxisScore
 
 Rows = Sequence[Sequence[object]]
 
@@ -65,9 +69,9 @@ def by(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def interval(value: Mapping[str, float]) -> str:
+def interval(score: AxisScore | ScoreRange) -> str:
     """Return a mean with its 95 % interval."""
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 @contextmanager

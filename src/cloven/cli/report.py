@@ -15,6 +15,6 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `cloven audit` wrote.", metavar="FOLDER")],
 ) -> None:
     """Write the report of a finished audit again."""
-    from cloven.reporting.writer import write
+    from cloven.reporting.report_file import write
 
     log.info("report: %s", write(folder))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,8 +27,11 @@ from cloven.cli.printing import NARROW, interval, print_json, print_text, resuma
 from cloven.errors import ClovenError
 
 if TYPE_CHECKING:
+    from cloven.papers.s1.bars import StrategyBar
     from cloven.papers.s1.experiments import Request
     from cloven.papers.s1.figure3 import Preset
+    from cloven.papers.s1.figure3_document import CostFigure
+    from cloven.papers.s1.figure_document import JudgedClaim, StrategyFigure
 
 log = logging.getLogger("cloven")
 
@@ -165,9 +168,9 @@ def _reproduce_figure(options: FigureOptions, out: Path | None, *, jobs: int, as
         document = reproduce(request, out=folder, jobs=jobs, progress=progress)
     picture = write(folder, document)
     if as_json:
-        print_json(document)
+        print_json(document.model_dump(mode="json"))
     else:
-        _print_claims(document["claims"])
+        _print_claims(document.claims)
         _print_bars(document)
     log.info("figure: %s   numbers: %s", picture, folder / "figure.json")
 
@@ -217,10 +220,8 @@ def _request(options: FigureOptions) -> Request:
 
 def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
     """Reproduce S1's Fig. 3: what encryption costs by S1's numbers, by published ones, and measured here."""
-    from cloven.auditing.store import to_text
     from cloven.files import replacing, write_text
     from cloven.papers.s1.figure3_document import document
-    from cloven.papers.s1.figure3_document import table as cost_rows
     from cloven.papers.s1.measured_costs import compiled, measured
     from cloven.reporting.cost_bars import draw
 
@@ -228,74 +229,81 @@ def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
     here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}
     found = document([one.scenario for one in parts], measured=here)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "figure.json", to_text(found))
+    write_text(folder / "figure.json", found.text())
     for reading in here:
         with replacing(folder / f"figure-{reading}.png") as part:
             draw(found, reading).savefig(part, format="png", dpi=130)
     if as_json:
-        print_json(found)
+        print_json(found.model_dump(mode="json"))
     else:
-        _print_costs(cost_rows(found), found)
+        _print_costs(found)
     log.info("figures and numbers: %s", folder)
 
 
 def _judge_claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
     from cloven.papers.s1.claims import all_judged
+    from cloven.papers.s1.figure_document import JudgedClaims
     from cloven.papers.s1.reproduce import made_at
 
     folders = [folder] if folder else sorted(Path("runs").glob("s1-*"))
     read = made_at(folders, scale)
-    rows: list[dict[str, Any]] = all_judged([bar for found in read.values() for bar in found])
+    bars: list[StrategyBar] = []
+    for found in read.values():
+        bars += found
+    judged = JudgedClaims(figures=tuple(map(str, read)), scale=scale, claims=all_judged(bars))
     if as_json:
-        print_json({"figures": [str(path) for path in read], "scale": scale, "claims": rows})
+        print_json(judged.model_dump(mode="json"))
     else:
-        _print_claims(rows)
+        _print_claims(judged.claims)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def _print_claims(rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_claims(claims: Sequence[JudgedClaim]) -> None:
     """Print S1's claims, and what the numbers say of each."""
     shown = []
-    for row in rows:
-        controls = "\n".join(f"{control}: {word}" for control, word in row["controls"].items())
-        shown.append([row["claim"], row["sentence"], row["verdict"], controls])
+    for claim in claims:
+        controls = "\n".join(f"{control}: {word}" for control, word in claim.controls.items())
+        shown.append([claim.claim, claim.sentence, claim.verdict, controls])
     columns = ["claim", "statement", "verdict", "by control"]
     table("S1's claims, and what the numbers show", columns, shown, width=NARROW)
 
 
-def _print_bars(found: Mapping[str, Any]) -> None:
+def _print_bars(figure: StrategyFigure) -> None:
     """Print the data sets of a figure, its bars, and how they differ from the paper's."""
     sets = []
-    for data in found["data"]:
-        differs = "; ".join(data["differs"]) or ("as printed" if data["agrees"] else "not in S1")
-        split = "/".join(f"{n:,}" for n in data["split"])
-        sets.append([data["name"], data["images"], data["size"], data["classes"], data["colours"], split, differs])
+    for data in figure.data:
+        differs = "; ".join(data.differs) or ("as printed" if data.agrees else "not in S1")
+        split = "/".join(f"{n:,}" for n in data.split)
+        sets.append([data.name, data.images, data.size, data.classes, data.colours, split, differs])
     columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "otherwise in S1"]
     table("Data sets (S1, Table 1)", columns, sets)
     bars = []
-    for bar in found["bars"]:
-        where = f", {bar['where']}" if bar["where"] else ""
-        name = f"{bar['strategy']}, {bar['layer']}, {bar['devices']}{where}"
-        shares = f"{min(bar['shares']):.2f} to {max(bar['shares']):.2f}"
-        scores = [f"{bar['floors']['agreement']:.2f}", f"{bar['ssim']['mean']:.2f}"]
-        sent = "yes" if bar["crosses"] else "never"
-        bars.append([bar["control"], bar["data"], name, interval(bar["agreement"]), shares, *scores, sent])
+    for bar in figure.bars:
+        where = f", {bar.where}" if bar.where else ""
+        name = f"{bar.strategy}, {bar.layer}, {bar.devices}{where}"
+        shares = f"{min(bar.shares):.2f} to {max(bar.shares):.2f}"
+        scores = [f"{bar.baselines.agreement:.2f}", f"{bar.ssim.mean:.2f}"]
+        sent = "yes" if bar.crosses else "never"
+        bars.append([bar.control, bar.data, name, interval(bar.agreement), shares, *scores, sent])
     columns = ["control", "data", "bar", "agreement [95 %]", "shares", "baseline", "SSIM", "sent"]
-    table(f"S1, {found['title']}, scale {found['scale']['name']}", columns, bars)
-    for line in found["smaller"]:
+    table(f"S1, {figure.title}, scale {figure.scale.name}", columns, bars)
+    for line in figure.smaller:
         print_text(f"otherwise than in S1: {line}")
 
 
-def _print_costs(rows: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+def _print_costs(figure: CostFigure) -> None:
     """Print what encryption costs each device, under each reading of the cuts, and the arithmetic behind it."""
-    for reading in found["readings"]:
-        mine = [row for row in rows if row["reading"] == reading["reading"]]
+    from cloven.papers.s1.figure3_document import table as cost_rows
+
+    rows = cost_rows(figure)
+    for reading in figure.readings:
+        mine = [row for row in rows if row["reading"] == reading.reading]
         columns = [name for name in mine[0] if name != "reading"]
-        title = f"S1, Fig. 3, layers counted as {reading['reading']}: cut after {', '.join(reading['cuts'])}"
+        title = f"S1, Fig. 3, layers counted as {reading.reading}: cut after {', '.join(reading.cuts)}"
         table(title, columns, [[row[name] for name in columns] for row in mine])
-        for sentence in reading["arithmetic"]["sentences"]:
+        for sentence in reading.arithmetic.sentences:
             print_text(sentence)
-    for sentence in found["assumptions"]:
+    for sentence in figure.assumptions:
         print_text(f"assumed: {sentence}")

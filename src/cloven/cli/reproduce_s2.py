@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -32,10 +31,14 @@ from cloven.cli.printing import print_json, print_text, resumable, table
 from cloven.errors import ClovenError, tried
 
 if TYPE_CHECKING:
-    from cloven.papers.s2.privacy import Study
-    from cloven.papers.s2.times import TimesRequest
+    from cloven.documents import Document
+    from cloven.papers.s2.enclave_fit import PublishedTable
+    from cloven.papers.s2.enclave_times import SavedTable, TimesFigure, TimesRequest
+    from cloven.papers.s2.privacy import PrivacyStudy, Rule, ScoresFigure
 
 log = logging.getLogger("cloven")
+
+Kind = TypeVar("Kind", bound="Document")
 
 
 @dataclass(frozen=True)
@@ -131,29 +134,31 @@ def s2(
         handover,
         threads,
     )
-    show: Callable[[Mapping[str, Any]], None]
     match figure, published:
         case "table3", True:
-            found, show = _printed(), _print_printed_table
+            _show(_printed(), _print_printed_table, as_json=as_json)
         case "3", False:
-            found, show = _time(options, out or _folder("3", model, scale)), _print_times
+            _show(_time(options, out or _folder("3", model, scale)), _print_times, as_json=as_json)
         case "7", False:
-            found, show = _attack(options, out, jobs or cores()), _print_points
+            _show(_attack(options, out, jobs or cores()), _print_points, as_json=as_json)
         case "table3", False:
-            found, show = _time_and_attack(options, out, jobs or cores()), _print_own_table
+            _show(_time_and_attack(options, out, jobs or cores()), _print_own_table, as_json=as_json)
         case _:
             raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published for S2's own times")
+
+
+def _show(document: Kind, show: Callable[[Kind], None], *, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(document.model_dump(mode="json"))
     else:
-        show(found)
+        show(document)
 
 
 def _folder(figure: str, *parts: str) -> Path:
     return Path("runs") / "-".join(["s2", figure, *(part.replace(":", "-") for part in parts if part)])
 
 
-def _printed() -> dict[str, Any]:
+def _printed() -> PublishedTable:
     from cloven.papers.s2.enclave_fit import document, loads
 
     return document(loads())
@@ -161,8 +166,8 @@ def _printed() -> dict[str, Any]:
 
 def _problems(options: S2Options) -> list[str]:
     """Return what is wrong with the options that all figures have."""
+    from cloven.papers.s2.enclave_times import SAMPLES
     from cloven.papers.s2.privacy import cuts
-    from cloven.papers.s2.times import SAMPLES
 
     found = []
     if options.scale not in SAMPLES:
@@ -179,7 +184,7 @@ def _times_request(options: S2Options) -> TimesRequest:
     from cloven.enclave.backends import named
     from cloven.enclave.handover import WAYS
     from cloven.enclave.timing import ExecutionOptions
-    from cloven.papers.s2.times import TimesRequest
+    from cloven.papers.s2.enclave_times import TimesRequest
 
     problems = _problems(options)
     if options.handover not in WAYS:
@@ -192,8 +197,8 @@ def _times_request(options: S2Options) -> TimesRequest:
     return TimesRequest(options.scale, options.data, options.model, how)
 
 
-def _time(options: S2Options, folder: Path) -> dict[str, Any]:
-    from cloven.papers.s2.times import timed
+def _time(options: S2Options, folder: Path) -> TimesFigure:
+    from cloven.papers.s2.enclave_times import timed
     from cloven.reporting.enclave_figures import draw
 
     request = _times_request(options)
@@ -206,7 +211,7 @@ def _time(options: S2Options, folder: Path) -> dict[str, Any]:
 # --- figure 7 -----------------------------------------------------------------------------------------------------
 
 
-def _study(options: S2Options) -> Study:
+def _study(options: S2Options) -> PrivacyStudy:
     from cloven.attacks.trainer import Machine
     from cloven.papers.s2 import privacy
 
@@ -221,7 +226,7 @@ def _study(options: S2Options) -> Study:
     problems += _problems(options)
     if problems or options.weights is None or machine is None:
         raise ClovenError(problems)
-    return privacy.Study(
+    return privacy.PrivacyStudy(
         options.model,
         options.data,
         options.auxiliary,
@@ -233,7 +238,7 @@ def _study(options: S2Options) -> Study:
     )
 
 
-def _attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
+def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
     """Attack every partition point of a model, choose the cut by S2's rule, and write its plan."""
     from cloven.auditing.paper import NO_PAPER
     from cloven.auditing.pipeline import Execution, execute
@@ -241,60 +246,46 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
     from cloven.files import write_text
     from cloven.papers.s2 import privacy
     from cloven.reporting.enclave_figures import draw_scores
-    from cloven.reporting.writer import write
+    from cloven.reporting.report_file import write
     from cloven.zoo.named import usual
 
     study = _study(options)
     folder = out or _folder("7", options.model, options.kind, options.scale)
     with resumable(folder) as progress:
         summary = execute(privacy.settings(study), NO_PAPER, Execution(folder, jobs, progress))
-    document = privacy.document(study, summary) | {"scale": options.scale}
-    write_text(folder / "figure.json", json.dumps(document, indent=2) + "\n")
+    document = privacy.document(study, summary)
+    write_text(folder / "figure.json", document.text())
     draw_scores(document, folder / "figure.png")
     page = write(folder)
-    chosen = document["plan"]
+    chosen = document.plan
     if chosen is not None:
         classes = usual(options.model).classes
-        cut = SweepModel(options.model, study.shape, classes, {}, study.weights).plan(chosen["path"])
+        cut = SweepModel(options.model, study.shape, classes, {}, study.weights).plan(chosen.path)
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
-    if document["rule"] == "floor":
+    if document.rule == "baseline":
         log.warning("the no-information baseline exceeds S2's threshold: the baseline is the threshold")
     if chosen is None:
-        why = document["no_verdict"] or "no point stays low enough for the strongest attack"
+        why = document.no_verdict or "no point stays low enough for the strongest attack"
         log.warning("no plan is written: %s", why)
     else:
-        log.info("plan, cut after %s: %s", chosen["path"], folder / "plan.toml")
+        log.info("plan, cut after %s: %s", chosen.path, folder / "plan.toml")
     return document
 
 
 # --- Table III ----------------------------------------------------------------------------------------------------
 
 
-def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> dict[str, Any]:
+def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> SavedTable:
     """Time and attack a model, and keep what each attacker's choice of a cut saves."""
     from cloven.files import write_text
-    from cloven.papers.s2.privacy import table_3
-    from cloven.papers.s2.published import TABLE_3
+    from cloven.papers.s2.enclave_times import table_3
 
     _study(options)  # all that is wrong is reported before anything is timed
     folder = out or _folder("table3", options.model, options.kind, options.scale)
     times, scores = _time(options, folder / "times"), _attack(options, folder / "scores", jobs)
-    document = {
-        "paper": "S2",
-        "table": "III",
-        "model": options.model,
-        "data": options.kind,
-        "scale": options.scale,
-        "backend": times["backend"],
-        "trust": times["trust"],
-        "machine": times["machine"],
-        "threshold": scores["threshold"],
-        "tolerance": scores["tolerance"],
-        "rows": table_3(times, scores),
-        "published": [row.row() for row in TABLE_3],
-    }
-    write_text(folder / "table.json", json.dumps(document, indent=2) + "\n")
+    document = table_3(times, scores)
+    write_text(folder / "table.json", document.text())
     log.info("numbers: %s", folder / "table.json")
     return document
 
@@ -302,98 +293,94 @@ def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> dict[st
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def _print_times(document: Mapping[str, Any]) -> None:
+def _print_times(document: TimesFigure) -> None:
     """Print the times of each cut of each model, beside those of the whole model inside."""
-    print_text(document["trust"])
-    seconds = ("first", "mean", "median", "spread")
+    print_text(document.trust)
     columns = ["layer", "cut after", "load, s", "first", "mean", "median", "sd"]
     columns += ["front", "hand-over, ms", "rear", "bytes", "less time, %", "ratio"]
-    for model in dict.fromkeys(row["model"] for row in document["rows"]):
+    for model in dict.fromkeys(row.model for row in document.rows):
         rows = []
-        for row in document["rows"]:
-            if row["model"] != model:
+        for row in document.rows:
+            if row.model != model:
                 continue
-            parts = row["parts"]
-            rows.append(
-                [row["point"], row["cut"] or "all inside", f"{row['load']:.2f}"]
-                + [f"{row[name]:.3f}" for name in seconds]
-                + [f"{parts['front']:.3f}", f"{1e3 * parts['hand-over']:.1f}", f"{parts['rear']:.3f}"]
-                + [row["handed_bytes"], f"{row['reduction_percent']:.1f}", f"{row['ratio']:.2f}"]
-            )
+            parts = row.parts
+            whole = [f"{row.first:.3f}", f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.spread:.3f}"]
+            steps = [f"{parts['front']:.3f}", f"{1e3 * parts['hand-over']:.1f}", f"{parts['rear']:.3f}"]
+            saved = [row.handed_bytes, f"{row.reduction_percent:.1f}", f"{row.ratio:.2f}"]
+            rows.append([row.point, row.cut or "all inside", f"{row.load:.2f}", *whole, *steps, *saved])
         table(f"{model}: seconds per image", columns, rows)
     said = "; ".join(
-        f"{row['model'].split(':')[-1]} {row['data']}, layer {row['point']}: {row['full_seconds']} -> "
-        f"{row['partitioned_seconds']} s, {row['printed_percent']} %"
-        for row in document["published"]
+        f"{row.model.split(':')[-1]} {row.data}, layer {row.point}: {row.full_seconds} -> "
+        f"{row.partitioned_seconds} s, {row.printed_percent} %"
+        for row in document.published
     )
     print_text(f"S2 printed (Core i7-9700K, SGX): {said}")
 
 
-def _print_points(document: Mapping[str, Any]) -> None:
+def _print_points(document: ScoresFigure) -> None:
     """Print the reconstructions behind every partition point, and where each attack would cut."""
     rows = []
-    for row in document["rows"]:
-        ssim = row["ssim"]
-        scores = [f"{ssim['mean']:.3f}", f"{ssim['low']:.3f} - {ssim['high']:.3f}", f"{row['floor']:.3f}"]
-        rows.append([row["point"], row["label"], row["path"], row["attack"], *scores, row["bytes"]])
+    for row in document.rows:
+        ssim = row.ssim
+        scores = [f"{ssim.mean:.3f}", f"{ssim.low:.3f} - {ssim.high:.3f}", f"{row.baseline:.3f}"]
+        rows.append([row.point, row.label, row.path, row.attack, *scores, row.bytes])
     columns = ["point", "name", "cut after", "attack", "SSIM", "95 % interval", "baseline", "bytes"]
-    table(f"{document['model']} on {document['data']}: SSIM of reconstructions", columns, rows)
+    table(f"{document.model} on {document.data}: SSIM of reconstructions", columns, rows)
     shown = []
-    for name, found in document["optimal"].items():
-        shown.append([name, *(point["path"] if point else "none" for point in found.values())])
-    rules = [_rule(rule, document) for rule in document["optimal"]["strongest"]]
+    for name, found in document.optimal.items():
+        points = (found.strict, found.tolerant, found.baseline)
+        shown.append([name, *(point.path if point else "none" for point in points)])
+    rules = [_rule("strict", document), _rule("tolerant", document), _rule("baseline", document)]
     table("Cut after the first point from which on SSIM is", ["by", *rules], shown)
 
 
-def _print_printed_table(found: Mapping[str, Any]) -> None:
+def _print_printed_table(found: PublishedTable) -> None:
     """Print S2's Table III, what follows from its times, and the cost of an enclave that was fitted to them."""
     rows = []
-    for row in found["rows"]:
-        times = [f"{row['full_seconds']} s", f"{row['partitioned_seconds']} s", f"{row['printed_percent']} %"]
-        derived = [f"{row['derived_percent']} % ({row['reduction_percent']:.2f})", f"{row['ratio']:.2f}"]
-        rows.append([row["model"], row["data"], row["partition_points"], row["point"], *times, *derived])
+    for row in found.rows:
+        times = [f"{row.full_seconds} s", f"{row.partitioned_seconds} s", f"{row.printed_percent} %"]
+        derived = [f"{row.derived_percent} % ({row.reduction_percent:.2f})", f"{row.ratio:.2f}"]
+        rows.append([row.model, row.data, row.partition_points, row.point, *times, *derived])
     columns = ["model", "data", "points", "cut at", "whole", "divided", "less time, printed", "derived"]
     table("S2, Table III and Sect. V-D3, as printed", [*columns, "times as fast"], rows)
-    fit = found["fit"]
+    fit = found.fit
     fitted = []
-    for row in fit["rows"]:
-        sizes = [f"{row['weight_bytes'] / 1e6:.1f}", f"{row['macs'] / 1e6:,.0f}"]
-        seconds = [f"{row['published_seconds']:.2f}", f"{row['fitted_seconds']:.2f}"]
-        difference = f"{row['residual_seconds']:+.2f}"
-        fitted.append([row["model"], row["point"] or "the end", row["ops"], *sizes, *seconds, difference])
+    for time in fit.rows:
+        sizes = [f"{time.weight_bytes / 1e6:.1f}", f"{time.macs / 1e6:,.0f}"]
+        seconds = [f"{time.published_seconds:.2f}", f"{time.fitted_seconds:.2f}"]
+        difference = f"{time.residual_seconds:+.2f}"
+        fitted.append([time.model, time.point or "the end", time.ops, *sizes, *seconds, difference])
     columns = ["model", "up to", "ops", "weights MB", "MMAC", "S2", "fit", "S2 - fit"]
     table("Seconds inside the enclave, fitted to S2's seven times", columns, fitted)
     print_text(
-        f"fit: {fit['fixed']:.2f} s, {1e3 * fit['op']:.1f} ms per op, {1e9 * fit['byte']:.2f} ms per MB of weights "
-        f"beyond {fit['epc'] / 1e6:.0f} MB, {1e12 * fit['mac']:.2f} ms per GMAC"
+        f"fit: {fit.fixed:.2f} s, {1e3 * fit.op:.1f} ms per op, {1e9 * fit.byte:.2f} ms per MB of weights "
+        f"beyond {fit.epc / 1e6:.0f} MB, {1e12 * fit.mac:.2f} ms per GMAC"
     )
-    for line in found["notes"]:
+    for line in found.notes:
         print_text(line)
 
 
-def _print_own_table(found: Mapping[str, Any]) -> None:
+def _print_own_table(found: SavedTable) -> None:
     """Print where each attacker would cut, and what that saves of the time of the whole model inside."""
-    print_text(found["trust"])
+    print_text(found.trust)
     rows = []
-    for row in found["rows"]:
-        whole = f"{row['full_seconds']:.3f} s"
-        chosen = ["none", "", whole, "", "", ""]
-        if row["point"] is not None:
-            divided, less = f"{row['partitioned_seconds']:.3f} s", f"{row['reduction_percent']:.1f} %"
-            chosen = [row["point"], row["path"], whole, divided, less, f"{row['ratio']:.2f}"]
-        rows.append([row["attack"], _rule(row["rule"], found), *chosen])
+    for row in found.rows:
+        whole = f"{row.full_seconds:.3f} s"
+        chosen: list[object] = ["none", "", whole, "", "", ""]
+        if row.point is not None:
+            divided, less = f"{row.partitioned_seconds:.3f} s", f"{row.reduction_percent:.1f} %"
+            chosen = [row.point, row.path, whole, divided, less, f"{row.ratio:.2f}"]
+        rows.append([row.attack, _rule(row.rule, found), *chosen])
     columns = ["by", "SSIM is", "point", "cut after", "whole", "divided", "less time", "times as fast"]
-    table(
-        f"{found['model']} on {found['data']}: cut after the first point from which on SSIM is low", columns, rows
-    )
+    table(f"{found.model} on {found.data}: cut after the first point from which on SSIM is low", columns, rows)
 
 
-def _rule(name: str, found: Mapping[str, Any]) -> str:
-    """Return a rule of `cloven.papers.s2.privacy.RULES` in words."""
-    limit, later = found["threshold"], found["threshold"] + found["tolerance"]
+def _rule(name: Rule, found: ScoresFigure | SavedTable) -> str:
+    """Return a rule of `cloven.papers.s2.privacy.Rule` in words."""
+    limit, later = found.threshold, found.threshold + found.tolerance
     words = {
         "strict": f"below {limit}",
         "tolerant": f"below {limit}, later {later:.2f}",
-        "floor": "below its baseline",
+        "baseline": "below its baseline",
     }
     return words[name]

@@ -1,1 +1,1 @@
-"""What the two papers name, build and say. The CLI resolves names here; no other room looks them up."""
+"""The two papers: their layer names, decoders, experiments and claims. The command line resolves names here."""

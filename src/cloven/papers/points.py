@@ -17,7 +17,7 @@ from cloven.errors import ClovenError
 Paper = Literal["S1", "S2"]
 
 PAPERS: Mapping[str, Paper] = {"s1": "S1", "s2": "S2"}
-"""What stands before a number to say whose it is."""
+"""The prefix of a layer's number that names the paper."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """How to name it without doubt: ``s1:33``."""
+        """Return its unambiguous name: ``s1:33``."""
         return f"{self.paper.lower()}:{self.number}"
 
 
@@ -67,7 +67,7 @@ _SECTION_2 = {
 
 
 def _mobilenet() -> Iterator[Row]:
-    """Layers 1 to 88 of today's Keras, which has no ``conv1_pad``; a reshape and the softmax come after them."""
+    """Return layers 1 to 88 of today's Keras, without ``conv1_pad``, the reshape and the softmax."""
     for number, (path, note) in enumerate(chain(_activated("conv1"), *map(_block, range(1, 14))), 1):
         yield path, note + _SECTION_2.get(number, "")
     yield "global_average_pooling2d", ""
@@ -140,12 +140,12 @@ POINTS: tuple[Point, ...] = (
 
 
 def points(model: str, paper: Paper | None = None) -> tuple[Point, ...]:
-    """The numbered layers of a model, of one paper or of both; none for a model that no paper has."""
+    """Return the numbered layers of a model, of one paper or of both; none for a model that neither has."""
     return tuple(point for point in POINTS if point.model == model and paper in (None, point.paper))
 
 
 def resolve(model: str, name: str) -> str:
-    """The module path that a layer's name means: itself, or that of a paper's number.
+    """Return the module path that a layer's name means: itself, or that of a paper's number.
 
     ``s1:33`` and ``s2:4`` are that paper's numbers, a bare ``33`` is that of the one paper that has it for the
     model. For a model that no paper has, a bare number is a path like any other (``1`` of a ``Sequential``).
@@ -170,7 +170,7 @@ def resolve(model: str, name: str) -> str:
 
 
 def _unknown(model: str, name: str, known: tuple[Point, ...], named: Paper | None) -> str:
-    """What to say of a number that is not in the table."""
+    """Return the error message for a number that is not in the table."""
     if not known:
         models = ", ".join(dict.fromkeys(point.model for point in POINTS if point.paper == named))
         return f"{name}: {named} numbers no layers of {model}, only of {models}; give the layer's path"
@@ -182,7 +182,7 @@ def _unknown(model: str, name: str, known: tuple[Point, ...], named: Paper | Non
 
 
 def _runs(numbers: list[int]) -> str:
-    """Numbers in ascending order, in words: ``2, 33, 42`` or ``1 to 88``."""
+    """Return numbers in ascending order, in words: ``2, 33, 42`` or ``1 to 88``."""
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))

@@ -1,4 +1,4 @@
-"""What every chart is drawn on. Matplotlib places lines and markers; the page's stylesheet gives colour and type.
+"""The canvas of every chart. Matplotlib places lines and markers; the page's stylesheet gives colour and type.
 
 Two stand-ins make that possible. Colours are sentinels that become CSS variables, so a chart follows light and
 dark. Words are tokens that become escaped text after the drawing, so matplotlib never lays out, nor parses as
@@ -35,11 +35,11 @@ COLOURS = {
     "data": "#010107",
     "other": "#010108",
 }
-LAYERS = ("grid", "bar", "end", "halo", "interval", "share", "ghost", "floor")  # what is drawn over what
+LAYERS = ("grid", "bar", "end", "halo", "interval", "share", "ghost", "baseline")  # in the order of drawing
 DOTS: dict[str, dict[str, Any]] = {
     "share": {"marker": "o", "markersize": 5, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.8},
     "ghost": {"marker": "o", "markersize": 4.4, "markerfacecolor": COLOURS["paper"], "markeredgewidth": 1.2},
-    "floor": {"marker": "^", "markersize": 4.6, "markeredgewidth": 0},
+    "baseline": {"marker": "^", "markersize": 4.6, "markeredgewidth": 0},
 }
 Point = tuple[float, float]
 Colour = Literal["ink", "muted", "grid", "paper", "vertical", "horizontal", "data", "other"]
@@ -63,7 +63,7 @@ class Box:
 
 @dataclass
 class Canvas:
-    """What is to be drawn, gathered by kind: matplotlib is quick with many lines of one kind only."""
+    """Lines, markers and words to be drawn, gathered by kind: matplotlib draws many lines of one kind quickly."""
 
     texts: list[tuple[str, str]] = field(default_factory=list)  # kind and markup, by token
     places: list[tuple[float, float, str, str]] = field(default_factory=list)
@@ -72,17 +72,17 @@ class Canvas:
     boxes: list[Box] = field(default_factory=list)
 
     def line(self, layer: str, colour: Colour, width: float, start: Point, end: Point) -> None:
-        """A straight line."""
+        """Add a straight line."""
         self.lines.setdefault((layer, colour, width), []).append((start, end))
 
     def dot(self, kind: str, colour: Colour, at: Point) -> None:
-        """A marker of a kind of `DOTS`."""
+        """Add a marker of a kind of `DOTS`."""
         self.dots.setdefault((kind, colour), []).append(at)
 
     def write(
         self, at: Point, kind: str, text: str, *, aside: str = "", room: float = 0, align: str = "left"
     ) -> None:
-        """Text with its baseline at ``at``; cut, and then the aside, to ``room`` where that is given."""
+        """Add text with its baseline at ``at``; cut, and then the aside, to ``room`` where that is given."""
         letter = LETTER.get(kind, 0.0) if room else 0.0
         shown = fitted(text, room, letter) if letter else text
         rest = fitted(aside, room - letter * columns(shown), LETTER["aside"])
@@ -91,7 +91,7 @@ class Canvas:
         self.texts.append((kind, escape(shown) + tail))
 
     def svg(self, name: str, title: str, told: str, height: float) -> str:
-        """An inline SVG of all of it; ``told`` says it to who does not see it. Every id starts with ``name``."""
+        """Return an inline SVG; ``told`` is for readers who do not see it. Every id starts with ``name``."""
         return _dressed(_drawn(self, name, height), name, title, told, self.texts)
 
 
@@ -144,7 +144,7 @@ def _patches(box: Box) -> Iterator[Any]:
 
 
 def _dressed(raw: str, name: str, title: str, told: str, texts: Sequence[tuple[str, str]]) -> str:
-    """The drawing made part of the page: ids of its own, colours from the stylesheet, words put in."""
+    """Return the drawing as a part of the page: ids of its own, colours from the stylesheet, words put in."""
     body = raw[raw.index("<g id=") : raw.rindex("</svg>")]
     body = body.replace("xlink:href=", "href=")
     names = {old: f"{name}-{index}" for index, old in enumerate(dict.fromkeys(_REFERENCE.findall(body)))}
@@ -164,7 +164,7 @@ def _dressed(raw: str, name: str, title: str, told: str, texts: Sequence[tuple[s
 
 
 def columns(text: str) -> float:
-    """How many common letters wide a text is."""
+    """Return the width of a text in common letters."""
     return sum(map(_breadth, text))
 
 
@@ -177,7 +177,7 @@ def _breadth(letter: str) -> float:
 
 
 def fitted(text: str, room: float, letter: float) -> str:
-    """As much of ``text`` as fits into ``room``, an ellipsis where it is cut; nothing if too little is left."""
+    """Return as much of ``text`` as fits into ``room``, an ellipsis where it is cut; nothing if little is left."""
     if columns(text) * letter <= room:
         return text
     kept = text

@@ -13,7 +13,7 @@ from cloven.auditing.finding import AXES, Axis, Finding, Metric, ScoreRange
 from cloven.auditing.summary import AxisScore, ObservationSummary
 from cloven.reporting import words
 from cloven.reporting.canvas import Colour
-from cloven.reporting.figures import Bar, Group, Mark
+from cloven.reporting.figures import Bar, BarGroup, Mark
 
 Standing = Literal["clear", "reaches", "below", "unknown"]
 
@@ -161,16 +161,16 @@ def layers(found: Sequence[Family]) -> list[tuple[str, str, list[Family]]]:
     return [(label, modules, members) for (label, modules), members in grouped.items()]
 
 
-def chart(found: Sequence[Family], metric: Metric) -> list[Group]:
+def chart(found: Sequence[Family], metric: Metric) -> list[BarGroup]:
     """Return the groups of bars of one metric: the scores that count; none where none has this score."""
     attacks = {f.attack for family in found for f in family.findings}
     pairs = {f.pairs for family in found for f in family.findings}
-    groups: list[Group] = []
+    groups: list[BarGroup] = []
     for label, modules, members in layers(found):
         shown = [family for family in members if family.counted(metric)]
         bars = [_bar(family, metric, name_attack=len(attacks) > 1, name_pairs=len(pairs) > 1) for family in shown]
         if bars:
-            groups.append(Group(label, modules if modules != label else "", tuple(bars)))
+            groups.append(BarGroup(label, modules if modules != label else "", tuple(bars)))
     return groups
 
 
@@ -208,7 +208,7 @@ def _bar(family: Family, metric: Metric, *, name_attack: bool, name_pairs: bool)
         detail=_detail(family, names if name_attack else [], pairs=name_pairs),
         colour=colour(family.first.strategy),
         mean=sum(score.mean for _, score in counted) / len(counted),
-        floor=max(score.baseline for _, score in counted),
+        baseline=max(score.baseline for _, score in counted),
         marks=tuple(Mark(score.mean, score.low, score.high, sent=f.crosses) for f, score in counted),
         hatched=family.first.view == "paper",
         dashed=family.never == len(family.places),

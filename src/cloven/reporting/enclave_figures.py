@@ -1,16 +1,20 @@
-"""S2's Figs. 3 and 7 made again: how long an image takes, and what is rebuilt of it, layer by layer."""
+"""S2's Figs. 3 and 7 made again: the time of an image, and the SSIM of its reconstruction, layer by layer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloven.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from cloven.enclave.sweep import ComparedTimes
+    from cloven.papers.s2.enclave_times import TimesFigure
+    from cloven.papers.s2.privacy import ScoresFigure
 
 PARTS = (
     ("front", "#3568b8", ("opened inside", "front")),
@@ -18,24 +22,23 @@ PARTS = (
     ("rear", "#3a9a55", ("rear",)),
     ("rest, inside", "#8a6bb0", ("rest",)),
 )
-"""What a bar is made of: a word, a colour, and the stretches of an inference in it."""
+"""The parts of a bar: a word, a colour, and the steps of an inference in it."""
 COLUMN = 4.6
-Row = Mapping[str, Any]
 
 
-def draw(document: Row, path: Path) -> None:
+def draw(document: TimesFigure, path: Path) -> None:
     """Write the picture of a figure's document."""
     from matplotlib.figure import Figure
 
-    models = list(dict.fromkeys(row["model"] for row in document["rows"]))
+    models = list(dict.fromkeys(row.model for row in document.rows))
     made = Figure(figsize=(COLUMN * max(2, len(models)), 4.6))
     for place, model in zip(made.subplots(1, len(models), squeeze=False)[0], models, strict=True):
-        _panel(place, [row for row in document["rows"] if row["model"] == model], model)
-    machine = document["machine"]
+        _panel(place, [row for row in document.rows if row.model == model], model)
+    machine = document.machine
     words = (
-        f"Bars: medians of {document['rows'][0]['samples']} images after one to warm up; dot and line: mean and "
-        f"standard deviation. {document['trust']}. {machine['processor']}, {machine['threads']} thread(s) a half, "
-        f"rear on {document['accelerator']}, hand-over by {document['handover']}."
+        f"Bars: medians of {document.rows[0].samples} images after one to warm up; dot and line: mean and "
+        f"standard deviation. {document.trust}. {machine.processor}, {machine.threads} thread(s) a half, "
+        f"rear on {document.accelerator}, hand-over by {document.handover}."
     )
     made.suptitle("S2, Fig. 3: seconds of an image by the last layer inside", fontsize=12)
     made.text(0.01, 0.02, fill(words, int(31 * COLUMN * max(2, len(models)) / 2.0)), fontsize=8, va="bottom")
@@ -44,18 +47,20 @@ def draw(document: Row, path: Path) -> None:
         made.savefig(part, dpi=130, format="png")
 
 
-def _panel(place: Axes, rows: list[Row], model: str) -> None:
+def _panel(place: Axes, rows: Sequence[ComparedTimes], model: str) -> None:
     place.set_title(model, fontsize=10)
     place.spines[["top", "right"]].set_visible(False)
     below = [0.0] * len(rows)
     for word, colour, names in PARTS:
-        heights = [sum(row["parts"].get(name, 0.0) for name in names) for row in rows]
+        heights = [0.0] * len(rows)
+        for name in names:
+            heights = [height + row.parts.get(name, 0.0) for height, row in zip(heights, rows, strict=True)]
         if any(heights):
             place.bar(range(len(rows)), heights, 0.8, bottom=below, color=colour, label=word)
             below = [low + height for low, height in zip(below, heights, strict=True)]
-    means, spreads = ([row[name] for row in rows] for name in ("mean", "spread"))
+    means, spreads = [row.mean for row in rows], [row.spread for row in rows]
     place.errorbar(range(len(rows)), means, spreads, fmt=".", color="black", linewidth=1, markersize=4)
-    place.set_xticks(range(len(rows)), [row["point"] for row in rows], fontsize=8)
+    place.set_xticks(range(len(rows)), [row.point for row in rows], fontsize=8)
     place.set_ylim(
         0, 1.3 * max(m + spread for m, spread in zip([*means, *below], [*spreads, *spreads], strict=True))
     )
@@ -67,40 +72,38 @@ def _panel(place: Axes, rows: list[Row], model: str) -> None:
 COLOURS = ("#c8453b", "#3568b8", "#3a9a55", "#8a6bb0", "#b8872e")
 
 
-def draw_scores(document: Row, path: Path) -> None:
-    """Write the picture of SSIM by partition point: a line an attack, with intervals, floors and the threshold."""
+def draw_scores(document: ScoresFigure, path: Path) -> None:
+    """Write the picture of SSIM by partition point: a line an attack, intervals, baselines and the threshold."""
     from matplotlib.figure import Figure
 
-    rows = document["rows"]
-    labels = {row["point"]: row["label"] for row in rows}
+    rows = document.rows
+    labels = {row.point: row.label for row in rows}
     made = Figure(figsize=(max(6.0, 0.62 * len(labels) + 2.5), 4.4))
     place = made.subplots()
-    for colour, attack in zip(COLOURS, dict.fromkeys(row["attack"] for row in rows), strict=False):
-        mine = [row for row in rows if row["attack"] == attack]
-        points = [row["point"] for row in mine]
-        place.plot(points, [row["ssim"]["mean"] for row in mine], ".-", color=colour, label=attack)
-        low, high = ([row["ssim"][end] for row in mine] for end in ("low", "high"))
+    for colour, attack in zip(COLOURS, dict.fromkeys(row.attack for row in rows), strict=False):
+        mine = [row for row in rows if row.attack == attack]
+        points = [row.point for row in mine]
+        place.plot(points, [row.ssim.mean for row in mine], ".-", color=colour, label=attack)
+        low, high = [row.ssim.low for row in mine], [row.ssim.high for row in mine]
         place.fill_between(points, low, high, color=colour, alpha=0.25, linewidth=0)
-    floors = {row["point"]: row["floor"] for row in rows}
-    place.plot(
-        list(floors), list(floors.values()), "--", color="#777777", linewidth=1, label="floor: no information"
-    )
-    place.axhline(document["threshold"], color="black", linewidth=0.8)
-    if (chosen := document["plan"]) is not None:
-        rule = {"strict": "S2's rule", "floor": "below the floor"}[document["rule"]]
-        place.axvline(chosen["point"], color="black", linewidth=0.8, linestyle=":", label=f"{rule}, strongest")
+    baselines = {row.point: row.baseline for row in rows}
+    places, values = list(baselines), list(baselines.values())
+    place.plot(places, values, "--", color="#777777", linewidth=1, label="no-information baseline")
+    place.axhline(document.threshold, color="black", linewidth=0.8)
+    if document.plan is not None:
+        rule = "below the baseline" if document.rule == "baseline" else "S2's rule"
+        place.axvline(document.plan.point, color="black", linewidth=0.8, linestyle=":", label=f"{rule}, strongest")
     place.set_xticks(
         list(labels), list(labels.values()), fontsize=8, rotation=35, ha="right", rotation_mode="anchor"
     )
-    place.set_ylim(min(0.0, *(row["ssim"]["low"] for row in rows)), 1)
+    place.set_ylim(min(0.0, *(row.ssim.low for row in rows)), 1)
     place.set_ylabel("SSIM (Wang 2004)")
     place.spines[["top", "right"]].set_visible(False)
     place.legend(fontsize=8, frameon=False)
     scale = (
-        f"{document['queries']} images to learn from, {document['victims']} scored, "
-        f"c-GAN {document['gan_epochs']} epochs"
+        f"{document.queries} images to learn from, {document.victims} scored, c-GAN {document.gan_epochs} epochs"
     )
-    place.set_title(f"S2, Fig. 7: {document['model']} on {document['data']}\n{scale}", fontsize=9)
+    place.set_title(f"S2, Fig. 7: {document.model} on {document.data}\n{scale}", fontsize=9)
     made.tight_layout()
     with replacing(path) as part:
         made.savefig(part, dpi=130, format="png")

@@ -26,30 +26,30 @@ class Mark:
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: a name, the mean over its shares, each share, and the floor."""
+    """One row: a name, the mean over its shares, each share, and the baseline."""
 
     name: str
     detail: str
     colour: Colour
     mean: float | None
-    floor: float | None
+    baseline: float | None
     marks: tuple[Mark, ...]
     hatched: bool = False  # counted by the paper's view
     dashed: bool = False  # no link carries any of its shares
 
     @property
     def thickness(self) -> float:
-        """The bar's height."""
+        """Return the bar's height."""
         return min(THICKEST, max(THINNEST, LANE * len(self.marks)))
 
     @property
     def height(self) -> float:
-        """The whole row's height: words above, bar below."""
+        """Return the whole row's height: words above, bar below."""
         return LABEL + self.thickness + GAP
 
 
 @dataclass(frozen=True)
-class Group:
+class BarGroup:
     """The bars of one layer."""
 
     heading: str
@@ -58,7 +58,7 @@ class Group:
 
     @property
     def height(self) -> float:
-        """The heading's and all its rows' height."""
+        """Return the height of the heading and all its rows."""
         return HEADING + sum(bar.height for bar in self.bars)
 
 
@@ -76,15 +76,15 @@ class _Scale:
         return [tick for tick in (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0) if tick >= self.lowest]
 
 
-def bars(name: str, title: str, groups: Sequence[Group]) -> str:
-    """An inline SVG of ``groups``; every id in it starts with ``name``."""
+def bars(name: str, title: str, groups: Sequence[BarGroup]) -> str:
+    """Return an inline SVG of ``groups``; every id in it starts with ``name``."""
     canvas = Canvas()
     height = 2 * AXIS + sum(group.height for group in groups)
     _draw(canvas, groups, height)
     return canvas.svg(name, title, _told(groups), height)
 
 
-def _draw(canvas: Canvas, groups: Sequence[Group], height: float) -> None:
+def _draw(canvas: Canvas, groups: Sequence[BarGroup], height: float) -> None:
     scale = _Scale(_lowest(groups))
     y = AXIS
     for group in groups:
@@ -112,10 +112,10 @@ def _row(canvas: Canvas, scale: _Scale, bar: Bar, y: float) -> None:
         canvas.boxes.append(box)
         canvas.line("end", bar.colour, 2.2, (end, top), (end, bottom))
     _shares(canvas, scale, bar, top)
-    if bar.floor is not None:
-        at = scale(bar.floor)
-        canvas.line("floor", "ink", 1.5, (at, top - 2), (at, bottom + 2))
-        canvas.dot("floor", "ink", (at, bottom + 3.6))
+    if bar.baseline is not None:
+        at = scale(bar.baseline)
+        canvas.line("baseline", "ink", 1.5, (at, top - 2), (at, bottom + 2))
+        canvas.dot("baseline", "ink", (at, bottom + 3.6))
 
 
 def _shares(canvas: Canvas, scale: _Scale, bar: Bar, top: float) -> None:
@@ -137,23 +137,23 @@ def _axis(canvas: Canvas, scale: _Scale, y: float) -> None:
         canvas.write((scale(tick), y), "tick", label, align=align)
 
 
-def _lowest(groups: Sequence[Group]) -> float:
-    """The left end of the scale: 0, or what holds the lowest score or interval, in tenths."""
+def _lowest(groups: Sequence[BarGroup]) -> float:
+    """Return the left end of the scale: 0, or what holds the lowest score or interval, in tenths."""
     scores = [score for bar in _each(groups) for mark in bar.marks for score in (mark.mean, mark.low)]
-    scores += [score for bar in _each(groups) for score in (bar.mean, bar.floor)]
+    scores += [score for bar in _each(groups) for score in (bar.mean, bar.baseline)]
     lowest = min((score for score in scores if score is not None), default=0.0)
     return 0.0 if lowest >= 0 else max(-1.0, math.floor(lowest * 10) / 10)
 
 
-def _each(groups: Sequence[Group]) -> Iterator[Bar]:
+def _each(groups: Sequence[BarGroup]) -> Iterator[Bar]:
     return (bar for group in groups for bar in group.bars)
 
 
-def _told(groups: Sequence[Group]) -> str:
-    """The chart in one sentence per bar, for who does not see it."""
+def _told(groups: Sequence[BarGroup]) -> str:
+    """Return the chart in one sentence per bar, for readers who do not see it."""
     return " ".join(
         f"{group.heading}, {bar.name}{', ' + bar.detail if bar.detail else ''}: "
-        f"{words.number(bar.mean)}, floor {words.number(bar.floor)}."
+        f"{words.number(bar.mean)}, baseline {words.number(bar.baseline)}."
         for group in groups
         for bar in group.bars
     )

@@ -35,23 +35,23 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A plot; ticks and floor are places from 0 to 1."""
+    """A plot; ticks and baseline are places from 0 to 1."""
 
     heading: str
     detail: str
     lines: tuple[Line, ...]
     across: tuple[tuple[float, str], ...]
     up: tuple[tuple[float, str], ...]
-    floor: float | None = None
+    baseline: float | None = None
 
     @property
     def height(self) -> float:
-        """The plot's height: each name has room beside it."""
+        """Return the plot's height: each name has room beside it."""
         return max(PLOT, STEP * len(self.lines))
 
 
 def panels(name: str, title: str, drawn: Sequence[Panel], *, in_a_row: int = 2) -> str:
-    """An inline SVG of ``drawn``, one or two in a row; every id in it starts with ``name``."""
+    """Return an inline SVG of ``drawn``, one or two in a row; every id in it starts with ``name``."""
     canvas, y = Canvas(), 0.0
     wide = (RIGHT - LEFT - BETWEEN * (in_a_row - 1)) / in_a_row
     for start in range(0, len(drawn), in_a_row):
@@ -91,10 +91,10 @@ class _Plot:
         for value, text in panel.across:
             x, y = self.at(value, 0)
             write((x, y + 15.5), "tick", text, align="center")
-        if panel.floor is not None:
-            self._rule("ink", panel.floor)
-            x, y = self.at(0, panel.floor)
-            self.canvas.dot("floor", "ink", (x, y + 3.6))
+        if panel.baseline is not None:
+            self._rule("ink", panel.baseline)
+            x, y = self.at(0, panel.baseline)
+            self.canvas.dot("baseline", "ink", (x, y + 3.6))
         for line in panel.lines:
             self._line(line)
         self._names()
@@ -124,7 +124,7 @@ class _Plot:
 
 
 def _apart(wanted: Sequence[float], top: float, bottom: float, step: float) -> list[float]:
-    """Places ``step`` apart, as near as can be to those wanted, which are in order."""
+    """Return places ``step`` apart, as near as can be to those wanted, which are in order."""
     found = list(wanted)
     for i, value in enumerate(found):
         found[i] = max(value, found[i - 1] + step if i else top)
@@ -134,7 +134,7 @@ def _apart(wanted: Sequence[float], top: float, bottom: float, step: float) -> l
 
 
 def _told(drawn: Sequence[Panel]) -> Iterator[str]:
-    """Each panel's lines by name, for who does not see them."""
+    """Return each panel's lines by name, for readers who do not see them."""
     for panel in drawn:
         names = words.listed([line.name for line in panel.lines]) if panel.lines else "nothing"
         yield f"{panel.heading}, {panel.detail}: {names}."

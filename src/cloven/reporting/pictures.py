@@ -1,4 +1,4 @@
-"""Images as PNG data URIs, so that the page asks nobody for them."""
+"""Images as PNG data URIs, so that the page loads nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Picture:
 
 
 def picture(image: NDArray[np.uint8]) -> Picture:
-    """``image``, ``(channels, height, width)``; other than three channels are shown as their mean, in grey."""
+    """Return an image ``(channels, height, width)`` as an ``<img>``; of other than three channels the mean."""
     if image.ndim != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ClovenError(
             f"a sample image must be uint8 of shape (channels, height, width), got {image.dtype} {image.shape}"

@@ -25,17 +25,17 @@ class AxisScale:
     high: float
 
     def __call__(self, value: float) -> float:
-        """The place of a value."""
+        """Return the place of a value."""
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> tuple[tuple[float, str], ...]:
-        """The place and the text of each."""
+        """Return the place and the text of each tick."""
         values = [self.low, *([0.0] if self.low < 0 else [(self.low + self.high) / 2]), self.high]
         return tuple((self(value), words.short(value)) for value in values)
 
 
 def scale(values: Sequence[float | None]) -> AxisScale:
-    """From 0, or below it, to the next step above all values."""
+    """Return a scale from 0, or below it, to the next step above all values."""
     found = [value for value in values if value is not None and math.isfinite(value)]
     low, high = min(found, default=0.0), max(found, default=1.0)
     low = 0.0 if low > -0.05 else low  # an interval that reaches a little below is cut
@@ -46,8 +46,11 @@ def scale(values: Sequence[float | None]) -> AxisScale:
 def curves(rows: Sequence[LearningCurve], found: Sequence[Verdict], metric: Metric) -> list[Panel]:
     """Return a panel for each observation, in the order of ``found``; a line for each attack with this score."""
     scored = [row for row in rows if _points(row, metric)]
-    ends = [(score.low, score.mean, score.high) for row in scored for _, score in _points(row, metric)]
-    up = scale([value for parts in ends for value in parts])
+    ends: list[float] = []
+    for row in scored:
+        for _, score in _points(row, metric):
+            ends += (score.low, score.mean, score.high)
+    up = scale(ends)
     panels: list[Panel] = []
     for verdict in found:
         mine = [row for row in scored if row.observation == verdict.row.observation]

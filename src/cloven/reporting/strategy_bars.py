@@ -1,17 +1,19 @@
-"""A figure of S1 made again: bars by layer and strategy, a row a control, with intervals, shares and floors."""
+"""A figure of S1 made again: bars by layer and strategy, a row a control, with intervals, shares and baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloven.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from cloven.papers.s1.figure_document import BarRow, StrategyFigure
 
 COLOURS: Mapping[str, str] = {"vertical": "#3568b8", "horizontal": "#3a9a55", "data": "#c8453b"}
 """S1's: vertical blue, horizontal green, data red (Sect. 5.2)."""
@@ -21,27 +23,25 @@ LETTERS = 82
 """Of a line of words under a column."""
 LEGEND = (
     "Bar: mean over shares, seeds and images; black: 95 % interval; grey: least and most of a share; "
-    "dashed: floor; hatched: no link carries it"
+    "dashed: no-information baseline; hatched: no link carries it"
 )
 
-Row = Mapping[str, Any]
 
-
-def write(folder: Path, document: Row) -> Path:
-    """Write ``figure.png`` from a figure's document; gives its path."""
+def write(folder: Path, document: StrategyFigure) -> Path:
+    """Write ``figure.png`` from a figure's document; return its path."""
     made, path = drawn(document), folder / PICTURE
     with replacing(path) as part:
         made.savefig(part, dpi=130, format="png")
     return path
 
 
-def drawn(document: Row) -> Figure:
-    """The figure: a column a data set, a row a control."""
+def drawn(document: StrategyFigure) -> Figure:
+    """Return the figure: a column a data set, a row a control."""
     from matplotlib.figure import Figure
 
-    bars: Sequence[Row] = document["bars"]
-    controls = list(dict.fromkeys(bar["control"] for bar in bars))
-    data = list(dict.fromkeys(bar["data"] for bar in bars))
+    bars = document.bars
+    controls = list(dict.fromkeys(bar.control for bar in bars))
+    data = list(dict.fromkeys(bar.data for bar in bars))
     said = _said(document)
     foot = 0.145 * sum(line.count("\n") + 1 for line in said) + 0.3
     height = ROW * len(controls) + foot + 0.7
@@ -49,58 +49,57 @@ def drawn(document: Row) -> Figure:
     axes = made.subplots(len(controls), len(data), squeeze=False, sharey=True)
     for line, control in zip(axes, controls, strict=True):
         for place, name in zip(line, data, strict=True):
-            mine = [bar for bar in bars if (bar["control"], bar["data"]) == (control, name)]
+            mine = [bar for bar in bars if (bar.control, bar.data) == (control, name)]
             _panel(place, mine, _title(document, name, control))
         line[0].set_ylabel("agreement (S1's accuracy)")
-    made.suptitle(f"S1, {document['title']}, scale {document['scale']['name']}", y=1 - 0.15 / height, fontsize=12)
+    made.suptitle(f"S1, {document.title}, scale {document.scale.name}", y=1 - 0.15 / height, fontsize=12)
     ends = {"top": 1 - 0.65 / height, "bottom": (foot + 0.55) / height}
     made.subplots_adjust(left=0.07, right=0.99, hspace=0.75, wspace=0.05, **ends)
     made.text(0.01, 0.1 / height, "\n".join(said), fontsize=8, va="bottom")
     return made
 
 
-def _title(document: Row, data: str, control: str) -> str:
-    """The CNN of a row: images of twice the size have one of their own."""
-    panels = [panel for panel in document["panels"] if panel["data"].partition(":")[0] == data]
-    found = next(panel for panel in panels if panel["control"] == control)
-    known = found["model_accuracy"] is not None
-    model = f"{found['model']} on {data}" + (f" ({found['model_accuracy']:.1%})" if known else "")
-    doubt = "" if found["verdict"]["given"] or not known else "\nNO VERDICT: kappa below 0.3"
+def _title(document: StrategyFigure, data: str, control: str) -> str:
+    """Return the CNN of a row: images of twice the size have one of their own."""
+    panels = [panel for panel in document.panels if panel.data.partition(":")[0] == data]
+    found = next(panel for panel in panels if panel.control == control)
+    known = found.model_accuracy is not None
+    model = f"{found.model} on {data}" + (f" ({found.model_accuracy:.1%})" if known else "")
+    doubt = "" if found.verdict.given or not known else "\nNO VERDICT: kappa below 0.3"
     return f"{model}: {control}{doubt}"
 
 
-def _panel(place: Axes, bars: Sequence[Row], title: str) -> None:
+def _panel(place: Axes, bars: Sequence[BarRow], title: str) -> None:
     place.set_title(title, fontsize=9)
     place.set_ylim(0, 1)
     place.tick_params(labelsize=7)
     place.spines[["top", "right"]].set_visible(False)
     for x, bar in enumerate(bars):
-        score, shares = bar["agreement"], bar["shares"]
-        hatch = None if bar["crosses"] else "///"
-        colour = COLOURS[bar["strategy"]]
-        place.bar(x, score["mean"], WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+        score, shares = bar.agreement, bar.shares
+        hatch = None if bar.crosses else "///"
+        colour = COLOURS[bar.strategy]
+        place.bar(x, score.mean, WIDTH, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
         place.plot([x + 0.22] * 2, [min(shares), max(shares)], color="#999999", linewidth=3, solid_capstyle="butt")
-        place.plot([x] * 2, [score["low"], score["high"]], color="black", linewidth=1.2)
-        floor = bar["floors"]["agreement"]
-        place.plot([x - WIDTH / 2, x + WIDTH / 2], [floor] * 2, color="black", linestyle="--", linewidth=0.9)
-    names = [_name(bar, devices=len({b["devices"] for b in bars}) > 1) for bar in bars]
+        place.plot([x] * 2, [score.low, score.high], color="black", linewidth=1.2)
+        baseline = [bar.baselines.agreement] * 2
+        place.plot([x - WIDTH / 2, x + WIDTH / 2], baseline, color="black", linestyle="--", linewidth=0.9)
+    several = len({bar.devices for bar in bars}) > 1
+    names = [_name(bar, devices=several) for bar in bars]
     place.set_xticks(range(len(bars)), names, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
 
 
-def _name(bar: Row, *, devices: bool) -> str:
-    where = bar["where"] or bar["layer"]
-    return f"{bar['strategy'][0].upper()} {where}" + (f", {bar['devices']} devices" if devices else "")
+def _name(bar: BarRow, *, devices: bool) -> str:
+    where = bar.where or bar.layer
+    return f"{bar.strategy[0].upper()} {where}" + (f", {bar.devices} devices" if devices else "")
 
 
-def _said(document: Row) -> list[str]:
-    """What is under the figure: what is otherwise than in S1, how to read it, what the claims come to."""
-    smaller = "; ".join(document["smaller"]) or "nothing"
+def _said(document: StrategyFigure) -> list[str]:
+    """Return the lines under the figure: differences from S1, how to read it, the verdicts on the claims."""
+    smaller = "; ".join(document.smaller) or "nothing"
     lines = [f"Otherwise than in S1: {smaller}.", f"{LEGEND}."]
-    lines += [
-        f"{claim['claim']} {claim['sentence']}: {claim['verdict'].upper()}"
-        + (f" ({', '.join(f'{control}: {word}' for control, word in claim['controls'].items())})")
-        for claim in document["claims"]
-        if claim["controls"]
-    ]
-    columns = max(2, len({bar["data"] for bar in document["bars"]}))
+    for claim in document.claims:
+        if claim.controls:
+            controls = ", ".join(f"{control}: {word}" for control, word in claim.controls.items())
+            lines.append(f"{claim.claim} {claim.sentence}: {claim.verdict.upper()} ({controls})")
+    columns = max(2, len({bar.data for bar in document.bars}))
     return [fill(line, LETTERS * columns, subsequent_indent="    ") for line in lines]

@@ -43,7 +43,7 @@ ADMITTED = {
 
 
 def read_cifar10(folder: Path) -> Images:
-    """All batches that are there, pooled; the folder may be the one above cifar-10-batches-bin or -py."""
+    """Return the images of all batches found; the folder may be the one above cifar-10-batches-bin or -py."""
     batches = [(file.name, *_read(file)) for file in _batches(folder)]
     return Images(
         "cifar10",
@@ -55,7 +55,7 @@ def read_cifar10(folder: Path) -> Images:
 
 
 def _batches(folder: Path) -> list[Path]:
-    """The batch files of the first place that has any; the binary version goes first."""
+    """Return the batch files of the first place that has any; the binary version goes first."""
     for place in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
         for suffix in (".bin", ""):
             if files := [file for name in BATCHES if (file := place / f"{name}{suffix}").is_file()]:
@@ -64,7 +64,7 @@ def _batches(folder: Path) -> list[Path]:
 
 
 def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The values ``(n, 3072)`` and the labels of one batch."""
+    """Return the values ``(n, 3072)`` and the labels of one batch."""
     values, labels = _records(file) if file.suffix == ".bin" else _unpickled(file)
     if len(values) != len(labels):
         raise ClovenError(f"{file}: has {len(values)} images, but {len(labels)} labels")
@@ -113,7 +113,7 @@ DAMAGED = (
     OverflowError,
     MemoryError,
 )
-"""What the standard unpickler raises on bytes that are no pickle."""
+"""Errors that the standard unpickler raises on bytes that are not a pickle."""
 
 
 class _Record:
@@ -156,12 +156,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _entry(batch: Any, name: str) -> Any:
-    """A value of the batch's dict, whose keys are bytes where Python 2 wrote them."""
+    """Return a value of the batch's dict, whose keys are bytes where Python 2 wrote them."""
     return batch.get(name.encode(), batch.get(name)) if isinstance(batch, dict) else None
 
 
 def _array(value: Any) -> NDArray[np.uint8] | None:
-    """The array ``(n, 3072)`` of uint8 that a record describes; None where it describes something else."""
+    """Return the array ``(n, 3072)`` of uint8 that a record describes; None where it describes something else."""
     match value:
         case _Record("array", _, (_, shape, _Record("dtype", ("u1" | b"u1", *_)), False, bytes(raw))):
             pass

@@ -21,7 +21,7 @@ from cloven.zoo.pixels import Shape, checked, reshaped
 
 
 def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> Images:
-    """The images that a spec names.
+    """Return the images that a spec names.
 
     Args:
         spec: ``digits``, ``photos``, ``mnist:DIR``, ``cifar10:DIR``, ``flowers102:DIR`` or ``folder:DIR``.
@@ -37,18 +37,17 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
 
 
 def parsed(spec: str) -> tuple[str, Path]:
-    """The kind of a spec and its folder, which means nothing for kinds that need none.
+    """Return the kind of a spec and its folder, which is to be ignored for kinds without one.
 
     Raises:
-        ClovenError: for an unknown kind, or a folder that is lacking or not wanted.
+        ClovenError: for an unknown kind, or a folder that is missing or not expected.
     """
     kind, _, folder = spec.partition(":")
     if kind not in KINDS:
         close = get_close_matches(kind, KINDS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise ClovenError(
-            f"unknown data set {kind!r}; {hint}choose from {', '.join(_usage(k) for k in sorted(KINDS))}"
-        )
+        known = ", ".join(f"{name}:DIR" if KINDS[name].of_folder else name for name in sorted(KINDS))
+        raise ClovenError(f"unknown data set {kind!r}; {hint}choose from {known}")
     if bool(folder) != KINDS[kind].of_folder:
         need = f"needs a folder, e.g. {kind}:data/{kind}" if not folder else f"takes no folder; write {kind}"
         raise ClovenError(f"{spec}: {kind} {need}")
@@ -64,7 +63,7 @@ def _cifar10(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 
 def _digits(_: Path, shape: Shape | None, limit: int | None) -> Images:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels from 0 to 16, enlarged to MNIST's size."""
+    """Return scikit-learn's 1,797 digits of 8 x 8 pixels from 0 to 16, enlarged to MNIST's size."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -74,10 +73,6 @@ def _digits(_: Path, shape: Shape | None, limit: int | None) -> Images:
     sources = tuple(f"digits[{i}]" for i in range(len(pixels)))
     images = Images("digits", pixels, bunch.target.astype(np.int64), tuple("0123456789"), sources)
     return _fitted(images, shape or (1, 28, 28), limit)
-
-
-def _photos(_: Path, shape: Shape | None, limit: int | None) -> Images:
-    return read_photos(shape, limit)
 
 
 def _fitted(images: Images, shape: Shape | None, limit: int | None) -> Images:
@@ -100,9 +95,5 @@ KINDS = {
     "flowers102": DataSetKind(read_flowers, of_folder=True),
     "folder": DataSetKind(read_folder, of_folder=True),
     "mnist": DataSetKind(_mnist, of_folder=True),
-    "photos": DataSetKind(_photos, of_folder=False),
+    "photos": DataSetKind(lambda _, shape, limit: read_photos(shape, limit), of_folder=False),
 }
-
-
-def _usage(kind: str) -> str:
-    return f"{kind}:DIR" if KINDS[kind].of_folder else kind

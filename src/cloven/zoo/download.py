@@ -25,7 +25,7 @@ from cloven.zoo.datasets import parsed
 from cloven.zoo.libraries import torchvision
 
 FAILURES = (OSError, RuntimeError, ValueError, HTTPException)
-"""What torchvision's downloader raises where the network, an address or a sum fails."""
+"""Errors that torchvision's downloader raises where the network, an address or a checksum fails."""
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error)
 LARGEST = 2**30
 """Bytes that are taken out of an archive; the flowers have 347 million."""
@@ -52,7 +52,7 @@ class File:
 
 @dataclass(frozen=True)
 class Offer:
-    """A kind that can be fetched: which files, to which place of a folder, and what a place lacks, in sentences."""
+    """A kind that can be downloaded: its files, their place in a folder, and what is missing."""
 
     files: Callable[[Any], Sequence[File]]
     place: Callable[[Path], Path]
@@ -60,10 +60,10 @@ class Offer:
 
 
 def download(spec: str) -> None:
-    """Fetch a data set into the folder that its spec names, unless it is there, such that ``load`` finds it.
+    """Download a data set into the folder that its spec names, unless it is there, such that ``load`` finds it.
 
-    Files are fetched and unpacked beside, and put into place when all are there. Whether a set is there is
-    told from names, and for flowers from their labels; no image is read.
+    Files are fetched and unpacked beside, and put into place when all are there. A set is recognised by the names
+    of its files, and the flowers also by their labels; no image is read.
 
     Args:
         spec: ``mnist:DIR``, ``cifar10:DIR`` or ``flowers102:DIR``: 12, 170 and 345 MB.
@@ -96,7 +96,7 @@ def download(spec: str) -> None:
 
 
 def _fetch(download_url: Callable[..., None], file: File, into: Path) -> None:
-    """Get a file from the first mirror that has it; of an archive only the members that are wanted stay."""
+    """Download a file from the first mirror that has it; of an archive only the wanted members stay."""
     reasons = []
     for url in file.urls:
         try:
@@ -146,16 +146,23 @@ def _by_hand(files: Sequence[File], place: Path) -> str:
 
 # --- MNIST: four gzipped files, read as they are ----------------------------------------------------------------
 
-IDX = tuple(f"{half}-{what}-ubyte" for half in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+IDX = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 def _mnist_files(datasets: Any) -> list[File]:
-    own = datasets.MNIST
-    return [File(name, tuple(f"{mirror}{name}" for mirror in own.mirrors), md5) for name, md5 in own.resources]
+    files = []
+    for name, md5 in datasets.MNIST.resources:
+        files.append(File(name, tuple(f"{mirror}{name}" for mirror in datasets.MNIST.mirrors), md5))
+    return files
 
 
 def _mnist_place(folder: Path) -> Path:
-    """Where ``load`` looks first, if anything is there; else where torchvision puts it."""
+    """Return the place where ``load`` looks first, if anything is there; else where torchvision puts it."""
     usual = folder / "MNIST" / "raw"
     return next((place for place in (folder, usual, folder / "raw") if _some(place, IDX, ("", ".gz"))), usual)
 
@@ -177,7 +184,11 @@ def _cifar_files(datasets: Any) -> list[File]:
 
 
 def _cifar_lacks(folder: Path) -> list[str]:
-    """Nothing, where all batches are there; an error where some are, and those fetched would not be looked at."""
+    """Return what is missing.
+
+    Raises:
+        ClovenError: where some batches are there, so that those downloaded would not be read.
+    """
     for place in (folder, folder / BINARY, folder / PYTHON):
         for suffix in (".bin", ""):
             found = len(_some(place, BATCHES, (suffix,)))
@@ -188,7 +199,7 @@ def _cifar_lacks(folder: Path) -> list[str]:
                     f"{place}: has {found} of CIFAR-10's {len(BATCHES)} batches, which hide those that would be "
                     "downloaded; remove them, complete them or give another folder"
                 )
-    return [f"{folder / PYTHON}: lacks batches of CIFAR-10"]
+    return [f"{folder / PYTHON}: batches of CIFAR-10 are missing"]
 
 
 # --- Oxford Flowers 102 -----------------------------------------------------------------------------------------
@@ -199,10 +210,6 @@ def _flowers_files(_: Any) -> list[File]:
     return [File(name, (FLOWERS + name,), md5, members.get(name, "")) for name, md5 in FLOWERS_SUMS.items()]
 
 
-def _flowers_place(folder: Path) -> Path:
-    return flowers.place_of(folder) or folder / flowers.BELOW
-
-
 def _flowers_lacks(place: Path) -> list[str]:
     problems: list[str] = []
     tried(lambda: flowers.listed(place), problems)
@@ -210,12 +217,14 @@ def _flowers_lacks(place: Path) -> list[str]:
 
 
 def _some(place: Path, names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Which of these files are there, under any of the suffixes."""
+    """Return the names of the files that are there, under any of the suffixes."""
     return [name for name in names if any((place / f"{name}{suffix}").is_file() for suffix in suffixes)]
 
 
 OFFERS = {
     "cifar10": Offer(_cifar_files, lambda folder: folder, _cifar_lacks),
-    "flowers102": Offer(_flowers_files, _flowers_place, _flowers_lacks),
+    "flowers102": Offer(
+        _flowers_files, lambda folder: flowers.place_of(folder) or folder / flowers.BELOW, _flowers_lacks
+    ),
     "mnist": Offer(_mnist_files, _mnist_place, _mnist_lacks),
 }

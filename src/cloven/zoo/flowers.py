@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, tried
 from cloven.files import read_bytes, read_json
 from cloven.zoo.folder_errors import missing
-from cloven.zoo.folders import decoded, told
+from cloven.zoo.folders import decoded, first_problems
 from cloven.zoo.images import Images, spread
 from cloven.zoo.pixels import Shape
 
@@ -33,7 +33,7 @@ MOST = 2**20
 """Bytes of a file of labels; Oxford's has 502."""
 
 
-class Listed(NamedTuple):
+class ListedFlowers(NamedTuple):
     """The images by name, relative to the place, with their labels from 0."""
 
     place: Path
@@ -42,7 +42,7 @@ class Listed(NamedTuple):
 
 
 def read_flowers(folder: Path, shape: Shape | None, limit: int | None) -> Images:
-    """The flowers in the order of their numbers, from the folder with ``jpg``, or the one above ``flowers-102``.
+    """Return the flowers in the order of their numbers, from the folder with ``jpg`` or the one above it.
 
     They are converted as a folder's pictures are, and only those are opened that a limit keeps. As they have
     many sizes, ``shape`` is needed. Classes are "1" to "102", or what ``cat_to_name.json`` calls these.
@@ -62,8 +62,8 @@ def read_flowers(folder: Path, shape: Shape | None, limit: int | None) -> Images
     return Images("flowers102", pixels, found.labels[kept], classes, tuple(names))
 
 
-def listed(folder: Path) -> Listed:
-    """The images and their labels; no image is opened.
+def listed(folder: Path) -> ListedFlowers:
+    """Return the images and their labels; no image is opened.
 
     Raises:
         ClovenError: for images and labels that do not belong together, all at once.
@@ -76,12 +76,12 @@ def listed(folder: Path) -> Listed:
     labels = _labels(place / LABELS)
     names = [f"image_{number:05}.jpg" for number in range(1, len(labels) + 1)]
     if problems := list(_mismatches(place, names, labels)):
-        raise ClovenError(told(problems))
-    return Listed(place, [f"{JPG}/{name}" for name in names], labels - 1)
+        raise ClovenError(first_problems(problems))
+    return ListedFlowers(place, [f"{JPG}/{name}" for name in names], labels - 1)
 
 
 def place_of(folder: Path) -> Path | None:
-    """The folder that holds the images or their labels: this one, or torchvision's below it."""
+    """Return the folder that holds the images or their labels: this one, or torchvision's below it."""
     places = (folder, folder / BELOW)
     return next((place for place in places if (place / JPG).is_dir() or (place / LABELS).is_file()), None)
 
@@ -114,7 +114,7 @@ def _labels(file: Path) -> NDArray[np.int64]:
 
 
 def _classes(*places: Path) -> tuple[str, ...]:
-    """The names of the classes, from the first file that gives them, or their numbers."""
+    """Return the names of the classes, from the first file that gives them, or their numbers."""
     numbers = tuple(str(number) for number in range(1, CLASSES + 1))
     file = next((file for place in places if (file := place / NAMES).is_file()), None)
     if file is None:

@@ -56,8 +56,8 @@ SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 LARGEST, LARGEST_SENT = 2**27, 2**24
 """Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
 JPEG, SCANS, PASSED = b"\xff\xd8", 200, 2**28
-"""What starts a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass over:
-a scan of 50 bytes can pass over all."""
+"""The beginning of a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass
+over: a scan of 50 bytes can pass over all."""
 MARKER, END, SCAN = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]"), b"\xff\xd9", b"\xff\xda"
 """A JPEG's markers but for those that stand alone among the data, and those of its end and of a scan."""
 READS = 20_000
@@ -67,7 +67,7 @@ PLAIN, TIMES = 2**24, 500
 AGAIN = "again"
 """Counts the links that lead to a folder for the second time."""
 TOLD = 10
-"""How many of the files, or folders, that cannot be used are told."""
+"""How many of the files, or folders, that cannot be used an error lists."""
 ORIENTATION = 0x0112
 """EXIF's tag of how a camera was held; 1 is upright."""
 IGNORED: dict[str, Callable[[Image.Image], bool]] = {
@@ -77,7 +77,7 @@ IGNORED: dict[str, Callable[[Image.Image], bool]] = {
     "with an orientation in EXIF (not applied)": lambda picture: picture.getexif().get(ORIENTATION) in range(2, 9),
     "with several frames or pages (the first is read)": lambda picture: getattr(picture, "is_animated", False),
 }
-"""What a picture may have that its pixels do not show, and how to see it."""
+"""Properties of a picture that its pixels do not show, and how each is found."""
 Read = TypeVar("Read")
 UNREADABLE = (
     OSError,
@@ -93,11 +93,11 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""What PIL raises on files that are damaged or no pictures."""
+"""Errors that PIL raises on files that are damaged or not pictures."""
 
 
 def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
-    """The pictures directly in the folder, unlabelled; or those below its sub-folders, labelled by these.
+    """Return the pictures directly in the folder, unlabelled; or those below its sub-folders, labelled by these.
 
     Files are taken in the order of their names, and a limit is applied before any is opened. Links are followed,
     also to folders. Hidden files are passed over; those whose names do not end like a picture's are counted in the
@@ -115,25 +115,29 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 
 def read_picture(file: Path, shape: Shape) -> Images:
-    """One picture at a size; a file that is no picture is an error, as in a folder."""
+    """Return one picture at a size.
+
+    Raises:
+        ClovenError: for a file that does not exist or is not a picture.
+    """
     if not file.exists():
-        raise ClovenError(f"{file}: no such file; give a picture ({', '.join(readable())})")
+        raise ClovenError(f"{file}: there is no such file; give a picture ({', '.join(readable())})")
     return Images(file.name, decoded(file.parent, [file.name], shape), None, (), (file.name,))
 
 
 def read_pictures(path: Path, shape: Shape) -> Images:
-    """One picture, or the pictures of a folder, at a size."""
+    """Return one picture, or the pictures of a folder, at a size."""
     with reading(str(path)):
         return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
 
 
 def decode_picture(content: bytes, shape: Shape, most: int = LARGEST_SENT) -> NDArray[np.uint8]:
-    """The pixels ``(channels, height, width)`` that `read_picture` makes of a file with this content.
+    """Return the pixels ``(channels, height, width)`` that `read_picture` makes of a file with this content.
 
     For files that strangers send: fewer formats are tried, and less is decompressed: at most ``most`` pixels.
 
     Raises:
-        ClovenError: for what is no picture, or none that is read here.
+        ClovenError: for content that is not a picture, or not one of a format in `SENT`.
     """
     with _sent(content, most) as picture:
         return to_pixels(picture, shape)
@@ -180,8 +184,11 @@ def readable() -> dict[str, str]:
     image.init()
     from PIL import features
 
-    usable = (f for f in FORMATS if f in image.OPEN and (f not in CODECS or features.check(CODECS[f])))
-    return {suffix: name for name in usable for suffix in FORMATS[name]}
+    suffixes: dict[str, str] = {}
+    for name, ends in FORMATS.items():
+        if name in image.OPEN and (name not in CODECS or features.check(CODECS[name])):
+            suffixes |= dict.fromkeys(ends, name)
+    return suffixes
 
 
 def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str, ...]]:
@@ -216,13 +223,14 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
         )
     if empty := [name for name, names in below.items() if not names]:
         raise ClovenError(
-            told([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
+            first_problems([f"{folder / name}: class without pictures; add some or remove it" for name in empty])
         )
-    if len(below) == 1 and any(name.count("/") > 1 for names in below.values() for name in names):
+    found = [name for names in below.values() for name in names]
+    if len(below) == 1 and any(name.count("/") > 1 for name in found):
         only = folder / next(iter(below))
         note(f"{folder}: {only.name} is the only class; if its own sub-folders are the classes, give folder:{only}")
     labels = np.repeat(np.arange(len(below)), [len(names) for names in below.values()])
-    return [name for names in below.values() for name in names], labels, tuple(below)
+    return found, labels, tuple(below)
 
 
 def _divisions(names: Sequence[str]) -> list[str]:
@@ -277,7 +285,11 @@ def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
 
 
 def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
-    """All pictures in this shape, or in the one that they have; or one error for all that cannot be used."""
+    """Return all pictures ``(n, channels, height, width)`` in this shape, or in the one that they have.
+
+    Raises:
+        ClovenError: with all that cannot be used.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
         wanted = shape or _common_shape(folder, names)
@@ -295,22 +307,26 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
 
 
 def _ignored(picture: Image.Image) -> Iterator[str]:
-    """Return what a decoded picture has that its pixels do not show."""
+    """Return the names of the properties that a decoded picture has and its pixels do not show."""
     for what, has in IGNORED.items():
-        with suppress(*UNREADABLE):  # damage in what is not used is not told
+        with suppress(*UNREADABLE):  # damage in what is not used is not reported
             if has(picture):
                 yield what
 
 
 def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
-    """The shape of each picture by its header; or one error for all that cannot be opened. Nothing is decoded."""
+    """Return the shape of each picture by its header; nothing is decoded.
+
+    Raises:
+        ClovenError: with all that cannot be opened.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return list(_each(folder, names, _shape))
 
 
 def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read]) -> Iterator[Read]:
-    """What is read of each picture that can be; at the end, one error for all others."""
+    """Return what ``read`` makes of each picture; at the end, raise one error for all that cannot be read."""
     bad = []
     for name in names:
         try:
@@ -326,11 +342,11 @@ def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read
         else:
             yield one
     if bad:
-        raise ClovenError(told(bad))
+        raise ClovenError(first_problems(bad))
 
 
-def told(problems: list[str]) -> list[str]:
-    """The first problems, and how many more there are."""
+def first_problems(problems: list[str]) -> list[str]:
+    """Return the first problems, and how many more there are."""
     return problems[:TOLD] + ([f"... and {len(problems) - TOLD} more"] if len(problems) > TOLD else [])
 
 
@@ -339,7 +355,7 @@ def _shape(picture: Image.Image) -> Shape:
 
 
 def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
-    """The shape that all pictures have, by their headers; grey ones may stand among coloured ones."""
+    """Return the shape that all pictures have, by their headers; grey ones may stand among coloured ones."""
     first: dict[tuple[int, int], str] = {}
     channels = 1
     for name in names:

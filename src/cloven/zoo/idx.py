@@ -22,11 +22,11 @@ IMAGES, LABELS = 0x00000803, 0x00000801
 LARGEST = 2**30
 """Bytes that one file may announce; MNIST's largest has 47 million."""
 UNPACKED, TIMES = 2**26, 50
-"""What a gzipped file may announce: bytes, or so many times its own; MNIST's announce 5 times."""
+"""The largest content that a gzipped file may announce: bytes, or times its own size (MNIST's: 5 times)."""
 
 
 def read_mnist(folder: Path) -> Images:
-    """All 70,000 images, train then t10k, from the folder with the files or from a torchvision root."""
+    """Return all 70,000 images, train then t10k, from the folder with the files or from a torchvision root."""
     halves = [_half(_raw(folder), half) for half in ("train", "t10k")]
     sizes = {pixels.shape[1:] for pixels, _, _ in halves}
     if len(sizes) > 1:
@@ -58,7 +58,11 @@ def _half(raw: Path, half: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], l
 
 
 def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
-    """The array of bytes in an idx file of this kind; one byte too few or too many is an error."""
+    """Return the array of bytes in an idx file of this kind.
+
+    Raises:
+        ClovenError: for a file of another kind, and for one byte too few or too many.
+    """
     header = 4 * (1 + magic % 256)
     packed = file.suffix == ".gz"
     try:
@@ -87,7 +91,7 @@ def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
 
 
 def _upto(stream: Any, count: int) -> bytes:
-    """The next bytes, at most ``count``; fewer where the stream ends, or its gzip data breaks off."""
+    """Return the next bytes, at most ``count``; fewer where the stream ends, or its gzip data breaks off."""
     body = bytearray()
     try:
         while piece := stream.read1(min(count - len(body), 2**20)):
@@ -98,7 +102,7 @@ def _upto(stream: Any, count: int) -> bytes:
 
 
 def _raw(folder: Path) -> Path:
-    """The folder that holds the idx files: this one, or the one where torchvision puts them."""
+    """Return the folder that holds the idx files: this one, or the one where torchvision puts them."""
     wanted = "train-images-idx3-ubyte"
     for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
         if any((place / f"{wanted}{suffix}").is_file() for suffix in ("", ".gz")):

@@ -1,4 +1,4 @@
-"""A set of images as one record, and what an honest experiment asks of it: split it, hash it, compare it.
+"""A set of images as one record, and what an honest experiment asks of it: split it, hash it.
 
 Everything else in cloven takes images from here; this module knows no file format and no model.
 """
@@ -54,29 +54,29 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
+        """Return the channels, height and width of one image."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
-        """The images at these indices, in this order."""
+        """Return the images at these indices, in this order."""
         chosen = np.asarray(indices, dtype=np.int64)
         labels = None if self.labels is None else self.labels[chosen]
         sources = tuple(self.sources[i] for i in chosen)
         return Images(self.name, self.pixels[chosen], labels, self.classes, sources)
 
     def tensor(self) -> torch.Tensor:
-        """The images as float32 ``(n, channels, height, width)`` in [0, 1]."""
+        """Return the images as float32 ``(n, channels, height, width)`` in [0, 1]."""
         import torch
 
         return torch.from_numpy(self.pixels.astype(np.float32)).div_(255)
 
     def digests(self) -> tuple[str, ...]:
-        """The sha256 of each image's shape and pixels, in hexadecimal; computed once."""
+        """Return the SHA-256 of each image's shape and pixels, in hexadecimal; it is computed once."""
         return self._digests
 
     def fingerprint(self) -> str:
-        """The sha256 over all pixels and labels, in order; names and sources do not enter."""
+        """Return the SHA-256 over all pixels and labels, in order; names and sources do not enter."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
         digest.update(self.pixels.tobytes())
         if self.labels is not None:
@@ -93,7 +93,7 @@ class Images:
 def split(
     images: Images, *, seed: int, parts: tuple[float, float, float] = (0.8, 0.1, 0.1)
 ) -> tuple[Images, Images, Images]:
-    """Training, validation and test images: disjoint, complete, stratified by label, fixed by the seed.
+    """Return training, validation and test images: disjoint, complete, stratified by label, fixed by the seed.
 
     The default is the split of S1 (Mehrafrooz et al., "A Security Analysis of CNN Partitioning Strategies for
     Distributed Inference at the Edge", Sect. 5.1): 80, 10 and 10 % of the whole set, not the official halves.
@@ -120,13 +120,13 @@ def split(
 
 
 def test_half(images: Images) -> Images:
-    """The images that the data set itself sets apart for tests (MNIST's t10k, CIFAR-10's test_batch), or all."""
+    """Return the images that the data set itself sets apart for tests (t10k of MNIST, test_batch), or all."""
     apart = [i for i, source in enumerate(images.sources) if source.startswith(("t10k", "test_batch"))]
     return images.take(apart) if apart else images
 
 
 def with_mirrored(images: Images) -> Images:
-    """Each image followed by its mirror image: twice as many. An image that is its own mirror image stays alone."""
+    """Return each image followed by its mirror image; one that is its own mirror image stays alone."""
     mirrored = Images(
         images.name,
         images.pixels[..., ::-1].copy(),
@@ -134,29 +134,18 @@ def with_mirrored(images: Images) -> Images:
         images.classes,
         tuple(f"{source} mirrored" for source in images.sources),
     )
-    order = [
-        (place, which)
-        for place, (one, other) in enumerate(zip(images.digests(), mirrored.digests(), strict=True))
-        for which in ((0,) if one == other else (0, 1))
-    ]
-    both = (images, mirrored)
-    pixels = np.stack([both[which].pixels[place] for place, which in order])
-    labels = None if images.labels is None else images.labels[[place for place, _ in order]]
-    return Images(images.name, pixels, labels, images.classes, tuple(both[w].sources[p] for p, w in order))
-
-
-def overlap(a: Images, b: Images) -> list[tuple[str, str]]:
-    """The sources of images whose pixels are equal: each one of ``a`` with the first equal one of ``b``."""
-    first: dict[str, str] = {}
-    for digest, source in zip(b.digests(), b.sources, strict=True):
-        first.setdefault(digest, source)
-    return [
-        (source, first[digest]) for digest, source in zip(a.digests(), a.sources, strict=True) if digest in first
-    ]
+    pixels, places, sources = [], [], []
+    for place, (one, other) in enumerate(zip(images.digests(), mirrored.digests(), strict=True)):
+        for which in (images,) if one == other else (images, mirrored):
+            pixels.append(which.pixels[place])
+            places.append(place)
+            sources.append(which.sources[place])
+    labels = None if images.labels is None else images.labels[places]
+    return Images(images.name, np.stack(pixels), labels, images.classes, tuple(sources))
 
 
 def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> NDArray[np.int64]:
-    """Which of ``count`` images to keep under a limit: indices that do not depend on chance.
+    """Return the indices of the images to keep under a limit, of ``count``; they do not depend on chance.
 
     They lie evenly over the images sorted by class, so every class keeps its share to within one image, and
     come with the classes interleaved. Without a limit, or with one that is not reached, all indices in order.
@@ -190,7 +179,7 @@ def _problems(images: Images) -> Iterator[str]:
 
 
 def _sizes(count: int, parts: tuple[float, float, float]) -> list[int]:
-    """Whole numbers that add up to ``count``, by the largest remainder."""
+    """Return whole numbers that add up to ``count``, by the largest remainder."""
     shares = [Fraction(part).limit_denominator(10**6) for part in parts if 0 <= part <= 1]
     if len(shares) != 3 or sum(shares) != 1:
         raise ClovenError(f"parts: got {parts}, expected three shares of at least 0 that add up to 1")
@@ -202,7 +191,7 @@ def _sizes(count: int, parts: tuple[float, float, float]) -> list[int]:
 
 
 def _every(count: int, size: int) -> NDArray[np.bool_]:
-    """A mask over ``count`` places that picks exactly ``size`` of them, evenly spread."""
+    """Return a mask over ``count`` places that picks exactly ``size`` of them, evenly spread."""
     steps = np.arange(count + 1) * size // max(count, 1)
     mask: NDArray[np.bool_] = np.diff(steps) > 0
     return mask

@@ -23,7 +23,7 @@ _DETECTION_OPS: list[torch.library.Library] = []
 
 
 def torchvision() -> Any:
-    """The torchvision package, also where its compiled ops do not fit this build of torch.
+    """Return the torchvision package, also where its compiled ops do not fit this build of torch.
 
     The wheel on PyPI is built for CUDA; with a CPU build of torch its import fails because ``nms`` is not
     defined. Only then the two missing ops are declared, without an implementation, and the import repeated:
@@ -58,7 +58,7 @@ class PretrainedInput(NamedTuple):
 
 
 def published(name: str) -> PretrainedInput | None:
-    """What is known of ``torchvision:NAME`` or ``timm:NAME`` without its weights; None for a name without any."""
+    """Return the input of the published weights of ``torchvision:NAME`` or ``timm:NAME``; None without any."""
     library, _, model = name.partition(":")
     if library == "torchvision":
         models = torchvision().models
@@ -74,10 +74,10 @@ def published(name: str) -> PretrainedInput | None:
 
 
 def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A classifier of torchvision with the weights that PyTorch draws, or with torchvision's own.
+    """Return a classifier of torchvision with the weights that PyTorch draws, or with torchvision's own.
 
     Raises:
-        ClovenError: for an unknown name, images that are not in colour, or weights that cannot be had.
+        ClovenError: for an unknown name, images that are not in colour, or weights that cannot be downloaded.
     """
     models = torchvision().models
     if name not in (known := models.list_models(module=models)):
@@ -99,10 +99,10 @@ def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool 
 
 
 def from_timm(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A classifier of timm with the weights that PyTorch draws, or with timm's own.
+    """Return a classifier of timm with the weights that PyTorch draws, or with timm's own.
 
     Raises:
-        ClovenError: for an unknown name, where timm is not installed, or for weights that cannot be had.
+        ClovenError: for an unknown name, where timm is not installed, or for weights that cannot be downloaded.
     """
     timm = _timm()
     if name not in (known := timm.list_models()):
@@ -132,7 +132,7 @@ def _same_classes(name: str, classes: int) -> None:
 
 
 def _downloaded(url: str) -> Path:
-    """A file of weights from the web, kept where PyTorch keeps them."""
+    """Return a file of weights from the web, kept where PyTorch keeps them."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if not path.exists():
@@ -145,7 +145,9 @@ def _downloaded(url: str) -> Path:
 
 
 def from_factory(name: str) -> nn.Module:
-    """What ``package.module:factory`` makes, called without arguments; looked for in the working folder too.
+    """Return the model that ``package.module:factory`` makes, called without arguments.
+
+    The module is looked for in the working folder too.
 
     Raises:
         ClovenError: where the module cannot be imported, lacks the factory, or the factory fails or makes no

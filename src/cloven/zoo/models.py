@@ -41,7 +41,15 @@ class LeNet5(nn.Module):
 
     def __init__(self, channels: int, classes: int, size: int) -> None:
         super().__init__()
-        if problems := _problems(channels, classes, size):
+        problems = []
+        if channels < 1:
+            problems.append(f"lenet5: got {channels} channels, expected at least 1")
+        if classes < 2:
+            problems.append(f"lenet5: got {classes} classes, expected at least 2")
+        if size < SMALLEST:
+            wanted = f"expected at least {SMALLEST} x {SMALLEST}; enlarge them"
+            problems.append(f"lenet5: got images of {size} x {size}, {wanted}")
+        if problems:
             raise ClovenError(problems)
         side = (size // 2 - 4) // 2 - 4
         self.conv1 = nn.Sequential(nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU())
@@ -54,21 +62,21 @@ class LeNet5(nn.Module):
         self.dense2 = nn.Linear(84, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of images ``(n, channels, size, size)`` in [0, 1]."""
+        """Return logits ``(n, classes)`` of images ``(n, channels, size, size)`` in [0, 1]."""
         for layer in self.children():
             images = layer(images)
         return images
 
 
 def build(name: str, *, shape: Shape, classes: int) -> nn.Module:
-    """The model of this name for images of this shape, with the weights that PyTorch draws."""
+    """Return the model of this name for images of this shape, with the weights that PyTorch draws."""
     if name not in MODELS:
         raise ClovenError(unknown(name))
     return MODELS[name](shape, classes)
 
 
 def unknown(name: str) -> str:
-    """What to say of a name that is no model's."""
+    """Return the error message for an unknown model."""
     close = get_close_matches(name, MODELS, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"unknown model {name!r}; {hint}choose from {', '.join(sorted(MODELS))}"
@@ -79,15 +87,6 @@ def _lenet5(shape: Shape, classes: int) -> nn.Module:
     if height != width:
         raise ClovenError(f"lenet5: got images of {height} x {width}, expected square ones; resize them")
     return LeNet5(channels, classes, height)
-
-
-def _problems(channels: int, classes: int, size: int) -> list[str]:
-    wanted = {
-        f"got {channels} channels, expected at least 1": channels >= 1,
-        f"got {classes} classes, expected at least 2": classes >= 2,
-        f"got images of {size} x {size}, expected at least {SMALLEST} x {SMALLEST}; enlarge them": size >= SMALLEST,
-    }
-    return [f"lenet5: {problem}" for problem, holds in wanted.items() if not holds]
 
 
 def _resnet(shape: Shape, classes: int, *, blocks: int) -> nn.Module:
@@ -128,7 +127,7 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mobilenet_v1_0.25": partial(_mobilenet, width=0.25),
     "small": _small,
 }
-"""What makes each model, from the shape of its images and the number of its classes."""
+"""The factory of each model, from the shape of its images and the number of its classes."""
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

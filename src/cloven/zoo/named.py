@@ -33,7 +33,7 @@ def is_own(name: str) -> bool:
 
 
 def usual(name: str) -> Usual:
-    """Return what to take where a person does not say; of a person's own model nothing is known."""
+    """Return the usual input shape and class count of a model; of a person's own model nothing is known."""
     known = {
         "lenet5": Usual((1, 28, 28), 10),
         "resnet20": Usual((3, 32, 32), 10),
@@ -46,7 +46,7 @@ def usual(name: str) -> Usual:
 
 
 def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) -> nn.Module:
-    """The model of a name, in evaluation mode.
+    """Return the model of a name, in evaluation mode.
 
     A name is one of the zoo's, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
     Without ``weights`` it has those that PyTorch draws (a factory's own, as it left them); ``pretrained`` in the
@@ -76,7 +76,7 @@ def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) 
 
 
 def begun(name: str, *, shape: Shape, classes: int, start: Path | None) -> nn.Module:
-    """The model of a name before it is trained: with the weights of ``start``, if given, else with PyTorch's.
+    """Return the model of a name before it is trained: with the weights of ``start``, or PyTorch's without one.
 
     The file may be for any number of classes: the layers whose size depends on it have PyTorch's weights.
 
@@ -98,11 +98,11 @@ def normalisation(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the mean and deviation by channel that a model wants; None for images as they are in [0, 1].
+    """Return the mean and deviation by channel that a model expects; None for images as they are in [0, 1].
 
     Those that are given count. A model of the zoo that has no weights of its own is trained here, on images as they
-    are. torchvision and timm say what their own weights want; a person's weights of such a model are taken to want
-    the same.
+    are. torchvision and timm say what their own weights expect; a person's weights of such a model are taken to
+    expect the same.
     """
     if mean is not None and std is not None:
         return mean, std
@@ -113,7 +113,7 @@ def normalisation(
 
 
 def stated(name: str, *, shape: Shape, classes: int, state: Mapping[str, Tensor]) -> nn.Module:
-    """The model of a name with its whole state, whose tensors become its own; no weights are drawn.
+    """Return the model of a name with its whole state, whose tensors become its own; no weights are drawn.
 
     Raises:
         ClovenError: as `make`; for a state of another model.

@@ -1,4 +1,4 @@
-"""Say once what a reader left out or took another way."""
+"""Remarks on files that were read in part, logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set has before anything is converted: how many images, of which shapes and classes."""
+"""The images of a data set before anything is converted: their number, shapes and classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Originals(NamedTuple):
 
 
 def originals(spec: str) -> Originals:
-    """What a spec names, unconverted; of pictures in folders only the headers are read.
+    """Return the data set that a spec names, unconverted; of pictures in folders only the headers are read.
 
     Raises:
         ClovenError: as `cloven.zoo.datasets.load` does, but for damage behind a picture's header.
@@ -54,7 +54,7 @@ def originals(spec: str) -> Originals:
 
 
 def split_sizes(count: int) -> tuple[int, int, int]:
-    """How many of so many images the pooled split gives to training, validation and tests."""
+    """Return how many of ``count`` images the pooled split gives to training, validation and tests."""
     blank = Images("blank", np.zeros((count, 1, 1, 1), np.uint8), None, (), ("",) * count)
     training, validation, tests = split(blank, seed=0)
     return len(training), len(validation), len(tests)

@@ -21,15 +21,15 @@ SMALLEST = 12
 """The smallest crop's share of the short side: one over this."""
 SEED = 20171
 TRIES = 20
-"""Crops that are tried for each one wanted, before it is held that there are no more different ones."""
+"""Crops that are tried for each one wanted, before giving up the search for more different ones."""
 
 
 def read_photos(shape: Shape | None, limit: int | None) -> Images:
-    """Square crops of all sizes, half of them mirrored, no two with equal pixels; the same on every call.
+    """Return square crops of all sizes, half of them mirrored, no two with equal pixels; the same on every call.
 
     Sizes run from a twelfth of the short side to the whole of it, small ones more often (log-uniform). A
     smaller ``limit`` gives a prefix of a larger one's images. The crops overlap: this is a set to train
-    attacks on, and a split of it is no test of anything.
+    attacks on; do not split it for tests.
     """
     shape, count = shape or SHAPE, COUNT if limit is None else limit
     photographs = [(name, picture.convert(MODES[shape[0]])) for name, picture in _photographs()]

@@ -1,4 +1,4 @@
-"""Check a pickle before it is unpickled, also by an unpickler that calls nothing which it names.
+"""Check a pickle before it is unpickled, even by an unpickler that calls nothing.
 
 Tuples nested 10^5 deep end the process when they are hashed, and a few bytes can ask for gigabytes: the
 unpickler in C makes room for as many values as the highest number under which one is kept.

@@ -1,4 +1,4 @@
-"""Pictures as the contents of files, for what takes files: of a data set, or of noise."""
+"""Pictures as the contents of files: of a data set, or of noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cloven.zoo.pixels import Shape
 
 
 def as_files(spec: str, shape: Shape, count: int) -> list[bytes]:
-    """So many PNG files of a data set's first images at a size, or of noise where no data set is named.
+    """Return PNG files of a data set's first images at a size, or of noise where no data set is named.
 
     Args:
         spec: as `cloven.zoo.datasets.load`; empty for noise, always the same.

@@ -28,7 +28,11 @@ SIDES = range(2, 4097)
 
 
 def pillow() -> ModuleType:
-    """PIL's Image module, or the error that names the extra."""
+    """Return PIL's Image module.
+
+    Raises:
+        ClovenError: where Pillow is not installed, with the extra that has it.
+    """
     try:
         from PIL import Image, PngImagePlugin
     except ImportError as error:
@@ -38,7 +42,11 @@ def pillow() -> ModuleType:
 
 
 def checked(shape: Shape | None) -> Shape | None:
-    """The shape, if images can have it."""
+    """Return the shape.
+
+    Raises:
+        ClovenError: for a shape that images cannot have.
+    """
     if shape is None:
         return None
     if len(shape) != 3 or shape[0] not in MODES or not all(side in SIDES for side in shape[1:]):
@@ -52,7 +60,7 @@ def checked(shape: Shape | None) -> Shape | None:
 def to_pixels(
     picture: Image.Image, shape: Shape, box: tuple[float, float, float, float] | None = None
 ) -> NDArray[np.uint8]:
-    """The picture, or a box of it (left, top, right, bottom), as ``(channels, height, width)``."""
+    """Return the picture, or a box of it (left, top, right, bottom), as ``(channels, height, width)``."""
     channels, height, width = shape
     picture = picture.convert(MODES[channels])
     if box is not None or picture.size != (width, height):
@@ -61,7 +69,7 @@ def to_pixels(
 
 
 def reshaped(images: Images, shape: Shape | None) -> Images:
-    """The images in another shape; the same record where they have it already."""
+    """Return the images in another shape; the same record where they have it already."""
     if shape is None or images.pixels.shape[1:] == shape:
         return images
     pixels = np.empty((len(images), *shape), np.uint8)

@@ -42,7 +42,7 @@ def prepared(
     seed: int,
     progress: Progress,
 ) -> PreparedModel:
-    """Images to run a model on: a ``picture``, a folder of them, or a ``data`` set; the model, if it is trained.
+    """Return images to run a model on, of a ``picture``, a folder or a ``data`` set; the model, if trained here.
 
     With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
     set, or taken from the cache, and run on the 10 % held out; any other model keeps the weights it was made with.

@@ -11,7 +11,7 @@ WIDTHS = (16, 32, 64)
 """Channels of the three stages."""
 
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut without weights (option A).
 
     Where the block halves the sides, the shortcut takes every second row and column, and zero channels are put
@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.stride, self.extra = stride, (outside - inside) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """From ``(n, inside, h, w)`` to ``(n, outside, h / stride, w / stride)``, sides rounded up."""
+        """Return maps ``(n, outside, h / stride, w / stride)``, sides rounded up, of ``(n, inside, h, w)``."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         if self.stride > 1:
@@ -58,7 +58,7 @@ class ResNetCIFAR(nn.Module):
         self.linear = nn.Linear(WIDTHS[2], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of normalised images ``(n, channels, height, width)``."""
+        """Return logits ``(n, classes)`` of normalised images ``(n, channels, height, width)``."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         logits: Tensor = self.linear(F.adaptive_avg_pool2d(x, 1).flatten(1))
@@ -66,4 +66,6 @@ class ResNetCIFAR(nn.Module):
 
 
 def _stage(inside: int, outside: int, stride: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(Block(inside, outside, stride), *(Block(outside, outside, 1) for _ in range(blocks - 1)))
+    return nn.Sequential(
+        BasicBlock(inside, outside, stride), *(BasicBlock(outside, outside, 1) for _ in range(blocks - 1))
+    )

@@ -1,4 +1,4 @@
-"""A small CNN that trains in a minute: the second judge of reconstructions, unlike the models that are divided."""
+"""A small CNN that trains in a minute: the second judge of reconstructions, of another kind than divided models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SmallCNN(nn.Module):
         self.dense = nn.Linear(96, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(n, classes)`` of images ``(n, channels, H, W)`` in [0, 1]."""
+        """Return logits ``(n, classes)`` of images ``(n, channels, H, W)`` in [0, 1]."""
         if max(images.shape[2:]) > LARGEST:
             images = F.adaptive_avg_pool2d(images, (LARGEST, LARGEST))
         features: Tensor = self.layers(images)

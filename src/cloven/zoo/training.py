@@ -37,7 +37,7 @@ EPOCHS = 10
 
 
 def seeded(make: Callable[[], Made], seed: int) -> Made:
-    """What ``make`` makes when PyTorch's random numbers start at ``seed``; the caller's are not touched."""
+    """Return ``make()`` with PyTorch's random numbers started at ``seed``; the caller's are not touched."""
     with _random_from(seed, torch.device("cpu")):
         return make()
 
@@ -52,7 +52,7 @@ def fit(
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """The model itself, trained (Adam, cross-entropy, inputs in [0, 1]) and left in eval mode.
+    """Train a model (Adam, cross-entropy, inputs in [0, 1]); return it, in eval mode.
 
     Batch normalisation's statistics are those of all images under the last weights (Wu and Johnson, "Rethinking
     'Batch' in BatchNorm", 2021, Sect. 3): a running mean such as Keras' lags behind a short training.
@@ -83,7 +83,7 @@ def fit(
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
-    """The rows in batches of at least two: batch normalisation knows no spread of one vector."""
+    """Return the rows in batches of at least two: one vector has no spread for batch normalisation."""
     found = list(rows.split(size))
     if len(found) > 1 and len(found[-1]) == 1:
         found[-2:] = [torch.cat(found[-2:])]
@@ -94,25 +94,8 @@ def _inputs(pixels: Tensor, device: torch.device) -> Tensor:
     return pixels.to(device, torch.float32).div_(255)
 
 
-def predict(model: nn.Module, images: Tensor, *, batch: int = 512) -> Tensor:
-    """Logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [0, 1], as in eval mode.
-
-    The model, and each of its parts, comes out in the mode that it came in.
-    """
-    device = next(model.parameters()).device
-    training = [part for part in model.modules() if part.training]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            logits = [model(some.to(device)).to(images.device) for some in images.split(batch)]
-    finally:
-        for part in training:
-            part.training = True
-    return torch.cat(logits)  # outside inference mode, so that gradients may flow from it
-
-
 def accuracy(predicted: Tensor | NDArray[np.int64], labels: Tensor | NDArray[np.int64]) -> float:
-    """The share of labels ``(n,)`` that are predicted, by logits ``(n, classes)`` or by classes ``(n,)``."""
+    """Return the share of labels ``(n,)`` that are predicted, by logits ``(n, classes)`` or by classes ``(n,)``."""
     guesses, truth = (
         values if isinstance(values, Tensor) else torch.tensor(values) for values in (predicted, labels)
     )
@@ -134,9 +117,9 @@ def trained(
     start: Path | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """The model of this name (see `begun`), trained on these images; from the cache, where the same was before.
+    """Return the model of this name (see `begun`), trained on these images, or the same from the cache.
 
-    What is kept carries a checksum; where it does not hold, the model is trained again. ``on_epoch`` is not
+    A file of the cache carries a checksum; where it is wrong, the model is trained again. ``on_epoch`` is not
     called for a kept model. It is trained on ``device``, and comes back on the CPU; from the weights of the file
     ``start``, if there is one.
     """
@@ -171,7 +154,7 @@ def trained(
 
 
 def cache_dir() -> Path:
-    """Where trained models are kept: $CLOVEN_CACHE, else $XDG_CACHE_HOME/cloven, else ~/.cache/cloven."""
+    """Return the folder of trained models: $CLOVEN_CACHE, else $XDG_CACHE_HOME/cloven, else ~/.cache/cloven."""
     if own := os.environ.get("CLOVEN_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cloven"
@@ -187,7 +170,11 @@ def _random_from(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _labels(images: Images, *, epochs: int, batch: int) -> Tensor:
-    """The labels, if there is something to train on and for."""
+    """Return the labels.
+
+    Raises:
+        ClovenError: without labels, images, epochs or batches.
+    """
     problems = []
     if images.labels is None:
         problems.append(f"training: {images.name} has no labels, expected labelled images")
@@ -201,7 +188,7 @@ def _labels(images: Images, *, epochs: int, batch: int) -> Tensor:
 
 
 def _kept(file: Path) -> dict[str, Tensor] | None:
-    """The weights in a cache file; None where there is none, or it is not as it was written."""
+    """Return the weights in a cache file; None where there is none, or it is not as it was written."""
     try:
         with safe_open(file, framework="pt") as opened:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
@@ -220,12 +207,12 @@ def _keep(file: Path, model: nn.Module) -> None:
 
 
 def _checksum(file: Path, weights: dict[str, Tensor]) -> str:
-    """Of the weights and of the key in the file's name: a file that was renamed does not pass."""
+    """Return the digest of the weights and of the key in the file's name: a renamed file does not pass."""
     return hashlib.sha256(file.stem.encode() + save(weights)).hexdigest()
 
 
 def _make(cache: Path, model: nn.Module) -> None:
-    """Make the cache, and try whether the model's weights fit in it: training may take hours."""
+    """Make the cache and check that the model's weights fit in it: training may take hours."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=cache) as file:

@@ -28,28 +28,28 @@ from cloven.zoo.contents import HEAD, described
 from cloven.zoo.notes import note
 
 NAMES = 8
-"""How many entries of a kind are told."""
+"""How many entries of a kind an error lists."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""What a weight may be stored as; it takes the model's own precision."""
+"""The types in which a weight may be stored; it takes the model's own precision."""
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's count of training batches: old files lack it, and evaluation does not use it."""
 
 UNPACKED, TIMES = 2**26, 8
-"""What an archive may unpack to, unless it is larger itself: bytes, and so many times the model's own."""
+"""The size to which an archive may unpack, unless it is larger itself: bytes, and times the model's own."""
 
 LEVELS = 4
 """How deep in a checkpoint weights are looked for."""
 
 WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What torch.compile and PyTorch's other wrappers put into names, at any place."""
+"""Parts of names that torch.compile and PyTorch's other wrappers add, at any place."""
 
 SECOND = re.compile(
     r"(?:^|[^a-z])(?:ema|swa|averaged?|avg|shadow|teacher|momentum|best|optim[a-z]*|grads?)(?:$|[^a-z])",
     re.IGNORECASE,
 )
-"""What names other values of the weights' names and shapes: an average, the best epoch's, an optimizer's."""
+"""Keys of other values with the weights' names and shapes: an average, the best epoch's, an optimizer's."""
 
 KERAS = {
     "kernel": "weight",
@@ -220,7 +220,7 @@ def _torch(file: BinaryIO) -> Mapping[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files in old formats
-            with torch.serialization.safe_globals(INERT):
+            with torch.serialization.safe_globals([(Inert, name) for name in BESIDE_WEIGHTS]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
@@ -242,19 +242,22 @@ class Inert:
         pass
 
 
-INERT: list[Any] = [
-    (Inert, name)
-    for name in (
-        "argparse.Namespace",
-        "types.SimpleNamespace",
-        *(f"{module}.{name}" for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")),
-        "datetime.datetime",
-        "numpy.dtype",
-        "numpy.ndarray",
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-    )
-]
-"""What training scripts keep beside the weights; in place of each, an `Inert` is made."""
+BESIDE_WEIGHTS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+    "datetime.datetime",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+)
+"""Types that training scripts keep beside the weights; in place of each, an `Inert` is made."""
 
 
 def _numpy(archive: ZipFile) -> Entries:
@@ -283,7 +286,7 @@ def _numpy(archive: ZipFile) -> Entries:
 
 
 def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array."""
+    """Return the shape and type of an array."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(stream)
@@ -291,7 +294,7 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
-    """A weight by PyTorch's name and layout; what is not named as in Keras is left as it is."""
+    """Return a weight by PyTorch's name and layout; one that is not named as in Keras is left as it is."""
     layer, dot, last = name.rpartition(".")
     if last in AXES and array.ndim == 4:
         array = array.transpose(AXES[last])
@@ -300,7 +303,7 @@ def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
 
 
 def _refused(reason: str) -> ClovenError:
-    """The error for a file that could run code; without the libraries' advice on how to let it."""
+    """Return the error for a file that could run code, without the libraries' advice on how to let it."""
     return ClovenError(
         f"is refused: {reason}; nothing in it was run. If it should hold weights only, fetch it again; if it is a "
         f"checkpoint that holds more, save its weights alone where it was made: {STATE}"
@@ -337,12 +340,11 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
     if not mappings:
         raise ClovenError("holds no named tensors; expected the weights of a model")
     counts = _counts(mappings, wanted)
-    whole = [
-        place
-        for place, count in counts.items()
-        if count == len(wanted)
-        and all(mappings[place.keys][place.prefix + name].shape == own[name].shape for name in wanted)
-    ]
+    whole = []
+    for place, count in counts.items():
+        entries = mappings[place.keys]
+        if count == len(wanted) and all(entries[place.prefix + name].shape == own[name].shape for name in wanted):
+            whole.append(place)
     exact = {place.keys for place in whole if not place.prefix}
     whole = [place for place in whole if not place.prefix or place.keys not in exact]
     raw = [place for place in whole if not SECOND.search(str(place))] or whole[:1]
@@ -354,9 +356,9 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
     entries = mappings[place.keys]
     found = {n.removeprefix(place.prefix): value for n, value in entries.items() if n.startswith(place.prefix)}
     left = [name for name in entries if not name.startswith(place.prefix)]
-    wrappers = {
-        match[0] for name in as_named[place.keys].keys() - entries.keys() for match in WRAPPERS.finditer(name)
-    }
+    wrappers: set[str] = set()
+    for name in as_named[place.keys].keys() - entries.keys():
+        wrappers.update(WRAPPERS.findall(name))
     return Taken(place, found, sorted(wrappers), left, [other for other in whole if other != place])
 
 
@@ -404,7 +406,7 @@ def _tell(path: Path, taken: Taken) -> None:
 
 
 def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """Why these entries are not this model's."""
+    """Return the reasons why these entries are not this model's."""
     both = [(name, value, own[name]) for name, value in found.items() if name in own]
     sizes = [f"{n} {tuple(v.shape)} not {tuple(w.shape)}" for n, v, w in both if v.shape != w.shape]
     wrong = {
@@ -440,7 +442,7 @@ def _not_finite(model: nn.Module, own: Mapping[str, Tensor], found: Mapping[str,
 
 
 def _converts(value: Tensor, wanted: Tensor) -> bool:
-    """Whether a stored value becomes the model's by its precision only, and is an array of numbers at all."""
+    """Return whether a stored value is an array of numbers and becomes the model's by its precision only."""
     if value.layout is not torch.strided or value.device.type != "cpu":
         return False
     return value.dtype in FLOATS if wanted.is_floating_point() else value.dtype == wanted.dtype
@@ -461,5 +463,5 @@ def _listed(names: list[str]) -> str:
 
 
 def _brief(error: Exception) -> str:
-    """What a library's error says, in one short line."""
+    """Return a library's error message in one short line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120].rstrip(". ")

@@ -16,7 +16,7 @@ FEWEST = 8
 
 
 def matched(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
-    """Table 2 for a model, with about as many weights in each decoder (`typical`) where its own differ a lot."""
+    """Return Table 2 for a model, with about as many weights in each decoder (`typical`)."""
     usual = decoder(model)
 
     def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
@@ -27,7 +27,7 @@ def matched(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
 
 
 def typical(model: str, image: Shape) -> int:
-    """How many weights all decoders can have, for a model and an image (C, H, W).
+    """Return the number of weights that all decoders can have, for a model and an image (C, H, W).
 
     The geometric mean over Table 2's, or what the largest has left at the fewest channels, if that is more.
     """
@@ -37,7 +37,7 @@ def typical(model: str, image: Shape) -> int:
 
 
 def parameters(chain: Chain) -> int:
-    """How many weights a chain has, biases counted."""
+    """Return the number of weights of a chain, biases counted."""
     total = 0
     for layer in chain:
         match layer:
@@ -51,7 +51,7 @@ def parameters(chain: Chain) -> int:
 
 
 def widened(chain: Chain, wanted: int) -> Chain:
-    """The chain with all hidden channels multiplied by what brings its weights nearest to ``wanted``."""
+    """Return the chain with all hidden channels multiplied by what brings its weights nearest to ``wanted``."""
     factors = [2 ** (i / 8) for i in range(-48, 81)]
     return min((_scaled(chain, factor) for factor in factors), key=lambda made: abs(parameters(made) - wanted))
 

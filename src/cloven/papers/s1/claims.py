@@ -1,4 +1,4 @@
-"""What S1 claims, as comparisons of bars, and what the numbers say of each: holds, fails, depends.
+"""S1's claims as comparisons of bars, and the verdict of the numbers on each: holds, fails, depends.
 
 The rule is the same for all claims. Two bars are compared by the difference of their agreement over images and
 seeds: where its whole interval lies above zero the comparison holds, below zero it fails, else it is undecided. A
@@ -10,16 +10,17 @@ a control depends.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Any
 
 import torch
 
 from cloven.auditing.aggregate import shows
-from cloven.papers.s1.bars import TILE, StrategyBar, difference
+from cloven.papers.s1.bars import TILE, StrategyBar, difference, score_range
 from cloven.papers.s1.experiments import PAPER, SIZE, STRONG
+from cloven.papers.s1.figure_document import BarComparison, JudgedClaim, Judgement
 
 Pair = tuple[StrategyBar, StrategyBar]
 """The bar that S1 says is higher, and the lower one."""
@@ -27,15 +28,15 @@ Pair = tuple[StrategyBar, StrategyBar]
 
 @dataclass(frozen=True)
 class Claim:
-    """What S1 says: which bars are higher than which.
+    """A claim of S1: some bars are higher than others.
 
     Attributes:
         name: the requirement that it stands behind, such as S1-42.
         source: where in the paper.
-        sentence: the point, in our words.
-        pairs: of bars of one control, what is compared.
+        sentence: the claim, in our words.
+        pairs: makes the pairs that are compared, of the bars of one control.
         equal: whether the two are said to be equal instead.
-        twice: of bars of several controls, what is compared between images of two sizes.
+        twice: makes the pairs that are compared between images of two sizes, of the bars of several controls.
     """
 
     name: str
@@ -46,11 +47,11 @@ class Claim:
     twice: Callable[[Sequence[StrategyBar]], list[Pair]] | None = None
 
 
-# --- which bars a claim is about ----------------------------------------------------------------------------------
+# --- the bars of a claim ----------------------------------------------------------------------------------------
 
 
 def _layers(bars: Sequence[StrategyBar]) -> list[str]:
-    """The layers in the model's order, without the tile."""
+    """Return the layers in the model's order, without the tile."""
     return sorted({bar.layer for bar in bars if bar.layer != TILE}, key=_number)
 
 
@@ -60,7 +61,7 @@ def _number(layer: str) -> int:
 
 
 def _alike(bars: Sequence[StrategyBar], *fields: str) -> list[list[StrategyBar]]:
-    """The bars in groups that agree in these fields."""
+    """Return the bars in groups that agree in these fields."""
     groups: dict[tuple[Any, ...], list[StrategyBar]] = {}
     for bar in bars:
         groups.setdefault(tuple(getattr(bar, field) for field in fields), []).append(bar)
@@ -85,14 +86,18 @@ def _at_first(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _data_least(bars: Sequence[StrategyBar]) -> list[Pair]:
-    groups = _alike(bars, *SUBJECT)
-    return [pair for g in groups for pair in product(_of(g, "vertical", "horizontal"), _of(g, "data"))]
+    found: list[Pair] = []
+    for group in _alike(bars, *SUBJECT):
+        found += product(_of(group, "vertical", "horizontal"), _of(group, "data"))
+    return found
 
 
 def _deeper(bars: Sequence[StrategyBar]) -> list[Pair]:
     numbered = [bar for bar in _of(bars, "vertical", "horizontal") if _number(bar.layer)]
-    groups = _alike(numbered, *SUBJECT, "strategy")
-    return [pair for group in groups for pair in pairwise(sorted(group, key=lambda bar: _number(bar.layer)))]
+    found: list[Pair] = []
+    for group in _alike(numbered, *SUBJECT, "strategy"):
+        found += pairwise(sorted(group, key=lambda bar: _number(bar.layer)))
+    return found
 
 
 def _more_classes(bars: Sequence[StrategyBar]) -> list[Pair]:
@@ -105,9 +110,11 @@ def _digits_easier(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _across(bars: Sequence[StrategyBar], wanted: Callable[[StrategyBar, StrategyBar], bool]) -> list[Pair]:
-    """Bars that differ in the data set alone, in every strategy and layer."""
-    groups = _alike(bars, "figure", "model", "devices", "strategy", "layer", "where")
-    return [(a, b) for group in groups for a, b in product(group, group) if wanted(a, b)]
+    """Return the wanted pairs of bars that differ in the data set alone, in every strategy and layer."""
+    found: list[Pair] = []
+    for group in _alike(bars, "figure", "model", "devices", "strategy", "layer", "where"):
+        found += [(a, b) for a, b in product(group, group) if wanted(a, b)]
+    return found
 
 
 def _smaller_model(bars: Sequence[StrategyBar]) -> list[Pair]:
@@ -117,20 +124,23 @@ def _smaller_model(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _any_number(bars: Sequence[StrategyBar]) -> list[Pair]:
-    return [pair for group in _by_devices(_of(bars, "vertical")) for pair in pairwise(group)]
+    return _by_devices(_of(bars, "vertical"))
 
 
 def _more_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
-    return [pair for group in _by_devices(_of(bars, "horizontal", "data")) for pair in pairwise(group)]
+    return _by_devices(_of(bars, "horizontal", "data"))
 
 
-def _by_devices(bars: Sequence[StrategyBar]) -> Iterator[list[StrategyBar]]:
+def _by_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
+    """Return the pairs of Fig. 6's bars that differ in the number of devices alone: each with the next larger."""
+    found: list[Pair] = []
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data", "strategy", "layer", "where"):
-        yield sorted(group, key=lambda bar: bar.devices)
+        found += pairwise(sorted(group, key=lambda bar: bar.devices))
+    return found
 
 
 def _most_tiles(bars: Sequence[StrategyBar]) -> list[Pair]:
-    """The tiles of most devices against every other bar: S1's advice."""
+    """Return the pairs of every other bar and the tiles of most devices: S1's advice."""
     found = []
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data"):
         most = max((bar.devices for bar in _of(group, "data")), default=0)
@@ -140,7 +150,7 @@ def _most_tiles(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def sizes(bars: Sequence[StrategyBar]) -> list[Pair]:
-    """The same model at twice the side, by the same attack, against its usual size."""
+    """Return the pairs of the same model at twice the side and at its usual size, by the same attack."""
     large = {_key(bar): bar for bar in bars if bar.control == SIZE}
     usual = [bar for bar in _of(bars, "vertical") if bar.control == STRONG]
     return [(large[_key(bar)], bar) for bar in usual if _key(bar) in large]
@@ -169,22 +179,20 @@ CLAIMS: tuple[Claim, ...] = (
 """S1's claims about its figures; S1-41 is the figures themselves, see `figures`."""
 
 
-# --- what the numbers say -----------------------------------------------------------------------------------------
+# --- the verdicts ------------------------------------------------------------------------------------------------
 
 
-def compared(claim: Claim, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Each pair with the difference and what it shows."""
-    found = []
-    for higher, lower in pairs:
-        between = difference(higher, lower)
-        same = torch.equal(higher.scores, lower.scores)
-        shown = ("holds" if same else "fails") if claim.equal else shows(between)
-        found.append({"higher": higher.name, "lower": lower.name, "difference": asdict(between), "shows": shown})
-    return found
+def compared(claim: Claim, higher: StrategyBar, lower: StrategyBar) -> BarComparison:
+    """Return a pair's difference and what it shows."""
+    between = difference(higher, lower)
+    shown = shows(between)
+    if claim.equal:
+        shown = "holds" if torch.equal(higher.scores, lower.scores) else "fails"
+    return BarComparison(higher=higher.name, lower=lower.name, difference=score_range(between), shows=shown)
 
 
-def verdict(shown: Sequence[str]) -> str:
-    """One word for several comparisons; see the rule above."""
+def verdict(shown: Sequence[Judgement]) -> Judgement:
+    """Return one word for several comparisons; see the rule above."""
     words = set(shown)
     if not words:
         return "not tested"
@@ -193,67 +201,65 @@ def verdict(shown: Sequence[str]) -> str:
     return "depends" if "holds" in words or "depends" in words else "fails"
 
 
-def judged(bars: Sequence[StrategyBar], claims: Sequence[Claim] = CLAIMS) -> list[dict[str, Any]]:
-    """Every claim with its verdict as S1 does it, under each control, and over all.
+def judged(bars: Sequence[StrategyBar], claims: Sequence[Claim] = CLAIMS) -> list[JudgedClaim]:
+    """Return every claim with its verdict as S1 does it, under each control, and over all.
 
-    Bars of a CNN that has learned too little do not count; how many comparisons they took away is said.
+    Bars of a CNN that has learned too little do not count; `JudgedClaim.left_out` counts their comparisons.
     """
     return [_judged(claim, bars) for claim in claims]
 
 
-def all_judged(bars: Sequence[StrategyBar]) -> list[dict[str, Any]]:
-    """S1-41, the figures themselves, and every claim about them."""
-    return [figures(bars), *judged(bars)]
+def all_judged(bars: Sequence[StrategyBar]) -> tuple[JudgedClaim, ...]:
+    """Return S1-41, the figures themselves, and every claim about them."""
+    return figures(bars), *judged(bars)
 
 
-def figures(bars: Sequence[StrategyBar]) -> dict[str, Any]:
-    """S1-41, which figures were made: they hold where each has all bars for every data set."""
+def figures(bars: Sequence[StrategyBar]) -> JudgedClaim:
+    """Return S1-41, the figures that were made: it holds where each has all bars for every data set."""
     counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)
     complete = {count == BARS[figure] for (figure, _), count in counts.items()}
-    return {
-        "claim": "S1-41",
-        "source": "Fig. 5, 6",
-        "sentence": "Seven bars a data set in Fig. 5, nine in Fig. 6",
-        "verdict": verdict(["holds" if all_there else "fails" for all_there in complete]),
-        "controls": {f"Fig. {figure}, {data}": f"{count} bars" for (figure, data), count in counts.items()},
-        "comparisons": {},
-        "left_out": 0,
-    }
+    return JudgedClaim(
+        claim="S1-41",
+        source="Fig. 5, 6",
+        sentence="Seven bars a data set in Fig. 5, nine in Fig. 6",
+        verdict=verdict(["holds" if all_there else "fails" for all_there in complete]),
+        controls={f"Fig. {figure}, {data}": f"{count} bars" for (figure, data), count in counts.items()},
+        comparisons={},
+        left_out=0,
+    )
 
 
 BARS: Mapping[str, int] = {"5a": 7, "5b": 7, "5c": 7, "6": 9}
-"""How many bars S1 draws for a data set: two strategies at three layers and a tile; three at three counts."""
+"""The bars that S1 draws for a data set: two strategies at three layers and a tile; three at three counts."""
 
 
-def _judged(claim: Claim, bars: Sequence[StrategyBar]) -> dict[str, Any]:
-    rows: dict[str, list[dict[str, Any]]] = {}
+def _judged(claim: Claim, bars: Sequence[StrategyBar]) -> JudgedClaim:
+    by_control: dict[str, list[Pair]] = {}
+    for control in dict.fromkeys([PAPER, *(bar.control for bar in bars)]):
+        by_control[control] = claim.pairs([bar for bar in bars if bar.control == control])
+    if claim.twice:
+        by_control[SIZE] = claim.twice(bars)
+    verdicts: dict[str, Judgement] = {}
+    comparisons: dict[str, tuple[BarComparison, ...]] = {}
     left_out = 0
-    for control, pairs in _by_control(claim, bars).items():
+    for control, pairs in by_control.items():
         usable = [(a, b) for a, b in pairs if a.counts and b.counts]
         left_out += len(pairs) - len(usable)
         if usable:
-            rows[control] = compared(claim, usable)
-    verdicts = {control: verdict([row["shows"] for row in found]) for control, found in rows.items()}
-    return {
-        "claim": claim.name,
-        "source": claim.source,
-        "sentence": claim.sentence,
-        "verdict": over_all(verdicts),
-        "controls": verdicts,
-        "comparisons": rows,
-        "left_out": left_out,
-    }
+            comparisons[control] = tuple(compared(claim, a, b) for a, b in usable)
+            verdicts[control] = verdict([row.shows for row in comparisons[control]])
+    return JudgedClaim(
+        claim=claim.name,
+        source=claim.source,
+        sentence=claim.sentence,
+        verdict=over_all(verdicts),
+        controls=dict(verdicts),
+        comparisons=comparisons,
+        left_out=left_out,
+    )
 
 
-def _by_control(claim: Claim, bars: Sequence[StrategyBar]) -> dict[str, list[Pair]]:
-    controls = dict.fromkeys([PAPER, *(bar.control for bar in bars)])
-    found = {c: claim.pairs([bar for bar in bars if bar.control == c]) for c in controls}
-    if claim.twice:
-        found[SIZE] = claim.twice(bars)
-    return {control: pairs for control, pairs in found.items() if pairs}
-
-
-def over_all(verdicts: Mapping[str, str]) -> str:
-    """One word for S1's own setting and the controls together; what is undecided does not count beside others."""
+def over_all(verdicts: Mapping[str, Judgement]) -> Judgement:
+    """Return one word for S1's own setting and the controls together; undecided ones do not count beside others."""
     decided = [word for word in verdicts.values() if word != "undecided"]
     return verdict(decided or list(verdicts.values()))

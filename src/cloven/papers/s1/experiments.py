@@ -1,4 +1,4 @@
-"""S1's figures as data: which studies make each of them, and the controls that the paper lacks."""
+"""S1's figures as data: the studies that make each of them, and the controls that the paper lacks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONTROLS: Mapping[str, str] = {
     SIZE: "the same model at images of twice the side, attacked by the strong decoder",
     LINKS: "not what S1 counts but all that the first link carries, by the strong decoder",
 }
-"""What is varied, one thing at a time; `PAPER` varies nothing."""
+"""The variations, one thing at a time; `PAPER` varies nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class FigureStudy:
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for.
+    """A figure to make: its data sets, scale and controls.
 
     ``data`` are specs (``mnist:DIR``), one a data set of the figure; ``controls`` are names of `CONTROLS`.
     """
@@ -77,13 +77,16 @@ class Request:
 
 
 def panels(request: Request) -> list[FigureStudy]:
-    """The studies of a figure: as S1 does it for each data set and number of devices, then the controls."""
+    """Return the studies of a figure: as S1 does it for each data set and number of devices, then the controls."""
     made = _of_devices if request.figure == "6" else _of_layers
-    return [panel for spec in request.data for panel in made(request, spec)]
+    found: list[FigureStudy] = []
+    for spec in request.data:
+        found += made(request, spec)
+    return found
 
 
 def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
-    """Fig. 6: Layer 2 alone, on each number of devices."""
+    """Return the studies of Fig. 6: Layer 2 alone, on each number of devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _study(request, spec)
     layers = dict(list(setup.layers_of(model).items())[:1])
@@ -95,7 +98,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
 
 
 def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
-    """Fig. 5: S1's three layers, on four devices."""
+    """Return the studies of Fig. 5: S1's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual, paper = _study(request, spec), setup.decoder(model)
     yield FigureStudy(kind, PAPER, usual, paper)
@@ -168,7 +171,7 @@ DIVISIONS: Mapping[str, Mapping[str, object]] = {
 
 
 def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
-    """All that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
+    """Return the studies of all that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
     taps = Taps(setup.layers_of(strong.subject.model), ("full",))
     full = _of(strong, taps=taps, strategies=("vertical", "horizontal"))
     yield FigureStudy(f"{kind}-links", LINKS, full, no_chain)
@@ -180,9 +183,9 @@ def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
 
 
 CLASSES = 10
-"""What a plan says of a model whose classes are the data set's; nothing here reads it."""
+"""The class count in plans of models whose classes are the data set's; nothing here reads it."""
 
 
 def folder_of(figure: str, scale: str) -> Path:
-    """Where a figure goes by default."""
+    """Return the default folder of a figure."""
     return Path("runs") / f"s1-{figure}-{scale}"

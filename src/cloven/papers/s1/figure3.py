@@ -12,8 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import exp, isfinite, log
-from typing import Any, Literal
+from typing import Literal
 
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as document_part
+
+from cloven.documents import Document
 from cloven.errors import ClovenError
 
 Reading = Literal["keras", "convolutions"]
@@ -40,7 +44,7 @@ class EdgeProcessor:
     note: str = ""
 
     def problems(self) -> Iterator[str]:
-        """Numbers that no processor has."""
+        """Return the problems of numbers that a processor cannot have."""
         for what, value in (("clock", self.clock), ("power", self.power), ("MAC/s", self.macs)):
             if not (isfinite(value) and value > 0):
                 yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
@@ -48,14 +52,14 @@ class EdgeProcessor:
 
 @dataclass(frozen=True)
 class CipherCost:
-    """What a cipher costs on one processor: ``table`` of (bytes of a message, cycles a byte), and ``long`` ones."""
+    """A cipher's cost on one processor: ``table`` of (bytes of a message, cycles a byte), and ``long`` ones."""
 
     name: str
     table: tuple[tuple[int, float], ...]
     long: float
 
     def cycles_per_byte(self, length: int) -> float:
-        """Cycles a byte of a message of ``length`` > 0 bytes.
+        """Return the cycles a byte of a message of ``length`` > 0 bytes.
 
         Between two lengths of the table a straight line in logarithms; above the last one what a message costs
         beyond ``long`` is spread over its bytes; below the first one a message costs what the first one does.
@@ -74,13 +78,13 @@ class CipherCost:
         return exp((1 - share) * log(low) + share * log(high))
 
     def cycles(self, length: int) -> float:
-        """Cycles of a whole message; one without a byte costs what the table's shortest does."""
+        """Return the cycles of a whole message; an empty one costs as much as the table's shortest."""
         if length:
             return length * self.cycles_per_byte(length)
         return self.table[0][0] * self.table[0][1] if self.table else 0.0
 
     def problems(self) -> Iterator[str]:
-        """A table that is out of order, or costs that no cipher has."""
+        """Return the problems of a table out of order, and of costs that a cipher cannot have."""
         if any(a >= b for (a, _), (b, _) in pairwise(self.table)) or any(length < 1 for length, _ in self.table):
             yield f"{self.name}: the table's lengths are {[n for n, _ in self.table]}; expected them from 1 upwards"
         for cost in (self.long, *(cost for _, cost in self.table)):
@@ -88,15 +92,49 @@ class CipherCost:
                 yield f"{self.name}: {cost:g} cycles a byte; expected a number above 0"
 
 
+class MeasuredPart(Document):
+    """The median time of a device's part on this machine."""
+
+    device: str
+    macs: int
+    seconds: float
+    macs_a_second: float
+
+
+class MeasuredMessage(Document):
+    """The median times of sealing and opening a message; one whose last bit was flipped was refused."""
+
+    bytes: int
+    seal_s: float
+    open_s: float
+    sealed: int
+    opened: int
+    changed_refused: bool
+
+
+class MeasuredFacts(Document):
+    """The measurements behind a preset of this machine."""
+
+    threads: int
+    runs: int
+    cipher: str
+    parts: tuple[MeasuredPart, ...]
+    messages: tuple[MeasuredMessage, ...]
+
+
+class NoFacts(Document):
+    """The measurements behind a preset of published numbers: none."""
+
+
 @dataclass(frozen=True)
 class Preset:
-    """Where the model's numbers come from: processors, and by a processor's name what the cipher costs on it.
+    """A source of the model's numbers: processors, and by a processor's name the cost of the cipher on it.
 
     Attributes:
-        source: who says so.
+        source: of the numbers.
         parts: by a device's name the seconds of its part, where they were measured: then no MAC/s is asked.
-        assumed: what nobody says and was decided, a sentence each.
-        facts: what was measured, to be kept beside the results.
+        assumed: assumptions that no source states, a sentence each.
+        facts: the measurements.
     """
 
     name: str
@@ -106,12 +144,15 @@ class Preset:
     ciphers: Mapping[str, CipherCost]
     parts: Mapping[str, float] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: MeasuredFacts | NoFacts = field(default_factory=NoFacts)
 
     def problems(self) -> list[str]:
-        """All that no computation can be made with."""
-        found = [problem for processor in self.processors for problem in processor.problems()]
-        found += [problem for cipher in self.ciphers.values() for problem in cipher.problems()]
+        """Return the problems of numbers with which no computation can be made."""
+        found: list[str] = []
+        for processor in self.processors:
+            found += processor.problems()
+        for cipher in self.ciphers.values():
+            found += cipher.problems()
         known = ", ".join(self.ciphers)
         missing = [p.name for p in self.processors if p.name not in self.ciphers]
         found += [
@@ -121,9 +162,9 @@ class Preset:
         return found
 
 
-@dataclass(frozen=True)
+@document_part(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class DeviceLoad:
-    """What one device does for one image: MACs, and the bytes of each message that it opens and seals."""
+    """The work of one device for one image: MACs, and the bytes of each message that it opens and seals."""
 
     device: str
     macs: int
@@ -132,7 +173,7 @@ class DeviceLoad:
 
     @property
     def messages(self) -> tuple[int, ...]:
-        """Every message that costs it the cipher once."""
+        """Return every message for which it pays the cipher once."""
         return self.opens + self.seals
 
 
@@ -147,76 +188,35 @@ class Scenario:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The bytes of each message, once each, smallest first."""
-        return tuple(sorted({size for load in self.loads for size in load.messages}))
-
-    def row(self) -> dict[str, Any]:
-        """The scenario for JSON readers."""
-        devices = [
-            {"device": load.device, "macs": load.macs, "opens": list(load.opens), "seals": list(load.seals)}
-            for load in self.loads
-        ]
-        return {"reading": self.reading, "model": self.model, "cuts": list(self.cuts), "devices": devices}
+        """Return the different sizes of messages in bytes, smallest first."""
+        return tuple(sorted(set().union(*(load.messages for load in self.loads))))
 
 
-@dataclass(frozen=True)
-class CostBar:
-    """A pair of bars of Fig. 3: a device with a processor, for one image; ``bytes`` are all that the cipher sees.
+class CostBar(Document):
+    """A pair of bars of Fig. 3: a device with a processor, without and with the cipher, for one image.
 
-    ``link_seconds`` is what its link takes to carry what it sends, in none of the other numbers.
+    ``bytes`` are all that the cipher sees. ``ratio`` is that of the times and, at one power, of the energies.
+    ``link_seconds`` is the time of its link for the bytes that it sends, which no other number includes.
     """
 
     device: str
     processor: str
     macs: int
     bytes: int
-    plain_seconds: float
-    cipher_seconds: float
-    power: float
+    seconds_without: float
+    seconds_with: float
+    joules_without: float
+    joules_with: float
+    ratio: float
     link_seconds: float
-
-    @property
-    def seconds(self) -> float:
-        """With the cipher."""
-        return self.plain_seconds + self.cipher_seconds
-
-    @property
-    def plain_joules(self) -> float:
-        """Without the cipher."""
-        return self.plain_seconds * self.power
-
-    @property
-    def joules(self) -> float:
-        """With the cipher."""
-        return self.seconds * self.power
-
-    @property
-    def ratio(self) -> float:
-        """How many times more with the cipher than without: of time, and of energy, as the power is one."""
-        return self.seconds / self.plain_seconds
-
-    def row(self) -> dict[str, Any]:
-        """The bar for JSON readers: SI units, and MACs and bytes of one image."""
-        return {
-            "device": self.device,
-            "processor": self.processor,
-            "macs": self.macs,
-            "bytes": self.bytes,
-            "seconds_without": self.plain_seconds,
-            "seconds_with": self.seconds,
-            "joules_without": self.plain_joules,
-            "joules_with": self.joules,
-            "ratio": self.ratio,
-            "link_seconds": self.link_seconds,
-        }
 
 
 def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE) -> tuple[CostBar, ...]:
-    """The bars of Fig. 3: for each device every processor.
+    """Return the bars of Fig. 3: for each device every processor.
 
     Args:
-        preset: what processors and the cipher cost.
-        scenario: what the devices do.
+        preset: the costs of processors and of the cipher.
+        scenario: the work of the devices.
         link_rate: bits a second of every link.
 
     Raises:
@@ -225,24 +225,31 @@ def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE)
     problems = [*preset.problems(), *rate_problems(link_rate)]
     if problems:
         raise ClovenError(problems)
-    return tuple(_bar(preset, p, load, link_rate) for load in scenario.loads for p in preset.processors)
+    bars: list[CostBar] = []
+    for load in scenario.loads:
+        bars += (_bar(preset, processor, load, link_rate) for processor in preset.processors)
+    return tuple(bars)
 
 
 def rate_problems(link_rate: float) -> list[str]:
-    """What is wrong with a link's rate."""
+    """Return the problems of a link's rate."""
     right = isfinite(link_rate) and link_rate > 0
     return [] if right else [f"the link's rate is {link_rate:g} bit/s; expected a number above 0"]
 
 
 def _bar(preset: Preset, processor: EdgeProcessor, load: DeviceLoad, link_rate: float) -> CostBar:
     cipher = preset.ciphers[processor.name]
+    without = preset.parts.get(load.device, load.macs / processor.macs)
+    both = without + sum(map(cipher.cycles, load.messages)) / processor.clock
     return CostBar(
         device=load.device,
         processor=processor.name,
         macs=load.macs,
         bytes=sum(load.messages),
-        plain_seconds=preset.parts.get(load.device, load.macs / processor.macs),
-        cipher_seconds=sum(map(cipher.cycles, load.messages)) / processor.clock,
-        power=processor.power,
+        seconds_without=without,
+        seconds_with=both,
+        joules_without=without * processor.power,
+        joules_with=both * processor.power,
+        ratio=both / without,
         link_seconds=8 * sum(load.seals) / link_rate,
     )

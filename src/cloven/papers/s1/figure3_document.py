@@ -1,14 +1,34 @@
-"""S1's Fig. 3 with everything that it was computed from: one table that can be written as JSON, and its rows."""
+"""S1's Fig. 3 with everything that it was computed from: one document, and its bars as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Literal
 
+from cloven.documents import Document
 from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import LINK_RATE, Preset, Scenario, figure3, rate_problems
-from cloven.papers.s1.figure3_presets import BOARDS, PRESETS, SOURCES, Board, arithmetic, board_problems
+from cloven.papers.s1.figure3 import (
+    LINK_RATE,
+    CostBar,
+    DeviceLoad,
+    MeasuredFacts,
+    NoFacts,
+    Preset,
+    Reading,
+    Scenario,
+    figure3,
+    rate_problems,
+)
+from cloven.papers.s1.figure3_presets import (
+    BOARDS,
+    PRESETS,
+    SOURCES,
+    Arithmetic,
+    Board,
+    arithmetic,
+    board_problems,
+)
 
 ASSUMPTIONS = (
     "Clocks and powers are not in S1: they are parameters, and where nobody gives them 1 GHz and 1 W.",
@@ -19,6 +39,54 @@ ASSUMPTIONS = (
 )
 
 
+class PresetProcessor(Document):
+    """A processor of a preset, and the cipher's cycles a byte on it by the bytes of a message."""
+
+    name: str
+    clock: float
+    power: float
+    macs: float
+    note: str
+    cipher: str
+    cycles_a_byte: dict[str, float]
+
+
+class PresetBars(Document):
+    """The bars of a preset, and the numbers that they were computed from."""
+
+    name: str
+    title: str
+    source: str
+    assumed: tuple[str, ...]
+    processors: tuple[PresetProcessor, ...]
+    facts: MeasuredFacts | NoFacts
+    bars: tuple[CostBar, ...]
+
+
+class CostReading(Document):
+    """A reading of S1's layer numbers: the scenario, the bars of each preset, and S1's arithmetic."""
+
+    reading: Reading
+    model: str
+    cuts: tuple[str, ...]
+    devices: tuple[DeviceLoad, ...]
+    presets: tuple[PresetBars, ...]
+    arithmetic: Arithmetic
+
+
+class CostFigure(Document):
+    """S1's Fig. 3; ``link_bits`` are the bits a second of every link."""
+
+    schema_version: Literal[1] = 1
+    paper: Literal["S1"] = "S1"
+    figure: Literal["3"] = "3"
+    link_bits: float
+    boards: tuple[Board, ...]
+    sources: dict[str, str]
+    assumptions: tuple[str, ...]
+    readings: tuple[CostReading, ...]
+
+
 def document(
     scenarios: Sequence[Scenario],
     presets: Sequence[str] = tuple(PRESETS),
@@ -26,8 +94,8 @@ def document(
     measured: Mapping[str, Preset] | None = None,
     boards: Sequence[Board] = BOARDS,
     link_rate: float = LINK_RATE,
-) -> dict[str, Any]:
-    """Fig. 3 for each reading and preset, with S1's arithmetic; plain lists, dicts, numbers and text.
+) -> CostFigure:
+    """Return Fig. 3 for each reading and preset, with S1's arithmetic.
 
     Args:
         scenarios: one for each reading that is wanted.
@@ -37,33 +105,34 @@ def document(
         link_rate: bits a second of every link.
 
     Raises:
-        ClovenError: for unknown presets, boards and rates that cannot be; all of it.
+        ClovenError: with all unknown presets, impossible boards and rates.
     """
     hosts = measured or {}
     problems = _problems([scenario.reading for scenario in scenarios], presets, hosts)
     problems += board_problems(boards) + rate_problems(link_rate)
     if problems:
         raise ClovenError(problems)
-    rows = []
+    readings = []
     for scenario in scenarios:
         made = [PRESETS[name](scenario, boards) for name in presets]
         made += [hosts[scenario.reading]] if scenario.reading in hosts else []
-        rows.append(
-            {
-                **scenario.row(),
-                "presets": [_preset(preset, scenario, link_rate) for preset in made],
-                "arithmetic": arithmetic(scenario, boards, link_rate=link_rate).row(),
-            }
+        readings.append(
+            CostReading(
+                reading=scenario.reading,
+                model=scenario.model,
+                cuts=scenario.cuts,
+                devices=scenario.loads,
+                presets=tuple(_preset(preset, scenario, link_rate) for preset in made),
+                arithmetic=arithmetic(scenario, boards, link_rate=link_rate),
+            )
         )
-    return {
-        "paper": "S1",
-        "figure": "3",
-        "link_bits": link_rate,
-        "boards": [asdict(board) for board in boards],
-        "sources": dict(SOURCES),
-        "assumptions": list(ASSUMPTIONS),
-        "readings": rows,
-    }
+    return CostFigure(
+        link_bits=link_rate,
+        boards=tuple(boards),
+        sources=dict(SOURCES),
+        assumptions=ASSUMPTIONS,
+        readings=tuple(readings),
+    )
 
 
 def _problems(readings: Sequence[str], presets: Sequence[str], measured: Mapping[str, Preset]) -> list[str]:
@@ -79,48 +148,47 @@ def _problems(readings: Sequence[str], presets: Sequence[str], measured: Mapping
     return found
 
 
-def _preset(preset: Preset, scenario: Scenario, link_rate: float) -> dict[str, Any]:
+def _preset(preset: Preset, scenario: Scenario, link_rate: float) -> PresetBars:
+    processors = []
+    for processor in preset.processors:
+        cipher = preset.ciphers[processor.name]
+        costs = {str(size): cipher.cycles_per_byte(size) for size in scenario.sizes}
+        processors.append(PresetProcessor(**asdict(processor), cipher=cipher.name, cycles_a_byte=costs))
+    return PresetBars(
+        name=preset.name,
+        title=preset.title,
+        source=preset.source,
+        assumed=preset.assumed,
+        processors=tuple(processors),
+        facts=preset.facts,
+        bars=figure3(preset, scenario, link_rate=link_rate),
+    )
+
+
+def table(made: CostFigure) -> list[dict[str, str | float]]:
+    """Return every bar as a row for people: its columns' names with units -> numbers rounded, or text."""
+    rows: list[dict[str, str | float]] = []
+    for reading in made.readings:
+        for preset in reading.presets:
+            rows += (_row(reading, preset, bar) for bar in preset.bars)
+    return rows
+
+
+def _row(reading: CostReading, preset: PresetBars, bar: CostBar) -> dict[str, str | float]:
     return {
-        "name": preset.name,
-        "title": preset.title,
-        "source": preset.source,
-        "assumed": list(preset.assumed),
-        "processors": [
-            {
-                **asdict(processor),
-                "cipher": preset.ciphers[processor.name].name,
-                "cycles_a_byte": {
-                    str(size): preset.ciphers[processor.name].cycles_per_byte(size) for size in scenario.sizes
-                },
-            }
-            for processor in preset.processors
-        ],
-        "facts": dict(preset.facts),
-        "bars": [bar.row() for bar in figure3(preset, scenario, link_rate=link_rate)],
+        "reading": reading.reading,
+        "preset": preset.name,
+        "device": bar.device,
+        "processor": bar.processor,
+        "MMAC": round(bar.macs / 1e6, 1),
+        "bytes": bar.bytes,
+        "s without": _short(bar.seconds_without),
+        "s with": _short(bar.seconds_with),
+        "J without": _short(bar.joules_without),
+        "J with": _short(bar.joules_with),
+        "times": round(bar.ratio, 2),
+        "s on the link": _short(bar.link_seconds),
     }
-
-
-def table(made: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every bar of a document as a row for people: its columns' names with units -> numbers rounded, or text."""
-    return [
-        {
-            "reading": reading["reading"],
-            "preset": preset["name"],
-            "device": bar["device"],
-            "processor": bar["processor"],
-            "MMAC": round(bar["macs"] / 1e6, 1),
-            "bytes": bar["bytes"],
-            "s without": _short(bar["seconds_without"]),
-            "s with": _short(bar["seconds_with"]),
-            "J without": _short(bar["joules_without"]),
-            "J with": _short(bar["joules_with"]),
-            "times": round(bar["ratio"], 2),
-            "s on the link": _short(bar["link_seconds"]),
-        }
-        for reading in made["readings"]
-        for preset in reading["presets"]
-        for bar in preset["bars"]
-    ]
 
 
 def _short(value: float) -> float:

@@ -1,4 +1,4 @@
-"""What S1's Fig. 3 may have been made with, side by side; and where its 36 times come apart.
+"""Numbers with which S1's Fig. 3 may have been made, side by side; and its "36 times" taken apart.
 
 Of Fig. 3's 36 numbers S1 prints two. The preset ``implied`` is what these two imply, ``published`` has the cipher's
 cost from its own designers. Clocks and powers are not in S1: they are parameters, and ratios of time do not depend
@@ -8,11 +8,13 @@ on the power, nor those of ``implied`` on the clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import isfinite
-from typing import Any
 
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.papers.s1.figure3 import (
     LINK_RATE,
@@ -28,7 +30,7 @@ from cloven.papers.s1.figure3 import (
 PLAIN, PROTECTED = 0.122, 4.432
 """Seconds of ED1 on a Cortex-A7 without and with Ascon: the only bars that S1 prints (Sect. 2)."""
 LEAST, MOST = 3.0, 36.4
-"""Between how many times more S1 says that all its bars lie; 4.432 / 0.122, rounded up, for its "36"."""
+"""The range of ratios in which S1 says that all its bars lie; 4.432 / 0.122, rounded up, for its "36"."""
 FITTED = "Cortex-A7"
 
 SOURCES: Mapping[str, str] = {
@@ -38,7 +40,7 @@ SOURCES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Board:
     """A processor as it runs: ``clock`` in Hz, ``power`` in W. S1 gives neither."""
 
@@ -47,7 +49,7 @@ class Board:
     power: float = 1.0
 
     def problems(self) -> Iterator[str]:
-        """Numbers that no board has."""
+        """Return the problems of numbers that a board cannot have."""
         for what, value in (("clock", self.clock), ("power", self.power)):
             if not (isfinite(value) and value > 0):
                 yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
@@ -79,7 +81,7 @@ SAME_MACS = (
 
 
 def _rates(scenario: Scenario, boards: Sequence[Board]) -> tuple[EdgeProcessor, ...]:
-    """Every board with the cycles a MAC that S1's 0.122 s imply for the Cortex-A7."""
+    """Return every board with the cycles a MAC that S1's 0.122 s imply for the Cortex-A7."""
     macs_a_cycle = scenario.loads[0].macs / PLAIN / _fitted(boards).clock
     return tuple(
         EdgeProcessor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else "not in S1")
@@ -92,10 +94,10 @@ def _fitted(boards: Sequence[Board]) -> Board:
 
 
 def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
-    """S1's two numbers: MAC/s from 0.122 s, cycles a byte from what 4.432 s add to it, for one reading.
+    """Return the preset of S1's two numbers: MAC/s from 0.122 s, cycles a byte from 4.432 s less that.
 
     Raises:
-        ClovenError: for boards that cannot be.
+        ClovenError: for impossible boards.
     """
     _check(boards)
     cost = (PROTECTED - PLAIN) * _fitted(boards).clock / sum(scenario.loads[0].messages)
@@ -116,10 +118,10 @@ def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
 def published(
     scenario: Scenario, boards: Sequence[Board] = BOARDS, ciphers: Mapping[str, CipherCost] = PUBLISHED
 ) -> Preset:
-    """The designers' cycles a byte by a processor's name, with the MAC/s of S1's 0.122 s.
+    """Return the preset of the designers' cycles a byte by a processor's name, with the MAC/s of S1's 0.122 s.
 
     Raises:
-        ClovenError: for boards that cannot be.
+        ClovenError: for impossible boards.
     """
     _check(boards)
     return Preset(
@@ -142,36 +144,40 @@ def _check(boards: Sequence[Board]) -> None:
 
 
 def board_problems(boards: Sequence[Board]) -> list[str]:
-    """What is wrong with boards."""
+    """Return the problems of boards."""
     named = [board.name for board in boards]
-    found = [problem for board in boards for problem in board.problems()]
+    found: list[str] = []
+    for board in boards:
+        found += board.problems()
     if len(set(named)) < len(named) or not named:
         found.append(f"the processors are {', '.join(named) or 'none'}; expected one or more, each once")
     return found
 
 
-# --- where it comes apart -------------------------------------------------------------------------------------
+# --- the arithmetic -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Arithmetic:
+class Arithmetic(Document):
     """S1's 36 times taken apart, for one reading.
 
     Attributes:
         ratio: 4.432 s / 0.122 s.
-        added_seconds: what the cipher adds.
-        bytes: what it is added for.
-        macs_a_second: what 0.122 s imply.
-        nanoseconds_a_byte: what the added seconds imply; the cycles a byte at 1 GHz.
+        added_seconds: the cipher's.
+        bytes: of the messages, for which the cipher takes these.
+        macs_a_second: implied by 0.122 s.
+        nanoseconds_a_byte: implied by the added seconds; the cycles a byte at 1 GHz.
         cycles_a_mac: at the Cortex-A7's clock.
         cycles_a_byte: at that clock.
         published: cycles a byte of published tables for such a message, least and most.
-        factor: how many times more the implied is than the published, least and most.
+        factor: the implied cycles a byte over the published ones, least and most.
         short: published cycles of a message of one byte, least and most.
         short_clock: the clocks in Hz at which these would be S1's seconds if every byte were charged so.
         implied_ratios: of each device, on the Cortex-A7.
         published_ratios: likewise, least and most of the published tables.
-        link_seconds: what the first link takes at its rate.
+        link_seconds: of the first link at its rate.
+        within: the implied ratios all lie where S1 says that its bars lie.
+        falling: at published speeds each device loses less than the one before it.
+        sentences: the numbers in words.
     """
 
     reading: str
@@ -191,19 +197,12 @@ class Arithmetic:
     published_ratios: tuple[tuple[float, float], ...]
     link_rate: float
     link_seconds: float
+    within: bool
+    falling: bool
+    sentences: tuple[str, ...] = ()
 
-    @property
-    def within(self) -> bool:
-        """Whether the implied ratios all lie where S1 says that its bars lie."""
-        return all(LEAST <= ratio <= MOST for ratio in self.implied_ratios)
-
-    @property
-    def falling(self) -> bool:
-        """Whether at published speeds each device loses less than the one before it."""
-        return all(a > b for table in zip(*self.published_ratios, strict=True) for a, b in pairwise(table))
-
-    def sentences(self) -> tuple[str, ...]:
-        """What the numbers say."""
+    def in_words(self) -> tuple[str, ...]:
+        """Return the numbers in sentences."""
         low, high = self.published
         inside = "all lie" if self.within else "do not all lie"
         order = "falling" if self.falling else "not falling"
@@ -232,17 +231,12 @@ class Arithmetic:
             f"{seconds[1]:.3f} s for them.",
         )
 
-    def row(self) -> dict[str, Any]:
-        """The numbers and the sentences for JSON readers."""
-        numbers = {name: _listed(value) for name, value in asdict(self).items()}
-        return {**numbers, "within": self.within, "falling": self.falling, "sentences": list(self.sentences())}
-
 
 def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rate: float = LINK_RATE) -> Arithmetic:
     """Take S1's 36 times apart for one reading, on the Cortex-A7 (of ``boards``, or at 1 GHz if it is not there).
 
     Raises:
-        ClovenError: for boards or a link's rate that cannot be.
+        ClovenError: for impossible boards, or an impossible rate of the link.
     """
     if problems := board_problems(boards) + rate_problems(link_rate):
         raise ClovenError(problems)
@@ -253,7 +247,10 @@ def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rat
     costs = _ends([cipher.cycles_per_byte(length) for cipher in ON_A7])
     short = _ends([cipher.table[0][1] for cipher in ON_A7 if cipher.table[0][0] == 1])
     each = [_ratios(figure3(published(scenario, [board], {board.name: cipher}), scenario)) for cipher in ON_A7]
-    return Arithmetic(
+    implied_ratios = _ratios(figure3(fit, scenario))
+    published_ratios = tuple(_ends(ratios) for ratios in zip(*each, strict=True))
+    falling = all(a[0] > b[0] and a[1] > b[1] for a, b in pairwise(published_ratios))
+    numbers = Arithmetic(
         reading=scenario.reading,
         ratio=PROTECTED / PLAIN,
         added_seconds=added,
@@ -267,20 +264,18 @@ def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rat
         factor=(cost / costs[1], cost / costs[0]),
         short=short,
         short_clock=(short[0] * length / added, short[1] * length / added),
-        implied_ratios=_ratios(figure3(fit, scenario)),
-        published_ratios=tuple(_ends(ratios) for ratios in zip(*each, strict=True)),
+        implied_ratios=implied_ratios,
+        published_ratios=published_ratios,
         link_rate=link_rate,
         link_seconds=8 * sum(load.seals) / link_rate,
+        within=all(LEAST <= ratio <= MOST for ratio in implied_ratios),
+        falling=falling,
     )
+    return numbers.model_copy(update={"sentences": numbers.in_words()})
 
 
 def _ratios(bars: Sequence[CostBar]) -> tuple[float, ...]:
     return tuple(bar.ratio for bar in bars)
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as the lists that JSON makes of them."""
-    return [_listed(part) for part in value] if isinstance(value, tuple) else value
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

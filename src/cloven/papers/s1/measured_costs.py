@@ -1,4 +1,4 @@
-"""What S1's Fig. 3 is computed from, taken from this package: its scenario compiled, and this machine measured."""
+"""The numbers behind S1's Fig. 3 from this package: its scenario compiled, and this machine measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import READINGS, CipherCost, DeviceLoad, EdgeProcessor, Preset, Reading, Scenario
+from cloven.papers.s1.figure3 import (
+    READINGS,
+    CipherCost,
+    DeviceLoad,
+    EdgeProcessor,
+    MeasuredFacts,
+    MeasuredMessage,
+    MeasuredPart,
+    Preset,
+    Reading,
+    Scenario,
+)
 from cloven.runtime.link.ciphers import CIPHERS, warm
 from cloven.runtime.link.errors import WrongTag
 
@@ -39,7 +50,7 @@ def compiled(
     model: str = "mobilenet_v1",
     shape: tuple[int, int, int] = PHOTO,
 ) -> tuple[Compiled, ...]:
-    """S1's Fig. 2 for each reading of "Layer 5" and "Layer 20": MobileNet v1 over three devices, random weights.
+    """Return S1's Fig. 2 for each reading of "Layer 5" and "Layer 20": MobileNet v1, random weights, three devices.
 
     Args:
         readings: keys of `READINGS`.
@@ -71,7 +82,7 @@ def compiled(
 
 
 def scenario(reading: Reading, model: str, cuts: tuple[str, ...], program: Program) -> Scenario:
-    """What each device of a program computes, opens and seals for one image; every transfer is one message."""
+    """Return what each device of a program computes, opens and seals for one image; a transfer is one message."""
     loads = tuple(
         DeviceLoad(
             device,
@@ -94,12 +105,12 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
     Nobody asks the machine for its clock: cycles are nanoseconds.
 
     Args:
-        made: what `compiled` gave.
-        runs: how many times each is run, after once to warm up.
+        made: of `compiled`.
+        runs: of each, after one to warm up.
         power: W of this machine while it computes; nobody measures it here.
 
     Raises:
-        ClovenError: for fewer than one run, a power that cannot be, without onnxruntime or numba, and where a
+        ClovenError: for fewer than one run, an impossible power, without onnxruntime or numba, and where a
             changed message is not refused.
     """
     problems = [] if runs >= 1 else [f"runs is {runs}; expected 1 or more"]
@@ -107,9 +118,9 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
     if problems:
         raise ClovenError(problems)
     parts = _parts(made.program, runs)
-    messages = {size: _message(size, runs) for size in made.scenario.sizes}
+    messages = tuple(_message(size, runs) for size in made.scenario.sizes)
     macs = sum(load.macs for load in made.scenario.loads)
-    costs = tuple((size, 1e9 * (m["seal_s"] + m["open_s"]) / 2 / size) for size, m in messages.items())
+    costs = tuple((m.bytes, 1e9 * (m.seal_s + m.open_s) / 2 / m.bytes) for m in messages)
     return Preset(
         "measured",
         "measured on this host",
@@ -121,22 +132,26 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
             f"{power:g} W is not measured",
             "Sealing and opening a message are given half of what both take; facts have each",
         ),
-        facts={
-            "threads": 1,
-            "runs": runs,
-            "cipher": CIPHER,
-            "parts": [
-                {"device": load.device, "macs": load.macs, "seconds": parts[load.device],
-                 "macs_a_second": load.macs / parts[load.device]}
+        facts=MeasuredFacts(
+            threads=1,
+            runs=runs,
+            cipher=CIPHER,
+            parts=tuple(
+                MeasuredPart(
+                    device=load.device,
+                    macs=load.macs,
+                    seconds=parts[load.device],
+                    macs_a_second=load.macs / parts[load.device],
+                )
                 for load in made.scenario.loads
-            ],
-            "messages": [{"bytes": size, **message} for size, message in messages.items()],
-        },
-    )  # fmt: skip
+            ),
+            messages=messages,
+        ),
+    )
 
 
 def _parts(program: Program, runs: int) -> dict[str, float]:
-    """Median seconds of each device's part for one image, in onnxruntime on one thread."""
+    """Return the median seconds of each device's part for one image, in onnxruntime on one thread."""
     import numpy as np
 
     from cloven.runtime.bundle.engine import interpret, outputs, session
@@ -147,12 +162,11 @@ def _parts(program: Program, runs: int) -> dict[str, float]:
     image = np.random.default_rng(0).random((1, *program.graph.input.shape), dtype=np.float32)
     with TemporaryDirectory() as folder:
         written = write(program, Path(folder) / "bundle", model="Fig. 3", plan="")
-        sessions = {
-            (device, step.segment): session(written.place(device) / step.segment)
-            for device, part in written.parts.items()
-            for step in part.steps
-            if isinstance(step, RunSegment)
-        }
+        sessions = {}
+        for device, part in written.parts.items():
+            for step in part.steps:
+                if isinstance(step, RunSegment):
+                    sessions[device, step.segment] = session(written.place(device) / step.segment)
 
         def execute(device: str, step: RunSegment, inputs: dict[str, Any]) -> dict[str, Any]:
             start = perf_counter()
@@ -167,8 +181,8 @@ def _parts(program: Program, runs: int) -> dict[str, float]:
     return {device: median(seconds[1:]) for device, seconds in spent.items()}
 
 
-def _message(size: int, runs: int) -> dict[str, Any]:
-    """Median seconds to seal and to open a message of random bytes; one whose last bit is flipped is refused."""
+def _message(size: int, runs: int) -> MeasuredMessage:
+    """Return the times of sealing and opening a message of random bytes; a changed one must be refused."""
     cipher = CIPHERS[CIPHER]
     warm(cipher)
     key, text = urandom(cipher.key_bytes), urandom(size)
@@ -191,5 +205,11 @@ def _message(size: int, runs: int) -> dict[str, Any]:
         refused = False
     if opened != text or not refused:
         raise ClovenError(f"{CIPHER} lost a message of {size} bytes, or took a changed one; nothing was measured")
-    return {"seal_s": median(seals[1:]), "open_s": median(opens[1:]), "sealed": len(seals), "opened": len(opens),
-            "changed_refused": refused}  # fmt: skip
+    return MeasuredMessage(
+        bytes=size,
+        seal_s=median(seals[1:]),
+        open_s=median(opens[1:]),
+        sealed=len(seals),
+        opened=len(opens),
+        changed_refused=refused,
+    )

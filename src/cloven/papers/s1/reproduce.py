@@ -1,16 +1,15 @@
-"""Run what makes a figure of S1, and put its bars and what they say of S1's claims into one folder."""
+"""Run the studies of a figure of S1, and put its bars and the verdicts on S1's claims into one folder."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -20,7 +19,7 @@ from cloven.auditing.executor import Progress
 from cloven.auditing.paper import Paper
 from cloven.auditing.pipeline import Execution
 from cloven.auditing.settings import Study
-from cloven.auditing.store import CONFIG, SUMMARY, TENSORS, Store, expecting, read_document, write_document
+from cloven.auditing.store import CONFIG, SUMMARY, Store, read_model, write_document
 from cloven.auditing.subject import SAME, Subject, cnn, initial, is_trained_here, load_images
 from cloven.auditing.summary import Summary
 from cloven.errors import ClovenError, tried
@@ -29,13 +28,13 @@ from cloven.papers.s1 import setup
 from cloven.papers.s1.bars import StrategyBar, bars
 from cloven.papers.s1.claims import all_judged
 from cloven.papers.s1.experiments import CONTROLS, FIGURES, FigureStudy, Request, panels
+from cloven.papers.s1.figure_document import BarRow, DividedModel, StrategyFigure, StudyRow, StudyVerdict
 from cloven.papers.s1.scales import FULL
 from cloven.papers.s1.table1 import describe
 from cloven.parallel import side_by_side
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
-SCHEMA = 2
 AGAIN = "run the same command again, which writes it anew from the cells"
 
 LEFT_OPEN = (
@@ -45,7 +44,7 @@ LEFT_OPEN = (
 
 
 def ready(request: Request) -> Request:
-    """The request with as many auxiliary images as there are: no control gets more.
+    """Return the request with as many auxiliary images as there are: no control gets more.
 
     Raises:
         ClovenError: with all that is wrong with the data, images and settings of a figure's studies.
@@ -70,13 +69,13 @@ def _queries(study: Study) -> int:
 
 
 def _twice(kinds: Sequence[str]) -> list[str]:
-    """A figure's folders and bars are named by the kind of the data set."""
+    """Return the problems of data sets of one kind: a figure's folders and bars are named by it."""
     again = dict.fromkeys(kind for kind in kinds if kinds.count(kind) > 1)
     return [f"{kind} is given {kinds.count(kind)} times; give one data set of each kind" for kind in again]
 
 
-def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> dict[str, Any]:
-    """Run the studies of a figure, or go on with them: a folder each, ``figure.json`` and its scores.
+def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> StrategyFigure:
+    """Run the studies of a figure, or continue them: a folder each, ``figure.json`` and its scores.
 
     Raises:
         ClovenError: with all that is wrong with the request; then nothing is written.
@@ -93,9 +92,23 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
         victims = read_json(out / panel.name / CONFIG)["victim_images"]
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
-    document = _document(request, rows, found) | {"seconds": round(time.perf_counter() - start, 1)}
-    keep(out, document, found)
-    return document
+    from_weights = f"the CNN's training starts from {request.start.name}, S1 says nothing" if request.start else ""
+    smaller = [*request.scale.smaller(FULL[request.figure]), from_weights]
+    document = StrategyFigure(
+        cloven=metadata.version("cloven"),
+        figure=request.figure,
+        title=FIGURES[request.figure],
+        scale=request.scale,
+        smaller=tuple(filter(None, smaller)),
+        data=tuple(describe(*originals(spec)) for spec in request.data),
+        controls={row.control: CONTROLS[row.control] for row in rows if row.control in CONTROLS},
+        panels=tuple(rows),
+        bars=tuple(bar.row() for bar in found),
+        claims=all_judged(found),
+        notes=LEFT_OPEN,
+        seconds=round(time.perf_counter() - start, 1),
+    )
+    return keep(out, document, found)
 
 
 def train(whose: Iterable[Subject], jobs: int, progress: Progress) -> None:
@@ -126,60 +139,42 @@ def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progres
             pipeline.execute_loaded(panel.study, loaded, paper, execution)
 
 
-def _panel(panel: FigureStudy, summary: Summary) -> dict[str, Any]:
-    kept = {"title", "devices", "exact", "accuracy", "agreement"}
-    return {
-        "name": panel.name,
-        "control": panel.control,
-        "plans": [program.model_dump(mode="json", include=kept) for program in summary.programs],
-        "attack_seconds": round(sum(row.seconds for row in summary.findings), 1),
-        **summary.model_dump(mode="json", include=set(OF_PANEL)),
-    }
-
-
-def _document(request: Request, rows: Sequence[Mapping[str, Any]], found: Sequence[StrategyBar]) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "cloven": metadata.version("cloven"),
-        "paper": "S1",
-        "figure": request.figure,
-        "title": FIGURES[request.figure],
-        "scale": asdict(request.scale),
-        "smaller": [*request.scale.smaller(FULL[request.figure]), *_begun(request)],
-        "data": [describe(*originals(spec)).to_json() for spec in request.data],
-        "controls": {row["control"]: CONTROLS[row["control"]] for row in rows if row["control"] in CONTROLS},
-        "panels": list(rows),
-        "bars": [bar.row() for bar in found],
-        "claims": all_judged(found),
-        "notes": list(LEFT_OPEN),
-    }
-
-
-def _begun(request: Request) -> list[str]:
-    return [f"the CNN's training starts from {request.start.name}, S1 says nothing"] if request.start else []
-
-
-OF_PANEL = (
-    "model",
-    "data",
-    "auxiliary",
-    "model_accuracy",
-    "model_kappa",
-    "test_images",
-    "classes",
-    "input",
-    "settings",
-    "verdict",
-    "notes",
-)
-"""What a figure keeps of a study's summary."""
+def _panel(panel: FigureStudy, summary: Summary) -> StudyRow:
+    plans = [
+        DividedModel(
+            title=program.title,
+            devices=program.devices,
+            exact=program.exact,
+            accuracy=program.accuracy,
+            agreement=program.agreement,
+        )
+        for program in summary.programs
+    ]
+    verdict = summary.verdict
+    return StudyRow(
+        name=panel.name,
+        control=panel.control,
+        plans=tuple(plans),
+        attack_seconds=round(sum(row.seconds for row in summary.findings), 1),
+        model=summary.model,
+        data=summary.data,
+        auxiliary=summary.auxiliary,
+        model_accuracy=summary.model_accuracy,
+        model_kappa=summary.model_kappa,
+        test_images=summary.test_images,
+        classes=summary.classes,
+        input=summary.input,
+        settings=summary.settings,
+        verdict=StudyVerdict(given=verdict.given, reason=verdict.reason, sentence=verdict.sentence),
+        notes=summary.notes,
+    )
 
 
 # --- kept, and read again -----------------------------------------------------------------------------------------
 
 
-def keep(folder: Path, document: Mapping[str, Any], found: Iterable[StrategyBar]) -> None:
-    """Write a figure's document and the scores behind its bars."""
+def keep(folder: Path, document: StrategyFigure, found: Iterable[StrategyBar]) -> StrategyFigure:
+    """Write a figure's document and the scores behind its bars; return the document with the scores' digest."""
     tensors = {}
     for bar in found:
         tensors[f"{bar.name}/agreement"] = bar.scores.to(torch.uint8).contiguous()
@@ -187,30 +182,31 @@ def keep(folder: Path, document: Mapping[str, Any], found: Iterable[StrategyBar]
     content = save(tensors)
     with replacing(folder / SCORES) as part:
         part.write_bytes(content)
-    write_document(folder / FIGURE, {**document, TENSORS: hashlib.sha256(content).hexdigest()})
+    document = document.model_copy(update={"tensors_sha256": hashlib.sha256(content).hexdigest()})
+    write_document(folder / FIGURE, document.model_dump(mode="json"))
+    return document
 
 
 def kept(folder: Path) -> list[StrategyBar]:
-    """The bars of a figure that was made before.
+    """Return the bars of a figure that was made before.
 
     Raises:
         ClovenError: where the folder holds none, or not as it was written.
     """
     try:
-        document = read_document(folder / FIGURE, AGAIN)
-        if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document.get(TENSORS):
+        document = read_model(folder / FIGURE, StrategyFigure, AGAIN)
+        if hashlib.sha256(read_bytes(folder / SCORES)).hexdigest() != document.tensors_sha256:
             raise ClovenError(f"{folder / SCORES} was edited or damaged; {AGAIN}")
         _, tensors = read_tensors(folder / SCORES, "pt")
-        with expecting(folder / FIGURE, AGAIN):
-            return [_bar(row, document["figure"], tensors) for row in document["bars"]]
-    except ClovenError as error:
+        return [_bar(row, document.figure, tensors) for row in document.bars]
+    except (ClovenError, KeyError) as error:
         raise ClovenError(
-            f"{folder} holds no figure of S1 ({error}); give a folder that cloven reproduce s1 --figure wrote"
+            f"{folder} does not hold a figure of S1 ({error}); give a folder of cloven reproduce s1 --figure"
         ) from error
 
 
 def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]]:
-    """The bars of the figures of a scale among the folders, by folder.
+    """Return the bars of the figures of a scale among the folders, by folder.
 
     Raises:
         ClovenError: where there is none, or two of one figure.
@@ -236,21 +232,20 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]
     return {path: kept(path) for path in chosen}
 
 
-def _bar(row: Mapping[str, Any], figure: str, tensors: Mapping[str, torch.Tensor]) -> StrategyBar:
-    name = row["name"]
+def _bar(row: BarRow, figure: str, tensors: Mapping[str, torch.Tensor]) -> StrategyBar:
     return StrategyBar(
         figure,
-        row["model"],
-        row["data"],
-        row["control"],
-        row["strategy"],
-        row["layer"],
-        row["devices"],
-        row["where"],
-        row["victims"],
-        row["kappa"],
-        tensors[f"{name}/agreement"].double(),
-        tensors[f"{name}/ssim"].double(),
-        (row["floors"]["agreement"], row["floors"]["ssim"]),
-        row["crosses"],
+        row.model,
+        row.data,
+        row.control,
+        row.strategy,
+        row.layer,
+        row.devices,
+        row.where,
+        row.victims,
+        row.kappa,
+        tensors[f"{row.name}/agreement"].double(),
+        tensors[f"{row.name}/ssim"].double(),
+        (row.baselines.agreement, row.baselines.ssim),
+        row.crosses,
     )

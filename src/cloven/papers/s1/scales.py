@@ -1,23 +1,25 @@
-"""At what scale S1's figures are made again: the paper's own, or one that two cores manage in half an hour."""
+"""Scales at which S1's figures are made again: the paper's own, or one that two cores manage in half an hour."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from cloven.zoo.training import EPOCHS
 
 Name = Literal["full", "desk"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class StudyScale:
-    """How much of everything.
+    """The sizes of a figure's studies.
 
     Attributes:
-        name: what it is called.
-        model: what is divided in the place of S1's model.
+        name: of the scale.
+        model: the model in the place of S1's.
         side: of square images, in pixels; None for the data set's own.
         queries: auxiliary images, at most (S1: 40,000).
         victims: images that are scored; None for the whole test split, as in S1.
@@ -40,7 +42,7 @@ class StudyScale:
     seeds: int = 1
 
     def smaller(self, paper: StudyScale) -> tuple[str, ...]:
-        """What is otherwise than the paper has it, most of it smaller, in words."""
+        """Return the differences from the paper's scale in words; most of them are smaller numbers."""
         rows = (
             ("model", self.model, paper.model),
             ("image side", self.side, paper.side),

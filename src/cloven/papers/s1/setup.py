@@ -23,7 +23,7 @@ DEVICES = 4
 
 
 def layers_of(model: str) -> dict[str, str]:
-    """Where S1 listens to a model (Sect. 5.2), as module path -> label; empty for a model that it does not have."""
+    """Return where S1 listens to a model (Sect. 5.2), as module path -> label; nothing for other models."""
     return {row.layer: f"Layer {row.number}" for row in printed(model) if row.number != TILE}
 
 
@@ -36,12 +36,12 @@ DECISIONS = (
 
 
 def notes(model: str, image: Shape) -> tuple[str, ...]:
-    """What was done otherwise than S1 prints it, or had to be decided; ``image`` is (C, H, W)."""
+    """Return the differences from what S1 prints, and decisions that it leaves open; ``image`` is (C, H, W)."""
     return (*changes(model, image), *DECISIONS)
 
 
 def expectations(model: str) -> tuple[Expectation, ...]:
-    """S1-42 to S1-44 for a model: S1's order of the strategies, and its order of the layers."""
+    """Return S1-42 to S1-44 for a model: S1's order of the strategies, and its order of the layers."""
     points = list(layers_of(model).items())
     if not points:
         return ()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
+from cloven.documents import Document
 from cloven.graph.box import Shape
 
 
-@dataclass(frozen=True)
-class Printed:
+class PrintedDataSet(Document):
     """A row as S1 prints it: ``size`` is "28x28" or "variable", ``colours`` is "grey" or "colour"."""
 
     title: str
@@ -20,16 +18,17 @@ class Printed:
     colours: str
 
 
-TABLE_1: Mapping[str, Printed] = {
-    "mnist": Printed("MNIST", 70_000, "28x28", 10, "grey"),
-    "cifar10": Printed("CIFAR-10", 60_000, "32x32", 10, "colour"),
-    "flowers102": Printed("Oxford Flowers", 8_189, "variable", 102, "colour"),
+TABLE_1: Mapping[str, PrintedDataSet] = {
+    "mnist": PrintedDataSet(title="MNIST", images=70_000, size="28x28", classes=10, colours="grey"),
+    "cifar10": PrintedDataSet(title="CIFAR-10", images=60_000, size="32x32", classes=10, colours="colour"),
+    "flowers102": PrintedDataSet(
+        title="Oxford Flowers", images=8_189, size="variable", classes=102, colours="colour"
+    ),
 }
 """The three rows, by the kinds of `cloven.zoo.datasets` (S1, Sect. 5.1)."""
 
 
-@dataclass(frozen=True)
-class DataSetRow:
+class DataSetRow(Document):
     """A data set as it is found.
 
     Attributes:
@@ -40,8 +39,8 @@ class DataSetRow:
         colours: "grey" where all images are, else "colour".
         split: Images for training, validation and tests: S1's 80, 10 and 10 % of all, pooled.
         printed: S1's row; None for a set that is not in S1.
-        differs: What is otherwise than S1 prints it, a sentence each.
-
+        differs: The differences from what S1 prints, a sentence each.
+        agrees: Whether there is none; None where S1 has no such set.
     """
 
     name: str
@@ -50,24 +49,15 @@ class DataSetRow:
     classes: int
     colours: str
     split: tuple[int, int, int]
-    printed: Printed | None
+    printed: PrintedDataSet | None
     differs: tuple[str, ...]
-
-    @property
-    def agrees(self) -> bool | None:
-        """Whether the set is as S1 prints it; None where S1 has no such set."""
-        return None if self.printed is None else not self.differs
-
-    def to_json(self) -> dict[str, Any]:
-        """The row in plain values."""
-        plain = asdict(self)
-        return plain | {"split": list(self.split), "differs": list(self.differs), "agrees": self.agrees}
+    agrees: bool | None
 
 
 def describe(
     name: str, images: int, shapes: Collection[Shape], classes: int, split: tuple[int, int, int]
 ) -> DataSetRow:
-    """The row of a data set: its name, number of images, their shapes (C, H, W), classes and split.
+    """Return the row of a data set: its name, number of images, their shapes (C, H, W), classes and split.
 
     These are the fields of `cloven.zoo.originals.Originals`, in order.
     """
@@ -75,15 +65,24 @@ def describe(
     size = "{}x{}".format(*min(sizes)) if len(sizes) == 1 else "variable"
     colours = "colour" if any(channels > 1 for channels, _, _ in shapes) else "grey"
     printed = TABLE_1.get(name)
-    found: dict[str, int | str] = {"images": images, "size": size, "classes": classes, "colours": colours}
-    differs = () if printed is None else _differences(found, printed)
-    return DataSetRow(name, images, size, classes, colours, split, printed, differs)
-
-
-def _differences(found: Mapping[str, int | str], printed: Printed) -> tuple[str, ...]:
-    pairs = ((field, value, getattr(printed, field)) for field, value in found.items())
-    return tuple(f"{field}: {_told(value)}, S1 prints {_told(own)}" for field, value, own in pairs if value != own)
-
-
-def _told(value: int | str) -> str:
-    return f"{value:,}" if isinstance(value, int) else value
+    differs = []
+    if printed is not None:
+        if images != printed.images:
+            differs.append(f"images: {images:,}, S1 prints {printed.images:,}")
+        if size != printed.size:
+            differs.append(f"size: {size}, S1 prints {printed.size}")
+        if classes != printed.classes:
+            differs.append(f"classes: {classes:,}, S1 prints {printed.classes:,}")
+        if colours != printed.colours:
+            differs.append(f"colours: {colours}, S1 prints {printed.colours}")
+    return DataSetRow(
+        name=name,
+        images=images,
+        size=size,
+        classes=classes,
+        colours=colours,
+        split=split,
+        printed=printed,
+        differs=tuple(differs),
+        agrees=None if printed is None else not differs,
+    )

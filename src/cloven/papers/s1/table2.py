@@ -21,7 +21,7 @@ PHOTO, CIFAR, MNIST = (3, 224, 224), (3, 32, 32), (1, 28, 28)
 """S1's images: channels, height, width."""
 
 TILE = 1
-"""What S1 calls Layer 1 of a divided input: a quarter of the image."""
+"""S1's Layer 1 of a divided input: a quarter of the image."""
 
 MENDED = (
     "Table 2's row for LeNet-5 on CIFAR-10, Layer 5, ends at 16x16 and its last convolution expects 8 channels "
@@ -39,11 +39,11 @@ class DecoderRow:
         model: its name here.
         number: S1's of the layer; 1 is a tile of the input.
         length: of the vector that S1 prints, in numbers.
-        captured: what that vector is, (C, H, W).
+        captured: the shape of that vector, (C, H, W).
         image: (C, H, W).
         layers: the decoder, from what is captured to the image.
-        mended: what is not as printed, and why.
-        reading: what can be read in two ways, and how it is read.
+        mended: the difference from what is printed, and its reason.
+        reading: an ambiguity, and how it is read.
     """
 
     model: str
@@ -57,17 +57,17 @@ class DecoderRow:
 
     @property
     def layer(self) -> str:
-        """The layer's module path, ``input`` for a tile."""
+        """Return the layer's module path, ``input`` for a tile."""
         return "input" if self.number == TILE else resolve(self.model, f"s1:{self.number}")
 
     def scaled(self, image: Shape) -> Shape:
-        """What is captured of another image, (C, H, W): a square in proportion to the image's side, rounded up."""
+        """Return the shape captured of another image, (C, H, W): a square in proportion to its side, rounded up."""
         channels, side, _ = self.captured
         scaled = ceil(side * image[1] / self.image[1])
         return (channels, scaled, scaled)
 
     def chain(self, captured: Shape, image: Shape) -> Chain:
-        """The row's layers for what is captured, and for the image's size.
+        """Return the row's layers for what is captured, and for the image's size.
 
         A slice of the map takes the same chain with fewer input channels; so does a narrower model. A vector is
         given the height and the width of the row's map, channels first.
@@ -80,7 +80,7 @@ class DecoderRow:
         return (View(channels, height, width), *_reading(channels, layers))
 
     def takes(self, image: Shape) -> bool:
-        """Whether the row is for images of this shape (C, H, W).
+        """Return whether the row is for images of this shape (C, H, W).
 
         Its own always; a row for 224x224 also takes smaller squares, where its chain ends at the image's size.
         LeNet-5's rows do not: its unpadded convolutions shrink the map out of proportion to the image.
@@ -90,12 +90,12 @@ class DecoderRow:
         return image == self.image or (smaller and self.makes(self.scaled(image), image))
 
     def makes(self, captured: Shape, image: Shape) -> bool:
-        """Whether the row's chain makes an image of this shape from what is captured."""
+        """Return whether the row's chain makes an image of this shape from what is captured."""
         return made(self.chain(captured, image), captured) == image
 
 
 def _reading(channels: int, layers: Chain) -> Chain:
-    """The chain with another number of channels at the first convolution."""
+    """Return the chain with another number of channels at the first convolution."""
     first, *others = layers
     if isinstance(first, Conv | ConvT):
         return (replace(first, inputs=channels), *others)
@@ -103,7 +103,7 @@ def _reading(channels: int, layers: Chain) -> Chain:
 
 
 def made(chain: Chain, shape: Shape) -> Shape | None:
-    """The shape that a chain makes of a map (C, H, W) or a vector (features,); None where a layer refuses it."""
+    """Return the shape that a chain makes of a map (C, H, W) or a vector (features,); None where it cannot."""
     for layer in chain:
         after = _after(layer, shape)
         if after is None:
@@ -131,7 +131,7 @@ RELU = ReLU()
 
 
 def doubled(*channels: int) -> Chain:
-    """A transposed convolution and its ReLU from each number of channels to the next; each doubles the sides."""
+    """Return transposed convolutions and ReLUs from each number of channels to the next; each doubles the sides."""
     return tuple(layer for a, b in pairwise(channels) for layer in (ConvT(a, b), RELU))
 
 
@@ -165,21 +165,21 @@ TABLE_2: tuple[DecoderRow, ...] = (
 
 
 def printed(model: str) -> tuple[DecoderRow, ...]:
-    """The rows that S1 has for a model; MobileNet's are those of each of its widths."""
+    """Return the rows that S1 has for a model; MobileNet's are those of each of its widths."""
     name = MOBILENET if model in MOBILENETS else model
     return tuple(row for row in TABLE_2 if row.model == name)
 
 
 def row_for(model: str, layer: str, image: Shape) -> DecoderRow | None:
-    """Table 2's row for a layer (a module path, or ``input`` for a tile) and an image (C, H, W), or None."""
+    """Return Table 2's row for a layer (a module path, or ``input`` for a tile) and an image (C, H, W), or None."""
     return next((row for row in printed(model) if row.layer == layer and row.takes(image)), None)
 
 
 def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
-    """Table 2 for a model: a function of the layer, what is captured there and the image.
+    """Return Table 2 for a model: a function of the layer, the captured shape and the image.
 
-    It gives None where there is no row, and where the row's chain does not make the image of what is captured, as
-    from a share of a map's rows.
+    The function returns None where there is no row, and where the row's chain does not make the image of what is
+    captured, as from a share of a map's rows.
     """
 
     def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
@@ -190,7 +190,7 @@ def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
 
 
 def changes(model: str, image: Shape) -> tuple[str, ...]:
-    """Where decoders for a model and an image (C, H, W) are not as Table 2 prints them, or one reading of it."""
+    """Return the differences of decoders for a model and an image (C, H, W) from Table 2, and readings of it."""
     rows = [row for row in printed(model) if row.takes(image)]
     found = [note for row in rows for note in (row.mended, row.reading) if note]
     if rows and rows[0].image != image:

@@ -1,4 +1,4 @@
-"""What the seven times that S2 prints imply for a CNN inside SGX: a fit, no measurement.
+"""A fit to the seven times that S2 prints for a CNN inside SGX; nothing is measured.
 
 A time is taken for a sum of four parts: something fixed, something for each op, for each byte of weights that does
 not fit into the protected memory and must be paged, and for each multiply-accumulate. None of them is negative.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
 from cloven.graph.ops import macs
 from cloven.papers.points import resolve
-from cloven.papers.s2.published import TABLE_3
+from cloven.papers.s2.published import TABLE_3, PublishedRow
 
 EPC = 93 * 2**20
 """Bytes that a program can use of the protected memory (EPC) of processors such as S2's, of 128 MiB in all."""
@@ -24,7 +25,7 @@ EPC = 93 * 2**20
 
 @dataclass(frozen=True)
 class EnclaveLoad:
-    """What an enclave has to do for one image: ops, bytes of weights, multiply-accumulates."""
+    """The work of an enclave for one image: ops, bytes of weights, multiply-accumulates."""
 
     ops: int
     weight_bytes: int
@@ -42,7 +43,7 @@ class Cost:
     epc: int = EPC
 
     def seconds(self, load: EnclaveLoad) -> float:
-        """The time for one image."""
+        """Return the time for one image."""
         return float(np.dot((self.fixed, self.op, self.byte, self.mac), _terms(load, self.epc)))
 
 
@@ -51,10 +52,10 @@ def _terms(load: EnclaveLoad, epc: int) -> tuple[float, float, float, float]:
 
 
 def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> Cost:
-    """The cost that is nearest to these times, by least squares without negative parts.
+    """Return the cost that is nearest to these times, by least squares without negative parts.
 
     Raises:
-        ClovenError: for another number of times than of loads, none at all, or a size of memory below 0.
+        ClovenError: for different numbers of times and loads, none at all, or a size of memory below 0.
     """
     from scipy.optimize import nnls
 
@@ -77,13 +78,13 @@ Where = tuple[str, int | None]
 
 
 def published() -> dict[Where, float]:
-    """The seven times in seconds that S2 prints (Table III, Sect. V-D3)."""
+    """Return the seven times in seconds that S2 prints (Table III, Sect. V-D3)."""
     full: dict[Where, float] = {(row.model, None): float(row.full) for row in TABLE_3}
     return {**full, **{(row.model, row.point): float(row.partitioned) for row in TABLE_3}}
 
 
 def loads() -> dict[Where, EnclaveLoad]:
-    """What each of S2's times asks of an enclave for an image of 224 x 224 pixels, counted on captured models."""
+    """Return the load behind each of S2's times, for an image of 224 x 224 pixels, counted on captured models."""
     found: dict[Where, EnclaveLoad] = {}
     wanted = list(published())
     for model in dict.fromkeys(model for model, _ in wanted):
@@ -120,26 +121,62 @@ NOTES = (
 )
 
 
-def document(found: Mapping[Where, EnclaveLoad], epc: int = EPC) -> dict[str, Any]:
-    """Table III with what follows from it, and the fit with its residuals; plain dicts, numbers and text."""
+class FittedTime(Document):
+    """A published time beside the fitted one; ``point`` is None for the model all inside."""
+
+    model: str
+    point: int | None
+    ops: int
+    weight_bytes: int
+    macs: int
+    published_seconds: float
+    fitted_seconds: float
+    residual_seconds: float
+
+
+class FittedCost(Document):
+    """The fitted `Cost`, and its residuals."""
+
+    fixed: float
+    op: float
+    byte: float
+    mac: float
+    epc: int
+    rows: tuple[FittedTime, ...]
+
+
+class PublishedTable(Document):
+    """S2's Table III with what follows from it."""
+
+    schema_version: Literal[1] = 1
+    paper: Literal["S2"] = "S2"
+    figure: Literal["table3"] = "table3"
+    source: Literal["published"] = "published"
+    rows: tuple[PublishedRow, ...]
+    fit: FittedCost
+    notes: tuple[str, ...]
+
+
+def document(found: Mapping[Where, EnclaveLoad], epc: int = EPC) -> PublishedTable:
+    """Return Table III with what follows from it, and the fit with its residuals."""
     times = published()
     cost = fitted([found[where] for where in times], list(times.values()), epc)
-    rows = [
-        {
-            "model": model,
-            "point": point,
-            **asdict(found[model, point]),
-            "published_seconds": seconds,
-            "fitted_seconds": round(cost.seconds(found[model, point]), 3),
-            "residual_seconds": round(seconds - cost.seconds(found[model, point]), 3),
-        }
-        for (model, point), seconds in times.items()
-    ]
-    return {
-        "paper": "S2",
-        "figure": "table3",
-        "source": "published",
-        "rows": [row.row() for row in TABLE_3],
-        "fit": {**asdict(cost), "rows": rows},
-        "notes": list(NOTES),
-    }
+    rows = []
+    for (model, point), seconds in times.items():
+        load = found[model, point]
+        row = FittedTime(
+            model=model,
+            point=point,
+            ops=load.ops,
+            weight_bytes=load.weight_bytes,
+            macs=load.macs,
+            published_seconds=seconds,
+            fitted_seconds=round(cost.seconds(load), 3),
+            residual_seconds=round(seconds - cost.seconds(load), 3),
+        )
+        rows.append(row)
+    return PublishedTable(
+        rows=tuple(row.row() for row in TABLE_3),
+        fit=FittedCost(**asdict(cost), rows=tuple(rows)),
+        notes=NOTES,
+    )

@@ -1,4 +1,4 @@
-"""S2's privacy study (Sect. V-D, Figs. 4 to 7): what is rebuilt behind every partition point, and where to cut.
+"""S2's privacy study (Sect. V-D, Figs. 4 to 7): reconstructions behind every partition point, and where to cut.
 
 An enclave that is cut at a point hands over what the link of a pipeline cut there carries, so all points are links
 of one plan, and their features come from one forward pass.
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.cases import Taps
-from cloven.auditing.finding import Finding
-from cloven.auditing.settings import AuditSettings, Simulation
-from cloven.auditing.settings import Study as AuditStudy
+from cloven.auditing.finding import Finding, SSIMRange
+from cloven.auditing.settings import AuditSettings, Simulation, Study
 from cloven.auditing.subject import Subject
 from cloven.auditing.suite import AttackSuite
 from cloven.auditing.summary import Summary
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.papers.points import MOBILENETS, points
 from cloven.papers.s2.published import THRESHOLD, optimal
@@ -26,8 +26,8 @@ from cloven.zoo.named import usual
 
 TOLERANCE = 0.03
 """By how much later points may exceed the threshold, where S2's own choice overlooks some (requirement S2-33)."""
-RULES = ("strict", "tolerant", "floor")
-"""S2's rule, the same with `TOLERANCE`, and one of ours: SSIM stays below what is scored by knowing nothing.
+Rule = Literal["strict", "tolerant", "baseline"]
+"""S2's rule, the same with `TOLERANCE`, and one of ours: SSIM stays below the no-information baseline.
 
 A blank grey picture can have an SSIM of more than S2's threshold with a photograph: then S2's rule asks for less
 than nothing, and says only which attacks are worse than a blank picture.
@@ -39,14 +39,15 @@ STAND_INS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet20", "resnet56"), ("conv1", "layer1", "layer2", "layer3")),
     **dict.fromkeys(MOBILENETS, ("conv1_relu", *(f"conv_pw_{k}_relu" for k in (1, 3, 5, 11, 13)))),
 }
-"""Where models are cut that S2 does not have: after each stage, as long as maps have one size."""
+"""The cuts of models that S2 does not have: after each stage, as long as maps have one size."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of everything.
+    """The sizes of a study.
 
     Attributes:
+        name: of the scale.
         queries: auxiliary images (S2: 1,000 with their feature maps).
         victims: images that are scored; S2 does not say.
         gan_epochs: of the c-GAN (S2: 200).
@@ -55,6 +56,7 @@ class Amount:
             None for what the model usually takes.
     """
 
+    name: str
     queries: int
     victims: int
     gan_epochs: int
@@ -62,12 +64,15 @@ class Amount:
     side: int | None
 
 
-AMOUNTS: Mapping[str, Amount] = {"full": Amount(1000, 200, 200, None, None), "desk": Amount(1000, 200, 90, 6, 96)}
+AMOUNTS: Mapping[str, Amount] = {
+    "full": Amount("full", 1000, 200, 200, None, None),
+    "desk": Amount("desk", 1000, 200, 90, 6, 96),
+}
 
 
 @dataclass(frozen=True)
-class Study:
-    """What is asked for; ``weights`` are the model's own: of an untrained one nothing could be said."""
+class PrivacyStudy:
+    """A study of a trained model: its images, attacks and sizes; ``weights`` are the model's own."""
 
     model: str
     data: str
@@ -81,20 +86,20 @@ class Study:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image: what the model usually takes, or as much of it as there is time for."""
+        """Return the shape of one image: the model's usual one, at most with the sides of the study's sizes."""
         channels, *sides = usual(self.model).shape
         height, width = (min(side, self.amount.side or side) for side in sides)
         return channels, height, width
 
     @property
     def gan_epochs(self) -> int:
-        """Of the c-GAN: where time is short, in inverse proportion to an image's pixels."""
+        """Return the epochs of the c-GAN: where sides are limited, in inverse proportion to an image's pixels."""
         epochs, (_, height, width) = self.amount.gan_epochs, self.shape
         return epochs if self.amount.side is None else max(1, epochs * 32**2 // (height * width))
 
 
 def cuts(model: str) -> dict[str, str]:
-    """The partition points of a model, from the first on: path -> label.
+    """Return the partition points of a model, from the first on: path -> label.
 
     Raises:
         ClovenError: for a model that neither S2 nor `STAND_INS` cuts.
@@ -107,8 +112,8 @@ def cuts(model: str) -> dict[str, str]:
     return found
 
 
-def settings(study: Study) -> AuditStudy:
-    """The study as an audit: one pipeline cut at every point, tapped at every link."""
+def settings(study: PrivacyStudy) -> Study:
+    """Return the study as an audit: one pipeline cut at every point, tapped at every link."""
     layers = cuts(study.model)
     subject = Subject(
         model=study.model,
@@ -122,7 +127,7 @@ def settings(study: Study) -> AuditStudy:
         judge="none",
         seed=study.seed,
     )
-    return AuditStudy(
+    return Study(
         subject,
         Simulation(Taps(layers, ("full",), every_link=True), strategies=("vertical",), devices=len(layers) + 1),
         AuditSettings(
@@ -135,107 +140,147 @@ def settings(study: Study) -> AuditStudy:
     )
 
 
-def document(study: Study, summary: Summary) -> dict[str, Any]:
-    """What the summary of such an audit says of where to cut, by each attack and by the strongest at each point.
+class PointScore(Document):
+    """The SSIM of an attack's reconstructions behind a partition point; ``baseline`` is its highest baseline."""
 
-    Where the audit gives no verdict, as of a model that has learned too little, no point is named. ``rule`` is that
-    of the plan: S2's own, or where knowing nothing already scores more than its threshold, `RULES`' ``floor``.
+    point: int
+    label: str
+    path: str
+    attack: str
+    ssim: SSIMRange
+    baseline: float
+    bytes: int
+    key: str
+
+
+class ChosenPoint(Document):
+    """A partition point: its number, and the layer after which the model is cut."""
+
+    point: int
+    path: str
+
+
+class ChosenPoints(Document):
+    """The point by each `Rule`; None where SSIM does not stay low enough behind any."""
+
+    strict: ChosenPoint | None = None
+    tolerant: ChosenPoint | None = None
+    baseline: ChosenPoint | None = None
+
+    def by(self, rule: Rule) -> ChosenPoint | None:
+        """Return the point by a rule."""
+        return {"strict": self.strict, "tolerant": self.tolerant, "baseline": self.baseline}[rule]
+
+
+class ScoresFigure(Document):
+    """S2's Fig. 7, made again: SSIM behind each partition point, and the choice of the cut.
+
+    ``optimal`` has the points by each attack, and by the strongest at each point (``strongest``). ``rule`` is that
+    of the plan: S2's own, or ``baseline`` where a baseline exceeds its threshold.
+    """
+
+    schema_version: Literal[1] = 1
+    paper: Literal["S2"] = "S2"
+    figure: Literal["7"] = "7"
+    scale: str
+    model: str
+    weights: str
+    data: str
+    auxiliary: str
+    shape: tuple[int, int, int]
+    model_accuracy: float | None
+    model_kappa: float | None
+    queries: int
+    victims: int
+    gan_epochs: int
+    threshold: float
+    tolerance: float
+    rows: tuple[PointScore, ...]
+    optimal: dict[str, ChosenPoints]
+    rule: Rule
+    plan: ChosenPoint | None
+    no_verdict: str | None
+    attack_seconds: float
+
+
+def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
+    """Return where to cut by the summary of such an audit, for each attack and for the strongest at each point.
+
+    Where the audit gives no verdict, as of a model that has learned too little, no point is chosen.
     """
     layers = list(cuts(study.model).items())
     number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
-    made = [(number[row.link[0]], row) for row in summary.findings if row.ssim is not None and row.link]
-    made.sort(key=lambda pair: (pair[0], pair[1].attack))
-    rows = [
-        {
-            "point": point + 1,
-            "label": layers[point][1],
-            "path": layers[point][0],
-            "attack": row.attack,
-            "ssim": row.ssim.model_dump(mode="json") if row.ssim else None,
-            "floor": (row.baseline("ssim") or ("", 0.0))[1],
-            "bytes": row.observation_bytes,
-            "key": row.key,
-        }
-        for point, row in made
-    ]
-    attacks = list(dict.fromkeys(row["attack"] for row in rows))
-    by_attack = {name: [row for row in rows if row["attack"] == name] for name in attacks}
-    best: dict[int, tuple[float, int]] = {}  # of each point, chosen on pairs that train nothing
-    for place, (point, one) in enumerate(made):
-        best[point] = max(best.get(point, (float("-inf"), place)), (_chosen_by(one), place))
-    strongest = [rows[place] for _, (_, place) in sorted(best.items())]
-    said = summary.verdict.given
+    found = [(number[row.link[0]], row, row.ssim) for row in summary.findings if row.ssim and row.link]
+    found.sort(key=lambda one: (one[0], one[1].attack))
+    rows = []
+    best: dict[int, tuple[float, PointScore]] = {}  # of each point, chosen on pairs that train nothing
+    for place, finding, ssim in found:
+        path, label = layers[place]
+        baseline = finding.baseline("ssim")
+        row = PointScore(
+            point=place + 1,
+            label=label,
+            path=path,
+            attack=finding.attack,
+            ssim=ssim,
+            baseline=0.0 if baseline is None else baseline[1],
+            bytes=finding.observation_bytes,
+            key=finding.key,
+        )
+        rows.append(row)
+        score = _held_out(finding)
+        if place not in best or score >= best[place][0]:
+            best[place] = (score, row)
+    by_attack: dict[str, list[PointScore]] = {}
+    for row in rows:
+        by_attack.setdefault(row.attack, []).append(row)
+    by_attack["strongest"] = [row for _, (_, row) in sorted(best.items())]
     chosen = {
-        name: _chosen(found, layers) if said else dict.fromkeys(RULES)
-        for name, found in [*by_attack.items(), ("strongest", strongest)]
+        name: _chosen(scores) if summary.verdict.given else ChosenPoints() for name, scores in by_attack.items()
     }
-    highest = max((found[1] for _, row in made if (found := row.baseline("ssim"))), default=0.0)
-    rule = "strict" if highest < THRESHOLD else "floor"
-    return {
-        "paper": "S2",
-        "figure": "7",
-        "model": study.model,
-        "weights": study.weights.name,
-        "data": study.data.partition(":")[0],
-        "auxiliary": study.auxiliary.partition(":")[0],
-        "shape": list(study.shape),
-        "model_accuracy": summary.model_accuracy,
-        "model_kappa": summary.model_kappa,
-        "queries": summary.settings["queries"],
-        "victims": summary.test_images,
-        "gan_epochs": study.gan_epochs,
-        "threshold": THRESHOLD,
-        "tolerance": TOLERANCE,
-        "rows": rows,
-        "optimal": chosen,
-        "rule": rule,
-        "plan": chosen["strongest"][rule],
-        "no_verdict": summary.verdict.reason,
-        "attack_seconds": round(sum(row.seconds for row in summary.findings), 1),
-    }
+    rule: Rule = "strict" if all(row.baseline < THRESHOLD for row in rows) else "baseline"
+    queries = summary.settings["queries"]
+    assert isinstance(queries, int)
+    return ScoresFigure(
+        scale=study.amount.name,
+        model=study.model,
+        weights=study.weights.name,
+        data=study.data.partition(":")[0],
+        auxiliary=study.auxiliary.partition(":")[0],
+        shape=study.shape,
+        model_accuracy=summary.model_accuracy,
+        model_kappa=summary.model_kappa,
+        queries=queries,
+        victims=summary.test_images,
+        gan_epochs=study.gan_epochs,
+        threshold=THRESHOLD,
+        tolerance=TOLERANCE,
+        rows=tuple(rows),
+        optimal=chosen,
+        rule=rule,
+        plan=chosen["strongest"].by(rule),
+        no_verdict=summary.verdict.reason,
+        attack_seconds=round(sum(row.seconds for row in summary.findings), 1),
+    )
 
 
-def _chosen_by(row: Finding) -> float:
+def _held_out(row: Finding) -> float:
     """Return the SSIM on held-out pairs; on the victims where there was nothing to choose from."""
     if row.held_out is not None and row.held_out.ssim is not None:
         return row.held_out.ssim
     return row.ssim.mean if row.ssim is not None else float("-inf")
 
 
-def _chosen(found: Sequence[Mapping[str, Any]], layers: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The point by each of `RULES`; None where no point stays low enough."""
-    scores = [row["ssim"]["mean"] for row in found]
-    above = [max(-1.0, score - row["floor"]) for score, row in zip(scores, found, strict=True)]
-    numbers = optimal(scores), optimal(scores, tolerance=TOLERANCE), optimal(above, 0.0)
-    named = zip(RULES, numbers, strict=True)
-    return {rule: {"point": p, "path": layers[p - 1][0]} if p else None for rule, p in named}
+def _chosen(found: Sequence[PointScore]) -> ChosenPoints:
+    """Return the point by each rule, of scores at every point in order."""
+    scores = [row.ssim.mean for row in found]
+    above = [max(-1.0, row.ssim.mean - row.baseline) for row in found]
 
+    def at(number: int | None) -> ChosenPoint | None:
+        return None if number is None else ChosenPoint(point=number, path=found[number - 1].path)
 
-def table_3(times: Mapping[str, Any], scores: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """S2's Table III of our own: for each attacker's choice, what it saves of the time of the model all inside.
-
-    Args:
-        times: the document of Fig. 3, which has this model.
-        scores: the document of Fig. 7, as `document` makes it.
-
-    Returns:
-        A row for each attacker and rule; its point and times are None where no point stays low enough.
-    """
-    timed = {row["cut"]: row for row in times["rows"] if row["model"] == scores["model"]}
-    found = []
-    for attack, rules in scores["optimal"].items():
-        for rule, chosen in rules.items():
-            at = timed[chosen["path"] if chosen else None]
-            found.append(
-                {
-                    "attack": attack,
-                    "rule": rule,
-                    "point": chosen["point"] if chosen else None,
-                    "path": chosen["path"] if chosen else None,
-                    "full_seconds": at["beside"],
-                    "partitioned_seconds": at["median"] if chosen else None,
-                    "reduction_percent": at["reduction_percent"] if chosen else None,
-                    "ratio": at["ratio"] if chosen else None,
-                }
-            )
-    return found
+    return ChosenPoints(
+        strict=at(optimal(scores)),
+        tolerant=at(optimal(scores, tolerance=TOLERANCE)),
+        baseline=at(optimal(above, 0.0)),
+    )

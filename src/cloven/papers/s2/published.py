@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from math import isfinite
-from typing import Any
 
+from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.papers.points import points
 
@@ -22,7 +22,7 @@ THRESHOLD = 0.2
 
 
 def optimal(scores: Sequence[float], threshold: float = THRESHOLD, tolerance: float = 0.0) -> int | None:
-    """S2's optimal partition point (Sect. V-D): where SSIM falls below the threshold and stays low from there on.
+    """Return S2's optimal partition point (Sect. V-D): where SSIM falls below the threshold and stays low.
 
     S2's own choice for EfficientNet-B0 overlooks later points that are slightly above: with a ``tolerance`` the
     point itself must be below the threshold, those behind it below threshold + tolerance.
@@ -36,7 +36,7 @@ def optimal(scores: Sequence[float], threshold: float = THRESHOLD, tolerance: fl
         The point, counted from 1; None where the scores never stay low.
 
     Raises:
-        ClovenError: for scores, a threshold or a tolerance that cannot be.
+        ClovenError: for scores, a threshold or a tolerance out of range.
     """
     problems = [
         f"the SSIM of point {p} is {s}; expected -1 to 1" for p, s in enumerate(scores, 1) if not -1 <= s <= 1
@@ -56,6 +56,24 @@ def optimal(scores: Sequence[float], threshold: float = THRESHOLD, tolerance: fl
 # --- Table III ------------------------------------------------------------------------------------------------
 
 
+class PublishedRow(Document):
+    """A row of Table III with what follows from its times.
+
+    ``printed_percent`` is as printed, ``derived_percent`` the same derived from the printed times.
+    """
+
+    model: str
+    data: str
+    partition_points: int
+    point: int
+    full_seconds: float
+    partitioned_seconds: float
+    printed_percent: str
+    derived_percent: str
+    reduction_percent: float
+    ratio: float
+
+
 @dataclass(frozen=True)
 class PublishedTimes:
     """A row of Table III, or a sentence of Sect. V-D3 that says as much of TON_IoT: times in seconds, as printed.
@@ -72,34 +90,34 @@ class PublishedTimes:
 
     @property
     def reduction(self) -> Decimal:
-        """By how much less time the divided model takes, in percent: what S2 calls its speedup."""
+        """Return by how much less time the divided model takes, in percent: S2's speedup."""
         full, part = Decimal(self.full), Decimal(self.partitioned)
         return 100 * (full - part) / full
 
     @property
     def ratio(self) -> Decimal:
-        """How many times as fast the divided model is: what is called a speedup elsewhere."""
+        """Return how many times as fast the divided model is: elsewhere the speedup."""
         return Decimal(self.full) / Decimal(self.partitioned)
 
     @property
     def derived(self) -> str:
-        """The percentage from the printed times, with one decimal cut off, not rounded: as S2 prints it."""
+        """Return the percentage from the printed times, with one decimal cut off, not rounded: as S2 prints it."""
         return str(self.reduction.quantize(Decimal("0.1"), ROUND_FLOOR))
 
-    def row(self) -> dict[str, Any]:
-        """The row with what follows from it."""
-        return {
-            "model": self.model,
-            "data": self.data,
-            "partition_points": len(points(self.model, "S2")),
-            "point": self.point,
-            "full_seconds": float(self.full),
-            "partitioned_seconds": float(self.partitioned),
-            "printed_percent": self.printed,
-            "derived_percent": self.derived,
-            "reduction_percent": round(float(self.reduction), 2),
-            "ratio": round(float(self.ratio), 3),
-        }
+    def row(self) -> PublishedRow:
+        """Return the row with what follows from it."""
+        return PublishedRow(
+            model=self.model,
+            data=self.data,
+            partition_points=len(points(self.model, "S2")),
+            point=self.point,
+            full_seconds=float(self.full),
+            partitioned_seconds=float(self.partitioned),
+            printed_percent=self.printed,
+            derived_percent=self.derived,
+            reduction_percent=round(float(self.reduction), 2),
+            ratio=round(float(self.ratio), 3),
+        )
 
 
 TABLE_3: tuple[PublishedTimes, ...] = (
@@ -109,4 +127,4 @@ TABLE_3: tuple[PublishedTimes, ...] = (
     PublishedTimes(RESNET, "TON_IoT", 3, "4.02", "3.04", "24.3"),
     PublishedTimes(EFFICIENTNET, "TON_IoT", 4, "3.7", "2.5", "32.4"),
 )
-"""What S2 publishes: Table III, and Sect. V-D3 for TON_IoT."""
+"""S2's published times: Table III, and Sect. V-D3 for TON_IoT."""

@@ -1,0 +1,143 @@
+"""The documents of S1's Fig. 5 and 6: bars, their studies, and the verdicts on S1's claims."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cloven.auditing.finding import ScoreRange
+from cloven.auditing.summary import Setting, Shows
+from cloven.documents import Document
+from cloven.papers.s1.scales import StudyScale
+from cloven.papers.s1.table1 import DataSetRow
+
+Judgement = Literal["holds", "fails", "depends", "undecided", "not tested"]
+"""The verdict on a claim; see `cloven.papers.s1.claims`."""
+
+
+class BarBaselines(Document):
+    """The highest no-information baselines over the shares of a bar."""
+
+    agreement: float
+    ssim: float
+
+
+class BarRow(Document):
+    """A bar: means over seeds, shares and images, and of each share.
+
+    ``name`` is unique in the figure; the other entries are those of `cloven.papers.s1.bars.StrategyBar`.
+    """
+
+    name: str
+    model: str
+    data: str
+    control: str
+    strategy: str
+    layer: str
+    devices: int
+    where: str
+    crosses: bool
+    victims: str
+    kappa: float | None
+    counts: bool
+    images: int
+    seeds: int
+    shares: tuple[float, ...]
+    agreement: ScoreRange
+    ssim: ScoreRange
+    baselines: BarBaselines
+
+
+class BarComparison(Document):
+    """Two bars, of which S1 says that the first is higher, and the measured difference."""
+
+    higher: str
+    lower: str
+    difference: ScoreRange
+    shows: Shows
+
+
+class JudgedClaim(Document):
+    """A claim of S1 with its verdicts: over all, and as S1 does it and under each control.
+
+    ``comparisons`` are those behind the verdict of each control; ``left_out`` counts those of CNNs that learned too
+    little.
+    """
+
+    claim: str
+    source: str
+    sentence: str
+    verdict: Judgement
+    controls: dict[str, str]
+    comparisons: dict[str, tuple[BarComparison, ...]]
+    left_out: int
+
+
+class DividedModel(Document):
+    """A division of a study's model, and how well it computes what the model does."""
+
+    title: str
+    devices: int
+    exact: bool
+    accuracy: float | None
+    agreement: float
+
+
+class StudyVerdict(Document):
+    """The verdict of a study's audit, or the reason for giving none."""
+
+    given: bool
+    reason: str | None
+    sentence: str | None
+
+
+class StudyRow(Document):
+    """A study of a figure: what its audit was of, and its verdict."""
+
+    name: str
+    control: str
+    plans: tuple[DividedModel, ...]
+    attack_seconds: float
+    model: str
+    data: str
+    auxiliary: str
+    model_accuracy: float | None
+    model_kappa: float | None
+    test_images: int
+    classes: int
+    input: tuple[int, ...]
+    settings: dict[str, Setting]
+    verdict: StudyVerdict
+    notes: tuple[str, ...]
+
+
+class StrategyFigure(Document):
+    """A figure of S1, made again.
+
+    ``smaller`` lists the differences from the paper's scale; ``tensors_sha256`` is the digest of the file with the
+    scores of each image.
+    """
+
+    schema_version: Literal[3] = 3
+    cloven: str
+    paper: Literal["S1"] = "S1"
+    figure: str
+    title: str
+    scale: StudyScale
+    smaller: tuple[str, ...]
+    data: tuple[DataSetRow, ...]
+    controls: dict[str, str]
+    panels: tuple[StudyRow, ...]
+    bars: tuple[BarRow, ...]
+    claims: tuple[JudgedClaim, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    tensors_sha256: str = ""
+
+
+class JudgedClaims(Document):
+    """S1's claims, judged by several figures."""
+
+    schema_version: Literal[1] = 1
+    figures: tuple[str, ...]
+    scale: str
+    claims: tuple[JudgedClaim, ...]
