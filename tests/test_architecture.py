@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,20 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def top_imports(path: Path) -> set[str]:
+    """The modules that are loaded with a file: its imports outside of functions and of `TYPE_CHECKING`."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = SOURCE.parent / node.module.replace(".", "/")
+            for alias in node.names:
+                is_module = (inside / f"{alias.name}.py").exists() or (inside / alias.name / "__init__.py").exists()
+                found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+    return found
+
+
 def rooms(path: Path) -> set[str]:
     parts = (name.split(".") for name in imported(path))
     return {p[1] for p in parts if p[0] == "cloven" and len(p) > 1 and p[1] in ALLOWED}
@@ -71,6 +88,44 @@ def loaded(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split("\n")[-2].split())
+
+
+SAME_ROLE = {
+    "errors.py": "the exceptions of a room, and those of the whole package",
+    "writer.py": "what writes a report, and what writes a bundle",
+    "verdicts.py": "the verdicts, and how a report shows them",
+    "plans.py": "the plans of a study, and how a report shows them",
+    "keys.py": "the command, and what it calls",
+    "models.py": "the models of the zoo, and those that a command line names",
+    "plan.py": "the command, and what it calls",
+    "reproduce.py": "the command, and what it calls",
+    "worker.py": "the command, and what it calls",
+}
+"""Module names that occur more than once, each with its reason."""
+
+PENDING = {"Ladder", "Group", "Settings"}
+"""Class names that still occur twice."""
+
+
+def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
+    modules = Counter(path.name for path in SOURCE.glob("**/*.py") if not path.name.startswith("__"))
+    trees = [ast.parse(path.read_text("utf-8")) for path in SOURCE.glob("**/*.py")]
+    nodes = chain.from_iterable(map(ast.walk, trees))
+    classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+
+    assert {name for name, times in modules.items() if times > 1} <= set(SAME_ROLE)
+    assert {name for name, times in classes.items() if times > 1} <= PENDING
+
+
+def test_no_room_imports_in_circles() -> None:
+    """Imports at the top of modules; those inside of functions are not needed to load a module."""
+    imports = {}
+    for path in SOURCE.glob("**/*.py"):
+        name = ".".join(["cloven", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+        imports[name] = top_imports(path)
+    graph = TopologicalSorter({name: found & imports.keys() - {name} for name, found in imports.items()})
+
+    graph.prepare()  # raises CycleError with the circle
 
 
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "PIL", "jinja2", "scipy"}

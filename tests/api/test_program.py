@@ -29,6 +29,14 @@ def test_every_strategy_computes_what_the_network_does(net: torch.nn.Module, mod
         assert torch.allclose(logits, net(images), atol=1e-5)
 
 
+def test_tiles_without_halo_are_the_same_through_a_star(model: cloven.Graph) -> None:
+    images, tiles = torch.rand(2, 3, 12, 12), cloven.Data(grid=(2, 2), until="3", halo="none")
+    direct = cloven.divide(model, tiles, devices=4)
+    star = cloven.divide(model, tiles, devices=4, routing="star", reuse=False)
+
+    assert torch.equal(cloven.run(star, images), cloven.run(direct, images))
+
+
 def test_a_program_prints_as_a_short_table(program: cloven.Program) -> None:
     assert repr(program).splitlines() == [
         "Program of 3 devices: 2 transfers, 4,608 bytes an image",

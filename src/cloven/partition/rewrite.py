@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from cloven.graph.box import Box, Interval, Shape, count, covers, extent, whole
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS
-from cloven.partition.division import Division, Owners
+from cloven.partition.division import Division, Owners, home
 
 
 def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
@@ -75,7 +76,9 @@ def joined(division: Division, hub: int) -> Division:
         made[op.name] = [replace(op, inputs=inputs)]
         if op.name in gathered:
             made[op.name].append(Op(f"{op.name}.join", "join", (op.name,), op.shape, op.module, dtype=op.dtype))
-            owners[f"{op.name}.join"] = {hub: (whole(op.shape),)}
+            # Of a device's own version of a tile without halo nobody has more than the tile.
+            held = tuple(chain.from_iterable(home(owners[op.name]).values()))
+            owners[f"{op.name}.join"] = {hub: (whole(op.shape),) if covers(held, whole(op.shape)) else held}
     ops = tuple(op for several in made.values() for op in several)
     return replace(division, graph=Graph(ops, graph.output), owners=owners)
 
