@@ -296,8 +296,8 @@ def test_a_program_with_transforms_is_counted_and_told_from_the_model() -> None:
     assert not found.equal
     assert not found.exact_plan
     assert found.why().endswith("(its links carry int8, topk:0.1)")
-    assert found.row()["inexact"] == "its links carry int8, topk:0.1"
-    assert "inexact" not in compare(program(Vertical(), "none"), lenet(), torch.rand(2, 1, 28, 28)).row()
+    assert found.inexact == ("its links carry int8, topk:0.1",)
+    assert not compare(program(Vertical(), "none"), lenet(), torch.rand(2, 1, 28, 28)).inexact
 
 
 def test_a_bundle_of_such_a_program_is_refused(tmp_path: object) -> None:

@@ -111,7 +111,7 @@ class AssignmentResult:
         if found.accuracy is not None:
             shown["accuracy"] = found.accuracy
         if found.check is not None:
-            shown["check"] = found.check.row()
+            shown["check"] = found.check.model_dump()
         return shown
 
 

@@ -147,7 +147,7 @@ def _run_here(source: PlanOptions, options: ImageOptions, *, verify: bool, as_js
     check = compare(plans.compile(graph, plan), graph, images.tensor(), images.labels)
     equal = log_check(check) if verify else True
     if as_json:
-        print_json({"plan": plan.title(), "weights": ready.weights, **check.row()})
+        print_json({"plan": plan.title(), "weights": ready.weights, **check.model_dump()})
     else:
         _print_check(plan.title(), ready.weights, check)
     if not equal:
@@ -155,13 +155,11 @@ def _run_here(source: PlanOptions, options: ImageOptions, *, verify: bool, as_js
 
 
 def _print_check(title: str, weights: str, check: Comparison) -> None:
-    row = check.row()
-    rows = [["equal to the whole model", "yes" if row.pop("equal") else "NO"], ["weights", weights]]
-    rows += [
-        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
-        for name, value in row.items()
-        if value is not None
-    ]
+    rows = [["equal to the whole model", "yes" if check.equal else "NO"], ["weights", weights]]
+    for name, value in check.model_dump(exclude={"equal", "inexact", "unjudged"}, exclude_none=True).items():
+        rows.append([name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)])
+    for name, text in (("inexact", "; ".join(check.inexact)), ("unjudged", check.unjudged)):
+        rows += [[name, text]] if text else []
     table(title, ["", ""], rows)
 
 

@@ -15,14 +15,13 @@ A program that is bitwise equal to a model that repeats itself is equal.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import computed_field
 from torch import Tensor
 
+from cloven.documents import Document
 from cloven.graph.graph import Graph
 from cloven.partition.program import Program, Transfer
 from cloven.runtime.local import run
@@ -47,8 +46,7 @@ WORST = 64
 """How many images the rounding error is measured on: those that differ most."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(Document):
     """A program beside the whole model on the same images.
 
     ``bound`` is the largest difference that counts as equal: `TOLERANCE`, or `ROUNDING` times ``rounding`` where
@@ -74,6 +72,7 @@ class Comparison:
     inexact: tuple[str, ...] = ()
     unjudged: str = ""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def equal(self) -> bool:
         """Return whether the program is proved to compute what the model does, and sent what its table says."""
@@ -97,11 +96,6 @@ class Comparison:
         )
         reason = f" ({'; '.join(self.inexact)})" if self.inexact else ""
         return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{reason}"
-
-    def row(self) -> dict[str, Any]:
-        """Return the comparison for people and JSON readers."""
-        row = asdict(self) | {"inexact": "; ".join(self.inexact)}
-        return {name: value for name, value in row.items() if value != ""} | {"equal": self.equal}
 
 
 def compare(

@@ -419,7 +419,9 @@ ITEMS: Mapping[str, Call] = {
 }
 
 
-def call(model: ModelBuilder, name: str, item: int | None, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Value:
+def call(
+    model: ModelBuilder, name: str, item: int | None, args: Sequence[Any], kwargs: Mapping[str, object]
+) -> Value:
     """Add the nodes of an op such as ``aten.relu.default``.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from onnx import TensorProto
 
@@ -59,9 +58,8 @@ class Operands:
         return cast(model, x, self.tensors) if self.tensors and together else x
 
 
-def operands(attrs: Mapping[str, Any]) -> Operands:
-    """Return how an op takes its arguments."""
-    op, (taken, _) = attrs["op"].split(".")[1], attrs.get("types", (None, None))
+def operands(op: str, taken: str | None) -> Operands:
+    """Return how an op such as ``add`` takes its arguments, which have that type in the model."""
     wide = "float32" if taken in HALVES else taken
     if op in TOGETHER and taken is not None:
         wide = "int64" if taken in INTEGERS else wide

@@ -199,7 +199,7 @@ def _call(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> 
     read = attrs.get("read", {})
     given = [layout.laid(model, x, *read[i]) if i in read else x for i, x in enumerate(inputs)]
 
-    typed = casts.operands(attrs)
+    typed = casts.operands(attrs["op"].split(".")[1], attrs.get("types", (None,))[0])
     condition = attrs["args"][0] if attrs["op"].startswith("aten.where.") else None
     given = [x if {"input": i} == condition else typed.cast(model, x) for i, x in enumerate(given)]
 
