@@ -91,6 +91,7 @@ def loaded(statement: str) -> set[str]:
 
 
 SAME_ROLE = {
+    "description.py": "the description of a model, and that of a divided one",
     "errors.py": "the exceptions of a room, and those of the whole package",
     "writer.py": "what writes a report, and what writes a bundle",
     "verdicts.py": "the verdicts, and how a report shows them",
