@@ -55,7 +55,7 @@ class ModelDescription(Document):
 
 
 def described(graph: Graph, name: str, papers: Mapping[str, tuple[str, ...]]) -> ModelDescription:
-    """Return the description of a model; ``papers`` has the names that papers give to a cut, by the op before it."""
+    """Return the description of a model; ``papers`` has the names of cuts in papers, by the op before them."""
     ops = [
         OpDescription(
             op=op.name,
