@@ -112,6 +112,14 @@ def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
     assert {name for name, times in classes.items() if times > 1} == set()
 
 
+def test_a_function_takes_at_most_twelve_arguments_but_for_commands() -> None:
+    for path in SOURCE.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and path.parent != SOURCE / "cli":
+                given = node.args
+                assert len([*given.posonlyargs, *given.args, *given.kwonlyargs]) <= 12, (path, node.name)
+
+
 def test_no_room_imports_in_circles() -> None:
     """Imports at the top of modules; those inside of functions are not needed to load a module."""
     imports = {}
