@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cloven.cli import models
 from cloven.cli.models import ModelOptions
 from cloven.cli.options import AsJson, Classes, InputSize, Mean, ModelName, Std, Weights
 from cloven.cli.printing import by, print_json, table
+
+if TYPE_CHECKING:
+    from cloven.graph.description import ModelDescription
 
 
 def inspect(
@@ -25,34 +27,36 @@ def inspect(
     For each cut: the tensors that cross it, their shapes and bytes, the multiply-accumulates before and after it,
     and the numbers that the papers give its layer.
     """
-    from cloven.graph.cuts import cuts, described
+    from cloven.graph.description import described
     from cloven.papers.points import points
 
     _, graph = models.resolved(ModelOptions(model, input_size, classes, weights, mean, std))
-    numbers: dict[str, list[str]] = {}
+    numbers: dict[str, tuple[str, ...]] = {}
     for point in points(model):
-        numbers.setdefault(graph.find(point.path), []).append(point.name)
-    ops, every = described(graph), [cut.row() | {"papers": numbers.get(cut.after, [])} for cut in cuts(graph)]
+        after = graph.find(point.path)
+        numbers[after] = (*numbers.get(after, ()), point.name)
+    description = described(graph, model, numbers)
     if as_json:
-        print_json({"model": model, "ops": ops, "cuts": every})
+        print_json(description.model_dump(mode="json"))
         return
-    _print_ops(model, ops)
-    _print_cuts(model, every)
+    _print_ops(description)
+    _print_cuts(description)
 
 
-def _print_ops(model: str, ops: Sequence[Mapping[str, Any]]) -> None:
+def _print_ops(description: ModelDescription) -> None:
+    rows = [
+        [op.op, op.kind, ", ".join(op.reads), by(op.shape), op.bytes, op.macs, op.weight_bytes]
+        for op in description.ops
+    ]
+    columns = ["op", "kind", "reads", "shape", "bytes", "MACs", "weight bytes"]
+    table(f"{description.model}: ops, for one image", columns, rows)
+
+
+def _print_cuts(description: ModelDescription) -> None:
     rows = []
-    for op in ops:
-        reads, shape = ", ".join(op["reads"]), by(op["shape"])
-        rows.append([op["op"], op["kind"], reads, shape, op["bytes"], op["macs"], op["weight_bytes"]])
-    table(f"{model}: ops, for one image", ["op", "kind", "reads", "shape", "bytes", "MACs", "weight bytes"], rows)
-
-
-def _print_cuts(model: str, cuts: Sequence[Mapping[str, Any]]) -> None:
-    rows = []
-    for cut in cuts:
-        tensors = "; ".join(f"{tensor['value']} {by(tensor['shape'])}" for tensor in cut["tensors"])
-        macs = [cut["macs_before"], cut["macs_after"], f"{cut['before_percent']:.1f} %"]
-        rows.append([cut["after"], " ".join(cut["papers"]), tensors, cut["bytes"], *macs])
+    for cut in description.cuts:
+        tensors = "; ".join(f"{tensor.value} {by(tensor.shape)}" for tensor in cut.tensors)
+        macs = [cut.macs_before, cut.macs_after, f"{cut.before_percent:.1f} %"]
+        rows.append([cut.after, " ".join(cut.papers), tensors, cut.bytes, *macs])
     columns = ["cut after", "papers", "tensors that cross", "bytes", "MACs before", "MACs after", "before"]
-    table(f"{model}: every cut", columns, rows)
+    table(f"{description.model}: every cut", columns, rows)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from cloven.graph.box import Box, Shape, count, extent, text, whole, without
+from cloven.graph.box import Box, Shape, count, extent, whole, without
 from cloven.graph.graph import SIZES, Graph
 from cloven.graph.ops import KINDS, Local
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
@@ -50,20 +49,6 @@ class Transfer:
     def bytes(self) -> int:
         """Bytes for one image, without framing."""
         return self.transform.bytes(count(self.share), SIZES[self.dtype])
-
-    def row(self) -> dict[str, Any]:
-        """Return the transfer as a row of the table that people and JSON readers get."""
-        changed = {} if self.transform.exact else {"transform": self.transform.name}
-        changed |= {} if self.dtype == "float32" else {"dtype": self.dtype}
-        return {
-            "source": self.source,
-            "target": self.target,
-            "value": self.value,
-            "share": text(self.share),
-            "shape": list(self.shape),
-            "bytes": self.bytes,
-            "step": self.step,
-        } | changed
 
 
 @dataclass(frozen=True, eq=False)
