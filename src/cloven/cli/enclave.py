@@ -83,12 +83,7 @@ def seal(
     from cloven.enclave.split import split
     from cloven.partition import plan as plans
 
-    options = ModelOptions(model, input_size, classes, weights if model else None, mean, std)
-    plan = plan_of(PlanOptions(plan_file, options))
-    file = weights or (Path(plan.named_model.weights) if plan.named_model.weights else None)
-    plan = plan.model_copy(
-        update={"model": plan.named_model.model_copy(update={"weights": str(file) if file else None})}
-    )
+    plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
     state, graph = modelled(plan)
     split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
     if not owner_key.exists():
@@ -96,7 +91,7 @@ def seal(
         log.info("new owner's key: %s; whoever has it can open what is sealed", owner_key)
     folder = Sealed(out, new_id(), memory_for(graph))
     seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
-    if file is None:
+    if plan.named_model.weights is None:
         log.warning("the plan names no weights: the sealed weights are random")
     measurement = Measurement(SIMULATED, measured(folder))
     log.info("sealed: %s   a simulated enclave of it has the measurement %s", out, measurement)
