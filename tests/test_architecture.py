@@ -103,9 +103,6 @@ SAME_ROLE = {
 }
 """Module names that occur more than once, each with its reason."""
 
-PENDING = {"Ladder", "Group", "Settings"}
-"""Class names that still occur twice."""
-
 
 def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
     modules = Counter(path.name for path in SOURCE.glob("**/*.py") if not path.name.startswith("__"))
@@ -114,7 +111,7 @@ def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
     classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
 
     assert {name for name, times in modules.items() if times > 1} <= set(SAME_ROLE)
-    assert {name for name, times in classes.items() if times > 1} <= PENDING
+    assert not {name for name, times in classes.items() if times > 1}
 
 
 def test_no_room_imports_in_circles() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven.cli.help import Command, Group
+from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     ENCLAVE,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 enclave = typer.Typer(
-    cls=Group,
-    help="Run a model whose first layers and inputs are decrypted only inside an enclave.",
+    cls=PanelGroup,
+    help="Run a model partly inside an enclave. Its first layers and inputs are decrypted only there.",
     no_args_is_help=True,
 )
 
@@ -60,7 +60,7 @@ RELEASE_TIMEOUT = 600.0
 # --- the owner ----------------------------------------------------------------------------------------------------
 
 
-@enclave.command(cls=Command, rich_help_panel=OWNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=OWNER)
 def seal(
     plan_file: PlanFile,
     owner_key: OwnerKey,
@@ -97,7 +97,7 @@ def seal(
     log.info("sealed: %s   a simulated enclave of it has the measurement %s", out, measurement)
 
 
-@enclave.command("seal-input", cls=Command, rich_help_panel=OWNER)
+@enclave.command("seal-input", cls=PanelCommand, rich_help_panel=OWNER)
 def seal_input(
     sealed: SealedFolder,
     picture: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.", metavar="PICTURE")],
@@ -133,7 +133,7 @@ def seal_input(
     log.info("%d sealed: %s", len(files), out)
 
 
-@enclave.command(cls=Command, rich_help_panel=OWNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=OWNER)
 def release(
     sealed: SealedFolder,
     owner_key: OwnerKey,
@@ -207,7 +207,7 @@ def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to:
     return None if collateral is None else verifier(intel.read_collateral(collateral), judged)
 
 
-@enclave.command("open", cls=Command, rich_help_panel=OWNER)
+@enclave.command("open", cls=PanelCommand, rich_help_panel=OWNER)
 def open_result(
     sealed: SealedFolder,
     result: Annotated[
@@ -254,7 +254,7 @@ def open_result(
 # --- who runs it --------------------------------------------------------------------------------------------------
 
 
-@enclave.command(cls=Command, rich_help_panel=RUNNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=RUNNER)
 def run(
     sealed: SealedFolder,
     inputs: Annotated[
@@ -381,7 +381,7 @@ def _await_release(
     return None
 
 
-@enclave.command(cls=Command, rich_help_panel=RUNNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=RUNNER)
 def manifest(
     sealed: SealedFolder,
     memory: Memory = "auto",
