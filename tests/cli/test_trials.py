@@ -198,8 +198,77 @@ def test_a_plan_without_a_model_requires_one(cloven: Run, unnamed: Path, command
         command, ("--input", "x.png")
     )
     missing = cloven(command, "plan.toml", *more)
-    twice = cloven(command, "named.toml", *more, "--model", "lenet5", "--classes", "10")
+    twice = cloven(command, "named.toml", *more, "--model", "resnet20")
 
     assert (missing.code, twice.code) == (2, 2)
     assert "plan.toml names no model; give one with --model, or add a [model] table" in missing.err
-    assert "named.toml names its model, lenet5: leave out --model, --classes, or its [model] table" in twice.err
+    assert "named.toml is a plan for lenet5, got --model resnet20; leave --model out" in twice.err
+
+
+def test_options_of_the_model_count_more_than_the_plans(cloven: Run, here: Path, own: str) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (200, 10, 60)).save("photo.png")
+    cloven("plan", own, "--input-size", "3x8x8", "--strategy", "vertical", "--cuts", "1", "--out", "plan.toml")
+    plain = cloven("bundle", "plan.toml", "--out", "plain")
+    other = cloven("bundle", "plan.toml", "--out", "other", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+    wrong = cloven(
+        "run", "plan.toml", "--input", "photo.png", "--classes", "3", "--mean", "0.5,0.5", "--std", "1,1"
+    )
+
+    assert (plain.code, other.code) == (0, 0)
+    plans = [json.loads((here / name / "manifest.json").read_text())["plan"] for name in ("plain", "other")]
+    assert ["mean = [0.5, 0.5, 0.5]" in plan for plan in plans] == [False, True]
+    assert wrong.code == 2
+    assert "--mean has 2 numbers; expected 3, one for each channel" in wrong.err
+
+
+# --- audits -------------------------------------------------------------------------------------------------------
+
+
+GREY = OWN.replace("Conv2d(3,", "Conv2d(1,")
+AUDIT = ("--data", "digits", "--strategies", "vertical", "--view", "full", "--dry-run")
+
+
+@pytest.fixture
+def grey(own: str, here: Path) -> str:
+    """The same for grey images."""
+    (here / "mynet.py").write_text(GREY)
+    return own
+
+
+def test_an_own_model_is_attacked_at_the_size_of_the_data(cloven: Run, grey: str) -> None:
+    done = cloven("audit", grey, *AUDIT, "--layers", "1", "--json")
+    (cell,) = json.loads(done.out)["cells"]
+
+    assert done.code == 0
+    assert (cell["seen"], cell["observation_bytes"]) == (["1"], 4 * 4 * 26 * 26)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give some of its layers with --layers: 0, 1, 2, 3, 4"),
+        (("--layers", "1", "--classes", "1000"), "mynet:net has 10 outputs, got 1,000 classes"),
+        (("--layers", "1", "--mean", "0.5"), "--mean requires --std"),
+        (("--layers", "1", "--model", "lenet5"), "--model is for a plan without a [model] table"),
+        (("--strategies", "enclave"), "no layers are named; give them with --cuts"),
+    ],
+)
+def test_an_audit_that_cannot_be_says_what_to_give(
+    cloven: Run, grey: str, options: tuple[str, ...], message: str
+) -> None:
+    done = cloven("audit", grey, *AUDIT, *options)
+
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_plan_without_a_model_is_audited_with_one(cloven: Run, unnamed: Path) -> None:
+    done = cloven("audit", "plan.toml", "--model", "lenet5", "--dry-run", "--json")
+    missing = cloven("audit", "plan.toml", "--dry-run")
+
+    assert [cell["observation_bytes"] for cell in json.loads(done.out)["cells"]] == [6400]
+    assert missing.code == 2
+    assert "plan.toml names no model; give one with --model" in missing.err

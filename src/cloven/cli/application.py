@@ -16,7 +16,7 @@ from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
 from cloven.cli.exits import STOPPED, WRONG
-from cloven.cli.help import Command, Group
+from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.inspect import inspect
 from cloven.cli.keys import keys
 from cloven.cli.lab import lab
@@ -46,7 +46,7 @@ EXTRAS = {
 """The extra that brings an optional package."""
 
 
-class Commands(Group):
+class Commands(PanelGroup):
     """All commands. Ctrl-C ends each of them with a word and exit code 130, and an error of the system with 2."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -157,7 +157,7 @@ for panel, commands in (
     (AUDITS, (audit, report, tap)),
 ):
     for command in commands:
-        app.command(cls=Command, rich_help_panel=panel)(command)
+        app.command(cls=PanelCommand, rich_help_panel=panel)(command)
 app.add_typer(keys, name="keys", rich_help_panel=RUNS)
 app.add_typer(enclave, name="enclave", rich_help_panel=RUNS)
 app.add_typer(papers, name="reproduce", rich_help_panel=AUDITS)

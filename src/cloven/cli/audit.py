@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cloven.cli.audit_tables import print_observations, print_summary
-from cloven.cli.models import PlanOptions, plan_of
+from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     ATTACKS,
     COMPUTING,
@@ -25,6 +25,7 @@ from cloven.cli.options import (
     InputSize,
     Jobs,
     Mean,
+    ModelOption,
     Seed,
     Seeds,
     Std,
@@ -57,8 +58,8 @@ SIMULATED = (
 )
 """Options that say what to simulate: a capture is what it is."""
 
-PLANNED = ("strategies", "devices", "weights")
-"""Options that say how to divide a model, and what with: a plan says it."""
+PLANNED = ("strategies", "devices")
+"""Options that say how to divide a model: a plan says it."""
 
 S2 = ("s2",)
 """Cuts that stand for those of that paper."""
@@ -102,6 +103,7 @@ def audit(
             help="Number of victim images; default: all held-out images.", metavar="N", rich_help_panel=IMAGES
         ),
     ] = None,
+    model_option: ModelOption = "",
     weights: Weights = None,
     input_size: InputSize = "",
     classes: Classes = None,
@@ -256,8 +258,13 @@ def audit(
     from cloven.reporting.report_file import write
 
     problems: list[str] = []
-    plan = tried(lambda: plan_of(PlanOptions(Path(model))), problems) if pairs is None and is_plan(model) else None
-    name = tried(lambda: plan.named_model.name, problems) or model if plan is not None else model
+    plan = None
+    if pairs is None and is_plan(model):
+        options = ModelOptions(model_option, input_size, classes, weights, mean, std)
+        plan = tried(lambda: plan_of(PlanOptions(Path(model), options)), problems)
+    elif model_option:
+        problems.append(f"--model is for a plan without a [model] table; the model is {model}: leave --model out")
+    name = model if plan is None else plan.named_model.name
     paths = tried(lambda: _paths(name, names_in(layers)), problems) or ()
     shape_of_image = tried(lambda: image_size(input_size), problems) if input_size else None
     means, deviations = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloven.cli.help import Command, Group
+from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     ENCLAVE,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 enclave = typer.Typer(
-    cls=Group,
-    help="Run a model whose first layers and inputs are decrypted only inside an enclave.",
+    cls=PanelGroup,
+    help="Run a model partly inside an enclave. Its first layers and inputs are decrypted only there.",
     no_args_is_help=True,
 )
 
@@ -60,7 +60,7 @@ RELEASE_TIMEOUT = 600.0
 # --- the owner ----------------------------------------------------------------------------------------------------
 
 
-@enclave.command(cls=Command, rich_help_panel=OWNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=OWNER)
 def seal(
     plan_file: PlanFile,
     owner_key: OwnerKey,
@@ -83,12 +83,7 @@ def seal(
     from cloven.enclave.split import split
     from cloven.partition import plan as plans
 
-    options = ModelOptions(model, input_size, classes, weights if model else None, mean, std)
-    plan = plan_of(PlanOptions(plan_file, options))
-    file = weights or (Path(plan.named_model.weights) if plan.named_model.weights else None)
-    plan = plan.model_copy(
-        update={"model": plan.named_model.model_copy(update={"weights": str(file) if file else None})}
-    )
+    plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
     state, graph = modelled(plan)
     split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
     if not owner_key.exists():
@@ -96,13 +91,13 @@ def seal(
         log.info("new owner's key: %s; whoever has it can open what is sealed", owner_key)
     folder = Sealed(out, new_id(), memory_for(graph))
     seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
-    if file is None:
+    if plan.named_model.weights is None:
         log.warning("the plan names no weights: the sealed weights are random")
     measurement = Measurement(SIMULATED, measured(folder))
     log.info("sealed: %s   a simulated enclave of it has the measurement %s", out, measurement)
 
 
-@enclave.command("seal-input", cls=Command, rich_help_panel=OWNER)
+@enclave.command("seal-input", cls=PanelCommand, rich_help_panel=OWNER)
 def seal_input(
     sealed: SealedFolder,
     picture: Annotated[Path, typer.Argument(help="A picture, or a folder of pictures.", metavar="PICTURE")],
@@ -138,7 +133,7 @@ def seal_input(
     log.info("%d sealed: %s", len(files), out)
 
 
-@enclave.command(cls=Command, rich_help_panel=OWNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=OWNER)
 def release(
     sealed: SealedFolder,
     owner_key: OwnerKey,
@@ -212,7 +207,7 @@ def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to:
     return None if collateral is None else verifier(intel.read_collateral(collateral), judged)
 
 
-@enclave.command("open", cls=Command, rich_help_panel=OWNER)
+@enclave.command("open", cls=PanelCommand, rich_help_panel=OWNER)
 def open_result(
     sealed: SealedFolder,
     result: Annotated[
@@ -259,7 +254,7 @@ def open_result(
 # --- who runs it --------------------------------------------------------------------------------------------------
 
 
-@enclave.command(cls=Command, rich_help_panel=RUNNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=RUNNER)
 def run(
     sealed: SealedFolder,
     inputs: Annotated[
@@ -386,7 +381,7 @@ def _await_release(
     return None
 
 
-@enclave.command(cls=Command, rich_help_panel=RUNNER)
+@enclave.command(cls=PanelCommand, rich_help_panel=RUNNER)
 def manifest(
     sealed: SealedFolder,
     memory: Memory = "auto",

@@ -14,7 +14,7 @@ USUAL = "Options"
 """The group of what names none; it comes last."""
 
 
-class Command(TyperCommand):
+class PanelCommand(TyperCommand):
     """A command whose help groups its options by their ``rich_help_panel``."""
 
     def format_options(self, ctx: Any, formatter: HelpFormatter) -> None:
@@ -23,7 +23,7 @@ class Command(TyperCommand):
         _write(formatter, ((_panel(parameter), record) for parameter, record in records if record is not None))
 
 
-class Group(TyperGroup):
+class PanelGroup(TyperGroup):
     """Commands whose help groups them by their ``rich_help_panel``."""
 
     def format_commands(self, ctx: Any, formatter: HelpFormatter) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cloven.cli.help import Command, Group
+from cloven.cli.help import PanelCommand, PanelGroup
 
 if TYPE_CHECKING:
     from cloven.runtime.link.authority import Copy
 
 log = logging.getLogger("cloven")
 
-keys = typer.Typer(cls=Group, help="Make certificates and link keys for devices.", no_args_is_help=True)
+keys = typer.Typer(cls=PanelGroup, help="Make certificates and link keys for devices.", no_args_is_help=True)
 
 KeysFolder = Annotated[Path, typer.Argument(help="A folder that `cloven keys new` made.", metavar="KEYS")]
 Names = Annotated[
@@ -25,7 +25,7 @@ Names = Annotated[
 Days = Annotated[int, typer.Option(help="Number of days for which the certificates are valid.", metavar="N")]
 
 
-@keys.command("new", cls=Command)
+@keys.command("new", cls=PanelCommand)
 def new(
     devices: Names,
     out: Annotated[Path, typer.Option(help="A new folder.", metavar="FOLDER")],
@@ -40,7 +40,7 @@ def new(
     _log_copies(authority.new(tuple(devices), out, days))
 
 
-@keys.command("add", cls=Command)
+@keys.command("add", cls=PanelCommand)
 def add(folder: KeysFolder, devices: Names, days: Days = 365) -> None:
     """Make keys for more devices, and link keys with them for the others."""
     from cloven.runtime.link import authority
@@ -48,7 +48,7 @@ def add(folder: KeysFolder, devices: Names, days: Days = 365) -> None:
     _log_copies(authority.add(folder, tuple(devices), days))
 
 
-@keys.command("renew", cls=Command)
+@keys.command("renew", cls=PanelCommand)
 def renew(
     folder: KeysFolder,
     devices: Annotated[

@@ -33,8 +33,10 @@ class ModelOptions:
     mean: str = ""
     std: str = ""
 
-    def spec(self) -> ModelSpec:
-        """Return the ``[model]`` table of a plan; the classes of a person's own model are still to be counted.
+    def spec(self, base: ModelSpec | None = None) -> ModelSpec:
+        """Return the ``[model]`` table of a plan: the options, and what they leave out as in ``base``, or as usual.
+
+        The classes of a person's own model are still to be counted.
 
         Raises:
             ClovenError: with all that is wrong with the options.
@@ -46,13 +48,14 @@ class ModelOptions:
         from cloven.zoo.named import is_own, make, usual
 
         problems: list[str] = []
-        default = usual(self.name)
-        shape = default.shape
+        name = self.name or (base.name if base is not None else "")
+        default = usual(name)
+        shape = default.shape if base is None else base.input
         if self.input_size:
             shape = tried(lambda: image_size(self.input_size), problems) or shape
-        elif is_own(self.name):
-            problems.append(f"{self.name} requires --input-size: the size of one image, such as 3x32x32")
-            tried(lambda: make(self.name, shape=shape, classes=default.classes), problems)
+        elif base is None and is_own(name):
+            problems.append(f"{name} requires --input-size: the size of one image, such as 3x32x32")
+            tried(lambda: make(name, shape=shape, classes=default.classes), problems)
         if bool(self.mean) != bool(self.std):
             problems.append("--mean requires --std" if self.mean else "--std requires --mean")
         example = "0.5,0.5,0.5"
@@ -63,17 +66,20 @@ class ModelOptions:
                 problems.append(f"{option} has {len(given)} numbers; expected {shape[0]}, one for each channel")
         if problems:
             raise ClovenError(problems)
-        weights = None if self.weights is None else str(self.weights)
-        classes = self.classes or default.classes
+        classes = self.classes or (default.classes if base is None else base.classes)
+        entries: dict[str, object] = {} if base is None else dict(base)
+        entries |= {"name": name, "input": shape, "classes": classes}
+        entries |= {"weights": str(self.weights)} if self.weights is not None else {}
+        entries |= {"mean": mean, "std": std} if mean is not None else {}
         try:
-            return ModelSpec(name=self.name, input=shape, classes=classes, weights=weights, mean=mean, std=std)
+            return ModelSpec.model_validate(entries)
         except ValidationError as error:
             raise ClovenError(wrong_entries(error, "the model")) from error
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """A plan file, and the model that it is for if the file names none."""
+    """A plan file, and what the command line says of its model."""
 
     file: Path
     model: ModelOptions = ModelOptions()
@@ -128,20 +134,19 @@ def captured(model: Module, spec: ModelSpec) -> Graph:
 
 
 def plan_of(options: PlanOptions) -> Plan:
-    """Return a plan from a file, with the model of the options if the file names none.
+    """Return a plan from a file, with its model as the options have it.
 
     Its divisions are not checked against the model.
 
     Raises:
-        ClovenError: for every wrong entry, and for a model that is named twice or not at all.
+        ClovenError: for every wrong entry, and for a model that is not named, or by two names.
     """
     from cloven.partition.plan import parse, read
 
     plan = parse(read(options.file), str(options.file))
-    if not _names_model(plan, options):
-        spec, _ = resolved(options.model)
-        plan = plan.model_copy(update={"model": spec})
-    return plan
+    _check_name(plan, options)
+    spec = resolved(options.model)[0] if plan.model is None else options.model.spec(plan.model)
+    return plan.model_copy(update={"model": spec})
 
 
 def planned(options: PlanOptions) -> tuple[Plan, Graph]:
@@ -152,32 +157,31 @@ def planned(options: PlanOptions) -> tuple[Plan, Graph]:
     """
     from cloven.partition.plan import check, problems, read
 
-    made, found = check(read(options.file), str(options.file))
-    if made is None:
+    def model(plan: Plan) -> tuple[ModelSpec, Graph]:
+        _check_name(plan, options)
+        if plan.model is None:
+            return resolved(options.model)
+        spec = options.model.spec(plan.model)
+        return spec, graph_of(spec)
+
+    plan, found = check(read(options.file), str(options.file))
+    if plan is None:
         raise ClovenError(found)
-    plan, graph = made, None
-    named = tried(lambda: _names_model(made, options), found)
-    if named:
-        graph = tried(lambda: graph_of(made.named_model), found)
-    elif named is not None and (model := tried(lambda: resolved(options.model), found)) is not None:
-        spec, graph = model
-        plan = made.model_copy(update={"model": spec})
-    found += problems(graph, plan) if graph is not None else []
-    if found or graph is None:
+    made = tried(partial(model, plan), found)
+    if made is not None:
+        plan = plan.model_copy(update={"model": made[0]})
+        found += problems(made[1], plan)
+    if found or made is None:
         raise ClovenError(found)
-    return plan, graph
+    return plan, made[1]
 
 
-def _names_model(plan: Plan, options: PlanOptions) -> bool:
-    """Return whether the plan names its model, and not the options."""
-    model = options.model
-    if plan.model is None and not model.name:
+def _check_name(plan: Plan, options: PlanOptions) -> None:
+    name = options.model.name
+    if plan.model is None and not name:
         raise ClovenError(f"{options.file} names no model; give one with --model, or add a [model] table")
-    if plan.model is None or model == ModelOptions():
-        return plan.model is not None
-    given = [name for name, value in vars(model).items() if value != getattr(ModelOptions, name)]
-    flags = ", ".join("--model" if name == "name" else f"--{name.replace('_', '-')}" for name in given)
-    raise ClovenError(f"{options.file} names its model, {plan.model.name}: leave out {flags}, or its [model] table")
+    if plan.model is not None and name not in ("", plan.model.name):
+        raise ClovenError(f"{options.file} is a plan for {plan.model.name}, got --model {name}; leave --model out")
 
 
 def ready_for(
