@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cloven.auditing.settings import Simulation
-from cloven.auditing.store import DIGEST
+from cloven.auditing.store import DIGEST, write_document
 from cloven.auditing.subject import Subject, SubjectImages, cnn, load_images, ready, untrained
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
@@ -245,6 +245,15 @@ def test_a_folder_without_a_figure_is_refused(made: Made, tmp_path: Path, broken
     (tmp_path / broken).unlink()
     with pytest.raises(ClovenError, match=str(tmp_path)):
         kept(tmp_path)
+
+
+def test_a_figure_of_another_version_is_refused_in_one_sentence(made: Made, tmp_path: Path) -> None:
+    write_document(tmp_path / FIGURE, made.document.model_dump(mode="json") | {"schema_version": 2})
+
+    with pytest.raises(ClovenError) as caught:
+        kept(tmp_path)
+    (problem,) = caught.value.problems
+    assert "run the same command again" in problem
 
 
 # --- what is refused ------------------------------------------------------------------------------------------

@@ -200,8 +200,9 @@ def kept(folder: Path) -> list[StrategyBar]:
         _, tensors = read_tensors(folder / SCORES, "pt")
         return [_bar(row, document.figure, tensors) for row in document.bars]
     except (ClovenError, KeyError) as error:
+        reason = error.problems[0] if isinstance(error, ClovenError) else f"no scores are named {error}"
         raise ClovenError(
-            f"{folder} does not hold a figure of S1 ({error}); give a folder of cloven reproduce s1 --figure"
+            f"{folder} does not hold a figure of S1 ({reason}); give a folder of cloven reproduce s1 --figure"
         ) from error
 
 
