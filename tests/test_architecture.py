@@ -92,9 +92,6 @@ def loaded(statement: str) -> set[str]:
 
 SAME_ROLE = {
     "errors.py": "the exceptions of a room, and those of the whole package",
-    "writer.py": "what writes a report, and what writes a bundle",
-    "verdicts.py": "the verdicts, and how a report shows them",
-    "plans.py": "the plans of a study, and how a report shows them",
     "keys.py": "the command, and what it calls",
     "models.py": "the models of the zoo, and those that a command line names",
     "plan.py": "the command, and what it calls",
@@ -102,9 +99,6 @@ SAME_ROLE = {
     "worker.py": "the command, and what it calls",
 }
 """Module names that occur more than once, each with its reason."""
-
-PENDING = {"Ladder", "Group", "Settings"}
-"""Class names that still occur twice."""
 
 
 def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
@@ -114,7 +108,7 @@ def test_a_module_or_class_name_occurs_once_or_for_a_reason() -> None:
     classes = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
 
     assert {name for name, times in modules.items() if times > 1} <= set(SAME_ROLE)
-    assert {name for name, times in classes.items() if times > 1} <= PENDING
+    assert {name for name, times in classes.items() if times > 1} == set()
 
 
 def test_no_room_imports_in_circles() -> None:
