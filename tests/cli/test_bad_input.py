@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import JsonValue
 
 from cloven.auditing.store import read_document, write_document
 from cloven.zoo.models import build
@@ -647,8 +648,10 @@ def test_a_summary_that_others_wrote(cloven: Run, here: Path) -> None:
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     whole = read_document(here / "run/summary.json", "")
     for name in ("findings", "observations", "programs", "attacker", "settings"):
-        for other in ({}, {name: [[1, None]]}):
-            write_document(here / "run/summary.json", {k: v for k, v in whole.items() if k != name} | other)
+        rest = {k: v for k, v in whole.items() if k != name}
+        changed: dict[str, JsonValue] = {**rest, name: [[1, None]]}
+        for other in (rest, changed):
+            write_document(here / "run/summary.json", other)
             refused(cloven("report", "run"), "summary.json does not hold what this version", "run the same audit")
 
 

@@ -30,8 +30,12 @@ CAPTURED, IMAGES = "captured.safetensors", "images.safetensors"
 FORMAT = "1"
 SIZES = {"float32": 4, "uint8": 1}
 """Bytes of one captured number: a float on a plain link, a byte of ciphertext on a protected one."""
-SENT = {"input": (torch.int64, 1), "image": (torch.uint8, 4), "auxiliary": (torch.bool, 1),
-        "logits": (torch.float32, 2)}  # fmt: skip
+SENT = {
+    "input": (torch.int64, 1),
+    "image": (torch.uint8, 4),
+    "auxiliary": (torch.bool, 1),
+    "logits": (torch.float32, 2),
+}
 """What ``images.safetensors`` holds: types and numbers of axes."""
 LEAST = {"auxiliary": 2, "victim": 20}
 """How many images an attack can be trained on, and scored on, at least."""

@@ -182,9 +182,14 @@ def prepare(
         observed = list(observations)
         sets = {name: tensors[name] for name in SETS if name in tensors}
         found, logits = features(
-            _values(graph, observed), sets, budget=budget, precision=precision, shelf=shelf,
-            others={graph: {graph.output: "logits"}}, device=device,
-        )  # fmt: skip
+            _values(graph, observed),
+            sets,
+            budget=budget,
+            precision=precision,
+            shelf=shelf,
+            others={graph: {graph.output: "logits"}},
+            device=device,
+        )
         extra = {k: v for h in observed if isinstance(h, Capture) for k, v in h.values().items()} | dict(
             recorded or {}
         )
@@ -200,7 +205,7 @@ def prepare(
         material = Material(graph, {**sets, **named}, found, (), hashes)
         baselines = guess_baselines(
             tensors["victims"], named["classes"], guesses=guesses, classify=material.classify
-        )  # fmt: skip
+        )
         second = _judge(judge, tensors["victims"], guesses, device) if judge else None
         if second is not None:
             hashes = hashes | {"judge": second.graph.fingerprints[second.graph.output]}

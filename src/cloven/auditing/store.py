@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
+from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -34,7 +35,7 @@ AGAIN = "delete the cell's .json and .safetensors and run the audit again"
 Model = TypeVar("Model", bound=Document)
 
 
-def to_text(value: Any) -> str:
+def to_text(value: Mapping[str, JsonValue]) -> str:
     """JSON as the store writes it; NaN and infinity are refused."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
@@ -134,19 +135,21 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
         ) from error
 
 
-def write_document(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+def write_document(path: Path, document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Write a JSON document with a digest of its content; return it as it was written.
 
     Raises:
         ClovenError: where it cannot be written.
     """
-    plain: dict[str, Any] = json.loads(to_text(document))  # as it will be read: tuples as lists, and keys as text
+    plain: dict[str, JsonValue] = json.loads(
+        to_text(document)
+    )  # as it will be read: tuples as lists, and keys as text
     written = plain | {DIGEST: digest_of(plain)}
     write_text(path, to_text(written))
     return written
 
 
-def read_document(path: Path, to_do: str) -> dict[str, Any]:
+def read_document(path: Path, to_do: str) -> dict[str, JsonValue]:
     """Read a document that `write_document` wrote; its layout may have changed, its content not.
 
     Raises:
@@ -188,14 +191,14 @@ def expecting(path: Path, to_do: str) -> Iterator[None]:
         ) from error
 
 
-def digest_of(document: Mapping[str, Any]) -> str:
+def digest_of(document: Mapping[str, JsonValue]) -> str:
     """Return the SHA-256 of a document's content, whatever its layout and the order of its keys."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @contextmanager
-def opened(folder: Path, config: Mapping[str, Any]) -> Iterator[Store]:
+def opened(folder: Path, config: Mapping[str, JsonValue]) -> Iterator[Store]:
     """The store of a run with this configuration: a new folder, or one that the same configuration began.
 
     Nobody else opens it meanwhile. A run that is killed leaves it to the next.
@@ -237,7 +240,7 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)  # of a pipe, it does not wait for the other end
 
 
-def _check(folder: Path, config: Mapping[str, Any]) -> None:
+def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
     """Refuse a folder that another configuration began."""
     if not (folder / CONFIG).exists():
         return

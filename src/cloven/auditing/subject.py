@@ -260,9 +260,15 @@ def _captured(subject: Subject, model: nn.Module, images: SubjectImages) -> Grap
 
 def _trained(name: str, images: Images, seed: int, how: Training, stage: str, progress: Progress) -> nn.Module:
     return trained(
-        name, images, epochs=how.epochs, seed=seed, cache=cache_dir(), device=how.device, start=how.start,
+        name,
+        images,
+        epochs=how.epochs,
+        seed=seed,
+        cache=cache_dir(),
+        device=how.device,
+        start=how.start,
         on_epoch=lambda epoch, _: progress(stage, epoch, how.epochs),
-    )  # fmt: skip
+    )
 
 
 def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tuple[str, Graph] | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange
 from cloven.documents import Document
@@ -285,6 +285,6 @@ class Summary(Document):
     warnings: tuple[str, ...] = Field(default=())
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, JsonValue]:
     """Return the JSON schema of ``summary.json``."""
     return Summary.model_json_schema()
