@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from torch import Tensor, nn
+from torch import nn
 
 import cloven
 from tests.api.test_audit import blobs
@@ -48,7 +48,3 @@ def test_the_results_are_a_table_in_a_terminal_and_a_frame_elsewhere(program: cl
     assert "edge0->edge1" in repr(results)
     pytest.importorskip("pandas", reason="the extra `audit`")
     assert set(results.to_frame()["attack"]) == {"probe"}
-
-
-def _is_image(one: Tensor) -> bool:
-    return one.ndim == 4

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cloven.errors import ClovenError
 from cloven.score import intervals
-from cloven.score.intervals import Interval, bootstrap, clustered, paired, unpaired, wilson
+from cloven.score.intervals import Interval, bootstrap, clustered, over_seeds, paired, unpaired, wilson
 
 FINITE = st.floats(-10, 10)
 
@@ -276,3 +276,30 @@ class TestUnpaired:
             unpaired(torch.rand(1, 5), torch.full((1, 5), math.nan), seed=0)
         with pytest.raises(ClovenError, match="level"):
             unpaired(torch.rand(1, 5), torch.rand(1, 5), seed=0, level=1)
+
+
+class TestOverSeeds:
+    """A t-interval over seeds and images."""
+
+    def test_it_covers_the_spread_between_seeds(self) -> None:
+        images = torch.rand(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-3
+        seeds = torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64)
+        found = over_seeds(seeds + images)
+
+        half = 4.3027 * 0.1 / 3**0.5  # t of 97.5 % with two degrees of freedom
+        assert found.high - found.mean == pytest.approx(half, rel=1e-3)
+        assert found.mean - found.low == pytest.approx(half, rel=1e-3)
+
+    def test_seeds_that_agree_leave_the_spread_between_images(self) -> None:
+        images = torch.rand(1, 400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        found, alone = over_seeds(images.expand(3, -1)), bootstrap(images[0], seed=0)
+
+        assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+    def test_yes_and_no_have_some_width_at_both_ends(self) -> None:
+        assert over_seeds(torch.ones(2, 50)) == wilson(50, 50)
+        assert over_seeds(torch.zeros(2, 50)) == wilson(0, 50)
+
+    def test_one_seed_says_nothing_of_others(self) -> None:
+        with pytest.raises(ClovenError, match="an interval over seeds needs two or more, got 1"):
+            over_seeds(torch.rand(1, 50))
