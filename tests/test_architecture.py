@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
@@ -44,10 +45,14 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def top_imports(path: Path) -> set[str]:
-    """The modules that are loaded with a file: its imports outside of functions and of `TYPE_CHECKING`."""
+def needed(path: Path) -> set[str]:
+    """The modules that a file imports, also inside functions, but not for `TYPE_CHECKING` alone."""
     found: set[str] = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -55,6 +60,7 @@ def top_imports(path: Path) -> set[str]:
             for alias in node.names:
                 is_module = (inside / f"{alias.name}.py").exists() or (inside / alias.name / "__init__.py").exists()
                 found.add(f"{node.module}.{alias.name}" if is_module else node.module)
+        waiting += ast.iter_child_nodes(node)
     return found
 
 
@@ -120,15 +126,36 @@ def test_a_function_takes_at_most_twelve_arguments_but_for_commands() -> None:
                 assert len([*given.posonlyargs, *given.args, *given.kwonlyargs]) <= 12, (path, node.name)
 
 
-def test_no_room_imports_in_circles() -> None:
-    """Imports at the top of modules; those inside of functions are not needed to load a module."""
+def test_no_module_is_part_of_a_circle_of_imports() -> None:
+    """Packages are left out: what they import when they are loaded, is in their ``__init__``."""
     imports = {}
     for path in SOURCE.glob("**/*.py"):
-        name = ".".join(["cloven", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
-        imports[name] = top_imports(path)
+        if not path.name.startswith("__"):
+            name = ".".join(["cloven", *path.relative_to(SOURCE).with_suffix("").parts])
+            imports[name] = needed(path)
     graph = TopologicalSorter({name: found & imports.keys() - {name} for name, found in imports.items()})
 
     graph.prepare()  # raises CycleError with the circle
+
+
+def public_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from public_functions(node.body)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def test_public_signatures_name_what_is_in_a_document() -> None:
+    for path in SOURCE.glob("**/*.py"):
+        for node in public_functions(ast.parse(path.read_text("utf-8")).body):
+            signature = ast.unparse(node.args) + ast.unparse(node.returns or ast.Constant(None))
+            assert "dict[str, Any]" not in signature, (path, node.name)
+            assert "Mapping[str, Any]" not in signature, (path, node.name)
+
+
+def test_formatting_is_never_skipped() -> None:
+    assert [path for path in SOURCE.glob("**/*.py") if "# fmt: skip" in path.read_text("utf-8")] == []
 
 
 HEAVY = {"torch", "numpy", "matplotlib", "sklearn", "PIL", "jinja2", "scipy"}

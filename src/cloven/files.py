@@ -18,6 +18,7 @@ from cloven.errors import ClovenError, system_reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydantic import JsonValue
     from torch import Tensor
 
 DOCUMENT_BYTES = 256 << 20
@@ -99,7 +100,7 @@ def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
         raise ClovenError(f"cannot read {path}: it is not UTF-8 text ({error.reason} at {error.start})") from error
 
 
-def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, Any]:
+def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, JsonValue]:
     """Return the JSON object of a file; see `parse_json`."""
     return parse_json(read_text(path, limit), str(path))
 
@@ -132,7 +133,7 @@ def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[st
         raise ClovenError(f"cannot read {path} as safetensors: {error}") from error
 
 
-def parse_json(text: str | bytes, name: str) -> dict[str, object]:
+def parse_json(text: str | bytes, name: str) -> dict[str, JsonValue]:
     """Return a JSON object that someone else wrote.
 
     Args:
@@ -151,7 +152,8 @@ def parse_json(text: str | bytes, name: str) -> dict[str, object]:
         raise ClovenError(f"{name} is not valid JSON: {_reason(error)}") from error
     if not isinstance(found, dict):
         raise ClovenError(f"{name} contains a {type(found).__name__}; expected a JSON object")
-    return check_content(found, name)
+    check_content(found, name)
+    return found
 
 
 def parse_toml(text: str, name: str) -> dict[str, object]:
@@ -172,7 +174,8 @@ def parse_toml(text: str, name: str) -> dict[str, object]:
         raise ClovenError(f"{name} is nested too deep; expected at most {DEPTH} levels") from error
     except ValueError as error:
         raise ClovenError(f"{name} is not valid TOML: {_reason(error)}") from error
-    return check_content(found, name)
+    check_content(found, name)
+    return found
 
 
 def _reason(error: ValueError) -> str:
@@ -188,8 +191,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def check_content(document: dict[str, object], name: str) -> dict[str, object]:
-    """Return a document whose depth and text were checked, without recursion.
+def check_content(document: Mapping[str, object], name: str) -> None:
+    """Check the depth and the text of a document, without recursion.
 
     Raises:
         ClovenError: if it is nested deeper than 64, or holds text that is not valid Unicode.
@@ -208,7 +211,6 @@ def check_content(document: dict[str, object], name: str) -> dict[str, object]:
                 value.encode()
             except UnicodeEncodeError as error:
                 raise ClovenError(f"{name} contains text that is not valid Unicode (a lone surrogate)") from error
-    return document
 
 
 def write_text(path: Path, text: str) -> None:

@@ -252,7 +252,7 @@ def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
         return None, list(error.problems)
 
 
-def check_document(document: dict[str, Any], where: str = "the plan") -> tuple[Plan | None, list[str]]:
+def check_document(document: dict[str, object], where: str = "the plan") -> tuple[Plan | None, list[str]]:
     """Return a plan from what a file holds, and all that is wrong with it.
 
     Wrong entries are left out of the plan; it is None where it cannot be made without them. So what is wrong
@@ -286,7 +286,7 @@ def parse(text: str, where: str = "the plan") -> Plan:
     return plan
 
 
-def _validated(document: dict[str, Any]) -> Plan:
+def _validated(document: dict[str, object]) -> Plan:
     # JSON mode takes a list where a tuple is meant, and stays strict about numbers and strings.
     return Plan.model_validate_json(json.dumps(document, default=str))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from cloven.partition.division import device_names
+
+Entries = dict[str, object]
+"""Entries of a plan file, before they are checked."""
 
 ENCLAVE = ("enclave", "accelerator")
 """The two devices of S2: the first is trusted."""
@@ -32,7 +34,7 @@ class Options:
     inside: str = ""
 
 
-def document(options: Options) -> tuple[dict[str, Any], list[str]]:
+def document(options: Options) -> tuple[Entries, list[str]]:
     """Return the plan's entries ``strategy`` and ``devices``, and what is wrong with the options' combination."""
     if options.strategy == "enclave":
         return _enclave(options)
@@ -43,46 +45,46 @@ def document(options: Options) -> tuple[dict[str, Any], list[str]]:
         return _pipeline_then(options, found)
     first = _entries(options, options.strategy) | ({"until": options.until} if options.until else {})
     number = options.devices or _usual(options, options.strategy)
-    stages = [{"kind": "vertical", "on": ["edge0"], "until": options.start}] if options.start else []
+    stages: list[Entries] = [{"kind": "vertical", "on": ["edge0"], "until": options.start}] if options.start else []
     stages.append(first)
     if options.then:
         stages.append(_entries(options, options.then))
     return _made(stages, number), found
 
 
-def protected(given: Sequence[str]) -> dict[str, Any]:
+def protected(given: Sequence[str]) -> Entries:
     """Return the plan's entry ``protection`` of options such as ``ascon-128`` and ``edge0-edge1=none``."""
     return {"protection": _of_links(given)} if given else {}
 
 
-def transformed(given: Sequence[str]) -> dict[str, Any]:
+def transformed(given: Sequence[str]) -> Entries:
     """Return the plan's entry ``transform`` of options such as ``int8`` and ``edge0-edge1=topk:0.1``."""
     return {"transform": _of_links(given)} if given else {}
 
 
-def _of_links(given: Sequence[str]) -> dict[str, Any]:
+def _of_links(given: Sequence[str]) -> Entries:
     """Return a word for all links, the last that is given, and those of single links."""
     words = [text.rpartition("=") for text in given]
-    entry: dict[str, Any] = {"links": {link: name for link, _, name in words if link}}
+    entry: Entries = {"links": {link: name for link, _, name in words if link}}
     if default := [name for link, _, name in words if not link]:
         entry["default"] = default[-1]
     return entry
 
 
-def _made(stages: list[dict[str, Any]], number: int) -> dict[str, Any]:
+def _made(stages: list[Entries], number: int) -> Entries:
     return {"strategy": stages if len(stages) > 1 else stages[0], "devices": list(device_names(number))}
 
 
-def _entries(options: Options, kind: str) -> dict[str, Any]:
+def _entries(options: Options, kind: str) -> Entries:
     """Return one strategy's entries."""
     if kind == "vertical":
         return {"kind": kind, "cuts": list(options.cuts)}
     if kind == "horizontal":
-        shares = {} if options.shares is None else {"shares": list(options.shares)}
-        return {"kind": kind, "axis": options.axis, "exchange": options.exchange, "sums": options.sums} | shares
+        shares: Entries = {} if options.shares is None else {"shares": list(options.shares)}
+        return {"kind": kind, "axis": options.axis, "exchange": options.exchange, "sums": options.sums, **shares}
     if kind == "data":
-        grid = {} if options.grid is None else {"grid": list(options.grid)}
-        return {"kind": kind, "halo": options.halo} | grid
+        grid: Entries = {} if options.grid is None else {"grid": list(options.grid)}
+        return {"kind": kind, "halo": options.halo, **grid}
     return {"kind": kind}
 
 
@@ -95,7 +97,7 @@ def _usual(options: Options, kind: str) -> int:
     return len(options.cuts) + 1 if kind == "vertical" and options.cuts else 2
 
 
-def _enclave(options: Options) -> tuple[dict[str, Any], list[str]]:
+def _enclave(options: Options) -> tuple[Entries, list[str]]:
     """Return S2's division: layers up to the cut on a trusted device, others, up to ``until``, on the second."""
     found = _misplaced(replace(options, strategy="vertical", until=""))
     if len(options.cuts) > 1:
@@ -107,23 +109,23 @@ def _enclave(options: Options) -> tuple[dict[str, Any], list[str]]:
     if options.until and not options.cuts:
         found.append("--until keeps what follows it inside; without a cut everything is: leave it out")
     until = {"until": options.until} if options.until else {}
-    where: dict[str, Any] = {"cuts": list(options.cuts[:1]), **until} if options.cuts else {"on": [ENCLAVE[0]]}
+    where: Entries = {"cuts": list(options.cuts[:1]), **until} if options.cuts else {"on": [ENCLAVE[0]]}
     return {"strategy": {"kind": "vertical", **where}, "devices": list(ENCLAVE)}, found
 
 
-def _pipeline_then(options: Options, found: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _pipeline_then(options: Options, found: list[str]) -> tuple[Entries, list[str]]:
     """Return a pipeline up to the last cut, and another strategy on all devices after it."""
     if not options.cuts:
         return _made([_entries(options, options.strategy)], 1), [*found, "--then needs --cuts: the last is where"]
     if options.devices is not None and options.devices < len(options.cuts):
         found.append(f"{options.devices} devices for a pipeline of {len(options.cuts)} parts; give as many")
     names = device_names(max(options.devices or _usual(options, options.then), len(options.cuts)))
-    before = {"kind": "vertical", "cuts": list(options.cuts[:-1]), "until": options.cuts[-1]}
+    before: Entries = {"kind": "vertical", "cuts": list(options.cuts[:-1]), "until": options.cuts[-1]}
     stages = [before | {"on": list(names[: len(options.cuts)])}, _entries(options, options.then)]
     return _made(stages, len(names)), found
 
 
-def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
+def _inside(options: Options) -> tuple[Entries, list[str]]:
     """Return a pipeline with one part shared out horizontally among several devices."""
     parts = len(options.cuts) + 1
     found = re.fullmatch(r"(\d+):(\d+)", options.inside)
@@ -135,7 +137,7 @@ def _inside(options: Options) -> tuple[dict[str, Any], list[str]]:
     fits = options.devices in (None, devices)
     wrong = [] if fits else [f"--inside {options.inside} makes {devices} devices; got {options.devices}"]
     names = iter(device_names(devices))
-    stages = []
+    stages: list[Entries] = []
     for number, until in enumerate((*options.cuts, None), start=1):
         kind, many = ("horizontal", among) if number == part else ("vertical", 1)
         entries = _entries(options, kind) | ({"cuts": []} if kind == "vertical" else {})

@@ -119,8 +119,8 @@ def _classes(*places: Path) -> tuple[str, ...]:
     file = next((file for place in places if (file := place / NAMES).is_file()), None)
     if file is None:
         return numbers
-    named = read_json(file)
-    if lacking := [number for number in numbers if not isinstance(named.get(number), str)]:
+    named = {number: name for number, name in read_json(file).items() if isinstance(name, str)}
+    if lacking := [number for number in numbers if number not in named]:
         raise ClovenError(
             f"{file}: has no name for {len(lacking)} of the classes 1 to {CLASSES}, {lacking[0]} among them; "
             "complete it or remove it"

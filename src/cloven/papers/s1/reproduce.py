@@ -89,7 +89,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
     _study(every, out, jobs, progress)
     for panel in every:
         summary = Store(out / panel.name).summary()
-        victims = read_json(out / panel.name / CONFIG)["victim_images"]
+        victims = str(read_json(out / panel.name / CONFIG)["victim_images"])
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
     from_weights = f"the CNN's training starts from {request.start.name}, S1 says nothing" if request.start else ""
@@ -212,14 +212,16 @@ def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]
     Raises:
         ClovenError: where there is none, or two of one figure.
     """
-    found = {folder: read_json(folder / FIGURE) for folder in folders if (folder / FIGURE).exists()}
-    if broken := [
-        f"{path / FIGURE} does not hold a figure of a paper; move it away"
-        for path, document in found.items()
-        if not isinstance(document.get("figure"), str) or not isinstance(document.get("scale", {}), dict)
-    ]:
+    broken, chosen = [], {}
+    for path in (folder for folder in folders if (folder / FIGURE).exists()):
+        document = read_json(path / FIGURE)
+        made, size = document.get("figure"), document.get("scale", {})
+        if not isinstance(made, str) or not isinstance(size, dict):
+            broken.append(f"{path / FIGURE} does not hold a figure of a paper; move it away")
+        elif size.get("name") == scale:
+            chosen[path] = made
+    if broken:
         raise ClovenError(broken)
-    chosen = {path: one["figure"] for path, one in found.items() if one.get("scale", {}).get("name") == scale}
     if not chosen:
         raise ClovenError(
             f"no figure of S1 was made at scale {scale}; make some: cloven reproduce s1 --figure 5c ..."
