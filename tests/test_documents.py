@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from benchmarks import schemas
 from pydantic import BaseModel, ValidationError
 
 from cloven.documents import Document, parse_document, read_document, read_toml_document
@@ -40,6 +41,10 @@ def test_a_document_is_strict_and_has_a_version_and_a_schema(kind: type[BaseMode
     version = schema["properties"].get("format") or schema["properties"]["version"]
     assert "const" in version
     assert schema["additionalProperties"] is False
+
+
+def test_the_schemas_in_the_documentation_are_those_of_the_code() -> None:
+    assert {path: path.read_text("utf-8") for path in schemas.FOLDER.iterdir()} == schemas.files()
 
 
 def test_a_document_is_read_as_it_was_written(tmp_path: Path) -> None:

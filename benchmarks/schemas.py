@@ -1,0 +1,84 @@
+"""Write the JSON schemas of the documents that cloven writes and reads: ``python -m benchmarks.schemas [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from cloven.auditing.finding import CellResult
+from cloven.auditing.summary import Summary
+from cloven.enclave.dcap import Policy
+from cloven.enclave.run_report import RunReport
+from cloven.enclave.sealed_folder import SealedHeader
+from cloven.enclave.sealed_results import SealedResult
+from cloven.graph.description import ModelDescription
+from cloven.partition.description import PlanDescription
+from cloven.partition.plan import Plan
+from cloven.runtime.bundle.format import DevicePart, Manifest
+from cloven.runtime.cluster.file import Cluster
+from cloven.runtime.cluster.sending import SendSummary
+from cloven.runtime.lab.outcome import LabResult
+from cloven.runtime.tap.flows import CaptureReport
+
+FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
+
+SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
+    "plan": (Plan, "a plan, `plan.toml`"),
+    "cluster": (Cluster, "the workers of a plan, `cluster.toml`"),
+    "model-description": (ModelDescription, "`cloven inspect --json`"),
+    "plan-description": (PlanDescription, "`cloven plan --json`"),
+    "bundle": (Manifest, "a bundle's `manifest.json`"),
+    "bundle-part": (DevicePart, "a device's `part.json` in a bundle"),
+    "run": (SendSummary, "the times and bytes of `cloven run --cluster --json`"),
+    "lab": (LabResult, "the links, times and tap of a laboratory, `cloven lab --json`"),
+    "recording": (CaptureReport, "`cloven tap --read --json`"),
+    "audit": (Summary, "an audit's `summary.json`"),
+    "audit-cell": (CellResult, "a cell of an audit, `cells/KEY.json`"),
+    "sealed": (SealedHeader, "the header of a sealed model"),
+    "sealed-result": (SealedResult, "a result that left the enclave sealed"),
+    "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),
+    "enclave-policy": (Policy, "what an owner accepts of a platform, `policy.toml`"),
+}
+"""The schemas: the name of the file, the document, and where it occurs."""
+
+
+def files() -> dict[Path, str]:
+    """Return the content of every file in the folder of schemas."""
+    lines = [
+        "# JSON schemas",
+        "",
+        "The documents that cloven writes and reads.",
+        "",
+        "| schema | document |",
+        "|---|---|",
+    ]
+    found = {}
+    for name, (kind, words) in SCHEMAS.items():
+        lines.append(f"| [{name}.json]({name}.json) | {words} |")
+        found[FOLDER / f"{name}.json"] = json.dumps(kind.model_json_schema(), indent=1) + "\n"
+    return {FOLDER / "README.md": "\n".join(lines) + "\n", **found}
+
+
+def main() -> None:
+    """Write the files, or with ``--check`` exit 1 if one differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    check = parser.parse_args().check
+    differing = []
+    for path, text in files().items():
+        if check and (not path.exists() or path.read_text("utf-8") != text):
+            differing.append(path.name)
+        elif not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+    if differing:
+        sys.exit(f"other than the code's: {', '.join(differing)}; run python -m benchmarks.schemas")
+
+
+if __name__ == "__main__":
+    main()
