@@ -1,4 +1,4 @@
-"""Write the JSON schemas of the documents that cloven writes and reads: ``python -m benchmarks.schemas [--check]``."""
+"""Write the JSON schemas of all documents of cloven: ``python -m benchmarks.schemas [--check]``."""
 
 from __future__ import annotations
 

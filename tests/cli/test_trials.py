@@ -92,7 +92,7 @@ def test_a_plan_lists_the_coordinators_links_and_seconds(cloven: Run) -> None:
     }
     for line in (r"coordinator > edge0 +1 +3,136 +0\.0251", r"edge1 > coordinator +1 +40 +0\.0003"):
         assert re.search(line, table), table
-    assert "a worker process takes about 120 MB more" in " ".join(table.split())
+    assert "a worker process takes about 100 MB more" in " ".join(table.split())
 
 
 def test_a_plan_has_a_line_for_each_link_and_transfers_on_request(cloven: Run) -> None:
