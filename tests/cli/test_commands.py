@@ -217,7 +217,7 @@ def test_a_plan_of_every_kind_says_what_crosses_and_is_written_as_it_runs(
 
 FIELDS = {
     "plan", "weights", "images", "accuracy", "whole_accuracy", "agreement", "max_difference", "bound", "rounding",
-    "spread", "decided_differently", "exact_plan", "bytes_an_image", "bytes_sent", "equal",
+    "spread", "decided_differently", "exact_plan", "bytes_an_image", "bytes_sent", "equal", "inexact", "unjudged",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_a_plan_with_transforms_runs_and_does_not_verify(cloven: Run, here: Path
     assert (done.code, checked.code) == (0, 1)
     assert found["accuracy"] < found["whole_accuracy"]
     assert 0 < found["agreement"] < 1
-    assert found["inexact"] == "its links carry noise:3"
+    assert found["inexact"] == ["its links carry noise:3"]
     assert found["bytes_sent"] == found["images"] * found["bytes_an_image"]
     assert "NOT equal to the whole model" in checked.err
     assert f"accuracy {found['accuracy']:.4f} against {found['whole_accuracy']:.4f}" in checked.err
