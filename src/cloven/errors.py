@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import operator
+import os
 import re
 import reprlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Made = TypeVar("Made")
@@ -95,6 +98,31 @@ def check_type(value: object, kinds: type | tuple[type, ...], name: str, expecte
     """
     if not isinstance(value, kinds):
         raise ClovenError(f"{name} is {shown(value)}; expected {expected}")
+
+
+def whole_number(value: object, name: str, least: int) -> int:
+    """Return an argument that a caller gave as an integer; integers of NumPy are fine.
+
+    Raises:
+        ClovenError: for another type, True and False included, and for a number below ``least``.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ClovenError(f"{name} is {shown(value)}; expected a whole number, {least} or more")
+    number = operator.index(value)
+    if number < least:
+        raise ClovenError(f"{name} is {number}; expected {least} or more")
+    return number
+
+
+def path_of(value: object, name: str) -> Path:
+    """Return an argument that a caller gave as a path.
+
+    Raises:
+        ClovenError: for another type than text or a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ClovenError(f"{name} is {shown(value)}; expected a path")
+    return Path(value)
 
 
 def shown(value: object) -> str:

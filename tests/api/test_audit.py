@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import cloven
-from cloven.attacks import Decoder, Knowledge, Nearest, Reconstructor, Residual, needed
+from cloven.attacks import Decoder, Knowledge, LabelReader, Nearest, Reconstructor, Residual, needed
 from cloven.partition.transform import Transform, Transforms
+from cloven.zoo.datasets import load
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +194,147 @@ def test_what_is_not_an_image_is_answered_in_one_sentence(program: cloven.Progra
     assert "auxiliary is 'photos'; expected images (n, 3, 12, 12)" in refusal(
         seen, "nearest", auxiliary="photos", victims=photos
     )
-    assert "the victims images have shape (40, 3, 8, 8)" in refusal(
+    assert "the victim images have shape (40, 3, 8, 8)" in refusal(
         seen, "nearest", auxiliary=photos, victims=torch.zeros(40, 3, 8, 8)
     )
     assert "judge is a Tensor; expected a second model" in refusal(
         seen, "nearest", auxiliary=photos, victims=photos, judge=photos
+    )
+
+    numbers = photos.numpy()
+    for wrong, message in (
+        (photos * float("nan"), "the victim images hold NaN or infinity; expected float32 in [0, 1]"),
+        (photos * 255, "the victim images hold numbers outside [0, 1]; divide 8-bit pixels by 255"),
+        (photos.to_sparse(), "the victim images are a tensor with layout torch.sparse_coo; expected a dense one"),
+        (numbers.astype(object), "the victim images are an array of object; expected float32 in [0, 1]"),
+    ):
+        assert message in refusal(seen, "nearest", auxiliary=photos, victims=wrong)
+
+
+def test_arrays_that_pytorch_cannot_share_are_copied(
+    program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+    numbers = tests.numpy()
+    kinds = (numbers, numbers.astype(">f4"), numbers[:, :, ::-1].copy()[:, :, ::-1])
+    found = [cloven.audit(seen, "nearest", auxiliary=photos, victims=kind).findings[0] for kind in kinds]
+
+    assert len({(one.key, one.ssim.mean) for one in found if one.ssim}) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds is 0; expected 1 or more"),
+        ({"seeds": 1.5}, "seeds is 1.5; expected a whole number, 1 or more"),
+        ({"seeds": True}, "seeds is True; expected a whole number, 1 or more"),
+        ({"seeds": [0, 1]}, "seeds is a list; expected a whole number, 1 or more"),
+        ({"seed": "3"}, "seed is '3'; expected a whole number, 0 or more"),
+        ({"seed": 2**70}, f"seed is {2**70}; expected less than 2**63 - seeds"),
+        ({"jobs": 0}, "jobs is 0; expected 1 or more"),
+        ({"jobs": None}, "jobs is None; expected a whole number, 1 or more"),
+        ({"knows": "all"}, "knows is 'all'; expected one of 'places', 'shapes', 'inferred', 'numbers'"),
+        ({"knows": ""}, "knows is ''; expected one of 'places', 'shapes', 'inferred', 'numbers'"),
+        ({"threshold": "a"}, "threshold is 'a'; expected an SSIM between 0 and 1"),
+        ({"threshold": float("nan")}, "threshold is nan; expected an SSIM between 0 and 1"),
+        ({"folder": 3}, "folder is 3; expected a path"),
+        ({"attacks": "paste"}, "paste: works on none of these observations; leave it out"),
+        (
+            {"attacks": cloven.Decoder(epochs=2, learning_rate=1e30)},
+            "decoder reconstructed NaN or infinite pixels: its training diverged; lower its learning rate",
+        ),
+    ],
+)
+def test_a_wrong_option_is_answered_in_one_sentence(
+    program: cloven.Program, photos: Tensor, tests: Tensor, options: dict[str, Any], message: str
+) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+
+    assert refusal(seen, **{"attacks": "nearest", "auxiliary": photos, "victims": tests} | options) == message
+
+
+def test_a_number_of_numpys_is_a_number(program: cloven.Program, photos: Tensor, tests: Tensor) -> None:
+    (seen,) = cloven.observe(program, "edge1-edge2")
+
+    found = cloven.audit(seen, "nearest", auxiliary=photos, victims=tests, seeds=np.int64(2))  # type: ignore[arg-type]
+    assert found.findings[0].seeds == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cloven.Decoder(epochs="3"), "epochs is '3'; expected 1 or more, a whole number"),  # type: ignore[arg-type]
+        (lambda: Residual(epochs=1.5), "epochs is 1.5; expected 1 or more, a whole number"),  # type: ignore[arg-type]
+        (lambda: Residual(augment="x"), "augment is 'x'; expected a share below 1"),  # type: ignore[arg-type]
+        (lambda: Residual(widths=3), "widths is 3; expected one or more numbers of channels"),  # type: ignore[arg-type]
+        (
+            lambda: cloven.Decoder(layers="x"),  # type: ignore[arg-type]
+            "layers is 'x'; expected a chain of layers, such as cloven.attacks.layers.rule makes",
+        ),
+    ],
+)
+def test_a_wrong_hyper_parameter_is_answered_in_one_sentence(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(cloven.ClovenError) as caught:
+        make()
+
+    assert str(caught.value) == message
+
+
+class Reader:
+    """An attack that reads one class everywhere."""
+
+    name = "an\nattack"  # two lines would break every table
+
+    def __init__(self, label: int) -> None:
+        self.label = label
+
+    def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> LabelReader:
+        """Return itself."""
+        return self
+
+    def classify(self, captured: Sequence[Tensor]) -> Tensor:
+        """Return its one class for every image."""
+        return torch.full((len(captured[0]),), self.label)
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_a_class_that_the_model_does_not_have_is_refused(
+    program: cloven.Program, photos: Tensor, tests: Tensor, label: int
+) -> None:
+    seen = cloven.observe(program, "edge1-edge2")
+
+    assert refusal(seen, Reader(label), auxiliary=photos, victims=tests) == (
+        f"Reader read class {label}; expected classes from 0 to 4"
+    )
+
+
+def test_only_a_classifier_of_the_same_images_is_attacked_and_judges(
+    net: torch.nn.Module, program: cloven.Program, photos: Tensor, tests: Tensor
+) -> None:
+    images = {"auxiliary": photos, "victims": tests}
+    maps = cloven.capture(net[:3], photos[:1])  # type: ignore[index]
+    large = cloven.capture(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.Flatten()), torch.zeros(1, 3, 16, 16)
+    )
+    blind = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.Flatten(), torch.nn.Linear(100, 5))
+    torch.nn.init.constant_(blind[2].bias, float("nan"))
+    seen = [
+        cloven.observe(cloven.divide(one, cloven.Vertical(cuts=["0"])))
+        for one in (maps, cloven.capture(blind, photos[:1]))
+    ]
+
+    assert "the model returns (n, 8, 6, 6); an audit is of a classifier" in refusal(seen[0], "nearest", **images)
+    assert "the model gives NaN for" in refusal(seen[1], "nearest", **images)
+    assert refusal(cloven.observe(program), "nearest", judge=large, **images) == (
+        "judge takes images of (3, 16, 16); expected a classifier of images of (3, 12, 12)"
+    )
+
+
+def test_labels_of_other_classes_than_the_models_are_refused(program: cloven.Program, photos: Tensor) -> None:
+    digits = load("digits", shape=(3, 12, 12), limit=20)
+
+    assert "the victim images have 10 classes; the model has 5 outputs" in refusal(
+        cloven.observe(program), "nearest", auxiliary=photos, victims=digits
     )
 
 

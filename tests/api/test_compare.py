@@ -63,6 +63,11 @@ def test_what_is_not_a_program_is_named(given: object, message: str) -> None:
         cloven.compare(given)  # type: ignore[arg-type]
 
 
+def test_names_of_programs_are_text(program: cloven.Program) -> None:
+    with pytest.raises(cloven.ClovenError, match="the name of a program is 1; expected text"):
+        cloven.compare({1: program})  # type: ignore[dict-item]
+
+
 def test_one_program_alone_is_not_a_list(program: cloven.Program) -> None:
     with pytest.raises(cloven.ClovenError, match="programs is a Program; expected a list of programs"):
         cloven.compare(program)  # type: ignore[arg-type]

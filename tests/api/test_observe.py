@@ -65,6 +65,32 @@ def test_only_shares_of_one_value_are_seen_if_it_is_named(shared: cloven.Program
     assert (paper.view, paper.crosses) == ("paper", True)
 
 
+def test_links_that_carry_nothing_of_the_value_are_left_out(program: cloven.Program) -> None:
+    (observation,) = cloven.observe(program, value="3")
+
+    assert observation.name == "edge1->edge2"
+
+
+def test_the_papers_view_is_of_every_owner_of_the_value(shared: cloven.Program) -> None:
+    seen = cloven.observe(shared, view="paper", value="1")
+
+    assert [one.links[0][0] for one in seen] == ["edge0", "edge1", "edge2"]
+    assert [one.seen[0].shape for one in seen] == [(2, 12, 12)] * 3
+
+
+def test_a_value_that_is_made_in_pieces_is_not_taken_for_its_last_piece(model: cloven.Graph) -> None:
+    tiles = cloven.divide(model, cloven.Data(grid=(1, 2), until="1", halo="none"))
+
+    with pytest.raises(cloven.ClovenError, match="0 is made in pieces by this program; expected one of 0@0, 0@1"):
+        cloven.observe(tiles, value="0")
+
+
+def test_a_link_counts_once_for_listeners_who_work_together(program: cloven.Program) -> None:
+    (observation,) = cloven.observe(program, [["edge0->edge1", "edge0-edge1"]])
+
+    assert observation.name == "edge0->edge1"
+
+
 def test_an_observation_prints_as_a_short_table(program: cloven.Program) -> None:
     (observation,) = cloven.observe(program, links="edge0->edge1")
 
@@ -96,6 +122,12 @@ ONE = "expected one of edge0->edge1, edge1->edge2"
         ),
         ({"view": "papers"}, "view is 'papers'; expected 'full' or 'paper'"),
         ({"view": "paper"}, "the paper view counts one value; name it: value='conv2'"),
+        ({"value": 1}, "value is 1; expected the name of a layer or an op"),
+        (
+            {"links": "edge1->edge2", "value": "1"},
+            "nothing of 1 crosses edge1->edge2; what crosses is of 1, 3",
+        ),
+        ({"value": "0"}, "nothing of 0 crosses edge0->edge1, edge1->edge2; what crosses is of 1, 3"),
     ],
 )
 def test_what_cannot_be_listened_on_is_answered_in_one_sentence(

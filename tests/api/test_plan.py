@@ -54,6 +54,7 @@ def test_a_plan_is_written_in_python_as_in_a_file(tmp_path: Path) -> None:
             {"strategy": "vertical"},
             "strategy: expected a strategy, such as cloven.Vertical(cuts=['layer1']) (got 'vertical')",
         ),
+        ({"strategy": []}, "strategy: expected one strategy or more (got [])"),
         ({"devices": "camera"}, "devices: 'str' instances are not allowed as a Sequence value (got 'camera')"),
         ({"routing": "ring"}, "routing: input should be 'direct' or 'star' (got 'ring')"),
     ],

@@ -66,6 +66,10 @@ def test_a_program_prints_as_a_short_table(program: cloven.Program) -> None:
         ({"devices": ["a", "b:1"]}, "a device is named 'b:1'; expected text without '->' and ':'"),
         ({"devices": ["a", 1]}, "a device is named 1; expected text without '->' and ':'"),
         ({"devices": ["a", "coordinator"]}, "no device can be named coordinator"),
+        ({"devices": ["a", "b\n"]}, r"a device is named 'b\\n'; expected text without"),
+        ({"devices": 0}, "devices is 0; expected 1 or more"),
+        ({"reuse": "no"}, "reuse is 'no'; expected True or False"),
+        ({"transforms": "int8"}, "transforms is 'int8'; expected cloven.partition.transform.Transforms"),
         ({"routing": "ring"}, "routing is 'ring'; expected 'direct' or 'star'"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +67,21 @@ def test_a_report_is_one_page(results: cloven.Results, tmp_path: Path) -> None:
     assert cloven.report(folder, tmp_path / "again.html").read_text() == page
     with pytest.raises(cloven.ClovenError, match=r"results is a Tensor; expected what cloven\.audit"):
         cloven.report(torch.zeros(1), tmp_path / "report.html")  # type: ignore[arg-type]
+
+
+def test_what_is_not_a_path_is_answered_in_one_sentence(results: cloven.Results, program: cloven.Program) -> None:
+    plan = cloven.Plan(strategy=cloven.Vertical(cuts=["1"]), devices=["a", "b"])
+    calls: list[Callable[[Any], object]] = [
+        results.save,
+        cloven.Results.load,
+        cloven.Plan.load,
+        plan.save,
+        lambda path: cloven.report(results, path),
+        lambda path: cloven.read_capture(path, program),
+    ]
+    for call in calls:
+        with pytest.raises(cloven.ClovenError, match="is 3; expected a path"):
+            call(3)
 
 
 def test_an_axis_is_pixels_or_labels(results: cloven.Results) -> None:

@@ -27,6 +27,35 @@ def test_arrays_are_answered_with_arrays(program: cloven.Program, images: torch.
         assert np.array_equal(outputs, expected)
 
 
+def test_arrays_that_pytorch_cannot_share_are_copied(program: cloven.Program, images: torch.Tensor) -> None:
+    array = images.numpy()
+    expected = cloven.run(program, array)
+    fixed = array.copy()
+    fixed.flags.writeable = False
+
+    assert np.array_equal(cloven.run(program, array[::-1]), expected[::-1])
+    assert np.array_equal(cloven.run(program, array.astype(">f4")), expected)
+    assert np.array_equal(cloven.run(program, fixed), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch is 0; expected 1 or more"),
+        ({"batch": -3}, "batch is -3; expected 1 or more"),
+        ({"batch": 2.5}, "batch is 2.5; expected a whole number, 1 or more"),
+        ({"tap": 3}, "tap is 3; expected a function of a transfer and a tensor"),
+    ],
+)
+def test_wrong_options_are_answered_in_one_sentence(
+    program: cloven.Program, images: torch.Tensor, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.run(program, images, **options)
+
+    assert str(caught.value) == message
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -38,6 +67,11 @@ def test_arrays_are_answered_with_arrays(program: cloven.Program, images: torch.
         (
             torch.zeros(3, 12, 12),
             "the images have shape (3, 12, 12); expected (n, 3, 12, 12), which the plan was made for",
+        ),
+        (np.array(["a"]), "the images are an array of <U1; expected float32 in [0, 1]"),
+        (
+            torch.zeros(2, 3, 12, 12).to_sparse(),
+            "the images are a tensor with layout torch.sparse_coo; expected a dense one: call to_dense()",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
@@ -10,7 +11,7 @@ import torch
 
 from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, Shape
 from cloven.attacks.trainer import Machine, Trainee, train
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, shown
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
 """A value as JSON writes it."""
@@ -72,16 +73,36 @@ class BatchedAttack:
 
 def check(*rules: tuple[str, Any, Callable[[Any], bool], str]) -> None:
     """Refuse hyper-parameters with all that is wrong: (name, value, whether it is right, what is expected)."""
-    problems = [f"{name} is {value}; expected {wanted}" for name, value, right, wanted in rules if not right(value)]
+    problems = [
+        f"{name} is {value if isinstance(value, tuple) else shown(value)}; expected {wanted}"
+        for name, value, right, wanted in rules
+        if not _holds(right, value)
+    ]
     if problems:
         raise ClovenError(problems)
 
 
-def positive(value: float) -> bool:
-    """Return whether a number is positive."""
-    return value > 0
+def _holds(right: Callable[[Any], bool], value: object) -> bool:
+    try:
+        return right(value)
+    except TypeError:  # text is compared with a number, say
+        return False
 
 
-def counted(value: int) -> bool:
-    """Return whether a number is one or more."""
-    return value >= 1
+def positive(value: object) -> bool:
+    """Return whether a value is a number above 0 and finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def counted(value: object) -> bool:
+    """Return whether a value is an integer, one or more."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def listed(right: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Return whether a value is a tuple or list, not empty, of which each entry is right."""
+    return lambda values: isinstance(values, tuple | list) and bool(values) and all(map(right, values))
+
+
+COUNT = "1 or more, a whole number"
+"""The text for what `counted` expects."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
 from cloven.attacks.convolutions import Doubled
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
@@ -60,11 +60,11 @@ class CGAN(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("epochs", self.epochs, counted, "1 or more"),
+            ("epochs", self.epochs, counted, COUNT),
             ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, "1 or more"),
+            ("batch", self.batch, counted, COUNT),
             ("pixel", self.pixel, lambda weight: weight >= 0, "0 or more"),
-            ("width", self.width, counted, "1 or more"),
+            ("width", self.width, counted, COUNT),
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
 from cloven.attacks.embedding import Embedding, standard
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
@@ -30,8 +30,8 @@ class Probe(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("numbers", self.numbers, counted, "1 or more"),
-            ("strengths", self.strengths, lambda s: bool(s) and all(map(positive, s)), "positive numbers"),
+            ("numbers", self.numbers, counted, COUNT),
+            ("strengths", self.strengths, listed(positive), "positive numbers"),
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:

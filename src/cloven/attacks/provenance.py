@@ -24,9 +24,9 @@ GROUP = "cloven.attacks"
 
 
 def name_of(attack: Attack) -> str:
-    """Return the name of an attack: its own ``name``, or that of its class."""
+    """Return the name of an attack: its own ``name``, if that is one line of text, or that of its class."""
     name = getattr(attack, "name", None)
-    return name if isinstance(name, str) else type(attack).__name__
+    return name if isinstance(name, str) and name.strip() and name.isprintable() else type(attack).__name__
 
 
 def label_of(attack: Attack) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, BatchedAttack, Json, check, counted, positive
+from cloven.attacks.attack import COUNT, Attack, BatchedAttack, Json, check, counted, listed, positive
 from cloven.attacks.chained import Chained
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import FRONT, PAIRS, Front, Knowledge, LabelReader, Pairs, Shape, needed
@@ -38,11 +38,11 @@ class Refine(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("steps", self.steps, counted, "1 or more"),
+            ("steps", self.steps, counted, COUNT),
             (
                 "learning_rates",
                 self.learning_rates,
-                lambda r: bool(r) and all(map(positive, r)),
+                listed(positive),
                 "positive numbers",
             ),
             ("smoothness", self.smoothness, lambda share: share >= 0, "0 or more"),

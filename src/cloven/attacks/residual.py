@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.networks import Pyramid, Sharpened
 from cloven.attacks.ssim_loss import mixed
@@ -48,11 +48,11 @@ class Residual(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("epochs", self.epochs, counted, "1 or more"),
+            ("epochs", self.epochs, counted, COUNT),
             ("learning_rate", self.learning_rate, positive, "a positive number"),
             ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("widths", self.widths, lambda w: bool(w) and all(map(counted, w)), "one or more numbers of channels"),
-            ("blocks", self.blocks, counted, "1 or more"),
+            ("widths", self.widths, listed(counted), "one or more numbers of channels"),
+            ("blocks", self.blocks, counted, COUNT),
             ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
             ("augment", self.augment, lambda share: 0 <= share < 1, "a share below 1"),
         )

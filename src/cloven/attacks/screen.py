@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import BatchedAttack, check, counted, positive
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
 from cloven.attacks.convolutions import Convolution, Doubled
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Sharpened, Stem, cropped, scale_of, scales
@@ -30,10 +30,10 @@ class Screen(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("epochs", self.epochs, counted, "1 or more"),
+            ("epochs", self.epochs, counted, COUNT),
             ("learning_rate", self.learning_rate, positive, "a positive number"),
             ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("width", self.width, counted, "1 or more"),
+            ("width", self.width, counted, COUNT),
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:

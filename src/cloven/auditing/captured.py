@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.selection import apart
-from cloven.errors import ClovenError, check_type
+from cloven.errors import ClovenError, check_type, path_of, whole_number
 from cloven.files import read_tensors
 from cloven.graph.box import Shape, count, whole
 from cloven.graph.graph import Graph
@@ -148,7 +148,11 @@ def read_capture(
         ClovenError: with all that is wrong with the folder, and for another model than the one that ran.
     """
     check_type(program, Program, "program", "a program that cloven.compile() or cloven.divide() returns")
-    capture = read(Path(folder), shapes, queries=queries, victims=victims)
+    place = path_of(folder, "folder")
+    for name, most in (("queries", queries), ("victims", victims)):
+        if most is not None:
+            whole_number(most, name, 2)
+    capture = read(place, shapes, queries=queries, victims=victims)
     graph = program.model or program.graph
     with one_thread(), repeatable():
         made = evaluate(graph, capture.victims.tensor(), [graph.output])[graph.output]

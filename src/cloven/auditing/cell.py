@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ from cloven.auditing.finding import (
 )
 from cloven.auditing.material import Judge, Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
+from cloven.errors import ClovenError
 from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
@@ -178,7 +180,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     start = time.perf_counter()
     captured = cell._captured(material, "victims")
     victims, classes = material.tensors["victims"], material.tensors["classes"]
-    made, guessed = _answered(captured, learned, material)
+    made, guessed = _answered(cell, captured, learned, material)
     scores = {"agreement": agreement(guessed, classes)}
     if made is not None:
         scores |= {"ssim": ssim(made, victims), "psnr": psnr(made, victims)}
@@ -226,18 +228,34 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     )
 
 
-def _answered(captured: Shares, learned: Learned, material: Material) -> tuple[Tensor | None, Tensor]:
-    """Return the reconstructions as 8-bit pixels, None of a label reader; and the classes."""
+def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material) -> tuple[Tensor | None, Tensor]:
+    """Return the reconstructions as 8-bit pixels, None of a label reader; and the classes.
+
+    Raises:
+        ClovenError: for classes that the model does not have, and pixels that are not finite.
+    """
     if isinstance(learned, LabelReader):
-        return None, over(captured, learned.classify)
-    made = quantise(over(captured, learned))
+        read = over(captured, learned.classify)
+        number = material.classifier.by_name[material.classifier.output].shape[0]
+        if wrong := read[(read < 0) | (read >= number)].tolist():
+            raise ClovenError(
+                f"{label_of(cell.attack)} read class {wrong[0]}; expected classes from 0 to {number - 1}"
+            )
+        return None, read
+    made = over(captured, learned)
+    if not all(map(math.isfinite, made.aminmax())):
+        raise ClovenError(
+            f"{label_of(cell.attack)} reconstructed NaN or infinite pixels: its training diverged; "
+            "lower its learning rate"
+        )
+    made = quantise(made)
     return made, material.classify(made)
 
 
 def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
     """Return the scores on pairs that trained nothing; they come after the victims' and change none of them."""
     images = material.tensors["selection"]
-    made, guessed = _answered(cell._captured(material, "selection"), learned, material)
+    made, guessed = _answered(cell, cell._captured(material, "selection"), learned, material)
     agreed = float(agreement(guessed, material.tensors["selection_classes"]).double().mean())
     likeness = None if made is None else float(ssim(made, images).mean())
     return HeldOut(images=len(images), ssim=likeness, agreement=agreed)

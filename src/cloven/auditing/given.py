@@ -10,9 +10,9 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
@@ -23,7 +23,7 @@ from cloven.attacks.registry import load
 from cloven.auditing.captured import Capture, Observed, holding_back
 from cloven.auditing.cases import Case, Target, layer_label
 from cloven.auditing.cell import Knows
-from cloven.auditing.material import ImageSets, fingerprint, pixel_digests, taken
+from cloven.auditing.material import SINGULAR, ImageSets, fingerprint, pixel_digests, taken
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, attacked
 from cloven.auditing.recording import name_of
@@ -34,10 +34,11 @@ from cloven.auditing.settings import AuditSettings
 from cloven.auditing.store import opened
 from cloven.auditing.suite import AttackSuite
 from cloven.auditing.summary import SCHEMA
-from cloven.errors import ClovenError, check_type, shown
+from cloven.errors import ClovenError, check_type, path_of, shown, whole_number
 from cloven.graph.graph import Graph
 from cloven.partition.observe import Observation
 from cloven.partition.program import Program
+from cloven.runtime.local import dense
 from cloven.zoo.images import Images
 
 GivenImages = Images | Tensor | NDArray[np.float32]
@@ -66,8 +67,10 @@ def audit(
     Args:
         observations: from `cloven.observe`, or from `cloven.read_capture`, all of one model.
         attacks: attacks such as ``cloven.attacks.Residual(epochs=10)``, or names such as ``"probe"``.
-        auxiliary: the attacker's own images, ``(n, C, H, W)`` in [0, 1]; a capture has its own.
-        victims: the images that are scored, likewise; none of them may be among the auxiliary images.
+        auxiliary: the attacker's own images: a float32 tensor or array ``(n, C, H, W)`` in [0, 1], or the `Images`
+            that ``cloven.zoo.datasets.load`` returns; a capture has its own.
+        victims: the images that are scored, likewise; none of them may be among the auxiliary images. `Images` have
+            labels, by which the verdict judges the model; without them it goes by the model's predictions.
         domain: images like the victims, for the baseline of the domain's mean image; left out, the victims.
         judge: a second classifier, for a second agreement.
         seeds: how often each attack is trained. With several, intervals cover images and seeds.
@@ -85,13 +88,31 @@ def audit(
     start = time.perf_counter()
     seen = _observations(observations)
     suite = AttackSuite(_attacks(attacks))
-    settings = AuditSettings(suite=suite, knows=knows or _known(seen), seeds=seeds, seed=seed, threshold=threshold)
+    seeds, seed, jobs = (
+        whole_number(seeds, "seeds", 1),
+        whole_number(seed, "seed", 0),
+        whole_number(jobs, "jobs", 1),
+    )
+    if seed + seeds > 2**63:
+        raise ClovenError(f"seed is {seed}; expected less than 2**63 - seeds")
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise ClovenError(f"threshold is {shown(threshold)}; expected an SSIM between 0 and 1")
+    if knows is not None and knows not in get_args(Knows):
+        names = ", ".join(map(repr, get_args(Knows)))
+        raise ClovenError(f"knows is {shown(knows)}; expected one of {names}")
+    knowledge = _known(seen) if knows is None else knows
+    settings = AuditSettings(suite=suite, knows=knowledge, seeds=seeds, seed=seed, threshold=threshold)
     if problems := list(settings.problems()):
         raise ClovenError(problems)
     if judge is not None:
         check_type(judge, Graph, "judge", "a second model: a graph that cloven.capture() returns")
+        own, other = _model(seen[0]).input.shape, judge.input.shape
+        if own != other or len(judge.by_name[judge.output].shape) != 1:
+            raise ClovenError(f"judge takes images of {other}; expected a classifier of images of {own}")
     scene = _scene(seen, settings, auxiliary, victims, domain, judge)
-    place = Path(tempfile.mkdtemp(prefix="cloven-") if folder is None else folder)
+    if unsuited := _unsuited(scene, settings):
+        raise ClovenError(f"{', '.join(unsuited)}: works on none of these observations; leave it out")
+    place = Path(tempfile.mkdtemp(prefix="cloven-")) if folder is None else path_of(folder, "folder")
     with opened(place, _configuration(scene, settings)) as store:
         summary = attacked(scene, settings, NO_PAPER, store, Execution(place, jobs), start)
     results = Results(summary, store)
@@ -131,6 +152,14 @@ def _observations(given: Observed | Sequence[Observed]) -> tuple[Observed, ...]:
 def _attacks(given: Attack | str | Sequence[Attack | str]) -> tuple[Attack | str, ...]:
     """Return the attacks of an argument; the suite checks them."""
     return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+
+
+def _unsuited(scene: Scene, settings: AuditSettings) -> list[str]:
+    """Return the attacks that work on no observation: those on pieces of the image, where none is seen."""
+    if scene.capture is not None:  # pieces of the image are looked for in what was captured
+        return []
+    used = {name for case in scene.cases for name in settings.suite.on(case.observation, None)}
+    return [name for name in settings.suite.names if name not in used]
 
 
 def _model(one: Observed) -> Graph:
@@ -178,7 +207,13 @@ def _scene(
             f"{missing} is left out; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
         )
     images = _with_selection(ImageSets(own, scored, _images(domain, "domain", shape)), settings)
-    labelled = isinstance(scored, Images) and len(scored.classes) == graph.by_name[graph.output].shape[0]
+    labelled = isinstance(scored, Images) and bool(scored.classes)
+    outputs = graph.by_name[graph.output].shape
+    if isinstance(scored, Images) and labelled and outputs != (len(scored.classes),):
+        raise ClovenError(
+            f"the victim images have {len(scored.classes)} classes; the model has {' x '.join(map(str, outputs))} "
+            "outputs; give images of its classes, or leave the labels out: victims=images.tensor()"
+        )
     return Scene(
         model="given",
         graph=graph,
@@ -195,7 +230,7 @@ def _images(given: GivenImages | None, name: str, shape: tuple[int, ...]) -> Ima
         return given
     takes = ", ".join(map(str, shape))
     check_type(given, (Tensor, np.ndarray), name, f"images (n, {takes}) in [0, 1]: a torch tensor or a NumPy array")
-    return torch.as_tensor(given).detach().cpu()
+    return dense(given, f"the {SINGULAR.get(name, name)} images")
 
 
 def _with_selection(images: ImageSets, settings: AuditSettings) -> ImageSets:

@@ -25,6 +25,9 @@ from cloven.zoo.images import Images
 SHOWN = 5
 """How many of a long list an error message shows."""
 
+SINGULAR = {"victims": "victim"}
+"""Names of sets of images as they stand before "images"."""
+
 SETS = ("auxiliary", "victims", "selection")
 """The sets of images that something is captured of; the last is there where several attacks are compared."""
 
@@ -100,7 +103,17 @@ class Material:
 def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
     """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], on a device or on one thread."""
     with one_thread(), repeatable():
-        return evaluate(graph, images, [graph.output], device=device)[graph.output].argmax(1)
+        return _classes(evaluate(graph, images, [graph.output], device=device)[graph.output])
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """Return the classes ``(n,)`` of outputs ``(n, classes)``; NaN would count as the largest."""
+    if wrong := int(logits.isnan().any(1).sum()):
+        raise ClovenError(
+            f"the model gives NaN for {wrong} of {len(logits)} images: it has no class for them; look at its "
+            "weights and its normalisation"
+        )
+    return logits.argmax(1)
 
 
 def _parts(observed: Observed, recorded: str) -> tuple[Part, ...]:
@@ -169,6 +182,11 @@ def prepare(
         ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
             [0, 1], or where the same image is in both sets.
     """
+    if len(graph.by_name[graph.output].shape) != 1:
+        made = ("n", *graph.by_name[graph.output].shape)
+        raise ClovenError(
+            f"the model returns ({', '.join(map(str, made))}); an audit is of a classifier: (n, classes)"
+        )
     tensors = images.tensors()
     given = {name: t for name, t in tensors.items() if name != "domain" or images.domain is not None}
     problems = [p for name, t in given.items() for p in _problems(name, t, graph.input.shape)]
@@ -197,10 +215,10 @@ def prepare(
         known = {name: share for name, share in {**found.broken, **wrong}.items() if share}
         clean = {k: found.rounded(finite(v) if wrong[k] else v) for k, v in extra.items()}
         found = replace(found, kept=_with(found.kept, clean), broken=known)
-        named = {"answers": logits["logits/auxiliary"].argmax(1), "classes": logits["logits/victims"].argmax(1)}
+        named = {"answers": _classes(logits["logits/auxiliary"]), "classes": _classes(logits["logits/victims"])}
         guesses = constant_guesses(tensors["auxiliary"], tensors["domain"])
         if images.selection is not None:
-            named["selection_classes"] = logits["logits/selection"].argmax(1)
+            named["selection_classes"] = _classes(logits["logits/selection"])
         hashes = _hashes(graph, tensors)
         material = Material(graph, {**sets, **named}, found, (), hashes)
         baselines = guess_baselines(
@@ -306,6 +324,7 @@ def _tensor(images: Images | Tensor) -> Tensor:
 
 
 def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+    name = SINGULAR.get(name, name)
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         takes = ", ".join(map(str, shape))
         yield f"the {name} images have shape {tuple(images.shape)}; the model takes (n, {takes})"
@@ -313,7 +332,9 @@ def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str
         yield f"{len(images)} {name} images; expected at least 2"
     elif images.dtype != torch.float32:
         yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
-    elif not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+    elif not torch.isfinite(images).all():
+        yield f"the {name} images hold NaN or infinity; expected float32 in [0, 1]"
+    elif images.min() < 0 or images.max() > 1:
         yield f"the {name} images hold numbers outside [0, 1]; divide 8-bit pixels by 255"
 
 

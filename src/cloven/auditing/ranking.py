@@ -38,8 +38,8 @@ def gate(kappa: float | None, largest_share: float) -> str | None:
         return None
     return (
         f"the CNN gives one class to {largest_share:.0%} of the victim images, more than half, and without labels "
-        "nothing shows that this is right: agreement with it means little. Check its weights and normalisation "
-        "(--weights, --mean, --std), or give images with labels."
+        "nothing shows that this is right: agreement with it means little. Check its weights and normalisation, "
+        "or give images with labels."
     )
 
 

@@ -11,7 +11,7 @@ from cloven.auditing.ranking import place_of
 from cloven.auditing.store import CELLS, CONFIG, SUMMARY, Store
 from cloven.auditing.strongest import axis_score
 from cloven.auditing.summary import AuditVerdict, AxisScore, ObservationSummary, Summary
-from cloven.errors import ClovenError, require, system_reason
+from cloven.errors import ClovenError, path_of, require, system_reason
 from cloven.tables import Value, counted, html_table, text_table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Results:
         Raises:
             ClovenError: where the folder holds no audit that has ended, or one that was edited.
         """
-        store = Store(Path(folder))
+        store = Store(path_of(folder, "folder"))
         return cls(store.summary(), store)
 
     @property
@@ -92,7 +92,7 @@ class Results:
         Raises:
             ClovenError: where the folder is not empty or cannot be written.
         """
-        target = Path(folder)
+        target = path_of(folder, "folder")
         try:
             if target.exists() and (not target.is_dir() or any(target.iterdir())):
                 raise ClovenError(f"{target} exists and is not empty; give a new folder")

@@ -8,6 +8,8 @@ computes what the model does is checked by `cloven.capture`.
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import operator
 import traceback
 import warnings
@@ -96,14 +98,16 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
         problems.append(f"the example has shape {tuple(example.shape)}; expected one image (1, C, H, W)")
     elif min(example.shape[2:]) < 2:
         problems.append(f"the example is {tuple(example.shape)}: an image of one pixel; expected at least 2x2")
+    elif example.dtype != torch.float32 or example.layout != torch.strided:
+        problems.append(f"the example is a tensor of {example.dtype}, {example.layout}; expected float32 in [0, 1]")
     if (mean is None) != (std is None):
         problems.append("mean and std belong together: give both or neither")
     for word, values in (("mean", mean), ("std", std)):
-        if values is not None and not isinstance(values, Sequence | Tensor | np.ndarray):
-            raise ClovenError(f"{word} is {shown(values)}; expected one number for each channel")
+        if values is not None and not all(map(math.isfinite, _numbers(values, word))):
+            problems.append(f"{word} is {_numbers(values, word)}; expected finite numbers")
         if values is not None and example.ndim == 4 and len(values) != example.shape[1]:
             problems.append(f"{word} has {len(values)} numbers; the image has {example.shape[1]} channels")
-    if std is not None and any(s <= 0 for s in std):
+    if std is not None and any(s <= 0 for s in _numbers(std, "std")):
         problems.append(f"std is {list(std)}; expected positive numbers")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and value.dtype != torch.float32:
@@ -111,6 +115,16 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
             break
     if problems:
         raise ClovenError(problems)
+
+
+def _numbers(values: object, word: str) -> list[float]:
+    """Return the numbers of a mean or a standard deviation."""
+    try:
+        if isinstance(values, Sequence | Tensor | np.ndarray) and not isinstance(values, str | bytes):
+            return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):  # text, or a row of numbers, in a number's place
+        pass
+    raise ClovenError(f"{word} is {shown(values)}; expected one number for each channel")
 
 
 def _required(model: nn.Module) -> tuple[str, ...]:
@@ -152,9 +166,22 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep PyTorch from logging the traceback of an error that it raises all the same."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     try:
-        exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
+        with _silent():
+            exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
         _refuse_random(exported)
         _drop_dropout(exported.graph_module)
         calls = [node for node in exported.graph.nodes if node.op == "call_function"]

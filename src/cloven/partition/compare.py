@@ -73,6 +73,8 @@ def compare(programs: Sequence[Program] | Mapping[str, Program]) -> ProgramCompa
     """
     check_type(programs, (list, tuple, Mapping), "programs", "a list of programs")
     named = programs if isinstance(programs, Mapping) else {f"program {i}": p for i, p in enumerate(programs, 1)}
+    for name in named:
+        check_type(name, str, "the name of a program", "text")
     wrong = [f"{name} is {shown(given)}" for name, given in named.items() if not isinstance(given, Program)]
     if wrong or not named:
         got = "; ".join(wrong) or "programs is empty"

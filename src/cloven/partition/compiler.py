@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import product, starmap
 from typing import Literal, get_args
 
-from cloven.errors import ClovenError, check_type, shown
+from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
 from cloven.graph.ops import KINDS, macs
@@ -55,8 +55,12 @@ def divide(
     strategies = tuple(strategy) if isinstance(strategy, list | tuple) else (strategy,)
     for one in strategies:
         check_type(one, Strategy, "strategy", "a strategy such as cloven.Vertical(cuts=['layer1'])")
-    if isinstance(devices, bool | str) or not isinstance(devices, int | Sequence | None):
+    if isinstance(devices, bool | str) or not (
+        hasattr(devices, "__index__") or isinstance(devices, Sequence | None)
+    ):
         raise ClovenError(f"devices is {shown(devices)}; expected a number, or a list of names")
+    check_type(reuse, bool, "reuse", "True or False")
+    check_type(transforms, Transforms, "transforms", "cloven.partition.transform.Transforms")
     names = _names(strategies, devices)
     found = problems(model, strategies, names, routing=routing, reuse=reuse, transforms=transforms)
     if found:
@@ -88,10 +92,8 @@ def problems(
 
 def _names(strategies: Sequence[Strategy], devices: int | Sequence[str] | None) -> tuple[str, ...]:
     """Return the names of devices, as many as the strategies take if that is left open."""
-    if isinstance(devices, int):
-        if devices < 1:
-            raise ClovenError(f"devices is {devices}; expected 1 or more")
-        return device_names(devices)
+    if not isinstance(devices, Sequence | None):
+        return device_names(whole_number(devices, "devices", 1))
     named = named_devices(strategies)
     if devices is None and named:
         return named

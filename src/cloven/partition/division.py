@@ -111,8 +111,17 @@ def wrong_names(names: Sequence[str]) -> list[str]:
         found.append(f"two devices are named {', '.join(repeated)}; names must differ")
     if COORDINATOR in names:
         found.append(f"no device can be named {COORDINATOR}: it sends the images; choose another name")
-    wrong = [n for n in dict.fromkeys(names) if not isinstance(n, str) or not n or "->" in n or ":" in n]
-    return found + [f"a device is named {name!r}; expected text without '->' and ':'" for name in wrong]
+    wrong = [name for name in dict.fromkeys(names) if not _is_name(name)]
+    return found + [
+        f"a device is named {name!r}; expected text without '->' and ':', in characters that can be printed"
+        for name in wrong
+    ]
+
+
+def _is_name(name: object) -> bool:
+    return (
+        isinstance(name, str) and bool(name.strip()) and name.isprintable() and "->" not in name and ":" not in name
+    )
 
 
 def everywhere(graph: Graph, devices: int) -> Stretch:

@@ -147,16 +147,32 @@ def observe(
         device: a device that the listener controls, instead of links: all that it receives, also from the
             coordinator.
         view: ``full`` is all that crosses; ``paper`` is one share of ``value``, as S1 and S2 count it.
-        value: a layer or op; only shares of its value are seen.
+        value: a layer or op; only shares of its value are seen. Links that are left out are then those that carry
+            some of it; in the ``paper`` view, one from each device that owns some.
 
     Raises:
-        ClovenError: for a link that carries nothing, an unknown device or layer, a ``paper`` view without a value.
+        ClovenError: for a link that carries nothing, or nothing of the value, an unknown device or layer, a
+            ``paper`` view without a value.
     """
     check_type(program, Program, "program", "the program that cloven.divide or cloven.compile returns")
     if view not in get_args(View):
-        raise ClovenError(f"view is {view!r}; expected 'full' or 'paper'")
+        raise ClovenError(f"view is {shown(view)}; expected 'full' or 'paper'")
+    if value is not None:
+        check_type(value, str, "value", "the name of a layer or an op")
+        if pieces := _pieces(program, value):
+            raise ClovenError(f"{value} is made in pieces by this program; expected one of {_some(pieces)}")
+    if device is None and links is None and view == "paper" and value is not None:
+        return tuple(slices_of(program, value))
     if device is None:
-        return tuple(seen_on(program, *tap, view=view, value=value) for tap in _taps(program, links))
+        taps = _taps(program, links)
+        seen = [seen_on(program, *tap, view=view, value=value) for tap in taps]
+        silent = [one.name for one in seen if not one.seen]
+        if silent and (links is not None or len(silent) == len(seen)):
+            crossing = list(dict.fromkeys(transfer.value for transfer in program.transfers))
+            raise ClovenError(
+                f"nothing of {value} crosses {', '.join(silent[:LISTED])}; what crosses is of {_some(crossing)}"
+            )
+        return tuple(one for one in seen if one.seen)
     if links is not None or view == "paper":
         raise ClovenError(
             "device stands for all that it receives; expected neither links nor view='paper' beside it"
@@ -226,7 +242,7 @@ def _taps(program: Program, given: object) -> list[tuple[Link, ...]]:
     for tap in every:
         together = tap if isinstance(tap, list | tuple) and tap and not _is_link(program, tap) else [tap]
         links = [tried(partial(_link, program, name), problems) for name in together]
-        taps.append(tuple(link for link in links if link is not None))
+        taps.append(tuple(dict.fromkeys(link for link in links if link is not None)))
     if problems:
         raise ClovenError(problems)
     return taps
@@ -255,8 +271,21 @@ def _link(program: Program, given: object) -> Link:
 
 
 def _listed(program: Program) -> str:
-    names = [f"{source}->{target}" for source, target in program.links]
+    return _some([f"{source}->{target}" for source, target in program.links])
+
+
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+
+
+def _pieces(program: Program, value: str) -> list[str]:
+    """Return the values that a strategy put in the place of one of the model's: tiles without halo, say."""
+    if program.model is None or value in program.graph.by_name:
+        return []
+    name = program.model.find(value)
+    if name in program.graph.by_name:
+        return []
+    return [op.name for op in program.graph.ops if op.name.rpartition("@")[0] == name]
 
 
 def carried(program: Program, link: Link, value: str, share: Box) -> bool:

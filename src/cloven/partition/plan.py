@@ -18,8 +18,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from cloven.errors import ClovenError, check_type
+from cloven.errors import ClovenError, check_type, path_of
 from cloven.files import TOML_BYTES, check_content, parse_toml, read_text, write_text
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
@@ -87,7 +88,10 @@ def _written(entry: object) -> str:
 
 
 def _listed(strategies: Entry | Sequence[Entry]) -> tuple[Entry, ...]:
-    return (strategies,) if isinstance(strategies, Strategy) else tuple(strategies)
+    listed = (strategies,) if isinstance(strategies, Strategy) else tuple(strategies)
+    if not listed:
+        raise PydanticCustomError("empty", "expected one strategy or more")
+    return listed
 
 
 Entries = Annotated[
@@ -120,7 +124,7 @@ class Plan(_Frozen):
         Raises:
             ClovenError: if the file cannot be read, and for every unknown, missing or wrong entry.
         """
-        return parse(read(Path(path)), str(path))
+        return parse(read(path_of(path, "path")), str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a TOML file, at once or not at all.
@@ -128,7 +132,7 @@ class Plan(_Frozen):
         Raises:
             ClovenError: if the file cannot be written.
         """
-        write_text(Path(path), self.toml())
+        write_text(path_of(path, "path"), self.toml())
 
     @property
     def named_model(self) -> ModelSpec:

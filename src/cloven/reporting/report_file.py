@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cloven.auditing.results import Results
 from cloven.auditing.store import REPORT, Store
-from cloven.errors import check_type
+from cloven.errors import check_type, path_of
 from cloven.files import write_text
 from cloven.reporting.page import Sample, render
 
@@ -37,8 +37,9 @@ def report(results: Results | str | Path, path: str | Path) -> Path:
     """
     check_type(results, (Results, str, Path), "results", "what cloven.audit() returns, or a folder of results")
     store = results.store if isinstance(results, Results) else Store(Path(results))
-    write_text(Path(path), page(store))
-    return Path(path)
+    target = path_of(path, "path")
+    write_text(target, page(store))
+    return target
 
 
 def page(store: Store) -> str:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cloven.errors import ClovenError, check_type
+from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
 from cloven.partition.usage import last_reads
@@ -45,6 +45,23 @@ def prepare(program: Program) -> Prepared:
     return Prepared(program, tuple(zip(devices, steps, strict=True)), ready, tuple(dropped))
 
 
+def dense(images: Tensor | NDArray[Any], name: str) -> Tensor:
+    """Return images as a tensor with strides on the CPU; arrays are copied where PyTorch cannot share them.
+
+    Raises:
+        ClovenError: for arrays of other things than numbers, sparse tensors, and tensors without data.
+    """
+    if isinstance(images, np.ndarray):
+        try:
+            return torch.from_numpy(np.require(images, images.dtype.newbyteorder("="), ["C", "W"]))
+        except TypeError as error:
+            raise ClovenError(f"{name} are an array of {images.dtype}; expected float32 in [0, 1]") from error
+    if images.layout != torch.strided or images.is_meta:
+        kind = "without data (meta)" if images.is_meta else f"with layout {images.layout}"
+        raise ClovenError(f"{name} are a tensor {kind}; expected a dense one: call to_dense()")
+    return images.detach().cpu()
+
+
 @overload
 def run(
     program: Program | Prepared, images: Tensor, *, tap: Tap | None = None, batch: int | None = None
@@ -76,8 +93,12 @@ def run(
     """
     check_type(program, (Program, Prepared), "program", "the program that cloven.divide or cloven.compile returns")
     check_type(images, (Tensor, np.ndarray), "images", "a tensor or an array (n, C, H, W)")
+    size = None if batch is None else whole_number(batch, "batch", 1)
+    if tap is not None and not callable(tap):
+        raise ClovenError(f"tap is {shown(tap)}; expected a function of a transfer and a tensor")
     if isinstance(images, np.ndarray):
-        return run(program, torch.from_numpy(images), tap=tap, batch=batch).numpy()
+        return run(program, dense(images, "the images"), tap=tap, batch=size).numpy()
+    images = dense(images, "the images")
     if not images.is_floating_point():
         raise ClovenError(f"the images are {images.dtype}; expected floating point in [0, 1]: divide pixels by 255")
     images = images.float()
@@ -88,7 +109,7 @@ def run(
             f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), "
             "which the plan was made for"
         )
-    size = batch or batch_for(expected)
+    size = size or batch_for(expected)
     with torch.inference_mode():
         made = [_one_batch(ready, chunk, i * size, tap) for i, chunk in enumerate(images.split(size))]
         return torch.cat(made)
