@@ -317,7 +317,7 @@ def test_only_a_classifier_of_the_same_images_is_attacked_and_judges(
         torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.Flatten()), torch.zeros(1, 3, 16, 16)
     )
     blind = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.Flatten(), torch.nn.Linear(100, 5))
-    torch.nn.init.constant_(blind[2].bias, float("nan"))
+    torch.nn.init.constant_(next(blind[2].parameters()), float("nan"))
     seen = [
         cloven.observe(cloven.divide(one, cloven.Vertical(cuts=["0"])))
         for one in (maps, cloven.capture(blind, photos[:1]))

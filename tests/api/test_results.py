@@ -31,6 +31,15 @@ def test_results_print_as_a_short_table(results: cloven.Results) -> None:
     assert "<table>" in results._repr_html_()
 
 
+def test_links_of_one_name_are_told_apart_by_their_programs(model: cloven.Graph) -> None:
+    programs = [cloven.divide(model, cloven.Vertical(cuts=[cut])) for cut in ("1", "3")]
+    seen = [observation for program in programs for observation in cloven.observe(program)]
+    found = cloven.audit(seen, "nearest", auxiliary=blobs(40, seed=2), victims=blobs(30, seed=3))
+
+    lines = repr(found).splitlines()[-2:]
+    assert sorted(line.split("->")[0] for line in lines) == ["program 1: edge0", "program 2: edge0"]
+
+
 def test_a_finding_prints_as_one_line(results: cloven.Results) -> None:
     assert repr(results.strongest("labels")[0]).startswith("Finding(")
     assert len(repr(results.findings[0]).splitlines()) == 1

@@ -115,8 +115,14 @@ class Results:
         title = f"{counted(len(self.observations), 'observation')} attacked by {', '.join(attacks)}"
         said = self.verdict.sentence if self.verdict.given else f"No verdict: {self.verdict.reason}"
         columns = ("observation", "pixels leak up to", "SSIM", "by", "labels leak up to", "agreement", "by")
+        several = len({one.strategy for one in self.observations}) > 1  # two programs may have links of one name
         rows: list[tuple[Value, ...]] = [
-            (place_of(one), *_cells(one.counts.pixels), *_cells(one.counts.labels)) for one in ranked(self.summary)
+            (
+                f"{one.strategy}: {place_of(one)}" if several else place_of(one),
+                *_cells(one.counts.pixels),
+                *_cells(one.counts.labels),
+            )
+            for one in ranked(self.summary)
         ]
         return f"{title}\n{said}", columns, rows
 
