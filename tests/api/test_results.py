@@ -40,6 +40,14 @@ def test_links_of_one_name_are_told_apart_by_their_programs(model: cloven.Graph)
     assert sorted(line.split("->")[0] for line in lines) == ["program 1: edge0", "program 2: edge0"]
 
 
+def test_a_device_is_named_and_not_its_links(program: cloven.Program) -> None:
+    seen = [*cloven.observe(program, device="edge0"), *cloven.observe(program, device="edge1")]
+    found = cloven.audit(seen, "nearest", auxiliary=blobs(40, seed=2), victims=blobs(30, seed=3))
+
+    assert [one.place for one in found.findings] == ["device edge0", "device edge1"]
+    assert {line[:12] for line in repr(found).splitlines()[-2:]} == {"device edge0", "device edge1"}
+
+
 def test_a_finding_prints_as_one_line(results: cloven.Results) -> None:
     assert repr(results.strongest("labels")[0]).startswith("Finding(")
     assert len(repr(results.findings[0]).splitlines()) == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cloven.attacks.layers import Chain
 from cloven.auditing.captured import Capture, Observed
-from cloven.auditing.finding import ObservationContext
+from cloven.auditing.finding import GETS, ObservationContext
 from cloven.graph.box import Shape, text
 from cloven.partition.data import tiles
 from cloven.partition.observe import Observation, View, seen_on, slices_of, tiles_of
@@ -117,7 +117,7 @@ def layer_label(seen: Observation) -> str:
     if seen.view == "paper":
         return seen.seen[0].value
     if seen.device is not None:
-        return f"All that {seen.device} gets"
+        return seen.device.join(GETS)
     return "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
 
 

@@ -16,8 +16,15 @@ AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
 """The axes of leakage, and the score that is measured on each."""
 
 
-def place(links: tuple[tuple[str, str], ...]) -> str:
-    """Return the links that are listened on, in a word: ``edge0->edge1``; those that collude with ``+``."""
+GETS = ("All that ", " gets")
+"""The label of an observation of a device, around its name."""
+
+
+def place(links: tuple[tuple[str, str], ...], label: str) -> str:
+    """Return what is listened on, in a word: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
+    before, after = GETS
+    if label.startswith(before) and label.endswith(after):
+        return f"device {label.removeprefix(before).removesuffix(after)}"
     return " + ".join(f"{source}->{target}" for source, target in links) or "no link"
 
 
@@ -169,8 +176,8 @@ class Finding(ObservationContext, Measured):
 
     @property
     def place(self) -> str:
-        """The links that are listened on: ``edge0->edge1``."""
-        return place(self.links)
+        """The links that are listened on, ``edge0->edge1``, or the device."""
+        return place(self.links, self.label)
 
     def __repr__(self) -> str:
         likeness = f"SSIM {self.ssim.mean:.2f}, " if self.ssim is not None else ""

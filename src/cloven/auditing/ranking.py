@@ -127,14 +127,14 @@ def named(one: ObservationSummary) -> str:
     """Return what an observation is called in a sentence."""
     links = [one.link] if one.link else one.links
     where = " with ".join(" to ".join(link) for link in links)
-    how = "" if one.transform == "none" else f", {one.transform}"
-    return f"{one.strategy} ({one.label.lower()}, {where}{how})"
+    how = "" if one.transform == "none" else one.transform
+    return f"{one.strategy} ({', '.join(part for part in (one.label.lower(), where, how) if part)})"
 
 
 def place_of(one: ObservationSummary) -> str:
     """Return an observation's links, and what is seen there where it is not all."""
     seen = one.label if one.view == "paper" else ""
-    return " ".join(part for part in (place(one.links), seen) if part)
+    return " ".join(part for part in (place(one.links, one.label), seen) if part)
 
 
 def _listed(names: Sequence[str], of: dict[str, ObservationSummary]) -> str:
