@@ -216,7 +216,7 @@ def test_a_piece_is_enlarged_to_the_image() -> None:
 
 
 def test_a_fill_that_is_not_known_is_refused() -> None:
-    with pytest.raises(ClovenError, match="fill is grey; expected mean or blur"):
+    with pytest.raises(ClovenError, match="fill is 'grey'; expected mean or blur"):
         Paste("grey")
 
 

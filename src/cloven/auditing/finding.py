@@ -21,7 +21,7 @@ GETS = ("All that ", " gets")
 
 
 def place(links: tuple[tuple[str, str], ...], label: str) -> str:
-    """Return what is listened on, in a word: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
+    """Return what is listened on: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
     before, after = GETS
     if label.startswith(before) and label.endswith(after):
         return f"device {label.removeprefix(before).removesuffix(after)}"
