@@ -83,6 +83,33 @@ def test_what_does_not_leak_is_said_to_give_nothing() -> None:
     assert "vertical (layer 2, a to b) least, nothing beyond the best guess" in said
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.12, 0.2, "has 0.10)"),
+        (0.05, 0.2, "has 0.10, which is within chance of it)"),
+        (0.01, 0.05, "has 0.10, which is better)"),
+    ],
+)
+def test_an_attack_is_compared_with_the_best_guess(low: float, high: float, words: str) -> None:
+    scores = AxisScores(pixels=score(0.0, mean=(low + high) / 2, low=low, high=high), labels=None)
+    said = verdict(None, [], [observed("b", 0.0, counts=scores)]).sentence
+
+    assert said is not None
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("All that EdgeA gets", "(all that EdgeA gets, "), ("Mixed_5b", "(Mixed_5b, ")],
+)
+def test_names_keep_their_capitals(label: str, words: str) -> None:
+    said = verdict(None, [], [observed("b", 0.5, label=label)]).sentence
+
+    assert said is not None
+    assert words in said
+
+
 def test_what_no_link_carries_is_not_in_the_verdict() -> None:
     found = verdict(None, [], [observed("b", 0.9, crosses=False), observed("c", 0.1, 0.2)])
 
