@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 import cloven
@@ -26,7 +27,7 @@ from cloven.auditing.cell import Cell, Outcome, attack, attacks
 from cloven.auditing.executor import run_cells
 from cloven.auditing.finding import CellResult, Measured, Metric
 from cloven.auditing.material import ImageSets, Material, prepare
-from cloven.auditing.store import Store, opened
+from cloven.auditing.store import Store, opened, write_document
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
 from cloven.partition.compiler import divide
@@ -174,6 +175,29 @@ class TestDigests:
         path.write_text(json.dumps({name: value for name, value in found.items() if name != "digest"}))
         with pytest.raises(ClovenError, match="has no digest: an earlier version of cloven wrote it"):
             store.cell(path.stem)
+
+
+def test_a_folder_of_another_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", {"schema": 3, "queries": 60}):
+        pass
+    with pytest.raises(ClovenError) as refused, opened(tmp_path / "run", {"schema": 4}):
+        pytest.fail("it was opened by another version")
+    assert refused.value.problems == (
+        f"{tmp_path / 'run'} holds an audit of another version of cloven (schema 3, here 4); "
+        "give another folder (--out)",
+    )
+
+
+@pytest.mark.parametrize("entries", [{"schema": 3, "floors": {}}, {"schema_version": 9, "rankings": {}}])
+def test_a_summary_of_another_version_is_refused_in_one_sentence(
+    tmp_path: Path, entries: dict[str, JsonValue]
+) -> None:
+    write_document(tmp_path / "summary.json", entries)
+    with pytest.raises(
+        ClovenError, match=r"summary.json was written by another version of cloven \(schema"
+    ) as refused:
+        Store(tmp_path).summary()
+    assert len(refused.value.problems) == 1
 
 
 def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:

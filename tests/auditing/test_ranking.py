@@ -11,7 +11,7 @@ from cloven.auditing.ranking import gate, rank, verdict
 from cloven.auditing.summary import AxisScore, AxisScores, ObservationSummary
 
 
-def score(high: float, **changes: Any) -> AxisScore:
+def score(high: float, /, **changes: Any) -> AxisScore:
     """A score whose leakage is at most ``high``."""
     leaked = ScoreRange(mean=max(0.0, high - 0.05), low=max(0.0, high - 0.1), high=high)
     scored = {"attack": "decoder", "mean": 0.3, "low": 0.25, "high": 0.35, "baseline": 0.1, "held_out": None}
@@ -81,6 +81,33 @@ def test_what_does_not_leak_is_said_to_give_nothing() -> None:
 
     assert said is not None
     assert "vertical (layer 2, a to b) least, nothing beyond the best guess" in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.12, 0.2, "has 0.10)"),
+        (0.05, 0.2, "has 0.10, which is within chance of it)"),
+        (0.01, 0.05, "has 0.10, which is better)"),
+    ],
+)
+def test_an_attack_is_compared_with_the_best_guess(low: float, high: float, words: str) -> None:
+    scores = AxisScores(pixels=score(0.0, mean=(low + high) / 2, low=low, high=high), labels=None)
+    said = verdict(None, [], [observed("b", 0.0, counts=scores)]).sentence
+
+    assert said is not None
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [("All that EdgeA gets", "(all that EdgeA gets, "), ("Mixed_5b", "(Mixed_5b, ")],
+)
+def test_names_keep_their_capitals(label: str, words: str) -> None:
+    said = verdict(None, [], [observed("b", 0.5, label=label)]).sentence
+
+    assert said is not None
+    assert words in said
 
 
 def test_what_no_link_carries_is_not_in_the_verdict() -> None:

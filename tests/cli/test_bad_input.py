@@ -87,6 +87,7 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--auxiliary", "digits"), ("auxiliary images are also victim images",)),
         (nothing, ("--layers", "conv2,convv9"), ("no layer or op is named 'convv9'; the nearest names are",)),
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
+        (nothing, ("--strategy", "enclave,data"), ("--strategies enclave is audited alone; leave out the others",)),
         (nothing, ("--strategy", "enclave"), ("give them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
         (nothing, ("--layers", "s2"), ("S2 does not cut 'lenet5'; choose from torchvision:vgg16",)),
         (nothing, ("--view", "side"), ("--view is 'side'; choose from both, paper, full",)),

@@ -442,6 +442,21 @@ def test_a_published_model_is_captured(make: Callable[..., nn.Module], name: str
     cloven.capture(make(name, (3, size, size), 10), torch.zeros(1, 3, size, size))
 
 
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.mean((2, 3))
+        return x * 2 if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("model", [Branching(), nn.Sequential(nn.Flatten(), nn.Linear(7, 10))])
+def test_what_torch_prints_of_a_model_that_it_cannot_export_is_dropped(
+    model: nn.Module, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(cloven.ClovenError):
+        cloven.capture(model, torch.zeros(1, 3, 8, 8))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_model_that_does_not_take_small_images_says_so_with_its_own_line() -> None:
     model = from_timm("halonet26t", (3, 64, 64), 10)
 

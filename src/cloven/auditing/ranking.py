@@ -116,7 +116,9 @@ def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
 
 def _measured(score: AxisScore, axis: Axis) -> str:
     """Return the score behind a leakage: what it is, by which attack, beside the best guess."""
-    clear = "" if score.low > score.baseline else ", which is within chance of it"
+    clear = ""
+    if score.low <= score.baseline:
+        clear = ", which is within chance of it" if score.high >= score.baseline else ", which is better"
     return (
         f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}; the best guess without the link has "
         f"{score.baseline:.2f}{clear}"
@@ -128,7 +130,9 @@ def named(one: ObservationSummary) -> str:
     links = [one.link] if one.link else one.links
     where = " with ".join(" to ".join(link) for link in links)
     how = "" if one.transform == "none" else one.transform
-    return f"{one.strategy} ({', '.join(part for part in (one.label.lower(), where, how) if part)})"
+    words = " " in one.label  # else it is the name of a layer, which may have capitals
+    label = one.label[0].lower() + one.label[1:] if words else one.label
+    return f"{one.strategy} ({', '.join(part for part in (label, where, how) if part)})"
 
 
 def place_of(one: ObservationSummary) -> str:

@@ -173,6 +173,9 @@ def _simulation(request: AuditRequest, plan: Plan | None, paper: Paper) -> Simul
             )
         strategies, devices = ("vertical",), len(request.layers) + 1
         view, links = view or "full", links or "all"
+    elif ENCLAVE[0] in strategies:
+        problems.append("--strategies enclave is audited alone; leave out the others, and audit them separately")
+        strategies = tuple(name for name in strategies if name not in ENCLAVE)
     view, links = view or ("both" if plan is None else "full"), links or ("first" if plan is None else "all")
     for option, value, known in (("--view", view, list(VIEWS)), ("--links", links, list(LINKS))):
         if value not in known:

@@ -119,7 +119,7 @@ class Study:
         if isinstance(source, Recording):
             return found
         found += [
-            f"no strategy is named {name!r}; choose from {', '.join(STRATEGIES)}"
+            f"no strategy is named {name!r}; choose from {', '.join(STRATEGIES)}, enclave"
             for name in source.strategies
             if name not in STRATEGIES
         ]

@@ -29,6 +29,7 @@ from cloven.files import read_bytes, read_json, replacing, write_text
 
 CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
 CELLS, SHELF, LOCK = "cells", ".features", ".lock"
+SCHEMA = "schema"
 DIGEST, TENSORS = "digest", "tensors_sha256"
 AGAIN = "delete the cell's .json and .safetensors and run the audit again"
 
@@ -127,6 +128,12 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
         ClovenError: as `read_document`; and where it is another document, or of another schema.
     """
     found = read_document(path, to_do)
+    there, here = found.get("schema_version", found.get(SCHEMA)), model.model_fields["schema_version"].default
+    if there is not None and there != here:
+        raise ClovenError(
+            f"{path} was written by another version of cloven (schema {json.dumps(there)}, here {here}); "
+            "run the same command again with another folder (--out)"
+        )
     try:
         return parse_document(model, json.dumps(found), str(path))
     except ClovenError as error:
@@ -245,6 +252,11 @@ def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
     if not (folder / CONFIG).exists():
         return
     found, wanted = read_json(folder / CONFIG), json.loads(json.dumps(config))
+    if found.get(SCHEMA) != wanted.get(SCHEMA):
+        raise ClovenError(
+            f"{folder} holds an audit of another version of cloven (schema {json.dumps(found.get(SCHEMA))}, here "
+            f"{json.dumps(wanted.get(SCHEMA))}); give another folder (--out)"
+        )
     differences = [
         f"{key}: there {json.dumps(found.get(key))}, now {json.dumps(wanted.get(key))}"
         for key in sorted(found.keys() | wanted.keys())

@@ -178,7 +178,7 @@ def audit(
         str,
         typer.Option(
             help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, paste, "
-            "enlarge, inpaint.",
+            "enlarge, inpaint, or your own: package.module:Class.",
             metavar="NAME,...",
             rich_help_panel=ATTACKS,
         ),

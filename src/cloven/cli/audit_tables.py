@@ -28,7 +28,7 @@ def print_observations(found: Sequence[tuple[Case, Sequence[str]]]) -> None:
         where = [one.strategy, one.label, one.view, _links(one)]
         rows.append([*where, *transform, sent, one.observation_bytes, ", ".join(attacks), shares])
     columns = ["strategy", "where", "view", "link", *(["transform"] if changed else []), "sent", "bytes"]
-    title = f"{len(found)} observations; nothing was trained or written"
+    title = f"{len(found)} observation{'s' * (len(found) != 1)}; nothing was trained or written"
     table(title, [*columns, "attacks", "shares"], rows)
 
 

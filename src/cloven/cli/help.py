@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 USUAL = "Options"
-"""The group of what names none; it comes last."""
+"""The group of options that name none; it comes last."""
+
+COMMANDS = "Commands"
+"""The group of commands that name none."""
 
 
 class PanelCommand(TyperCommand):
@@ -32,14 +35,18 @@ class PanelGroup(TyperGroup):
         width = formatter.width - 6 - max(len(name) for name, _ in commands)
         _write(
             formatter,
-            ((_panel(found), (name, found.get_short_help_str(width))) for name, found in commands if found),
+            (
+                (_panel(found, COMMANDS), (name, found.get_short_help_str(width)))
+                for name, found in commands
+                if found
+            ),
         )
 
 
-def _panel(thing: Any) -> str:
+def _panel(thing: Any, usual: str = USUAL) -> str:
     if getattr(thing, "param_type_name", "") == "argument":
         return "Arguments"
-    return getattr(thing, "rich_help_panel", None) or USUAL
+    return getattr(thing, "rich_help_panel", None) or usual
 
 
 def _write(formatter: HelpFormatter, records: Iterable[tuple[str, tuple[str, str]]]) -> None:

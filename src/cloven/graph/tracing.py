@@ -8,13 +8,14 @@ computes what the model does is checked by `cloven.capture`.
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import math
 import operator
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,22 @@ def recorded(model: nn.Module, image: Tensor) -> Iterator[tuple[str, str, Tensor
 
 
 def _exports(model: nn.Module, example: Tensor) -> list[torch.export.ExportedProgram]:
-    with evaluation(model), torch.no_grad(), warnings.catch_warnings():
+    with evaluation(model), torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # torch.export deprecates parts of itself
         return [_export(model, example[:1].repeat(batch, 1, 1, 1)) for batch in BATCHES]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop the tracebacks that torch logs and the graphs that it prints of a model that it cannot export."""
+    log = logging.getLogger("torch")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -166,22 +180,9 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep PyTorch from logging the traceback of an error that it raises all the same."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
 def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
     try:
-        with _silent():
-            exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
+        exported: torch.export.ExportedProgram = torch.export.export(model, (batch,))
         _refuse_random(exported)
         _drop_dropout(exported.graph_module)
         calls = [node for node in exported.graph.nodes if node.op == "call_function"]
