@@ -92,7 +92,7 @@ def test_what_does_not_leak_is_said_to_give_nothing() -> None:
     ],
 )
 def test_an_attack_is_compared_with_the_best_guess(low: float, high: float, words: str) -> None:
-    scores = AxisScores(pixels=score(0.0, mean=(low + high) / 2, low=low, high=high), labels=None)
+    scores = AxisScores(pixels=score(0.0).model_copy(update={"low": low, "high": high}), labels=None)
     said = verdict(None, [], [observed("b", 0.0, counts=scores)]).sentence
 
     assert said is not None

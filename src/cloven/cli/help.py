@@ -33,13 +33,10 @@ class PanelGroup(TyperGroup):
         """Write the names of all commands, each with a sentence."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         width = formatter.width - 6 - max(len(name) for name, _ in commands)
+        found = [(name, command) for name, command in commands if command is not None]
         _write(
             formatter,
-            (
-                (_panel(found, COMMANDS), (name, found.get_short_help_str(width)))
-                for name, found in commands
-                if found
-            ),
+            ((_panel(command, COMMANDS), (name, command.get_short_help_str(width))) for name, command in found),
         )
 
 
