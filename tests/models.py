@@ -1,13 +1,15 @@
-"""Models that several files of tests divide; each is captured when it is first asked for."""
+"""Models that several files of tests divide, captured when they are first asked for; and a tap."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from cloven.graph.graph import Graph
+from cloven.partition.program import Link, Transfer
 from cloven.runtime.capture import capture
 from cloven.zoo.models import build
 
@@ -24,3 +26,22 @@ def logits_of(model: nn.Module, images: Tensor, *, batch: int = 512) -> Tensor:
     model.eval()
     with torch.inference_mode():
         return torch.cat([model(some) for some in images.split(batch)])
+
+
+@dataclass
+class Recorder:
+    """A tap that keeps a copy of all that crosses one link; ``tensors()`` gives it in the order of the link."""
+
+    link: Link
+
+    def __post_init__(self) -> None:
+        self._kept: dict[int, list[Tensor]] = {}
+
+    def __call__(self, transfer: Transfer, tensor: Tensor) -> None:
+        """Keep a copy: a later op may write over what is passed on."""
+        if transfer.link == self.link:
+            self._kept.setdefault(transfer.id, []).append(tensor.clone())
+
+    def tensors(self) -> list[Tensor]:
+        """Return one tensor ``(n, ...)`` a transfer."""
+        return [torch.cat(self._kept[key]) for key in sorted(self._kept)]

@@ -26,9 +26,10 @@ from cloven.partition.program import Compute, Program, Receive, Send, Transfer
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime.capture import capture
-from cloven.runtime.local import Recorder, run
+from cloven.runtime.local import run
 from cloven.runtime.torch_engine import apply, evaluate, paste, weights
 from cloven.zoo.libraries import torchvision
+from tests.models import Recorder
 
 EVERY: tuple[tuple[Strategy, int], ...] = (
     (Vertical(), 2),

@@ -16,8 +16,8 @@ from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import seen_on, slices_of, tiles_of
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
-from cloven.runtime.local import Recorder, run
-from tests.models import lenet5
+from cloven.runtime.local import run
+from tests.models import Recorder, lenet5
 
 torch.manual_seed(1)
 PLANS: list[tuple[Strategy, int]] = [

@@ -21,12 +21,13 @@ from cloven.partition.vertical import Vertical
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.runtime.check import compare
-from cloven.runtime.local import Recorder, run
+from cloven.runtime.local import run
 from cloven.runtime.transmission import IMAGES, apply, seed_of, seeds_of, sent
 from cloven.zoo.datasets import load
 from cloven.zoo.images import split
 from cloven.zoo.models import build
 from cloven.zoo.training import EPOCHS, cache_dir, trained
+from tests.models import Recorder
 
 ALL = ("float16", "int8", "topk:0.1", "noise:0.5", "dropout:0.3")
 SHARE = ((0, 6), (0, 9), (0, 7))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, whole
-from cloven.partition.program import Compute, Link, Program, Receive, Send, Step, Transfer
+from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.usage import last_reads
 from cloven.runtime.inplace import in_place
 from cloven.runtime.torch_engine import apply, batch_for, paste, weights
@@ -138,22 +138,3 @@ def _one_batch(ready: Prepared, images: Tensor, first: int, tap: Tap | None) -> 
             del mine[value]
     output = program.graph.output
     return paste(held[program.sink][output], whole(program.graph.by_name[output].shape))
-
-
-@dataclass
-class Recorder:
-    """A tap that keeps a copy of all that crosses one link; ``tensors()`` gives it in the order of the link."""
-
-    link: Link
-
-    def __post_init__(self) -> None:
-        self._kept: dict[int, list[Tensor]] = {}
-
-    def __call__(self, transfer: Transfer, tensor: Tensor) -> None:
-        """Keep a copy: a later op may write over what is passed on."""
-        if transfer.link == self.link:
-            self._kept.setdefault(transfer.id, []).append(tensor.clone())
-
-    def tensors(self) -> list[Tensor]:
-        """Return one tensor ``(n, ...)`` a transfer."""
-        return [torch.cat(self._kept[key]) for key in sorted(self._kept)]
