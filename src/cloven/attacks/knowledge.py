@@ -224,7 +224,7 @@ def needed(known: Known | None, attack: str, what: str) -> Known:
 PAIRS = "pairs of images and what was captured of them"
 CLASSES = "the classes that the service answered for the attacker's own images"
 FRONT = "the model's weights (its front, up to the tap)"
-"""What attacks need, in words."""
+"""The parts of an attacker's knowledge, as error messages name them."""
 
 
 @runtime_checkable

@@ -44,7 +44,7 @@ class AttackedCase:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a paper says of two groups of observations: the first gives the higher score.
+    """A statement of a paper about two groups of observations: the first gives the higher score.
 
     A side is (strategy, layer); layer None takes every layer of that strategy.
     """

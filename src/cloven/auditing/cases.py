@@ -19,7 +19,7 @@ ChainFor = Callable[[str, Shape, Shape], Chain | None]
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What is audited, and what to call it: strategy ``vertical``, ``horizontal``, ``data``, ``captured``, ...
+    """A program that is audited, and its names: strategy ``vertical``, ``horizontal``, ``data``, ``captured``, ...
 
     ``program`` is None where nobody knows it. ``transform`` is what its links do to numbers, in a word;
     ``recorded`` names the run in which what crosses is recorded, where the graph alone does not say it.
@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Taps:
-    """Where to listen: layers that a paper counts (path -> label), views, links, and links whose taps collude."""
+    """The places to observe: layers that a paper counts (path -> label), views, links, and groups that collude."""
 
     layers: Mapping[str, str]
     views: Sequence[View] = ("paper", "full")

@@ -50,7 +50,7 @@ SCHEMA = 4
 """Goes up when a change makes other numbers from the same cell."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]
-"""What the attacker knows of what he sees: shapes and where they lie; shapes; shapes that he guessed; nothing."""
+"""The attacker's knowledge of the layout of an observation: shapes and places; shapes; guessed shapes; nothing."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from cloven.auditing.cases import Case, Target
 from cloven.auditing.material import Material
-from cloven.auditing.summary import CountedShare, ProgramSummary, ProgramTransfer
+from cloven.auditing.summary import CountedShare, ProgramSummary
 from cloven.graph.box import text
 from cloven.partition import compiler
 from cloven.partition.data import Data
+from cloven.partition.description import described_transfers
 from cloven.partition.program import Program
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
@@ -62,20 +63,7 @@ def _measured(
         accuracy=accuracy(made, labels) if labels is not None else None,
         agreement=float((made.argmax(1) == logits.argmax(1)).double().mean()),
         max_difference=float((made - logits).abs().max()),
-        transfers=tuple(
-            ProgramTransfer(
-                step=one.step,
-                source=one.source,
-                target=one.target,
-                value=one.value,
-                share=text(one.share),
-                shape=one.shape,
-                bytes=one.bytes,
-                transform=one.transform.name,
-                dtype=one.dtype,
-            )
-            for one in program.transfers
-        ),
+        transfers=described_transfers(program),
         counted=counted,
     )
 

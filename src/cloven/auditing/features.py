@@ -269,7 +269,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """What a listener gets of one set of images: see `cloven.attacks.knowledge.CapturedTensors`."""
+    """The shares that a listener receives for one set of images; see `cloven.attacks.knowledge.CapturedTensors`."""
 
     features: Features
     of: str

@@ -143,7 +143,7 @@ class CellResult(Measured):
 
 
 class ObservationContext(Document):
-    """What was listened to, and where.
+    """The observation that was attacked, and its links.
 
     ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
     """

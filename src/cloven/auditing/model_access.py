@@ -1,4 +1,4 @@
-"""What an attacker may ask of the model: queries as a user, and its front and rear for one with the weights."""
+"""The attacker's access to the model: queries as a user; its front and rear for an attacker with the weights."""
 
 from __future__ import annotations
 

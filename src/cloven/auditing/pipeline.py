@@ -64,7 +64,7 @@ SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
 
 @dataclass(frozen=True)
 class Execution:
-    """Where an audit keeps its results, on how many processes it runs, and who is told of its progress."""
+    """The folder of an audit's results, its number of processes, and the function that reports its progress."""
 
     folder: Path
     jobs: int = 1
@@ -73,7 +73,7 @@ class Execution:
 
 @dataclass(frozen=True, eq=False)
 class LoadedSubject:
-    """What studies of one model on the same images share: those images, and the model as it is attacked."""
+    """The images and the attacked model that several studies share."""
 
     images: SubjectImages
     graph: Graph

@@ -8,11 +8,14 @@ from pydantic import Field, JsonValue
 
 from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange
 from cloven.documents import Document
+from cloven.partition.description import TransferDescription
 from cloven.partition.observe import View
 
 SCHEMA = 4
 Convergence = Literal["not converged", "converged", "not tested"]
 Shows = Literal["holds", "fails", "undecided"]
+ProgramTransfer = TransferDescription
+"""One transfer of a program, for one image."""
 Setting = str | int | float | dict[str, str]
 
 
@@ -59,20 +62,6 @@ class AuditVerdict(Document):
     reason: str | None
     sentence: str | None
     rankings: tuple[AxisRanking, ...]
-
-
-class ProgramTransfer(Document):
-    """One transfer of a program, for one image."""
-
-    step: int
-    source: str
-    target: str
-    value: str
-    share: str
-    shape: tuple[int, ...]
-    bytes: int
-    transform: str = "none"
-    dtype: str = "float32"
 
 
 class CountedShare(Document):

@@ -42,8 +42,8 @@ class TransferDescription(Document):
     share: str
     shape: tuple[int, ...]
     bytes: int
-    transform: str
-    dtype: str
+    transform: str = "none"
+    dtype: str = "float32"
 
 
 class PlanDescription(Document):
@@ -88,7 +88,20 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
                 transforms=tuple(transforms),
             )
         )
-    transfers = [
+    return PlanDescription(
+        plan=plan.title(),
+        exact=program.exact,
+        inexact=program.inexact,
+        bytes=sum(transfer.bytes for transfer in program.transfers),
+        links=tuple(links),
+        devices=tuple(usage(program)),
+        transfers=described_transfers(program),
+    )
+
+
+def described_transfers(program: Program) -> tuple[TransferDescription, ...]:
+    """Return the transfers of a program, in their order."""
+    return tuple(
         TransferDescription(
             step=transfer.step,
             source=transfer.source,
@@ -101,13 +114,4 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
             dtype=transfer.dtype,
         )
         for transfer in program.transfers
-    ]
-    return PlanDescription(
-        plan=plan.title(),
-        exact=program.exact,
-        inexact=program.inexact,
-        bytes=sum(transfer.bytes for transfer in program.transfers),
-        links=tuple(links),
-        devices=tuple(usage(program)),
-        transfers=tuple(transfers),
     )
