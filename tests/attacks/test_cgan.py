@@ -211,7 +211,7 @@ def test_a_generator_that_always_makes_the_same_is_found_out() -> None:
     with torch.no_grad():
         out.weight.zero_()
 
-    made = one.finish()
+    made = one.finish(None)
     assert list(made.notes) == ["collapsed: its images differ from each other by 0% of what real ones do"]
 
 

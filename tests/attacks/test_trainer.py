@@ -28,7 +28,7 @@ ATTACKS: list[BatchedAttack] = [
     Decoder(epochs=3),
     Screen(epochs=3),
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
-    Residual(epochs=3, widths=(4,), augment=0.2),
+    Residual(epochs=3, widths=(4,), masked=0.2),
     Refine(Decoder(epochs=3), steps=3),
 ]
 

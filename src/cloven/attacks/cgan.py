@@ -21,7 +21,7 @@ from cloven.attacks.trainer import (
     Fitting,
     Machine,
     Rate,
-    Rebuilt,
+    Training,
     TrainingSchedule,
     seeded,
     under,
@@ -195,7 +195,7 @@ class Adversaries:
 
     def __init__(self, maker: Fitting, judge: Fitting, pixel: float) -> None:
         self.maker, self.judge, self.pixel = maker, judge, pixel
-        self.pairs, self.schedule = maker.pairs, maker.schedule
+        self.pairs, self.schedule, self.machine = maker.pairs, maker.schedule, maker.machine
         for group in (*maker.optimiser.param_groups, *judge.optimiser.param_groups):
             group["betas"] = BETAS
         self.sureness, self.seen = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
@@ -262,9 +262,9 @@ class Adversaries:
             one.restore(under(head, state))
         self.seen = state["seen"]
 
-    def finish(self) -> DescribedReconstructor:
+    def finish(self, training: Training | None) -> DescribedReconstructor:
         """See `Trainee`."""
-        made = Rebuilt(self.maker.network.eval(), self.maker.machine)
+        made = self.maker.finish(training)
         captured, images = self.pairs.first(CHECKED)
         total, number = self.seen.tolist()
         return replace(made, notes=collapse(made(captured), images, total / max(1, number)))

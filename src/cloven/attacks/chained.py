@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cloven.attacks.knowledge import Pairs
-from cloven.attacks.trainer import Learned, Trainee, TrainingSchedule
+from cloven.attacks.trainer import Learned, Machine, Trainee, Training, TrainingSchedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,11 @@ class Chained:
         """See `Trainee`."""
         return self.inner.schedule
 
+    @property
+    def machine(self) -> Machine:
+        """See `Trainee`."""
+        return self.inner.machine
+
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`."""
         self.inner.step(index, captured, images, progress)
@@ -44,6 +49,6 @@ class Chained:
         """See `Trainee`."""
         self.inner.restore(state)
 
-    def finish(self) -> Learned:
+    def finish(self, training: Training | None) -> Learned:
         """See `Trainee`."""
-        return self.make(self.inner.finish())
+        return self.make(self.inner.finish(training))

@@ -43,6 +43,7 @@ class _Retrieval:
     images: Tensor
     parameters: int = 0
     notes: tuple[str, ...] = ()
+    training: None = None
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
         read = self.embedding(captured)

@@ -68,6 +68,7 @@ class _Probed:
     bias: Tensor
     names: Tensor
     notes: tuple[str, ...] = ()
+    training: None = None
 
     @property
     def parameters(self) -> int:

@@ -14,7 +14,7 @@ from cloven.attacks.chained import Chained
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import FRONT, PAIRS, Front, Knowledge, LabelReader, Pairs, Shape, needed
 from cloven.attacks.provenance import label_of, name_of, settings_of
-from cloven.attacks.trainer import CHUNK, DescribedReconstructor, Learned, Machine, cycle
+from cloven.attacks.trainer import CHUNK, DescribedReconstructor, Learned, Machine, Training, cycle
 from cloven.attacks.unbatched import begun
 from cloven.errors import ClovenError
 
@@ -91,6 +91,10 @@ class _Refined:
     @property
     def parameters(self) -> int:
         return self.start.parameters
+
+    @property
+    def training(self) -> Training | None:
+        return self.start.training
 
     @property
     def notes(self) -> Sequence[str]:

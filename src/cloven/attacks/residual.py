@@ -19,6 +19,7 @@ from cloven.attacks.trainer import (
     Fitting,
     Machine,
     Trainee,
+    Training,
     TrainingSchedule,
     cycle,
     seeded,
@@ -32,7 +33,7 @@ class Residual(BatchedAttack):
 
     Adam with one cycle of the learning rate; the loss is the mean squared error and ``likeness`` times
     (1 - SSIM). ``held_out`` of the pairs choose the best epoch, the moment to stop, and the best of ``widths``.
-    With ``augment``, each batch is trained on with a little of what was captured set to 0, so that the network
+    With ``masked``, each batch is trained on with a little of what was captured set to 0, so that the network
     does not lean on single numbers.
     """
 
@@ -44,7 +45,7 @@ class Residual(BatchedAttack):
     blocks: int = 1
     likeness: float = 0.1
     held_out: float = 0.05
-    augment: float = 0.0
+    masked: float = 0.0
 
     def __post_init__(self) -> None:
         check(
@@ -54,7 +55,7 @@ class Residual(BatchedAttack):
             ("widths", self.widths, listed(counted), "one or more numbers of channels"),
             ("blocks", self.blocks, counted, COUNT),
             ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
-            ("augment", self.augment, lambda share: 0 <= share < 1, "a share below 1"),
+            ("masked", self.masked, lambda share: 0 <= share < 1, "a share below 1"),
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
@@ -68,8 +69,8 @@ class Residual(BatchedAttack):
         def make() -> nn.Module:
             adaptor = Adaptor(pairs, knowledge.places)
             network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks)
-            if self.augment:
-                network = RandomlyMasked(network, self.augment)
+            if self.masked:
+                network = RandomlyMasked(network, self.masked)
             return Sharpened(adaptor, network, pairs)
 
         schedule = TrainingSchedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
@@ -109,7 +110,7 @@ class _Best:
 
     def __init__(self, tried: Sequence[Fitting]) -> None:
         self.tried = tuple(tried)
-        self.pairs, self.schedule = tried[0].pairs, tried[0].schedule
+        self.pairs, self.schedule, self.machine = tried[0].pairs, tried[0].schedule, tried[0].machine
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`."""
@@ -133,7 +134,6 @@ class _Best:
         for i, one in enumerate(self.tried):
             one.restore(under(str(i), state))
 
-    def finish(self) -> DescribedReconstructor:
+    def finish(self, training: Training | None) -> DescribedReconstructor:
         """See `Trainee`."""
-        best = min(self.tried, key=lambda one: one.least)
-        return best.finish()
+        return min(self.tried, key=lambda one: float(one.least.mean())).finish(training)

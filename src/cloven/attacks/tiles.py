@@ -28,7 +28,7 @@ from cloven.attacks.knowledge import (
 )
 from cloven.attacks.residual import Residual
 from cloven.attacks.tile_search import Tile, locate
-from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine
+from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine, Training
 from cloven.errors import ClovenError
 
 
@@ -107,6 +107,11 @@ class Shown:
     def notes(self) -> Sequence[str]:
         """The places of the pieces, in words."""
         return (*dict.fromkeys(tile.said for tile in self.tiles), *(self.learned.notes if self.learned else ()))
+
+    @property
+    def training(self) -> Training | None:
+        """How long what fills the gaps was trained; None where nothing was."""
+        return self.learned.training if self.learned else None
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
         """The images."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -45,6 +47,15 @@ class Machine:
             return nullcontext()
         return torch.autocast(self.device.partition(":")[0], torch.bfloat16)
 
+    def seconds(self) -> float:
+        """Return a clock in seconds: CPU time of this process, or on a GPU the time."""
+        return time.perf_counter() if self.device.startswith("cuda") else time.process_time()
+
+    def wait(self) -> None:
+        """Wait until all that was begun is done."""
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
 
 CPU = Machine()
 """The default: float32 on the CPU."""
@@ -52,17 +63,23 @@ CPU = Machine()
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """The number of epochs and the pairs of a batch; ``held_out`` is the share kept to choose and to stop by."""
+    """Rounds of training, each a whole cycle of the learning rate, and the pairs of a batch.
+
+    The first round has ``epochs`` epochs, each further one twice as many as the one before; there are at most
+    ``rounds``. ``held_out`` is the share of the pairs kept to choose and to stop by.
+    """
 
     epochs: int
     batch: int
     held_out: float = 0.0
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         checks = (
             ("epochs", self.epochs, self.epochs >= 1, "1 or more"),
             ("batch", self.batch, self.batch >= 1, "1 or more"),
             ("held_out", self.held_out, 0 <= self.held_out < 1, "a share below 1"),
+            ("rounds", self.rounds, self.rounds >= 1, "1 or more"),
         )
         if problems := [f"{name} is {value}; expected {wanted}" for name, value, ok, wanted in checks if not ok]:
             raise ClovenError(problems)
@@ -70,6 +87,30 @@ class TrainingSchedule:
     def training(self, count: int) -> int:
         """Return how many of the pairs train; the last ones are held out."""
         return max(1, count - round(self.held_out * count))
+
+    def cycles(self) -> Iterator[range]:
+        """Yield the epochs, counted from 0, of each round."""
+        first = 0
+        for number in range(self.rounds):
+            yield range(first, first := first + (self.epochs << number))
+
+
+Ended = Literal["schedule", "no improvement", "budget"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long an attack was trained, and why no longer.
+
+    It ``ended`` after all that its ``schedule`` allows, with ``no improvement`` on held-out pairs any more, or
+    where the ``budget`` of seconds allowed no further round.
+    """
+
+    epochs: int | None
+    """None of an attack that does not say."""
+    seconds: float
+    """CPU seconds of its own steps; on a GPU seconds."""
+    ended: Ended = "schedule"
 
 
 class DescribedReconstructor(Reconstructor, Protocol):
@@ -85,6 +126,11 @@ class DescribedReconstructor(Reconstructor, Protocol):
         """Sentences on the training: that it collapsed, or stopped early."""
         ...
 
+    @property
+    def training(self) -> Training | None:
+        """How long it was trained; None where it was solved in closed form."""
+        ...
+
 
 class DescribedLabelReader(LabelReader, Protocol):
     """A `LabelReader` that says how it was made."""
@@ -97,6 +143,11 @@ class DescribedLabelReader(LabelReader, Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Sentences on the training."""
+        ...
+
+    @property
+    def training(self) -> Training | None:
+        """How long it was trained; None where it was solved in closed form."""
         ...
 
 
@@ -116,12 +167,17 @@ class Trainee(Protocol):
         """The schedule of its training; None for one that needs no steps."""
         ...
 
+    @property
+    def machine(self) -> Machine:
+        """Where it computes."""
+        ...
+
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
-        """Learn from the pairs ``index``; ``progress`` runs from 0 to 1 over the whole training."""
+        """Learn from the pairs ``index``; ``progress`` runs from 0 to 1 over each round."""
         ...
 
     def ended(self, epoch: int) -> bool:
-        """Note the end of an epoch, counted from 1; return True where there is nothing left to learn."""
+        """Note the end of an epoch, counted from 1; return True where a further round would teach nothing."""
         ...
 
     def state(self) -> dict[str, Tensor]:
@@ -132,24 +188,30 @@ class Trainee(Protocol):
         """Go on from a state."""
         ...
 
-    def finish(self) -> Learned:
-        """Return what was learned."""
+    def finish(self, training: Training | None) -> Learned:
+        """Return what was learned, with how long it was trained; None for one that needs no steps."""
         ...
 
 
-def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None) -> list[Learned]:
+def train(
+    trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None, budget: float | None = None
+) -> list[Learned]:
     """Train to the end; each learns the same, bit by bit, whatever trains beside it and wherever it was stopped.
 
     Those with equal pairs, seeds and schedules are given each batch one after another, so that what is computed
     for a batch is computed once.
 
+    A round of training is begun only where the budget will last to its end, so that a result depends on the speed
+    of the machine only where the budget ended it; the first is shortened where the budget does not last.
+
     Args:
         trainees: who is trained.
         checkpoints: for each, a file that is written after every epoch, from which it goes on, and which is
             deleted at the end; None to go without.
+        budget: CPU seconds that each may take, on a GPU seconds; None for as many as its schedule takes.
     """
     keep_memory()
-    runs = [_Run(t, c) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
+    runs = [_Run(t, c, budget) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
     groups: dict[tuple[TrainingSchedule, int, int], list[_Run]] = {}
     for run in runs:
         pairs = run.trainee.pairs
@@ -157,23 +219,21 @@ def train(trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None
             groups.setdefault((run.trainee.schedule, pairs.seed, len(pairs)), []).append(run)
     for (schedule, seed, count), members in groups.items():
         _lockstep(members, schedule, seed, count)
-    return [run.trainee.finish() for run in runs]
+    return [run.trainee.finish(run.training) for run in runs]
 
 
 def _lockstep(members: Sequence[_Run], schedule: TrainingSchedule, seed: int, count: int) -> None:
-    for epoch in range(schedule.epochs):
-        active = [run for run in members if not run.stopped and run.epochs <= epoch]
-        if not active:
-            continue
-        batches = order(seed, epoch, schedule.training(count)).split(schedule.batch)
-        for number, index in enumerate(batches):
-            progress = (epoch + number / len(batches)) / schedule.epochs
+    for cycle in schedule.cycles():
+        for number, epoch in enumerate(cycle):
+            active = [run for run in members if run.ended is None and run.epochs <= epoch]
+            if not active:
+                continue
+            batches = order(seed, epoch, schedule.training(count)).split(schedule.batch)
+            for step, index in enumerate(batches):
+                for run in active:
+                    run.step(index, (number + step / len(batches)) / len(cycle))
             for run in active:
-                pairs = run.trainee.pairs
-                assert pairs is not None
-                run.trainee.step(index, *pairs.take(index), progress)
-        for run in active:
-            run.end(epoch + 1)
+                run.end(epoch + 1)
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:
@@ -181,31 +241,78 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63))
 
 
-class _Run:
-    """A trainee, its progress, and the file where that is kept."""
+EARLY = 0.05
+"""The share of the first round after which it is known whether the budget lasts to its end."""
 
-    def __init__(self, trainee: Trainee, checkpoint: Path | None) -> None:
-        self.trainee, self.checkpoint = trainee, checkpoint
-        self.epochs, self.stopped = 0, False
+
+class _Run:
+    """A trainee, its progress, its budget, and the file where they are kept."""
+
+    KEPT = ("epochs", "seconds", "ended", "short")
+
+    def __init__(self, trainee: Trainee, checkpoint: Path | None, budget: float | None) -> None:
+        self.trainee, self.checkpoint, self.budget = trainee, checkpoint, math.inf if budget is None else budget
+        self.epochs, self.seconds = 0, 0.0
+        self.ended: Ended | None = None
+        self.short: bool | None = None
+        """Whether the budget does not last for the first round; None as long as that is not known."""
         if checkpoint is not None and checkpoint.exists():
             self._go_on(checkpoint)
 
     def _go_on(self, path: Path) -> None:
         try:
             about, state = read_tensors(path, "pt")
-            epochs, stopped = (int(about[name]) for name in ("epochs", "stopped"))
             self.trainee.restore(state)
+            self.epochs, self.seconds, self.ended, self.short = (json.loads(about[name]) for name in self.KEPT)
         except (KeyError, ValueError, RuntimeError) as error:
             raise ClovenError(f"{path} is not a checkpoint of this training ({error}); delete it") from error
-        self.epochs, self.stopped = epochs, bool(stopped)
+
+    @property
+    def training(self) -> Training | None:
+        if self.trainee.schedule is None:
+            return None
+        return Training(self.epochs, round(self.seconds, 3), self.ended or "schedule")
+
+    def step(self, index: Tensor, progress: float) -> None:
+        assert self.trainee.pairs is not None
+        if self.short is None and progress >= EARLY:
+            self.short = self.seconds / progress > self.budget
+        if self.short:
+            progress = max(progress, self.seconds / self.budget)
+        if progress < 1:
+            captured, images = self.trainee.pairs.take(index)
+            start = self.trainee.machine.seconds()
+            self.trainee.step(index, captured, images, progress)
+            self.seconds += self.trainee.machine.seconds() - start
 
     def end(self, epoch: int) -> None:
-        self.epochs, self.stopped = epoch, self.trainee.ended(epoch)
+        """Note the end of an epoch, counted from 1, and whether it is the last."""
+        schedule, machine = self.trainee.schedule, self.trainee.machine
+        assert schedule is not None
+        start = machine.seconds()
+        learned = self.trainee.ended(epoch)
+        machine.wait()
+        self.seconds += machine.seconds() - start
+        self.epochs = epoch
+        cycles = list(schedule.cycles())
+        if epoch == cycles[-1].stop:
+            self.ended = "schedule"
+        if learned:
+            self.ended = "no improvement"
+        elif self.short and (self.seconds >= self.budget or epoch == schedule.epochs):
+            self.ended = "budget"
+        else:
+            following = [len(cycle) for cycle in cycles if cycle.start == epoch]
+            if any(self.seconds * (1 + length / epoch) > self.budget for length in following):
+                self.ended = "budget"
+        self._keep()
+
+    def _keep(self) -> None:
         if self.checkpoint is None:
             return
         state = {name: value.detach().cpu().contiguous() for name, value in self.trainee.state().items()}
         with replacing(self.checkpoint) as part:
-            save_file(state, part, {"epochs": str(epoch), "stopped": str(int(self.stopped))})
+            save_file(state, part, {name: json.dumps(getattr(self, name)) for name in self.KEPT})
 
 
 # --- trainees ---------------------------------------------------------------------------------------------------
@@ -218,6 +325,7 @@ class ClosedForm:
     pairs: Pairs
     learned: Learned
     schedule: None = None
+    machine: Machine = CPU
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`; never called."""
@@ -233,7 +341,7 @@ class ClosedForm:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
 
-    def finish(self) -> Learned:
+    def finish(self, training: Training | None) -> Learned:
         """See `Trainee`."""
         return self.learned
 
@@ -262,11 +370,12 @@ def cycle(rate: float, warm: float = 0.15) -> Rate:
 class Fitting:
     """A network that is fitted to pairs by gradient descent (Adam); the best on held-out pairs is kept.
 
-    The network takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
+    A further round goes on from the best, as long as the last one improved it by more than chance. The network
+    takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
     """
 
-    PATIENCE = 5
-    """Epochs without a better result on held-out pairs after which training stops."""
+    SURE = 1.0
+    """How many standard errors (paired over the held-out pairs) a round must improve their loss by."""
 
     def __init__(
         self,
@@ -282,8 +391,9 @@ class Fitting:
         self.network = network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.rate = loss, rate
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=rate(0), fused=True)
-        self.best: dict[str, Tensor] | None = None
-        self.least, self.waited, self.seen = math.inf, 0, 0
+        self.best: dict[str, Tensor] = {}
+        self.least = self.before = torch.full((len(pairs) - schedule.training(len(pairs)),), math.inf)
+        """The loss of each held-out pair: the best's, and the best's of all rounds but the last."""
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`."""
@@ -304,36 +414,38 @@ class Fitting:
 
     def ended(self, epoch: int) -> bool:
         """See `Trainee`."""
-        self.seen = epoch
-        if self.schedule.training(len(self.pairs)) == len(self.pairs):
+        if not len(self.least):
             return False
-        value = self._held_out()
-        better = value < self.least
-        self.waited = 0 if better else self.waited + 1
-        if better:
-            self.least = value
+        losses = self._held_out()
+        if not self.best or losses.mean() < self.least.mean():
+            self.least = losses
             self.best = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-        return self.waited >= self.PATIENCE
+        if epoch not in {cycle.stop for cycle in self.schedule.cycles()}:
+            return False
+        better, self.before = self.before - self.least, self.least
+        self.network.load_state_dict(self.best)
+        return bool(better.mean() <= self.SURE * better.std() / math.sqrt(len(better)))
 
-    def _held_out(self) -> float:
-        rest = torch.arange(self.schedule.training(len(self.pairs)), len(self.pairs))
+    def _held_out(self) -> Tensor:
+        """Return the loss of each held-out pair, ``(n,)``."""
+        rest = torch.arange(len(self.pairs) - len(self.least), len(self.pairs))
         self.network.eval()
-        with torch.inference_mode():
-            total = 0.0
+        losses = []
+        with torch.no_grad():
             for index in rest.split(CHUNK):
                 captured, images = self.pairs.take(index)
-                total += float(self.loss(self._made(captured), images.to(self.machine.device))) * len(index)
-        return total / len(rest)
+                made, wanted = self._made(captured), images.to(self.machine.device)
+                losses.append(torch.vmap(self.loss)(made[:, None], wanted[:, None]).cpu())
+        return torch.cat(losses)
 
     def state(self) -> dict[str, Tensor]:
         """See `Trainee`."""
-        numbers = torch.tensor([self.least, self.waited, self.seen], dtype=torch.float64)
-        best = {f"best/{name}": value for name, value in (self.best or {}).items()}
+        best = {f"best/{name}": value for name, value in self.best.items()}
         moments: dict[str, Tensor] = {}
         for i, values in self.optimiser.state_dict()["state"].items():
             moments |= {f"optimiser/{i}/{name}": value for name, value in values.items()}
         network = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        return {**network, **moments, **best, "numbers": numbers}
+        return {**network, **moments, **best, "least": self.least, "before": self.before.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
@@ -347,17 +459,13 @@ class Fitting:
             like = value if value.shape != weight.shape else torch.empty_like(weight).copy_(value)
             moments.setdefault(int(number), {})[moment] = like
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.best = under("best", state) or None
-        self.least, waited, seen = state["numbers"].tolist()
-        self.waited, self.seen = int(waited), int(seen)
+        self.best, self.least, self.before = under("best", state), state["least"], state["before"]
 
-    def finish(self) -> DescribedReconstructor:
+    def finish(self, training: Training | None) -> Rebuilt:
         """See `Trainee`."""
-        if self.best is not None:
+        if self.best:
             self.network.load_state_dict(self.best)
-        early = self.seen < self.schedule.epochs
-        notes = (f"stopped after {self.seen} of {self.schedule.epochs} epochs",) if early else ()
-        return Rebuilt(self.network.eval(), self.machine, notes)
+        return Rebuilt(self.network.eval(), self.machine, training=training)
 
 
 CHUNK = 256
@@ -376,6 +484,7 @@ class Rebuilt:
     network: nn.Module
     machine: Machine = CPU
     notes: tuple[str, ...] = ()
+    training: Training | None = None
 
     @property
     def parameters(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cloven.attacks.attack import Attack, BatchedAttack
 from cloven.attacks.knowledge import Knowledge, LabelReader, Pairs, Reconstructor, Shape
 from cloven.attacks.provenance import name_of
-from cloven.attacks.trainer import Learned, Machine, Trainee
+from cloven.attacks.trainer import Learned, Machine, Trainee, Training
 from cloven.errors import ClovenError, one_line
 
 
@@ -59,16 +59,20 @@ class Unbatched:
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """See `Trainee`."""
 
-    def finish(self) -> Learned:
+    def finish(self, training: Training | None) -> Learned:
         """See `Trainee`."""
+        start = self.machine.seconds()
         graphics = [self.machine.device] if self.machine.device.startswith("cuda") else []
         with _explained(self.attack, "fit"), torch.random.fork_rng(graphics):
             torch.manual_seed(self.generator.initial_seed())
             made = self.attack.fit(self.knowledge, generator=self.generator, device=self.machine.device)
+        self.machine.wait()
+        said = getattr(made, "training", None)
+        taken = said if isinstance(said, Training) else Training(None, round(self.machine.seconds() - start, 3))
         if isinstance(made, LabelReader):
-            return CheckedLabelReader(self.attack, made)
+            return CheckedLabelReader(self.attack, made, taken)
         if callable(made):
-            return CheckedReconstructor(self.attack, made, self.knowledge.image)
+            return CheckedReconstructor(self.attack, made, self.knowledge.image, taken)
         raise ClovenError(
             f"{name_of(self.attack)}.fit returned {type(made).__name__}; expected a function from captured tensors "
             "to images, or an object with a method classify"
@@ -82,6 +86,7 @@ class CheckedReconstructor:
     attack: Attack
     made: Reconstructor
     image: Shape
+    training: Training
 
     @property
     def parameters(self) -> int:
@@ -115,6 +120,7 @@ class CheckedLabelReader:
 
     attack: Attack
     made: LabelReader
+    training: Training
 
     @property
     def parameters(self) -> int:
