@@ -12,7 +12,7 @@ from cloven.attacks.layers import Chain, Conv, ConvT, build
 from cloven.attacks.trainer import Machine
 from cloven.auditing.cases import Taps
 from cloven.auditing.settings import Simulation
-from cloven.auditing.subject import SAME, Training
+from cloven.auditing.subject import SAME, ModelTraining
 from cloven.auditing.suite import AttackSuite
 from cloven.papers.s1 import setup
 from cloven.papers.s1.capacity import FEWEST, matched, parameters, widened
@@ -76,7 +76,7 @@ def test_as_s1_does_it(figure: str, model: str, layers: dict[str, str]) -> None:
         assert (panel.control, panel.division) == (PAPER, "")
         assert (who.model, who.data, who.auxiliary, who.shape) == (model, spec, "folder:photos", (3, side, side))
         assert (who.queries, who.victims, who.judge) == (40_000, None, "none")
-        assert who.training == Training(10, None, "cpu")
+        assert who.training == ModelTraining(10, None, "cpu")
         assert own.source == Simulation(Taps(layers, ("paper",)), None, ALL, 4)
         assert own.settings.suite == AttackSuite(("decoder",), 10)
 
@@ -93,7 +93,7 @@ def test_training_may_start_from_weights(figure: str) -> None:
     start = Path("w.safetensors")
     found = panels(replace(of(figure, "cifar10:c"), start=start))
 
-    assert {panel.study.subject.training for panel in found} == {Training(10, None, "cpu", start)}
+    assert {panel.study.subject.training for panel in found} == {ModelTraining(10, None, "cpu", start)}
     assert {panel.study.subject.weights for panel in found} == {None}
 
 
@@ -181,7 +181,7 @@ def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
     own, subject = panel.study.settings, panel.study.subject
 
     assert (own.seeds, own.seed, own.budget, own.machine.device) == (2, 7, 1000, "cpu:0")
-    assert (subject.seed, subject.auxiliary, subject.training) == (7, "photos", Training(3, 900, "cpu:0"))
+    assert (subject.seed, subject.auxiliary, subject.training) == (7, "photos", ModelTraining(3, 900, "cpu:0"))
 
 
 # --- Fig. 6 ---------------------------------------------------------------------------------------------------

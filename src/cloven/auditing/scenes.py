@@ -12,8 +12,8 @@ from cloven.auditing.executor import Progress
 from cloven.auditing.material import ImageSets, answers, refuse_overlap
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.subject import (
+    ModelTraining,
     SubjectImages,
-    Training,
     halves,
     is_trained_here,
     judge_of,
@@ -107,7 +107,7 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
     """
     source, subject = study.source, study.subject
     assert isinstance(source, Simulation)
-    how, training = subject.training or Training(), len(images.training)
+    how, training = subject.training or ModelTraining(), len(images.training)
     settings: dict[str, Setting] = {"devices": source.devices}
     settings["weights"] = subject.weights.name if subject.weights else "trained here"
     if is_trained_here(subject):

@@ -34,7 +34,7 @@ ANY_SHAPE = (3, 32, 32)
 
 
 @dataclass(frozen=True)
-class Training:
+class ModelTraining:
     """How a model without weights is trained here: epochs over so many of the training images, or over all.
 
     ``start`` is a file of weights that training starts from; what depends on the number of classes is new.
@@ -74,7 +74,7 @@ class Subject:
     queries: int | None
     victims: int | None = None
     weights: Path | None = None
-    training: Training | None = None
+    training: ModelTraining | None = None
     shape: Shape | None = None
     classes: int | None = None
     mean: tuple[float, ...] | None = None
@@ -211,7 +211,7 @@ def ready(subject: Subject, images: SubjectImages, progress: Progress) -> Graph:
 
 def cnn(subject: Subject, images: SubjectImages, progress: Progress) -> nn.Module:
     """Return the model that is trained here, or from the cache."""
-    how = subject.training or Training()
+    how = subject.training or ModelTraining()
     own = images.training.take(spread(images.training.labels, len(images.training), how.images))
     return _trained(subject.model, own, subject.seed, how, "training the CNN", progress)
 
@@ -258,7 +258,7 @@ def _captured(subject: Subject, model: nn.Module, images: SubjectImages) -> Grap
     return capture(model, torch.zeros(1, *images.shape), mean=mean, std=std)
 
 
-def _trained(name: str, images: Images, seed: int, how: Training, stage: str, progress: Progress) -> nn.Module:
+def _trained(name: str, images: Images, seed: int, how: ModelTraining, stage: str, progress: Progress) -> nn.Module:
     return trained(
         name,
         images,
@@ -290,7 +290,7 @@ def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tup
     name = "small" if subject.judge == AUTO else name
     labels = images.training.labels
     own = images.training.take(spread(labels, len(labels), JUDGE_IMAGES))
-    model = _trained(name, own, subject.seed + 1, Training(), "training the second judge", progress)
+    model = _trained(name, own, subject.seed + 1, ModelTraining(), "training the second judge", progress)
     return name, capture(model, torch.zeros(1, *images.shape))
 
 

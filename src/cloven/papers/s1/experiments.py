@@ -11,7 +11,7 @@ from cloven.attacks.trainer import CPU, Machine
 from cloven.auditing.cases import ChainFor, Taps
 from cloven.auditing.paper import no_chain
 from cloven.auditing.settings import AuditSettings, Simulation, Study
-from cloven.auditing.subject import SAME, Subject, Training
+from cloven.auditing.subject import SAME, ModelTraining, Subject
 from cloven.auditing.suite import AttackSuite
 from cloven.graph.box import Shape
 from cloven.papers.s1 import setup
@@ -130,7 +130,7 @@ def _study(request: Request, spec: str) -> Study:
         judge="none",
         seed=request.seed,
         shape=_image(request, spec.partition(":")[0]),
-        training=Training(scale.training, scale.images, request.machine.device, request.start),
+        training=ModelTraining(scale.training, scale.images, request.machine.device, request.start),
     )
     settings = AuditSettings(
         suite=AttackSuite(("decoder",), scale.epochs),
