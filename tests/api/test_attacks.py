@@ -496,7 +496,7 @@ def test_names_are_there_after_import_cloven_and_bring_no_torch() -> None:
     first, second = done.stdout.splitlines()
 
     assert first == "False"
-    assert second.startswith("Residual(epochs=10")
+    assert second.startswith("Residual(epochs=None")
     assert "False" not in second.split("[")[1]
     with pytest.raises(AttributeError, match=r"module 'cloven.attacks' has no attribute 'Residul'"):
         _ = cloven.attacks.Residul

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,16 @@ from torch import nn
 
 from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
-from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, rows
+from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, in_memory, rows
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
 from cloven.attacks.ssim_loss import ssim_loss
-from cloven.attacks.trainer import CPU, Machine, Trainee, TrainingSchedule, order, train
+from cloven.attacks.trainer import CPU, Fitting, Machine, Trainee, Training, TrainingSchedule, order, train
 from cloven.errors import ClovenError
 from cloven.score import ssim
-from tests.attacks.problems import blobs, front, generator, pairs_of, problem
+from tests.attacks.problems import blobs, front, generator, paired, pairs_of, problem
 
 ATTACKS: list[BatchedAttack] = [
     Decoder(epochs=3),
@@ -96,6 +97,110 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: BatchedAt
     assert torch.equal(made(resumed), made(attack.fit(pairs, generator=generator(7))))
     assert again.schedule is not None
     assert again.steps == -(-again.schedule.training(300) // again.schedule.batch), "more than the last epoch"
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which every step takes a second, and so does the end of every epoch."""
+    ticks = count()
+    monkeypatch.setattr(Machine, "seconds", lambda _: float(next(ticks)))
+
+
+@pytest.mark.usefixtures("ticking")
+def test_each_training_says_how_long_its_own_steps_took() -> None:
+    knowledge = problem()
+    attacks = [Decoder(epochs=3), Refine(Decoder(epochs=3), steps=3), Probe()]
+    learned = train([begun(attack, knowledge) for attack in attacks])
+
+    three = Training(epochs=3, seconds=3 * (5 + 1), ended="schedule")  # 300 pairs in batches of 64
+    assert [one.training for one in learned] == [three, three, None]
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_training_that_was_killed_goes_on_counting(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        train([Interrupted(begun(Decoder(epochs=3), problem()))], [tmp_path / "half"])  # type: ignore[list-item]
+    (resumed,) = train([begun(Decoder(epochs=3), problem())], [tmp_path / "half"])
+
+    assert resumed.training == Training(3, 18.0, "schedule")
+
+
+def in_rounds(knowledge: Knowledge) -> Fitting:
+    """Rounds of 1, 2 and 4 epochs; with 300 pairs an epoch takes 9 steps, and 10 ticks."""
+    trainee = begun(Residual(widths=(4,)), knowledge)
+    assert isinstance(trainee, Fitting)
+    assert trainee.schedule.rounds == 3
+    trainee.schedule = replace(trainee.schedule, epochs=1)
+    return trainee
+
+
+@pytest.mark.usefixtures("ticking")
+@pytest.mark.parametrize(("budget", "epochs"), [(29.0, 1), (30.0, 3), (69.0, 3)])
+def test_a_round_is_begun_only_if_the_budget_lasts_to_its_end(budget: float, epochs: int) -> None:
+    (learned,) = train([in_rounds(problem())], budget=budget)
+
+    assert learned.training == Training(epochs, 10.0 * epochs, "budget")
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_budget_for_one_round_teaches_what_that_round_teaches_alone() -> None:
+    (within,) = train([in_rounds(problem())], budget=20.0)
+
+    alone = Residual(epochs=1, widths=(4,)).fit(problem(), generator=generator(7))
+    assert torch.equal(made(within), made(alone))
+
+
+def test_a_training_that_was_killed_in_its_second_round_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    (whole,) = train([in_rounds(problem())])
+    stopped = in_rounds(problem())
+    ended = stopped.ended
+
+    def dying(epoch: int) -> bool:
+        if epoch == 3:
+            raise StoppedError
+        return ended(epoch)
+
+    stopped.ended = dying  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        train([stopped], [tmp_path / "half"])
+    (resumed,) = train([in_rounds(problem())], [tmp_path / "half"])
+
+    assert torch.equal(made(resumed), made(whole))
+
+
+class Noting(Counting):
+    """A trainee that notes its progress."""
+
+    def __init__(self, trainee: Trainee) -> None:
+        super().__init__(trainee)
+        self.progress: list[float] = []
+
+    def step(
+        self, index: torch.Tensor, captured: list[torch.Tensor], images: torch.Tensor, progress: float
+    ) -> None:
+        self.progress.append(progress)
+        super().step(index, captured, images, progress)
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_budget_too_small_for_the_first_round_shortens_it() -> None:
+    trainee = Noting(begun(Residual(epochs=3, widths=(4,)), problem()))
+    (learned,) = train([trainee], budget=12.0)  # type: ignore[list-item]
+
+    assert learned.training == Training(2, 13.0, "budget")  # the end of the last epoch comes on top
+    assert trainee.progress == sorted(trainee.progress)
+    assert trainee.progress[-1] > 0.9, "the learning rate has not come down"
+
+
+def test_training_ends_when_held_out_pairs_no_longer_improve() -> None:
+    noise = torch.randn(300, 6, 8, 8, generator=generator(4))
+    (lost,) = train([in_rounds(paired(in_memory(noise), blobs(300, 3)))])
+    (learned,) = train([in_rounds(problem())])
+
+    assert lost.training is not None
+    assert learned.training is not None
+    assert (lost.training.epochs, lost.training.ended) == (3, "no improvement")
+    assert (learned.training.epochs, learned.training.ended) == (7, "schedule")
 
 
 def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -74,19 +74,24 @@ class Pyramid(nn.Module):
         for k in range(self.first, len(self.sizes)):
             own = [z for z, at in zip(maps, self.at, strict=True) if at == k]
             parts = [self.stems[str(k)](own)] if own else []
-            parts += [self.downs[str(k)](F.relu(x))] if x is not None else []
+            parts += [self.downs[str(k)](leaky(x))] if x is not None else []
             x = kept[k] = sum(parts[1:], start=parts[0])
         assert x is not None
         x = self.made[str(len(self.sizes) - 1)](x)
         for k in reversed(range(len(self.sizes) - 1)):
-            x = cropped(self.ups[str(k)](F.relu(x)), self.sizes[k])
+            x = cropped(self.ups[str(k)](leaky(x)), self.sizes[k])
             x = self.made[str(k)](x + kept[k] if k in kept else x)
-        image: Tensor = self.out(F.relu(x, inplace=True))
+        image: Tensor = self.out(leaky(x))
         return image
 
 
+def leaky(x: Tensor) -> Tensor:
+    """Return what is positive, and a tenth of what is negative: no channel dies on a high learning rate."""
+    return F.leaky_relu(x, 0.1)
+
+
 class Added(nn.Module):
-    """A 3x3 convolution of what is positive, added; at first it changes nothing."""
+    """A 3x3 convolution of what is mostly positive (`leaky`), added; at first it changes nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -96,7 +101,7 @@ class Added(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, channels, H, W)`` of the same."""
-        changed: Tensor = self.conv(F.relu(x))
+        changed: Tensor = self.conv(leaky(x))
         return changed.add_(x)
 
 

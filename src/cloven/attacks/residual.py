@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cloven.attacks.adapt import Adaptor
 from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
+from cloven.attacks.muon import Muon
 from cloven.attacks.networks import Pyramid, Sharpened
 from cloven.attacks.ssim_loss import mixed
 from cloven.attacks.trainer import (
@@ -31,15 +32,18 @@ from cloven.attacks.trainer import (
 class Residual(BatchedAttack):
     """A residual network over all scales (`Pyramid`), added to the best linear reading of each pixel.
 
-    Adam with one cycle of the learning rate; the loss is the mean squared error and ``likeness`` times
-    (1 - SSIM). ``held_out`` of the pairs choose the best epoch, the moment to stop, and the best of ``widths``.
+    `Muon`, with one cycle of the learning rate in each round of training; the loss is the mean squared error and
+    ``likeness`` times (1 - SSIM). With ``epochs``, there is one round of that many. Without, the first has 3, and a
+    second and a third, each twice as long as the one before and from the best weights so far, follow as long as
+    the last one improved the loss of held-out pairs by more than its standard error. ``held_out`` is the share of
+    the pairs that decide this, and choose the best epoch and the best of ``widths``.
     With ``masked``, each batch is trained on with a little of what was captured set to 0, so that the network
     does not lean on single numbers.
     """
 
     name: ClassVar[str] = "residual"
-    epochs: int = 10
-    learning_rate: float = 4e-3
+    epochs: int | None = None
+    learning_rate: float = 8e-3
     batch: int = 32
     widths: tuple[int, ...] = (16,)
     blocks: int = 1
@@ -49,7 +53,7 @@ class Residual(BatchedAttack):
 
     def __post_init__(self) -> None:
         check(
-            ("epochs", self.epochs, counted, COUNT),
+            ("epochs", self.epochs, lambda n: n is None or counted(n), f"{COUNT}, or None"),
             ("learning_rate", self.learning_rate, positive, "a positive number"),
             ("batch", self.batch, lambda n: n >= 2, "2 or more"),
             ("widths", self.widths, listed(counted), "one or more numbers of channels"),
@@ -73,11 +77,16 @@ class Residual(BatchedAttack):
                 network = RandomlyMasked(network, self.masked)
             return Sharpened(adaptor, network, pairs)
 
-        schedule = TrainingSchedule(self.epochs, self.batch, self.held_out if len(pairs) >= LEAST else 0.0)
+        held_out = self.held_out if len(pairs) >= LEAST else 0.0
+        rounds = ROUNDS if self.epochs is None and held_out else 1
+        schedule = TrainingSchedule(self.epochs or FIRST, self.batch, held_out, rounds)
         loss, rate = mixed(self.likeness, pairs.image), cycle(self.learning_rate)
-        return Fitting(seeded(make, generator), pairs, schedule, loss=loss, rate=rate, machine=machine)
+        network = seeded(make, generator)
+        return Fitting(network, pairs, schedule, loss=loss, rate=rate, machine=machine, optimiser=Muon)
 
 
+FIRST, ROUNDS = 3, 3
+"""Epochs of the first round of training, and the most rounds, where no number of epochs is given."""
 LEAST = 40
 """With fewer pairs none is held out."""
 

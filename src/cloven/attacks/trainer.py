@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -351,6 +351,15 @@ Rate = Callable[[float], float]
 """The learning rate at a progress of 0 to 1."""
 
 
+Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
+"""What makes an optimiser of parameters and a learning rate."""
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Return Adam as PyTorch has it."""
+    return torch.optim.Adam(parameters, lr=rate, fused=True)
+
+
 def constant(rate: float) -> Rate:
     """Return a learning rate that is the same all the time."""
     return lambda _: rate
@@ -368,7 +377,7 @@ def cycle(rate: float, warm: float = 0.15) -> Rate:
 
 
 class Fitting:
-    """A network that is fitted to pairs by gradient descent (Adam); the best on held-out pairs is kept.
+    """A network that is fitted to pairs by gradient descent; the best on held-out pairs is kept.
 
     A further round goes on from the best, as long as the last one improved it by more than chance. The network
     takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
@@ -386,11 +395,12 @@ class Fitting:
         loss: Loss,
         rate: Rate,
         machine: Machine,
+        optimiser: Optimiser = adam,
     ) -> None:
         self.pairs, self.schedule, self.machine = pairs, schedule, machine
         self.network = network.to(machine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.rate = loss, rate
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=rate(0), fused=True)
+        self.optimiser = optimiser(self.network.parameters(), rate(0))
         self.best: dict[str, Tensor] = {}
         self.least = self.before = torch.full((len(pairs) - schedule.training(len(pairs)),), math.inf)
         """The loss of each held-out pair: the best's, and the best's of all rounds but the last."""

@@ -194,7 +194,10 @@ def audit(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs of each attack; default: its own (mostly 10).", min=1, metavar="N", rich_help_panel=ATTACKS
+            help="Epochs of each attack; default: 10, of `residual` until held-out pairs stop improving.",
+            min=1,
+            metavar="N",
+            rich_help_panel=ATTACKS,
         ),
     ] = None,
     gan_epochs: Annotated[
