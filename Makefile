@@ -34,6 +34,7 @@ bench: $(READY)  ## measurements that the README quotes
 
 bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
 	$(BIN)/python -m benchmarks.attacks
+	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python benchmarks/he2019.py
 	$(BIN)/python benchmarks/shapes.py
 

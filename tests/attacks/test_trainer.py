@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.conv_probe import ConvProbe
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, in_memory, rows
+from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
@@ -31,12 +33,15 @@ ATTACKS: list[BatchedAttack] = [
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
     Residual(epochs=3, widths=(4,), masked=0.2),
     Refine(Decoder(epochs=3), steps=3),
+    MLPProbe(epochs=3, hidden=8),
+    ConvProbe(epochs=3, width=8, held_out=0.2),
 ]
+NAMES = ["decoder", "screen", "residual", "residual-masked", "refine", "mlp-probe", "conv-probe"]
 
 
 def made(learned: Reconstructor | LabelReader) -> torch.Tensor:
-    assert isinstance(learned, Reconstructor)
-    return learned(front(blobs(20, 9)))
+    captured = front(blobs(20, 9))
+    return learned.classify(captured) if isinstance(learned, LabelReader) else learned(captured)
 
 
 def begun(attack: BatchedAttack, pairs: Knowledge) -> Trainee:
@@ -84,7 +89,7 @@ class Interrupted(Counting):
         super().step(index, captured, images, progress)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=["decoder", "screen", "residual", "residual-masked", "refine"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=NAMES)
 def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: BatchedAttack, tmp_path: Path) -> None:
     pairs, file = problem(), tmp_path / "half.checkpoint"
     with pytest.raises(StoppedError):

@@ -20,6 +20,7 @@ from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import finite, in_memory
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
+from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
@@ -28,6 +29,7 @@ from cloven.auditing.executor import run_cells
 from cloven.auditing.finding import CellResult, Measured, Metric
 from cloven.auditing.material import ImageSets, Material, prepare
 from cloven.auditing.store import Store, opened, write_document
+from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError
 from cloven.graph.box import whole
 from cloven.partition.compiler import divide
@@ -363,6 +365,32 @@ def test_a_second_judge_agrees_with_itself_on_the_originals() -> None:
     assert finding.judge is not None
     assert (finding.judge.mean, finding.judge.low) == (finding.agreement.mean, finding.agreement.low)
     assert finding.judge.baseline == baseline(finding, "agreement")
+
+
+def test_the_rear_of_the_model_reads_every_class_wherever_all_of_a_layer_is_seen() -> None:
+    made = small()
+    value = made.seen(1).seen[0].value
+    share = Observation(
+        (Seen(value, ((3, 4), *whole(made.graph.by_name[value].shape)[1:])),), "full", True, (), made.graph
+    )
+
+    for seen in (made.seen(0), made.seen(1)):
+        finding = audited(seen, ModelRear())
+        assert finding.agreement.mean == 1.0
+        assert finding.ssim is None
+    suite = AttackSuite(("nearest", "rear"))
+    assert list(suite.on(made.seen(1), None)) == ["nearest", "rear"]
+    assert list(suite.on(share, None)) == ["nearest"]
+
+
+def test_the_rear_goes_on_from_shares_that_together_are_all_of_a_layer() -> None:
+    made = small()
+    value = made.seen(1).seen[0].value
+    channels, height, width = made.graph.by_name[value].shape
+    shares = (((0, 4), (0, height), (0, width)), ((3, channels), (0, height), (0, width)))
+    seen = Observation(tuple(Seen(value, share) for share in shares), "full", True, (), made.graph)
+
+    assert audited(seen, ModelRear()).agreement.mean == 1.0
 
 
 def test_refine_needs_the_weights() -> None:

@@ -73,7 +73,7 @@ def test_labels_that_were_not_read_are_not_ranked() -> None:
     assert "1 more is not ranked: labels were not read there." in said
     nothing = verdict(None, [], [unread]).sentence
     assert nothing is not None
-    assert "Labels: not ranked, for no attack that reads labels was tried (probe)." in nothing
+    assert "Labels: not ranked, for no attack that reads labels was tried (such as probe)." in nothing
 
 
 def test_what_does_not_leak_is_said_to_give_nothing() -> None:

@@ -10,7 +10,7 @@ from cloven.graph.box import whole
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
 from cloven.partition.data import Data
-from cloven.partition.determine import determines
+from cloven.partition.determine import determines, ops_behind
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.observe import Observation, Seen, seen_on
 from cloven.partition.transform import Transform
@@ -99,3 +99,21 @@ def test_a_deep_model_is_no_trouble() -> None:
 
     assert determines(seen(deep, "0"), seen(deep, "119"))
     assert not determines(seen(deep, "119"), seen(deep, "0"))
+
+
+def test_the_output_follows_from_all_of_a_layer_and_from_no_part_of_it(graph: Graph) -> None:
+    a, output = graph.find("a"), graph.output
+
+    def part(low: int, high: int) -> Seen:
+        return Seen(a, ((low, high), (0, 12), (0, 12)))
+
+    halves = Observation((part(0, 3), part(2, 4)), "full", True, (), graph)
+    behind = ops_behind(seen(graph, "a"))
+    assert behind is not None
+    assert output in behind
+    assert a not in behind
+    assert ops_behind(halves) == behind
+    assert ops_behind(seen(graph, "dense")) == frozenset()
+    assert ops_behind(Observation((part(0, 3),), "full", True, (), graph)) is None
+    assert ops_behind(seen(graph, "b")) is None, "the sum behind b needs what goes around it too"
+    assert ops_behind(Observation((), "full", True, (), graph)) is None

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cloven.attacks.attack import Attack as Attack
     from cloven.attacks.cgan import CGAN as CGAN
+    from cloven.attacks.conv_probe import ConvProbe as ConvProbe
     from cloven.attacks.decoder import Decoder as Decoder
+    from cloven.attacks.knn import KNN as KNN
     from cloven.attacks.knowledge import CapturedTensors as CapturedTensors
     from cloven.attacks.knowledge import Knowledge as Knowledge
     from cloven.attacks.knowledge import LabelReader as LabelReader
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     from cloven.attacks.knowledge import Reconstructor as Reconstructor
     from cloven.attacks.knowledge import in_memory as in_memory
     from cloven.attacks.knowledge import needed as needed
+    from cloven.attacks.mlp_probe import MLPProbe as MLPProbe
     from cloven.attacks.nearest import Nearest as Nearest
     from cloven.attacks.probe import Probe as Probe
+    from cloven.attacks.rear import ModelRear as ModelRear
     from cloven.attacks.refine import Refine as Refine
     from cloven.attacks.registry import load as load
     from cloven.attacks.residual import Residual as Residual
@@ -39,6 +43,10 @@ _HOME = {
     "Attack": "attack",
     "CGAN": "cgan",
     "CapturedTensors": "knowledge",
+    "ModelRear": "rear",
+    "MLPProbe": "mlp_probe",
+    "KNN": "knn",
+    "ConvProbe": "conv_probe",
     "Decoder": "decoder",
     "Enlarge": "tiles",
     "Inpaint": "tiles",

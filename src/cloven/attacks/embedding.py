@@ -6,33 +6,44 @@ from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cloven.attacks.adapt import Adaptor
 from cloven.attacks.knowledge import Pairs, Shape, SharePlace
 from cloven.attacks.networks import resized
 from cloven.attacks.trainer import over
 
+Grid = tuple[int, int]
 
-class Embedding:
+
+class Embedding(nn.Module):
     """Standardised maps, averaged to a grid as fine as ``limit`` numbers in all allow, and vectors as they are.
 
-    Vectors that are longer are read at evenly spread places.
+    With ``pyramid``, maps are averaged to all coarser grids too (spatial pyramid pooling). Vectors that are longer
+    are read at evenly spread places. No gradients flow through it.
     """
 
     def __init__(
-        self, pairs: Pairs, places: Sequence[SharePlace] | None, limit: int, finest: int | None = None
+        self,
+        pairs: Pairs,
+        places: Sequence[SharePlace] | None,
+        limit: int,
+        finest: int | None = None,
+        *,
+        pyramid: bool = False,
     ) -> None:
+        super().__init__()
         self.adaptor = Adaptor(pairs, places)
         share = limit / max(1, len(self.adaptor.shapes))
-        self.grids = [_grid(shape, share, finest) for shape in self.adaptor.shapes]
+        self.read = [_read(shape, share, finest, pyramid=pyramid) for shape in self.adaptor.shapes]
 
-    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+    def forward(self, captured: Sequence[Tensor]) -> Tensor:
         """Return ``(n, numbers)`` of captured tensors ``(n, ...)``."""
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = [
-                (resized(z, grid) if isinstance(grid, tuple) else z[:, grid]).flatten(1)
-                for z, grid in zip(self.adaptor(captured), self.grids, strict=True)
+                part
+                for z, read in zip(self.adaptor(captured), self.read, strict=True)
+                for part in ([z[:, read]] if isinstance(read, Tensor) else [resized(z, g).flatten(1) for g in read])
             ]
         return torch.cat(parts, 1)
 
@@ -41,15 +52,18 @@ class Embedding:
         return over(pairs.captured, self)
 
 
-def _grid(shape: Shape, share: float, finest: int | None) -> tuple[int, int] | Tensor:
+def _read(shape: Shape, share: float, finest: int | None, *, pyramid: bool) -> list[Grid] | Tensor:
+    """Return the grids that a map is averaged to, or the places at which a vector is read."""
     if len(shape) == 3:
-        return next(g for g in _grids(shape, finest) if g == (1, 1) or shape[0] * prod(g) <= share)
+        every = list(grids(shape, finest))
+        choices = [every[i:] if pyramid else [grid] for i, grid in enumerate(every)]
+        return next((c for c in choices if shape[0] * sum(map(prod, c)) <= share), choices[-1])
     count = max(1, min(shape[0], int(share)))
     return (torch.arange(count) * shape[0]) // count
 
 
-def _grids(shape: Shape, finest: int | None) -> Iterator[tuple[int, int]]:
-    """Yield grids from fine to coarse."""
+def grids(shape: Shape, finest: int | None) -> Iterator[Grid]:
+    """Yield the grids that a map ``(C, H, W)`` can be averaged to, from fine to coarse."""
     height, width = (min(side, finest or side) for side in shape[1:])
     while (height, width) != (1, 1):
         yield height, width

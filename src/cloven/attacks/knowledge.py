@@ -224,6 +224,7 @@ def needed(known: Known | None, attack: str, what: str) -> Known:
 PAIRS = "pairs of images and what was captured of them"
 CLASSES = "the classes that the service answered for the attacker's own images"
 FRONT = "the model's weights (its front, up to the tap)"
+REAR = "the model's weights (its rear, behind the tap), and of a layer all that the rear reads"
 """The parts of an attacker's knowledge, as error messages name them."""
 
 

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from cloven.attacks.attack import Attack
 from cloven.attacks.cgan import CGAN
+from cloven.attacks.conv_probe import ConvProbe
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.knn import KNN
+from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
 from cloven.attacks.provenance import GROUP
+from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
@@ -23,7 +27,11 @@ from cloven.errors import ClovenError
 
 NAMED: Mapping[str, Callable[[], Attack]] = {
     "nearest": Nearest,
+    "knn": KNN,
     "probe": Probe,
+    "mlp-probe": MLPProbe,
+    "conv-probe": ConvProbe,
+    "rear": ModelRear,
     "screen": Screen,
     "decoder": Decoder,
     "residual": Residual,

@@ -322,7 +322,7 @@ class _Run:
 class ClosedForm:
     """A trainee that was done before the first batch: what it learned has a closed form."""
 
-    pairs: Pairs
+    pairs: Pairs | None
     learned: Learned
     schedule: None = None
     machine: Machine = CPU
@@ -414,8 +414,12 @@ class Fitting:
         with torch.enable_grad():
             made = self._made(captured)
             made.register_hook(laid_out)  # a loss's gradient comes in another layout: half as fast from there on
-            self.loss(made.contiguous(), images.to(self.machine.device)).backward()
+            self.loss(made.contiguous(), self.wanted(index, images).to(self.machine.device)).backward()
         self.optimiser.step()
+
+    def wanted(self, index: Tensor, images: Tensor) -> Tensor:
+        """Return what the network is to give for the pairs ``index``: a row for each."""
+        return images
 
     def _made(self, captured: Sequence[Tensor]) -> Tensor:
         with self.machine.autocast():
@@ -444,7 +448,7 @@ class Fitting:
         with torch.no_grad():
             for index in rest.split(CHUNK):
                 captured, images = self.pairs.take(index)
-                made, wanted = self._made(captured), images.to(self.machine.device)
+                made, wanted = self._made(captured), self.wanted(index, images).to(self.machine.device)
                 losses.append(torch.vmap(self.loss)(made[:, None], wanted[:, None]).cpu())
         return torch.cat(losses)
 
@@ -471,10 +475,14 @@ class Fitting:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.best, self.least, self.before = under("best", state), state["least"], state["before"]
 
-    def finish(self, training: Training | None) -> Rebuilt:
+    def finish(self, training: Training | None) -> Learned:
         """See `Trainee`."""
         if self.best:
             self.network.load_state_dict(self.best)
+        return self.learned(training)
+
+    def learned(self, training: Training | None) -> Learned:
+        """Return what the fitted network is for."""
         return Rebuilt(self.network.eval(), self.machine, training=training)
 
 

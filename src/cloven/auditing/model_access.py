@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -12,8 +12,8 @@ from cloven.attacks.knowledge import Front, Query, QueryResult, Rear, finite
 from cloven.auditing.captured import Capture, Observed
 from cloven.auditing.features import Shares
 from cloven.auditing.material import Material
-from cloven.graph.box import slices, whole
-from cloven.graph.graph import Graph
+from cloven.graph.box import extent, slices
+from cloven.partition.determine import ops_behind
 from cloven.runtime.torch_engine import apply, evaluate, forward, prepared
 
 
@@ -35,34 +35,22 @@ def rear_of(observed: Observed, captured: Shares) -> Rear | None:
     """Return the model behind what is observed; None where that is not enough to compute the model's output."""
     if isinstance(observed, Capture) or not observed.seen:
         return None
-    graph, known = observed.graph, {s.value for s in observed.seen}
-    wanted = {graph.output}
-    for op in reversed(graph.ops):
-        if op.name in wanted - known:
-            wanted.update(op.inputs)
-    partial = any(s.share != whole(graph.by_name[s.value].shape) for s in observed.seen)
-    if partial or graph.input.name in wanted - known:
+    graph, steps = observed.graph, ops_behind(observed)
+    if steps is None:
         return None
-    compute = cache(lambda: _from_values(graph, known, wanted))
+    compute = cache(lambda: [prepared(graph, op, torch.float32) for op in graph.ops if op.name in steps])
 
     def rear(tensors: Sequence[Tensor]) -> Tensor:
-        given = zip(observed.seen, captured.parts, tensors, strict=True)
-        return compute()({s.value: part.unread(z, graph.by_name[s.value].shape) for s, part, z in given})
-
-    return rear
-
-
-def _from_values(graph: Graph, known: set[str], wanted: set[str]) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Return the function from known values of a graph to its output, by way of the wanted ones."""
-    steps = [prepared(graph, op, torch.float32) for op in graph.ops if op.name in wanted - known]
-
-    def compute(values: dict[str, Tensor]) -> Tensor:
-        values = dict(values)
-        for name, local, inputs, params in steps:
+        values: dict[str, Tensor] = {}
+        for s, part, z in zip(observed.seen, captured.parts, tensors, strict=True):
+            if s.value not in values:
+                values[s.value] = z.new_zeros(len(z), *graph.by_name[s.value].shape)
+            values[s.value][slices(s.share)] = part.unread(z, extent(s.share))
+        for name, local, inputs, params in compute():
             values[name] = apply(local, [values[i] for i in inputs], params)
         return values[graph.output]
 
-    return compute
+    return rear
 
 
 def query_of(observed: Observed, captured: Shares, material: Material, recorded: str) -> Query | None:

@@ -406,12 +406,19 @@ STRONG = {
     "residual": "a residual network",
     "cgan": "a conditional GAN",
     "refine": "white-box refinement",
-    "probe": "labels read straight from what is captured",
+    "conv-probe": "convolutional networks that read labels",
 }
 """What is missing from a result where an attack was not tried."""
+
+RUN_ON = (
+    "Labels for someone who has the model: running it on from any link that carries all of a layer gives the "
+    "class, whatever is measured here (--attacks rear)."
+)
+"""The fact that stands in a result without the model's rear."""
 
 
 def _missing(attacks: Sequence[str]) -> list[str]:
     """Return what stronger attackers were left out."""
     left = [what for name, what in STRONG.items() if not any(a.startswith(name) for a in attacks)]
-    return [f"Stronger attackers, who can only reconstruct more: {', '.join(left)} (--attacks)."] if left else []
+    found = [f"Stronger attackers, who can only learn more: {', '.join(left)} (--attacks)."] if left else []
+    return found if any(a.startswith("rear") for a in attacks) else [*found, RUN_ON]

@@ -91,8 +91,8 @@ def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
     """Return the ranking of an axis in a sentence."""
     axis = ranking.axis.capitalize()
     if ranking.most is None:
-        why = "no attack that reads labels was tried (probe)" if ranking.axis == "labels" else "no image was made"
-        return f"{axis}: not ranked, for {why}."
+        why = {"labels": "no attack that reads labels was tried (such as probe)", "pixels": "no image was made"}
+        return f"{axis}: not ranked, for {why[ranking.axis]}."
     most, least, names = ranking.most, ranking.least, ranking.most.observations
     amount = f"up to {most.leakage:.0%} of the possible gain" if most.leakage else "nothing beyond the best guess"
     counted = of[names[0]].counts.on(ranking.axis)

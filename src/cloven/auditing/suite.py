@@ -10,11 +10,13 @@ from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.layers import Chain
 from cloven.attacks.provenance import is_white_box, label_of, name_of
+from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
 from cloven.attacks.registry import NAMED, load
 from cloven.attacks.residual import Residual
 from cloven.auditing.captured import Observed
 from cloven.errors import tried
+from cloven.partition.determine import ops_behind
 from cloven.partition.observe import Observation
 
 NAMES = tuple(NAMED)
@@ -72,11 +74,14 @@ class AttackSuite:
         """
         shown = bool(observed.raw_image) if tiles is None else tiles
         knowable = isinstance(observed, Observation) and bool(observed.seen)
+        enough = isinstance(observed, Observation) and ops_behind(observed) is not None
         every = ((name, self._set(one, chain)) for name, one in zip(self.names, self.attacks, strict=True))
         return {
             name: attack
             for name, attack in every
-            if (shown or name_of(attack) not in OF_TILES) and (knowable or not is_white_box(attack))
+            if (shown or name_of(attack) not in OF_TILES)
+            and (knowable or not is_white_box(attack))
+            and (enough or not isinstance(attack, ModelRear))
         }
 
     def _set(self, given: Attack | str, chain: Chain | None) -> Attack:

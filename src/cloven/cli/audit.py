@@ -177,8 +177,8 @@ def audit(
     attacks: Annotated[
         str,
         typer.Option(
-            help="nearest, probe, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, paste, "
-            "enlarge, inpaint, or your own: package.module:Class.",
+            help="nearest, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, paste, enlarge, "
+            "inpaint; for labels knn, probe, mlp-probe, conv-probe, rear; or your own: package.module:Class.",
             metavar="NAME,...",
             rich_help_panel=ATTACKS,
         ),

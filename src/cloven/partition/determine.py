@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloven.graph.box import Box, covers
+from cloven.graph.box import Box, covers, whole
 from cloven.graph.ops import KINDS
 from cloven.partition.observe import Observation
 
@@ -34,3 +34,20 @@ def determines(shallow: Observation, deep: Observation) -> bool:
                 if need is not None:
                     wanted.setdefault(name, set()).add(need)
     return True
+
+
+def ops_behind(observation: Observation) -> frozenset[str] | None:
+    """Return the names of the ops that compute the model's output from what is seen.
+
+    None where that does not suffice: of some value that they need only a part is seen, or nothing.
+    """
+    graph = observation.graph
+    boxes: dict[str, list[Box]] = {}
+    for seen in observation.seen:
+        boxes.setdefault(seen.value, []).append(seen.share)
+    known = {value for value, shares in boxes.items() if covers(shares, whole(graph.by_name[value].shape))}
+    wanted = {graph.output} - known
+    for op in reversed(graph.ops):
+        if op.name in wanted:
+            wanted.update(name for name in op.inputs if name not in known)
+    return None if graph.input.name in wanted else frozenset(wanted)

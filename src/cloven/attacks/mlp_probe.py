@@ -1,0 +1,59 @@
+"""The label probe with one hidden layer, on means of maps over coarser and coarser grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from cloven.attacks.attack import COUNT, check, counted
+from cloven.attacks.drawing import Dropout
+from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.knowledge import Pairs, SharePlace
+from cloven.attacks.trained_probe import Committee, TrainedProbe
+
+
+@dataclass(frozen=True)
+class MLPProbe(TrainedProbe):
+    """A multilayer perceptron of captured numbers, taught with what the service answered.
+
+    Maps are averaged to grids of 4 x 4, 2 x 2 and 1 (spatial pyramid pooling, Lazebnik et al. 2006), and all to
+    at most ``numbers`` numbers; each is put to mean 0 and deviation 1. There is one layer of ``hidden`` units.
+    """
+
+    name: ClassVar[str] = "mlp-probe"
+    epochs: int = 15
+    learning_rate: float = 1e-3
+    numbers: int = 4096
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(("numbers", self.numbers, counted, COUNT), ("hidden", self.hidden, counted, COUNT))
+
+    def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
+        """See `TrainedProbe`."""
+        embedding = Embedding(pairs, places, self.numbers, finest=4, pyramid=True)
+        mean, deviation = standard(embedding.all(pairs))
+
+        def member() -> nn.Module:
+            drop, hidden = Dropout(self.dropout), nn.Linear(len(mean), self.hidden)
+            return nn.Sequential(drop, hidden, nn.ReLU(), Dropout(self.dropout), nn.Linear(self.hidden, classes))
+
+        standardised = Standardised(mean, deviation)
+        return nn.Sequential(embedding, standardised, Committee(member() for _ in range(self.members)))
+
+
+class Standardised(nn.Module):
+    """Numbers put to mean 0 and deviation 1."""
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``(n, numbers)``."""
+        return (values - self.get_buffer("mean")) / self.get_buffer("deviation")

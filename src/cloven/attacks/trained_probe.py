@@ -1,0 +1,122 @@
+"""What the label probes that are trained have in common: a network that is fitted to the service's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, Pairs, SharePlace, needed
+from cloven.attacks.trainer import CHUNK, Fitting, Machine, Rate, Training, TrainingSchedule, cycle, seeded
+
+
+@dataclass(frozen=True)
+class TrainedProbe(BatchedAttack):
+    """Networks from what was captured to the class that the service answered; their logits are averaged.
+
+    There are ``members`` that begin with other weights. Adam with one cycle of the learning rate, cross-entropy;
+    ``held_out`` of the pairs choose the best epoch.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 3e-3
+    batch: int = 64
+    dropout: float = 0.5
+    members: int = 2
+    held_out: float = 0.05
+
+    def __post_init__(self) -> None:
+        check(
+            ("epochs", self.epochs, counted, COUNT),
+            ("learning_rate", self.learning_rate, positive, "a positive number"),
+            ("batch", self.batch, counted, COUNT),
+            ("dropout", self.dropout, lambda share: 0 <= share < 1, "a share below 1"),
+            ("members", self.members, counted, COUNT),
+            ("held_out", self.held_out, lambda share: 0 <= share < 1, "a share below 1"),
+        )
+
+    def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
+        """Return what makes logits of captured tensors ``(n, ...)``; it ends with a `Committee`."""
+        raise NotImplementedError
+
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClassFitting:
+        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        pairs = needed(knowledge.pairs, self.name, PAIRS)
+        classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)]
+        network = seeded(lambda: self.network(pairs, knowledge.places, len(classes.unique())), generator)
+        batch = max(1, min(self.batch, len(pairs) // STEPS))
+        schedule = TrainingSchedule(self.epochs, batch, self.held_out if len(pairs) >= LEAST else 0.0)
+        return ClassFitting(network, pairs, classes, schedule, rate=cycle(self.learning_rate), machine=machine)
+
+
+LEAST = 100
+"""With fewer pairs none is held out."""
+
+STEPS = 16
+"""An epoch has at least so many steps, as far as there are pairs."""
+
+
+class Committee(nn.ModuleList):
+    """Networks that are trained each for itself; afterwards they give the mean of their logits."""
+
+    def forward(self, read: Sequence[Tensor]) -> Tensor:
+        """Return logits ``(n, classes, networks)``, in evaluation ``(n, classes, 1)``."""
+        every = torch.stack([network(read) for network in self], 2)
+        return every if self.training else every.mean(2, keepdim=True)
+
+
+def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits ``(n, classes, networks)`` and classes ``(n,)``."""
+    return F.cross_entropy(logits, classes[:, None].expand(-1, logits.shape[2]))
+
+
+class ClassFitting(Fitting):
+    """A network that is fitted to the classes ``(n,)`` of pairs; it gives logits for those that occur."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pairs: Pairs,
+        classes: Tensor,
+        schedule: TrainingSchedule,
+        *,
+        rate: Rate,
+        machine: Machine,
+    ) -> None:
+        super().__init__(network, pairs, schedule, loss=cross_entropy, rate=rate, machine=machine)
+        self.names, self.numbers = classes.unique(return_inverse=True)
+
+    def wanted(self, index: Tensor, images: Tensor) -> Tensor:
+        """See `Fitting`."""
+        return self.numbers[index]
+
+    def learned(self, training: Training | None) -> NetworkReader:
+        """See `Fitting`."""
+        return NetworkReader(self.network.eval(), self.names, self.machine, training=training)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkReader:
+    """A trained network as a label reader; ``names`` are the classes of its logits."""
+
+    network: nn.Module
+    names: Tensor
+    machine: Machine
+    notes: tuple[str, ...] = ()
+    training: Training | None = None
+
+    @property
+    def parameters(self) -> int:
+        """The number of learned parameters."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def classify(self, captured: Sequence[Tensor]) -> Tensor:
+        """See `LabelReader`."""
+        with torch.inference_mode(), self.machine.autocast():
+            chunks = zip(*(z.to(self.machine.device).split(CHUNK) for z in captured), strict=True)
+            best = [self.network(list(chunk)).argmax(1).flatten().cpu() for chunk in chunks]
+        return self.names[torch.cat(best)]
