@@ -131,8 +131,8 @@ def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
     """Return a doubt about the choice of an attack in words."""
     more = higher.difference
     return (
-        f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.2f}) and has "
-        f"{score.mean:.2f} on the victims; {higher.attack} has {higher.mean:.2f} there, "
+        f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
+        f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
         f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired)"
     )
 
