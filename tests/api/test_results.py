@@ -109,5 +109,5 @@ def test_an_axis_is_pixels_or_labels(results: cloven.Results) -> None:
 def test_the_summary_has_a_json_schema(results: cloven.Results) -> None:
     schema = type(results.summary).model_json_schema()
 
-    assert schema["properties"]["schema_version"]["const"] == 4
+    assert schema["properties"]["schema_version"]["const"] == 5
     assert "findings" in schema["required"]

@@ -57,7 +57,7 @@ def material(**options: Any) -> Material:
 
 def timeless(result: CellResult) -> CellResult:
     """A result without what clocks measured, and without the hash of its file of tensors."""
-    return result.model_copy(update={"seconds": 0.0, "tensors": ""})
+    return result.model_copy(update={"wall_seconds": 0.0, "training": None, "tensors": ""})
 
 
 def result(outcome: Outcome) -> CellResult:

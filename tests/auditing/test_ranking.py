@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloven.auditing.finding import Axis, ScoreRange
+from cloven.auditing.finding import Axis, ScoreRange, SeedsRange
 from cloven.auditing.ranking import gate, rank, verdict
-from cloven.auditing.summary import AxisScore, AxisScores, ObservationSummary
+from cloven.auditing.summary import AxisScore, AxisScores, HigherScore, ObservationSummary
 
 
 def score(high: float, /, **changes: Any) -> AxisScore:
@@ -25,7 +25,7 @@ def observed(name: str, pixels: float | None, labels: float | None = None, **cha
     given = {
         "observation": name, "strategy": "vertical", "label": "Layer 2", "layers": ("conv2",), "link": ("a", name),
         "links": (("a", name),), "view": "full", "crosses": True, "transform": "none", "attacks": ("decoder",),
-        "labels_read": True, "own": scores, "counts": scores, "flags": (), "converged": "not tested",
+        "labels_read": True, "own": scores, "counts": scores, "flags": (),
     }  # fmt: skip
     return ObservationSummary(**{**given, **changes})
 
@@ -120,11 +120,16 @@ def test_what_no_link_carries_is_not_in_the_verdict() -> None:
 
 
 def test_doubts_are_part_of_the_sentence() -> None:
-    found = verdict(None, [], [observed("b", 0.9, 0.9, flags=("x",), converged="not converged")]).sentence
+    pixels = score(0.9, carried_from="c", converged="still rises with more training")
+    higher = HigherScore(attack="residual", mean=0.4, difference=SeedsRange(mean=0.1, low=0.05, high=0.15))
+    own = AxisScores(pixels=score(0.8, held_out=0.5, exceeded_by=higher), labels=None)
+    counts = AxisScores(pixels=pixels, labels=score(0.9, converged="converged"))
+    found = verdict(None, [], [observed("b", 0.9, 0.9, own=own, counts=counts)]).sentence
 
     assert found is not None
     assert "1 of 1 observations are attacked better from a deeper one" in found
-    assert "1 of 1 observations have a learning curve that still rises" in found
+    assert "1 of 1 observations have an attack that scores higher on the victims than the one" in found
+    assert "Learning curves of the 2 strongest attacks: converged (1), still rises with more training (1)." in found
     assert "These are lower bounds" in found
 
 

@@ -63,7 +63,7 @@ def test_every_link_of_a_plan_gets_a_verdict_over_the_suite(cloven: Run, here: P
             assert one["own"][axis]["held_out"] == best["held_out"][metric]
         carried = [score for score in one["counts"].values() if score["carried_from"]]
         assert len(one["flags"]) == len(carried)
-        assert one["converged"] == "not tested"
+        assert {score["converged"] for score in one["counts"].values()} == {"not tested"}
 
 
 def test_learning_curves_stand_on_the_first_pairs_and_say_whether_they_rise(cloven: Run, here: Path) -> None:
@@ -72,19 +72,31 @@ def test_learning_curves_stand_on_the_first_pairs_and_say_whether_they_rise(clov
     )
     summary = summary_of(here / "run")
 
-    assert len(summary["curves"]) == 6
-    for curve in summary["curves"]:
-        assert [point["pairs"] for point in curve["points"]] == [15, 30, 60]
-        rise = curve["rise"]
-        assert (curve["converged"] == "not converged") == (rise["low"] > 0 and rise["mean"] > 0.005)
-        assert curve["metric"] == ("agreement" if curve["attack"] == "probe" else "ssim")
+    curves = summary["curves"]
+    tried = [(curve["attack"], curve["over"]) for curve in curves]
+    assert tried == 3 * [("screen", "pairs"), ("screen", "training"), ("probe", "pairs")]
+    for curve in curves:
+        training = curve["over"] == "training"
+        assert [point["pairs"] for point in curve["points"]] == ([60, 60] if training else [15, 30, 60])
+        assert [point["epochs"] for point in curve["points"]] == (
+            [1, 3] if training else [None, None, None] if curve["attack"] == "probe" else [3, 3, 3]
+        )
+        assert (curve["ssim"] is None) == (curve["attack"] == "probe")
+        rise, points = curve["agreement"], curve["points"]
+        more = points[-1]["agreement"]["mean"] - points[-2]["agreement"]["mean"]
+        assert rise["mean"] == pytest.approx(more, abs=1e-6)
+        assert rise["significant"] == (rise["low"] > 0 and rise["mean"] > 0.005)
         last = next(
             f for f in summary["findings"]
             if (f["observation"], f["attack"]) == (curve["observation"], curve["attack"])
         )  # fmt: skip
         assert curve["points"][-1]["agreement"]["mean"] == last["agreement"]["mean"]
     assert {f["pairs"] for f in summary["findings"]} == {60}
-    assert "rises" in (here / "run" / "report.html").read_text()
+    words = {score["converged"] for one in summary["observations"] for score in one["counts"].values()}
+    assert words
+    for word in words:
+        assert f"{word} (" in (summary["verdict"]["sentence"] or word + " (")
+        assert word in (here / "run" / "report.html").read_text()
 
 
 def test_transforms_are_compared_side_by_side_and_trained_against(cloven: Run, here: Path) -> None:

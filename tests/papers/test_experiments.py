@@ -180,7 +180,7 @@ def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
     (panel,) = panels(request)
     own, subject = panel.study.settings, panel.study.subject
 
-    assert (own.seeds, own.seed, own.budget, own.machine.device) == (2, 7, 1000, "cpu:0")
+    assert (own.seeds, own.disk, own.machine.device) == ((7, 8), 1000, "cpu:0")
     assert (subject.seed, subject.auxiliary, subject.training) == (7, "photos", ModelTraining(3, 900, "cpu:0"))
 
 

@@ -24,7 +24,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema_version": 4,
+        "schema_version": 5,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",
@@ -111,7 +111,7 @@ def laddered(layers: int = 4, attacks: Sequence[str] = SUITE, **changes: Any) ->
         for depth in range(layers)
         for place, attack in enumerate(attacks)
     ]
-    told = observations(found)
+    told = observations(found, ("converged", "still rises with more training", "not tested"))
     if len(told) > 1 and told[1]["own"]["pixels"]:
         told[0] = told[0] | _carried(told[0], told[1])
     given = summary(findings=0) | {
@@ -137,7 +137,7 @@ def _attacked(depth: int, attack: str, place: int, of: int) -> dict[str, Any]:
     if attack == "paste":
         found["inside"] = {"ssim": None, "psnr": 31.2, "coverage": 0.25}
     if attack == "probe":
-        found |= {"ssim": None, "psnr": None, "judge": None}
+        found |= {"ssim": None, "psnr": None, "judge": None, "training": None}
         found["leakage"]["ssim"] = None
         found["baselines"] = {name: one | {"ssim": None} for name, one in found["baselines"].items()}
     return found
@@ -148,7 +148,9 @@ def only(*findings: dict[str, Any]) -> dict[str, Any]:
     return summary() | {"findings": list(findings), "observations": observations(findings)}
 
 
-def observations(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def observations(
+    found: Sequence[dict[str, Any]], converged: Sequence[str] = ("not tested",)
+) -> list[dict[str, Any]]:
     """The strongest attack on each observation, nothing carried over."""
     attacked: dict[str, list[dict[str, Any]]] = {}
     for finding in found:
@@ -156,7 +158,9 @@ def observations(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = ("observation", "strategy", "label", "layers", "link", "links", "view", "crosses", "transform")
     told = []
     for i, rows in enumerate(attacked.values()):
-        own = {"pixels": _strongest(rows, "ssim"), "labels": _strongest(rows, "agreement")}
+        shown = {"converged": converged[i % len(converged)]}
+        scores = {"pixels": _strongest(rows, "ssim"), "labels": _strongest(rows, "agreement")}
+        own = {axis: score and score | shown for axis, score in scores.items()}
         told.append(
             {
                 **{name: rows[0][name] for name in kept},
@@ -165,7 +169,6 @@ def observations(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "own": own,
                 "counts": own,
                 "flags": [],
-                "converged": ("converged", "not converged", "not tested")[i % 3],
             }
         )
     return told
@@ -219,16 +222,26 @@ def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {name: finding[name] for name in kept}
         | {
+            "over": over,
             "points": [
-                {"pairs": pairs, **{m: _less(finding[m], share) for m in ("ssim", "agreement")}}
-                for pairs, share in ((500, 0.6), (1000, 0.8), (2000, 1.0))
+                {
+                    "pairs": round(2000 * share) if over == "pairs" else 2000,
+                    "time": share if over == "training" else 1.0,
+                    "epochs": 10 * (share if over == "training" else 1.0),
+                    **{m: _less(finding[m], part) for m in ("ssim", "agreement")},
+                }
+                for share, part in ((0.25, 0.6), (0.5, 0.8), (1.0, 1.0))
             ],
-            "metric": "ssim" if finding["ssim"] else "agreement",
-            "rise": {"mean": 0.031, "low": 0.012, "high": 0.05},
-            "converged": "not converged" if i % 2 else "converged",
+            **{m: _rise(significant=i % 2 > 0) if finding[m] else None for m in ("ssim", "agreement")},
         }
         for i, finding in enumerate(found)
+        for over in (("pairs",) if finding["attack"] == "probe" else ("pairs", "training"))
     ]
+
+
+def _rise(*, significant: bool) -> dict[str, Any]:
+    low = 0.012 if significant else -0.012
+    return {"mean": 0.031, "low": low, "high": 0.05, "covers": "images only", "significant": significant}
 
 
 def _less(score: dict[str, float] | None, share: float) -> dict[str, float] | None:
@@ -366,7 +379,8 @@ def _finding(
         "baselines": baselines,
         "held_out": None,
         "leakage": {"ssim": (ssim - 0.112) / 0.888, "agreement": (agreement - low) / (1 - low)},
-        "seconds": 2.1 + share,
+        "training": {"processor": "CPU", "seconds": 28.4, "epochs": [3], "ended": ["budget"]},
+        "wall_seconds": 2.1 + share,
         "seeds": [0],
         "judge": None,
         "inside": None,

@@ -284,7 +284,8 @@ def _poisoned(value: Any) -> Any:
     """The same value with every string, but those with a fixed meaning, made hostile."""
     if isinstance(value, dict):
         kept = (
-            "strategy", "view", "expected", "shows", "key", "observation", "converged", "metric", "covers",
+            "strategy", "view", "expected", "shows", "key", "observation", "converged", "metric", "covers", "over",
+            "processor", "ended",
         )  # fmt: skip
         return {name: inner if name in kept else _poisoned(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -380,7 +381,7 @@ def test_what_is_carried_over_says_from_where_and_what_it_was(ladder: str) -> No
     assert "at least 0.63 [0.61, 0.66] carried over from conv2, residual therehere 0.48 by residual" in text
     assert "SSIM: residual (0.49) is under-trained here" in text
     assert "On 1 of 4, an attack on a deeper layer reads more" in text
-    for word in ("converged", "still rises", "not tested"):
+    for word in ("converged", "still rises with more training", "not tested"):
         assert word in text
 
 
@@ -406,13 +407,10 @@ def test_of_a_hundred_observations_most_are_folded_and_all_are_there() -> None:
     assert folded.count('<th scope="row">') == 90
 
 
-def test_without_curves_nothing_is_said_of_more_pairs() -> None:
-    given = laddered()
-    untested = [one | {"converged": "not tested"} for one in given["observations"]]
-    section = Page(_section(render(given | {"observations": untested}), "verdicts")).text
-    assert "Whether more pairs would help was not tested (--curve)." in section
+def test_without_curves_the_page_says_that_convergence_was_not_tested() -> None:
+    section = Page(_section(plain(), "verdicts")).text
+    assert "Whether more pairs or longer training would help was not tested (--curve)." in section
     assert "still rises" not in section
-    assert "With more pairs" not in section
 
 
 def test_every_attack_has_a_cell_that_is_empty_where_it_has_no_score(ladder: str) -> None:
@@ -425,16 +423,17 @@ def test_every_attack_has_a_cell_that_is_empty_where_it_has_no_score(ladder: str
 
 def test_curves_are_drawn_for_each_observation_and_say_which_still_rise(ladder: str) -> None:
     section = _section(ladder, "curves")
-    assert "12 of 24 curves still rise" in Page(section).text
-    assert section.count(">residual ↗<") == 4
-    assert section.count('class="chart"') == 2
-    assert "+0.031 [+0.012, +0.050]" in Page(section).text
+    assert "20 of 44 curves still rise" in Page(section).text
+    assert section.count(">residual ↗<") == 4 * 2 * 2
+    assert section.count('class="chart"') == 4
+    assert "SSIM +0.031 [+0.012, +0.050] still rises" in Page(section).text
+    assert "50 % of the time5 epochs" in Page(section).text.replace("\xa0", " ")
     assert 'id="curves"' not in plain()
 
 
 def test_many_curves_are_folded() -> None:
     section = _section(render(laddered(20), {}), "curves")
-    assert section.count('class="chart"') == 4
+    assert section.count('class="chart"') == 8
     assert "12 other observations" in section
 
 

@@ -62,12 +62,12 @@ def test_any_panels_make_a_well_formed_picture(ends: list[list[float]], in_a_row
 
 def test_a_curve_lies_at_its_pairs_and_its_scores() -> None:
     summary = document(laddered())
-    found = series.curves(summary.curves, verdicts(summary), "ssim")
+    found = series.curves(summary.curves, verdicts(summary), "ssim", "pairs")
     assert found[0].heading == "Layer 2, vertical"
     line = found[0].lines[-1]
     assert (line.name, line.colour) == ("residual ↗", "vertical")
     assert [spot.x for spot in line.spots] == pytest.approx([0, 0.5, 1])
-    (row,) = [r for r in summary.curves if r.label == "Layer 2" and r.attack == "residual"]
+    (row,) = [r for r in summary.curves if (r.label, r.attack, r.over) == ("Layer 2", "residual", "pairs")]
     means = [point.ssim.mean / 0.8 for point in row.points if point.ssim is not None]
     assert [spot.y for spot in line.spots] == pytest.approx(means)
     assert found[0].baseline == pytest.approx(0.112 / 0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -23,22 +24,24 @@ from cloven.auditing.finding import (
     ScoreRange,
     SeedsRange,
     SSIMRange,
+    TrainingTime,
 )
 from cloven.auditing.store import Store
 from cloven.auditing.summary import MeasuredOrdering, Shows
 from cloven.score.baselines import leakage
-from cloven.score.intervals import Interval, over_seeds, paired, wilson
+from cloven.score.intervals import Interval, bootstrap, over_seeds, paired, wilson
 
 Numbers = TypeVar("Numbers", JudgeRange, InsideScores, HeldOut)
 
 
 @dataclass(frozen=True, eq=False)
 class AttackedCase:
-    """An attack on a case with so many pairs, and the keys of its cells, one a seed."""
+    """An attack on a case with so many pairs and a share of its training time, and its cells' keys, one a seed."""
 
     case: Case
     attack: str
     pairs: int
+    time: float
     keys: tuple[str, ...]
 
 
@@ -107,8 +110,9 @@ def _over_seeds(keys: Sequence[str], cells: Sequence[CellResult], store: Store) 
             "judge": _mean_of(JudgeRange, [cell.judge for cell in cells]),
             "inside": _mean_of(InsideScores, [cell.inside for cell in cells]),
             "held_out": _mean_of(HeldOut, [cell.held_out for cell in cells]),
+            "training": _trained([cell.training for cell in cells if cell.training is not None]),
             "notes": tuple(dict.fromkeys(note for cell in cells for note in cell.notes)),
-            "seconds": sum(cell.seconds for cell in cells),
+            "wall_seconds": sum(cell.wall_seconds for cell in cells),
         }
     )
 
@@ -116,6 +120,24 @@ def _over_seeds(keys: Sequence[str], cells: Sequence[CellResult], store: Store) 
 def _seeds_range(scores: Tensor) -> SeedsRange:
     interval = over_seeds(scores)
     return SeedsRange(**asdict(interval), covers="images and seeds", of_seeds=tuple(scores.mean(1).tolist()))
+
+
+def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
+    """Return the time that all seeds together took to train."""
+    if not each:
+        return None
+    return TrainingTime(
+        processor=each[0].processor,
+        seconds=sum(one.seconds for one in each),
+        epochs=tuple(chain.from_iterable(one.epochs for one in each)),
+        ended=tuple(chain.from_iterable(one.ended for one in each)),
+    )
+
+
+def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: Store) -> SeedsRange:
+    """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed."""
+    scores = store.scores(more, metric) - store.scores(less, metric)
+    return _seeds_range(scores) if len(scores) > 1 else SeedsRange(**asdict(bootstrap(scores[0], seed=0)))
 
 
 def _mean_of(kind: type[Numbers], each: Sequence[Numbers | None]) -> Numbers | None:

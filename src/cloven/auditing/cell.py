@@ -32,6 +32,7 @@ from cloven.auditing.finding import (
     Leakages,
     SeedsRange,
     SSIMRange,
+    TrainingTime,
 )
 from cloven.auditing.material import Judge, Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
@@ -46,7 +47,7 @@ from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
-SCHEMA = 4
+SCHEMA = 5
 """Goes up when a change makes other numbers from the same cell."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]
@@ -64,6 +65,7 @@ class Cell:
         knows: what the attacker knows of what he sees.
         pairs: how many of the auxiliary images he has; all if None.
         machine: on what the attack is trained.
+        attack_seconds: of the CPU, or of the GPU, that its training may take; as many as it needs if None.
         recorded: the run in which what is seen was recorded, where it cannot be computed from the graph.
         guessed: what the bytes that are seen are taken for, by an attacker who does not know.
     """
@@ -74,12 +76,14 @@ class Cell:
     knows: Knows = "shapes"
     pairs: int | None = None
     machine: Machine = CPU
+    attack_seconds: float | None = None
     recorded: str = ""
     guessed: tuple[ShapeGuess, ...] | None = None
 
     def provenance(self, material: Material) -> dict[str, JsonValue]:
         """Return all that can change a number of this cell; the key is its hash."""
         captured = self._captured(material, "auxiliary")
+        limit = {} if self.attack_seconds is None else {"attack_seconds": self.attack_seconds}
         found: dict[str, JsonValue] = json.loads(
             json.dumps(
                 {
@@ -96,6 +100,7 @@ class Cell:
                     "autocast": self.machine.precision,
                     "device": self.machine.device,
                     "ssim": CONVENTION,
+                    **limit,
                     **material.hashes,
                 }
             )
@@ -154,6 +159,8 @@ def attack(cell: Cell, material: Material) -> Outcome:
 def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None = None) -> list[Outcome]:
     """Train the attacks of several cells on shared batches, and score each; the results are those of each alone.
 
+    All have the same ``attack_seconds``, which each may take.
+
     The order of the batches depends on the auxiliary images and the seed, the initial weights on the key alone.
 
     Args:
@@ -169,7 +176,8 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
             for cell, key in zip(cells, keys, strict=True)
         ]
         files = [checkpoints / f"{key}.checkpoint" if checkpoints is not None else None for key in keys]
-        learned = train(trainees, files)
+        (limit,) = {cell.attack_seconds for cell in cells}
+        learned = train(trainees, files, limit)
         shared = (time.perf_counter() - start) / len(cells)
         return [
             _scored(cell, key, one, material, shared) for cell, key, one in zip(cells, keys, learned, strict=True)
@@ -217,8 +225,9 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         judge=_judged(material.judge, made, victims, cell.seed) if material.judge and made is not None else None,
         inside=InsideScores(**asdict(inside(made, victims, region))) if made is not None and region else None,
         held_out=_held_out(cell, learned, material) if "selection" in material.tensors else None,
+        training=_training(cell, learned),
         notes=(*learned.notes, *_notes(captured)),
-        seconds=round(trained + time.perf_counter() - start, 3),
+        wall_seconds=round(trained + time.perf_counter() - start, 3),
         provenance=cell.provenance(material),
     )
     return Outcome(
@@ -259,6 +268,14 @@ def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
     agreed = float(agreement(guessed, material.tensors["selection_classes"]).double().mean())
     likeness = None if made is None else float(ssim(made, images).mean())
     return HeldOut(images=len(images), ssim=likeness, agreement=agreed)
+
+
+def _training(cell: Cell, learned: Learned) -> TrainingTime | None:
+    took = learned.training
+    if took is None:
+        return None
+    processor: Literal["CPU", "GPU"] = "GPU" if cell.machine.device.startswith("cuda") else "CPU"
+    return TrainingTime(processor=processor, seconds=took.seconds, epochs=(took.epochs,), ended=(took.ended,))
 
 
 def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> JudgeRange:

@@ -49,9 +49,9 @@ def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[C
     """Return what is done at once: a cell, or cells that share what is computed for a batch."""
     if not material.features.computed:
         return [(cell,) for cell in cells]
-    alike: dict[tuple[int, int | None], list[Cell]] = {}
+    alike: dict[tuple[int, int | None, float | None], list[Cell]] = {}
     for cell in cells:
-        alike.setdefault((cell.seed, cell.pairs), []).append(cell)
+        alike.setdefault((cell.seed, cell.pairs, cell.attack_seconds), []).append(cell)
     size = min(TOGETHER, max(1, -(-len(cells) // jobs)))
     return [tuple(group[i : i + size]) for group in alike.values() for i in range(0, len(group), size)]
 

@@ -72,7 +72,7 @@ class Shelf(Mapping[str, Tensor]):
         except OSError as error:
             raise ClovenError(
                 f"cannot keep {prod(shape) * kind.itemsize:,} bytes of captured numbers in {self.folder}: "
-                f"{system_reason(error)}, or keep fewer (--budget)"
+                f"{system_reason(error)}, or keep fewer (--disk)"
             ) from error
         return _read(torch.from_numpy(mapped), last)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from cloven.attacks.trainer import Ended
 from cloven.documents import Document
 from cloven.partition.observe import View
 
@@ -90,13 +91,46 @@ class HeldOut(Document):
     agreement: float
 
 
+class TrainingTime(Document):
+    """The time that the training of an attack took.
+
+    ``seconds`` are of the CPU, or of the GPU, for this attack alone and all seeds together. ``epochs`` has an entry
+    for each seed, None where the attack does not say, and ``ended`` what ended the training of each: its schedule,
+    held-out pairs that were read no better any more, or the budget. A result that the budget ended depends on the
+    speed of the machine.
+    """
+
+    processor: Literal["CPU", "GPU"]
+    seconds: float
+    epochs: tuple[int | None, ...]
+    ended: tuple[Ended, ...]
+
+    def __str__(self) -> str:
+        """Return ``28 CPU s, 3 epochs; ended by the budget``."""
+        known = sorted({count for count in self.epochs if count is not None})
+        said = f"{self.seconds:.3g}" if self.seconds < 100 else f"{self.seconds:,.0f}"
+        shown = f"{said} {self.processor} s"
+        if known:
+            span = f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
+            shown += f", {span} epoch{'s' * (known != [1])}"
+        if len(self.ended) > 1:
+            shown += f", {len(self.ended)} seeds"
+        ends = [f"ended by {ENDS[end]}" for end in dict.fromkeys(self.ended) if end in ENDS]
+        return "; ".join([shown, *ends])
+
+
+ENDS: Mapping[Ended, str] = {"no improvement": "held-out pairs that did not improve", "budget": "the budget"}
+"""What ended a training before its schedule did, in words."""
+
+
 class Measured(Document):
     """The measurements of an attack on an observation, of one seed or over several.
 
     ``agreement`` is S1's accuracy: the share of reconstructions to which the model gives the class that it gives
     the original; of a label reader, the share of labels that are the model's. A label reader makes no images:
-    ``ssim`` and ``psnr`` are None. ``seconds`` is what training and scoring took; ``notes`` are remarks of the
-    attack.
+    ``ssim`` and ``psnr`` are None. ``training`` is None where nothing was trained. ``wall_seconds`` is how long
+    training and scoring took by the clock: attacks that train side by side have equal parts of it. ``notes`` are
+    remarks of the attack.
     """
 
     attack: str
@@ -113,8 +147,9 @@ class Measured(Document):
     judge: JudgeRange | None
     inside: InsideScores | None
     held_out: HeldOut | None
+    training: TrainingTime | None
     notes: tuple[str, ...]
-    seconds: float
+    wall_seconds: float
 
     def baseline(self, metric: Metric) -> tuple[str, float] | None:
         """Return the name and score of the highest baseline; None where no baseline has this score."""
@@ -135,7 +170,7 @@ class CellResult(Measured):
     with the scores of each image.
     """
 
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     key: str
     seed: int
     provenance: dict[str, JsonValue]

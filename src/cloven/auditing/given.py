@@ -25,7 +25,7 @@ from cloven.auditing.cases import Case, Target, layer_label
 from cloven.auditing.cell import Knows
 from cloven.auditing.material import SINGULAR, ImageSets, fingerprint, pixel_digests, taken
 from cloven.auditing.paper import NO_PAPER
-from cloven.auditing.pipeline import Execution, attacked
+from cloven.auditing.pipeline import Execution, attacked, entries
 from cloven.auditing.recording import name_of
 from cloven.auditing.results import Results
 from cloven.auditing.scenes import Scene, captured_case, described, listener, passive_listener
@@ -52,8 +52,8 @@ def audit(
     victims: GivenImages | None = None,
     domain: GivenImages | None = None,
     judge: Graph | None = None,
-    seeds: int = 1,
-    seed: int = 0,
+    seeds: int | Sequence[int] = 1,
+    attack_seconds: float | None = None,
     knows: Knows | None = None,
     threshold: float = 0.2,
     folder: str | Path | None = None,
@@ -73,8 +73,10 @@ def audit(
             labels, by which the verdict judges the model; without them it goes by the model's predictions.
         domain: images like the victims, for the baseline of the domain's mean image; left out, the victims.
         judge: a second classifier, for a second agreement.
-        seeds: how often each attack is trained. With several, intervals cover images and seeds.
-        seed: of the first of them: of the batches, the initial weights, the shuffled pairs and the intervals.
+        seeds: how often each attack is trained, or the seeds themselves, such as ``range(10, 13)``; 3 stands for 0,
+            1 and 2. With several, intervals cover images and seeds.
+        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; left out, as many as it
+            needs. What this limit ends depends on the speed of the machine.
         knows: ``shapes`` of what crosses, ``places`` too, ``inferred`` where shapes are guessed from bytes, or
             ``numbers`` alone; left out, shapes where they are known.
         threshold: the SSIM above which an image counts as recognisable.
@@ -82,26 +84,27 @@ def audit(
         jobs: worker processes.
 
     Raises:
-        ClovenError: for observations of several models, images that do not fit or are in both sets, and attacks
-            that cannot work on what is seen.
+        ClovenError: for observations of several models, images that do not fit or are in both sets, and where no
+            attack works on what is seen; an attack that does not beside others that do is left out, with a warning
+            in the summary.
     """
     start = time.perf_counter()
     seen = _observations(observations)
     suite = AttackSuite(_attacks(attacks))
-    seeds, seed, jobs = (
-        whole_number(seeds, "seeds", 1),
-        whole_number(seed, "seed", 0),
-        whole_number(jobs, "jobs", 1),
-    )
-    if seed + seeds > 2**63:
-        raise ClovenError(f"seed is {seed}; expected less than 2**63 - seeds")
+    jobs = whole_number(jobs, "jobs", 1)
+    if attack_seconds is not None and (
+        isinstance(attack_seconds, bool) or not isinstance(attack_seconds, int | float)
+    ):
+        raise ClovenError(f"attack_seconds is {shown(attack_seconds)}; expected a positive number, or None")
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         raise ClovenError(f"threshold is {shown(threshold)}; expected an SSIM between 0 and 1")
     if knows is not None and knows not in get_args(Knows):
         names = ", ".join(map(repr, get_args(Knows)))
         raise ClovenError(f"knows is {shown(knows)}; expected one of {names}")
     knowledge = _known(seen) if knows is None else knows
-    settings = AuditSettings(suite=suite, knows=knowledge, seeds=seeds, seed=seed, threshold=threshold)
+    settings = AuditSettings(
+        suite=suite, knows=knowledge, seeds=_seeds(seeds), attack_seconds=attack_seconds, threshold=threshold
+    )
     if problems := list(settings.problems()):
         raise ClovenError(problems)
     if judge is not None:
@@ -110,8 +113,8 @@ def audit(
         if own != other or len(judge.by_name[judge.output].shape) != 1:
             raise ClovenError(f"judge takes images of {other}; expected a classifier of images of {own}")
     scene = _scene(seen, settings, auxiliary, victims, domain, judge)
-    if unsuited := _unsuited(scene, settings):
-        raise ClovenError(f"{', '.join(unsuited)}: works on none of these observations; leave it out")
+    if scene.capture is None:  # pieces of the image are looked for in what was captured
+        entries(scene.cases, settings, NO_PAPER, len(scene.images.auxiliary))
     place = Path(tempfile.mkdtemp(prefix="cloven-")) if folder is None else path_of(folder, "folder")
     with opened(place, _configuration(scene, settings)) as store:
         summary = attacked(scene, settings, NO_PAPER, store, Execution(place, jobs), start)
@@ -154,12 +157,18 @@ def _attacks(given: Attack | str | Sequence[Attack | str]) -> tuple[Attack | str
     return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
 
 
-def _unsuited(scene: Scene, settings: AuditSettings) -> list[str]:
-    """Return the attacks that work on no observation: those on pieces of the image, where none is seen."""
-    if scene.capture is not None:  # pieces of the image are looked for in what was captured
-        return []
-    used = {name for case in scene.cases for name in settings.suite.on(case.observation, None)}
-    return [name for name in settings.suite.names if name not in used]
+def _seeds(given: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds: so many from 0 on, or those that are given.
+
+    Raises:
+        ClovenError: for something else, or none.
+    """
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return tuple(range(whole_number(given, "seeds", 1)))
+    seeds = tuple(whole_number(seed, "a seed", 0) for seed in given)
+    if too_large := [seed for seed in seeds if seed >= 2**63]:
+        raise ClovenError(f"a seed is {too_large[0]}; expected less than 2**63")
+    return seeds
 
 
 def _model(one: Observed) -> Graph:
@@ -278,8 +287,8 @@ def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue
                     for attack in settings.suite.attacks
                 ],
                 "knows": settings.knows,
-                "seed": settings.seed,
                 "seeds": settings.seeds,
+                "attack_seconds": settings.attack_seconds,
                 "threshold": settings.threshold,
                 "training": fingerprint(scene.images.domain),
                 "victim_images": fingerprint(scene.images.victims),

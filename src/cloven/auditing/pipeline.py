@@ -23,8 +23,10 @@ from cloven.attacks.tiles import Paste
 from cloven.auditing.aggregate import AttackedCase, finding, orderings
 from cloven.auditing.cases import Case
 from cloven.auditing.cell import Cell, Knows
+from cloven.auditing.curves import curves, efforts
 from cloven.auditing.divisions import programs
 from cloven.auditing.executor import Progress, run_missing
+from cloven.auditing.finding import Finding
 from cloven.auditing.guessing import guess
 from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerprint, prepare
 from cloven.auditing.paper import NO_PAPER, Paper
@@ -33,7 +35,7 @@ from cloven.auditing.recording import record
 from cloven.auditing.scenes import Scene, captured, captured_case, recorded, simulated, simulated_cases
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.store import SUMMARY, Store, opened, write_document
-from cloven.auditing.strongest import curves, defences, observations
+from cloven.auditing.strongest import defences, observations
 from cloven.auditing.subject import (
     Subject,
     SubjectImages,
@@ -46,6 +48,7 @@ from cloven.auditing.subject import (
 )
 from cloven.auditing.suite import OF_TILES
 from cloven.auditing.summary import SCHEMA, SecondJudge, Setting, Summary
+from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
 from cloven.score.agreement import kappa
@@ -54,9 +57,6 @@ from cloven.zoo.images import Images
 from cloven.zoo.training import accuracy
 
 LOADING = "loading images and model"
-
-CURVE = (0.25, 0.5, 1.0)
-"""The shares of the pairs that a learning curve is measured at."""
 
 SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
 """A vector is first read as a map of at most this side and so many channels, by at most so many weights."""
@@ -166,8 +166,9 @@ def configuration(study: Study, images: ImageSets, capture: str | None = None) -
         "gan_epochs": settings.suite.gan_epochs,
         "knows": settings.knows,
         "seed": subject.seed,
-        "seeds": settings.seeds,
+        "seeds": len(settings.seeds),
         "curve": settings.curve,
+        "attack_seconds": settings.attack_seconds,
         "mirror": subject.mirror,
         "judge": subject.judge.partition("=")[0],
         "threshold": settings.threshold,
@@ -206,11 +207,12 @@ def _name(images: Images | Tensor | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PlannedAttack:
-    """One attack on one case with so many pairs: a cell a seed."""
+    """One attack on one case with so many pairs and a share of its training time: a cell for each seed."""
 
     case: Case
     name: str
     pairs: int
+    time: float
     cells: tuple[Cell, ...]
 
 
@@ -222,7 +224,7 @@ def entries(
     guessed: Mapping[str, tuple[ShapeGuess, ...]] | None = None,
     tiles: Mapping[str, bool] | None = None,
 ) -> list[PlannedAttack]:
-    """Return all attacks on all cases.
+    """Return all attacks on all cases that they work on.
 
     Args:
         every: the cases.
@@ -231,27 +233,36 @@ def entries(
         queries: how many pairs the attacker has.
         guessed: what captured bytes are taken for, by the name of the case.
         tiles: whether pieces of the image were found in what is captured, where that was looked at.
+
+    Raises:
+        ClovenError: where no attack works on any of the cases.
     """
     found: list[PlannedAttack] = []
-    counts = [max(2, round(queries * share)) for share in (CURVE if settings.curve else (1.0,))]
     for case in every:
         chain = _chain(case, settings.knows, paper)
         shown = (tiles or {}).get(case.name)
         for name, attack in settings.suite.on(case.observation, chain, tiles=shown).items():
-            for count in counts:
+            for effort in efforts(attack, queries, curve=settings.curve):
+                limit = settings.attack_seconds
                 cell = Cell(
                     observation=case.observation,
-                    attack=attack,
-                    seed=settings.seed,
+                    attack=effort.attack,
                     knows=settings.knows,
-                    pairs=count,
+                    pairs=effort.pairs,
                     machine=settings.machine,
+                    attack_seconds=None if limit is None else limit * effort.time,
                     recorded=case.target.recorded,
                     guessed=(guessed or {}).get(case.name),
                 )
-                cells = tuple(replace(cell, seed=settings.seed + i) for i in range(settings.seeds))
-                found.append(PlannedAttack(case, name, count, cells))
+                cells = tuple(replace(cell, seed=seed) for seed in settings.seeds)
+                found.append(PlannedAttack(case, name, effort.pairs, effort.time, cells))
+    if every and not found:
+        raise ClovenError(f"{', '.join(settings.suite.names)}: {UNSUITED}; choose others")
     return found
+
+
+UNSUITED = "works on none of these observations"
+"""Why an attack is left out: it is for pieces of the image in clear, or needs a model that a capture has not."""
 
 
 def _chain(case: Case, knows: Knows, paper: Paper) -> Chain | None:
@@ -292,7 +303,7 @@ def attacked(
             judge=scene.judge,
             recorded=record(every, sets, shelf.folder / "runs"),
             shelf=shelf,
-            budget=settings.budget,
+            budget=settings.disk,
             precision=settings.precision,
             device=settings.machine.device,
         )
@@ -305,7 +316,7 @@ def attacked(
         for entry in planned:
             named = {cell.key(material): cell for cell in entry.cells}
             keys |= named
-            results.append(AttackedCase(entry.case, entry.name, entry.pairs, tuple(named)))
+            results.append(AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named)))
         run_missing(keys, material, store, jobs=execution.jobs, progress=progress)
         summary = _summary(scene, settings, paper, material, results, store, execution.jobs)
     seconds = round(time.perf_counter() - start, 1)
@@ -343,7 +354,7 @@ def _summary(
         said = answers(scene.graph, tests.tensor())
     model_kappa = kappa(said, labels, classes) if labels is not None else None
     _, counts = material.tensors["classes"].unique(return_counts=True)
-    full = [result for result in results if result.pairs == len(auxiliary)]
+    full = [result for result in results if (result.pairs, result.time) == (len(auxiliary), 1.0)]
     rows = [finding(result, store, settings.threshold) for result in full]
     curve = curves(results, store) if settings.curve else []
     found = observations(full, rows, curve, store)
@@ -357,8 +368,9 @@ def _summary(
         "pairs that choose": 0 if selection is None else len(selection),
         "attacks": ", ".join(settings.suite.names),
         "epochs": settings.suite.epochs or "each attack's own",
-        "seed": settings.seed,
-        "seeds": settings.seeds,
+        "seed": settings.seeds[0],
+        "seeds": len(settings.seeds),
+        "attack seconds": settings.attack_seconds or "as many as each needs",
         "threshold": settings.threshold,
         "ssim": CONVENTION,
         **scene.settings,
@@ -393,12 +405,12 @@ def _summary(
         observations=tuple(found),
         curves=tuple(curve),
         defences=tuple(defences(divided, scene.cases, found)) if scene.compares_transforms else (),
-        orderings=tuple(orderings(paper.expected, full, store, seed=settings.seed)),
+        orderings=tuple(orderings(paper.expected, full, store, seed=settings.seeds[0])),
         shapes=None,
         capture=scene.capture,
         not_measured=(*_missing(settings.suite.names), *scene.not_measured),
         notes=(*scene.notes, *paper.notes(tuple(scene.graph.input.shape))),
-        warnings=scene.warnings,
+        warnings=(*_left_out(settings.suite.names, rows), *_cut_short(rows), *scene.warnings),
     )
 
 
@@ -415,6 +427,24 @@ RUN_ON = (
     "class, whatever is measured here (--attacks rear)."
 )
 """The fact that stands in a result without the model's rear."""
+
+
+def _left_out(attacks: Sequence[str], rows: Sequence[Finding]) -> list[str]:
+    """Return which attacks were named and not tried."""
+    tried = {row.attack for row in rows}
+    left = [name for name in attacks if name not in tried]
+    return [f"{', '.join(left)}: {UNSUITED}; left out"] if left else []
+
+
+def _cut_short(rows: Sequence[Finding]) -> list[str]:
+    """Return how many findings depend on the speed of the machine."""
+    ended = sum(row.training is not None and "budget" in row.training.ended for row in rows)
+    if not ended:
+        return []
+    return [
+        f"The budget of seconds ended the training of {ended} of {len(rows)} findings: their numbers depend on the "
+        "speed of this machine and are not repeatable on another."
+    ]
 
 
 def _missing(attacks: Sequence[str]) -> list[str]:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from cloven.auditing.finding import AXES, Axis, Finding, place
 from cloven.auditing.strongest import NAMES
-from cloven.auditing.summary import AuditVerdict, AxisRanking, AxisScore, ObservationSummary, RankedLeakage
+from cloven.auditing.summary import (
+    AuditVerdict,
+    AxisRanking,
+    AxisScore,
+    Convergence,
+    ObservationSummary,
+    RankedLeakage,
+)
 
 LEAST_KAPPA = 0.3
 """Below this the model itself has learned too little for its classes to say anything about a reconstruction."""
@@ -55,16 +63,30 @@ def verdict(
     rankings = tuple(rank(crossing, axis) for axis in AXES)
     of = {one.observation: one for one in crossing}
     sentences = [_said(ranking, of) for ranking in rankings]
+    counts = [(one.counts.pixels, one.counts.labels) for one in crossing]
     for count, doubt in (
         (
-            sum(bool(one.flags) for one in crossing),
+            sum(any(score and score.carried_from for score in both) for both in counts),
             "are attacked better from a deeper one: the attacks on them are under-trained",
         ),
-        (sum(one.converged == "not converged" for one in crossing), "have a learning curve that still rises"),
+        (
+            sum(any(score and score.exceeded_by for score in (one.own.pixels, one.own.labels)) for one in crossing),
+            "have an attack that scores higher on the victims than the one that was chosen on held-out pairs",
+        ),
     ):
         sentences += [f"{count} of {len(crossing)} observations {doubt}."] if count else []
-    sentences += [LOWER_BOUND, *_in_clear(findings)]
+    sentences += [*_curves([score for both in counts for score in both if score]), LOWER_BOUND]
+    sentences += _in_clear(findings)
     return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings)
+
+
+def _curves(scores: Sequence[AxisScore]) -> list[str]:
+    """Return what the learning curves of the strongest attacks show, where any were measured."""
+    words = [score.converged for score in scores]
+    if set(words) <= {"not tested"}:
+        return []
+    said = [f"{word} ({words.count(word)})" for word in get_args(Convergence) if word in words]
+    return [f"Learning curves of the {len(scores)} strongest attacks: {', '.join(said)}."]
 
 
 def rank(crossing: Sequence[ObservationSummary], axis: Axis) -> AxisRanking:

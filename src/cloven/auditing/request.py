@@ -43,7 +43,7 @@ class AuditRequest:
     """The options of ``cloven audit`` as they are given; None and empty ones are as is usual.
 
     ``layers`` are paths of modules, ``view`` one of `VIEWS`, ``links`` of `LINKS`; ``pairs`` is the folder of a
-    recording, and ``shape`` what the attacker knows of shapes, as `KNOWLEDGE` or as ``0=6x14x14``. ``budget`` is in
+    recording, and ``shape`` what the attacker knows of shapes, as `KNOWLEDGE` or as ``0=6x14x14``. ``disk`` is in
     gigabytes.
     """
 
@@ -73,11 +73,12 @@ class AuditRequest:
     gan_epochs: int = 200
     seeds: int = 1
     curve: bool = False
+    attack_seconds: float | None = None
     threshold: float = 0.2
     device: str = "cpu"
     autocast: str = "float32"
     features: str = "float32"
-    budget: float = 4.0
+    disk: float = 4.0
     seed: int = 0
 
 
@@ -113,13 +114,13 @@ def study(request: AuditRequest, plan: Plan | None = None, paper: Paper = NO_PAP
     settings = AuditSettings(
         suite=AttackSuite(request.attacks, request.epochs, request.gan_epochs),
         knows=knows,
-        seeds=request.seeds,
-        seed=request.seed,
+        seeds=tuple(range(request.seed, request.seed + request.seeds)),
         curve=request.curve,
+        attack_seconds=request.attack_seconds,
         threshold=request.threshold,
         machine=machine,
         precision="float16" if request.features == "float16" else "float32",
-        budget=int(request.budget * 10**9),
+        disk=int(request.disk * 10**9),
     )
     return Study(_subject(request, plan), source, settings)
 

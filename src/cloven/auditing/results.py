@@ -124,7 +124,7 @@ class Results:
             )
             for one in ranked(self.summary)
         ]
-        return f"{title}\n{said}", columns, rows
+        return "\n".join([title, said or "", *self.summary.warnings]), columns, rows
 
 
 def ranked(summary: Summary) -> list[ObservationSummary]:
@@ -158,6 +158,7 @@ def _row(finding: Finding) -> dict[str, Value | bool]:
         "pairs": finding.pairs,
         "victims": finding.victims,
     }
+    took = finding.training
     for axis, metric in AXES.items():
         score = axis_score(finding, metric)
         row |= {
@@ -174,5 +175,8 @@ def _row(finding: Finding) -> dict[str, Value | bool]:
         "covers": finding.agreement.covers,
         "parameters": finding.parameters,
         "bytes": finding.observation_bytes,
-        "seconds": finding.seconds,
+        "epochs": max((count for count in took.epochs if count is not None), default=None) if took else None,
+        "training_seconds": took.seconds if took else None,
+        "ended": ", ".join(dict.fromkeys(took.ended)) if took else None,
+        "wall_seconds": finding.wall_seconds,
     }

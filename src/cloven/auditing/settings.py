@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from cloven.attacks.trainer import CPU, Machine
@@ -28,30 +29,32 @@ class AuditSettings:
     Attributes:
         suite: the attacks.
         knows: what the attacker knows of what he sees.
-        seeds: how often each attack is trained.
-        seed: of the first of them.
-        curve: whether attacks are also trained on fewer pairs.
+        seeds: each attack is trained once with each.
+        curve: whether attacks are also trained with fewer pairs and for less time.
+        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit.
         threshold: the SSIM above which an image counts as recognisable.
         machine: on what attacks are trained.
         precision: of the numbers that are captured.
-        budget: bytes of them that are kept.
+        disk: bytes of them that are kept.
     """
 
     suite: AttackSuite = USUAL
     knows: Knows = "shapes"
-    seeds: int = 1
-    seed: int = 0
+    seeds: tuple[int, ...] = (0,)
     curve: bool = False
+    attack_seconds: float | None = None
     threshold: float = 0.2
     machine: Machine = CPU
     precision: Precision = "float32"
-    budget: int = BUDGET
+    disk: int = BUDGET
 
     def problems(self) -> Iterator[str]:
         """Return all that is wrong with the settings."""
         yield from self.suite.problems()
-        if self.seeds < 1:
-            yield f"seeds is {self.seeds}; expected 1 or more"
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            yield f"seeds are {list(self.seeds)}; expected one or more, each once"
+        if self.attack_seconds is not None and not 0 < self.attack_seconds < inf:
+            yield f"attack seconds are {self.attack_seconds}; expected a positive number"
         if not 0 < self.threshold < 1:
             yield f"threshold is {self.threshold}; expected an SSIM between 0 and 1"
 

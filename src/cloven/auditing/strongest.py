@@ -1,20 +1,19 @@
-"""The strongest attack on each observation, what deeper ones add, convergence, and what defences do."""
+"""The strongest attack on each observation, doubts about it, what deeper ones add, and what defences do."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 
-from cloven.auditing.aggregate import AttackedCase
+from cloven.auditing.aggregate import AttackedCase, difference
 from cloven.auditing.cases import Case
+from cloven.auditing.curves import convergence
 from cloven.auditing.finding import AXES, Axis, Finding, Metric, ScoreRange
 from cloven.auditing.store import Store
 from cloven.auditing.summary import (
     AxisScore,
     AxisScores,
-    Convergence,
-    CurvePoint,
     DefenceSummary,
+    HigherScore,
     LearningCurve,
     ObservationSummary,
     ProgramSummary,
@@ -22,64 +21,17 @@ from cloven.auditing.summary import (
 from cloven.partition.determine import determines
 from cloven.partition.observe import Observation
 from cloven.score.baselines import leakage
-from cloven.score.intervals import paired
-
-RISES = 0.005
-"""A smaller rise of a score between half of the pairs and all of them counts as none."""
 
 NAMES: Mapping[Metric, str] = {"ssim": "SSIM", "agreement": "agreement"}
-
-
-def curves(every: Sequence[AttackedCase], store: Store) -> list[LearningCurve]:
-    """Return the score of each attack on each observation against the number of pairs, and whether it still rises.
-
-    It does where the whole interval of the paired difference between all pairs and half of them lies above 0 and
-    the mean above `RISES`.
-    """
-    groups: dict[tuple[str, str], dict[int, AttackedCase]] = {}
-    for one in every:
-        groups.setdefault((one.case.name, one.attack), {})[one.pairs] = one
-    found: list[LearningCurve] = []
-    for (name, attack), members in groups.items():
-        ordered = [members[pairs] for pairs in sorted(members)]
-        if len(ordered) < 2:
-            continue
-        case, half, whole = ordered[0].case, ordered[-2], ordered[-1]
-        metric: Metric = "agreement" if store.cell(whole.keys[0]).ssim is None else "ssim"
-        more, less = (store.scores(one.keys, metric).mean(0) for one in (whole, half))
-        difference = paired(more, less, seed=0)
-        found.append(
-            LearningCurve(
-                observation=name,
-                attack=attack,
-                strategy=case.target.strategy,
-                label=case.label,
-                layers=case.layers,
-                transform=case.target.transform,
-                points=tuple(_point(one, store) for one in ordered),
-                metric=metric,
-                rise=ScoreRange(**asdict(difference)),
-                converged="not converged" if difference.low > 0 and difference.mean > RISES else "converged",
-            )
-        )
-    return found
-
-
-def _point(one: AttackedCase, store: Store) -> CurvePoint:
-    """Return the means over seeds of the score and of both ends of its interval."""
-    cells = [store.cell(key) for key in one.keys]
-    found: dict[Metric, ScoreRange | None] = {}
-    for metric in AXES.values():
-        scores = [score for cell in cells if (score := cell.score(metric)) is not None]
-        ends = {part: sum(getattr(s, part) for s in scores) / len(cells) for part in ("mean", "low", "high")}
-        found[metric] = ScoreRange(**ends) if scores else None
-    return CurvePoint(pairs=one.pairs, ssim=found["ssim"], agreement=found["agreement"])
 
 
 def observations(
     every: Sequence[AttackedCase], findings: Sequence[Finding], curve: Sequence[LearningCurve], store: Store
 ) -> list[ObservationSummary]:
     """Return each observation with its strongest attacks, and with what follows from deeper observations.
+
+    The strongest is the best on held-out pairs. These are of the attacker's own images, so an attack that was not
+    chosen may be the better one on the victims: a flag names it, and the choice stands.
 
     Deeper observations hold nothing that is not in those that determine them. Where the strongest attack on a
     deeper one scores higher all the same, and the difference is beyond chance (its paired interval lies above 0),
@@ -93,10 +45,11 @@ def observations(
             cases[attacked.case.name] = attacked.case
         of.setdefault(attacked.case.name, {})[attacked.attack] = finding
     own = {
-        name: AxisScores(pixels=_strongest(rows.values(), "pixels"), labels=_strongest(rows.values(), "labels"))
-        for name, rows in ((name, of[name]) for name in cases)
+        name: AxisScores(
+            pixels=_strongest(of[name], "pixels", curve, store), labels=_strongest(of[name], "labels", curve, store)
+        )
+        for name in cases
     }
-    rises = {(one.observation, one.attack): one.converged for one in curve}
     found: list[ObservationSummary] = []
     for name, case in cases.items():
         deeper = [other for other, deep in cases.items() if other != name and _below(case, deep)]
@@ -105,16 +58,14 @@ def observations(
         for axis, metric in AXES.items():
             mine = own[name].on(axis)
             counts[axis] = mine
+            flags += [_doubted(mine, mine.exceeded_by, metric)] if mine and mine.exceeded_by else []
             others = [(other, score) for other in deeper if (score := own[other].on(axis)) is not None]
             if not others:
                 continue
             source, most = max(others, key=lambda pair: _chosen_by(pair[1]))
             if mine is not None:
                 better, here = of[source][most.attack], of[name][mine.attack]
-                difference = paired(
-                    store.scores(better.keys, metric).mean(0), store.scores(here.keys, metric).mean(0), seed=0
-                )
-                if difference.low <= 0:
+                if difference(better.keys, here.keys, metric, store).low <= 0:
                     continue
             update = {"carried_from": source, "carried_layers": cases[source].layers}
             counts[axis] = most.model_copy(update=update)
@@ -124,8 +75,7 @@ def observations(
                 f"{', '.join(cases[source].layers)}, which follows from what is seen here: the attacks here are "
                 "under-trained"
             )
-        context, leading = case.context, own[name].pixels or own[name].labels
-        converged: Convergence = rises.get((name, leading.attack), "not tested") if leading else "not tested"
+        context = case.context
         found.append(
             ObservationSummary(
                 observation=name,
@@ -142,7 +92,6 @@ def observations(
                 own=own[name],
                 counts=AxisScores(pixels=counts["pixels"], labels=counts["labels"]),
                 flags=tuple(flags),
-                converged=converged,
             )
         )
     return found
@@ -156,11 +105,36 @@ def _below(case: Case, deep: Case) -> bool:
     return isinstance(one, Observation) and isinstance(other, Observation) and determines(one, other)
 
 
-def _strongest(rows: Iterable[Finding], axis: Axis) -> AxisScore | None:
-    """Return the score of the attack that is best on held-out pairs."""
+def _strongest(
+    rows: Mapping[str, Finding], axis: Axis, curve: Sequence[LearningCurve], store: Store
+) -> AxisScore | None:
+    """Return the score of the attack that is best on held-out pairs, what its curves show, and a doubt about it."""
     metric = AXES[axis]
-    scored = [score for row in rows if (score := axis_score(row, metric)) is not None]
-    return max(scored, key=_chosen_by, default=None)
+    scored = [score for row in rows.values() if (score := axis_score(row, metric)) is not None]
+    best = max(scored, key=_chosen_by, default=None)
+    if best is None:
+        return None
+    chosen, higher = rows[best.attack], []
+    for other in scored if best.held_out is not None else ():
+        more = difference(rows[other.attack].keys, chosen.keys, metric, store)
+        if more.low > 0:
+            higher.append(HigherScore(attack=other.attack, mean=other.mean, difference=more))
+    return best.model_copy(
+        update={
+            "exceeded_by": max(higher, key=lambda one: one.difference.mean, default=None),
+            "converged": convergence(curve, chosen.observation, best.attack, metric),
+        }
+    )
+
+
+def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
+    """Return a doubt about the choice of an attack in words."""
+    more = higher.difference
+    return (
+        f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
+        f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
+        f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired)"
+    )
 
 
 def axis_score(row: Finding, metric: Metric) -> AxisScore | None:

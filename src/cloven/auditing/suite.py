@@ -8,12 +8,12 @@ from functools import partial
 from cloven.attacks.attack import Attack
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.epochs import with_epochs
 from cloven.attacks.layers import Chain
 from cloven.attacks.provenance import is_white_box, label_of, name_of
 from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
 from cloven.attacks.registry import NAMED, load
-from cloven.attacks.residual import Residual
 from cloven.auditing.captured import Observed
 from cloven.errors import tried
 from cloven.partition.determine import ops_behind
@@ -30,7 +30,8 @@ OF_TILES = {"paste", "enlarge", "inpaint"}
 class AttackSuite:
     """The attacks of an audit: names, or attacks with their own hyper-parameters.
 
-    ``epochs`` and ``gan_epochs`` are of those that are named; left out, each trains as long as is usual for it.
+    ``epochs`` and ``gan_epochs`` are of those that are named, and of the attacks that they begin with; left out,
+    each trains as long as is usual for it.
     """
 
     attacks: tuple[Attack | str, ...] = ("decoder", "probe")
@@ -88,19 +89,19 @@ class AttackSuite:
         """Return an attack; a named one trains as long as the suite says, a decoder with the paper's layers."""
         if not isinstance(given, str):
             return given
-        return self._timed(load(given), chain)
+        attack = _layered(load(given), chain)
+        epochs = self.gan_epochs if isinstance(attack, CGAN) else self.epochs
+        return attack if epochs is None else with_epochs(attack, lambda _: epochs)
 
-    def _timed(self, attack: Attack, chain: Chain | None) -> Attack:
-        match attack:
-            case Decoder():
-                return replace(attack, layers=chain, epochs=self.epochs or attack.epochs)
-            case Residual():
-                return replace(attack, epochs=self.epochs or attack.epochs)
-            case CGAN():
-                return replace(attack, epochs=self.gan_epochs)
-            case Refine():
-                return replace(attack, start=self._timed(attack.start, chain))
-        return attack
+
+def _layered(attack: Attack, chain: Chain | None) -> Attack:
+    """Return an attack with a paper's layers, if it is a decoder or begins with one."""
+    match attack:
+        case Decoder():
+            return replace(attack, layers=chain)
+        case Refine():
+            return replace(attack, start=_layered(attack.start, chain))
+    return attack
 
 
 def _changed(attack: Attack) -> str:

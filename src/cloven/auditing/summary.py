@@ -6,13 +6,23 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange
+from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange
 from cloven.documents import Document
 from cloven.partition.description import TransferDescription
 from cloven.partition.observe import View
 
-SCHEMA = 4
-Convergence = Literal["not converged", "converged", "not tested"]
+SCHEMA = 5
+Convergence = Literal[
+    "converged",
+    "still rises with more pairs and training",
+    "still rises with more pairs",
+    "still rises with more training",
+    "no significant rise with more pairs; training not tested",
+    "no significant rise with more training; pairs not tested",
+    "not tested",
+]
+"""Whether an attack would score higher with more pairs or with longer training; ``converged``: with neither."""
+Over = Literal["pairs", "training"]
 Shows = Literal["holds", "fails", "undecided"]
 ProgramTransfer = TransferDescription
 """One transfer of a program, for one image."""
@@ -89,10 +99,22 @@ class ProgramSummary(Document):
     counted: tuple[CountedShare, ...]
 
 
+class HigherScore(Document):
+    """An attack that scores higher on the victims than the one that was chosen on held-out pairs.
+
+    The whole interval of the paired ``difference`` lies above 0; of several attacks it is the one of the largest.
+    """
+
+    attack: str
+    mean: float
+    difference: SeedsRange
+
+
 class AxisScore(Document):
     """The score of an observation on one axis, by the strongest attack.
 
-    ``held_out`` is the mean score on the pairs by which the attack was chosen, None where there was no choice.
+    ``held_out`` is the mean score on the pairs by which the attack was chosen, None where there was no choice;
+    ``exceeded_by`` is a doubt about the choice. ``converged`` is what its learning curves show.
     ``leakage`` is (score - baseline) / (1 - baseline), cut off at 0, of the mean and of both ends of the interval;
     what counts is its upper end. ``carried_from`` names a deeper observation, and ``carried_layers`` its layers,
     whose score this is: what is seen there follows from what is seen here.
@@ -104,6 +126,8 @@ class AxisScore(Document):
     high: float
     baseline: float
     held_out: float | None
+    exceeded_by: HigherScore | None = None
+    converged: Convergence = "not tested"
     leakage: ScoreRange
     carried_from: str | None = None
     carried_layers: tuple[str, ...] = ()
@@ -125,7 +149,7 @@ class ObservationSummary(Document):
 
     ``own`` are the scores of the attacks on it, ``counts`` the same or what was carried over where that is more.
     ``labels_read`` says whether an attack that reads labels was tried; without one, low agreement is no sign that
-    labels are hidden. ``flags`` are doubts, ``converged`` whether more pairs would help the strongest attack.
+    labels are hidden. ``flags`` are doubts in words.
     """
 
     observation: str
@@ -142,19 +166,35 @@ class ObservationSummary(Document):
     own: AxisScores
     counts: AxisScores
     flags: tuple[str, ...]
-    converged: Convergence
 
 
 class CurvePoint(Document):
-    """The scores of an attack with so many pairs."""
+    """The scores of an attack with a share of the pairs or of its training time.
+
+    ``epochs`` is the mean over seeds of the epochs that it was trained, None where it has none.
+    """
 
     pairs: int
+    time: float
+    epochs: float | None
     ssim: ScoreRange | None
     agreement: ScoreRange | None
 
 
+class Rise(SeedsRange):
+    """The paired difference of a score between all and half of the pairs or of the training time.
+
+    It is ``significant`` where its whole interval lies above 0 and its mean is not negligible (above 0.005).
+    """
+
+    significant: bool
+
+
 class LearningCurve(Document):
-    """The score of an attack on an observation against the number of pairs, and whether it still rises."""
+    """The scores of an attack on an observation against the pairs, or the training time, and what half lacks.
+
+    The last point has all ``pairs`` and the whole training. ``ssim`` is None for an attack that makes no images.
+    """
 
     observation: str
     attack: str
@@ -162,10 +202,19 @@ class LearningCurve(Document):
     label: str
     layers: tuple[str, ...]
     transform: str
+    over: Over
     points: tuple[CurvePoint, ...]
-    metric: Metric
-    rise: ScoreRange
-    converged: Convergence
+    ssim: Rise | None
+    agreement: Rise
+
+    @property
+    def rises(self) -> bool:
+        """Whether a score of the attack still rises."""
+        return self.agreement.significant or (self.ssim is not None and self.ssim.significant)
+
+    def rise(self, metric: Metric) -> Rise | None:
+        """Return the rise of a score."""
+        return self.ssim if metric == "ssim" else self.agreement
 
 
 class DefenceSummary(Document):
@@ -244,7 +293,7 @@ class Summary(Document):
     recorded, ``shapes`` where they were guessed.
     """
 
-    schema_version: Literal[4] = 4
+    schema_version: Literal[5] = 5
     cloven: str
     model: str
     data: str

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cloven.cli.printing import NARROW, interval, print_text, table
 
 if TYPE_CHECKING:
     from cloven.auditing.cases import Case
-    from cloven.auditing.finding import ObservationContext
+    from cloven.auditing.finding import ObservationContext, TrainingTime
     from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 
 FEW = 20
@@ -40,14 +40,14 @@ def print_summary(found: Summary) -> None:
     print_text((verdict.sentence if verdict.given else f"No verdict: {verdict.reason}") or "")
     known = found.model_accuracy is not None and found.model_kappa is not None
     accuracy = f"accuracy {found.model_accuracy:.1%}, kappa {found.model_kappa:.2f}" if known else "no labels"
-    tested = any(one.converged != "not tested" for one in found.observations)
-    rows = []
-    for one in ranked(found):
-        scores = [_scored(one.counts.pixels), _scored(one.counts.labels)]
-        rows.append([_observed(one), *scores, *([one.converged] if tested else [])])
+    took = {(one.observation, one.attack): one.training for one in found.findings}
+    rows = [
+        [_observed(one), *(_scored(score, one, took) for score in (one.counts.pixels, one.counts.labels))]
+        for one in ranked(found)
+    ]
     table(
         f"{found.model} on {found.data} ({accuracy})\nthe strongest attack on each observation: mean [95 %]",
-        ["observation", "pixels: SSIM", "labels: agreement", *(["more pairs"] if tested else [])],
+        ["observation", "pixels: SSIM", "labels: agreement"],
         rows,
         width=NARROW,
     )
@@ -69,17 +69,21 @@ def _observed(one: ObservationSummary) -> str:
     return f"{one.strategy}, {one.label}{transform}\n{_links(one)}, {one.view}{sent}"
 
 
-def _scored(score: AxisScore | None) -> str:
-    """Return a score in three lines: mean and interval; its leakage and baseline; whose it is."""
+def _scored(
+    score: AxisScore | None, one: ObservationSummary, took: Mapping[tuple[str, str], TrainingTime | None]
+) -> str:
+    """Return a score in lines: mean and interval; leakage and baseline; attack and its training; its curves."""
     if score is None:
         return "not scored"
     whose = f"{score.attack}, carried over" if score.carried_from else score.attack
     leaked = f"leaks up to {score.leakage.high:.0%}, baseline {score.baseline:.2f}"
-    return f"{interval(score)}\n{leaked}\n{whose}"
+    training = took.get((score.carried_from or one.observation, score.attack))
+    lines = [interval(score), leaked, whose if training is None else f"{whose}: {training}"]
+    return "\n".join([*lines, *([score.converged] if score.converged != "not tested" else [])])
 
 
 def _remarks(found: Summary) -> Iterator[str]:
-    """Return what else should be known: under-trained attacks, notes on attacks, guessed shapes."""
+    """Return what else should be known: doubts about the attacks, notes on them, guessed shapes."""
     flags = [f"{one.strategy}, {one.label}: {flag}" for one in found.observations for flag in one.flags]
     notes = [f"{f.strategy}, {f.label}, {f.attack}: {note}" for f in found.findings for note in f.notes]
     for kind, lines in (("flag", flags), ("note", notes)):

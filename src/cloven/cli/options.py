@@ -181,10 +181,10 @@ Device = Annotated[
         help="Train on cpu, cuda, or auto: cuda if there is one.", metavar="NAME", rich_help_panel=COMPUTING
     ),
 ]
-Budget = Annotated[
+Disk = Annotated[
     float,
     typer.Option(
-        help="Gigabytes of captured numbers to keep on disk; beyond that they are computed again.",
+        help="Gigabytes of captured numbers to keep on disk; with more, they are computed again for each batch.",
         min=0,
         metavar="GB",
         rich_help_panel=COMPUTING,

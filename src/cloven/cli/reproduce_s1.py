@@ -15,8 +15,8 @@ from cloven.cli.options import (
     IMAGES,
     MODEL,
     AsJson,
-    Budget,
     Device,
+    Disk,
     Jobs,
     Seed,
     cores,
@@ -50,7 +50,7 @@ class FigureOptions:
     seeds: int | None
     cnn_epochs: int | None
     device: str
-    budget: float
+    disk: float
     seed: int
 
 
@@ -116,7 +116,7 @@ def s1(
         ),
     ] = None,
     device: Device = "auto",
-    budget: Budget = 4.0,
+    disk: Disk = 4.0,
     seed: Seed = 0,
     jobs: Jobs = None,
     out: Annotated[
@@ -151,7 +151,7 @@ def s1(
         seeds,
         cnn_epochs,
         device,
-        budget,
+        disk,
         seed,
     )
     _reproduce_figure(options, out, jobs=jobs or cores(), as_json=as_json)
@@ -212,7 +212,7 @@ def _request(options: FigureOptions) -> Request:
         scale,
         controls,
         Machine(device_of(options.device)),
-        int(options.budget * 10**9),
+        int(options.disk * 10**9),
         options.seed,
         options.initial_weights,
     )

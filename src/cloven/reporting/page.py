@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from cloven.auditing.finding import AXES, Finding, Metric
-from cloven.auditing.summary import DefenceSummary, LearningCurve, ObservationSummary, Summary
+from cloven.auditing.summary import DefenceSummary, LearningCurve, ObservationSummary, Over, Summary
 from cloven.errors import require
 from cloven.reporting import digest, figures, orderings, panels, plans, series, verdicts, words
 from cloven.reporting.pictures import Picture, picture
@@ -117,7 +117,7 @@ def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
             rows=[finding for family in found for place in family.places for finding in place],
             verdicts=seen,
             first=_first(seen),
-            tested=any(verdict.row.converged != verdicts.UNTESTED for verdict in seen),
+            tested=bool(summary.curves),
             most=_most(summary, by_name),
             at={name: verdict.row for name, verdict in by_name.items()},
             anchor=lambda finding: places[id(finding)],
@@ -180,30 +180,33 @@ def _suite(found: Sequence[digest.Family]) -> SuiteTable | None:
 
 
 def _curves(rows: Sequence[LearningCurve], seen: Sequence[verdicts.Verdict]) -> Curves | None:
-    drawn = {metric: series.curves(rows, seen, metric) for metric in digest.METRICS}
+    drawn = {
+        f"{NAMES[metric]} against {over}": series.curves(rows, seen, metric, over)
+        for metric in digest.METRICS
+        for over in get_args(Over)
+    }
     if not any(drawn.values()):
         return None
     most = max(map(len, drawn.values()))
     first = most if most <= OPEN_PANELS else OPEN_PANELS - OPEN_PANELS // 3
     return Curves(
-        shown=_panels("curves", {metric: panels_[:first] for metric, panels_ in drawn.items()}),
-        folded=_panels("more-curves", {metric: panels_[first:] for metric, panels_ in drawn.items()}),
+        shown=_panels("curves", {title: panels_[:first] for title, panels_ in drawn.items()}),
+        folded=_panels("more-curves", {title: panels_[first:] for title, panels_ in drawn.items()}),
         more=most - first,
-        rising=sum(row.converged == series.RISES for row in rows),
+        rising=sum(row.rises for row in rows),
     )
 
 
 def _defences(rows: Sequence[DefenceSummary]) -> list[tuple[str, str]]:
-    drawn = {metric: series.defences(rows, metric) for metric in digest.METRICS}
+    drawn = {NAMES[metric]: series.defences(rows, metric) for metric in digest.METRICS}
     return _panels("defences", drawn, in_a_row=1)
 
 
-def _panels(
-    name: str, drawn: Mapping[Metric, Sequence[panels.Panel]], *, in_a_row: int = 2
-) -> list[tuple[str, str]]:
+def _panels(name: str, drawn: Mapping[str, Sequence[panels.Panel]], *, in_a_row: int = 2) -> list[tuple[str, str]]:
+    """Return charts by their titles."""
     return [
-        (NAMES[metric], panels.panels(f"{name}-{metric}", NAMES[metric], found, in_a_row=in_a_row))
-        for metric, found in drawn.items()
+        (title, panels.panels(f"{name}-{title.lower().replace(' ', '-')}", title, found, in_a_row=in_a_row))
+        for title, found in drawn.items()
         if found
     ]
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloven.auditing.finding import Finding, Metric, ScoreRange
-from cloven.auditing.summary import DefenceSummary, LearningCurve, ObservationSummary
+from cloven.auditing.summary import CurvePoint, DefenceSummary, LearningCurve, ObservationSummary, Over
 from cloven.reporting import words
 from cloven.reporting.digest import AXIS_OF, colour
 from cloven.reporting.panels import Line, Panel, Spot
 from cloven.reporting.verdicts import Verdict
 
-RISES = "not converged"
 STEPS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -43,9 +42,12 @@ def scale(values: Sequence[float | None]) -> AxisScale:
     return AxisScale(0.0 if low >= 0 else max(-1.0, math.floor(low * 5) / 5), top)
 
 
-def curves(rows: Sequence[LearningCurve], found: Sequence[Verdict], metric: Metric) -> list[Panel]:
-    """Return a panel for each observation, in the order of ``found``; a line for each attack with this score."""
-    scored = [row for row in rows if _points(row, metric)]
+def curves(rows: Sequence[LearningCurve], found: Sequence[Verdict], metric: Metric, over: Over) -> list[Panel]:
+    """Return a panel for each observation, in the order of ``found``; a line for each attack with this score.
+
+    It lies over the number of pairs, or over the share of the training time.
+    """
+    scored = [row for row in rows if row.over == over and _points(row, metric)]
     ends: list[float] = []
     for row in scored:
         for _, score in _points(row, metric):
@@ -55,16 +57,19 @@ def curves(rows: Sequence[LearningCurve], found: Sequence[Verdict], metric: Metr
     for verdict in found:
         mine = [row for row in scored if row.observation == verdict.row.observation]
         if mine:
-            panels.append(_curves(mine, verdict, metric, up))
+            panels.append(_curves(mine, verdict, metric, over, up))
     return panels
 
 
-def _curves(mine: Sequence[LearningCurve], verdict: Verdict, metric: Metric, up: AxisScale) -> Panel:
-    pairs = sorted({point.pairs for row in mine for point in row.points})
-    first, last = math.log(max(1, pairs[0])), math.log(max(1, pairs[-1]))
+def _curves(mine: Sequence[LearningCurve], verdict: Verdict, metric: Metric, over: Over, up: AxisScale) -> Panel:
+    def amount(point: CurvePoint) -> float:
+        return point.pairs if over == "pairs" else point.time
 
-    def across(amount: int) -> float:
-        return (math.log(max(1, amount)) - first) / (last - first) if last > first else 0.5
+    amounts = sorted({amount(point) for row in mine for point in row.points})
+    first, last = math.log(amounts[0]), math.log(amounts[-1])
+
+    def across(value: float) -> float:
+        return (math.log(value) - first) / (last - first) if last > first else 0.5
 
     own = verdict.row.own.on(AXIS_OF[metric])
     best = own.attack if own is not None else None
@@ -72,22 +77,24 @@ def _curves(mine: Sequence[LearningCurve], verdict: Verdict, metric: Metric, up:
     baseline = own.baseline if own is not None else reading.score.baseline if reading is not None else None
     lines: list[Line] = []
     for row in sorted(mine, key=lambda row: row.attack == best):
-        rises = " ↗" if row.metric == metric and row.converged == RISES else ""
+        rise = row.rise(metric)
+        rises = " ↗" if rise is not None and rise.significant else ""
         spots = tuple(
-            Spot(across(pairs), up(score.mean), up(score.low), up(score.high))
-            for pairs, score in _points(row, metric)
+            Spot(across(amount(point)), up(score.mean), up(score.low), up(score.high))
+            for point, score in _points(row, metric)
         )
         hue = colour(row.strategy) if row.attack == best else "muted"
         lines.append(Line(words.clean(row.attack, 24) + rises, hue, spots))
-    shown = pairs if len(pairs) <= 3 else [pairs[0], pairs[-1]]
-    ticks = tuple((across(amount), words.thousands(amount)) for amount in shown)
+    shown = amounts if len(amounts) <= 3 else [amounts[0], amounts[-1]]
+    said = words.thousands if over == "pairs" else words.share
+    ticks = tuple((across(value), said(value)) for value in shown)
     placed = None if baseline is None else up(baseline)
     return Panel(named(verdict.row), where(verdict.row), tuple(lines), ticks, up.ticks(), placed)
 
 
-def _points(row: LearningCurve, metric: Metric) -> list[tuple[int, ScoreRange]]:
-    scores = [(point.pairs, point.ssim if metric == "ssim" else point.agreement) for point in row.points]
-    return [(pairs, score) for pairs, score in scores if score is not None]
+def _points(row: LearningCurve, metric: Metric) -> list[tuple[CurvePoint, ScoreRange]]:
+    scores = [(point, point.ssim if metric == "ssim" else point.agreement) for point in row.points]
+    return [(point, score) for point, score in scores if score is not None]
 
 
 def named(row: ObservationSummary | LearningCurve | Finding) -> str:

@@ -9,7 +9,6 @@ from cloven.auditing.finding import AXES, Finding, Metric
 from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 from cloven.reporting.digest import METRICS, Standing, stands
 
-UNTESTED = "not tested"
 GAUGE = 6.0, 134.0
 """Where 0 and 1 lie on a gauge, in its units."""
 
@@ -58,6 +57,26 @@ class Verdict:
         """The larger of the upper limits of its leakage on the two axes."""
         found = (self.readings[metric] for metric in METRICS)
         return max((one.score.leakage.high for one in found if one is not None), default=0.0)
+
+    @property
+    def carried(self) -> bool:
+        """Whether a score is a deeper observation's."""
+        return any(one is not None and one.carried for one in self.readings.values())
+
+    @property
+    def doubted(self) -> bool:
+        """Whether an attack scores higher on the victims than the one that was chosen."""
+        return any(score is not None and score.exceeded_by is not None for score in self._own)
+
+    @property
+    def rising(self) -> bool:
+        """Whether the score of a strongest attack still rises."""
+        found = [one.score.converged for one in self.readings.values() if one is not None]
+        return any(word.startswith("still rises") for word in found)
+
+    @property
+    def _own(self) -> tuple[AxisScore | None, ...]:
+        return self.row.own.pixels, self.row.own.labels
 
 
 def verdicts(summary: Summary) -> list[Verdict]:

@@ -70,7 +70,7 @@ class Request:
     scale: StudyScale
     controls: tuple[str, ...] = tuple(CONTROLS)
     machine: Machine = CPU
-    budget: int = 4 * 10**9
+    disk: int = 4 * 10**9
     seed: int = 0
     start: Path | None = None
     """Weights that the training of the CNNs starts from."""
@@ -134,10 +134,9 @@ def _study(request: Request, spec: str) -> Study:
     )
     settings = AuditSettings(
         suite=AttackSuite(("decoder",), scale.epochs),
-        seeds=scale.seeds,
-        seed=request.seed,
+        seeds=tuple(range(request.seed, request.seed + scale.seeds)),
         machine=request.machine,
-        budget=request.budget,
+        disk=request.disk,
     )
     return Study(
         subject, Simulation(Taps(setup.layers_of(scale.model), ("paper",)), devices=setup.DEVICES), settings

@@ -155,7 +155,7 @@ def _panel(panel: FigureStudy, summary: Summary) -> StudyRow:
         name=panel.name,
         control=panel.control,
         plans=tuple(plans),
-        attack_seconds=round(sum(row.seconds for row in summary.findings), 1),
+        attack_seconds=round(sum(row.wall_seconds for row in summary.findings), 1),
         model=summary.model,
         data=summary.data,
         auxiliary=summary.auxiliary,

@@ -1,0 +1,41 @@
+"""The epochs of attacks of any class: in their own field, and in the attacks that they consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar
+
+from cloven.attacks.attack import Attack, counted
+
+Value = TypeVar("Value")
+
+
+def with_epochs(attack: Attack, change: Callable[[int], int]) -> Attack:
+    """Return an attack with other epochs, also in the attacks that it consists of; itself where none has any."""
+    return _changed(attack, "", change)
+
+
+def epochs_of(attack: Attack) -> int | None:
+    """Return the most epochs of an attack and of those that it consists of; None where none has any."""
+    found: list[int] = []
+
+    def noted(epochs: int) -> int:
+        found.append(epochs)
+        return epochs
+
+    with_epochs(attack, noted)
+    return max(found, default=None)
+
+
+def _changed(value: Value, name: str, change: Callable[[int], int]) -> Value:
+    """Return the value of a field with other epochs."""
+    if name == "epochs" and isinstance(value, int) and counted(value):
+        return change(value)  # type: ignore[return-value]
+    if isinstance(value, tuple) and any(isinstance(one, Attack) for one in value):
+        return tuple(_changed(one, "", change) for one in value)  # type: ignore[return-value]
+    if not isinstance(value, Attack) or not is_dataclass(value):
+        return value
+    own = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+    other = {name: _changed(one, name, change) for name, one in own.items()}
+    return replace(value, **other) if any(other[name] is not own[name] for name in own) else value

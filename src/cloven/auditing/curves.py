@@ -1,0 +1,124 @@
+"""Learning curves: attacks with fewer pairs and with less training, and whether more of either would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cloven.attacks.attack import Attack
+from cloven.attacks.epochs import epochs_of, with_epochs
+from cloven.auditing.aggregate import AttackedCase, difference
+from cloven.auditing.finding import AXES, Metric, ScoreRange
+from cloven.auditing.store import Store
+from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise
+
+SHARES = (0.25, 0.5)
+"""The shares of the pairs, and of the training time, that a learning curve is measured at beside the whole."""
+
+LEAST = 0.005
+"""A smaller rise of a score from half to all counts as none."""
+
+SAID: Mapping[tuple[bool | None, bool | None], Convergence] = {
+    (True, True): "still rises with more pairs and training",
+    (True, False): "still rises with more pairs",
+    (True, None): "still rises with more pairs",
+    (False, True): "still rises with more training",
+    (None, True): "still rises with more training",
+    (False, False): "converged",
+    (False, None): "no significant rise with more pairs; training not tested",
+    (None, False): "no significant rise with more training; pairs not tested",
+    (None, None): "not tested",
+}
+"""What is said of an attack whose score rises with more pairs, and with more training; None where not tested."""
+
+
+@dataclass(frozen=True, eq=False)
+class Effort:
+    """An attack as it is trained: with so many pairs, and a share of its training ``time``."""
+
+    attack: Attack
+    pairs: int
+    time: float = 1.0
+
+
+def efforts(attack: Attack, pairs: int, *, curve: bool) -> list[Effort]:
+    """Return an attack with all that it gets; for its learning curves also with fewer pairs, and less training.
+
+    An attack without ``epochs``, or with one, has no curve over training time.
+    """
+    whole = Effort(attack, pairs)
+    if not curve:
+        return [whole]
+    fewer = {count: Effort(attack, count) for share in SHARES if (count := max(2, int(share * pairs))) < pairs}
+    shorter: dict[int | None, Effort] = {}
+    for share in SHARES:
+        less = with_epochs(attack, lambda epochs, share=share: max(1, int(share * epochs)))  # type: ignore[misc]
+        shorter[epochs_of(less)] = Effort(less, pairs, share)
+    shorter.pop(epochs_of(attack), None)
+    return [*fewer.values(), *shorter.values(), whole]
+
+
+def curves(every: Sequence[AttackedCase], store: Store) -> list[LearningCurve]:
+    """Return the scores of each attack on each observation against the pairs, and against its training time."""
+    groups: dict[tuple[str, str], dict[tuple[int, float], AttackedCase]] = {}
+    for one in every:
+        groups.setdefault((one.case.name, one.attack), {})[one.pairs, one.time] = one
+    found: list[LearningCurve] = []
+    for (name, attack), members in groups.items():
+        pairs, time = most = max(members)
+        whole, target = members[most], members[most].case.target
+        images = store.cell(whole.keys[0]).ssim is not None
+        along: dict[Over, list[AttackedCase]] = {
+            "pairs": [members[key] for key in sorted(members) if key[1] == time],
+            "training": [members[key] for key in sorted(members) if key[0] == pairs],
+        }
+        for over, ordered in along.items():
+            if len(ordered) > 1:
+                found.append(
+                    LearningCurve(
+                        observation=name,
+                        attack=attack,
+                        strategy=target.strategy,
+                        label=whole.case.label,
+                        layers=whole.case.layers,
+                        transform=target.transform,
+                        over=over,
+                        points=tuple(_point(one, store) for one in ordered),
+                        ssim=_rise(ordered, "ssim", store) if images else None,
+                        agreement=_rise(ordered, "agreement", store),
+                    )
+                )
+    return found
+
+
+def _rise(ordered: Sequence[AttackedCase], metric: Metric, store: Store) -> Rise:
+    """Return the difference between the last two points."""
+    rise = difference(ordered[-1].keys, ordered[-2].keys, metric, store)
+    return Rise(**rise.model_dump(), significant=rise.low > 0 and rise.mean > LEAST)
+
+
+def _point(one: AttackedCase, store: Store) -> CurvePoint:
+    """Return the means over seeds of the score and of both ends of its interval."""
+    cells = [store.cell(key) for key in one.keys]
+    found: dict[Metric, ScoreRange | None] = {}
+    for metric in AXES.values():
+        scores = [score for cell in cells if (score := cell.score(metric)) is not None]
+        ends = {part: sum(getattr(s, part) for s in scores) / len(cells) for part in ("mean", "low", "high")}
+        found[metric] = ScoreRange(**ends) if scores else None
+    counts = [count for cell in cells if cell.training for count in cell.training.epochs if count is not None]
+    return CurvePoint(
+        pairs=one.pairs,
+        time=one.time,
+        epochs=sum(counts) / len(counts) if counts else None,
+        ssim=found["ssim"],
+        agreement=found["agreement"],
+    )
+
+
+def convergence(every: Sequence[LearningCurve], observation: str, attack: str, metric: Metric) -> Convergence:
+    """Return what the curves of an attack on an observation show of a score."""
+    rises: dict[str, bool] = {}
+    for curve in every:
+        if (curve.observation, curve.attack) == (observation, attack) and (rise := curve.rise(metric)) is not None:
+            rises[curve.over] = rise.significant
+    return SAID[rises.get("pairs"), rises.get("training")]
