@@ -11,8 +11,8 @@ export OMP_WAIT_POLICY := passive
 demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
 
-test: $(READY)  ## the whole suite but the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(READY)  ## the whole suite but the slow tests; for two cores, three processes: some tests wait
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)  ## the slow tests; those on real data sets need CLOVEN_DATA
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -v

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ from cloven.enclave.sealed_results import open_results
 from cloven.enclave.sealing import sealed_bytes, unsealed_bytes
 from cloven.enclave.timing import release_at_once
 from cloven.errors import ClovenError
+from cloven.graph.graph import Graph
 from cloven.partition.plan import ModelSpec, Plan
 from cloven.partition.vertical import Vertical
 from cloven.runtime.torch_engine import evaluate
@@ -61,6 +63,11 @@ class Own:
     plan: Plan
     state: dict[str, Tensor]
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The whole model."""
+        return captured(self.plan, self.state)
+
     def picture(self, seed: int) -> bytes:
         _, height, width = self.plan.named_model.input
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -72,8 +79,8 @@ class Own:
 
     def expected(self, *seeds: int) -> Tensor:
         images = [torch.tensor(decode_picture(self.picture(s), self.plan.named_model.input)) for s in seeds]
-        graph = captured(self.plan, self.state)
-        return evaluate(graph, torch.stack(images).float() / 255, [graph.output])[graph.output]
+        output = self.graph.output
+        return evaluate(self.graph, torch.stack(images).float() / 255, [output])[output]
 
 
 def own(out: Path, name: str, shape: tuple[int, int, int], cut: str, until: str | None = None) -> Own:

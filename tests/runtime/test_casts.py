@@ -131,7 +131,15 @@ NARROW: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", NARROW)
+LIKE_OTHERS = (
+    "negative to uint8", "beyond 255 to uint8", "half and float32", "type_as", "comparison", "where with a number",
+    "floor and int64", "int32 and int64", "relu of half", "sum in place of narrow numbers",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_OTHERS else n for n in NARROW]
+)
 def test_arithmetic_in_a_narrow_type(name: str) -> None:
     whole = ("mean", "pool", "resized", "a bool")
     check(NARROW[name], names=[n for n in STRATEGIES if n != "tiles" or not name.startswith(whole)])
