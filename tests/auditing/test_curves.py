@@ -14,7 +14,7 @@ from torch import Tensor
 import cloven
 from cloven.attacks import Attack, Decoder, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual
 from cloven.attacks.epochs import with_epochs
-from cloven.auditing.curves import SAID, efforts
+from cloven.auditing.curves import SAID, fewer, shorter
 from cloven.auditing.summary import Convergence
 from tests.cli.conftest import Run
 from tests.cli.conftest import cloven as command
@@ -38,42 +38,46 @@ class Grey:
 
 
 @pytest.mark.parametrize(
-    ("attack", "expected"),
+    ("attack", "took", "expected"),
     [
-        (Decoder(epochs=10), [(250, 10), (500, 10), (1000, 2), (1000, 5), (1000, 10)]),
-        (Decoder(epochs=2), [(250, 2), (500, 2), (1000, 1), (1000, 2)]),
-        (Decoder(epochs=1), [(250, 1), (500, 1), (1000, 1)]),
-        (Grey(), [(250, 8), (500, 8), (1000, 2), (1000, 4), (1000, 8)]),
+        (Decoder(epochs=10), 10, {0.25: 2, 0.5: 5}),
+        (Decoder(epochs=2), 2, {0.5: 1}),
+        (Decoder(epochs=1), 1, {}),
+        (Decoder(epochs=100), 8, {0.25: 2, 0.5: 4}),  # held-out pairs or the budget ended it
+        (Residual(), 21, {0.25: 5, 0.5: 10}),  # trained as long as it learned
+        (Grey(), None, {0.25: 2, 0.5: 4}),  # an attack of one's own that does not say what it took
+        (Probe(), None, {}),
     ],
 )
-def test_a_curve_has_a_quarter_and_half_of_the_pairs_and_of_the_epochs(
-    attack: Grey, expected: list[tuple[int, int]]
+def test_a_curve_has_a_quarter_and_half_of_the_epochs_that_an_attack_took(
+    attack: Attack, took: int | None, expected: dict[float, int]
 ) -> None:
-    trained = [(one.pairs, one.attack.epochs) for one in efforts(attack, 1000, curve=True)]  # type: ignore[attr-defined]
+    found = shorter(attack, took)
 
-    assert trained == expected
-    assert [one.pairs for one in efforts(attack, 1000, curve=False)] == [1000]
+    assert {share: less.epochs for share, less in found.items()} == expected  # type: ignore[attr-defined]
 
 
-def test_an_attack_without_epochs_has_a_curve_over_pairs_alone() -> None:
-    assert [(one.pairs, one.time) for one in efforts(Probe(), 1000, curve=True)] == [(250, 1), (500, 1), (1000, 1)]
+def test_a_curve_has_a_quarter_and_half_of_the_pairs() -> None:
+    assert fewer(1000) == [250, 500]
+    assert fewer(3) == [2]
+    assert fewer(2) == []
 
 
 @dataclass(frozen=True)
 class Several:
     """An attack that consists of others."""
 
-    members: tuple[Attack, ...] = (Decoder(epochs=4), Nearest(), Residual(epochs=8))
+    members: tuple[Attack, ...] = (Decoder(epochs=4), Nearest(), Residual())
     first: Attack = field(default_factory=lambda: Refine(start=Decoder(epochs=6)))
 
     fit = Grey.fit
 
 
 def test_the_epochs_of_an_attack_are_also_those_of_the_attacks_that_it_consists_of() -> None:
-    half = with_epochs(Several(), lambda epochs: epochs // 2)
+    half = with_epochs(Several(), lambda epochs: (epochs or 6) // 2)
 
-    assert half == Several((Decoder(epochs=2), Nearest(), Residual(epochs=4)), Refine(start=Decoder(epochs=3)))
-    assert with_epochs(Nearest(), lambda epochs: epochs + 1) == Nearest()
+    assert half == Several((Decoder(epochs=2), Nearest(), Residual(epochs=3)), Refine(start=Decoder(epochs=3)))
+    assert with_epochs(Nearest(), lambda _: 1) == Nearest()
 
 
 def test_every_outcome_of_two_curves_has_a_word_and_converged_needs_both() -> None:

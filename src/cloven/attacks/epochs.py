@@ -11,26 +11,17 @@ from cloven.attacks.attack import Attack, counted
 Value = TypeVar("Value")
 
 
-def with_epochs(attack: Attack, change: Callable[[int], int]) -> Attack:
-    """Return an attack with other epochs, also in the attacks that it consists of; itself where none has any."""
+def with_epochs(attack: Attack, change: Callable[[int | None], int | None]) -> Attack:
+    """Return an attack with other epochs, also in the attacks that it consists of; itself where none has any.
+
+    An attack with the epochs None trains as long as it learns.
+    """
     return _changed(attack, "", change)
 
 
-def epochs_of(attack: Attack) -> int | None:
-    """Return the most epochs of an attack and of those that it consists of; None where none has any."""
-    found: list[int] = []
-
-    def noted(epochs: int) -> int:
-        found.append(epochs)
-        return epochs
-
-    with_epochs(attack, noted)
-    return max(found, default=None)
-
-
-def _changed(value: Value, name: str, change: Callable[[int], int]) -> Value:
+def _changed(value: Value, name: str, change: Callable[[int | None], int | None]) -> Value:
     """Return the value of a field with other epochs."""
-    if name == "epochs" and isinstance(value, int) and counted(value):
+    if name == "epochs" and (value is None or (isinstance(value, int) and counted(value))):
         return change(value)  # type: ignore[return-value]
     if isinstance(value, tuple) and any(isinstance(one, Attack) for one in value):
         return tuple(_changed(one, "", change) for one in value)  # type: ignore[return-value]

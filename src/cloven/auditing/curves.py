@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from cloven.attacks.attack import Attack
-from cloven.attacks.epochs import epochs_of, with_epochs
+from cloven.attacks.epochs import with_epochs
 from cloven.auditing.aggregate import AttackedCase, difference
 from cloven.auditing.finding import AXES, Metric, ScoreRange
 from cloven.auditing.store import Store
@@ -32,30 +31,27 @@ SAID: Mapping[tuple[bool | None, bool | None], Convergence] = {
 """What is said of an attack whose score rises with more pairs, and with more training; None where not tested."""
 
 
-@dataclass(frozen=True, eq=False)
-class Effort:
-    """An attack as it is trained: with so many pairs, and a share of its training ``time``."""
-
-    attack: Attack
-    pairs: int
-    time: float = 1.0
+def fewer(pairs: int) -> list[int]:
+    """Return the numbers of pairs of a learning curve without the last, which is all of them."""
+    return [n for n in dict.fromkeys(max(2, int(share * pairs)) for share in SHARES) if n < pairs]
 
 
-def efforts(attack: Attack, pairs: int, *, curve: bool) -> list[Effort]:
-    """Return an attack with all that it gets; for its learning curves also with fewer pairs, and less training.
+def shorter(attack: Attack, took: int | None) -> dict[float, Attack]:
+    """Return an attack with less training, by the share of the epochs that it ``took``; None where it does not say.
 
-    An attack without ``epochs``, or with one, has no curve over training time.
+    There are none for an attack without ``epochs``, or with one.
     """
-    whole = Effort(attack, pairs)
-    if not curve:
-        return [whole]
-    fewer = {count: Effort(attack, count) for share in SHARES if (count := max(2, int(share * pairs))) < pairs}
-    shorter: dict[int | None, Effort] = {}
+    found: dict[float, Attack] = {}
     for share in SHARES:
-        less = with_epochs(attack, lambda epochs, share=share: max(1, int(share * epochs)))  # type: ignore[misc]
-        shorter[epochs_of(less)] = Effort(less, pairs, share)
-    shorter.pop(epochs_of(attack), None)
-    return [*fewer.values(), *shorter.values(), whole]
+
+        def part(own: int | None, share: float = share) -> int | None:
+            known = [epochs for epochs in (own, took) if epochs is not None]
+            return max(1, int(share * min(known))) if known else None
+
+        less = with_epochs(attack, part)
+        if took != 1 and less != attack:
+            found = {other: one for other, one in found.items() if one != less} | {share: less}
+    return found
 
 
 def curves(every: Sequence[AttackedCase], store: Store) -> list[LearningCurve]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from math import prod
@@ -23,7 +23,7 @@ from cloven.attacks.tiles import Paste
 from cloven.auditing.aggregate import AttackedCase, finding, orderings
 from cloven.auditing.cases import Case
 from cloven.auditing.cell import Cell, Knows
-from cloven.auditing.curves import curves, efforts
+from cloven.auditing.curves import curves, fewer, shorter
 from cloven.auditing.divisions import programs
 from cloven.auditing.executor import Progress, run_missing
 from cloven.auditing.finding import Finding
@@ -242,20 +242,19 @@ def entries(
         chain = _chain(case, settings.knows, paper)
         shown = (tiles or {}).get(case.name)
         for name, attack in settings.suite.on(case.observation, chain, tiles=shown).items():
-            for effort in efforts(attack, queries, curve=settings.curve):
-                limit = settings.attack_seconds
+            for count in (*(fewer(queries) if settings.curve else ()), queries):
                 cell = Cell(
                     observation=case.observation,
-                    attack=effort.attack,
+                    attack=attack,
                     knows=settings.knows,
-                    pairs=effort.pairs,
+                    pairs=count,
                     machine=settings.machine,
-                    attack_seconds=None if limit is None else limit * effort.time,
+                    attack_seconds=settings.attack_seconds,
                     recorded=case.target.recorded,
                     guessed=(guessed or {}).get(case.name),
                 )
                 cells = tuple(replace(cell, seed=seed) for seed in settings.seeds)
-                found.append(PlannedAttack(case, name, effort.pairs, effort.time, cells))
+                found.append(PlannedAttack(case, name, count, 1.0, cells))
     if every and not found:
         raise ClovenError(f"{', '.join(settings.suite.names)}: {UNSUITED}; choose others")
     return found
@@ -311,18 +310,31 @@ def attacked(
         progress("computing what listeners see", 1, 1)
         tiles = _tiles(every, settings, material)
         planned = entries(every, settings, paper, len(sets["auxiliary"]), guessed, tiles)
-        keys: dict[str, Cell] = {}
         results: list[AttackedCase] = []
-        for entry in planned:
-            named = {cell.key(material): cell for cell in entry.cells}
-            keys |= named
-            results.append(AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named)))
-        run_missing(keys, material, store, jobs=execution.jobs, progress=progress)
+        for half in (False, True) if settings.curve else (False,):
+            cells: dict[str, Cell] = {}
+            for entry in _halved(planned, material, store) if half else planned:
+                named = {cell.key(material): cell for cell in entry.cells}
+                cells |= named
+                results.append(AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named)))
+            run_missing(cells, material, store, jobs=execution.jobs, progress=progress)
         summary = _summary(scene, settings, paper, material, results, store, execution.jobs)
     seconds = round(time.perf_counter() - start, 1)
     summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds})
     write_document(store.folder / SUMMARY, summary.model_dump(mode="json"))
     return summary
+
+
+def _halved(planned: Sequence[PlannedAttack], material: Material, store: Store) -> Iterator[PlannedAttack]:
+    """Return the attacks on all pairs with parts of the epochs that they took, where they have finished."""
+    most = max((entry.pairs for entry in planned), default=0)
+    for entry in planned:
+        if entry.pairs == most:
+            times = [store.cell(cell.key(material)).training for cell in entry.cells]
+            took = min((n for time in times if time for n in time.epochs if n is not None), default=None)
+            for share, attack in shorter(entry.cells[0].attack, took).items():
+                cells = tuple(replace(cell, attack=attack) for cell in entry.cells)
+                yield replace(entry, time=share, cells=cells)
 
 
 def _tiles(every: Sequence[Case], settings: AuditSettings, material: Material) -> dict[str, bool]:

@@ -30,7 +30,7 @@ class AuditSettings:
         suite: the attacks.
         knows: what the attacker knows of what he sees.
         seeds: each attack is trained once with each.
-        curve: whether attacks are also trained with fewer pairs and for less time.
+        curve: whether attacks are also trained with fewer pairs and for fewer epochs.
         attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit.
         threshold: the SSIM above which an image counts as recognisable.
         machine: on what attacks are trained.
