@@ -269,7 +269,7 @@ def test_a_number_of_numpys_is_a_number(program: cloven.Program, photos: Tensor,
     ("make", "message"),
     [
         (lambda: cloven.Decoder(epochs="3"), "epochs is '3'; expected 1 or more, a whole number"),  # type: ignore[arg-type]
-        (lambda: Residual(epochs=1.5), "epochs is 1.5; expected 1 or more, a whole number"),  # type: ignore[arg-type]
+        (lambda: Residual(epochs=1.5), "epochs is 1.5; expected 1 or more, a whole number, or None"),  # type: ignore[arg-type]
         (lambda: Residual(masked="x"), "masked is 'x'; expected a share below 1"),  # type: ignore[arg-type]
         (lambda: Residual(widths=3), "widths is 3; expected one or more numbers of channels"),  # type: ignore[arg-type]
         (

@@ -253,8 +253,8 @@ def test_without_shapes_a_decoder_reads_all_numbers_and_the_key_says_so(simulate
     material = prepare(simulated.graph, [flat, shaped], ImageSets(**images))
     chain = vector_chain(1176, (1, 28, 28))
     cells = [
-        Cell(flat, Decoder(2, layers=chain), knows="numbers"),
-        Cell(flat, Decoder(2, layers=chain)),
+        Cell(flat, Decoder(10, layers=chain), knows="numbers"),
+        Cell(flat, Decoder(10, layers=chain)),
         Cell(shaped, Decoder(2)),
     ]
     finding = attack(cells[0], material).result

@@ -179,7 +179,7 @@ def test_all_that_is_wrong_is_said_at_once(cloven: Run, here: Path) -> None:
     for part in ("edge9", "jpeg", "--shape is '3x3'", "--features is 'int4'", "device is 'tpu'"):
         assert part in done.err, part
     done = cloven("audit", plan, "--attacks", "psychic", "--seeds", "1", "--threshold", "7", "--out", "run")
-    assert "no attack is named 'psychic'; choose from nearest, probe, screen" in done.err
+    assert "no attack is named 'psychic'; choose from nearest, knn, probe, mlp-probe" in done.err
     assert "threshold is 7.0; expected an SSIM between 0 and 1" in done.err
     done = cloven("audit", plan, "--strategies", "data", "--out", "run")
     assert "--strategies cannot be used with a plan" in done.err

@@ -21,6 +21,7 @@ from cloven.attacks.trainer import (
     Fitting,
     Machine,
     Rate,
+    Rebuilt,
     Training,
     TrainingSchedule,
     seeded,
@@ -264,7 +265,7 @@ class Adversaries:
 
     def finish(self, training: Training | None) -> DescribedReconstructor:
         """See `Trainee`."""
-        made = self.maker.finish(training)
+        made = Rebuilt(self.maker.network.eval(), self.maker.machine, training=training)
         captured, images = self.pairs.first(CHECKED)
         total, number = self.seen.tolist()
         return replace(made, notes=collapse(made(captured), images, total / max(1, number)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class Muon(torch.optim.Optimizer):
         self.adam = torch.optim.Adam([p for p in every if id(p) not in chosen], lr=lr, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Change the parameters by their gradients."""
         rate: float = self.param_groups[0]["lr"]
         self.adam.state = self.state  # one state for both, so that it is saved and loaded as one
@@ -58,7 +57,7 @@ def orthogonal(matrices: Tensor, steps: int = 3) -> Tensor:
 
     By Newton-Schulz iterations with the coefficients of Jordan et al. 2024.
     """
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
+    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
     if wide := x.shape[1] > x.shape[2]:
         x = x.mT
     for _ in range(steps):

@@ -16,8 +16,8 @@ from cloven.attacks.muon import Muon
 from cloven.attacks.networks import Pyramid, Sharpened
 from cloven.attacks.ssim_loss import mixed
 from cloven.attacks.trainer import (
-    DescribedReconstructor,
     Fitting,
+    Learned,
     Machine,
     Trainee,
     Training,
@@ -143,6 +143,6 @@ class _Best:
         for i, one in enumerate(self.tried):
             one.restore(under(str(i), state))
 
-    def finish(self, training: Training | None) -> DescribedReconstructor:
+    def finish(self, training: Training | None) -> Learned:
         """See `Trainee`."""
         return min(self.tried, key=lambda one: float(one.least.mean())).finish(training)

@@ -88,6 +88,8 @@ class ClassFitting(Fitting):
         machine: Machine,
     ) -> None:
         super().__init__(network, pairs, schedule, loss=cross_entropy, rate=rate, machine=machine)
+        self.names: Tensor
+        self.numbers: Tensor
         self.names, self.numbers = classes.unique(return_inverse=True)
 
     def wanted(self, index: Tensor, images: Tensor) -> Tensor:
