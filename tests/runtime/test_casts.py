@@ -132,8 +132,8 @@ NARROW: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 LIKE_OTHERS = (
-    "negative to uint8", "beyond 255 to uint8", "half and float32", "type_as", "comparison", "where with a number",
-    "floor and int64", "int32 and int64", "relu of half", "sum in place of narrow numbers",
+    "beyond 255 to uint8", "type_as", "comparison", "where with a number",
+    "floor and int64", "int32 and int64",
 )  # fmt: skip
 
 
