@@ -36,6 +36,7 @@ bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python benchmarks/he2019.py
+	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python benchmarks/shapes.py
 
 $(READY): pyproject.toml constraints.txt

@@ -21,10 +21,11 @@ def results(program: cloven.Program) -> cloven.Results:
 
 
 def test_results_print_as_a_short_table(results: cloven.Results) -> None:
-    title, verdict, *table = repr(results).splitlines()
+    title, verdict, intervals, *table = repr(results).splitlines()
 
     assert title == "2 observations attacked by nearest, probe"
     assert verdict.startswith(("Pixels: ", "No verdict: "))
+    assert intervals == "95 % intervals over images only: one seed says nothing of others."
     assert table[0].split()[0] == "observation"
     assert [line.split()[0] for line in table[1:]] == ["edge0->edge1", "edge1->edge2"]
     assert len(table) == 3
@@ -60,6 +61,7 @@ def test_a_data_frame_has_a_row_for_each_finding(results: cloven.Results, tmp_pa
     assert len(frame) == len(results.findings) == 4
     assert list(frame["attack"]) == ["nearest", "probe"] * 2
     assert frame["pixel_leakage"].notna().sum() == 2
+    assert list(frame["covers"]) == ["images only"] * 4
     assert (frame["label_leakage_high"] >= frame["label_leakage"]).all()
     frame.to_latex(tmp_path / "table.tex")
     assert "\\begin{tabular}" in (tmp_path / "table.tex").read_text()

@@ -59,7 +59,7 @@ def test_a_run_writes_findings_with_baselines_and_intervals_and_a_report(cloven:
     for finding in summary["findings"]:
         assert set(finding) >= set(
             "key strategy devices link view crosses layers share observation_bytes attack pairs victims "
-            "agreement kappa ssim psnr baselines leakage held_out".split()
+            "agreement kappa ssim psnr identified baselines leakage held_out".split()
         )
         assert finding["ssim"]["low"] <= finding["ssim"]["mean"] <= finding["ssim"]["high"]
         assert finding["agreement"]["low"] < finding["agreement"]["high"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -12,25 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cloven.auditing.finding import ScoreRange
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.papers.s1.bars import TILE, StrategyBar, difference
 from cloven.papers.s1.claims import CLAIMS, figures, judged, over_all, verdict
 from cloven.papers.s1.experiments import LINKS, PAPER, SIZE, STRONG
 from cloven.papers.s1.figure_document import JudgedClaim, Judgement
-from cloven.score.intervals import clustered, unpaired
 
 MOBILENET, RESNET = "mobilenet_v1", "torchvision:resnet50"
 FLOWERS, CIFAR, MNIST = "flowers102", "cifar10", "mnist"
 HIGH, LOW = 0.8, 0.3
 CLAIM = {claim.name: claim for claim in CLAIMS}
-
-
-@pytest.fixture(autouse=True)
-def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enough for differences as plain as these."""
-    for function in (clustered, unpaired):
-        monkeypatch.setattr(f"cloven.papers.s1.bars.{function.__name__}", partial(function, resamples=200))
 
 
 def scores(share: float, images: int = 50) -> Tensor:
@@ -330,7 +320,10 @@ def test_a_bar_is_the_mean_over_shares_and_as_many_seeds_as_both_have() -> None:
     assert difference(bar(shares), bar(0.5)).mean == 0
     assert difference(bar(0.5), bar(seeds)).mean == 0
     assert bar(shares).row().shares == (1.0, 0.0)
-    assert bar(shares).row().agreement == ScoreRange(mean=0.5, low=0.5, high=0.5)
+    agreement = bar(shares).row().agreement
+    assert (
+        agreement.low < agreement.mean == 0.5 < agreement.high
+    )  # alike on 50 images, which proves nothing of others
     assert (bar(seeds).row().seeds, bar(seeds).row().images) == (2, 50)
 
 

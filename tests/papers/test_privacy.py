@@ -79,6 +79,7 @@ def finding(attack: str, point: int, score: float, baseline: float) -> Finding:
                 "kappa": 0.9,
                 "ssim": {"mean": score, "low": score - 0.01, "high": score + 0.01, "p95": score, **whole},
                 "psnr": None,
+                "identified": None,
                 "baselines": {
                     "mean image": {"ssim": baseline, "agreement": 0.1},
                     "grey": {"ssim": baseline / 2, "agreement": 0.1},

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from cloven.papers.s1.figure_document import StrategyFigure
 from cloven.papers.s1.reproduce import FIGURE, SCORES, kept, reproduce, train
 from cloven.papers.s1.scales import StudyScale
 from cloven.reporting.strategy_bars import PICTURE, drawn, write
-from cloven.score.intervals import clustered
 
 TINY = StudyScale("desk", "lenet5", None, queries=40, victims=30, epochs=1, strong=1, training=6, images=900)
 REQUEST = Request("5c", ("digits",), "photos", TINY, controls=())
@@ -50,7 +48,7 @@ def run(request: Request, out: Path) -> StrategyFigure:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    """A CNN is captured once for all studies, which takes longer than they do; and there are fewer resamples."""
+    """A CNN is captured once for all studies, which takes longer than they do."""
     graphs: dict[object, Graph] = {}
 
     def once(make: Callable[..., Graph]) -> Callable[..., Graph]:
@@ -65,7 +63,6 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloven.auditing.pipeline.untrained", once(untrained))
         patch.setattr("cloven.auditing.pipeline.ready", once(ready))
-        patch.setattr("cloven.papers.s1.bars.clustered", partial(clustered, resamples=200))
         yield
 
 

@@ -137,7 +137,7 @@ def _attacked(depth: int, attack: str, place: int, of: int) -> dict[str, Any]:
     if attack == "paste":
         found["inside"] = {"ssim": None, "psnr": 31.2, "coverage": 0.25}
     if attack == "probe":
-        found |= {"ssim": None, "psnr": None, "judge": None, "training": None}
+        found |= {"ssim": None, "psnr": None, "identified": None, "judge": None, "training": None}
         found["leakage"]["ssim"] = None
         found["baselines"] = {name: one | {"ssim": None} for name, one in found["baselines"].items()}
     return found
@@ -375,6 +375,7 @@ def _finding(
             "p95": min(1.0, ssim + 0.17),
             "above_threshold": _score(min(1, 2 * ssim), 0.07),
         },
+        "identified": {**_score(max(0.02, ssim), 0.04), "candidates": 100, "baseline": 0.01},
         "psnr": {"mean": 9 + 11 * ssim, "low": 8.7 + 11 * ssim, "high": 9.3 + 11 * ssim},
         "baselines": baselines,
         "held_out": None,

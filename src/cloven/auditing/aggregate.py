@@ -13,25 +13,20 @@ from torch import Tensor
 from cloven.auditing.cases import Case
 from cloven.auditing.finding import (
     BaselineScores,
-    CellResult,
     Finding,
     HeldOut,
     InsideScores,
-    JudgeRange,
-    Leakages,
-    Measured,
     Metric,
     ScoreRange,
     SeedsRange,
-    SSIMRange,
     TrainingTime,
 )
+from cloven.auditing.ranges import leakages, mean_range, ranges
 from cloven.auditing.store import Store
 from cloven.auditing.summary import MeasuredOrdering, Shows
-from cloven.score.baselines import leakage
-from cloven.score.intervals import Interval, bootstrap, over_seeds, paired, wilson
+from cloven.score.intervals import Interval, paired
 
-Numbers = TypeVar("Numbers", JudgeRange, InsideScores, HeldOut)
+Numbers = TypeVar("Numbers", InsideScores, HeldOut)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,65 +56,47 @@ class Expectation:
 
 
 def finding(attacked: AttackedCase, store: Store, threshold: float) -> Finding:
-    """Return the result of an attack on a case: one seed's, or the mean over several."""
-    cells = [store.cell(key) for key in attacked.keys]
-    measured = _measured(cells[0]) if len(cells) == 1 else _over_seeds(attacked.keys, cells, store)
-    found = {**attacked.case.context.model_dump(), **measured.model_dump(), "attack": attacked.attack}
-    if measured.ssim is not None:
-        exceeds = store.scores(attacked.keys, "ssim").mean(0) > threshold
-        found["ssim"]["above_threshold"] = asdict(wilson(int(exceeds.sum()), len(exceeds)))
+    """Return the result of an attack on a case: one seed's, or the mean over several.
+
+    Baselines are the highest of any seed; leakage is that of the mean scores.
+    """
+    cells, tensors = [store.cell(key) for key in attacked.keys], [store.tensors(key) for key in attacked.keys]
+    first = cells[0]
+
+    def of_each(kind: str) -> dict[str, Tensor]:
+        """Return the tensors ``(seeds, n)`` of a kind by name."""
+        names = [name for name in tensors[0] if name.startswith(kind)]
+        return {name.removeprefix(kind): torch.stack([one[name] for one in tensors]) for name in names}
+
+    judges = [cell.judge.baseline for cell in cells if cell.judge is not None]
+    scores = ranges(of_each("score/"), judge_baseline=_mean(judges) if judges else None, threshold=threshold)
+    guesses, baselines = of_each("guess/"), {}
+    for name in first.baselines:
+        each = [cell.baselines[name] for cell in cells]
+        baselines[name] = BaselineScores(
+            ssim=max((one.ssim for one in each if one.ssim is not None), default=None),
+            agreement=max(one.agreement for one in each),
+            above_threshold=float((guesses[name] > threshold).double().mean(1).max()) if name in guesses else None,
+        )
     return Finding(
-        **found,
+        **attacked.case.context.model_dump() | dict(scores),
+        attack=attacked.attack,
+        parameters=first.parameters,
+        pairs=first.pairs,
+        victims=first.victims,
+        kappa=_mean([cell.kappa for cell in cells]),
+        baselines=baselines,
+        leakage=leakages(scores, baselines),
+        inside=_mean_of(InsideScores, [cell.inside for cell in cells]),
+        held_out=_mean_of(HeldOut, [cell.held_out for cell in cells]),
+        training=_trained([cell.training for cell in cells if cell.training is not None]),
+        notes=tuple(dict.fromkeys(note for cell in cells for note in cell.notes)),
+        wall_seconds=sum(cell.wall_seconds for cell in cells),
         key=attacked.keys[0],
         keys=attacked.keys,
         observation=attacked.case.name,
         seeds=tuple(cell.seed for cell in cells),
     )
-
-
-def _measured(cell: CellResult) -> Measured:
-    return Measured(**{name: getattr(cell, name) for name in Measured.model_fields})
-
-
-def _over_seeds(keys: Sequence[str], cells: Sequence[CellResult], store: Store) -> Measured:
-    """Return the mean over seeds; baselines are the highest of any seed, leakage is that of the mean scores."""
-    first = _measured(cells[0])
-    baselines: dict[str, BaselineScores] = {}
-    for name, one in first.baselines.items():
-        each = [cell.baselines[name] for cell in cells]
-        alike = None if one.ssim is None else max(b.ssim for b in each if b.ssim is not None)
-        baselines[name] = BaselineScores(ssim=alike, agreement=max(b.agreement for b in each))
-    agreed = _seeds_range(store.scores(keys, "agreement"))
-    likeness, noise = None, None
-    highest = [b.ssim for b in baselines.values() if b.ssim is not None]
-    if first.ssim is not None:
-        scored = _seeds_range(store.scores(keys, "ssim"))
-        likeness = SSIMRange(**scored.model_dump(), p95=_mean([c.ssim.p95 for c in cells if c.ssim]))
-        noise = _seeds_range(store.scores(keys, "psnr"))
-    return first.model_copy(
-        update={
-            "agreement": agreed,
-            "ssim": likeness,
-            "psnr": noise,
-            "kappa": _mean([cell.kappa for cell in cells]),
-            "baselines": baselines,
-            "leakage": Leakages(
-                ssim=leakage(likeness.mean, max(highest)) if likeness and highest else None,
-                agreement=leakage(agreed.mean, max(b.agreement for b in baselines.values())),
-            ),
-            "judge": _mean_of(JudgeRange, [cell.judge for cell in cells]),
-            "inside": _mean_of(InsideScores, [cell.inside for cell in cells]),
-            "held_out": _mean_of(HeldOut, [cell.held_out for cell in cells]),
-            "training": _trained([cell.training for cell in cells if cell.training is not None]),
-            "notes": tuple(dict.fromkeys(note for cell in cells for note in cell.notes)),
-            "wall_seconds": sum(cell.wall_seconds for cell in cells),
-        }
-    )
-
-
-def _seeds_range(scores: Tensor) -> SeedsRange:
-    interval = over_seeds(scores)
-    return SeedsRange(**asdict(interval), covers="images and seeds", of_seeds=tuple(scores.mean(1).tolist()))
 
 
 def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
@@ -136,8 +113,7 @@ def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
 
 def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: Store) -> SeedsRange:
     """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed."""
-    scores = store.scores(more, metric) - store.scores(less, metric)
-    return _seeds_range(scores) if len(scores) > 1 else SeedsRange(**asdict(bootstrap(scores[0], seed=0)))
+    return mean_range(store.scores(more, metric) - store.scores(less, metric))
 
 
 def _mean_of(kind: type[Numbers], each: Sequence[Numbers | None]) -> Numbers | None:
@@ -156,11 +132,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def orderings(
-    expected: Iterable[Expectation], every: Sequence[AttackedCase], store: Store, *, seed: int
+    expected: Iterable[Expectation], every: Sequence[AttackedCase], store: Store
 ) -> list[MeasuredOrdering]:
-    """Return what a paper expects of its decoder beside the numbers: paired differences over the victim images.
+    """Return what a paper expects of its decoder beside the numbers: paired differences over images and seeds.
 
-    A group (a strategy at a layer, in the paper's view) scores an image by the mean over its shares and seeds.
+    A group (a strategy at a layer, in the paper's view) scores an image by the mean over its shares.
     """
     found: list[MeasuredOrdering] = []
     for expectation in expected:
@@ -168,7 +144,7 @@ def orderings(
         lower = _group(every, store, expectation.lower, expectation.metric)
         if higher is None or lower is None:
             continue
-        difference = paired(higher, lower, seed=seed)
+        difference = paired(higher, lower)
         found.append(
             MeasuredOrdering(
                 claim=expectation.claim,
@@ -196,10 +172,10 @@ def shows(difference: Interval) -> Shows:
 def _group(
     every: Sequence[AttackedCase], store: Store, side: tuple[str, str | None], metric: Metric
 ) -> Tensor | None:
-    """Return the scores ``(n,)`` of each victim image, mean over the shares of a strategy at a layer."""
+    """Return the scores ``(seeds, n)`` of each victim image, mean over the shares of a strategy at a layer."""
     strategy, layer = side
     found = [
-        store.scores(one.keys, metric).mean(0)
+        store.scores(one.keys, metric)
         for one in every
         if one.attack == "decoder"
         and one.case.target.strategy == strategy

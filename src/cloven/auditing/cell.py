@@ -28,22 +28,19 @@ from cloven.auditing.finding import (
     CellResult,
     HeldOut,
     InsideScores,
-    JudgeRange,
-    Leakages,
-    SeedsRange,
-    SSIMRange,
     TrainingTime,
 )
-from cloven.auditing.material import Judge, Material, places
+from cloven.auditing.material import Material, places
 from cloven.auditing.model_access import front_of, query_of, rear_of
+from cloven.auditing.ranges import leakages, ranges
 from cloven.errors import ClovenError
 from cloven.graph.box import hull
 from cloven.partition.observe import Observation
 from cloven.partition.program import image_part
 from cloven.score.agreement import agreement, kappa
-from cloven.score.baselines import best, leakage, shuffled_baseline
+from cloven.score.baselines import Baseline, best, shuffled_baseline
+from cloven.score.identification import identified
 from cloven.score.inside import Region, inside
-from cloven.score.intervals import bootstrap, wilson
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
@@ -61,7 +58,7 @@ class Cell:
     Attributes:
         observation: what is seen.
         attack: how it is attacked.
-        seed: of the batches, the initial weights, the shuffled pairs and the intervals.
+        seed: of the batches, the initial weights, the shuffled pairs and the images to pick from.
         knows: what the attacker knows of what he sees.
         pairs: how many of the auxiliary images he has; all if None.
         machine: on what the attack is trained.
@@ -139,10 +136,14 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The result of a cell, the scores ``(n,)`` of each victim image, and its best, median and worst image."""
+    """The result of a cell, and its best, median and worst image.
+
+    ``scores`` ``(n,)`` are those of each victim image; ``guesses`` the SSIM of each with every baseline.
+    """
 
     result: CellResult
     scores: Mapping[str, Tensor]
+    guesses: Mapping[str, Tensor]
     samples: Mapping[str, Tensor]
 
 
@@ -189,23 +190,25 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     captured = cell._captured(material, "victims")
     victims, classes = material.tensors["victims"], material.tensors["classes"]
     made, guessed = _answered(cell, captured, learned, material)
-    scores = {"agreement": agreement(guessed, classes)}
-    if made is not None:
-        scores |= {"ssim": ssim(made, victims), "psnr": psnr(made, victims)}
     shuffled = shuffled_baseline(victims, classes, victims if made is None else made, guessed, seed=cell.seed)
-    baselines = tuple(
-        f if made is not None else type(f)(f.name, None, f.agreement) for f in (*material.baselines, shuffled)
-    )
-    highest = best(baselines)
-    agreed = SeedsRange(**asdict(wilson(int(scores["agreement"].sum()), len(victims))))
-    likeness: SSIMRange | None = None
-    noise: SeedsRange | None = None
-    if made is not None:
-        p95 = float(torch.quantile(scores["ssim"], 0.95))
-        likeness = SSIMRange(**asdict(bootstrap(scores["ssim"], seed=cell.seed)), p95=p95)
-        noise = SeedsRange(**asdict(bootstrap(scores["psnr"], seed=cell.seed)))
+    baselines, judge = (*material.baselines, shuffled), material.judge
+    of_each = {"agreement": agreement(guessed, classes)}
+    judge_baseline: float | None = None
+    if made is None:
+        baselines = tuple(Baseline(one.name, None, one.agreement) for one in baselines)
+    else:
+        of_each["ssim"], of_each["psnr"] = ssim(made, victims), psnr(made, victims)
+        of_each["identified"] = identified(made, victims, seed=cell.seed)
+    if made is not None and judge is not None:
+        judged = judge.classify(made)
+        of_each["judge"] = agreement(judged, judge.classes)
+        by_chance = shuffled_baseline(victims, judge.classes, made, judged, seed=cell.seed)
+        judge_baseline = best((*judge.baselines, by_chance)).agreement
+    found = ranges({name: values[None] for name, values in of_each.items()}, judge_baseline=judge_baseline)
+    guesses = {one.name: BaselineScores(ssim=one.ssim, agreement=one.agreement) for one in baselines}
     region = _region(cell.observation) if made is not None else None
     result = CellResult(
+        **dict(found),
         key=key,
         seed=cell.seed,
         attack=label_of(cell.attack),
@@ -213,16 +216,9 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         victims=len(victims),
         parameters=learned.parameters,
         observation_bytes=cell.observation.bytes,
-        agreement=agreed,
         kappa=kappa(guessed, classes, material.classifier.by_name[material.classifier.output].shape[0]),
-        ssim=likeness,
-        psnr=noise,
-        baselines={f.name: BaselineScores(ssim=f.ssim, agreement=f.agreement) for f in baselines},
-        leakage=Leakages(
-            ssim=leakage(likeness.mean, highest.ssim) if likeness and highest.ssim is not None else None,
-            agreement=leakage(agreed.mean, highest.agreement),
-        ),
-        judge=_judged(material.judge, made, victims, cell.seed) if material.judge and made is not None else None,
+        baselines=guesses,
+        leakage=leakages(found, guesses),
         inside=InsideScores(**asdict(inside(made, victims, region))) if made is not None and region else None,
         held_out=_held_out(cell, learned, material) if "selection" in material.tensors else None,
         training=_training(cell, learned),
@@ -232,8 +228,9 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
     )
     return Outcome(
         result,
-        {name: values.to(torch.float32) for name, values in scores.items()},
-        _samples(scores["ssim"], victims, made) if made is not None else {},
+        {name: values.to(torch.float32) for name, values in of_each.items()},
+        {one.name: one.likeness.to(torch.float32) for one in baselines if one.likeness is not None},
+        _samples(of_each["ssim"], victims, made) if made is not None else {},
     )
 
 
@@ -276,14 +273,6 @@ def _training(cell: Cell, learned: Learned) -> TrainingTime | None:
         return None
     processor: Literal["CPU", "GPU"] = "GPU" if cell.machine.device.startswith("cuda") else "CPU"
     return TrainingTime(processor=processor, seconds=took.seconds, epochs=(took.epochs,), ended=(took.ended,))
-
-
-def _judged(judge: Judge, made: Tensor, victims: Tensor, seed: int) -> JudgeRange:
-    classes = judge.classify(made)
-    shuffled = shuffled_baseline(victims, judge.classes, made, classes, seed=seed)
-    hits = int(agreement(classes, judge.classes).sum())
-    baseline = best((*judge.baselines, shuffled)).agreement
-    return JudgeRange(**asdict(wilson(hits, len(victims))), baseline=baseline)
 
 
 def _region(observed: Observed) -> Region | None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from cloven.attacks.attack import Attack
 from cloven.attacks.epochs import with_epochs
 from cloven.auditing.aggregate import AttackedCase, difference
-from cloven.auditing.finding import AXES, Metric, ScoreRange
+from cloven.auditing.finding import Metric
+from cloven.auditing.ranges import mean_range, share_range
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise
 
@@ -94,20 +95,14 @@ def _rise(ordered: Sequence[AttackedCase], metric: Metric, store: Store) -> Rise
 
 
 def _point(one: AttackedCase, store: Store) -> CurvePoint:
-    """Return the means over seeds of the score and of both ends of its interval."""
     cells = [store.cell(key) for key in one.keys]
-    found: dict[Metric, ScoreRange | None] = {}
-    for metric in AXES.values():
-        scores = [score for cell in cells if (score := cell.score(metric)) is not None]
-        ends = {part: sum(getattr(s, part) for s in scores) / len(cells) for part in ("mean", "low", "high")}
-        found[metric] = ScoreRange(**ends) if scores else None
     counts = [count for cell in cells if cell.training for count in cell.training.epochs if count is not None]
     return CurvePoint(
         pairs=one.pairs,
         time=one.time,
         epochs=sum(counts) / len(counts) if counts else None,
-        ssim=found["ssim"],
-        agreement=found["agreement"],
+        ssim=mean_range(store.scores(one.keys, "ssim")) if cells[0].ssim is not None else None,
+        agreement=share_range(store.scores(one.keys, "agreement")),
     )
 
 

@@ -13,6 +13,9 @@ from cloven.partition.observe import View
 
 Axis = Literal["pixels", "labels"]
 Metric = Literal["ssim", "agreement"]
+Measure = Literal["ssim", "agreement", "above_threshold"]
+"""A score that has a baseline of each guess."""
+
 AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
 """The axes of leakage, and the score that is measured on each."""
 
@@ -47,31 +50,46 @@ class SeedsRange(ScoreRange):
 class SSIMRange(SeedsRange):
     """SSIM over the victim images.
 
-    ``p95`` is the value that one image in twenty exceeds; ``above_threshold`` the share of images whose SSIM, the
-    mean over seeds, exceeds the audit's threshold.
+    ``p95`` is the value that one image in twenty exceeds; ``above_threshold`` the share of images whose SSIM
+    exceeds the audit's threshold, None of a cell, which has none.
     """
 
     p95: float
-    above_threshold: ScoreRange | None = None
+    above_threshold: SeedsRange | None = None
 
 
 class BaselineScores(Document):
-    """The scores of one guess without any observation; ``ssim`` is None for a guess that is not an image."""
+    """The scores of one guess without any observation; ``ssim`` is None for a guess that is not an image.
+
+    ``above_threshold`` is the share of images whose SSIM exceeds the audit's threshold.
+    """
 
     ssim: float | None
     agreement: float
+    above_threshold: float | None = None
 
 
 class Leakages(Document):
-    """(score - baseline) / (1 - baseline) of the mean scores; ``ssim`` is None without reconstructions."""
+    """(score - baseline) / (1 - baseline) of the mean scores; those of pixels are None without reconstructions."""
 
     ssim: float | None
     agreement: float
+    above_threshold: float | None = None
 
 
-class JudgeRange(ScoreRange):
+class JudgeRange(SeedsRange):
     """Agreement by a second classifier, and its baseline."""
 
+    baseline: float
+
+
+class IdentifiedRange(SeedsRange):
+    """The share of victims picked, by their reconstructions, out of ``candidates`` images.
+
+    ``baseline`` is that of chance, 1 / ``candidates``.
+    """
+
+    candidates: int
     baseline: float
 
 
@@ -123,14 +141,30 @@ ENDS: Mapping[Ended, str] = {"no improvement": "held-out pairs that did not impr
 """What ended a training before its schedule did, in words."""
 
 
-class Measured(Document):
-    """The measurements of an attack on an observation, of one seed or over several.
+class Scores(Document):
+    """The scores of an attack on an observation, of one seed or over several.
 
     ``agreement`` is S1's accuracy: the share of reconstructions to which the model gives the class that it gives
-    the original; of a label reader, the share of labels that are the model's. A label reader makes no images:
-    ``ssim`` and ``psnr`` are None. ``training`` is None where nothing was trained. ``wall_seconds`` is how long
-    training and scoring took by the clock: attacks that train side by side have equal parts of it. ``notes`` are
-    remarks of the attack.
+    the original; of a label reader, the share of labels that are the model's. A label reader makes no images: its
+    other scores are None.
+    """
+
+    agreement: SeedsRange
+    ssim: SSIMRange | None
+    psnr: SeedsRange | None
+    identified: IdentifiedRange | None
+    judge: JudgeRange | None
+
+    def score(self, metric: Metric) -> SeedsRange | None:
+        """Return the score of a metric; None where the attack has none."""
+        return self.ssim if metric == "ssim" else self.agreement
+
+
+class Measured(Scores):
+    """The measurements of an attack on an observation, of one seed or over several.
+
+    ``training`` is None where nothing was trained. ``wall_seconds`` is how long training and scoring took by the
+    clock: attacks that train side by side have equal parts of it. ``notes`` are remarks of the attack.
     """
 
     attack: str
@@ -138,29 +172,23 @@ class Measured(Document):
     pairs: int
     victims: int
     observation_bytes: int
-    agreement: SeedsRange
     kappa: float
-    ssim: SSIMRange | None
-    psnr: SeedsRange | None
     baselines: dict[str, BaselineScores]
     leakage: Leakages
-    judge: JudgeRange | None
     inside: InsideScores | None
     held_out: HeldOut | None
     training: TrainingTime | None
     notes: tuple[str, ...]
     wall_seconds: float
 
-    def baseline(self, metric: Metric) -> tuple[str, float] | None:
+    def baseline(self, measure: Measure) -> tuple[str, float] | None:
         """Return the name and score of the highest baseline; None where no baseline has this score."""
         scored = [
-            (name, score) for name, found in self.baselines.items() if (score := getattr(found, metric)) is not None
+            (name, score)
+            for name, found in self.baselines.items()
+            if (score := getattr(found, measure)) is not None
         ]
         return max(scored, key=lambda named: (named[1], named[0]), default=None)
-
-    def score(self, metric: Metric) -> SeedsRange | None:
-        """Return the score of a metric; None where the attack has none."""
-        return self.ssim if metric == "ssim" else self.agreement
 
 
 class CellResult(Measured):

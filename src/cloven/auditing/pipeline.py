@@ -417,7 +417,7 @@ def _summary(
         observations=tuple(found),
         curves=tuple(curve),
         defences=tuple(defences(divided, scene.cases, found)) if scene.compares_transforms else (),
-        orderings=tuple(orderings(paper.expected, full, store, seed=settings.seeds[0])),
+        orderings=tuple(orderings(paper.expected, full, store)),
         shapes=None,
         capture=scene.capture,
         not_measured=(*_missing(settings.suite.names), *scene.not_measured),

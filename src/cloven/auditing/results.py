@@ -114,6 +114,7 @@ class Results:
         attacks = list(dict.fromkeys(finding.attack for finding in self.findings))
         title = f"{counted(len(self.observations), 'observation')} attacked by {', '.join(attacks)}"
         said = self.verdict.sentence if self.verdict.given else f"No verdict: {self.verdict.reason}"
+        over = f"95 % intervals over {self.summary.covers}."
         columns = ("observation", "pixels leak up to", "SSIM", "by", "labels leak up to", "agreement", "by")
         several = len({one.strategy for one in self.observations}) > 1  # two programs may have links of one name
         rows: list[tuple[Value, ...]] = [
@@ -124,7 +125,7 @@ class Results:
             )
             for one in ranked(self.summary)
         ]
-        return "\n".join([title, said or "", *self.summary.warnings]), columns, rows
+        return "\n".join([title, said or "", over, *self.summary.warnings]), columns, rows
 
 
 def ranked(summary: Summary) -> list[ObservationSummary]:
@@ -169,7 +170,19 @@ def _row(finding: Finding) -> dict[str, Value | bool]:
             f"{axis[:-1]}_leakage": score.leakage.mean if score else None,
             f"{axis[:-1]}_leakage_high": score.leakage.high if score else None,
         }
+    above, guess = finding.ssim and finding.ssim.above_threshold, finding.baseline("above_threshold")
+    picked = finding.identified
     return row | {
+        "above_threshold": above.mean if above else None,
+        "above_threshold_low": above.low if above else None,
+        "above_threshold_high": above.high if above else None,
+        "above_threshold_baseline": guess[1] if above and guess else None,
+        "above_threshold_leakage": finding.leakage.above_threshold,
+        "identified": picked.mean if picked else None,
+        "identified_low": picked.low if picked else None,
+        "identified_high": picked.high if picked else None,
+        "identified_baseline": picked.baseline if picked else None,
+        "candidates": picked.candidates if picked else None,
         "psnr": finding.psnr.mean if finding.psnr else None,
         "kappa": finding.kappa,
         "covers": finding.agreement.covers,

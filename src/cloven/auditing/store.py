@@ -67,7 +67,9 @@ class Store:
 
     def save(self, outcome: Outcome) -> None:
         """Keep a cell's result; it is finished when its JSON file stands."""
-        tensors = {**{f"score/{k}": v for k, v in outcome.scores.items()}, **outcome.samples}
+        of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
+        of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
+        tensors = {**of_each, **outcome.samples}
         path = self.folder / CELLS / f"{outcome.result.key}.safetensors"
         content = save({name: t.contiguous() for name, t in tensors.items()})
         with replacing(path) as part:
@@ -89,7 +91,7 @@ class Store:
         return found
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
-        """Return a cell's scores of each image (``score/ssim`` ...) and its sample images.
+        """Return a cell's scores of each image (``score/ssim``), guesses' (``guess/black``), and sample images.
 
         Raises:
             ClovenError: where a file of the cell is not as it was written.

@@ -177,8 +177,8 @@ class CurvePoint(Document):
     pairs: int
     time: float
     epochs: float | None
-    ssim: ScoreRange | None
-    agreement: ScoreRange | None
+    ssim: SeedsRange | None
+    agreement: SeedsRange | None
 
 
 class Rise(SeedsRange):
@@ -321,6 +321,12 @@ class Summary(Document):
     not_measured: tuple[str, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...] = Field(default=())
+
+    @property
+    def covers(self) -> str:
+        """What the intervals of its scores are over: images only, where each attack was trained once."""
+        several = any(finding.agreement.covers == "images and seeds" for finding in self.findings)
+        return "images and seeds" if several else "images only: one seed says nothing of others"
 
 
 def schema() -> dict[str, JsonValue]:

@@ -46,7 +46,8 @@ def print_summary(found: Summary) -> None:
         for one in ranked(found)
     ]
     table(
-        f"{found.model} on {found.data} ({accuracy})\nthe strongest attack on each observation: mean [95 %]",
+        f"{found.model} on {found.data} ({accuracy})\nthe strongest attack on each observation: mean [95 %], "
+        f"over {found.covers}",
         ["observation", "pixels: SSIM", "labels: agreement"],
         rows,
         width=NARROW,

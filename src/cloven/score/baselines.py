@@ -7,7 +7,7 @@ of shuffled pairs belongs to one attack's reconstructions (`shuffled_baseline`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,11 +20,15 @@ from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
 
 @dataclass(frozen=True)
 class Baseline:
-    """The scores of one guess that ignores the observation; ``ssim`` is None for a guess without an image."""
+    """The mean scores of one guess that ignores the observation; ``ssim`` is None for a guess without an image.
+
+    ``likeness`` is the SSIM of each image, ``(n,)``.
+    """
 
     name: str
     ssim: float | None
     agreement: float
+    likeness: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @torch.no_grad()
@@ -69,10 +73,11 @@ def guess_baselines(
     classes = classify(images)
     check_classes("the classes of the guesses", classes)
     check_lengths("guesses", images, "their classes", classes)
-    similarities = [_mean(ssim(image.expand_as(originals), originals)) for image in images]
+    likenesses = [ssim(image.expand_as(originals), originals) for image in images]
     agreements = [_share(classes_of_originals, named) for named in classes.tolist()]
     modal = _share(classes_of_originals, modal_class(classes_of_originals))
-    return (*map(Baseline, guesses, similarities, agreements), Baseline("modal class", None, modal))
+    made = map(Baseline, guesses, map(_mean, likenesses), agreements, likenesses)
+    return (*made, Baseline("modal class", None, modal))
 
 
 @torch.no_grad()
@@ -94,7 +99,8 @@ def shuffled_baseline(
         raise ClovenError(f"shuffled pairs need at least 2 images, got {len(originals)}; score more images")
     other = _derangement(len(originals), seed).to(originals.device)
     equal = agreement(classes_of_originals[other.to(classes_of_originals.device)], classes_of_reconstructions)
-    return Baseline("shuffled pairs", _mean(ssim(originals[other], reconstructions)), _mean(equal))
+    likeness = ssim(originals[other], reconstructions)
+    return Baseline("shuffled pairs", _mean(likeness), _mean(equal), likeness)
 
 
 def best(baselines: Iterable[Baseline]) -> Baseline:

@@ -14,7 +14,7 @@ from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Summary
 from cloven.papers.s1.figure_document import BarBaselines, BarRow
-from cloven.score.intervals import Interval, clustered, unpaired
+from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired
 
 TILE = "Layer 1"
 """S1's name for a tile of the input."""
@@ -86,8 +86,8 @@ class StrategyBar:
             images=self.scores.shape[2],
             seeds=self.scores.shape[0],
             shares=tuple(self.scores.mean((0, 2)).tolist()),
-            agreement=score_range(clustered(self.scores.mean(1), seed=0)),
-            ssim=score_range(clustered(self.ssim.mean(1), seed=0)),
+            agreement=score_range(of_share(self.scores.mean(1))),
+            ssim=score_range(of_mean(self.ssim.mean(1))),
             baselines=BarBaselines(agreement=agreement, ssim=ssim),
         )
 
@@ -103,10 +103,7 @@ def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
     Bars of the same images are compared image by image.
     """
     a, b = higher.scores.mean(1), lower.scores.mean(1)
-    if higher.victims != lower.victims:
-        return unpaired(a, b, seed=0)
-    seeds = min(len(a), len(b))
-    return clustered(a[:seeds] - b[:seeds], seed=0)
+    return paired(a, b) if higher.victims == lower.victims else unpaired(a, b)
 
 
 # --- from finished studies --------------------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""Scores of each image, as documents hold them: means with their intervals, and leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from cloven.auditing.finding import (
+    BaselineScores,
+    IdentifiedRange,
+    JudgeRange,
+    Leakages,
+    Measure,
+    Scores,
+    SeedsRange,
+    SSIMRange,
+)
+from cloven.score.baselines import leakage
+from cloven.score.identification import CANDIDATES
+from cloven.score.intervals import Interval, of_mean, of_share
+
+
+def ranges(
+    scores: Mapping[str, Tensor], *, judge_baseline: float | None = None, threshold: float | None = None
+) -> Scores:
+    """Return the means of scores ``(seeds, n)`` by name, with their intervals over images, and seeds if several.
+
+    Args:
+        scores: ``agreement``; of reconstructions also ``ssim``, ``psnr``, ``identified``, and ``judge`` if any.
+        judge_baseline: that of the second classifier.
+        threshold: the SSIM above which an image counts; left out, none are counted.
+    """
+    agreement = share_range(scores["agreement"])
+    if "ssim" not in scores:
+        return Scores(agreement=agreement, ssim=None, psnr=None, identified=None, judge=None)
+    ssim, picked = scores["ssim"], scores["identified"]
+    candidates = min(CANDIDATES, picked.shape[1])
+    return Scores(
+        agreement=agreement,
+        ssim=SSIMRange(
+            **dict(mean_range(ssim)),
+            p95=float(torch.quantile(ssim.double(), 0.95, dim=1).mean()),
+            above_threshold=None if threshold is None else share_range(ssim > threshold),
+        ),
+        psnr=mean_range(scores["psnr"]),
+        identified=IdentifiedRange(**dict(share_range(picked)), candidates=candidates, baseline=1 / candidates),
+        judge=None
+        if judge_baseline is None
+        else JudgeRange(**dict(share_range(scores["judge"])), baseline=judge_baseline),
+    )
+
+
+def leakages(found: Scores, baselines: Mapping[str, BaselineScores]) -> Leakages:
+    """Return the leakage of mean scores above the highest baseline of each."""
+
+    def above(measure: Measure, score: SeedsRange | None) -> float | None:
+        guesses = [guess for one in baselines.values() if (guess := getattr(one, measure)) is not None]
+        return None if score is None or not guesses else leakage(score.mean, max(guesses))
+
+    of_agreement = above("agreement", found.agreement)
+    assert of_agreement is not None  # every guess has one
+    return Leakages(
+        ssim=above("ssim", found.ssim),
+        agreement=of_agreement,
+        above_threshold=above("above_threshold", found.ssim and found.ssim.above_threshold),
+    )
+
+
+def mean_range(scores: Tensor) -> SeedsRange:
+    """Return the mean of real-valued scores ``(seeds, n)``."""
+    return _range(of_mean(scores), scores)
+
+
+def share_range(scores: Tensor) -> SeedsRange:
+    """Return the share of yes ``(seeds, n)``."""
+    return _range(of_share(scores), scores)
+
+
+def _range(interval: Interval, scores: Tensor) -> SeedsRange:
+    if len(scores) == 1:
+        return SeedsRange(**asdict(interval), covers="images only")
+    means = tuple(scores.double().mean(1).tolist())
+    return SeedsRange(**asdict(interval), covers="images and seeds", of_seeds=means)

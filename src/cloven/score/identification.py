@@ -1,0 +1,46 @@
+"""Identification: whether a reconstruction picks its original out of several images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cloven.errors import ClovenError
+from cloven.score.checks import check_pair
+
+CANDIDATES = 100
+"""Images that one is picked out of, itself among them; all, where there are fewer."""
+
+
+@torch.no_grad()
+def identified(made: Tensor, originals: Tensor, *, seed: int, candidates: int = CANDIDATES) -> Tensor:
+    """Return whether each reconstruction is most like its own original, of several: ``(n,)`` bool.
+
+    The others are ``candidates - 1`` more of the originals ``(n, C, H, W)`` in [0, 1], n at least 2, drawn with
+    the seed. Likeness is the correlation of pixels, each less its mean over the candidates: what all images have in
+    common picks none of them. A tie is no hit, so that a reconstruction that says nothing picks its original no
+    more often than one time in ``candidates``.
+    """
+    check_pair(made, originals)
+    n = len(originals)
+    if n < 2:
+        raise ClovenError(f"an image is picked out of 2 or more, got {n}; score more images")
+    size = min(candidates, n)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    hits = torch.empty(n, dtype=torch.bool)
+    for start in range(0, n, size):
+        chosen = order[min(start, n - size) :][:size]
+        them = originals[chosen].to(torch.float32)
+        common = them.mean(0)
+        likeness = _standard(made[chosen].to(torch.float32) - common) @ _standard(them - common).T
+        own = likeness.diagonal().clone()
+        hits[chosen] = (own > likeness.fill_diagonal_(-torch.inf).amax(1)).cpu()
+    return hits
+
+
+def _standard(images: Tensor) -> Tensor:
+    """Return ``(n, numbers)`` of mean 0 and norm 1; of equal numbers, zeros."""
+    rows = images.flatten(1)
+    rows = rows - rows.mean(1, keepdim=True)
+    norms: Tensor = rows.square().sum(1, keepdim=True).sqrt()
+    return rows / norms.clamp(min=1e-6)
