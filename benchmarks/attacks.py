@@ -1,14 +1,18 @@
 """How fast attacks train: `residual` beside a plain loop, all cuts from one forward pass, a study beside its parts.
 
     CLOVEN_DATA=FOLDER python -m benchmarks.attacks [--only NAME ...] [--pairs N] [--epochs N] [--rounds N]
+                                                    [--before COMMIT]
 
-What is attacked is the published ResNet-20 on CIFAR-10. Four measurements:
+What is attacked is the published ResNet-20 on CIFAR-10. Five measurements:
 
 residual  The attack and a plain PyTorch loop of the same network train in turns on the same batches, from the
           same weights and with the same loss, one thread. The loop is as people write it: nearest enlarging
-          before a convolution, NCHW, Adam as it comes, SSIM by convolutions, what is captured computed for each
-          batch. CPU seconds a step over whole trainings; the scores must be equal to within 0.01. The ratio with
-          what is captured at hand is told beside.
+          before a convolution, NCHW, Muon a weight at a time, SSIM by convolutions, what is captured computed for
+          each batch. CPU seconds a step over whole trainings; the scores must be equal to within 0.01. The ratio
+          with what is captured at hand is told beside.
+reach     CPU seconds until `residual` reaches the SSIM on others' images that the code of an older commit reaches
+          in --epochs epochs. Whole trainings of 1 epoch, 2 epochs and so on, in a straight line between the two
+          that the score lies between. Both run in turns, each in a process of its own, one thread. Needs --before.
 passes    The convolutions that are computed for the features of all four cuts: those of one forward pass.
 study     Wall time of one audit of four cuts with `decoder`, and of four audits of one cut each.
 screen    Images in a CPU second that `screen` trains on, and the seconds of a whole cell; no bound.
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import multiprocessing
 import os
 import statistics
@@ -28,9 +33,10 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +45,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from cloven.attacks.convolutions import Convolution, Doubled
+from cloven.attacks.convolutions import FEW, Convolution, Doubled
 from cloven.attacks.knowledge import Knowledge, Pairs, Reconstructor, in_memory
+from cloven.attacks.muon import Muon
 from cloven.attacks.networks import Sharpened
 from cloven.attacks.residual import Residual
 from cloven.attacks.screen import Screen
@@ -59,8 +66,10 @@ from cloven.zoo.resnet_cifar import ResNetCIFAR
 CUTS = ("conv1", "layer1", "layer2", "layer3")
 TIMED = ("layer2", "layer1")
 WEIGHTS = "resnet20-12fca82f.th"
-FASTER, EQUAL, STUDY = 2.0, 0.01, 0.75
-"""The bounds: steps a second of `residual` over the plain loop's; SSIM between them; a study over its parts."""
+REACHED = ("layer3", "layer2")
+FASTER, EQUAL, STUDY, SOONER = 2.0, 0.01, 0.75, 1.3
+"""The bounds: steps a second of `residual` over the plain loop's; SSIM between them; a study over its parts;
+seconds of an older `residual` over those until the same score is reached."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,7 @@ class Given:
     victims: int
     epochs: int
     rounds: int
+    before: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +169,38 @@ class Plain(nn.Module):
         return made
 
 
+class PlainMuon:
+    """Muon as it is published: one weight after another; Adam for what is not a convolution's weight."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] > FEW]
+        others = [p for p in network.parameters() if not any(p is weight for weight in self.weights)]
+        self.adam = torch.optim.Adam(others)
+        self.momenta = [torch.zeros_like(p) for p in self.weights]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.adam.zero_grad()
+        for weight in self.weights:
+            weight.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Change the parameters."""
+        self.adam.param_groups[0]["lr"] = rate
+        self.adam.step()
+        for weight, momentum in zip(self.weights, self.momenta, strict=True):
+            assert weight.grad is not None
+            momentum.lerp_(weight.grad, 1 - Muon.MOMENTUM)
+            x = weight.grad.lerp(momentum, Muon.MOMENTUM).flatten(1)
+            size = 0.2 * max(x.shape) ** 0.5
+            x = x / x.norm()
+            for _ in range(3):
+                a = x @ x.T
+                x = 3.4445 * x + (2.0315 * a @ a - 4.7750 * a) @ x
+            weight.sub_(x.view_as(weight), alpha=rate * size)
+
+
 def likeness_loss(share: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Mean squared error and ``share`` of 1 - SSIM, blurred by convolutions, as SSIM is usually computed."""
     offset = torch.arange(WINDOW) - WINDOW // 2
@@ -218,7 +260,7 @@ def by_cloven(captured: Tensor, images: Tensor, seen: Tensor, epochs: int) -> tu
 def by_hand(one: Subject, cut: str, plain: Plain, fitting: Fitting, epochs: int) -> tuple[float, float]:
     """CPU seconds a step of the plain loop, and of these the attacked network's."""
     images, attack = one.images.tensor(), Residual(epochs=epochs)
-    loss, optimiser = likeness_loss(attack.likeness), torch.optim.Adam(plain.parameters())
+    loss, optimiser = likeness_loss(attack.likeness), PlainMuon(plain)
     seconds: dict[str, list[float]] = defaultdict(list)
     for epoch in range(epochs):
         batches = order(0, epoch, fitting.schedule.training(len(images))).split(attack.batch)
@@ -228,10 +270,9 @@ def by_hand(one: Subject, cut: str, plain: Plain, fitting: Fitting, epochs: int)
             with torch.no_grad():
                 captured = one.front(cut, batch)
             seconds["front"].append(time.process_time() - start)
-            optimiser.param_groups[0]["lr"] = fitting.rate((epoch + number / len(batches)) / epochs)
             optimiser.zero_grad()
             loss(plain(captured), batch).backward()
-            optimiser.step()
+            optimiser.step(fitting.rate((epoch + number / len(batches)) / epochs))
             seconds["all"].append(time.process_time() - start)
     return sum(seconds["all"]) / len(seconds["all"]), sum(seconds["front"]) / len(seconds["front"])
 
@@ -287,6 +328,82 @@ def residual(one: Subject, given: Given) -> bool:
             f"SSIM {found.ssim[0]:.3f} and {found.ssim[1]:.3f} (apart by {EQUAL} at most)",
             flush=True,
         )
+    return right
+
+
+# --- residual and an older residual ---------------------------------------------------------------------------
+
+TRAINING = """
+import sys, time, torch
+from cloven.attacks.knowledge import Knowledge, in_memory
+from cloven.attacks.residual import Residual
+torch.set_num_threads(1)
+images, captured, seen = torch.load(sys.argv[1])
+knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(captured))
+start = time.process_time()
+learned = Residual(epochs=int(sys.argv[2])).fit(knowledge, generator=torch.Generator().manual_seed(0))
+print(time.process_time() - start)
+torch.save(learned([seen]), sys.argv[3])
+"""
+"""What both codes can run. A file with images, and what was captured of them and of others; epochs; the result."""
+
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def worktree(*arguments: object) -> None:
+    """Add or remove a git worktree of this repository."""
+    command = ["git", "-C", str(HERE), "worktree", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def trained(source: Path, given: Path, epochs: int) -> tuple[float, Tensor]:
+    """CPU seconds of a training by the code of a folder, and what it rebuilds."""
+    made = given.with_name("made.pt")
+    command = [sys.executable, "-c", TRAINING, str(given), str(epochs), str(made)]
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(source / "src")}
+    )
+    return float(run.stdout), torch.load(made)
+
+
+def reached(target: float, curve: Sequence[tuple[float, float]]) -> float | None:
+    """Seconds until a score is reached on a curve of seconds and scores; None if it never is."""
+    for (second, low), (later, high) in pairwise([(0.0, -math.inf), *curve]):
+        if high >= target:
+            return later if low == -math.inf else second + (later - second) * (target - low) / (high - low)
+    return None
+
+
+def reach(one: Subject, given: Given) -> bool:
+    """Whether `residual` reaches the older score soon enough at all cuts that are looked at."""
+    right = True
+    images, victims = one.images.tensor(), one.victims.tensor()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        worktree("add", "--detach", folder / "older", given.before)
+        for cut in REACHED:
+            torch.save((images, one.captured(cut, images), one.captured(cut, victims)), folder / "given.pt")
+            seconds: dict[int, list[float]] = defaultdict(list)
+            scores: dict[int, float] = {}
+            for _ in range(given.rounds):
+                for epochs in range(given.epochs + 1):  # 0 stands for the older code
+                    code = (HERE, epochs) if epochs else (folder / "older", given.epochs)
+                    taken, made = trained(code[0], folder / "given.pt", code[1])
+                    seconds[epochs].append(taken)
+                    scores[epochs] = float(ssim(made, victims).mean())
+            (older, target), *curve = ((statistics.median(seconds[n]), scores[n]) for n in range(given.epochs + 1))
+            soon = reached(target, curve)
+            ratio = 0.0 if soon is None else older / soon
+            right &= ratio >= SOONER
+            print(
+                f"reach {cut}: older {older:.1f} s to SSIM {target:.4f}; now "
+                + ", ".join(f"{taken:.1f} s to {score:.4f}" for taken, score in curve)
+                + (f": never reached (within 1/{SOONER})" if soon is None else f": reached in {soon:.1f} s, ")
+                + (f"ratio {ratio:.2f} (at least {SOONER})" if soon is not None else ""),
+                flush=True,
+            )
+        worktree("remove", "--force", folder / "older")
     return right
 
 
@@ -407,19 +524,24 @@ def screen(one: Subject, _: Given) -> bool:
     return scores == sorted(scores, reverse=True)
 
 
-MEASUREMENTS = {"passes": passes, "screen": screen, "residual": residual, "study": study}
+MEASUREMENTS = {"passes": passes, "screen": screen, "residual": residual, "reach": reach, "study": study}
 
 
 def main() -> int:
     """Measure, print, say whether all bounds are kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS))
+    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), help="default: all that can be")
     parser.add_argument("--pairs", type=int, default=6000)
     parser.add_argument("--victims", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1, help="of the trainings, and of the study and its parts")
+    parser.add_argument("--before", metavar="COMMIT", help="the older code of `reach`")
     options = parser.parse_args()
-    given = Given(tuple(options.only), options.pairs, options.victims, options.epochs, options.rounds)
+    if options.only and "reach" in options.only and not options.before:
+        parser.error("reach requires --before")
+    only = options.only or [name for name in MEASUREMENTS if name != "reach" or options.before]
+    numbers = (options.pairs, options.victims, options.epochs, options.rounds)
+    given = Given(tuple(only), *numbers, options.before)
     folder = os.environ.get("CLOVEN_DATA")
     if folder is None:
         print("CLOVEN_DATA names no folder with the data set and the weights; set it", file=sys.stderr)
