@@ -344,3 +344,9 @@ def test_all_that_changes_the_result_is_in_its_provenance(attack: BatchedAttack)
     assert isinstance(attack, RMLE) or (isinstance(inner, dict) and inner["epochs"] == 3)
     assert is_white_box(attack) == (not isinstance(attack, Ensemble))
     assert is_white_box(Ensemble(attack)) == is_white_box(attack)
+
+
+def test_a_suite_names_those_that_need_the_weights() -> None:
+    suite = AttackSuite(("decoder", "refine", "rmle", "residual-ensemble", Ensemble(Augmented(Decoder()))))
+
+    assert suite.white_box == ("refine-pixels", "refine-labels", "rmle", "decoder-augmented-ensemble")

@@ -57,6 +57,12 @@ class AttackSuite:
             for label, attack in zip(labels, every, strict=True)
         )
 
+    @property
+    def white_box(self) -> tuple[str, ...]:
+        """The names of the attacks that need the model's weights."""
+        every = zip(self.names, self.attacks, strict=True)
+        return tuple(name for name, attack in every if is_white_box(load(attack)))
+
     def problems(self) -> list[str]:
         """Return all that is wrong with it."""
         found: list[str] = []
