@@ -143,7 +143,7 @@ class TestKnowledge:
             (Brightness(), "brightness needs classes; this attacker has none"),
             (cloven.attacks.Residual(), "residual needs pairs of images and what was captured of them"),
             (cloven.attacks.Probe(), "probe needs pairs"),
-            (cloven.attacks.Refine(), "refine needs pairs"),
+            (cloven.attacks.Refine(), "refine-pixels needs pairs"),
             (cloven.attacks.Inpaint(), "inpaint needs pairs"),
         ],
         ids=lambda value: getattr(value, "name", type(value).__name__),
@@ -295,7 +295,7 @@ class TestMistakes:
             (cloven.attacks.Residual, r"^pass Residual\(\), not Residual: expected an attack, got its class$"),
             (NearestImage, r"^pass NearestImage\(\), not NearestImage"),
             (small, r"is not an attack: \w+ has no method fit\(knowledge, ...\)$"),
-            ("residul", r"^no attack is named 'residul'; did you mean residual, refine-residual\?$"),
+            ("residul", r"^no attack is named 'residul'; did you mean residual\?$"),
             ("nowhere:Mine", r"^nowhere:Mine: nowhere cannot be imported: No module named 'nowhere'$"),
         ],
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.knowledge import CapturedTensors, Front, Knowledge, Pairs, SharePlace, in_memory
+from cloven.attacks.knowledge import CapturedTensors, Front, Knowledge, Pairs, QueryResult, SharePlace, in_memory
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -56,4 +58,5 @@ def pairs_of(knowledge: Knowledge) -> Pairs:
 def problem(n: int = 300, seed: int = 0) -> Knowledge:
     """Pairs of `front`, with all that an attacker may know."""
     images = blobs(n, seed)
-    return paired(in_memory(*front(images)), images, seed=5, classes=classes(images), front=front)
+    known = paired(in_memory(*front(images)), images, seed=5, classes=classes(images), front=front)
+    return replace(known, query=lambda asked: QueryResult(front(asked), classes(asked)))

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.augmented import Augmented
 from cloven.attacks.conv_probe import ConvProbe
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.ensemble import Ensemble
 from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, in_memory, rows
+from cloven.attacks.matching import Descent
 from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
@@ -32,11 +35,13 @@ ATTACKS: list[BatchedAttack] = [
     Screen(epochs=3),
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
     Residual(epochs=3, widths=(4,), masked=0.2),
-    Refine(Decoder(epochs=3), steps=3),
+    Refine(Decoder(epochs=3), descents=(Descent(3, 0.01, 0.1),)),
+    Ensemble(Residual(epochs=3, widths=(4,)), members=2),
+    Augmented(Residual(epochs=3, widths=(4,)), copies=2),
     MLPProbe(epochs=3, hidden=8),
     ConvProbe(epochs=3, width=8, held_out=0.2),
 ]
-NAMES = ["decoder", "screen", "residual", "residual-masked", "refine", "mlp-probe", "conv-probe"]
+NAMES = ["decoder", "screen", "residual", "residual-masked", "refine", "ensemble", "augmented", "mlp", "conv"]
 
 
 def made(learned: Reconstructor | LabelReader) -> torch.Tensor:
@@ -101,7 +106,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_result(attack: BatchedAt
 
     assert torch.equal(made(resumed), made(attack.fit(pairs, generator=generator(7))))
     assert again.schedule is not None
-    assert again.steps == -(-again.schedule.training(300) // again.schedule.batch), "more than the last epoch"
+    assert again.pairs is not None
+    assert again.steps == -(-again.schedule.training(len(again.pairs)) // again.schedule.batch), (
+        "more than the last epoch"
+    )
 
 
 @pytest.fixture
@@ -114,11 +122,12 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ticking")
 def test_each_training_says_how_long_its_own_steps_took() -> None:
     knowledge = problem()
-    attacks = [Decoder(epochs=3), Refine(Decoder(epochs=3), steps=3), Probe()]
+    attacks = [Decoder(epochs=3), Refine(Decoder(epochs=3), descents=(Descent(3, 0.01, 0.1),)), Probe()]
     learned = train([begun(attack, knowledge) for attack in attacks])
 
     three = Training(epochs=3, seconds=3 * (5 + 1), ended="schedule")  # 300 pairs in batches of 64
-    assert [one.training for one in learned] == [three, three, None]
+    fewer = replace(three, seconds=3 * (4 + 1))  # refine keeps 64 pairs to choose by
+    assert [one.training for one in learned] == [three, fewer, None]
 
 
 @pytest.mark.usefixtures("ticking")

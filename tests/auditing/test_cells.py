@@ -18,6 +18,7 @@ import cloven
 from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import finite, in_memory
+from cloven.attacks.matching import Descent
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
 from cloven.attacks.rear import ModelRear
@@ -45,7 +46,7 @@ from tests.auditing.small import small
 
 SHORT: tuple[BatchedAttack, ...] = (
     Decoder(epochs=2), Screen(epochs=2), Residual(epochs=2, widths=(4,)), Probe(), Nearest(),
-    Refine(Decoder(epochs=2), steps=5),
+    Refine(Decoder(epochs=2), "labels", (Descent(5, 0.01, 0.1),)),
 )  # fmt: skip
 
 
@@ -241,9 +242,14 @@ def beats_baselines(found: Measured) -> bool:
 
 
 @pytest.mark.parametrize(
-    "attacker", [Decoder(epochs=8), Residual(epochs=6, widths=(8,)), Refine(Decoder(epochs=8), steps=40)],
+    "attacker",
+    [
+        Decoder(epochs=8),
+        Residual(epochs=6, widths=(8,)),
+        Refine(Decoder(epochs=8), "labels", (Descent(40, 0.01, 0.1),)),
+    ],
     ids=lambda a: a.name,
-)  # fmt: skip
+)
 def test_the_strong_attacks_beat_every_baseline_on_the_whole_input(attacker: BatchedAttack) -> None:
     made = small()
     image = made.graph.input
@@ -396,12 +402,12 @@ def test_the_rear_goes_on_from_shares_that_together_are_all_of_a_layer() -> None
 def test_refine_needs_the_weights() -> None:
     seen = small().seen(0)
 
-    finding, start = audited(seen, Refine(Decoder(epochs=2), steps=60)), audited(seen, Decoder(epochs=2))
+    finding, start = audited(seen, Refine(Decoder(epochs=2))), audited(seen, Decoder(epochs=2))
     assert finding.psnr is not None
     assert start.psnr is not None
     assert finding.psnr.mean > start.psnr.mean
     z = torch.rand(9, 2, 4, 4)
-    with pytest.raises(ClovenError, match="refine needs the model's weights"):
+    with pytest.raises(ClovenError, match="refine-pixels needs the model's weights"):
         Refine().fit(paired(in_memory(z), torch.rand(9, 1, 8, 8)), generator=torch.Generator())
 
 

@@ -193,7 +193,7 @@ def test_an_attack_that_cannot_work_on_a_plan_is_not_tried_on_it(cloven: Run) ->
         cloven("audit", planned(cloven), "--attacks", "decoder,paste,refine", "--dry-run", "--json").out
     )
 
-    assert [cell["attacks"] for cell in cells["cells"]] == [["decoder", "refine"]] * 3
+    assert [cell["attacks"] for cell in cells["cells"]] == [["decoder", "refine-pixels", "refine-labels"]] * 3
 
 
 def test_every_name_is_an_attack_that_is_called_so() -> None:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloven.attacks.attack import Attack as Attack
+    from cloven.attacks.augmented import Augmented as Augmented
     from cloven.attacks.cgan import CGAN as CGAN
     from cloven.attacks.conv_probe import ConvProbe as ConvProbe
     from cloven.attacks.decoder import Decoder as Decoder
+    from cloven.attacks.ensemble import Ensemble as Ensemble
     from cloven.attacks.knn import KNN as KNN
     from cloven.attacks.knowledge import CapturedTensors as CapturedTensors
     from cloven.attacks.knowledge import Knowledge as Knowledge
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from cloven.attacks.knowledge import Reconstructor as Reconstructor
     from cloven.attacks.knowledge import in_memory as in_memory
     from cloven.attacks.knowledge import needed as needed
+    from cloven.attacks.matching import Descent as Descent
     from cloven.attacks.mlp_probe import MLPProbe as MLPProbe
     from cloven.attacks.nearest import Nearest as Nearest
     from cloven.attacks.probe import Probe as Probe
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from cloven.attacks.refine import Refine as Refine
     from cloven.attacks.registry import load as load
     from cloven.attacks.residual import Residual as Residual
+    from cloven.attacks.rmle import RMLE as RMLE
     from cloven.attacks.screen import Screen as Screen
     from cloven.attacks.tiles import Enlarge as Enlarge
     from cloven.attacks.tiles import Inpaint as Inpaint
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Attack": "attack",
+    "Augmented": "augmented",
     "CGAN": "cgan",
     "CapturedTensors": "knowledge",
     "ModelRear": "rear",
@@ -48,7 +53,9 @@ _HOME = {
     "KNN": "knn",
     "ConvProbe": "conv_probe",
     "Decoder": "decoder",
+    "Descent": "matching",
     "Enlarge": "tiles",
+    "Ensemble": "ensemble",
     "Inpaint": "tiles",
     "Knowledge": "knowledge",
     "LabelReader": "knowledge",
@@ -56,6 +63,7 @@ _HOME = {
     "Pairs": "knowledge",
     "Paste": "tiles",
     "Probe": "probe",
+    "RMLE": "rmle",
     "Reconstructor": "knowledge",
     "Refine": "refine",
     "Residual": "residual",

@@ -35,8 +35,15 @@ def label_of(attack: Attack) -> str:
 
 
 def is_white_box(attack: Attack) -> bool:
-    """Return whether an attack is for an attacker with the model's weights."""
-    return bool(getattr(attack, "white_box", False))
+    """Return whether an attack, or one that it consists of, is for an attacker with the model's weights."""
+    return bool(getattr(attack, "white_box", False)) or any(is_white_box(one) for _, one in _inner(attack))
+
+
+def _inner(attack: Attack) -> list[tuple[str, Attack]]:
+    """Return the attacks that an attack consists of, by the names of its fields."""
+    if not is_dataclass(attack):
+        return []
+    return [(f.name, one) for f in fields(attack) if isinstance(one := getattr(attack, f.name), Attack)]
 
 
 def settings_of(attack: Attack, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
@@ -50,7 +57,10 @@ def settings_of(attack: Attack, captured: Sequence[Shape], image: Shape) -> dict
         ClovenError: if a field holds something that cannot be told from others of its kind, such as a function.
     """
     if isinstance(attack, BatchedAttack) and type(attack).__module__.startswith("cloven.attacks."):
-        return attack.settings(captured, image)
+        inner = {
+            name: {"attack": name_of(one), **settings_of(one, captured, image)} for name, one in _inner(attack)
+        }
+        return {**attack.settings(captured, image), **inner}
     return _described(attack, name_of(attack), captured, image)
 
 

@@ -2,91 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, Attack, BatchedAttack, Json, check, counted, listed, positive
-from cloven.attacks.chained import Chained
-from cloven.attacks.decoder import Decoder
-from cloven.attacks.knowledge import FRONT, PAIRS, Front, Knowledge, LabelReader, Pairs, Shape, needed
-from cloven.attacks.provenance import label_of, name_of, settings_of
-from cloven.attacks.trainer import CHUNK, DescribedReconstructor, Learned, Machine, Training, cycle
+from cloven.attacks.attack import Attack, BatchedAttack, check, listed
+from cloven.attacks.joined import Joined, chained
+from cloven.attacks.knowledge import (
+    CLASSES,
+    FRONT,
+    PAIRS,
+    CapturedTensors,
+    Front,
+    Knowledge,
+    LabelReader,
+    Pairs,
+    Shape,
+    needed,
+)
+from cloven.attacks.matching import Descent
+from cloven.attacks.provenance import label_of, name_of
+from cloven.attacks.residual import Residual
+from cloven.attacks.ssim_loss import ssim_loss
+from cloven.attacks.trainer import DescribedReconstructor, Learned, Machine, Trainee, Training
 from cloven.attacks.unbatched import begun
 from cloven.errors import ClovenError
+
+Goal = Literal["pixels", "labels"]
+
+TRIED = 64
+"""Own pairs on which descents are compared; the start does not train on them."""
 
 
 @dataclass(frozen=True)
 class Refine(BatchedAttack):
     """Change the image until the model's front makes of it what was captured (He et al. 2019, rMLE).
 
-    From the reconstruction of ``start``, Adam on the pixels for ``steps`` steps: the squared distance of features,
-    each captured tensor divided by its variance, and ``smoothness`` times the total variation. Needs the weights.
-    Of ``learning_rates`` the one counts that is best on the attacker's own last pairs; if none improves the start
-    there, the start stands: deep features fit many images, and most of them are worse.
+    From the reconstruction of ``start``, by that of ``descents`` which is best on pairs of the attacker's own that
+    train nothing. What is best depends on the ``goal``: for ``pixels`` the likeness (SSIM) to the image; for
+    ``labels`` the share of images to which the model gives the class that it gave the original, and of equals the
+    likeness. If none improves the start there, the start stands: many images fit deep features, and most of them
+    are less like the original, though the model takes them for the same. Needs the weights.
     """
 
     name: ClassVar[str] = "refine"
     white_box: ClassVar[bool] = True
-    start: Attack = field(default_factory=Decoder)
-    steps: int = 100
-    learning_rates: tuple[float, ...] = (0.02, 0.005)
-    smoothness: float = 1e-3
+    start: Attack = field(default_factory=Residual)
+    goal: Goal = "pixels"
+    descents: tuple[Descent, ...] = (Descent(10, 0.005, 1.0), Descent(40, 0.003, 1.0), Descent(40, 0.01, 0.3))
 
     def __post_init__(self) -> None:
         check(
-            ("steps", self.steps, counted, COUNT),
-            (
-                "learning_rates",
-                self.learning_rates,
-                listed(positive),
-                "positive numbers",
-            ),
-            ("smoothness", self.smoothness, lambda share: share >= 0, "0 or more"),
+            ("goal", self.goal, lambda goal: goal in get_args(Goal), " or ".join(get_args(Goal))),
+            ("descents", self.descents, listed(lambda one: isinstance(one, Descent)), "one or more `Descent`"),
         )
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
-        return self.name if isinstance(self.start, Decoder) else f"{self.name}-{label_of(self.start)}"
+        name = f"{self.name}-{self.goal}"
+        return name if isinstance(self.start, Residual) else f"{name}-{label_of(self.start)}"
 
-    def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
-        """See `BatchedAttack`."""
-        own = {k: v for k, v in asdict(self).items() if k != "start"}
-        return {**own, "start": {"attack": name_of(self.start), **settings_of(self.start, captured, image)}}
-
-    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Chained:
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""
-        pairs, front = needed(knowledge.pairs, self.name, PAIRS), needed(knowledge.front, self.name, FRONT)
-        start = begun(self.start, knowledge, generator, machine)
-        return Chained(start, lambda learned: self._refined(learned, pairs, front))
+        pairs, front = needed(knowledge.pairs, self.label, PAIRS), needed(knowledge.front, self.label, FRONT)
+        count = max(1, len(pairs) - min(TRIED, len(pairs) // 4))
+        fewer = replace(
+            knowledge,
+            auxiliary=pairs.images[:count],
+            captured=FirstRows(pairs.captured, count),
+            classes=None if knowledge.classes is None else knowledge.classes[:count],
+        )
+        own = torch.arange(min(count, len(pairs) - 1), len(pairs))
+        lost = self._lost(knowledge, pairs, own)
 
-    def _refined(self, start: Learned, pairs: Pairs, front: Front) -> _Refined:
-        """Return the refinement with the learning rate that is best on the attacker's own last pairs."""
-        if isinstance(start, LabelReader):
-            raise ClovenError(f"{name_of(self.start)} rebuilds no images; refine starts from one that does")
-        captured, _ = pairs.first(CHUNK)
-        scales = tuple(float(1 / (z.var(correction=0) + 1e-12)) for z in captured)
-        own = torch.arange(max(0, len(pairs) - TRIED), len(pairs))
+        def refined(start: Learned) -> _Refined:
+            if isinstance(start, LabelReader):
+                raise ClovenError(f"{name_of(self.start)} rebuilds no images; refine starts from one that does")
+            captured = pairs.captured.take(own)
+            every = [_Refined(start, front, descent, machine) for descent in (None, *self.descents)]
+            return min(every, key=lambda one: lost(one(captured)))
 
-        def error(refined: _Refined) -> float:
-            return float((refined(pairs.captured.take(own)) - pairs.images[own]).square().mean())
+        return chained(begun(self.start, fewer, generator, machine), refined)
 
-        rates = (0.0, *self.learning_rates)
-        return min((_Refined(self, start, front, scales, rate) for rate in rates), key=error)
+    def _lost(self, knowledge: Knowledge, pairs: Pairs, own: Tensor) -> Callable[[Tensor], tuple[float, ...]]:
+        """Return how bad reconstructions of own images are for the goal."""
+        images = pairs.images[own]
+        unlike = ssim_loss(*pairs.image[1:])
+        if self.goal == "pixels":
+            return lambda made: (float(unlike(made, images)),)
+        classes = needed(knowledge.classes, self.label, CLASSES)[own]
+        classify = classifier(knowledge, self.label)
+
+        def lost(made: Tensor) -> tuple[float, ...]:
+            pixels = (made * 255).round() / 255
+            return float((classify(pixels) != classes).double().mean()), float(unlike(made, images))
+
+        return lost
+
+
+def classifier(knowledge: Knowledge, attack: str) -> Callable[[Tensor], Tensor]:
+    """Return the function from images ``(n, C, H, W)`` to the classes ``(n,)`` that the model gives them.
+
+    That is its front and rear; where what is captured does not suffice to go on, the service is asked.
+
+    Raises:
+        ClovenError: if there is neither.
+    """
+    front, rear, query = knowledge.front, knowledge.rear, knowledge.query
+    if front is None or rear is None:
+        asked = needed(query, attack, "the model's rear, or the service to ask, for the classes of its images")
+        return lambda images: asked(images).classes
+
+    def classes(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return rear(front(images)).argmax(1)
+
+    return classes
+
+
+@dataclass(frozen=True, eq=False)
+class FirstRows:
+    """The first rows of captured tensors."""
+
+    captured: CapturedTensors
+    count: int
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """See `CapturedTensors`."""
+        return self.captured.shapes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        """See `CapturedTensors`."""
+        return self.captured.take(index)
 
 
 @dataclass(frozen=True, eq=False)
 class _Refined:
-    attack: Refine
     start: DescribedReconstructor
     front: Front
-    scales: tuple[float, ...]
-    """One over the variance of each captured tensor."""
-    rate: float
+    descent: Descent | None
+    machine: Machine
 
     @property
     def parameters(self) -> int:
@@ -98,41 +161,9 @@ class _Refined:
 
     @property
     def notes(self) -> Sequence[str]:
-        stands = () if self.rate else ("refinement did not improve the attacker's own images; its start stands",)
+        stands = () if self.descent else ("refinement did not improve the attacker's own images; its start stands",)
         return (*self.start.notes, *stands)
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
-        if not self.rate:
-            return self.start(captured)
-        chunks = zip(self.start(captured).split(BATCH), *(z.split(BATCH) for z in captured), strict=True)
-        return torch.cat([self._refined(first, list(rest)) for first, *rest in chunks])
-
-    def _refined(self, start: Tensor, captured: list[Tensor]) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            x = start.clone().requires_grad_()
-            wanted = [z.clone() for z in captured]
-            optimiser = torch.optim.Adam([x], fused=True)
-            rate = cycle(self.rate, 0.1)
-            for step in range(self.attack.steps):
-                optimiser.param_groups[0]["lr"] = rate(step / self.attack.steps)
-                optimiser.zero_grad()
-                self._distance(x, wanted).backward()
-                optimiser.step()
-                with torch.no_grad():
-                    x.clamp_(0, 1)
-        return x.detach()
-
-    def _distance(self, x: Tensor, wanted: Sequence[Tensor]) -> Tensor:
-        """Return the distance, summed over images: an image's course does not depend on those beside it."""
-        made = self.front(x)
-        features = [
-            s * (a - b).square().flatten(1).mean(1).sum() for s, a, b in zip(self.scales, made, wanted, strict=True)
-        ]
-        rough = [x.diff(dim=axis).square().add(1e-8).sqrt().flatten(1).mean(1).sum() for axis in (2, 3)]
-        return sum(features, start=self.attack.smoothness * (rough[0] + rough[1]))
-
-
-TRIED = 50
-"""Own pairs on which learning rates are compared."""
-BATCH = 50
-"""Images refined at a time."""
+        made = self.start(captured)
+        return self.descent(self.front, made, captured, self.machine) if self.descent else made

@@ -10,9 +10,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from cloven.attacks.attack import Attack
+from cloven.attacks.augmented import Augmented
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.conv_probe import ConvProbe
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.ensemble import Ensemble
 from cloven.attacks.knn import KNN
 from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.nearest import Nearest
@@ -21,6 +23,7 @@ from cloven.attacks.provenance import GROUP
 from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
 from cloven.attacks.residual import Residual
+from cloven.attacks.rmle import RMLE
 from cloven.attacks.screen import Screen
 from cloven.attacks.tiles import Enlarge, Inpaint, Paste
 from cloven.errors import ClovenError
@@ -37,13 +40,19 @@ NAMED: Mapping[str, Callable[[], Attack]] = {
     "residual": Residual,
     "cgan": CGAN,
     "cgan-l1": lambda: CGAN(pixel=100.0),
-    "refine": Refine,
-    "refine-residual": lambda: Refine(Residual()),
+    "residual-ensemble": Ensemble,
+    "rmle": RMLE,
+    "residual-augmented": Augmented,
+    "refine-pixels": Refine,
+    "refine-labels": lambda: Refine(goal="labels"),
     "paste": Paste,
     "enlarge": Enlarge,
     "inpaint": Inpaint,
 }
 """The attacks of this package by name, from weak to strong; those on pieces of the image come last."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = {"refine": ("refine-pixels", "refine-labels")}
+"""Names that stand for several attacks."""
 
 
 def load(attack: object) -> Attack:
@@ -61,12 +70,14 @@ def load(attack: object) -> Attack:
         return _checked(attack, type(attack).__name__)
     if attack in NAMED:
         return NAMED[attack]()
+    if attack in GROUPS:
+        raise ClovenError(f"{attack} stands for {' and '.join(GROUPS[attack])}; choose one of them")
     registered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
     module, _, name = registered.get(attack, attack).partition(":")
-    if not name and (near := get_close_matches(attack, [*NAMED, *registered], n=3)):
+    if not name and (near := get_close_matches(attack, [*NAMED, *GROUPS, *registered], n=3)):
         raise ClovenError(f"no attack is named {attack!r}; did you mean {', '.join(near)}?")
     if not name:
-        known = ", ".join([*NAMED, *registered])
+        known = ", ".join([*NAMED, *GROUPS, *registered])
         raise ClovenError(f"no attack is named {attack!r}; choose from {known}, or give package.module:Class")
     if attack not in registered and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cloven.attacks.adapt import Adaptor
 from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.muon import Muon
 from cloven.attacks.networks import Pyramid, Sharpened
@@ -24,7 +25,6 @@ from cloven.attacks.trainer import (
     TrainingSchedule,
     cycle,
     seeded,
-    under,
 )
 
 
@@ -65,7 +65,7 @@ class Residual(BatchedAttack):
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
         """See `BatchedAttack`."""
         tried = [self._of_width(width, knowledge, generator, machine) for width in self.widths]
-        return tried[0] if len(tried) == 1 else _Best(tried)
+        return tried[0] if len(tried) == 1 else Joined(tried, _best)
 
     def _of_width(self, width: int, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
         pairs = needed(knowledge.pairs, self.name, PAIRS)
@@ -114,35 +114,6 @@ class RandomlyMasked(nn.Module):
         return made
 
 
-class _Best:
-    """Several trainings of one attack; the one that is best on held-out pairs is what was learned."""
-
-    def __init__(self, tried: Sequence[Fitting]) -> None:
-        self.tried = tuple(tried)
-        self.pairs, self.schedule, self.machine = tried[0].pairs, tried[0].schedule, tried[0].machine
-
-    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
-        """See `Trainee`."""
-        for one in self.tried:
-            one.step(index, captured, images, progress)
-
-    def ended(self, epoch: int) -> bool:
-        """See `Trainee`."""
-        ended = [one.ended(epoch) for one in self.tried]  # each must hear of it
-        return all(ended)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Trainee`."""
-        found: dict[str, Tensor] = {}
-        for i, one in enumerate(self.tried):
-            found |= {f"{i}/{name}": value for name, value in one.state().items()}
-        return found
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """See `Trainee`."""
-        for i, one in enumerate(self.tried):
-            one.restore(under(str(i), state))
-
-    def finish(self, training: Training | None) -> Learned:
-        """See `Trainee`."""
-        return min(self.tried, key=lambda one: float(one.least.mean())).finish(training)
+def _best(tried: Sequence[Fitting], training: Training | None) -> Learned:
+    """Return what the one learned that is best on held-out pairs."""
+    return min(tried, key=lambda one: float(one.least.mean())).finish(training)

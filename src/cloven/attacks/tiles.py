@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cloven.attacks.attack import BatchedAttack, check
-from cloven.attacks.chained import Chained
+from cloven.attacks.joined import Joined, chained
 from cloven.attacks.knowledge import (
     PAIRS,
     CapturedTensors,
@@ -28,7 +28,7 @@ from cloven.attacks.knowledge import (
 )
 from cloven.attacks.residual import Residual
 from cloven.attacks.tile_search import Tile, locate
-from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine, Training
+from cloven.attacks.trainer import CHUNK, ClosedForm, DescribedReconstructor, Learned, Machine, Trainee, Training
 from cloven.errors import ClovenError
 
 
@@ -198,7 +198,7 @@ class Inpaint(Residual):
 
     name: ClassVar[str] = "inpaint"
 
-    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Chained:
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         tiles = tiles_of(self.name, pairs)
@@ -209,7 +209,7 @@ class Inpaint(Residual):
             assert not isinstance(learned, LabelReader)
             return Shown(tiles, lambda z: pasted(tiles, z, learned(canvas.read(z))), learned)
 
-        return Chained(super().begin(placed, generator, machine), shown)
+        return chained(super().begin(placed, generator, machine), shown)
 
 
 @dataclass(frozen=True, eq=False)

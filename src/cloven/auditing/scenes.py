@@ -133,7 +133,7 @@ def passive_listener(settings: AuditSettings, images: ImageSets, *, several: boo
     """Return a listener on links of a system that he uses too."""
     together = " or on several together" if several else ""
     named = f" ({images.auxiliary.name})" if isinstance(images.auxiliary, Images) else ""
-    white = any(name.startswith("refine") for name in settings.suite.names)
+    white = settings.suite.white_box
     return AttackerModel(
         sentence=f"A passive listener on one link{together}, who first sends {len(images.auxiliary)} images of his "
         f"own{named} as a user, records what crosses and what is answered, and trains on the pairs (S1, Sect. 4).",
@@ -141,7 +141,7 @@ def passive_listener(settings: AuditSettings, images: ImageSets, *, several: boo
             KNOWN[settings.knows],
             "his own images, what they make cross and their answers",
             "the image size",
-            *(["the model and its weights (refine alone)"] if white else []),
+            *([f"the model and its weights ({', '.join(white)} alone)"] if white else []),
         ),
         does_not_know=(*([] if white else ["the model, its layers and weights"]), "the victims' images"),
     )

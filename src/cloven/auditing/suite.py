@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import partial
+from itertools import chain as joined
+from typing import Any
 
 from cloven.attacks.attack import Attack
+from cloven.attacks.augmented import Augmented
 from cloven.attacks.cgan import CGAN
 from cloven.attacks.decoder import Decoder
+from cloven.attacks.ensemble import Ensemble
 from cloven.attacks.epochs import with_epochs
 from cloven.attacks.layers import Chain
 from cloven.attacks.provenance import is_white_box, label_of, name_of
 from cloven.attacks.rear import ModelRear
 from cloven.attacks.refine import Refine
-from cloven.attacks.registry import NAMED, load
+from cloven.attacks.registry import GROUPS, NAMED, load
 from cloven.auditing.captured import Observed
 from cloven.errors import tried
 from cloven.partition.determine import ops_behind
@@ -30,13 +34,18 @@ OF_TILES = {"paste", "enlarge", "inpaint"}
 class AttackSuite:
     """The attacks of an audit: names, or attacks with their own hyper-parameters.
 
-    ``epochs`` and ``gan_epochs`` are of those that are named, and of the attacks that they begin with; left out,
-    each trains as long as is usual for it.
+    A name that stands for several attacks, such as ``refine``, is replaced by theirs. ``epochs`` and
+    ``gan_epochs`` are of those that are named, and of the attacks that they begin with; left out, each trains as
+    long as is usual for it.
     """
 
     attacks: tuple[Attack | str, ...] = ("decoder", "probe")
     epochs: int | None = None
     gan_epochs: int = 200
+
+    def __post_init__(self) -> None:
+        named = ((one,) if not isinstance(one, str) else GROUPS.get(one, (one,)) for one in self.attacks)
+        object.__setattr__(self, "attacks", tuple(joined.from_iterable(named)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,6 +57,12 @@ class AttackSuite:
             for label, attack in zip(labels, every, strict=True)
         )
 
+    @property
+    def white_box(self) -> tuple[str, ...]:
+        """The names of the attacks that need the model's weights."""
+        every = zip(self.names, self.attacks, strict=True)
+        return tuple(name for name, attack in every if is_white_box(load(attack)))
+
     def problems(self) -> list[str]:
         """Return all that is wrong with it."""
         found: list[str] = []
@@ -55,7 +70,7 @@ class AttackSuite:
             tried(partial(load, attack), found)
         if found:  # what is not an attack has no name
             return found
-        found += [] if self.attacks else [f"no attack is named; choose from {', '.join(NAMES)}"]
+        found += [] if self.attacks else [f"no attack is named; choose from {', '.join([*NAMES, *GROUPS])}"]
         found += [
             f"attack {name!r} is given {self.names.count(name)} times; give it once"
             for name in dict.fromkeys(self.names)
@@ -101,6 +116,8 @@ def _layered(attack: Attack, chain: Chain | None) -> Attack:
             return replace(attack, layers=chain)
         case Refine():
             return replace(attack, start=_layered(attack.start, chain))
+        case Augmented() | Ensemble():
+            return replace(attack, attack=_layered(attack.attack, chain))
     return attack
 
 
@@ -108,8 +125,12 @@ def _changed(attack: Attack) -> str:
     """Return the hyper-parameters that are not the usual ones: ``epochs=3``."""
     if not is_dataclass(attack):
         return ""
-    given = ((f.name, getattr(attack, f.name), f.default) for f in fields(attack))
-    return ", ".join(f"{name}={value}" for name, value, usual in given if value != usual)
+    given = ((f, getattr(attack, f.name)) for f in fields(attack))
+    return ", ".join(f"{f.name}={value}" for f, value in given if value != _usual(f))
+
+
+def _usual(field: Field[Any]) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 USUAL = AttackSuite()

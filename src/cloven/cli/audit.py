@@ -177,8 +177,9 @@ def audit(
     attacks: Annotated[
         str,
         typer.Option(
-            help="nearest, screen, decoder, residual, cgan, cgan-l1, refine, refine-residual, paste, enlarge, "
-            "inpaint; for labels knn, probe, mlp-probe, conv-probe, rear; or your own: package.module:Class.",
+            help="nearest, screen, decoder, residual, residual-ensemble, cgan, cgan-l1, paste, enlarge, inpaint; "
+            "with the weights residual-augmented, refine (or refine-pixels, refine-labels), rmle; for labels knn, "
+            "probe, mlp-probe, conv-probe, rear; or your own: package.module:Class.",
             metavar="NAME,...",
             rich_help_panel=ATTACKS,
         ),

@@ -1,0 +1,143 @@
+"""Augmentation by an attacker with the weights: own images flipped and shifted, through the model's front."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.knowledge import (
+    FRONT,
+    PAIRS,
+    Front,
+    Knowledge,
+    Pairs,
+    Rear,
+    Shape,
+    finite,
+    laid_out,
+    needed,
+    rows,
+)
+from cloven.attacks.provenance import label_of
+from cloven.attacks.residual import Residual
+from cloven.attacks.trainer import CHUNK, Machine, Trainee
+from cloven.attacks.unbatched import begun
+
+
+@dataclass(frozen=True)
+class Augmented(BatchedAttack):
+    """Train another attack on ``copies`` of each own image: itself, and itself flipped and shifted at random.
+
+    What would be captured of a copy is computed with the model's front each time that it is read, so that an
+    attacker with the weights has as many pairs as he likes; the copies themselves are kept in memory. Images move
+    by up to ``shift`` of their height and width, and are mirrored at their borders. The classes of copies come from
+    the model's rear. The copies of the last quarter of the images come last: an attack that holds out pairs does
+    not train on copies of them.
+    """
+
+    name: ClassVar[str] = "augmented"
+    white_box: ClassVar[bool] = True
+    attack: Attack = field(default_factory=Residual)
+    copies: int = 4
+    shift: float = 0.125
+
+    def __post_init__(self) -> None:
+        check(
+            ("copies", self.copies, counted, COUNT),
+            ("shift", self.shift, lambda share: 0 <= share <= 0.5, "a share of 0 to 0.5"),
+        )
+
+    @property
+    def label(self) -> str:
+        """See `BatchedAttack`."""
+        return f"{label_of(self.attack)}-{self.name}"
+
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
+        """See `BatchedAttack`; a `ClovenError` without the model's front."""
+        pairs, front = needed(knowledge.pairs, self.label, PAIRS), needed(knowledge.front, self.label, FRONT)
+        source, copy = _order(len(pairs), self.copies)
+        images = moved(pairs.images, source, copy > 0, self.shift, generator.initial_seed())
+        captured = _Passed(pairs, front, images, source, copy > 0)
+        classes = knowledge.classes
+        if classes is not None:
+            classes = None if knowledge.rear is None else _classes(classes, knowledge.rear, captured)
+        more = replace(knowledge, auxiliary=images, captured=captured, classes=classes)
+        return begun(self.attack, more, generator, machine)
+
+
+def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
+    """Return of each pair the number of its image and of the copy ``(count x copies,)``."""
+    head = count - count // 4
+    sources, numbers = torch.arange(count), torch.arange(copies)
+    first = torch.cartesian_prod(numbers, sources[:head]).flip(1)  # copy by copy: the images as they are come first
+    last = torch.cartesian_prod(sources[head:], numbers)
+    source, copy = torch.cat([first, last]).T.contiguous()
+    return source, copy
+
+
+def moved(images: Tensor, source: Tensor, changed: Tensor, shift: float, seed: int) -> Tensor:
+    """Return copies ``(m, C, H, W)`` of the images ``source`` ``(m,)``; the ``changed`` are flipped and shifted."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = images.shape[2:]
+    offsets = 2 * torch.rand(2, len(source), generator=generator) - 1
+    flipped = (torch.rand(len(source), generator=generator) < 0.5) & changed
+    down, right = ((offsets * shift * torch.tensor([[height], [width]])).round().long() * changed).unbind()
+    lines, columns = _mirrored(height, down), _mirrored(width, right)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    made = images.new_empty(len(source), *images.shape[1:])
+    for index in torch.arange(len(source)).split(CHUNK):
+        chosen = rows(images, source[index])
+        high = lines[index][:, None, :, None].expand(chosen.shape)
+        made[index] = chosen.gather(2, high).gather(3, columns[index][:, None, None, :].expand(chosen.shape))
+    return made
+
+
+def _mirrored(side: int, offset: Tensor) -> Tensor:
+    """Return of each copy the lines of its image ``(m, side)``, moved by ``offset`` ``(m,)``."""
+    line = (torch.arange(side) + offset[:, None]).abs()
+    return side - 1 - (side - 1 - line).abs()
+
+
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """What was captured of own images, and what the front makes of their copies whenever it is read."""
+
+    pairs: Pairs
+    front: Front
+    images: Tensor
+    source: Tensor
+    changed: Tensor
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        return self.pairs.captured.shapes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Tensor) -> list[Tensor]:
+        found = [torch.empty(len(index), *shape) for shape in self.shapes]
+        for chunk in torch.arange(len(index)).split(CHUNK):
+            changed = self.changed[index[chunk]]
+            as_is, copies = chunk[~changed], chunk[changed]
+            with torch.no_grad():
+                made = self.front(rows(self.images, index[copies])) if len(copies) else []
+            for z, part in zip(found, made, strict=False):
+                z[copies] = finite(part)
+            if len(as_is):
+                for z, part in zip(found, self.pairs.captured.take(self.source[index[as_is]]), strict=True):
+                    z[as_is] = part
+        return [laid_out(z) for z in found]
+
+
+def _classes(own: Tensor, rear: Rear, captured: _Passed) -> Tensor:
+    """Return the class of each copy ``(m,)``: as it was answered, or as the model's rear gives it."""
+    classes = own[captured.source].clone()
+    for index in captured.changed.nonzero()[:, 0].split(CHUNK):
+        with torch.no_grad():
+            classes[index] = rear(captured.take(index)).argmax(1)
+    return classes

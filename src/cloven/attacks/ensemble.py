@@ -1,0 +1,90 @@
+"""Ensembles: several trainings of one attack from different seeds, and the mean of what they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.joined import Joined
+from cloven.attacks.knowledge import Knowledge, LabelReader
+from cloven.attacks.provenance import label_of
+from cloven.attacks.residual import Residual
+from cloven.attacks.trainer import (
+    DescribedLabelReader,
+    DescribedReconstructor,
+    Learned,
+    Machine,
+    Trainee,
+    Training,
+)
+from cloven.attacks.unbatched import begun
+
+
+@dataclass(frozen=True)
+class Ensemble(BatchedAttack):
+    """``members`` trainings of one attack, each from initial weights of its own.
+
+    The reconstruction is the mean of theirs: what each got wrong in its own way cancels out. Of label readers the
+    class counts that most of them read, in a tie the one that the first of these reads.
+    """
+
+    name: ClassVar[str] = "ensemble"
+    attack: Attack = field(default_factory=Residual)
+    members: int = 3
+
+    def __post_init__(self) -> None:
+        check(("members", self.members, counted, COUNT))
+
+    @property
+    def label(self) -> str:
+        """See `BatchedAttack`."""
+        return f"{label_of(self.attack)}-{self.name}"
+
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
+        """See `BatchedAttack`."""
+        seed = generator.initial_seed()
+        seeded = [torch.Generator().manual_seed((seed + 1_000_003 * i) % 2**63) for i in range(self.members)]
+        return Joined([begun(self.attack, knowledge, one, machine) for one in seeded], _together)
+
+
+def _together(trained: Sequence[Trainee], training: Training | None) -> Learned:
+    every = [one.finish(training) for one in trained]
+    readers = [one for one in every if isinstance(one, LabelReader)]
+    return _Majority(readers, training) if readers else _Mean(every, training)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class _Members:
+    members: Sequence[Learned]
+    training: Training | None
+
+    @property
+    def parameters(self) -> int:
+        return sum(one.parameters for one in self.members)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(note for one in self.members for note in one.notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Mean(_Members):
+    members: Sequence[DescribedReconstructor]
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        return torch.stack([one(captured) for one in self.members]).mean(0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Majority(_Members):
+    members: Sequence[DescribedLabelReader]
+
+    def classify(self, captured: Sequence[Tensor]) -> Tensor:
+        read = torch.stack([one.classify(captured) for one in self.members])
+        votes = (read[:, None] == read[None]).sum(1)
+        return read.gather(0, votes.argmax(0, keepdim=True))[0]

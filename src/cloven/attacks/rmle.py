@@ -1,0 +1,80 @@
+"""Inversion without data: from a grey image by gradient descent through the front of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.knowledge import FRONT, Front, Knowledge, needed
+from cloven.attacks.matching import Descent
+from cloven.attacks.trainer import ClosedForm, Machine
+
+TRIED = 16
+"""Observed images on which weights of the total variation are compared."""
+FAINT = 0.1
+"""The contrast of the noise that descent starts from: grey alone would be a point of symmetry."""
+
+
+@dataclass(frozen=True)
+class RMLE(BatchedAttack):
+    """The image of which the model's front makes what was captured, and which is smooth (He et al. 2019, rMLE).
+
+    Needs the weights, and neither images nor queries: descent starts from faint noise, the same for each image.
+    Of ``smoothness``, weights of the total variation, the one counts that comes nearest to what was captured of the
+    first images to attack; where none is known beforehand, the first. What lies near the image is found with a
+    small weight; deep layers need a large one.
+    """
+
+    name: ClassVar[str] = "rmle"
+    white_box: ClassVar[bool] = True
+    steps: int = 100
+    learning_rate: float = 0.04
+    smoothness: tuple[float, ...] = (1.0, 10.0, 100.0)
+
+    def __post_init__(self) -> None:
+        check(
+            ("steps", self.steps, counted, COUNT),
+            ("learning_rate", self.learning_rate, positive, "a positive number"),
+            ("smoothness", self.smoothness, listed(lambda w: w == 0 or positive(w)), "numbers of 0 or more"),
+        )
+
+    def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
+        """See `BatchedAttack`; a `ClovenError` without the model's front."""
+        front = needed(knowledge.front, self.name, FRONT)
+        noise = torch.rand(knowledge.image, generator=torch.Generator().manual_seed(generator.initial_seed()))
+        start = 0.5 + FAINT * (noise - 0.5)
+        every = [
+            _Inverted(front, start, Descent(self.steps, self.learning_rate, weight), machine)
+            for weight in self.smoothness
+        ]
+        if knowledge.observed is None or not len(knowledge.observed) or len(every) == 1:
+            return ClosedForm(None, every[0])
+        observed = knowledge.observed.take(torch.arange(min(TRIED, len(knowledge.observed))))
+        return ClosedForm(None, min(every, key=lambda one: one.missed(observed)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Inverted:
+    front: Front
+    start: Tensor
+    descent: Descent
+    machine: Machine
+    parameters: int = 0
+    training: None = None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return (f"inverted with a weight of {self.descent.smoothness:g} on the total variation",)
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        start = self.start.expand(len(captured[0]), *self.start.shape)
+        return self.descent(self.front, start, captured, self.machine)
+
+    def missed(self, captured: Sequence[Tensor]) -> float:
+        with torch.no_grad():
+            return float(self.descent.remaining(self.front, self(captured), captured).mean())
