@@ -4,7 +4,7 @@
 
 What is attacked is the published ResNet-20 on CIFAR-10, one thread. For each cut and label reader: the share of
 victim images whose class it reads, with Wilson's interval; the paired difference from `probe`, the linear reader,
-with its bootstrap interval; the CPU seconds of training and reading.
+with its interval; the CPU seconds of training and reading.
 
 Exit code 1 where the best reader is below its bound. CLOVEN_DATA holds cifar-10-batches-bin and
 weights/resnet20-12fca82f.th.
@@ -29,7 +29,7 @@ from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.probe import Probe
 from cloven.attacks.trainer import over
 from cloven.runtime.torch_engine import evaluate
-from cloven.score.intervals import Interval, paired, wilson
+from cloven.score.intervals import Interval, of_share, paired
 
 READERS: tuple[BatchedAttack, ...] = (Probe(), KNN(), MLPProbe(), ConvProbe())
 BOUNDS = {"layer2": 0.83, "layer3": 0.975}
@@ -63,9 +63,9 @@ def main() -> int:
             learned = reader.fit(known, generator=torch.Generator().manual_seed(0))
             right[reader.name] = over(seen, learned.classify) == truth
             seconds = time.process_time() - start
-            difference = paired(right[reader.name], right["probe"], seed=0)
+            difference = paired(right[reader.name][None], right["probe"][None])
             print(
-                f"{cut}  {reader.name:10}  {shown(wilson(int(right[reader.name].sum()), given.victims))}  "
+                f"{cut}  {reader.name:10}  {shown(of_share(right[reader.name][None]))}  "
                 f"less probe {shown(difference, '+')}  {seconds:5.1f} CPU s",
                 flush=True,
             )

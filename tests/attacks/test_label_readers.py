@@ -55,7 +55,7 @@ def test_it_reads_what_is_there(attack: BatchedAttack) -> None:
     found = right(attack, problem(), front(images), truth := classes(images))
 
     most = int(torch.bincount(truth).max())
-    assert wilson(found, 200).low > most / 200
+    assert wilson(found / 200, 200).low > most / 200
 
 
 def worthless(kind: str, n: int, seed: int) -> Tensor:
@@ -79,7 +79,7 @@ def test_it_reads_nothing_where_there_is_nothing(attack: BatchedAttack, kind: st
 
     found = right(attack, known, [worthless(kind, 200, 22)], truth)
 
-    assert wilson(found, 200).low <= int(torch.bincount(truth).max()) / 200
+    assert wilson(found / 200, 200).low <= int(torch.bincount(truth).max()) / 200
 
 
 def test_pairs_that_were_shuffled_teach_nothing() -> None:
@@ -91,7 +91,7 @@ def test_pairs_that_were_shuffled_teach_nothing() -> None:
 
     for attack in READERS:
         found = right(attack, shuffled, front(victims), truth)
-        assert wilson(found, 200).low <= int(torch.bincount(truth).max()) / 200, attack.name
+        assert wilson(found / 200, 200).low <= int(torch.bincount(truth).max()) / 200, attack.name
 
 
 def test_convolutions_read_what_no_mean_tells() -> None:
@@ -101,7 +101,7 @@ def test_convolutions_read_what_no_mean_tells() -> None:
 
     linear, convolutional = (right(attack, known, [others], truth) for attack in (Probe(), READERS[3]))
 
-    assert wilson(convolutional, 200).low > wilson(linear, 200).high
+    assert wilson(convolutional / 200, 200).low > wilson(linear / 200, 200).high
 
 
 @pytest.mark.parametrize("attack", READERS, ids=NAMES)
@@ -153,7 +153,7 @@ def test_a_thousand_classes_are_told_apart(attack: BatchedAttack) -> None:
 
     found = right(attack, known, [centres], torch.arange(1000))
 
-    assert wilson(found, 1000).low > 1 / 1000
+    assert wilson(found / 1000, 1000).low > 1 / 1000
 
 
 def test_large_maps_are_averaged_before_they_are_read() -> None:

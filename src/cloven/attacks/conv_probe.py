@@ -46,7 +46,7 @@ class ConvProbe(TrainedProbe):
             Shrunk(shapes),
             Shifted(),
             Committee(
-                nn.Sequential(Descent(shapes, self.width), Dropout(self.dropout), nn.Linear(self.width, classes))
+                nn.Sequential(Halvings(shapes, self.width), Dropout(self.dropout), nn.Linear(self.width, classes))
                 for _ in range(self.members)
             ),
         )
@@ -81,7 +81,7 @@ class Shrunk(nn.Module):
         return [resized(z, (s[1], s[2])) if len(s) == 3 else z for z, s in zip(maps, self.shapes, strict=True)]
 
 
-class Descent(nn.Module):
+class Halvings(nn.Module):
     """Maps and vectors to ``(n, width)``, over all scales: each enters at its own, from where it is halved.
 
     Each halving doubles the channels.
