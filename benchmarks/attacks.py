@@ -194,7 +194,7 @@ class PlainMuon:
             momentum.lerp_(weight.grad, 1 - Muon.MOMENTUM)
             x = weight.grad.lerp(momentum, Muon.MOMENTUM).flatten(1)
             size = 0.2 * max(x.shape) ** 0.5
-            x = x / x.norm()
+            x = x / (x.norm() + 1e-12)  # the first gradients are 0
             for _ in range(3):
                 a = x @ x.T
                 x = 3.4445 * x + (2.0315 * a @ a - 4.7750 * a) @ x
