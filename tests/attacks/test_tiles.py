@@ -256,7 +256,7 @@ def test_inpainting_that_was_broken_off_learns_the_same(tmp_path: Path) -> None:
 
 def _broken_off(trainee: object, after: int = 3) -> None:
     """Interrupt a training in the first step after so many epochs."""
-    inner = trainee.inner  # type: ignore[attr-defined]
+    (inner,) = trainee.inner  # type: ignore[attr-defined]
     step, ended, epochs = inner.step, inner.ended, []
 
     def count(epoch: int) -> bool:

@@ -18,7 +18,7 @@ from cloven.attacks.conv_probe import ConvProbe
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.ensemble import Ensemble
 from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, in_memory, rows
-from cloven.attacks.matching import Descent
+from cloven.attacks.matching import PixelDescent
 from cloven.attacks.mlp_probe import MLPProbe
 from cloven.attacks.probe import Probe
 from cloven.attacks.refine import Refine
@@ -35,7 +35,7 @@ ATTACKS: list[BatchedAttack] = [
     Screen(epochs=3),
     Residual(epochs=3, widths=(4, 6), held_out=0.2),
     Residual(epochs=3, widths=(4,), masked=0.2),
-    Refine(Decoder(epochs=3), descents=(Descent(3, 0.01, 0.1),)),
+    Refine(Decoder(epochs=3), descents=(PixelDescent(3, 0.01, 0.1),)),
     Ensemble(Residual(epochs=3, widths=(4,)), members=2),
     Augmented(Residual(epochs=3, widths=(4,)), copies=2),
     MLPProbe(epochs=3, hidden=8),
@@ -122,7 +122,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ticking")
 def test_each_training_says_how_long_its_own_steps_took() -> None:
     knowledge = problem()
-    attacks = [Decoder(epochs=3), Refine(Decoder(epochs=3), descents=(Descent(3, 0.01, 0.1),)), Probe()]
+    attacks = [Decoder(epochs=3), Refine(Decoder(epochs=3), descents=(PixelDescent(3, 0.01, 0.1),)), Probe()]
     learned = train([begun(attack, knowledge) for attack in attacks])
 
     three = Training(epochs=3, seconds=3 * (5 + 1), ended="schedule")  # 300 pairs in batches of 64

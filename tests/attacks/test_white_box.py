@@ -15,7 +15,7 @@ from cloven.attacks.augmented import Augmented, moved
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.ensemble import Ensemble
 from cloven.attacks.knowledge import Knowledge, LabelReader, QueryResult, Reconstructor, in_memory
-from cloven.attacks.matching import Descent
+from cloven.attacks.matching import PixelDescent
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
 from cloven.attacks.provenance import is_white_box, settings_of
@@ -106,7 +106,7 @@ class Enlarged:
 
 
 def test_deep_features_are_refined_for_labels_where_pixels_keep_the_start() -> None:
-    knowledge, descents, victims = deep_problem(300), (Descent(40, 0.02, 0.0),), cornered(40, 9)
+    knowledge, descents, victims = deep_problem(300), (PixelDescent(40, 0.02, 0.0),), cornered(40, 9)
     chosen = learned(Refine(Enlarged(), "pixels", descents), knowledge)
     pixels, labels = (
         chosen(deep(victims)),
@@ -124,7 +124,7 @@ def test_deep_features_are_refined_for_labels_where_pixels_keep_the_start() -> N
 
 
 def test_the_start_does_not_train_on_the_pairs_that_choose() -> None:
-    Refine(Seen(epochs=1), descents=(Descent(1, 0.01, 0.0),)).fit(problem(400), generator=generator())
+    Refine(Seen(epochs=1), descents=(PixelDescent(1, 0.01, 0.0),)).fit(problem(400), generator=generator())
     known = KNOWN.pop()
     assert known.classes is not None
 
@@ -180,7 +180,7 @@ def test_inversion_chooses_its_smoothness_by_what_it_is_to_attack() -> None:
 def test_descent_takes_images_of_any_size(side: tuple[int, int]) -> None:
     images = torch.rand(2, 3, *side, generator=generator())
 
-    made = Descent(60, 0.05, 0.0)(lambda x: [x * 2], torch.full_like(images, 0.5), [images * 2])
+    made = PixelDescent(60, 0.05, 0.0)(lambda x: [x * 2], torch.full_like(images, 0.5), [images * 2])
 
     assert error(made, images) < 1e-3
 
@@ -295,8 +295,8 @@ def test_of_label_readers_most_decide_and_in_a_tie_the_first() -> None:
 # --- all --------------------------------------------------------------------------------------------------------
 
 EVERY: list[BatchedAttack] = [
-    Refine(QUICK, descents=(Descent(10, 0.01, 0.1),)),
-    Refine(QUICK, "labels", descents=(Descent(10, 0.01, 0.1),)),
+    Refine(QUICK, descents=(PixelDescent(10, 0.01, 0.1),)),
+    Refine(QUICK, "labels", descents=(PixelDescent(10, 0.01, 0.1),)),
     RMLE(steps=20, smoothness=(1.0,)),
     Augmented(QUICK, copies=2),
     Ensemble(QUICK, members=2),

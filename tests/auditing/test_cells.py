@@ -18,7 +18,7 @@ import cloven
 from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.decoder import Decoder
 from cloven.attacks.knowledge import finite, in_memory
-from cloven.attacks.matching import Descent
+from cloven.attacks.matching import PixelDescent
 from cloven.attacks.nearest import Nearest
 from cloven.attacks.probe import Probe
 from cloven.attacks.rear import ModelRear
@@ -46,7 +46,7 @@ from tests.auditing.small import small
 
 SHORT: tuple[BatchedAttack, ...] = (
     Decoder(epochs=2), Screen(epochs=2), Residual(epochs=2, widths=(4,)), Probe(), Nearest(),
-    Refine(Decoder(epochs=2), "labels", (Descent(5, 0.01, 0.1),)),
+    Refine(Decoder(epochs=2), "labels", (PixelDescent(5, 0.01, 0.1),)),
 )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ def beats_baselines(found: Measured) -> bool:
     [
         Decoder(epochs=8),
         Residual(epochs=6, widths=(8,)),
-        Refine(Decoder(epochs=8), "labels", (Descent(40, 0.01, 0.1),)),
+        Refine(Decoder(epochs=8), "labels", (PixelDescent(40, 0.01, 0.1),)),
     ],
     ids=lambda a: a.name,
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloven.attacks.knowledge import Reconstructor as Reconstructor
     from cloven.attacks.knowledge import in_memory as in_memory
     from cloven.attacks.knowledge import needed as needed
-    from cloven.attacks.matching import Descent as Descent
+    from cloven.attacks.matching import PixelDescent as PixelDescent
     from cloven.attacks.mlp_probe import MLPProbe as MLPProbe
     from cloven.attacks.nearest import Nearest as Nearest
     from cloven.attacks.probe import Probe as Probe
@@ -48,20 +48,20 @@ _HOME = {
     "Augmented": "augmented",
     "CGAN": "cgan",
     "CapturedTensors": "knowledge",
-    "ModelRear": "rear",
-    "MLPProbe": "mlp_probe",
-    "KNN": "knn",
     "ConvProbe": "conv_probe",
     "Decoder": "decoder",
-    "Descent": "matching",
     "Enlarge": "tiles",
     "Ensemble": "ensemble",
     "Inpaint": "tiles",
+    "KNN": "knn",
     "Knowledge": "knowledge",
     "LabelReader": "knowledge",
+    "MLPProbe": "mlp_probe",
+    "ModelRear": "rear",
     "Nearest": "nearest",
     "Pairs": "knowledge",
     "Paste": "tiles",
+    "PixelDescent": "matching",
     "Probe": "probe",
     "RMLE": "rmle",
     "Reconstructor": "knowledge",

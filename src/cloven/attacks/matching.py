@@ -1,4 +1,4 @@
-"""Descent on pixels until the model's front makes of an image what was captured (He et al. 2019, rMLE)."""
+"""PixelDescent on pixels until the model's front makes of an image what was captured (He et al. 2019, rMLE)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class Descent:
+class PixelDescent:
     """Adam on the image, with one cycle of the learning rate.
 
     What becomes small is the squared distance of what the front makes of the image from what was captured, of each

@@ -23,7 +23,7 @@ from cloven.attacks.knowledge import (
     Shape,
     needed,
 )
-from cloven.attacks.matching import Descent
+from cloven.attacks.matching import PixelDescent
 from cloven.attacks.provenance import label_of, name_of
 from cloven.attacks.residual import Residual
 from cloven.attacks.ssim_loss import ssim_loss
@@ -52,12 +52,21 @@ class Refine(BatchedAttack):
     white_box: ClassVar[bool] = True
     start: Attack = field(default_factory=Residual)
     goal: Goal = "pixels"
-    descents: tuple[Descent, ...] = (Descent(10, 0.005, 1.0), Descent(40, 0.003, 1.0), Descent(40, 0.01, 0.3))
+    descents: tuple[PixelDescent, ...] = (
+        PixelDescent(10, 0.005, 1.0),
+        PixelDescent(40, 0.003, 1.0),
+        PixelDescent(40, 0.01, 0.3),
+    )
 
     def __post_init__(self) -> None:
         check(
             ("goal", self.goal, lambda goal: goal in get_args(Goal), " or ".join(get_args(Goal))),
-            ("descents", self.descents, listed(lambda one: isinstance(one, Descent)), "one or more `Descent`"),
+            (
+                "descents",
+                self.descents,
+                listed(lambda one: isinstance(one, PixelDescent)),
+                "one or more `PixelDescent`",
+            ),
         )
 
     @property
@@ -104,6 +113,10 @@ class Refine(BatchedAttack):
         return lost
 
 
+def _is_descent(value: object) -> bool:
+    return isinstance(value, PixelDescent)
+
+
 def classifier(knowledge: Knowledge, attack: str) -> Callable[[Tensor], Tensor]:
     """Return the function from images ``(n, C, H, W)`` to the classes ``(n,)`` that the model gives them.
 
@@ -148,7 +161,7 @@ class FirstRows:
 class _Refined:
     start: DescribedReconstructor
     front: Front
-    descent: Descent | None
+    descent: PixelDescent | None
     machine: Machine
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
 from cloven.attacks.knowledge import FRONT, Front, Knowledge, needed
-from cloven.attacks.matching import Descent
+from cloven.attacks.matching import PixelDescent
 from cloven.attacks.trainer import ClosedForm, Machine
 
 TRIED = 16
@@ -49,7 +49,7 @@ class RMLE(BatchedAttack):
         noise = torch.rand(knowledge.image, generator=torch.Generator().manual_seed(generator.initial_seed()))
         start = 0.5 + FAINT * (noise - 0.5)
         every = [
-            _Inverted(front, start, Descent(self.steps, self.learning_rate, weight), machine)
+            _Inverted(front, start, PixelDescent(self.steps, self.learning_rate, weight), machine)
             for weight in self.smoothness
         ]
         if knowledge.observed is None or not len(knowledge.observed) or len(every) == 1:
@@ -62,7 +62,7 @@ class RMLE(BatchedAttack):
 class _Inverted:
     front: Front
     start: Tensor
-    descent: Descent
+    descent: PixelDescent
     machine: Machine
     parameters: int = 0
     training: None = None
