@@ -44,12 +44,9 @@ class Pyramid(nn.Module):
     scale was captured. Nor are there norms: with blocks that at first change nothing it learns as well without.
     """
 
-    COARSEST = 8
-    """Its coarsest scale has about this side: a coarser one takes a quarter of the time and teaches little."""
-
-    def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int) -> None:
+    def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int, coarsest: int) -> None:
         super().__init__()
-        self.sizes = scales(image, self.COARSEST)
+        self.sizes = scales(image, coarsest)
         self.at = [scale_of(shape, self.sizes) for shape in shapes]
         self.first, last = min(self.at), len(self.sizes) - 1
         channels = [width * 2 ** min(k, 2) for k in range(last + 1)]

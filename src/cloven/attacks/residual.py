@@ -72,7 +72,8 @@ class Residual(BatchedAttack):
 
         def make() -> nn.Module:
             adaptor = Adaptor(pairs, knowledge.places)
-            network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks)
+            coarsest = SIDE_OF_PARTS if any(adaptor.layout.partial) else SIDE
+            network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks, coarsest)
             if self.masked:
                 network = RandomlyMasked(network, self.masked)
             return Sharpened(adaptor, network, pairs)
@@ -87,6 +88,9 @@ class Residual(BatchedAttack):
 
 FIRST, ROUNDS = 3, 3
 """Epochs of the first round of training, and the most rounds, where no number of epochs is given."""
+SIDE, SIDE_OF_PARTS = 8, 4
+"""The side of the network's coarsest scale. A coarser one takes a quarter of the time and teaches little, but where
+a map was seen in part: there it carries what was seen at one end of the image to the other."""
 LEAST = 40
 """With fewer pairs none is held out."""
 
