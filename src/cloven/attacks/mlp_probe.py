@@ -26,6 +26,7 @@ class MLPProbe(TrainedProbe):
     name: ClassVar[str] = "mlp-probe"
     epochs: int = 15
     learning_rate: float = 1e-3
+    members: int = 4
     numbers: int = 4096
     hidden: int = 256
 
