@@ -13,7 +13,7 @@ def test_what_a_link_carries_stands_first_and_what_leaks_most_before_the_rest() 
     carried = [verdict.row.crosses for verdict in found]
     assert carried == sorted(carried, reverse=True)
     for some in ([v for v in found if v.row.crosses], [v for v in found if not v.row.crosses]):
-        assert [v.leak for v in some] == sorted((v.leak for v in some), reverse=True)
+        assert [v.row.leaks for v in some] == sorted((v.row.leaks for v in some), reverse=True)
 
 
 def test_what_is_carried_over_counts_and_keeps_its_own_beside_it() -> None:

@@ -130,11 +130,7 @@ class Results:
 
 def ranked(summary: Summary) -> list[ObservationSummary]:
     """Return the observations that a link carries first, what leaks most first."""
-
-    def leakage(one: ObservationSummary) -> float:
-        return max((score.leakage.high for score in (one.counts.pixels, one.counts.labels) if score), default=0.0)
-
-    return sorted(summary.observations, key=lambda one: (not one.crosses, -leakage(one)))
+    return sorted(summary.observations, key=lambda one: (one.crosses, one.leaks), reverse=True)
 
 
 def _cells(score: AxisScore | None) -> tuple[Value, Value, Value]:

@@ -167,6 +167,12 @@ class ObservationSummary(Document):
     counts: AxisScores
     flags: tuple[str, ...]
 
+    @property
+    def leaks(self) -> tuple[float, ...]:
+        """The upper limits of its leakage on the two axes as they are shown, in whole percent, the larger first."""
+        scores = (self.counts.pixels, self.counts.labels)
+        return tuple(sorted((round(score.leakage.high, 2) for score in scores if score), reverse=True))
+
 
 class CurvePoint(Document):
     """The scores of an attack with a share of the pairs or of its training time.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cloven.auditing.finding import AXES, Finding, Metric
 from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
-from cloven.reporting.digest import METRICS, Standing, stands
+from cloven.reporting.digest import Standing, stands
 
 GAUGE = 6.0, 134.0
 """Where 0 and 1 lie on a gauge, in its units."""
@@ -53,12 +53,6 @@ class Verdict:
     readings: Mapping[Metric, Reading | None]
 
     @property
-    def leak(self) -> float:
-        """The larger of the upper limits of its leakage on the two axes."""
-        found = (self.readings[metric] for metric in METRICS)
-        return max((one.score.leakage.high for one in found if one is not None), default=0.0)
-
-    @property
     def carried(self) -> bool:
         """Whether a score is a deeper observation's."""
         return any(one is not None and one.carried for one in self.readings.values())
@@ -93,4 +87,4 @@ def verdicts(summary: Summary) -> list[Verdict]:
             by = attacked.get(own.attack) if own is not None else None
             readings[metric] = Reading(score, own, by) if score is not None else None
         found.append(Verdict(row, next(iter(attacked.values()), None), readings))
-    return sorted(found, key=lambda verdict: (not verdict.row.crosses, -verdict.leak))
+    return sorted(found, key=lambda verdict: (verdict.row.crosses, verdict.row.leaks), reverse=True)
