@@ -1,4 +1,4 @@
-"""PixelDescent on pixels until the model's front makes of an image what was captured (He et al. 2019, rMLE)."""
+"""Gradient descent on an image until the model's front makes of it what was captured (He et al. 2019, rMLE)."""
 
 from __future__ import annotations
 

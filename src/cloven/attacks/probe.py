@@ -54,7 +54,7 @@ class Probe(BatchedAttack):
             from sklearn.linear_model import RidgeClassifierCV
         except ImportError as error:
             raise require("audit", error) from error
-        ridge = RidgeClassifierCV(alphas=self.strengths).fit(values.double().numpy(), classes.numpy())
+        ridge = RidgeClassifierCV(alphas=list(self.strengths)).fit(values.double().numpy(), classes.numpy())
         weights, bias = torch.tensor(ridge.coef_, dtype=torch.float32), torch.tensor(ridge.intercept_)
         return weights.reshape(-1, values.shape[1]), bias.to(torch.float32).reshape(-1)
 

@@ -113,10 +113,6 @@ class Refine(BatchedAttack):
         return lost
 
 
-def _is_descent(value: object) -> bool:
-    return isinstance(value, PixelDescent)
-
-
 def classifier(knowledge: Knowledge, attack: str) -> Callable[[Tensor], Tensor]:
     """Return the function from images ``(n, C, H, W)`` to the classes ``(n,)`` that the model gives them.
 
