@@ -33,8 +33,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -345,16 +346,22 @@ learned = Residual(epochs=int(sys.argv[2])).fit(knowledge, generator=torch.Gener
 print(time.process_time() - start)
 torch.save(learned([seen]), sys.argv[3])
 """
-"""What both codes can run. A file with images, and what was captured of them and of others; epochs; the result."""
+"""A training that both versions of the code can run. Arguments: a file with images, and with the captured tensors
+of them and of others, the number of epochs, the file for the result."""
 
 
 HERE = Path(__file__).resolve().parents[1]
 
 
-def worktree(*arguments: object) -> None:
-    """Add or remove a git worktree of this repository."""
-    command = ["git", "-C", str(HERE), "worktree", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True)
+@contextmanager
+def worktree(folder: Path, commit: str | None) -> Iterator[Path]:
+    """Check a commit of this repository out in a folder, and remove it at the end."""
+    git = ["git", "-C", str(HERE), "worktree"]
+    subprocess.run([*git, "add", "--detach", str(folder), str(commit)], check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True, capture_output=True)
 
 
 def trained(source: Path, given: Path, epochs: int) -> tuple[float, Tensor]:
@@ -376,19 +383,18 @@ def reached(target: float, curve: Sequence[tuple[float, float]]) -> float | None
 
 
 def reach(one: Subject, given: Given) -> bool:
-    """Whether `residual` reaches the older score soon enough at all cuts that are looked at."""
+    """Return whether `residual` reaches the older score soon enough at all cuts in `REACHED`."""
     right = True
     images, victims = one.images.tensor(), one.victims.tensor()
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, worktree(Path(name) / "older", given.before) as before:
         folder = Path(name)
-        worktree("add", "--detach", folder / "older", given.before)
         for cut in REACHED:
             torch.save((images, one.captured(cut, images), one.captured(cut, victims)), folder / "given.pt")
             seconds: dict[int, list[float]] = defaultdict(list)
             scores: dict[int, float] = {}
             for _ in range(given.rounds):
                 for epochs in range(given.epochs + 1):  # 0 stands for the older code
-                    code = (HERE, epochs) if epochs else (folder / "older", given.epochs)
+                    code = (HERE, epochs) if epochs else (before, given.epochs)
                     taken, made = trained(code[0], folder / "given.pt", code[1])
                     seconds[epochs].append(taken)
                     scores[epochs] = float(ssim(made, victims).mean())
@@ -403,7 +409,6 @@ def reach(one: Subject, given: Given) -> bool:
                 + (f"ratio {ratio:.2f} (at least {SOONER})" if soon is not None else ""),
                 flush=True,
             )
-        worktree("remove", "--force", folder / "older")
     return right
 
 

@@ -1,4 +1,4 @@
-"""How often do intervals over seeds and images cover? Pools of trained attacks, drawn from again and again.
+"""Measure the coverage of the intervals over seeds and images, by resampling pools of trained attacks.
 
     CLOVEN_DATA=FOLDER python -m benchmarks.coverage [--only NAME ...] [--seeds N] [--draws N] [--pool FOLDER]
 

@@ -48,9 +48,10 @@ from cloven.zoo.images import Images, test_half
 from cloven.zoo.training import accuracy, cache_dir, fit, seeded
 
 BOUNDED, BOUND = "relu22", 6.0
-"""How many times as many images in a second cloven trains on, at the least, at this cut."""
+"""The cut with a bound, and the least ratio of the images a second that cloven trains on to those of the recipe."""
 SOONER, LONGEST = 10.0, 10
-"""How many times as soon `residual` reaches the recipe's SSIM there, at the least; the most epochs it tries."""
+"""The least ratio of the CPU seconds until the recipe's SSIM is reached there, the recipe's to those of `residual`;
+and the most epochs of `residual`."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the channels: what images are normalised by before they enter the CNN."""
 VICTIMS = 500

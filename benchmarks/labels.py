@@ -1,4 +1,4 @@
-"""How well classes are read straight from what is captured, and in how many CPU seconds.
+"""Measure the agreement and the CPU seconds of the label readers.
 
     CLOVEN_DATA=FOLDER python -m benchmarks.labels [--cuts NAME ...] [--pairs N] [--victims N]
 

@@ -99,10 +99,15 @@ def counted(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def fraction(value: Any) -> bool:
+    """Return whether a value is 0 or more, and below 1."""
+    return bool(0 <= value < 1)
+
+
 def listed(right: Callable[[object], bool]) -> Callable[[object], bool]:
     """Return whether a value is a tuple or list, not empty, of which each entry is right."""
     return lambda values: isinstance(values, tuple | list) and bool(values) and all(map(right, values))
 
 
-COUNT = "1 or more, a whole number"
-"""The text for what `counted` expects."""
+COUNT, FRACTION = "1 or more, a whole number", "a share below 1"
+"""The texts for what `counted` and `fraction` expect."""

@@ -104,7 +104,7 @@ def _mirrored(side: int, offset: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Passed:
-    """What was captured of own images, and what the front makes of their copies whenever it is read."""
+    """The captured tensors of own images, and of their copies, which the front computes when they are read."""
 
     pairs: Pairs
     front: Front

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, listed, positive
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.muon import Muon
@@ -59,7 +59,7 @@ class Residual(BatchedAttack):
             ("widths", self.widths, listed(counted), "one or more numbers of channels"),
             ("blocks", self.blocks, counted, COUNT),
             ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
-            ("masked", self.masked, lambda share: 0 <= share < 1, "a share below 1"),
+            ("masked", self.masked, fraction, FRACTION),
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:

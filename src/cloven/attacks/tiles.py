@@ -110,7 +110,7 @@ class Shown:
 
     @property
     def training(self) -> Training | None:
-        """How long what fills the gaps was trained; None where nothing was."""
+        """The training of the attack that fills the gaps; None where nothing was trained."""
         return self.learned.training if self.learned else None
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:

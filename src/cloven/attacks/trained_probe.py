@@ -1,4 +1,4 @@
-"""What the label probes that are trained have in common: a network that is fitted to the service's answers."""
+"""The base of the trained label probes: a network that is fitted to the service's answers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, positive
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, Pairs, SharePlace, needed
-from cloven.attacks.trainer import CHUNK, Fitting, Machine, Rate, Training, TrainingSchedule, cycle, seeded
+from cloven.attacks.trainer import (
+    Fitting,
+    Machine,
+    Rate,
+    TrainedNetwork,
+    Training,
+    TrainingSchedule,
+    cycle,
+    seeded,
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class TrainedProbe(BatchedAttack):
             ("epochs", self.epochs, counted, COUNT),
             ("learning_rate", self.learning_rate, positive, "a positive number"),
             ("batch", self.batch, counted, COUNT),
-            ("dropout", self.dropout, lambda share: 0 <= share < 1, "a share below 1"),
+            ("dropout", self.dropout, fraction, FRACTION),
             ("members", self.members, counted, COUNT),
-            ("held_out", self.held_out, lambda share: 0 <= share < 1, "a share below 1"),
+            ("held_out", self.held_out, fraction, FRACTION),
         )
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
@@ -98,27 +107,15 @@ class ClassFitting(Fitting):
 
     def learned(self, training: Training | None) -> NetworkReader:
         """See `Fitting`."""
-        return NetworkReader(self.network.eval(), self.names, self.machine, training=training)
+        return NetworkReader(self.network.eval(), self.machine, training=training, names=self.names)
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkReader:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetworkReader(TrainedNetwork):
     """A trained network as a label reader; ``names`` are the classes of its logits."""
 
-    network: nn.Module
     names: Tensor
-    machine: Machine
-    notes: tuple[str, ...] = ()
-    training: Training | None = None
-
-    @property
-    def parameters(self) -> int:
-        """The number of learned parameters."""
-        return sum(p.numel() for p in self.network.parameters())
 
     def classify(self, captured: Sequence[Tensor]) -> Tensor:
         """See `LabelReader`."""
-        with torch.inference_mode(), self.machine.autocast():
-            chunks = zip(*(z.to(self.machine.device).split(CHUNK) for z in captured), strict=True)
-            best = [self.network(list(chunk)).argmax(1).flatten().cpu() for chunk in chunks]
-        return self.names[torch.cat(best)]
+        return self.names[self.outputs(captured, lambda logits: logits.argmax(1).flatten())]

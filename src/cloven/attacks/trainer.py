@@ -100,7 +100,7 @@ Ended = Literal["schedule", "no improvement", "budget"]
 
 @dataclass(frozen=True)
 class Training:
-    """How long an attack was trained, and why no longer.
+    """The duration of an attack's training, and why it ended.
 
     It ``ended`` after all that its ``schedule`` allows, with ``no improvement`` on held-out pairs any more, or
     where the ``budget`` of seconds allowed no further round.
@@ -128,7 +128,7 @@ class DescribedReconstructor(Reconstructor, Protocol):
 
     @property
     def training(self) -> Training | None:
-        """How long it was trained; None where it was solved in closed form."""
+        """Its training; None where it was solved in closed form."""
         ...
 
 
@@ -147,7 +147,7 @@ class DescribedLabelReader(LabelReader, Protocol):
 
     @property
     def training(self) -> Training | None:
-        """How long it was trained; None where it was solved in closed form."""
+        """Its training; None where it was solved in closed form."""
         ...
 
 
@@ -496,8 +496,8 @@ def over(captured: CapturedTensors, read: Callable[[list[Tensor]], Tensor]) -> T
 
 
 @dataclass(frozen=True, eq=False)
-class Rebuilt:
-    """A trained network as a reconstructor."""
+class TrainedNetwork:
+    """A network after its training, and how it was trained."""
 
     network: nn.Module
     machine: Machine = CPU
@@ -509,12 +509,19 @@ class Rebuilt:
         """The number of learned parameters."""
         return sum(p.numel() for p in self.network.parameters())
 
-    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
-        """See `Reconstructor`."""
+    def outputs(self, captured: Sequence[Tensor], read: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what ``read`` makes of the network's outputs: ``(n, ...)`` on the CPU, `CHUNK` at a time."""
         with torch.inference_mode(), self.machine.autocast():
             chunks = zip(*(z.to(self.machine.device).split(CHUNK) for z in captured), strict=True)
-            made = [self.network(list(chunk)).float().clamp(0, 1).cpu() for chunk in chunks]
-        return torch.cat(made)
+            return torch.cat([read(self.network(list(chunk))).cpu() for chunk in chunks])
+
+
+class Rebuilt(TrainedNetwork):
+    """A trained network as a reconstructor."""
+
+    def __call__(self, captured: Sequence[Tensor]) -> Tensor:
+        """See `Reconstructor`."""
+        return self.outputs(captured, lambda made: made.float().clamp(0, 1))
 
 
 def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:

@@ -313,7 +313,7 @@ def attacked(
         results: list[AttackedCase] = []
         for half in (False, True) if settings.curve else (False,):
             cells: dict[str, Cell] = {}
-            for entry in _halved(planned, material, store) if half else planned:
+            for entry in _halved(planned, results, store) if half else planned:
                 named = {cell.key(material): cell for cell in entry.cells}
                 cells |= named
                 results.append(AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named)))
@@ -325,12 +325,14 @@ def attacked(
     return summary
 
 
-def _halved(planned: Sequence[PlannedAttack], material: Material, store: Store) -> Iterator[PlannedAttack]:
-    """Return the attacks on all pairs with parts of the epochs that they took, where they have finished."""
+def _halved(
+    planned: Sequence[PlannedAttack], results: Sequence[AttackedCase], store: Store
+) -> Iterator[PlannedAttack]:
+    """Yield the attacks on all pairs with parts of the epochs that they took; ``results`` are theirs, finished."""
     most = max((entry.pairs for entry in planned), default=0)
-    for entry in planned:
+    for entry, result in tuple(zip(planned, results, strict=True)):  # the caller adds results while it reads these
         if entry.pairs == most:
-            times = [store.cell(cell.key(material)).training for cell in entry.cells]
+            times = [store.cell(key).training for key in result.keys]
             took = min((n for time in times if time for n in time.epochs if n is not None), default=None)
             for share, attack in shorter(entry.cells[0].attack, took).items():
                 cells = tuple(replace(cell, attack=attack) for cell in entry.cells)
