@@ -52,6 +52,24 @@ def test_what_is_shown_as_equal_is_tied_and_named_so() -> None:
     assert "vertical (layer 2, a to d) least, 10%" in said
 
 
+def test_protected_links_are_ranked_apart() -> None:
+    hidden, exposed = observed("b", 0.9, protection=("mtls",)), observed("c", 0.1)
+    found = verdict(None, [], [hidden, exposed])
+
+    assert [ranking.most and ranking.most.observations for ranking in found.rankings] == [("c",), None]
+    assert [ranking.most and ranking.most.observations for ranking in found.protected] == [("b",), None]
+    assert found.sentence is not None
+    assert "1 of 2 observations are on protected links, where a listener sees only ciphertext." in found.sentence
+    assert "Without the protection: Pixels: vertical (layer 2, a to b) leaks up to 90%" in found.sentence
+
+
+def test_where_all_links_are_protected_nothing_leaks_to_a_listener() -> None:
+    said = verdict(None, [], [observed("b", 0.9, protection=("mtls",))]).sentence
+
+    assert said is not None
+    assert said.startswith("All that was looked at is on protected links, where a listener sees only ciphertext. ")
+
+
 def test_nothing_is_most_and_least_at_once() -> None:
     observations = [observed("b", 0.62), observed("c", 0.62)]
 

@@ -53,7 +53,7 @@ def test_a_run_writes_findings_with_baselines_and_intervals_and_a_report(cloven:
 
     assert done.code == 0, done.err
     assert json.loads(done.out) == {name: value for name, value in summary.items() if name != "digest"}
-    assert summary["schema_version"] == 5
+    assert summary["schema_version"] == 6
     assert summary["model_accuracy"] >= 0.9
     assert [f["strategy"] for f in summary["findings"]] == ["vertical"] * 3 + ["data"] * 4
     for finding in summary["findings"]:

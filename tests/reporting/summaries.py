@@ -24,7 +24,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema_version": 5,
+        "schema_version": 6,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",

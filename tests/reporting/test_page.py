@@ -208,7 +208,7 @@ def test_many_shares_of_one_finding_are_folded_and_complete() -> None:
 
 def test_what_no_link_carries_makes_no_worst_leak() -> None:
     ghost = summary()["findings"][0] | {"crosses": False}
-    assert "No attacked observation crosses a link." in Page(render(only(ghost), {})).text
+    assert "No attacked observation crosses a link in clear." in Page(render(only(ghost), {})).text
 
 
 def test_without_a_verdict_a_banner_says_why_and_no_worst_leak_is_named() -> None:

@@ -75,6 +75,7 @@ class Case:
             share=tuple(text(s.share) for s in seen.seen),
             raw_image=seen.raw_image,
             observation_bytes=seen.bytes,
+            protection=seen.protection if isinstance(seen, Observation) else (),
         )
 
 

@@ -44,7 +44,7 @@ from cloven.score.inside import Region, inside
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
-SCHEMA = 5
+SCHEMA = 6
 """Goes up when a change makes other numbers from the same cell."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]

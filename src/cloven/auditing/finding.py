@@ -32,6 +32,12 @@ def place(links: tuple[tuple[str, str], ...], label: str) -> str:
     return " + ".join(f"{source}->{target}" for source, target in links) or "no link"
 
 
+def without_protection(where: str, protection: tuple[str, ...]) -> str:
+    """Return a place with the protection that its scores presume to be removed, ``edge0->edge1 without mtls``."""
+    names = " and ".join(dict.fromkeys(name for name in protection if name != "none"))
+    return f"{where} without {names}" if names else where
+
+
 class ScoreRange(Document):
     """A mean and its 95 % interval."""
 
@@ -198,17 +204,24 @@ class CellResult(Measured):
     with the scores of each image.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     key: str
     seed: int
     provenance: dict[str, JsonValue]
     tensors: str = ""
 
 
+def is_protected(protection: tuple[str, ...]) -> bool:
+    """Return whether a listener on links that are encrypted so needs to break an encryption."""
+    return any(name != "none" for name in protection)
+
+
 class ObservationContext(Document):
     """The observation that was attacked, and its links.
 
     ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
+    ``protection`` is what encrypts each of ``links``, ``none`` for nothing; it is empty of a device, which decrypts
+    what it receives, and of a capture, whose scores are of what was recorded, ciphertext or not.
     """
 
     strategy: str
@@ -224,6 +237,12 @@ class ObservationContext(Document):
     share: tuple[str, ...]
     raw_image: float | None
     observation_bytes: int
+    protection: tuple[str, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Whether a listener sees only ciphertext: scores are of what would leak without the protection."""
+        return is_protected(self.protection)
 
 
 class Finding(ObservationContext, Measured):
@@ -244,4 +263,5 @@ class Finding(ObservationContext, Measured):
 
     def __repr__(self) -> str:
         likeness = f"SSIM {self.ssim.mean:.2f}, " if self.ssim is not None else ""
-        return f"Finding({self.attack} on {self.place}: {likeness}agreement {self.agreement.mean:.2f})"
+        where = without_protection(self.place, self.protection)
+        return f"Finding({self.attack} on {where}: {likeness}agreement {self.agreement.mean:.2f})"

@@ -32,7 +32,15 @@ from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerp
 from cloven.auditing.paper import NO_PAPER, Paper
 from cloven.auditing.ranking import gate, verdict
 from cloven.auditing.recording import record
-from cloven.auditing.scenes import Scene, captured, captured_case, recorded, simulated, simulated_cases
+from cloven.auditing.scenes import (
+    Scene,
+    captured,
+    captured_case,
+    protected_links,
+    recorded,
+    simulated,
+    simulated_cases,
+)
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.store import SUMMARY, Store, opened, write_document
 from cloven.auditing.strongest import defences, observations
@@ -424,7 +432,12 @@ def _summary(
         capture=scene.capture,
         not_measured=(*_missing(settings.suite.names), *scene.not_measured),
         notes=(*scene.notes, *paper.notes(tuple(scene.graph.input.shape))),
-        warnings=(*_left_out(settings.suite.names, rows), *_cut_short(rows), *scene.warnings),
+        warnings=(
+            *protected_links(scene.cases),
+            *_left_out(settings.suite.names, rows),
+            *_cut_short(rows),
+            *scene.warnings,
+        ),
     )
 
 

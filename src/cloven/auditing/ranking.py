@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from cloven.auditing.finding import AXES, Axis, Finding, place
+from cloven.auditing.finding import AXES, Axis, Finding, place, without_protection
 from cloven.auditing.strongest import NAMES
 from cloven.auditing.summary import (
     AuditVerdict,
@@ -54,15 +54,25 @@ def gate(kappa: float | None, largest_share: float) -> str | None:
 def verdict(
     refusal: str | None, findings: Sequence[Finding], observations: Sequence[ObservationSummary]
 ) -> AuditVerdict:
-    """Return the ranking of what crosses a link on each axis, and the audit in a few sentences."""
+    """Return the ranking of what listeners read on each axis, and the audit in a few sentences.
+
+    What crosses a protected link is ranked apart, by what would leak without the protection.
+    """
     crossing = [one for one in observations if one.crosses]
+    exposed = [one for one in crossing if one.exposed]
+    protected = [one for one in crossing if one.protected]
     if refusal is None and not crossing:
         refusal = "nothing that was looked at crosses a link"
     if refusal is not None:
         return AuditVerdict(given=False, reason=refusal, sentence=None, rankings=())
-    rankings = tuple(rank(crossing, axis) for axis in AXES)
+    rankings = tuple(rank(exposed, axis) for axis in AXES)
+    hidden = tuple(rank(protected, axis) for axis in AXES) if protected else ()
     of = {one.observation: one for one in crossing}
-    sentences = [_said(ranking, of) for ranking in rankings]
+    sentences = [_said(ranking, of) for ranking in rankings] if exposed else []
+    if protected:
+        which = f"{len(protected)} of {len(crossing)} observations are" if exposed else "All that was looked at is"
+        sentences.append(f"{which} on protected links, where a listener sees only ciphertext.")
+        sentences += [f"Without the protection: {_said(ranking, of)}" for ranking in hidden]
     counts = [(one.counts.pixels, one.counts.labels) for one in crossing]
     for count, doubt in (
         (
@@ -77,7 +87,7 @@ def verdict(
         sentences += [f"{count} of {len(crossing)} observations {doubt}."] if count else []
     sentences += [*_curves([score for both in counts for score in both if score]), LOWER_BOUND]
     sentences += _in_clear(findings)
-    return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings)
+    return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings, protected=hidden)
 
 
 def _curves(scores: Sequence[AxisScore]) -> list[str]:
@@ -160,7 +170,8 @@ def named(one: ObservationSummary) -> str:
 def place_of(one: ObservationSummary) -> str:
     """Return an observation's links, and what is seen there where it is not all."""
     seen = one.label if one.view == "paper" else ""
-    return " ".join(part for part in (place(one.links, one.label), seen) if part)
+    where = " ".join(part for part in (place(one.links, one.label), seen) if part)
+    return without_protection(where, one.protection)
 
 
 def _listed(names: Sequence[str], of: dict[str, ObservationSummary]) -> str:
@@ -173,7 +184,7 @@ def _in_clear(findings: Sequence[Finding]) -> list[str]:
     """Return what scores of whole images cannot show: pieces of the image that cross as they are."""
     raw: dict[str, float] = {}
     for finding in findings:
-        if finding.crosses and finding.raw_image:
+        if finding.crosses and finding.raw_image and not finding.protected:
             raw[finding.strategy] = max(raw.get(finding.strategy, 0.0), finding.raw_image)
     said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
     return [f"Pixels of the image itself cross a link in clear: {', '.join(said)} of them."] if said else []

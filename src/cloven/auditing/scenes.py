@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloven.auditing.captured import CAPTURED, IMAGES, LEAST, Capture, check_answers, read
@@ -114,18 +114,37 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
         settings |= {"training epochs": how.epochs, "training images": min(how.images or training, training)}
     if how.start is not None:
         settings["training starts from"] = how.start.name
+    every = simulated_cases(study, graph)
+    clear = () if protected_links(every) else ("Encrypted links: none of these links is protected.",)
     return Scene(
         model=subject.model,
         graph=graph,
         images=images.sets,
-        cases=simulated_cases(study, graph),
+        cases=every,
         attacker=passive_listener(study.settings, images.sets, several=bool(source.taps.colluding)),
         judge=judge_of(subject, images, progress),
         tests=images.victims if images.victims.labels is not None else None,
         compares_transforms=bool(source.defences),
         settings=settings,
-        not_measured=(*_not_tapped(study, source), "Protected links: every link here is in clear."),
+        not_measured=(*_not_tapped(study, source), *clear),
         warnings=_warnings(study),
+    )
+
+
+def protected_links(every: Sequence[Case]) -> tuple[str, ...]:
+    """Return what is to be known of protected links, where there are any."""
+    names = dict.fromkeys(
+        f"{source}->{target} ({name})"
+        for case in every
+        for (source, target), name in zip(case.context.links, case.context.protection, strict=False)
+        if name != "none"
+    )
+    if not names:
+        return ()
+    listed = ", ".join([*list(names)[:LISTED], *([f"... ({len(names)} in all)"] if len(names) > LISTED else [])])
+    return (
+        f"Protected links: {listed}. A listener there sees only ciphertext; the scores of these links are of what "
+        "would leak if the protection were removed.",
     )
 
 

@@ -41,7 +41,7 @@ def observations(
     of: dict[str, dict[str, Finding]] = {}
     for attacked, finding in zip(every, findings, strict=True):
         first = cases.get(attacked.case.name)
-        if first is None or not first.observation.crosses:  # of equal observations one that a link carries
+        if first is None or _exposure(attacked.case) > _exposure(first):  # of equal observations the most exposed
             cases[attacked.case.name] = attacked.case
         of.setdefault(attacked.case.name, {})[attacked.attack] = finding
     own = {
@@ -92,9 +92,16 @@ def observations(
                 own=own[name],
                 counts=AxisScores(pixels=counts["pixels"], labels=counts["labels"]),
                 flags=tuple(flags),
+                protection=context.protection,
             )
         )
     return found
+
+
+def _exposure(case: Case) -> tuple[bool, bool]:
+    """Return whether a link carries what a case sees, and whether a listener can read it there."""
+    context = case.context
+    return context.crosses, not context.protected
 
 
 def _below(case: Case, deep: Case) -> bool:
@@ -162,11 +169,11 @@ def _chosen_by(score: AxisScore) -> float:
 def defences(
     programs: Sequence[ProgramSummary], every: Sequence[Case], found: Sequence[ObservationSummary]
 ) -> list[DefenceSummary]:
-    """Return what each transform costs and hides: accuracy, bytes and the most that any link leaks."""
+    """Return what each transform costs and hides: accuracy, bytes and the most that any link in clear leaks."""
     rows: list[DefenceSummary] = []
     for program in programs:
         names = {case.name for case in every if case.target.title == program.title}
-        mine = [o for o in found if o.observation in names and o.crosses and o.transform == program.transform]
+        mine = [o for o in found if o.observation in names and o.exposed and o.transform == program.transform]
         most: dict[Axis, AxisScore | None] = {}
         for axis in AXES:
             scores = (score for one in mine if (score := one.counts.on(axis)) is not None)

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange
+from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange, is_protected
 from cloven.documents import Document
 from cloven.partition.description import TransferDescription
 from cloven.partition.observe import View
 
-SCHEMA = 5
+SCHEMA = 6
 Convergence = Literal[
     "converged",
     "still rises with more pairs and training",
@@ -66,12 +66,17 @@ class AxisRanking(Document):
 
 
 class AuditVerdict(Document):
-    """The audit in a few sentences, or the reason for giving none."""
+    """The audit in a few sentences, or the reason for giving none.
+
+    ``rankings`` are of what listeners read: of observations on links in clear, and of devices. ``protected`` are
+    those of protected links, by what would leak if their protection were removed; empty where there are none.
+    """
 
     given: bool
     reason: str | None
     sentence: str | None
     rankings: tuple[AxisRanking, ...]
+    protected: tuple[AxisRanking, ...] = ()
 
 
 class CountedShare(Document):
@@ -149,7 +154,8 @@ class ObservationSummary(Document):
 
     ``own`` are the scores of the attacks on it, ``counts`` the same or what was carried over where that is more.
     ``labels_read`` says whether an attack that reads labels was tried; without one, low agreement is no sign that
-    labels are hidden. ``flags`` are doubts in words.
+    labels are hidden. ``flags`` are doubts in words. ``protection`` is as in `ObservationContext`: on protected
+    links the scores are of what would leak without it.
     """
 
     observation: str
@@ -166,6 +172,17 @@ class ObservationSummary(Document):
     own: AxisScores
     counts: AxisScores
     flags: tuple[str, ...]
+    protection: tuple[str, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Whether a listener sees only ciphertext."""
+        return is_protected(self.protection)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether a listener reads it: it is sent, and not protected."""
+        return self.crosses and not self.protected
 
     @property
     def leaks(self) -> tuple[float, ...]:
@@ -299,7 +316,7 @@ class Summary(Document):
     recorded, ``shapes`` where they were guessed.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     cloven: str
     model: str
     data: str

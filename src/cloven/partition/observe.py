@@ -90,6 +90,13 @@ class Observation:
         return self.links[0] if len(self.links) == 1 else None
 
     @property
+    def protection(self) -> tuple[str, ...]:
+        """What encrypts each of the links, ``none`` for nothing; empty of a device, which decrypts what it gets."""
+        if self.program is None or self.device is not None:
+            return ()
+        return tuple(self.program.protection.of(*link) for link in self.links)
+
+    @property
     def bytes(self) -> int:
         """Bytes of one image."""
         return sum(s.bytes for s in self.seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -238,7 +239,7 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
     found = problems(model, plan)
     if found:
         raise ClovenError(found)
-    return compiler.divide(
+    program = compiler.divide(
         model,
         plan.stages,
         plan.devices,
@@ -246,6 +247,7 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
         reuse=plan.reuse,
         transforms=plan.transform,
     )
+    return replace(program, protection=plan.protection)
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from cloven.graph.box import Box, Shape, count, extent, whole, without
 from cloven.graph.graph import SIZES, Graph
 from cloven.graph.ops import KINDS, Local
+from cloven.partition.protection import UNPROTECTED, Protection
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.tables import Value, counted, html_table, text_table
 
@@ -87,8 +88,9 @@ class Program:
     """What the devices do for one batch. Steps are numbered in one global order over all devices.
 
     ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False where tiles are
-    computed without theirs; ``transforms`` is what devices do to what they send. ``graph`` is what is
-    computed, which a strategy may have rewritten; ``model`` is the graph that was compiled, where that is known.
+    computed without theirs; ``transforms`` is what devices do to what they send, and ``protection`` what encrypts
+    it. ``graph`` is what is computed, which a strategy may have rewritten; ``model`` is the graph that was
+    compiled, where that is known.
     """
 
     graph: Graph
@@ -100,6 +102,7 @@ class Program:
     owners: Mapping[str, Mapping[str, tuple[Box, ...]]]
     halo: bool = True
     transforms: Transforms = UNCHANGED
+    protection: Protection = UNPROTECTED
     model: Graph | None = None
 
     @property

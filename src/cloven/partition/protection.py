@@ -38,6 +38,10 @@ class Protection(BaseModel):
         return wrong_links("protection.links", self.links, (COORDINATOR, *devices))
 
 
+UNPROTECTED = Protection()
+"""All links in clear."""
+
+
 def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
     seen: dict[frozenset[str], str] = {}

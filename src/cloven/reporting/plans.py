@@ -21,7 +21,7 @@ class Link:
 
 @dataclass(frozen=True)
 class PlanView:
-    """A program with its sums; ``most`` is, on each axis, what leaks most of what its links carry."""
+    """A program with its sums; ``most`` is, on each axis, what leaks most of what listeners read."""
 
     plan: ProgramSummary
     links: tuple[Link, ...]
@@ -48,7 +48,7 @@ def plans(summary: Summary) -> list[PlanView]:
     views: list[PlanView] = []
     for plan in summary.programs:
         names = {finding.observation for finding in _own(plan, summary)}
-        crossing = [one for one in summary.observations if one.observation in names and one.crosses]
+        crossing = [one for one in summary.observations if one.observation in names and one.exposed]
         most: dict[Metric, tuple[ObservationSummary, AxisScore] | None] = {}
         for axis, metric in AXES.items():
             scored = [(one, score) for one in crossing if (score := one.counts.on(axis)) is not None]
