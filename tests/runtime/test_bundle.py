@@ -36,7 +36,7 @@ from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, S
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
-from cloven.runtime.bundle.segments import segments
+from cloven.partition.segments import segments
 from cloven.runtime.bundle.writer import folder_names, write
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make

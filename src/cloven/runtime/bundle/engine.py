@@ -17,7 +17,7 @@ from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, wh
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.schedule import in_order
-from cloven.runtime.bundle.segments import sources
+from cloven.partition.segments import sources
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -27,7 +27,7 @@ from cloven.runtime.bundle.onnx.finite import finite
 from cloven.runtime.bundle.onnx.layout import crop
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.schedule import numbered
-from cloven.runtime.bundle.segments import Key, Segment, named, segments
+from cloven.partition.segments import Key, Segment, named, segments
 
 
 @dataclass(frozen=True, eq=False)

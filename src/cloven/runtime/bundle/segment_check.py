@@ -19,7 +19,7 @@ from cloven.runtime import local, torch_engine
 from cloven.runtime.bundle.engine import Array, interpret, outputs, session
 from cloven.runtime.bundle.format import RunSegment
 from cloven.runtime.bundle.lowering import BuiltPart
-from cloven.runtime.bundle.segments import Key, Segment, named
+from cloven.partition.segments import Key, Segment, named
 
 TOLERANCE = 1e-4
 """Largest difference of a number, times max(1, largest number)."""

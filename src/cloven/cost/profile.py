@@ -1,0 +1,157 @@
+"""Profiles: what a device or a link costs, as documents that people read and edit.
+
+Every table says where its numbers come from: ``measured`` on the device or link itself, taken from a named ``source``,
+or ``assumed``. A table that is missing is unknown; it is never taken for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from cloven.documents import Document, read_toml_document
+from cloven.errors import ClovenError
+
+Origin = Literal["measured", "source", "assumed"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Sourced(Document):
+    """A table of numbers with their origin; ``note`` says how they were measured, or names the source."""
+
+    origin: Origin
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _source_is_named(self) -> Self:
+        if self.origin == "source" and not self.note:
+            raise ValueError("origin is 'source', but note is empty; name the source in note")
+        return self
+
+
+class OperatorTime(Document):
+    """The seconds of one operator on one image.
+
+    ``family`` groups operators of one kind and geometry, see `cloven.cost.operators.family`; ``macs`` are its
+    multiply-accumulates, ``bytes`` the bytes that it reads and writes, with its weights.
+    """
+
+    family: str
+    macs: Count
+    bytes: Count
+    seconds: NotNegative
+
+
+class ComputeCost(Sourced):
+    """How fast a device computes: a table of operators, or only its multiply-accumulates a second.
+
+    ``segment`` are the seconds that it takes to run one ONNX model besides its operators.
+    """
+
+    threads: Annotated[int, Field(ge=1)] = 1
+    segment: NotNegative = 0.0
+    macs_per_second: Positive | None = None
+    operators: tuple[OperatorTime, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_speed(self) -> Self:
+        if self.macs_per_second is None and not self.operators:
+            raise ValueError("neither macs_per_second nor operators is given; give one of them")
+        return self
+
+
+class MessageCost(Sourced):
+    """The processor's seconds for sending and for receiving one message, and for each byte of it."""
+
+    send: NotNegative
+    receive: NotNegative
+    send_byte: NotNegative
+    receive_byte: NotNegative
+
+
+class CipherTime(Sourced):
+    """The seconds of encrypting or decrypting one message, and each byte of it."""
+
+    message: NotNegative
+    byte: NotNegative
+
+
+class MemorySize(Sourced):
+    """Bytes: what the worker process takes before it runs anything, and what the device has for it."""
+
+    worker: Count
+    available: Count | None = None
+
+
+class Power(Sourced):
+    """Watts of a device that waits, and of one that computes."""
+
+    idle: NotNegative
+    busy: NotNegative
+
+
+class DeviceProfile(Document):
+    """The costs of one kind of device."""
+
+    format: Literal[1] = 1
+    name: str
+    compute: ComputeCost
+    messages: MessageCost | None = None
+    ciphers: dict[str, CipherTime] = {}
+    memory: MemorySize | None = None
+    power: Power | None = None
+
+
+class Transmission(Sourced):
+    """Bits a second of a link, the seconds from one end to the other, and those that each message occupies it."""
+
+    bandwidth: Positive
+    delay: NotNegative
+    message: NotNegative = 0.0
+
+
+class TransmissionEnergy(Sourced):
+    """Joules that both ends spend for each byte that crosses a link."""
+
+    byte: NotNegative
+
+
+class LinkProfile(Document):
+    """The costs of one kind of link."""
+
+    format: Literal[1] = 1
+    name: str
+    transmission: Transmission
+    energy: TransmissionEnergy | None = None
+
+
+Profile = TypeVar("Profile", DeviceProfile, LinkProfile)
+
+KINDS: Mapping[type[Document], str] = {DeviceProfile: "devices", LinkProfile: "links"}
+SHIPPED = files("cloven.cost") / "shipped"
+
+
+def shipped(kind: type[Document]) -> list[str]:
+    """Return the names of the profiles of devices or of links that come with cloven."""
+    return sorted(entry.name.removesuffix(".toml") for entry in (SHIPPED / KINDS[kind]).iterdir())
+
+
+def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
+    """Return a profile from a file, relative to a folder, or a shipped one by its name.
+
+    Raises:
+        ClovenError: where there is neither, and with all that is wrong with the file.
+    """
+    if not name.endswith(".toml"):
+        if name not in shipped(kind):
+            known = ", ".join(shipped(kind))
+            raise ClovenError(f"there is no profile {name!r} of {KINDS[kind]}; expected one of {known}, or a file.toml")
+        return read_toml_document(kind, Path(str(SHIPPED / KINDS[kind] / f"{name}.toml")))
+    return read_toml_document(kind, folder / name)
