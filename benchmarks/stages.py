@@ -181,12 +181,12 @@ def answer(start: float, output: Array) -> None:
 
 async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
     """The coordinator of the workers of a plan."""
+    from cloven.cost.cluster import Cluster
     from cloven.partition.plan import parse
     from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
-    from cloven.runtime.cluster.file import read_cluster
 
     plan = parse(plan_file.read_text("utf-8"))
-    async with Coordinator(plan, read_cluster(cluster, plan.devices), None, SendOptions(window)) as run:
+    async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, SendOptions(window)) as run:
 
         async def answers(how: str, images: Sequence[Array]) -> list[Prediction]:
             if how == "single":

@@ -20,11 +20,12 @@ SOURCE = Path(cloven.__file__).parent
 ALLOWED = {
     "graph": set(),
     "partition": {"graph"},
-    "runtime": {"graph", "partition"},
+    "cost": {"graph", "partition"},
+    "runtime": {"graph", "partition", "cost"},
     "attacks": set(),
     "score": set(),
     "zoo": set(),
-    "enclave": {"graph", "partition", "runtime", "zoo"},
+    "enclave": {"graph", "partition", "cost", "runtime", "zoo"},
     "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
     "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
     "reporting": {"enclave", "auditing", "papers"},
@@ -98,6 +99,7 @@ def loaded(statement: str) -> set[str]:
 
 SAME_ROLE = {
     "description.py": "the description of a model, and that of a divided one",
+    "estimate.py": "the command, and what it calls",
     "errors.py": "the exceptions of a room, and those of the whole package",
     "keys.py": "the command, and what it calls",
     "models.py": "the models of the zoo, and those that a command line names",

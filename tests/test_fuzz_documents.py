@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import save
 
 from cloven.attacks.trainer import train
+from cloven.cost.cluster import Cluster
 from cloven.enclave import pipe, split
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
@@ -30,7 +31,6 @@ from cloven.runtime.bundle import engine, reader
 from cloven.runtime.bundle.format import MANIFEST, PART
 from cloven.runtime.bundle.schedule import schedule
 from cloven.runtime.bundle.writer import write
-from cloven.runtime.cluster.file import read_cluster
 from cloven.runtime.tap import extraction
 from tests.attacks.problems import problem
 from tests.attacks.test_trainer import begun
@@ -145,7 +145,7 @@ def test_plans(count: int) -> None:
 @counts
 def test_clusters(count: int, tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        read_cluster(path, ["edge0", "edge1"])
+        Cluster.load(path, ["edge0", "edge1"])
 
     fuzz(Reader("cluster", [CLUSTER.encode()], from_file(read, tmp_path / "cluster.toml")), count)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cloven.auditing.finding import Finding as Finding
     from cloven.auditing.given import audit as audit
     from cloven.auditing.results import Results as Results
+    from cloven.cost.cluster import Cluster as Cluster
+    from cloven.cost.estimate import Cost as Cost
+    from cloven.cost.estimate import estimate as estimate
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
     from cloven.partition.compare import compare as compare
@@ -39,7 +42,9 @@ if TYPE_CHECKING:
     from cloven.runtime.local import run as run
 
 _HOME = {
+    "Cluster": "cloven.cost.cluster",
     "ClovenError": "cloven.errors",
+    "Cost": "cloven.cost.estimate",
     "Data": "cloven.partition.data",
     "Decoder": "cloven.attacks.decoder",
     "Finding": "cloven.auditing.finding",
@@ -56,6 +61,7 @@ _HOME = {
     "compare": "cloven.partition.compare",
     "compile": "cloven.partition.plan",
     "divide": "cloven.partition.compiler",
+    "estimate": "cloven.cost.estimate",
     "observe": "cloven.partition.observe",
     "read_capture": "cloven.auditing.captured",
     "report": "cloven.reporting.report_file",

@@ -202,7 +202,7 @@ def file(inside: Path, tmp_path: Path) -> Path:
         ),
         (
             '[devices]\nedge0 = "127.0.0.1"\nedge1 = "localhost:7001"\nedge5 = "localhost:7001"\n',
-            ("no address of edge2: add edge2 =", "edge5 is not a device of the plan",
+            ("no address of edge2: add edge2 =",
              "edge0 = '127.0.0.1' is not an address", "two devices have the address localhost:7001"),
         ),
         (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("there is no folder",)),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.papers.points import points
-from cloven.papers.s2.enclave_fit import EPC, Cost, EnclaveLoad, PublishedTable, document, fitted, published
+from cloven.papers.s2.enclave_fit import EPC, EnclaveCost, EnclaveLoad, PublishedTable, document, fitted, published
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_the_points_are_as_many_as_s2_says() -> None:
 
 @given(st.tuples(*[st.floats(0.01, 9)] * 4))
 def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[float, float, float, float]) -> None:
-    cost = Cost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
+    cost = EnclaveCost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
     some = [
         EnclaveLoad(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))
     ]
@@ -102,7 +102,7 @@ def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[floa
 
 
 def test_weights_that_fit_into_the_protected_memory_cost_nothing() -> None:
-    cost = Cost(1.0, 0.0, 1e-6, 0.0)
+    cost = EnclaveCost(1.0, 0.0, 1e-6, 0.0)
 
     assert cost.seconds(EnclaveLoad(5, EPC, 9)) == cost.seconds(EnclaveLoad(5, 0, 9)) == 1.0
     assert cost.seconds(EnclaveLoad(5, EPC + 10**6, 9)) == pytest.approx(2.0)

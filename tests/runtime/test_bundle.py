@@ -28,6 +28,7 @@ from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
+from cloven.partition.segments import segments
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
@@ -36,7 +37,6 @@ from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, S
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
-from cloven.partition.segments import segments
 from cloven.runtime.bundle.writer import folder_names, write
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make

@@ -15,6 +15,7 @@ import typer
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
+from cloven.cli.estimate import estimate
 from cloven.cli.exits import STOPPED, WRONG
 from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.inspect import inspect
@@ -152,7 +153,7 @@ def _options(
 
 PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
-    (PLANS, (inspect, plan)),
+    (PLANS, (inspect, plan, estimate)),
     (RUNS, (run, bundle, worker, serve, lab)),
     (AUDITS, (audit, report, tap)),
 ):

@@ -33,6 +33,8 @@ from cloven.tables import html_table, text_table
 
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
 
+EXPECTED = 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"'
+
 DEFAULT = "default"
 """The entry of ``[links]`` that holds for all links without one."""
 
@@ -43,7 +45,7 @@ def _with_address(entry: Any) -> Any:
 
 
 class DeviceEntry(Document):
-    """A device as a cluster file has it: its address, its profile, and whether the owner of the images trusts it."""
+    """A device as a cluster file has it; ``trusted`` by the owner of the images."""
 
     address: str | None = None
     profile: str | None = None
@@ -53,8 +55,8 @@ class DeviceEntry(Document):
 class LinkEntry(Document):
     """A link as a cluster file has it.
 
-    ``exposed`` says whether others can listen to it; links of one ``medium``, such as a radio channel, send one after
-    another.
+    ``exposed`` says whether others can listen to it. Links of one ``medium``, such as a radio channel, send one
+    after another.
     """
 
     profile: str | None = None
@@ -68,7 +70,7 @@ class ClusterFile(Document):
     keys: str | None = None
     insecure: bool = False
     devices: dict[str, Annotated[DeviceEntry, BeforeValidator(_with_address)]] = Field(min_length=1)
-    links: dict[str, LinkEntry] = {}
+    links: dict[str, LinkEntry] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,18 +109,30 @@ class Cluster:
             raise ClovenError(problems)
 
     @classmethod
-    def load(cls, path: str | Path) -> Cluster:
+    def load(cls, path: str | Path, workers: Sequence[str] = ()) -> Cluster:
         """Read a cluster file, and the profiles that it names.
+
+        Args:
+            path: the file.
+            workers: devices that must have an address.
 
         Raises:
             ClovenError: with all that is wrong with the file and its profiles.
         """
-        path = Path(path)
-        written = read_toml_document(ClusterFile, path)
-        problems: list[str] = []
+        file = Path(path)
+        try:
+            written = read_toml_document(ClusterFile, file)
+        except ClovenError as error:
+            hint = [EXPECTED] if any("devices" in problem for problem in error.problems) else []
+            raise ClovenError([*error.problems, *hint]) from error
+        problems = [
+            f'{file}: no address of {name}: add {name} = "HOST:PORT" to [devices]'
+            for name in workers
+            if name not in written.devices or written.devices[name].address is None
+        ]
 
         def profile(kind: type[Profile], name: str | None) -> Profile | None:
-            return None if name is None else tried(lambda: read_profile(kind, name, path.parent), problems)
+            return None if name is None else tried(lambda: read_profile(kind, name, file.parent), problems)
 
         devices = {
             name: ClusterDevice(profile(DeviceProfile, entry.profile), entry.trusted, entry.address)
@@ -128,11 +142,13 @@ class Cluster:
             name: ClusterLink(profile(LinkProfile, entry.profile), entry.exposed, entry.medium)
             for name, entry in written.links.items()
         }
-        keys = None if written.keys is None else str(path.parent / written.keys)
-        default = links.pop(DEFAULT, ClusterLink())
-        made = tried(lambda: cls(devices, links, default, keys, written.insecure), problems)
-        if problems or made is None:
-            raise ClovenError([p if p.startswith(str(path)) else f"{path}: {p}" for p in problems])
+        keys = None if written.keys is None else str(file.parent / written.keys)
+        try:
+            made = cls(devices, links, links.pop(DEFAULT, ClusterLink()), keys, written.insecure)
+        except ClovenError as error:
+            raise ClovenError([*problems, *(f"{file}: {problem}" for problem in error.problems)]) from error
+        if problems:
+            raise ClovenError(problems)
         return made
 
     def _problems(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Profiles: what a device or a link costs, as documents that people read and edit.
 
-Every table says where its numbers come from: ``measured`` on the device or link itself, taken from a named ``source``,
-or ``assumed``. A table that is missing is unknown; it is never taken for zero.
+Every table says where its numbers come from: ``measured`` on the device or link itself, taken from a named
+``source``, or ``assumed``. A table that is missing is unknown; it is never taken for zero.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class DeviceProfile(Document):
     name: str
     compute: ComputeCost
     messages: MessageCost | None = None
-    ciphers: dict[str, CipherTime] = {}
+    ciphers: dict[str, CipherTime] = Field(default_factory=dict)
     memory: MemorySize | None = None
     power: Power | None = None
 
@@ -152,6 +152,8 @@ def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
     if not name.endswith(".toml"):
         if name not in shipped(kind):
             known = ", ".join(shipped(kind))
-            raise ClovenError(f"there is no profile {name!r} of {KINDS[kind]}; expected one of {known}, or a file.toml")
+            raise ClovenError(
+                f"there is no profile {name!r} of {KINDS[kind]}; expected one of {known}, or a .toml file"
+            )
         return read_toml_document(kind, Path(str(SHIPPED / KINDS[kind] / f"{name}.toml")))
     return read_toml_document(kind, folder / name)

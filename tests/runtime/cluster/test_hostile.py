@@ -14,12 +14,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from cloven.cost.cluster import Cluster, ClusterDevice
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.breakdown import devices, links
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
 from cloven.runtime.cluster.errors import PartyError
-from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
     VERSION,
@@ -240,7 +240,12 @@ def described(first: bytes, second: bytes) -> None:
 
 
 def coordinator(addresses: dict[str, str]) -> Coordinator:
-    return Coordinator(PLAN, Cluster(devices=addresses), None, SendOptions())
+    return Coordinator(
+        PLAN,
+        Cluster({name: ClusterDevice(address=address) for name, address in addresses.items()}),
+        None,
+        SendOptions(),
+    )
 
 
 def fuzz(times: int, seed: int) -> None:

@@ -33,7 +33,7 @@ class EnclaveLoad:
 
 
 @dataclass(frozen=True)
-class Cost:
+class EnclaveCost:
     """Seconds inside an enclave: fixed, for each op, each byte of weights beyond ``epc`` bytes, and each MAC."""
 
     fixed: float
@@ -51,7 +51,7 @@ def _terms(load: EnclaveLoad, epc: int) -> tuple[float, float, float, float]:
     return 1.0, float(load.ops), float(max(0, load.weight_bytes - epc)), float(load.macs)
 
 
-def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> Cost:
+def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> EnclaveCost:
     """Return the cost that is nearest to these times, by least squares without negative parts.
 
     Raises:
@@ -70,7 +70,7 @@ def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EP
     sizes = np.maximum(terms.max(0), 1e-300)  # a byte and an op are of one size to the solver
     parts, _ = nnls(terms / sizes, np.array(seconds, dtype=np.float64))
     fixed, op, byte, mac = (float(part) for part in parts / sizes)
-    return Cost(fixed, op, byte, mac, epc)
+    return EnclaveCost(fixed, op, byte, mac, epc)
 
 
 Where = tuple[str, int | None]
@@ -135,7 +135,7 @@ class FittedTime(Document):
 
 
 class FittedCost(Document):
-    """The fitted `Cost`, and its residuals."""
+    """The fitted `EnclaveCost`, and its residuals."""
 
     fixed: float
     op: float

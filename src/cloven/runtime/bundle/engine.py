@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, require
 from cloven.files import check_regular
 from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
+from cloven.partition.segments import sources
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.schedule import in_order
-from cloven.partition.segments import sources
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

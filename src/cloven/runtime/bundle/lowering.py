@@ -12,6 +12,7 @@ from cloven.errors import ClovenError
 from cloven.graph.box import contains, extent, relative
 from cloven.graph.graph import Op
 from cloven.partition.program import Program, Receive, Send
+from cloven.partition.segments import Key, Segment, named, segments
 from cloven.runtime.bundle.format import (
     WEIGHTS,
     DevicePart,
@@ -27,7 +28,6 @@ from cloven.runtime.bundle.onnx.finite import finite
 from cloven.runtime.bundle.onnx.layout import crop
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.schedule import numbered
-from cloven.partition.segments import Key, Segment, named, segments
 
 
 @dataclass(frozen=True, eq=False)

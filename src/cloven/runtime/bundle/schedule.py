@@ -18,8 +18,8 @@ from math import prod
 from cloven.graph.box import Box, extent, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 from cloven.partition.segments import sources
+from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 
 Message = tuple[str, int]
 """The other party, and the number of the message on the link from or to it: 0, 1, 2 for each image."""

@@ -15,11 +15,11 @@ from torch.nn import functional
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, text
 from cloven.partition.program import Program
+from cloven.partition.segments import Key, Segment, named
 from cloven.runtime import local, torch_engine
 from cloven.runtime.bundle.engine import Array, interpret, outputs, session
 from cloven.runtime.bundle.format import RunSegment
 from cloven.runtime.bundle.lowering import BuiltPart
-from cloven.partition.segments import Key, Segment, named
 
 TOLERANCE = 1e-4
 """Largest difference of a number, times max(1, largest number)."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cloven.cost.cluster import Cluster
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster.diagnosis import culprit
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.cost.cluster import Cluster
 from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.files import replacing
@@ -20,7 +21,6 @@ from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.file import read_cluster
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,7 +121,7 @@ def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordin
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    cluster = read_cluster(cluster_file, plan.devices)
+    cluster = Cluster.load(cluster_file, plan.devices)
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)
 

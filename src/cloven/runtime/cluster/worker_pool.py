@@ -40,7 +40,7 @@ from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
-    from cloven.runtime.cluster.file import Cluster
+    from cloven.cost.cluster import Cluster
     from cloven.runtime.link.identity import Identity
 
 JOINING = 25.0
@@ -86,7 +86,7 @@ class WorkerPool:
     def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, in_flight: InFlight) -> None:
         self.plan, self.identity, self.in_flight = plan, identity, in_flight
         self.tls = None if cluster.insecure else identity
-        self.addresses = {name: cluster.devices[name] for name in plan.devices}
+        self.addresses = {name: cluster.devices[name].address or "" for name in plan.devices}
         self.run = secrets.token_hex(8)
         self.changed = asyncio.Event()
         self.aside = ThreadPoolExecutor(1)
