@@ -131,6 +131,10 @@ class Cluster:
             if name not in written.devices or written.devices[name].address is None
         ]
 
+        addresses = [device.address for device in written.devices.values() if device.address is not None]
+        twice = dict.fromkeys(address for address in addresses if addresses.count(address) > 1)
+        problems += [f"{file}: two devices have the address {address}" for address in twice]
+
         def profile(kind: type[Profile], name: str | None) -> Profile | None:
             return None if name is None else tried(lambda: read_profile(kind, name, file.parent), problems)
 
@@ -158,9 +162,6 @@ class Cluster:
             address = device.address
             if address is not None and not is_address(address):
                 yield f'{name} = {address!r} is not an address; expected HOST:PORT such as "192.168.1.10:7001"'
-        addresses = [device.address for device in self.devices.values() if device.address is not None]
-        for address in dict.fromkeys(address for address in addresses if addresses.count(address) > 1):
-            yield f"two devices have the address {address}"
         yield from wrong_links("links", self.links, self.parties)
 
     @cached_property
