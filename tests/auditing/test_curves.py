@@ -14,8 +14,9 @@ from torch import Tensor
 import cloven
 from cloven.attacks import Attack, Decoder, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual
 from cloven.attacks.epochs import with_epochs
-from cloven.auditing.curves import SAID, fewer, shorter
-from cloven.auditing.summary import Convergence
+from cloven.auditing.curves import fewer, rise_shown, said, shorter
+from cloven.auditing.finding import ScoreRange
+from cloven.auditing.summary import Convergence, RiseShows
 from tests.cli.conftest import Run
 from tests.cli.conftest import cloven as command
 
@@ -81,9 +82,26 @@ def test_the_epochs_of_an_attack_are_also_those_of_the_attacks_that_it_consists_
 
 
 def test_every_outcome_of_two_curves_has_a_word_and_converged_needs_both() -> None:
-    assert set(SAID) == {(a, b) for a in (True, False, None) for b in (True, False, None)}
-    assert set(SAID.values()) == set(get_args(Convergence))
-    assert [found for found, word in SAID.items() if word == "converged"] == [(False, False)]
+    shown = (*get_args(RiseShows), None)
+    outcomes = {(pairs, training): said(pairs, training) for pairs in shown for training in shown}
+
+    assert set(outcomes.values()) == set(get_args(Convergence))
+    assert [found for found, word in outcomes.items() if word == "converged"] == [("none", "none")]
+    assert outcomes["none", "undecided"] == "too few seeds or images to tell"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shows"),
+    [
+        (0.01, 0.05, "rises"),
+        (-0.01, 0.015, "none"),
+        (0.005, 0.015, "none"),  # certain, and negligible
+        (-1.1, 0.97, "undecided"),  # two seeds
+        (-0.01, 0.05, "undecided"),
+    ],
+)
+def test_a_wide_interval_shows_neither_a_rise_nor_that_there_is_none(low: float, high: float, shows: str) -> None:
+    assert rise_shown(ScoreRange(mean=(low + high) / 2, low=low, high=high)) == shows
 
 
 # --- audits -----------------------------------------------------------------------------------------------------
@@ -124,13 +142,13 @@ def test_a_score_that_rises_with_training_is_said_to_rise_with_training(
     summary = json.loads((here / "run" / "summary.json").read_text())
 
     (one,) = summary["observations"]
-    said = "still rises with more training"
-    assert one["counts"]["pixels"]["converged"] == said
+    words = "still rises with more training"
+    assert one["counts"]["pixels"]["converged"] == words
     for text in (done.out, (here / "run" / "report.html").read_text()):
-        assert said in " ".join(text.split())
+        assert words in " ".join(text.split())
     pairs, training = (next(c for c in summary["curves"] if c["over"] == over) for over in ("pairs", "training"))
-    assert (pairs["ssim"]["mean"], pairs["ssim"]["significant"]) == (0, False)
-    assert training["ssim"]["low"] > 0.005
+    assert (pairs["ssim"]["mean"], pairs["ssim"]["shows"]) == (0, "none")
+    assert training["ssim"]["low"] > 0
     assert training["ssim"]["covers"] == ("images only" if seeds == 1 else "images and seeds")
     assert [point["time"] for point in training["points"]] == [0.25, 0.5, 1]
     assert len(list((here / "run" / "cells").glob("*.json"))) == 5 * seeds, "the whole is a point of both curves"

@@ -241,7 +241,13 @@ def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rise(*, significant: bool) -> dict[str, Any]:
     low = 0.012 if significant else -0.012
-    return {"mean": 0.031, "low": low, "high": 0.05, "covers": "images only", "significant": significant}
+    return {
+        "mean": 0.031,
+        "low": low,
+        "high": 0.05,
+        "covers": "images only",
+        "shows": "rises" if significant else "undecided",
+    }
 
 
 def _less(score: dict[str, float] | None, share: float) -> dict[str, float] | None:

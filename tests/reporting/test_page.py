@@ -172,13 +172,12 @@ def test_what_is_tied_is_said_to_be_alike() -> None:
     assert "Layer 2, vertical, edge0 → edge1 and 1 other alike." in text
 
 
-def test_labels_that_no_attack_read_are_not_ranked() -> None:
+def test_labels_that_leak_without_an_attack_that_reads_them_may_leak_more() -> None:
     given = only(summary()["findings"][0])
     given["observations"][0]["labels_read"] = False
     text = Page(render(given)).text
-    assert "Leaks most, on pixels" in text
-    assert "Leaks most, on labels" not in text
-    assert "no attack read labels here: not ranked" in text
+    assert "Leaks most, on labels" in text
+    assert "no attack that reads labels was tried here: labels may leak more" in text
 
 
 def test_findings_with_one_key_are_one_observation_and_keep_a_row_each() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from cloven.auditing.finding import AXES, Axis, Finding, place, without_protection
@@ -80,8 +80,12 @@ def verdict(
             "are attacked better from a deeper one: the attacks on them are under-trained",
         ),
         (
-            sum(any(score and score.exceeded_by for score in (one.own.pixels, one.own.labels)) for one in crossing),
-            "have an attack that scores higher on the victims than the one that was chosen on held-out pairs",
+            sum(
+                any(score and score.exceeded_by and score.exceeded_by.significant for score in of_one)
+                for of_one in ((one.own.pixels, one.own.labels) for one in crossing)
+            ),
+            "have an attack that scores significantly higher on the victims than the one that was chosen on "
+            "held-out pairs",
         ),
     ):
         sentences += [f"{count} of {len(crossing)} observations {doubt}."] if count else []
@@ -100,31 +104,39 @@ def _curves(scores: Sequence[AxisScore]) -> list[str]:
 
 
 def rank(crossing: Sequence[ObservationSummary], axis: Axis) -> AxisRanking:
-    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied."""
-    scored: dict[str, float] = {}
-    for one in crossing:
-        score = one.counts.on(axis)
-        if score is not None and (axis == "pixels" or one.labels_read):
-            scored[one.observation] = round(score.leakage.high, 2)
-    ends: list[RankedLeakage] = []
-    for value in dict.fromkeys([max(scored.values(), default=0.0), min(scored.values(), default=0.0)]):
-        tied = tuple(name for name, one in scored.items() if one == value)
-        ends.append(RankedLeakage(leakage=value, observations=tied))
+    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied.
+
+    Where no attack read labels, agreement can show that labels leak, and not that they do not.
+    """
+    read = {one.observation for one in crossing if axis == "pixels" or one.labels_read}
+    scored = {
+        one.observation: round(score.leakage.high, 2)
+        for one in crossing
+        if (score := one.counts.on(axis)) is not None and (one.observation in read or score.leakage.high)
+    }
+    most = _end(scored, max(scored.values(), default=0.0))
+    known = {name: value for name, value in scored.items() if name in read}
+    least = _end(known, min(known.values(), default=0.0))
+    ranked = [name for name in scored if name in known or name in most.observations]
     return AxisRanking(
         axis=axis,
-        most=ends[0] if scored else None,
-        least=ends[1] if len(ends) > 1 else None,
-        ranked=len(scored),
-        unranked=tuple(one.observation for one in crossing if one.observation not in scored),
+        most=most if ranked else None,
+        least=least if known and least.leakage < most.leakage else None,
+        ranked=len(ranked),
+        unranked=tuple(one.observation for one in crossing if one.observation not in ranked),
     )
+
+
+def _end(scored: Mapping[str, float], value: float) -> RankedLeakage:
+    return RankedLeakage(leakage=value, observations=tuple(n for n, one in scored.items() if one == value))
 
 
 def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
     """Return the ranking of an axis in a sentence."""
     axis = ranking.axis.capitalize()
     if ranking.most is None:
-        why = {"labels": "no attack that reads labels was tried (such as probe)", "pixels": "no image was made"}
-        return f"{axis}: not ranked, for {why[ranking.axis]}."
+        why = {"labels": UNREAD, "pixels": "no image was made"}
+        return f"{axis}: not ranked, since {why[ranking.axis]}."
     most, least, names = ranking.most, ranking.least, ranking.most.observations
     amount = f"up to {most.leakage:.0%} of the possible gain" if most.leakage else "nothing beyond the best guess"
     counted = of[names[0]].counts.on(ranking.axis)
@@ -132,18 +144,21 @@ def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
     measured = _measured(counted, ranking.axis)
     if ranking.ranked == 1:
         found = f"{named(of[names[0]])} leaks {amount} ({measured})"
-    elif least is None:
+    elif len(names) == ranking.ranked:
         found = f"all {ranking.ranked} observations leak alike, {amount} ({measured})"
     else:
         verb, each = ("leaks", "") if len(names) == 1 else ("leak", " each")
+        found = f"{_listed(names, of)} {verb} most, {amount}{each} ({measured})"
+    if least is not None:
         few = f"{least.leakage:.0%}" if least.leakage else "nothing beyond the best guess"
-        found = (
-            f"{_listed(names, of)} {verb} most, {amount}{each} ({measured}); "
-            f"{_listed(least.observations, of)} least, {few}"
-        )
+        found += f"; {_listed(least.observations, of)} least, {few}"
     left = len(ranking.unranked)
-    without = f" {left} more {'is' if left == 1 else 'are'} not ranked: labels were not read there." if left else ""
+    without = f" {left} more {'is' if left == 1 else 'are'} not ranked: {UNREAD}." if left else ""
     return f"{axis}: {found}.{without}"
+
+
+UNREAD = "no attack that reads labels (such as probe) was tried"
+"""Why the labels of an observation are not said to be hidden."""
 
 
 def _measured(score: AxisScore, axis: Axis) -> str:
@@ -151,10 +166,11 @@ def _measured(score: AxisScore, axis: Axis) -> str:
     clear = ""
     if score.low <= score.baseline:
         clear = ", which is within chance of it" if score.high >= score.baseline else ", which is better"
-    return (
-        f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}; the best guess without the link has "
-        f"{score.baseline:.2f}{clear}"
-    )
+    found = f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}"
+    if score.exceeded_by is not None:
+        other = score.exceeded_by
+        found += f", which was chosen on held-out pairs; {other.attack} has {other.mean:.2f} on the victims"
+    return f"{found}; the best guess without the link has {score.baseline:.2f}{clear}"
 
 
 def named(one: ObservationSummary) -> str:

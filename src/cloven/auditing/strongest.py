@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cloven.auditing.aggregate import AttackedCase, difference
 from cloven.auditing.cases import Case
-from cloven.auditing.curves import convergence
+from cloven.auditing.curves import NEGLIGIBLE, convergence
 from cloven.auditing.finding import AXES, Axis, Finding, Metric, ScoreRange
 from cloven.auditing.store import Store
 from cloven.auditing.summary import (
@@ -31,7 +31,8 @@ def observations(
     """Return each observation with its strongest attacks, and with what follows from deeper observations.
 
     The strongest is the best on held-out pairs. These are of the attacker's own images, so an attack that was not
-    chosen may be the better one on the victims: a flag names it, and the choice stands.
+    chosen may be the better one on the victims, significantly or by more than is negligible: a flag names it, and
+    the choice stands.
 
     Deeper observations hold nothing that is not in those that determine them. Where the strongest attack on a
     deeper one scores higher all the same, and the difference is beyond chance (its paired interval lies above 0),
@@ -124,11 +125,11 @@ def _strongest(
     chosen, higher = rows[best.attack], []
     for other in scored if best.held_out is not None else ():
         more = difference(rows[other.attack].keys, chosen.keys, metric, store)
-        if more.low > 0:
+        if more.low > 0 or more.mean > NEGLIGIBLE:
             higher.append(HigherScore(attack=other.attack, mean=other.mean, difference=more))
     return best.model_copy(
         update={
-            "exceeded_by": max(higher, key=lambda one: one.difference.mean, default=None),
+            "exceeded_by": max(higher, key=lambda one: (one.significant, one.difference.mean), default=None),
             "converged": convergence(curve, chosen.observation, best.attack, metric),
         }
     )
@@ -137,10 +138,11 @@ def _strongest(
 def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
     """Return a doubt about the choice of an attack in words."""
     more = higher.difference
+    chance = "" if higher.significant else ", which may be chance"
     return (
         f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
         f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
-        f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired)"
+        f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired){chance}"
     )
 
 

@@ -17,11 +17,13 @@ Convergence = Literal[
     "still rises with more pairs and training",
     "still rises with more pairs",
     "still rises with more training",
-    "no significant rise with more pairs; training not tested",
-    "no significant rise with more training; pairs not tested",
+    "no rise with more pairs; training not tested",
+    "no rise with more training; pairs not tested",
+    "too few seeds or images to tell",
     "not tested",
 ]
 """Whether an attack would score higher with more pairs or with longer training; ``converged``: with neither."""
+RiseShows = Literal["rises", "none", "undecided"]
 Over = Literal["pairs", "training"]
 Shows = Literal["holds", "fails", "undecided"]
 ProgramTransfer = TransferDescription
@@ -55,7 +57,7 @@ class AxisRanking(Document):
     """The order of the observations that a link carries on one axis, by the upper 95 % limit of their leakage.
 
     ``least`` is None where all are equal to the most. ``unranked`` are observations without a score that counts:
-    on the label axis those whose labels were not read by an attack that reads labels.
+    on the label axis those that no attack that reads labels was tried on, unless they leak most all the same.
     """
 
     axis: Axis
@@ -107,12 +109,19 @@ class ProgramSummary(Document):
 class HigherScore(Document):
     """An attack that scores higher on the victims than the one that was chosen on held-out pairs.
 
-    The whole interval of the paired ``difference`` lies above 0; of several attacks it is the one of the largest.
+    It is ``significant`` where the whole interval of the paired ``difference`` lies above 0; else chance may
+    explain it, or there are too few seeds or images to tell. Of several attacks it is a significant one if there is
+    any, and the one of the largest difference.
     """
 
     attack: str
     mean: float
     difference: SeedsRange
+
+    @property
+    def significant(self) -> bool:
+        """Whether the whole interval of the difference lies above 0."""
+        return self.difference.low > 0
 
 
 class AxisScore(Document):
@@ -207,10 +216,11 @@ class CurvePoint(Document):
 class Rise(SeedsRange):
     """The paired difference of a score between all and half of the pairs or of the training time.
 
-    It is ``significant`` where its whole interval lies above 0 and its mean is not negligible (above 0.005).
+    It ``shows`` none where even the upper end of its interval is negligible (at most 0.02), that the score rises
+    where the whole interval lies above 0, and else nothing: it is undecided.
     """
 
-    significant: bool
+    shows: RiseShows
 
 
 class LearningCurve(Document):
@@ -233,7 +243,7 @@ class LearningCurve(Document):
     @property
     def rises(self) -> bool:
         """Whether a score of the attack still rises."""
-        return self.agreement.significant or (self.ssim is not None and self.ssim.significant)
+        return any(rise is not None and rise.shows == "rises" for rise in (self.agreement, self.ssim))
 
     def rise(self, metric: Metric) -> Rise | None:
         """Return the rise of a score."""

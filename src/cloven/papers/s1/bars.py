@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.finding import Finding, Metric, ScoreRange
+from cloven.auditing.ranges import POSSIBLE, difference_bounds
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Summary
@@ -87,7 +88,7 @@ class StrategyBar:
             seeds=self.scores.shape[0],
             shares=tuple(self.scores.mean((0, 2)).tolist()),
             agreement=score_range(of_share(self.scores.mean(1))),
-            ssim=score_range(of_mean(self.ssim.mean(1))),
+            ssim=score_range(of_mean(self.ssim.mean(1), within=POSSIBLE["ssim"])),
             baselines=BarBaselines(agreement=agreement, ssim=ssim),
         )
 
@@ -103,7 +104,8 @@ def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
     Bars of the same images are compared image by image.
     """
     a, b = higher.scores.mean(1), lower.scores.mean(1)
-    return paired(a, b) if higher.victims == lower.victims else unpaired(a, b)
+    compare = paired if higher.victims == lower.victims else unpaired
+    return compare(a, b, within=difference_bounds("agreement"))
 
 
 # --- from finished studies --------------------------------------------------------------------------------------
