@@ -104,6 +104,7 @@ SAME_ROLE = {
     "keys.py": "the command, and what it calls",
     "models.py": "the models of the zoo, and those that a command line names",
     "plan.py": "the command, and what it calls",
+    "profile.py": "the command, and the documents that it writes",
     "reproduce.py": "the command, and what it calls",
     "worker.py": "the command, and what it calls",
 }

@@ -476,7 +476,7 @@ def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_pat
     edit(copied / "manifest.json", lambda d: d.update(format=3))
     with pytest.raises(ClovenError, match="has format 3; this cloven reads 2"):
         read(copied)
-    edit(copied / "manifest.json", lambda d: (d.update(format=2), d.pop("devices"), d.update(colour="red")))
+    edit(copied / "manifest.json", lambda d: (d.update(format=3), d.pop("devices"), d.update(colour="red")))
     with pytest.raises(ClovenError, match="colour") as caught:
         read(copied)
     assert "devices" in str(caught.value)

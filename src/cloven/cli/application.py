@@ -22,6 +22,7 @@ from cloven.cli.inspect import inspect
 from cloven.cli.keys import keys
 from cloven.cli.lab import lab
 from cloven.cli.plan import plan
+from cloven.cli.profile import profile
 from cloven.cli.report import report
 from cloven.cli.reproduce import papers
 from cloven.cli.run import run
@@ -153,7 +154,7 @@ def _options(
 
 PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
-    (PLANS, (inspect, plan, estimate)),
+    (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
     (AUDITS, (audit, report, tap)),
 ):

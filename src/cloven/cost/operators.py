@@ -11,7 +11,8 @@ import numpy as np
 
 from cloven.cost.profile import ComputeCost, OperatorTime
 from cloven.graph.box import count
-from cloven.graph.graph import SIZES, Graph
+from cloven.graph.graph import SIZES, Graph, Op
+from cloven.graph.ops import ANCHORS
 from cloven.partition.program import Compute
 
 FEWEST = 4
@@ -49,10 +50,16 @@ def family(graph: Graph, step: Compute) -> str:
         name += " depthwise" if op.attrs["groups"] == op.shape[0] else " grouped"
     if max(op.attrs.get("stride", (1,)), default=1) > 1:
         name += " strided"
-    before = graph.by_name[op.inputs[0]] if len(op.inputs) == 1 else None
-    if before is not None and before.kind == "conv" and not step.macs and graph.users[before.name] == (op.name,):
-        name += " after conv"
-    return name
+    return name if step.macs or not _follows_convolution(graph, op) else f"{name} after conv"
+
+
+def _follows_convolution(graph: Graph, op: Op) -> bool:
+    """Return whether an op and a convolution or linear layer before it are a chain that nothing else reads."""
+    while len(op.inputs) == 1 and graph.users[op.inputs[0]] == (op.name,):
+        op = graph.by_name[op.inputs[0]]
+        if op.kind in ANCHORS:
+            return True
+    return False
 
 
 class OperatorTimes:

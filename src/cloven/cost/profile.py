@@ -6,10 +6,11 @@ Every table says where its numbers come from: ``measured`` on the device or link
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -157,3 +158,29 @@ def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
             )
         return read_toml_document(kind, Path(str(SHIPPED / KINDS[kind] / f"{name}.toml")))
     return read_toml_document(kind, folder / name)
+
+
+def profile_toml(profile: DeviceProfile | LinkProfile) -> str:
+    """Return a profile as a file that people can edit."""
+    head: list[str] = []
+    tables: list[str] = []
+
+    def write(name: str, entries: Mapping[str, Any], lines: list[str]) -> None:
+        for key, value in entries.items():
+            if isinstance(value, dict):
+                inner = f"{name}.{_toml(key)}" if name else key
+                if any(not isinstance(entry, dict) for entry in value.values()):
+                    tables.extend(["", f"[{inner}]"])
+                write(inner, value, tables)
+            elif isinstance(value, list):
+                rows = (", ".join(f"{k} = {_toml(v)}" for k, v in row.items()) for row in value)
+                lines += [f"{key} = [", *(f"  {{ {row} }}," for row in rows), "]"]
+            else:
+                lines.append(f"{key} = {_toml(value)}")
+
+    write("", profile.model_dump(mode="json", exclude_none=True), head)
+    return "\n".join([*head, *tables]) + "\n"
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)  # for strings and numbers, JSON's notation is TOML's

@@ -67,8 +67,12 @@ def expect(images: Array, shape: Shape) -> None:
         )
 
 
-def session(path: Path) -> InferenceSession:
+def session(path: Path, trace: Path | None = None) -> InferenceSession:
     """Return an onnxruntime session of a segment, on one thread.
+
+    Args:
+        path: the segment.
+        trace: where a trace of the times of its nodes is begun; its ``end_profiling()`` completes it.
 
     Raises:
         ClovenError: if onnxruntime is not installed, or cannot load the file.
@@ -82,6 +86,8 @@ def session(path: Path) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     try:
         return onnxruntime.InferenceSession(
             check_regular(path),

@@ -13,7 +13,7 @@ from cloven.graph.box import covers, extent, text, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import Protection
 
-FORMAT = 2
+FORMAT = 3
 """The version of a bundle's files; a reader takes only its own."""
 
 MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
@@ -44,6 +44,18 @@ class SegmentTensor(Document):
     box: Box
 
 
+class SegmentOperator(Document):
+    """An operator of a segment, and what it does for one image; ``name`` begins the names of its ONNX nodes.
+
+    ``family``, ``macs`` and ``bytes`` are as `cloven.cost.operators.work` counts them.
+    """
+
+    name: str
+    family: str
+    macs: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+
+
 class RunSegment(Document):
     """Run one segment: its inputs are put together from what the device holds, its outputs are held."""
 
@@ -52,6 +64,7 @@ class RunSegment(Document):
     segment: str
     inputs: tuple[SegmentTensor, ...]
     outputs: tuple[SegmentTensor, ...]
+    operators: tuple[SegmentOperator, ...] = ()
 
 
 class _ShareTransfer(Document):
@@ -113,7 +126,7 @@ class DevicePart(Document):
     where that is another device.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     device: str
     model: str
     image: WholeValue | None
@@ -202,7 +215,7 @@ class Manifest(Document):
     """
 
     bundle: Literal["cloven"] = "cloven"
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     model: str
     plan: str
     exact: bool

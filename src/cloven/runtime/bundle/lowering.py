@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from cloven.cost.operators import work
 from cloven.errors import ClovenError
 from cloven.graph.box import contains, extent, relative
 from cloven.graph.graph import Op
-from cloven.partition.program import Program, Receive, Send
+from cloven.partition.program import Compute, Program, Receive, Send
 from cloven.partition.segments import Key, Segment, named, segments
 from cloven.runtime.bundle.format import (
     WEIGHTS,
     DevicePart,
     ReceiveShare,
     RunSegment,
+    SegmentOperator,
     SegmentTensor,
     SendShare,
     Step,
@@ -119,8 +121,15 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
     """Return a device's steps; the messages of its transfers are numbered once all parts are there."""
     steps: list[Step] = []
     for name, segment in cut.items():
-        inputs, outputs = _tensors(segment.inputs), _tensors(segment.outputs)
-        steps.append(RunSegment(step=segment.step, segment=name, inputs=inputs, outputs=outputs))
+        steps.append(
+            RunSegment(
+                step=segment.step,
+                segment=name,
+                inputs=_tensors(segment.inputs),
+                outputs=_tensors(segment.outputs),
+                operators=tuple(_operator(program, compute) for compute in segment.computes),
+            )
+        )
     for step in program.parts[device]:
         match step:
             case Send(transfer=t):
@@ -157,6 +166,11 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
         output=WholeValue(value=output.name, shape=output.shape) if device == program.sink else None,
         steps=tuple(sorted(steps, key=lambda step: step.step)),
     )
+
+
+def _operator(program: Program, step: Compute) -> SegmentOperator:
+    done = work(program.graph, step)
+    return SegmentOperator(name=named((step.value, step.box)), family=done.family, macs=done.macs, bytes=done.bytes)
 
 
 def _tensors(keys: Iterable[Key]) -> tuple[SegmentTensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -100,6 +101,22 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     if wrong:
         raise ClovenError(wrong)
     return Bundle(folder, manifest, parts)
+
+
+def read_device(folder: Path) -> tuple[Bundle, DevicePart]:
+    """Return the bundle and the part of one device, from the device's folder in it; the others need not be there.
+
+    Raises:
+        ClovenError: for a folder that is not a device's of a bundle, and as `read`.
+    """
+    here = Path(os.path.realpath(folder))
+    devices = read_manifest(here.parent).devices
+    device = next((d.name for d in devices if d.folder == here.name), None)
+    if device is None:
+        known = ", ".join(str(folder.parent / d.folder) for d in devices)
+        raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
+    bundle = read(here.parent, device)
+    return bundle, bundle.parts[device]
 
 
 def _mismatches(parts: Mapping[str, DevicePart], manifest: Manifest) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,24 +37,17 @@ def load(folder: Path, identity: Identity | None) -> LoadedPart:
     """
     from cloven.runtime.bundle.engine import outputs, session
     from cloven.runtime.bundle.format import MANIFEST, RunSegment
-    from cloven.runtime.bundle.reader import read, read_manifest
+    from cloven.runtime.bundle.reader import read_device
     from cloven.runtime.bundle.schedule import schedule
 
-    here = Path(os.path.realpath(folder))
-    top = here.parent
-    manifest = read_manifest(top)
-    device = next((d.name for d in manifest.devices if d.folder == here.name), None)
-    if device is None:
-        known = ", ".join(str(folder.parent / d.folder) for d in manifest.devices)
-        raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
-    part = read(top, device).parts[device]
+    bundle, part = read_device(folder)
     sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, RunSegment)}
-    plan = hashlib.sha256(read_bytes(top / MANIFEST)).hexdigest()
+    plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
 
     def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs)
 
-    loaded = LoadedPart(device, plan, manifest, schedule(part), engine)
+    loaded = LoadedPart(part.device, plan, bundle.manifest, schedule(part), engine)
     if problems := _problems(loaded, identity):
         raise ClovenError(problems)
     return loaded
