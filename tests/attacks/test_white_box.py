@@ -147,7 +147,7 @@ def test_refine_stands_for_both_goals() -> None:
 
     assert suite.names == ("refine-pixels", "refine-labels", "probe")
     assert AttackSuite(("refine", "refine-labels")).problems() == [
-        "attack 'refine-labels goal=labels' is given 2 times; give it once"
+        "attack 'refine-labels' is given 2 times (refine stands for refine-pixels, refine-labels); give it once"
     ]
     with pytest.raises(ClovenError, match="refine stands for refine-pixels and refine-labels; choose one of them"):
         load("refine")

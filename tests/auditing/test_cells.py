@@ -89,7 +89,7 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
     scores = attack(cells[0], kept).scores["agreement"]
     with opened(tmp_path / "run", {"x": 1}) as store, store.shelf() as shelf:
         spread = material(budget=0, shelf=shelf)
-        keys = set(run_cells(cells, spread, store, jobs=2))
+        keys = {key for key, _ in run_cells(cells, spread, store, jobs=2)}
 
     assert alone == together
     assert keys == set(alone)

@@ -22,7 +22,8 @@ class Attack(Protocol):
     """An attack: a frozen dataclass of hyper-parameters with this one method.
 
     A class may also have ``name`` (what tables call it; left out, the name of the class) and ``white_box`` (True
-    for an attacker with the model's weights; left out, an attacker has no `Knowledge.front` and no ``rear``).
+    for an attacker with the model's weights; left out, an attacker has no `Knowledge.front` and no ``rear``),
+    and ``uses_pairs`` (False for one that needs no images of the attacker's own).
     """
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor | LabelReader:
@@ -42,11 +43,18 @@ class Attack(Protocol):
 class BatchedAttack:
     """An attack of this package: it is trained batch by batch, side by side with others on the same batches.
 
-    ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights.
+    ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights, and ``descends``
+    whether it computes a descent for each image that it attacks, which takes time that is not of its training.
     """
 
     name: ClassVar[str]
     white_box: ClassVar[bool] = False
+    descends: ClassVar[bool] = False
+
+    @property
+    def uses_pairs(self) -> bool:
+        """Whether it learns from images of the attacker's own."""
+        return True
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import Knowledge, LabelReader
-from cloven.attacks.provenance import label_of
+from cloven.attacks.provenance import label_of, uses_pairs
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import (
     DescribedLabelReader,
@@ -44,6 +44,11 @@ class Ensemble(BatchedAttack):
     def label(self) -> str:
         """See `BatchedAttack`."""
         return f"{label_of(self.attack)}-{self.name}"
+
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return uses_pairs(self.attack)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`."""

@@ -208,16 +208,20 @@ class Knowledge:
         return Pairs(self.captured, self.auxiliary[: len(self.captured)], self.seed)
 
 
+class MissingKnowledgeError(ClovenError):
+    """The attacker lacks what an attack needs: an audit leaves this attack out where it is so."""
+
+
 def needed(known: Known | None, attack: str, what: str) -> Known:
     """Return a part of an attacker's knowledge that an attack cannot do without.
 
     >>> pairs = needed(knowledge.pairs, "NearestImage", "pairs of images and what was captured of them")
 
     Raises:
-        ClovenError: if it is None, with a sentence that says what the attack needs.
+        MissingKnowledgeError: if it is None, with a sentence that says what the attack needs.
     """
     if known is None:
-        raise ClovenError(f"{attack} needs {what}; this attacker has none")
+        raise MissingKnowledgeError(f"{attack} needs {what}; this attacker has none")
     return known
 
 

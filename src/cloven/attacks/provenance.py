@@ -36,7 +36,22 @@ def label_of(attack: Attack) -> str:
 
 def is_white_box(attack: Attack) -> bool:
     """Return whether an attack, or one that it consists of, is for an attacker with the model's weights."""
-    return bool(getattr(attack, "white_box", False)) or any(is_white_box(one) for _, one in _inner(attack))
+    return any(getattr(one, "white_box", False) for one in _all_of(attack))
+
+
+def descends(attack: Attack) -> bool:
+    """Return whether an attack, or one that it consists of, computes a descent for each image that it attacks."""
+    return any(getattr(one, "descends", False) for one in _all_of(attack))
+
+
+def uses_pairs(attack: Attack) -> bool:
+    """Return whether an attack learns from images of the attacker's own: all do that do not say otherwise."""
+    return bool(getattr(attack, "uses_pairs", True))
+
+
+def _all_of(attack: Attack) -> list[Attack]:
+    """Return an attack and those that it consists of."""
+    return [attack, *(part for _, one in _inner(attack) for part in _all_of(one))]
 
 
 def _inner(attack: Attack) -> list[tuple[str, Attack]]:

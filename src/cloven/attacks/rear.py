@@ -25,6 +25,11 @@ class ModelRear(BatchedAttack):
     name: ClassVar[str] = "rear"
     white_box: ClassVar[bool] = True
 
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return False
+
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` without the model's rear."""
         return ClosedForm(knowledge.pairs, _RunOn(needed(knowledge.rear, self.name, REAR)))

@@ -50,6 +50,7 @@ class Refine(BatchedAttack):
 
     name: ClassVar[str] = "refine"
     white_box: ClassVar[bool] = True
+    descends: ClassVar[bool] = True
     start: Attack = field(default_factory=Residual)
     goal: Goal = "pixels"
     descents: tuple[PixelDescent, ...] = (

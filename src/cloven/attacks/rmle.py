@@ -32,6 +32,7 @@ class RMLE(BatchedAttack):
 
     name: ClassVar[str] = "rmle"
     white_box: ClassVar[bool] = True
+    descends: ClassVar[bool] = True
     steps: int = 100
     learning_rate: float = 0.04
     smoothness: tuple[float, ...] = (1.0, 10.0, 100.0)
@@ -42,6 +43,11 @@ class RMLE(BatchedAttack):
             ("learning_rate", self.learning_rate, positive, "a positive number"),
             ("smoothness", self.smoothness, listed(lambda w: w == 0 or positive(w)), "numbers of 0 or more"),
         )
+
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return False
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""

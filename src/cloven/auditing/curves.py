@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cloven.attacks.attack import Attack
 from cloven.attacks.epochs import with_epochs
 from cloven.auditing.aggregate import AttackedCase, difference
-from cloven.auditing.finding import Metric, ScoreRange
+from cloven.auditing.finding import Finding, Metric, ScoreRange
 from cloven.auditing.ranges import POSSIBLE, mean_range, share_range
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise, RiseShows
@@ -100,11 +100,14 @@ def _point(one: AttackedCase, store: Store) -> CurvePoint:
     )
 
 
-def convergence(every: Sequence[LearningCurve], observation: str, attack: str, metric: Metric) -> Convergence:
+def convergence(every: Sequence[LearningCurve], found: Finding, metric: Metric) -> Convergence:
     """Return what the curves of an attack on an observation show of a score."""
+    if every and not found.pairs and found.training is None:
+        return "uses no pairs and no training"
     shown: dict[Over, RiseShows] = {}
     for curve in every:
-        if (curve.observation, curve.attack) == (observation, attack) and (rise := curve.rise(metric)) is not None:
+        mine = (curve.observation, curve.attack) == (found.observation, found.attack)
+        if mine and (rise := curve.rise(metric)) is not None:
             shown[curve.over] = rise.shows
     return said(shown.get("pairs"), shown.get("training"))
 

@@ -169,8 +169,9 @@ class Scores(Document):
 class Measured(Scores):
     """The measurements of an attack on an observation, of one seed or over several.
 
-    ``training`` is None where nothing was trained. ``wall_seconds`` is how long training and scoring took by the
-    clock: attacks that train side by side have equal parts of it. ``notes`` are remarks of the attack.
+    ``pairs`` is 0 of an attack that uses none, ``training`` None where nothing was trained. ``wall_seconds`` is how
+    long training and scoring took by the clock: attacks that train side by side have equal parts of it. ``notes``
+    are remarks of the attack.
     """
 
     attack: str

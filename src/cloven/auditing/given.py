@@ -76,7 +76,8 @@ def audit(
         seeds: how often each attack is trained, or the seeds themselves, such as ``range(10, 13)``; 3 stands for 0,
             1 and 2. With several, intervals cover images and seeds.
         attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; left out, as many as it
-            needs. What this limit ends depends on the speed of the machine.
+            needs. What this limit ends depends on the speed of the machine. It does not limit what `RMLE` and
+            `Refine` compute for each image that they attack.
         knows: ``shapes`` of what crosses, ``places`` too, ``inferred`` where shapes are guessed from bytes, or
             ``numbers`` alone; left out, shapes where they are known.
         threshold: the SSIM above which an image counts as recognisable.

@@ -31,7 +31,8 @@ class AuditSettings:
         knows: what the attacker knows of what he sees.
         seeds: each attack is trained once with each.
         curve: whether attacks are also trained with fewer pairs and for fewer epochs.
-        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit.
+        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit. The
+            time that an attack takes for each image that it attacks is not limited.
         threshold: the SSIM above which an image counts as recognisable.
         machine: on what attacks are trained.
         precision: of the numbers that are captured.

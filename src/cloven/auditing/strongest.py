@@ -130,7 +130,7 @@ def _strongest(
     return best.model_copy(
         update={
             "exceeded_by": max(higher, key=lambda one: (one.significant, one.difference.mean), default=None),
-            "converged": convergence(curve, chosen.observation, best.attack, metric),
+            "converged": convergence(curve, chosen, metric),
         }
     )
 

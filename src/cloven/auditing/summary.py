@@ -20,9 +20,11 @@ Convergence = Literal[
     "no rise with more pairs; training not tested",
     "no rise with more training; pairs not tested",
     "too few seeds or images to tell",
+    "uses no pairs and no training",
     "not tested",
 ]
 """Whether an attack would score higher with more pairs or with longer training; ``converged``: with neither."""
+
 RiseShows = Literal["rises", "none", "undecided"]
 Over = Literal["pairs", "training"]
 Shows = Literal["holds", "fails", "undecided"]

@@ -218,7 +218,8 @@ def audit(
     attack_seconds: Annotated[
         float | None,
         typer.Option(
-            help="CPU (cuda: GPU) seconds that each training of an attack may take; default: as many as it needs.",
+            help="CPU (cuda: GPU) seconds that each training of an attack may take; default: as many as it needs. "
+            "What refine and rmle compute for each image that they attack is not limited.",
             min=0,
             metavar="SECONDS",
             rich_help_panel=ATTACKS,
