@@ -473,8 +473,8 @@ def test_a_damaged_segment_is_refused_and_nothing_is_printed(
 
 
 def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_path: Path) -> None:
-    edit(copied / "manifest.json", lambda d: d.update(format=3))
-    with pytest.raises(ClovenError, match="has format 3; this cloven reads 2"):
+    edit(copied / "manifest.json", lambda d: d.update(format=4))
+    with pytest.raises(ClovenError, match="has format 4; this cloven reads 3"):
         read(copied)
     edit(copied / "manifest.json", lambda d: (d.update(format=3), d.pop("devices"), d.update(colour="red")))
     with pytest.raises(ClovenError, match="colour") as caught:
