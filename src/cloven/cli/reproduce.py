@@ -1,4 +1,4 @@
-"""``cloven reproduce``: the figures of the papers."""
+"""``cloven reproduce``: the figures of the two papers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.reproduce_s1 import s1
 from cloven.cli.reproduce_s2 import s2
 
-papers = typer.Typer(cls=PanelGroup, help="Reproduce the papers' figures.", no_args_is_help=True)
+papers = typer.Typer(cls=PanelGroup, help="Reproduce the figures of two papers.", no_args_is_help=True)
 papers.command(cls=PanelCommand)(s1)
 papers.command(cls=PanelCommand)(s2)
