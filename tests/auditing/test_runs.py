@@ -69,7 +69,7 @@ def test_a_run_writes_findings_with_baselines_and_intervals_and_a_report(cloven:
         best = max(f["ssim"] for f in finding["baselines"].values() if f["ssim"] is not None)
         expected = (finding["ssim"]["mean"] - best) / (1 - best)
         assert finding["leakage"]["ssim"] == pytest.approx(expected)
-    assert {o["claim"] for o in summary["orderings"]} == {"S1-43", "S1-44"}
+    assert {o["claim"] for o in summary["orderings"]} == {"C3", "C4"}
     assert (here / "run" / "report.html").stat().st_size > 10_000
     assert {p.name for p in (here / "run").iterdir()} == {
         ".lock", "cells", "config.json", "report.html", "summary.json",

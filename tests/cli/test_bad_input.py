@@ -89,7 +89,11 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
         (nothing, ("--strategy", "enclave,data"), ("--strategies enclave is audited alone; leave out the others",)),
         (nothing, ("--strategy", "enclave"), ("give them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
-        (nothing, ("--layers", "s2"), ("S2 does not cut 'lenet5'; choose from torchvision:vgg16",)),
+        (
+            nothing,
+            ("--layers", "s2"),
+            ("Rajasekar et al. (2024) do not cut 'lenet5'; choose from torchvision:vgg16",),
+        ),
         (nothing, ("--view", "side"), ("--view is 'side'; choose from both, paper, full",)),
         (nothing, ("--devices", "5"), ("5 devices have no usual grid of tiles; choose from 2, 4, 8",)),
     ],
@@ -193,7 +197,10 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         ),
         (
             ("--strategy", "vertical", "--cuts", "2,33,s2:1"),
-            ("lenet5 has no layer 33: S1 numbers its layers 0 to 7", "s2:1: S2 numbers no layers of lenet5"),
+            (
+                "lenet5 has no layer 33: Mehrafrooz et al. (2025) number its layers 0 to 7",
+                "s2:1: Rajasekar et al. (2024) number the layers of torchvision:vgg16",
+            ),
         ),
         (("--strategy", "horizontal", "--shares", "0.5,0.3"), ("add up to 0.8; expected fractions of 1",)),
         (("--strategy", "horizontal", "--shares", "1,nan"), ("shares are [1.0, nan]; expected numbers from 0",)),

@@ -1,4 +1,4 @@
-"""The bars of S1's figures: what a strategy leaks at a layer, with the score of every image behind it."""
+"""The bars of Figs. 5 and 6: the agreement of a strategy at a layer, with the score of every image."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from cloven.papers.s1.figure_document import BarBaselines, BarRow
 from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired
 
 TILE = "Layer 1"
-"""S1's name for a tile of the input."""
+"""The paper's name for a tile of the input."""
 
 
 @dataclass(frozen=True, eq=False)
 class StrategyBar:
-    """One bar: S1's accuracy of a strategy at a layer, over all shares of it.
+    """One bar: the agreement (the paper's accuracy) of a strategy at a layer, over all shares of the layer.
 
     Attributes:
-        figure: of S1, such as ``5c``.
+        figure: the paper's figure, such as ``5c``.
         model: the divided model.
         data: the kind of the data set.
-        control: the difference from S1; see `experiments.CONTROLS`.
+        control: the difference from the paper; see `experiments.CONTROLS`.
         strategy: vertical, horizontal or data.
-        layer: S1's name of it; ``All on a link`` for the full view.
+        layer: the paper's name of the layer; ``All on a link`` for the full view.
         devices: the number of devices.
-        where: a share's device or a link, where bars of one strategy and layer must be told apart.
-        victims: the fingerprint of the images that were scored.
-        kappa: of the CNN on them.
+        where: the link, which distinguishes bars of one strategy and layer in the full view.
+        victims: the fingerprint of the scored images.
+        kappa: Cohen's kappa of the CNN on these images.
         scores: ``(seeds, shares, n)``: 1 where the reconstruction has the class of the original, else 0.
-        ssim: likewise.
+        ssim: ``(seeds, shares, n)``: the SSIM of each reconstruction.
         baselines: of agreement and of SSIM, the highest over the shares.
-        crosses: whether a link carries it.
+        crosses: whether a link carries the tensor.
     """
 
     figure: str
@@ -59,17 +59,17 @@ class StrategyBar:
 
     @property
     def name(self) -> str:
-        """Return a name that no other bar of the figure has."""
+        """Return a name that is unique in the figure."""
         parts = (self.figure, self.data, self.control, self.strategy, self.layer, str(self.devices), self.where)
         return "/".join(part for part in parts if part)
 
     @property
     def counts(self) -> bool:
-        """Return whether the CNN has learned enough for agreement with it to mean anything."""
+        """Return whether the CNN's kappa is high enough for agreement to be meaningful."""
         return self.kappa is None or self.kappa >= LEAST_KAPPA
 
     def row(self) -> BarRow:
-        """Return the bar as ``figure.json`` lists it: means over seeds, shares and images, and of each share."""
+        """Return the bar's row in ``figure.json``: the means over seeds, shares and images, and of each share."""
         agreement, ssim = self.baselines
         return BarRow(
             name=self.name,
@@ -94,12 +94,12 @@ class StrategyBar:
 
 
 def score_range(interval: Interval) -> ScoreRange:
-    """Return a mean and its interval as documents hold them."""
+    """Return a mean and its interval as a document."""
     return ScoreRange(**asdict(interval))
 
 
 def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
-    """Return the agreement of one bar less that of another, over images and seeds.
+    """Return the difference between the agreement of two bars, with its interval over images and seeds.
 
     Bars of the same images are compared image by image.
     """
@@ -117,11 +117,11 @@ def bars(
     """Return the bars of one study.
 
     Args:
-        figure: of S1.
-        control: the study's difference from S1.
-        division: an unusual division of the model, in a word, or nothing.
-        summary: of the study.
-        folder: of the study.
+        figure: the paper's figure.
+        control: the study's difference from the paper.
+        division: the name of an unusual division of the model (`experiments.DIVISIONS`), or an empty string.
+        summary: the study's summary.
+        folder: the study's folder.
         victims: the fingerprint of its victim images.
     """
     groups: dict[tuple[str, str, str], list[Finding]] = {}
@@ -150,7 +150,7 @@ def bars(
 
 
 def _group(finding: Finding, division: str) -> tuple[str, str, str]:
-    """Return a bar's strategy, layer and place; shares of a layer make one bar, each link makes one of its own."""
+    """Return the strategy, layer and link of a bar; all shares of a layer make one bar, each link another."""
     if finding.view == "paper":
         return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
     words = (division, " to ".join(finding.link or ()))
