@@ -209,12 +209,12 @@ async def _messages() -> MessageCost:
         while isinstance(await context.read(), bytes):
             await context.write(answer)
 
-    class Handlers(grpc.GenericRpcHandler):
+    class EchoHandler(grpc.GenericRpcHandler):
         def service(self, call: grpc.HandlerCallDetails) -> Any:
             return grpc.stream_stream_rpc_method_handler(reply) if str(call.method) == echo else None
 
     server = grpc.aio.server(options=options(LARGE))
-    server.add_generic_rpc_handlers([Handlers()])
+    server.add_generic_rpc_handlers([EchoHandler()])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     taken = {}
