@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,26 +263,6 @@ def test_a_number_of_numpys_is_a_number(program: cloven.Program, photos: Tensor,
 
     found = cloven.audit(seen, "nearest", auxiliary=photos, victims=tests, seeds=np.int64(2))  # type: ignore[arg-type]
     assert found.findings[0].seeds == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: cloven.Decoder(epochs="3"), "epochs is '3'; expected 1 or more, a whole number"),  # type: ignore[arg-type]
-        (lambda: Residual(epochs=1.5), "epochs is 1.5; expected 1 or more, a whole number, or None"),  # type: ignore[arg-type]
-        (lambda: Residual(masked="x"), "masked is 'x'; expected a share below 1"),  # type: ignore[arg-type]
-        (lambda: Residual(widths=3), "widths is 3; expected one or more numbers of channels"),  # type: ignore[arg-type]
-        (
-            lambda: cloven.Decoder(layers="x"),  # type: ignore[arg-type]
-            "layers is 'x'; expected a chain of layers, such as cloven.attacks.layers.rule makes",
-        ),
-    ],
-)
-def test_a_wrong_hyper_parameter_is_answered_in_one_sentence(make: Callable[[], object], message: str) -> None:
-    with pytest.raises(cloven.ClovenError) as caught:
-        make()
-
-    assert str(caught.value) == message
 
 
 class Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import process_time
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from cloven.attacks.refine import Refine
 from cloven.attacks.registry import load
 from cloven.attacks.residual import Residual
 from cloven.attacks.rmle import RMLE
-from cloven.attacks.trainer import Fitting, Machine
+from cloven.attacks.trainer import Fitting, Machine, train
 from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError
 from tests.attacks.problems import blobs, classes, front, generator, paired, pairs_of, problem
@@ -48,9 +49,17 @@ BEST_GUESS = error(VICTIMS.mean(0, keepdim=True).expand_as(VICTIMS))
 class Seen(Decoder):
     """An attack that shows what it knows."""
 
+    needs_classes = True
+
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
         KNOWN.append(knowledge)
         return super().begin(knowledge, generator, machine)
+
+
+class Blind(Seen):
+    """The same, but it does not use the classes."""
+
+    needs_classes = False
 
 
 KNOWN: list[Knowledge] = []
@@ -241,8 +250,29 @@ def test_classes_of_copies_are_the_models() -> None:
     assert known.classes is not None
     assert torch.equal(known.classes, deep_classes(known.auxiliary))
     assert not torch.equal(known.classes[30:60], knowledge.classes[:30])  # type: ignore[index]
+    assert augmented(knowledge, Augmented(Blind(epochs=1))).classes is None
     with pytest.raises(ClovenError, match="probe needs the classes"):
         Augmented(Probe()).fit(replace(knowledge, rear=None), generator=generator())
+
+
+def test_the_time_of_the_front_counts_as_time_of_the_attack() -> None:
+    calls = []
+
+    def slow(images: Tensor) -> list[Tensor]:
+        until = process_time() + 0.005
+        while process_time() < until:
+            pass
+        calls.append(len(images))
+        return front(images)
+
+    attack = Augmented(Decoder(epochs=2, batch=20), copies=2)
+    trainee = attack.begin(replace(problem(40), front=slow), generator(), Machine())
+    calls.clear()
+    (made,) = train([trainee])
+
+    assert made.training is not None
+    assert len(calls) >= 6
+    assert made.training.seconds >= 0.005 * len(calls)
 
 
 def test_copies_are_flipped_and_shifted_with_mirrored_borders() -> None:
@@ -349,4 +379,4 @@ def test_all_that_changes_the_result_is_in_its_provenance(attack: BatchedAttack)
 def test_a_suite_names_those_that_need_the_weights() -> None:
     suite = AttackSuite(("decoder", "refine", "rmle", "residual-ensemble", Ensemble(Augmented(Decoder()))))
 
-    assert suite.white_box == ("refine-pixels", "refine-labels", "rmle", "decoder-augmented-ensemble")
+    assert suite.white_box == ("refine-pixels", "refine-labels", "rmle", "(decoder-augmented)-ensemble")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 
+from cloven.attacks.hyperparameters import Allowed
 from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, Shape
 from cloven.attacks.trainer import Machine, Trainee, train
-from cloven.errors import ClovenError, shown
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
 """A value as JSON writes it."""
@@ -43,12 +42,14 @@ class Attack(Protocol):
 class BatchedAttack:
     """An attack of this package: it is trained batch by batch, side by side with others on the same batches.
 
-    ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights, and ``descends``
-    whether it computes a descent for each image that it attacks, which takes time that is not of its training.
+    ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights, ``needs_classes``
+    whether it uses the classes that the service answered, and ``descends`` whether it computes a descent for each
+    image that it attacks, which takes time that is not of its training.
     """
 
     name: ClassVar[str]
     white_box: ClassVar[bool] = False
+    needs_classes: ClassVar[bool] = False
     descends: ClassVar[bool] = False
 
     @property
@@ -58,7 +59,7 @@ class BatchedAttack:
 
     @property
     def label(self) -> str:
-        """The name with what sets it apart from others of the kind."""
+        """The name, with the settings that distinguish variants of the attack."""
         return self.name
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
@@ -79,43 +80,8 @@ class BatchedAttack:
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
 
-def check(*rules: tuple[str, Any, Callable[[Any], bool], str]) -> None:
-    """Refuse hyper-parameters with all that is wrong: (name, value, whether it is right, what is expected)."""
-    problems = [
-        f"{name} is {value if isinstance(value, tuple) else shown(value)}; expected {wanted}"
-        for name, value, right, wanted in rules
-        if not _holds(right, value)
-    ]
-    if problems:
-        raise ClovenError(problems)
-
-
-def _holds(right: Callable[[Any], bool], value: object) -> bool:
-    try:
-        return right(value)
-    except TypeError:  # text is compared with a number, say
-        return False
-
-
-def positive(value: object) -> bool:
-    """Return whether a value is a number above 0 and finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-
-
-def counted(value: object) -> bool:
-    """Return whether a value is an integer, one or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def fraction(value: Any) -> bool:
-    """Return whether a value is 0 or more, and below 1."""
-    return bool(0 <= value < 1)
-
-
-def listed(right: Callable[[object], bool]) -> Callable[[object], bool]:
-    """Return whether a value is a tuple or list, not empty, of which each entry is right."""
-    return lambda values: isinstance(values, tuple | list) and bool(values) and all(map(right, values))
-
-
-COUNT, FRACTION = "1 or more, a whole number", "a share below 1"
-"""The texts for what `counted` and `fraction` expect."""
+AN_ATTACK = Allowed(
+    lambda value: isinstance(value, Attack) and not isinstance(value, type),
+    "an attack, such as cloven.attacks.Residual()",
+)
+"""An attack in a field of another one: not its class, and not its name."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, FRACTION, Allowed, check_fields
+from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import (
     FRONT,
     PAIRS,
@@ -18,11 +21,12 @@ from cloven.attacks.knowledge import (
     Rear,
     Shape,
     finite,
+    in_memory,
     laid_out,
     needed,
     rows,
 )
-from cloven.attacks.provenance import label_of
+from cloven.attacks.provenance import needs_classes, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import CHUNK, Machine, Trainee
 from cloven.attacks.unbatched import begun
@@ -46,27 +50,31 @@ class Augmented(BatchedAttack):
     shift: float = 0.125
 
     def __post_init__(self) -> None:
-        check(
-            ("copies", self.copies, counted, COUNT),
-            ("shift", self.shift, lambda share: 0 <= share <= 0.5, "a share of 0 to 0.5"),
+        check_fields(
+            self,
+            attack=AN_ATTACK,
+            copies=COUNT,
+            shift=Allowed(lambda x: FRACTION.holds(x) and x <= 0.5, "a number from 0 to 0.5"),
         )
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
-        return f"{label_of(self.attack)}-{self.name}"
+        return f"{part_label(self.attack)}-{self.name}"
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""
         pairs, front = needed(knowledge.pairs, self.label, PAIRS), needed(knowledge.front, self.label, FRONT)
         source, copy = _order(len(pairs), self.copies)
         images = moved(pairs.images, source, copy > 0, self.shift, generator.initial_seed())
-        captured = _Passed(pairs, front, images, source, copy > 0)
-        classes = knowledge.classes
-        if classes is not None:
-            classes = None if knowledge.rear is None else _classes(classes, knowledge.rear, captured)
+        captured, classes = _Passed(pairs, front, images, source, copy > 0), None
+        if knowledge.classes is not None and knowledge.rear is not None and needs_classes(self.attack):
+            classes = _classes(knowledge.classes, knowledge.rear, captured)
         more = replace(knowledge, auxiliary=images, captured=captured, classes=classes)
-        return begun(self.attack, more, generator, machine)
+        trainee = begun(self.attack, more, generator, machine)
+        if trainee.schedule is None or trainee.pairs is None:
+            return trainee
+        return _Computing((trainee,), lambda inner, training: inner[0].finish(training))
 
 
 def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
@@ -100,6 +108,21 @@ def _mirrored(side: int, offset: Tensor) -> Tensor:
     """Return of each copy the lines of its image ``(m, side)``, moved by ``offset`` ``(m,)``."""
     line = (torch.arange(side) + offset[:, None]).abs()
     return side - 1 - (side - 1 - line).abs()
+
+
+@dataclass(frozen=True, eq=False)
+class _Computing(Joined[Trainee]):
+    """Reads its pairs within its own steps, so that the time of the front counts as time of the attack."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        pairs = self.inner[0].pairs
+        return None if pairs is None else replace(pairs, captured=in_memory(torch.empty(len(pairs), 0)))
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        pairs = self.inner[0].pairs
+        assert pairs is not None
+        super().step(index, *pairs.take(index), progress)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.convolutions import Doubled
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
 from cloven.attacks.trainer import (
@@ -60,13 +61,7 @@ class CGAN(BatchedAttack):
     width: int = 16
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("pixel", self.pixel, lambda weight: weight >= 0, "0 or more"),
-            ("width", self.width, counted, COUNT),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=COUNT, pixel=NUMBER, width=COUNT)
 
     @property
     def label(self) -> str:

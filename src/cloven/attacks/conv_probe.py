@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, check, counted
 from cloven.attacks.convolutions import Convolution
 from cloven.attacks.drawing import Dropout, Shifted
 from cloven.attacks.embedding import grids
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import Pairs, Shape, SharePlace
 from cloven.attacks.networks import Stem, resized, scale_of
 from cloven.attacks.trained_probe import Committee, TrainedProbe
@@ -35,7 +35,7 @@ class ConvProbe(TrainedProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(("width", self.width, counted, COUNT))
+        check_fields(self, width=COUNT)
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
         """See `TrainedProbe`."""

@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, Json, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, Json
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, Allowed, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, Pairs, Shape, SharePlace, laid_out, needed
 from cloven.attacks.layers import Chain, Layer, as_map, build, rule, text
 from cloven.attacks.networks import Sharpened
 from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, constant, seeded
 from cloven.errors import ClovenError
 
-
-def _is_chain(layers: object) -> bool:
-    return layers is None or (isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers))
+CHAIN = Allowed(
+    lambda layers: isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers),
+    "a chain of layers, such as cloven.attacks.layers.rule makes",
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,7 @@ class Decoder(BatchedAttack):
     layers: Chain | None = None
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("layers", self.layers, _is_chain, "a chain of layers, such as cloven.attacks.layers.rule makes"),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=COUNT, layers=CHAIN.or_none())
 
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
         """Return the hyper-parameters, and the network in Table 2's notation."""

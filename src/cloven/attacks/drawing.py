@@ -51,6 +51,22 @@ class Shifted(Drawing):
         return [_shifted(z, down, right) if z.ndim == 4 else z for z in maps]
 
 
+class Masked(Drawing):
+    """Sets a share of the places of each map to 0 in training: the same places in all its channels."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` of the same shapes."""
+        if not self.training or not self.share:
+            return list(maps)
+        generator = self.drawing()
+        kept = [torch.rand(z[:, :1].shape, generator=generator) >= self.share for z in maps]
+        return [z * mask.to(z.device) for z, mask in zip(maps, kept, strict=True)]
+
+
 def _shifted(z: Tensor, down: int, right: int) -> Tensor:
     height, width = z.shape[2:]
     return laid_out(F.pad(z, (1, 1, 1, 1))[:, :, down : down + height, right : right + width])

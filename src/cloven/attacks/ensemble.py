@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import Knowledge, LabelReader
-from cloven.attacks.provenance import label_of, uses_pairs
+from cloven.attacks.provenance import part_label, uses_pairs
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import (
     DescribedLabelReader,
@@ -38,12 +39,12 @@ class Ensemble(BatchedAttack):
     members: int = 3
 
     def __post_init__(self) -> None:
-        check(("members", self.members, counted, COUNT))
+        check_fields(self, attack=AN_ATTACK, members=COUNT)
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
-        return f"{label_of(self.attack)}-{self.name}"
+        return f"{part_label(self.attack)}-{self.name}"
 
     @property
     def uses_pairs(self) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar
 
-from cloven.attacks.attack import Attack, counted
+from cloven.attacks.attack import Attack
+from cloven.attacks.hyperparameters import COUNT
 
 Value = TypeVar("Value")
 
@@ -21,8 +22,8 @@ def with_epochs(attack: Attack, change: Callable[[int | None], int | None]) -> A
 
 def _changed(value: Value, name: str, change: Callable[[int | None], int | None]) -> Value:
     """Return the value of a field with other epochs."""
-    if name == "epochs" and (value is None or (isinstance(value, int) and counted(value))):
-        return change(value)  # type: ignore[return-value]
+    if name == "epochs" and COUNT.or_none().holds(value):
+        return change(value)  # type: ignore[arg-type,return-value]
     if isinstance(value, tuple) and any(isinstance(one, Attack) for one in value):
         return tuple(_changed(one, "", change) for one in value)  # type: ignore[return-value]
     if not isinstance(value, Attack) or not is_dataclass(value):

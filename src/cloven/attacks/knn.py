@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding
+from cloven.attacks.hyperparameters import COUNT, check_fields, tuple_of
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
 from cloven.attacks.trainer import CHUNK, ClosedForm, Machine
 
@@ -23,14 +24,12 @@ class KNN(BatchedAttack):
     """
 
     name: ClassVar[str] = "knn"
+    needs_classes: ClassVar[bool] = True
     numbers: int = 8192
     neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 50, 100)
 
     def __post_init__(self) -> None:
-        check(
-            ("numbers", self.numbers, counted, COUNT),
-            ("neighbours", self.neighbours, listed(counted), "one or more whole numbers of 1 or more"),
-        )
+        check_fields(self, numbers=COUNT, neighbours=tuple_of(COUNT, "one or more whole numbers, each 1 or more"))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.attack import COUNT, check, counted, positive
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields
 from cloven.attacks.knowledge import Front
 from cloven.attacks.trainer import CPU, Machine, cycle
 
@@ -37,11 +37,7 @@ class PixelDescent:
     smoothness: float
 
     def __post_init__(self) -> None:
-        check(
-            ("steps", self.steps, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("smoothness", self.smoothness, lambda weight: weight >= 0, "0 or more"),
-        )
+        check_fields(self, steps=COUNT, learning_rate=POSITIVE, smoothness=NUMBER)
 
     def __call__(self, front: Front, start: Tensor, captured: Sequence[Tensor], machine: Machine = CPU) -> Tensor:
         """Return the images ``(n, C, H, W)`` in [0, 1] that descent from ``start`` ends at."""

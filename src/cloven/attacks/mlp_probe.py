@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from cloven.attacks.attack import COUNT, check, counted
 from cloven.attacks.drawing import Dropout
 from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import Pairs, SharePlace
 from cloven.attacks.trained_probe import Committee, TrainedProbe
 
@@ -32,7 +32,7 @@ class MLPProbe(TrainedProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(("numbers", self.numbers, counted, COUNT), ("hidden", self.hidden, counted, COUNT))
+        check_fields(self, numbers=COUNT, hidden=COUNT)
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
         """See `TrainedProbe`."""

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
 
@@ -27,7 +28,7 @@ class Nearest(BatchedAttack):
     numbers: int = 8192
 
     def __post_init__(self) -> None:
-        check(("numbers", self.numbers, counted, COUNT))
+        check_fields(self, numbers=COUNT)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`."""

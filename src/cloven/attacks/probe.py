@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, check_fields, tuple_of
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
 from cloven.errors import require
@@ -25,14 +26,12 @@ class Probe(BatchedAttack):
     """
 
     name: ClassVar[str] = "probe"
+    needs_classes: ClassVar[bool] = True
     numbers: int = 4096
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
     def __post_init__(self) -> None:
-        check(
-            ("numbers", self.numbers, counted, COUNT),
-            ("strengths", self.strengths, listed(positive), "positive numbers"),
-        )
+        check_fields(self, numbers=COUNT, strengths=tuple_of(POSITIVE, "one or more positive numbers"))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""

@@ -30,8 +30,18 @@ def name_of(attack: Attack) -> str:
 
 
 def label_of(attack: Attack) -> str:
-    """Return the name of an attack with what sets it apart from others of the kind, where it says so."""
+    """Return the name of an attack, with the settings that distinguish variants of it where it has a label."""
     return attack.label if isinstance(attack, BatchedAttack) else name_of(attack)
+
+
+def part_label(attack: Attack) -> str:
+    """Return the label of an attack within that of another one: in parentheses if it consists of others itself."""
+    return f"({label_of(attack)})" if _inner(attack) else label_of(attack)
+
+
+def needs_classes(attack: Attack) -> bool:
+    """Return whether an attack may use the classes that the service answered; assumed of a user's own attack."""
+    return bool(getattr(attack, "needs_classes", True)) or any(needs_classes(one) for _, one in _inner(attack))
 
 
 def is_white_box(attack: Attack) -> bool:
@@ -72,9 +82,7 @@ def settings_of(attack: Attack, captured: Sequence[Shape], image: Shape) -> dict
         ClovenError: if a field holds something that cannot be told from others of its kind, such as a function.
     """
     if isinstance(attack, BatchedAttack) and type(attack).__module__.startswith("cloven.attacks."):
-        inner = {
-            name: {"attack": name_of(one), **settings_of(one, captured, image)} for name, one in _inner(attack)
-        }
+        inner = {name: {"name": name_of(one), **settings_of(one, captured, image)} for name, one in _inner(attack)}
         return {**attack.settings(captured, image), **inner}
     return _described(attack, name_of(attack), captured, image)
 
@@ -106,7 +114,7 @@ def _plain(value: object, where: str, captured: Sequence[Shape], image: Shape) -
         case Set():
             return sorted(map(str, value))
         case Attack():
-            return {"attack": name_of(value), **settings_of(value, captured, image)}
+            return {"name": name_of(value), **settings_of(value, captured, image)}
     if is_dataclass(value) and not isinstance(value, type):
         return _described(value, where, captured, image)
     raise ClovenError(

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, BatchedAttack, check, listed
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import Allowed, check_fields, one_of, tuple_of
 from cloven.attacks.joined import Joined, chained
 from cloven.attacks.knowledge import (
     CLASSES,
@@ -24,7 +25,7 @@ from cloven.attacks.knowledge import (
     needed,
 )
 from cloven.attacks.matching import PixelDescent
-from cloven.attacks.provenance import label_of, name_of
+from cloven.attacks.provenance import name_of, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.ssim_loss import ssim_loss
 from cloven.attacks.trainer import DescribedReconstructor, Learned, Machine, Trainee, Training
@@ -35,6 +36,9 @@ Goal = Literal["pixels", "labels"]
 
 TRIED = 64
 """Own pairs on which descents are compared; the start does not train on them."""
+
+
+A_DESCENT = Allowed(lambda one: isinstance(one, PixelDescent), "a cloven.attacks.PixelDescent")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Refine(BatchedAttack):
     name: ClassVar[str] = "refine"
     white_box: ClassVar[bool] = True
     descends: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     start: Attack = field(default_factory=Residual)
     goal: Goal = "pixels"
     descents: tuple[PixelDescent, ...] = (
@@ -60,21 +65,18 @@ class Refine(BatchedAttack):
     )
 
     def __post_init__(self) -> None:
-        check(
-            ("goal", self.goal, lambda goal: goal in get_args(Goal), " or ".join(get_args(Goal))),
-            (
-                "descents",
-                self.descents,
-                listed(lambda one: isinstance(one, PixelDescent)),
-                "one or more `PixelDescent`",
-            ),
+        check_fields(
+            self,
+            start=AN_ATTACK,
+            goal=one_of(*get_args(Goal)),
+            descents=tuple_of(A_DESCENT, "one or more cloven.attacks.PixelDescent"),
         )
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
         name = f"{self.name}-{self.goal}"
-        return name if isinstance(self.start, Residual) else f"{name}-{label_of(self.start)}"
+        return name if type(self.start) is Residual else f"{name}-{part_label(self.start)}"
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, listed, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.drawing import Masked
+from cloven.attacks.hyperparameters import COUNT, FRACTION, NUMBER, POSITIVE, check_fields, tuple_of, whole
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.muon import Muon
@@ -52,14 +54,16 @@ class Residual(BatchedAttack):
     masked: float = 0.0
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, lambda n: n is None or counted(n), f"{COUNT}, or None"),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("widths", self.widths, listed(counted), "one or more numbers of channels"),
-            ("blocks", self.blocks, counted, COUNT),
-            ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
-            ("masked", self.masked, fraction, FRACTION),
+        check_fields(
+            self,
+            epochs=COUNT.or_none(),
+            learning_rate=POSITIVE,
+            batch=whole(2),
+            widths=tuple_of(COUNT, "one or more numbers of channels"),
+            blocks=COUNT,
+            likeness=NUMBER,
+            held_out=FRACTION,
+            masked=FRACTION,
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
@@ -75,7 +79,7 @@ class Residual(BatchedAttack):
             coarsest = SIDE_OF_PARTS if any(adaptor.layout.partial) else SIDE
             network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks, coarsest)
             if self.masked:
-                network = RandomlyMasked(network, self.masked)
+                network = nn.Sequential(Masked(self.masked), network)
             return Sharpened(adaptor, network, pairs)
 
         held_out = self.held_out if len(pairs) >= LEAST else 0.0
@@ -93,29 +97,6 @@ SIDE, SIDE_OF_PARTS = 8, 4
 a map was seen in part: there it carries what was seen at one end of the image to the other."""
 LEAST = 40
 """With fewer pairs none is held out."""
-
-
-class RandomlyMasked(nn.Module):
-    """A network that is trained with a share of what it reads set to 0: whole places of every map.
-
-    The places depend on the number of the step alone, which is part of the network's state.
-    """
-
-    def __init__(self, network: nn.Module, share: float) -> None:
-        super().__init__()
-        self.network, self.share = network, share
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return what the network makes."""
-        if self.training:
-            steps: Tensor = self.get_buffer("steps")
-            generator = torch.Generator().manual_seed(int(steps))
-            steps += 1
-            kept = [torch.rand(z[:, :1].shape, generator=generator).to(z.device) >= self.share for z in maps]
-            maps = [z * mask for z, mask in zip(maps, kept, strict=True)]
-        made: Tensor = self.network(maps)
-        return made
 
 
 def _best(tried: Sequence[Fitting], training: Training | None) -> Learned:

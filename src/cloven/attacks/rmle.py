@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields, tuple_of
 from cloven.attacks.knowledge import FRONT, Front, Knowledge, needed
 from cloven.attacks.matching import PixelDescent
 from cloven.attacks.trainer import ClosedForm, Machine
@@ -38,10 +39,11 @@ class RMLE(BatchedAttack):
     smoothness: tuple[float, ...] = (1.0, 10.0, 100.0)
 
     def __post_init__(self) -> None:
-        check(
-            ("steps", self.steps, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("smoothness", self.smoothness, listed(lambda w: w == 0 or positive(w)), "numbers of 0 or more"),
+        check_fields(
+            self,
+            steps=COUNT,
+            learning_rate=POSITIVE,
+            smoothness=tuple_of(NUMBER, "one or more numbers, each 0 or more"),
         )
 
     @property

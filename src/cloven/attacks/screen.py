@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.convolutions import Convolution, Doubled
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, check_fields, whole
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Sharpened, Stem, cropped, scale_of, scales
 from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, cycle, seeded
@@ -29,12 +30,7 @@ class Screen(BatchedAttack):
     width: int = 16
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("width", self.width, counted, COUNT),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=whole(2), width=COUNT)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
         """See `BatchedAttack`."""

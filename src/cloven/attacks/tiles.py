@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.attack import BatchedAttack, check
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import check_fields, one_of
 from cloven.attacks.joined import Joined, chained
 from cloven.attacks.knowledge import (
     PAIRS,
@@ -133,7 +134,7 @@ class Paste(BatchedAttack):
     fill: str = "mean"
 
     def __post_init__(self) -> None:
-        check(("fill", self.fill, lambda fill: fill in FILLS, " or ".join(FILLS)))
+        check_fields(self, fill=one_of(*FILLS))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""

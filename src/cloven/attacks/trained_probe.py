@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, FRACTION, POSITIVE, check_fields
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, Pairs, SharePlace, needed
 from cloven.attacks.trainer import (
     Fitting,
@@ -31,6 +33,7 @@ class TrainedProbe(BatchedAttack):
     ``held_out`` of the pairs choose the best epoch.
     """
 
+    needs_classes: ClassVar[bool] = True
     epochs: int = 10
     learning_rate: float = 3e-3
     batch: int = 64
@@ -39,13 +42,14 @@ class TrainedProbe(BatchedAttack):
     held_out: float = 0.05
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("dropout", self.dropout, fraction, FRACTION),
-            ("members", self.members, counted, COUNT),
-            ("held_out", self.held_out, fraction, FRACTION),
+        check_fields(
+            self,
+            epochs=COUNT,
+            learning_rate=POSITIVE,
+            batch=COUNT,
+            dropout=FRACTION,
+            members=COUNT,
+            held_out=FRACTION,
         )
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
