@@ -68,14 +68,14 @@ SIMULATED_BACKEND = Backend(
     kind=SIMULATED,
     program="",
     ways=("memory", "file", "pipe"),
-    words="simulated: a process like any other; nothing protects it from who runs this machine",
+    words="simulated: an ordinary process; nothing protects it from the operator of this machine",
 )
 DIRECT_BACKEND = Backend(
     name="gramine-direct",
     kind=DIRECT,
     program="gramine-direct",
     ways=("pipe",),
-    words="gramine-direct: Gramine without SGX; nothing protects it from who runs this machine",
+    words="gramine-direct: Gramine without SGX; nothing protects it from the operator of this machine",
 )
 SGX_BACKEND = Backend(
     name="gramine-sgx",

@@ -77,7 +77,7 @@ _SECTION_2 = {
 
 
 def _mobilenet() -> Iterator[Row]:
-    """Return layers 1 to 88 of Keras 3, without ``conv1_pad``, the reshape and the softmax."""
+    """Return layers 1 to 88 of current Keras, without ``conv1_pad``, the reshape and the softmax."""
     for number, (path, note) in enumerate(chain(_activated("conv1"), *map(_block, range(1, 14))), 1):
         yield path, note + _SECTION_2.get(number, "")
     yield "global_average_pooling2d", ""

@@ -142,8 +142,8 @@ class Preset:
     """A set of numbers for the cost model.
 
     Attributes:
-        name: of the preset.
-        title: for people.
+        name: the key in `figure3_presets.PRESETS`, or ``measured``.
+        title: the title in charts.
         source: the source of the numbers.
         processors: the processors.
         ciphers: the cost of the cipher by the processor's name.
