@@ -86,9 +86,9 @@ def contents() -> dict[str, int]:
         ),
         (("new", "", "--out", "new"), ("'' is not a device name",)),
         (("new", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
-        (("add", "nowhere", "edge3"), ("there is no authority in nowhere",)),
+        (("add", "nowhere", "edge3"), ("nowhere is not a folder of keys",)),
         (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),
-        (("renew", "keys", "edge7", "--days", "0"), ("has no folder of 'edge7'", "0 days")),
+        (("renew", "keys", "edge7", "--days", "0"), ("has no folder for 'edge7'", "got 0")),
     ],
 )  # fmt: skip
 def test_keys_that_cannot_be_made(
@@ -111,7 +111,7 @@ def worker(cloven: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *args: cloven("worker", *args)
 
 
-LOOPBACK = "other machines can reach this address, and without mTLS anyone"
+LOOPBACK = "other machines can reach this address, and without mTLS they"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ LOOPBACK = "other machines can reach this address, and without mTLS anyone"
         ),
         (
             ("bundle/edge1", "--keys", "nokeys", "--listen", "0.0.0.0:0", "--metrics", "nix"),
-            ("there is no folder nokeys: make one", "--metrics is 'nix'"),
+            ("nokeys is not a folder: create keys", "--metrics is 'nix'"),
         ),
-        (("bundle/edge1", "--keys", "keys/edge0"), ("the keys are edge0's; the bundle's folder is edge1's",)),
+        (("bundle/edge1", "--keys", "keys/edge0"), ("the keys are of edge0; expected those of edge1",)),
         (
             ("ascon/edge1",),
             ("the link with edge0 is protected with ascon-aead128, which needs keys (--keys)",
@@ -172,7 +172,7 @@ def test_a_port_that_is_taken_is_said(inside: Path, tmp_path: Path) -> None:
         listen, metrics = (Process(tmp_path, "worker", "bundle/edge1", *options).done() for options in given)
 
     assert (listen.code, metrics.code) == (2, 2)
-    assert f"cloven: cannot listen on {taken}: is it this machine's, and free?" in listen.err
+    assert f"cloven: cannot listen on {taken}: check that this machine has the address" in listen.err
     assert f"cloven: cannot serve metrics on {taken}: " in metrics.err
     assert "address already in use" in metrics.err.lower()
     assert "Traceback" not in listen.err + metrics.err
@@ -205,7 +205,7 @@ def file(inside: Path, tmp_path: Path) -> Path:
             ("no address of edge2: add edge2 =",
              "edge0 = '127.0.0.1' is not an address", "two devices have the address localhost:7001"),
         ),
-        (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("there is no folder",)),
+        (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("nokeys is not a folder",)),
         (
             f"[devices]\n{NOBODY}",
             ("edge0: cannot be reached (127.0.0.1:1)", "edge1: cannot be reached (127.0.0.1:2)",
@@ -285,7 +285,7 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
     refused(
         cloven("serve", "plan.toml", "--cluster", file, "--class-names", "nowhere", "--keys", "nokeys"),
         "cannot read nowhere",
-        "there is no folder nokeys",
+        "nokeys is not a folder",
     )
 
 

@@ -243,10 +243,10 @@ def test_a_message_that_is_none_is_refused() -> None:
     work = Network(some_plan(), 0).works["edge1"]
     size = work.missing["edge0", 0].bytes
 
-    with pytest.raises(FrameFailed, match=f"message 0 has 4 bytes; the plan says {size}"):
+    with pytest.raises(FrameFailed, match=f"message 0 has 4 bytes; expected {size}"):
         work.accept("edge0", 0, memoryview(bytes(4)))
     work = Network(some_plan(), 0).works["edge1"]
     work.accept("edge0", 0, memoryview(bytes(size)))
     for party, ordinal in [("edge0", 0), ("edge0", 99), ("edge7", 0)]:
-        with pytest.raises(FrameFailed, match="came twice, or is not in the plan"):
+        with pytest.raises(FrameFailed, match="arrived twice, or is not in the plan"):
             work.accept(party, ordinal, memoryview(bytes(size)))

@@ -134,7 +134,7 @@ def test_a_device_behind_a_dead_network_is_named(workers: Machines, file: Path) 
     failed = accounted(within(60, run()))
 
     assert failed
-    assert "edge1: no answer within 1.5 s; it has said nothing for" in str(failed[0])
+    assert "edge1: no answer within 1.5 s; it sent no message for" in str(failed[0])
 
 
 # --- what an attacker does --------------------------------------------------------------------------------------
@@ -236,9 +236,9 @@ def test_without_retry_the_link_and_the_reason_are_named(workers: Machines, file
     failed = accounted(attacked(workers, file, once(8, flipped(60)), SendOptions(deadline=20)))
 
     assert failed
-    assert str(failed[0]) == "edge0 -> edge1: frame refused, tampered: its tag does not fit"
+    assert str(failed[0]) == "edge0 -> edge1: frame refused, tampered: its tag is wrong"
     reasons = [line["reason"] for line in workers["edge1"].events("link") if line["party"] == "edge0"]
-    assert "frame refused, tampered: its tag does not fit" in reasons
+    assert "frame refused, tampered: its tag is wrong" in reasons
 
 
 def test_a_message_beyond_all_measure_is_not_even_read(workers: Machines, file: Path) -> None:

@@ -120,6 +120,6 @@ def test_a_coordinator_that_sends_too_much_is_told_so(workers: dict[str, Machine
 
     reasons, in_flight = within(60, run())
 
-    assert set(reasons) == {"more than 8 images are in flight; the run asked for fewer"}
+    assert set(reasons) == {"more than 8 images are in flight, twice the window of the run"}
     assert in_flight <= 8
     assert edge0.memory() < before + SLACK

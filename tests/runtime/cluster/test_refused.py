@@ -58,7 +58,7 @@ def copied(folder: Path) -> Path:
 def test_keys_of_another_device(tmp_path: Path) -> None:
     said = does_not_start(SEALED / "edge1", "--keys", keys() / "edge0")
 
-    assert "the keys are edge0's; the bundle's folder is edge1's" in said
+    assert "the keys are of edge0; expected those of edge1" in said
 
 
 def test_a_key_of_a_link_is_missing(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_no_keys_at_all() -> None:
         f"the link with {party} is protected with aes-128-gcm, which needs keys (--keys)"
         for party in ("coordinator", "edge1")
     ]
-    assert "edge0-edge1 is protected with mtls, which needs --keys" in cannot_load(MUTUAL / "edge0")
+    assert "the link edge0-edge1 is protected with mtls, which requires --keys" in cannot_load(MUTUAL / "edge0")
 
 
 def test_mtls_cannot_be_turned_off_where_the_plan_protects_links_with_it() -> None:
@@ -116,9 +116,9 @@ def test_bundles_that_do_not_belong_together(tmp_path: Path) -> None:
         problems = refused(PLAIN, cluster(tmp_path, made))
 
     assert problems == [
-        f"edge1 ({made['edge1'].address}) holds a bundle of another plan (lenet5): write it again with "
+        f"edge1 ({made['edge1'].address}) has the bundle of another plan (lenet5): write it again with "
         "`cloven bundle`",
-        f"edge2 ({made['edge2'].address}) and edge0 hold bundles that were not written together: copy one bundle "
+        f"edge2 ({made['edge2'].address}) and edge0 have bundles that were not written together: copy one bundle "
         "to all",
     ]
 
@@ -153,7 +153,7 @@ def test_mtls_on_one_side_only(plain: dict[str, Machine], mutual: dict[str, Mach
     for problem in refused(PLAIN, cluster(tmp_path, plain, keys())):
         assert "answers without mTLS: start it with --keys, or leave the keys out here" in problem
     for problem in refused(MUTUAL, cluster(tmp_path, mutual)):
-        assert "it closed the connection at once; if it has mTLS, it wants a valid certificate" in problem
+        assert "it closed the connection at once; if it uses mTLS, it requires a valid certificate" in problem
 
 
 def test_a_coordinator_of_another_authority(mutual: dict[str, Machine], tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_plan_with_mtls_and_a_cluster_file_without(plain: dict[str, Machine], 
     """Even where the workers would talk: a worker that was made to say that it holds the plan."""
     made = coordinator(plan_of(MUTUAL), cluster(tmp_path, plain))
 
-    with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls; the cluster file names no"):
+    with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls: set keys in the cluster"):
         made.pool._link_with("edge0", 1)
 
 

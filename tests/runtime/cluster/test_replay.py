@@ -107,7 +107,7 @@ def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path
                 seldom = asyncio.create_task(again_and_again(outer, 4, done))
                 found = await answered(made, 5)
                 done.set()
-                assert "was answered before (a replay)" in await inner()
+                assert "was already answered (a replay)" in await inner()
                 refused = (await made.reports())["edge1"].report.refused
                 assert refused["edge0"]["repeated handshake"] > 300
                 return found, await asyncio.gather(often, seldom)
@@ -265,7 +265,7 @@ def test_a_responder_refuses_a_first_message_that_it_answered() -> None:
 
     assert reasons == [None, None]
     assert isinstance(theirs, HandshakeRepeated)
-    assert "was answered before" in str(ours), "whoever dials is told, and may try again"
+    assert "was already answered" in str(ours), "whoever dials is told, and may try again"
 
 
 OTHER_LINES = {

@@ -111,19 +111,21 @@ def test_missing_files_are_told_at_once(folder: Path, tmp_path: Path) -> None:
     for name in ("authority", "certificate", "private"):
         (folder / f"{name}.pem").unlink()
     assert refused(folder) == tuple(
-        f"{folder / name}.pem is missing: copy the whole folder again from where it was made"
+        f"{folder / name}.pem is missing: copy the whole folder again from where it was created"
         for name in ("authority", "certificate", "private")
     )
     assert refused(tmp_path / "absent") == (
-        f"there is no folder {tmp_path / 'absent'}: make one for each device with `cloven keys new`, and copy this "
-        "one here",
+        f"{tmp_path / 'absent'} is not a folder: create keys with `cloven keys new`, and copy this party's folder "
+        "here",
     )
 
 
 def test_a_private_key_that_others_can_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "private.pem"
     path.chmod(0o644)
-    assert refused(folder) == (f"{path} is open to others (mode 0644, expected 0600); run: chmod 600 {path}",)
+    assert refused(folder) == (
+        f"{path} is accessible to other users (mode 0644, expected 0600); run: chmod 600 {path}",
+    )
     path.chmod(0o400)
     assert identity.read(folder).name == "edge0"
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
@@ -138,14 +140,14 @@ def test_files_that_hold_something_else(folder: Path) -> None:
     (folder / "authority.pem").mkdir()
     directory, certificate, key = refused(folder)
     assert f"cannot read {folder / 'authority.pem'}: it is a folder" in directory
-    assert f"{folder / 'certificate.pem'} holds no certificate in PEM format" in certificate
-    assert f"{folder / 'private.pem'} holds no private key in PEM format without a password" in key
+    assert f"{folder / 'certificate.pem'} is not a certificate in PEM format" in certificate
+    assert f"{folder / 'private.pem'} is not a private key in PEM format without a password" in key
 
 
 def test_a_key_with_a_password_is_refused_and_not_asked_for(folder: Path) -> None:
     key = new_private().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (folder / "private.pem").write_bytes(key)
-    assert "holds no private key in PEM format without a password" in refused(folder)[0]
+    assert "is not a private key in PEM format without a password" in refused(folder)[0]
 
 
 def test_what_does_not_belong_together(folder: Path, world: World) -> None:
@@ -169,7 +171,7 @@ def test_an_authority_of_the_same_name_with_another_key_does_not_count(folder: P
 def test_another_name_than_expected_is_told_with_all_else(folder: Path) -> None:
     (folder / "private.pem").chmod(0o666)
     mode, name = refused(folder, expected="edge7")
-    assert "is open to others" in mode
+    assert "is accessible to other users" in mode
     assert name == (
         f"{folder / 'certificate.pem'} is the certificate of edge0, expected edge7: use the folder of edge7"
     )
@@ -180,23 +182,23 @@ def test_a_certificate_without_one_name_is_refused(folder: Path) -> None:
     (folder / "certificate.pem").write_bytes(own.certificate.public_bytes(Encoding.PEM))
     (folder / "authority.pem").write_bytes(own.certificate.public_bytes(Encoding.PEM))
     (folder / "private.pem").write_bytes(private_pem(own.key))
-    assert "names no device, or several: use one that `cloven keys new` made" in refused(folder)[0]
+    assert "must name exactly one device: use a certificate that `cloven keys new` created" in refused(folder)[0]
 
 
 def test_certificates_out_of_time_say_since_when_and_what_to_do(world: World) -> None:
     (expired,) = refused(world.keys / "past")
     end = PAST + timedelta(days=1)
-    assert f"past/certificate.pem expired on {end:%Y-%m-%d %H:%M} UTC, and this machine's clock says" in expired
+    assert f"past/certificate.pem expired on {end:%Y-%m-%d %H:%M} UTC; this machine's clock shows" in expired
     assert expired.endswith(
         "run `cloven keys renew` where the authority is, copy the new certificate.pem here, and start again"
     )
     (early,) = refused(world.keys / "future")
     begin = FUTURE - timedelta(minutes=5)
-    assert f"future/certificate.pem is not valid before {begin:%Y-%m-%d %H:%M} UTC, and this machine's" in early
+    assert f"future/certificate.pem is not valid before {begin:%Y-%m-%d %H:%M} UTC, but this machine's" in early
     assert "set the clock, or run `cloven keys renew`" in early
     both = refused(world.keys / "edge0", now=NOW + timedelta(days=9000))
     assert "authority.pem expired on" in both[0]
-    assert "make new keys for all devices with `cloven keys new`" in both[0]
+    assert "create new keys for all devices with `cloven keys new`" in both[0]
     assert "certificate.pem expired on" in both[1]
 
 
@@ -209,7 +211,7 @@ def test_a_link_key_that_is_missing_or_no_key(folder: Path, tmp_path: Path) -> N
         "edge0/links/ where the authority is, after `cloven keys add` if edge9 is new"
     )
     (folder / "links" / "edge_1.key").chmod(0o604)
-    with pytest.raises(ClovenError, match=r"edge_1.key is open to others"):
+    with pytest.raises(ClovenError, match=r"edge_1.key is accessible to other users"):
         one.link_key("edge_1")
     (tmp_path / "other.key").write_text("00" * 32)
     for name in ("../../other", "", "a/b", str(tmp_path / "other")):
@@ -466,7 +468,7 @@ def test_tls_is_of_version_1_3(world: World) -> None:
 def test_files_that_change_after_reading_are_noticed(folder: Path, world: World) -> None:
     one = identity.read(folder)
     shutil.copy(world.keys / "edge_1" / "private.pem", folder)
-    with pytest.raises(ClovenError, match="they changed since they were read; start again"):
+    with pytest.raises(ClovenError, match="have changed since they were read"):
         one.server_context()
     (folder / "private.pem").unlink()
     with pytest.raises(ClovenError, match="No such file"):
