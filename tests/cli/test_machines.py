@@ -82,12 +82,12 @@ def contents() -> dict[str, int]:
         (
             ("new", "--out", ".", "--days", "0", "--", "edge0", "Edge0", "coordinator", "-x"),
             ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is not a device name",
-             ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
+             ". exists and is not an empty folder", "days must be between 1 and 3650, got 0"),
         ),
         (("new", "", "--out", "new"), ("'' is not a device name",)),
         (("new", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
         (("add", "nowhere", "edge3"), ("nowhere is not a folder of keys",)),
-        (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),
+        (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "got 9999")),
         (("renew", "keys", "edge7", "--days", "0"), ("has no folder for 'edge7'", "got 0")),
     ],
 )  # fmt: skip
