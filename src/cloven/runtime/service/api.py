@@ -250,6 +250,6 @@ def _accepted(limit: int) -> dict[str, Any]:
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: raw["schema"]}}
     return {
         "required": True,
-        "description": f"A picture, or its pixels as little-endian float32 numbers from 0 to 1; at most {limit} bytes",
+        "description": f"A picture, or pixels as little-endian float32 numbers from 0 to 1; at most {limit} bytes",
         "content": {"image/*": raw, FORM: {"schema": form}, NUMBERS: raw},
     }

@@ -1,4 +1,4 @@
-"""HTTP connections with limits on their number and duration, and the choice of those that are closed for new ones."""
+"""HTTP connections with limits on number and duration; at a limit, some are closed for new ones."""
 
 from __future__ import annotations
 

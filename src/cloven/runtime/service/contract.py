@@ -14,7 +14,7 @@ from cloven.runtime.cluster.health import ClusterHealth
 Shape = tuple[int, int, int]
 """Channels, height, width."""
 Decode = Callable[[bytes, Shape], NDArray[np.uint8]]
-"""Decodes a picture's file into pixels ``(C, H, W)``, or raises ClovenError: `cloven.zoo.folders.decode_picture`."""
+"""Decodes a picture into pixels ``(C, H, W)``, or raises ClovenError: `cloven.zoo.folders.decode_picture`."""
 Measure = Callable[[bytes], int]
 """Returns the number of pixels in a file's header, or raises ClovenError: `cloven.zoo.folders.picture_size`."""
 
