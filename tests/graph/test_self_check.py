@@ -139,7 +139,7 @@ class Counts(nn.Module):
 def test_a_model_is_refused_where_its_outputs_depend_on_state_and_left_as_it_was(replaces: bool) -> None:
     model, indifferent = (Counts(reads=reads, replaces=replaces) for reads in (True, False))
 
-    with pytest.raises(cloven.ClovenError, match="Counts gives other outputs for the same images at a second run"):
+    with pytest.raises(cloven.ClovenError, match="Counts gives different outputs for the same images in two runs"):
         cloven.capture(model, IMAGE)
     cloven.capture(indifferent, IMAGE)
     assert model.calls == indifferent.calls == 0
@@ -201,7 +201,7 @@ MIXED: dict[str, tuple[str, Callable[[Net, Tensor], Tensor]]] = {
 
 
 def refusal(op: str) -> str:
-    return rf"aten\.(_safe_)?{op}\.\w+ in [\w ]+ mixes the images of a batch, or depends on how many there are"
+    return rf"aten\.(_safe_)?{op}\.\w+ in [\w ]+ mixes the images of a batch, or depends on the size of the batch"
 
 
 LIKE_OTHERS = (
@@ -252,7 +252,7 @@ OTHERWISE: dict[str, tuple[str, Callable[[Net, Tensor], Tensor]]] = {
         lambda net, x: x.flatten(1).flip(0) if len(x) > 2 else x.flatten(1),
     ),
     "other ops for one image": (
-        "computes other outputs than the model",
+        "and the model compute different outputs",
         lambda net, x: x.flatten(1) * 2 if len(x) == 1 else x.flatten(1),
     ),
 }
@@ -345,7 +345,7 @@ def test_rows_in_a_third_order_are_refused() -> None:
         windows = views.unflatten(3, (2, 4)).permute(0, 3, 1, 2, 4).flatten(0, 1)
         return torch.as_tensor(net.conv(windows).view(2, len(x), -1).sum(0))
 
-    with pytest.raises(cloven.ClovenError, match="its rows lie neither image by image nor copy by copy"):
+    with pytest.raises(cloven.ClovenError, match="its rows are ordered neither image by image nor copy by copy"):
         captured(windows_of_views)
 
 
@@ -367,7 +367,7 @@ def test_a_graph_that_computes_something_else_is_refused_with_the_first_op_that_
     for module in ("capture", "torch_engine"):
         monkeypatch.setattr(f"cloven.runtime.{module}.prepared", without_bias)
 
-    with pytest.raises(cloven.ClovenError, match=r"other outputs .*first op .* is aten\.batch_norm\.default in 1"):
+    with pytest.raises(cloven.ClovenError, match=r"different outputs.*first op.*is aten\.batch_norm\.default in 1"):
         cloven.capture(model, IMAGE)
 
 

@@ -888,7 +888,7 @@ class TestHostileClients:
 
     def test_too_few_files_for_all_connections(self) -> None:
         """The process is refused what it cannot keep; where others use up its files, it waits for some."""
-        with pytest.raises(ClovenError, match=r"connections is 99999999, but this process may open only \d+ files"):
+        with pytest.raises(ClovenError, match=r"connections must be at most \d+, half of the files"):
             asyncio.run(serve(made(), "127.0.0.1", 0, limits=ClientLimits(connections=99_999_999)))
         code = (
             "import asyncio, os, resource; from fastapi import FastAPI; from cloven.runtime.service import *\n"

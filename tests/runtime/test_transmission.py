@@ -184,7 +184,7 @@ def test_seeds_are_numbers_of_64_bits_that_do_not_change() -> None:
 
 
 def test_seeds_for_other_images_are_an_error() -> None:
-    with pytest.raises(ClovenError, match="3 seeds for a share of 5 images; expected one for each"):
+    with pytest.raises(ClovenError, match="got 3 seeds for 5 images; expected one for each"):
         apply(Transform("int8"), maps(), seeds(3))
 
 

@@ -71,8 +71,8 @@ def test_the_reason_says_what_the_bound_would_be_and_what_the_spread_is() -> Non
 
     assert found.rounding is not None
     assert found.rounding > NEAR * found.spread
-    assert "equality with the whole model cannot be judged: the model's own error in float32 is " in found.verdict()
-    assert f"near the spread of its outputs, {found.spread:.3g} (at most 5% of it" in found.verdict()
+    assert "equality with the whole model cannot be judged: the model's own float32 error is " in found.verdict()
+    assert f"at most 5% of the spread of its outputs, {found.spread:.3g}" in found.verdict()
 
 
 def test_a_threshold_that_rounding_decides_is_noticed_although_it_is_the_same_side_on_all_images() -> None:
@@ -144,4 +144,4 @@ def test_a_model_that_differs_from_itself_cannot_be_judged(monkeypatch: pytest.M
     found = judged(lambda y: y, lambda made: made)
 
     assert not found.equal
-    assert "the model differs from itself by 0.001 between two runs" in found.verdict()
+    assert "the outputs of the model differ by 0.001 between two runs" in found.verdict()

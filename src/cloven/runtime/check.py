@@ -155,8 +155,8 @@ def judge(
         unjudged = f"the model's own outputs for {endless} of {len(images)} images are NaN or infinite"
     if own > NEAR * spread and float(difference.max()) > 0 and program.exact and not unjudged:
         unjudged = (
-            f"the model's own float32 error is {own:.3g}; a comparison requires at most {NEAR:.0%} of the spread of "
-            f"its outputs, {spread:.3g}"
+            f"the model's own float32 error is {own:.3g}; a comparison requires at most {NEAR:.0%} of the spread "
+            f"of its outputs, {spread:.3g}"
         )
     classes, expected = made.argmax(1), whole.argmax(1)
     best = whole.topk(min(2, whole.shape[1]), dim=1).values

@@ -211,9 +211,9 @@ def test_link_keys_that_differ(tmp_path: Path) -> None:
         counted = made["edge1"].count("cloven_refused_total", party="edge0", reason="handshake")
 
     assert between.startswith(
-        "edge0: no link with edge1: handshake refused: the other device holds another link key"
+        "edge0: no link with edge1: handshake refused: the other device uses another link key"
     )
-    assert outer.startswith("coordinator - edge0: handshake refused: the other device holds another link key")
+    assert outer.startswith("coordinator - edge0: handshake refused: the other device uses another link key")
     assert "coordinator has no key for its link with edge0" in missing
     assert unkeyed == [
         f"the link with {device} is protected with aes-128-gcm, which needs keys (--keys)"
