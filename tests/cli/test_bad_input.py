@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, one clear message with all mistakes, no traceback, nothing written."""
+"""Invalid input: exit code 2, one clear message with all errors, no traceback, no files written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def one_pixel(folder: Path) -> None:
 
 def no_images(folder: Path) -> None:
     picture(folder / "good.png")
-    (folder / "bad.png").write_text("this is no image")
+    (folder / "bad.png").write_text("this is not an image")
     (folder / "worse.jpg").write_bytes(b"")
 
 
@@ -61,7 +61,7 @@ def truncated(folder: Path) -> None:
 
 
 def nothing(_: Path) -> None:
-    """The folder does not exist."""
+    """Do nothing: the folder does not exist."""
 
 
 def refused(done: Done, *messages: str) -> None:
@@ -316,7 +316,7 @@ def test_images_that_a_model_cannot_take_are_refused(cloven: Run, here: Path) ->
 
 
 class Harmful:
-    """Writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
         return (open, ("was_run", "w"))
@@ -450,7 +450,7 @@ def test_a_bundle_of_a_wrong_plan_is_refused_with_all_that_is_wrong(cloven: Run,
 
 @contextmanager
 def disk(place: Path, options: str) -> Iterator[Path]:
-    """A small file system, which only root can mount."""
+    """Mount a small file system, which requires root."""
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
@@ -489,19 +489,28 @@ def test_an_audit_on_a_full_disk_is_stopped_and_goes_on(cloven: Run, here: Path)
         ):
             remounted(small, f"size={size}")
             refused(cloven(*audit), message, "No space left on device; free some space there")
-            assert [path.name for path in small.rglob(".*")] == [".lock"]  # no features, nothing half-written
+            assert [path.name for path in small.rglob(".*")] == [".lock"]  # no features, no incomplete files
         remounted(small, "size=8m")
         assert cloven(*audit).code == 0
 
 
 def test_places_that_cannot_be_written(cloven: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command that writes says which place, and why; nothing half-written is left."""
+    """Every command that writes names the path and the reason, and leaves no incomplete file."""
     monkeypatch.setenv("CLOVEN_CACHE", "place/cache")
     own_weights(here / "w.pth")
     planned(cloven)
     commands: tuple[tuple[str, ...], ...] = (
         (*AUDIT, "--weights", "w.pth", "--out", "place/run"),
-        ("audit", "lenet5", "--queries", "50", "--victims", "20", "--out", "run"),  # its CNN goes to the cache
+        (
+            "audit",
+            "lenet5",
+            "--queries",
+            "50",
+            "--victims",
+            "20",
+            "--out",
+            "run",
+        ),  # the trained CNN is written to the cache
         ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "place/plan.toml"),
         ("bundle", "plan.toml", "--out", "place/bundle"),
         ("keys", "new", "edge0", "edge1", "--out", "place/keys"),
@@ -546,7 +555,7 @@ def test_an_output_that_nobody_reads(cloven: Run, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_process_whose_output_cannot_be_written(unbuffered: str) -> None:
-    """Python does not fail again when it ends."""
+    """Python does not print another error at its exit."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cloven.cli", "--version"], stdout=full, stderr=subprocess.PIPE, text=True,
@@ -583,7 +592,7 @@ finally:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_process_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
-    """No file takes the place of a closed one, here or in a child process, and no message that of the output."""
+    """No file gets the descriptor of a closed stream, also in child processes; no message mixes with output."""
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, STREAMS], cwd=tmp_path, capture_output=True,
         text=True, check=False,
@@ -622,7 +631,7 @@ def test_a_study_that_was_edited(cloven: Run, here: Path, name: str) -> None:
 
 
 def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
-    """Whatever became of a file, the report says which it is and what to do."""
+    """For any damaged file, the report names the file and what to do."""
     own_weights(here / "w.pth")
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     for name in ("summary.json", "cells/*.json", "cells/*.safetensors"):
@@ -651,7 +660,7 @@ def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
 
 
 def test_a_summary_that_others_wrote(cloven: Run, here: Path) -> None:
-    """Its digest may be right, and its content not what is expected."""
+    """The digest may be right, but the content is not as expected."""
     own_weights(here / "w.pth")
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     whole = read_document(here / "run/summary.json", "")

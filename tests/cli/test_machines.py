@@ -1,4 +1,4 @@
-"""What is wrong with commands of several machines: exit code 2, all of it at once, nothing half-written."""
+"""Errors of the commands for several machines: exit code 2, all errors at once, no incomplete files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ devices = ["edge0", "edge1", "edge2"]
 
 
 def refused(done: Done, *messages: str, lines: int | None = None) -> None:
-    """One message for each thing that is wrong, and nothing else."""
+    """Check that a command failed with these messages, each on its own line."""
     said = done.err.splitlines()
     assert done.code == 2, done
     assert all(line.startswith("cloven: ") for line in said), done.err
@@ -37,7 +37,7 @@ def refused(done: Done, *messages: str, lines: int | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with plan.toml, ascon.toml, bundles of both, and keys."""
+    """Return a folder with plan.toml, ascon.toml, bundles of both, and keys."""
     from cloven.cli.models import graph_of
     from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import write
@@ -59,7 +59,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inside(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An own copy of the material as working folder, which must be as before at the end."""
+    """Work in a copy of the material, and check at the end that it has not changed."""
     shutil.copytree(material, tmp_path / "here", copy_function=os.link)
     (tmp_path / "here" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path / "here")
@@ -69,7 +69,7 @@ def inside(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def contents() -> dict[str, int]:
-    """What lies in the working folder, and how large it is."""
+    """Return the files of the working folder and their sizes."""
     return {str(path): path.stat().st_size for path in Path().rglob("*") if path.is_file()}
 
 
@@ -102,7 +102,7 @@ def test_keys_that_cannot_be_made(
 
 @pytest.fixture
 def worker(cloven: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command, which must not come as far as to serve."""
+    """Return the command, which must fail before it serves."""
 
     async def serve(*_: object, **__: object) -> None:
         raise AssertionError("this worker would serve")
@@ -186,7 +186,7 @@ NOBODY = "".join(f'edge{i} = "127.0.0.1:{i + 1}"\n' for i in range(3))
 
 @pytest.fixture
 def file(inside: Path, tmp_path: Path) -> Path:
-    """A cluster file outside the working folder."""
+    """Return the path of a cluster file outside the working folder."""
     return tmp_path / "cluster.toml"
 
 
@@ -293,7 +293,7 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
 
 
 def capture_of_nobody(path: Path) -> Path:
-    """A pcap file with one packet of UDP."""
+    """Write a pcap file with one UDP packet."""
     packet = bytes(12) + b"\x08\x00\x45" + bytes(8) + b"\x11" + bytes(20)
     head = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
     path.write_bytes(head + struct.pack("<IIII", 1, 0, len(packet), len(packet)) + packet)

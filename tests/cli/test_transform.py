@@ -1,4 +1,4 @@
-"""``cloven plan --transform``: what is planned, run, refused, and said of it."""
+"""``cloven plan --transform``: plans, runs, refusals and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a program may listen: what is read, and what is refused without mTLS."""
+"""Listening addresses: their syntax, and those that are refused without mTLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANYONE = object()
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that knows three names, and nothing of localhost: it must not be asked."""
+    """Replace the resolver by one that knows three names but not localhost, which must not be looked up."""
     real = socket.getaddrinfo
 
     def resolve(host: str, *rest: Any, **more: Any) -> list[Any]:

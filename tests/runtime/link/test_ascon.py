@@ -1,4 +1,4 @@
-"""Ascon against its designers' vectors and against a slow reference."""
+"""Ascon compared with its designers' test vectors and with a slow reference."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.runtime.link import reference
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KEY = bytes(range(16))
 FILES = {"ascon-128": "ascon128_v12.txt", "ascon-aead128": "ascon_aead128_sp800-232.txt"}
-# Where nonce, plaintext and associated data begin to count up in the designers' files; both lengths go from 0 to
-# 32, the associated data's faster.
+# The first bytes of nonce, plaintext and associated data in the designers' files. Both lengths go from 0 to 32,
+# that of the associated data in the inner loop.
 STARTS = {"ascon-128": (0x00, 0x00, 0x00), "ascon-aead128": (0x10, 0x20, 0x30)}
 # SHA-256 over the ciphertexts of all 1089 vectors in order, computed from the designers' files themselves.
 DIGESTS = {
@@ -55,7 +55,7 @@ def counted(start: int, size: int) -> bytes:
 
 
 def inputs(variant: Variant, plain: int, associated: int) -> tuple[bytes, bytes, bytes]:
-    """Nonce, plaintext and associated data of one of the designers' vectors."""
+    """Return nonce, plaintext and associated data of one of the designers' vectors."""
     nonce, first, other = STARTS[variant]
     return counted(nonce, 16), counted(first, plain), counted(other, associated)
 

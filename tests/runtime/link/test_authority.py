@@ -1,4 +1,4 @@
-"""Folders of keys: what is in them, for whom, and that nothing is overwritten or half there."""
+"""Folders of keys: their content and modes, and that files are never overwritten or incomplete."""
 
 from __future__ import annotations
 

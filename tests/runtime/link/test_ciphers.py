@@ -1,4 +1,4 @@
-"""The table of ciphers: official vectors, one behaviour."""
+"""The table of ciphers: official test vectors, and the same behaviour of all ciphers."""
 
 from __future__ import annotations
 

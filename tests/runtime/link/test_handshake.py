@@ -1,4 +1,4 @@
-"""The handshake: a published vector of Noise, agreement, and all that is refused."""
+"""The handshake: a published Noise test vector, agreement on keys, and refusals."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NAMES = prologue("ascon-aead128", "edge0", "edge1")
 
 
 def run(psk: bytes = PSK, names: bytes = NAMES) -> tuple[Session, Session]:
-    """Both sides' sessions; the arguments are the responder's."""
+    """Return both sides' sessions; the arguments apply to the responder."""
     state, hello = initiator_start(PSK, NAMES)
     theirs, answer = responder_reply(psk, names, hello)
     return initiator_finish(state, answer), theirs
 
 
 def test_a_published_vector_of_noise() -> None:
-    """Noise_NNpsk0_25519_ChaChaPoly_SHA256 of the cacophony vectors."""
+    """The vector is Noise_NNpsk0_25519_ChaChaPoly_SHA256 of cacophony."""
     psk, name = b"This is my Austrian perspective!", b"John Galt"
     ours = bytes.fromhex("893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a")
     theirs = bytes.fromhex("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b")
@@ -144,7 +144,7 @@ def test_changed_messages_are_refused(change: object, first: bool) -> None:
 
 
 def test_every_bit_of_both_messages_counts() -> None:
-    # The top bit of a public key means nothing to X25519; the transcript's hash still covers it.
+    # X25519 ignores the top bit of a public key; the hash of the transcript still covers it.
     state, hello = initiator_start(PSK, NAMES)
     _, answer = responder_reply(PSK, NAMES, hello)
     for bit in range(8 * handshake.MESSAGE):
@@ -191,7 +191,7 @@ LOW_ORDER = [
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=lambda p: p.hex()[:8])
 def test_public_keys_of_low_order_are_refused(point: bytes) -> None:
-    """Also from someone who has the link's key."""
+    """They are refused also from a peer that has the link's key."""
     state, hello = initiator_start(PSK, NAMES)
     _, tag = handshake.encrypted(handshake.with_public(handshake.begun(PSK, NAMES), point), b"")
 

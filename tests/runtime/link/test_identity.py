@@ -1,4 +1,4 @@
-"""Identities: what is refused at reading, and who can talk to whom over gRPC and TLS."""
+"""Identities: the checks when reading them, and which parties can connect over gRPC and TLS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METHOD = "/cloven.Test/Who"
 
 @dataclass(frozen=True)
 class World:
-    """Identities of one authority, good and bad, and of another one."""
+    """Valid and invalid identities of one authority, and identities of another one."""
 
     keys: Path
     edge0: Identity
@@ -228,7 +228,7 @@ def who(
     expects: str,
     calls: list[str | None] | None = None,
 ) -> str:
-    """What a server answers that tells its client's name; the client expects a server of this name."""
+    """Return the answer of a server that returns its client's name; the client expects a server of a name."""
     seen = [] if calls is None else calls
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -281,7 +281,7 @@ def test_grpc_both_sides_prove_their_names(world: World, name: str) -> None:
 @pytest.mark.parametrize("bad", ["foreign", "past", "future"])
 def test_grpc_refuses_clients_of_another_authority_or_time(world: World, bad: str) -> None:
     client: Identity = getattr(world, bad)
-    # It believes the right authority, so that it is the server who refuses.
+    # The client trusts the right authority, so that the server must refuse.
     credentials = grpc.ssl_channel_credentials(world.edge0.authority, client.private, client.certificate)
 
     not_answered(world.edge0.server_credentials(), credentials, "edge0")
@@ -315,7 +315,7 @@ def test_grpc_without_tls_has_no_names(world: World) -> None:
 
 
 def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """A context that speaks one version of TLS, and HTTP/2 in it."""
+    """Return a context restricted to one TLS version, with HTTP/2."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = version
     context.minimum_version = version
@@ -347,7 +347,7 @@ def test_a_grpc_server_speaks_tls_1_3_only(world: World) -> None:
 
 
 def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
-    """It refuses a server of its authority that knows no newer version than 1.2."""
+    """The client refuses a server of its authority that supports only TLS 1.2."""
 
     def spoken(listener: socket.socket, version: ssl.TLSVersion) -> str:
         plain, _ = listener.accept()
@@ -377,7 +377,7 @@ def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
 
 
 def test_grpc_that_was_imported_too_early_is_refused(world: World) -> None:
-    """It has read the environment already, and would speak TLS 1.2; whoever has set it himself may."""
+    """After its import, gRPC has read the environment and would accept TLS 1.2, unless the user has set the variable."""
     code = (
         "import grpc\nfrom pathlib import Path\n"
         "from cloven.errors import ClovenError\nimport cloven.runtime.cluster\n"
@@ -408,7 +408,7 @@ def test_a_peer_with_several_names_has_none() -> None:
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[str, str | None]:
-    """The client's certified name and the protocol's version, after a whole handshake in memory."""
+    """Return the client's certified name and the TLS version after a complete handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     near = client.wrap_bio(to_client, to_server, server_hostname=name)
     far = server.wrap_bio(to_server, to_client, server_side=True)
@@ -423,7 +423,7 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[st
 
 
 def trusting(one: Identity, protocol: int, trusted: Identity) -> ssl.SSLContext:
-    """The context of somebody who shows one identity, and believes the authority of another."""
+    """Return a context with the certificate of one identity that trusts the authority of another."""
     context = ssl.SSLContext(protocol)
     context.load_verify_locations(cadata=trusted.authority.decode())
     context.load_cert_chain(one.folder / "certificate.pem", one.folder / "private.pem")

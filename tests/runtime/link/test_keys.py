@@ -1,4 +1,4 @@
-"""Key files of links and owners: private from the first moment, read only where they are what they should be."""
+"""Key files of links and owners: private from their creation, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEX = "0123456789abcdef" * 4
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of key file, and what its messages say."""
+    """A kind of key file, and its messages."""
 
     new: Callable[[Path], None]
     read: Callable[[Path], bytes]
