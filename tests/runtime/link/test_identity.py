@@ -377,7 +377,7 @@ def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
 
 
 def test_grpc_that_was_imported_too_early_is_refused(world: World) -> None:
-    """After its import, gRPC has read the environment and would accept TLS 1.2, unless the user has set the variable."""
+    """After its import, gRPC would also accept TLS 1.2, unless the user has set the environment variable."""
     code = (
         "import grpc\nfrom pathlib import Path\n"
         "from cloven.errors import ClovenError\nimport cloven.runtime.cluster\n"
