@@ -67,7 +67,7 @@ def test_a_run_writes_findings_with_baselines_and_intervals_and_a_report(cloven:
             "auxiliary mean", "domain mean", "black", "grey", "modal class", "shuffled pairs",
         }  # fmt: skip
         best = max(f["ssim"] for f in finding["baselines"].values() if f["ssim"] is not None)
-        expected = (finding["ssim"]["mean"] - best) / (1 - best)
+        expected = max(0.0, (finding["ssim"]["mean"] - best) / (1 - best))
         assert finding["leakage"]["ssim"] == pytest.approx(expected)
     assert {o["claim"] for o in summary["orderings"]} == {"C3", "C4"}
     assert (here / "run" / "report.html").stat().st_size > 10_000

@@ -77,7 +77,7 @@ class _Vote:
 
     @property
     def notes(self) -> Sequence[str]:
-        return (f"{self.neighbours} neighbours",)
+        return (f"{self.neighbours} neighbour{'s' * (self.neighbours != 1)}",)
 
     def classify(self, captured: Sequence[Tensor]) -> Tensor:
         return self.names[self.own.vote(self.embedding(captured), self.neighbours)]

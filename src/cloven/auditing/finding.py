@@ -76,7 +76,10 @@ class BaselineScores(Document):
 
 
 class Leakages(Document):
-    """(score - baseline) / (1 - baseline) of the mean scores; those of pixels are None without reconstructions."""
+    """Leakage of the mean scores: (score - baseline) / (1 - baseline), 0 below the baseline.
+
+    Those of pixels are None without reconstructions.
+    """
 
     ssim: float | None
     agreement: float

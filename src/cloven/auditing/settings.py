@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.captured import MessageShapes
+from cloven.auditing.captured import LEAST, MessageShapes
 from cloven.auditing.cases import Taps
 from cloven.auditing.cell import Knows
 from cloven.auditing.features import BUDGET, Precision
@@ -110,8 +110,8 @@ class Study:
         """Return all that is wrong with it, before any image is looked at."""
         subject, source = self.subject, self.source
         least: dict[str, tuple[int | None, int]] = {
-            "queries": (subject.queries, 2),
-            "victims": (subject.victims, 20),
+            "queries": (subject.queries, LEAST["auxiliary"]),
+            "victims": (subject.victims, LEAST["victim"]),
             "devices": (source.devices if isinstance(source, Simulation) else None, 2),
         }
         found = [

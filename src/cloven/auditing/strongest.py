@@ -151,7 +151,7 @@ def axis_score(row: Finding, metric: Metric) -> AxisScore | None:
     score, baseline = row.score(metric), row.baseline(metric)
     if score is None or baseline is None:
         return None
-    low, mean, high = (max(0.0, leakage(value, baseline[1])) for value in (score.low, score.mean, score.high))
+    low, mean, high = (leakage(value, baseline[1]) for value in (score.low, score.mean, score.high))
     return AxisScore(
         attack=row.attack,
         mean=score.mean,

@@ -113,11 +113,11 @@ def best(baselines: Iterable[Baseline]) -> Baseline:
 
 
 def leakage(score: float, baseline: float) -> float:
-    """Return the share of the possible gain over the baseline: 0 at the baseline, 1 for a score of 1.
+    """Return the share of the possible gain over the baseline: 0 at the baseline and below, 1 for a score of 1.
 
-    It is negative below the baseline. A baseline of 1 or more leaves nothing to learn: 0.0.
+    A baseline of 1 or more leaves nothing to learn: 0.0.
     """
-    return 0.0 if baseline >= 1 else (score - baseline) / (1 - baseline)
+    return 0.0 if baseline >= 1 else max(0.0, (score - baseline) / (1 - baseline))
 
 
 def _mean_image(images: Tensor) -> Tensor:
