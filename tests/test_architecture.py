@@ -27,6 +27,7 @@ ALLOWED = {
     "zoo": set(),
     "enclave": {"graph", "partition", "cost", "runtime", "zoo"},
     "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
+    "advising": {"graph", "partition", "cost", "attacks", "zoo", "auditing"},
     "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
     "reporting": {"enclave", "auditing", "papers"},
 }

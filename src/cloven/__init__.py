@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloven import attacks as attacks
+    from cloven.advising.advice import Advice as Advice
+    from cloven.advising.advise import advise as advise
+    from cloven.advising.limits import Limits as Limits
     from cloven.attacks.decoder import Decoder as Decoder
     from cloven.auditing.captured import read_capture as read_capture
     from cloven.auditing.finding import Finding as Finding
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from cloven.runtime.local import run as run
 
 _HOME = {
+    "Advice": "cloven.advising.advice",
     "Cluster": "cloven.cost.cluster",
     "ClovenError": "cloven.errors",
     "Cost": "cloven.cost.estimate",
@@ -50,12 +54,14 @@ _HOME = {
     "Finding": "cloven.auditing.finding",
     "Graph": "cloven.graph.graph",
     "Horizontal": "cloven.partition.horizontal",
+    "Limits": "cloven.advising.limits",
     "Observation": "cloven.partition.observe",
     "Plan": "cloven.partition.plan",
     "Program": "cloven.partition.program",
     "Results": "cloven.auditing.results",
     "Strategy": "cloven.partition.strategy",
     "Vertical": "cloven.partition.vertical",
+    "advise": "cloven.advising.advise",
     "audit": "cloven.auditing.given",
     "capture": "cloven.runtime.capture",
     "compare": "cloven.partition.compare",
