@@ -209,7 +209,7 @@ def test_what_cannot_be_meant_is_one_message(cloven: Run, sealed: Path, words: t
         (("--cuts", "conv2", "--devices", "3"), "two devices; got 3"),
         (("--until", "dense1"), "without a cut everything is"),
         (("--cuts", "conv2", "--then", "horizontal"), "--then and --from do not go with --strategy enclave"),
-        (("--cuts", "conv2", "--grid", "2x2"), "--grid belongs to --strategy data"),
+        (("--cuts", "conv2", "--grid", "2x2"), "--grid requires --strategy data"),
     ],
 )
 def test_an_enclaves_plan_has_one_cut(cloven: Run, options: tuple[str, ...], said: str) -> None:
