@@ -224,9 +224,7 @@ VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
         (
             (Data((2, 2), until="flatten"), HORIZONTAL),
             4,
-            [
-                "'flatten' has shape (120,) and cannot be divided into a 2x2 grid: reshape (flatten, in flatten) needs"
-            ],
+            ["'flatten' has shape (120,) and cannot be divided into a 2x2 grid: reshape (flatten, in flatten)"],
         ),
     ],
 )
