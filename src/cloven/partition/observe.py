@@ -128,7 +128,9 @@ class Observation:
     def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
         shares = f"{counted(len(self.seen), 'share')}, {self.bytes:,} bytes per image"
         rows: list[tuple[Value, ...]] = [(str(s), s.bytes) for s in self.seen]
-        return f"Observation of {self.name} ({self.view} view): {shares}", ("share", "bytes"), rows
+        names = ", ".join(dict.fromkeys(name for name in self.protection if name != "none"))
+        hidden = f", before {names} encrypts it" if names else ""
+        return f"Observation of {self.name} ({self.view} view{hidden}): {shares}", ("share", "bytes"), rows
 
 
 def seen_of(transfer: Transfer) -> Seen:
