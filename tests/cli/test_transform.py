@@ -59,7 +59,7 @@ def test_a_plan_with_transforms_runs_and_does_not_verify(cloven: Run, here: Path
     assert found["inexact"] == ["its links carry noise:3"]
     assert found["bytes_sent"] == found["images"] * found["bytes_an_image"]
     assert "NOT equal to the whole model" in checked.err
-    assert f"accuracy {found['accuracy']:.4f} against {found['whole_accuracy']:.4f}" in checked.err
+    assert f"accuracy {found['accuracy']:.4f} instead of {found['whole_accuracy']:.4f}" in checked.err
     assert "(its links carry noise:3)" in checked.err
     assert json.loads(cloven("run", "plan.toml", "--data", "digits", "--json").out) == found
 
