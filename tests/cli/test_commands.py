@@ -79,7 +79,7 @@ def test_tiles_without_halo_say_that_they_are_not_the_model_and_how_accurate_the
     assert "NOT the model's" in planned.out
     assert done.code == 1
     assert result["equal"] is False
-    assert f"accuracy {result['accuracy']:.4f} against {result['whole_accuracy']:.4f}" in done.err
+    assert f"accuracy {result['accuracy']:.4f} instead of {result['whole_accuracy']:.4f}" in done.err
     assert "its tiles have no halo" in done.err
 
 

@@ -205,11 +205,11 @@ def test_what_cannot_be_meant_is_one_message(cloven: Run, sealed: Path, words: t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--cuts", "conv1,conv2"), "one cut, or none where all is inside; got 2"),
+        (("--cuts", "conv1,conv2"), "one cut, or none to run all layers inside; got 2"),
         (("--cuts", "conv2", "--devices", "3"), "two devices; got 3"),
-        (("--until", "dense1"), "without a cut everything is"),
-        (("--cuts", "conv2", "--then", "horizontal"), "--then and --from do not go with --strategy enclave"),
-        (("--cuts", "conv2", "--grid", "2x2"), "--grid belongs to --strategy data"),
+        (("--until", "dense1"), "without a cut, all layers run in the enclave"),
+        (("--cuts", "conv2", "--then", "horizontal"), "--strategy enclave takes neither --then nor --from"),
+        (("--cuts", "conv2", "--grid", "2x2"), "--grid requires --strategy data"),
     ],
 )
 def test_an_enclaves_plan_has_one_cut(cloven: Run, options: tuple[str, ...], said: str) -> None:

@@ -348,7 +348,7 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
                   "long", "--out", ".")  # fmt: skip
 
     refused(
-        done, "--tap: 'edge0-edge7' is no link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
+        done, "--tap: 'edge0-edge7' is not a link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
         "the delay is 'long'", "needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; use sudo",
         ". holds ascon, notes.txt, which no laboratory leaves there",
     )  # fmt: skip

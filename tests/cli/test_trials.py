@@ -111,7 +111,7 @@ def test_a_bandwidth_that_is_none_is_refused(cloven: Run) -> None:
 
     assert done.code == 2
     assert "the bandwidth is 'fast'; expected a number and bit, kbit, mbit or gbit" in done.err
-    assert "--grid belongs to --strategy data" in done.err
+    assert "--grid requires --strategy data" in done.err
 
 
 # --- own models ---------------------------------------------------------------------------------------------------

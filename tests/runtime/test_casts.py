@@ -195,9 +195,7 @@ def test_a_cut_at_a_value_of_any_type_is_counted_and_sent_at_its_own_size(dtype:
 
 
 def test_numbers_read_by_their_bits_are_refused() -> None:
-    with pytest.raises(
-        ClovenError, match=r"aten\.view\.dtype.* reads the bits of numbers as int32; expected a cast"
-    ):
+    with pytest.raises(ClovenError, match=r"aten\.view\.dtype.* reinterprets bits as int32; expected a cast"):
         captured(lambda x: x.view(torch.int32).float())
 
 
@@ -206,7 +204,7 @@ def test_a_model_that_returns_another_type_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).half()
 
-    with pytest.raises(ClovenError, match=r"returns float16 numbers; expected float32: end it with \.float\(\)"):
+    with pytest.raises(ClovenError, match=r"returns float16 values; expected float32: end it with \.float\(\)"):
         capture(Half(lambda x: x), torch.rand(1, 1, 6, 6))
 
 
@@ -217,9 +215,7 @@ def test_spectra_are_complex_numbers_inside_of_a_model() -> None:
 def test_a_transform_of_another_type_than_float32_is_refused() -> None:
     _, graph, _ = captured(lambda x: x.to(torch.uint8).float())
 
-    with pytest.raises(
-        ClovenError, match=r"_to_copy crosses edge0->edge1 as uint8, and int8 takes float32 numbers"
-    ):
+    with pytest.raises(ClovenError, match=r"int8 on edge0->edge1 requires float32, but _to_copy is uint8"):
         divide(graph, Vertical(("_to_copy",)), 2, transforms=Transforms(default=Transform("int8")))
 
 

@@ -70,8 +70,9 @@ class Results:
         found: list[tuple[float, Finding]] = []
         for one in self.observations:
             own = one.own.on(axis)
-            mine = (f for f in self.findings if own and (f.observation, f.attack) == (one.observation, own.attack))
-            found += [(own.leakage.high, finding) for finding in list(mine)[:1] if own is not None]
+            if own is not None:  # equal observations share it: the most exposed stands for all
+                mine = [f for f in self.findings if (f.observation, f.attack) == (one.observation, own.attack)]
+                found.append((own.leakage.high, max(mine, key=lambda f: (f.crosses, not f.protected))))
         return tuple(finding for _, finding in sorted(found, key=lambda pair: (pair[1].protected, -pair[0])))
 
     def to_frame(self) -> pd.DataFrame:

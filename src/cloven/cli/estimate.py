@@ -1,4 +1,4 @@
-"""``cloven estimate``: what a plan costs on a cluster."""
+"""``cloven estimate``: estimate the costs of a plan on a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloven.cli.models import ModelOptions, PlanOptions, planned
-from cloven.cli.options import AsJson, Classes, InputSize, Mean, ModelOption, PlanFile, Std, Weights
+from cloven.cli.options import AsJson, Classes, InputSize, Mean, ModelOption, PlanFile, Std, Weights, Window
 from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError, tried
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 def estimate(
     plan_file: PlanFile,
     cluster: Annotated[Path, typer.Option(help="Devices and links (TOML), with their profiles.", metavar="FILE")],
-    window: Annotated[
-        int, typer.Option(help="Images in flight, for the throughput.", min=1, max=256, metavar="N")
-    ] = 8,
+    window: Window = 8,
     model: ModelOption = "",
     input_size: InputSize = "",
     classes: Classes = None,
@@ -30,10 +28,10 @@ def estimate(
     std: Std = "",
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a plan costs on a cluster: latency, throughput, busy time, energy, memory and traffic.
+    """Estimate the costs of a plan on a cluster: latency, throughput, busy time, energy, memory and traffic.
 
-    Nothing runs: the devices and links are simulated with the costs that their profiles state. What a profile does
-    not state is unknown.
+    Nothing is executed: the devices and links are simulated with the costs in their profiles. Costs that no profile
+    contains are unknown.
     """
     from cloven.cost.cluster import Cluster
     from cloven.cost.estimate import estimate as simulated
@@ -55,7 +53,7 @@ def estimate(
 
 def _print(title: str, cost: Cost) -> None:
     if cost.assumptions:
-        print_text("This estimate rests on numbers that were not measured; they are listed below.")
+        print_text("This estimate uses numbers that were not measured; they are listed below.")
     rows = [
         ["latency", _time(cost.latency)],
         [f"throughput, {cost.window} in flight", _amount(cost.throughput, "images/s")],

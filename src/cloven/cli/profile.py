@@ -18,19 +18,19 @@ log = logging.getLogger("cloven")
 def profile(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="A device's folder in a bundle, or several.", metavar="BUNDLE/DEVICE..."),
+        typer.Argument(help="One or more folders of devices in bundles.", metavar="BUNDLE/DEVICE..."),
     ],
     out: Annotated[Path | None, typer.Option(help="Write the profile (TOML) here.", metavar="FILE")] = None,
     name: Annotated[
-        str, typer.Option(help="Name of this kind of device; default: that of the processor.", metavar="NAME")
+        str, typer.Option(help="Name of this kind of device; default: the name of the processor.", metavar="NAME")
     ] = "",
-    runs: Annotated[int, typer.Option(help="Runs of each segment.", min=3, metavar="N")] = 25,
+    runs: Annotated[int, typer.Option(help="Number of runs of each segment.", min=3, metavar="N")] = 25,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device costs: its operators, messages, ciphers and memory.
+    """Measure the costs of this device: operators, messages, ciphers and memory.
 
-    Run it on the device itself while nothing else runs there. It needs onnxruntime and no PyTorch. Power is not
-    measured: add a table [power] to the file.
+    Run it on the device itself while nothing else runs there. It requires onnxruntime, but not PyTorch. Power is
+    not measured: add a table [power] to the file.
     """
     from cloven.cost.profile import profile_toml
     from cloven.files import write_text

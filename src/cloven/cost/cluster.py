@@ -1,9 +1,9 @@
-"""The cluster: devices and links, where they are, what they cost, and whom they trust.
+"""The cluster: devices and links with their addresses, cost profiles and trust.
 
-A cluster file (TOML) looks like this; all but the names of the devices may be left out::
+In a cluster file (TOML), everything except the names of the devices is optional::
 
-    keys = "keys/coordinator"          # a folder of `cloven keys new`; left out, no mTLS and no protected links
-    insecure = false                   # true: no mTLS although there are keys
+    keys = "keys/coordinator"          # a folder written by `cloven keys new`; without it, no mTLS or protected
+    links insecure = false                   # true: no mTLS although there are keys
 
     [devices]
     edge0 = "192.168.1.10:7001"                                          # only an address
@@ -36,16 +36,16 @@ ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s/]+):[0-9]{1,5}")
 EXPECTED = 'expected [devices] with a line such as edge0 = "192.168.1.10:7001"'
 
 DEFAULT = "default"
-"""The entry of ``[links]`` that holds for all links without one."""
+"""The entry of ``[links]`` that applies to all links without an entry."""
 
 
 def _with_address(entry: Any) -> Any:
-    """Return the long form of a device of which only the address is written."""
+    """Return the long form of a device entry that is only an address."""
     return {"address": entry} if isinstance(entry, str) else entry
 
 
 class DeviceEntry(Document):
-    """A device as a cluster file has it; ``trusted`` by the owner of the images."""
+    """A device in a cluster file; ``trusted`` says whether the owner of the images trusts it."""
 
     address: str | None = None
     profile: str | None = None
@@ -53,7 +53,7 @@ class DeviceEntry(Document):
 
 
 class LinkEntry(Document):
-    """A link as a cluster file has it.
+    """A link in a cluster file.
 
     ``exposed`` says whether others can listen to it. Links of one ``medium``, such as a radio channel, send one
     after another.
@@ -117,7 +117,7 @@ class Cluster:
             workers: devices that must have an address.
 
         Raises:
-            ClovenError: with all that is wrong with the file and its profiles.
+            ClovenError: with all errors of the file and its profiles.
         """
         file = Path(path)
         try:
@@ -126,7 +126,7 @@ class Cluster:
             hint = [EXPECTED] if any("devices" in problem for problem in error.problems) else []
             raise ClovenError([*error.problems, *hint]) from error
         problems = [
-            f'{file}: no address of {name}: add {name} = "HOST:PORT" to [devices]'
+            f'{file}: the address of {name} is missing: add {name} = "HOST:PORT" to [devices]'
             for name in workers
             if name not in written.devices or written.devices[name].address is None
         ]
@@ -157,7 +157,7 @@ class Cluster:
 
     def _problems(self) -> Iterator[str]:
         if not self.devices:
-            yield "a cluster has no devices; give at least one"
+            yield "got no devices; expected at least one"
         for name, device in self.devices.items():
             address = device.address
             if address is not None and not is_address(address):
@@ -174,7 +174,7 @@ class Cluster:
         return self.links.get(f"{one}-{other}") or self.links.get(f"{other}-{one}") or self.default
 
     def missing(self, devices: Sequence[str]) -> list[str]:
-        """Return a sentence for each device of a plan that the cluster lacks."""
+        """Return an error for each device of a plan that is not in the cluster."""
         known = ", ".join(self.devices)
         return [f"the cluster has no device {name}; it has {known}" for name in devices if name not in self.devices]
 

@@ -1,4 +1,4 @@
-"""Estimate what a divided model costs on a cluster, by a simulation of its devices and links."""
+"""Estimate the costs of a divided model on a cluster by simulating its devices and links."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from cloven.partition.usage import usage
 from cloven.tables import Value, html_table, text_table
 
 IMAGES = 24
-"""The fewest images from which the throughput is estimated."""
+"""The minimum number of images in the estimate of the throughput."""
 
 WINDOW = 8
-"""Images in flight, as `cloven run` and `cloven serve` have unless told otherwise."""
+"""The number of images in flight: the default of `cloven run` and `cloven serve`."""
 
 
 class DeviceCost(Document):
-    """What one image costs on a device; None is unknown.
+    """The costs of one image on a device; None means unknown.
 
     ``busy`` is in seconds: computing, encrypting, and handling messages. ``energy`` is in joules, with the time in
     which the device waits for others. ``memory`` is in bytes: the worker, the weights, and the values that are held
@@ -45,7 +45,7 @@ class DeviceCost(Document):
 
 
 class LinkCost(Document):
-    """What one image costs on a link, in one direction; ``busy`` in seconds, None if it is unknown."""
+    """The costs of one image on a link in one direction; ``busy`` is in seconds, None if unknown."""
 
     source: str
     target: str
@@ -69,11 +69,11 @@ class Cost(Document):
     """The cost of a divided model, for one image.
 
     Attributes:
-        latency: seconds from sending an image to its answer, alone; None if it is unknown.
-        throughput: images a second with ``window`` images in flight; None if it is unknown.
-        energy: joules of all devices and links; None if it is unknown.
-        traffic: bytes on all links, with those of the image and the answer.
-        window: images in flight.
+        latency: the seconds from sending a single image to its answer; None if unknown.
+        throughput: the images per second with ``window`` images in flight; None if unknown.
+        energy: the joules of all devices and links; None if unknown.
+        traffic: the bytes on all links, including those of the image and the answer.
+        window: the number of images in flight.
         devices: the cost on each device.
         links: the cost of each link, in order of first use.
         critical: the critical path of one image.
@@ -110,19 +110,19 @@ class Cost(Document):
 
 
 def estimate(program: Program, cluster: Cluster, *, window: int = WINDOW) -> Cost:
-    """Return what a program costs on a cluster.
+    """Return the estimated costs of a program on a cluster.
 
     Each device runs its segments one after another and handles each message that it sends or receives; each link
-    carries one message at a time in each direction, or links that share a medium one in all. Messages go before
-    computations, as in a worker.
+    carries one message at a time in each direction; links that share a medium carry one message in total. Messages
+    have priority over computations, as in a worker.
 
     Args:
-        program: what `divide` or `compile` returned.
-        cluster: its devices are found by their names; a profile that is missing makes what needs it unknown.
-        window: images in flight for the throughput, 1 to 256.
+        program: the program that `divide` or `compile` returned.
+        cluster: the cluster, with the devices of the program; costs that need a missing profile are unknown.
+        window: the number of images in flight for the throughput, 1 to 256.
 
     Raises:
-        ClovenError: for a device that the cluster lacks, and a window out of range.
+        ClovenError: if a device is not in the cluster, or the window is out of range.
     """
     check_type(program, Program, "program", "the program that cloven.divide(...) returns")
     check_type(cluster, Cluster, "cluster", "cloven.Cluster.load('cluster.toml')")
@@ -167,7 +167,7 @@ def _sum(parts: Sequence[float | None]) -> float | None:
 def _throughput(activities: Sequence[Activity], window: int) -> float:
     """Return images a second with ``window`` images in flight: the next one enters when the oldest is answered.
 
-    Whole windows are counted, without the first, in which the devices fill up, and the last, in which they empty.
+    Only whole windows are counted, without the first and the last one, in which not all devices are busy.
     """
     count, windows = len(activities), ceil(IMAGES / window)
     many = []
@@ -185,7 +185,7 @@ Table = TypeVar("Table", bound=Sourced)
 
 
 class _Prices:
-    """Looks up what tasks cost, and notes which numbers are missing or were not measured."""
+    """Looks up the costs of tasks, and records which numbers are missing or were not measured."""
 
     def __init__(self, program: Program, cluster: Cluster) -> None:
         self.program, self.cluster = program, cluster
@@ -194,7 +194,7 @@ class _Prices:
         self.times: dict[str, OperatorTimes] = {}
 
     def profile(self, party: str) -> DeviceProfile | None:
-        """Return the profile of a party; a coordinator without an entry is like the device that gets the image."""
+        """Return the profile of a party; that of the source for a coordinator without an entry."""
         if party == COORDINATOR and party not in self.cluster.devices:
             party = self.program.source
             self.assumptions[f"the cluster has no {COORDINATOR}: it is assumed to be as fast as {party}"] = None
@@ -204,7 +204,7 @@ class _Prices:
         return profile
 
     def noted(self, table: Table | None, owner: str, name: str) -> Table | None:
-        """Return a table of a profile, and note it if it is missing or was not measured."""
+        """Return a table of a profile, and record it if it is missing or was not measured."""
         if table is None:
             self.unknown[f"the profile of {owner} has no table [{name}]"] = None
         elif table.origin != "measured":
@@ -214,7 +214,7 @@ class _Prices:
         return table
 
     def activities(self, made: Sequence[Task]) -> list[Activity]:
-        """Return the activities of tasks: a segment is computed; a message is sent, transmitted and received."""
+        """Return the activities of tasks: computing a segment; sending, transmitting and receiving a message."""
         found: list[Activity] = []
         ends: list[int] = []
         for task in made:

@@ -1,4 +1,4 @@
-"""The time of an operator: as it was measured, or as a regression over operators of its family says."""
+"""The time of an operator: measured, or predicted by a regression over operators of its family."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cloven.graph.ops import ANCHORS
 from cloven.partition.program import Compute
 
 FEWEST = 4
-"""Operators of one family from which its time is fitted; with fewer, all operators of the profile are taken."""
+"""The minimum size of a family for its own fit; smaller families use all operators of the profile."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What an operator does for one image: multiply-accumulates, and the bytes that it reads and writes."""
+    """The work of an operator for one image: multiply-accumulates, and the bytes that it reads and writes."""
 
     family: str
     macs: int
@@ -29,7 +29,7 @@ class Work:
 
 
 def work(graph: Graph, step: Compute) -> Work:
-    """Return what a computation does; the bytes are those of its inputs, its weights and its output."""
+    """Return the work of a computation; the bytes are those of its inputs, its weights and its output."""
     op = graph.by_name[step.value]
     moved = SIZES[op.dtype] * count(step.box) + sum(p.nbytes for p in step.local.params.values())
     moved += sum(SIZES[graph.by_name[value].dtype] * count(box) for value, box in step.reads)
@@ -39,8 +39,8 @@ def work(graph: Graph, step: Compute) -> Work:
 def family(graph: Graph, step: Compute) -> str:
     """Return the family of a computation: its kind, a convolution's geometry, and whether it can be fused.
 
-    onnxruntime computes an activation together with the convolution before it where nothing else reads that
-    convolution, so such activations are a family of their own.
+    onnxruntime fuses an activation with the convolution before it if nothing else reads that convolution, so such
+    activations are a separate family.
     """
     op = graph.by_name[step.value]
     name = str(op.attrs.get("op", op.kind))
@@ -105,15 +105,15 @@ class OperatorTimes:
 
 
 def fitted(rows: Sequence[OperatorTime]) -> tuple[float, float, float]:
-    """Return the seconds a multiply-accumulate, a byte and an operator that fit the rows best, none negative."""
+    """Return the non-negative seconds per multiply-accumulate, byte and operator that fit the rows best."""
     from scipy.optimize import nnls
 
     taken = [row for row in rows if row.seconds > 0]
     if not taken:
         return 0.0, 0.0, 0.0
     terms = np.array([(row.macs, row.bytes, 1.0) for row in taken])
-    terms /= np.array([row.seconds for row in taken])[:, None]  # relative errors: small operators count as much
-    sizes = np.maximum(terms.max(axis=0), 1e-300)  # for the solver a byte is as large as an operator
+    terms /= np.array([row.seconds for row in taken])[:, None]  # relative errors weigh all operators equally
+    sizes = np.maximum(terms.max(axis=0), 1e-300)  # scale the columns to similar size for the solver
     parts, _ = nnls(terms / sizes, np.ones(len(taken)))
     a, b, c = (float(part) for part in parts / sizes)
     return a, b, c

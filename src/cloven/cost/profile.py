@@ -1,7 +1,7 @@
-"""Profiles: what a device or a link costs, as documents that people read and edit.
+"""Cost profiles of devices and links, as documents that people read and edit.
 
 Every table says where its numbers come from: ``measured`` on the device or link itself, taken from a named
-``source``, or ``assumed``. A table that is missing is unknown; it is never taken for zero.
+``source``, or ``assumed``. A missing table is unknown, and never taken as zero.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class OperatorTime(Document):
 
 
 class ComputeCost(Sourced):
-    """How fast a device computes: a table of operators, or only its multiply-accumulates a second.
+    """The speed of a device: a table of operators, or only its multiply-accumulates per second.
 
     ``segment`` are the seconds that it takes to run one ONNX model besides its operators.
     """
@@ -69,7 +69,7 @@ class ComputeCost(Sourced):
 
 
 class MessageCost(Sourced):
-    """The processor's seconds for sending and for receiving one message, and for each byte of it."""
+    """The CPU seconds for sending and for receiving one message, and for each byte of it."""
 
     send: NotNegative
     receive: NotNegative
@@ -78,21 +78,21 @@ class MessageCost(Sourced):
 
 
 class CipherTime(Sourced):
-    """The seconds of encrypting or decrypting one message, and each byte of it."""
+    """The seconds for encrypting or decrypting one message, and for each byte of it."""
 
     message: NotNegative
     byte: NotNegative
 
 
 class MemorySize(Sourced):
-    """Bytes: what the worker process takes before it runs anything, and what the device has for it."""
+    """The memory in bytes: of the worker process before it loads a part, and available on the device."""
 
     worker: Count
     available: Count | None = None
 
 
 class Power(Sourced):
-    """Watts of a device that waits, and of one that computes."""
+    """The power in watts of an idle device, and of one that computes."""
 
     idle: NotNegative
     busy: NotNegative
@@ -111,7 +111,7 @@ class DeviceProfile(Document):
 
 
 class Transmission(Sourced):
-    """Bits a second of a link, the seconds from one end to the other, and those that each message occupies it."""
+    """The bits per second of a link, its delay in seconds, and the seconds that each message occupies it."""
 
     bandwidth: Positive
     delay: NotNegative
@@ -119,7 +119,7 @@ class Transmission(Sourced):
 
 
 class TransmissionEnergy(Sourced):
-    """Joules that both ends spend for each byte that crosses a link."""
+    """The joules that both ends spend for each transmitted byte."""
 
     byte: NotNegative
 
@@ -140,7 +140,7 @@ SHIPPED = files("cloven.cost") / "shipped"
 
 
 def shipped(kind: type[Document]) -> list[str]:
-    """Return the names of the profiles of devices or of links that come with cloven."""
+    """Return the names of the device or link profiles that come with cloven."""
     return sorted(entry.name.removesuffix(".toml") for entry in (SHIPPED / KINDS[kind]).iterdir())
 
 
@@ -148,7 +148,7 @@ def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
     """Return a profile from a file, relative to a folder, or a shipped one by its name.
 
     Raises:
-        ClovenError: where there is neither, and with all that is wrong with the file.
+        ClovenError: if there is no such profile, or with all errors of the file.
     """
     if not name.endswith(".toml"):
         if name not in shipped(kind):
@@ -161,7 +161,7 @@ def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
 
 
 def profile_toml(profile: DeviceProfile | LinkProfile) -> str:
-    """Return a profile as a file that people can edit."""
+    """Return a profile as the text of a TOML file."""
     head: list[str] = []
     tables: list[str] = []
 

@@ -32,9 +32,9 @@ Task = SegmentRun | LinkMessage
 
 
 def tasks(program: Program) -> tuple[Task, ...]:
-    """Return the tasks in an order in which each comes after those that it waits for.
+    """Return the tasks, each after those that it waits for.
 
-    The first is the message that brings the image, the last the one that takes the answer back. As on workers,
+    The first task is the message with the image, the last one the message with the answer. As on workers,
     a segment is one ONNX model, and transfers of a link that become ready by the same tasks are one message.
     """
     return _TaskList(program).tasks()
@@ -42,7 +42,7 @@ def tasks(program: Program) -> tuple[Task, ...]:
 
 @dataclass
 class _TaskList:
-    """The tasks so far, and for each device which task brought which box of which value."""
+    """The tasks so far, and for each device the task that provided each box of each value."""
 
     program: Program
     made: list[Task] = field(default_factory=list)

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Activity:
-    """Something that takes time.
+    """An activity that takes time.
 
     Attributes:
-        name: for people.
-        resource: the device or link that it occupies alone while it lasts; None occupies nothing.
+        name: the name for messages.
+        resource: the device or link that it occupies exclusively; None if it occupies none.
         seconds: its duration.
         after: the activities that must have ended, by their indices.
-        lag: seconds from the end of the last of these until it can begin, such as the delay of a link.
-        urgent: whether it goes before others that could begin at the same time: messages before computations.
+        lag: the seconds from the end of the last of these until it can begin, such as the delay of a link.
+        urgent: whether it has priority over others that could begin at the same time, as messages do.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Activity:
 
 @dataclass(frozen=True)
 class Timing:
-    """When an activity began and ended, in seconds, and the activity that it waited for last, by its index."""
+    """The begin and end of an activity in seconds, and the index of the activity that it waited for last."""
 
     start: float
     end: float
@@ -41,11 +41,11 @@ class Timing:
 def simulate(activities: Sequence[Activity]) -> list[Timing]:
     """Return the timing of each activity.
 
-    A resource takes the activity that could begin first; of those at the same time an urgent one, then the one with
-    the lower index. What has begun is not interrupted.
+    A resource runs the activity that could begin first; of those at the same time, an urgent one, then the one with
+    the lower index. A running activity is not interrupted.
 
     Raises:
-        ValueError: for activities that wait for each other in a circle.
+        ValueError: if activities wait for each other in a cycle.
     """
     waiting = [len(set(activity.after)) for activity in activities]
     followers: dict[int, list[int]] = defaultdict(list)
@@ -73,7 +73,7 @@ def simulate(activities: Sequence[Activity]) -> list[Timing]:
     while events:
         now = events[0][0]
         touched: dict[str, None] = {}
-        # All that happens at this time is noted before a free resource chooses.
+        # Process all events of this time before a free resource chooses.
         while events and events[0][0] == now:
             _, index, ended = heapq.heappop(events)
             resource = activities[index].resource

@@ -1,4 +1,4 @@
-"""Measure what this machine costs as a device: its operators, messages, ciphers and memory. No torch here."""
+"""Measure the costs of this machine as a device: operators, messages, ciphers and memory, without torch."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from cloven.runtime.cluster.channels import channel, options
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
 
 RUNS = 25
-"""Runs of each segment, of which the medians are taken."""
+"""The number of runs of each segment; the profile has their medians."""
 
 SMALL, LARGE = 64, 2**20
-"""Bytes of the two messages from whose times those of a message and of a byte follow."""
+"""The sizes in bytes of the two messages whose times give the costs of a message and of a byte."""
 
 SECONDS = 0.2
-"""Seconds for which a cipher or a message of one size is measured."""
+"""Seconds for which a cipher, or a message of one size, is measured."""
 
 
 def measured(parts: Sequence[tuple[DevicePart, Path]], name: str, runs: int = RUNS) -> DeviceProfile:
     """Measure this machine with the parts of bundles, on one thread, and return its profile.
 
-    Power cannot be measured here, and is left out.
+    Power cannot be measured this way, and is not in the profile.
 
     Args:
-        parts: parts of bundles, each with its folder; their operators are what the profile knows.
-        name: of this kind of device.
-        runs: of each segment, at least 3.
+        parts: parts of bundles, each with its folder; the profile contains their operators.
+        name: the name of this kind of device.
+        runs: the number of runs of each segment, at least 3.
 
     Raises:
-        ClovenError: without onnxruntime, and for a part that was written without the list of its operators.
+        ClovenError: if onnxruntime is not installed, or a part does not list its operators.
     """
     if any(not step.operators for part, _ in parts for step in _segments(part)):
         raise ClovenError("the bundle does not list its operators; write it again with `cloven bundle`")
@@ -76,7 +76,7 @@ def _segments(part: DevicePart) -> list[RunSegment]:
 
 
 def processor() -> str:
-    """Return the name of the processor, as far as the system says it."""
+    """Return the name of the processor, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
@@ -89,10 +89,10 @@ def processor() -> str:
 
 
 def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[OperatorTime], list[float]]:
-    """Return the time of each operator of a part, and what each segment takes besides its operators.
+    """Return the time of each operator of a part, and the overhead of each segment.
 
-    All segments run in turn, as they do for an image. Their times are of this thread alone, without onnxruntime's
-    clock around each operator; the operators' times are scaled to them.
+    All segments run in turn, as they do for an image. Their times are CPU times of this thread, without the cost of
+    onnxruntime's profiler; the operators' times are scaled to them.
     """
     steps, rng = _segments(part), np.random.default_rng(0)
     inputs = [
@@ -131,7 +131,7 @@ def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[Operator
 
 
 def _node_times(trace: Sequence[Mapping[str, Any]], runs: int) -> dict[str, float]:
-    """Return the median seconds of each node of a trace of onnxruntime's, by its operator's name."""
+    """Return the median seconds of each node in a trace of onnxruntime, by the name of its operator."""
     found: dict[str, list[float]] = defaultdict(list)
     for event in trace:
         name = str(event.get("name", ""))
@@ -173,14 +173,14 @@ def _line(seconds: Callable[[int], float]) -> tuple[float, float]:
 
 
 def _ciphers() -> Iterator[tuple[str, CipherTime]]:
-    """Yield the time of each cipher that can be used here: the mean of encrypting and decrypting."""
+    """Yield the time of each available cipher: the mean of encryption and decryption."""
     for name, cipher in CIPHERS.items():
         key, nonce = bytes(cipher.key_bytes), bytes(cipher.nonce_bytes)
 
         def seconds(size: int, cipher: Cipher = cipher, key: bytes = key, nonce: bytes = nonce) -> float:
             data, sealed = bytes(size), bytearray(size + cipher.tag_bytes)
             opened = bytearray(size)
-            cipher.seal_into(key, nonce, b"", data, sealed)  # compiled, where it is
+            cipher.seal_into(key, nonce, b"", data, sealed)  # compile it, if necessary
             rounds, start = 0, time.process_time()
             while time.process_time() - start < SECONDS:
                 cipher.seal_into(key, nonce, b"", data, sealed)
@@ -201,7 +201,7 @@ def _ciphers() -> Iterator[tuple[str, CipherTime]]:
 async def _messages() -> MessageCost:
     """Measure messages between two ends of a gRPC stream in this process, without a cipher.
 
-    Half of the processor's time is counted for each end.
+    Each end counts half of the CPU time.
     """
     echo, answer = "/cloven.Profile/Echo", bytes(8)
 
@@ -220,7 +220,7 @@ async def _messages() -> MessageCost:
     taken = {}
     async with channel("echo", f"127.0.0.1:{port}", None, LARGE) as to:
         stream: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(echo)()
-        for size in (0, SMALL, LARGE):  # the first of them warms up
+        for size in (0, SMALL, LARGE):  # the first one is a warm-up
             data, rounds, start = bytes(size), 0, time.process_time()
             while time.process_time() - start < SECONDS:
                 await stream.write(data)
@@ -231,7 +231,7 @@ async def _messages() -> MessageCost:
         await stream.read()  # the end
     await server.stop(1.0)
     byte = max(0.0, (taken[LARGE] - taken[SMALL]) / (LARGE - SMALL)) / 2
-    message = taken[SMALL] / 4  # each round has four ends: a message and its reply are sent and received
+    message = taken[SMALL] / 4  # each round counts four times: a message and its reply are sent and received
     note = "gRPC in one process, half of the processor's time for each end"
     return MessageCost(
         origin="measured", note=note, send=message, receive=message, send_byte=byte, receive_byte=byte
@@ -239,7 +239,7 @@ async def _messages() -> MessageCost:
 
 
 def _memory() -> MemorySize | None:
-    """Return the memory of a worker's process before it loads a part, and that of this machine."""
+    """Return the memory of a worker process before it loads a part, and the memory of this machine."""
     code = (
         "import cloven.runtime.cluster.worker, onnxruntime\n"
         "print([line for line in open('/proc/self/status') if line.startswith('VmRSS')][0].split()[1])"

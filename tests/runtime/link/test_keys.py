@@ -35,7 +35,7 @@ KINDS = {
         read_link_key,
         "link key",
         "remove it on both devices",
-        "is missing: make one, and copy it to both devices",
+        "is missing: create one, and copy it to both devices",
     ),
     "owner": Kind(
         new_owner_key,

@@ -1,9 +1,9 @@
 """Ascon's permutation and its two modes over 64-bit words, compiled by numba.
 
-Imported by `ascon` where it is first used: this module needs numba at its top. Every operand is a ``uint64``: numba
-makes a float of a ``uint64`` and an ``int64``. Helpers are plain functions, small enough for LLVM to inline;
-``inline="always"`` costs minutes. Words are read and written by bytes, which LLVM joins to whole loads and stores,
-so buffers need no alignment.
+`ascon` imports this module at its first use, as it imports numba. Every operand is a ``uint64``, because numba
+combines a ``uint64`` and an ``int64`` to a float. Helpers are plain functions, small enough for LLVM to inline;
+``inline="always"`` would compile for minutes. Words are read and written by bytes, which LLVM merges to whole loads
+and stores, so buffers need no alignment.
 
 Sources: Dobraunig, Eichlseder, Mendel, Schlaeffer, "Ascon v1.2" (2021); NIST SP 800-232 (2025).
 """
@@ -158,8 +158,8 @@ def ascon_aead128(
 ) -> None:
     """Encrypt or decrypt as in SP 800-232: little-endian words, blocks of 16 bytes, 8 rounds between them.
 
-    Key and nonce are two words each. `data` is plaintext, or ciphertext if `opening`; `out` gets what it
-    becomes, `tag` the 16 bytes that belong to it.
+    Key and nonce are two words each. `data` is the plaintext, or the ciphertext if `opening`. The result is written
+    to `out`, and its tag of 16 bytes to `tag`.
     """
     x0, x1, x2, x3, x4 = permuted((ASCON_AEAD128_IV, k0, k1, n0, n1), 12)
     x3, x4 = x3 ^ k0, x4 ^ k1

@@ -107,8 +107,8 @@ class KeyFile:
 LINK_KEY = KeyFile(
     name="link key",
     kept="remove it on both devices, or name another file",
-    absent=": make one, and copy it to both devices of the link",
-    wrong="copy the file again, or make a new key",
+    absent=": create one, and copy it to both devices of the link",
+    wrong="copy the file again, or create a new key",
     must=LINK_MUST,
 )
 
