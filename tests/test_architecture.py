@@ -99,6 +99,7 @@ def loaded(statement: str) -> set[str]:
 
 
 SAME_ROLE = {
+    "advise.py": "the command, and what it calls",
     "description.py": "the description of a model, and that of a divided one",
     "estimate.py": "the command, and what it calls",
     "errors.py": "the exceptions of a room, and those of the whole package",

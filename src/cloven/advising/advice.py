@@ -12,6 +12,17 @@ from cloven.partition.plan import Plan
 from cloven.partition.program import Program
 from cloven.tables import Value, html_table, text_table
 
+UNITS = {"throughput": "images/s", "energy": "J", "traffic": "bytes"}
+
+
+def amount(value: float | None, minimised: str) -> str:
+    """Return a latency, throughput, energy or traffic with its unit."""
+    if value is None:
+        return "unknown"
+    if minimised == "latency":
+        return f"{1000 * value:,.3g} ms"
+    return f"{value:,.4g} {UNITS[minimised]}"
+
 
 class TapLeakage(Document):
     """What a tap leaks on one axis: the upper 95 % limit of the leakage by its strongest attack.
@@ -33,6 +44,10 @@ class Rejected(Document):
     division: str
     objective: float | None
     reason: str
+
+    def shown(self, minimised: str) -> str:
+        """Return the objective with its unit."""
+        return amount(self.objective, minimised)
 
 
 class AdviceReport(Document):
@@ -103,5 +118,7 @@ class Advice:
         title = f"Advice: {self.report.plan or 'no plan'}\n{self.report.reason}"
         if self.plan is not None:
             title += "\n" + ", ".join(f"{axis} leak up to {self.leakage(axis):.0%}" for axis in AXES)
-        rows: list[tuple[Value, ...]] = [(one.division, one.objective, one.reason) for one in self.rejected]
+        rows: list[tuple[Value, ...]] = [
+            (one.division, one.shown(self.report.minimised), one.reason) for one in self.rejected
+        ]
         return title, ("not chosen", self.report.minimised, "reason"), rows

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
 
-from cloven.advising.advice import Advice, AdviceReport, Rejected, TapLeakage
+from cloven.advising.advice import Advice, AdviceReport, Rejected, TapLeakage, amount
 from cloven.advising.candidates import Candidate, candidates
 from cloven.advising.limits import Limits
 from cloven.advising.taps import Tap, taps
@@ -278,10 +278,8 @@ class _Search:
         if winner is None:
             reason = "No plan meets the limits." if not self.untested else "No advice within this budget."
         else:
-            value = f"{abs(winner.value):,.4g}"
-            reason = (
-                f"It has the best {self.minimise} ({value}) of the {len(divisions)} divisions that meet the limits."
-            )
+            value = amount(abs(winner.value), self.minimise)
+            reason = f"Of {len(divisions)} divisions, it has the best {self.minimise} within the limits: {value}."
         leakage = (
             ()
             if winner is None

@@ -38,6 +38,8 @@ class Candidate:
         return self.strategy.kind
 
     def __str__(self) -> str:
+        if len(self.devices) == 1:
+            return f"all of it on {self.devices[0]}"
         return f"{self.strategy.title()} on {', '.join(self.devices)}"
 
 

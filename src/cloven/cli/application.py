@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cloven.cli.advise import advise
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
@@ -156,7 +157,7 @@ PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, report, tap)),
+    (AUDITS, (audit, advise, report, tap)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)

@@ -27,6 +27,7 @@ OBSERVATIONS = "Observations"
 ATTACKS = "Attacks"
 COMPUTING = "Computing"
 ENCLAVE = "Enclave"
+LIMITS = "Limits"
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -215,6 +216,18 @@ def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
         return tuple(float(part) for part in names_in(text))
     except ValueError as error:
         raise ClovenError(f"{option} is {text!r}; expected numbers such as {example}") from error
+
+
+def quantity(text: str, option: str, units: Mapping[str, float]) -> float:
+    """Return a number with its unit, such as ``300ms``, in the unit whose factor is 1.
+
+    Raises:
+        ClovenError: for any other text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text, re.ASCII)
+    if found is None or found[2] not in units:
+        raise ClovenError(f"{option} is {text!r}; expected a number and one of {', '.join(units)}")
+    return float(found[1]) * units[found[2]]
 
 
 def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:

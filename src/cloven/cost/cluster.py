@@ -25,7 +25,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from cloven.cost.profile import DeviceProfile, LinkProfile, Profile, read_profile
+from cloven.cost.profile import SHIPPED, DeviceProfile, LinkProfile, Profile, read_profile
 from cloven.documents import Document, read_toml_document
 from cloven.errors import ClovenError, tried
 from cloven.partition.protection import COORDINATOR, wrong_links
@@ -154,6 +154,16 @@ class Cluster:
         if problems:
             raise ClovenError(problems)
         return made
+
+    @classmethod
+    def named(cls, name: str) -> Cluster:
+        """Read a cluster file, or one that comes with cloven, by its name without ``.toml``.
+
+        Raises:
+            ClovenError: as `load`.
+        """
+        known = SHIPPED / "clusters" / f"{name}.toml"
+        return cls.load(str(known) if known.is_file() else name)
 
     def _problems(self) -> Iterator[str]:
         if not self.devices:
