@@ -202,7 +202,7 @@ def file(inside: Path, tmp_path: Path) -> Path:
         ),
         (
             '[devices]\nedge0 = "127.0.0.1"\nedge1 = "localhost:7001"\nedge5 = "localhost:7001"\n',
-            ("no address of edge2: add edge2 =",
+            ("the address of edge2 is missing: add edge2 =",
              "edge0 = '127.0.0.1' is not an address", "two devices have the address localhost:7001"),
         ),
         (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("nokeys is not a folder",)),
@@ -237,7 +237,7 @@ def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
 
-    refused(done, "no address of edge1", "no address of edge2", "--sent is notes.txt, which is not a folder")
+    refused(done, "the address of edge1 is missing", "the address of edge2 is missing", "--sent is notes.txt, which is not a folder")
 
 
 def test_options_that_require_others(cloven: Run, file: Path) -> None:
