@@ -237,7 +237,12 @@ def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
 
-    refused(done, "the address of edge1 is missing", "the address of edge2 is missing", "--sent is notes.txt, which is not a folder")
+    refused(
+        done,
+        "the address of edge1 is missing",
+        "the address of edge2 is missing",
+        "--sent is notes.txt, which is not a folder",
+    )
 
 
 def test_options_that_require_others(cloven: Run, file: Path) -> None:
