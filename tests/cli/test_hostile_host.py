@@ -236,7 +236,7 @@ def test_no_lie_gets_the_key_where_hardware_is_expected(
 
 SAYS = f"simulated:{MRENCLAVE}"
 OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing but its measurement": (("--expect", SAYS), "accept this explicitly: --accept simulated"),
+    "nothing but its measurement": (("--expect", SAYS), "accept this one explicitly: --accept simulated"),
     "no kind": (("--expect", MRENCLAVE), "expected one of simulated, gramine-direct, sgx, tdx"),
     "the backend's name": (("--expect", f"gramine-sgx:{MRENCLAVE}"), "expected one of simulated, gramine-direct"),
     "no collateral": (("--expect", f"sgx:{MRENCLAVE}"), "an unverified hardware quote is never accepted"),

@@ -315,7 +315,7 @@ def capture_of_nobody(path: Path) -> Path:
         ),
         (
             ("--interface", "nix0", "--out", "nowhere/link.pcapng"),
-            ("there is no interface 'nix0'; there are ", "cannot write nowhere/link.pcapng"),
+            ("there is no interface 'nix0'; expected one of ", "cannot write nowhere/link.pcapng"),
         ),
         (("--read", "nowhere.pcapng"), ("cannot read nowhere.pcapng: No such file",)),
         (("--read", "notes.txt", "--out", "pairs"), ("notes.txt is neither a pcap nor a pcapng file",)),
@@ -365,7 +365,7 @@ def test_a_laboratory_without_root_says_what_is_missing(inside: Path, tmp_path: 
 
     assert done.returncode == 2
     assert re.fullmatch(
-        r"cloven: the lab makes network namespaces and needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; "
+        r"cloven: the lab creates network namespaces, which requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; "
         r"use sudo\n(cloven: /dev/net/tun does not exist.*\n)?",
         done.stderr,
     )

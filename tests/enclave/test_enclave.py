@@ -302,7 +302,7 @@ def test_a_missing_gpu_is_reported() -> None:
     done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL)
 
     assert done.returncode == 2
-    assert b"the accelerator is cuda; PyTorch finds no CUDA here: use cpu" in done.stdout
+    assert b"the accelerator is cuda, but PyTorch finds no CUDA device; use cpu" in done.stdout
 
 
 @pytest.mark.slow

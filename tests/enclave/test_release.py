@@ -314,8 +314,8 @@ def test_a_simulated_quote_has_no_evidence() -> None:
 @pytest.mark.parametrize(
     ("kind", "verifier", "accept", "said"),
     [
-        ("simulated", None, None, "which proves nothing: .*accept this explicitly: --accept simulated"),
-        ("gramine-direct", None, None, "accept this explicitly: --accept gramine-direct"),
+        ("simulated", None, None, "which proves nothing: .*accept this one explicitly: --accept simulated"),
+        ("gramine-direct", None, None, "accept this one explicitly: --accept gramine-direct"),
         ("simulated", None, "gramine-direct", "use --accept simulated"),
         ("simulated", None, "anything", "use --accept simulated"),
         ("simulated", genuine, "simulated", "omit the collateral"),

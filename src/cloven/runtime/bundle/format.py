@@ -1,4 +1,4 @@
-"""The documents of a bundle: what its manifest and each device's part contain, and the files' names."""
+"""The documents of a bundle: its manifest and the part of each device, and the names of its files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SegmentTensor(Document):
 
 
 class SegmentOperator(Document):
-    """An operator of a segment, and what it does for one image; ``name`` begins the names of its ONNX nodes.
+    """An operator of a segment, with its work for one image; ``name`` is the prefix of the names of its ONNX nodes.
 
     ``family``, ``macs`` and ``bytes`` are as `cloven.cost.operators.work` counts them.
     """
