@@ -151,7 +151,7 @@ def test_a_bundle_with_another_file_is_refused(worker: Run, inside: Path) -> Non
     done = worker("bundle/edge1")
     (inside / "bundle" / "edge1" / "more.bin").unlink()
 
-    refused(done, "edge1/more.bin does not belong to the bundle", "is not what was written: copy it again")
+    refused(done, "edge1/more.bin does not belong to the bundle", "has changed since it was written: copy it again")
 
 
 def test_a_worker_without_numba_refuses_ascon_and_nothing_else(inside: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def file(inside: Path, tmp_path: Path) -> Path:
         ),
         (
             '[devices]\nedge0 = "127.0.0.1"\nedge1 = "localhost:7001"\nedge5 = "localhost:7001"\n',
-            ("no address of edge2: add edge2 =",
+            ("the address of edge2 is missing: add edge2 =",
              "edge0 = '127.0.0.1' is not an address", "two devices have the address localhost:7001"),
         ),
         (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("nokeys is not a folder",)),
@@ -237,7 +237,12 @@ def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
 
-    refused(done, "no address of edge1", "no address of edge2", "--sent is notes.txt, which is not a folder")
+    refused(
+        done,
+        "the address of edge1 is missing",
+        "the address of edge2 is missing",
+        "--sent is notes.txt, which is not a folder",
+    )
 
 
 def test_options_that_require_others(cloven: Run, file: Path) -> None:
@@ -315,7 +320,7 @@ def capture_of_nobody(path: Path) -> Path:
         ),
         (
             ("--interface", "nix0", "--out", "nowhere/link.pcapng"),
-            ("there is no interface 'nix0'; there are ", "cannot write nowhere/link.pcapng"),
+            ("there is no interface 'nix0'; expected one of ", "cannot write nowhere/link.pcapng"),
         ),
         (("--read", "nowhere.pcapng"), ("cannot read nowhere.pcapng: No such file",)),
         (("--read", "notes.txt", "--out", "pairs"), ("notes.txt is neither a pcap nor a pcapng file",)),
@@ -330,7 +335,7 @@ def test_a_tap_that_hears_nothing(
 def test_a_capture_without_frames_gives_no_pairs(cloven: Run, inside: Path, tmp_path: Path) -> None:
     there = capture_of_nobody(tmp_path / "udp.pcap")
 
-    refused(cloven("tap", "--read", there, "--out", "pairs"), "udp.pcap holds no frames of cloven")
+    refused(cloven("tap", "--read", there, "--out", "pairs"), "udp.pcap does not contain frames of cloven")
     assert cloven("tap", "--read", there).code == 0
     assert json.loads(cloven("tap", "--read", there, "--json").out)["packets"] == 1
 
@@ -349,8 +354,8 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
 
     refused(
         done, "--tap: 'edge0-edge7' is not a link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
-        "the delay is 'long'", "needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; use sudo",
-        ". holds ascon, notes.txt, which no laboratory leaves there",
+        "the delay is 'long'", "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
+        ". holds ascon, notes.txt, which is not part of a laboratory",
     )  # fmt: skip
 
 
@@ -365,7 +370,7 @@ def test_a_laboratory_without_root_says_what_is_missing(inside: Path, tmp_path: 
 
     assert done.returncode == 2
     assert re.fullmatch(
-        r"cloven: the lab makes network namespaces and needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; "
+        r"cloven: the lab creates network namespaces, which requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; "
         r"use sudo\n(cloven: /dev/net/tun does not exist.*\n)?",
         done.stderr,
     )

@@ -295,7 +295,7 @@ def test_ctrl_c_ends_a_tap_that_has_written_its_file(tmp_path: Path, cloven: Run
     assert (done.code, ended.code, read.code) == (0, 0, 0)
     assert finite(ended.out)["packets"] > 10
     assert [line.split()[2] for line in read.out.splitlines() if "6,400 x 5" in line] == ["plain"]
-    assert read.err.splitlines()[-1].endswith(f"5 images' messages in {pairs / 'captured.safetensors'}")
+    assert read.err.splitlines()[-1].endswith(f"wrote the messages of 5 images to {pairs / 'captured.safetensors'}")
     assert load_file(pairs / "captured.safetensors")["0"].shape == (5, 1600)
 
 

@@ -1,4 +1,4 @@
-"""Bytes come out in their order, whatever order their packets were recorded in."""
+"""Bytes are returned in order, whatever the order of the recorded packets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def part(sequence: int, data: bytes = b"", flags: int = ACK) -> TcpSegment:
 
 
 def together(segments: list[TcpSegment]) -> tuple[bytes, TcpStream]:
-    """All bytes with a dot for every lost one, and the last stream."""
+    """Return all bytes, with a dot for every lost one, and the last stream."""
     content, stream = b"", None
     for stream, chunk in reassemble(segments):  # noqa: B007
         content += b"." * chunk.lost + bytes(chunk.data)
@@ -32,7 +32,7 @@ def together(segments: list[TcpSegment]) -> tuple[bytes, TcpStream]:
 
 @st.composite
 def recorded(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
-    """Some bytes, and how they may be recorded: cut anywhere, overlapping, sent again, out of order."""
+    """Draw some bytes and a recording of them: cut anywhere, overlapping, retransmitted, out of order."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
     cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
@@ -70,7 +70,7 @@ def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[T
 
 @st.composite
 def shuffled(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
-    """The segments of a connection with its beginning and its end, in any order, some of them twice or missing."""
+    """Draw the segments of a complete connection in any order, some of them twice or missing."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
     cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
@@ -84,7 +84,7 @@ def shuffled(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
 
 @given(shuffled())
 def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, list[TcpSegment]]) -> None:
-    """Right counts: missing is what is in no segment, repeated what is in one more than once."""
+    """The counts are correct: bytes in none of the segments are missing, bytes in several are repeated."""
     expected, segments = case
 
     found, stream = together(segments)
@@ -97,7 +97,7 @@ def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, lis
 
 
 def _dots(segments: list[TcpSegment]) -> int:
-    """Bytes between the first and the last of a connection that are in no segment."""
+    """Return the number of bytes of a connection that are missing from all segments."""
     begin = next(s.sequence for s in segments if s.flags & SYN) + 1
     places = {(s.sequence - begin) % 2**32 + i for s in segments for i in range(len(s.data))}
     end = next((s.sequence - begin) % 2**32 for s in segments if s.flags & FIN)
