@@ -25,7 +25,7 @@ def amount(value: float | None, minimised: str) -> str:
 
 
 class TapLeakage(Document):
-    """What a tap leaks on one axis: the upper 95 % limit of the leakage by its strongest attack.
+    """The leakage of a tap on one axis: the upper 95 % limit of the leakage by its strongest attack.
 
     ``protected`` says that the link is encrypted, so that a listener there sees ciphertext; ``leakage`` is then
     what would leak without. ``attack`` is None where the image or the answer itself is sent.

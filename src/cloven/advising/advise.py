@@ -95,7 +95,7 @@ def advise(
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
+class Alternative:
     """A candidate with its links encrypted or not; ``value`` is what is minimised, infinite if it is unknown."""
 
     candidate: Candidate
@@ -156,7 +156,7 @@ class _Search:
                 return Advice(self.report(winner, divisions), winner.plan, winner.program, results)
         return Advice(self.report(None, divisions))
 
-    def divided(self, candidate: Candidate) -> Division | None:
+    def divided(self, candidate: Candidate) -> Alternative | None:
         """Return a candidate with the coordinator's exposed links encrypted; None if it does not fit the model."""
         if problems(self.model, (candidate.strategy,), candidate.devices):
             return None
@@ -166,7 +166,7 @@ class _Search:
 
     def encrypted(
         self, candidate: Candidate, program: Program, found: tuple[Tap, ...], chosen: Sequence[Tap]
-    ) -> Division:
+    ) -> Alternative:
         """Return a division with the links of some taps encrypted."""
         links: dict[str, Name] = {"-".join(tap.pair): self.cipher for tap in chosen if tap.pair is not None}
         pairs = {frozenset(tap.pair): "-".join(tap.pair) for tap in chosen if tap.pair is not None}
@@ -177,11 +177,11 @@ class _Search:
         value = getattr(cost, self.minimise)
         if value is not None and self.minimise == "throughput":
             value = -value
-        return Division(candidate, plan, protected, cost, found, inf if value is None else float(value))
+        return Alternative(candidate, plan, protected, cost, found, inf if value is None else float(value))
 
-    def best(self, divisions: Sequence[Division]) -> Division | None:
+    def best(self, divisions: Sequence[Alternative]) -> Alternative | None:
         """Return the division with the least value that meets the limits, as far as is known of what leaks."""
-        best: Division | None = None
+        best: Alternative | None = None
         for division in divisions:
             if best is not None and division.value >= best.value:
                 self.reject(division, "costs more than the recommended division")
@@ -214,7 +214,7 @@ class _Search:
                 self.reject(found, "with its leaking links encrypted, it costs more than the recommended division")
         return best
 
-    def reject(self, division: Division, reason: str) -> None:
+    def reject(self, division: Alternative, reason: str) -> None:
         """Note why a division lost; of each strategy the cheapest is kept."""
         value = None if division.value == inf else abs(division.value)
         entry = Rejected(division=str(division.candidate), objective=value, reason=reason)
@@ -224,13 +224,13 @@ class _Search:
 
     # --- leakage ----------------------------------------------------------------------------------------------
 
-    def is_attacked(self, division: Division) -> bool:
+    def is_attacked(self, division: Alternative) -> bool:
         """Return whether the leakage of all taps is known, or nothing depends on it."""
         if self.limits.pixel_leakage is None and self.limits.label_leakage is None:
             return True
         return all(tap.observation is None or _key(tap) in self.leaks for tap in division.taps)
 
-    def attack(self, division: Division, *, fresh: bool = False) -> Results | None:
+    def attack(self, division: Alternative, *, fresh: bool = False) -> Results | None:
         """Attack the new taps in clear, or all of them with fresh seeds and victims; keep what leaks more."""
         waiting = {
             _key(tap): tap.observation
@@ -260,7 +260,7 @@ class _Search:
         unknown = dict.fromkeys(AXES, EVERYTHING)
         return unknown if tap.observation is None else self.leaks.get(_key(tap), unknown)
 
-    def is_allowed(self, division: Division, tap: Tap) -> bool:
+    def is_allowed(self, division: Alternative, tap: Tap) -> bool:
         """Return whether a tap is encrypted, or leaks no more than the limits."""
         limits: dict[Axis, float | None] = {
             "pixels": self.limits.pixel_leakage,
@@ -273,7 +273,7 @@ class _Search:
 
     # --- the answer -------------------------------------------------------------------------------------------
 
-    def report(self, winner: Division | None, divisions: Sequence[Division]) -> AdviceReport:
+    def report(self, winner: Alternative | None, divisions: Sequence[Alternative]) -> AdviceReport:
         """Return the advice as a document."""
         if winner is None:
             reason = "No plan meets the limits." if not self.untested else "No advice within this budget."

@@ -12,7 +12,7 @@ from cloven.errors import ClovenError, shown
 
 @dataclass(frozen=True)
 class Limits:
-    """What a division may cost and leak; None is not limited.
+    """Limits on what a division may cost and leak; those that are None do not apply.
 
     Attributes:
         latency: the most seconds from sending an image to its answer.
