@@ -143,7 +143,7 @@ class Graph:
     @cached_property
     def _layers(self) -> Mapping[str, str]:
         """The outermost layer of each value that is a layer's output."""
-        return {value: path for path, value in reversed(self._outputs.items())}
+        return {value: path for path, value in reversed(list(self._outputs.items()))}
 
     def layers(self) -> Iterator[str]:
         """Yield the paths of the modules that contain ops, in order, outer modules before inner ones."""

@@ -31,10 +31,11 @@ def text(summary: Summary) -> RenderableType:
         shown.append(Text("Nothing that was attacked crosses a link."))
     for row in rows:
         shown += _row(row, titled=len(rows) > 1)
+    limits = words.listed([words.share(limit) for limit in LIMITS])
     shown.append(
         Text(
-            "Leakage of the strongest attack tried, with its 95 % interval: 0 % is the best guess without the link, "
-            f"100 % a perfect copy. Limits of the words: {words.listed([words.share(limit) for limit in LIMITS])}. "
+            "Leakage by the strongest attack tried, with its 95 % interval: 0 % is the best guess without the "
+            f"link, 100 % a perfect copy. Limits of the words: {limits}. "
             "A stronger attack may learn more.",
             style="dim",
         )
@@ -100,5 +101,6 @@ def _figures(name: str, score: str, leak: Leak, step: Level) -> tuple[Text, Text
     bar = "·" * start + "━" * (end - start) + "·" * (BAR - end)
     shown = f" {words.share(leakage.mean)} [{100 * leakage.low:.0f}, {100 * leakage.high:.0f}]"
     carried = f" at {', '.join(measured.carried_layers)}" if measured.carried_from else ""
-    by = f"{score} {words.interval(measured)}, baseline {words.number(measured.baseline)}, by {measured.attack}{carried}"
+    against = f"{score} {words.interval(measured)}, baseline {words.number(measured.baseline)}"
+    by = f"{against}, by {measured.attack}{carried}"
     return Text.assemble(f"{name} ", (bar, STYLES[step]), shown), Text(f"      {words.clean(by, 90)}", style="dim")
