@@ -304,8 +304,12 @@ def _number(text: str) -> int:
 
 
 def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
-    """Return the best, the median and the worst image by SSIM, beside their originals, as 8-bit pixels."""
+    """Return the best, the median and the worst image by SSIM, and that of median contrast, beside their originals.
+
+    The last is the same image for all attacks and observations. Pixels have 8 bits.
+    """
     order = scores.argsort(descending=True)
-    chosen = order[torch.tensor([0, len(order) // 2, len(order) - 1])]
+    usual = victims.flatten(1).std(1).argsort()[len(victims) // 2]
+    chosen = torch.cat([order[[0, len(order) // 2, len(order) - 1]], usual[None].to(order.device)])
     to_pixels: Callable[[Tensor], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
     return {"index": chosen, "originals": to_pixels(victims), "reconstructions": to_pixels(made)}

@@ -20,16 +20,44 @@ AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
 """The axes of leakage, and the score that is measured on each."""
 
 
+IMAGE = ("input", "normalise")
+"""The values of a graph that are the image, as it is or normalised."""
+
+LISTED = 2
+"""The most layers that the name of a cut lists."""
+
 GETS = ("All that ", " gets")
 """The label of an observation of a device, around its name."""
 
 
 def place(links: tuple[tuple[str, str], ...], label: str) -> str:
     """Return what is listened on: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
+    device = device_of(label)
+    where = " + ".join(f"{source}->{target}" for source, target in links) or "no link"
+    return f"device {device}" if device is not None else where
+
+
+def device_of(label: str) -> str | None:
+    """Return the device that a listener controls; None where he listens on links."""
     before, after = GETS
-    if label.startswith(before) and label.endswith(after):
-        return f"device {label.removeprefix(before).removesuffix(after)}"
-    return " + ".join(f"{source}->{target}" for source, target in links) or "no link"
+    controlled = label.startswith(before) and label.endswith(after)
+    return label.removeprefix(before).removesuffix(after) if controlled else None
+
+
+def cut(layers: tuple[str, ...], *, share: bool = False) -> str:
+    """Return where in the model something is seen: ``after conv2``, ``a share of conv2``, ``the image``.
+
+    Args:
+        layers: whose outputs are seen; of several, the first two are named.
+        share: whether it is one share of them, as a paper counts it.
+    """
+    names = ["the image" if name in IMAGE else name for name in layers]
+    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
+    shown = [*names[:LISTED], *more]
+    listed = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    if share:
+        return f"a share of {listed}"
+    return listed if names[0] == "the image" else f"after {listed}"
 
 
 def without_protection(where: str, protection: tuple[str, ...]) -> str:
@@ -224,10 +252,12 @@ class ObservationContext(Document):
     """The observation that was attacked, and its links.
 
     ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
+    ``plan`` is the title of the program that is observed, and ``layers`` the layers whose outputs are seen.
     ``protection`` is what encrypts each of ``links``, ``none`` for nothing; it is empty of a device, which decrypts
     what it receives, and of a capture, whose scores are of what was recorded, ciphertext or not.
     """
 
+    plan: str
     strategy: str
     devices: int | None
     link: tuple[str, str] | None

@@ -21,7 +21,7 @@ from cloven.attacks.attack import Attack
 from cloven.attacks.provenance import label_of
 from cloven.attacks.registry import load
 from cloven.auditing.captured import Capture, Observed, holding_back
-from cloven.auditing.cases import Case, Target, layer_label
+from cloven.auditing.cases import Case, Target, tapped
 from cloven.auditing.cell import Knows
 from cloven.auditing.material import (
     SINGULAR,
@@ -285,10 +285,7 @@ def _cases(seen: Sequence[Observation]) -> list[Case]:
             f"{unsent[0].seen[0].value} is never sent by its program, whose links transform what crosses; observe "
             "what is sent"
         )
-    return [
-        Case(targets[one.program], layer_label(one), tuple(dict.fromkeys(s.value for s in one.seen)), one)
-        for one in seen
-    ]
+    return [tapped(targets[one.program], one) for one in seen]
 
 
 def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue]:

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange, is_protected
 from cloven.documents import Document
-from cloven.partition.description import TransferDescription
+from cloven.partition.description import LinkDescription, TransferDescription
 from cloven.partition.observe import View
 
 SCHEMA = 6
@@ -93,8 +93,27 @@ class CountedShare(Document):
     crosses: bool
 
 
+class ComputedLayer(Document):
+    """A convolution, linear layer or pool, or the part of it that a device computes; ``shape`` is of its output."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class ProgramPart(Document):
+    """The part of a program that one device runs; ``trusted`` is the enclave, into which nobody looks."""
+
+    device: str
+    trusted: bool
+    layers: tuple[ComputedLayer, ...]
+
+
 class ProgramSummary(Document):
-    """A program: what it sends, what a paper counts of it, and how well it computes what the model does."""
+    """A program: its devices and links, what a paper counts of it, and how well it computes what the model does.
+
+    ``parts`` are those of its devices, in their order. ``links`` include those of the coordinator, which sends the
+    image and receives the output.
+    """
 
     strategy: str
     title: str
@@ -104,6 +123,8 @@ class ProgramSummary(Document):
     accuracy: float | None
     agreement: float
     max_difference: float
+    parts: tuple[ProgramPart, ...]
+    links: tuple[LinkDescription, ...]
     transfers: tuple[ProgramTransfer, ...]
     counted: tuple[CountedShare, ...]
 

@@ -19,6 +19,8 @@ from cloven.errors import printable
 from cloven.progress import report_progress
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from cloven.auditing.finding import ScoreRange
     from cloven.auditing.summary import AxisScore
 
@@ -47,7 +49,6 @@ def print_text(text: str) -> None:
 def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) -> None:
     """Print a table on standard output as wide as the terminal, or ``width``; align numbers to the right."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -57,6 +58,13 @@ def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) 
         made.add_column(escape(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(printable(f"{cell:,}" if isinstance(cell, int) else str(cell))) for cell in row))
+    show(made, width=width)
+
+
+def show(made: RenderableType, *, width: int = NARROW) -> None:
+    """Print what rich draws on standard output, as wide as the terminal or ``width``."""
+    from rich.console import Console
+
     console = Console()
     console = console if console.is_terminal else Console(width=width)
     with console.capture() as drawn:

@@ -51,6 +51,12 @@ class Op:
     dtype: str = "float32"
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """The paths of the modules around the op, outer before inner."""
+        steps = self.module.split(".") if self.module else []
+        return tuple(".".join(steps[:depth]) for depth in range(1, len(steps) + 1))
+
+    @property
     def param_bytes(self) -> int:
         """Bytes of the op's weights."""
         return sum(p.nbytes for p in self.params.values())
@@ -117,9 +123,8 @@ class Graph:
         """
         if name in self.by_name:
             return name
-        inside = [op.name for op in self.ops if op.module == name or op.module.startswith(name + ".")]
-        if inside:
-            return inside[-1]
+        if name in self._outputs:
+            return self._outputs[name]
         known = dict.fromkeys([*self.layers(), *self.by_name])
         near = difflib.get_close_matches(name, known, n=5) or list(known)[:12]
         raise ClovenError(
@@ -127,16 +132,26 @@ class Graph:
             "(`cloven inspect MODEL` lists all)"
         )
 
+    @cached_property
+    def _outputs(self) -> Mapping[str, str]:
+        """The last value that each module's path makes, outer before inner, in order."""
+        found: dict[str, str] = {}
+        for op in self.ops:
+            found |= dict.fromkeys(op.modules, op.name)
+        return found
+
+    @cached_property
+    def _layers(self) -> Mapping[str, str]:
+        """The outermost layer of each value that is a layer's output."""
+        return {value: path for path, value in reversed(list(self._outputs.items()))}
+
     def layers(self) -> Iterator[str]:
         """Yield the paths of the modules that contain ops, in order, outer modules before inner ones."""
-        seen: set[str] = set()
-        for op in self.ops:
-            steps = op.module.split(".") if op.module else []
-            for depth in range(1, len(steps) + 1):
-                path = ".".join(steps[:depth])
-                if path not in seen:
-                    seen.add(path)
-                    yield path
+        yield from self._outputs
+
+    def layer_of(self, value: str) -> str:
+        """Return the outermost layer whose output a value is; the value's own name where there is none."""
+        return self._layers.get(value, value)
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:

@@ -70,6 +70,19 @@ class PlanDescription(Document):
 
 def described(plan: Plan, program: Program, bandwidth: int | None = None) -> PlanDescription:
     """Return the description of a plan and its program; ``bandwidth`` is that of each link, in bits per second."""
+    return PlanDescription(
+        plan=plan.title(),
+        exact=program.exact,
+        inexact=program.inexact,
+        bytes=sum(transfer.bytes for transfer in program.transfers),
+        links=described_links(program, bandwidth),
+        devices=tuple(usage(program)),
+        transfers=described_transfers(program),
+    )
+
+
+def described_links(program: Program, bandwidth: int | None = None) -> tuple[LinkDescription, ...]:
+    """Return the links of a program, those of the coordinator too; ``bandwidth`` of each is in bits per second."""
     graph = program.graph
     traffic: dict[Link, list[int]] = {(COORDINATOR, program.source): [graph.input.bytes]}
     for transfer in program.transfers:
@@ -84,19 +97,11 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
                 shares=len(sizes),
                 bytes=sum(sizes),
                 seconds=None if bandwidth is None else 8 * sum(sizes) / bandwidth,
-                protection=plan.protection.of(*link),
+                protection=program.protection.of(*link),
                 transforms=tuple(transforms),
             )
         )
-    return PlanDescription(
-        plan=plan.title(),
-        exact=program.exact,
-        inexact=program.inexact,
-        bytes=sum(transfer.bytes for transfer in program.transfers),
-        links=tuple(links),
-        devices=tuple(usage(program)),
-        transfers=described_transfers(program),
-    )
+    return tuple(links)
 
 
 def described_transfers(program: Program) -> tuple[TransferDescription, ...]:

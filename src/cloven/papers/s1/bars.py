@@ -20,6 +20,9 @@ from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired
 TILE = "Layer 1"
 """The paper's name for a tile of the input."""
 
+WHOLE_LINK = "All on a link"
+"""The name for all that a link carries, which is compared between strategies whatever crosses it."""
+
 
 @dataclass(frozen=True, eq=False)
 class StrategyBar:
@@ -31,7 +34,7 @@ class StrategyBar:
         data: the kind of the data set.
         control: the difference from the paper; see `experiments.CONTROLS`.
         strategy: vertical, horizontal or data.
-        layer: the paper's name of the layer; ``All on a link`` for the full view.
+        layer: the paper's name of the layer; `WHOLE_LINK` for the full view.
         devices: the number of devices.
         where: the link, which distinguishes bars of one strategy and layer in the full view.
         victims: the fingerprint of the scored images.
@@ -154,7 +157,7 @@ def _group(finding: Finding, division: str) -> tuple[str, str, str]:
     if finding.view == "paper":
         return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
     words = (division, " to ".join(finding.link or ()))
-    return finding.strategy, finding.label, ", ".join(word for word in words if word)
+    return finding.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
 
 
 def _scores(members: Sequence[Finding], store: Store, metric: Metric) -> Tensor:
