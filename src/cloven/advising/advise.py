@@ -111,14 +111,14 @@ class Alternative:
 
 
 @dataclass(frozen=True)
-class Leak:
+class MeasuredLeak:
     """The upper 95 % limit of the leakage of an observation on an axis; ``attack`` is None if none read it."""
 
     leakage: float
     attack: str | None
 
 
-EVERYTHING = Leak(1.0, None)
+EVERYTHING = MeasuredLeak(1.0, None)
 
 
 class _Search:
@@ -139,7 +139,7 @@ class _Search:
         self.suite, self.auxiliary, self.deadline = suite, auxiliary, deadline
         self.victims, self.fresh_victims = _part(victims, 0), _part(victims, 1)
         self.cipher = _cheapest_cipher(cluster)
-        self.leaks: dict[str, dict[Axis, Leak]] = {}
+        self.leaks: dict[str, dict[Axis, MeasuredLeak]] = {}
         self.rejected: dict[str, Rejected] = {}
         self.untested: dict[str, None] = {}
 
@@ -255,7 +255,7 @@ class _Search:
                 known[axis] = max(known.get(axis, found), found, key=lambda leak: leak.leakage)
         return results
 
-    def leak(self, tap: Tap) -> Mapping[Axis, Leak]:
+    def leak(self, tap: Tap) -> Mapping[Axis, MeasuredLeak]:
         """Return what a tap leaks in clear."""
         unknown = dict.fromkeys(AXES, EVERYTHING)
         return unknown if tap.observation is None else self.leaks.get(_key(tap), unknown)
@@ -316,8 +316,8 @@ def _key(tap: Tap) -> str:
     return tap.observation.fingerprint[:32]
 
 
-def _leak(score: AxisScore | None) -> Leak:
-    return EVERYTHING if score is None else Leak(score.leakage.high, score.attack)
+def _leak(score: AxisScore | None) -> MeasuredLeak:
+    return EVERYTHING if score is None else MeasuredLeak(score.leakage.high, score.attack)
 
 
 def _part(images: GivenImages, which: int) -> GivenImages:
