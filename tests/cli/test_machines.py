@@ -326,9 +326,7 @@ def capture_of_nobody(path: Path) -> Path:
         (("--read", "notes.txt", "--out", "pairs"), ("notes.txt is neither a pcap nor a pcapng file",)),
     ],
 )  # fmt: skip
-def test_a_tap_that_hears_nothing(
-    cloven: Run, inside: Path, args: tuple[str, ...], messages: tuple[str, ...]
-) -> None:
+def test_a_tap_that_cannot_run(cloven: Run, inside: Path, args: tuple[str, ...], messages: tuple[str, ...]) -> None:
     refused(cloven("tap", *args), *messages)
 
 

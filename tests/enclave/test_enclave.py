@@ -190,7 +190,7 @@ def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(len
             enclave.split()
 
 
-def test_who_runs_an_sgx_enclave_does_not_get_around_its_quote(lenet: Own) -> None:
+def test_the_runner_of_an_sgx_enclave_cannot_bypass_its_quote(lenet: Own) -> None:
     enclave = Enclave(EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
 
     with pytest.raises(

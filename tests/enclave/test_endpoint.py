@@ -110,7 +110,7 @@ def test_the_key_arrives_and_the_host_sees_ciphertext() -> None:
     assert not any(secret.hex().encode() in text for secret in (key, OWNER) for text in host.seen)
 
 
-def test_an_owner_who_expects_something_else_releases_nothing() -> None:
+def test_an_owner_with_other_requirements_releases_nothing() -> None:
     host = Host()
     with serving(host) as (endpoint, done):
         other = Expected(Measurement("simulated", "cd" * 32), accept="simulated")

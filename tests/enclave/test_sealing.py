@@ -267,7 +267,7 @@ def test_where_it_cannot_be_written_nothing_is_left(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_refused_in_our_words(text: bytes) -> None:
+def test_any_bytes_are_refused_with_a_clear_error(text: bytes) -> None:
     for sealed in (text, b"CLVSEAL1" + text):
         with pytest.raises(ClovenError, match=r"cannot open 'n'|'n' is not a sealed file"):
             unsealed_bytes(sealed, KEY, "n")

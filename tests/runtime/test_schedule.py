@@ -238,7 +238,7 @@ def some_plan() -> Parts:
     return {name: one.part for name, one in built.items()}
 
 
-def test_a_message_that_is_none_is_refused() -> None:
+def test_invalid_messages_are_refused() -> None:
     """Repeated messages, unknown numbers or parties, and other sizes are refused."""
     work = Network(some_plan(), 0).works["edge1"]
     size = work.missing["edge0", 0].bytes

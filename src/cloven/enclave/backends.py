@@ -82,7 +82,7 @@ SGX_BACKEND = Backend(
     kind=SGX,
     program="gramine-sgx",
     ways=("pipe",),
-    words="gramine-sgx: an SGX enclave, as far as its quote and the processor's maker are believed",
+    words="gramine-sgx: an SGX enclave; trust in it requires a verified quote and trust in the processor's vendor",
 )
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {backend.name: backend for backend in (SIMULATED_BACKEND, DIRECT_BACKEND, SGX_BACKEND)}

@@ -93,7 +93,7 @@ def changed(here: CapturedMessages, message: int, block: Any) -> CapturedMessage
     return replace(here, messages={**here.messages, message: block})
 
 
-def test_what_the_engine_sends_differs_in_nothing(found: tuple[Path, CapturedMessages]) -> None:
+def test_the_tensors_of_the_engine_do_not_differ(found: tuple[Path, CapturedMessages]) -> None:
     assert differing(*found) == 0
 
 
@@ -161,7 +161,7 @@ def first(**other: Any) -> tuple[LinkEvidence, LinkEvidence]:
     return one.model_copy(update=other), two
 
 
-def test_nothing_is_unexpected_of_what_the_plan_says() -> None:
+def test_evidence_that_matches_the_plan_has_no_differences() -> None:
     hidden = {"kind": "TLS", "inputs": 0, "payload": 0}
     assert list(evidence.unexpected(tap(), 10)) == []
     assert list(evidence.unexpected(tap(protection="ascon-128", links=first(kind="protected")), 10)) == []

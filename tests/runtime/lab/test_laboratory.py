@@ -435,7 +435,7 @@ def test_nothing_is_left_of_a_laboratory_that_is_killed(
 
 @root
 @pytest.mark.slow  # in one process it is tested with the commands
-def test_ctrl_c_ends_a_laboratory_with_a_word(begun: tuple[subprocess.Popen[str], set[int]], here: Path) -> None:
+def test_ctrl_c_ends_a_laboratory_with_a_message(begun: tuple[subprocess.Popen[str], set[int]], here: Path) -> None:
     lab, inodes = begun
     time.sleep(1)
     lab.send_signal(signal.SIGINT)

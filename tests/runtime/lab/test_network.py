@@ -286,7 +286,7 @@ def test_unknown_names_are_answered_with_the_known_ones(net: Network) -> None:
         net.interface("coordinator", "edge1")
 
 
-def test_wrong_names_and_pairs_are_said_at_once() -> None:
+def test_wrong_names_and_pairs_are_reported_at_once() -> None:
     pairs = [("a", "b"), ("b", "a"), ("a", "c")]
 
     with pytest.raises(ClovenError) as refused, network(["a", "b", "b"], pairs):

@@ -165,7 +165,7 @@ def test_a_file_that_unpacks_to_too_much_is_read_until_there(here: Path, monkeyp
         ("zip", b"PK\3\4..."),
     ],
 )
-def test_how_a_file_is_compressed_is_said(here: Path, name: str, content: bytes) -> None:
+def test_a_compressed_file_is_refused_with_its_format(here: Path, name: str, content: bytes) -> None:
     (here / "a.pcap").write_bytes(content)
 
     with pytest.raises(ClovenError, match=f"is compressed with {name}: unpack it first"):
@@ -262,7 +262,7 @@ def test_no_bytes_crash_the_readers(tmp_path_factory: pytest.TempPathFactory, co
     assert list(packets(path, Tally())) is not None
 
 
-def test_what_is_no_capture_is_said(here: Path) -> None:
+def test_a_file_that_is_not_a_capture_is_refused(here: Path) -> None:
     (here / "text").write_bytes(b"hello")
     (here / "empty").write_bytes(b"")
 

@@ -157,7 +157,7 @@ def test_of_two_equally_frequent_shapes_the_larger_is_taken(here: Path) -> None:
     assert extract(found, choose(found)).inputs.tolist() == [2]
 
 
-def test_lost_packets_cost_their_images_and_are_told(here: Path) -> None:
+def test_lost_packets_cost_their_images_and_are_reported(here: Path) -> None:
     packets = sent(link(all_images()))
     del packets[7]
     found = listed(here, packets)
@@ -227,7 +227,7 @@ def test_links_at_the_same_time_between_the_same_machines_are_not_joined(here: P
     assert choose(found, source="10.0.0.1:40001").kind == flows.PROTECTED
 
 
-def test_who_is_the_server_is_seen_without_the_beginning(here: Path) -> None:
+def test_the_server_is_recognised_without_the_beginning(here: Path) -> None:
     by_port = listed(here, answered(link(of_image(1)), begin=None))
     by_words = listed(here, sent(PREFACE + link(of_image(1)), ports=(80, 7001)), "b.pcap")
 
@@ -262,7 +262,7 @@ def test_the_survey_is_for_people_and_programs(here: Path) -> None:
     assert people[-1] == "0: 4,000 x 12, 1: 148 x 12, 2: 0 x 12"
 
 
-def test_mixed_protection_is_said_and_most_images_count(here: Path) -> None:
+def test_mixed_protection_is_reported_and_most_images_count(here: Path) -> None:
     found = listed(here, sent(link([*of_image(1), *of_image(2), *of_image(3, tag=bytes(16))])))
 
     captured = extract(found, choose(found))
@@ -271,7 +271,7 @@ def test_mixed_protection_is_said_and_most_images_count(here: Path) -> None:
     assert (captured.protected, captured.inputs.tolist(), captured.left_out) == (False, [1, 2], 1)
 
 
-def test_what_cannot_be_chosen_is_said(here: Path) -> None:
+def test_flows_that_cannot_be_chosen_are_refused(here: Path) -> None:
     found = listed(here, sent(link(of_image(1))))
     with pytest.raises(
         ClovenError, match=r"not contain frames of 1\.2\.3\.4 -> any; expected one of 10\.0\.0\.1:40000"
@@ -296,7 +296,7 @@ def test_a_capture_that_changes_meanwhile_is_refused(here: Path) -> None:
         extract(found, choose(found))
 
 
-def test_what_cannot_be_written_or_read_is_said(here: Path) -> None:
+def test_files_that_cannot_be_written_or_read_are_reported(here: Path) -> None:
     found = listed(here, sent(link(all_images())))
     captured = extract(found, choose(found))
     (here / "file").write_text("")
@@ -309,7 +309,7 @@ def test_what_cannot_be_written_or_read_is_said(here: Path) -> None:
         read(here)
 
 
-def test_all_that_is_wrong_with_a_file_is_said(here: Path) -> None:
+def test_all_problems_of_a_file_are_reported(here: Path) -> None:
     wrong = {"input": np.array([3, 2]), "0": np.zeros((3, 1), np.float32), "name": np.zeros((2, 1), np.float32)}
     save_file(wrong, here / CAPTURED, {"format": "1", "protected": "no", "bytes": "many", "session": ""})
 

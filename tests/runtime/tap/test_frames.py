@@ -58,7 +58,7 @@ def test_a_tag_makes_a_frame_protected() -> None:
     ]
 
 
-def test_a_message_of_another_size_than_its_header_says_is_not_ours() -> None:
+def test_a_message_whose_size_contradicts_its_header_is_not_a_frame() -> None:
     odd = [frame(1, 0, b"abcd", tag=bytes(8)), FRAMES[1]]
 
     found, finder = find(SETTINGS + one_by_one(odd), begun=True)

@@ -283,7 +283,7 @@ def test_a_tap_stops_by_itself(here: Path) -> None:
 
 
 @listening
-def test_what_came_before_it_was_told_to_stop_is_written(here: Path) -> None:
+def test_packets_that_arrived_before_the_stop_are_written(here: Path) -> None:
     for _ in range(5):
         with connected() as (port, send):
             with tapped(here / "a.pcapng", port):
@@ -330,7 +330,7 @@ def test_a_killed_tap_leaves_what_it_recorded(here: Path) -> None:
 
 
 @listening
-def test_a_tap_that_is_too_slow_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tap_that_is_too_slow_reports_dropped_packets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "WAITING", 20_000)
     with connected() as (port, send):
         later = threading.Timer(0.3, send, [b"this fits again"])
@@ -371,7 +371,7 @@ def test_an_interface_that_goes_away_ends_the_recording(here: Path) -> None:
 
 
 @listening
-def test_all_that_keeps_it_from_recording_is_said(here: Path) -> None:
+def test_all_reasons_against_recording_are_reported(here: Path) -> None:
     with pytest.raises(ClovenError) as raised:
         record("nowhere0", here / "no folder" / "a.pcapng")
 
@@ -381,7 +381,7 @@ def test_all_that_keeps_it_from_recording_is_said(here: Path) -> None:
     assert file == f"cannot write {here / 'no folder' / 'a.pcapng'}: No such file or directory"
 
 
-def test_without_the_right_to_listen_it_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_privileges_the_error_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> socket.socket:
         raise PermissionError(1, "Operation not permitted")
 
@@ -393,7 +393,7 @@ def test_without_the_right_to_listen_it_says_what_to_do(here: Path, monkeypatch:
     assert [path.read_bytes() for path in here.iterdir()] == [b"of yesterday"]
 
 
-def test_elsewhere_than_on_linux_it_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_systems_the_error_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "AF_PACKET", raising=False)
     with pytest.raises(ClovenError, match="recording requires Linux"):
         record("lo", here / "a.pcapng")

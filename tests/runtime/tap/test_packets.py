@@ -74,7 +74,7 @@ def test_a_segment_is_found_on_every_link(name: str, packet: bytes) -> None:
     assert tally == Tally()
 
 
-def test_padding_of_short_packets_is_no_content() -> None:
+def test_padding_of_short_packets_is_not_content() -> None:
     found, _ = of(ethernet(FOUR) + bytes(30))
 
     assert found
@@ -156,7 +156,7 @@ def test_packets_within_packets_are_counted_by_kind(name: str) -> None:
     assert of(bytes(12) + pppoe(packet)) == (None, Tally(tunnels=Counter({name: 1})))
 
 
-def test_what_was_left_out_is_said_by_kind(here: Path) -> None:
+def test_skipped_packets_are_reported_by_kind(here: Path) -> None:
     path = capture(here / "a.pcap", [ethernet(p) for p in (FOUR, INSIDE["VXLAN"], INSIDE["GRE"], INSIDE["VXLAN"])])
 
     found = survey(path)

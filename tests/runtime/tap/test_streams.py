@@ -145,7 +145,7 @@ def test_bytes_come_as_soon_as_they_are_in_order() -> None:
     assert [bytes(chunk.data) for chunk in stream.add(part(12, b"cd"))] == [b"cd", b"ef"]
 
 
-def test_what_is_missing_is_told_and_counted() -> None:
+def test_missing_bytes_are_reported_and_counted() -> None:
     found, stream = together([part(0, flags=SYN), part(1, b"ab"), part(6, b"fg"), part(11, flags=ACK | FIN)])
 
     assert found == b"ab...fg..."
@@ -168,7 +168,7 @@ def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPat
     assert sum(len(chunk.data) for _, chunk in told) == 100_000
 
 
-def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_waiting_stream_is_released_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HELD", 100_000)
     small = [
         TcpSegment(FLOW[::-1], at, flags, memoryview(text)) for at, flags, text in ((0, SYN, b""), (3, ACK, b"cd"))
@@ -181,7 +181,7 @@ def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatc
     assert (heard[FLOW].lost, heard[FLOW[::-1]].lost, heard[FLOW[::-1]].late) == (1, 0, 0)
 
 
-def test_the_end_of_a_connection_is_no_gap() -> None:
+def test_the_end_of_a_connection_is_not_a_gap() -> None:
     _, stream = together([part(0, flags=SYN), part(1, b"ab"), part(3, flags=ACK | FIN), part(4)])
 
     assert stream.gaps == 0
@@ -210,7 +210,7 @@ def test_a_segment_from_far_away_is_of_another_connection() -> None:
     assert together(segments)[0] == b"onetwo"
 
 
-def test_who_opened_a_connection_is_known() -> None:
+def test_the_client_of_a_connection_is_known() -> None:
     for flags, client in ((SYN, True), (SYN | ACK, False), (ACK, None)):
         assert together([part(0, flags=flags), part(1, b"a")])[1].client is client
 
