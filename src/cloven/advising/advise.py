@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from cloven.advising.advice import Advice, AdviceReport, Rejected, TapLeakage, amount
 from cloven.advising.candidates import Candidate, candidates
 from cloven.advising.limits import Limits
-from cloven.advising.taps import Tap, taps
+from cloven.advising.taps import ExposedTap, taps
 from cloven.attacks.attack import Attack
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.given import GivenImages, audit
@@ -102,10 +102,10 @@ class Alternative:
     plan: Plan
     program: Program
     cost: Cost
-    taps: tuple[Tap, ...]
+    taps: tuple[ExposedTap, ...]
     value: float
 
-    def is_encrypted(self, tap: Tap) -> bool:
+    def is_encrypted(self, tap: ExposedTap) -> bool:
         """Return whether a listener at a tap sees only ciphertext."""
         return tap.pair is not None and self.program.protection.of(*tap.pair) != "none"
 
@@ -165,7 +165,7 @@ class _Search:
         return self.encrypted(candidate, program, found, [tap for tap in found if COORDINATOR in (tap.pair or ())])
 
     def encrypted(
-        self, candidate: Candidate, program: Program, found: tuple[Tap, ...], chosen: Sequence[Tap]
+        self, candidate: Candidate, program: Program, found: tuple[ExposedTap, ...], chosen: Sequence[ExposedTap]
     ) -> Alternative:
         """Return a division with the links of some taps encrypted."""
         links: dict[str, Name] = {"-".join(tap.pair): self.cipher for tap in chosen if tap.pair is not None}
@@ -255,12 +255,12 @@ class _Search:
                 known[axis] = max(known.get(axis, found), found, key=lambda leak: leak.leakage)
         return results
 
-    def leak(self, tap: Tap) -> Mapping[Axis, MeasuredLeak]:
+    def leak(self, tap: ExposedTap) -> Mapping[Axis, MeasuredLeak]:
         """Return what a tap leaks in clear."""
         unknown = dict.fromkeys(AXES, EVERYTHING)
         return unknown if tap.observation is None else self.leaks.get(_key(tap), unknown)
 
-    def is_allowed(self, division: Alternative, tap: Tap) -> bool:
+    def is_allowed(self, division: Alternative, tap: ExposedTap) -> bool:
         """Return whether a tap is encrypted, or leaks no more than the limits."""
         limits: dict[Axis, float | None] = {
             "pixels": self.limits.pixel_leakage,
@@ -310,7 +310,7 @@ class _Search:
         )
 
 
-def _key(tap: Tap) -> str:
+def _key(tap: ExposedTap) -> str:
     """Return the name under which an audit reports a tap's observation."""
     assert tap.observation is not None
     return tap.observation.fingerprint[:32]

@@ -11,7 +11,7 @@ from cloven.partition.protection import COORDINATOR
 
 
 @dataclass(frozen=True, eq=False)
-class Tap:
+class ExposedTap:
     """A place where someone else may listen.
 
     Attributes:
@@ -25,22 +25,24 @@ class Tap:
     observation: Observation | None
 
 
-def taps(program: Program, cluster: Cluster) -> tuple[Tap, ...]:
+def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
     """Return the taps of a program if none of its links were protected.
 
     A device that is not trusted sees all that it receives. The links with the coordinator carry the image and the
     answer themselves.
     """
     ends = ((COORDINATOR, program.source), (program.sink, COORDINATOR))
-    found = [Tap("->".join(link), link, None) for link in ends if cluster.link(*link).exposed]
+    found = [ExposedTap("->".join(link), link, None) for link in ends if cluster.link(*link).exposed]
     for link in program.links:
         if cluster.link(*link).exposed:
             (observation,) = observe(program, [link])
-            found.append(Tap("->".join(link), link, observation))
+            found.append(ExposedTap("->".join(link), link, observation))
     for device in program.devices:
         if not cluster.devices[device].trusted and (
             device == program.source or any(link[1] == device for link in program.links)
         ):
             has_image = device == program.source
-            found.append(Tap(f"device {device}", None, None if has_image else observe(program, device=device)[0]))
+            found.append(
+                ExposedTap(f"device {device}", None, None if has_image else observe(program, device=device)[0])
+            )
     return tuple(found)
