@@ -38,11 +38,10 @@ def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
             (observation,) = observe(program, [link])
             found.append(ExposedTap("->".join(link), link, observation))
     for device in program.devices:
-        if not cluster.devices[device].trusted and (
-            device == program.source or any(link[1] == device for link in program.links)
-        ):
-            has_image = device == program.source
-            found.append(
-                ExposedTap(f"device {device}", None, None if has_image else observe(program, device=device)[0])
-            )
+        if cluster.devices[device].trusted:
+            continue
+        if device == program.source:
+            found.append(ExposedTap(f"device {device}", None, None))
+        elif any(link[1] == device for link in program.links):
+            found.append(ExposedTap(f"device {device}", None, observe(program, device=device)[0]))
     return tuple(found)
