@@ -343,7 +343,7 @@ class TestMistakes:
         class WithFunction(NearestImage):
             distance: object = torch.cdist
 
-        with pytest.raises(ClovenError, match=r"WithFunction.distance is function; expected numbers"):
+        with pytest.raises(ClovenError, match=r"WithFunction.distance is a function; expected numbers"):
             audited(WithFunction())
 
 

@@ -55,7 +55,7 @@ class BatchedAttack:
 
     @property
     def uses_pairs(self) -> bool:
-        """Whether it learns from images of the attacker's own."""
+        """True if the attack trains on images of the attacker's own."""
         return True
 
     @property
