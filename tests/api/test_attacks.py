@@ -343,7 +343,7 @@ class TestMistakes:
         class WithFunction(NearestImage):
             distance: object = torch.cdist
 
-        with pytest.raises(ClovenError, match=r"WithFunction.distance is function; expected numbers"):
+        with pytest.raises(ClovenError, match=r"WithFunction.distance is a function; expected numbers"):
             audited(WithFunction())
 
 
@@ -403,7 +403,7 @@ class TestByName:
             ("my_attacks:Mne", "my_attacks has no 'Mne'; it has Mine"),
             ("my_attacks:NOTHING", r"my_attacks:NOTHING is not an attack: int has no method fit\(knowledge, ...\)"),
             ("my_attacks:Forgetful", "is the class Forgetful, which has no method fit; expected an attack"),
-            ("my_attacks:Demanding", r"Demanding\(\) is called without arguments, and fails: .*'needed'"),
+            ("my_attacks:Demanding", r"Demanding\(\) without arguments failed: .*'needed'"),
             (":Mine", "a module without a name cannot be imported"),
         ],
     )

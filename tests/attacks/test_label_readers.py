@@ -33,7 +33,7 @@ FEW = 150
 
 
 def right(attack: BatchedAttack, known: Knowledge, captured: list[Tensor], truth: Tensor) -> int:
-    """How many classes the attack reads right."""
+    """Return the number of classes that the attack reads right."""
     read = attack.fit(known, generator=generator(3)).classify(captured)
     return int((read == truth).sum())
 

@@ -93,7 +93,7 @@ def deep(images: Tensor) -> list[Tensor]:
 
 
 def deep_rear(captured: Sequence[Tensor]) -> Tensor:
-    """The classes are told apart by the number alone."""
+    """The classes differ in the number alone."""
     return torch.cat([-captured[1], captured[1]], 1)
 
 
@@ -126,7 +126,7 @@ def test_deep_features_are_refined_for_labels_where_pixels_keep_the_start() -> N
     def agreement(made: Tensor) -> float:
         return float((deep_classes(made) == deep_classes(victims)).float().mean())
 
-    assert "its start stands" in chosen.notes[-1]  # type: ignore[attr-defined]
+    assert "its start is kept" in chosen.notes[-1]  # type: ignore[attr-defined]
     assert torch.equal(pixels, start)
     assert agreement(labels) >= 0.95 > agreement(start)
     assert error(labels, victims) > error(pixels, victims)
@@ -301,7 +301,7 @@ def test_an_ensemble_is_the_mean_of_different_trainings_and_better_than_they_are
 
 
 class Says:
-    """A label reader that reads a class of its own."""
+    """A label reader whose class depends on its seed."""
 
     name = "says"
 

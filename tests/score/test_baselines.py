@@ -1,4 +1,4 @@
-"""Floors on real digits: what a listener who learns nothing scores, and what a perfect one does."""
+"""Baselines on real digits, and the scores of perfect reconstructions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks: what a class must have to be one, and what the attacks of this package share."""
+"""The protocol of an attack, and the base class of the attacks of this package."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from cloven.attacks.knowledge import Knowledge, LabelReader, Reconstructor, Shap
 from cloven.attacks.trainer import Machine, Trainee, train
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | dict[str, Json] | None"
-"""A value as JSON writes it."""
+"""A value that JSON can represent."""
 
 
 @runtime_checkable
 class Attack(Protocol):
     """An attack: a frozen dataclass of hyper-parameters with this one method.
 
-    A class may also have ``name`` (what tables call it; left out, the name of the class) and ``white_box`` (True
-    for an attacker with the model's weights; left out, an attacker has no `Knowledge.front` and no ``rear``),
-    and ``uses_pairs`` (False for one that needs no images of the attacker's own).
+    A class may also have these attributes: ``name``, which tables show (default: the name of the class);
+    ``white_box``, True for an attacker with the model's weights (default: False; `Knowledge.front` and ``rear`` are
+    then None); ``uses_pairs``, False if the attack needs no images of the attacker's own (default: True); and
+    ``needs_classes``, False if it does not use `Knowledge.classes` (default: True).
     """
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor | LabelReader:
-        """Return the result of the attack on what is known.
+        """Train the attack, and return its result.
 
         Args:
-            knowledge: what the attacker has.
+            knowledge: what the attacker knows.
             generator: the source of all random numbers, on the CPU. PyTorch's own generator has the same seed.
-            device: where to compute: ``cpu`` or ``cuda``. What is captured lies on the CPU.
+            device: ``cpu`` or ``cuda``. Captured tensors are on the CPU.
 
         Raises:
-            ClovenError: if the attack cannot work on what is known; see `cloven.attacks.needed`.
+            ClovenError: if the attacker lacks knowledge that the attack needs; see `cloven.attacks.needed`.
         """
         ...
 
 
 class BatchedAttack:
-    """An attack of this package: it is trained batch by batch, side by side with others on the same batches.
+    """The base of the attacks of this package, which train batch by batch, beside others on the same batches.
 
-    ``name`` is what people call it by; ``white_box`` says whether it needs the model's weights, ``needs_classes``
+    ``name`` is shown in tables; ``white_box`` says whether the attack needs the model's weights, ``needs_classes``
     whether it uses the classes that the service answered, and ``descends`` whether it computes a descent for each
-    image that it attacks, which takes time that is not of its training.
+    image that it attacks, which takes time in addition to its training.
     """
 
     name: ClassVar[str]
@@ -54,7 +55,7 @@ class BatchedAttack:
 
     @property
     def uses_pairs(self) -> bool:
-        """Whether it learns from images of the attacker's own."""
+        """True if the attack trains on images of the attacker's own."""
         return True
 
     @property
@@ -63,20 +64,20 @@ class BatchedAttack:
         return self.name
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
-        """Return an attacker ready to be trained; the generator's seed fixes the initial weights.
+        """Return a trainee; the generator's seed determines its initial weights.
 
         Raises:
-            ClovenError: if the attack cannot work on what is known.
+            ClovenError: if the attacker lacks knowledge that the attack needs.
         """
         raise NotImplementedError
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str = "cpu") -> Any:
-        """Train alone, to the end, and return a `Reconstructor`, or a `LabelReader`; see `Attack`."""
+        """Train to the end, and return a `Reconstructor` or a `LabelReader`; see `Attack`."""
         (learned,) = train([self.begin(knowledge, generator, Machine(device))])
         return learned
 
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
-        """Return all that can change the result on shapes such as these."""
+        """Return everything that can change the result, given the shapes of captured tensors and of an image."""
         return asdict(self)  # type: ignore[call-overload,no-any-return]
 
 

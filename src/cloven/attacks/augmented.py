@@ -1,4 +1,4 @@
-"""Augmentation by an attacker with the weights: own images flipped and shifted, through the model's front."""
+"""Augmentation by an attacker with the weights: flipped and shifted images, passed through the model's front."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from cloven.attacks.unbatched import begun
 
 @dataclass(frozen=True)
 class Augmented(BatchedAttack):
-    """Train another attack on ``copies`` of each own image: itself, and itself flipped and shifted at random.
+    """Another attack, trained on ``copies`` of each of the attacker's images.
 
-    What would be captured of a copy is computed with the model's front each time that it is read, so that an
-    attacker with the weights has as many pairs as he likes; the copies themselves are kept in memory. Images move
-    by up to ``shift`` of their height and width, and are mirrored at their borders. The classes of copies come from
-    the model's rear. The copies of the last quarter of the images come last: an attack that holds out pairs does
-    not train on copies of them.
+    The first copy is the image itself; the others are flipped and shifted at random, by up to ``shift`` of the
+    height and width, with mirrored borders. The captured tensors of a copy are computed with the model's front each
+    time that they are read; the copies themselves are kept in memory. The classes of copies come from the model's
+    rear. The copies of the last quarter of the images come last, so that an attack that holds out pairs does not
+    train on copies of them.
     """
 
     name: ClassVar[str] = "augmented"
@@ -78,7 +78,7 @@ class Augmented(BatchedAttack):
 
 
 def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
-    """Return of each pair the number of its image and of the copy ``(count x copies,)``."""
+    """Return the number of the image and of the copy of each pair, ``(count x copies,)``."""
     head = count - count // 4
     sources, numbers = torch.arange(count), torch.arange(copies)
     first = torch.cartesian_prod(numbers, sources[:head]).flip(1)  # copy by copy: the images as they are come first
@@ -105,7 +105,7 @@ def moved(images: Tensor, source: Tensor, changed: Tensor, shift: float, seed: i
 
 
 def _mirrored(side: int, offset: Tensor) -> Tensor:
-    """Return of each copy the lines of its image ``(m, side)``, moved by ``offset`` ``(m,)``."""
+    """Return the lines of the image ``(m, side)`` that each copy shows, moved by ``offset`` ``(m,)``."""
     line = (torch.arange(side) + offset[:, None]).abs()
     return side - 1 - (side - 1 - line).abs()
 
@@ -127,7 +127,7 @@ class _Computing(Joined[Trainee]):
 
 @dataclass(frozen=True, eq=False)
 class _Passed:
-    """The captured tensors of own images, and of their copies, which the front computes when they are read."""
+    """The captured tensors of images, and of their copies, which the front computes when they are read."""
 
     pairs: Pairs
     front: Front
@@ -158,7 +158,7 @@ class _Passed:
 
 
 def _classes(own: Tensor, rear: Rear, captured: _Passed) -> Tensor:
-    """Return the class of each copy ``(m,)``: as it was answered, or as the model's rear gives it."""
+    """Return the class of each copy ``(m,)``: the answer of the service, or for a changed copy that of the rear."""
     classes = own[captured.source].clone()
     for index in captured.changed.nonzero()[:, 0].split(CHUNK):
         with torch.no_grad():

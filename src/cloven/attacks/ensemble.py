@@ -1,4 +1,4 @@
-"""Ensembles: several trainings of one attack from different seeds, and the mean of what they make."""
+"""Ensembles: several trainings of one attack from different seeds, and the mean of their reconstructions."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from cloven.attacks.unbatched import begun
 
 @dataclass(frozen=True)
 class Ensemble(BatchedAttack):
-    """``members`` trainings of one attack, each from initial weights of its own.
+    """Several trainings of one attack (``members``), each with different initial weights.
 
-    The reconstruction is the mean of theirs: what each got wrong in its own way cancels out. Of label readers the
-    class counts that most of them read, in a tie the one that the first of these reads.
+    The reconstruction is the mean of theirs, in which errors of single members partly cancel. Label readers vote;
+    in a tie, the first of the tied members decides.
     """
 
     name: ClassVar[str] = "ensemble"

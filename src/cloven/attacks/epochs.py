@@ -1,4 +1,4 @@
-"""The epochs of attacks of any class: in their own field, and in the attacks that they consist of."""
+"""Change the epochs of attacks of any class, also in the attacks that they consist of."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Value = TypeVar("Value")
 
 
 def with_epochs(attack: Attack, change: Callable[[int | None], int | None]) -> Attack:
-    """Return an attack with other epochs, also in the attacks that it consists of; itself where none has any.
+    """Return an attack with other epochs, also in the attacks that it consists of; itself if none has epochs.
 
-    An attack with the epochs None trains as long as it learns.
+    An attack whose epochs are None trains until held-out pairs stop improving.
     """
     return _changed(attack, "", change)
 

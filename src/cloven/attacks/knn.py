@@ -1,4 +1,4 @@
-"""Nearest neighbours as a label reader: the answers to the own images whose captures are most alike."""
+"""Nearest neighbours as a label reader: the classes of the own images whose captured tensors are most alike."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from cloven.attacks.trainer import CHUNK, ClosedForm, Machine
 
 @dataclass(frozen=True)
 class KNN(BatchedAttack):
-    """The class of most of the nearest own images in the embedding of `Nearest`, nearer ones counting more.
+    """A vote of the nearest own images in the embedding of `Nearest`, weighted by the inverse of their distances.
 
-    Of ``neighbours`` the number counts that is best for a tenth of the attacker's own pairs among the others.
+    Of ``neighbours``, the number is used that is best on a tenth of the attacker's own pairs, among the others.
     """
 
     name: ClassVar[str] = "knn"
@@ -32,7 +32,7 @@ class KNN(BatchedAttack):
         check_fields(self, numbers=COUNT, neighbours=tuple_of(COUNT, "one or more whole numbers, each 1 or more"))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
-        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        """See `BatchedAttack`; a `ClovenError` if the service's answers are not known."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         names, classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)].unique(return_inverse=True)
         embedding = Embedding(pairs, knowledge.places, self.numbers)
@@ -55,7 +55,7 @@ class _Neighbours:
     count: int
 
     def vote(self, read: Tensor, neighbours: int) -> Tensor:
-        """Return the class ``(n,)`` of most of the neighbours of ``(n, numbers)``, each worth 1 / its distance."""
+        """Return the classes ``(n,)`` for which neighbours of ``(n, numbers)`` vote, weighted by 1 / distance."""
         lengths, most = self.known.square().sum(1), min(neighbours, len(self.known))
         found = []
         for z in read.split(CHUNK):

@@ -1,4 +1,4 @@
-"""The strong learned inverse: residual blocks over all scales, trained for likeness as well as for error."""
+"""The strongest trained decoder: residual blocks over all scales, trained on SSIM and the squared error."""
 
 from __future__ import annotations
 
@@ -35,12 +35,11 @@ class Residual(BatchedAttack):
     """A residual network over all scales (`Pyramid`), added to the best linear reading of each pixel.
 
     `Muon`, with one cycle of the learning rate in each round of training; the loss is the mean squared error and
-    ``likeness`` times (1 - SSIM). With ``epochs``, there is one round of that many. Without, the first has 3, and a
-    second and a third, each twice as long as the one before and from the best weights so far, follow as long as
-    the last one improved the loss of held-out pairs by more than its standard error. ``held_out`` is the share of
-    the pairs that decide this, and choose the best epoch and the best of ``widths``.
-    With ``masked``, each batch is trained on with a little of what was captured set to 0, so that the network
-    does not lean on single numbers.
+    ``likeness`` times (1 - SSIM). With ``epochs``, there is one round of that many. Without, the first round has 3
+    epochs; a second and a third, each twice as long as the one before, continue from the best weights as long as
+    the last round improved the loss on held-out pairs by more than its standard error. ``held_out`` is the share of
+    the pairs for this; they also choose the best epoch and the best of ``widths``. ``masked`` is the share of
+    places in captured maps that are set to 0 in each batch, so that the network does not rely on single values.
     """
 
     name: ClassVar[str] = "residual"
@@ -93,12 +92,12 @@ class Residual(BatchedAttack):
 FIRST, ROUNDS = 3, 3
 """Epochs of the first round of training, and the most rounds, where no number of epochs is given."""
 SIDE, SIDE_OF_PARTS = 8, 4
-"""The side of the network's coarsest scale. A coarser one takes a quarter of the time and teaches little, but where
-a map was seen in part: there it carries what was seen at one end of the image to the other."""
+"""The side of the network's coarsest scale; smaller if only a part of a map was captured, since a coarser scale
+carries information from one end of the image to the other."""
 LEAST = 40
-"""With fewer pairs none is held out."""
+"""The fewest pairs of which some are held out."""
 
 
 def _best(tried: Sequence[Fitting], training: Training | None) -> Learned:
-    """Return what the one learned that is best on held-out pairs."""
+    """Return the result of the width that is best on held-out pairs."""
     return min(tried, key=lambda one: float(one.least.mean())).finish(training)

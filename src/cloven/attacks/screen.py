@@ -1,4 +1,4 @@
-"""A small batch-normalised decoder: seconds a cell, to rank many observations before the strong attacks."""
+"""A small batch-normalised decoder that takes seconds: it ranks many observations before the strong attacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, cycle, se
 
 @dataclass(frozen=True)
 class Screen(BatchedAttack):
-    """One convolution a scale, batch-normalised, from where things were captured up to the image."""
+    """A decoder with one batch-normalised convolution per scale, from that of the captured tensors to the image."""
 
     name: ClassVar[str] = "screen"
     epochs: int = 3
@@ -45,7 +45,7 @@ class Screen(BatchedAttack):
 
 
 class _Small(nn.Module):
-    """Everything at the finest scale that anything was captured at, then doubled up to the image."""
+    """A network that reads all captured tensors at their finest scale, and doubles it up to the image."""
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
         super().__init__()

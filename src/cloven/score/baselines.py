@@ -1,4 +1,4 @@
-"""No-information baselines: the scores of guesses that ignore the observation. No score is shown without them.
+"""No-information baselines: the scores of guesses that ignore the observation.
 
 The baselines of constant guesses belong to a set of victim images and are computed once (`guess_baselines`); that
 of shuffled pairs belongs to one attack's reconstructions (`shuffled_baseline`). Its agreement is never above that
@@ -36,9 +36,10 @@ class Baseline:
 
 @torch.no_grad()
 def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
-    """Return the images ``(C, H, W)`` that anyone may answer, from two sets ``(n, C, H, W)`` in [0, 1].
+    """Return images ``(C, H, W)`` that can be guessed without an observation, from two sets of images.
 
-    ``auxiliary`` is what the attacker trains on; ``domain`` is images like the victims, but none of them.
+    Both are ``(n, C, H, W)`` in [0, 1]. ``auxiliary`` are the images on which the attacker trains; ``domain`` are
+    images of the victims' domain, without the victims.
     """
     check_images("auxiliary images", auxiliary)
     check_images("domain images", domain)
@@ -94,8 +95,8 @@ def shuffled_baseline(
 ) -> Baseline:
     """Return the score of reconstructions ``(n, C, H, W)`` against the originals of *other* images, n at least 2.
 
-    The pairing is a random cycle through all images, so that none meets its own. The agreement is that of all
-    pairs of two images drawn at random, with repetition: the chance agreement of Cohen's kappa.
+    The pairing is a random cycle through all images, so that none is paired with its own. The agreement is that of
+    all pairs of two images drawn at random, with repetition: the chance agreement of Cohen's kappa.
     """
     check_lengths("originals", originals, "reconstructions", reconstructions)
     check_lengths("originals", originals, "their classes", classes_of_originals)
@@ -159,7 +160,7 @@ def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
 
 
 def _derangement(n: int, seed: int) -> Tensor:
-    """Return ``(n,)``, a random cyclic permutation: it leaves nothing in its place."""
+    """Return ``(n,)``, a random cyclic permutation, which moves every element."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(order)
     other[order] = order.roll(1)
