@@ -228,7 +228,7 @@ def test_what_is_not_an_image_is_answered_in_one_sentence(program: cloven.Progra
     for wrong, message in (
         (photos * float("nan"), "the victim images hold NaN or infinity; expected float32 in [0, 1]"),
         (photos * 255, "the victim images hold numbers outside [0, 1]; divide 8-bit pixels by 255"),
-        (photos.to_sparse(), "the victim images are a tensor with layout torch.sparse_coo; expected a dense one"),
+        (photos.to_sparse(), "a tensor with layout torch.sparse_coo; expected a dense tensor"),
         (numbers.astype(object), "the victim images are an array of object; expected float32 in [0, 1]"),
     ):
         assert message in refusal(seen, "nearest", auxiliary=photos, victims=wrong)

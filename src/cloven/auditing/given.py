@@ -20,7 +20,7 @@ from torch import Tensor
 from cloven.attacks.attack import Attack
 from cloven.attacks.provenance import label_of
 from cloven.attacks.registry import load
-from cloven.auditing.captured import Capture, Observed, holding_back
+from cloven.auditing.captured import LEAST, Capture, Observed, holding_back
 from cloven.auditing.cases import Case, Target, tapped
 from cloven.auditing.cell import Knows
 from cloven.auditing.material import (
@@ -228,7 +228,7 @@ def _scene(
         raise ClovenError(
             f"{missing} is left out; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
         )
-    if isinstance(scored, Tensor) and (problems := list(image_problems("victims", scored, shape))):
+    if isinstance(scored, Tensor) and (problems := list(image_problems("victims", scored, shape, LEAST["victim"]))):
         raise ClovenError(problems)
     scored, copies = without_copies(scored)
     refuse_few(len(scored), copies)

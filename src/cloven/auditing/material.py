@@ -347,14 +347,14 @@ def _tensor(images: Images | Tensor) -> Tensor:
     return images.tensor() if isinstance(images, Images) else images
 
 
-def image_problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
-    """Yield what is wrong with a set of images for a model that takes images of a shape."""
+def image_problems(name: str, images: Tensor, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
+    """Yield what is wrong with a set of images, ``least`` or more, for a model that takes images of a shape."""
     name = SINGULAR.get(name, name)
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         takes = ", ".join(map(str, shape))
         yield f"the {name} images have shape {tuple(images.shape)}; the model takes (n, {takes})"
-    elif len(images) < 2:
-        yield f"{len(images)} {name} images; expected at least 2"
+    elif len(images) < least:
+        yield f"there are {len(images)} {name} images; expected {least} or more"
     elif images.dtype != torch.float32:
         yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
     elif not torch.isfinite(images).all():

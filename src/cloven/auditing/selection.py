@@ -43,9 +43,9 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
     held_back = [i for i in range(kept, len(auxiliary)) if auxiliary[i] not in known]
     if len(held_back) < 2:
         different = len(set(auxiliary))
+        but = f", {different} of them different," if different < len(auxiliary) else ""
         raise ClovenError(
-            f"{len(auxiliary)} auxiliary images, {different} of them different, are too few to compare several "
-            f"attacks, which takes images that train none of them; give at least {2 * SHARE} different images, or "
-            "one attack"
+            f"{len(auxiliary)} auxiliary images{but} are too few to compare several attacks, which takes images "
+            f"that train none of them; give at least {2 * SHARE} different images, or one attack"
         )
     return list(range(kept)), held_back
