@@ -58,7 +58,7 @@ def section(command: Any, name: str) -> str:
             panel = "Arguments" if argument else parameter.rich_help_panel or "Options"
             panels.setdefault(panel, []).append(row(*record))
     usage = " ".join([name, *command.collect_usage_pieces(context)])
-    tables = (f"**{panel}**\n\n| | |\n|---|---|\n" + "\n".join(panels[panel]) for panel in panels)
+    tables = (f"| {panel} | |\n|---|---|\n" + "\n".join(rows) for panel, rows in panels.items())
     return "\n\n".join([f"## {name}", command.help or "", f"```text\n{usage}\n```", *tables])
 
 

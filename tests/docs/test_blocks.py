@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import typer.main
 
 from cloven import cli
 from cloven.cli import app
-from cloven.cost.cluster import Cluster
+from cloven.cost.cluster import ClusterFile
+from cloven.documents import read_toml_document
 from cloven.enclave.dcap import read_policy
 from cloven.files import read_toml
 from cloven.partition.plan import Plan
@@ -21,7 +24,7 @@ from tests.docs.pages import ALL, PAGES, ROOT, Block, blocks
 LANGUAGES = {"python", "shell", "toml", "dockerfile", "text"}
 READ: dict[str, Callable[[Path], object]] = {
     "plan.toml": Plan.load,
-    "cluster.toml": Cluster.load,
+    "cluster.toml": partial(read_toml_document, ClusterFile),
     "policy.toml": read_policy,
 }
 PROGRAM = typer.main.get_command(app)
@@ -51,6 +54,27 @@ def test_every_block_is_of_a_known_language() -> None:
 def test_commands_are_valid(block: Block) -> None:
     for words in block.commands():
         parsed(PROGRAM, "cloven", words)
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "docs" / "systemd").iterdir()), ids=lambda path: path.name)
+def test_units_start_valid_commands(unit: Path) -> None:
+    (start,) = re.findall(r"^ExecStart=\S+/cloven (.*)$", unit.read_text("utf-8"), re.MULTILINE)
+
+    parsed(PROGRAM, "cloven", start.split())
+
+
+def test_every_target_of_make_exists() -> None:
+    shell = "\n".join(block.text for block in ALL if block.language == "shell")
+    targets = set(re.findall(r"^make ([\w-]+)", shell, re.MULTILINE))
+
+    assert {"demo", "test"} <= targets
+    assert targets <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+def test_the_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / "README.md").read_text("utf-8"))
+
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 @of("toml")
