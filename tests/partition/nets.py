@@ -321,5 +321,5 @@ def _data(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int] | None:
 
 
 def values_of(graph: Graph, name: str) -> int:
-    """How many numbers one image's value holds."""
+    """Return the number of elements of a value for one image."""
     return count(tuple((0, n) for n in graph.by_name[name].shape))

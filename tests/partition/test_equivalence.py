@@ -138,7 +138,7 @@ def holds(graph: Graph, data: st.DataObject) -> None:
 
 
 def only_vertical(strategy: Strategy | tuple[Strategy, ...]) -> bool:
-    """Whether nothing but whole layers is placed: the result is then the model's to the last bit."""
+    """Return whether only whole layers are placed, so that the result equals the model's bit by bit."""
     stages = strategy if isinstance(strategy, tuple) else (strategy,)
     return all(isinstance(stage, Vertical) for stage in stages)
 

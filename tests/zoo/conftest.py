@@ -1,4 +1,4 @@
-"""What tests of the data sets share."""
+"""Fixtures for the tests of data sets."""
 
 from __future__ import annotations
 

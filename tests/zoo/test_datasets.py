@@ -68,7 +68,7 @@ def write_pickle(file: Path, batch: Any, protocol: int = 2) -> None:
 
 
 def said(spec: str, **options: Any) -> str:
-    """What loading complains of."""
+    """Return the error message of loading."""
     with pytest.raises(ClovenError) as caught:
         load(spec, **options)
     return str(caught.value)
@@ -119,7 +119,7 @@ class TestSpecs:
 
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "folder"])
     def test_file_for_a_folder(self, kind: str, tmp_path: Path) -> None:
-        """A file is no folder."""
+        """A file is given instead of a folder."""
         (tmp_path / "data.zip").write_bytes(b"")
 
         assert said(f"{kind}:{tmp_path}/data.zip").startswith(
@@ -234,7 +234,7 @@ class TestMnist:
 
     @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
     def test_a_pointer(self, tmp_path: Path, name: str) -> None:
-        """What a clone without Git LFS leaves in place of the file."""
+        """A clone without Git LFS leaves a pointer in place of the file."""
         raw = write_mnist(tmp_path, zipped=name.endswith(".gz"))
         (raw / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
@@ -495,7 +495,7 @@ class TestCifar10:
         assert "label 0 is of type list" in said(f"cifar10:{tmp_path}")
 
     def test_shape_of_floats(self, tmp_path: Path) -> None:
-        """A shape that only compares equal to one is no reason for another error."""
+        """A shape that only compares equal to an expected one gives the same error as others."""
         content = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}, 2)
         changed = content.replace(b"K\x01M\x00\x0c\x86", b"G" + struct.pack(">d", 1.0) + b"M\x00\x0c\x86")
         assert changed != content
@@ -533,7 +533,7 @@ class TestCifar10:
         ("content", "told"),
         [
             (b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\1s.", "holds values nested deeper than 100"),
-            (b"\x80\x02}r\xff\xff\xff\x1f.", "keeps a value under a number beyond the count of its steps"),
+            (b"\x80\x02}r\xff\xff\xff\x1f.", "has a memo index larger than its number of steps"),
             (b"", "is empty; fetch it again"),
             (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ],
@@ -674,7 +674,7 @@ class TestPhotos:
         assert 10 <= sum(source.endswith(",mirrored") for source in images.sources) <= 30
 
     def test_too_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where there are not so many different crops, none is given twice: of a black picture there is one."""
+        """If there are not enough different crops, none is returned twice: a black picture has one."""
         from PIL import Image
 
         monkeypatch.setattr(photos, "_photographs", lambda: [("black.jpg", Image.new("RGB", (90, 60)))])
@@ -688,7 +688,7 @@ class TestPhotos:
 @pytest.mark.slow
 class TestRealData:
     def test_mnist(self, data: str) -> None:
-        """MNIST pools to 70,000 with the known histogram, and S1's split of it shares no image."""
+        """MNIST has 70,000 images with the known histogram, and the parts of its split share no image."""
         images = load(f"mnist:{data}")
         assert images.labels is not None
         parts = split(images, seed=0)

@@ -99,7 +99,7 @@ def files(folder: Path) -> list[str]:
 class TestPlaces:
     @pytest.mark.parametrize("kind", KINDS)
     def test_load_finds_it(self, kind: str, web: Web, tmp_path: Path) -> None:
-        """What is downloaded is what load reads, in a folder that did not exist."""
+        """A download into a new folder can be loaded."""
         spec = f"{kind}:{tmp_path}/new/data"
         download(spec)
 
@@ -108,7 +108,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_once(self, kind: str, web: Web, tmp_path: Path) -> None:
-        """What is there is not fetched again."""
+        """Existing files are not downloaded again."""
         spec = f"{kind}:{tmp_path}/data"
         download(spec)
         web.asked.clear()
@@ -142,7 +142,7 @@ class TestPlaces:
         assert web.asked == []
 
     def test_completed(self, web: Web, tmp_path: Path) -> None:
-        """What is there in part is completed where it lies."""
+        """An incomplete data set is completed in its own place."""
         write_mnist(tmp_path / "a")
         (tmp_path / "a" / "t10k-labels-idx1-ubyte").unlink()
         (write_flowers(tmp_path / "b") / "jpg" / "image_00003.jpg").unlink()
@@ -156,13 +156,13 @@ class TestPlaces:
         place = write_cifar(tmp_path / "cifar-10-batches-bin", "data_batch_1.bin", "test_batch.bin")
 
         assert said(f"cifar10:{tmp_path}") == (
-            f"{place}: has 2 of CIFAR-10's 6 batches, which hide those that would be downloaded; "
+            f"{place}: has 2 of CIFAR-10's 6 batches, which would be read instead of the downloaded ones; "
             "remove them, complete them or give another folder"
         )
         assert web.asked == []
 
     def test_still_amiss(self, web: Web, tmp_path: Path) -> None:
-        """What a download cannot mend is told."""
+        """Problems that remain after a download are reported."""
         jpg = write_flowers(tmp_path) / "jpg"
         (jpg / "image_00077.jpg").touch()
 
@@ -265,7 +265,7 @@ class TestFailures:
         ],
     )
     def test_network(self, error: Exception, utils: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """What failed, why, and what to fetch by hand; nothing half is left."""
+        """The error says what failed, why, and what to download by hand; no partial file is left."""
 
         def fail(url: str, root: str, filename: str, md5: str) -> None:
             Path(root, filename).write_bytes(b"half")
@@ -283,7 +283,7 @@ class TestFailures:
         assert files(tmp_path / "data") == []
 
     def test_mirrors(self, web: Web, utils: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Where one mirror fails, the next is asked; where all do, each is named."""
+        """If a mirror fails, the next one is tried; if all fail, the error names each."""
 
         def first_is_down(url: str, root: str, filename: str, md5: str) -> None:
             if "amazonaws" in url:

@@ -37,7 +37,7 @@ def write_flowers(place: Path, labels: list[int] = LABELS) -> Path:
 
 
 def said(folder: Path, **options: Any) -> list[str]:
-    """What loading complains of, a line each."""
+    """Return the problems that loading reports."""
     with pytest.raises(ClovenError) as caught:
         load(f"flowers102:{folder}", **({"shape": SHAPE} | options))
     return list(caught.value.problems)
@@ -123,7 +123,7 @@ class TestProblems:
             f"{tmp_path}/jpg/image_00002.jpg: is missing, but has a label; fetch it again",
             f"{tmp_path}/jpg/image_00005.jpg: has no label; remove it",
             f"{tmp_path}/jpg/image_00009.jpg: has no label; remove it",
-            f"{tmp_path}/cat_to_name.json: has no name for 101 of the classes 1 to 102, 2 among them; "
+            f"{tmp_path}/cat_to_name.json: has no name for 101 of the classes 1 to 102, such as 2; "
             "complete it or remove it",
         ]
 
@@ -173,7 +173,7 @@ class TestProblems:
 
         assert said(tmp_path) == [
             f"{tmp_path}/imagelabels.mat: is not the file that Oxford distributes (its MD5 differs); fetch it "
-            "again, or give own pictures as folder:DIR with one folder a class"
+            "again, or give your own pictures as folder:DIR with one folder per class"
         ]
 
     def test_one_wrong_byte_is_enough(self, tmp_path: Path) -> None:

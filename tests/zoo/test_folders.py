@@ -43,7 +43,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def said(folder: Path, **options: Any) -> str:
-    """What loading complains of."""
+    """Return the error message of loading."""
     with pytest.raises(ClovenError) as caught:
         load(f"folder:{folder}", **options)
     return str(caught.value)
@@ -114,7 +114,7 @@ class TestLayout:
 
         assert said(tmp_path) == (
             f"{tmp_path}: has both pictures (a.png) and sub-folders of pictures (dog); "
-            "expected either: sub-folders are classes"
+            "expected only one of the two, where sub-folders are classes"
         )
 
     def test_empty_classes(self, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ class TestLayout:
 
 
 class TestSaid:
-    """What is left out, or not taken as it is, is said in one sentence."""
+    """Skipped files and ignored properties are reported in one sentence."""
 
     def test_other_files_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         for name in ("cat/1.png", "dog/1.png"):
@@ -210,7 +210,7 @@ class TestSaid:
 
 
 class TestDivisions:
-    """Sub-folders that divide a data set are not its classes."""
+    """Sub-folders that are splits of a data set are not classes."""
 
     @pytest.mark.parametrize(
         "names",
@@ -235,8 +235,8 @@ class TestDivisions:
         names = tuple(sorted(names))
 
         assert said(tmp_path) == (
-            f"{tmp_path}: contains {', '.join(names)}, which divide a data set and are not its classes; give one "
-            f"of them, such as folder:{tmp_path / names[0]}, or rename them if they are classes"
+            f"{tmp_path}: contains {', '.join(names)}, which are splits of a data set and not its classes; give "
+            f"one of them, such as folder:{tmp_path / names[0]}, or rename them if they are classes"
         )
         assert load(f"folder:{tmp_path / names[0]}").classes == ("cat",)
 
@@ -245,7 +245,7 @@ class TestDivisions:
             picture(tmp_path, name)
         (tmp_path / "annotations").mkdir()
 
-        assert "contains test, train, which divide a data set" in said(tmp_path)
+        assert "contains test, train, which are splits of a data set" in said(tmp_path)
 
     @pytest.mark.parametrize("names", [("bus", "train"), ("contest", "protest"), ("test_tube", "train_station")])
     def test_classes_may_have_such_names(self, tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -284,7 +284,7 @@ class TestLinks:
         (tmp_path / "cat" / "again").symlink_to("../dog")
 
         assert load(f"folder:{tmp_path}").sources == ("cat/1.png", "cat/again/1.png", "dog/1.png")
-        assert caplog.messages == [f"{tmp_path}: links to folders that are read already were skipped (4)"]
+        assert caplog.messages == [f"{tmp_path}: links to folders that are already read were skipped (4)"]
 
     def test_links_to_each_other_end(self, tmp_path: Path) -> None:
         """Each folder is read once, or these would be 2^20."""
@@ -371,7 +371,7 @@ class TestLimit:
         assert load(f"folder:{tmp_path}", limit=4).sources == ("a/1.png", "b/1.png", "a/3.png", "b/3.png")
 
     def test_before_decoding(self, tmp_path: Path) -> None:
-        """What the limit leaves out is not opened."""
+        """Pictures beyond the limit are not opened."""
         (tmp_path / "0.png").write_bytes(b"no picture")
         picture(tmp_path, "1.png")
 
@@ -424,7 +424,7 @@ class TestBadFiles:
         assert said(tmp_path).startswith(f"{file}: cannot be decoded (")
 
     def test_pointers_and_pages(self, tmp_path: Path) -> None:
-        """What a clone without Git LFS, or a failed download, leaves in place of pictures."""
+        """A clone without Git LFS or a failed download leaves other files in place of pictures."""
         (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         (tmp_path / "b.jpg").write_text("<html><title>404 Not Found</title></html>")
 
@@ -435,7 +435,7 @@ class TestBadFiles:
         ]
 
     def test_heic(self, tmp_path: Path) -> None:
-        """What phones write; it is told what it is, also under another name."""
+        """A HEIC picture of a phone is recognised, also with the suffix of another format."""
         (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
         assert said(tmp_path) == (
@@ -527,7 +527,7 @@ class TestMissingExtra:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), None])
 def test_five_thousand(shape: tuple[int, int, int] | None, data: str) -> None:
-    """Tiny-ImageNet's 5,000 JPEGs, labelled by synset, grey ones among them."""
+    """Tiny-ImageNet's 5,000 JPEGs, labelled by synset; some of them are grey."""
     images = load(f"folder:{data}/tiny-imagenet/train", shape=shape)
 
     assert images.pixels.shape == (5000, *(shape or (3, 64, 64)))

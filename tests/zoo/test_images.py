@@ -1,4 +1,4 @@
-"""Images: the record, its hashes, the split of S1 and subsets that do not depend on chance."""
+"""Images: the record, its hashes, the split and subsets that are not random."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TestRecord:
         assert len(numbered([1, 2]).take([])) == 0
 
     def test_take_unlabelled(self) -> None:
-        """What has no labels gets none."""
+        """A subset of unlabelled images is unlabelled."""
         assert numbered(count=3).take([1]).labels is None
 
     def test_tensor(self) -> None:
@@ -144,7 +144,7 @@ class TestSplit:
         ],
     )
     def test_sizes(self, count: int, expected: tuple[int, int, int]) -> None:
-        """S1's sizes, and the largest remainder where the count is no multiple of ten."""
+        """The paper's sizes, and the largest remainder if the count is not a multiple of ten."""
         train, validation, test = split(numbered([i % 10 for i in range(count)]), seed=0)
 
         assert (len(train), len(validation), len(test)) == expected
@@ -196,7 +196,7 @@ class TestSplit:
 
     @pytest.mark.parametrize("parts", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5), (0.5, 0.5)])
     def test_parts_must_add_up(self, parts: tuple[float, float, float]) -> None:
-        """Shares that are no shares are refused."""
+        """Invalid shares are refused."""
         with pytest.raises(ClovenError, match="expected three shares of at least 0 that add up to 1"):
             split(numbered(count=4), seed=0, parts=parts)
 

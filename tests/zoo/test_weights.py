@@ -41,7 +41,7 @@ def same(model: nn.Module, expected: State) -> bool:
 
 
 def problems(model: nn.Module, path: Path) -> list[str]:
-    """What is said of a file, each without its path; the model must be as it was."""
+    """Return the problems of a file without its path, and check that the model has not changed."""
     before = state(model)
     with pytest.raises(ClovenError) as caught:
         load_weights(model, path)
@@ -165,7 +165,7 @@ def test_all_that_is_wrong_is_told_at_once(here: Path) -> None:
         "1 entry missing: 0.bias",
         "1 entry unexpected: head.weight",
         "2 entries of another shape: 3.bias (5,) not (3,), 3.weight (5, 8) not (3, 8)",
-        "is not of this model; give the file of this one, or the model and classes that it was made for",
+        "belongs to another model; give this model's file, or the model and classes that it was made for",
         "1 entry of another type: 1.weight torch.int32 not torch.float32; store weights as float32",
     ]
 
@@ -224,7 +224,7 @@ def test_other_pickles_are_not_run(here: Path, name: str) -> None:
 
     (problem,) = problems(small(), here / name)
 
-    assert problem.startswith("is refused: it holds ")
+    assert problem.startswith("is refused: it contains ")
     assert "nothing in it was run" in problem
     assert not (here / "ran").exists()
 
@@ -300,7 +300,7 @@ def exported() -> bytes:
         (lambda: b"\x08\x08\x12\x07pytorch:\x00", "is an ONNX model"),
         (
             lambda: b'{"metadata": {}, "weight_map": {"a": "b"}}',
-            "is the index of weights that lie in several files",
+            "is an index of weights in several files",
         ),
         (lambda: b'{"error": "not found"}', "is a JSON document"),
         (lambda: gzip.compress(b"weights"), "is compressed with gzip; unpack it"),
@@ -433,7 +433,7 @@ class TestCheckpoints:
         ]
 
     def test_plain_values_beside_the_weights(self, here: Path) -> None:
-        """What torchvision's, timm's and Lightning's scripts keep; nothing of it is made."""
+        """Objects that scripts of torchvision, timm and Lightning store with weights are not created."""
         beside = {
             "args": argparse.Namespace(lr=0.1, out=Path("runs")),
             "best": np.float64(0.93),
@@ -455,7 +455,7 @@ class TestCheckpoints:
 
 
 def loaded(path: Path, expected: State | None = None) -> bool:
-    """Whether a fresh model takes these weights, or any."""
+    """Return whether a new model accepts these weights, or any."""
     load_weights(model := small(), path)
     return expected is None or same(model, expected)
 
@@ -504,7 +504,7 @@ class TestNumbers:
 
 
 class TestHostileFiles:
-    """What would end the process or take all memory is refused before it is unpacked."""
+    """Files that would crash the process or exhaust the memory are refused before they are unpacked."""
 
     def test_an_archive_that_unpacks_to_gigabytes(self, here: Path) -> None:
         with (
@@ -533,7 +533,7 @@ class TestHostileFiles:
         ("pickled", "said"),
         [
             (b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\1s.", "holds values nested deeper than 100"),
-            (b"\x80\x02}r\xff\xff\xff\x1f.", "keeps a value under a number beyond the count of its steps"),
+            (b"\x80\x02}r\xff\xff\xff\x1f.", "has a memo index larger than its number of steps"),
             (b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "names builtins.bytearray"),
         ],
     )

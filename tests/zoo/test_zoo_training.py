@@ -148,7 +148,7 @@ class TestFit:
         assert not torch.equal(weights(model), weights(lenet5()))
 
     def test_all_problems_at_once(self, few: Images) -> None:
-        """What cannot be trained on is told at once."""
+        """All problems of a training set are reported at once."""
         unlabelled = Images("holiday", few.pixels[:0], None, (), ())
         with pytest.raises(ClovenError) as caught:
             fit(lenet5(), unlabelled, epochs=0)
@@ -200,7 +200,7 @@ class TestAccuracy:
         assert accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1])) == 0.5
 
     def test_read_only_labels(self, few: Images) -> None:
-        """Labels of a record are read-only; that is no reason to warn."""
+        """The labels of a record are read-only, which does not cause a warning."""
         assert few.labels is not None
         assert accuracy(few.labels, few.labels) == 1
 
@@ -213,7 +213,7 @@ class TestAccuracy:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often something was trained: the seeds."""
+    """Return the list of the seeds of all trainings."""
     seeds: list[int] = []
     original = training.fit
 
@@ -294,7 +294,7 @@ class TestTrained:
 
     def test_weights_of_another_model(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
         save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
-        with pytest.raises(ClovenError, match="is not of this model"):
+        with pytest.raises(ClovenError, match="belongs to another model"):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path / "cache", start=tmp_path / "w.safetensors")
         assert not runs
 
@@ -358,14 +358,14 @@ class TestTrained:
         """A cache that cannot be is told before any training."""
         (tmp_path / "file").write_text("")
         with pytest.raises(
-            ClovenError, match=f"^{tmp_path}/file: no cache can be kept there .*; set CLOVEN_CACHE to"
+            ClovenError, match=f"^{tmp_path}/file: cannot be used as the cache .*; set CLOVEN_CACHE to"
         ):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path / "file")
 
         assert runs == []
 
     def test_unlabelled(self, tmp_path: Path) -> None:
-        """What has no labels trains nothing."""
+        """Unlabelled images are refused."""
         with pytest.raises(ClovenError, match="training: photos has no labels, expected labelled images"):
             trained("lenet5", load("photos", shape=(1, 28, 28), limit=3), epochs=1, seed=0, cache=tmp_path)
 
@@ -400,7 +400,7 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, own: str | None, xdg: str | 
 
 @pytest.mark.slow
 def test_mnist(tmp_path: Path, data: str) -> None:
-    """Ten epochs on S1's 56,000 reach 98.5 % of the held-out 7,000."""
+    """Ten epochs on 56,000 images classify 98.5 % of the 7,000 held-out ones."""
     train, _, test = split(load(f"mnist:{data}"), seed=0)
     model = trained("lenet5", train, epochs=10, seed=0, cache=tmp_path)
 
