@@ -271,7 +271,7 @@ def _numpy(archive: ZipFile) -> Entries:
         with archive.open(member) as stream:
             shape, dtype = _header(stream)  # type: ignore[arg-type]
             if dtype.hasobject:
-                raise _refused(f"it holds a pickle, {member.filename}")
+                raise _refused(f"it contains a pickle, {member.filename}")
             if dtype.kind not in "biufc":
                 raise ClovenError(f"{member.filename} is of type {dtype}; expected numbers")
             if math.prod(shape) * dtype.itemsize > member.file_size:
