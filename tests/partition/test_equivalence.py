@@ -1,4 +1,4 @@
-"""Contracts 1 and 2: a divided model computes what the whole one does, and sends what its table says."""
+"""A divided model computes the same as the whole one, and sends what its table of transfers lists."""
 
 from __future__ import annotations
 

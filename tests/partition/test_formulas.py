@@ -1,6 +1,7 @@
-"""Contract 2: what crosses is what closed formulas say (reference requirements, sections 4.1 and 4.3).
+"""The traffic of plans, compared with closed formulas.
 
-Throughout, M is how many numbers a layer reads and K how many it makes, for one image; N devices.
+M is the number of elements that a layer reads, and K the number that it makes, for one image; N is the number of
+devices.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cloven.zoo.mobilenet import MobileNetV1
 SIDE = 16
 CHANNELS = (8, 16, 24, 8)
 MAPS = tuple(channels * SIDE * SIDE for channels in CHANNELS)
-"""How many numbers the image and each of the three layers' outputs hold: M and K of the layers are neighbours."""
+"""The number of elements of the image and of the three layers' outputs; M and K of a layer are neighbours."""
 DEVICES = (2, 4, 8)
 
 
@@ -230,7 +231,7 @@ def test_columns_send_what_rows_send_of_a_square_map() -> None:
     assert {t.shape[1:] for t in columns.transfers if t.value == "3"} == {(SIDE, 1)}
 
 
-# --- MobileNet at Layer 2 (Mehrafrooz et al. (2025), section 4.3) ---------------------------------------------
+# --- MobileNet at Layer 2, as in Mehrafrooz et al. (2025) -----------------------------------------------------
 
 IMAGE, LAYER_2 = 150_528, 401_408
 

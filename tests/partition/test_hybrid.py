@@ -1,4 +1,4 @@
-"""Strategies one after another: who owns what, what crosses at the seams, what is refused."""
+"""Strategies in sequence: the owners, the transfers between stages, and the refused combinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each device computes, holds and receives of the image, compared with numbers computed by hand."""
+"""The usage of each device: what it computes, holds and receives, compared with numbers computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets from the web, with a stand-in for the web: where they are put, what is taken, what is said."""
+"""Downloads of data sets from a stand-in for the web: the files' places, the extracted members, the messages."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class TestPlaces:
         )
 
     def test_not_needed(self, web: Web, tmp_path: Path) -> None:
-        """Sets in the other layouts that load knows are there already."""
+        """Data sets in other layouts that load accepts are not downloaded again."""
         write_mnist(tmp_path / "a" / "raw")
         write_cifar(tmp_path / "b", *(f"{name}.bin" for name in BATCHES))
         write_flowers(tmp_path / "c")
@@ -152,7 +152,7 @@ class TestPlaces:
             assert len(load(spec, shape=SHAPE)) == count
 
     def test_hidden_by_an_unfinished_set(self, web: Web, tmp_path: Path) -> None:
-        """Binary batches are read before the ones that come: nothing is fetched in vain."""
+        """Nothing is downloaded if existing binary batches would be read instead."""
         place = write_cifar(tmp_path / "cifar-10-batches-bin", "data_batch_1.bin", "test_batch.bin")
 
         assert said(f"cifar10:{tmp_path}") == (
@@ -205,7 +205,7 @@ class TestTrust:
         assert len(files(tmp_path / "data")) == 19
 
     def test_members_that_lie_elsewhere(self, web: Web, tmp_path: Path) -> None:
-        """Of an archive only regular files of the expected names are taken: no paths, no links, no strangers."""
+        """Only regular files with the expected names are extracted from an archive, without paths and links."""
         inside = "cifar-10-batches-py"
         packed(
             web.folder / "cifar-10-python.tar.gz",
@@ -228,7 +228,7 @@ class TestTrust:
         assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
     def test_names_with_a_dot(self, web: Web, tmp_path: Path) -> None:
-        """Names that tar wrote from the working folder begin with a dot."""
+        """Names in archives of the working folder begin with a dot."""
         members = {f"./{name}": body for name, body in cifar_members().items()}
         packed(web.folder / "cifar-10-python.tar.gz", members)
         download(f"cifar10:{tmp_path}/data")
@@ -237,7 +237,7 @@ class TestTrust:
 
     @pytest.mark.parametrize("damage", [lambda _: b"no archive", lambda whole: whole[:200]], ids=["none", "cut"])
     def test_damaged_archive(self, web: Web, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-        """Nothing is put into place of an archive that breaks off."""
+        """No file of a truncated archive is moved into place."""
         archive = web.folder / "cifar-10-python.tar.gz"
         archive.write_bytes(damage(archive.read_bytes()))
 
@@ -304,7 +304,7 @@ class TestFailures:
         assert said(spec) == (f"{spec}: {kind} cannot be downloaded; those that can: cifar10, flowers102, mnist")
 
     def test_bad_specs(self) -> None:
-        """Specs are read as load reads them."""
+        """Specs are parsed as by load."""
         assert said("mnist") == "mnist: mnist needs a folder, e.g. mnist:data/mnist"
         assert said("minst:x").startswith("unknown data set 'minst'; did you mean mnist?")
 

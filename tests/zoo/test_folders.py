@@ -1,4 +1,4 @@
-"""Folders of pictures: what is taken, how it is converted, and what is said of what cannot be used."""
+"""Folders of pictures: the files that are read, their conversion, and the errors of unusable files."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestLayout:
         assert images.pixels[:, 0, 0, 0].tolist() == [1, 0, 2]
 
     def test_labelled(self, tmp_path: Path) -> None:
-        """Sub-folders are classes, by sorted names; what lies deeper belongs to the class above."""
+        """Sub-folders are classes, sorted by name; deeper pictures belong to the class above."""
         for name in ("dog/1.png", "cat/deeper/2.png", "cat/1.png", "ant/1.png"):
             picture(tmp_path, name)
         images = load(f"folder:{tmp_path}")
@@ -107,7 +107,7 @@ class TestLayout:
         assert load(f"folder:{tmp_path}").labels is None
 
     def test_both_layouts(self, tmp_path: Path) -> None:
-        """Pictures beside folders of pictures are ambiguous."""
+        """Pictures and folders of pictures together are ambiguous."""
         picture(tmp_path, "a.png")
         picture(tmp_path, "dog/b.png")
         (tmp_path / "ant").mkdir()
@@ -172,7 +172,7 @@ class TestSaid:
         assert caplog.messages[0].endswith("(1: 1 .avif)")
 
     def test_transparency(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """As in torchvision: the alpha channel is dropped. A channel that is opaque needs no word."""
+        """As in torchvision, the alpha channel is dropped. An opaque channel is not reported."""
         clear = np.full((4, 4, 4), 200, np.uint8)
         clear[0, 0] = 0
         Image.fromarray(clear).save(tmp_path / "a.png")
@@ -188,7 +188,7 @@ class TestSaid:
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
     def test_orientation(self, tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str) -> None:
-        """As in torchvision: a photograph that was taken upside down stays so."""
+        """As in torchvision, a photograph that was taken upside down stays upside down."""
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (6, 4)).save(tmp_path / f"a{suffix}", exif=exif)
@@ -308,7 +308,7 @@ class TestLinks:
 
 class TestConversion:
     def test_whole_image_is_resized(self, tmp_path: Path) -> None:
-        """Nothing is cropped, whatever the ratio of the sides."""
+        """Nothing is cropped, whatever the aspect ratio."""
         wide = np.zeros((8, 40, 3), np.uint8)
         wide[:, :20] = 255
         Image.fromarray(wide).save(tmp_path / "a.png")
@@ -363,7 +363,7 @@ class TestConversion:
 
 class TestLimit:
     def test_spread_and_interleaved(self, tmp_path: Path) -> None:
-        """Names from all over each class, classes in turn."""
+        """Pictures are spread over each class, and classes alternate."""
         for label in "ab":
             for i in range(4):
                 picture(tmp_path, f"{label}/{i}.png")
@@ -378,7 +378,7 @@ class TestLimit:
         assert load(f"folder:{tmp_path}", limit=1).sources == ("1.png",)
 
     def test_not_reached(self, tmp_path: Path) -> None:
-        """More than there are gives all."""
+        """A limit above the number of pictures returns all of them."""
         picture(tmp_path, "a.png")
 
         assert len(load(f"folder:{tmp_path}", limit=5)) == 1
@@ -405,7 +405,7 @@ class TestBadFiles:
         ("count", "last"), [(10, f"9.png: {HINT}"), (11, "... and 1 more"), (25, "... and 15 more")]
     )
     def test_ten_at_most(self, tmp_path: Path, count: int, last: str) -> None:
-        """Of many, ten are named and the others counted."""
+        """If many files are unusable, ten are named and the others counted."""
         for i in range(count):
             (tmp_path / f"{i:02}.png").write_bytes(b"?")
         lines = said(tmp_path).splitlines()
@@ -450,7 +450,7 @@ class TestBadFiles:
         assert said(tmp_path).startswith(f"{tmp_path}/a.jpg: has 301 scans, expected at most 200 at its size")
 
     def test_what_looks_like_scans_in_a_jpeg_and_is_none(self, tmp_path: Path) -> None:
-        """In a block of its own, as thumbnails are, and behind its end, as a phone's motion pictures."""
+        """Scans in a separate block (thumbnails) and after the end (motion pictures) are not counted."""
         content = picture(tmp_path, "a.jpg").read_bytes()
         block = b"\xff\xe1\x10\x02" + b"\xff\xda\0\2" * 1024
         (tmp_path / "a.jpg").write_bytes(content[:2] + block + content[2:] + b"\xff\xda\0\2" * 300)
@@ -481,7 +481,7 @@ class TestBadFiles:
         )
 
     def test_formats_that_run_programs(self, tmp_path: Path) -> None:
-        """PostScript under a picture's name is not handed to Ghostscript."""
+        """PostScript with the suffix of a picture is not passed to Ghostscript."""
         (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
 
         assert said(tmp_path) == f"{tmp_path}/a.png: {HINT}"

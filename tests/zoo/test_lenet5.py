@@ -49,7 +49,7 @@ def test_activations_belong_to_their_layers() -> None:
 
 
 def test_larger_images() -> None:
-    """Any square of at least 28 x 28 will do."""
+    """Any square of at least 28 x 28 pixels is accepted."""
     assert LeNet5(3, 7, 64)(torch.rand(1, 3, 64, 64)).shape == (1, 7)
 
 

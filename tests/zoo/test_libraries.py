@@ -1,4 +1,4 @@
-"""Models of torchvision and timm: what their weights want, and how they are had."""
+"""Models of torchvision and timm: the input that their weights expect, and their download."""
 
 from __future__ import annotations
 

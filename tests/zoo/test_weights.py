@@ -1,4 +1,4 @@
-"""Weights from files: all of them or none, and nothing that a file names is run."""
+"""Weights from files: all of them or none are loaded, and code in files is not run."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_round_trip(here: Path, name: str) -> None:
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_a_checkpoint_is_unwrapped(here: Path, wrapper: str) -> None:
-    """As training scripts save it: beside other things, with DataParallel's prefix, without counters."""
+    """Weights as training scripts save them: with other objects and DataParallel's prefix, without counters."""
     weights = state(small())
     entries: dict[str, Any] = {
         f"module.{k}": v for k, v in weights.items() if not k.endswith("num_batches_tracked")
@@ -181,7 +181,7 @@ def test_eight_names_of_each_kind(here: Path) -> None:
 
 
 def test_tensors_that_are_no_plain_arrays(here: Path) -> None:
-    """They would fail only while they are copied, when other weights have changed already."""
+    """Such weights would fail only while they are copied, after other weights have changed."""
     weights = state(small())
     torch.save(
         {**weights, "3.weight": weights["3.weight"].to_sparse(), "3.bias": torch.empty(3, device="meta")}, "w.pt"
@@ -308,7 +308,7 @@ def exported() -> bytes:
     ],
 )
 def test_files_of_other_kinds_are_told_apart(here: Path, content: Callable[[], bytes], said: str) -> None:
-    """Whatever their names: a person is told what the file is and what to do."""
+    """Whatever its name, the error says what the file is and what to do."""
     (here / "w.pth").write_bytes(content())
 
     (problem,) = problems(small(), here / "w.pth")
@@ -407,7 +407,7 @@ class TestCheckpoints:
         assert loaded(here / "w.pt", given)
 
     def test_other_parts_of_a_training_are_left_out(self, here: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """Lightning keeps the loss's weights beside the model's."""
+        """Lightning stores the weights of the loss with those of the model."""
         given = state(small())
         torch.save({"state_dict": {**prefixed("model.", given), "loss.weight": torch.ones(3)}}, "w.ckpt")
 
@@ -562,7 +562,7 @@ class TestHostileFiles:
 
 
 class TestAllBut:
-    """Weights for training to start from: what depends on the classes stays the model's own."""
+    """Initial weights for training: layers that depend on the number of classes keep the model's weights."""
 
     def test_of_another_number_of_classes(self, here: Path) -> None:
         given = state(small(classes=3))
