@@ -1,9 +1,9 @@
-# `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment and pinned packages.
+# `make demo` and `make test` set up everything on a new machine: a virtual environment and pinned packages.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
-# More threads than free cores make each other 5 to 10 times slower.
+# With more threads than free cores, work is 5 to 10 times slower.
 export OMP_WAIT_POLICY := passive
 
 .PHONY: demo test slow lint docs format bench bench-data clean
@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY := passive
 demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
 
-test: $(READY)  ## the whole suite but the slow tests; for two cores, three processes: some tests wait
+test: $(READY)  ## all tests except the slow ones; three processes for two cores, because some tests wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)  ## the slow tests; those on real data sets need CLOVEN_DATA
@@ -36,7 +36,7 @@ bench: $(READY)  ## measurements that the README quotes
 	$(BIN)/python -m benchmarks.ciphers
 	$(BIN)/python -m benchmarks.links
 
-bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
+bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DATA
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python benchmarks/he2019.py

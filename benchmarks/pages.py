@@ -1,4 +1,4 @@
-"""Write the tables in the pages about the papers from the results beside the pages.
+"""Write the tables in the pages about the papers from stored results.
 
 A block between ``<!-- FILE: TABLE -->`` and ``<!-- end -->`` is filled from ``FILE.json`` in the folder with the
 page's name; TABLE is the name of one of the page's tables.

@@ -49,11 +49,11 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),
     "enclave-policy": (Policy, "what an owner accepts of a platform, `policy.toml`"),
 }
-"""The schemas: the name of the file, the document, and where it occurs."""
+"""The schemas: the name of the file, the document, and a description."""
 
 
 def files() -> dict[Path, str]:
-    """Return the content of every file in the folder of schemas."""
+    """Return the content of each file in the folder of schemas."""
     lines = [
         "# JSON schemas",
         "",
@@ -82,7 +82,7 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
     if differing:
-        sys.exit(f"other than the code's: {', '.join(differing)}; run python -m benchmarks.schemas")
+        sys.exit(f"out of date: {', '.join(differing)}; run python -m benchmarks.schemas")
 
 
 if __name__ == "__main__":

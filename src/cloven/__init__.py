@@ -1,4 +1,4 @@
-"""Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild of the input.
+"""Divide a CNN over several machines, run it, and measure what a listener on each link can reconstruct of images.
 
 >>> model = cloven.capture(network, example)
 >>> program = cloven.divide(model, cloven.Vertical(cuts=["layer1"]), devices=2)
@@ -6,7 +6,7 @@
 >>> (observation,) = cloven.observe(program)
 >>> results = cloven.audit(observation, [cloven.Decoder(epochs=10), "probe"], auxiliary=photos, victims=tests)
 
-Names are imported when they are first used: ``import cloven`` itself brings no torch.
+Names are imported when they are first used, so that ``import cloven`` does not import torch.
 """
 
 from __future__ import annotations

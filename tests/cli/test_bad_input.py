@@ -171,7 +171,9 @@ def test_a_plan_that_cannot_be_read_or_written_is_an_error(cloven: Run, here: Pa
 def test_data_with_another_number_of_classes_than_the_plan_is_refused(cloven: Run, here: Path) -> None:
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--classes", "5", "--out", "plan.toml")
 
-    refused(cloven("run", "plan.toml", "--data", "digits"), "digits has 10 classes; the plan's model has 5")
+    refused(
+        cloven("run", "plan.toml", "--data", "digits"), "digits has 10 classes; expected 5, as in the plan's model"
+    )
 
 
 def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
@@ -270,8 +272,8 @@ def test_a_plan_that_cannot_be_is_refused_with_all_that_is_wrong(
         ("timm:resnt18", ("timm has no model 'resnt18'; did you mean resnet18",)),
         ("nowhere.at.all:net", ("nowhere.at.all cannot be imported: No module named 'nowhere'",)),
         ("tests.partition.test_tiles:Nothing", ("tests.partition.test_tiles has no function or class 'Nothing'",)),
-        ("tests.partition.test_tiles:measured", ("measured() is called without arguments, and fails",)),
-        ("tests.partition.test_tiles:gated", ("gated() makes Graph; expected a torch.nn.Module",)),
+        ("tests.partition.test_tiles:measured", ("measured(), called without arguments, fails",)),
+        ("tests.partition.test_tiles:gated", ("gated() returns a Graph; expected a torch.nn.Module",)),
         (":net", (":net: a module without a name cannot be imported",)),
         ("..up:net", ("..up:net: ..up cannot be imported",)),
         ("lenet5:", ("unknown model 'lenet5:'; did you mean lenet5?",)),
@@ -291,8 +293,8 @@ def test_a_model_that_is_not_there_is_refused_by_name(
     [
         ("def net(:", "broken_net cannot be imported: invalid syntax"),
         ("raise RuntimeError('no such device')", "broken_net cannot be imported: no such device"),
-        ("def net():\n    raise KeyError('weights')", "net() is called without arguments, and fails: 'weights'"),
-        ("def net():\n    return [1]", "net() makes list; expected a torch.nn.Module"),
+        ("def net():\n    raise KeyError('weights')", "net(), called without arguments, fails: 'weights'"),
+        ("def net():\n    return [1]", "net() returns a list; expected a torch.nn.Module"),
     ],
 )
 def test_a_factory_of_ones_own_that_fails_is_an_error(
@@ -355,9 +357,13 @@ def noise(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "messages"),
     [
-        (weights_of_another_model, "w.pth", ("conv1.0.weight (6, 3, 5, 5) not (6, 1, 5, 5)", "not of this model")),
+        (weights_of_another_model, "w.pth", ("(6, 3, 5, 5) not (6, 1, 5, 5)", "belongs to another model")),
         (pickled, "w.pth", ("w.pth",)),
-        (pickled, "w.pkl", ("w.pkl: is refused: it holds what no weights need", "nothing in it was run")),
+        (
+            pickled,
+            "w.pkl",
+            ("w.pkl: is refused: it contains objects that weights do not need", "nothing in it was run"),
+        ),
         (pickled_by_torch, "w.pth", ("w.pth: is refused: it names", "nothing in it was run")),
         (a_whole_model, "w.pt", ("w.pt: is refused: it names cloven.zoo.models.LeNet5",)),
         (noise, "w.safetensors", ("w.safetensors: is damaged, or does not hold weights",)),

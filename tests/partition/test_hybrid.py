@@ -1,4 +1,4 @@
-"""Strategies one after another: who owns what, what crosses at the seams, what is refused."""
+"""Strategies in sequence: the owners, the transfers between stages, and the refused combinations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def owners(program: Program, value: str) -> Mapping[str, tuple[Box, ...]]:
 
 
 def crossing(program: Program) -> dict[str, int]:
-    """How many numbers of each value cross."""
+    """Return the number of elements of each value that cross."""
     found: dict[str, int] = {}
     for transfer in program.transfers:
         found[transfer.value] = found.get(transfer.value, 0) + transfer.bytes // 4
@@ -46,7 +46,7 @@ def crossing(program: Program) -> dict[str, int]:
 
 
 def test_tiles_then_channels_on_the_same_devices() -> None:
-    """S1's conclusion: data partitioning of the early layers, horizontal of the rest."""
+    """The paper's conclusion: data partitioning of the early layers, horizontal partitioning of the rest."""
     program = divided(Data((2, 2), until="pool1"), Horizontal(), devices=4)
 
     assert owners(program, "pool1") == {

@@ -1,4 +1,4 @@
-"""From the few options of a command line to a plan's entries, and what is said of options that do not fit."""
+"""The entries of a plan from the options of a command, and the errors of options that do not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a plan: everything, at once, in words."""
+"""The problems of a plan: all of them are reported at once, as sentences."""
 
 from __future__ import annotations
 

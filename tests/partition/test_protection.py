@@ -1,4 +1,4 @@
-"""How links are protected: which word is meant for which link, and what cannot be meant."""
+"""The protection of links: the protection that applies to each link, and entries that are refused."""
 
 from __future__ import annotations
 

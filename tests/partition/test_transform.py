@@ -1,4 +1,4 @@
-"""What is done to a share before it crosses a link: the words, the bytes, and what plans and programs say of it."""
+"""Transforms of a share before it crosses a link: their names and bytes, and their use in plans and programs."""
 
 from __future__ import annotations
 

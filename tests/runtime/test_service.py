@@ -266,7 +266,7 @@ class TestRefusals:
             (bomb(6000, 6000), "too large to be opened safely: 6000 x 6000 pixels, expected at most 16,777,216"),
             (bomb(60000, 60000), "too large to be opened safely"),
             (bomb(1, 1), "1 x 1 pixels, expected at least 2 x 2"),
-            (scans(300), "has 306 scans, expected at most 200 at its size: .*; save it anew"),
+            (scans(300), "has 306 scans, expected at most 200 at its size: .*; save it again"),
             (scans(30, side=4096), "has 36 scans, expected at most 16 at its size"),
             (comments(50_000), "too many small blocks"),
         ],
