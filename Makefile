@@ -1,17 +1,17 @@
-# `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment and pinned packages.
+# `make demo` and `make test` set up everything on a new machine: a virtual environment and pinned packages.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
-# More threads than free cores make each other 5 to 10 times slower.
+# With more threads than free cores, work is 5 to 10 times slower.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test slow lint format bench bench-data clean
+.PHONY: demo test slow lint docs format bench bench-data clean
 
 demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
 
-test: $(READY)  ## the whole suite but the slow tests; for two cores, three processes: some tests wait
+test: $(READY)  ## all tests except the slow ones; three processes for two cores, because some tests wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)  ## the slow tests; those on real data sets need CLOVEN_DATA
@@ -21,6 +21,10 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Containerfile
+
+docs: $(READY)  ## the documentation, in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -32,7 +36,7 @@ bench: $(READY)  ## measurements that the README quotes
 	$(BIN)/python -m benchmarks.ciphers
 	$(BIN)/python -m benchmarks.links
 
-bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
+bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DATA
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python benchmarks/he2019.py
@@ -41,8 +45,8 @@ bench-data: $(READY)  ## measurements on real data sets, which CLOVEN_DATA names
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,attest,tap,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit,models,edge,ascon,attest,tap,serve,dev,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

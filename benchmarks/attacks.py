@@ -1,23 +1,24 @@
-"""How fast attacks train: `residual` beside a plain loop, all cuts from one forward pass, a study beside its parts.
+"""Measure how fast attacks train: `residual` against a plain loop, shared forward passes, one audit of all cuts.
 
     CLOVEN_DATA=FOLDER python -m benchmarks.attacks [--only NAME ...] [--pairs N] [--epochs N] [--rounds N]
                                                     [--before COMMIT]
 
-What is attacked is the published ResNet-20 on CIFAR-10. Five measurements:
+The attacked model is the published ResNet-20 on CIFAR-10. There are five measurements:
 
 residual  The attack and a plain PyTorch loop of the same network train in turns on the same batches, from the
-          same weights and with the same loss, one thread. The loop is as people write it: nearest enlarging
-          before a convolution, NCHW, Muon a weight at a time, SSIM by convolutions, what is captured computed for
-          each batch. CPU seconds a step over whole trainings; the scores must be equal to within 0.01. The ratio
-          with what is captured at hand is told beside.
-reach     CPU seconds until `residual` reaches the SSIM on others' images that the code of an older commit reaches
-          in --epochs epochs. Whole trainings of 1 epoch, 2 epochs and so on, in a straight line between the two
-          that the score lies between. Both run in turns, each in a process of its own, one thread. Needs --before.
-passes    The convolutions that are computed for the features of all four cuts: those of one forward pass.
+          same weights and with the same loss, on one thread. The loop is written in the usual way: nearest
+          upsampling before a convolution, NCHW, Muon one weight at a time, SSIM by convolutions, features
+          computed for each batch. It prints CPU seconds per step over whole trainings, and the ratio if the plain
+          loop had its features in memory. The scores must be equal to within 0.01.
+reach     CPU seconds until `residual` reaches the SSIM on unseen images that the code of an older commit reaches
+          in --epochs epochs. It is trained for 1 epoch, 2 epochs and so on, each from the start; the time is
+          interpolated linearly. Both versions run in turns, each in its own process on one thread. Requires
+          --before.
+passes    The number of convolutions that are computed for the features of all four cuts: those of one forward pass.
 study     Wall time of one audit of four cuts with `decoder`, and of four audits of one cut each.
-screen    Images in a CPU second that `screen` trains on, and the seconds of a whole cell; no bound.
+screen    Images per CPU second on which `screen` trains, and the seconds of a whole cell; no bound.
 
-Exit code 1 where a bound is missed. CLOVEN_DATA holds cifar-10-batches-bin and weights/resnet20-12fca82f.th.
+The exit code is 1 if a bound is missed. CLOVEN_DATA holds cifar-10-batches-bin and weights/resnet20-12fca82f.th.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ TIMED = ("layer2", "layer1")
 WEIGHTS = "resnet20-12fca82f.th"
 REACHED = ("layer3", "layer2")
 FASTER, EQUAL, STUDY, SOONER = 2.0, 0.01, 0.75, 1.3
-"""The bounds: steps a second of `residual` over the plain loop's; SSIM between them; a study over its parts;
-seconds of an older `residual` over those until the same score is reached."""
+"""The bounds: steps per second of `residual` over those of the plain loop; the difference of their SSIM; the
+time of one audit over that of its parts; seconds of an older `residual` over those to reach the same score."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Given:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """The attacked network, its graph, and images: the attacker's and others."""
+    """The attacked network, its graph, and images: the attacker's own and unseen ones."""
 
     folder: Path
     network: ResNetCIFAR
@@ -98,11 +99,11 @@ class Subject:
     victims: Images
 
     def captured(self, cut: str, images: Tensor) -> Tensor:
-        """What crosses after a cut, ``(n, ...)``."""
+        """Return the features ``(n, ...)`` that cross a cut."""
         return evaluate(self.graph, images, [value := self.graph.find(cut)])[value]
 
     def front(self, cut: str, images: Tensor) -> Tensor:
-        """The same as it is written with modules: normalise, then run them up to the cut."""
+        """Return the same features, computed with modules: normalise, then run them up to the cut."""
         x: Tensor = self.network.conv1((images - self.mean) / self.deviation)
         if cut == "conv1":
             return x
@@ -113,7 +114,7 @@ class Subject:
 
 
 def subject(folder: Path, pairs: int, victims: int) -> Subject:
-    """ResNet-20 with its published weights, and CIFAR-10."""
+    """Return ResNet-20 with its published weights, and CIFAR-10."""
     weights = folder / "weights" / WEIGHTS
     network = make("resnet20", shape=(3, 32, 32), classes=10, weights=weights)
     usual = normalisation("resnet20", str(weights))
@@ -131,7 +132,7 @@ def subject(folder: Path, pairs: int, victims: int) -> Subject:
 
 
 class Enlarged(nn.Sequential):
-    """What `Doubled` computes, as two layers."""
+    """The same function as `Doubled`, as two layers."""
 
     def __init__(self, like: Doubled) -> None:
         convolution = nn.Conv2d(like.in_channels, like.out_channels, 3, padding=1)
@@ -140,14 +141,14 @@ class Enlarged(nn.Sequential):
 
 
 def usual(like: Convolution) -> nn.Conv2d:
-    """The convolution as torch has it."""
+    """Return PyTorch's convolution with the same weights."""
     found = nn.Conv2d(like.in_channels, like.out_channels, 3, like.stride, 1)  # type: ignore[arg-type]
     found.load_state_dict(like.state_dict())
     return found
 
 
 class Plain(nn.Module):
-    """The network of a `Sharpened` for one map, as people write it."""
+    """The network of a `Sharpened` for one map, written in the usual way."""
 
     def __init__(self, like: Sharpened) -> None:
         super().__init__()
@@ -164,14 +165,14 @@ class Plain(nn.Module):
             parameter.data = parameter.data.contiguous()
 
     def forward(self, captured: Tensor) -> Tensor:
-        """From ``(n, C, H, W)`` to images."""
+        """Return images of features ``(n, C, H, W)``."""
         z = captured * self.scale + self.shift
         made: Tensor = self.network([z]) + F.interpolate(self.linear(z), self.size)
         return made
 
 
 class PlainMuon:
-    """Muon as it is published: one weight after another; Adam for what is not a convolution's weight."""
+    """Muon as published, one weight after another; Adam for all parameters but the weights of convolutions."""
 
     def __init__(self, network: nn.Module) -> None:
         self.weights = [p for p in network.parameters() if p.ndim == 4 and p.shape[0] > FEW]
@@ -180,14 +181,14 @@ class PlainMuon:
         self.momenta = [torch.zeros_like(p) for p in self.weights]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         self.adam.zero_grad()
         for weight in self.weights:
             weight.grad = None
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Change the parameters."""
+        """Update the parameters."""
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
         for weight, momentum in zip(self.weights, self.momenta, strict=True):
@@ -203,7 +204,7 @@ class PlainMuon:
 
 
 def likeness_loss(share: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean squared error and ``share`` of 1 - SSIM, blurred by convolutions, as SSIM is usually computed."""
+    """Return the mean squared error plus ``share`` times 1 - SSIM, computed by convolutions as usual."""
     offset = torch.arange(WINDOW) - WINDOW // 2
     weight = torch.exp(-0.5 * (offset / SIGMA) ** 2)
     weight = (weight / weight.sum()).repeat(3, 1, 1, 1)
@@ -224,7 +225,7 @@ def likeness_loss(share: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Beside:
-    """CPU seconds a step, and the scores: the attack's, and the plain loop's."""
+    """CPU seconds per step, and the scores, of the attack and of the plain loop."""
 
     ours: float
     plain: float
@@ -233,19 +234,19 @@ class Beside:
 
     @property
     def ratio(self) -> float:
-        """How many times as fast the attack trains."""
+        """The steps per second of the attack, over those of the plain loop."""
         return self.plain / self.ours
 
     @property
     def at_hand(self) -> float:
-        """The same, were what is captured at hand for the plain loop too."""
+        """The same ratio without the time in which the plain loop computes its features."""
         return (self.plain - self.front) / self.ours
 
 
 def by_cloven(captured: Tensor, images: Tensor, seen: Tensor, epochs: int) -> tuple[float, Tensor]:
-    """CPU seconds a step of the attack, and what it rebuilds of others.
+    """Return the CPU seconds per step of the attack, and its reconstructions of unseen images.
 
-    Run in a process of its own: how cloven keeps memory would speed the plain loop up too.
+    It runs in its own process: cloven's memory settings would speed up the plain loop too.
     """
     torch.set_num_threads(1)
     knowledge = Knowledge(tuple(images.shape[1:]), images, in_memory(captured))
@@ -259,7 +260,7 @@ def by_cloven(captured: Tensor, images: Tensor, seen: Tensor, epochs: int) -> tu
 
 
 def by_hand(one: Subject, cut: str, plain: Plain, fitting: Fitting, epochs: int) -> tuple[float, float]:
-    """CPU seconds a step of the plain loop, and of these the attacked network's."""
+    """Return the CPU seconds per step of the plain loop, and how many of them the attacked network takes."""
     images, attack = one.images.tensor(), Residual(epochs=epochs)
     loss, optimiser = likeness_loss(attack.likeness), PlainMuon(plain)
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -279,7 +280,7 @@ def by_hand(one: Subject, cut: str, plain: Plain, fitting: Fitting, epochs: int)
 
 
 def beside(one: Subject, cut: str, given: Given, apart: Executor) -> Beside:
-    """Train both in turns, from the same weights on the same batches; medians over the rounds."""
+    """Return the medians over rounds in which both train from the same weights on the same batches."""
     images, victims = one.images.tensor(), one.victims.tensor()
     captured, seen = one.captured(cut, images), one.captured(cut, victims)
     ours: list[float] = []
@@ -304,19 +305,19 @@ def beside(one: Subject, cut: str, given: Given, apart: Executor) -> Beside:
 
 
 def _alike(fitting: Fitting, plain: Plain, pairs: Pairs) -> None:
-    """Both make the same of the same before they are trained, and are told the same loss."""
+    """Check that the outputs and losses of both networks are equal before the training."""
     captured, images = pairs.first(32)
     with torch.no_grad():
         ours, theirs = fitting.network.eval()(captured), plain.eval()(captured[0])
         share = Residual().likeness
         losses = [float(loss(ours, images)) for loss in (mixed(share, pairs.image), likeness_loss(share))]
-    assert torch.allclose(ours, theirs, atol=1e-4), "the plain network is another one"
-    assert abs(losses[0] - losses[1]) < 1e-5, "the plain loss is another one"
+    assert torch.allclose(ours, theirs, atol=1e-4), "the plain network differs"
+    assert abs(losses[0] - losses[1]) < 1e-5, "the plain loss differs"
     plain.train()
 
 
 def residual(one: Subject, given: Given) -> bool:
-    """Whether `residual` keeps its bound at all cuts that are timed."""
+    """Return whether `residual` meets its bounds at all cuts in `TIMED`."""
     right = True
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
         both = {cut: beside(one, cut, given, apart) for cut in TIMED}
@@ -324,9 +325,9 @@ def residual(one: Subject, given: Given) -> bool:
         difference = abs(found.ssim[0] - found.ssim[1])
         right &= found.ratio >= FASTER and difference <= EQUAL
         print(
-            f"residual {cut}: {found.ours * 1e3:.0f} ms a step, plain {found.plain * 1e3:.0f} ms: ratio "
-            f"{found.ratio:.2f} (at least {FASTER:.1f}), {found.at_hand:.2f} with the features at hand; "
-            f"SSIM {found.ssim[0]:.3f} and {found.ssim[1]:.3f} (apart by {EQUAL} at most)",
+            f"residual {cut}: {found.ours * 1e3:.0f} ms per step, plain loop {found.plain * 1e3:.0f} ms: ratio "
+            f"{found.ratio:.2f} (at least {FASTER:.1f}), {found.at_hand:.2f} with its features in memory; "
+            f"SSIM {found.ssim[0]:.3f} and {found.ssim[1]:.3f} (difference at most {EQUAL})",
             flush=True,
         )
     return right
@@ -346,8 +347,8 @@ learned = Residual(epochs=int(sys.argv[2])).fit(knowledge, generator=torch.Gener
 print(time.process_time() - start)
 torch.save(learned([seen]), sys.argv[3])
 """
-"""A training that both versions of the code can run. Arguments: a file with images, and with the captured tensors
-of them and of others, the number of epochs, the file for the result."""
+"""A training that both versions of the code can run. Arguments: a file with images, their captured tensors and
+those of unseen images; the number of epochs; the file for the result."""
 
 
 HERE = Path(__file__).resolve().parents[1]
@@ -365,7 +366,7 @@ def worktree(folder: Path, commit: str | None) -> Iterator[Path]:
 
 
 def trained(source: Path, given: Path, epochs: int) -> tuple[float, Tensor]:
-    """CPU seconds of a training by the code of a folder, and what it rebuilds."""
+    """Return the CPU seconds of a training by the code of a folder, and its reconstructions."""
     made = given.with_name("made.pt")
     command = [sys.executable, "-c", TRAINING, str(given), str(epochs), str(made)]
     run = subprocess.run(
@@ -375,7 +376,7 @@ def trained(source: Path, given: Path, epochs: int) -> tuple[float, Tensor]:
 
 
 def reached(target: float, curve: Sequence[tuple[float, float]]) -> float | None:
-    """Seconds until a score is reached on a curve of seconds and scores; None if it never is."""
+    """Return the seconds until a curve of (seconds, score) reaches a score; None if it does not."""
     for (second, low), (later, high) in pairwise([(0.0, -math.inf), *curve]):
         if high >= target:
             return later if low == -math.inf else second + (later - second) * (target - low) / (high - low)
@@ -383,7 +384,7 @@ def reached(target: float, curve: Sequence[tuple[float, float]]) -> float | None
 
 
 def reach(one: Subject, given: Given) -> bool:
-    """Return whether `residual` reaches the older score soon enough at all cuts in `REACHED`."""
+    """Return whether `residual` reaches the older score fast enough at all cuts in `REACHED`."""
     right = True
     images, victims = one.images.tensor(), one.victims.tensor()
     with tempfile.TemporaryDirectory() as name, worktree(Path(name) / "older", given.before) as before:
@@ -393,7 +394,7 @@ def reach(one: Subject, given: Given) -> bool:
             seconds: dict[int, list[float]] = defaultdict(list)
             scores: dict[int, float] = {}
             for _ in range(given.rounds):
-                for epochs in range(given.epochs + 1):  # 0 stands for the older code
+                for epochs in range(given.epochs + 1):  # 0: the older code
                     code = (HERE, epochs) if epochs else (before, given.epochs)
                     taken, made = trained(code[0], folder / "given.pt", code[1])
                     seconds[epochs].append(taken)
@@ -405,8 +406,8 @@ def reach(one: Subject, given: Given) -> bool:
             print(
                 f"reach {cut}: older {older:.1f} s to SSIM {target:.4f}; now "
                 + ", ".join(f"{taken:.1f} s to {score:.4f}" for taken, score in curve)
-                + (f": never reached (within 1/{SOONER})" if soon is None else f": reached in {soon:.1f} s, ")
-                + (f"ratio {ratio:.2f} (at least {SOONER})" if soon is not None else ""),
+                + (": not reached, " if soon is None else f": reached in {soon:.1f} s, ")
+                + f"ratio {ratio:.2f} (at least {SOONER})",
                 flush=True,
             )
     return right
@@ -425,13 +426,13 @@ class Convolutions(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Called in the place of each of torch's functions."""
+        """Count the call if it is a convolution, and make it."""
         self.number += func is F.conv2d
         return func(*args, **(kwargs or {}))
 
 
 def passes(one: Subject, _: Given) -> bool:
-    """Whether the features of all cuts cost the convolutions of one forward pass."""
+    """Return whether the features of all cuts take the convolutions of one forward pass."""
     names = {one.graph.find(cut): cut for cut in CUTS}
     sets = {"victims": one.victims.tensor()[:16]}  # one batch, not several passes
     counted = Convolutions()
@@ -452,7 +453,7 @@ def passes(one: Subject, _: Given) -> bool:
 
 
 def study(one: Subject, given: Given) -> bool:
-    """Whether one audit of all cuts takes less than audits of each."""
+    """Return whether one audit of all cuts takes less time than an audit of each."""
     singles, together = [], []
     for _ in range(given.rounds):
         together.append(_audit(one.folder, CUTS, given))
@@ -467,7 +468,7 @@ def study(one: Subject, given: Given) -> bool:
 
 
 def _audit(folder: Path, cuts: tuple[str, ...], given: Given) -> float:
-    """Wall seconds of `cloven audit`."""
+    """Return the wall seconds of `cloven audit`."""
     with tempfile.TemporaryDirectory() as out:
         command = [
             str(Path(sys.executable).with_name("cloven")),
@@ -511,7 +512,7 @@ def _audit(folder: Path, cuts: tuple[str, ...], given: Given) -> float:
 
 
 def screen(one: Subject, _: Given) -> bool:
-    """Tell how fast `screen` is, and how it ranks the cuts; no bound but that what is deeper tells less."""
+    """Print how fast `screen` is; return whether its SSIM falls from each cut to the next deeper one."""
     images, victims = one.images.tensor(), one.victims.tensor()
     scores = []
     for cut in CUTS:
@@ -533,9 +534,11 @@ MEASUREMENTS = {"passes": passes, "screen": screen, "residual": residual, "reach
 
 
 def main() -> int:
-    """Measure, print, say whether all bounds are kept."""
+    """Measure, print, and return 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), help="default: all that can be")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(MEASUREMENTS), help="default: all; reach requires --before"
+    )
     parser.add_argument("--pairs", type=int, default=6000)
     parser.add_argument("--victims", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=3)
@@ -549,7 +552,7 @@ def main() -> int:
     given = Given(tuple(only), *numbers, options.before)
     folder = os.environ.get("CLOVEN_DATA")
     if folder is None:
-        print("CLOVEN_DATA names no folder with the data set and the weights; set it", file=sys.stderr)
+        print("CLOVEN_DATA does not name a folder with the data set and the weights; set it", file=sys.stderr)
         return 2
     os.environ["OMP_NUM_THREADS"] = "1"  # of the audits, too
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""What protecting a link costs: MB/s of each cipher, and our Ascon beside the same in C; alternating runs, medians.
+"""Measure the cost of protecting a link: MB/s of each cipher, and Ascon in numba compared with C.
 
     python benchmarks/ciphers.py [--runs N] [--json]
 
-Each cipher seals messages of 0.8 MB (200,704 float32 values, 14 x 14 x 1024) and of 1 kB into a buffer that is
-there already, on one thread, in CPU time; a call includes all that Python does for it. Where there is a C compiler,
-Ascon as plain C, compiled with -O3 for this processor, takes its turns among them. Exit code 1 where numba takes
-more than 1.3 times C's time on a large message.
+Each cipher seals messages of 0.8 MB (200,704 float32 values, 14 x 14 x 1024) and of 1 kB into an existing buffer,
+on one thread, in CPU time, including Python's overhead. If there is a C compiler, Ascon in plain C, compiled with
+-O3 for this processor, is measured too. The ciphers alternate; the figures are medians. The exit code is 1 if
+numba takes more than 1.3 times as long as C for a large message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cloven.runtime.link.ciphers import CIPHERS, Cipher
 SIZES = {"0.8 MB": 802_816, "1 kB": 1_000}
 LARGE = "0.8 MB"
 SAMPLE = 1_000_000
-"""Bytes per sample: small messages are sealed many times."""
+"""Bytes per sample; small messages are sealed many times."""
 BOUND = 1.3
 IN_C = ("ascon-128", "ascon-aead128")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC")
@@ -40,13 +40,13 @@ Seal = Callable[[bytes, bytearray], object]
 
 
 def with_cipher(cipher: Cipher) -> Seal:
-    """Seal with a cipher of the table, always with the same key and nonce."""
+    """Return a function that seals with a cipher, always with the same key and nonce."""
     key, nonce = bytes(range(cipher.key_bytes)), bytes(range(cipher.nonce_bytes))
     return lambda message, out: cipher.seal_into(key, nonce, b"", message, out)
 
 
 def with_c(library: ctypes.CDLL, name: str) -> Seal:
-    """Seal with a function of ascon.c, with the key and nonce of `with_cipher`."""
+    """Return a function that seals with a function of ascon.c, with the key and nonce of `with_cipher`."""
     function = library[name.replace("-", "_")]
     function.restype = None
     text, size = ctypes.c_char_p, ctypes.c_size_t
@@ -61,7 +61,7 @@ def with_c(library: ctypes.CDLL, name: str) -> Seal:
 
 
 def compiled(folder: Path) -> dict[str, Seal]:
-    """Both variants in C; none without a compiler."""
+    """Return both variants in C, or none without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return {}
@@ -73,7 +73,7 @@ def compiled(folder: Path) -> dict[str, Seal]:
 
 
 def check(seals: dict[str, Seal]) -> None:
-    """C and numba must give the same bytes: else there is nothing to compare."""
+    """Check that C and numba give the same bytes."""
     message = np.random.default_rng(0).bytes(1001)
     for name in IN_C:
         outs = [bytearray(len(message) + 16) for _ in range(2)]
@@ -84,7 +84,7 @@ def check(seals: dict[str, Seal]) -> None:
 
 
 def seconds(seals: dict[str, Seal], size: int, runs: int) -> dict[str, float]:
-    """Median CPU seconds that each takes to seal a message of `size` bytes; they take turns."""
+    """Return the median CPU seconds of each cipher for a message of `size` bytes, in alternating runs."""
     message = np.random.default_rng(1).bytes(size)
     out = bytearray(size + 16)
     calls = max(1, SAMPLE // size)
@@ -94,14 +94,14 @@ def seconds(seals: dict[str, Seal], size: int, runs: int) -> dict[str, float]:
             start = time.process_time()
             for _ in range(calls):
                 seal(message, out)
-            # The first turn compiles and warms up.
+            # The first run compiles and warms up.
             if turn:
                 taken[name].append((time.process_time() - start) / calls)
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def measured(runs: int) -> dict[str, dict[str, float]]:
-    """Seconds by size and cipher."""
+    """Return the seconds by size and cipher."""
     with tempfile.TemporaryDirectory() as folder:
         seals = {name: with_cipher(cipher) for name, cipher in CIPHERS.items()} | compiled(Path(folder))
         check(seals)
@@ -109,7 +109,7 @@ def measured(runs: int) -> dict[str, dict[str, float]]:
 
 
 def surroundings() -> dict[str, str]:
-    """What the numbers depend on."""
+    """Return the versions and the processor that the figures depend on."""
     from cryptography.hazmat.backends.openssl import backend
 
     return {
@@ -124,7 +124,7 @@ def surroundings() -> dict[str, str]:
 
 
 def main() -> int:
-    """Measure, print, and judge."""
+    """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=21)
     parser.add_argument("--json", action="store_true")
@@ -143,7 +143,7 @@ def main() -> int:
         for name, ratio in ratios.items():
             print(f"{name}: numba takes {ratio:.2f} times C's time on {LARGE} (bound {BOUND})")
         if not ratios:
-            print("no C compiler (cc): nothing to compare Ascon with")
+            print("no C compiler (cc) found: Ascon is not compared with C")
         print(", ".join(f"{what} {which}" for what, which in surroundings().items()))
     return int(any(ratio > BOUND for ratio in ratios.values()))
 

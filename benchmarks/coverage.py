@@ -2,17 +2,16 @@
 
     CLOVEN_DATA=FOLDER python -m benchmarks.coverage [--only NAME ...] [--seeds N] [--draws N] [--pool FOLDER]
 
-Each pool is one attack on the published ResNet-20 with CIFAR-10, trained with N fresh seeds (60 unless told) and
-scored on 1,500 victims: a matrix (seeds, victims) for each score. The probe draws nothing at random; each of its
-seeds has other pairs. The matrix is the population and its mean the truth. A draw takes s seeds and n victims with
-replacement: draws are then independent, as fresh seeds and victims are, and a pool of finite size narrows nothing.
-(Without replacement, 10 seeds of 60 would vary too little, and their intervals would cover too often.) A seed that
-is drawn twice counts twice, as in any population that is a list.
+Each pool is one attack on the published ResNet-20 with CIFAR-10, trained with N seeds (default: 60) and scored on
+1,500 victims: a matrix (seeds, victims) for each score. The probe is deterministic; each of its seeds has other
+pairs. The matrix is the population, and its mean the true value. A draw takes s seeds and n victims with
+replacement, so that they are independent, as new seeds and victims would be. (Without replacement, 10 seeds of 60
+would vary too little, and their intervals would cover too often.) A seed that is drawn twice counts twice.
 
-Printed are the shares of draws whose interval holds the truth, and the share of the variance that is between seeds.
-Exit code 1 where one of three or more seeds lies outside 93 to 97 % by more than two standard errors of the draws
-(0.7 % of 4,000). Two seeds are shown alone: little can be known
-of them. Shares above 99 % may be covered more often, for Wilson's interval has some width where all is alike.
+It prints the share of draws whose interval contains the true value, and the share of the variance between seeds.
+The exit code is 1 if that of three or more seeds lies outside 93 to 97 % by more than two standard errors of the
+draws (0.7 % for 4,000). Two seeds are printed only: they say little about the variance between seeds. For scores
+above 99 % a higher coverage is allowed, because Wilson's interval has a width even if all images are right.
 CLOVEN_DATA holds cifar-10-batches-bin and weights/resnet20-12fca82f.th. ``--pool`` keeps the matrices.
 """
 
@@ -46,7 +45,7 @@ LEAST, MOST = 0.93, 0.97
 
 @dataclass(frozen=True)
 class Situation:
-    """An attack at a cut with so many pairs; ``own`` says that each seed has others."""
+    """An attack at a cut with a number of pairs; ``own`` says that each seed has other pairs."""
 
     cut: str
     attack: Screen | Probe
@@ -89,14 +88,14 @@ def pool(situation: Situation, of: Subject, seeds: int) -> dict[str, Tensor]:
 
 
 def classify(of: Subject, images: Tensor) -> Tensor:
-    """The classes ``(n,)`` that the model gives."""
+    """Return the classes ``(n,)`` that the model gives."""
     return evaluate(of.graph, images, [of.graph.output])[of.graph.output].argmax(1)
 
 
 def scored(
     learned: Reconstructor | LabelReader, seen: Tensor, victims: Tensor, truth: Tensor, of: Subject, seed: int
 ) -> dict[str, Tensor]:
-    """The scores ``(n,)`` of each victim."""
+    """Return the scores ``(n,)`` of each victim."""
     if isinstance(learned, LabelReader):
         return {"agreement": learned.classify([seen]) == truth}
     made = quantise(learned([seen]))
@@ -126,7 +125,7 @@ def covered(matrix: Tensor, seeds: int, images: int, draws: int, interval: Calla
 
 
 def differences(first: Tensor, second: Tensor, draws: int) -> Iterator[tuple[str, float]]:
-    """Yield how often differences of two attacks cover, of three seeds on 500 victims: the same, or others."""
+    """Yield the coverage of differences of two attacks, with three seeds on 500 victims: the same, or others."""
     truth, hits = float(first.mean() - second.mean()), {"paired": 0, "unpaired": 0}
     generator = torch.Generator().manual_seed(0)
     for _ in range(draws):

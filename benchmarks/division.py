@@ -1,10 +1,11 @@
-"""What dividing itself costs in one process: ratios of CPU time, alternating runs, medians, one thread.
+"""Measure the cost of division in one process: ratios of CPU time, alternating runs, medians, one thread.
 
     python benchmarks/division.py [--runs N] [--batch N] [--json]
 
-ResNet-50 at 224 pixels with random weights: a vertical plan, output channels on four devices summed, and 2x2 tiles
-to layer2, beside the whole eager model; how long its capture takes beside the export alone; and how long
-plans of ResNet-50 and DenseNet-121 take to compile. Exit code 1 where a ratio or a time exceeds its bound.
+For ResNet-50 at 224 pixels with random weights, it compares a vertical plan, output channels on four devices
+(their sum), and 2x2 tiles up to layer2 with the whole eager model, and a capture with the export alone. It also
+measures the time to compile plans of ResNet-50 and DenseNet-121. The exit code is 1 if a ratio or a time exceeds
+its bound.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PLANS: dict[str, tuple[Strategy, int]] = {
     "2x2 tiles to layer2": (Data((2, 2), until=UNTIL), 4),
 }
 BOUNDS = {"vertical, 4 parts": 1.05, "output channels, 4 devices": 2.0, "2x2 tiles to layer2": 1.3}
-"""Largest ratio to the whole eager model; for tiles, over their share of its multiply-accumulates."""
+"""The largest ratio to the whole eager model; for tiles, relative to their part of its multiply-accumulates."""
 
 COMPILED: dict[str, tuple[Strategy, int]] = {
     **PLANS,
@@ -49,18 +50,18 @@ COMPILED: dict[str, tuple[Strategy, int]] = {
     "tiles as deep as it pays": (Data((2, 4)), 8),
 }
 CAPTURE = 1.5
-"""Largest ratio of a capture, which checks the graph on images, to the export alone."""
+"""The largest ratio of a capture, which checks the graph on images, to the export alone."""
 SECONDS = {"resnet50": 2.0, "densenet121": 5.0}
 
 
 def captured(name: str) -> tuple[torch.nn.Module, Graph]:
-    """A torchvision model at 224 pixels and its graph."""
+    """Return a torchvision model and its graph at 224 pixels."""
     model = make(f"torchvision:{name}", shape=(3, 224, 224), classes=1000)
     return model, capture(model, torch.zeros(1, 3, 224, 224))
 
 
 def medians(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Median CPU seconds of each call; the calls take turns."""
+    """Return the median CPU seconds of each call, in alternating runs."""
     for call in calls.values():
         call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -73,12 +74,12 @@ def medians(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, floa
 
 
 def all_macs(program: Program) -> int:
-    """Multiply-accumulates of all devices for one image."""
+    """Return the multiply-accumulates of all devices for one image."""
     return sum(program.macs(device) for device in program.devices)
 
 
 def compile_seconds(graph: Graph) -> dict[str, float]:
-    """Wall seconds that each plan takes to compile; those that a model cannot have are left out."""
+    """Return the wall seconds to compile each plan that fits a model."""
     taken = {}
     for name, (strategy, devices) in COMPILED.items():
         if name in PLANS and not _has(graph, strategy):

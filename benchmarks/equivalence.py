@@ -1,11 +1,12 @@
-"""Does every strategy compute what the model does, on every model, for 2 to 8 devices? One image each, one thread.
+"""Check that every strategy computes the same as the model, for every model and 2 to 8 devices.
 
     python benchmarks/equivalence.py [--models NAME ...] [--devices N ...] [--size N] [--images N]
 
-Eleven models with random weights (batch norms have seen photographs, so that values are of a trained model's
-size) at 224 pixels, LeNet-5 and the ResNets for CIFAR-10 at their own. Writes one line a model, strategy and number
-of devices as Markdown: the largest difference of an output, what was allowed, the bytes that crossed for an image,
-the seconds that the plan took to compile. Exit code 1 where a line does not hold.
+There are eleven models with random weights, and batch norms fitted to photographs so that values have the
+magnitude of a trained model's. Images have 224 pixels, or the usual size for LeNet-5 and the ResNets for CIFAR-10.
+For each model, strategy and number of devices, it writes a line of Markdown: the largest difference of an output,
+the allowed difference, the bytes sent for an image, and the seconds to compile the plan. It runs one image on one
+thread. The exit code is 1 if a line does not hold.
 """
 
 from __future__ import annotations
@@ -48,23 +49,23 @@ MODELS = {
     "googlenet": "torchvision:googlenet",
     "shufflenet_v2_x1_0": "torchvision:shufflenet_v2_x1_0",
 }
-"""The models by a short name, and by the one that the command line takes."""
+"""The models by short name, with the names that the command line accepts."""
 
 DEVICES = (2, 3, 4, 8)
 GRIDS = {2: (1, 2), 3: (3, 1), 4: (2, 2), 8: (2, 4)}
 """The grid of tiles for a number of devices."""
 
 PROPORTIONS = (2.0, 1.0, 0.0, 0.5, 1.0, 3.0, 1.0, 1.0)
-"""Of devices that are not alike: one has nothing to do."""
+"""Shares of unequal devices, one of which is idle."""
 
 CLASSES = 10
 SETTLING = 2**19
-"""Pixels of the photographs, one channel of all together, that the batch norms see."""
+"""The number of pixels, in one channel, of the photographs that the batch norms are fitted to."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy as a function of the graph and the number of devices; None where the model has no such plan."""
+    """A strategy as a function of the graph and the number of devices, which returns None if it does not fit."""
 
     title: str
     made: Callable[[Graph, int], Strategy | Sequence[Strategy] | None]
@@ -73,7 +74,7 @@ class Case:
     reuse: bool = True
 
     def program(self, graph: Graph, devices: int) -> Program | None:
-        """The program of the plan."""
+        """Return the program of the plan."""
         strategy = self.made(graph, devices)
         if strategy is None:
             return None
@@ -82,7 +83,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table."""
+    """A line of the table."""
 
     model: str
     case: Case
@@ -92,11 +93,11 @@ class Line:
 
     @property
     def holds(self) -> bool:
-        """Equal to the whole model; to the last bit where whole layers are all that is placed."""
+        """True if the result equals the whole model's, bit by bit if only whole layers are placed."""
         return self.found.equal and (self.case.title != "vertical" or self.found.max_difference == 0)
 
     def text(self) -> str:
-        """The line in Markdown."""
+        """Return the line in Markdown."""
         found = self.found
         return (
             f"| {self.model} | {self.case.title} | {self.devices} | {found.max_difference:.1e} | {found.bound:.1e} "
@@ -105,22 +106,22 @@ class Line:
 
 
 HEAD = (
-    "| model | strategy | devices | largest difference | allowed | equal | bytes an image | s to compile |\n"
+    "| model | strategy | devices | largest difference | allowed | equal | bytes per image | s to compile |\n"
     "|---|---|---:|---:|---:|---|---:|---:|"
 )
 
 
-# --- where the stages of a plan end ---------------------------------------------------------------------------
+# --- the ends of a plan's stages ------------------------------------------------------------------------------
 
 
 def shallow(graph: Graph, grid: tuple[int, int]) -> str:
-    """A layer early in the model that a grid can share out: a quarter of the way to the last that it can."""
+    """Return an early layer that can be tiled: a quarter of the way to the last that can."""
     able = tileable(everywhere(graph, grid[0] * grid[1]), grid)
     return able[len(able) // 4]
 
 
 def inside(graph: Graph, grid: tuple[int, int]) -> str | None:
-    """A layer early in the model inside a block with branches: two maps or more cross a cut behind it."""
+    """Return an early layer inside a block with branches, so that two or more maps cross a cut after it."""
     able = tileable(everywhere(graph, grid[0] * grid[1]), grid)
     crossed = {name: live_after(graph, graph.position[name]) for name in able}
     branching = [name for name, live in crossed.items() if sum(len(graph.by_name[v].shape) == 3 for v in live) > 1]
@@ -128,7 +129,7 @@ def inside(graph: Graph, grid: tuple[int, int]) -> str | None:
 
 
 def part_way(graph: Graph, share: float) -> str:
-    """The op that is so far along the model."""
+    """Return the op at a fraction of the model."""
     return graph.ops[round(share * (len(graph.ops) - 1))].name
 
 
@@ -187,21 +188,21 @@ CASES = (
 
 
 def image_shape(model: str, size: int) -> Shape:
-    """The shape of a model's images: its own where that is small."""
+    """Return the shape of a model's images: its usual one if that is small."""
     own = usual(MODELS[model]).shape
     return own if own[1] < 224 else (own[0], size, size)
 
 
 @cache
 def settled(model: str, size: int) -> tuple[nn.Module, Graph]:
-    """A model whose values are of the size of a trained one's, and its graph."""
+    """Return a model whose values have the magnitude of a trained model's, and its graph."""
     shape = image_shape(model, size)
     made = seeded(lambda: _settled(model, shape), 0)
     return made, capture(made, torch.zeros(1, *shape))
 
 
 def _settled(model: str, shape: Shape) -> nn.Module:
-    """Batch norms have seen photographs, and the last layer tells these apart: outputs deviate by 1."""
+    """Fit batch norms to photographs, and scale the last layer so that its outputs deviate by 1."""
     made = make(MODELS[model], shape=shape, classes=CLASSES)
     norms = [module for module in made.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -219,7 +220,7 @@ def _settled(model: str, shape: Shape) -> nn.Module:
 
 @cache
 def images(model: str, size: int, count: int) -> Tensor:
-    """Photographs that the batch norms have not seen."""
+    """Return photographs that the batch norms were not fitted to."""
     return load("photos", shape=image_shape(model, size), limit=64 + count).tensor()[64:]
 
 
@@ -227,7 +228,7 @@ def images(model: str, size: int, count: int) -> Tensor:
 
 
 def line(model: str, case: Case, devices: int, *, size: int, count: int = 1) -> Line | None:
-    """One plan beside the whole model; None where the model has no such plan."""
+    """Compare one plan with the whole model; return None if the plan does not fit the model."""
     _, graph = settled(model, size)
     start = time.perf_counter()
     program = case.program(graph, devices)
@@ -238,7 +239,7 @@ def line(model: str, case: Case, devices: int, *, size: int, count: int = 1) -> 
 
 
 def product(models: Sequence[str], devices: Sequence[int], *, size: int, count: int = 1) -> Iterator[Line]:
-    """Every strategy on these models, for these numbers of devices where it takes them."""
+    """Yield the comparison of every strategy on these models with these numbers of devices, if it fits."""
     for model in models:
         for case in CASES:
             for number in (n for n in case.numbers if n in devices):
@@ -249,11 +250,16 @@ def product(models: Sequence[str], devices: Sequence[int], *, size: int, count: 
 
 
 def main() -> int:
-    """Measure, print, and say whether all lines hold."""
+    """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--devices", nargs="+", type=int, choices=DEVICES, default=DEVICES)
-    parser.add_argument("--size", type=int, default=224, help="Pixels on a side, but of small images.")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=224,
+        help="Height and width of images in pixels, except for models with small images.",
+    )
     parser.add_argument("--images", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)

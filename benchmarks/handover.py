@@ -1,11 +1,12 @@
-"""What a hand-over costs: a feature map from one process to another, beside a plain copy, or a plain file.
+"""Measure a hand-over: a feature map from one process to another, compared with a plain copy and a plain file.
 
     python benchmarks/handover.py [--rounds N]
 
-The map is VGG-16's first of S2's cuts, 64 x 224 x 224 float32 (12.8 MB). Each round hands it over by shared memory,
-by a file and by a pipe, from when it is computed until the other process has it as an array; copies it plainly in
-memory; and writes it to a file and reads it again, plainly. They take turns; medians. Exit code 1 where shared
-memory takes more than twice as long as a copy, or a file more than twice as long as a write and a read.
+The map is VGG-16's at the first cut of Rajasekar et al. (2024): 64 x 224 x 224 float32 (12.8 MB). Each round
+measures the hand-over by shared memory, by a file and by a pipe, from the call until the other process has the
+array; a plain copy in memory; and a plain write and read of a file. They alternate; the figures are medians. The
+exit code is 1 if shared memory takes more than twice as long as a copy, or a file more than twice as long as a
+write and a read.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ Array = NDArray[np.float32]
 
 
 class Taken(Document):
-    """When the other process had what was given (seconds of the machine's clock), and its sum."""
+    """The time at which the other process had the array (seconds of the machine's clock), and its sum."""
 
     at: float
     sum: float
 
 
 def take(way: Way, end: int) -> None:
-    """The other process: takes, and says when it has what was given, and its sum."""
+    """Run the other process: receive arrays, and print when each has arrived, and its sum."""
     taker = Taker(way, end)
     while True:
         try:
@@ -53,7 +54,7 @@ def take(way: Way, end: int) -> None:
 
 
 class Other:
-    """The other process of one way, seen from here."""
+    """The other process for one method of hand-over, as seen from this one."""
 
     def __init__(self, way: Way, folder: Path) -> None:
         self.end = opened(way, folder)
@@ -66,7 +67,7 @@ class Other:
         self.tells, self.hears = self.process.stdin.fileno(), self.process.stdout.fileno()
 
     def seconds(self, tensor: Array) -> float:
-        """From the call until the other process has the map."""
+        """Return the seconds from the call until the other process has the map."""
         start = time.perf_counter()
         tell(self.tells, HandedOver(images=1), self.giver.give([tensor]))
         said, _ = heard(self.hears, Taken, 60)
@@ -82,14 +83,14 @@ class Other:
 
 
 def copied(tensor: Array, target: Array) -> float:
-    """Seconds of a plain copy in memory."""
+    """Return the seconds of a plain copy in memory."""
     start = time.perf_counter()
     np.copyto(target, tensor)
     return time.perf_counter() - start
 
 
 def filed(tensor: Array, target: Array, path: Path) -> float:
-    """Seconds of a plain write to a file that is there, and of reading it."""
+    """Return the seconds of a plain write to an existing file and of reading it."""
     start = time.perf_counter()
     with path.open("r+b", buffering=0) as file:
         file.write(tensor.data)
@@ -99,7 +100,7 @@ def filed(tensor: Array, target: Array, path: Path) -> float:
 
 
 def main() -> int:
-    """Measure, print, say whether the bounds are kept."""
+    """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--take", nargs=2, help=argparse.SUPPRESS)
@@ -118,7 +119,7 @@ def main() -> int:
             tensor = random.random((1, *SHAPE), np.float32)
             took: dict[str, float] = {way: other.seconds(tensor) for way, other in others.items()}
             took |= {"copy": copied(tensor, target), "write and read": filed(tensor, target, plain)}
-            if number:  # the first maps pages that later ones use again
+            if number:  # the first round maps pages that later rounds reuse
                 for what, seconds in took.items():
                     found[what].append(seconds)
         for other in others.values():

@@ -1,17 +1,20 @@
-"""He et al.'s black-box attack (ACSAC 2019) as its authors train it, beside the same decoder trained by cloven.
+"""Measure the black-box attack of He et al. (ACSAC 2019) as its authors train it, and as cloven trains its decoder.
 
     CLOVEN_DATA=FOLDER python benchmarks/he2019.py [--cuts NAME ...] [--images N] [--epochs N] [--full]
 
 Both attack one CNN on CIFAR-10, cut after its first convolution, its fourth and its sixth, with one architecture of
-the decoder on the same images. Theirs, rebuilt from the published description, computes what is captured for every
-batch, and lets gradients flow on through the attacked CNN; cloven captures once, which is counted. Epochs of theirs
-and whole runs of cloven's take turns; images in a CPU second are medians. Scores are on images that neither saw.
+the decoder on the same images. Theirs, rebuilt from the published description, computes the features for every
+batch, and lets gradients flow on through the attacked CNN; cloven computes them once, and that time is counted.
+Epochs of theirs and whole runs of cloven's take turns; images per CPU second are medians. Scores are of unseen
+images.
+
 At the second cut, `residual` is also trained on the same images, for 1 epoch, 2 epochs and so on, until it reaches
-the SSIM of the recipe after all its epochs. The CPU seconds of that training, with those of capturing, are set
-against the seconds of all epochs of the recipe. Exit code 1 where cloven trains less than 6 times as fast at the
-second cut, or `residual` takes more than a tenth of the recipe's time to reach its score.
---full takes all images and the paper's
-50 epochs: hours. CLOVEN_DATA holds cifar-10-batches-bin; the CNN is trained once and kept in cloven's cache.
+the SSIM of the recipe after all its epochs. The CPU seconds of that training and of its features are compared with
+the seconds of all epochs of the recipe. The exit code is 1 if cloven trains less than 6 times as fast at the second
+cut, or if `residual` takes more than a tenth of the recipe's time to reach its score.
+
+--full uses all images and the 50 epochs of the paper, which takes hours. CLOVEN_DATA holds cifar-10-batches-bin;
+the CNN is trained once and kept in cloven's cache.
 """
 
 from __future__ import annotations
@@ -48,19 +51,19 @@ from cloven.zoo.images import Images, test_half
 from cloven.zoo.training import accuracy, cache_dir, fit, seeded
 
 BOUNDED, BOUND = "relu22", 6.0
-"""The cut with a bound, and the least ratio of the images a second that cloven trains on to those of the recipe."""
+"""The cut with a bound, and the least ratio of images per second: those of cloven over those of the recipe."""
 SOONER, LONGEST = 10.0, 10
-"""The least ratio of the CPU seconds until the recipe's SSIM is reached there, the recipe's to those of `residual`;
-and the most epochs of `residual`."""
+"""The least ratio of CPU seconds until the recipe's SSIM is reached there, those of the recipe over those of
+`residual`; and the most epochs of `residual`."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the channels: what images are normalised by before they enter the CNN."""
+"""The mean and the deviation of each channel, by which images are normalised before they enter the CNN."""
 VICTIMS = 500
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Where to listen, the decoder, and what the paper's Table 4 reports (same set): PSNR in dB, SSIM."""
+    """A layer to cut after, the decoder, and the PSNR (dB) and SSIM of the paper's Table 4 (same set)."""
 
     name: str
     decoder: Chain
@@ -86,12 +89,12 @@ class Normalised(nn.Module):
     """Images in [0, 1] less the channels' means, over their deviations."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` in and out."""
+        """Return the normalised images ``(n, 3, H, W)``."""
         return (x - torch.tensor(MEAN).view(-1, 1, 1)) / torch.tensor(DEVIATION).view(-1, 1, 1)
 
 
 def cnn() -> nn.Sequential:
-    """The paper's CNN for CIFAR-10: six convolutions, a pool after each two, two dense layers; random weights."""
+    """Return the paper's CNN for CIFAR-10: six convolutions, three pools, two dense layers; random weights."""
     layers: dict[str, nn.Module] = {}
     inputs = 3
     for group, outputs in enumerate((64, 128, 128), 1):
@@ -108,7 +111,7 @@ def cnn() -> nn.Sequential:
 
 
 def attacked(images: Images, epochs: int) -> nn.Sequential:
-    """The CNN, trained on the images, from the cache if it was before; see `cloven.zoo.training.fit`."""
+    """Return the CNN, trained on the images or read from the cache; see `cloven.zoo.training.fit`."""
     network = seeded(cnn, 0)
     file = cache_dir() / f"he2019-{images.fingerprint()[:16]}-{epochs}.safetensors"
     if file.exists():
@@ -138,7 +141,7 @@ class Recipe:
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimiser, 10, 0.5)
 
     def epoch(self, images: Tensor) -> float:
-        """Train on images ``(n, 3, H, W)`` in [0, 1]; how many in a CPU second."""
+        """Train on images ``(n, 3, H, W)`` in [0, 1], and return the number of images per CPU second."""
         start = time.process_time()
         for batch in images.split(BATCH):
             wanted = Normalised()(batch)
@@ -150,16 +153,16 @@ class Recipe:
         return len(images) / (time.process_time() - start)
 
     def rebuilt(self, images: Tensor) -> Tensor:
-        """What is rebuilt of images, ``(n, 3, H, W)`` in [0, 1]."""
+        """Return the reconstructions of images, ``(n, 3, H, W)`` in [0, 1]."""
         with torch.inference_mode():
             made: Tensor = self.decoder(self.front(Normalised()(images)))
         return (made * torch.tensor(DEVIATION).view(-1, 1, 1) + torch.tensor(MEAN).view(-1, 1, 1)).clamp(0, 1)
 
 
 def ours(graph: Graph, cut: Cut, images: Tensor, attack: BatchedAttack) -> tuple[float, Reconstructor]:
-    """Capture once and train: CPU seconds, and what was learned.
+    """Compute features once and train; return the CPU seconds and the reconstructor.
 
-    Run in a process of its own: how cloven keeps memory would speed the recipe up too.
+    It runs in its own process: cloven's memory settings would speed up the recipe too.
     """
     start = time.process_time()
     keep_memory()
@@ -174,24 +177,24 @@ def ours(graph: Graph, cut: Cut, images: Tensor, attack: BatchedAttack) -> tuple
 
 @dataclass(frozen=True)
 class Measured:
-    """Images in a CPU second, and PSNR and SSIM on images that were not seen: of the recipe, and of cloven."""
+    """Images per CPU second, and PSNR and SSIM on unseen images: of the recipe, and of cloven."""
 
     speed: tuple[float, float]
     psnr: tuple[float, float]
     ssim: tuple[float, float]
     sooner: tuple[int, float] | None
-    """The epochs in which `residual` reaches the recipe's SSIM; the recipe's seconds over its. None if never."""
+    """The epochs in which `residual` reaches the recipe's SSIM, and the ratio of seconds; None if it does not."""
 
     @property
     def ratio(self) -> float:
-        """How many times as fast cloven is."""
+        """Images per second of cloven, over those of the recipe."""
         return self.speed[1] / self.speed[0]
 
 
 def measured(
     network: nn.Sequential, graph: Graph, cut: Cut, sets: tuple[Tensor, Tensor], given: Given, apart: Executor
 ) -> Measured:
-    """Both trainings; ours runs whole between stretches of the recipe's epochs."""
+    """Return the measurements of both trainings; cloven's runs whole, between epochs of the recipe."""
     images, victims = sets
     recipe = Recipe(network, cut)
     theirs: list[float] = []
@@ -233,14 +236,14 @@ class Given:
     threads: int
 
     def turns(self) -> set[int]:
-        """After which epochs of the recipe cloven's whole training takes its turn: three, or one of many images."""
+        """Return the epochs of the recipe after which cloven trains: three, or one for many images."""
         if self.images is None:
             return {self.epochs // 2}
         return {self.epochs // 6, self.epochs // 2, self.epochs * 5 // 6}
 
 
 def options() -> Given:
-    """What the command line says."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", nargs="+", choices=list(CUTS), default=["relu22", "conv11", "relu32"])
     parser.add_argument("--images", type=int, default=640)
@@ -256,7 +259,7 @@ def options() -> Given:
 
 
 def rows(given: Given, folder: Path) -> Iterator[tuple[Cut, Measured]]:
-    """Every cut, measured; what is attacked goes first, on standard output."""
+    """Return the measurements of every cut; print the attacked model first."""
     every = load(f"cifar10:{folder / 'cifar-10-batches-bin'}")
     apart = test_half(every)
     training = every.take([i for i, source in enumerate(every.sources) if not source.startswith("test")])
@@ -281,15 +284,15 @@ def rows(given: Given, folder: Path) -> Iterator[tuple[Cut, Measured]]:
 
 
 def main() -> int:
-    """Measure, print, say whether the bound is kept."""
+    """Measure, print, and return 1 if a bound is missed."""
     given = options()
     folder = os.environ.get("CLOVEN_DATA")
     if folder is None:
-        print("CLOVEN_DATA names no folder with the data sets; set it", file=sys.stderr)
+        print("CLOVEN_DATA does not name a folder with the data sets; set it", file=sys.stderr)
         return 2
     torch.set_num_threads(given.threads)
     slow = False
-    print("images in a CPU second (medians), ratio; PSNR and SSIM: recipe, cloven, paper (its 50 epochs of 50,000)")
+    print("images per CPU second (medians), ratio; PSNR and SSIM: recipe, cloven, paper (its 50 epochs of 50,000)")
     for cut, found in rows(given, Path(folder)):
         bound = f" (at least {BOUND:.0f})" if cut.name == BOUNDED else ""
         slow |= bool(bound) and found.ratio < BOUND
@@ -305,7 +308,7 @@ def main() -> int:
             verb = "reaches" if found.sooner else "misses"
             print(
                 f"{cut.name}: residual {verb} SSIM {found.ssim[0]:.3f} in {epochs} epochs, "
-                f"{times:.1f} times as soon as the recipe (at least {SOONER:.0f})",
+                f"{times:.1f} times as fast as the recipe (at least {SOONER:.0f})",
                 flush=True,
             )
     return int(slow)

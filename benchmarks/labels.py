@@ -2,11 +2,11 @@
 
     CLOVEN_DATA=FOLDER python -m benchmarks.labels [--cuts NAME ...] [--pairs N] [--victims N]
 
-What is attacked is the published ResNet-20 on CIFAR-10, one thread. For each cut and label reader: the share of
-victim images whose class it reads, with Wilson's interval; the paired difference from `probe`, the linear reader,
-with its interval; the CPU seconds of training and reading.
+The attacked model is the published ResNet-20 on CIFAR-10; one thread. For each cut and label reader it prints the
+share of victim images whose class it reads, with Wilson's interval; the paired difference from `probe`, the linear
+reader, with its interval; the CPU seconds of training and reading.
 
-Exit code 1 where the best reader is below its bound. CLOVEN_DATA holds cifar-10-batches-bin and
+The exit code is 1 if the best reader is below its bound. CLOVEN_DATA holds cifar-10-batches-bin and
 weights/resnet20-12fca82f.th.
 """
 
@@ -37,7 +37,7 @@ BOUNDS = {"layer2": 0.83, "layer3": 0.975}
 
 
 def shown(found: Interval, sign: str = "") -> str:
-    """An interval in three decimals."""
+    """Return the text of an interval, with three decimals."""
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
 
 

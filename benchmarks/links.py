@@ -1,16 +1,17 @@
-"""What our links and pipelines cost beside what they are made of: processes on loopback that take turns.
+"""Measure links and pipelines, compared with what they are built on: alternating processes on loopback.
 
     python -m benchmarks.links [--rounds N] [--json]
 
-1. A tensor of 0.1, 0.8 and 3.2 MB to another process and its acknowledgement back, one at a time: our links with
-   each protection, gRPC's stream alone (grpc.aio, the same options), TCP, TLS and ZeroMQ.
-2. Ascon in numba beside the same in C, as in `benchmarks/ciphers.py`.
-3. ResNet-50 and MobileNet v2 at 224 pixels, batch 1, random weights: two stages on two workers of one thread each,
-   and a coordinator, beside the whole model in one onnxruntime session with two threads.
+1. A tensor of 0.1, 0.8 and 3.2 MB to another process and its acknowledgement back, one at a time: cloven's links
+with each protection, a gRPC stream alone (grpc.aio, the same options), TCP, TLS and ZeroMQ. 2. Ascon in numba
+compared with C, as in `benchmarks/ciphers.py`. 3. ResNet-50 and MobileNet v2 at 224 pixels,
+batch 1, random weights: two stages on two workers with one thread each,
+   and a coordinator, compared with the whole model in one onnxruntime session with two threads.
 
-Exit code 1 where a plain link takes more than 1.3 times gRPC's time for 0.8 MB, numba more than 1.3 times C's, or a
-pipeline answers less than 0.9 times as many images as the whole model. All of it needs two cores that are free:
-while other processes use them it waits a little, and it says how much they did.
+The exit code is 1 if a plain link takes more than 1.3 times as long as gRPC for 0.8 MB, numba more than 1.3 times
+as long as C, or a pipeline answers less than 0.9 times as many images as the whole model. The benchmark needs two
+free
+cores: it waits a little while other processes use them, and reports how much they did.
 """
 
 from __future__ import annotations
@@ -36,28 +37,28 @@ from benchmarks import ciphers, pipelines, processes, transports
 from cloven.runtime.link import authority
 
 SIZES = {"0.1 MB": 100_352, "0.8 MB": 802_816, "3.2 MB": 3_211_264}
-"""Float32 tensors of 7 x 7 x 512, 14 x 14 x 1024 and 56 x 56 x 256."""
+"""The sizes of float32 tensors of 7 x 7 x 512, 14 x 14 x 1024 and 56 x 56 x 256."""
 
 SAMPLE = 8_000_000
-"""Bytes that are sent one way in one turn, at least 5 messages."""
+"""The bytes that are sent one way in one turn, at least 5 messages."""
 
 QUIET, PATIENCE = 0.3, 5.0
-"""A turn waits while other processes keep more cores busy, but for so many seconds of a size's turns at most."""
+"""The number of busy cores of other processes above which a turn waits, and the most seconds to wait per size."""
 
 LARGE = "0.8 MB"
 PLAIN, BARE = "ours, none", "grpc.aio"
 CIPHER = "ascon-aead128"
 MODELS = {"torchvision:resnet50": 40, "torchvision:mobilenet_v2": 300}
-"""The images of a round."""
+"""The number of images in a round."""
 
 WINDOW = 8
 LINK, ASCON, PIPELINE = 1.3, 1.3, 0.9
-"""The bounds: time over gRPC's, time over C's, images a second over the whole model's."""
+"""The bounds: time relative to gRPC, time relative to C, images per second relative to the whole model."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """Milliseconds for a message and its acknowledgement; ``ratio`` is the median of the turns' to gRPC's."""
+    """Milliseconds for a message and its acknowledgement; ``ratio`` is the median of the turns' ratios to gRPC."""
 
     median: float
     minimum: float
@@ -68,7 +69,7 @@ class Taken:
 
 
 def links(rounds: int) -> dict[str, dict[str, Taken]]:
-    """What each way takes, by size."""
+    """Return the time of each transport, by size."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys"
         authority.new(transports.PARTIES, keys, days=1)
@@ -83,7 +84,7 @@ async def _links(ports: transports.Ports, keys: Path, rounds: int) -> dict[str, 
 
 
 async def _turns(ways: Mapping[str, transports.Deliver], size: int, rounds: int) -> dict[str, Taken]:
-    """Milliseconds of each way for tensors of `size` bytes; the ways take turns."""
+    """Return the milliseconds of each transport for tensors of `size` bytes, in alternating turns."""
     tensor = np.random.default_rng(0).bytes(size)
     taken: dict[str, list[list[float]]] = {name: [] for name in ways}
     until = time.monotonic() + PATIENCE
@@ -112,7 +113,7 @@ async def _milliseconds(deliver: transports.Deliver, tensor: bytes) -> float:
 
 
 def ascon(rounds: int) -> float | None:
-    """How many times C's time numba takes for a large message; None without a C compiler."""
+    """Return the time of numba relative to C for a large message, or None without a C compiler."""
     large = ciphers.measured(rounds)[ciphers.LARGE]
     in_c = large.get(f"{CIPHER} in C")
     return None if in_c is None else large[CIPHER] / in_c
@@ -122,7 +123,7 @@ def ascon(rounds: int) -> float | None:
 
 
 def pipelined(rounds: int) -> list[pipelines.Row]:
-    """Each model, whole and in two stages."""
+    """Return the figures of each model, whole and in two stages."""
     with tempfile.TemporaryDirectory() as folder:
         return [
             pipelines.measured(name, Path(folder) / str(i), rounds=rounds, images=images, window=WINDOW)
@@ -131,7 +132,7 @@ def pipelined(rounds: int) -> list[pipelines.Row]:
 
 
 def surroundings() -> dict[str, str]:
-    """What the numbers depend on."""
+    """Return the versions and the processor that the figures depend on."""
     packages = {name: version(name) for name in ("grpcio", "pyzmq", "onnxruntime", "numba", "cryptography")}
     load = " ".join(f"{number:.1f}" for number in os.getloadavg())
     return {
@@ -147,8 +148,8 @@ def surroundings() -> dict[str, str]:
 
 
 def print_links(found: Mapping[str, Mapping[str, Taken]]) -> None:
-    """A table of the ways."""
-    print("ms for a tensor and its acknowledgement: median (minimum), and times what grpc.aio takes\n")
+    """Print a table of the transports."""
+    print("ms for a tensor and its acknowledgement: median (minimum), and ratio to grpc.aio\n")
     print(f"{'':24}", *(f"{label:>26}" for label in found))
     for name in found[LARGE]:
         cells = (row[name] for row in found.values())
@@ -156,21 +157,21 @@ def print_links(found: Mapping[str, Mapping[str, Taken]]) -> None:
 
 
 def print_pipelines(rows: Sequence[pipelines.Row]) -> None:
-    """What each model gave."""
+    """Print the figures of each model."""
     for row in rows:
         low, high = min(row.ratios), max(row.ratios)
         print(
             f"\n{row.model}: cut after {row.cut.value}, {row.cut.bytes / 1e6:.2f} MB, {row.cut.before:.0%} before"
         )
-        print(f"  images a second: whole {row.whole:.1f}, pipeline {row.pipeline:.1f}")
+        print(f"  images per second: whole {row.whole:.1f}, pipeline {row.pipeline:.1f}")
         print(f"  pipeline over whole: {row.ratio:.2f} (rounds from {low:.2f} to {high:.2f}; at least {PIPELINE})")
         print(f"  {len(row.ratios)} of {row.turns} turns count; others kept {row.others:.2f} cores busy in them")
         print("  ms for one image alone: " + ", ".join(f"{name} {ms:.1f}" for name, ms in row.alone.items()))
-        print("  CPU ms for an image: " + ", ".join(f"{name} {ms:.1f}" for name, ms in row.cpu.items()))
+        print("  CPU ms per image: " + ", ".join(f"{name} {ms:.1f}" for name, ms in row.cpu.items()))
 
 
 def main() -> int:
-    """Measure, print, and judge."""
+    """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", action="store_true")

@@ -1,7 +1,7 @@
-"""The pages about the papers: blocks of tables in them are written from the results beside them.
+"""Write the tables in the pages about the papers from stored results.
 
-A block between ``<!-- FILE: WHAT -->`` and ``<!-- end -->`` is filled from ``FILE.json``, in the folder that has
-the page's name; WHAT is one of the page's tables.
+A block between ``<!-- FILE: TABLE -->`` and ``<!-- end -->`` is filled from ``FILE.json`` in the folder with the
+page's name; TABLE is the name of one of the page's tables.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Kind = TypeVar("Kind", bound=Document)
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and the functions that make its tables of files of results."""
+    """A page, and the functions that make its tables from files of results."""
 
     path: Path
     tables: Mapping[str, Callable[[Path], str]]
 
     @property
     def results(self) -> Path:
-        """Return the folder of its results."""
+        """Return the folder of the page's results."""
         return self.path.with_suffix("")
 
     @property
     def text(self) -> str:
-        """Return the page as it is."""
+        """Return the current text of the page."""
         return self.path.read_text("utf-8")
 
     def filled(self, results: Path) -> str:
-        """Return the page with every block written anew from a folder of results."""
+        """Return the page with every block rewritten from a folder of results."""
 
         def block(match: re.Match[str]) -> str:
             return f"{match[1]}{self.tables[match[3]](results / f'{match[2]}.json')}\n{match[4]}"
@@ -47,7 +47,7 @@ class Page:
 
 
 def of(kind: type[Kind], make: Callable[[Kind], str]) -> Callable[[Path], str]:
-    """Return a function of a file: the table that ``make`` makes of its document."""
+    """Return a function from the path of a document to the table that ``make`` makes of it."""
     return lambda path: make(read_document(kind, path))
 
 
@@ -68,7 +68,7 @@ def interval(score: ScoreRange) -> str:
 
 
 def write(one: Page) -> int:
-    """Write a page, or with --check compare it with the results: exit code 1 where they differ."""
+    """Write a page, or compare it with the results if --check is given; return 1 if they differ, else 0."""
     before, after = one.text, one.filled(one.results)
     if "--check" in sys.argv[1:]:
         return int(before != after)

@@ -1,7 +1,7 @@
-"""A model in two stages on workers of one thread each, beside the whole of it in one session with two threads.
+"""Compare a model in two stages, on workers with one thread each, with the whole in one session with two threads.
 
-Everything is a process of its own: two workers, their coordinator (without torch, as at the edge), the whole model.
-The two ways take turns; a turn counts where other processes have left both cores to them.
+The two workers, their coordinator (without torch, as at the edge) and the whole model are separate processes. The
+two variants alternate; a turn counts if other processes leave both cores free.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from benchmarks.processes import Child, Spent, child, spent, wait_for_quiet
 from benchmarks.stages import Cut, Round
 
 THREADS = 2
-"""Of the whole model's session."""
+"""The threads of the whole model's session."""
 
 DEVICES = ("edge0", "edge1")
 TOLERANCE = 1e-4
-"""Largest difference between the outputs of both ways, as a share of max(1, largest number)."""
+"""The largest difference between the outputs of both variants, relative to max(1, largest output)."""
 
 QUIET = 0.1
-"""Cores that other processes may keep busy in a turn that counts."""
+"""The number of cores that other processes may keep busy in a turn that counts."""
 
 PATIENCE = 30.0
-"""Seconds that turns of one kind may wait in all for the others to leave the cores."""
+"""The total seconds that turns of one kind may wait for free cores."""
 
 MOST = 2
-"""How many times as many turns as asked for are taken at most, until enough of them count."""
+"""The most turns that are taken until enough of them count, as a multiple of the requested number."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Turn:
 
     @property
     def others(self) -> float:
-        """Cores that other processes kept busy meanwhile."""
+        """The number of cores that other processes kept busy meanwhile."""
         return max(one.others for one in self.spent)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a model: medians over the turns.
+    """The figures of a model: medians over the turns.
 
     Attributes:
         whole, pipeline: images a second.
@@ -76,7 +76,7 @@ class Row:
 
 
 def measured(name: str, folder: Path, *, rounds: int, images: int, window: int) -> Row:
-    """Make the bundles, choose the fastest cut, and let the whole model and the pipeline take turns."""
+    """Make the bundles, choose the fastest cut, and alternate between the whole model and the pipeline."""
     folder.mkdir()
     with child(["-m", stages.__name__, "prepare", name, folder]) as making:
         cuts = [Cut(**cut) for cut in json.loads(making.line())]
@@ -92,14 +92,14 @@ def measured(name: str, folder: Path, *, rounds: int, images: int, window: int) 
 
 
 def tried(bundle: Path, images: int, window: int) -> float:
-    """Seconds that the pipeline of a bundle takes, at best."""
+    """Return the shortest time of the pipeline of a bundle, in seconds."""
     with ExitStack() as stack:
         coordinator, *_ = started(bundle, window, stack)
         return min(ask(coordinator, "many", images).seconds for _ in range(4))
 
 
 def started(bundle: Path, window: int, stack: ExitStack) -> list[Child]:
-    """The coordinator of a bundle's workers, and the workers."""
+    """Start a bundle's workers and their coordinator, and yield both."""
     workers, lines = [], ["[devices]"]
     for device in DEVICES:
         arguments = ["-m", "cloven.cli", "worker", bundle / device, "--listen", "127.0.0.1:0"]
@@ -115,12 +115,12 @@ def started(bundle: Path, window: int, stack: ExitStack) -> list[Child]:
 
 
 def ask(one: Child, how: str, images: int) -> Round:
-    """Let a process take a round."""
+    """Run a round in a process."""
     return Round(**one.ask(how, images))
 
 
 def turns(whole: Child, pipeline: Sequence[Child], what: tuple[str, int], rounds: int) -> list[Turn]:
-    """Turns until so many count."""
+    """Return turns, until enough of them count."""
     found: list[Turn] = []
     every = [whole, *pipeline]
     until = time.monotonic() + PATIENCE
@@ -133,7 +133,7 @@ def turns(whole: Child, pipeline: Sequence[Child], what: tuple[str, int], rounds
 
 
 def summary(name: str, cut: Cut, many: tuple[list[Turn], int], single: tuple[list[Turn], int]) -> Row:
-    """Medians over the turns that count; over all of them where too few do."""
+    """Return the medians over the turns that count, or over all turns if too few do."""
     counted, images = counting(many[0]), many[1]
     ones, few = counting(single[0]), single[1]
     whole, pipeline = (ms([getattr(t, way) for t in counted], images) for way in ("whole", "pipeline"))
@@ -158,14 +158,14 @@ def summary(name: str, cut: Cut, many: tuple[list[Turn], int], single: tuple[lis
 
 
 def counting(found: list[Turn]) -> list[Turn]:
-    """The turns that others left alone; with fewer than three of those, the quieter half of all."""
+    """Return the undisturbed turns, or the less disturbed half of all if there are fewer than three."""
     quiet = [turn for turn in found if turn.others <= QUIET]
     half = sorted(found, key=lambda turn: turn.others)[: (len(found) + 1) // 2]
     return quiet if len(quiet) >= 3 else half
 
 
 def ms(rounds: Sequence[Round], images: int) -> float:
-    """Median milliseconds for an image."""
+    """Return the median milliseconds per image."""
     return 1000 * statistics.median(taken.seconds for taken in rounds) / images
 
 
@@ -174,7 +174,7 @@ def _cpu(costs: Sequence[Spent], process: int, images: int) -> float:
 
 
 def same(one: Round, other: Round) -> None:
-    """Both must answer the same: else there is nothing to compare."""
+    """Check that both variants return the same outputs."""
     a, b = np.array(one.output), np.array(other.output)
     if a.shape != b.shape or np.abs(a - b).max() > TOLERANCE * max(1, np.abs(a).max()):
         raise SystemExit("the pipeline's output is not the whole model's")

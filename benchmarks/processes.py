@@ -1,4 +1,4 @@
-"""Processes of a benchmark: they answer lines, and what the machine does beside them is known."""
+"""The processes of a benchmark, which answer lines, and the load that other processes cause meanwhile."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-"""More threads than asked for, and threads that spin, would take the cores from the other processes."""
+"""Settings against extra threads and spinning, which would take the cores from the other processes."""
 
 
 LOOK = 0.3
-"""Seconds after which it is known what others do."""
+"""The seconds over which the load of other processes is measured."""
 
 Made = TypeVar("Made")
 
@@ -30,27 +30,27 @@ class Child:
         self.process = process
 
     def line(self) -> str:
-        """Its next line."""
+        """Return the next line of the process."""
         assert self.process.stdout is not None
         if not (said := self.process.stdout.readline()):
             raise SystemExit(f"a process ended: {self.process.args!r}")
         return said
 
     def ask(self, *words: object) -> Any:
-        """What it answers to a line, read as JSON."""
+        """Send a line, and return the answer, parsed as JSON."""
         assert self.process.stdin is not None
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
         return json.loads(self.line())
 
     def cpu(self) -> float:
-        """CPU seconds that it has used so far; 0 where the system is not Linux."""
+        """Return the CPU seconds that the process has used so far, or 0 if the system is not Linux."""
         return _ticks(Path(f"/proc/{self.process.pid}/stat"), after=")", places=(11, 12))
 
 
 @contextmanager
 def child(arguments: Iterable[object], *, stderr: bool = False) -> Iterator[Child]:
-    """A process of Python for as long as the block lasts; its lines are those of standard output or error."""
+    """Run a Python process for the duration of the block; its lines are those of standard output or error."""
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
@@ -71,7 +71,7 @@ def child(arguments: Iterable[object], *, stderr: bool = False) -> Iterator[Chil
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds by the clock, CPU seconds of each process, and how many cores others kept busy meanwhile."""
+    """Wall seconds, CPU seconds of each process, and the number of cores that others kept busy meanwhile."""
 
     seconds: float
     cpu: tuple[float, ...]
@@ -79,7 +79,7 @@ class Spent:
 
 
 def spent(call: Callable[[], Made], children: Sequence[Child]) -> tuple[Made, Spent]:
-    """What a call gives that lets these processes work, and what it costs."""
+    """Return the result of a call that uses these processes, and its cost."""
     start, busy, cpu = time.perf_counter(), _busy(), [one.cpu() for one in children]
     made = call()
     seconds, used = time.perf_counter() - start, [one.cpu() - was for one, was in zip(children, cpu, strict=True)]
@@ -87,7 +87,7 @@ def spent(call: Callable[[], Made], children: Sequence[Child]) -> tuple[Made, Sp
 
 
 def wait_for_quiet(cores: float, until: float) -> None:
-    """Wait while others keep more cores busy, but not beyond a moment of the monotonic clock."""
+    """Wait while others keep more cores busy, but not after a time of the monotonic clock."""
     while time.monotonic() < until:
         _, idle = spent(lambda: time.sleep(LOOK), ())
         if idle.others <= cores:
@@ -95,7 +95,7 @@ def wait_for_quiet(cores: float, until: float) -> None:
 
 
 def _busy() -> float:
-    """Seconds that all cores have worked so far for any process, or for other machines on the same host."""
+    """Return the seconds that all cores have worked for any process, or for other machines on the same host."""
     return _ticks(Path("/proc/stat"), after="cpu", places=(0, 1, 2, 7))
 
 

@@ -1,10 +1,11 @@
-"""S1's Fig. 2, really run: MobileNet v1 cut after layers 5 and 20 over three devices, with and without Ascon.
+"""Run Fig. 2 of Mehrafrooz et al. (2025): MobileNet v1 over three devices, with and without Ascon.
 
     python benchmarks/s1_figure2.py [--bandwidth 100mbit] [--images 40] [--rounds 3] [--json FILE]
 
-Three workers of one thread in network namespaces (root), one image at a time (window 1), random weights; the
-protections take turns, and medians over the rounds are printed. Times are this machine's. S1's own (its Fig. 3:
-0.122 s and 4.432 s for the first device on a Cortex-A7) are no measurements on boards but a model (S1, Sect. 2).
+The model is cut after layers 5 and 20 and has random weights. Three workers of one thread each run in network
+namespaces (which requires root) and process one image at a time. The protections alternate; the medians over the
+rounds are printed. The times are those of this machine. The paper's own times (Fig. 3: 0.122 s and 4.432 s for the
+first device on a Cortex-A7) are not measured on boards but computed by a model (Sect. 2).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PROTECTIONS = ("none", "ascon-128", "ascon-aead128")
 
 
 def document(protection: str) -> dict[str, Any]:
-    """The plan of the figure."""
+    """Return the plan of the figure."""
     cuts = [resolve(MODEL, name) for name in CUTS]
     return {
         "model": {"name": MODEL, "input": list(SHAPE), "classes": 1000},
@@ -44,7 +45,7 @@ def document(protection: str) -> dict[str, Any]:
 
 
 def measured(protection: str, images: int, bandwidth: int | None, folder: Path) -> dict[str, dict[str, float]]:
-    """Milliseconds of each device for one image, by what they were spent on."""
+    """Return the milliseconds of each device for one image, by step."""
     plan, problems = plans.check_document(document(protection))
     assert plan is not None, problems
     torch.manual_seed(0)
@@ -67,7 +68,7 @@ def measured(protection: str, images: int, bandwidth: int | None, folder: Path) 
 
 
 def main() -> None:
-    """Print the table."""
+    """Run all protections and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bandwidth", default="100mbit")
     parser.add_argument("--images", type=int, default=40)
@@ -87,7 +88,9 @@ def main() -> None:
         }
         for name, found in runs.items()
     }
-    print(f"{MODEL}, cut after {', '.join(CUTS)}; {given.bandwidth}; ms for an image, medians of {given.rounds}")
+    print(
+        f"{MODEL}, cut after {', '.join(CUTS)}; {given.bandwidth}; ms per image, medians of {given.rounds} rounds"
+    )
     print(f"| device | step | {' | '.join(PROTECTIONS)} |")
     print(f"|---|---|{'---|' * len(PROTECTIONS)}")
     for who, steps in medians["none"].items():
@@ -96,7 +99,8 @@ def main() -> None:
     for device in ("ED1", "ED2", "ED3"):
         whole = {name: sum(medians[name][device].values()) for name in PROTECTIONS}
         plain = whole["none"]
-        print(f"{device}: with / without: {', '.join(f'{n} {whole[n] / plain:.2f}' for n in PROTECTIONS[1:])}")
+        ratios = ", ".join(f"{name} {whole[name] / plain:.2f}" for name in PROTECTIONS[1:])
+        print(f"{device}: time with / without encryption: {ratios}")
     if given.json:
         given.json.write_text(
             json.dumps({"bandwidth": given.bandwidth, "medians": medians, "rounds": runs}, indent=1)

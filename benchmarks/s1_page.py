@@ -1,9 +1,9 @@
-"""The tables of docs/papers/s1.md, written from the results beside it; its sentences are a person's.
+"""Write the tables of docs/papers/s1.md from the results beside the page; its text is written by hand.
 
     python -m benchmarks.s1_page [--check]
 
-Results are the ``figure.json`` of figures, and what ``cloven reproduce s1 --claims --json`` printed. With --check
-nothing is written; exit code 1 where the page is not what the results say.
+The results are the ``figure.json`` of each figure and the output of ``cloven reproduce s1 --claims --json``. With
+--check nothing is written, and the exit code is 1 if the page differs from the results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WHERE = ("data", "strategy", "layer", "devices")
 
 
 def bars(figure: StrategyFigure) -> str:
-    """Return the bars as S1 makes them: agreement with its interval, its shares, its baseline, and SSIM."""
+    """Return the bars as in the paper: agreement with interval, range of shares and baseline, and SSIM."""
     columns = (*WHERE, "agreement", "shares", "baseline", "SSIM", "sent")
     rows = []
     for bar in figure.bars:
@@ -38,7 +38,7 @@ def bars(figure: StrategyFigure) -> str:
 
 
 def controls(figure: StrategyFigure) -> str:
-    """Return a row for each bar, with its agreement as S1 makes it and under each control that has it."""
+    """Return a row for each bar, with its agreement as in the paper and under each control that has the bar."""
     found: dict[tuple[str, ...], dict[str, str]] = {}
     names: dict[str, None] = {}
     for bar in figure.bars:
@@ -52,13 +52,13 @@ def controls(figure: StrategyFigure) -> str:
 
 
 def links(figure: StrategyFigure) -> str:
-    """Return all that a link carries, by the strong decoder."""
+    """Return the bars of all tensors on a link, attacked by the strong decoder."""
     rows = []
     for bar in figure.bars:
         if bar.control == LINKS:
             scores = [interval(bar.agreement), f"{bar.baselines.agreement:.2f}", f"{bar.ssim.mean:.2f}"]
             rows.append([*_where(bar), bar.where, *scores])
-    return table((*WHERE, "from", "agreement", "baseline", "SSIM"), rows)
+    return table((*WHERE, "link", "agreement", "baseline", "SSIM"), rows)
 
 
 def _where(bar: BarRow) -> tuple[str, ...]:
@@ -66,18 +66,18 @@ def _where(bar: BarRow) -> tuple[str, ...]:
 
 
 def claims(document: JudgedClaims) -> str:
-    """Return every claim with its verdict, and that under each control."""
+    """Return every claim with its verdict, over all and under each control."""
     rows = (
         [c.claim, c.sentence, f"**{c.verdict}**", "; ".join(map(": ".join, c.controls.items()))]
         for c in document.claims
     )
-    return table(("claim", "what S1 says", "verdict", "under each control"), rows)
+    return table(("claim", "statement", "verdict", "under each control"), rows)
 
 
 def setup(figure: StrategyFigure) -> str:
-    """Return each study: its CNN's accuracy and kappa, images and time."""
+    """Return a row for each study: accuracy and kappa of its CNN, numbers of images, and time."""
     return table(
-        ("study", "varies", "CNN", "kappa", "auxiliary images", "victims", "attacks, core minutes"),
+        ("study", "control", "CNN accuracy", "kappa", "auxiliary images", "victims", "attacks, core minutes"),
         (
             [
                 p.name,
@@ -101,7 +101,7 @@ def cost(figure: CostFigure) -> str:
             for bar in preset.bars:
                 times = [f"{bar.seconds_without:.3g}", f"{bar.seconds_with:.3g}", f"{bar.ratio:.2f}"]
                 rows.append([reading.reading, preset.name, bar.processor, bar.device, *times])
-    return table(("layers counted as", "preset", "processor", "device", "s without", "s with", "times"), rows)
+    return table(("layers counted as", "preset", "processor", "device", "s without", "s with", "ratio"), rows)
 
 
 PAGE = page(

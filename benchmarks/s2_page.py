@@ -1,10 +1,10 @@
-"""The tables of docs/papers/s2.md, written from the results beside it; its sentences are a person's.
+"""Write the tables of docs/papers/s2.md from the results beside the page; its text is written by hand.
 
     python -m benchmarks.s2_page [--check]
 
-Results are what ``cloven reproduce s2 --figure table3 --published --json`` printed, and what the figures and the
-table that are measured leave in their folders. With --check nothing is written; exit code 1 where the page is not
-what the results say.
+The results are the output of ``cloven reproduce s2 --figure table3 --published --json``, and the documents in the
+folders of the measured figures and tables. With --check nothing is written, and the exit code is 1 if the page
+differs from the results.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cloven.papers.s2.privacy import PointScore, ScoresFigure
 
 
 def printed(document: PublishedTable) -> str:
-    """Return Table III, with what follows from its times."""
-    columns = ["model", "data", "points", "cut after layer", "all inside, s", "divided, s", "printed %"]
+    """Return Table III with the numbers derived from its times."""
+    columns = ["model", "data", "points", "cut after layer", "whole model, s", "divided, s", "printed %"]
     columns += ["derived %", "exact %", "times as fast"]
     rows = []
     for row in document.rows:
@@ -30,11 +30,12 @@ def printed(document: PublishedTable) -> str:
 
 
 def fit(document: PublishedTable) -> str:
-    """Return the seven times beside those of the fitted cost."""
-    columns = ("model", "cut after layer", "operations", "weights, MB", "GMAC", "S2, s", "fitted, s", "residual, s")
+    """Return the seven published times beside the fitted ones."""
+    columns = ["model", "cut after layer", "operations", "weights, MB", "GMAC"]
+    columns += ["published, s", "fitted, s", "residual, s"]
     rows = []
     for row in document.fit.rows:
-        where = "all inside" if row.point is None else str(row.point)
+        where = "whole model" if row.point is None else str(row.point)
         load = [str(row.ops), f"{row.weight_bytes / 1e6:.1f}", f"{row.macs / 1e9:.2f}"]
         times = [str(row.published_seconds), f"{row.fitted_seconds:.2f}", f"{row.residual_seconds:+.2f}"]
         rows.append([row.model, where, *load, *times])
@@ -42,9 +43,9 @@ def fit(document: PublishedTable) -> str:
 
 
 def times(document: TimesFigure) -> str:
-    """Return the seconds of an image for each cut of each model."""
+    """Return the seconds per image for each cut of each model."""
     columns = ["model", "layer", "load, s", "first, s", "mean, s", "median, s", "sd, s", "front, s"]
-    columns += ["hand-over, ms", "rear, s", "handed over, MB", "less time, %", "times as fast"]
+    columns += ["hand-over, ms", "rear, s", "handed over, MB", "time saved, %", "times as fast"]
     rows = []
     for row in document.rows:
         whole = [f"{row.load:.1f}", f"{row.first:.3f}", f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.spread:.3f}"]
@@ -55,7 +56,7 @@ def times(document: TimesFigure) -> str:
 
 
 def scores(document: ScoresFigure) -> str:
-    """Return the SSIM of each attack's reconstructions behind each point."""
+    """Return the SSIM of each attack's reconstructions at each point."""
     attacks = list(dict.fromkeys(row.attack for row in document.rows))
     points: dict[int, dict[str, PointScore]] = {}
     for row in document.rows:
@@ -69,14 +70,15 @@ def scores(document: ScoresFigure) -> str:
 
 
 def choice(document: SavedTable) -> str:
-    """Return where each attacker's scores cut, and what that saves."""
+    """Return the cut that each attack's scores choose, and the time that it saves."""
     rows = []
     for row in document.rows:
         saved = ["", "", ""]
         if row.path is not None:
             saved = [f"{row.partitioned_seconds:.3f}", f"{row.reduction_percent:.1f}", f"{row.ratio:.2f}"]
         rows.append([row.attack, row.rule, row.path or "no point", f"{row.full_seconds:.3f}", *saved])
-    return table(("by", "rule", "cut after", "all inside, s", "divided, s", "less time, %", "times as fast"), rows)
+    columns = ["attack", "rule", "cut after", "whole model, s", "divided, s", "time saved, %", "times as fast"]
+    return table(columns, rows)
 
 
 PAGE = page(

@@ -12,6 +12,9 @@ from pydantic import BaseModel
 
 from cloven.auditing.finding import CellResult
 from cloven.auditing.summary import Summary
+from cloven.cost.cluster import ClusterFile
+from cloven.cost.estimate import Cost
+from cloven.cost.profile import DeviceProfile, LinkProfile
 from cloven.enclave.dcap import Policy
 from cloven.enclave.run_report import RunReport
 from cloven.enclave.sealed_folder import SealedHeader
@@ -20,7 +23,6 @@ from cloven.graph.description import ModelDescription
 from cloven.partition.description import PlanDescription
 from cloven.partition.plan import Plan
 from cloven.runtime.bundle.format import DevicePart, Manifest
-from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.sending import SendSummary
 from cloven.runtime.lab.outcome import LabResult
 from cloven.runtime.tap.flows import CaptureReport
@@ -29,7 +31,10 @@ FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 
 SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "plan": (Plan, "a plan, `plan.toml`"),
-    "cluster": (Cluster, "the workers of a plan, `cluster.toml`"),
+    "cluster": (ClusterFile, "devices and links, `cluster.toml`"),
+    "device-profile": (DeviceProfile, "the costs of a kind of device"),
+    "link-profile": (LinkProfile, "the costs of a kind of link"),
+    "cost": (Cost, "`cloven estimate --json`"),
     "model-description": (ModelDescription, "`cloven inspect --json`"),
     "plan-description": (PlanDescription, "`cloven plan --json`"),
     "bundle": (Manifest, "a bundle's `manifest.json`"),
@@ -44,11 +49,11 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),
     "enclave-policy": (Policy, "what an owner accepts of a platform, `policy.toml`"),
 }
-"""The schemas: the name of the file, the document, and where it occurs."""
+"""The schemas: the name of the file, the document, and a description."""
 
 
 def files() -> dict[Path, str]:
-    """Return the content of every file in the folder of schemas."""
+    """Return the content of each file in the folder of schemas."""
     lines = [
         "# JSON schemas",
         "",
@@ -77,7 +82,7 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
     if differing:
-        sys.exit(f"other than the code's: {', '.join(differing)}; run python -m benchmarks.schemas")
+        sys.exit(f"out of date: {', '.join(differing)}; run python -m benchmarks.schemas")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How often does a listener guess what captured bytes hold? Trained models on real images, at all depths.
+"""Measure how often a listener guesses the content of captured bytes, for trained models on real images.
 
     CLOVEN_DATA=FOLDER python benchmarks/shapes.py [--models NAME ...] [--images N] [--every K] [--misses]
 
-Every K-th value of each model is written as bytes in several ways: whole, in float16, with channels last, a part of
-the channels or of the map, partial sums of convolutions, vectors, and noise of the same length. A hit is the number
-type, the layout and the shape all right; vectors are to be called flat, noise random. Prints hits of cases as
-Markdown. CLOVEN_DATA holds MNIST/raw, cifar-10-batches-bin, imagenet-sample and weights.
+Every K-th value of each model is converted to bytes in several ways: whole, in float16, with channels last, a part
+of the channels or of the map, partial sums of convolutions, vectors, and noise of the same length. A guess is
+right if the number type, the layout and the shape are; vectors must be called flat, and noise random. It prints
+the number of right guesses as Markdown. CLOVEN_DATA contains MNIST/raw, cifar-10-batches-bin, imagenet-sample and
+weights.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Numbers = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, the data set below CLOVEN_DATA that it sees, and its weights; without any, LeNet-5 is trained."""
+    """A model, its data set in CLOVEN_DATA, and its weights; LeNet-5, which has no file of weights, is trained."""
 
     model: str
     data: str
@@ -55,15 +56,15 @@ SUBJECTS = {
     "resnet50 (random)": Subject("torchvision:resnet50", "folder:imagenet-sample", values=60),
     "vgg16 (random)": Subject("torchvision:vgg16", "folder:imagenet-sample", values=14),
 }
-"""The last two have the weights that PyTorch draws, and are seen in their first layers alone."""
+"""The models; the last two have PyTorch's initial weights, and only their first layers are used."""
 
 CHUNK = 6
-"""Values that are held at a time."""
+"""The number of values that are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A message of several images, and what is to be guessed; ``shape`` None stands for noise."""
+    """A message of several images, and the right guess; ``shape`` is None for noise."""
 
     view: str
     messages: NDArray[np.uint8]
@@ -72,7 +73,7 @@ class Case:
     shape: tuple[int, ...] | None
 
     def hit(self, guess: ShapeGuess) -> bool:
-        """Whether a guess is right; a map of one channel has no layout."""
+        """Return whether a guess is right; a map with one channel has no layout."""
         if self.shape is None or guess.random:
             return self.shape is None and guess.random
         layout = guess.layout if guess.shape[0] > 1 or guess.layout == "flat" else "chw"
@@ -80,7 +81,7 @@ class Case:
 
 
 def subject(name: str, folder: Path, images: int) -> tuple[Graph, Tensor]:
-    """A model's graph and images that it was not trained on."""
+    """Return a model's graph and images that it was not trained on."""
     one = SUBJECTS[name]
     shape, classes = usual(one.model).shape, usual(one.model).classes
     kind, _, below = one.data.partition(":")
@@ -98,7 +99,7 @@ def subject(name: str, folder: Path, images: int) -> tuple[Graph, Tensor]:
 
 
 def _settle(model: nn.Module, images: Tensor) -> None:
-    """Let batch norms see the images, so that values are of a trained model's size."""
+    """Fit batch norms to the images, so that values have the magnitude of a trained model's."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = None
@@ -109,7 +110,7 @@ def _settle(model: nn.Module, images: Tensor) -> None:
 
 
 def values(graph: Graph, images: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Numbers]]:
-    """Values of the graph by name; and the sum over half of the input channels of each convolution among them."""
+    """Return values of the graph by name, with partial sums over half of the input channels of convolutions."""
     for start in range(0, len(names), CHUNK):
         chosen = names[start : start + CHUNK]
         halves = [n for n in chosen if graph.by_name[n].kind == "conv2d" and graph.by_name[n].attrs["groups"] == 1]
@@ -127,7 +128,7 @@ def values(graph: Graph, images: Tensor, names: Sequence[str]) -> Iterator[tuple
 
 
 def views(name: str, value: Numbers) -> Iterator[Case]:
-    """The messages that a value or parts of it make."""
+    """Yield the messages for a value and parts of it."""
     if value.ndim != 4 or value.shape[2:] == (1, 1):
         flat = value.reshape(len(value), -1)
         yield _case("vector", flat)
@@ -165,16 +166,16 @@ def _case(view: str, value: NDArray[np.float32] | NDArray[np.float16], *, last: 
 
 
 def main() -> int:
-    """ShapeGuess, count, print."""
+    """Guess, count, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--misses", action="store_true", help="write each miss to standard error")
+    parser.add_argument("--misses", action="store_true", help="write each wrong guess to standard error")
     given = parser.parse_args()
     folder = os.environ.get("CLOVEN_DATA")
     if folder is None:
-        print("CLOVEN_DATA names no folder with the data sets and weights; set it", file=sys.stderr)
+        print("CLOVEN_DATA is not set; set it to the folder with the data sets and weights", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
     hits: Counter[tuple[str, str]] = Counter()

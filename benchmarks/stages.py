@@ -1,12 +1,12 @@
-"""The processes behind `benchmarks/pipelines.py`: what makes the bundles, the whole model, and the coordinator.
+"""The processes of `benchmarks/pipelines.py`: one that makes the bundles, the whole model, and the coordinator.
 
     python -m benchmarks.stages prepare MODEL FOLDER
     python -m benchmarks.stages whole BUNDLE THREADS
     python -m benchmarks.stages coordinate PLAN CLUSTER WINDOW
 
-Only the first imports torch. It looks for cuts that carry one tensor: it times all stretches between them, and
-keeps the cuts that come nearest to half of the time. The others answer each line ``many N`` (N images as fast as
-they can) or ``single N`` (each image after the answer to the one before) with a `Round`.
+Only the first imports torch. It measures the time between all cuts that carry one tensor, and keeps the cuts
+nearest to half of the time. The others answer each line ``many N`` (N images as fast as possible) or ``single N``
+(each image after the answer to the previous one) with a `Round`.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 IMAGE = (3, 224, 224)
 CLASSES = 1000
 NEAR = (0.3, 0.7)
-"""Cuts outside of this share of the multiply-accumulates are not looked at."""
+"""Cuts outside this part of the multiply-accumulates are ignored."""
 
 TRIED = 3
-"""How many cuts are kept."""
+"""The number of cuts that are kept."""
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A cut: the value that it carries, its bytes, and the share of the compute time before it."""
+    """A cut: the value that crosses it, its bytes, and the fraction of the compute time before it."""
 
     value: str
     bytes: int
@@ -53,24 +53,24 @@ class Cut:
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds for some images, and the output of the last."""
+    """The seconds for some images, and the output of the last."""
 
     seconds: float
     output: list[float]
 
 
 def pictures(count: int) -> Array:
-    """Random images ``(n, C, H, W)`` in [0, 1]."""
+    """Return random images ``(n, C, H, W)`` in [0, 1]."""
     return np.random.default_rng(0).random((count, *IMAGE), np.float32)
 
 
 def repeated(count: int) -> Iterator[Array]:
-    """So many images, a few different ones in turn."""
+    """Yield a number of images, which repeat after a few different ones."""
     return islice(cycle(pictures(8)), count)
 
 
 def segments(bundle: Bundle) -> list[Path]:
-    """The one model of each device, in the order of the devices."""
+    """Return the model of each device, in the order of the devices."""
     return [
         bundle.place(device.name) / step.segment
         for device in bundle.manifest.devices
@@ -103,7 +103,7 @@ def prepare(name: str, folder: Path) -> None:
 
 
 def candidates(graph: Graph) -> list[str]:
-    """Values near the middle that are alone on their cut, and to whose op onnxruntime fuses none that follows."""
+    """Return values near the middle that cross a cut alone, after ops that onnxruntime does not fuse further."""
     from cloven.graph.graph import live_after
     from cloven.graph.ops import macs
 
@@ -122,7 +122,7 @@ def candidates(graph: Graph) -> list[str]:
 
 
 def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
-    """The bundle of a vertical plan, with the plan beside it."""
+    """Write the bundle of a vertical plan, and the plan next to it."""
     from cloven.partition import plan as plans
     from cloven.partition.plan import ModelSpec, Plan
     from cloven.partition.vertical import Vertical
@@ -138,7 +138,7 @@ def write(name: str, graph: Graph, cuts: Sequence[str], folder: Path) -> Bundle:
 
 
 def shares(chain: Bundle, runs: int = 15) -> list[float]:
-    """The share of the time (CPU seconds, one thread, medians) that is over after each stretch but the last."""
+    """Return the fraction of the time (CPU seconds, one thread, medians) after each stretch but the last."""
     from cloven.runtime.bundle.engine import session
 
     stretches = [session(path) for path in segments(chain)]
@@ -157,7 +157,7 @@ def shares(chain: Bundle, runs: int = 15) -> list[float]:
 
 
 def whole(folder: Path, threads: int) -> None:
-    """The whole model in one session."""
+    """Run the whole model in one session."""
     import onnxruntime
 
     (path,) = segments(read(folder))
@@ -175,18 +175,18 @@ def whole(folder: Path, threads: int) -> None:
 
 
 def answer(start: float, output: Array) -> None:
-    """Print the round that ends now."""
+    """Print the round that has just ended."""
     print(json.dumps(asdict(Round(time.perf_counter() - start, output.ravel().tolist()))), flush=True)
 
 
 async def coordinate(plan_file: Path, cluster: Path, window: int) -> None:
-    """The coordinator of the workers of a plan."""
+    """Run the coordinator of a plan's workers."""
+    from cloven.cost.cluster import Cluster
     from cloven.partition.plan import parse
     from cloven.runtime.cluster.coordinator import Coordinator, Prediction, SendOptions
-    from cloven.runtime.cluster.file import read_cluster
 
     plan = parse(plan_file.read_text("utf-8"))
-    async with Coordinator(plan, read_cluster(cluster, plan.devices), None, SendOptions(window)) as run:
+    async with Coordinator(plan, Cluster.load(cluster, plan.devices), None, SendOptions(window)) as run:
 
         async def answers(how: str, images: Sequence[Array]) -> list[Prediction]:
             if how == "single":

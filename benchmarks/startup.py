@@ -1,8 +1,8 @@
-"""How long what must start fast takes beside importing numpy; medians of alternating runs.
+"""Measure start-up times relative to importing numpy, as medians of alternating runs.
 
     python benchmarks/startup.py [RUNS]
 
-Prints medians in seconds, ratios and the memory; exit code 1 where a ratio or the memory exceeds its limit.
+It prints medians in seconds, ratios and the memory. The exit code is 1 if a ratio or the memory exceeds its limit.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NUMPY = "import numpy"
 WORKER = (
     "import cloven.cli, cloven.runtime.cluster.logs, cloven.runtime.cluster.worker, cloven.runtime.link.identity"
 )
-"""All that `cloven worker` imports before its part of a bundle is loaded."""
+"""Everything that `cloven worker` imports before it loads its part of a bundle."""
 MEMORY = 150.0
-"""Megabytes that a worker may take before its part is loaded."""
+"""The most megabytes that a worker may use before it loads its part."""
 TELL = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Something that starts: its command, and how many times as long as importing numpy it may take."""
+    """A command, and its limit as a multiple of the time to import numpy."""
 
     command: list[str]
     limit: float
@@ -41,14 +41,14 @@ STARTS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Wall time of one run."""
+    """Return the wall time of one run."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def main(runs: int) -> int:
-    """Measure and print; alternates the commands so that a busy machine disturbs all alike."""
+    """Measure and print; the commands alternate, so that other load affects all equally."""
     times: dict[str, list[float]] = {name: [] for name in STARTS}
     for _ in range(runs):
         for name, start in STARTS.items():

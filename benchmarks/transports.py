@@ -1,7 +1,7 @@
-"""One tensor to another process, and its acknowledgement back: our links beside gRPC alone, TCP, TLS and ZeroMQ.
+"""Send a tensor to another process and wait for its acknowledgement, by cloven's links, gRPC, TCP, TLS and ZeroMQ.
 
-All of them go over loopback to one process that serves them all; only one is in use at a time. An acknowledgement
-has 8 bytes; ours is a frame too, and protected as the tensor is. `benchmarks/links.py` takes the times.
+One process on loopback serves all transports; only one is in use at a time. An acknowledgement has 8 bytes; on
+cloven's links it is a frame with the same protection as the tensor. `benchmarks/links.py` measures the times.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cloven.runtime.link.identity import Identity, read
 
 HOST = "127.0.0.1"
 PARTIES = ("edge0", "edge1")
-"""Who sends, and who acknowledges."""
+"""The sender and the receiver."""
 
 LARGEST = 4 * 2**20
 ACK = bytes(8)
@@ -51,7 +51,7 @@ Deliver = Callable[[bytes], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Ports:
-    """Where everything listens; gRPC's is that of the bare stream and of our links, ``mtls`` of ours over TLS."""
+    """The ports of all transports: ``grpc`` for the bare stream and cloven's links, ``mtls`` for those over TLS."""
 
     tcp: int
     tls: int
@@ -61,7 +61,7 @@ class Ports:
 
 
 async def serve(keys: Path) -> None:
-    """Serve everything and print the ports, until standard input ends."""
+    """Print the ports and serve all transports until standard input ends."""
     identity = read(keys / PARTIES[1])
     with ThreadPoolExecutor(1) as aside:
         server = grpc.aio.server(options=options(LARGEST))
@@ -80,7 +80,7 @@ async def serve(keys: Path) -> None:
 
 
 def line(identity: Identity, protection: str) -> frame_stream.LinkSpec:
-    """The link of the two, as both see it."""
+    """Return the link between the two parties, as one of them sees it."""
     (peer,) = {*PARTIES} - {identity.name}
     return frame_stream.LinkSpec(
         "benchmark", *PARTIES, protection, lambda: identity.link_key(peer), frame_stream.limits(LARGEST)
@@ -113,7 +113,10 @@ def _handlers(identity: Identity, aside: ThreadPoolExecutor) -> grpc.GenericRpcH
 
 
 def _sockets(context: ssl.SSLContext | None) -> int:
-    """Listen for one connection, over TLS where there is a context: 8 bytes of size, then so many bytes."""
+    """Serve one connection, over TLS if there is a context, and return its port.
+
+    A message has 8 bytes with a size, followed by as many bytes.
+    """
     listener = socket.create_server((HOST, 0))
 
     def work() -> None:
@@ -130,7 +133,7 @@ def _sockets(context: ssl.SSLContext | None) -> int:
 
 
 def receive(end: socket.socket, room: memoryview) -> memoryview:
-    """Fill a buffer; it comes back empty where the other side has closed the connection."""
+    """Fill a buffer, or return an empty one if the other side has closed the connection."""
     got = 0
     while got < len(room):
         if not (more := end.recv_into(room[got:])):
@@ -157,7 +160,7 @@ def _zmq() -> int:
 
 @asynccontextmanager
 async def connected(ports: Ports, keys: Path) -> AsyncIterator[dict[str, Deliver]]:
-    """Every way to deliver a tensor, by its name."""
+    """Return every transport by name."""
     identity = read(keys / PARTIES[0])
     async with AsyncExitStack() as stack:
         aside = stack.enter_context(ThreadPoolExecutor(1))
@@ -188,7 +191,7 @@ async def _ours(connection: frame_stream.FrameStream, frames: AsyncIterator[obje
 
 
 def _client_context(identity: Identity) -> ssl.SSLContext:
-    """TLS 1.3 with a party's certificate."""
+    """Return a context for TLS 1.3 with a party's certificate."""
     context = ssl.create_default_context(cadata=identity.authority.decode())
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(identity.folder / "certificate.pem", identity.folder / "private.pem")
@@ -196,7 +199,7 @@ def _client_context(identity: Identity) -> ssl.SSLContext:
 
 
 class _Socket:
-    """A TCP connection, over TLS where there is a context."""
+    """Return a TCP connection, over TLS if there is a context."""
 
     def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
         plain = socket.create_connection((HOST, port))
@@ -217,7 +220,7 @@ class _Socket:
 
 
 class _Zmq:
-    """A ZeroMQ connection."""
+    """Return a ZeroMQ connection."""
 
     def __init__(self, port: int) -> None:
         self.end: Any = zmq.Context.instance().socket(zmq.PAIR)

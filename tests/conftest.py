@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis without deadlines, one thread, and a cache of their own."""
+"""The settings of all tests: hypothesis without deadlines, one thread, and a separate cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Trained models of the tests are kept apart from the user's; processes that test side by side share them."""
+    """Cache the trained models of the tests in a separate folder that parallel test processes share."""
     root = tmp_path_factory.getbasetemp()
     shared = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     os.environ["CLOVEN_CACHE"] = str(shared / "cache")
@@ -32,14 +32,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collected_once() -> None:
-    """The garbage collector leaves alone what is there: with PyTorch a full collection takes half a second."""
+    """Exclude existing objects from garbage collection, which takes half a second with PyTorch loaded."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def data() -> str:
-    """The folder with the real data sets, for slow tests."""
+    """Return the folder with the real data sets, for slow tests."""
     if not (folder := os.environ.get("CLOVEN_DATA")):
         pytest.skip("CLOVEN_DATA names no folder with the data sets")
     return folder
@@ -47,6 +47,6 @@ def data() -> str:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder."""
+    """Return an empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

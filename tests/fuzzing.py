@@ -1,4 +1,4 @@
-"""Damage valid inputs of a reader; only values and ClovenError may come of it, soon and in little memory.
+"""Fuzz a reader with damaged inputs: it must return a value or raise ClovenError, quickly and in little memory.
 
 `damaged` depends on a seed only, so that a failure can be repeated: ``reader.read(damaged(reader.valid, seed))``.
 """
@@ -25,25 +25,25 @@ QUICK = 200
 THOROUGH = int(os.environ.get("CLOVEN_FUZZ", "100000"))
 """Inputs of each reader in the slow tests."""
 SECONDS = 5.0
-"""The longest that one input may take."""
+"""The longest time in seconds that one input may take."""
 MEMORY = 1 << 30
-"""Bytes by which the process may grow."""
+"""The number of bytes by which the process may grow."""
 LENGTHS = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
-"""What a field of a length is overwritten with."""
+"""Values that overwrite a length field."""
 TEXTS = (b"9" * 5000, b"1e999", b"-1", b"NaN", b"null", b'""', b"[]", b"{}", b"\xff\xfe", b"\xed\xa0\x80", b"\0")
-"""What is odd in JSON, TOML and text."""
+"""Unusual pieces of JSON, TOML and text."""
 
 counts = pytest.mark.parametrize("count", [QUICK, pytest.param(THOROUGH, marks=pytest.mark.slow)])
 """For a test ``(count, ...)`` of a reader: quick in the suite, thorough among the slow tests."""
 
 
 class Hang(BaseException):
-    """Not an Exception, so that no reader can take it for damage."""
+    """Not derived from Exception, so that no reader can catch it as an error of its input."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader under test: its name, valid inputs, and how it reads the bytes of one."""
+    """A reader under test: its name, valid inputs, and the function that reads one."""
 
     name: str
     valid: Sequence[bytes]
@@ -51,7 +51,7 @@ class Reader:
 
 
 def from_file(read: Callable[[Path], object], path: Path) -> Callable[[bytes], object]:
-    """The reader of a file, as a reader of bytes: they are written to this path first."""
+    """Return a reader of bytes for a reader of files; the bytes are written to a path first."""
 
     def written(content: bytes) -> object:
         path.write_bytes(content)
@@ -61,7 +61,7 @@ def from_file(read: Callable[[Path], object], path: Path) -> Callable[[bytes], o
 
 
 def damaged(valid: Sequence[bytes], seed: int) -> bytes:
-    """One of the valid inputs with one to four damages: flips, cuts, splices, repetitions, lengths, odd texts."""
+    """Return a valid input with one to four damages: flips, cuts, splices, repetitions, lengths, unusual texts."""
     chance = random.Random(seed)
     content = chance.choice(valid)
     for _ in range(chance.choice((1, 1, 2, 4))):
@@ -92,7 +92,7 @@ def damaged(valid: Sequence[bytes], seed: int) -> bytes:
 
 
 def fuzz(reader: Reader, count: int, first: int = 0) -> Counter[str]:
-    """How many inputs gave a "value" and an "own error".
+    """Return the number of inputs that gave a "value" and an "own error".
 
     Raises:
         AssertionError: with the seeds of inputs that raised another error, or took longer than `SECONDS`; for valid
@@ -142,5 +142,5 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def _memory() -> int:
-    """The most bytes that this process has held at once."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,4 +1,4 @@
-"""Models that several files of tests divide, captured when they are first asked for; and a tap."""
+"""Models that several test files divide, captured when they are first used; and a tap."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloven.zoo.models import build
 
 @cache
 def lenet5() -> Graph:
-    """LeNet-5 for digits, with random weights."""
+    """Return LeNet-5 for digits, with random weights."""
     torch.manual_seed(0)
     return capture(build("lenet5", shape=(1, 28, 28), classes=10), torch.zeros(1, 1, 28, 28))
 
@@ -30,7 +30,7 @@ def logits_of(model: nn.Module, images: Tensor, *, batch: int = 512) -> Tensor:
 
 @dataclass
 class Recorder:
-    """A tap that keeps a copy of all that crosses one link; ``tensors()`` gives it in the order of the link."""
+    """A tap that copies everything that crosses a link; ``tensors()`` returns it in the order of the link."""
 
     link: Link
 
@@ -38,10 +38,10 @@ class Recorder:
         self._kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, transfer: Transfer, tensor: Tensor) -> None:
-        """Keep a copy: a later op may write over what is passed on."""
+        """Keep a copy, because a later op may overwrite the tensor."""
         if transfer.link == self.link:
             self._kept.setdefault(transfer.id, []).append(tensor.clone())
 
     def tensors(self) -> list[Tensor]:
-        """Return one tensor ``(n, ...)`` a transfer."""
+        """Return one tensor ``(n, ...)`` for each transfer."""
         return [torch.cat(self._kept[key]) for key in sorted(self._kept)]

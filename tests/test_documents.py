@@ -1,4 +1,4 @@
-"""Documents: strict, frozen, with a version and a JSON schema; problems are named, and files whole or not there."""
+"""Documents: strict and frozen, with a version and a JSON schema; errors name the problem, writes are atomic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents and messages that others can write give a value or our own error, never another one, and soon."""
+"""Documents and messages from others give a value or a ClovenError, never another error, and quickly."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import save
 
 from cloven.attacks.trainer import train
+from cloven.cost.cluster import Cluster
 from cloven.enclave import pipe, split
 from cloven.errors import ClovenError
 from cloven.files import parse_json, parse_toml, read_bytes, read_json, read_tensors, read_toml, replacing
@@ -30,7 +31,6 @@ from cloven.runtime.bundle import engine, reader
 from cloven.runtime.bundle.format import MANIFEST, PART
 from cloven.runtime.bundle.schedule import schedule
 from cloven.runtime.bundle.writer import write
-from cloven.runtime.cluster.file import read_cluster
 from cloven.runtime.tap import extraction
 from tests.attacks.problems import problem
 from tests.attacks.test_trainer import begun
@@ -78,11 +78,11 @@ edge1 = "[::1]:7002"
 ODD: tuple[Any, ...] = (
     -1, 0, 1, 2**31, 2**63, 10**400, 0.5, 1e308, True, None, "", "\0", "a" * 5000, "../up", [], {}, [-1, 2],
 )  # fmt: skip
-"""What takes the place of a value in a document."""
+"""Replacements for a value in a document."""
 
 
 def changed(document: Any, seed: int) -> Any:
-    """The document with one or two of its values changed, dropped, repeated or exchanged."""
+    """Return a document with one or two of its values changed, dropped, repeated or swapped."""
     chance, made = random.Random(seed), copy.deepcopy(document)
     for _ in range(chance.choice((1, 1, 2))):
         places = list(walk(made))
@@ -105,7 +105,7 @@ def changed(document: Any, seed: int) -> Any:
 
 
 def walk(document: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place of a value in a document: what holds it, and its key or index."""
+    """Yield the place of each value in a document: its container, and its key or index."""
     keys = document if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
     for key in keys:
         yield document, key
@@ -114,14 +114,14 @@ def walk(document: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of three devices, that exchange shares with each other."""
+    """Write a bundle for three devices that exchange shares."""
     folder = tmp_path_factory.mktemp("fuzz") / "bundle"
     write(plans.compile(lenet5(), parse(DATA)), folder, model="lenet5", plan=DATA)
     return folder
 
 
 def rehash(folder: Path, name: str, content: bytes) -> None:
-    """Write a file of a bundle as someone does who can write the manifest too."""
+    """Write a file of a bundle, with a matching manifest, as an attacker who controls both would."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
@@ -145,7 +145,7 @@ def test_plans(count: int) -> None:
 @counts
 def test_clusters(count: int, tmp_path: Path) -> None:
     def read(path: Path) -> None:
-        read_cluster(path, ["edge0", "edge1"])
+        Cluster.load(path, ["edge0", "edge1"])
 
     fuzz(Reader("cluster", [CLUSTER.encode()], from_file(read, tmp_path / "cluster.toml")), count)
 

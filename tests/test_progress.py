@@ -1,4 +1,4 @@
-"""Progress without a terminal: a line now and then, with an estimate of the rest."""
+"""Progress without a terminal: occasional lines with an estimate of the remaining time."""
 
 from __future__ import annotations
 

@@ -87,7 +87,10 @@ def blank(pattern: str, text: str) -> str:
 
 
 def python_passages(path: Path, text: str) -> Iterator[Passage]:
-    """Yield the comments, docstrings and other strings of a Python file; a string of one word is an identifier."""
+    """Yield the comments, docstrings and other strings of a Python file.
+
+    Strings of one word, and strings that are split into words, are identifiers.
+    """
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             yield Passage(path, token.start[0], token.string)
@@ -105,6 +108,7 @@ def python_passages(path: Path, text: str) -> Iterator[Passage]:
                 path, expression.lineno, blank(r"``.*?``", ast.get_docstring(node, clean=False) or ""), kind
             )
     parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    parts |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "split"}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             yield Passage(path, node.lineno, "".join(constant_text(part) for part in node.values))

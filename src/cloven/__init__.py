@@ -1,4 +1,4 @@
-"""Divide a CNN over several machines, run it, and measure what a listener on each link can rebuild of the input.
+"""Divide a CNN over several machines, run it, and measure what a listener on each link can reconstruct of images.
 
 >>> model = cloven.capture(network, example)
 >>> program = cloven.divide(model, cloven.Vertical(cuts=["layer1"]), devices=2)
@@ -6,7 +6,7 @@
 >>> (observation,) = cloven.observe(program)
 >>> results = cloven.audit(observation, [cloven.Decoder(epochs=10), "probe"], auxiliary=photos, victims=tests)
 
-Names are imported when they are first used: ``import cloven`` itself brings no torch.
+Names are imported when they are first used, so that ``import cloven`` does not import torch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloven import attacks as attacks
+    from cloven.advising.advice import Advice as Advice
+    from cloven.advising.advise import advise as advise
+    from cloven.advising.limits import Limits as Limits
     from cloven.attacks.decoder import Decoder as Decoder
     from cloven.auditing.captured import read_capture as read_capture
     from cloven.auditing.finding import Finding as Finding
     from cloven.auditing.given import audit as audit
     from cloven.auditing.results import Results as Results
+    from cloven.cost.cluster import Cluster as Cluster
+    from cloven.cost.estimate import Cost as Cost
+    from cloven.cost.estimate import estimate as estimate
     from cloven.errors import ClovenError as ClovenError
     from cloven.graph.graph import Graph as Graph
     from cloven.partition.compare import compare as compare
@@ -39,23 +45,29 @@ if TYPE_CHECKING:
     from cloven.runtime.local import run as run
 
 _HOME = {
+    "Advice": "cloven.advising.advice",
+    "Cluster": "cloven.cost.cluster",
     "ClovenError": "cloven.errors",
+    "Cost": "cloven.cost.estimate",
     "Data": "cloven.partition.data",
     "Decoder": "cloven.attacks.decoder",
     "Finding": "cloven.auditing.finding",
     "Graph": "cloven.graph.graph",
     "Horizontal": "cloven.partition.horizontal",
+    "Limits": "cloven.advising.limits",
     "Observation": "cloven.partition.observe",
     "Plan": "cloven.partition.plan",
     "Program": "cloven.partition.program",
     "Results": "cloven.auditing.results",
     "Strategy": "cloven.partition.strategy",
     "Vertical": "cloven.partition.vertical",
+    "advise": "cloven.advising.advise",
     "audit": "cloven.auditing.given",
     "capture": "cloven.runtime.capture",
     "compare": "cloven.partition.compare",
     "compile": "cloven.partition.plan",
     "divide": "cloven.partition.compiler",
+    "estimate": "cloven.cost.estimate",
     "observe": "cloven.partition.observe",
     "read_capture": "cloven.auditing.captured",
     "report": "cloven.reporting.report_file",

@@ -1,4 +1,4 @@
-"""Typed documents: what is written to a file, or sent as JSON, is a frozen and strict pydantic model."""
+"""Typed documents: everything written to a JSON file or sent as JSON is a frozen and strict pydantic model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cloven.files import DOCUMENT_BYTES, TOML_BYTES, parse_json, read_text, read
 Kind = TypeVar("Kind", bound=BaseModel)
 
 SHOWN = 20
-"""The most problems of one document that are listed: someone else may have written it."""
+"""The number of problems of a document that are listed at most, because it may come from someone else."""
 
 
 class Document(BaseModel):
-    """A document: it cannot be changed, its entries have exactly the stated types, and unknown ones are refused."""
+    """A document: it is immutable, its entries have exactly the declared types, and unknown entries are refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -28,15 +28,15 @@ class Document(BaseModel):
 
 
 def parse_document(kind: type[Kind], text: str | bytes, name: str) -> Kind:
-    """Return a document from its JSON.
+    """Parse a document from JSON.
 
     Args:
         kind: the class of the document.
-        text: JSON; the caller bounds its length.
+        text: JSON; the caller limits its length.
         name: the file or the message, for error messages.
 
     Raises:
-        ClovenError: as `parse_json`, and with every entry that is missing, unknown, or wrong.
+        ClovenError: as `parse_json`, and if entries are missing, unknown or wrong.
     """
     parse_json(text, name)
     try:
@@ -46,21 +46,21 @@ def parse_document(kind: type[Kind], text: str | bytes, name: str) -> Kind:
 
 
 def read_document(kind: type[Kind], path: Path, limit: int = DOCUMENT_BYTES) -> Kind:
-    """Return the document in a JSON file of at most `limit` bytes; errors as `read_text` and `parse_document`."""
+    """Read a document from a JSON file of at most `limit` bytes; errors as `read_text` and `parse_document`."""
     return parse_document(kind, read_text(path, limit), str(path))
 
 
 def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) -> Kind:
-    """Return the document in a TOML file; errors as `read_toml` and `parse_document`."""
+    """Read a document from a TOML file; errors as `read_toml` and `parse_document`."""
     try:
-        # In JSON mode a list is taken where a tuple is meant; numbers and strings are as strict as in Python mode.
+        # JSON mode accepts a list for a tuple; it is as strict about numbers and strings as Python mode.
         return kind.model_validate_json(json.dumps(read_toml(path, limit), default=str))
     except ValidationError as error:
         raise ClovenError(wrong_entries(error, str(path))) from error
 
 
 def wrong_entries(error: ValidationError, name: str) -> list[str]:
-    """Return a sentence for each entry of a document that is missing, unknown, or wrong, of the first 20."""
+    """Return a sentence for each of the first 20 entries of a document that are missing, unknown or wrong."""
     found = []
     for entry in error.errors(include_url=False, include_input=False)[:SHOWN]:
         place = one_line(".".join(map(str, entry["loc"])))

@@ -1,4 +1,4 @@
-"""The error that cloven raises when a person's input is wrong, and the text of errors."""
+"""The error that cloven raises if the user's input is wrong, and helpers for error messages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ Made = TypeVar("Made")
 
 
 class ClovenError(ValueError):
-    """An error in what a person gave, with every problem that was found.
+    """An error in the user's input, with every problem that was found.
 
-    A problem says what is wrong, what was got, what is expected, and what to do.
-
-    ``problems`` holds the sentences; ``str(error)`` joins them, one per line.
+    A problem is a sentence that says what is wrong, what was got, what is expected, and what to do. ``problems``
+    are the sentences; ``str(error)`` joins them, one per line.
     """
 
     def __init__(self, problems: str | Sequence[str]) -> None:
@@ -42,7 +41,7 @@ SHOWN = 400
 
 
 def printable(text: str) -> str:
-    """Return text with escaped control characters: a file name that others chose could control a terminal."""
+    """Return text with escaped control characters, since someone else's file name could control a terminal."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -61,18 +60,18 @@ TO_DO = {
     errno.EPERM: "choose a place that this user may use",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
-"""Advice for errors of the system."""
+"""Advice for errors of the operating system."""
 
 
 def system_reason(error: OSError) -> str:
-    """Return why the system refused something, and what to do about it."""
+    """Return the reason of an operating system error, and what to do about it."""
     reason = error.strerror or str(error) or type(error).__name__
     advice = TO_DO.get(error.errno or 0)
     return f"{reason}; {advice}" if advice else reason
 
 
 def system_error(error: OSError) -> ClovenError:
-    """Return the error for a refusal of the system that no caller has explained."""
+    """Return the ClovenError for an operating system error that no caller has handled."""
     if isinstance(error, BrokenPipeError):
         return ClovenError("the output was closed before all of it was written")
     if error.filename is not None:
@@ -84,27 +83,27 @@ def system_error(error: OSError) -> ClovenError:
 
 
 def require(extra: str, error: ImportError) -> ClovenError:
-    """Return the error for a missing optional dependency, with the extra that brings it."""
+    """Return the error for a missing optional dependency, with the extra that includes it."""
     return ClovenError(
         f"{error.name or 'a package'} is not installed; it comes with an extra: pip install 'cloven[{extra}]'"
     )
 
 
 def check_type(value: object, kinds: type | tuple[type, ...], name: str, expected: str) -> None:
-    """Check the type of an argument that a caller gave.
+    """Check the type of an argument.
 
     Raises:
-        ClovenError: for another type than ``kinds``: what ``name`` is, and what is ``expected``, in one sentence.
+        ClovenError: if it is not one of ``kinds``; the message has ``name``, the value, and what is ``expected``.
     """
     if not isinstance(value, kinds):
         raise ClovenError(f"{name} is {shown(value)}; expected {expected}")
 
 
 def whole_number(value: object, name: str, least: int) -> int:
-    """Return an argument that a caller gave as an integer; integers of NumPy are fine.
+    """Return an argument as an int; integers of NumPy are accepted.
 
     Raises:
-        ClovenError: for another type, True and False included, and for a number below ``least``.
+        ClovenError: if it is not an integer (or True or False), or is below ``least``.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise ClovenError(f"{name} is {shown(value)}; expected a whole number, {least} or more")
@@ -115,10 +114,10 @@ def whole_number(value: object, name: str, least: int) -> int:
 
 
 def path_of(value: object, name: str) -> Path:
-    """Return an argument that a caller gave as a path.
+    """Return an argument as a path.
 
     Raises:
-        ClovenError: for another type than text or a path.
+        ClovenError: if it is neither text nor a path.
     """
     if not isinstance(value, str | os.PathLike):
         raise ClovenError(f"{name} is {shown(value)}; expected a path")
@@ -126,7 +125,7 @@ def path_of(value: object, name: str) -> Path:
 
 
 def shown(value: object) -> str:
-    """Return a value for an error message: short text and numbers as they are, other values by their type."""
+    """Return a value for an error message: numbers and short text unchanged, other values by their type."""
     if value is None or isinstance(value, str | int | float):
         return reprlib.repr(value)
     if isinstance(value, type):

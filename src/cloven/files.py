@@ -1,4 +1,4 @@
-"""Read files that others may have written, bounded and checked; write files that are there whole or not at all."""
+"""Read files from untrusted sources with limits and checks, and write files atomically."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DOCUMENT_BYTES = 256 << 20
-"""The largest JSON file that is read."""
+"""The size limit of JSON files."""
 
 TOML_BYTES = 4 << 20
-"""The largest TOML file that is read: people write these."""
+"""The size limit of TOML files, which people write."""
 
 DEPTH = 64
-"""The largest nesting depth of objects and lists in a document."""
+"""The deepest nesting of objects and lists in a document."""
 
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_KEY}(?:\.[ \t]*+{_KEY}){{{DEPTH},}}+")
-"""A dotted key of too many parts: tomllib keeps every prefix of a key, so a long one takes gigabytes."""
+"""A dotted key with too many parts; tomllib keeps every prefix of a key, so that a long one takes gigabytes."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; never wait for the other end of a pipe, or wake a device.
+    """Open a regular file for reading, without waiting for the other end of a pipe or opening a device.
 
     Raises:
         ClovenError: if the file is missing, unreadable, or not a regular file.
@@ -71,7 +71,7 @@ def check_regular(path: Path) -> Path:
 
 
 def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes.
+    """Read a regular file of at most `limit` bytes.
 
     Raises:
         ClovenError: if the file is larger, or as `open_regular`.
@@ -79,7 +79,7 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
     with open_regular(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            # Some files, as those of /proc, have no size beforehand; others grow meanwhile.
+            # Some files, such as those in /proc, report no size; others grow meanwhile.
             content = file.read(limit + 1) if size <= limit else b""
         except OSError as error:
             raise ClovenError(f"cannot read {path}: {error.strerror or error}") from error
@@ -89,7 +89,7 @@ def read_bytes(path: Path, limit: int = DOCUMENT_BYTES) -> bytes:
 
 
 def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
-    """Return the text of a UTF-8 file, without the byte-order mark that some editors put first.
+    """Read a UTF-8 file, without the byte-order mark that some editors add.
 
     Raises:
         ClovenError: if the file is not UTF-8, or as `read_bytes`.
@@ -101,12 +101,12 @@ def read_text(path: Path, limit: int = DOCUMENT_BYTES) -> str:
 
 
 def read_json(path: Path, limit: int = DOCUMENT_BYTES) -> dict[str, JsonValue]:
-    """Return the JSON object of a file; see `parse_json`."""
+    """Read the JSON object in a file; see `parse_json`."""
     return parse_json(read_text(path, limit), str(path))
 
 
 def read_toml(path: Path, limit: int = TOML_BYTES) -> dict[str, object]:
-    """Return the document of a TOML file; see `parse_toml`."""
+    """Read the document in a TOML file; see `parse_toml`."""
     return parse_toml(read_text(path, limit), str(path))
 
 
@@ -119,10 +119,10 @@ def read_tensors(path: Path, framework: Literal["pt"]) -> tuple[dict[str, str], 
 
 
 def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[str, str], Mapping[str, object]]:
-    """Return the metadata and the tensors of a safetensors file, as arrays of NumPy or tensors of PyTorch.
+    """Read the metadata and the tensors of a safetensors file, as NumPy arrays or PyTorch tensors.
 
     Raises:
-        ClovenError: if it is not a safetensors file, holds a type that the framework lacks, or as `open_regular`.
+        ClovenError: if it is not a safetensors file, has a type that the framework lacks, or as `open_regular`.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -134,10 +134,10 @@ def read_tensors(path: Path, framework: Literal["numpy", "pt"]) -> tuple[dict[st
 
 
 def parse_json(text: str | bytes, name: str) -> dict[str, JsonValue]:
-    """Return a JSON object that someone else wrote.
+    """Parse a JSON object from an untrusted source.
 
     Args:
-        text: the document; the caller bounds its length.
+        text: the document; the caller limits its length.
         name: the file or the message, for error messages.
 
     Raises:
@@ -157,7 +157,7 @@ def parse_json(text: str | bytes, name: str) -> dict[str, JsonValue]:
 
 
 def parse_toml(text: str, name: str) -> dict[str, object]:
-    """Return a TOML document that a person wrote.
+    """Parse a TOML document.
 
     Args:
         text: the document.
@@ -179,7 +179,7 @@ def parse_toml(text: str, name: str) -> dict[str, object]:
 
 
 def _reason(error: ValueError) -> str:
-    return str(error).split("; use sys.")[0]  # advice to programmers, where an integer has too many digits
+    return str(error).split("; use sys.")[0]  # drops advice to programmers on integers with too many digits
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -214,7 +214,7 @@ def check_content(document: Mapping[str, object], name: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file atomically: readers see all of it or nothing.
 
     Raises:
         ClovenError: if it cannot be written.
@@ -224,7 +224,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file atomically: readers see all of it or nothing.
 
     Raises:
         ClovenError: if it cannot be written.
@@ -235,17 +235,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield a temporary file's path, which takes the place of `path` at the end; on an error it is removed.
+    """Yield the path of a temporary file, which replaces `path` at the end; after an error it is removed.
 
-    The folder is made if it is missing.
+    The folder is created if it does not exist.
 
     Args:
-        path: the file, which may be there already.
-        private: nobody else can read the file at any moment: its mode is 0600.
+        path: the file, which may exist already.
+        private: create the file with mode 0600, so that other users cannot read it at any time.
 
     Raises:
-        ClovenError: if the file cannot be written: no space, no permission, a read-only file system; or if the path
-            is a folder, a pipe or a device, or lies in what is not a folder.
+        ClovenError: if the file cannot be written (no space, no permission, a read-only file system), or the path
+            is a folder, a pipe or a device, or its parent is not a folder.
     """
     from safetensors import SafetensorError
 
@@ -272,9 +272,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new, empty folder, which takes the place of `path` at the end; on an error it is removed.
+    """Yield a new, empty folder, which replaces `path` at the end; after an error it is removed.
 
-    A folder that is there is replaced with all that it holds: the caller checks that it may be.
+    An existing folder is replaced with everything in it; the caller checks that this is allowed.
 
     Raises:
         ClovenError: if it cannot be written.

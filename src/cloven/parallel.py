@@ -1,4 +1,4 @@
-"""Work in several processes of this machine, with one thread each."""
+"""Run work in several processes on this machine, each with one thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from cloven.errors import ClovenError
 
 THREADS: Mapping[str, str] = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-"""The environment of a process: more threads than cores make each other 5 to 10 times slower."""
+"""The environment of a process; with more threads than cores, work is 5 to 10 times slower."""
 
 Shared = TypeVar("Shared")
 Made = TypeVar("Made")
@@ -27,18 +27,18 @@ def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, 
     """Yield the results of ``do(shared, 0)`` to ``do(shared, count - 1)``, each as it is finished.
 
     Args:
-        do: a function of a module: processes are started anew, and find it by its name.
-        shared: what every process is given once; large things in it lie in files.
-        count: of things to do.
-        jobs: processes, at most.
+        do: a function of a module, which the new processes import by name.
+        shared: data that is sent to each process once; it refers to large data by file.
+        count: the number of calls.
+        jobs: the largest number of processes.
 
     Raises:
-        ClovenError: where a process is killed.
+        ClovenError: if a process is killed.
     """
     with _environment(THREADS):
         pool = ProcessPoolExecutor(min(jobs, count), _context(do.__module__), _start, (do, shared))
         try:
-            with _held_back(signal.SIGINT):  # a process that is interrupted while it is spawned says so at length
+            with _held_back(signal.SIGINT):  # an interrupt during the start prints a traceback
                 waiting = [pool.submit(_work, index) for index in range(count)]
             for done in as_completed(waiting):
                 yield done.result()
@@ -56,9 +56,9 @@ def side_by_side(do: Callable[[Shared, int], Made], shared: Shared, count: int, 
 
 
 def _context(module: str) -> BaseContext:
-    """Return how processes are started: on Linux from one that has imported PyTorch, which takes seconds.
+    """Return the start method: on Linux, a fork server that has imported PyTorch, because the import takes seconds.
 
-    That process starts with this environment, once, and ends with this process.
+    The server starts once, with the current environment, and ends with this process.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -69,7 +69,7 @@ def _context(module: str) -> BaseContext:
 
 @contextmanager
 def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Let a signal wait, except where signals cannot be blocked, as on Windows."""
+    """Block a signal, unless the system cannot block signals, such as Windows."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -95,13 +95,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 _here: tuple[Callable[[Any, int], Any], Any] | None = None
-"""The work that a process was started with."""
+"""The function and the shared data that this process was started with."""
 
 
 def _start(do: Callable[[Any, int], Any], shared: Any) -> None:
-    global _here  # an initialiser cannot hand anything to the work otherwise
+    global _here  # the only way to pass data from an initializer
     _here = (do, shared)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told too, and ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Report the progress of long work on standard error: how much is done, and about how long the rest will take."""
+"""Report the progress of long work on standard error, with an estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 log = logging.getLogger("cloven")
 
 Progress = Callable[[str, int, int], None]
-"""Is told the name of a stage, how many of its pieces are done, and how many there are."""
+"""A function that takes the name of a stage, the number of finished pieces, and the number of all pieces."""
 
 
 @contextmanager
 def report_progress() -> Iterator[Progress]:
-    """Show a bar for each stage if standard error is a terminal, else log a line now and then."""
+    """Show a bar for each stage if standard error is a terminal, or else log occasional lines."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -52,7 +52,7 @@ def report_progress() -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    """Return what logs a line for the start of a stage, its end and each tenth, with an estimate of the rest."""
+    """Return a function that logs the start, the end and each tenth of a stage, with the remaining time."""
     starts: dict[str, tuple[float, int]] = {}
 
     def report(stage: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Lay out small tables as plain text and as HTML: what objects print in a terminal and in a notebook."""
+"""Format small tables as plain text and HTML, for objects in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from html import escape
 
 ROWS = 12
-"""The most rows that are shown; how many more there are is said below them."""
+"""The number of rows that are shown at most; a line below them has the number of the others."""
 
 Value = str | int | float | None
-"""A table's entry; None is a value that is missing."""
+"""An entry of a table; None is a missing value."""
 
 
 def text_table(title: str, columns: Sequence[str] = (), rows: Sequence[Sequence[Value]] = ()) -> str:
-    """Return a title and a table below it, its columns aligned; numbers have thousands separators."""
+    """Return a title with a table of aligned columns below it; numbers have thousands separators."""
     lines = [list(columns), *_cells(rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     numeric = [not any(isinstance(value, str) for value in column) for column in zip(*rows, strict=True)]
@@ -26,7 +26,7 @@ def text_table(title: str, columns: Sequence[str] = (), rows: Sequence[Sequence[
 
 
 def html_table(title: str, columns: Sequence[str] = (), rows: Sequence[Sequence[Value]] = ()) -> str:
-    """Return the same as HTML."""
+    """Return a title and a table as HTML."""
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in _cells(rows)]
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>" if rows else ""

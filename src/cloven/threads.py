@@ -1,4 +1,4 @@
-"""Settings of this process: one thread, algorithms that repeat, and memory that is kept.
+"""Settings of this process: one thread, deterministic algorithms, and memory that is not returned.
 
 On one thread, results depend neither on the number of cores nor on other processes.
 """
@@ -13,29 +13,29 @@ from functools import cache
 import torch
 
 KEPT = 2**30
-"""Bytes of freed memory that a process keeps, at most."""
+"""The most bytes of freed memory that a process keeps."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Their numbers in glibc's ``mallopt``."""
+"""The parameters' numbers in glibc's ``mallopt``."""
 
 
 @cache
 def keep_memory() -> None:
-    """Let this process keep memory that it has freed, where the C library is glibc; elsewhere nothing happens.
+    """Let this process keep memory that it has freed, if the C library is glibc.
 
-    Otherwise large buffers go back to the system after every step of a training, and each of their pages is
-    faulted in anew in the next one: up to a quarter of the time.
+    Otherwise large buffers are returned to the system after each training step, and their page faults in the next
+    step take up to a quarter of the time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return
     mallopt(_TRIM_THRESHOLD, KEPT)
-    mallopt(_MMAP_THRESHOLD, 2**25)  # the largest that glibc takes
+    mallopt(_MMAP_THRESHOLD, 2**25)  # the largest value that glibc accepts
 
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Let a GPU choose only algorithms that give the same numbers each time, and put the choice back."""
+    """Allow only deterministic algorithms on a GPU, and restore the setting afterwards."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -47,7 +47,7 @@ def repeatable() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread, and put the number back."""
+    """Let torch compute on one thread, and restore the number of threads afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -81,7 +81,7 @@ def test_the_papers_view_is_of_every_owner_of_the_value(shared: cloven.Program) 
 def test_a_value_that_is_made_in_pieces_is_not_taken_for_its_last_piece(model: cloven.Graph) -> None:
     tiles = cloven.divide(model, cloven.Data(grid=(1, 2), until="1", halo="none"))
 
-    with pytest.raises(cloven.ClovenError, match="0 is made in pieces by this program; expected one of 0@0, 0@1"):
+    with pytest.raises(cloven.ClovenError, match="this program computes 0 in pieces; expected one of 0@0, 0@1"):
         cloven.observe(tiles, value="0")
 
 
@@ -95,7 +95,7 @@ def test_an_observation_prints_as_a_short_table(program: cloven.Program) -> None
     (observation,) = cloven.observe(program, links="edge0->edge1")
 
     assert repr(observation).splitlines() == [
-        "Observation of edge0->edge1 (full view): 1 share, 3,456 bytes an image",
+        "Observation of edge0->edge1 (full view): 1 share, 3,456 bytes per image",
         "share               bytes",
         "1[0:6, 0:12, 0:12]  3,456",
     ]
@@ -118,16 +118,16 @@ ONE = "expected one of edge0->edge1, edge1->edge2"
         ({"device": "edge9"}, "no device is named 'edge9'; the program has edge0, edge1, edge2"),
         (
             {"device": "edge1", "links": "edge0->edge1"},
-            "device stands for all that it receives; expected neither links nor view='paper' beside it",
+            "device cannot be combined with links or view='paper': it observes everything that the device receives",
         ),
         ({"view": "papers"}, "view is 'papers'; expected 'full' or 'paper'"),
-        ({"view": "paper"}, "the paper view counts one value; name it: value='conv2'"),
+        ({"view": "paper"}, "view='paper' requires a value, such as value='conv2'"),
         ({"value": 1}, "value is 1; expected the name of a layer or an op"),
         (
             {"links": "edge1->edge2", "value": "1"},
-            "nothing of 1 crosses edge1->edge2; what crosses is of 1, 3",
+            "no share of 1 crosses edge1->edge2; the program sends 1, 3",
         ),
-        ({"value": "0"}, "nothing of 0 crosses edge0->edge1, edge1->edge2; what crosses is of 1, 3"),
+        ({"value": "0"}, "no share of 0 crosses edge0->edge1, edge1->edge2; the program sends 1, 3"),
     ],
 )
 def test_what_cannot_be_listened_on_is_answered_in_one_sentence(

@@ -54,7 +54,7 @@ def test_a_plan_is_written_in_python_as_in_a_file(tmp_path: Path) -> None:
             {"strategy": "vertical"},
             "strategy: expected a strategy, such as cloven.Vertical(cuts=['layer1']) (got 'vertical')",
         ),
-        ({"strategy": []}, "strategy: expected one strategy or more (got [])"),
+        ({"strategy": []}, "strategy: expected one or more strategies (got [])"),
         ({"devices": "camera"}, "devices: 'str' instances are not allowed as a Sequence value (got 'camera')"),
         ({"routing": "ring"}, "routing: input should be 'direct' or 'star' (got 'ring')"),
     ],
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
             'classes = 5\nfingerprint = "00ff"',
             "the plan is for another model: its fingerprint is 00ff",
         ),
-        ('"camera"', '"cam:era"', "a device is named 'cam:era'; expected text without '->' and ':'"),
+        ('"camera"', '"cam:era"', "a device is named 'cam:era'; expected printable text without '->' and ':'"),
     ],
 )
 def test_a_plan_of_another_model_is_refused(
@@ -98,7 +98,7 @@ def test_a_plan_of_another_model_is_refused(
 
 @pytest.mark.parametrize("numbers", ["mean = [0.5, 0.5, 0.5]", "mean = [0.5]\nstd = [0.5]"])
 def test_a_normalisation_that_is_not_one_is_refused(tmp_path: Path, numbers: str) -> None:
-    with pytest.raises(cloven.ClovenError, match="mean and std belong together, one number for each channel"):
+    with pytest.raises(cloven.ClovenError, match="mean and std must be given together, with one number for each"):
         plan(tmp_path, PLAN.replace("classes = 5", f"classes = 5\n{numbers}"))
 
 

@@ -39,7 +39,7 @@ def test_tiles_without_halo_are_the_same_through_a_star(model: cloven.Graph) -> 
 
 def test_a_program_prints_as_a_short_table(program: cloven.Program) -> None:
     assert repr(program).splitlines() == [
-        "Program of 3 devices: 2 transfers, 4,608 bytes an image",
+        "Program of 3 devices: 2 transfers, 4,608 bytes per image",
         "device or link    MACs  bytes",
         "edge0           23,328      -",
         "edge1           15,552      -",
@@ -61,12 +61,12 @@ def test_a_program_prints_as_a_short_table(program: cloven.Program) -> None:
         ),
         ({"devices": "edge0"}, "devices is 'edge0'; expected a number, or a list of names"),
         ({"devices": 2.0}, "devices is 2.0; expected a number, or a list of names"),
-        ({"devices": ["a", "a"]}, "two devices are named a; names must differ"),
-        ({"devices": ["a->b", "c"]}, "a device is named 'a->b'; expected text without '->' and ':'"),
-        ({"devices": ["a", "b:1"]}, "a device is named 'b:1'; expected text without '->' and ':'"),
-        ({"devices": ["a", 1]}, "a device is named 1; expected text without '->' and ':'"),
-        ({"devices": ["a", "coordinator"]}, "no device can be named coordinator"),
-        ({"devices": ["a", "b\n"]}, r"a device is named 'b\\n'; expected text without"),
+        ({"devices": ["a", "a"]}, "two devices are named a; expected unique names"),
+        ({"devices": ["a->b", "c"]}, "a device is named 'a->b'; expected printable text without '->' and ':'"),
+        ({"devices": ["a", "b:1"]}, "a device is named 'b:1'; expected printable text without '->' and ':'"),
+        ({"devices": ["a", 1]}, "a device is named 1; expected printable text without '->' and ':'"),
+        ({"devices": ["a", "coordinator"]}, "a device is named coordinator, the name of the party that"),
+        ({"devices": ["a", "b\n"]}, r"a device is named 'b\\n'; expected printable text without"),
         ({"devices": 0}, "devices is 0; expected 1 or more"),
         ({"reuse": "no"}, "reuse is 'no'; expected True or False"),
         ({"transforms": "int8"}, "transforms is 'int8'; expected cloven.partition.transform.Transforms"),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import cloven
+from cloven.partition.protection import Protection
 from tests.api.test_audit import blobs
 
 
@@ -47,6 +48,40 @@ def test_a_device_is_named_and_not_its_links(program: cloven.Program) -> None:
 
     assert [one.place for one in found.findings] == ["device edge0", "device edge1"]
     assert {line[:12] for line in repr(found).splitlines()[-2:]} == {"device edge0", "device edge1"}
+
+
+def test_a_protected_link_is_not_said_to_leak_to_a_listener(model: cloven.Graph) -> None:
+    protection = Protection(default="ascon-aead128", links={"edge1-edge2": "none"})
+    plan = cloven.Plan(
+        strategy=cloven.Vertical(cuts=["1", "3"]), devices=["edge0", "edge1", "edge2"], protection=protection
+    )
+    found = cloven.audit(
+        cloven.observe(cloven.compile(model, plan)),
+        ["nearest", "probe"],
+        auxiliary=blobs(120, seed=2),
+        victims=blobs(30, seed=3),
+    )
+
+    assert "edge0->edge1 (full view, before ascon-aead128 encrypts it)" in repr(
+        cloven.observe(cloven.compile(model, plan))[0]
+    )
+    assert [one.place for one in found.findings if one.protected] == ["edge0->edge1"] * 2
+    assert repr(found.strongest()[-1]).startswith("Finding(nearest on edge0->edge1 without ascon-aead128: SSIM")
+    (warned,) = found.summary.warnings
+    assert warned.startswith("Protected links: edge0->edge1 (ascon-aead128). A listener there sees only ciphertext")
+    assert [line.split()[0] for line in repr(found).splitlines()[-2:]] == ["edge1->edge2", "edge0->edge1"]
+
+
+def test_what_also_crosses_a_link_in_clear_is_exposed(model: cloven.Graph) -> None:
+    """In horizontal partitioning a device sends the same share to all others."""
+    protection = Protection(default="mtls", links={"b-c": "none"})
+    plan = cloven.Plan(strategy=cloven.Horizontal(), devices=["a", "b", "c"], protection=protection)
+    seen = cloven.observe(cloven.compile(model, plan), ["b->a", "b->c"], value="1")
+    found = cloven.audit(seen, "nearest", auxiliary=blobs(60, seed=2), victims=blobs(30, seed=3))
+
+    assert [(one.place, one.protected) for one in found.findings] == [("b->a", True), ("b->c", False)]
+    assert [one.place for one in found.strongest()] == ["b->c"]
+    assert [(one.exposed, one.link) for one in found.observations] == [(True, ("b", "c"))]
 
 
 def test_a_finding_prints_as_one_line(results: cloven.Results) -> None:
@@ -111,5 +146,5 @@ def test_an_axis_is_pixels_or_labels(results: cloven.Results) -> None:
 def test_the_summary_has_a_json_schema(results: cloven.Results) -> None:
     schema = type(results.summary).model_json_schema()
 
-    assert schema["properties"]["schema_version"]["const"] == 5
+    assert schema["properties"]["schema_version"]["const"] == 6
     assert "findings" in schema["required"]

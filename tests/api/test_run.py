@@ -66,12 +66,12 @@ def test_wrong_options_are_answered_in_one_sentence(
         ),
         (
             torch.zeros(3, 12, 12),
-            "the images have shape (3, 12, 12); expected (n, 3, 12, 12), which the plan was made for",
+            "the images have shape (3, 12, 12); expected (n, 3, 12, 12), the input of the plan's model",
         ),
         (np.array(["a"]), "the images are an array of <U1; expected float32 in [0, 1]"),
         (
             torch.zeros(2, 3, 12, 12).to_sparse(),
-            "the images are a tensor with layout torch.sparse_coo; expected a dense one: call to_dense()",
+            "the images are a tensor with layout torch.sparse_coo; expected a dense tensor: call to_dense()",
         ),
     ],
 )

@@ -63,13 +63,13 @@ def test_a_strategy_of_ones_own_is_a_class_with_its_methods(net: torch.nn.Module
 @pytest.mark.parametrize(
     ("name", "arguments", "messages"),
     [
-        ("Vertical", {"cuts": "conv1"}, ["cuts is 'conv1'; expected a list, as cuts=[...]"]),
+        ("Vertical", {"cuts": "conv1"}, ["cuts is 'conv1'; expected a list, such as cuts=[...]"]),
         ("Vertical", {"cuts": [1]}, ["cuts.0 is 1; expected text"]),
         ("Vertical", {"cut": ["1"]}, ["Vertical takes no argument 'cut'; expected until, on, kind, cuts"]),
-        ("Vertical", {"on": "edge0"}, ["on is 'edge0'; expected a list, as on=[...]"]),
+        ("Vertical", {"on": "edge0"}, ["on is 'edge0'; expected a list, such as on=[...]"]),
         ("Horizontal", {"sums": "nowhere"}, ["sums is 'nowhere'; expected 'hub' or 'scatter'"]),
-        ("Horizontal", {"shares": "2,1"}, ["shares is '2,1'; expected a list, as shares=[...]"]),
-        ("Data", {"grid": 2}, ["grid is 2; expected a list, as grid=[...]"]),
+        ("Horizontal", {"shares": "2,1"}, ["shares is '2,1'; expected a list, such as shares=[...]"]),
+        ("Data", {"grid": 2}, ["grid is 2; expected a list, such as grid=[...]"]),
         ("Data", {"halo": "some"}, ["halo is 'some'; expected 'exact' or 'none'"]),
         ("Data", {"until": 3}, ["until is 3; expected text"]),
         (

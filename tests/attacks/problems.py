@@ -30,7 +30,7 @@ def front(images: Tensor) -> list[Tensor]:
 
 
 def classes(images: Tensor) -> Tensor:
-    """What a service might answer: whether the left half is lighter."""
+    """Return a service's possible answers: whether the left half is lighter."""
     half = images.shape[3] // 2
     return (images[..., :half].mean((1, 2, 3)) > images[..., half:].mean((1, 2, 3))).long()
 

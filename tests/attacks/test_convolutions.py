@@ -30,7 +30,7 @@ def test_doubling_equals_nearest_enlarging_and_a_convolution(i: int, o: int, hei
 
 @st.composite
 def transpositions(draw: st.DrawFn) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """What a transposed convolution is given, and its arguments; it makes something."""
+    """The shapes and arguments of a transposed convolution whose output is not empty."""
     kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     padding, more = draw(st.integers(0, kernel // 2)), draw(st.integers(0, stride - 1))
     size = st.integers(2, 6)

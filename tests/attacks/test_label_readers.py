@@ -33,7 +33,7 @@ FEW = 150
 
 
 def right(attack: BatchedAttack, known: Knowledge, captured: list[Tensor], truth: Tensor) -> int:
-    """How many classes the attack reads right."""
+    """Return the number of classes that the attack reads right."""
     read = attack.fit(known, generator=generator(3)).classify(captured)
     return int((read == truth).sum())
 
@@ -186,6 +186,8 @@ def test_hyper_parameters_that_make_no_sense_are_named() -> None:
     with pytest.raises(ClovenError) as others:
         KNN(neighbours=(0,))
 
-    assert "epochs is 0; expected 1 or more" in caught.value.problems[0]
-    assert "dropout is 1.0; expected a share below 1" in caught.value.problems[1]
+    assert caught.value.problems == (
+        "epochs is 0; expected a whole number, 1 or more",
+        "dropout is 1.0; expected a number from 0 to below 1",
+    )
     assert "neighbours is (0,)" in others.value.problems[0]

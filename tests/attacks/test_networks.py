@@ -1,4 +1,4 @@
-"""What the attackers' networks read of much that was captured."""
+"""The networks of attacks read large captured tensors."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ def constant(images: Tensor, seed: int) -> Tensor:
 
 
 def shuffled(images: Tensor, seed: int) -> Tensor:
-    """What was captured of other images."""
+    """Return the captured tensors of other images."""
     return front(blobs(len(images), 100 + seed))[0]
 
 
 def clear(images: Tensor, seed: int) -> Tensor:
-    """What a tap gets of a link that is not protected."""
+    """Return the captured tensors of an unprotected link."""
     return front(images)[0]
 
 
@@ -155,7 +155,7 @@ def test_no_attack_finds_anything_where_there_is_nothing(name: str, see: See) ->
 @pytest.mark.parametrize("see", WORTHLESS)
 @pytest.mark.parametrize("name", sorted(OF_TILES))
 def test_attacks_on_pieces_of_the_image_find_none(name: str, see: See) -> None:
-    with pytest.raises(ClovenError, match="shows no piece of the image"):
+    with pytest.raises(ClovenError, match="show none; use an attack on features"):
         excess(load(name), see)
 
 

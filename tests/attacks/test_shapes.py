@@ -1,4 +1,4 @@
-"""What a listener makes of bytes alone: number type, layout, shape; noise, vectors, and whatever is broken."""
+"""Guesses from captured bytes alone: number type, layout, shape; noise, vectors, and broken messages."""
 
 from __future__ import annotations
 

@@ -125,7 +125,8 @@ ATTACKS = (Paste(), Paste("blur"), Enlarge(), Inpaint(epochs=1, widths=(4,)))
 def test_where_nothing_is_a_piece_of_the_image_it_is_said(attack: BatchedAttack) -> None:
     pairs = paired(in_memory(torch.randn(40, 16, 8, 8), torch.randn(40, 5)), photographs(40))
     with pytest.raises(
-        ClovenError, match=r"(\w+): what was captured \(16x8x8, 5\) shows no piece of the image; use"
+        ClovenError,
+        match=r"(\w+) needs a piece of the image, and the captured tensors \(16x8x8, 5\) show none; use",
     ):
         attack.begin(pairs, generator(), Machine())
 

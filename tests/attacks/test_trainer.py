@@ -277,7 +277,9 @@ def test_the_loss_is_one_minus_the_score() -> None:
 
 
 def test_the_probe_rebuilds_nothing_for_refine_to_start_from() -> None:
-    with pytest.raises(ClovenError, match="probe rebuilds no images; refine starts from one that does"):
+    with pytest.raises(
+        ClovenError, match="start is probe, which reads classes; expected an attack that reconstructs"
+    ):
         Refine(Probe()).fit(problem(), generator=generator())
 
 

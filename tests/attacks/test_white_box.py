@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import process_time
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from cloven.attacks.refine import Refine
 from cloven.attacks.registry import load
 from cloven.attacks.residual import Residual
 from cloven.attacks.rmle import RMLE
-from cloven.attacks.trainer import Fitting, Machine
+from cloven.attacks.trainer import Fitting, Machine, train
 from cloven.auditing.suite import AttackSuite
 from cloven.errors import ClovenError
 from tests.attacks.problems import blobs, classes, front, generator, paired, pairs_of, problem
@@ -48,9 +49,17 @@ BEST_GUESS = error(VICTIMS.mean(0, keepdim=True).expand_as(VICTIMS))
 class Seen(Decoder):
     """An attack that shows what it knows."""
 
+    needs_classes = True
+
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
         KNOWN.append(knowledge)
         return super().begin(knowledge, generator, machine)
+
+
+class Blind(Seen):
+    """The same, but it does not use the classes."""
+
+    needs_classes = False
 
 
 KNOWN: list[Knowledge] = []
@@ -84,7 +93,7 @@ def deep(images: Tensor) -> list[Tensor]:
 
 
 def deep_rear(captured: Sequence[Tensor]) -> Tensor:
-    """The classes are told apart by the number alone."""
+    """The classes differ in the number alone."""
     return torch.cat([-captured[1], captured[1]], 1)
 
 
@@ -117,7 +126,7 @@ def test_deep_features_are_refined_for_labels_where_pixels_keep_the_start() -> N
     def agreement(made: Tensor) -> float:
         return float((deep_classes(made) == deep_classes(victims)).float().mean())
 
-    assert "its start stands" in chosen.notes[-1]  # type: ignore[attr-defined]
+    assert "its start is kept" in chosen.notes[-1]  # type: ignore[attr-defined]
     assert torch.equal(pixels, start)
     assert agreement(labels) >= 0.95 > agreement(start)
     assert error(labels, victims) > error(pixels, victims)
@@ -147,7 +156,7 @@ def test_refine_stands_for_both_goals() -> None:
 
     assert suite.names == ("refine-pixels", "refine-labels", "probe")
     assert AttackSuite(("refine", "refine-labels")).problems() == [
-        "attack 'refine-labels goal=labels' is given 2 times; give it once"
+        "attack 'refine-labels' is given 2 times (refine stands for refine-pixels, refine-labels); give it once"
     ]
     with pytest.raises(ClovenError, match="refine stands for refine-pixels and refine-labels; choose one of them"):
         load("refine")
@@ -241,8 +250,29 @@ def test_classes_of_copies_are_the_models() -> None:
     assert known.classes is not None
     assert torch.equal(known.classes, deep_classes(known.auxiliary))
     assert not torch.equal(known.classes[30:60], knowledge.classes[:30])  # type: ignore[index]
+    assert augmented(knowledge, Augmented(Blind(epochs=1))).classes is None
     with pytest.raises(ClovenError, match="probe needs the classes"):
         Augmented(Probe()).fit(replace(knowledge, rear=None), generator=generator())
+
+
+def test_the_time_of_the_front_counts_as_time_of_the_attack() -> None:
+    calls = []
+
+    def slow(images: Tensor) -> list[Tensor]:
+        until = process_time() + 0.005
+        while process_time() < until:
+            pass
+        calls.append(len(images))
+        return front(images)
+
+    attack = Augmented(Decoder(epochs=2, batch=20), copies=2)
+    trainee = attack.begin(replace(problem(40), front=slow), generator(), Machine())
+    calls.clear()
+    (made,) = train([trainee])
+
+    assert made.training is not None
+    assert len(calls) >= 6
+    assert made.training.seconds >= 0.005 * len(calls)
 
 
 def test_copies_are_flipped_and_shifted_with_mirrored_borders() -> None:
@@ -271,7 +301,7 @@ def test_an_ensemble_is_the_mean_of_different_trainings_and_better_than_they_are
 
 
 class Says:
-    """A label reader that reads a class of its own."""
+    """A label reader whose class depends on its seed."""
 
     name = "says"
 
@@ -349,4 +379,4 @@ def test_all_that_changes_the_result_is_in_its_provenance(attack: BatchedAttack)
 def test_a_suite_names_those_that_need_the_weights() -> None:
     suite = AttackSuite(("decoder", "refine", "rmle", "residual-ensemble", Ensemble(Augmented(Decoder()))))
 
-    assert suite.white_box == ("refine-pixels", "refine-labels", "rmle", "decoder-augmented-ensemble")
+    assert suite.white_box == ("refine-pixels", "refine-labels", "rmle", "(decoder-augmented)-ensemble")

@@ -173,7 +173,7 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
     assert again.code == 0, again.err
     assert {p: p.stat().st_mtime_ns for p in (here / "run" / "cells").iterdir()} == cells, "it was attacked again"
     page = (here / "run" / "report.html").read_text()
-    for words in ("from what was captured on the wire", "What was captured on the link", "<b>in clear</b>",
+    for words in ("from what was recorded on a link", "What was captured on the link", "<b>in clear</b>",
                   "10.0.0.1:40112", "752,640", "ab" * 16, said["fingerprint"]):  # fmt: skip
         assert words in page
     assert "No plan was compiled" not in page

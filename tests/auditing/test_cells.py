@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def test_findings_do_not_depend_on_what_runs_beside_nor_on_how_features_come(tmp
     scores = attack(cells[0], kept).scores["agreement"]
     with opened(tmp_path / "run", {"x": 1}) as store, store.shelf() as shelf:
         spread = material(budget=0, shelf=shelf)
-        keys = set(run_cells(cells, spread, store, jobs=2))
+        keys = {key for key, _ in run_cells(cells, spread, store, jobs=2)}
 
     assert alone == together
     assert keys == set(alone)
@@ -211,6 +212,22 @@ def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
         assert not (store.folder / "cells" / ".other.part").exists()
     with pytest.raises(ClovenError, match="x: there 1, now 2"), opened(tmp_path / "run", {"x": 2}):
         pytest.fail("it was opened with another configuration")
+
+
+def test_a_setting_that_differs_is_named_and_hashes_are_short(tmp_path: Path) -> None:
+    one: dict[str, JsonValue] = {"plan": {"devices": ["a"], "cuts": 1}, "images": hashlib.sha256(b"1").hexdigest()}
+    other: dict[str, JsonValue] = {
+        "plan": {"devices": ["a"], "cuts": 2},
+        "images": hashlib.sha256(b"2").hexdigest(),
+    }
+    with opened(tmp_path / "run", one):
+        pass
+    with pytest.raises(ClovenError) as refused, opened(tmp_path / "run", other):
+        pass
+    assert list(refused.value.problems[1:]) == [
+        '  images: there "6b86b273...", now "d4735e3a..."',
+        "  plan.cuts: there 1, now 2",
+    ]
 
 
 def test_all_that_can_change_a_number_is_in_the_key() -> None:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 import cloven
-from cloven.attacks import Attack, Decoder, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual
+from cloven.attacks import RMLE, Attack, Decoder, Knowledge, Nearest, Probe, Reconstructor, Refine, Residual, Screen
 from cloven.attacks.epochs import with_epochs
-from cloven.auditing.curves import SAID, fewer, shorter
-from cloven.auditing.summary import Convergence
+from cloven.auditing.curves import fewer, rise_shown, said, shorter
+from cloven.auditing.finding import ScoreRange
+from cloven.auditing.summary import Convergence, RiseShows
+from cloven.partition.transform import Transform, Transforms
 from tests.cli.conftest import Run
 from tests.cli.conftest import cloven as command
 
@@ -81,9 +83,26 @@ def test_the_epochs_of_an_attack_are_also_those_of_the_attacks_that_it_consists_
 
 
 def test_every_outcome_of_two_curves_has_a_word_and_converged_needs_both() -> None:
-    assert set(SAID) == {(a, b) for a in (True, False, None) for b in (True, False, None)}
-    assert set(SAID.values()) == set(get_args(Convergence))
-    assert [found for found, word in SAID.items() if word == "converged"] == [(False, False)]
+    shown = (*get_args(RiseShows), None)
+    outcomes = {(pairs, training): said(pairs, training) for pairs in shown for training in shown}
+
+    assert set(outcomes.values()) | {"uses no pairs and no training"} == set(get_args(Convergence))
+    assert [found for found, word in outcomes.items() if word == "converged"] == [("none", "none")]
+    assert outcomes["none", "undecided"] == "too few seeds or images to tell"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shows"),
+    [
+        (0.01, 0.05, "rises"),
+        (-0.01, 0.015, "none"),
+        (0.005, 0.015, "none"),  # certain, and negligible
+        (-1.1, 0.97, "undecided"),  # two seeds
+        (-0.01, 0.05, "undecided"),
+    ],
+)
+def test_a_wide_interval_shows_neither_a_rise_nor_that_there_is_none(low: float, high: float, shows: str) -> None:
+    assert rise_shown(ScoreRange(mean=(low + high) / 2, low=low, high=high)) == shows
 
 
 # --- audits -----------------------------------------------------------------------------------------------------
@@ -124,13 +143,13 @@ def test_a_score_that_rises_with_training_is_said_to_rise_with_training(
     summary = json.loads((here / "run" / "summary.json").read_text())
 
     (one,) = summary["observations"]
-    said = "still rises with more training"
-    assert one["counts"]["pixels"]["converged"] == said
+    words = "still rises with more training"
+    assert one["counts"]["pixels"]["converged"] == words
     for text in (done.out, (here / "run" / "report.html").read_text()):
-        assert said in " ".join(text.split())
+        assert words in " ".join(text.split())
     pairs, training = (next(c for c in summary["curves"] if c["over"] == over) for over in ("pairs", "training"))
-    assert (pairs["ssim"]["mean"], pairs["ssim"]["significant"]) == (0, False)
-    assert training["ssim"]["low"] > 0.005
+    assert (pairs["ssim"]["mean"], pairs["ssim"]["shows"]) == (0, "none")
+    assert training["ssim"]["low"] > 0
     assert training["ssim"]["covers"] == ("images only" if seeds == 1 else "images and seeds")
     assert [point["time"] for point in training["points"]] == [0.25, 0.5, 1]
     assert len(list((here / "run" / "cells").glob("*.json"))) == 5 * seeds, "the whole is a point of both curves"
@@ -219,6 +238,9 @@ def test_without_a_budget_a_cell_does_not_know_of_budgets(seen: cloven.Observati
 
     assert "attack_seconds" not in free.store.cell(one.key).provenance
     assert one.key != other.key
+    assert (one.ssim, one.agreement, one.held_out) == (other.ssim, other.agreement, other.held_out), (
+        "a budget that ends no training changes no number"
+    )
     assert (one.training.epochs, one.training.ended) == ((1, 1), ("schedule", "schedule"))
     assert 0 < one.training.seconds < 10
     assert str(one.training).endswith(" CPU s, 1 epoch, 2 seeds")
@@ -227,6 +249,34 @@ def test_without_a_budget_a_cell_does_not_know_of_budgets(seen: cloven.Observati
     assert list(frame["epochs"]) == [1]
     assert list(frame["ended"]) == ["schedule"]
     assert list(frame["training_seconds"]) == [one.training.seconds]
+
+
+def test_an_attack_that_lacks_what_it_needs_is_left_out_where_it_does(program: cloven.Program) -> None:
+    """A share of a layer does not suffice to run the model on, and a recorded transform cannot be asked for."""
+    plan = cloven.Plan(
+        strategy=cloven.Horizontal(), devices=["a", "b"], transform=Transforms(default=Transform.parse("int8"))
+    )
+    assert program.model is not None
+    seen = cloven.observe(cloven.compile(program.model, plan), "b->a")
+    own, victims = bright(60, 0.3, 0), bright(30, 0.3, 1)
+    labels = Refine(Screen(epochs=1), goal="labels")
+    found = cloven.audit(seen, ["nearest", labels], auxiliary=own, victims=victims)
+
+    assert [finding.attack for finding in found.findings] == ["nearest"]
+    assert found.summary.warnings == (
+        "refine-labels-screen needs the model's rear, or the service to ask, for the classes of its images; this "
+        "attacker has none; refine-labels-screen was left out where it is so",
+    )
+    with pytest.raises(cloven.ClovenError, match="refine-labels-screen needs the model's rear"):
+        cloven.audit(seen, labels, auxiliary=own, victims=victims)
+
+
+def test_an_attack_without_pairs_is_not_said_to_use_any(seen: cloven.Observation) -> None:
+    own, victims = bright(60, 0.3, 0), bright(30, 0.3, 1)
+    found = cloven.audit(seen, ["rear", RMLE(steps=1), "nearest"], auxiliary=own, victims=victims, attack_seconds=9)
+
+    assert [finding.pairs for finding in found.findings] == [0, 0, 54]
+    assert "rmle: the budget limits training, not the descent for each image." in found.summary.warnings
 
 
 def test_an_attack_that_suits_no_observation_is_left_out_with_a_warning(

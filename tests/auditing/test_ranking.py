@@ -52,6 +52,24 @@ def test_what_is_shown_as_equal_is_tied_and_named_so() -> None:
     assert "vertical (layer 2, a to d) least, 10%" in said
 
 
+def test_protected_links_are_ranked_apart() -> None:
+    hidden, exposed = observed("b", 0.9, protection=("mtls",)), observed("c", 0.1)
+    found = verdict(None, [], [hidden, exposed])
+
+    assert [ranking.most and ranking.most.observations for ranking in found.rankings] == [("c",), None]
+    assert [ranking.most and ranking.most.observations for ranking in found.protected] == [("b",), None]
+    assert found.sentence is not None
+    assert "1 of 2 observations are on protected links, where a listener sees only ciphertext." in found.sentence
+    assert "Without the protection: Pixels: vertical (layer 2, a to b) leaks up to 90%" in found.sentence
+
+
+def test_where_all_links_are_protected_nothing_leaks_to_a_listener() -> None:
+    said = verdict(None, [], [observed("b", 0.9, protection=("mtls",))]).sentence
+
+    assert said is not None
+    assert said.startswith("All that was looked at is on protected links, where a listener sees only ciphertext. ")
+
+
 def test_nothing_is_most_and_least_at_once() -> None:
     observations = [observed("b", 0.62), observed("c", 0.62)]
 
@@ -70,10 +88,20 @@ def test_labels_that_were_not_read_are_not_ranked() -> None:
     assert rank([read, unread], "labels").unranked == ("c",)
     said = verdict(None, [], [read, unread]).sentence
     assert said is not None
-    assert "1 more is not ranked: labels were not read there." in said
-    nothing = verdict(None, [], [unread]).sentence
+    assert "1 more is not ranked: no attack that reads labels (such as probe) was tried." in said
+    nothing = verdict(None, [], [observed("c", 0.6, 0.0, labels_read=False)]).sentence
     assert nothing is not None
-    assert "Labels: not ranked, for no attack that reads labels was tried (such as probe)." in nothing
+    assert "Labels: not ranked, since no attack that reads labels (such as probe) was tried." in nothing
+
+
+def test_labels_that_leak_without_an_attack_that_reads_them_are_ranked_most_and_never_least() -> None:
+    leaking, hardly = observed("b", 0.6, 0.9, labels_read=False), observed("c", 0.6, 0.1, labels_read=False)
+    read = observed("d", 0.6, 0.5)
+
+    assert ends("labels", leaking) == ((0.9, ("b",)), None)
+    assert ends("labels", leaking, hardly) == ((0.9, ("b",)), None)
+    assert ends("labels", leaking, hardly, read) == ((0.9, ("b",)), (0.5, ("d",)))
+    assert rank([leaking, hardly, read], "labels").unranked == ("c",)
 
 
 def test_what_does_not_leak_is_said_to_give_nothing() -> None:
@@ -119,6 +147,16 @@ def test_what_no_link_carries_is_not_in_the_verdict() -> None:
     )
 
 
+def test_the_sentence_names_an_attack_that_is_higher_on_the_victims_than_the_chosen_one() -> None:
+    higher = HigherScore(attack="rmle", mean=0.92, difference=SeedsRange(mean=0.16, low=-0.9, high=1.2))
+    scores = AxisScores(pixels=score(0.8, attack="refine-labels", held_out=0.5, exceeded_by=higher), labels=None)
+    said = verdict(None, [], [observed("b", 0.8, counts=scores, own=scores)]).sentence
+
+    assert said is not None
+    assert "by refine-labels, which was chosen on held-out pairs; rmle has 0.92 on the victims; the best" in said
+    assert "significantly" not in said, "the interval of the difference is wide"
+
+
 def test_doubts_are_part_of_the_sentence() -> None:
     pixels = score(0.9, carried_from="c", converged="still rises with more training")
     higher = HigherScore(attack="residual", mean=0.4, difference=SeedsRange(mean=0.1, low=0.05, high=0.15))
@@ -128,7 +166,9 @@ def test_doubts_are_part_of_the_sentence() -> None:
 
     assert found is not None
     assert "1 of 1 observations are attacked better from a deeper one" in found
-    assert "1 of 1 observations have an attack that scores higher on the victims than the one" in found
+    assert (
+        "1 of 1 observations have an attack that scores significantly higher on the victims than the one" in found
+    )
     assert "Learning curves of the 2 strongest attacks: converged (1), still rises with more training (1)." in found
     assert "These are lower bounds" in found
 

@@ -58,8 +58,8 @@ def test_weights_of_ones_own_are_scored_on_the_sets_own_test_images(
 def test_a_set_without_labels_does_for_a_model_with_weights_and_not_for_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (90, 1, 28, 28), dtype=np.uint8)
-    bare = Images("folder:x", pixels, None, (), tuple(map(str, range(90))))
+    pixels = np.random.default_rng(0).integers(0, 256, (240, 1, 28, 28), dtype=np.uint8)
+    bare = Images("folder:x", pixels, None, (), tuple(map(str, range(240))))
     monkeypatch.setattr("cloven.auditing.subject.load", lambda *_, **__: bare)
 
     with pytest.raises(ClovenError, match="has no labels; the CNN cannot be trained"):

@@ -62,7 +62,8 @@ def test_every_link_of_a_plan_gets_a_verdict_over_the_suite(cloven: Run, here: P
             assert one["own"][axis]["mean"] == best[metric]["mean"]
             assert one["own"][axis]["held_out"] == best["held_out"][metric]
         carried = [score for score in one["counts"].values() if score["carried_from"]]
-        assert len(one["flags"]) == len(carried)
+        doubted = [score for score in one["own"].values() if score["exceeded_by"]]
+        assert len(one["flags"]) == len(carried) + len(doubted)
         assert {score["converged"] for score in one["counts"].values()} == {"not tested"}
 
 
@@ -85,7 +86,7 @@ def test_learning_curves_stand_on_the_first_pairs_and_say_whether_they_rise(clov
         rise, points = curve["agreement"], curve["points"]
         more = points[-1]["agreement"]["mean"] - points[-2]["agreement"]["mean"]
         assert rise["mean"] == pytest.approx(more, abs=1e-6)
-        assert rise["significant"] == (rise["low"] > 0 and rise["mean"] > 0.005)
+        assert rise["shows"] == ("none" if rise["high"] <= 0.02 else "rises" if rise["low"] > 0 else "undecided")
         last = next(
             f for f in summary["findings"]
             if (f["observation"], f["attack"]) == (curve["observation"], curve["attack"])

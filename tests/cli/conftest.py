@@ -1,4 +1,4 @@
-"""Running the command in this process."""
+"""Fixtures that run the command in this process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Done(NamedTuple):
-    """What a command printed and its exit code."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ _READ_ONCE = {name: replace(KINDS[name], read=cache(KINDS[name].read)) for name 
 
 @pytest.fixture
 def cloven(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``cloven ARGS`` and give what it printed."""
+    """Return a function that runs ``cloven ARGS`` and returns its output."""
     for name, kind in _READ_ONCE.items():
         monkeypatch.setitem(KINDS, name, kind)
 
@@ -58,7 +58,7 @@ _captured_anew = models.graph_of
 
 @pytest.fixture(autouse=True)
 def _lenet5_is_captured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LeNet-5 with random weights is captured once for all tests: it takes longer than what they test."""
+    """Capture LeNet-5 with random weights once for all tests, as it takes longer than the tests themselves."""
 
     def graph(spec: ModelSpec) -> Graph:
         if spec.name != "lenet5" or spec.weights:

@@ -1,4 +1,4 @@
-"""Commands as processes: workers that are really there, and whatever is stopped by a signal."""
+"""Commands as processes: real workers, and commands that are stopped by a signal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 class Process:
-    """``cloven ARGS`` on its own; what it says is in files."""
+    """A process of ``cloven ARGS``; its output goes to files."""
 
     def __init__(self, folder: Path, *args: object, env: Mapping[str, str] | None = None) -> None:
         self.out, self.err = (folder / f"{args[0]}-{os.urandom(4).hex()}.{end}" for end in ("out", "err"))
@@ -30,7 +30,7 @@ class Process:
             )  # fmt: skip
 
     def until(self, sign: str) -> str:
-        """Wait until it says so on standard error; the line."""
+        """Wait for a line with ``sign`` on standard error; return the line."""
         limit = time.monotonic() + PATIENCE
         while time.monotonic() < limit:
             ended = self.process.poll() is not None
@@ -42,19 +42,19 @@ class Process:
         raise AssertionError(f"it did not say {sign!r}: {self.err.read_text()}")
 
     def done(self) -> Done:
-        """Wait for its end."""
+        """Wait for the end of the process."""
         code = self.process.wait(PATIENCE)
         return Done(code, self.out.read_text(), self.err.read_text())
 
     def interrupt(self) -> Done:
-        """End it as Ctrl-C does."""
+        """Interrupt the process as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
         return self.done()
 
 
 @contextmanager
 def process(folder: Path, *args: object, env: Mapping[str, str] | None = None) -> Iterator[Process]:
-    """``cloven ARGS``; it is ended in any case."""
+    """Run ``cloven ARGS``; end the process in any case."""
     made = Process(folder, *args, env=env)
     try:
         yield made
@@ -65,7 +65,7 @@ def process(folder: Path, *args: object, env: Mapping[str, str] | None = None) -
 
 @contextmanager
 def workers(folder: Path, bundle: Path, keys: Path | None = None) -> Iterator[dict[str, Process]]:
-    """A worker for each device of a bundle, and ``cluster.toml`` in the folder, where they are."""
+    """Run a worker for each device of a bundle, and write their addresses to ``cluster.toml`` in the folder."""
     devices = sorted(path.name for path in bundle.iterdir() if path.is_dir())
     listen = ("--listen", "127.0.0.1:0")
     options = {name: ["--keys", keys / name] if keys else [] for name in devices}

@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, one clear message with all mistakes, no traceback, nothing written."""
+"""Invalid input: exit code 2, one clear message with all errors, no traceback, no files written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def one_pixel(folder: Path) -> None:
 
 def no_images(folder: Path) -> None:
     picture(folder / "good.png")
-    (folder / "bad.png").write_text("this is no image")
+    (folder / "bad.png").write_text("this is not an image")
     (folder / "worse.jpg").write_bytes(b"")
 
 
@@ -61,7 +61,7 @@ def truncated(folder: Path) -> None:
 
 
 def nothing(_: Path) -> None:
-    """The folder does not exist."""
+    """Do nothing: the folder does not exist."""
 
 
 def refused(done: Done, *messages: str) -> None:
@@ -89,7 +89,11 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
         (nothing, ("--strategy", "enclave,data"), ("--strategies enclave is audited alone; leave out the others",)),
         (nothing, ("--strategy", "enclave"), ("give them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
-        (nothing, ("--layers", "s2"), ("S2 does not cut 'lenet5'; choose from torchvision:vgg16",)),
+        (
+            nothing,
+            ("--layers", "s2"),
+            ("Rajasekar et al. (2024) do not cut 'lenet5'; choose from torchvision:vgg16",),
+        ),
         (nothing, ("--view", "side"), ("--view is 'side'; choose from both, paper, full",)),
         (nothing, ("--devices", "5"), ("5 devices have no usual grid of tiles; choose from 2, 4, 8",)),
     ],
@@ -152,7 +156,7 @@ def test_a_plan_on_the_command_line_names_all_that_is_wrong(cloven: Run, here: P
 
     done = cloven("plan", "lenet5", "--strategy", "vertical", *options)
 
-    refused(done, "--grid belongs to --strategy data", "routing", "cut 'conv1' does not come after cut 'pool2'")
+    refused(done, "--grid requires --strategy data", "routing", "cut 'conv1' does not come after cut 'pool2'")
     assert not list(here.iterdir())
 
 
@@ -167,7 +171,9 @@ def test_a_plan_that_cannot_be_read_or_written_is_an_error(cloven: Run, here: Pa
 def test_data_with_another_number_of_classes_than_the_plan_is_refused(cloven: Run, here: Path) -> None:
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--classes", "5", "--out", "plan.toml")
 
-    refused(cloven("run", "plan.toml", "--data", "digits"), "digits has 10 classes; the plan's model has 5")
+    refused(
+        cloven("run", "plan.toml", "--data", "digits"), "digits has 10 classes; expected 5, as in the plan's model"
+    )
 
 
 def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
@@ -193,13 +199,16 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         ),
         (
             ("--strategy", "vertical", "--cuts", "2,33,s2:1"),
-            ("lenet5 has no layer 33: S1 numbers its layers 0 to 7", "s2:1: S2 numbers no layers of lenet5"),
+            (
+                "lenet5 has no layer 33: Mehrafrooz et al. (2025) number its layers 0 to 7",
+                "s2:1: Rajasekar et al. (2024) number the layers of torchvision:vgg16",
+            ),
         ),
-        (("--strategy", "horizontal", "--shares", "0.5,0.3"), ("add up to 0.8; expected fractions of 1",)),
-        (("--strategy", "horizontal", "--shares", "1,nan"), ("shares are [1.0, nan]; expected numbers from 0",)),
+        (("--strategy", "horizontal", "--shares", "0.5,0.3"), ("add up to 0.8; expected fractions that",)),
+        (("--strategy", "horizontal", "--shares", "1,nan"), ("shares are [1.0, nan]; expected numbers of",)),
         (
             ("--strategy", "horizontal", "--shares", "1,-1,0", "--devices", "2"),
-            ("the strategy takes 3 devices; got 2", "shares are [1.0, -1.0, 0.0]; expected numbers from 0"),
+            ("the strategy takes 3 devices; got 2", "shares are [1.0, -1.0, 0.0]; expected numbers of at least 0"),
         ),
         (
             ("--strategy", "horizontal", "--axis", "filters", "--exchange", "never", "--sums", "nowhere"),
@@ -207,12 +216,12 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         ),
         (
             ("--strategy", "horizontal", "--devices", "500", "--no-reuse"),
-            ("500 devices, but the widest layer has 120 output channels", "reuse = false is a star's"),
+            ("500 devices, but the widest layer has 120 output channels", "reuse is false, which requires routing"),
         ),
-        (("--strategy", "data", "--grid", "29x29"), ("no layer of this model, on images of 28x28",)),
+        (("--strategy", "data", "--grid", "29x29"), ("no layer of this model can be divided into a 29x29 grid",)),
         (
             ("--strategy", "data", "--grid", "15x15", "--until", "pool1"),
-            ("'pool1' has shape (6, 14, 14) and cannot be shared out 15x15", "the last layer that can be is conv1"),
+            ("'pool1' has shape (6, 14, 14) and cannot be divided into a 15x15 grid", "layer that can be is conv1"),
         ),
         (("--strategy", "data", "--grid", "0x2"), ("the grid is 0x2; expected 1x1 or more",)),
         (
@@ -221,16 +230,16 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
                 "--grid is '2'; expected 2 numbers such as 2x2",
                 "--shares is 'a,b'; expected numbers such as 2,1,1",
                 "(got 'some')",
-                "--cuts belongs to --strategy vertical; the strategy is data",
+                "--cuts requires --strategy vertical; got data",
             ),
         ),
         (
             ("--strategy", "vertical", "--cuts", "conv1", "--inside", "3:2", "--axis", "rows"),
-            ("--inside is '3:2'; expected PART:DEVICES, a part from 1 to 2",),
+            ("--inside is '3:2'; expected PART:DEVICES with a part from 1 to 2",),
         ),
         (
             ("--strategy", "data", "--then", "up", "--inside", "1:2"),
-            ("--then is 'up'; choose vertical or horizontal", "--then needs --until", "--inside belongs to"),
+            ("--then is 'up'; choose vertical or horizontal", "--then requires --until", "--inside requires"),
         ),
         (
             ("--strategy", "horizontal", "--from", "conv3", "--until", "conv2"),
@@ -238,7 +247,7 @@ def test_wrong_usage_is_exit_code_2(cloven: Run) -> None:
         ),
         (
             ("--strategy", "horizontal", "--routing", "star", "--weights", "nowhere.pth", "--halo", "none"),
-            ("nowhere.pth: there is no such file", "--halo belongs to --strategy data"),
+            ("nowhere.pth: there is no such file", "--halo requires --strategy data"),
         ),
     ],
 )
@@ -263,8 +272,8 @@ def test_a_plan_that_cannot_be_is_refused_with_all_that_is_wrong(
         ("timm:resnt18", ("timm has no model 'resnt18'; did you mean resnet18",)),
         ("nowhere.at.all:net", ("nowhere.at.all cannot be imported: No module named 'nowhere'",)),
         ("tests.partition.test_tiles:Nothing", ("tests.partition.test_tiles has no function or class 'Nothing'",)),
-        ("tests.partition.test_tiles:measured", ("measured() is called without arguments, and fails",)),
-        ("tests.partition.test_tiles:gated", ("gated() makes Graph; expected a torch.nn.Module",)),
+        ("tests.partition.test_tiles:measured", ("measured(), called without arguments, fails",)),
+        ("tests.partition.test_tiles:gated", ("gated() returns a Graph; expected a torch.nn.Module",)),
         (":net", (":net: a module without a name cannot be imported",)),
         ("..up:net", ("..up:net: ..up cannot be imported",)),
         ("lenet5:", ("unknown model 'lenet5:'; did you mean lenet5?",)),
@@ -284,8 +293,8 @@ def test_a_model_that_is_not_there_is_refused_by_name(
     [
         ("def net(:", "broken_net cannot be imported: invalid syntax"),
         ("raise RuntimeError('no such device')", "broken_net cannot be imported: no such device"),
-        ("def net():\n    raise KeyError('weights')", "net() is called without arguments, and fails: 'weights'"),
-        ("def net():\n    return [1]", "net() makes list; expected a torch.nn.Module"),
+        ("def net():\n    raise KeyError('weights')", "net(), called without arguments, fails: 'weights'"),
+        ("def net():\n    return [1]", "net() returns a list; expected a torch.nn.Module"),
     ],
 )
 def test_a_factory_of_ones_own_that_fails_is_an_error(
@@ -309,7 +318,7 @@ def test_images_that_a_model_cannot_take_are_refused(cloven: Run, here: Path) ->
 
 
 class Harmful:
-    """Writes a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
         return (open, ("was_run", "w"))
@@ -348,9 +357,13 @@ def noise(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "name", "messages"),
     [
-        (weights_of_another_model, "w.pth", ("conv1.0.weight (6, 3, 5, 5) not (6, 1, 5, 5)", "not of this model")),
+        (weights_of_another_model, "w.pth", ("(6, 3, 5, 5) not (6, 1, 5, 5)", "belongs to another model")),
         (pickled, "w.pth", ("w.pth",)),
-        (pickled, "w.pkl", ("w.pkl: is refused: it holds what no weights need", "nothing in it was run")),
+        (
+            pickled,
+            "w.pkl",
+            ("w.pkl: is refused: it contains objects that weights do not need", "nothing in it was run"),
+        ),
         (pickled_by_torch, "w.pth", ("w.pth: is refused: it names", "nothing in it was run")),
         (a_whole_model, "w.pt", ("w.pt: is refused: it names cloven.zoo.models.LeNet5",)),
         (noise, "w.safetensors", ("w.safetensors: is damaged, or does not hold weights",)),
@@ -443,7 +456,7 @@ def test_a_bundle_of_a_wrong_plan_is_refused_with_all_that_is_wrong(cloven: Run,
 
 @contextmanager
 def disk(place: Path, options: str) -> Iterator[Path]:
-    """A small file system, which only root can mount."""
+    """Mount a small file system, which requires root."""
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
@@ -482,19 +495,28 @@ def test_an_audit_on_a_full_disk_is_stopped_and_goes_on(cloven: Run, here: Path)
         ):
             remounted(small, f"size={size}")
             refused(cloven(*audit), message, "No space left on device; free some space there")
-            assert [path.name for path in small.rglob(".*")] == [".lock"]  # no features, nothing half-written
+            assert [path.name for path in small.rglob(".*")] == [".lock"]  # no features, no incomplete files
         remounted(small, "size=8m")
         assert cloven(*audit).code == 0
 
 
 def test_places_that_cannot_be_written(cloven: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command that writes says which place, and why; nothing half-written is left."""
+    """Every command that writes names the path and the reason, and leaves no incomplete file."""
     monkeypatch.setenv("CLOVEN_CACHE", "place/cache")
     own_weights(here / "w.pth")
     planned(cloven)
     commands: tuple[tuple[str, ...], ...] = (
         (*AUDIT, "--weights", "w.pth", "--out", "place/run"),
-        ("audit", "lenet5", "--queries", "50", "--victims", "20", "--out", "run"),  # its CNN goes to the cache
+        (
+            "audit",
+            "lenet5",
+            "--queries",
+            "50",
+            "--victims",
+            "20",
+            "--out",
+            "run",
+        ),  # the trained CNN is written to the cache
         ("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "place/plan.toml"),
         ("bundle", "plan.toml", "--out", "place/bundle"),
         ("keys", "new", "edge0", "edge1", "--out", "place/keys"),
@@ -539,7 +561,7 @@ def test_an_output_that_nobody_reads(cloven: Run, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_process_whose_output_cannot_be_written(unbuffered: str) -> None:
-    """Python does not fail again when it ends."""
+    """Python does not print another error at its exit."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cloven.cli", "--version"], stdout=full, stderr=subprocess.PIPE, text=True,
@@ -576,7 +598,7 @@ finally:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_process_whose_standard_streams_are_closed(tmp_path: Path, closed: str) -> None:
-    """No file takes the place of a closed one, here or in a child process, and no message that of the output."""
+    """No file gets the descriptor of a closed stream, also in child processes; no message mixes with output."""
     done = subprocess.run(
         ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, STREAMS], cwd=tmp_path, capture_output=True,
         text=True, check=False,
@@ -615,7 +637,7 @@ def test_a_study_that_was_edited(cloven: Run, here: Path, name: str) -> None:
 
 
 def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
-    """Whatever became of a file, the report says which it is and what to do."""
+    """For any damaged file, the report names the file and what to do."""
     own_weights(here / "w.pth")
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     for name in ("summary.json", "cells/*.json", "cells/*.safetensors"):
@@ -644,7 +666,7 @@ def test_a_study_that_was_damaged(cloven: Run, here: Path) -> None:
 
 
 def test_a_summary_that_others_wrote(cloven: Run, here: Path) -> None:
-    """Its digest may be right, and its content not what is expected."""
+    """The digest may be right, but the content is not as expected."""
     own_weights(here / "w.pth")
     assert cloven(*AUDIT, "--weights", "w.pth", "--out", "run").code == 0
     whole = read_document(here / "run/summary.json", "")

@@ -1,4 +1,4 @@
-"""The commands as a person uses them: what they print, write and return."""
+"""The commands in normal use: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_tiles_without_halo_say_that_they_are_not_the_model_and_how_accurate_the
     assert "NOT the model's" in planned.out
     assert done.code == 1
     assert result["equal"] is False
-    assert f"accuracy {result['accuracy']:.4f} against {result['whole_accuracy']:.4f}" in done.err
+    assert f"accuracy {result['accuracy']:.4f} instead of {result['whole_accuracy']:.4f}" in done.err
     assert "its tiles have no halo" in done.err
 
 
@@ -121,7 +121,7 @@ def test_a_report_needs_a_finished_run(cloven: Run, here: Path) -> None:
 
 
 def links(shown: dict[str, Any]) -> dict[str, int]:
-    """The bytes of each link between devices."""
+    """Return the bytes of each link between devices."""
     rows = [row for row in shown["links"] if "coordinator" not in row["link"]]
     return {" > ".join(row["link"]): row["bytes"] for row in rows}
 
@@ -137,7 +137,7 @@ def links(shown: dict[str, Any]) -> dict[str, int]:
              "dense2": 5},
             2,
         ),
-        # The image has one channel, so that conv1 is not shared out; sums come together on the first device.
+        # The image has one channel, so conv1 is not divided; the first device adds the partial sums.
         (
             ("--strategy", "horizontal", "--axis", "in_channels", "--devices", "2"),
             "horizontal, input channels, 2 devices",
@@ -179,7 +179,7 @@ def links(shown: dict[str, Any]) -> dict[str, int]:
             {"pool2": 400, "flatten": 120, "dense1.1": 84, "dense2": 5},
             2,
         ),
-        # Stahl's star: a worker is sent all of each map, also its own half.
+        # Star routing as in Stahl et al.: each worker receives the whole map, also its own half.
         (
             ("--strategy", "horizontal", "--devices", "2", "--routing", "star", "--no-reuse"),
             "horizontal, output channels, 2 devices",
@@ -263,7 +263,7 @@ def test_weights_from_a_file_are_those_that_run(cloven: Run, here: Path) -> None
     found = json.loads(cloven("run", "plan.toml", "--data", "digits", "--verify", "--json").out)
 
     assert found["weights"] == "mine.safetensors"
-    assert found["accuracy"] < 0.5  # nobody has trained them
+    assert found["accuracy"] < 0.5  # the weights are not trained
     assert 'weights = "mine.safetensors"' in (here / "plan.toml").read_text()
 
 
@@ -330,7 +330,7 @@ def test_a_bundle_holds_what_its_manifest_says_and_runs_without_pytorch(cloven: 
     assert 0 <= shown["check"]["largest_difference"] <= shown["check"]["tolerance"]
     assert manifest["plan"] == (here / "plan.toml").read_text()
 
-    # The trained CNN is in it: it names the digits as `cloven run` does.
+    # It contains the trained CNN, with the same classes as `cloven run`.
     ran = json.loads(cloven("run", "plan.toml", "--data", "digits", "--json").out)
     _, _, test = split(load("digits", shape=(1, 28, 28)), seed=0)
     made = engine.run(here / "made", test.tensor().numpy())

@@ -26,13 +26,13 @@ INSIDE = ("--cuts", "conv2", "--until", "dense1")
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where what was sealed for the first test is kept for the others."""
+    """A folder that keeps the files of the first test for the others."""
     return tmp_path_factory.mktemp("once") / "kept"
 
 
 @pytest.fixture
 def sealed(cloven: Run, here: Path, once: Path) -> Path:
-    """A sealed LeNet-5 whose last layer is inside, its owner's key, and a sealed picture; each test has a copy."""
+    """A sealed LeNet-5 whose last layer is inside, its owner's key, and a sealed picture; a copy for each test."""
     if once.exists():
         copytree(once, here, dirs_exist_ok=True)
         return here / "sealed"
@@ -51,7 +51,7 @@ def sealed(cloven: Run, here: Path, once: Path) -> Path:
 
 
 def logits() -> list[float]:
-    """What the whole model says of the picture."""
+    """Return the logits of the whole model for the picture."""
     model = make("lenet5", shape=(1, 28, 28), classes=10)
     model.load_state_dict(torch.load("w.pth", weights_only=True))
     graph = capture(model, torch.zeros(1, 1, 28, 28))
@@ -76,15 +76,15 @@ def test_the_owner_opens_what_the_whole_model_says(cloven: Run, sealed: Path) ->
         out, err = runs.communicate(timeout=60)
 
     assert right.code == 0, right.err
-    assert "simulated: the measurement is what the process says of itself" in right.err
+    assert "simulated: the process claims this measurement itself" in right.err
     assert runs.returncode == 0, err
     assert "simulated" in out
-    assert "in clear outside: the weights of the rear, conv2.1" in out
+    assert "outside in clear: the weights of the rear, conv2.1" in out
     (run,) = re.findall("the run is ([0-9a-f]{64})", right.err)
     opens = ("enclave", "open", "sealed", "out/photo.result", "--owner-key", "owner.key", "--run")
     (row,) = json.loads(cloven(*opens, run, "--input", "photo.png", "--json").out)
     for options, said in (
-        ((run, "--input", "w.pth"), "photo.result is the result of another input than w.pth"),
+        ((run, "--input", "w.pth"), "photo.result is not the result of w.pth"),
         (("0" * 64, "--input", "photo.sealed"), "photo.result is a result of another run"),
         ((run, "--input", "out"), "must both be folders, or both be files"),
     ):
@@ -126,7 +126,7 @@ def test_results_in_clear_are_kept_with_the_trace(cloven: Run, sealed: Path) -> 
     }
     assert json.loads(Path("answer/ends.json").read_text()) == row
     opens = ("enclave", "open", "ends", "answer/photo.result", *key, "--input", "photo.png", "--run", "0" * 64)
-    assert "the results left it in clear: they are in files that end in .json" in cloven(*opens).err
+    assert "the results left it in clear: they are in the .json files" in cloven(*opens).err
 
 
 @pytest.mark.slow
@@ -161,12 +161,12 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
         (("seal", "three.toml", "--owner-key", "new.key", "--out", "other"), "3 devices (edge0, edge1, edge2)"),
         (
             ("seal-input", "sealed", "none.png", "--owner-key", "owner.key", "--out", "x"),
-            "none.png: there is no",
+            "none.png: no such file",
         ),
         (("seal-input", "sealed", "plan.toml", "--owner-key", "owner.key", "--out", "x"), "plan.toml: the picture"),
-        (("run", "sealed", "--input", "none.sealed"), "none.sealed: there is no such file"),
+        (("run", "sealed", "--input", "none.sealed"), "none.sealed: no such file"),
         (("run", "sealed", "--input", "photo.sealed", "--backend", "sgx"), "the backend is 'sgx'"),
-        (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "cannot hand over by mail"),
+        (("run", "sealed", "--input", "photo.sealed", "--handover", "mail"), "not support a hand-over by mail"),
         (("run", "sealed", "--input", "photo.sealed", "--memory", "3G"), "power of two: 2G or 4G"),
         (("run", "sealed", "--input", "photo.sealed", "--out", "sealed"), "sealed exists and is not empty"),
         (("run", "plan.toml", "--input", "photo.sealed"), "plan.toml is not a sealed folder"),
@@ -182,7 +182,7 @@ def test_a_manifest_of_it_is_printed(cloven: Run, sealed: Path) -> None:
                 "--run",
                 "0" * 64,
             ),
-            "is not what was sealed",
+            "it was changed, or sealed with another key",
         ),
         (("release", "sealed", "--owner-key", "w.pth", "--to", "127.0.0.1:1", "--expect", "0" * 64), "owner's key"),
         (
@@ -205,11 +205,11 @@ def test_what_cannot_be_meant_is_one_message(cloven: Run, sealed: Path, words: t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--cuts", "conv1,conv2"), "one cut, or none where all is inside; got 2"),
+        (("--cuts", "conv1,conv2"), "one cut, or none to run all layers inside; got 2"),
         (("--cuts", "conv2", "--devices", "3"), "two devices; got 3"),
-        (("--until", "dense1"), "without a cut everything is"),
-        (("--cuts", "conv2", "--then", "horizontal"), "--then and --from do not go with --strategy enclave"),
-        (("--cuts", "conv2", "--grid", "2x2"), "--grid belongs to --strategy data"),
+        (("--until", "dense1"), "without a cut, all layers run in the enclave"),
+        (("--cuts", "conv2", "--then", "horizontal"), "--strategy enclave takes neither --then nor --from"),
+        (("--cuts", "conv2", "--grid", "2x2"), "--grid requires --strategy data"),
     ],
 )
 def test_an_enclaves_plan_has_one_cut(cloven: Run, options: tuple[str, ...], said: str) -> None:

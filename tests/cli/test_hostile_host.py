@@ -1,4 +1,4 @@
-"""A host without the expected enclave tries every lie it has, and gets no key; the expected enclave does."""
+"""A host without the expected enclave cannot obtain the key with any false quote; the expected enclave can."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ PLAN = Plan(
 )
 REAL = Path(__file__).parents[1] / "enclave" / "data"
 OWN = platform()
-"""The processor whose enclave the owner expects; the host may have one like it, and run other enclaves on it."""
+"""The processor whose enclave the owner expects; the host may have the same kind, and run other enclaves on it."""
 STRANGER = Platform()
-"""A maker that the host made up."""
+"""A vendor that the host invented."""
 OLD_NONCE = b"o" * 32
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a host knows when it is asked for a quote."""
+    """The knowledge of a host that receives a request for a quote."""
 
     nonce: bytes
     folder: str
@@ -68,9 +68,9 @@ def elsewhere(asked: Asked) -> Quote:
 
 
 LIES: dict[str, tuple[Callable[[Asked], Quote], str]] = {
-    "simulated": (lambda asked: asked.quote(SIMULATED), "is of the kind simulated, expected sgx"),
-    "gramine-direct": (lambda asked: asked.quote(DIRECT), "is of the kind gramine-direct, expected sgx"),
-    "no evidence": (lambda asked: asked.quote(SGX), "sent no hardware quote; expected one of the kind sgx"),
+    "simulated": (lambda asked: asked.quote(SIMULATED), "has the kind simulated, expected sgx"),
+    "gramine-direct": (lambda asked: asked.quote(DIRECT), "has the kind gramine-direct, expected sgx"),
+    "no evidence": (lambda asked: asked.quote(SGX), "not send a hardware quote; expected one of the kind sgx"),
     "garbage": (lambda asked: asked.quote(SGX, b"\x03\0\x02\0" + bytes(5000)), "Failed to decode quote"),
     "a real SGX quote": (lambda asked: asked.quote(SGX, (REAL / "sgx_quote").read_bytes()), "UnknownIssuer"),
     "a real TDX quote": (
@@ -79,7 +79,7 @@ LIES: dict[str, tuple[Callable[[Asked], Quote], str]] = {
     ),
     "simulated, and a real one": (
         lambda asked: asked.quote(SIMULATED, (REAL / "sgx_quote").read_bytes()),
-        "is of the kind simulated, expected sgx",
+        "has the kind simulated, expected sgx",
     ),
     "another enclave": (
         lambda asked: asked.quote(SGX, OWN.quote(asked.bound, mrenclave="cd" * 32)),
@@ -87,29 +87,29 @@ LIES: dict[str, tuple[Callable[[Asked], Quote], str]] = {
     ),
     "another, as simulated": (
         lambda asked: asked.quote(SIMULATED, OWN.quote(asked.bound, mrenclave="cd" * 32)),
-        "is of the kind simulated, expected sgx",
+        "has the kind simulated, expected sgx",
     ),
     "another, that says so": (
         lambda asked: asked.quote(SGX, OWN.quote(asked.bound, mrenclave="cd" * 32), "cd" * 32),
         "the enclave's measurement is sgx:cdcd",
     ),
-    "replayed": (replayed, "it is a replayed quote"),
-    "replayed evidence": (lambda asked: asked.quote(SGX, replayed(asked).evidence), "made for another request"),
+    "replayed": (replayed, "the quote was replayed or modified"),
+    "replayed evidence": (lambda asked: asked.quote(SGX, replayed(asked).evidence), "belongs to another request"),
     "another's key": (
         lambda asked: asked.quote(SGX, OWN.quote(replace(asked, public=b"k" * 32).bound)),
-        "made for another request",
+        "belongs to another request",
     ),
     "half a binding": (
         lambda asked: asked.quote(SGX, OWN.quote(asked.bound[:32] + b"x" * 32)),
-        "made for another request",
+        "belongs to another request",
     ),
     "half a binding, then zeros": (
         lambda asked: asked.quote(SGX, OWN.quote(asked.bound[:32])),
-        "made for another request",
+        "belongs to another request",
     ),
     "debug": (lambda asked: asked.quote(SGX, replace(OWN, flags=0x7).quote(asked.bound)), "Debug mode is enabled"),
-    "without INIT": (lambda asked: asked.quote(SGX, replace(OWN, flags=0x4).quote(asked.bound)), "lack INIT"),
-    "bytes behind": (lambda asked: asked.quote(SGX, OWN.quote(asked.bound) + b"x"), "bytes behind the end"),
+    "without INIT": (lambda asked: asked.quote(SGX, replace(OWN, flags=0x4).quote(asked.bound)), "INIT is missing"),
+    "bytes behind": (lambda asked: asked.quote(SGX, OWN.quote(asked.bound) + b"x"), "bytes after the end"),
     "a trust domain": (lambda asked: asked.quote(SGX, OWN.quote(asked.bound, TDX)), "Unsupported QE Identity"),
     "its own maker's": (
         lambda asked: asked.quote(SGX, STRANGER.quote(asked.bound)),
@@ -121,7 +121,7 @@ LIES: dict[str, tuple[Callable[[Asked], Quote], str]] = {
 
 @dataclass
 class Host:
-    """Answers every nonce with a quote, and keeps all that came after."""
+    """Answers every nonce with a quote, and records later messages."""
 
     lie: Callable[[Asked], Quote]
     folder: str
@@ -145,7 +145,7 @@ def heard(connection: socket.socket) -> bytes:
 
 @contextmanager
 def listening(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """An address where each connection is talked to."""
+    """Yield an address that handles each connection with `talk`."""
 
     def serve() -> None:
         with suppress(OSError):
@@ -197,7 +197,7 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Owner:
 
 @pytest.fixture
 def release_to(cloven: Run, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """`cloven enclave release`, which believes in `OWN`'s root instead of Intel's, at its time."""
+    """`cloven enclave release`, which trusts the root of `OWN` instead of Intel's, at its time."""
     monkeypatch.setattr(dcap, "verifier", partial(dcap.verifier, root=OWN.root_der, now=NOW))
 
     def run(endpoint: str, *options: str) -> tuple[int, str]:
@@ -236,26 +236,26 @@ def test_no_lie_gets_the_key_where_hardware_is_expected(
 
 SAYS = f"simulated:{MRENCLAVE}"
 OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing but its measurement": (("--expect", SAYS), "accept this explicitly: --accept simulated"),
+    "nothing but its measurement": (("--expect", SAYS), "accept this one explicitly: --accept simulated"),
     "no kind": (("--expect", MRENCLAVE), "expected one of simulated, gramine-direct, sgx, tdx"),
     "the backend's name": (("--expect", f"gramine-sgx:{MRENCLAVE}"), "expected one of simulated, gramine-direct"),
     "no collateral": (("--expect", f"sgx:{MRENCLAVE}"), "an unverified hardware quote is never accepted"),
     "no collateral, TDX": (("--expect", f"tdx:{MRENCLAVE}"), "an unverified hardware quote is never accepted"),
-    "hardware, and simulated": (("--expect", f"sgx:{MRENCLAVE}", "--accept", "simulated"), "leave --accept out"),
-    "another word": (("--expect", SAYS, "--accept", "gramine-direct"), "only --accept simulated"),
-    "yes": (("--expect", SAYS, "--accept", "yes"), "only --accept simulated"),
+    "hardware, and simulated": (("--expect", f"sgx:{MRENCLAVE}", "--accept", "simulated"), "omit --accept"),
+    "another word": (("--expect", SAYS, "--accept", "gramine-direct"), "use --accept simulated"),
+    "yes": (("--expect", SAYS, "--accept", "yes"), "use --accept simulated"),
     "another measurement": (
         ("--expect", "simulated:" + "0" * 64, "--accept", "simulated"),
         "expected simulated:000",
     ),
     "direct": (
         ("--expect", f"gramine-direct:{MRENCLAVE}", "--accept", "gramine-direct"),
-        "of the kind simulated, expected gramine-direct",
+        "has the kind simulated, expected gramine-direct",
     ),
     "a policy alone": (("--expect", f"sgx:{MRENCLAVE}", "--policy", "p.toml"), "--policy requires --collateral"),
     "fetched": (
         ("--expect", f"sgx:{MRENCLAVE}", "--fetch-collateral", "http://127.0.0.1:1"),
-        "is not a hardware quote",
+        "is not an SGX or TDX hardware quote",
     ),
 }
 
@@ -282,10 +282,10 @@ def test_collateral_goes_with_no_simulated_measurement(
         code, said = release_to(endpoint, *options)
 
     assert (code, host.got) == (2, [])
-    assert "give no collateral" in " ".join(said.split())
+    assert "omit the collateral" in " ".join(said.split())
 
 
-# --- and who may ------------------------------------------------------------------------------------------------
+# --- the expected enclave ---------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -328,7 +328,7 @@ def test_a_policy_from_a_file_decides(
     with honest(waiting(MEASURED, owner.folder.id, prove=OWN.quote), keys) as endpoint:
         assert "TCB status is SWHardeningNeeded, expected UpToDate" in release_to(endpoint, *options)[1]
         policy.write_text('tcb_status = ["SWHardeningNeeded"]\nrejected_advisories = ["INTEL-SA-00615"]')
-        assert "the policy rejects it" in " ".join(
+        assert "which the policy rejects" in " ".join(
             release_to(endpoint, *options, "--policy", str(policy))[1].split()
         )
         assert keys == []
@@ -342,7 +342,7 @@ def test_a_policy_from_a_file_decides(
 def test_collateral_is_fetched_for_the_enclave_that_answers(
     owner: Owner, release_to: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    """And kept, so that the next release needs no network."""
+    """Fetched collateral is saved, so that the next release does not need the network."""
     keys: list[bytes] = []
     file = tmp_path / "kept.json"
     options = ("--expect", str(MEASURED), "--collateral", str(file))

@@ -1,4 +1,4 @@
-"""What is wrong with commands of several machines: exit code 2, all of it at once, nothing half-written."""
+"""Errors of the commands for several machines: exit code 2, all errors at once, no incomplete files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ devices = ["edge0", "edge1", "edge2"]
 
 
 def refused(done: Done, *messages: str, lines: int | None = None) -> None:
-    """One message for each thing that is wrong, and nothing else."""
+    """Check that a command failed with these messages, each on its own line."""
     said = done.err.splitlines()
     assert done.code == 2, done
     assert all(line.startswith("cloven: ") for line in said), done.err
@@ -37,7 +37,7 @@ def refused(done: Done, *messages: str, lines: int | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with plan.toml, ascon.toml, bundles of both, and keys."""
+    """Return a folder with plan.toml, ascon.toml, bundles of both, and keys."""
     from cloven.cli.models import graph_of
     from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import write
@@ -59,7 +59,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inside(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An own copy of the material as working folder, which must be as before at the end."""
+    """Work in a copy of the material, and check at the end that it has not changed."""
     shutil.copytree(material, tmp_path / "here", copy_function=os.link)
     (tmp_path / "here" / "notes.txt").write_text("mine")
     monkeypatch.chdir(tmp_path / "here")
@@ -69,7 +69,7 @@ def inside(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def contents() -> dict[str, int]:
-    """What lies in the working folder, and how large it is."""
+    """Return the files of the working folder and their sizes."""
     return {str(path): path.stat().st_size for path in Path().rglob("*") if path.is_file()}
 
 
@@ -82,13 +82,13 @@ def contents() -> dict[str, int]:
         (
             ("new", "--out", ".", "--days", "0", "--", "edge0", "Edge0", "coordinator", "-x"),
             ("'Edge0' is taken (by 'edge0')", "'coordinator' is taken", "'-x' is not a device name",
-             ". exists and is not an empty folder", "certificates for 0 days; expected 1 to 3650"),
+             ". exists and is not an empty folder", "days must be between 1 and 3650, got 0"),
         ),
         (("new", "", "--out", "new"), ("'' is not a device name",)),
         (("new", "a", "--out", "notes.txt/keys"), ("notes.txt",)),
-        (("add", "nowhere", "edge3"), ("there is no authority in nowhere",)),
-        (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "9999 days")),
-        (("renew", "keys", "edge7", "--days", "0"), ("has no folder of 'edge7'", "0 days")),
+        (("add", "nowhere", "edge3"), ("nowhere is not a folder of keys",)),
+        (("add", "keys", "edge0", "edge3", "--days", "9999"), ("'edge0' is taken", "got 9999")),
+        (("renew", "keys", "edge7", "--days", "0"), ("has no folder for 'edge7'", "got 0")),
     ],
 )  # fmt: skip
 def test_keys_that_cannot_be_made(
@@ -102,7 +102,7 @@ def test_keys_that_cannot_be_made(
 
 @pytest.fixture
 def worker(cloven: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command, which must not come as far as to serve."""
+    """Return the command, which must fail before it serves."""
 
     async def serve(*_: object, **__: object) -> None:
         raise AssertionError("this worker would serve")
@@ -111,7 +111,7 @@ def worker(cloven: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *args: cloven("worker", *args)
 
 
-LOOPBACK = "other machines can reach this address, and without mTLS anyone"
+LOOPBACK = "other machines can reach this address, and without mTLS they"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ LOOPBACK = "other machines can reach this address, and without mTLS anyone"
         ),
         (
             ("bundle/edge1", "--keys", "nokeys", "--listen", "0.0.0.0:0", "--metrics", "nix"),
-            ("there is no folder nokeys: make one", "--metrics is 'nix'"),
+            ("nokeys is not a folder: create keys", "--metrics is 'nix'"),
         ),
-        (("bundle/edge1", "--keys", "keys/edge0"), ("the keys are edge0's; the bundle's folder is edge1's",)),
+        (("bundle/edge1", "--keys", "keys/edge0"), ("the keys are of edge0; expected those of edge1",)),
         (
             ("ascon/edge1",),
             ("the link with edge0 is protected with ascon-aead128, which needs keys (--keys)",
@@ -151,7 +151,7 @@ def test_a_bundle_with_another_file_is_refused(worker: Run, inside: Path) -> Non
     done = worker("bundle/edge1")
     (inside / "bundle" / "edge1" / "more.bin").unlink()
 
-    refused(done, "edge1/more.bin does not belong to the bundle", "is not what was written: copy it again")
+    refused(done, "edge1/more.bin does not belong to the bundle", "has changed since it was written: copy it again")
 
 
 def test_a_worker_without_numba_refuses_ascon_and_nothing_else(inside: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_port_that_is_taken_is_said(inside: Path, tmp_path: Path) -> None:
         listen, metrics = (Process(tmp_path, "worker", "bundle/edge1", *options).done() for options in given)
 
     assert (listen.code, metrics.code) == (2, 2)
-    assert f"cloven: cannot listen on {taken}: is it this machine's, and free?" in listen.err
+    assert f"cloven: cannot listen on {taken}: check that this machine has the address" in listen.err
     assert f"cloven: cannot serve metrics on {taken}: " in metrics.err
     assert "address already in use" in metrics.err.lower()
     assert "Traceback" not in listen.err + metrics.err
@@ -186,7 +186,7 @@ NOBODY = "".join(f'edge{i} = "127.0.0.1:{i + 1}"\n' for i in range(3))
 
 @pytest.fixture
 def file(inside: Path, tmp_path: Path) -> Path:
-    """A cluster file outside the working folder."""
+    """Return the path of a cluster file outside the working folder."""
     return tmp_path / "cluster.toml"
 
 
@@ -202,10 +202,10 @@ def file(inside: Path, tmp_path: Path) -> Path:
         ),
         (
             '[devices]\nedge0 = "127.0.0.1"\nedge1 = "localhost:7001"\nedge5 = "localhost:7001"\n',
-            ("no address of edge2: add edge2 =", "edge5 is not a device of the plan",
+            ("the address of edge2 is missing: add edge2 =",
              "edge0 = '127.0.0.1' is not an address", "two devices have the address localhost:7001"),
         ),
-        (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("there is no folder",)),
+        (f'keys = "nokeys"\n[devices]\n{NOBODY}', ("nokeys is not a folder",)),
         (
             f"[devices]\n{NOBODY}",
             ("edge0: cannot be reached (127.0.0.1:1)", "edge1: cannot be reached (127.0.0.1:2)",
@@ -237,7 +237,12 @@ def test_all_files_of_a_run_are_checked_at_once_and_before_a_model_is_made(
 
     done = cloven("run", "plan.toml", "--cluster", file, "--data", "digits", "--sent", "notes.txt")
 
-    refused(done, "no address of edge1", "no address of edge2", "--sent is notes.txt, which is not a folder")
+    refused(
+        done,
+        "the address of edge1 is missing",
+        "the address of edge2 is missing",
+        "--sent is notes.txt, which is not a folder",
+    )
 
 
 def test_options_that_require_others(cloven: Run, file: Path) -> None:
@@ -285,7 +290,7 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
     refused(
         cloven("serve", "plan.toml", "--cluster", file, "--class-names", "nowhere", "--keys", "nokeys"),
         "cannot read nowhere",
-        "there is no folder nokeys",
+        "nokeys is not a folder",
     )
 
 
@@ -293,7 +298,7 @@ def test_a_service_that_cannot_be(cloven: Run, file: Path) -> None:
 
 
 def capture_of_nobody(path: Path) -> Path:
-    """A pcap file with one packet of UDP."""
+    """Write a pcap file with one UDP packet."""
     packet = bytes(12) + b"\x08\x00\x45" + bytes(8) + b"\x11" + bytes(20)
     head = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
     path.write_bytes(head + struct.pack("<IIII", 1, 0, len(packet), len(packet)) + packet)
@@ -315,22 +320,20 @@ def capture_of_nobody(path: Path) -> Path:
         ),
         (
             ("--interface", "nix0", "--out", "nowhere/link.pcapng"),
-            ("there is no interface 'nix0'; there are ", "cannot write nowhere/link.pcapng"),
+            ("there is no interface 'nix0'; expected one of ", "cannot write nowhere/link.pcapng"),
         ),
         (("--read", "nowhere.pcapng"), ("cannot read nowhere.pcapng: No such file",)),
         (("--read", "notes.txt", "--out", "pairs"), ("notes.txt is neither a pcap nor a pcapng file",)),
     ],
 )  # fmt: skip
-def test_a_tap_that_hears_nothing(
-    cloven: Run, inside: Path, args: tuple[str, ...], messages: tuple[str, ...]
-) -> None:
+def test_a_tap_that_cannot_run(cloven: Run, inside: Path, args: tuple[str, ...], messages: tuple[str, ...]) -> None:
     refused(cloven("tap", *args), *messages)
 
 
 def test_a_capture_without_frames_gives_no_pairs(cloven: Run, inside: Path, tmp_path: Path) -> None:
     there = capture_of_nobody(tmp_path / "udp.pcap")
 
-    refused(cloven("tap", "--read", there, "--out", "pairs"), "udp.pcap holds no frames of cloven")
+    refused(cloven("tap", "--read", there, "--out", "pairs"), "udp.pcap does not contain frames of cloven")
     assert cloven("tap", "--read", there).code == 0
     assert json.loads(cloven("tap", "--read", there, "--json").out)["packets"] == 1
 
@@ -348,9 +351,9 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
                   "long", "--out", ".")  # fmt: skip
 
     refused(
-        done, "--tap: 'edge0-edge7' is no link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
-        "the delay is 'long'", "needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; use sudo",
-        ". holds ascon, notes.txt, which no laboratory leaves there",
+        done, "--tap: 'edge0-edge7' is not a link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
+        "the delay is 'long'", "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
+        ". holds ascon, notes.txt, which is not part of a laboratory",
     )  # fmt: skip
 
 
@@ -365,7 +368,7 @@ def test_a_laboratory_without_root_says_what_is_missing(inside: Path, tmp_path: 
 
     assert done.returncode == 2
     assert re.fullmatch(
-        r"cloven: the lab makes network namespaces and needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; "
+        r"cloven: the lab creates network namespaces, which requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; "
         r"use sudo\n(cloven: /dev/net/tun does not exist.*\n)?",
         done.stderr,
     )

@@ -1,4 +1,4 @@
-"""Audits of a person's own model, `module:factory`: its size and classes are those of the data and of the model."""
+"""Audits of a user's own model, `module:factory`, with the size of the data and the classes of the model."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ CUT = ("--layers", "1", "--strategies", "vertical", "--view", "full", "--attacks
 
 @pytest.fixture
 def here(here: Path) -> Path:
-    """A folder with a module of models, and pictures of 24 pixels with and without labels."""
+    """Work in a folder with a module of models, and pictures of 24 pixels with and without labels."""
     (here / "mynet.py").write_text(MODULE)
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 24, 24, 3), dtype=np.uint8)
     for i, picture in enumerate(pixels):
         for folder in (here / "bare", here / "ten" / str(i % 10)):
             folder.mkdir(parents=True, exist_ok=True)

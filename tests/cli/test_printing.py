@@ -1,4 +1,4 @@
-"""What an audit prints: of each observation the strongest attack, in 100 columns."""
+"""The printed tables of an audit: the strongest attack on each observation, in 100 columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command that makes S1's figures again: its help, and what it refuses."""
+"""``cloven reproduce``: its help, and the options that it refuses."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ DIGITS = ("--data", "digits")
     [
         ((), ("give either --figure (3, 5a, 5b, 5c or 6) or --claims",)),
         (("--figure", "5c", "--claims"), ("give either --figure",)),
-        (("--claims",), ("no figure of S1 was made at scale desk",)),
-        (("--claims", "--out", "nowhere"), ("no figure of S1 was made at scale desk",)),
+        (("--claims",), ("there is no figure at scale desk",)),
+        (("--claims", "--out", "nowhere"), ("there is no figure at scale desk",)),
         (("--figure", "7", *DIGITS), ("--figure is '7'; choose from 5a, 5b, 5c, 6, 3",)),
         (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, desk",)),
         (("--figure", "5c"), ("--data is missing",)),
         (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls has 'nonesuch'; choose from all",)),
         (("--figure", "5c", *DIGITS, "--seeds", "0"), ("--seeds", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--cnn-epochs", "0"), ("--cnn-epochs", "greater than or equal to 1")),
-        (("--figure", "5c", *DIGITS, "--model", "resnet20"), ("--model is 'resnet20'; figure 5c is of lenet5",)),
-        (("--figure", "5a", *DIGITS, "--model", "lenet5"), ("figure 5a is of mobilenet_v1_0.5, in any width",)),
+        (("--figure", "5c", *DIGITS, "--model", "resnet20"), ("--model is 'resnet20'; figure 5c expects lenet5",)),
+        (("--figure", "5a", *DIGITS, "--model", "lenet5"), ("figure 5a expects mobilenet_v1_0.5, in any width",)),
         (("--figure", "5c", *DIGITS, "--initial-weights", "w.pth"), ("w.pth: there is no such file",)),
         (("--figure", "5c", *DIGITS, "--jobs", "0"), ("--jobs", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--device", "abacus"), ("abacus",)),
@@ -50,7 +50,7 @@ DIGITS = ("--data", "digits")
         (("--figure", "5c", "--data", "imagenet:there"), ("unknown data set 'imagenet'",)),
     ],
 )
-def test_what_cannot_be_meant_is_one_message(
+def test_invalid_options_are_refused(
     cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
 ) -> None:
     done = cloven("reproduce", "s1", *options)
@@ -62,7 +62,7 @@ def test_what_cannot_be_meant_is_one_message(
     assert not list(here.iterdir())
 
 
-def test_all_mistakes_in_options_are_said_at_once(cloven: Run, here: Path) -> None:
+def test_all_invalid_options_are_reported_at_once(cloven: Run, here: Path) -> None:
     done = cloven("reproduce", "s1", "--figure", "9", "--scale", "huge", "--controls", "magic, all on a link")
 
     assert done.code == 2
@@ -85,12 +85,12 @@ def test_claims_of_a_broken_figure(cloven: Run, here: Path, content: str) -> Non
     assert "s1-5c-desk" in done.err
 
 
-# --- S2 -------------------------------------------------------------------------------------------------------
+# --- Rajasekar et al. (2024) -----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_command_counts_what_the_enclave_is_asked_for(cloven: Run) -> None:
-    """Reference requirements: MMACs and weights before S2's cuts, and of the whole models."""
+def test_the_command_counts_the_work_of_the_enclave(cloven: Run) -> None:
+    """MMACs and weights before the paper's cuts and of the whole models are those counted by hand."""
     done = cloven("reproduce", "s2", "--figure", "table3", "--published", "--json")
     rows = {(row["model"], row["point"]): row for row in json.loads(done.out)["fit"]["rows"]}
 
@@ -108,7 +108,7 @@ def test_the_command_counts_what_the_enclave_is_asked_for(cloven: Run) -> None:
         assert rows[where]["macs"] / 1e6 == pytest.approx(mmac, abs=0.06)
         assert rows[where]["weight_bytes"] / 1e6 == pytest.approx(
             megabytes, rel=0.02, abs=0.02
-        )  # with batch statistics
+        )  # including batch statistics
 
 
 SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights", "w.th")
@@ -127,7 +127,7 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
             (
                 "--scale is 'tiny'; choose from full, desk",
                 "--handover is 'mail'",
-                "S2 does not cut 'lenet5'",
+                "Rajasekar et al. (2024) do not cut 'lenet5'",
             ),
         ),
         (("--figure", "3", "--backend", "sgx"), ("the backend is 'sgx'",)),
@@ -140,7 +140,7 @@ SEVEN = ("--figure", "7", "--model", "resnet20", "--data", "digits", "--weights"
         (SEVEN, ("w.th: there is no such file",)),
     ],
 )
-def test_what_s2_does_not_have_is_refused(
+def test_invalid_options_of_s2_are_refused(
     cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
 ) -> None:
     done = cloven("reproduce", "s2", *options)

@@ -1,4 +1,4 @@
-"""``cloven plan --transform``: what is planned, run, refused, and said of it."""
+"""``cloven plan --transform``: plans, runs, refusals and messages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_all_that_is_wrong_with_transforms_is_said_at_once(cloven: Run, here: Pa
     for message in (
         "transform.default: expected none, float16, int8, topk:0.1, noise:0.5, dropout:0.3 (got 'gzip')",
         "transform.links.edge0-edge1: topk takes a number between 0 and 1, such as topk:0.1 (got 'topk:2')",
-        "transform.links: 'a-b' is no link; expected two of edge0, edge1, edge2 with a hyphen between",
+        "transform.links: 'a-b' is not a link; expected two of edge0, edge1, edge2 joined by a hyphen",
         "(got 'rot13')",
     ):
         assert message in done.err, done.err
@@ -59,12 +59,12 @@ def test_a_plan_with_transforms_runs_and_does_not_verify(cloven: Run, here: Path
     assert found["inexact"] == ["its links carry noise:3"]
     assert found["bytes_sent"] == found["images"] * found["bytes_an_image"]
     assert "NOT equal to the whole model" in checked.err
-    assert f"accuracy {found['accuracy']:.4f} against {found['whole_accuracy']:.4f}" in checked.err
+    assert f"accuracy {found['accuracy']:.4f} instead of {found['whole_accuracy']:.4f}" in checked.err
     assert "(its links carry noise:3)" in checked.err
     assert json.loads(cloven("run", "plan.toml", "--data", "digits", "--json").out) == found
 
 
-REFUSED = "cloven: the plan's links carry int8, but workers send float32 as it is; `cloven run` and"
+REFUSED = "cloven: the plan transforms links with int8, but workers send unchanged float32; remove"
 
 
 def test_workers_are_not_given_a_plan_with_transforms(cloven: Run, here: Path) -> None:

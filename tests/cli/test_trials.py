@@ -1,4 +1,4 @@
-"""What a new user tries first, and what the answers must not leave out or get wrong."""
+"""The first steps of a new user, and what the answers must contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def net():
 
 @pytest.fixture
 def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A model of one's own, which takes images of any size and tells 10 classes apart."""
+    """Write a module with a model for images of any size and 10 classes; return its name for the command line."""
     (here / "mynet.py").write_text(OWN)
     monkeypatch.syspath_prepend(here)
     monkeypatch.delitem(sys.modules, "mynet", raising=False)
@@ -70,7 +70,7 @@ SHARED = set(
 
 
 def commands(command: object, words: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], object]]:
-    """All commands below one, with the words that call them."""
+    """Return all subcommands of a command with their names on the command line."""
     below = getattr(command, "commands", None)
     if not below:
         return [(words, command)]
@@ -111,10 +111,10 @@ def test_a_bandwidth_that_is_none_is_refused(cloven: Run) -> None:
 
     assert done.code == 2
     assert "the bandwidth is 'fast'; expected a number and bit, kbit, mbit or gbit" in done.err
-    assert "--grid belongs to --strategy data" in done.err
+    assert "--grid requires --strategy data" in done.err
 
 
-# --- a model of one's own -----------------------------------------------------------------------------------------
+# --- own models ---------------------------------------------------------------------------------------------------
 
 
 def test_the_classes_of_an_own_model_are_its_own(cloven: Run, here: Path, own: str) -> None:
@@ -174,7 +174,7 @@ def test_a_normalisation_that_cannot_be(cloven: Run, own: str, options: tuple[st
 
 @pytest.fixture
 def unnamed(cloven: Run, here: Path) -> Path:
-    """A plan whose [model] table was taken out."""
+    """Return the path of a plan without its [model] table."""
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2", "--out", "named.toml")
     text = (here / "named.toml").read_text()
     (here / "plan.toml").write_text(re.sub(r"\[model\]\n(.+\n)+\n", "", text))
@@ -232,7 +232,7 @@ AUDIT = ("--data", "digits", "--strategies", "vertical", "--view", "full", "--dr
 
 @pytest.fixture
 def grey(own: str, here: Path) -> str:
-    """The same for grey images."""
+    """Return the same model for grey images."""
     (here / "mynet.py").write_text(GREY)
     return own
 

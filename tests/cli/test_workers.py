@@ -1,4 +1,4 @@
-"""Commands of several machines as a person uses them: workers that are there, what they answer, and how all end."""
+"""The commands for several machines in normal use: workers, their answers, and the end of all processes."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ BYTES = {"edge0-edge1": 6400, "edge1-edge2": 1600}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working folder: plan.toml, a bundle, cluster.toml, and photos."""
+    """Return the working folder with plan.toml, a bundle, cluster.toml and photos."""
     return tmp_path_factory.mktemp("place")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def made(place: Path) -> Iterator[dict[str, Process]]:
-    """The workers of the bundle."""
+    """Run the workers of the bundle."""
     torch.manual_seed(0)
     model = build("lenet5", shape=(1, 28, 28), classes=10)
     for parameter in model.parameters():
@@ -66,7 +66,7 @@ def made(place: Path) -> Iterator[dict[str, Process]]:
 
 
 def cloven(*args: str) -> None:
-    """A command in this process, before there is a test."""
+    """Run a command in this process, for fixtures of the module."""
     from cloven.cli import app
 
     app(args, standalone_mode=False)
@@ -78,8 +78,8 @@ def _inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finite(text: str) -> Any:
-    """JSON as other readers than Python's take it."""
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    """Parse JSON strictly, without the NaN and Infinity that Python accepts."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 def sums(found: Any) -> dict[str, int]:
@@ -146,7 +146,7 @@ def test_answers_of_another_model_are_not_verified(cloven: Run, tmp_path: Path, 
 
 
 def many(place: Path, count: int) -> Path:
-    """A folder of many pictures."""
+    """Write a folder of many pictures."""
     place.mkdir()
     for i in range(count):
         os.link("photos/0.png", place / f"{i}.png")
@@ -154,7 +154,7 @@ def many(place: Path, count: int) -> Path:
 
 
 def test_weights_that_nobody_gave_are_the_same_in_every_process() -> None:
-    """`run --verify` compares with what `bundle` wrote, on another day, perhaps on another machine."""
+    """`run --verify` compares with the model of `bundle`, which may have run on another machine."""
     spec = ModelSpec(name="lenet5", input=(1, 28, 28), classes=10)
     one = _captured_anew(spec)
     torch.rand(3)
@@ -295,7 +295,7 @@ def test_ctrl_c_ends_a_tap_that_has_written_its_file(tmp_path: Path, cloven: Run
     assert (done.code, ended.code, read.code) == (0, 0, 0)
     assert finite(ended.out)["packets"] > 10
     assert [line.split()[2] for line in read.out.splitlines() if "6,400 x 5" in line] == ["plain"]
-    assert read.err.splitlines()[-1].endswith(f"5 images' messages in {pairs / 'captured.safetensors'}")
+    assert read.err.splitlines()[-1].endswith(f"wrote the messages of 5 images to {pairs / 'captured.safetensors'}")
     assert load_file(pairs / "captured.safetensors")["0"].shape == (5, 1600)
 
 
@@ -324,7 +324,7 @@ def test_ctrl_c_ends_a_laboratory_and_nothing_is_left(
 @root
 @pytest.mark.slow
 def test_the_readmes_laboratory(cloven: Run, tmp_path: Path) -> None:
-    """A trained LeNet-5, a delay, a tap; twice into one folder; and not where anything else lies."""
+    """Run a trained LeNet-5 with a delay and a tap, twice into one folder, but never over other files."""
     out, plan = tmp_path / "lab", tmp_path / "plan.toml"
     options = ("--protect", "ascon-aead128", "--protect", "edge0-edge1=none")
     cloven("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv2,pool2", *options, "--out", plan)

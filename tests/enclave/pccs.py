@@ -1,4 +1,4 @@
-"""A caching service of collateral (PCCS) on this machine, with the answers that a test gives it."""
+"""A collateral caching service (PCCS) on this machine, with answers that a test sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 Answers = dict[str, tuple[int, dict[str, str], bytes]]
-"""By the last part of a path: status, headers and body."""
+"""Status, headers and body by the last part of a path."""
 
 
 def signed(name: str, text: str, signature: str) -> bytes:
@@ -17,7 +17,7 @@ def signed(name: str, text: str, signature: str) -> bytes:
 
 
 def answers(document: Mapping[str, str]) -> Answers:
-    """What a PCCS answers where collateral is as a file has it."""
+    """Return the answers of a PCCS that serves the collateral of a file."""
     chains = {name: quote(document[name]) for name in document if name.endswith("_chain")}
     return {
         "pckcrl": (
@@ -41,7 +41,7 @@ def answers(document: Mapping[str, str]) -> Answers:
 
 @contextmanager
 def serving(known: Answers) -> Iterator[tuple[str, list[str]]]:
-    """A service's URL, and the paths that it was asked for."""
+    """Yield a service's URL, and the list of the requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):

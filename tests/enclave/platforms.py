@@ -1,7 +1,7 @@
-"""A processor maker of the tests' own: a root, platforms with certificates, collateral, and signed quotes.
+"""A mock processor vendor: a root, platforms with certificates, collateral, and signed quotes.
 
-With it a test has what no test can have from Intel: validly signed quotes of enclaves and platforms that must be
-refused.
+It provides what Intel cannot: validly signed quotes of enclaves and platforms that must be refused.
+
 Layouts: Intel SGX ECDSA Quote Library Reference (DCAP), A.4; Intel TDX DCAP Quoting Library API, A.3; Intel SGX PCK
 Certificate and Certificate Revocation List Profile, 1.3.5.
 """
@@ -34,13 +34,13 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 MRENCLAVE = "ab" * 32
 INTEL = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
-"""The quoting enclave's vendor in a quote's header."""
+"""The vendor id of the quoting enclave in a quote's header."""
 QE_SIGNER = bytes(range(32))
 FMSPC = bytes.fromhex("00a067110000")
 SVNS = 11, 11, 2, 2, 4, 1, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0
 PCESVN = 13
 EXTENSION = bytes.fromhex("2a864886f84d010d01")
-"""1.2.840.113741.1.13.1: what Intel puts into a platform's certificate."""
+"""1.2.840.113741.1.13.1: Intel's extension of a platform's certificate."""
 
 
 def key() -> ec.EllipticCurvePrivateKey:
@@ -63,7 +63,7 @@ def der(tag: int, *contents: bytes) -> bytes:
 
 
 def platform_extension() -> x509.UnrecognizedExtension:
-    """PPID, TCB (16 components, PCESVN, CPUSVN), PCEID, FMSPC and the type."""
+    """Return PPID, TCB (16 components, PCESVN, CPUSVN), PCEID, FMSPC and the type."""
 
     def entry(number: bytes, value: bytes) -> bytes:
         return der(0x30, der(0x06, EXTENSION + number), value)
@@ -88,7 +88,7 @@ def name(words: str) -> x509.Name:
 
 @dataclass(frozen=True, eq=False)
 class Authority:
-    """Someone who signs certificates, and lists of those revoked."""
+    """An authority that signs certificates and revocation lists."""
 
     subject: str
     private: ec.EllipticCurvePrivateKey = field(default_factory=key)
@@ -109,7 +109,7 @@ class Authority:
         return made.sign(self.private, SHA256())
 
     def revoked(self, *certificates: x509.Certificate, until: datetime = NOW + DAY) -> str:
-        """A list of revoked certificates, hexadecimal digits."""
+        """Return a revocation list, in hexadecimal digits."""
         made = x509.CertificateRevocationListBuilder(name(self.subject), NOW - DAY, until)
         made = made.add_extension(x509.CRLNumber(1), critical=False)
         made = made.add_extension(
@@ -127,7 +127,7 @@ def pem(*certificates: x509.Certificate) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Platform:
-    """A processor, and all that can be other than it should be."""
+    """A processor; each field can be set to a wrong value."""
 
     root: Authority = field(default_factory=lambda: Authority("Root"))
     middle: Authority = field(default_factory=lambda: Authority("Intel SGX PCK Platform CA"))
@@ -153,11 +153,11 @@ class Platform:
 
     @property
     def certificates(self) -> tuple[x509.Certificate, ...]:
-        """The platform's, the CA's and the root's."""
+        """The certificates of the platform, the CA and the root."""
         return self.chain or _chain(self)
 
     def collateral_json(self, kind: str = SGX, **changes: Any) -> str:
-        """The collateral as a file has it; with changes to its parts."""
+        """Return the collateral as JSON, with changes to its parts."""
         issued = {"issueDate": f"{NOW - DAY:%Y-%m-%dT%H:%M:%SZ}", "nextUpdate": f"{NOW + DAY:%Y-%m-%dT%H:%M:%SZ}"}
         common = {**issued, "tcbEvaluationDataNumber": 17}
         level = {"tcbDate": "2026-01-01T00:00:00Z", "tcbStatus": self.status, "advisoryIDs": list(self.advisories)}
@@ -209,7 +209,7 @@ class Platform:
         return verifier(self.collateral(kind, **changes), policy, root=self.root_der, now=NOW)
 
     def quote(self, report_data: bytes, kind: str = SGX, mrenclave: str = MRENCLAVE) -> bytes:
-        """A quote with all its signatures."""
+        """Return a quote with all its signatures."""
         body = self._enclave(report_data, mrenclave) if kind == SGX else self._domain(report_data)
         version, tee = (3, 0) if kind == SGX else (4, 0x81)
         signed = struct.pack("<HHI4s16s20s", version, 2, tee, bytes(4), self.qe_vendor, bytes(20)) + body
@@ -244,7 +244,7 @@ class Platform:
 def _report(
     cpusvn: bytes, flags: int, mrenclave: bytes, signer: bytes, product: int, isvsvn: int, report_data: bytes
 ) -> bytes:
-    """An SGX report body, 384 bytes."""
+    """Return an SGX report body, 384 bytes."""
     return struct.pack(
         "<16s32xQ8x32s32x32s96xHH60x64s", cpusvn, flags, mrenclave, signer, product, isvsvn, report_data
     )

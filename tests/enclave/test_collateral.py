@@ -1,4 +1,4 @@
-"""Collateral from a file, and from a caching service on this machine that is honest, broken or hostile."""
+"""Collateral from a file, and from a caching service that is honest, broken or hostile."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ BROKEN: dict[str, tuple[Callable[[Answers], object], str]] = {
     "other JSON": (other("tcb", 200, {}, b"{}"), "lacks tcbInfo or its signature; expected a PCCS of version 4"),
     "huge": (
         other("identity", 200, {}, b" " * (COLLATERAL_BYTES + 1)),
-        f"answers more than {COLLATERAL_BYTES} bytes",
+        f"the answer has more than {COLLATERAL_BYTES} bytes",
     ),
     "elsewhere": (other("pckcrl", 302, {"Location": "http://127.0.0.1:1/x"}, b""), "HTTP Error 302"),
     "a file": (other("pckcrl", 302, {"Location": "file:///etc/passwd"}, b""), "HTTP Error 302"),
@@ -144,7 +144,7 @@ def test_a_service_that_is_not_there_is_named(url: str) -> None:
 
 @pytest.mark.parametrize("evidence", [b"", b"x", bytes(5000)])
 def test_nobody_is_asked_about_what_is_not_a_quote(evidence: bytes) -> None:
-    with serving(answers(DOCUMENT)) as (url, paths), pytest.raises(ClovenError, match="not a hardware quote"):
+    with serving(answers(DOCUMENT)) as (url, paths), pytest.raises(ClovenError, match="not an SGX or TDX"):
         fetch_collateral(url, evidence)
 
     assert paths == []

@@ -1,4 +1,4 @@
-"""Hardware quotes: Intel's real ones at their time, and a made-up maker's, validly signed and yet to be refused."""
+"""Hardware quotes: real ones of Intel at their time, and validly signed ones of a mock vendor to be refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REAL = {
     "tdx_quote": datetime(2025, 6, 20, tzinfo=UTC),
     "tdx_quote_outdated": datetime(2026, 3, 1, tzinfo=UTC),
 }
-"""When the collateral beside each quote is valid."""
+"""The time at which the collateral of each quote is valid."""
 
 
 def real(name: str) -> bytes:
@@ -38,7 +38,7 @@ def real(name: str) -> bytes:
 
 
 def judged(name: str, evidence: bytes | None = None, *, policy: Policy = LENIENT, late: int = 0) -> Verified:
-    """What a verifier of Intel's root says of a real quote, or of a change of it, some days late."""
+    """Verify a real or changed quote with Intel's root, optionally some days late."""
     collateral = read_collateral(DATA / f"{name}_collateral.json")
     verify = verifier(collateral, policy, now=REAL[name] + timedelta(days=late))
     return verify(real(name) if evidence is None else evidence)
@@ -85,13 +85,13 @@ def test_collateral_has_its_time(name: str, late: int) -> None:
 
 def test_another_platforms_collateral_verifies_nothing() -> None:
     collateral = read_collateral(DATA / "tdx_quote_collateral.json")
-    with pytest.raises(ClovenError, match="does not verify"):
+    with pytest.raises(ClovenError, match="cannot verify the hardware quote"):
         verifier(collateral, LENIENT, now=REAL["sgx_quote"])(real("sgx_quote"))
 
 
 @pytest.mark.parametrize("name", ["sgx_quote", "tdx_quote"])
 def test_every_changed_bit_is_refused_or_changes_nothing(name: str) -> None:
-    """Only the armour of certificates, the copy of the root and padding carry no meaning; all else is signed."""
+    """Everything is signed except the PEM armour of certificates, the copy of the root, and padding."""
     quote = real(name)
     expected, armour = judged(name), quote.index(b"-----BEGIN")
     accepted = 0
@@ -112,7 +112,7 @@ def test_every_changed_bit_is_refused_or_changes_nothing(name: str) -> None:
 def test_bytes_behind_a_quote_are_refused_unless_they_are_padding(name: str) -> None:
     assert judged(name, real(name) + bytes(100)) == judged(name)
     for behind in (b"x", bytes(100) + b"x", real(name)):
-        with pytest.raises(ClovenError, match="bytes behind the end"):
+        with pytest.raises(ClovenError, match="bytes after the end"):
             judged(name, real(name) + behind)
 
 
@@ -134,7 +134,7 @@ def test_without_the_library_nothing_is_verified(
         call()
 
 
-# --- what no honest maker signs ---------------------------------------------------------------------------------
+# --- quotes that must be refused --------------------------------------------------------------------------------
 
 
 def test_a_made_up_makers_quote_verifies_under_its_root() -> None:
@@ -143,13 +143,13 @@ def test_a_made_up_makers_quote_verifies_under_its_root() -> None:
 
 
 def test_and_not_under_intels() -> None:
-    with pytest.raises(ClovenError, match="does not verify"):
+    with pytest.raises(ClovenError, match="cannot verify the hardware quote"):
         verifier(platform().collateral(), now=NOW)(platform().quote(REPORT_DATA))
 
 
 SGX_WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "debug enclave": ({"flags": 0x7}, "Debug mode is enabled"),
-    "enclave without INIT": ({"flags": 0x4}, "its attributes lack INIT"),
+    "enclave without INIT": ({"flags": 0x4}, "INIT is missing"),
     "zero CPUSVN": ({"cpusvn": bytes(16)}, r"\(CPUSVN\) is zero"),
     "foreign QE vendor": ({"qe_vendor": bytes(16)}, "Unknown QE vendor ID"),
     "QE ISVSVN 0": ({"qe_isvsvn": 0}, "QE ISVSVN 0 is below minimum required 8"),
@@ -221,7 +221,7 @@ def test_a_policy_judges_a_platform() -> None:
         update={"rejected_advisories": ("INTEL-SA-00615",), "minimum_tcb_evaluation": 18}
     )
     assert objections(hardened, rejecting) == [
-        "Intel's INTEL-SA-00615 concerns the platform, and the policy rejects it",
+        "the platform is affected by INTEL-SA-00615, which the policy rejects",
         "the collateral has Intel's TCB evaluation 17, expected 18 or later: fetch newer collateral "
         "(--fetch-collateral)",
     ]
@@ -236,11 +236,11 @@ def test_a_policy_judges_a_platform() -> None:
     ],
 )
 def test_no_policy_accepts_a_debug_enclave(change: dict[str, Any]) -> None:
-    """The library refuses them too; should it once not, this does."""
+    """The library refuses them too; this is a second check in case it stops doing so."""
     everything = Policy(tcb_status=("UpToDate", "OutOfDate"))
     (said,) = objections(replace(FINE, **change), everything)
 
-    assert said.startswith("it is a debug enclave, whose memory its host can read")
+    assert said.startswith("it is a debug enclave, whose memory the host can read")
 
 
 def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:
@@ -279,14 +279,14 @@ def test_a_policy_that_is_not_understood_is_refused(tmp_path: Path, text: str, s
         read_policy(tmp_path / "policy.toml")
 
 
-# --- anything at all --------------------------------------------------------------------------------------------
+# --- mutated quotes ---------------------------------------------------------------------------------------------
 
 LENGTHS = 432, 632, 764, 1012, 1018
-"""Where the quotes' lengths are."""
+"""The offsets of the lengths in quotes."""
 
 
 def mutated(quote: bytes, rng: random.Random) -> bytes:
-    """A quote with bits flipped, parts cut, repeated or exchanged, or a length of another value."""
+    """Return a quote with bits flipped, parts cut, repeated or swapped, or a changed length."""
     found = bytearray(quote)
     for _ in range(rng.choice((1, 1, 2, 5))):
         at, size = rng.randrange(len(found) + 1), rng.choice((1, 2, 4, 16, 400))
@@ -311,7 +311,7 @@ def mutated(quote: bytes, rng: random.Random) -> bytes:
 
 
 def told(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """Mutated quotes that raised something else than our error, or were accepted as something else."""
+    """Yield mutated quotes that raised another error than `ClovenError`, or were accepted with other content."""
     rng = random.Random(seed)
     names = ("sgx_quote", "tdx_quote", "tdx_quote_outdated")
     verifiers = {
@@ -341,12 +341,12 @@ def test_very_many_mutated_quotes_raise_our_error_only() -> None:
 
 def test_anything_else_is_not_a_quote() -> None:
     for evidence in (b"", b"\0", bytes(432), bytes(5000), b"{}", os.urandom(2000), real("sgx_quote")[:432]):
-        with pytest.raises(ClovenError, match="does not verify"):
+        with pytest.raises(ClovenError, match="cannot verify the hardware quote"):
             judged("sgx_quote", evidence)
 
 
 def test_mutated_collateral_raises_our_error_only() -> None:
-    """What a PCCS answers is not trusted either: one part of it is changed."""
+    """The answers of a PCCS are not trusted: a change to one part is detected."""
     rng = random.Random(3)
     document = json.loads(platform().collateral_json())
     quote, root = platform().quote(REPORT_DATA), platform().root_der

@@ -1,4 +1,4 @@
-"""A simulated enclave, in real processes: the model's own results, and every way to get at them that is refused."""
+"""A simulated enclave in real processes: it returns the model's results, and refuses every attempt to abuse it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Own:
-    """What the owner has: a sealed folder, its key, and the whole model's answers."""
+    """The owner's data: a sealed folder, its key, and the whole model's answers."""
 
     folder: Sealed
     key: bytes
@@ -65,7 +65,7 @@ class Own:
 
     @cached_property
     def graph(self) -> Graph:
-        """The whole model."""
+        """Return the whole model."""
         return captured(self.plan, self.state)
 
     def picture(self, seed: int) -> bytes:
@@ -102,7 +102,7 @@ def lenet(tmp_path_factory: pytest.TempPathFactory) -> Own:
 
 @contextmanager
 def released(of: Own, way: Way = "memory") -> Iterator[tuple[Enclave, str]]:
-    """An enclave at work, and its run."""
+    """Yield a running enclave that has its key, and its run."""
     with running(
         EnclaveOptions(of.folder.path, named("simulated"), way=way, memory=2 * GIB, timeout=60)
     ) as enclave:
@@ -131,7 +131,7 @@ def test_the_two_halves_give_the_models_own_answers(lenet: Own, way: Way) -> Non
     assert [row.step for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(row.seconds > 0 for row in rows)
     assert all(half is not None and half.returncode is not None for half in (enclave.trusted, enclave.accelerator))
-    assert "no network" in enclave.limits or enclave.limits[0].startswith("the machine's network")
+    assert "no network" in enclave.limits or enclave.limits[0].startswith("still on the machine's network")
 
 
 def test_what_is_not_sealed_for_it_is_refused_and_a_half_that_is_killed_is_named(lenet: Own) -> None:
@@ -142,7 +142,7 @@ def test_what_is_not_sealed_for_it_is_refused_and_a_half_that_is_killed_is_named
     no_picture = sealed_bytes(b"no picture", lenet.key, lenet.folder.name(INPUT))
     with at_work(lenet) as enclave:
         for bad in (bytes(changed), other_name, lenet.picture(5), b""):
-            with pytest.raises(ClovenError, match=r"not what was sealed|not a sealed file"):
+            with pytest.raises(ClovenError, match=r"cannot open|not a sealed file"):
                 enclave.infer([bad])
         with pytest.raises(ClovenError, match="picture"):
             enclave.infer([no_picture])
@@ -167,7 +167,7 @@ def test_a_changed_byte_in_a_sealed_file_is_refused(tmp_path: Path, file: str) -
     content[len(content) // 2] ^= 0x40
     (mine.folder.path / file).write_bytes(content)
 
-    with pytest.raises(ClovenError, match=f"{file} is not what was sealed"):
+    with pytest.raises(ClovenError, match=f"cannot open .*{file}: it was changed"):
         unsealed(mine.folder, mine.key)
 
 
@@ -184,17 +184,17 @@ def test_no_key_goes_to_another_measurement_and_another_owners_opens_nothing(len
             release(quote, nonce, expect=other, owner_key=OWNER, folder_id=lenet.folder.id)
         old = release(quote, nonce, expect=expect, owner_key=OWNER, folder_id=lenet.folder.id)
         enclave.ask(json.dumps({"nonce": (b"x" * 32).hex()}).encode())
-        assert "not its latest" in json.loads(enclave.ask(old))["refused"]  # replayed
+        assert "does not answer the latest quote" in json.loads(enclave.ask(old))["refused"]  # replayed
         release_at_once(enclave, lenet.folder, bytes(32))
-        with pytest.raises(ClovenError, match=r"plan.sealed is not what was sealed: it was changed"):
+        with pytest.raises(ClovenError, match=r"cannot open .*plan.sealed: it was changed"):
             enclave.split()
 
 
-def test_who_runs_an_sgx_enclave_does_not_get_around_its_quote(lenet: Own) -> None:
+def test_the_runner_of_an_sgx_enclave_cannot_bypass_its_quote(lenet: Own) -> None:
     enclave = Enclave(EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe"), (-1, -1))
 
     with pytest.raises(
-        ClovenError, match="gets its key once its hardware quote is verified; start it without --owner-k"
+        ClovenError, match="receives its key only after its hardware quote is verified; omit --owner-key"
     ):
         release_at_once(enclave, lenet.folder, OWNER)
 
@@ -232,7 +232,7 @@ def test_a_result_that_is_made_inside_leaves_sealed_and_nothing_is_on_the_disk_i
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert {path.name for path in written} == {"sealed.json", PLAN, WEIGHTS, "answer"}
     assert not [(path, secret) for path, content in written.items() for secret in secrets if secret in content]
-    # What it has open are messages, what people read, and the hand-over, which has no name.
+    # Its open files are messages, the log, and the hand-over, which is unnamed.
     assert not [end for end in ends if end.startswith("/") and not end.endswith("(deleted)") and end[:5] != "/dev/"]
 
 
@@ -251,15 +251,15 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
         earlier = enclave.infer([one]).sealed
     with released(mine, "pipe") as (enclave, today):
         first, second = enclave.infer([one]).sealed, enclave.infer([two]).sealed
-        with pytest.raises(ClovenError, match="a sealed input was given twice; a run opens each once"):
+        with pytest.raises(ClovenError, match="a sealed input was sent twice; a run opens each only once"):
             enclave.infer([one])
         pair = mine.sealed(1)
-        with pytest.raises(ClovenError, match="given twice"):
+        with pytest.raises(ClovenError, match="sent twice"):
             enclave.infer([pair, pair])
         assert enclave.trusted is not None
         assert enclave.trusted.stdin is not None
         tell(enclave.trusted.stdin.fileno(), HandedBack(images=1), bytes(10))
-        with pytest.raises(ClovenError, match="1 images came back; expected 0"):
+        with pytest.raises(ClovenError, match="1 images were handed back; expected 0"):
             enclave.heard(enclave.trusted, RestDone)
     assert earlier is not None
     assert first is not None
@@ -268,24 +268,24 @@ def test_a_hostile_host_cannot_pass_off_a_result_as_another_inputs_or_another_ru
     assert torch.equal(opens(first, 1, today), mine.expected(1))
     assert torch.equal(opens(earlier, 1, yesterday), mine.expected(1))
     assert torch.equal(opens(second, 2, today), mine.expected(2))
-    with pytest.raises(ClovenError, match=r"/r is the result of another input than .*/1.png: the host renamed it"):
+    with pytest.raises(ClovenError, match=r"/r is not the result of .*/1.png: the host renamed it"):
         opens(second, 1, today)
     with pytest.raises(ClovenError, match=rf"/r is a result of another run \({yesterday}, expected {today}\)"):
         opens(earlier, 1, today)
 
 
-def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> None:
+def test_all_wrong_options_are_reported_at_once(lenet: Own, tmp_path: Path) -> None:
     asked = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="memory", memory=10, threads=0)
     with pytest.raises(ClovenError) as caught, running(asked):
         pass
 
     way, memory, threads = caught.value.problems
-    assert way == "gramine-sgx cannot hand over by memory; choose from pipe"
-    assert memory.startswith("10 bytes of memory")
-    assert threads.startswith("0 threads")
+    assert way == "gramine-sgx does not support a hand-over by memory; choose from pipe"
+    assert memory.startswith("the memory of 10 bytes is too small")
+    assert threads == "the number of threads is 0; expected 1 or more"
     missing = EnclaveOptions(lenet.folder.path, named("gramine-sgx"), way="pipe", manifest=tmp_path / "m.manifest")
     with (
-        pytest.raises(ClovenError, match=r"gramine-sgx is not on the PATH.*\n.*m.manifest.sgx is not there"),
+        pytest.raises(ClovenError, match=r"gramine-sgx is not on the PATH.*\n.*m.manifest.sgx is missing"),
         running(missing),
     ):
         pass
@@ -295,14 +295,14 @@ def test_all_that_cannot_be_run_is_said_at_once(lenet: Own, tmp_path: Path) -> N
         named("sgx")
 
 
-def test_a_gpu_that_is_not_there_is_said() -> None:
+def test_a_missing_gpu_is_reported() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
     words = [sys.executable, "-m", "cloven.enclave.accelerator", "--device", "cuda", "--way", "pipe", "--out", "-1"]
     done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL)
 
     assert done.returncode == 2
-    assert b"the accelerator is cuda; PyTorch finds no CUDA here: use cpu" in done.stdout
+    assert b"the accelerator is cuda, but PyTorch finds no CUDA device; use cpu" in done.stdout
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The release over real sockets: an honest owner is served, whoever came before."""
+"""The release over real sockets: an honest owner is served, whoever connected before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXPECTED = Expected(MEASURED, accept="simulated")
 
 
 class Host:
-    """Who runs the enclave: forwards messages, and keeps all that it saw."""
+    """The enclave's host: it forwards messages, and records them."""
 
     def __init__(self) -> None:
         self.enclave: Waiting = waiting(MEASURED, FOLDER)
@@ -47,7 +47,7 @@ def listening() -> Iterator[tuple[socket.socket, str]]:
 
 @contextmanager
 def serving(host: Host, timeout: float = 5.0) -> Iterator[tuple[str, Future[None]]]:
-    """An endpoint, and the end of its service."""
+    """Yield an endpoint, and a future for the end of its service."""
     with listening() as (listener, endpoint), ThreadPoolExecutor(1) as pool:
         listener.settimeout(10)
         yield endpoint, pool.submit(serve_release, listener, host.ask, timeout)
@@ -55,7 +55,7 @@ def serving(host: Host, timeout: float = 5.0) -> Iterator[tuple[str, Future[None
 
 @contextmanager
 def answering(*replies: bytes, then: Callable[[socket.socket], None] = lambda _: None) -> Iterator[str]:
-    """A host of an evil kind, which has its own answers."""
+    """Yield a malicious host, which gives its own answers."""
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -84,7 +84,7 @@ def connected(endpoint: str) -> socket.socket:
 
 
 def send(endpoint: str, timeout: float = 5.0, **more: object) -> str:
-    """What became of a delivery: the quote's words, or what was refused."""
+    """Return the outcome of a delivery: the words of the quote, or the error."""
     arguments = {"expect": EXPECTED, "owner_key": OWNER, "folder_id": FOLDER, "timeout": timeout} | more
     try:
         return deliver(endpoint, **arguments).words  # type: ignore[arg-type]
@@ -110,14 +110,14 @@ def test_the_key_arrives_and_the_host_sees_ciphertext() -> None:
     assert not any(secret.hex().encode() in text for secret in (key, OWNER) for text in host.seen)
 
 
-def test_an_owner_who_expects_something_else_releases_nothing() -> None:
+def test_an_owner_with_other_requirements_releases_nothing() -> None:
     host = Host()
     with serving(host) as (endpoint, done):
         other = Expected(Measurement("simulated", "cd" * 32), accept="simulated")
         assert f"measurement is {MEASURED}, expected {other.measurement}" in send(endpoint, expect=other)
         assert "for the sealed folder folder-1, expected folder-2" in send(endpoint, folder_id="folder-2")
         hardware = Expected(Measurement("sgx", "ab" * 32), lambda _: Attested(MEASURED, bytes(64)))
-        assert "of the kind simulated, expected sgx" in send(endpoint, expect=hardware)
+        assert "has the kind simulated, expected sgx" in send(endpoint, expect=hardware)
         assert [sorted(json.loads(text))[0] for text in host.seen[::2]] == ["nonce"] * 3
         assert host.key is None
         assert send(endpoint).startswith("simulated: ")
@@ -158,7 +158,7 @@ def test_the_owner_is_served_after_whoever_came_before(text: bytes) -> None:
 
 
 def drip(connection: socket.socket) -> None:
-    """A byte now and then, as long as somebody listens."""
+    """Send single bytes slowly until the connection closes."""
     with suppress(OSError):
         for _ in range(100):
             connection.sendall(b"\0")
@@ -223,17 +223,17 @@ def test_what_the_enclave_raises_ends_the_service() -> None:
 
     with listening() as (listener, endpoint), ThreadPoolExecutor(1) as pool:
         done = pool.submit(serve_release, listener, ended, 5.0)
-        assert "the other side closed the connection" in send(endpoint)
+        assert "the peer closed the connection" in send(endpoint)
         with pytest.raises(ClovenError, match="the enclave ended"):
             done.result(5)
 
 
-def test_a_listener_that_waits_no_longer_says_so() -> None:
+def test_a_listener_that_stops_waiting_raises_an_error() -> None:
     with listening() as (listener, _):
         listener.settimeout(0.05)
-        with pytest.raises(ClovenError, match="no release came, and none can come any more: timed out"):
+        with pytest.raises(ClovenError, match="the owner did not release the key: timed out"):
             serve_release(listener, Host().ask, 1.0)
-    with pytest.raises(ClovenError, match="no release came, and none can come any more: Bad file descriptor"):
+    with pytest.raises(ClovenError, match="the owner did not release the key: Bad file descriptor"):
         serve_release(listener, Host().ask, 1.0)
 
 
@@ -244,7 +244,7 @@ def test_a_second_owner_is_refused_with_the_reason() -> None:
         done.result(5)
     with serving(host) as (endpoint, done):
         said = send(endpoint)
-        assert said.startswith("the enclave refused: this enclave has its key already")
+        assert said.startswith("the enclave refused: the enclave already has its key")
         host.enclave = waiting(MEASURED, FOLDER)
         send(endpoint)
         done.result(5)
@@ -254,10 +254,10 @@ QUOTE = waiting(MEASURED, FOLDER).quote(bytes(32)).message()
 EVIL: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "closed the connection after 0 of 4 bytes"),
     "half": (frame(QUOTE)[:-9], f"closed the connection after {len(QUOTE) - 9} of {len(QUOTE)} bytes"),
-    "too long": (b"\0\1\0\1", "a message of 65537 bytes was announced; expected at most 65536"),
+    "too long": (b"\0\1\0\1", "the peer announced a message of 65537 bytes; expected at most 65536"),
     "no JSON": (frame(b"hello"), "is not valid JSON"),
     "no quote": (frame(b'{"accepted": true}'), "a quote: measurement: Field required"),
-    "a replayed quote": (frame(QUOTE), "it is a replayed quote"),
+    "a replayed quote": (frame(QUOTE), "the quote was replayed or modified"),
     "refusal": (frame(b'{"refused": "no room"}'), "the enclave refused: no room"),
     "strange refusal": (frame(b'{"refused": "\\u001b[2J"}'), "a refusal: refused: String should match pattern"),
     "long refusal": (
@@ -276,11 +276,11 @@ def test_evil_hosts_get_nothing(reply: bytes, said: str) -> None:
 @pytest.mark.parametrize("then", [lambda _: time.sleep(0.3), drip], ids=["silent", "dripping"])
 def test_a_host_that_is_slow_is_given_up(then: Callable[[socket.socket], None]) -> None:
     with answering(struct.pack(">I", 2**15), then=then) as endpoint:
-        assert "the other side did not answer in time" in send(endpoint, timeout=0.15)
+        assert "the peer did not answer in time" in send(endpoint, timeout=0.15)
 
 
 @pytest.mark.parametrize("reply", [b'{"accepted": false}', b'{"accepted": 1}', b"{}", QUOTE])
-def test_acceptance_is_said_in_one_way(reply: bytes) -> None:
+def test_only_one_answer_means_acceptance(reply: bytes) -> None:
     trusted = waiting(MEASURED, FOLDER)
 
     def serve(connection: socket.socket) -> None:
@@ -290,12 +290,12 @@ def test_acceptance_is_said_in_one_way(reply: bytes) -> None:
         connection.sendall(frame(reply))
 
     with answering(then=serve) as endpoint:
-        assert "neither accepted nor refused" in send(endpoint)
+        assert "neither with accepted nor with refused" in send(endpoint)
 
 
 def test_addresses_that_lead_nowhere() -> None:
     with listening() as (_, endpoint):
         pass
-    assert f"no enclave can be reached at {endpoint}: Connection refused; start it there" in send(endpoint)
+    assert f"cannot reach an enclave at {endpoint}: Connection refused; start it there" in send(endpoint)
     assert "the enclave's address is '9000'; expected HOST:PORT" in send("9000")
-    assert "no enclave can be reached at a..b:9000" in send("a..b:9000")
+    assert "cannot reach an enclave at a..b:9000" in send("a..b:9000")

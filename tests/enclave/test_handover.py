@@ -1,4 +1,4 @@
-"""The hand-over: what is given is taken, whichever way, again and again; processes' messages."""
+"""The hand-over of tensors by memory, file and pipe, and the messages between processes."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def test_too_little_is_an_error(way: Way, tmp_path: Path) -> None:
 
 
 def test_a_file_needs_a_folder_that_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(ClovenError, match=r"cannot hand over by a file in .*; use memory or pipe"):
+    with pytest.raises(ClovenError, match=r"cannot create a hand-over file in .*; use memory or pipe"):
         opened("file", tmp_path / "nowhere")
 
 
 @given(st.lists(st.text()), st.binary(max_size=5000))
-def test_a_message_is_heard_as_it_was_told(limits: list[str], content: bytes) -> None:
+def test_a_message_is_received_as_it_was_sent(limits: list[str], content: bytes) -> None:
     out_of, into = os.pipe()
     message = KeyAwaited(limits=tuple(limits))
     tell(into, message, content)
@@ -70,16 +70,16 @@ def test_a_message_is_heard_as_it_was_told(limits: list[str], content: bytes) ->
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (HEAD.pack(2**31, 0), "2147483648 and 0 bytes was announced"),
-        (HEAD.pack(0, 2**40), "0 and 1099511627776 bytes was announced"),
+        (HEAD.pack(2**31, 0), "announced a message of 2147483648 and 0 bytes; expected at most"),
+        (HEAD.pack(0, 2**40), "announced a message of 0 and 1099511627776 bytes; expected at most"),
         (HEAD.pack(3, 0) + b"{x}", "is not valid JSON"),
         (HEAD.pack(2, 0) + b"[]", "contains a list; expected a JSON object"),
-        (HEAD.pack(2, 0) + b"{}", "a message of the other process: limits: Field required"),
+        (HEAD.pack(2, 0) + b"{}", "a message from the other process: limits: Field required"),
         (HEAD.pack(2, 9) + b"{}short", "has ended"),
         (b"", "has ended"),
     ],
 )
-def test_what_is_no_message_is_said(words: bytes, sentence: str) -> None:
+def test_malformed_messages_are_refused(words: bytes, sentence: str) -> None:
     out_of, into = os.pipe()
     os.write(into, words)
     os.close(into)
@@ -102,7 +102,7 @@ def test_what_the_other_process_reports_is_raised() -> None:
 
 def test_silence_has_an_end() -> None:
     out_of, into = os.pipe()
-    with pytest.raises(ClovenError, match=r"said nothing for 0\.01 s"):
+    with pytest.raises(ClovenError, match=r"did not send a message within 0\.01 s"):
         heard(out_of, KeyAwaited, 0.01)
     os.close(into)
     os.close(out_of)

@@ -1,4 +1,4 @@
-"""The Gramine manifest of the trusted half: it parses, rendered or not, and wrong ones are told what is wrong."""
+"""The Gramine manifest of the trusted half: it parses, rendered or not, and problems are reported."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def half(sealed: Path, python: Python) -> Enclosed:
 
 
 def rendered(text: str) -> dict[str, Any]:
-    """What gramine-manifest makes of a template; Gramine is not here, so its variables are stood in for."""
+    """Render a template as gramine-manifest does, with fixed values for Gramine's variables."""
     gramine = {"libos": "/opt/gramine/libsysdb.so", "runtimedir": lambda libc="glibc": f"/opt/gramine/{libc}"}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return tomllib.loads(environment.from_string(text).render(gramine=gramine, arch_libdir=LIBRARIES))
 
 
 def wrong(key: str, value: Any) -> list[str]:
-    """What is said of a right manifest in which one entry is put in or replaced."""
+    """Return the problems of a valid manifest in which one entry is added or replaced."""
     manifest = right()
     *sections, name = key.split(".")
     place = manifest
@@ -148,7 +148,7 @@ def test_many_threads_get_more_slots(sealed: Path, python: Python) -> None:
     template(enclosed(sealed, python, enclave_bytes=GIB, threads=64))
 
 
-def test_what_is_no_sealed_folder_is_refused(python: Python, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_sealed_is_refused(python: Python, tmp_path: Path) -> None:
     with pytest.raises(ClovenError, match="is not a sealed folder"):
         enclosed(tmp_path, python, enclave_bytes=GIB)
 
@@ -160,7 +160,7 @@ def test_what_is_no_sealed_folder_is_refused(python: Python, tmp_path: Path) -> 
         "back\\slash",
         "{{ 7 * 7 }}",
         "{% raw %}",
-        "{# gone #}",
+        "{# removed #}",
         "ünï/cødé 模型",
         "new\nline",
         "del\x7f",
@@ -235,7 +235,7 @@ def test_a_module_in_the_current_folder_is_not_run(sealed: Path, tmp_path: Path)
 
 
 def run(half: Enclosed, words: list[str], where: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Start the interpreter as Gramine does: the program itself, under the name and with the environment given."""
+    """Start the interpreter as Gramine does: the binary, with the given name and environment."""
     return subprocess.run(
         [half.argv[0], *words],
         executable=half.entrypoint,
@@ -271,7 +271,7 @@ def test_more_never_makes_an_enclave_smaller(weights: int, value: int, more: int
 
 
 def test_what_fits_no_enclave_is_refused() -> None:
-    with pytest.raises(ClovenError, match=r"would need 401.0 GiB, .*expected at most 64G"):
+    with pytest.raises(ClovenError, match=r"requires 401.0 GiB, .*expected at most 64G"):
         enclave_size(0, GIB, images=100)
 
 
@@ -301,7 +301,7 @@ def test_sizes_are_read(text: str, size: int) -> None:
         ("100G", ["64G or 128G", "1G to 64G"]),
     ],
 )
-def test_wrong_sizes_are_told_all_at_once(text: str, words: list[str]) -> None:
+def test_all_problems_of_a_size_are_reported(text: str, words: list[str]) -> None:
     with pytest.raises(ClovenError) as caught:
         parse_size(text)
 
@@ -378,14 +378,14 @@ def test_an_empty_manifest_misses_all_of_it() -> None:
         ("fs.mountings", "fs.mounts"),
     ],
 )
-def test_an_unknown_name_is_told_the_nearest(key: str, near: str) -> None:
+def test_the_message_for_an_unknown_name_contains_the_nearest(key: str, near: str) -> None:
     (problem,) = wrong(key, "4G")
 
-    assert problem == f"{key} is not an option of Gramine; expected {near}?"
+    assert problem == f"{key} is not an option of Gramine; did you mean {near}?"
 
 
 def test_a_name_like_no_other_is_refused() -> None:
-    assert wrong("zzz", 1) == ["zzz is not an option of Gramine; leave it out"]
+    assert wrong("zzz", 1) == ["zzz is not an option of Gramine; remove it"]
 
 
 @pytest.mark.parametrize(
@@ -411,24 +411,24 @@ def test_a_name_like_no_other_is_refused() -> None:
         ("loader.env", ["A"], 'loader.env is ["A"]', "a table of variables"),
         ("loader.env", {"A": 1}, "loader.env.A is 1", "a string"),
         ("loader.env", {"A": {"value": 1}}, "loader.env.A.value is 1", "a string"),
-        ("loader.env", {"A": {"val": "1"}}, "loader.env.A lacks value", "value"),
-        ("loader.env", {"A": {"passthrough": True}}, "loader.env.A is passed through", "give its value"),
+        ("loader.env", {"A": {"val": "1"}}, "loader.env.A.value is missing", "value"),
+        ("loader.env", {"A": {"passthrough": True}}, "loader.env.A is passed through", "set its value"),
         ("loader.entrypoint", "libsysdb.so", 'is "libsysdb.so"', '"file:"'),
-        ("loader.entrypoint", {"sha256": "0" * 64}, "loader.entrypoint lacks uri", "uri"),
+        ("loader.entrypoint", {"sha256": "0" * 64}, "loader.entrypoint.uri is missing", "uri"),
         ("libos.entrypoint", "python", 'is "python"', "an absolute path"),
         ("fs.mounts", {"lib": {}}, 'fs.mounts is {"lib": {}}', "a list"),
         ("fs.mounts", ["file:/usr"], 'fs.mounts[0] is "file:/usr"', "a table"),
-        ("fs.mounts", [{"uri": "file:/usr"}], "fs.mounts[0] lacks path", "path, uri"),
-        ("fs.mounts", [{"path": "/usr"}], "fs.mounts[0] lacks uri", "path, uri"),
+        ("fs.mounts", [{"uri": "file:/usr"}], "fs.mounts[0].path is missing", "path, uri"),
+        ("fs.mounts", [{"path": "/usr"}], "fs.mounts[0].uri is missing", "path, uri"),
         ("fs.mounts", [{"path": "usr", "uri": "file:/usr"}], 'fs.mounts[0].path is "usr"', "an absolute path"),
         ("fs.mounts", [{"path": "/usr", "uri": "/usr"}], 'fs.mounts[0].uri is "/usr"', '"file:" or "dev:"'),
         ("fs.mounts", [{"path": "/", "uri": "file:/"}], 'fs.mounts[0].path is "/"', "fs.root"),
         ("fs.mounts", [{"path": "/a", "uri": "file:a", "mode": 7}], "[0].mode is unknown", "type, path, uri"),
         ("fs.mounts", [{"type": "nfs", "path": "/a", "uri": "file:a"}], 'fs.mounts[0].type is "nfs"', '"chroot"'),
         ("fs.mounts", [{"type": [], "path": "/a", "uri": "file:a"}], "fs.mounts[0].type is []", '"chroot"'),
-        ("fs.mounts", [{"type": "encrypted", "path": "/a", "uri": "file:a"}], "lacks key_name", "key_name"),
+        ("fs.mounts", [{"type": "encrypted", "path": "/a", "uri": "file:a"}], "key_name is missing", "key_name"),
         ("fs.mounts", [{"path": "/a", "uri": "file:a", "key_name": "k"}], "key_name is unknown", "type chroot"),
-        ("fs.root", {"type": "encrypted", "uri": "file:a"}, "fs.root lacks key_name", "key_name"),
+        ("fs.root", {"type": "encrypted", "uri": "file:a"}, "fs.root.key_name is missing", "key_name"),
         ("fs.root", {"type": "tmpfs", "path": "/"}, "fs.root.path is unknown", "type tmpfs"),
         ("sgx.allowed_files", ["out"], 'sgx.allowed_files[0] is "out"', '"file:"'),
         ("sgx.allowed_files", [{"uri": "file:out"}], "sgx.allowed_files[0] is", '"file:"'),
@@ -436,12 +436,12 @@ def test_a_name_like_no_other_is_refused() -> None:
         ("sgx.trusted_files", ["https://a"], 'sgx.trusted_files[0] is "https://a"', '"file:"'),
         ("sgx.trusted_files", [7], "sgx.trusted_files[0] is 7", "uri, sha256"),
         ("sgx.trusted_files", [{"uri": "file:a", "sha256": "12"}], 'sha256 is "12"', "64 hexadecimal digits"),
-        ("sgx.trusted_files", [{"uri": "file:a/", "sha256": "0" * 64}], "is a folder, file:a/", "one by one"),
+        ("sgx.trusted_files", [{"uri": "file:a/", "sha256": "0" * 64}], "but is a folder, file:a/", "one by one"),
         ("sgx.trusted_files", [{"uri": "file:a", "md5": "0"}], "md5 is unknown", "uri, sha256"),
-        ("sys.allowed_ioctls", [{"struct": "a"}], "sys.allowed_ioctls[0] lacks request_code", "request_code"),
+        ("sys.allowed_ioctls", [{"struct": "a"}], "sys.allowed_ioctls[0].request_code is missing", "request_code"),
     ],
 )
-def test_a_wrong_value_is_told_what_is_expected(key: str, value: Any, said: str, expected: str) -> None:
+def test_the_message_for_a_wrong_value_names_the_expected(key: str, value: Any, said: str, expected: str) -> None:
     found = [problem for problem in wrong(key, value) if said in problem]
 
     assert len(found) == 1
@@ -458,13 +458,13 @@ def test_a_wrong_value_is_told_what_is_expected(key: str, value: Any, said: str,
         ("sgx.insecure__rpc_thread_num", 4, "CVE-2022-21233"),
         ("sgx.insecure__allow_memfaults_without_exinfo", True, "memory"),
         ("sys.insecure__allow_eventfd", True, "counters"),
-        ("libos.insecure__something_new", True, "Gramine itself"),
+        ("libos.insecure__something_new", True, "Gramine marks it as insecure"),
     ],
 )
 def test_insecure_options_are_refused_with_a_reason(key: str, value: Any, reason: str) -> None:
     (problem,) = wrong(key, value)
 
-    assert problem.startswith(f"{key} is refused: ")
+    assert problem.startswith(f"{key} is not allowed: ")
     assert reason in problem
 
 
@@ -480,25 +480,25 @@ def test_insecure_options_are_refused_with_a_reason(key: str, value: Any, reason
         ("sgx.ra_client_spid", "dcap"),
     ],
 )
-def test_old_names_are_told_the_new_ones(key: str, instead: str) -> None:
+def test_the_message_for_an_old_name_contains_the_new_one(key: str, instead: str) -> None:
     (problem,) = wrong(key, {"lib": {"type": "chroot"}})
 
-    assert problem.startswith(f"{key} is gone from Gramine; ")
+    assert problem.startswith(f"{key} was removed from Gramine; ")
     assert instead in problem
 
 
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ('sgx.debug = true\nsgx.remote_attestation = "dcap"', "the host can look into a debug enclave"),
-        ('loader.log_level = "trace"\nsgx.remote_attestation = "dcap"', "tells the host what happens"),
+        ('sgx.debug = true\nsgx.remote_attestation = "dcap"', "the host can inspect a debug enclave"),
+        ('loader.log_level = "trace"\nsgx.remote_attestation = "dcap"', "reveals to the host what happens"),
         ('sgx.file_check_policy = "allow_all_but_log"', "expected strict"),
-        ("sgx.preheat_enclave = true\nsgx.edmm_enable = true", "takes one of them"),
-        ("sgx.enable_stats = true", "debug enclave only"),
-        ("sgx.vtune_profile = true\nsgx.debug = false", "debug enclave only"),
-        ('sgx.profile.enable = "all"', "debug enclave only"),
-        ('loader.argv = ["a"]\nloader.argv_src_file = "file:words"', "takes one of them"),
-        ('loader.env.OMP_NUM_THREADS = "6"\nsgx.max_threads = 8', "OMP_NUM_THREADS is 6"),
+        ("sgx.preheat_enclave = true\nsgx.edmm_enable = true", "allows only one of them"),
+        ("sgx.enable_stats = true", "require a debug enclave"),
+        ("sgx.vtune_profile = true\nsgx.debug = false", "require a debug enclave"),
+        ('sgx.profile.enable = "all"', "require a debug enclave"),
+        ('loader.argv = ["a"]\nloader.argv_src_file = "file:words"', "allows only one of them"),
+        ('loader.env.OMP_NUM_THREADS = "6"\nsgx.max_threads = 8', "expected 9 or more"),
         ('sgx.trusted_files = ["file:a/"]\nsgx.allowed_files = ["file:a/b"]', "overlap"),
         ('sgx.trusted_files = ["file:a/b"]\nsgx.allowed_files = ["file:./a/"]', "overlap"),
         ('sgx.trusted_files = [{ uri = "file:/c/../a" }]\nsgx.allowed_files = ["file:/a"]', "overlap"),

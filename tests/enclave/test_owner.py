@@ -1,4 +1,4 @@
-"""The owner's key gives each folder one of its own; its file is tested with that of a link."""
+"""The owner's key yields a separate data key for each folder; its file is tested with that of a link."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloven.errors import ClovenError
 
 
 def test_each_folder_has_a_key_of_its_own() -> None:
-    """Computed by hand as well: a change would lock everybody out of what they sealed."""
+    """Compare with a computation by hand: after a change, nobody could open existing sealed folders."""
     owner = bytes(range(32))
     secret = hmac.digest(bytes(32), owner, "sha256")
 
@@ -20,7 +20,7 @@ def test_each_folder_has_a_key_of_its_own() -> None:
 
 
 def test_no_data_key_without_key_or_folder() -> None:
-    with pytest.raises(ClovenError, match="a key has 32 bytes, not 31"):
+    with pytest.raises(ClovenError, match="the key has 31 bytes; expected 32"):
         data_key(bytes(31), "f1")
-    with pytest.raises(ClovenError, match="has no number"):
+    with pytest.raises(ClovenError, match="the id of the sealed folder is empty"):
         data_key(bytes(32), "")

@@ -1,4 +1,4 @@
-"""Quotes and releases: the key reaches the one enclave that was asked for, once; everything else is refused."""
+"""Quotes and releases: the key reaches only the expected enclave, and only once; everything else is refused."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def test_the_key_of_the_folder_arrives(owner: bytes, nonce: bytes, folder: str) 
     assert len(sent) < 1000
 
 
-def test_a_quote_says_what_it_is_worth() -> None:
+def test_a_quote_describes_how_far_it_can_be_trusted() -> None:
     assert enclave().quote(NONCE).words == (
-        "simulated: the measurement is what the process says of itself; nothing protects it"
+        "simulated: the process claims this measurement itself; nothing protects it"
     )
     assert "no hardware protects it" in enclave("gramine-direct:" + "ab" * 32).quote(NONCE).words
     assert "up to Intel's root" in claimed(bytes(32), bytes(64), "sgx:" + "ab" * 32).words
@@ -134,20 +134,20 @@ def test_only_one_release_is_accepted() -> None:
     trusted.accept(sent)
 
     for again in (lambda: trusted.accept(sent), lambda: trusted.quote(NONCE)):
-        with pytest.raises(ClovenError, match="has its key already, and takes one release only"):
+        with pytest.raises(ClovenError, match="already has its key and accepts only one release"):
             again()
 
 
 def test_a_release_for_another_start_is_refused() -> None:
-    """The same program, folder and even nonce: what was released yesterday opens nothing today."""
+    """A release of an earlier start cannot be opened, even with the same program, folder and nonce."""
     first, second = enclave(), enclave()
     sent = released(first.quote(NONCE))
     second.quote(NONCE)
 
-    with pytest.raises(ClovenError, match="this release was made for another start of the enclave"):
+    with pytest.raises(ClovenError, match="the release is for another start of the enclave"):
         second.accept(sent)
     relabelled = json.dumps(json.loads(sent) | {"public_key": second.public_key.hex()}).encode()
-    with pytest.raises(ClovenError, match="this release does not open: it was changed on the way"):
+    with pytest.raises(ClovenError, match="cannot decrypt the release: it was modified in transit"):
         second.accept(relabelled)
     assert second.accept(released(second.quote(NONCE))) == first.accept(sent)
 
@@ -155,14 +155,14 @@ def test_a_release_for_another_start_is_refused() -> None:
 def test_a_release_must_answer_the_latest_quote() -> None:
     trusted = enclave()
     early = released(claimed(trusted.public_key, bound(trusted, NONCE)))
-    with pytest.raises(ClovenError, match="answers no quote of this enclave"):
+    with pytest.raises(ClovenError, match="does not answer the latest quote"):
         trusted.accept(early)
     late = released(trusted.quote(NONCE))
     quote = trusted.quote(OTHER_NONCE)
-    with pytest.raises(ClovenError, match="or not its latest one"):
+    with pytest.raises(ClovenError, match="does not answer the latest quote"):
         trusted.accept(late)
     renamed = json.dumps(json.loads(late) | {"nonce": OTHER_NONCE.hex()}).encode()
-    with pytest.raises(ClovenError, match="does not open"):
+    with pytest.raises(ClovenError, match="cannot decrypt the release"):
         trusted.accept(renamed)
 
     assert trusted.accept(released(quote, OTHER_NONCE))
@@ -178,7 +178,7 @@ def test_a_release_holds_for_one_measurement_and_folder() -> None:
     for field, value in (("measurement", Measurement.parse(OTHER)), ("folder_id", "folder-2")):
         own = getattr(trusted, field)
         setattr(trusted, field, value)
-        with pytest.raises(ClovenError, match="made for another measurement or folder"):
+        with pytest.raises(ClovenError, match="is for another measurement or folder"):
             trusted.accept(sent)
         setattr(trusted, field, own)
 
@@ -197,14 +197,14 @@ def test_every_changed_digit_of_a_release_is_refused() -> None:
     assert trusted.accept(json.dumps(sent).encode())
 
 
-def test_all_that_is_wrong_with_a_quote_is_told_at_once() -> None:
+def test_all_problems_of_a_quote_are_reported_at_once() -> None:
     quote = enclave(measurement=OTHER, folder_id="folder-2").quote(NONCE)
     found = problems(quote, OTHER_NONCE, SIMULATED, FOLDER)
 
     assert len(found) == 3
     assert f"measurement is {OTHER}, expected {MEASURED}" in found[0]
     assert found[1] == "the quote is for the sealed folder folder-2, expected folder-1"
-    assert "it is a replayed quote, or was changed on the way" in found[2]
+    assert "the quote was replayed or modified" in found[2]
     with pytest.raises(ClovenError) as caught:
         release(quote, OTHER_NONCE, expect=SIMULATED, owner_key=OWNER, folder_id=FOLDER)
     assert caught.value.problems == tuple(found)
@@ -223,7 +223,7 @@ def test_a_key_that_the_quote_does_not_bind_gets_nothing() -> None:
 
 
 def test_a_public_key_of_low_order_gets_nothing() -> None:
-    """Whatever is encrypted to it, anybody can read."""
+    """Anyone can decrypt a message to such a key."""
     for point in (bytes(32), b"\x01" + bytes(31), b"\xed" + b"\xff" * 30 + b"\x7f"):
         quote = claimed(point, binding(point, NONCE, FOLDER))
         with pytest.raises(ClovenError, match="low order; nothing was released"):
@@ -256,7 +256,7 @@ def test_a_measurement_names_its_kind_and_has_64_digits(text: str) -> None:
 
 
 def genuine(evidence: bytes) -> Attested:
-    """A verifier that believes what it is told: a measurement and report data."""
+    """Accept the evidence of `processor`: a measurement and report data."""
     return Attested(Measurement.parse(evidence[:68].decode()), evidence[68:])
 
 
@@ -265,7 +265,7 @@ HARDWARE = Expected(Measurement.parse(SGX_MEASURED), genuine)
 
 
 def processor(report_data: bytes, measured: str = SGX_MEASURED) -> bytes:
-    """What `genuine` verifies."""
+    """Return evidence that `genuine` accepts."""
     return measured.encode() + report_data
 
 
@@ -291,9 +291,9 @@ WRONG: dict[str, tuple[Verifier, Callable[[bytes], bytes], str]] = {
         f"the processor measured sgx:{'cd' * 32}, expected {SGX_MEASURED}",
     ),
     "other technology": (genuine, lambda data: processor(data, "tdx:" + "ab" * 32), "the processor measured tdx:"),
-    "other request": (genuine, lambda _: processor(b"x" * 64), "was made for another request"),
-    "half of it": (genuine, lambda data: processor(data[:32] + b"x" * 32), "was made for another request"),
-    "more": (genuine, lambda data: processor(data + b"x"), "was made for another request"),
+    "other request": (genuine, lambda _: processor(b"x" * 64), "belongs to another request"),
+    "half of it": (genuine, lambda data: processor(data[:32] + b"x" * 32), "belongs to another request"),
+    "more": (genuine, lambda data: processor(data + b"x"), "belongs to another request"),
 }
 
 
@@ -307,24 +307,24 @@ def test_wrong_hardware_quotes_are_refused(verifier: Verifier, prove: Callable[[
 
 def test_a_simulated_quote_has_no_evidence() -> None:
     quote = replace(enclave().quote(NONCE), evidence=b"something")
-    with pytest.raises(ClovenError, match="a simulated quote has no evidence, this one has 9 bytes"):
+    with pytest.raises(ClovenError, match="the quote has 9 bytes of evidence; expected none for simulated"):
         released(quote)
 
 
 @pytest.mark.parametrize(
     ("kind", "verifier", "accept", "said"),
     [
-        ("simulated", None, None, "which proves nothing: .*accept this explicitly: --accept simulated"),
-        ("gramine-direct", None, None, "accept this explicitly: --accept gramine-direct"),
-        ("simulated", None, "gramine-direct", "only --accept simulated goes with it"),
-        ("simulated", None, "anything", "only --accept simulated goes with it"),
-        ("simulated", genuine, "simulated", "give no collateral"),
+        ("simulated", None, None, "which proves nothing: .*accept this one explicitly: --accept simulated"),
+        ("gramine-direct", None, None, "accept this one explicitly: --accept gramine-direct"),
+        ("simulated", None, "gramine-direct", "use --accept simulated"),
+        ("simulated", None, "anything", "use --accept simulated"),
+        ("simulated", genuine, "simulated", "omit the collateral"),
         ("simulated", genuine, None, "which proves nothing"),
         ("sgx", None, None, "an unverified hardware quote is never accepted; give Intel's collateral"),
         ("tdx", None, None, "an unverified hardware quote is never accepted"),
-        ("sgx", None, "simulated", "simulated is to be accepted, and the expected measurement is of the kind sgx"),
-        ("sgx", genuine, "simulated", "leave --accept out"),
-        ("sgx", genuine, "sgx", "leave --accept out"),
+        ("sgx", None, "simulated", "--accept is simulated, but the expected measurement has the kind sgx"),
+        ("sgx", genuine, "simulated", "omit --accept"),
+        ("sgx", genuine, "sgx", "omit --accept"),
     ],
 )
 def test_what_proves_nothing_cannot_be_expected_by_mistake(
@@ -337,7 +337,7 @@ def test_what_proves_nothing_cannot_be_expected_by_mistake(
 def test_gramine_is_asked_for_the_hardwares_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(releasing, "ATTESTATION", tmp_path)
     trusted = enclave(SGX_MEASURED)
-    with pytest.raises(ClovenError, match=r"no hardware quote through .*No such file.*run under gramine-sgx"):
+    with pytest.raises(ClovenError, match=r"cannot read a hardware quote .*No such file.*run under gramine-sgx"):
         trusted.quote(NONCE)
     (tmp_path / "quote").write_bytes(b"the quote")
 
@@ -349,10 +349,10 @@ def test_gramine_is_asked_for_the_hardwares_quote(tmp_path: Path, monkeypatch: p
 
 
 def test_an_enclave_that_no_quote_could_name_does_not_start() -> None:
-    with pytest.raises(ClovenError, match="the folder's number is 'two words'"):
+    with pytest.raises(ClovenError, match="the folder's id is 'two words'"):
         enclave(folder_id="two words")
     for nonce in (b"", bytes(31), bytes(33)):
-        with pytest.raises(ClovenError, match=f"a nonce has 32 bytes, not {len(nonce)}"):
+        with pytest.raises(ClovenError, match=f"the nonce has {len(nonce)} bytes; expected 32"):
             enclave().quote(nonce)
 
 
@@ -374,7 +374,7 @@ def test_no_key_is_printed() -> None:
 
 
 def changed(sent: bytes) -> Iterable[bytes]:
-    """A message with a field less, more, twice, or of another type."""
+    """Yield messages in which a field is missing, added, repeated, or of another type."""
     found = json.loads(sent)
     yield json.dumps(found | {"more": "1"}).encode()
     yield sent[:-1] + b"," + sent[1:]
@@ -402,7 +402,7 @@ def test_messages_are_read_strictly() -> None:
     assert trusted.accept(sent)
 
 
-def test_what_is_wrong_with_a_message_is_told() -> None:
+def test_the_problems_of_a_message_are_reported() -> None:
     text = json.loads(enclave().quote(NONCE).message())
     del text["measurement"]
     with pytest.raises(ClovenError) as caught:
@@ -413,7 +413,7 @@ def test_what_is_wrong_with_a_message_is_told() -> None:
         "a quote: evidence: String should match pattern",
         "a quote: nonce: Extra inputs are not permitted",
     ]
-    with pytest.raises(ClovenError, match="a quote's evidence is not base64"):
+    with pytest.raises(ClovenError, match="the evidence of the quote is not base64"):
         read_quote(json.dumps(text | {"measurement": MEASURED, "evidence": "A"}).encode())
     with pytest.raises(ClovenError, match="a quote has 65537 bytes; expected at most 65536"):
         read_quote(b" " * 65537)

@@ -1,4 +1,4 @@
-"""The sandbox in a process of its own, as root and as another user: what it refuses, and what still works."""
+"""The sandbox in a separate process, as root and as another user: the calls it refuses, and the work it allows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cloven.enclave import sandbox
 from cloven.enclave.sandbox import CALLS, PROCESSORS
 
 MADE_EVERYWHERE = {"ifb0", "ifb1", "sit0", "tunl0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0"}
-"""Interfaces that some kernels put into every new network."""
+"""Interfaces that some kernels create in every new network namespace."""
 COLUMN = {"x86_64": 0, "aarch64": 1}.get(platform.machine(), 0)
 NUMBERS = {name: numbers[COLUMN] for name, numbers in CALLS.items()}
 
@@ -60,22 +60,22 @@ def user(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folder(user: str) -> Iterator[Path]:
-    """A working folder that every user can reach, where the kernel has what the sandbox needs."""
+    """A working folder that every user can access; skips if the kernel does not support the sandbox."""
     with TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o777)
         said = ran("print(said)", path, user).stdout
         if "no network" not in said or "nothing sent or started" not in said:
-            pytest.skip(f"this kernel does not let a process shut itself in: {said}")
+            pytest.skip(f"this kernel does not support the sandbox: {said}")
         assert "'no capabilities'" in said
         yield path
 
 
-# --- by number --------------------------------------------------------------------------------------------------
+# --- system call numbers ----------------------------------------------------------------------------------------
 
 
 def test_every_system_call_but_those_named_is_refused(folder: Path, user: str) -> None:
-    """All numbers that a kernel may have, and those of x86-64's other interface (x32)."""
+    """Try all numbers that a kernel may have, and those of the x32 interface of x86-64."""
     # Linux lets no filter see x86-64's uretprobe and uprobe (335, 336), which end a process that calls them.
     named = {*NUMBERS.values(), *((335, 336) if COLUMN == 0 else ())}
     program = f"""
@@ -106,7 +106,7 @@ def test_the_numbers_are_the_kernels(machine: str) -> None:
 
 
 def verdict(program: bytes, number: int, architecture: int, *arguments: int) -> int:
-    """What a filter says of a call, by the kernel's rules (classic BPF)."""
+    """Return a filter's verdict on a call, by the kernel's rules (classic BPF)."""
     data = struct.pack("<iIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
     lines = list(struct.iter_unpack("HBBI", program))
     word = at = 0
@@ -123,8 +123,8 @@ def verdict(program: bytes, number: int, architecture: int, *arguments: int) -> 
 
 
 @pytest.mark.parametrize("machine", PROCESSORS)
-def test_what_the_filter_of_each_processor_says(machine: str) -> None:
-    """The one of the other processor is not run here: its lines are."""
+def test_the_verdicts_of_the_filter_of_each_processor(machine: str) -> None:
+    """The filter of the other processor cannot run here, so its lines are interpreted."""
     processor = PROCESSORS[machine]
     program = sandbox.filter_of(processor, 77)
     number = {name: numbers[processor.column] for name, numbers in CALLS.items()}
@@ -155,7 +155,7 @@ def test_what_the_filter_of_each_processor_says(machine: str) -> None:
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="int 0x80 is x86's")
 def test_a_call_of_another_architecture_ends_the_process(folder: Path, user: str) -> None:
-    """The instruction int 0x80 would be a way around the numbers: 20 is getpid there, and writev here."""
+    """The instruction int 0x80 uses other numbers: 20 is getpid there, and writev here."""
     program = """
 code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 code.write(bytes.fromhex("b814000000cd80c3"))
@@ -168,7 +168,7 @@ print(call(), flush=True)
     assert not done.stdout
 
 
-# --- by what they would do --------------------------------------------------------------------------------------
+# --- refused actions --------------------------------------------------------------------------------------------
 
 DONE = {
     "write a file": "open('new', 'w')",
@@ -211,7 +211,7 @@ DONE = {
 }
 CALL = {"add_key": (248, 217)}
 SELDOM = {"an attribute", "a named message queue", "a key in the kernel", "a namespace", "a handle of a file"}
-"""What some kernels and file systems do not have."""
+"""Actions that some kernels and file systems do not support."""
 TRIES = f"""
 TRIES, CALL, NAME = {DONE}, {{'add_key': {CALL["add_key"][COLUMN]}}}, b"/cloven-%d" % os.getpid()
 I = ctypes.c_int * 40
@@ -235,7 +235,7 @@ open("mine", "w").close(); mine = os.open("mine", os.O_RDONLY)
 
 
 def test_what_could_let_something_out_is_refused(folder: Path, user: str) -> None:
-    """Each works, as this user, without the sandbox: so it is the sandbox that refuses."""
+    """Each action works without the sandbox as the same user, which shows that the sandbox refuses it."""
     outcomes = []
     for shut in ("", SHUT):
         text = IMPORTS + OTHER_USER * (user == "another user") + BEFORE + shut
@@ -262,7 +262,7 @@ def test_root_keeps_no_capability_and_gets_none(folder: Path, user: str) -> None
     assert found("print(resource.getrlimit(resource.RLIMIT_CORE)[1])", folder, user) == 0
 
 
-# --- what still works -------------------------------------------------------------------------------------------
+# --- allowed actions --------------------------------------------------------------------------------------------
 
 
 def test_reading_computing_and_threads_work_and_threads_are_shut_in_too(folder: Path, user: str) -> None:
@@ -308,7 +308,7 @@ def test_no_interface_is_left_but_a_loop_that_is_down(folder: Path, user: str) -
 
 
 def test_no_core_file_is_written_and_no_program_is_given_one(folder: Path, user: str) -> None:
-    """Linux gives cores to a program such as systemd-coredump whatever the limit on their size is."""
+    """Linux passes core dumps to a program such as systemd-coredump regardless of the limit on their size."""
     program = "print(json.dumps([resource.getrlimit(resource.RLIMIT_CORE), libc.prctl(3, 0, 0, 0, 0)]))"
     shut = "sandbox.limit_memory(2**29)\n"
 
@@ -320,6 +320,6 @@ def test_more_memory_than_the_cap_is_refused(folder: Path, user: str) -> None:
     assert ran("bytearray(2**27)", folder, user).returncode == 0
 
 
-def test_where_there_is_no_such_filter_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_platform_without_the_filter_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    assert sandbox.restrict_calls() == "no filter of system calls here"
+    assert sandbox.restrict_calls() == "no system call filter on this platform"

@@ -1,4 +1,4 @@
-"""Sealed results: each opens as its own input's, in its own run, and as nothing else's."""
+"""Sealed results: each opens only for its own input and its own run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_copy_of_the_sealed_input_is_as_good_as_the_picture(here: Path) -> Non
     seal(b"b", Path("b.sealed"), key=KEY, name=FOLDER.name(INPUT))
 
     assert open_results(FOLDER, KEY, [(Path("a.result"), Path("a.sealed"))], run=RUN)[0] == [result("a", 1)]
-    with pytest.raises(ClovenError, match=r"a.result is the result of another input than b.sealed"):
+    with pytest.raises(ClovenError, match=r"a.result is not the result of b.sealed"):
         open_results(FOLDER, KEY, [(Path("a.result"), Path("b.sealed"))], run=RUN)
 
 
@@ -69,8 +69,8 @@ def test_exchanged_results_are_both_named(here: Path) -> None:
     Path("x").rename("b.result")
 
     first, second = refused("a", "b", "c")
-    assert first.startswith("a.result is the result of another input than a.png")
-    assert second.startswith("b.result is the result of another input than b.png")
+    assert first.startswith("a.result is not the result of a.png")
+    assert second.startswith("b.result is not the result of b.png")
 
 
 def test_a_result_of_an_earlier_run_is_refused_though_the_input_is_the_same(here: Path) -> None:
@@ -85,7 +85,7 @@ def test_one_result_for_two_equal_pictures_is_refused(here: Path) -> None:
     Path("b.png").write_bytes(b"a")
     Path("b.result").write_bytes(Path("a.result").read_bytes())
 
-    assert refused("a", "b") == ["b.result is a copy of a.result: the enclave made one result, number 1, of two"]
+    assert refused("a", "b") == ["b.result is a copy of a.result: both are result 1 of the enclave"]
 
 
 def test_a_result_that_the_host_keeps_is_missing(here: Path) -> None:
@@ -95,12 +95,12 @@ def test_a_result_that_the_host_keeps_is_missing(here: Path) -> None:
 
 
 def test_an_input_that_was_run_beside_those_asked_for_is_noticed(here: Path) -> None:
-    """The host ran an old sealed input, and kept its result."""
+    """The host ran an old sealed input, and withheld its result."""
     result("b", 4)
 
     found, notes = opened("a", "b", "c")
     assert len(found) == 3
-    assert notes == ["the run has other results: 2, 3 of 0 to 4 are not among these"]
+    assert notes == ["the run has other results: 2, 3 (of 0 to 4) are not among these"]
 
 
 def test_a_changed_result_and_one_of_another_folder_are_refused(here: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_changed_result_and_one_of_another_folder_are_refused(here: Path) -> N
     other = replace(FOLDER, id="cd" * 16)
     Path("b.result").write_bytes(sealed_result(result("b", 2), other, KEY))
 
-    assert ["is not what was sealed" in said for said in refused("a", "b", "c")] == [True, True]
+    assert ["cannot open" in said for said in refused("a", "b", "c")] == [True, True]
 
 
 def test_a_result_that_names_neither_run_nor_input_is_refused(here: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_result_that_names_neither_run_nor_input_is_refused(here: Path) -> Non
 
 
 def test_a_huge_result_takes_no_memory(here: Path) -> None:
-    """A host can send a file of terabytes that are holes, whose header says so."""
+    """A host can send a sparse file of terabytes with a matching header."""
     header = Header(bytes(32), 2**20, 2**40)
     with Path("a.result").open("wb") as file:
         file.write(header.packed)

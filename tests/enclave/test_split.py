@@ -1,4 +1,4 @@
-"""A program's three stretches: they compute what it does, survive being written, and odd programs are refused."""
+"""The three parts of a program compute what it does, also after serialisation; unsuitable programs are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cut(graph: Graph, layer: str, until: str | None = None) -> Split:
 
 
 def composed(parts: Split, images: Tensor) -> Tensor:
-    """What the three make of images, the rear as it comes out of a file."""
+    """Return the output of the three parts for images; the rear is serialised and read again."""
     made = ready(parts.front)([images])
     handed = len(parts.rear.takes)
     back = ready(read(written(parts.rear)))(made[:handed])
@@ -102,6 +102,6 @@ def test_odd_programs_are_refused_with_all_that_is_wrong(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, (8).to_bytes(8, "little") + b"[1, 2,3]", b"\xff" * 16])
-def test_what_is_no_part_of_a_model_is_said_to_be_none(content: bytes) -> None:
+def test_malformed_parts_are_refused(content: bytes) -> None:
     with pytest.raises(ClovenError, match="not a part of a model"):
         read(content)

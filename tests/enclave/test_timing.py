@@ -1,4 +1,4 @@
-"""The times of a study: measured in real processes, kept, and compared with the model all inside."""
+"""The times of a study: measured in real processes, stored, and compared with the whole model inside."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_model_is_timed_beside_itself_all_inside() -> None:
         assert 0 < found.beside < found.load
     assert (inside.handed_bytes, divided.handed_bytes) == (0, 4 * 16 * 10 * 10)
     assert list(inside.parts) == list(STEADY)
-    with pytest.raises(ClovenError, match="2 pictures; expected 3 or more"):
+    with pytest.raises(ClovenError, match="the number of pictures is 2; expected 3 or more"):
         owned(whole, state, [b"", b""], 2**31).__enter__()
 
 

@@ -1,4 +1,4 @@
-"""Box arithmetic against arrays of flags."""
+"""Box arithmetic, compared with arrays of flags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capture: the graph computes what the model computes, for any batch, and says what it cannot take."""
+"""Capture: the graph computes the same as the model for any batch size; unsupported models give a clear error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloven.zoo.models import build
 
 
 class Odd(nn.Module):
-    """Views with the batch in them, writing in place, a slice that is written to, functional ops, dropout."""
+    """A model with a view by batch size, in-place ops, a write to a slice, functional ops and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(self.norm(self.conv(x)))
-        y[:, :4] *= 2  # a slice is mutated: rebinding names would be silently wrong
+        y[:, :4] *= 2  # an in-place write to a slice, for which renaming values would give wrong results
         y += torch.tanh(y)
         y = self.drop(self.pool(y))
         z: Tensor = self.head(y.view(x.size(0), -1))
@@ -147,19 +147,19 @@ class Branches(nn.Module):
     ("model", "example", "message"),
     [
         (Two(), torch.rand(1, 3, 8, 8), "returns 2 tensors; expected one"),
-        (Mixes(), torch.rand(1, 3, 8, 8), "expected one row an image"),
+        (Mixes(), torch.rand(1, 3, 8, 8), "expected one row per image"),
         (Branches(), torch.rand(1, 3, 8, 8), "cannot be captured: torch.export says"),
         (Odd(), torch.rand(3, 8, 8), "expected one image"),
-        (Odd(), torch.rand(1, 3, 1, 1), "an image of one pixel"),
+        (Odd(), torch.rand(1, 3, 1, 1), "one pixel high or wide"),
         (Odd().double(), torch.rand(1, 3, 12, 12), r"is torch.float64; .*call model.float\(\) first"),
     ],
 )
-def test_what_cannot_be_captured_is_said(model: nn.Module, example: Tensor, message: str) -> None:
+def test_an_unsupported_model_is_refused_with_its_reason(model: nn.Module, example: Tensor, message: str) -> None:
     with pytest.raises(ClovenError, match=message):
         capture(model, example)
 
 
-def test_all_that_is_wrong_with_the_normalisation_is_said_at_once() -> None:
+def test_all_problems_of_the_normalisation_are_reported_at_once() -> None:
     with pytest.raises(ClovenError) as caught:
         capture(Odd(), torch.rand(1, 3, 12, 12), mean=[0.5], std=[0.0, 1.0, 1.0])
 

@@ -1,4 +1,4 @@
-"""Every kind of op: a box computed from what it needs equals that box of the whole."""
+"""Every kind of op: a box that is computed from the inputs it needs equals that box of the whole output."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Calls(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the function makes."""
+        """Return the function's result."""
         return self.function(x)
 
 
 @st.composite
 def windows(draw: st.DrawFn) -> nn.Module:
-    """Convolutions and pools, windows wholly in the padding among them."""
+    """Convolutions and pools; some windows lie wholly in the padding."""
     kernel, stride, kind = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.sampled_from("ctma"))
     groups, dilation = draw(st.sampled_from([1, 2, 4])), draw(st.integers(1, 2))
     more: dict[str, Any] = {"dilation": dilation, "groups": groups, "bias": draw(st.booleans())}
@@ -97,11 +97,11 @@ OTHERS: list[nn.Module] = [
     Calls(lambda x: x.reshape(len(x), 2, 2, 4, 12).flatten(2)),
     Calls(lambda x: x.unsqueeze(1).squeeze(1) - x.flatten(2).unflatten(2, (2, 24)).flatten(1).reshape(x.shape)),
 ]
-"""Modules for images of 4x8x6: what moves, normalises and averages."""
+"""Modules for images of 4x8x6 that move, normalise or average values."""
 
 
 def boxes_of(shape: Shape) -> st.SearchStrategy[Box]:
-    """Any box of a value, the whole among them."""
+    """Return a strategy for boxes of a value, including the whole value."""
     edges = [st.tuples(st.integers(0, n - 1), st.integers(1, n)) for n in shape]
     inner = st.tuples(*(e.map(lambda p: (min(p), max(p[0] + 1, p[1]))) for e in edges))
     return st.one_of(inner, st.just(whole(shape)))

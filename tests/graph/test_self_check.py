@@ -1,4 +1,4 @@
-"""Capture checks itself: what is random, mixes images or computes something else is refused with the op's name."""
+"""Capture checks its graph: ops that are random, mix images or compute something else are refused by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def but(slow: Collection[str], cases: Iterable[str]) -> list[Any]:
 
 
 class Net(nn.Module):
-    """Some layers, and a function of them and of the images."""
+    """A model: some layers, and its forward as a function of the layers and the images."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ RANDOM: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "randn_like": lambda net, x: (x + 1e-6 * torch.randn_like(x)).flatten(1),
     "exponential_": lambda net, x: F.gumbel_softmax(x.flatten(1)),
     "scaled_dot_product_attention": lambda net, x: attended(net.tokens(x), dropout_p=0.1),
-    # What reads no image would be drawn once, at capture, and become a constant.
+    # A draw that does not depend on the image would become a constant at capture.
     "bernoulli": lambda net, x: (net.conv(x) * torch.bernoulli(torch.full((1, 8, 1, 1), 0.5))).flatten(1),
     "bernoulli_": lambda net, x: (net.conv(x) * torch.empty(1, 8, 1, 1).bernoulli_(0.5)).flatten(1),
     "normal_": lambda net, x: x.flatten(1) + torch.zeros(1, 192).normal_(),
@@ -111,7 +111,9 @@ def test_a_random_op_that_rests_in_evaluation_is_accepted(case: str) -> None:
 
 
 def test_numbers_drawn_by_python_or_numpy_are_refused() -> None:
-    with pytest.raises(cloven.ClovenError, match=r"aten\.mul\.Tensor .* has the argument .* not drawn at random"):
+    with pytest.raises(
+        cloven.ClovenError, match=r"aten\.mul\.Tensor .* has the argument .* nothing drawn at random"
+    ):
         captured(lambda net, x: x.flatten(1) * random.random())
     with pytest.raises(cloven.ClovenError, match="reads a constant that differs between two exports"):
         captured(lambda net, x: x.flatten(1) * torch.from_numpy(np.random.rand(192).astype(np.float32)))
@@ -139,7 +141,7 @@ class Counts(nn.Module):
 def test_a_model_is_refused_where_its_outputs_depend_on_state_and_left_as_it_was(replaces: bool) -> None:
     model, indifferent = (Counts(reads=reads, replaces=replaces) for reads in (True, False))
 
-    with pytest.raises(cloven.ClovenError, match="Counts gives other outputs for the same images at a second run"):
+    with pytest.raises(cloven.ClovenError, match="Counts gives different outputs for the same images in two runs"):
         cloven.capture(model, IMAGE)
     cloven.capture(indifferent, IMAGE)
     assert model.calls == indifferent.calls == 0
@@ -201,7 +203,7 @@ MIXED: dict[str, tuple[str, Callable[[Net, Tensor], Tensor]]] = {
 
 
 def refusal(op: str) -> str:
-    return rf"aten\.(_safe_)?{op}\.\w+ in [\w ]+ mixes the images of a batch, or depends on how many there are"
+    return rf"aten\.(_safe_)?{op}\.\w+ in [\w ]+ mixes the images of a batch, or depends on the size of the batch"
 
 
 LIKE_OTHERS = (
@@ -231,12 +233,12 @@ def test_the_module_that_mixes_is_named_and_not_one_behind_it() -> None:
 
 OTHERWISE: dict[str, tuple[str, Callable[[Net, Tensor], Tensor]]] = {
     "mean of the batch": (
-        r"mean\.dim .*one value an image",
+        r"mean\.dim .*one value per image",
         lambda net, x: (x - x.mean(0, keepdim=True)).flatten(1),
     ),
-    "the first image": (r"slice\.Tensor .*one value an image", lambda net, x: (x + x[:1]).flatten(1)),
+    "the first image": (r"slice\.Tensor .*one value per image", lambda net, x: (x + x[:1]).flatten(1)),
     "every other image": (
-        r"slice\.Tensor .*one value an image",
+        r"slice\.Tensor .*one value per image",
         lambda net, x: torch.cat([x[::2], x[1::2]]).flatten(1),
     ),
     "ghost batch norm": (
@@ -252,7 +254,7 @@ OTHERWISE: dict[str, tuple[str, Callable[[Net, Tensor], Tensor]]] = {
         lambda net, x: x.flatten(1).flip(0) if len(x) > 2 else x.flatten(1),
     ),
     "other ops for one image": (
-        "computes other outputs than the model",
+        "and the model compute different outputs",
         lambda net, x: x.flatten(1) * 2 if len(x) == 1 else x.flatten(1),
     ),
 }
@@ -345,7 +347,7 @@ def test_rows_in_a_third_order_are_refused() -> None:
         windows = views.unflatten(3, (2, 4)).permute(0, 3, 1, 2, 4).flatten(0, 1)
         return torch.as_tensor(net.conv(windows).view(2, len(x), -1).sum(0))
 
-    with pytest.raises(cloven.ClovenError, match="its rows lie neither image by image nor copy by copy"):
+    with pytest.raises(cloven.ClovenError, match="its rows are ordered neither image by image nor copy by copy"):
         captured(windows_of_views)
 
 
@@ -367,7 +369,7 @@ def test_a_graph_that_computes_something_else_is_refused_with_the_first_op_that_
     for module in ("capture", "torch_engine"):
         monkeypatch.setattr(f"cloven.runtime.{module}.prepared", without_bias)
 
-    with pytest.raises(cloven.ClovenError, match=r"other outputs .*first op .* is aten\.batch_norm\.default in 1"):
+    with pytest.raises(cloven.ClovenError, match=r"different outputs.*first op.*is aten\.batch_norm\.default in 1"):
         cloven.capture(model, IMAGE)
 
 
@@ -408,14 +410,14 @@ class Mixed(nn.Module):
             nn.Sequential(Blocks()),
             r"does not run on images of \(3, 8, 8\): AssertionError: sides .* in 0 at `assert",
         ),
-        (Branches(), r"Its shapes or branches depend on the numbers of an image"),
+        (Branches(), r"Its shapes or branches depend on the values of an image's pixels"),
         (Mixed(), r"autocast in the model is not an op on tensors; expected a forward without torch\.autocast"),
     ],
 )
 def test_the_reason_of_a_refusal_is_the_true_one(model: nn.Module, message: str) -> None:
     with pytest.raises(cloven.ClovenError, match=message) as caught:
         cloven.capture(model, IMAGE)
-    assert isinstance(model, Branches) == ("depend on the numbers" in str(caught.value))
+    assert isinstance(model, Branches) == ("depend on the values" in str(caught.value))
 
 
 # --- models of torchvision and timm ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What others' captures and splits get wrong: each trap that was found is a test."""
+"""Known mistakes of other tools that capture and split models: one test for each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EVERY: tuple[tuple[Strategy, int], ...] = (
 
 
 class Net(nn.Module):
-    """Layers, and a function of them and of the images."""
+    """A model: some layers, and its forward as a function of the layers and the images."""
 
     def __init__(self, function: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def output(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def divided_everyhow(model: nn.Module, graph: Graph, images: Tensor) -> None:
-    """Every strategy computes what the model does: vertical to the bit, the others up to rounding."""
+    """Every strategy computes the same as the model: vertical bit by bit, the others up to rounding."""
     expected = output(model, images)
     scale = max(1.0, float(expected.abs().max()))
     for strategy, devices in EVERY:
@@ -91,7 +91,7 @@ def carrying_one(found: list[Cut]) -> int:
 
 
 def single_of_fx(model: nn.Module) -> int:
-    """The cuts of torch.fx that carry one value, which may be a size."""
+    """Return the cuts in torch.fx that one value crosses; it may be a size."""
     nodes = [node for node in fx.symbolic_trace(model).graph.nodes if node.op != "output"]
     place = {node: i for i, node in enumerate(nodes)}
     live = (
@@ -155,7 +155,7 @@ def test_a_blocks_path_means_the_value_after_its_last_activation() -> None:
 
 
 def test_ops_in_place_change_no_value_that_was_recorded_before() -> None:
-    """bn1's output is written over by its ReLU, and bn2's by the block's sum."""
+    """The ReLU overwrites bn1's output in place, and the block's sum overwrites bn2's."""
     model, graph = residual()
     images = torch.rand(3, 3, 32, 32)
     values = evaluate(graph, images, [op.name for op in graph.ops])
@@ -195,7 +195,7 @@ def test_batch_norm_stays_an_op_of_its_own_with_a_cut_before_it() -> None:
 
 
 def test_a_strided_1x1_convolution_takes_all_of_an_axis_that_is_owned_whole() -> None:
-    """Of 8 rows it reads 7; fed these alone it runs another kernel and rounds otherwise."""
+    """A layer that reads 7 of 8 rows: on these alone it runs another kernel, which rounds differently."""
     model, graph = residual()
     op = graph.by_name["layer2.0.downsample.0"]
     (source,) = graph.input_shapes(op)
@@ -225,7 +225,7 @@ def test_tiles_that_end_inside_a_residual_block_own_all_of_what_is_added_behind_
     assert torch.allclose(run(program, images), output(model, images), rtol=0, atol=1e-5)
 
 
-# --- 6, 10: what is refused, by name --------------------------------------------------------------------------
+# --- 6, 10: models that are refused by name -------------------------------------------------------------------
 
 
 def norm(**more: Any) -> nn.Module:
@@ -238,8 +238,8 @@ def norm(**more: Any) -> nn.Module:
         (lambda net, x: torch.nonzero(x).float(), r"aten\.nonzero\.default in the model .*depends on the image"),
         (lambda net, x: x[x > 0.5].reshape(1, -1), r"aten\.index\.Tensor in the model .*depends on the image"),
         (lambda net, x: x.flatten(1)[:, : int(x.sum())], "cannot be captured: torch.export says"),
-        (lambda net, x: x - x.mean(0), r"aten\.mean\.dim in the model .*expected one value an image"),
-        (lambda net, x: x / x.sum(), r"aten\.sum\.default in the model .*expected one value an image"),
+        (lambda net, x: x - x.mean(0), r"aten\.mean\.dim in the model .*expected one value per image"),
+        (lambda net, x: x / x.sum(), r"aten\.sum\.default in the model .*expected one value per image"),
         (lambda net, x: (x, x * 2), "the model returns 2 tensors; expected one"),
         (lambda net, x: {"a": x, "b": [x * 2, x * 3]}, "the model returns 3 tensors; expected one"),
     ],
@@ -259,7 +259,7 @@ def test_a_batch_norm_without_running_statistics_is_refused_with_its_module() ->
         captured(model, 4, 8, 8)
 
 
-# --- 10, 11: what must work -----------------------------------------------------------------------------------
+# --- 10, 11: models that must work ----------------------------------------------------------------------------
 
 
 def chunks(net: Any, x: Tensor) -> Tensor:
@@ -268,7 +268,7 @@ def chunks(net: Any, x: Tensor) -> Tensor:
 
 
 class Operands(nn.Module):
-    """A parameter, a buffer and a constant as operands, and a weight that is made of weights."""
+    """A parameter, a buffer and a constant as operands, and a weight that is computed from weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -295,7 +295,7 @@ def mutations(net: Any, x: Tensor) -> Tensor:
 
 
 def seen_before(net: Any, x: Tensor) -> Tensor:
-    """Who looks at a map before it is written over sees it change; who has read it does not."""
+    """An in-place write changes a view that was taken before it, but not a value that was computed before it."""
     y = net.conv(x)
     view, read = y.flatten(2), net.inner(y)
     y.relu_()
@@ -303,7 +303,7 @@ def seen_before(net: Any, x: Tensor) -> Tensor:
 
 
 def seen_between(net: Any, x: Tensor) -> Tensor:
-    """A view after one write and before the next."""
+    """A view is taken after one in-place write and before the next."""
     y = net.conv(x).relu_()
     view = F.dropout(y, training=False)
     y += net.inner(x[:, :1].expand(-1, 6, -1, -1))
@@ -311,7 +311,7 @@ def seen_between(net: Any, x: Tensor) -> Tensor:
 
 
 def windowed(net: Any, x: Tensor) -> Tensor:
-    """Windows of 4x4 put along the batch and back, as in a transformer of shifted windows."""
+    """Windows of 4x4 are moved to the batch axis and back, as in a Swin transformer."""
     y = net.conv(x)
     n, c, h, w = y.shape
     cells = y.reshape(n, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, 4, 4)
@@ -418,7 +418,7 @@ def test_windows_along_the_batch_are_an_axis_of_the_value_in_every_cut() -> None
 def test_a_share_of_a_linear_layer_is_what_its_own_rows_give_to_the_bit(
     inputs: int, outputs: int, devices: int
 ) -> None:
-    """The slices' weights lie in fresh memory, on boundaries of 64 bytes: MKL's results depend on it."""
+    """The slices' weights are copies aligned to 64 bytes, since MKL's results depend on the alignment."""
     torch.manual_seed(0)
     layer = nn.Linear(inputs, outputs)
     model = nn.Sequential(nn.Flatten(), layer)
@@ -491,7 +491,7 @@ def test_pools_at_the_edge_divide_by_the_counts_of_the_whole_map(pool: nn.Module
 
 
 class Device:
-    """A device that knows its own part only: it runs until it misses a transfer."""
+    """A device that knows its own part only, and runs until a transfer is missing."""
 
     def __init__(self, program: Program, name: str, images: Tensor) -> None:
         self.steps = iter(program.parts[name])
@@ -502,7 +502,7 @@ class Device:
             self.held[program.graph.input.name] = [(whole(program.graph.input.shape), images)]
 
     def go_on(self) -> list[tuple[Transfer, Tensor]]:
-        """Run as far as the mail reaches; what is sent meanwhile."""
+        """Run until a transfer is missing, and return what is sent meanwhile."""
         sent: list[tuple[Transfer, Tensor]] = []
         while self.waits is None or self.waits.id in self.mail:
             if self.waits is not None:

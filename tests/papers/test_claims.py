@@ -1,4 +1,4 @@
-"""S1's claims on made-up bars: when each holds, fails, depends, is undecided, or cannot be tested."""
+"""The claims of Mehrafrooz et al. (2025) on made-up bars: when each holds, fails, depends or is undecided."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ CLAIM = {claim.name: claim for claim in CLAIMS}
 
 
 def scores(share: float, images: int = 50) -> Tensor:
-    """Of one seed and one share: so many images are recognised, the first ones."""
+    """Return the scores of one seed and one share in which the first images are recognised."""
     return (torch.arange(images) < round(share * images)).double()[None, None]
 
 
 def bar(agreement: float | Tensor, **fields: Any) -> StrategyBar:
-    """A bar of LeNet-5 in Fig. 5(c), unless the fields say otherwise."""
+    """Return a bar of LeNet-5 in Fig. 5(c) with some fields changed."""
     given = agreement if isinstance(agreement, Tensor) else scores(agreement)
     usual: dict[str, Any] = {
         "figure": "5c",
@@ -64,38 +64,38 @@ def names_of(found: JudgedClaim, control: str = PAPER) -> list[tuple[str, str]]:
 
 
 Made = Callable[[float, float], list[StrategyBar]]
-"""The bars that a claim is about, from the agreement that it says is higher, and the lower one."""
+"""Make the bars of a claim from two agreements: the one that should be higher, and the lower one."""
 
 ORDERS: dict[str, Made] = {
-    "S1-42": lambda a, b: [bar(a), bar(b, strategy="horizontal"), bar(b, strategy="data", layer=TILE)],
-    "S1-43": lambda a, b: [bar(a), bar(a, strategy="horizontal"), bar(b, strategy="data", layer=TILE)],
-    "S1-44": lambda a, b: [bar(b, layer="Layer 3"), bar(a)],
-    "S1-45": lambda a, b: [bar(a, model=MOBILENET, data=CIFAR), bar(b, model=MOBILENET, data=FLOWERS)],
-    "S1-46": lambda a, b: [bar(a, figure="5a", model=MOBILENET, data=CIFAR), bar(b, data=CIFAR)],
-    "S1-47": lambda a, b: [bar(b, data=CIFAR), bar(a)],
-    "S1-49": lambda a, b: [bar(b, figure="6", strategy="data"), bar(a, figure="6", strategy="data", devices=2)],
-    "S1-50": lambda a, b: [bar(a, figure="6", devices=8), bar(b, figure="6", strategy="data", devices=8)],
-    "S1-51": lambda a, b: [bar(a, control=SIZE), bar(b, control=STRONG)],
+    "C2": lambda a, b: [bar(a), bar(b, strategy="horizontal"), bar(b, strategy="data", layer=TILE)],
+    "C3": lambda a, b: [bar(a), bar(a, strategy="horizontal"), bar(b, strategy="data", layer=TILE)],
+    "C4": lambda a, b: [bar(b, layer="Layer 3"), bar(a)],
+    "C5": lambda a, b: [bar(a, model=MOBILENET, data=CIFAR), bar(b, model=MOBILENET, data=FLOWERS)],
+    "C6": lambda a, b: [bar(a, figure="5a", model=MOBILENET, data=CIFAR), bar(b, data=CIFAR)],
+    "C7": lambda a, b: [bar(b, data=CIFAR), bar(a)],
+    "C9": lambda a, b: [bar(b, figure="6", strategy="data"), bar(a, figure="6", strategy="data", devices=2)],
+    "C10": lambda a, b: [bar(a, figure="6", devices=8), bar(b, figure="6", strategy="data", devices=8)],
+    "C11": lambda a, b: [bar(a, control=SIZE), bar(b, control=STRONG)],
 }
-"""All but S1-48, which is of equal bars."""
+"""All claims except C8, which is about equal bars."""
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "S1-45": {"strategy": "horizontal"},
-    "S1-46": {"devices": 2},
-    "S1-47": {"layer": "Layer 3"},
-    "S1-51": {"layer": "Layer 3"},
+    "C5": {"strategy": "horizontal"},
+    "C6": {"devices": 2},
+    "C7": {"layer": "Layer 3"},
+    "C11": {"layer": "Layer 3"},
 }
-"""A second case of the same claim, where another model would not do."""
+"""The fields of a second case of a claim, for claims in which another model is not a second case."""
 
 
-def test_every_claim_is_here() -> None:
-    assert list(CLAIM) == [f"S1-{number}" for number in range(42, 52)]
-    assert sorted([*ORDERS, "S1-48"]) == list(CLAIM)
-    assert [claim.name for claim in CLAIMS if claim.equal] == ["S1-48"]
+def test_claims_are_complete() -> None:
+    assert list(CLAIM) == [f"C{number}" for number in range(2, 12)]
+    assert {*ORDERS, "C8"} == {*CLAIM}
+    assert [claim.name for claim in CLAIMS if claim.equal] == ["C8"]
 
 
 @pytest.mark.parametrize("name", ORDERS)
-def test_a_claim_holds_and_fails_by_the_numbers_and_is_else_undecided(name: str) -> None:
+def test_a_claim_holds_fails_or_is_undecided_by_the_numbers(name: str) -> None:
     made = ORDERS[name]
 
     assert judge(name, made(HIGH, LOW)).verdict == "holds"
@@ -104,7 +104,7 @@ def test_a_claim_holds_and_fails_by_the_numbers_and_is_else_undecided(name: str)
 
 
 @pytest.mark.parametrize("name", ORDERS)
-def test_a_claim_that_holds_in_one_case_alone_depends(name: str) -> None:
+def test_a_claim_that_holds_in_only_one_case_depends(name: str) -> None:
     made, other = ORDERS[name], OTHERS.get(name, {"model": "another"})
 
     assert judge(name, made(HIGH, LOW) + changed(made(HIGH, LOW), **other)).verdict == "holds"
@@ -123,14 +123,14 @@ def test_a_claim_without_its_bars_is_not_tested(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ORDERS)
-def test_bars_of_a_cnn_that_learned_too_little_do_not_count(name: str) -> None:
+def test_bars_of_a_cnn_with_a_low_kappa_are_left_out(name: str) -> None:
     made = ORDERS[name](HIGH, LOW)
     count = sum(map(len, judge(name, made).comparisons.values()))
     found = judge(name, changed(made, kappa=0.29))
 
     assert (found.verdict, found.left_out) == ("not tested", count)
     assert judge(name, changed(made, kappa=LEAST_KAPPA)).left_out == 0
-    assert judge(name, changed(made, kappa=None)).verdict == "holds"  # nobody knows the labels
+    assert judge(name, changed(made, kappa=None)).verdict == "holds"  # the data set has no labels
     assert judge(name, [replace(made[0], kappa=0.1), *made[1:]]).left_out > 0
 
 
@@ -141,20 +141,20 @@ def on_devices(*agreement: Tensor) -> list[StrategyBar]:
     return [bar(one, figure="6", devices=count) for one, count in zip(agreement, (2, 4, 8), strict=False)]
 
 
-def test_vertical_is_the_same_on_any_number_of_devices_to_the_last_image() -> None:
+def test_equal_bars_must_agree_on_every_image() -> None:
     usual = scores(0.5)
     other = usual.clone()
     other[0, 0, -1] = 1.0
 
-    assert judge("S1-48", on_devices(usual, usual.clone(), usual.clone())).verdict == "holds"
-    assert judge("S1-48", on_devices(usual, usual, other)).verdict == "depends"
-    assert judge("S1-48", on_devices(usual, other)).verdict == "fails"
+    assert judge("C8", on_devices(usual, usual.clone(), usual.clone())).verdict == "holds"
+    assert judge("C8", on_devices(usual, usual, other)).verdict == "depends"
+    assert judge("C8", on_devices(usual, other)).verdict == "fails"
 
 
-def test_the_same_mean_is_not_equal() -> None:
-    """As many images are recognised, but not the same ones."""
+def test_bars_with_the_same_mean_are_not_equal() -> None:
+    """Equally many images are recognised, but different ones."""
     usual = scores(0.5)
-    found = judge("S1-48", on_devices(usual, usual.flip(2)))
+    found = judge("C8", on_devices(usual, usual.flip(2)))
 
     assert found.verdict == "fails"
     assert found.comparisons[PAPER][0].difference.mean == 0
@@ -164,14 +164,14 @@ def test_the_same_mean_is_not_equal() -> None:
 
 
 def of_layers(**fields: Any) -> list[StrategyBar]:
-    """Fig. 5(c) for one data set: three layers by two strategies, and the tiles."""
+    """Return Fig. 5(c) for one data set: three layers with two strategies, and the tiles."""
     layers = ("Layer 5", "Layer 2", "Layer 3")
     whole = [bar(0.5, strategy=s, layer=layer) for s, layer in product(("vertical", "horizontal"), layers)]
     return changed([*whole, bar(0.5, strategy="data", layer=TILE)], **fields)
 
 
 def of_devices(**fields: Any) -> list[StrategyBar]:
-    """Fig. 6 for one data set."""
+    """Return Fig. 6 for one data set."""
     made = [
         bar(0.5, strategy=strategy, layer=TILE if strategy == "data" else "Layer 2", devices=count)
         for strategy, count in product(("vertical", "horizontal", "data"), (8, 2, 4))
@@ -179,50 +179,49 @@ def of_devices(**fields: Any) -> list[StrategyBar]:
     return changed(made, figure="6", **fields)
 
 
-def test_a_figure_of_layers_is_compared_within_each_data_set() -> None:
+def test_bars_of_fig_5_are_compared_within_each_data_set() -> None:
     bars = [*of_layers(), *of_layers(data=CIFAR)]
     found = {row.claim: row for row in judged(bars)}
     counts = {name: len(row.comparisons.get(PAPER, [])) for name, row in found.items()}
 
-    # S1-42: one vertical bar against one horizontal and the tiles; S1-43: six against the tiles; S1-44: two
-    # strategies, from layer to layer twice; S1-47: all seven bars of one data set against the other's.
-    assert [counts[f"S1-{number}"] for number in range(42, 52)] == [4, 12, 8, 0, 0, 7, 0, 0, 0, 0]
-    assert names_of(found["S1-44"])[:2] == [
-        ("5c/mnist/as S1 does it/vertical/Layer 2/4", "5c/mnist/as S1 does it/vertical/Layer 3/4"),
-        ("5c/mnist/as S1 does it/vertical/Layer 3/4", "5c/mnist/as S1 does it/vertical/Layer 5/4"),
+    # C2: one vertical bar against one horizontal bar and the tiles. C3: six bars against the tiles. C4: two
+    # strategies with two pairs of layers each. C7: seven bars of one data set against those of the other.
+    assert [counts[f"C{number}"] for number in range(2, 12)] == [4, 12, 8, 0, 0, 7, 0, 0, 0, 0]
+    assert names_of(found["C4"])[:2] == [
+        ("5c/mnist/as in the paper/vertical/Layer 2/4", "5c/mnist/as in the paper/vertical/Layer 3/4"),
+        ("5c/mnist/as in the paper/vertical/Layer 3/4", "5c/mnist/as in the paper/vertical/Layer 5/4"),
     ]
 
 
-def test_a_figure_of_devices_is_compared_from_fewer_to_more() -> None:
+def test_bars_of_fig_6_are_compared_from_fewer_devices_to_more() -> None:
     found = {row.claim: row for row in judged(of_devices())}
     counts = {name: len(row.comparisons.get(PAPER, [])) for name, row in found.items()}
 
-    assert [counts[f"S1-{number}"] for number in range(48, 52)] == [2, 4, 8, 4]
-    assert names_of(found["S1-49"])[:2] == [
-        ("6/mnist/as S1 does it/horizontal/Layer 2/2", "6/mnist/as S1 does it/horizontal/Layer 2/4"),
-        ("6/mnist/as S1 does it/horizontal/Layer 2/4", "6/mnist/as S1 does it/horizontal/Layer 2/8"),
+    assert [counts[f"C{number}"] for number in range(8, 12)] == [2, 4, 8, 4]
+    assert names_of(found["C9"])[:2] == [
+        ("6/mnist/as in the paper/horizontal/Layer 2/2", "6/mnist/as in the paper/horizontal/Layer 2/4"),
+        ("6/mnist/as in the paper/horizontal/Layer 2/4", "6/mnist/as in the paper/horizontal/Layer 2/8"),
     ]
-    assert {lower for _, lower in names_of(found["S1-50"])} == {"6/mnist/as S1 does it/data/Layer 1/8"}
+    assert {lower for _, lower in names_of(found["C10"])} == {"6/mnist/as in the paper/data/Layer 1/8"}
 
 
-def test_two_links_are_not_one_deeper_than_the_other() -> None:
-    """All that a link carries has no depth."""
+def test_links_have_no_depth() -> None:
     ways = [bar(0.5, layer="All on a link", control=LINKS, where=w) for w in ("edge0 to edge1", "edge1 to edge0")]
 
-    assert judge("S1-44", ways).verdict == "not tested"
+    assert judge("C4", ways).verdict == "not tested"
 
 
-def test_all_on_a_link_is_compared_between_strategies() -> None:
+def test_links_are_compared_between_strategies() -> None:
     links = {"layer": "All on a link", "control": LINKS, "where": "edge0 to edge1"}
     bars = [bar(HIGH, **links), bar(LOW, strategy="horizontal", **links), bar(HIGH, strategy="data", **links)]
 
-    assert judge("S1-42", bars).controls == {LINKS: "depends"}
+    assert judge("C2", bars).controls == {LINKS: "depends"}
 
 
-def test_digits_are_easier_than_photographs_for_lenet5() -> None:
-    bars = changed(ORDERS["S1-47"](HIGH, LOW), model=MOBILENET, figure="5a")
+def test_digits_and_photographs_are_compared_only_for_lenet5() -> None:
+    bars = changed(ORDERS["C7"](HIGH, LOW), model=MOBILENET, figure="5a")
 
-    assert judge("S1-47", bars).verdict == "not tested"
+    assert judge("C7", bars).verdict == "not tested"
 
 
 # --- controls -------------------------------------------------------------------------------------------------
@@ -233,7 +232,7 @@ def test_digits_are_easier_than_photographs_for_lenet5() -> None:
     [
         ((HIGH, LOW), (HIGH, LOW), "holds"),
         ((HIGH, LOW), (LOW, HIGH), "depends"),
-        ((HIGH, LOW), (HIGH, HIGH), "holds"),  # an undecided control takes nothing away
+        ((HIGH, LOW), (HIGH, HIGH), "holds"),  # an undecided control is ignored
         ((LOW, HIGH), (LOW, HIGH), "fails"),
         ((LOW, HIGH), (HIGH, LOW), "depends"),
     ],
@@ -241,29 +240,29 @@ def test_digits_are_easier_than_photographs_for_lenet5() -> None:
 def test_a_claim_is_judged_again_under_each_control(
     paper: tuple[float, float], control: tuple[float, float], expected: str
 ) -> None:
-    made = ORDERS["S1-42"]
-    found = judge("S1-42", made(*paper) + changed(made(*control), control=STRONG))
+    made = ORDERS["C2"]
+    found = judge("C2", made(*paper) + changed(made(*control), control=STRONG))
 
     assert found.verdict == expected
     assert list(found.controls) == list(found.comparisons) == [PAPER, STRONG]
     for own, word in zip((paper, control), found.controls.values(), strict=True):
-        assert word == judge("S1-42", made(*own)).verdict
+        assert word == judge("C2", made(*own)).verdict
 
 
 def test_bars_of_two_controls_are_never_compared() -> None:
-    high, *low = ORDERS["S1-42"](HIGH, LOW)
+    high, *low = ORDERS["C2"](HIGH, LOW)
 
-    assert judge("S1-42", [high, *changed(low, control=STRONG)]).verdict == "not tested"
+    assert judge("C2", [high, *changed(low, control=STRONG)]).verdict == "not tested"
 
 
-def test_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
+def test_twice_the_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
     bars = [bar(HIGH, control=SIZE), bar(LOW, control=STRONG), bar(HIGH, control=PAPER)]
-    found = judge("S1-51", bars)
+    found = judge("C11", bars)
 
     assert found.controls == {SIZE: "holds"}
     assert names_of(found, SIZE) == [(bars[0].name, bars[1].name)]
-    assert judge("S1-51", [bars[0], bars[2]]).verdict == "not tested"
-    assert judge("S1-51", [*bars, *changed(of_devices(), control=PAPER)]).controls == {
+    assert judge("C11", [bars[0], bars[2]]).verdict == "not tested"
+    assert judge("C11", [*bars, *changed(of_devices(), control=PAPER)]).controls == {
         PAPER: "undecided",
         SIZE: "holds",
     }
@@ -282,11 +281,11 @@ def test_size_is_compared_with_the_same_attack_at_the_usual_size() -> None:
         (["fails", "depends"], "depends"),
     ],
 )
-def test_the_rule(shown: list[Judgement], expected: str) -> None:
+def test_the_verdict_on_several_comparisons(shown: list[Judgement], expected: str) -> None:
     assert verdict(shown) == expected
 
 
-def test_over_all() -> None:
+def test_the_verdict_over_all_controls() -> None:
     assert over_all({}) == "not tested"
     assert over_all({PAPER: "undecided", STRONG: "undecided"}) == "undecided"
     assert over_all({PAPER: "holds", STRONG: "holds", LINKS: "depends"}) == "depends"
@@ -296,7 +295,7 @@ def test_over_all() -> None:
 
 
 def test_bars_of_the_same_images_are_compared_image_by_image() -> None:
-    """Images that are hard for both make no difference between the bars."""
+    """Images that are hard in both bars do not widen the interval."""
     easy, hard = bar(0.6), bar(0.5)
     near, far = difference(easy, hard), difference(easy, replace(hard, victims="others"))
 
@@ -306,14 +305,14 @@ def test_bars_of_the_same_images_are_compared_image_by_image() -> None:
     assert far.high - far.low > 2 * (near.high - near.low)
 
 
-def test_bars_of_other_images_need_not_be_as_many() -> None:
+def test_bars_of_different_images_may_have_different_numbers_of_them() -> None:
     few = bar(scores(LOW, images=20), data=CIFAR, victims="others")
 
     assert difference(bar(HIGH), few).low > 0
-    assert judge("S1-47", [bar(HIGH), few]).verdict == "holds"
+    assert judge("C7", [bar(HIGH), few]).verdict == "holds"
 
 
-def test_a_bar_is_the_mean_over_shares_and_as_many_seeds_as_both_have() -> None:
+def test_a_bar_is_the_mean_over_shares_and_common_seeds() -> None:
     shares = torch.cat([scores(1.0), scores(0.0)], 1)
     seeds = torch.cat([scores(0.5), scores(0.0)])
 
@@ -323,11 +322,11 @@ def test_a_bar_is_the_mean_over_shares_and_as_many_seeds_as_both_have() -> None:
     agreement = bar(shares).row().agreement
     assert (
         agreement.low < agreement.mean == 0.5 < agreement.high
-    )  # alike on 50 images, which proves nothing of others
+    )  # equal on these 50 images, which does not settle it for others
     assert (bar(seeds).row().seeds, bar(seeds).row().images) == (2, 50)
 
 
-def test_names_tell_bars_apart() -> None:
+def test_names_of_bars_are_unique() -> None:
     bars = [
         replace(one, control=control, where=where)
         for control, where in product((PAPER, STRONG), ("", "edge0 to edge1"))
@@ -348,7 +347,7 @@ def test_names_tell_bars_apart() -> None:
         ([*of_layers(), *of_devices()[1:]], "depends"),
     ],
 )
-def test_a_figure_is_made_where_all_its_bars_are(made: list[StrategyBar], said: str) -> None:
+def test_claim_c1_holds_if_all_bars_are_there(made: list[StrategyBar], said: str) -> None:
     row = figures([*made, *(replace(one, control=STRONG) for one in made)])
 
     assert row.verdict == said

@@ -1,4 +1,4 @@
-"""S1's figures as data: which studies make each, at which scale, and decoders of equal size."""
+"""The figures of Mehrafrooz et al. (2025) as data: their studies, scales, and decoders of equal size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ALL = ("vertical", "horizontal", "data")
 
 
 def named(request: Request) -> dict[str, FigureStudy]:
-    """The panels of a figure by their names."""
+    """Return the studies of a figure by name."""
     found = panels(request)
     assert len({panel.name for panel in found}) == len(found)
     return {panel.name: panel for panel in found}
@@ -53,7 +53,7 @@ def of(figure: str, *data: str, scale: str = "full", controls: tuple[str, ...] =
 
 
 def simulation(panel: FigureStudy) -> Simulation:
-    """How a study divides its model."""
+    """Return the simulation of a study."""
     assert isinstance(panel.study.source, Simulation)
     return panel.study.source
 
@@ -66,7 +66,7 @@ def simulation(panel: FigureStudy) -> Simulation:
         ("5c", LENET, {"conv2": "Layer 2", "pool2": "Layer 3", "flatten": "Layer 5"}),
     ],
 )
-def test_as_s1_does_it(figure: str, model: str, layers: dict[str, str]) -> None:
+def test_the_studies_of_the_paper(figure: str, model: str, layers: dict[str, str]) -> None:
     found = named(of(figure, "cifar10:c", "flowers102:f", controls=()))
 
     assert list(found) == ["cifar10", "flowers102"]
@@ -107,7 +107,7 @@ def test_a_panel_takes_table_2s_decoders(figure: str) -> None:
             assert panel.chain_for(row.layer, row.captured, image) == row.chain(row.captured, image)
 
 
-def test_all_controls() -> None:
+def test_fig_5_has_all_controls() -> None:
     found = named(of("5c", "mnist:m"))
 
     assert {name: panel.control for name, panel in found.items()} == {
@@ -127,7 +127,7 @@ def test_all_controls() -> None:
 def test_a_control_is_chosen_by_its_name(control: str) -> None:
     found = panels(of("5a", "cifar10:c", controls=(control,)))
 
-    usual = [STRONG] if control == SIZE else []  # what twice the size is compared with
+    usual = [STRONG] if control == SIZE else []  # twice the size is compared with it
     assert [panel.control for panel in found] == [PAPER, *usual, *[control] * (3 if control == LINKS else 1)]
 
 
@@ -154,7 +154,7 @@ def test_each_control_varies_one_thing() -> None:
         assert replace(simulation(panel), plan=None) == replace(full, strategies=())
 
 
-def test_the_divisions_whose_links_carry_more() -> None:
+def test_the_plans_whose_links_carry_more_than_the_paper_counts() -> None:
     found = named(of("5a", "cifar10:c", controls=(LINKS,)))
     star, tiles = (simulation(found[f"cifar10-{name}"]).plan for name in ("star", "tiles"))
 
@@ -174,7 +174,7 @@ def test_strong_attacks_take_no_decoder_of_the_papers() -> None:
         assert found[f"mnist-{name}"].chain_for("conv2", (16, 10, 10), (1, 28, 28)) is None
 
 
-def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
+def test_a_request_sets_images_seed_seeds_and_machine() -> None:
     scale = replace(FULL["5c"], images=900, training=3, seeds=2)
     request = Request("5c", ("digits",), "photos", scale, (), Machine("cpu:0"), 1000, 7)
     (panel,) = panels(request)
@@ -187,7 +187,7 @@ def test_the_person_chooses_images_seed_seeds_and_machine() -> None:
 # --- Fig. 6 ---------------------------------------------------------------------------------------------------
 
 
-def test_devices() -> None:
+def test_fig_6_has_a_study_for_each_number_of_devices() -> None:
     found = named(of("6", "cifar10:c", controls=()))
 
     assert COUNTS == (2, 4, 8)
@@ -200,7 +200,7 @@ def test_devices() -> None:
         assert own.settings.suite == AttackSuite(("decoder",), 10)
 
 
-def test_devices_have_one_control() -> None:
+def test_fig_6_has_one_control() -> None:
     found = named(of("6", "cifar10:c"))
 
     assert [(panel.control, simulation(panel).devices) for panel in found.values()] == [
@@ -229,19 +229,19 @@ def test_the_papers_scale_is_not_smaller_than_itself(figure: str) -> None:
     assert (full.queries, full.victims, full.epochs, full.training, full.images) == (40_000, None, 10, 10, None)
 
 
-def test_what_is_smaller_is_said() -> None:
+def test_the_differences_from_the_papers_scale_are_listed() -> None:
     own = StudyScale("desk", "mobilenet_v1_0.5", 32, 2000, 500, epochs=9, strong=3, training=8, images=7000)
 
     assert own.smaller(FULL["5a"]) == (
-        "model: mobilenet_v1_0.5, S1 mobilenet_v1",
-        "image side: 32, S1 224",
-        "auxiliary images at most: 2000, S1 40000",
-        "victim images at most: 500, S1 all",
-        "epochs of the decoders: 9, S1 10",
-        "epochs of the CNN: 8, S1 10",
-        "training images of the CNN at most: 7000, S1 all",
+        "model: mobilenet_v1_0.5 (paper: mobilenet_v1)",
+        "image side: 32 (paper: 224)",
+        "auxiliary images at most: 2000 (paper: 40000)",
+        "victim images at most: 500 (paper: all)",
+        "epochs of the decoders: 9 (paper: 10)",
+        "epochs of the CNN: 8 (paper: 10)",
+        "training images of the CNN at most: 7000 (paper: all)",
     )
-    assert replace(FULL["5c"], epochs=2).smaller(FULL["5c"]) == ("epochs of the decoders: 2, S1 10",)
+    assert replace(FULL["5c"], epochs=2).smaller(FULL["5c"]) == ("epochs of the decoders: 2 (paper: 10)",)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -254,7 +254,7 @@ def test_the_desks_scale_keeps_the_figures_kind_of_model(figure: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"strong": 1}, {"seeds": 5}])
-def test_what_s1_does_not_have_is_not_smaller(change: dict[str, int]) -> None:
+def test_settings_that_the_paper_does_not_have_are_not_differences(change: dict[str, int]) -> None:
     assert replace(FULL["5a"], **change).smaller(FULL["5a"]) == ()  # type: ignore[arg-type]
 
 
@@ -305,10 +305,10 @@ def test_matched_decoders_have_about_as_many_weights(model: str, image: tuple[in
             usual.append(parameters(row.chain(captured, image)))
     assert len(counts) == 4
     assert max(counts) / min(counts) < 1.15
-    assert max(usual) / min(usual) > 80  # as S1 has them
+    assert max(usual) / min(usual) > 80  # as in the paper
 
 
-def test_matched_decoders_are_table_2s_but_for_their_widths() -> None:
+def test_matched_decoders_differ_from_table_2_only_in_their_widths() -> None:
     before, after = (
         decoder(LENET)("pool2", (16, 6, 6), (3, 32, 32)),
         matched(LENET)("pool2", (16, 6, 6), (3, 32, 32)),
@@ -320,6 +320,6 @@ def test_matched_decoders_are_table_2s_but_for_their_widths() -> None:
     assert before != after
 
 
-def test_where_table_2_has_no_row_nothing_is_matched() -> None:
+def test_there_is_no_matched_decoder_without_a_row_in_table_2() -> None:
     assert matched(LENET)("conv1", (6, 28, 28), (3, 32, 32)) is None
     assert matched(MOBILENET)("conv_pw_5", (256, 7, 28), (3, 224, 224)) is None

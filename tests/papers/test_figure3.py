@@ -1,4 +1,4 @@
-"""S1's Fig. 3 as a cost model: its two printed numbers, the requirements' MACs and bytes, what follows."""
+"""Fig. 3 of Mehrafrooz et al. (2025) as a cost model: the two printed numbers, MACs, bytes, and ratios."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ from cloven.runtime.link.ciphers import CIPHERS
 from cloven.runtime.link.errors import WrongTag
 
 MAP = 401_408
-"""Values of S1's first message, under both readings."""
+"""The number of values in the first message, under both readings."""
 READINGS = ("keras", "convolutions")
 
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Compiled]:
-    """The figure's own scenario: MobileNet v1 for 224 x 224, captured and compiled."""
+    """Compile the paper's scenario: MobileNet v1 for 224 x 224 pixels."""
     return {made.scenario.reading: made for made in compiled()}
 
 
 @pytest.fixture(scope="module")
 def small() -> Compiled:
-    """A narrow model of small images, quick to run."""
+    """Compile a narrow model of small images, which runs quickly."""
     (made,) = compiled(["convolutions"], model="mobilenet_v1_0.25", shape=(3, 64, 64))
     return made
 
 
 def counted(reading: str) -> Scenario:
-    """The requirements' scenario (3.6), by hand: no model is needed to compute with it."""
+    """Return the scenario with MACs and bytes counted by hand."""
     if reading == "keras":
         macs, sent = (14_450_688, 108_179_456, 446_110_208), (4 * MAP, 4 * MAP)
     else:
@@ -84,7 +84,7 @@ def bar(bars: tuple[CostBar, ...], device: str, processor: str = "Cortex-A7") ->
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_macs_messages_and_cuts_are_those_of_the_requirements(whole: dict[str, Compiled], reading: str) -> None:
+def test_macs_messages_and_cuts_are_those_counted_by_hand(whole: dict[str, Compiled], reading: str) -> None:
     assert whole[reading].scenario == counted(reading)
 
 
@@ -96,27 +96,27 @@ def test_millions_of_macs_are_those_of_the_two_readings(reading: str, mmac: tupl
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_the_first_device_seals_one_message_the_second_opens_and_seals_the_third_opens(reading: str) -> None:
+def test_the_first_device_encrypts_the_second_does_both_the_third_decrypts(reading: str) -> None:
     loads = counted(reading).loads
 
     assert [(len(load.opens), len(load.seals)) for load in loads] == [(0, 1), (1, 1), (1, 0)]
     assert loads[0].seals == loads[1].opens == (4 * MAP,)
 
 
-def test_unknown_readings_are_all_told() -> None:
+def test_all_unknown_readings_are_reported() -> None:
     with pytest.raises(ClovenError) as caught:
         compiled(["torch", "keras", "layers"])
 
     assert len(caught.value.problems) == 2
-    assert caught.value.problems[0] == "no reading is named 'torch'; there are keras, convolutions"
+    assert caught.value.problems[0] == "unknown reading 'torch'; choose from keras, convolutions"
 
 
-# --- what S1 prints -------------------------------------------------------------------------------------------
+# --- the paper's two numbers ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clock", [0.7e9, 1e9, 1.2e9])
 @pytest.mark.parametrize("reading", READINGS)
-def test_s1_s_two_numbers_come_back_at_any_clock(reading: str, clock: float) -> None:
+def test_the_papers_two_numbers_are_reproduced_at_any_clock(reading: str, clock: float) -> None:
     boards = [replace(board, clock=clock) for board in BOARDS]
 
     first = bar(figure3(implied(counted(reading), boards), counted(reading)), "ED1")
@@ -126,7 +126,7 @@ def test_s1_s_two_numbers_come_back_at_any_clock(reading: str, clock: float) -> 
     assert first.ratio == pytest.approx(36.33, abs=0.005)
 
 
-def test_ratios_lie_where_s1_says_only_if_it_counts_convolutions() -> None:
+def test_ratios_lie_in_the_papers_range_only_if_layers_are_convolutions() -> None:
     found = {reading: figure3(implied(counted(reading)), counted(reading)) for reading in READINGS}
 
     assert all(LEAST <= b.ratio <= MOST for b in found["convolutions"])
@@ -188,7 +188,7 @@ def test_twice_the_clock_is_half_the_time() -> None:
     assert [b.seconds_with for b in slow] == pytest.approx([2 * b.seconds_with for b in fast])
 
 
-def test_the_link_is_told_apart_from_both_times() -> None:
+def test_the_time_on_the_link_is_a_separate_number() -> None:
     scenario = counted("convolutions")
     bars, slower = (figure3(implied(scenario), scenario, link_rate=rate) for rate in (100e6, 54e6))
 
@@ -211,7 +211,7 @@ def test_between_two_lengths_logarithms_are_interpolated() -> None:
     cipher = CipherCost("test", ((4, 100.0), (16, 25.0)), 20.0)
 
     assert cipher.cycles_per_byte(8) == pytest.approx(50.0)
-    assert cipher.cycles_per_byte(2) == pytest.approx(200.0)  # it costs what a message of four bytes does
+    assert cipher.cycles_per_byte(2) == pytest.approx(200.0)  # as many cycles as a message of four bytes
     assert cipher.cycles(0) == cipher.cycles(1) == cipher.cycles(4) == pytest.approx(400.0)
     assert cipher.cycles(32) - cipher.cycles(16) == pytest.approx(16 * 20.0)
 
@@ -219,7 +219,7 @@ def test_between_two_lengths_logarithms_are_interpolated() -> None:
 # --- the arithmetic -------------------------------------------------------------------------------------------
 
 
-def test_where_the_36_times_come_apart() -> None:
+def test_the_36_times_under_the_reading_as_convolutions() -> None:
     found = arithmetic(counted("convolutions"))
 
     assert found.added_seconds == pytest.approx(4.31)
@@ -233,7 +233,7 @@ def test_where_the_36_times_come_apart() -> None:
     assert found.falling
 
 
-def test_keras_count_implies_a_slow_core_and_leaves_s1_s_range() -> None:
+def test_the_36_times_under_the_reading_as_keras_layers() -> None:
     found = arithmetic(counted("keras"))
 
     assert round(found.macs_a_second / 1e6) == 118
@@ -246,15 +246,21 @@ def test_implied_cycles_a_byte_go_with_the_clock(clock: float, cost: int) -> Non
     assert round(arithmetic(counted("keras"), [Board("Cortex-A7", clock)]).cycles_a_byte) == cost
 
 
-def test_sentences_say_the_numbers() -> None:
+def test_sentences_contain_the_numbers() -> None:
     keras, convolutions = (" ".join(arithmetic(counted(reading)).sentences) for reading in READINGS)
 
-    assert "36.3 times" in keras
-    assert "2,684 cycles a byte" in keras
+    assert "a ratio of 36.3" in keras
+    assert "2,684 cycles per byte" in keras
     assert "46.5 to 57.2" in keras
     assert "47 to 58 times fewer" in keras
-    assert "36.3 / 10.4 / 2.1 times as long; under this reading they do not all lie" in keras
-    assert "36.3 / 10.4 / 4.3 times as long; under this reading they all lie" in convolutions
+    assert (
+        "36.3 / 10.4 / 2.1 times as long with the cipher as without. Under this reading these ratios do not all lie"
+        in keras
+    )
+    assert (
+        "36.3 / 10.4 / 4.3 times as long with the cipher as without. Under this reading these ratios all lie"
+        in convolutions
+    )
 
 
 # --- this host ------------------------------------------------------------------------------------------------
@@ -279,7 +285,7 @@ def test_the_measured_preset_runs_every_part_and_encrypts_every_message(small: C
     assert bars[0].joules_with == pytest.approx(5.0 * bars[0].seconds_with)
 
 
-def test_what_is_measured_is_a_cipher_that_refuses_changed_bytes() -> None:
+def test_the_measured_cipher_refuses_changed_bytes() -> None:
     cipher = CIPHERS[measured_costs.CIPHER]
     key, nonce, text = bytes(16), bytes(16), bytes(range(100))
     sealed = bytearray(cipher.seal(key, nonce, b"", text))
@@ -291,12 +297,12 @@ def test_what_is_measured_is_a_cipher_that_refuses_changed_bytes() -> None:
         cipher.open(key, nonce, b"", sealed)
 
 
-def test_nothing_is_measured_with_nonsense(small: Compiled) -> None:
+def test_invalid_settings_of_a_measurement_are_refused(small: Compiled) -> None:
     with pytest.raises(ClovenError) as caught:
         measured(small, runs=0, power=-1.0)
 
     assert caught.value.problems == (
-        "runs is 0; expected 1 or more",
+        "runs must be 1 or more, got 0",
         "this host: the power is -1; expected a number above 0",
     )
 
@@ -317,7 +323,7 @@ def test_a_document_is_json_with_everything_in_it(small: Compiled) -> None:
     assert len(first.arithmetic.sentences) == 8
     assert made.link_bits == 54e6
     a17 = next(p for p in first.presets[1].processors if p.name == "Cortex-A17")
-    assert a17.note == "not in S1"
+    assert a17.note == "not in the paper"
     assert "Cortex-A15" in a17.cipher
 
 
@@ -341,19 +347,19 @@ def test_a_table_has_a_row_for_each_bar() -> None:
     }
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ClovenError) as caught:
         document([counted("keras")], ["implied", "eBACS"], boards=[Board("Cortex-A7", -1e9, nan)], link_rate=0)
 
     assert caught.value.problems == (
-        "no preset is named 'eBACS'; there are implied, published",
+        "unknown preset 'eBACS'; choose from implied, published",
         "Cortex-A7: the clock is -1e+09; expected a number above 0",
         "Cortex-A7: the power is nan; expected a number above 0",
         "the link's rate is 0 bit/s; expected a number above 0",
     )
 
 
-def test_a_preset_that_cannot_be_is_refused_with_all_of_it() -> None:
+def test_an_impossible_preset_is_refused_with_all_problems() -> None:
     core = EdgeProcessor("core", 1e9, 1.0, inf)
     wrong = Preset(
         "test",
@@ -368,14 +374,14 @@ def test_a_preset_that_cannot_be_is_refused_with_all_of_it() -> None:
 
     assert caught.value.problems == (
         "core: the MAC/s is inf; expected a number above 0",
-        "cipher: the table's lengths are [8, 4]; expected them from 1 upwards",
-        "cipher: -1 cycles a byte; expected a number above 0",
-        "test: no cost of the cipher on other; known is core; give cycles a byte",
+        "cipher: the lengths in the table are [8, 4]; expected ascending numbers from 1",
+        "cipher: the cost is -1 cycles per byte; expected a number above 0",
+        "test: the cost of the cipher on other is missing, only those on core are given; add it",
         "the link's rate is -5 bit/s; expected a number above 0",
     )
 
 
-def test_processors_are_named_once_and_readings_too() -> None:
+def test_missing_or_repeated_processors_and_readings_are_refused() -> None:
     with pytest.raises(ClovenError, match="Cortex-A7, Cortex-A7; expected one or more, each once"):
         implied(counted("keras"), [Board("Cortex-A7"), Board("Cortex-A7")])
     with pytest.raises(ClovenError, match="readings are none"):
@@ -391,14 +397,14 @@ def test_the_chart_has_a_panel_for_each_preset_of_time_and_of_energy(tmp_path: P
     figure = draw(made)
 
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["what S1's two numbers imply", "Ascon's published speeds", "", ""]
+    assert titles == ["implied by the paper's two numbers", "Ascon's published speeds", "", ""]
     heights = [patch.get_height() for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
-    assert heights[0] == pytest.approx(4.432)  # the whole bar, and in front of it the dark part
+    assert heights[0] == pytest.approx(4.432)  # the whole bar; the dark part is drawn over it
     assert heights[9] == pytest.approx(0.122)
     figure.savefig(tmp_path / "figure3.png", dpi=40)
     assert (tmp_path / "figure3.png").stat().st_size > 5000
 
 
-def test_a_chart_of_another_reading_is_refused() -> None:
-    with pytest.raises(ClovenError, match="no reading 'convolutions'; it has keras"):
+def test_a_chart_of_a_reading_that_is_not_in_the_document_is_refused() -> None:
+    with pytest.raises(ClovenError, match="no reading 'convolutions'; choose from keras"):
         draw(document([counted("keras")]))

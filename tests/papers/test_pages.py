@@ -1,4 +1,4 @@
-"""The pages about the papers: their tables are what the results beside them say."""
+"""The tables in the pages about the papers are those of the stored results."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BLOCKS = [(name, match[2], match[3]) for name, page in PAGES.items() for match i
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_the_tables_are_what_the_results_say(page: Page) -> None:
+def test_the_tables_are_those_of_the_results(page: Page) -> None:
     assert page.filled(page.results) == page.text
 
 
 @pytest.mark.parametrize(("paper", "name", "what"), BLOCKS)
-def test_another_result_would_be_another_table(paper: str, name: str, what: str, tmp_path: Path) -> None:
+def test_changed_results_change_each_table(paper: str, name: str, what: str, tmp_path: Path) -> None:
     page = PAGES[paper]
     for path in page.results.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -48,7 +48,7 @@ def test_every_result_is_shown_and_every_picture_is_there(paper: str) -> None:
     assert all(json.loads(path.read_text("utf-8")) for path in page.results.glob("*.json"))
 
 
-def test_pictures_are_drawn_of_results(tmp_path: Path) -> None:
+def test_pictures_are_drawn_from_results(tmp_path: Path) -> None:
     results = s2_page.PAGE.results
     draw(read_document(TimesFigure, results / "3.json"), tmp_path / "3.png")
     draw_scores(read_document(ScoresFigure, results / "7-resnet20.json"), tmp_path / "7.png")

@@ -1,4 +1,4 @@
-"""The papers' layers against the tables of the requirements: shapes, bytes, work before and after, what crosses."""
+"""The papers' layer numbers against tables made by hand: shapes, bytes, work before and after, crossing tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EFFICIENTNET, TIMM = "torchvision:efficientnet_b0", "timm:efficientnet_b0"
 
 
 def bare(model: str, shape: Shape) -> nn.Module:
-    """A model without numbers in its weights: nothing that is asked here depends on them."""
+    """Return a model without weights; these tests do not depend on them."""
     with torch.device("meta"):
         return make(model, shape=shape, classes=usual(model).classes)
 
@@ -44,13 +44,13 @@ def cuts_of(model: str, shape: Shape) -> dict[str, Cut]:
 
 
 def layer(model: str, path: str, shape: Shape = PHOTO) -> Op:
-    """The op whose value a layer's path means."""
+    """Return the op of a layer."""
     graph = graph_of(model, shape)
     return graph.by_name[graph.find(path)]
 
 
 def work(model: str, path: str, shape: Shape = PHOTO) -> tuple[int, int]:
-    """MACs before and after the cut behind a layer; behind the model's end, where there is no cut, all of them."""
+    """Return the MACs before and after the cut behind a layer; all are before the end of the model."""
     graph, value = graph_of(model, shape), layer(model, path, shape).name
     if value == graph.output:
         return sum(macs(op, graph.input_shapes(op)) for op in graph.ops), 0
@@ -59,12 +59,12 @@ def work(model: str, path: str, shape: Shape = PHOTO) -> tuple[int, int]:
 
 
 def crossing(model: str, path: str, shape: Shape = PHOTO) -> dict[str, int]:
-    """How many numbers of which values cross the cut behind a layer."""
+    """Return the number of elements of each tensor that crosses the cut behind a layer."""
     return {op.name: prod(op.shape) for op in cuts_of(model, shape)[layer(model, path, shape).name].tensors}
 
 
 def until(model: str, path: str) -> list[Op]:
-    """The ops before the cut behind a layer."""
+    """Return the ops before the cut behind a layer."""
     graph = graph_of(model, PHOTO)
     return list(graph.ops[: graph.position[layer(model, path).name] + 1])
 
@@ -86,7 +86,7 @@ def whole(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-# --- S2: requirements 3.3, 3.4, 3.5 ---------------------------------------------------------------------------
+# --- Rajasekar et al. (2024) ----------------------------------------------------------------------------------
 
 S2 = {
     VGG: """
@@ -136,15 +136,15 @@ S2 = {
         8 bn2 1280x7x7 62,720 250,880 384.5 1.3 99.7 16.03
         """,
 }
-"""S2's layer, module, CxHxW, values, bytes, MMAC before and after, percent before, MB of weights before."""
+"""Layer number, module, CxHxW, values, bytes, MMAC before and after, percent before, MB of weights before."""
 
 CAPTURED = [VGG, RESNET, *(pytest.param(name, marks=pytest.mark.slow) for name in (EFFICIENTNET, TIMM))]
-"""To capture the two EfficientNets takes as long as all the rest of this file."""
+"""Capturing the two EfficientNets takes as long as all other tests of this file."""
 
 
 @pytest.mark.parametrize("model", S2)
-def test_s2_numbers_these_layers_of_the_library_s_model(model: str) -> None:
-    """Its modules have these names and make these shapes, before anything of it is captured."""
+def test_s2_layers_are_modules_of_the_librarys_model(model: str) -> None:
+    """The modules have these names and output shapes before the model is captured."""
     made: dict[str, tuple[int, ...]] = {}
     module = bare(model, PHOTO)
     for path, part in module.named_modules():
@@ -153,13 +153,13 @@ def test_s2_numbers_these_layers_of_the_library_s_model(model: str) -> None:
 
     listed = {number: (path, shape) for number, path, shape, *_ in rows(S2[model])}
 
-    assert [str(point.number) for point in points(model, "S2")] == [n for n in listed if n.isdecimal()]
+    assert [str(point.number) for point in points(model, "s2")] == [n for n in listed if n.isdecimal()]
     assert all(resolve(model, f"s2:{n}") == path for n, (path, _) in listed.items() if n.isdecimal())
     assert {path: made[path] for path, _ in listed.values()} == {path: chw(s) for path, s in listed.values()}
 
 
 @pytest.mark.parametrize("model", CAPTURED)
-def test_tables_of_s2(model: str) -> None:
+def test_table_of_each_s2_model(model: str) -> None:
     for _, path, shape, values, size, before, after, percent, weights in rows(S2[model]):
         op, (done, left) = layer(model, path), work(model, path)
         trained = sum(p.nbytes for o in until(model, path) for k, p in o.params.items() if k in ("weight", "bias"))
@@ -171,36 +171,36 @@ def test_tables_of_s2(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", CAPTURED)
-def test_at_each_of_s2_s_layers_one_tensor_crosses(model: str) -> None:
-    for point in points(model, "S2"):
+def test_one_tensor_crosses_at_each_s2_layer(model: str) -> None:
+    for point in points(model, "s2"):
         assert list(crossing(model, point.path)) == [layer(model, point.path).name]
 
 
 def test_vgg_is_cut_before_the_relu_and_before_the_pool() -> None:
-    for point in points(VGG, "S2"):
+    for point in points(VGG, "s2"):
         op = layer(VGG, point.path)
         (reader,) = (layer(VGG, name) for name in graph_of(VGG, PHOTO).users[op.name])
         assert (op.kind, reader.kind, reader.shape) == ("conv2d", "elementwise", op.shape)
 
 
-def test_convolutions_before_each_of_s2_s_layers_of_resnet50() -> None:
-    """Table I counts none of the four projections."""
+def test_convolutions_before_each_s2_layer_of_resnet50() -> None:
+    """The paper's Table I does not count the four projections."""
     counted = []
-    for point in points(RESNET, "S2"):
+    for point in points(RESNET, "s2"):
         names = [op.name for op in until(RESNET, point.path) if op.kind == "conv2d"]
         counted.append((sum("downsample" not in name for name in names), len(names)))
 
     assert counted == [(1, 1), (10, 11), (22, 24), (40, 43), (49, 53)]
 
 
-def test_the_places_that_s2_s_first_layer_of_resnet50_may_mean() -> None:
+def test_the_layers_that_the_first_s2_layer_of_resnet50_may_mean() -> None:
     shapes = [layer(RESNET, path).shape for path in ("conv1", "bn1", "relu", "maxpool")]
 
     assert shapes == [(64, 112, 112)] * 3 + [(64, 56, 56)]
-    assert "maxpool" in points(RESNET, "S2")[0].note
+    assert "maxpool" in points(RESNET, "s2")[0].note
 
 
-# --- S1: requirements 3.1, 3.2, 3.6, 3.7 ----------------------------------------------------------------------
+# --- Mehrafrooz et al. (2025) ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_places_that_s2_s_first_layer_of_resnet50_may_mean() -> None:
         (LENET, CIFAR, 5, "flatten", "480"),
     ],
 )
-def test_where_s1_listens(model: str, size: Shape, number: int, path: str, shape: str) -> None:
+def test_the_layers_at_which_s1_listens(model: str, size: Shape, number: int, path: str, shape: str) -> None:
     assert resolve(model, f"s1:{number}") == path
     assert setup.layers_of(model)[path] == f"Layer {number}"
     assert layer(model, path, size).shape == hwc(shape)
@@ -267,7 +267,7 @@ conv_dw_13 80/81/82 7x7x1024 50,176 200,704 516.34 52.40 90.8
 conv_pw_13 83/84/85 7x7x1024 50,176 200,704 567.72 1.02 99.8
 conv_preds 88 1x1x1000 1,000 4,000 568.74 0.00 100.0
 """
-"""Convolution, Keras' index of it, of its batch norm and its ReLU6, HxWxC, values, bytes, MMAC, percent before."""
+"""Convolution, Keras' indices (convolution, batch norm, ReLU6), HxWxC, values, bytes, MMAC, percent before."""
 
 SUFFIXES = (("", "conv2d"), ("_bn", "batch_norm"), ("_relu", "elementwise"))
 
@@ -300,8 +300,8 @@ def test_every_number_of_mobilenet_at_every_width() -> None:
         assert [point.path for point in points(model)] == [point.path for point in points(MOBILENET)]
 
 
-def test_both_ways_to_count_in_s1_s_section_2() -> None:
-    """Keras' index 5 and 20, or the fifth and the twentieth convolution."""
+def test_both_readings_of_s1_section_2() -> None:
+    """Layers 5 and 20 are Keras' indices, or the fifth and the twentieth convolution."""
     notes = {point.number: point.note for point in points(MOBILENET)}
 
     assert [resolve(MOBILENET, f"s1:{k}") for k in (5, 20)] == ["conv_dw_1_bn", "conv_pw_3"]
@@ -351,7 +351,7 @@ def test_the_skip_crosses_where_s1_cuts_resnet50(number: int, also: dict[str, in
 
 
 def test_the_projection_of_resnet50_is_smaller_than_the_skip_that_it_reads() -> None:
-    """If the front device ran it before S1's Layer 42, which no cut between two ops of this order does."""
+    """The front device could run the projection before Layer 42, but no cut in this order of ops does."""
     op, projection = layer(RESNET, resolve(RESNET, "s1:42")), layer(RESNET, "layer2.0.downsample.0")
 
     assert (op.bytes + projection.bytes) / 4 == 501_760
@@ -359,7 +359,7 @@ def test_the_projection_of_resnet50_is_smaller_than_the_skip_that_it_reads() -> 
 
 
 def test_one_tensor_crosses_resnet50_only_outside_its_blocks() -> None:
-    """As in Keras: before the blocks, after the sum and the last ReLU of each of the 16, and behind them."""
+    """One tensor crosses before the blocks, after the sum and the last ReLU of each block, and after the blocks."""
     single = [value for value, cut in cuts_of(RESNET, PHOTO).items() if len(cut.tensors) == 1]
     blocks = [f"layer{stage}.{block}" for stage, n in enumerate((3, 4, 6, 3), 1) for block in range(n)]
     ends = [name for block in blocks for name in (f"{block}.add", f"{block}.relu.relu_3")]
@@ -369,10 +369,10 @@ def test_one_tensor_crosses_resnet50_only_outside_its_blocks() -> None:
 
 
 def test_torchvision_s_resnet50_does_more_than_keras_s() -> None:
-    """Keras: 3,858.0 MMAC; 118.0 / 3740.0, 734.6 / 3123.4 and 927.3 / 2930.7 around S1's layers.
+    """Keras' model has 3,858.0 MMAC; 118.0 / 3740.0, 734.6 / 3123.4 and 927.3 / 2930.7 around the three layers.
 
-    The first 1x1 convolution of the second, third and fourth stage runs on four times as many places here, which
-    is 77.07 MMAC more in each: none of it lies before Layer 33, one before Layer 42.
+    In torchvision's model, the first 1x1 convolution of the second, third and fourth stage runs at four times as
+    many positions, which adds 77.07 MMAC each; none of these is before Layer 33, one is before Layer 42.
     """
     keras = {2: (118.0, 3740.0), 33: (734.6, 3123.4), 42: (927.3, 2930.7)}
     ours = {2: (118.0, 3971.2), 33: (734.6, 3354.6), 42: (1004.3, 3084.9)}
@@ -416,29 +416,45 @@ def test_names(model: str, name: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("model", "name", "problem"),
     [
-        (RESNET, "2", "Layer 2 of torchvision:resnet50 is conv1 in S1 and layer1 in S2; write s1:2 or s2:2"),
+        (
+            RESNET,
+            "2",
+            "layer 2 of torchvision:resnet50 is conv1 in Mehrafrooz et al. (2025) and layer1 in Rajasekar et al. "
+            "(2024); write s1:2 or s2:2",
+        ),
         (
             RESNET,
             "7",
-            "torchvision:resnet50 has no layer 7: S1 numbers its layers 2, 33, 42, S2 numbers its layers 1 to 5; "
-            "or give the layer's path",
+            "torchvision:resnet50 has no layer 7: Mehrafrooz et al. (2025) number its layers 2, 33, 42, "
+            "Rajasekar et al. (2024) number its layers 1 to 5; give one of these or the layer's path",
         ),
         (
             RESNET,
             "s1:3",
-            "torchvision:resnet50 has no layer s1:3: S1 numbers its layers 2, 33, 42; or give the layer's path",
+            "torchvision:resnet50 has no layer s1:3: Mehrafrooz et al. (2025) number its layers 2, 33, 42; "
+            "give one of these or the layer's path",
         ),
-        (LENET, "9", "lenet5 has no layer 9: S1 numbers its layers 0 to 7; or give the layer's path"),
-        (LENET, "s1:x", "lenet5 has no layer s1:x: S1 numbers its layers 0 to 7; or give the layer's path"),
+        (
+            LENET,
+            "9",
+            "lenet5 has no layer 9: Mehrafrooz et al. (2025) number its layers 0 to 7; "
+            "give one of these or the layer's path",
+        ),
+        (
+            LENET,
+            "s1:x",
+            "lenet5 has no layer s1:x: Mehrafrooz et al. (2025) number its layers 0 to 7; "
+            "give one of these or the layer's path",
+        ),
         (
             LENET,
             "s2:2",
-            "s2:2: S2 numbers no layers of lenet5, only of torchvision:vgg16, torchvision:resnet50, "
-            "torchvision:efficientnet_b0, timm:efficientnet_b0; give the layer's path",
+            "s2:2: Rajasekar et al. (2024) number the layers of torchvision:vgg16, torchvision:resnet50, "
+            "torchvision:efficientnet_b0, timm:efficientnet_b0, not of lenet5; give the layer's path",
         ),
     ],
 )
-def test_numbers_that_mean_nothing_or_two_things(model: str, name: str, problem: str) -> None:
+def test_unknown_and_ambiguous_numbers_are_refused(model: str, name: str, problem: str) -> None:
     with pytest.raises(ClovenError) as error:
         resolve(model, name)
 

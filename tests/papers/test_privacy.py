@@ -1,4 +1,4 @@
-"""S2's privacy study: its partition points, the audit that it is, and what made-up findings say of where to cut."""
+"""The privacy study of Rajasekar et al. (2024): partition points, the audit, and the cuts by made-up findings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def timed_cut(model: str, cut: str | None, median: float, beside: float) -> CutT
 
 
 def finding(attack: str, point: int, score: float, baseline: float) -> Finding:
-    """An attack behind a partition point, counted from 0."""
+    """Return a finding of an attack at a partition point, counted from 0."""
     whole = {"covers": "images only", "of_seeds": [score]}
     return Finding.model_validate_json(
         json.dumps(
@@ -102,7 +102,7 @@ def finding(attack: str, point: int, score: float, baseline: float) -> Finding:
 
 
 def summary(scores: dict[str, list[float]], why_not: str | None = None, *, baseline: float = 0.1) -> Summary:
-    """The part of a summary that is read of such an audit, in another order than that of the points."""
+    """Return the part of an audit's summary that is read, with findings not in the order of the points."""
     findings = []
     for attack, row in scores.items():
         findings += [finding(attack, point, score, baseline) for point, score in reversed(list(enumerate(row)))]
@@ -117,10 +117,12 @@ def summary(scores: dict[str, list[float]], why_not: str | None = None, *, basel
     )
 
 
-def test_where_the_models_are_cut() -> None:
+def test_the_partition_points_of_each_model() -> None:
     assert [len(cuts(name)) for name in (VGG, RESNET, EFFICIENTNET)] == [13, 5, 8]
     assert list(cuts("resnet20")) == ["conv1", "layer1", "layer2", "layer3"]
-    with pytest.raises(ClovenError, match="S2 does not cut 'lenet5'; choose from torchvision:vgg16"):
+    with pytest.raises(
+        ClovenError, match=r"Rajasekar et al\. \(2024\) do not cut 'lenet5'; choose from torchvision:vgg16"
+    ):
         cuts("lenet5")
 
 
@@ -141,7 +143,7 @@ def test_the_links_of_one_pipeline_are_the_points_in_order(name: str) -> None:
     assert list(carried.values()) == [[graph.find(path)] for path in cuts(name)]
 
 
-def test_every_attack_has_its_point_and_the_strongest_the_latest() -> None:
+def test_each_attack_and_the_strongest_choose_a_point() -> None:
     found = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.15]}))
 
     assert [(row.point, row.attack) for row in found.rows[:3]] == [
@@ -161,7 +163,7 @@ def test_a_rise_at_the_end_leaves_no_strict_point() -> None:
     assert found == ChosenPoints(tolerant=ChosenPoint(point=3, path="layer2"))
 
 
-def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
+def test_table_3_lists_the_time_that_each_choice_saves() -> None:
     scores = document(STUDY, summary({"cgan": [0.5, 0.19, 0.1, 0.1], "residual": [0.9, 0.7, 0.4, 0.3]}))
     seconds = {None: 4.2, "conv1": 1.0, "layer1": 1.4, "layer2": 2.0, "layer3": 3.0}
     timed = [timed_cut("lenet5", cut, median, 9.9) for cut, median in seconds.items()]
@@ -189,7 +191,7 @@ def test_table_3_is_what_each_choice_saves_of_the_time_all_inside() -> None:
     assert (rows[-1].point, rows[-1].path, rows[-1].partitioned_seconds, rows[-1].ratio) == (None,) * 4
 
 
-def test_nothing_is_found_where_nothing_stays_low() -> None:
+def test_no_point_is_chosen_if_no_score_stays_low() -> None:
     found = document(STUDY, summary({"residual": [0.9, 0.8, 0.7, 0.6]}))
 
     assert found.optimal["strongest"] == ChosenPoints()
@@ -202,7 +204,7 @@ def test_the_plan_is_cut_by_s2s_rule_for_the_strongest() -> None:
     assert (found.queries, found.victims, found.attack_seconds) == (800, 100, 480.0)
 
 
-def test_a_threshold_that_a_baseline_exceeds_gives_way_to_the_baseline() -> None:
+def test_the_baseline_replaces_a_threshold_that_it_exceeds() -> None:
     found = document(
         STUDY, summary({"cgan": [0.6, 0.27, 0.15, 0.15], "residual": [0.9, 0.5, 0.27, 0.26]}, baseline=0.28)
     )
@@ -214,10 +216,10 @@ def test_a_threshold_that_a_baseline_exceeds_gives_way_to_the_baseline() -> None
     assert (found.rule, found.plan) == ("baseline", ChosenPoint(point=3, path="layer2"))
 
 
-def test_of_a_model_that_has_learned_too_little_nothing_is_said() -> None:
-    found = document(STUDY, summary({"residual": [0.1, 0.1, 0.1, 0.1]}, "it has learned too little"))
+def test_no_point_is_chosen_without_a_verdict() -> None:
+    found = document(STUDY, summary({"residual": [0.1, 0.1, 0.1, 0.1]}, "the kappa is too low"))
 
-    assert found.no_verdict == "it has learned too little"
+    assert found.no_verdict == "the kappa is too low"
     assert found.optimal["residual"] == ChosenPoints()
     assert found.plan is None
 

@@ -1,4 +1,4 @@
-"""A small figure of S1 really made: its bars, what is kept of them, going on, and its picture."""
+"""Reproduce a small figure of Mehrafrooz et al. (2025): its bars, stored scores, continuing it, and its picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = [
 
 
 def quiet(*_: object) -> None:
-    """No progress."""
+    """Report no progress."""
 
 
 def run(request: Request, out: Path) -> StrategyFigure:
@@ -48,7 +48,7 @@ def run(request: Request, out: Path) -> StrategyFigure:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    """A CNN is captured once for all studies, which takes longer than they do."""
+    """Capture a CNN once for all studies, since this takes longer than the studies."""
     graphs: dict[object, Graph] = {}
 
     def once(make: Callable[..., Graph]) -> Callable[..., Graph]:
@@ -68,7 +68,7 @@ def _quick() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Made:
-    """Fig. 5(c) at the smallest scale, on digits."""
+    """Fig. 5(c) at a very small scale, on digits."""
 
     folder: Path
     document: StrategyFigure
@@ -81,19 +81,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When each cell of S1's own setting was written."""
+    """Return the time at which each cell of the paper's setting was written."""
     return {path.name: path.stat().st_mtime_ns for path in (folder / "digits" / "cells").iterdir()}
 
 
 def same(one: StrategyBar, other: StrategyBar) -> bool:
-    """Whether two bars are equal in every field, scores to the last bit."""
+    """Return whether two bars are equal in every field, with bit-equal scores."""
     return all(
         torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b
         for a, b in zip(vars(one).values(), vars(other).values(), strict=True)
     )
 
 
-# --- what is made ---------------------------------------------------------------------------------------------
+# --- the document ---------------------------------------------------------------------------------------------
 
 
 def test_a_figure_has_a_bar_for_each_strategy_and_layer(made: Made) -> None:
@@ -112,17 +112,17 @@ def test_a_figure_has_a_bar_for_each_strategy_and_layer(made: Made) -> None:
         assert score.mean == pytest.approx(sum(bar.shares) / len(bar.shares))
 
 
-def test_the_document_says_what_it_is_of_and_what_is_smaller(made: Made) -> None:
+def test_the_document_lists_its_settings_and_differences_from_the_paper(made: Made) -> None:
     document = made.document
 
-    assert (document.paper, document.figure, document.title) == ("S1", "5c", "Fig. 5(c): LeNet-5")
+    assert (document.paper, document.figure, document.title) == ("s1", "5c", "Fig. 5(c): LeNet-5")
     assert document.controls == {}
     assert document.smaller == (
-        "auxiliary images at most: 40, S1 40000",
-        "victim images at most: 30, S1 all",
-        "epochs of the decoders: 1, S1 10",
-        "epochs of the CNN: 6, S1 10",
-        "training images of the CNN at most: 900, S1 all",
+        "auxiliary images at most: 40 (paper: 40000)",
+        "victim images at most: 30 (paper: all)",
+        "epochs of the decoders: 1 (paper: 10)",
+        "epochs of the CNN: 6 (paper: 10)",
+        "training images of the CNN at most: 900 (paper: all)",
     )
     (panel,) = document.panels
     assert (panel.name, panel.control, panel.test_images) == ("digits", PAPER, 30)
@@ -130,12 +130,12 @@ def test_the_document_says_what_it_is_of_and_what_is_smaller(made: Made) -> None
     assert panel.settings["training images"] == 900
 
 
-def test_the_claims_that_one_data_set_can_test_are_judged(made: Made) -> None:
+def test_claims_are_judged_if_the_figure_has_their_bars(made: Made) -> None:
     figures, *claims = made.document.claims
     counts = {row.claim: len(row.comparisons.get(PAPER, [])) for row in claims}
 
-    assert (figures.claim, figures.controls) == ("S1-41", {"Fig. 5c, digits": "7 bars"})
-    assert {name: count for name, count in counts.items() if count} == {"S1-42": 2, "S1-43": 6, "S1-44": 4}
+    assert (figures.claim, figures.controls) == ("C1", {"Fig. 5c, digits": "7 bars"})
+    assert {name: count for name, count in counts.items() if count} == {"C2": 2, "C3": 6, "C4": 4}
     for row in claims:
         assert (row.verdict == "not tested") == (not counts[row.claim])
 
@@ -155,11 +155,11 @@ def test_the_document_and_the_scores_are_written(made: Made) -> None:
     assert not list(made.folder.rglob("*.part"))
 
 
-# --- kept, and gone on with -----------------------------------------------------------------------------------
+# --- reading and continuing a figure --------------------------------------------------------------------------
 
 
-def test_bars_are_kept_as_they_were_made(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Running again does no cell again, and what it keeps is what is read."""
+def test_bars_are_read_as_they_were_written(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run repeats no cell, and the bars that it writes are those that are read."""
     before, written = times(made.folder), list[StrategyBar]()
     keep = module.keep
 
@@ -183,15 +183,17 @@ def one_by_one(do: Callable[[Any, int], Any], shared: Any, count: int, *, jobs: 
     return (do(shared, index) for index in range(count))
 
 
-def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) -> None:
+def test_cnns_are_trained_in_parallel_and_cached_for_the_studies(tmp_path: Path) -> None:
     small = replace(TINY, training=1, images=200)
-    request = replace(REQUEST, scale=small, controls=(DOMAIN, SIZE))  # the usual size twice, and twice the side
+    request = replace(
+        REQUEST, scale=small, controls=(DOMAIN, SIZE)
+    )  # two studies at the usual size, one at twice the side
     subjects = [panel.study.subject for panel in panels(request)]
     said: list[tuple[str, int, int]] = []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOVEN_CACHE", str(tmp_path))
-        patch.setattr(module, "side_by_side", one_by_one)  # processes take longer to start than to train these
+        patch.setattr(module, "side_by_side", one_by_one)  # starting processes takes longer than this training
         train(subjects, 2, lambda *of: said.append(of))
         kept = set(tmp_path.iterdir())
         for subject in subjects:
@@ -202,7 +204,7 @@ def test_cnns_are_trained_side_by_side_and_kept_for_the_studies(tmp_path: Path) 
     assert set(tmp_path.iterdir()) == kept
 
 
-def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None:
+def test_a_control_is_added_to_a_finished_figure(made: Made, tmp_path: Path) -> None:
     folder = shutil.copytree(made.folder, tmp_path / "figure")
     before = times(folder)
     document = run(replace(REQUEST, controls=(LINKS,)), folder)
@@ -223,7 +225,7 @@ def test_a_control_is_added_to_what_is_there(made: Made, tmp_path: Path) -> None
     assert all(bar.crosses for bar in bars[7:])
     assert document.controls == {LINKS: CONTROLS[LINKS]}
     found = {row.claim: row.comparisons.get(LINKS, ()) for row in document.claims}
-    assert [len(found[f"S1-{number}"]) for number in (42, 43, 44)] == [6, 10, 0]  # links have no depth
+    assert [len(found[f"C{number}"]) for number in (2, 3, 4)] == [6, 10, 0]  # links have no depth
 
     axes = drawn(document).axes
     assert [len(place.patches) for place in axes] == [7, 7]
@@ -244,7 +246,7 @@ def test_a_folder_without_a_figure_is_refused(made: Made, tmp_path: Path, broken
         kept(tmp_path)
 
 
-def test_a_figure_of_another_version_is_refused_in_one_sentence(made: Made, tmp_path: Path) -> None:
+def test_a_figure_of_another_version_is_refused(made: Made, tmp_path: Path) -> None:
     write_document(tmp_path / FIGURE, made.document.model_dump(mode="json") | {"schema_version": 2})
 
     with pytest.raises(ClovenError) as caught:
@@ -253,10 +255,10 @@ def test_a_figure_of_another_version_is_refused_in_one_sentence(made: Made, tmp_
     assert "run the same command again" in problem
 
 
-# --- what is refused ------------------------------------------------------------------------------------------
+# --- invalid requests -----------------------------------------------------------------------------------------
 
 
-def test_all_that_is_wrong_is_said_before_anything_is_written(here: Path) -> None:
+def test_all_problems_are_reported_before_anything_is_written(here: Path) -> None:
     request = replace(
         REQUEST, data=("cifar10:nowhere", "mnist:neither"), scale=replace(TINY, epochs=0), controls=tuple(CONTROLS)
     )
@@ -271,13 +273,13 @@ def test_all_that_is_wrong_is_said_before_anything_is_written(here: Path) -> Non
 
 
 def test_two_data_sets_of_one_kind_are_refused(here: Path) -> None:
-    """Their folders and bars would have the same names."""
+    """Two data sets of one kind would have the same folders and names of bars."""
     with pytest.raises(ClovenError, match=r"digits is given 2 times; give one data set of each kind"):
         run(replace(REQUEST, data=("digits", "digits")), here / "out")
     assert not list(here.iterdir())
 
 
-def test_no_control_gets_more_images_than_there_are_photographs(here: Path) -> None:
+def test_no_control_has_more_images_than_there_are_photographs(here: Path) -> None:
     for i in range(5):
         pixels = np.random.default_rng(i).integers(0, 255, (28, 28, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(here / f"{i}.png")
@@ -303,7 +305,7 @@ def test_the_picture(made: Made, tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(2**20) or []) > 100
 
 
-def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made: Made) -> None:
+def test_the_picture_shows_agreement_as_height_and_hatches_unsent_tensors(made: Made) -> None:
     from matplotlib.patches import Rectangle
 
     (place,) = drawn(made.document).axes
@@ -323,8 +325,8 @@ def test_the_picture_shows_bars_by_height_and_what_no_link_carries_hatched(made:
     ]
 
 
-def test_a_row_is_headed_by_its_own_cnn(made: Made) -> None:
-    """Images of twice the size are shown to another CNN."""
+def test_a_row_has_the_title_of_its_own_cnn(made: Made) -> None:
+    """Images of twice the size have another CNN."""
     document = made.document
     panel = document.panels[0].model_copy(update={"control": SIZE, "model_accuracy": 0.123})
     bar = document.bars[0].model_copy(update={"control": SIZE})
@@ -357,7 +359,7 @@ def test_vertical_leaks_the_same_on_any_number_of_devices(tmp_path: Path, monkey
     assert torch.equal(four.scores, eight.scores)
     assert torch.equal(two.ssim, eight.ssim)
     verdicts = {row.claim: row.verdict for row in document.claims}
-    assert (verdicts.pop("S1-41"), verdicts.pop("S1-48")) == ("fails", "holds")  # three of nine bars
+    assert (verdicts.pop("C1"), verdicts.pop("C8")) == ("fails", "holds")  # three of nine bars
     assert set(verdicts.values()) == {"not tested"}
 
 
@@ -375,4 +377,4 @@ def test_figure_6_of_a_narrow_mobilenet(tmp_path: Path) -> None:
     assert [bar.scores.shape[1] for bar in bars] == [1, 2, 2, 1, 4, 4, 1, 8, 8]
     assert torch.equal(bars[0].scores, bars[3].scores)
     assert torch.equal(bars[3].ssim, bars[6].ssim)
-    assert document.claims[1].left_out == 6  # a CNN that was shown 40 images has learned nothing
+    assert document.claims[1].left_out == 6  # the kappa of a CNN trained on 40 images is too low

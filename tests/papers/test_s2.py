@@ -1,4 +1,4 @@
-"""S2's Table III and rule, and the cost that is fitted to its times."""
+"""Table III and the rule of Rajasekar et al. (2024), and the cost that is fitted to the times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.papers.points import points
-from cloven.papers.s2.enclave_fit import EPC, Cost, EnclaveLoad, PublishedTable, document, fitted, published
+from cloven.papers.s2.enclave_fit import EPC, EnclaveCost, EnclaveLoad, PublishedTable, document, fitted, published
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
@@ -26,13 +26,13 @@ from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, Publi
         ([0.6, 0.4, 0.25, 0.15, 0.1], 4, 4),
         ([0.5, 0.4, 0.3, 0.19, 0.21, 0.22, 0.15, 0.1], 7, 4),
         ([0.5, 0.3, 0.15, 0.1, 0.25], None, None),
-        ([0.6, 0.22, 0.1], 3, 3),  # slightly above is no place to cut at
+        ([0.6, 0.22, 0.1], 3, 3),  # a point slightly above the threshold is never chosen
         ([0.2, 0.2], None, None),
         ([0.1], 1, 1),
         ([], None, None),
     ],
 )
-def test_s2s_rule(scores: list[float], strict: int | None, tolerant: int | None) -> None:
+def test_the_papers_rule(scores: list[float], strict: int | None, tolerant: int | None) -> None:
     assert optimal(scores) == strict
     assert optimal(scores, tolerance=0.03) == tolerant
 
@@ -49,15 +49,15 @@ def test_the_point_is_the_first_that_is_low_and_stays_low(
     assert found == next((point for point in range(1, len(scores) + 1) if low(point)), None)
 
 
-def test_scores_that_cannot_be() -> None:
+def test_scores_and_limits_out_of_range_are_refused() -> None:
     with pytest.raises(ClovenError) as caught:
         optimal([0.5, 1.5, nan], 2, -1)
 
     assert caught.value.problems == (
-        "the SSIM of point 2 is 1.5; expected -1 to 1",
-        "the SSIM of point 3 is nan; expected -1 to 1",
-        "the threshold is 2; expected an SSIM, -1 to 1",
-        "the tolerance is -1; expected 0 or more",
+        "the SSIM of point 2 must be between -1 and 1, got 1.5",
+        "the SSIM of point 3 must be between -1 and 1, got nan",
+        "the threshold must be between -1 and 1, got 2",
+        "the tolerance must be 0 or more, got -1",
     )
 
 
@@ -65,12 +65,12 @@ def test_scores_that_cannot_be() -> None:
 
 
 @pytest.mark.parametrize("row", TABLE_3, ids=lambda row: f"{row.model}-{row.data}")
-def test_the_printed_percentages_follow_from_the_printed_times_with_decimals_cut_off(row: PublishedTimes) -> None:
+def test_the_printed_percentages_are_truncated_from_the_printed_times(row: PublishedTimes) -> None:
     assert row.derived == row.printed
     assert float(row.ratio) == pytest.approx(1 / (1 - float(row.reduction) / 100))
 
 
-def test_the_decimals_are_cut_off_and_not_rounded() -> None:
+def test_rounded_percentages_differ_from_the_printed_ones() -> None:
     by = {(row.model, row.data): row for row in TABLE_3}
 
     assert round(float(by[VGG, "ImageNet"].reduction), 1) == 66.7
@@ -78,17 +78,17 @@ def test_the_decimals_are_cut_off_and_not_rounded() -> None:
     assert [round(float(by[key].ratio), 2) for key in ((VGG, "ImageNet"), (RESNET, "TON_IoT"))] == [3.0, 1.32]
 
 
-def test_the_points_are_as_many_as_s2_says() -> None:
+def test_the_numbers_of_points_are_those_of_the_paper() -> None:
     assert {row.model: row.row().partition_points for row in TABLE_3} == {VGG: 13, RESNET: 5, EFFICIENTNET: 8}
-    assert all(row.point in {point.number for point in points(row.model, "S2")} for row in TABLE_3)
+    assert all(row.point in {point.number for point in points(row.model, "s2")} for row in TABLE_3)
 
 
 # --- the fit --------------------------------------------------------------------------------------------------
 
 
 @given(st.tuples(*[st.floats(0.01, 9)] * 4))
-def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[float, float, float, float]) -> None:
-    cost = Cost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
+def test_times_that_follow_the_model_are_fitted_exactly(parts: tuple[float, float, float, float]) -> None:
+    cost = EnclaveCost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
     some = [
         EnclaveLoad(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))
     ]
@@ -101,28 +101,28 @@ def test_times_that_are_such_a_sum_are_fitted_to_the_last_part(parts: tuple[floa
     )
 
 
-def test_weights_that_fit_into_the_protected_memory_cost_nothing() -> None:
-    cost = Cost(1.0, 0.0, 1e-6, 0.0)
+def test_weights_within_the_protected_memory_cost_nothing() -> None:
+    cost = EnclaveCost(1.0, 0.0, 1e-6, 0.0)
 
     assert cost.seconds(EnclaveLoad(5, EPC, 9)) == cost.seconds(EnclaveLoad(5, 0, 9)) == 1.0
     assert cost.seconds(EnclaveLoad(5, EPC + 10**6, 9)) == pytest.approx(2.0)
 
 
 def test_no_part_is_negative() -> None:
-    """More work in less time: what a line would take for a negative cost is none."""
+    """For more work in less time, unconstrained least squares would give a negative cost."""
     found = fitted([EnclaveLoad(1, 0, 10**9), EnclaveLoad(1, 0, 10**10)], [4.0, 2.0])
 
     assert (found.mac, found.byte) == (0.0, 0.0)
     assert found.seconds(EnclaveLoad(1, 0, 0)) == pytest.approx(3.0)
 
 
-def test_times_that_cannot_be_fitted() -> None:
+def test_invalid_input_of_a_fit_is_refused() -> None:
     with pytest.raises(ClovenError) as caught:
         fitted([EnclaveLoad(1, 1, 1)], [1.0, 2.0], -1)
 
     assert caught.value.problems == (
-        "got 2 times for 1 loads; expected one each, and at least one",
-        "the protected memory is -1 bytes; expected 0 or more",
+        "got 2 times for 1 loads; expected one time for each, at least one",
+        "the protected memory must be 0 bytes or more, got -1",
     )
 
 

@@ -1,4 +1,4 @@
-"""S1's Table 1 beside the data themselves (S1-06), and the sizes of S1's split (S1-08)."""
+"""Table 1 of Mehrafrooz et al. (2025) beside data sets on disk, and the sizes of the split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def row(spec: str) -> DataSetRow:
 
 class TestPrinted:
     def test_three_rows(self) -> None:
-        """S1-06, to the letter."""
+        """The rows are those printed in the paper."""
         rows = [(p.title, p.images, p.size, p.classes, p.colours) for p in TABLE_1.values()]
 
         assert rows == [
@@ -36,11 +36,11 @@ class TestPrinted:
         [(70_000, (56_000, 7_000, 7_000)), (60_000, (48_000, 6_000, 6_000)), (8_189, (6_551, 819, 819))],
     )
     def test_split(self, count: int, sizes: tuple[int, int, int]) -> None:
-        """S1-08: 80, 10 and 10 % of the pooled images."""
+        """The split has 80, 10 and 10 % of the pooled images."""
         assert split_sizes(count) == sizes
 
     def test_whole_sets_agree(self) -> None:
-        """The three sets as they are distributed."""
+        """The three sets as distributed agree with the paper."""
         flowers = {(3, 500, 667), (3, 752, 500)}
         for name, count, shapes, classes in (
             ("mnist", 70_000, {(1, 28, 28)}, 10),
@@ -53,28 +53,28 @@ class TestPrinted:
             assert found.differs == ()
 
     def test_everything_that_differs(self) -> None:
-        """Each difference is a sentence with both values."""
+        """Each difference is listed with both values."""
         found = describe("mnist", 60_000, {(3, 32, 32), (1, 28, 28)}, 9, (1, 1, 1))
 
         assert found.agrees is False
         assert found.differs == (
-            "images: 60,000, S1 prints 70,000",
-            "size: variable, S1 prints 28x28",
-            "classes: 9, S1 prints 10",
-            "colours: colour, S1 prints grey",
+            "images: 60,000 (paper: 70,000)",
+            "size: variable (paper: 28x28)",
+            "classes: 9 (paper: 10)",
+            "colours: colour (paper: grey)",
         )
 
 
 class TestFromFiles:
     def test_flowers(self, tmp_path: Path) -> None:
-        """Six flowers of three classes, by their headers."""
+        """Six flowers of three classes are described from their headers."""
         found = row(f"flowers102:{write_flowers(tmp_path)}")
 
         assert (found.name, found.images, found.size, found.classes) == ("flowers102", 6, "variable", 3)
-        assert found.differs == ("images: 6, S1 prints 8,189", "classes: 3, S1 prints 102")
+        assert found.differs == ("images: 6 (paper: 8,189)", "classes: 3 (paper: 102)")
 
     def test_headers_are_enough(self, tmp_path: Path) -> None:
-        """Pixels are not decoded: a picture that breaks off behind its header is still described."""
+        """Pixels are not decoded: a picture that is truncated after its header is still described."""
         file = write_flowers(tmp_path) / "jpg" / "image_00001.jpg"
         Image.effect_noise((200, 100), 50).save(file)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -84,16 +84,16 @@ class TestFromFiles:
         assert row(f"flowers102:{tmp_path}").images == 6
 
     def test_mnist_and_cifar(self, tmp_path: Path) -> None:
-        """Made-up sets in the real layouts differ in number alone."""
+        """Made-up sets in the real layouts differ only in the number of images."""
         write_mnist(tmp_path / "mnist")
         write_cifar(tmp_path / "cifar10", *(f"{name}.bin" for name in BATCHES))
 
-        assert row(f"mnist:{tmp_path}/mnist").differs == ("images: 30, S1 prints 70,000",)
-        assert row(f"cifar10:{tmp_path}/cifar10").differs == ("images: 60, S1 prints 60,000",)
+        assert row(f"mnist:{tmp_path}/mnist").differs == ("images: 30 (paper: 70,000)",)
+        assert row(f"cifar10:{tmp_path}/cifar10").differs == ("images: 60 (paper: 60,000)",)
 
     @pytest.mark.parametrize(("mode", "colours"), [("L", "grey"), ("RGB", "colour")])
     def test_folder(self, tmp_path: Path, mode: str, colours: str) -> None:
-        """A set that S1 does not have is described alone; sizes are width x height."""
+        """A set that the paper does not use has no printed row; sizes are width x height."""
         for name in ("cat/1.png", "dog/1.png", "dog/2.png"):
             (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new(mode, (6, 4)).save(tmp_path / "pets" / name)
@@ -104,7 +104,7 @@ class TestFromFiles:
         assert found.split == (3, 0, 0)
 
     def test_unlabelled(self, tmp_path: Path) -> None:
-        """Loose pictures have no classes; one of another size makes sizes variable."""
+        """Pictures outside of sub-folders have no classes; different sizes make the size variable."""
         for name, size in (("a.png", (4, 4)), ("b.png", (5, 4))):
             Image.new("L", size).save(tmp_path / name)
         found = row(f"folder:{tmp_path}")
@@ -112,7 +112,7 @@ class TestFromFiles:
         assert (found.classes, found.size) == (0, "variable")
 
     def test_json(self, tmp_path: Path) -> None:
-        """Rows are plain values, with S1's row and the verdict."""
+        """A row contains plain values, the paper's row and the verdict."""
         assert row(f"mnist:{write_mnist(tmp_path)}").model_dump(mode="json") == {
             "name": "mnist",
             "images": 30,
@@ -121,7 +121,7 @@ class TestFromFiles:
             "colours": "grey",
             "split": [24, 3, 3],
             "printed": {"title": "MNIST", "images": 70_000, "size": "28x28", "classes": 10, "colours": "grey"},
-            "differs": ["images: 30, S1 prints 70,000"],
+            "differs": ["images: 30 (paper: 70,000)"],
             "agrees": False,
         }
 
@@ -129,16 +129,16 @@ class TestFromFiles:
 @pytest.mark.slow
 class TestRealData:
     def test_mnist(self, data: str) -> None:
-        """All 70,000 images: S1's row, and its split."""
+        """The whole set agrees with the paper, and is split as in the paper."""
         found = row(f"mnist:{data}")
 
         assert found.agrees is True
         assert found.split == (56_000, 7_000, 7_000)
 
     def test_cifar(self, data: str) -> None:
-        """Whole, it agrees; with batches missing, the number is what differs."""
+        """The whole set agrees with the paper; with missing batches only the number of images differs."""
         found = row(f"cifar10:{data}")
-        short = () if found.images == 60_000 else (f"images: {found.images:,}, S1 prints 60,000",)
+        short = () if found.images == 60_000 else (f"images: {found.images:,} (paper: 60,000)",)
 
         assert found.differs == short
         assert found.images % 10_000 == 0

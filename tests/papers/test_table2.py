@@ -1,4 +1,4 @@
-"""Table 2 against the requirements' table (S1-40a to S1-40p), against torch, and against the models' own shapes."""
+"""Table 2 of Mehrafrooz et al. (2025) against the printed rows, torch, and the shapes of the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from cloven.attacks.layers import Chain, Conv, ConvT, ReLU, build, text
 from cloven.papers.points import MOBILENETS
 from cloven.papers.s1 import setup
-from cloven.papers.s1.table2 import MENDED, TABLE_2, DecoderRow, decoder, doubled, made, row_for
+from cloven.papers.s1.table2 import CORRECTION, TABLE_2, DecoderRow, decoder, doubled, made, row_for
 from cloven.zoo.named import make, usual
 
 MOBILENET, RESNET, LENET = "mobilenet_v1", "torchvision:resnet50", "lenet5"
@@ -37,7 +37,7 @@ n lenet5 2 conv2 1600 10,10,16 28,28,1 1233 1.0
 o lenet5 3 pool2 400 5,5,16 28,28,1 3553 1.0
 p lenet5 5 flatten 120 1,1,120 28,28,1 147265 -
 """
-"""Row, model, S1's layer, module, vector, input and output (H,W,C), parameters, MMAC an image."""
+"""Row, model, layer number, module, vector, input and output (H,W,C), parameters, MMAC per image."""
 
 CHAINS = """
 Up(224x224) Conv(3,16) ReLU Conv(16,3)
@@ -77,7 +77,7 @@ def row_name(row: DecoderRow) -> str:
 
 
 def macs(network: nn.Module, given: torch.Tensor) -> int:
-    """Multiplications of the convolutions: a transposed one does its kernel's at each place of its input."""
+    """Count the multiplications of the convolutions; a transposed one applies its kernel at each input position."""
     counted = []
 
     def count(module: nn.Module, arguments: tuple[torch.Tensor], made: torch.Tensor) -> None:
@@ -112,11 +112,11 @@ def test_rows(row: DecoderRow, line: str) -> None:
     assert row_for(model, path, row.image) is row
 
 
-def test_chains_as_s1_writes_them() -> None:
+def test_chains_are_those_of_the_paper() -> None:
     assert [text(row.layers) for row in TABLE_2] == CHAINS.strip().splitlines()
 
 
-def test_one_row_does_not_compute_as_printed_and_one_inserted_layer_mends_it() -> None:
+def test_one_row_does_not_run_as_printed_and_one_inserted_layer_corrects_it() -> None:
     first, last = doubled(120, 60, 30, 15), Conv(8, 3)
     assert made((*first, last), (120, 2, 2)) is None
     assert made(first, (120, 2, 2)) == (15, 16, 16)
@@ -127,11 +127,11 @@ def test_one_row_does_not_compute_as_printed_and_one_inserted_layer_mends_it() -
         build((*first, last))(torch.rand(1, 120, 2, 2))
 
     assert row_of("l").layers == (*first, ConvT(15, 8), ReLU(), last)
-    assert [row.mended for row in TABLE_2 if row.mended] == [row_of("l").mended] == [MENDED]
+    assert [row.correction for row in TABLE_2 if row.correction] == [row_of("l").correction] == [CORRECTION]
 
 
 def test_the_sizes_of_table_2_hold_for_no_other_padding_of_the_transposed_convolution() -> None:
-    """Requirements, S1-40c: without padding 231, with padding but nothing added 217."""
+    """The sides would be 231 without padding, and 217 with padding but without output padding."""
     channels = (256, 128, 64, 32)
     for padding, more, side in ((1, 1, 224), (0, 0, 231), (1, 0, 217)):
         chain: Chain = tuple(ConvT(a, b, 3, 2, padding, more) for a, b in pairwise(channels))
@@ -170,8 +170,8 @@ def test_a_vector_is_given_the_height_and_width_of_its_rows_map() -> None:
     assert text(smaller).startswith("View(64x8x8) ConvT(64,128)")
 
 
-def test_what_the_chain_cannot_turn_into_the_image_is_left_to_the_rule() -> None:
-    """A share of a map's rows, and a vector that is no map of the row's height and width."""
+def test_there_is_no_decoder_for_shapes_that_do_not_fit_the_row() -> None:
+    """For example some rows of a map, or a vector that is not a map of the row's height and width."""
     assert decoder(MOBILENET)("conv_pw_5", (256, 7, 28), (3, 224, 224)) is None
     assert decoder(MOBILENET)("conv1_bn", (32, 28, 112), (3, 224, 224)) is not None
     assert decoder(LENET)("flatten", (69,), (3, 32, 32)) is None
@@ -193,7 +193,7 @@ SMALLER = {
 
 @cache
 def shapes(model: str, image: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """What the model's modules make of an image, by their names."""
+    """Return the output shapes of the model's modules for an image, by name."""
     found: dict[str, tuple[int, ...]] = {"input": (image[0], image[1] // 2, image[2] // 2)}
     with torch.device("meta"):
         module = make(model, shape=image, classes=usual(model).classes)
@@ -217,7 +217,7 @@ def test_images_of_64x64(model: str, layer: str) -> None:
 
 @pytest.mark.parametrize("side", [32, 64, 96, 99, 128, 224])
 @pytest.mark.parametrize("model", [*MOBILENETS, RESNET])
-def test_each_row_that_takes_an_image_makes_it_of_what_the_model_really_gives(model: str, side: int) -> None:
+def test_each_row_that_takes_an_image_size_maps_the_models_own_shapes_to_it(model: str, side: int) -> None:
     image = (3, side, side)
     for row in TABLE_2[:8]:
         if row.model == (RESNET if model == RESNET else MOBILENET):
@@ -258,19 +258,19 @@ def test_there_is_no_row_for_other_layers_images_and_models(model: str, layer: s
     assert decoder(model)(layer, (16, 8, 8), image) is None
 
 
-# --- what is said of it ---------------------------------------------------------------------------------------
+# --- notes ----------------------------------------------------------------------------------------------------
 
 
-def test_notes_name_what_is_not_as_printed() -> None:
+def test_notes_list_the_differences_from_the_paper() -> None:
     five = "Table 2's ConvT(120,64,4,2,1) is read in PyTorch's order: kernel 4, stride 2, padding 1."
-    sized = "S1's images are 224x224, these are 64x64: Table 2's decoders are kept with other sizes."
+    sized = "The paper's images are 224x224, these are 64x64: Table 2's decoders are used at this size."
     odd = (
-        "S1's images are 224x224, these are 100x100: Table 2's decoders are kept with other sizes, but for Layer "
-        "33, 72, where they do not end at this size."
+        "The paper's images are 224x224, these are 100x100: Table 2's decoders are used at this size, except for "
+        "Layer 33, 72, where they do not end at this size."
     )
     narrow = f"Table 2 has MobileNet at full width; {QUARTER} takes its decoders with fewer input channels."
 
-    assert said(LENET, (3, 32, 32)) == (MENDED,)
+    assert said(LENET, (3, 32, 32)) == (CORRECTION,)
     assert said(LENET, (1, 28, 28)) == (five,)
     assert said(MOBILENET, (3, 224, 224)) == said(RESNET, (3, 224, 224)) == ()
     assert said(RESNET, (3, 64, 64)) == (sized,)
@@ -280,7 +280,7 @@ def test_notes_name_what_is_not_as_printed() -> None:
 
 
 def said(model: str, image: tuple[int, ...]) -> tuple[str, ...]:
-    """The notes beyond those that every audit has."""
+    """Return the notes other than those of every audit."""
     notes = setup.notes(model, image)
     assert notes[len(notes) - len(setup.DECISIONS) :] == setup.DECISIONS
     return notes[: len(notes) - len(setup.DECISIONS)]

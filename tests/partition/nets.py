@@ -20,10 +20,10 @@ from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 
 IMAGE: Shape = (2, 14, 14)
-"""What the random networks take."""
+"""The shape of the random networks' images."""
 
 LARGEST = 1200
-"""How many numbers a value of a random network holds at most; a block that makes more is left out."""
+"""The most elements of a value in a random network; a block that makes more is left out."""
 
 
 # --- blocks with branches -------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ class Padded(nn.Module):
 
 
 class Excited(nn.Module):
-    """Squeeze and excite: channels are weighed by what a global mean says."""
+    """Squeeze and excite: channels are weighted by a function of their global means."""
 
     def __init__(self, channels: int, *, linear: bool) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Excited(nn.Module):
 
 
 class Dense(nn.Module):
-    """DenseNet's: each convolution reads all that was made before it."""
+    """DenseNet's block: each convolution reads all earlier outputs."""
 
     def __init__(self, channels: int, growth: int, layers: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Inception(nn.Module):
 
 
 class Halves(nn.Module):
-    """ShuffleNet's: half of the channels go past a branch, then all are shuffled."""
+    """ShuffleNet's block: half of the channels bypass a branch, then all are shuffled."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class Halves(nn.Module):
 
 
 class Next(nn.Module):
-    """ConvNeXt's: layer norm and linear layers over the channels, which are the last axis meanwhile."""
+    """ConvNeXt's block: layer norm and linear layers over the channels, which are the last axis in between."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ BLOCKS: dict[str, Callable[[st.DrawFn, Shape], nn.Module]] = {
     "next": lambda _, shape: Next(shape[0]),
     "halves": lambda _, shape: Halves(shape[0]) if shape[0] % 2 == 0 else nn.ReLU(),
 }
-"""What a random network is made of, each from the shape that it reads."""
+"""The blocks of random networks, each made from its input's shape."""
 
 
 @st.composite
@@ -230,7 +230,7 @@ def made_of(block: nn.Module, shape: Shape) -> Shape:
 
 
 def drawn(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with random weights, and batch norms that do something."""
+    """Return the model with random weights, and batch norms that are not the identity."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3, generator=generator)
@@ -275,7 +275,7 @@ def _staged(strategy: Strategy, *, until: str | None, on: Sequence[str]) -> Stra
 
 
 def _placed(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int]:
-    """A strategy that is not hybrid, for some ops, and how many of the devices it takes."""
+    """A strategy that is not hybrid, for some ops, and the number of devices that it takes."""
     kinds = {"vertical": _vertical, "horizontal": _horizontal, "data": _data}
     made = kinds[draw(st.sampled_from(sorted(kinds)))](draw, stretch)
     if made is not None:
@@ -321,5 +321,5 @@ def _data(draw: st.DrawFn, stretch: Stretch) -> tuple[Strategy, int] | None:
 
 
 def values_of(graph: Graph, name: str) -> int:
-    """How many numbers one image's value holds."""
+    """Return the number of elements of a value for one image."""
     return count(tuple((0, n) for n in graph.by_name[name].shape))

@@ -1,4 +1,4 @@
-"""Which observations follow from which: the graph decides, box by box."""
+"""Relations between observations: the graph determines, box by box, which one follows from another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contracts 1 and 2: a divided model computes what the whole one does, and sends what its table says."""
+"""A divided model computes the same as the whole one, and sends what its table of transfers lists."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def holds(graph: Graph, data: st.DataObject) -> None:
 
 
 def only_vertical(strategy: Strategy | tuple[Strategy, ...]) -> bool:
-    """Whether nothing but whole layers is placed: the result is then the model's to the last bit."""
+    """Return whether only whole layers are placed, so that the result equals the model's bit by bit."""
     stages = strategy if isinstance(strategy, tuple) else (strategy,)
     return all(isinstance(stage, Vertical) for stage in stages)
 

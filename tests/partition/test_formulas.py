@@ -1,6 +1,7 @@
-"""Contract 2: what crosses is what closed formulas say (reference requirements, sections 4.1 and 4.3).
+"""The traffic of plans, compared with closed formulas.
 
-Throughout, M is how many numbers a layer reads and K how many it makes, for one image; N devices.
+M is the number of elements that a layer reads, and K the number that it makes, for one image; N is the number of
+devices.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from cloven.zoo.mobilenet import MobileNetV1
 SIDE = 16
 CHANNELS = (8, 16, 24, 8)
 MAPS = tuple(channels * SIDE * SIDE for channels in CHANNELS)
-"""How many numbers the image and each of the three layers' outputs hold: M and K of the layers are neighbours."""
+"""The number of elements of the image and of the three layers' outputs; M and K of a layer are neighbours."""
 DEVICES = (2, 4, 8)
 
 
@@ -44,7 +45,7 @@ def stack(kernel: int = 3) -> Graph:
 
 
 def sent(program: Program, of: Callable[[str], bool] = lambda value: True) -> Counter[Link]:
-    """How many numbers of some values cross each link."""
+    """Return the number of elements of some values that cross each link."""
     found: Counter[Link] = Counter()
     for transfer in program.transfers:
         if of(transfer.value):
@@ -57,7 +58,7 @@ def total(program: Program, *values: str) -> int:
 
 
 def also_runs(program: Program, graph: Graph) -> None:
-    """What was counted is sent, and makes the model's result."""
+    """Check that the counted elements are sent, and that the result is the model's."""
     images = torch.rand(2, *graph.input.shape)
     carried = 0
 
@@ -230,7 +231,7 @@ def test_columns_send_what_rows_send_of_a_square_map() -> None:
     assert {t.shape[1:] for t in columns.transfers if t.value == "3"} == {(SIDE, 1)}
 
 
-# --- S1's MobileNet, at its Layer 2 (section 4.3) -------------------------------------------------------------
+# --- MobileNet at Layer 2, as in Mehrafrooz et al. (2025) -----------------------------------------------------
 
 IMAGE, LAYER_2 = 150_528, 401_408
 
@@ -243,7 +244,7 @@ def mobilenet() -> Graph:
 
 @pytest.mark.parametrize(("n", "numbers"), [(2, 200_704), (4, 100_352), (8, 50_176)])
 def test_a_slice_of_layer_2_is_1_of_n_and_crosses_every_link_once(n: int, numbers: int) -> None:
-    """Where what channel-local ops have made crosses, it is behind the depthwise layer, of the same size."""
+    """With channel-local exchange, the output of the depthwise layer crosses, which has the same size."""
     for strategy, value in ((Horizontal(exchange="layer"), "conv1"), (Horizontal(), "conv_dw_1_relu")):
         program = divide(mobilenet(), strategy, n)
         of_value = [t for t in program.transfers if t.value == value]

@@ -1,4 +1,4 @@
-"""Strategies one after another: who owns what, what crosses at the seams, what is refused."""
+"""Strategies in sequence: the owners, the transfers between stages, and the refused combinations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def owners(program: Program, value: str) -> Mapping[str, tuple[Box, ...]]:
 
 
 def crossing(program: Program) -> dict[str, int]:
-    """How many numbers of each value cross."""
+    """Return the number of elements of each value that cross."""
     found: dict[str, int] = {}
     for transfer in program.transfers:
         found[transfer.value] = found.get(transfer.value, 0) + transfer.bytes // 4
@@ -46,7 +46,7 @@ def crossing(program: Program) -> dict[str, int]:
 
 
 def test_tiles_then_channels_on_the_same_devices() -> None:
-    """S1's conclusion: data partitioning of the early layers, horizontal of the rest."""
+    """The paper's conclusion: data partitioning of the early layers, horizontal partitioning of the rest."""
     program = divided(Data((2, 2), until="pool1"), Horizontal(), devices=4)
 
     assert owners(program, "pool1") == {
@@ -173,7 +173,7 @@ VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
         (
             (VERTICAL, HORIZONTAL),
             2,
-            ["stage 1 has no end: name its last layer (until), as another stage follows"],
+            ["stage 1 is followed by another stage and has no end; name its last layer: until"],
         ),
         (
             (Vertical(("conv1",), until="conv3"), Horizontal(until="conv2")),
@@ -192,12 +192,12 @@ VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
                 Horizontal(on=["edge0", "edge1"]),
             ),
             3,
-            ["stage 1 takes 2 devices; it is given 3"],
+            ["stage 1 takes 2 devices; got 3"],
         ),
         (
             (Data((2, 2), until="pool1", on=["edge0", "edge1"]), Horizontal(shares=(1, 1), on=["edge1"])),
             2,
-            ["stage 1 takes 4 devices; it is given 2", "stage 2 takes 2 devices; it is given 1"],
+            ["stage 1 takes 4 devices; got 2", "stage 2 takes 2 devices; got 1"],
         ),
         (
             (Vertical(("conv1",), until="conv2", on=["edge0", "edge-1"]), HORIZONTAL),
@@ -209,22 +209,22 @@ VERTICAL, HORIZONTAL = Vertical(("conv1",)), Horizontal()
             2,
             ["stage 1 names a device twice; expected each once", "stage 2 names a device twice"],
         ),
-        ((Vertical(until="conv2", on=[]), HORIZONTAL), 2, ["stage 1 takes 2 devices; it is given 0"]),
+        ((Vertical(until="conv2", on=[]), HORIZONTAL), 2, ["stage 1 takes 2 devices; got 0"]),
         # Each stage's own problems, once the stages fit together.
         (
             (Vertical(("conv3",), until="conv2"), Data((9, 9))),
             81,
-            ["expected them inside conv1.0 to conv2.1", "no layer of this model, on images of 28x28"],
+            ["expected them inside conv1.0 to conv2.1", "no layer of this model can be divided into a"],
         ),
         (
             (Vertical(("conv1",), until="conv1"), Horizontal(until="pool1"), Vertical()),
             2,
-            ["cuts conv1: expected them inside", "nothing to share out between pool1 and pool1: no layer"],
+            ["cuts conv1: expected them inside", "there is no convolution or linear layer from pool1 to pool1"],
         ),
         (
             (Data((2, 2), until="flatten"), HORIZONTAL),
             4,
-            ["'flatten' has shape (120,) and cannot be shared out 2x2: reshape (flatten, in flatten) needs all"],
+            ["'flatten' has shape (120,) and cannot be divided into a 2x2 grid: reshape (flatten, in flatten)"],
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Every strategy on models that people use, at 64 pixels: equal to the whole model, whatever its branches.
+"""Every strategy on common models at 64 pixels: equal to the whole model, whatever its branches.
 
 Here are the models that are a chain, or add; those that concatenate are in ``test_models_that_concatenate``.
 """
@@ -48,7 +48,7 @@ def test_the_graph_is_the_model(model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_missing_from_a_map_is_more_than_what_counts_as_rounding(model: str) -> None:
-    """A test that cannot fail says nothing: tiles whose neighbours' rows are zero are told from the model."""
+    """The comparison can fail: it detects tiles whose neighbours' rows are zero."""
     _, graph = settled(model, SIZE)
     program = divide(graph, Data((1, 2), halo="none"))
 
@@ -83,7 +83,7 @@ def test_every_number_of_devices_of_every_strategy_has_its_turn() -> None:
 
 @pytest.mark.parametrize("devices", [2, 4])
 def test_partial_sums_send_what_the_closed_formula_says(devices: int) -> None:
-    """Reference requirements: input shares M(N - 1)/N to the workers, full-size sums K(N - 1) back to the first."""
+    """Input shares M(N - 1)/N go to the workers, and full-size sums K(N - 1) back to the first device."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 36, 5))
     graph = capture(model, torch.zeros(1, 8, 6, 6))

@@ -108,7 +108,7 @@ def test_horizontal_sends_the_raw_image_to_every_other_device() -> None:
 
 
 def test_equal_observations_of_different_plans_have_equal_fingerprints() -> None:
-    """S1-48: what vertical sends at a layer does not depend on how many devices follow."""
+    """A vertical plan sends the same at a layer, however many devices follow."""
     plans = [
         divide(lenet5(), Vertical(cuts)) for cuts in (("conv2",), ("conv2", "pool2"), ("conv2", "conv3", "dense1"))
     ]

@@ -1,4 +1,4 @@
-"""From the few options of a command line to a plan's entries, and what is said of options that do not fit."""
+"""The entries of a plan from the options of a command, and the errors of options that do not fit."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_options_make_a_plans_entries(
     assert len(plan.stages) == (len(strategy) if isinstance(strategy, list) else 1)
 
 
-UNTIL = "--then needs --until: the layer after which it begins"
+UNTIL = "--then requires --until, the layer after which the next strategy begins"
 
 
 @pytest.mark.parametrize(
@@ -139,61 +139,61 @@ UNTIL = "--then needs --until: the layer after which it begins"
                 "vertical", axis="rows", exchange="layer", sums="scatter", shares=[1], grid=(1, 1), halo="none"
             ),
             [
-                "--grid belongs to --strategy data; the strategy is vertical",
-                "--halo belongs to --strategy data; the strategy is vertical",
-                "--shares belongs to --strategy horizontal; the strategy is vertical",
-                "--axis belongs to --strategy horizontal; the strategy is vertical",
-                "--exchange belongs to --strategy horizontal; the strategy is vertical",
-                "--sums belongs to --strategy horizontal; the strategy is vertical",
+                "--grid requires --strategy data; got vertical",
+                "--halo requires --strategy data; got vertical",
+                "--shares requires --strategy horizontal; got vertical",
+                "--axis requires --strategy horizontal; got vertical",
+                "--exchange requires --strategy horizontal; got vertical",
+                "--sums requires --strategy horizontal; got vertical",
             ],
         ),
         (
             Options("horizontal", cuts=("a",), grid=(2, 2), halo="none"),
             [
-                "--cuts belongs to --strategy vertical; the strategy is horizontal",
-                "--grid belongs to --strategy data; the strategy is horizontal",
-                "--halo belongs to --strategy data; the strategy is horizontal",
+                "--cuts requires --strategy vertical; got horizontal",
+                "--grid requires --strategy data; got horizontal",
+                "--halo requires --strategy data; got horizontal",
             ],
         ),
         (
             Options("data", cuts=("a",), axis="rows"),
             [
-                "--cuts belongs to --strategy vertical; the strategy is data",
-                "--axis belongs to --strategy horizontal; the strategy is data",
+                "--cuts requires --strategy vertical; got data",
+                "--axis requires --strategy horizontal; got data",
             ],
         ),
         (
             Options("vertical", until="u"),
-            ["--until belongs to data and horizontal; a vertical plan ends at its last cut"],
+            ["--until requires --strategy data or horizontal; a vertical plan takes --cuts"],
         ),
         (Options("data", then="horizontal"), [UNTIL]),
         (Options("horizontal", then="vertical", cuts=("a",)), [UNTIL]),
         (Options("data", then="data"), ["--then is 'data'; choose vertical or horizontal", UNTIL]),
         (Options("vertical", cuts=("a",), then="up"), ["--then is 'up'; choose vertical or horizontal"]),
-        (Options("vertical", then="horizontal"), ["--then needs --cuts: the last is where"]),
+        (Options("vertical", then="horizontal"), ["--then requires --cuts"]),
         (
             Options("vertical", cuts=("a", "b"), then="vertical"),
-            ["--then vertical goes on as --strategy vertical does; name all the layers with --cuts"],
+            ["--then vertical is not needed after --strategy vertical; name all cuts with --cuts"],
         ),
         (
             Options("vertical", cuts=("a",), then="horizontal", start="s"),
-            ["--from and --then do not go together after --strategy vertical; its --cuts say where"],
+            ["--from and --then cannot be combined with --strategy vertical; name the layers with --cuts"],
         ),
         (
             Options("vertical", devices=1, cuts=("a", "b"), then="horizontal"),
-            ["1 devices for a pipeline of 2 parts; give as many"],
+            ["a pipeline of 2 parts needs as many devices or more; got 1"],
         ),
         (
             Options("horizontal", inside="1:2"),
-            ["--inside belongs to --strategy vertical; the strategy is horizontal"],
+            ["--inside requires --strategy vertical; got horizontal"],
         ),
         (
             Options("vertical", cuts=("a",), inside="1:2", start="s"),
-            ["--inside and --from do not go together: it divides one part of what --cuts makes"],
+            ["--inside and --from cannot be combined; --inside divides one of the parts made by --cuts"],
         ),
         (
             Options("vertical", cuts=("a",), inside="1:2", then="horizontal"),
-            ["--inside and --then do not go together: it divides one part of what --cuts makes"],
+            ["--inside and --then cannot be combined; --inside divides one of the parts made by --cuts"],
         ),
         (
             Options("vertical", devices=4, cuts=("a",), inside="1:2"),
@@ -205,7 +205,7 @@ def test_options_that_do_not_fit_together_are_all_named(options: Options, proble
     made, found = document(options)
 
     assert found == problems
-    # What can be made of them is made all the same, so that the rest can be checked too.
+    # The plan is still made as far as possible, so that the rest can be checked too.
     assert made["devices"]
     assert made["strategy"]
 
@@ -215,8 +215,8 @@ def test_inside_that_names_no_part_and_devices_is_refused(inside: str) -> None:
     _, found = document(Options("vertical", cuts=("a",), inside=inside))
 
     assert found == [
-        f"--inside is {inside!r}; expected PART:DEVICES, a part from 1 to 2 of those that --cuts makes, and 2 "
-        "devices or more"
+        f"--inside is {inside!r}; expected PART:DEVICES with a part from 1 to 2 (as made by --cuts) and 2 "
+        "or more devices"
     ]
 
 

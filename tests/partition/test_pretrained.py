@@ -1,4 +1,4 @@
-"""Trained models divided by every exact strategy recognise just what they recognise whole, to the last image.
+"""Trained models divided by every exact strategy predict the same class as the whole model for every image.
 
 ``pytest -m slow --log-cli-level=INFO`` shows each plan's accuracy, largest difference and time.
 """

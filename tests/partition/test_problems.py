@@ -1,4 +1,4 @@
-"""What is wrong with a plan: everything, at once, in words."""
+"""The problems of a plan: all of them are reported at once, as sentences."""
 
 from __future__ import annotations
 
@@ -29,24 +29,28 @@ from tests.partition.texts import THREE_MISTAKES
         (Vertical(("conv9",)), None, "no layer or op is named 'conv9'"),
         (Vertical(("pool2", "conv1")), None, "cut 'conv1' does not come after cut 'pool2'"),
         (Vertical(("conv1", "conv1")), None, "cut 'conv1' does not come after cut 'conv1'"),
-        (Vertical(("dense2",)), None, "'dense2' is the model's end; nothing is left for the last device"),
+        (Vertical(("dense2",)), None, "'dense2' is at the model's end and leaves nothing for the last device"),
         (Vertical(("conv1",)), 3, "the strategy takes 2 devices; got 3"),
         (Vertical(), 40, "40 devices for 12 ops; expected 1 to 12"),
         (Horizontal(), 500, "500 devices, but the widest layer has 120 output channels"),
-        (Data((2, 2), until="flatten"), None, r"'flatten' has shape \(120,\) and cannot be shared out 2x2"),
-        (Data((40, 1)), None, "no layer of this model, on images of 28x28, can be shared out 40x1"),
+        (Data((2, 2), until="flatten"), None, r"'flatten' has shape \(120,\) and cannot be divided into a 2x2"),
+        (Data((40, 1)), None, "no layer of this model can be divided into a 40x1 grid on images of 28x28"),
         (Data((0, 2)), None, "the grid is 0x2; expected 1x1 or more"),
-        (Data(), 5, "no grid is given and 5 devices have no usual one; give --grid ROWSxCOLUMNS"),
+        (Data(), 5, "there is no default grid for 5 devices; give a grid, such as --grid 1x5"),
         (Data((2, 2), until="pool9"), None, "no layer or op is named 'pool9'"),
-        (Data((29, 1), until="conv1"), None, r"'conv1' has shape \(6, 28, 28\) and cannot be shared out 29x1"),
+        (Data((29, 1), until="conv1"), None, r"'conv1' has shape \(6, 28, 28\) and cannot be divided into a 29x1"),
         (Data((2, 2), until="conv3"), None, "the last layer that can be is pool2"),
         (Horizontal("rows"), 85, "85 devices, but the widest layer has 84 .*; expected 1 to 84"),
         (Horizontal(shares=(1, 2)), 3, "the strategy takes 2 devices; got 3"),
-        (Horizontal(shares=(0.5, 0.3)), None, "which add up to 0.8; expected fractions of 1, or weights as 2,1,1"),
-        (Horizontal(shares=(0, 0)), None, "expected numbers from 0, not all of them 0"),
-        (Horizontal(shares=(2, -1)), None, "expected numbers from 0, not all of them 0"),
-        (Horizontal(shares=(1, float("nan"))), None, r"shares are \[1.0, nan\]; expected numbers from 0"),
-        (Horizontal(shares=(1, float("inf"))), None, r"shares are \[1.0, inf\]; expected numbers from 0"),
+        (
+            Horizontal(shares=(0.5, 0.3)),
+            None,
+            "add up to 0.8; expected fractions that add up to 1, or weights such as",
+        ),
+        (Horizontal(shares=(0, 0)), None, "expected numbers of at least 0, not all of them 0"),
+        (Horizontal(shares=(2, -1)), None, "expected numbers of at least 0, not all of them 0"),
+        (Horizontal(shares=(1, float("nan"))), None, r"shares are \[1.0, nan\]; expected numbers of at least 0"),
+        (Horizontal(shares=(1, float("inf"))), None, r"shares are \[1.0, inf\]; expected numbers of at least 0"),
         (Vertical(), -3, "devices is -3; expected 1 or more"),
     ],
 )
@@ -72,7 +76,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 
 
 def test_only_a_star_can_send_a_device_its_own_share_back() -> None:
-    with pytest.raises(ClovenError, match="reuse = false is a star's: a device is sent its own share back"):
+    with pytest.raises(ClovenError, match="reuse is false, which requires routing 'star'; got 'direct'"):
         divide(lenet5(), Horizontal(), 2, reuse=False)
 
     assert divide(lenet5(), Horizontal(), 2, routing="star", reuse=False).transfers
@@ -162,16 +166,16 @@ classes = 10
         ("[strategy]\nkind = 'horizontal'\non = ['a', 'a']", ["stage 1 names a device twice; expected each once"]),
         (
             "[strategy]\nkind = 'horizontal'\non = ['b']\nshares = [1, 1]",
-            ["stage 1 takes 2 devices; it is given 1"],
+            ["stage 1 takes 2 devices; got 1"],
         ),
-        ("[strategy]\nkind = 'horizontal'\nshares = [nan, 1]", ["shares are [nan, 1.0]; expected numbers from 0"]),
+        ("[strategy]\nkind = 'horizontal'\nshares = [nan, 1]", ["shares are [nan, 1.0]; expected numbers of"]),
         (
             "[strategy]\nkind = 'horizontal'\nshares = [0.5, 0.3, 0.1]\nuntil = 'conv9'",
             ["the strategy takes 3 devices; got 2", "no layer or op is named 'conv9'"],
         ),
         (
             "[[strategy]]\nkind = 'vertical'\n[[strategy]]\nkind = 'horizontal'",
-            ["stage 1 has no end: name its last layer (until), as another stage follows"],
+            ["stage 1 is followed by another stage and has no end; name its last layer: until"],
         ),
         ("[strategy]\nkind = 'data'\ngrid = [3, 1]", ["the strategy takes 3 devices; got 2"]),
         (
@@ -203,8 +207,8 @@ def test_a_plan_for_other_images_without_a_star_and_with_a_wrong_cut_names_all_t
 
     assert [problem.split(";")[0] for problem in found + problems(lenet5(), plan)] == [
         "the plan is for images of (1, 32, 32)",
-        "cut 'dense2' is the model's end",
-        "reuse = false is a star's: a device is sent its own share back",
+        "cut 'dense2' is at the model's end and leaves nothing for the last device",
+        "reuse is false, which requires routing 'star'",
     ]
 
 

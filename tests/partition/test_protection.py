@@ -1,4 +1,4 @@
-"""How links are protected: which word is meant for which link, and what cannot be meant."""
+"""The protection of links: the protection that applies to each link, and entries that are refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_two_parties_whose_names_hold_hyphens(text: str, expected: tuple[str, st
 
 @pytest.mark.parametrize("text", ["", "a", "a-", "-a", "a-a", "a-d", "a_b", "a-b-c-d"])
 def test_what_is_no_link(text: str) -> None:
-    with pytest.raises(ValueError, match="is no link; expected two of a, b, b-c with a hyphen between"):
+    with pytest.raises(ValueError, match="is not a link; expected two of a, b, b-c joined by a hyphen"):
         pair(text, ("a", "b", "b-c"))
 
 
 def test_one_text_that_means_two_links_is_refused() -> None:
-    with pytest.raises(ValueError, match="'a-b-c' is no link"):
+    with pytest.raises(ValueError, match="'a-b-c' is not a link"):
         pair("a-b-c", ("a", "b-c", "a-b", "c"))
 
 
@@ -60,9 +60,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     found = list(made.problems(("edge0", "edge1")))
 
     assert len(found) == 3
-    assert "'edge0-edge9' is no link; expected two of coordinator, edge0, edge1" in found[0]
+    assert "'edge0-edge9' is not a link; expected two of coordinator, edge0, edge1" in found[0]
     assert "edge0-edge1 and edge1-edge0 are the same link" in found[1]
-    assert "'edge0' is no link" in found[2]
+    assert "'edge0' is not a link" in found[2]
 
 
 def test_an_unknown_word_names_those_that_are_known() -> None:

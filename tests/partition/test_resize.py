@@ -87,7 +87,7 @@ def ways(scale: Any) -> list[dict[str, Any]]:
 
 
 def test_a_scale_that_leaves_the_size_copies_every_row() -> None:
-    """floor(9 x 1.1) = 9: PyTorch copies rows 0 1 2 .. 8; the scale alone would give 0 0 1 2 .. 7."""
+    """9 x 1.1 is rounded down to 9: PyTorch copies rows 0 1 2 .. 8; the scale alone would give 0 0 1 2 .. 7."""
     check((9, 9), ways(1.1))
 
 

@@ -27,7 +27,7 @@ GRIDS = ((2, 2), (5, 5))
 
 
 class Measured(NamedTuple):
-    """What tiles cost over the undivided layers: times the MACs, times the image."""
+    """The cost of tiles as a multiple of the undivided layers' MACs, and of the image."""
 
     macs: float
     image: float

@@ -1,4 +1,4 @@
-"""What is done to a share before it crosses a link: the words, the bytes, and what plans and programs say of it."""
+"""Transforms of a share before it crosses a link: their names and bytes, and their use in plans and programs."""
 
 from __future__ import annotations
 
@@ -80,15 +80,15 @@ def test_what_is_no_transform_says_what_is_expected(text: str, expected: str) ->
     with pytest.raises(ClovenError) as caught:
         Transform.parse(text)
 
-    assert str(caught.value).startswith(f"{text!r} is no transform: {expected}")
+    assert str(caught.value).startswith(f"{text!r} is not a valid transform: {expected}")
 
 
 def test_a_transform_that_cannot_be_is_not_made() -> None:
-    with pytest.raises(ClovenError, match="'topk:2' cannot be: topk takes a number between 0 and 1"):
+    with pytest.raises(ClovenError, match="'topk:2' is not a valid transform: topk takes a number between 0 and 1"):
         Transform("topk", 2)
-    with pytest.raises(ClovenError, match="'noise:nan' cannot be"):
+    with pytest.raises(ClovenError, match="'noise:nan' is not a valid transform"):
         Transform("noise", math.nan)
-    with pytest.raises(ClovenError, match="'int8:1' cannot be: int8 takes no number"):
+    with pytest.raises(ClovenError, match="'int8:1' is not a valid transform: int8 takes no number"):
         Transform("int8", 1)
 
 
@@ -139,16 +139,16 @@ def test_all_that_is_wrong_with_links_is_said_at_once() -> None:
     found = list(Transforms(links=links).problems(("edge0", "edge1")))
 
     assert len(found) == 3
-    assert "transform.links: 'edge0-edge9' is no link; expected two of edge0, edge1 with a hyphen" in found[0]
+    assert "transform.links: 'edge0-edge9' is not a link; expected two of edge0, edge1 joined" in found[0]
     assert "edge0-edge1 and edge1-edge0 are the same link" in found[1]
-    assert "'coordinator-edge0' is no link; expected two of edge0, edge1" in found[2]
+    assert "'coordinator-edge0' is not a link; expected two of edge0, edge1" in found[2]
 
 
 def test_workers_cannot_run_what_any_link_of_theirs_transforms() -> None:
     devices = ("edge0", "edge1", "edge2")
     (said,) = every("none", edge0_edge1="int8", edge1_edge2="topk:0.1").unsendable(devices)
 
-    assert "the plan's links carry int8, topk:0.1, but workers send float32 as it is" in said
+    assert "the plan transforms links with int8, topk:0.1, but workers send unchanged float32" in said
     assert "`cloven run`" in said
     assert UNCHANGED.unsendable(devices) == []
     assert every("int8").unsendable(("edge0",)) == []
@@ -194,7 +194,7 @@ def test_every_wrong_entry_of_a_plan_is_named_at_once() -> None:
 
 def test_links_of_no_devices_are_problems_of_the_plan_and_of_a_program() -> None:
     made = plans.parse(PLAN + '[transform.links]\n"edge0-edge7" = "int8"\n')
-    unknown = "transform.links: 'edge0-edge7' is no link"
+    unknown = "transform.links: 'edge0-edge7' is not a link"
 
     assert [problem for problem in plans.problems(lenet5(), made) if unknown in problem]
     with pytest.raises(ClovenError, match=unknown):

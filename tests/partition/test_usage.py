@@ -1,4 +1,4 @@
-"""What each device computes, holds and gets of the image, against numbers worked out by hand."""
+"""The usage of each device: what it computes, holds and receives, compared with numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_macs_without_those_computed_again_are_the_models(strategy: Strategy, de
 
 
 def test_layers_that_every_device_runs_alike_are_computed_again_by_all_but_one() -> None:
-    """What follows a layer whose own output is exchanged is computed by all, but costs no MACs."""
+    """All devices compute the ops after a layer whose own output is exchanged, but these cost no MACs."""
     found = usage(divide(net(), Horizontal(exchange="layer"), 2))
 
     assert sum(device.macs for device in found) == WHOLE

@@ -1,4 +1,4 @@
-"""Cuts that a person gives, and those that are put behind them for more devices."""
+"""Cuts that the user gives, and balanced cuts after them for more devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans as a person writes them."""
+"""Plans as text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ classes = 10
 [strategy]
 kind = "vertical"
 """
-"""The model of the plans here, and how they divide it."""
+"""The model and the strategy of the plans in this file."""
 
 PLAN = f"""
 devices = ["edge0", "edge1", "edge-2"]
 {LENET5}cuts = ["conv2", "pool2"]
 """
-"""Without a word of what its links do."""
+"""A plan that says nothing about its links."""
 
 THREE_MISTAKES = f"""
 version = 1
@@ -23,4 +23,4 @@ devices = ["a", "b", "a"]
 colour = "red"
 {LENET5}cuts = ["conv2", "convv1"]
 """
-"""A device twice, a word that no plan has, a layer that the model has not."""
+"""A plan with a device twice, an unknown entry, and a layer that the model does not have."""

@@ -15,6 +15,11 @@ from cloven.reporting.page import Sample, render
 
 LAYERS = (("Layer 2", "conv2", 10, 16), ("Layer 3", "pool2", 5, 16), ("Layer 5", "conv3", 1, 120))
 SUITE = ("nearest", "probe", "screen", "decoder", "cgan", "residual")
+TITLES = {
+    "vertical": "vertical, cut after conv2, pool2 and conv3, 4 devices",
+    "horizontal": "horizontal, output channels, 4 devices",
+    "data": "data, 2 by 2 tiles without halo, 4 devices",
+}
 BASELINES = ("auxiliary mean", "domain mean", "black", "grey", "shuffled pairs", "modal class")
 
 
@@ -24,7 +29,7 @@ def summary(findings: int | None = None, **changes: Any) -> dict[str, Any]:
     if findings is not None:
         typical = [_again(typical[i % len(typical)], i) for i in range(findings)]
     return {
-        "schema_version": 5,
+        "schema_version": 6,
         "cloven": "0.1.0",
         "model": "lenet5",
         "data": "digits",
@@ -241,7 +246,13 @@ def curves(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rise(*, significant: bool) -> dict[str, Any]:
     low = 0.012 if significant else -0.012
-    return {"mean": 0.031, "low": low, "high": 0.05, "covers": "images only", "significant": significant}
+    return {
+        "mean": 0.031,
+        "low": low,
+        "high": 0.05,
+        "covers": "images only",
+        "shows": "rises" if significant else "undecided",
+    }
 
 
 def _less(score: dict[str, float] | None, share: float) -> dict[str, float] | None:
@@ -351,6 +362,7 @@ def _finding(
         "keys": [],
         "raw_image": 0.0,
         "observation": f"{rng.getrandbits(128):032x}",
+        "plan": TITLES[strategy],
         "strategy": strategy,
         "devices": 4,
         "link": list(link) if link else None,
@@ -420,17 +432,17 @@ def _plans() -> list[dict[str, Any]]:
     return [
         _plan(
             "vertical",
-            "vertical, cut after conv2, pool2 and conv3, 4 devices",
+            TITLES["vertical"],
             vertical,
             [_counted(t, True) for t in vertical],
         ),
         _plan(
             "horizontal",
-            "horizontal, output channels, 4 devices",
+            TITLES["horizontal"],
             horizontal,
             [_counted(_transfer("conv2", a, b, [4, 10, 10], 0), False) for a, b in ring[:12]],
         ),
-        _plan("data", "data, 2 by 2 tiles without halo, 4 devices", tiles, [_counted(t, True) for t in tiles[:3]])
+        _plan("data", TITLES["data"], tiles, [_counted(t, True) for t in tiles[:3]])
         | {"exact": False, "accuracy": 0.911, "max_difference": 3.4},
     ]
 
@@ -447,9 +459,32 @@ def _plan(
         "accuracy": 0.98,
         "agreement": 1.0,
         "max_difference": 0.0 if strategy == "vertical" else 1.2e-6,
+        "parts": [
+            {"device": f"edge{i}", "trusted": False, "layers": [{"name": f"conv{i + 1}", "shape": [8, 14, 14]}]}
+            for i in range(4)
+        ],
+        "links": _links(transfers),
         "transfers": transfers,
         "counted": counted,
     }
+
+
+def _links(transfers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The links of some transfers, and that of the image."""
+    links = dict.fromkeys((t["source"], t["target"]) for t in transfers)
+    sums = {("coordinator", "edge0"): [3136]}
+    sums |= {link: [t["bytes"] for t in transfers if (t["source"], t["target"]) == link] for link in links}
+    return [
+        {
+            "link": list(link),
+            "shares": len(sent),
+            "bytes": sum(sent),
+            "seconds": None,
+            "protection": "none",
+            "transforms": [],
+        }
+        for link, sent in sums.items()
+    ]
 
 
 def _transfer(value: str, source: str, target: str, shape: list[int], step: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bundles: what runs without torch equals the model, whatever the plan; nothing spoilt is read or half written."""
+"""Bundles compute what the model does, without torch; damaged ones are refused, and none is left half written."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from cloven.partition.compiler import divide
 from cloven.partition.data import Data
 from cloven.partition.horizontal import Horizontal
 from cloven.partition.program import Program
+from cloven.partition.segments import segments
 from cloven.partition.strategy import Strategy
 from cloven.partition.vertical import Vertical
 from cloven.runtime import local
@@ -36,7 +37,6 @@ from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, S
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
-from cloven.runtime.bundle.segments import segments
 from cloven.runtime.bundle.writer import folder_names, write
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
@@ -45,7 +45,7 @@ PLAN = 'version = 1\ndevices = ["edge0", "edge1"]\n'
 
 
 class Block(nn.Module):
-    """Depthwise, squeezed and excited, and added to its input."""
+    """A depthwise convolution with squeeze-and-excitation and a residual connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches, pools at the edge, a shuffle, odd sizes: 3x21x17 to 7."""
+    """Branches, pooling at the edge, a channel shuffle, odd sizes: 3x21x17 to 7."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(kept: Path, tmp_path: Path) -> Path:
-    """The same, to be spoilt."""
+    """A copy of the bundle that a test may damage."""
     shutil.copytree(kept, tmp_path / "bundle")
     return tmp_path / "bundle"
 
@@ -115,7 +115,7 @@ def runs(part: DevicePart) -> list[RunSegment]:
     return [step for step in part.steps if isinstance(step, RunSegment)]
 
 
-# --- what it computes -------------------------------------------------------------------------------------------
+# --- results ----------------------------------------------------------------------------------------------------
 
 PLANS: list[tuple[str, Strategy | list[Strategy], int]] = [
     ("lenet5", Vertical(), 2),
@@ -170,7 +170,7 @@ def test_a_star_is_routed_through_its_hub(tmp_path: Path) -> None:
         assert np.allclose(engine.run(tmp_path / "b", given), whole(torch.from_numpy(given)).numpy(), atol=1e-4)
 
 
-def test_a_model_that_makes_rounding_large_is_no_mismatch(tmp_path: Path) -> None:
+def test_a_model_that_amplifies_rounding_is_accepted(tmp_path: Path) -> None:
     class Chaos(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -240,7 +240,7 @@ def test_images_of_another_shape_or_type_are_refused(wrong: NDArray[Any], kept: 
     assert left(tmp_path) == []
 
 
-# --- what is in it ----------------------------------------------------------------------------------------------
+# --- content ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", [Vertical(), Horizontal(), Data((2, 2))])
@@ -366,12 +366,12 @@ def test_segments_hold_every_computation_once_and_run_before_what_they_make_is_s
 
 
 def _reads(segment: Any, program: Program, step: int) -> bool:
-    """Whether a segment reads what was received at a step that lies within it."""
+    """Return whether a segment reads the value received at a step."""
     (transfer,) = (t for t in program.transfers if t.step == step)
     return any(value == transfer.value for value, _ in segment.inputs)
 
 
-# --- what is refused --------------------------------------------------------------------------------------------
+# --- invalid bundles --------------------------------------------------------------------------------------------
 
 
 def flip(path: Path) -> None:
@@ -437,18 +437,18 @@ def test_a_segment_outside_of_the_folder_is_refused(copied: Path) -> None:
     part = copied / "edge0" / "part.json"
     at = [step["do"] for step in json.loads(part.read_text())["steps"]].index("run")
     edit(part, lambda d: d["steps"][at].update(segment="../edge1/segment-0.onnx"))
-    told = digest(part).model_dump()
-    edit(copied / "manifest.json", lambda d: d["files"].update({"edge0/part.json": told}))
+    listed = digest(part).model_dump()
+    edit(copied / "manifest.json", lambda d: d["files"].update({"edge0/part.json": listed}))
 
     with pytest.raises(ClovenError, match=r"names '../edge1/segment-0.onnx', which the manifest does not list"):
         read(copied)
 
 
 def rewritten(copied: Path, name: str, content: bytes) -> None:
-    """Put other content in the place of a file, as if it had been written so."""
+    """Replace the content of a file, and its entry in the manifest."""
     (copied / name).write_bytes(content)
-    told = digest(copied / name).model_dump()
-    edit(copied / "manifest.json", lambda d: d["files"].update({name: told}))
+    listed = digest(copied / name).model_dump()
+    edit(copied / "manifest.json", lambda d: d["files"].update({name: listed}))
 
 
 def test_a_part_whose_output_has_another_shape_than_the_manifest_says_is_refused(copied: Path) -> None:
@@ -472,11 +472,11 @@ def test_a_damaged_segment_is_refused_and_nothing_is_printed(
     assert capfd.readouterr() == ("", "")
 
 
-def test_another_version_and_what_is_no_bundle_are_refused(copied: Path, tmp_path: Path) -> None:
-    edit(copied / "manifest.json", lambda d: d.update(format=3))
-    with pytest.raises(ClovenError, match="has format 3; this cloven reads 2"):
+def test_another_version_and_a_folder_that_is_not_a_bundle_are_refused(copied: Path, tmp_path: Path) -> None:
+    edit(copied / "manifest.json", lambda d: d.update(format=4))
+    with pytest.raises(ClovenError, match="has format 4; this cloven reads 3"):
         read(copied)
-    edit(copied / "manifest.json", lambda d: (d.update(format=2), d.pop("devices"), d.update(colour="red")))
+    edit(copied / "manifest.json", lambda d: (d.update(format=3), d.pop("devices"), d.update(colour="red")))
     with pytest.raises(ClovenError, match="colour") as caught:
         read(copied)
     assert "devices" in str(caught.value)
@@ -531,7 +531,9 @@ def test_a_segment_that_computes_something_else_is_named_with_its_op(
     monkeypatch.setitem(onnx_nodes.NODES, "linear", wrong)
     linear = next(op.name for op in model("lenet5")[1].ops if op.kind == "linear")
 
-    with pytest.raises(ClovenError, match=rf"edge1/segment-0.onnx is .* first op that differs is {linear} "):
+    with pytest.raises(
+        ClovenError, match=rf"edge1/segment-0.onnx differs from PyTorch by .* first op that differs is {linear} "
+    ):
         write(lenet(Vertical(), 2), tmp_path / "bundle", model="lenet5", plan=PLAN)
     assert left(tmp_path) == []
 
@@ -561,9 +563,9 @@ def test_a_folder_that_holds_anything_else_is_left_alone(copied: Path, tmp_path:
 
     with pytest.raises(ClovenError, match=r"also holds other files: edge0/notes.txt"):
         write(lenet(), copied, model="lenet5", plan=PLAN)
-    with pytest.raises(ClovenError, match="is not a folder; expected the name of a new folder"):
+    with pytest.raises(ClovenError, match="is not a folder; expected a new folder, or a bundle to replace"):
         write(lenet(), tmp_path / "file", model="lenet5", plan=PLAN)
-    with pytest.raises(ClovenError, match=r"holds 1 files and is not a bundle .* give another name"):
+    with pytest.raises(ClovenError, match=r"holds 1 files and is not a bundle .* choose another folder"):
         write(lenet(), tmp_path / "other", model="lenet5", plan=PLAN)
     assert left(tmp_path) == ["bundle", "file", "other"]
 
@@ -612,7 +614,7 @@ def test_a_bundle_is_not_written_to_a_link_in_a_circle(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_keeps_and_sends_nothing_about_the_device(tmp_path: Path) -> None:
-    """Its own builds send events, with an identifier that they keep in the home, unless they are told not to."""
+    """The official builds send events, with an identifier kept in the home folder, unless this is disabled."""
     shape = onnx.TensorProto.FLOAT, ["n"]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Relu", ["a"], ["b"])],

@@ -1,4 +1,4 @@
-"""Casts: a divided model keeps the model's numbers, and sends numbers of any type at their own size."""
+"""Casts: a divided model computes the same numbers, and sends each type at its own size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TYPES = [getattr(torch, name) for name in REAL]
 
 
 class Between(nn.Module):
-    """What is done between two convolutions; what the first makes lies between -300 and 300 or so."""
+    """A model with a function between two convolutions, whose inputs are roughly between -300 and 300."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def check(function: Callable[[Tensor], Tensor], *, names: Any = STRATEGIES) -> None:
-    """Every strategy computes what the model does, and sends what its table says."""
+    """Check that every strategy computes the model's outputs and sends the bytes of its transfer table."""
     model, graph, images = captured(function)
     with torch.inference_mode():
         expected = model(images)
@@ -114,7 +114,7 @@ NARROW: dict[str, Callable[[Tensor], Tensor]] = {
     "where with a number": lambda x: torch.where(x > 0, x, 0.5),
     "where of uint8": lambda x: torch.where(x > 0, x.to(torch.uint8), 7).float(),
     "round": lambda x: x.round().int().float(),
-    "floor and int64": lambda x: x.floor().long().float(),
+    "torch.floor and int64": lambda x: x.floor().long().float(),
     "quantise and dequantise": lambda x: ((x / 2 + 3).round().clamp(0, 255).to(torch.uint8).float() - 3) * 2,
     "int division": lambda x: (x.int() / 2).float(),
     "int32 and int64": lambda x: (x.int() + x.long()).float(),
@@ -133,7 +133,7 @@ NARROW: dict[str, Callable[[Tensor], Tensor]] = {
 
 LIKE_OTHERS = (
     "beyond 255 to uint8", "type_as", "comparison", "where with a number",
-    "floor and int64", "int32 and int64",
+    "torch.floor and int64", "int32 and int64",
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_arithmetic_in_a_narrow_type(name: str) -> None:
 
 
 class HalfWeights(Between):
-    """A convolution in another type, with weights that are cast."""
+    """A convolution in another type, with cast weights."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(lambda x: x)
@@ -170,7 +170,7 @@ def test_weights_of_another_type(dtype: torch.dtype) -> None:
 
 
 def test_float64_is_exact_for_a_model_that_casts_to_float32() -> None:
-    """The model's own rounding error is measured in float64: a cast to float32 does not round there."""
+    """The model's own rounding error is measured in float64, where a cast to float32 must not round."""
     _, graph, images = captured(lambda x: x.double().float().to(torch.int32).to(torch.float32) / 3)
 
     made = evaluate(graph, images.double(), [graph.output])[graph.output]
@@ -195,9 +195,7 @@ def test_a_cut_at_a_value_of_any_type_is_counted_and_sent_at_its_own_size(dtype:
 
 
 def test_numbers_read_by_their_bits_are_refused() -> None:
-    with pytest.raises(
-        ClovenError, match=r"aten\.view\.dtype.* reads the bits of numbers as int32; expected a cast"
-    ):
+    with pytest.raises(ClovenError, match=r"aten\.view\.dtype.* reinterprets bits as int32; expected a cast"):
         captured(lambda x: x.view(torch.int32).float())
 
 
@@ -206,7 +204,7 @@ def test_a_model_that_returns_another_type_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).half()
 
-    with pytest.raises(ClovenError, match=r"returns float16 numbers; expected float32: end it with \.float\(\)"):
+    with pytest.raises(ClovenError, match=r"returns float16 values; expected float32: end it with \.float\(\)"):
         capture(Half(lambda x: x), torch.rand(1, 1, 6, 6))
 
 
@@ -217,9 +215,7 @@ def test_spectra_are_complex_numbers_inside_of_a_model() -> None:
 def test_a_transform_of_another_type_than_float32_is_refused() -> None:
     _, graph, _ = captured(lambda x: x.to(torch.uint8).float())
 
-    with pytest.raises(
-        ClovenError, match=r"_to_copy crosses edge0->edge1 as uint8, and int8 takes float32 numbers"
-    ):
+    with pytest.raises(ClovenError, match=r"int8 on edge0->edge1 requires float32, but _to_copy is uint8"):
         divide(graph, Vertical(("_to_copy",)), 2, transforms=Transforms(default=Transform("int8")))
 
 
@@ -227,7 +223,7 @@ def test_a_transform_of_another_type_than_float32_is_refused() -> None:
 
 
 def bundled(function: Callable[[Tensor], Tensor], folder: Path) -> None:
-    """Compare a bundle with the model."""
+    """Check that a bundle computes the model's outputs."""
     model, graph, images = captured(function)
     write(divide(graph, Vertical(("first",)), 2), folder / "bundle", model="casts", plan="")
 

@@ -1,4 +1,4 @@
-"""Activations in place: they save memory, and change no number that anybody still reads."""
+"""In-place activations save memory, and do not change values that are still read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cloven.runtime.torch_engine import evaluate
 
 
 class Residual(nn.Module):
-    """A ResNet's block, a gate, and a sum in place."""
+    """A ResNet block, a gate, and an in-place sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Residual(nn.Module):
 
 
 class Reads(nn.Module):
-    """A convolution whose output is read in several ways, of which an activation comes last."""
+    """A convolution whose output has several readers, the last of which is an activation."""
 
     def __init__(self, read: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def reads(name: str) -> Graph:
 
 
 def in_place(ready: Prepared) -> list[str]:
-    """The values that are written over what they read."""
+    """Return the values that are computed in place."""
     steps = [step for _, step in ready.steps if isinstance(step, Compute)]
     return [step.value for step in steps if step.local.attrs.get("op") in set(IN_PLACE.values())]
 
@@ -132,7 +132,7 @@ def test_activations_and_the_sum_of_a_block_are_in_place_and_what_is_read_again_
     ready = prepare(divide(residual(), Vertical(), 1))
     graph, found = residual(), in_place(ready)
 
-    # The stem's ReLU, the block's sum and its ReLU, the SiLU, the gate's sigmoid.
+    # The ReLU of the stem, the sum and the ReLU of the block, the SiLU, the sigmoid of the gate.
     assert graph.find("stem") in found
     assert {graph.find("two"), graph.find("gate")} <= set(found)
     assert len(found) >= 6
@@ -143,7 +143,7 @@ def test_activations_and_the_sum_of_a_block_are_in_place_and_what_is_read_again_
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", READERS)
 def test_a_view_of_what_an_activation_reads_is_not_written_over(name: str, batch: int) -> None:
-    """A reshape or a slice shares its memory with what it is of, and is still to be read."""
+    """A reshape or a slice shares memory with its input and is read later."""
     graph = reads(name)
     images = torch.rand(batch, 3, 8, 8) - 0.5
     expected = evaluate(graph, images, [graph.output])[graph.output]
@@ -160,7 +160,7 @@ def test_a_view_of_what_an_activation_reads_is_not_written_over(name: str, batch
 
 
 class Kept:
-    """A tap that keeps what it is given without copying it, and what it was then."""
+    """A tap that keeps each tensor without copying it, and a copy to compare with."""
 
     def __init__(self) -> None:
         self.given: list[Tensor] = []
@@ -177,7 +177,7 @@ def cuts_of(graph: Graph) -> list[str]:
 
 @pytest.mark.parametrize("cut", cuts_of(residual()))
 def test_what_was_sent_is_never_written_over(cut: str) -> None:
-    """Neither by its maker afterwards nor by its receiver; also where a tap holds on to the tensor itself."""
+    """Neither the sender nor the receiver overwrites it later, even if a tap keeps the tensor."""
     graph, images = residual(), torch.rand(2, 3, 8, 8)
     program = divide(graph, Vertical((cut,)))
     tap = Kept()
@@ -200,7 +200,7 @@ def test_shares_that_were_sent_stay_as_they_were(strategy: Strategy, devices: in
 
 
 class OnTheImage(nn.Module):
-    """A model that begins with an activation and writes to its input."""
+    """A model that begins with an in-place activation on its input."""
 
     def __init__(self, norm: bool) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def test_a_prepared_program_runs_many_times_with_the_same_result() -> None:
 
 
 def test_what_is_no_longer_needed_is_freed_at_once() -> None:
-    """No value waits for the garbage collector: a pass over many images would pile them up."""
+    """Values are freed without the garbage collector; otherwise they would accumulate over many images."""
     torch.manual_seed(0)
     graph = capture(Residual().eval(), torch.zeros(1, 3, 16, 16))
     images = torch.rand(2, 3, 16, 16)

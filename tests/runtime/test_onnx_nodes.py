@@ -31,12 +31,12 @@ Case = tuple[Local, Sequence[Tensor]]
 
 
 def images(*shape: int, number: int = 2) -> Tensor:
-    """Random values of a shape."""
+    """Return random values of a shape."""
     return torch.from_numpy(np.random.default_rng(len(shape)).standard_normal((number, *shape), np.float32))
 
 
 def written(cases: Sequence[Case], folder: Path, *, finite: bool = False) -> list[Value]:
-    """One model of all cases, in ``folder``; the values that it gives out. ``finite`` is said of its inputs."""
+    """Write one model of all cases into ``folder``; return its outputs. ``finite`` declares its inputs finite."""
     weights = Weights()
     model, made = ModelBuilder("test", weights, "weights.bin"), []
     for i, (local, inputs) in enumerate(cases):
@@ -53,7 +53,7 @@ def written(cases: Sequence[Case], folder: Path, *, finite: bool = False) -> lis
 
 
 def check(cases: Sequence[Case]) -> None:
-    """The cases' nodes make what the torch engine makes, in shape and numbers; with those for finite values too."""
+    """Check that the nodes of the cases compute what the torch engine does, also with those for finite values."""
     for finite in (False, True):
         _check(cases, finite=finite)
 
@@ -70,7 +70,7 @@ def _check(cases: Sequence[Case], *, finite: bool) -> None:
 
 
 def boxes(data: st.DataObject, op: Op, inputs: Sequence[Tensor], number: int) -> Iterator[Case]:
-    """Some boxes of an op's value, each from what it needs."""
+    """Yield some boxes of an op's value, each computed from the regions that it needs."""
     shapes = tuple(tuple(x.shape[1:]) for x in inputs)
     for box in data.draw(st.lists(boxes_of(op.shape), min_size=number, max_size=number)):
         needs = KINDS[op.kind].needs(op, shapes, box)
@@ -79,14 +79,14 @@ def boxes(data: st.DataObject, op: Op, inputs: Sequence[Tensor], number: int) ->
 
 
 def made_of(kind: str, attrs: dict[str, Any], params: dict[str, Any], x: Tensor) -> Op:
-    """An op, with the shape that the torch engine gives its value."""
+    """Return an op with the shape of its value in the torch engine."""
     shape = tuple(torch_engine.RUN[kind](attrs, [x], {k: torch.tensor(v) for k, v in params.items()}).shape[1:])
     return Op("op", kind, ("input",), shape, attrs=attrs, params=params)
 
 
 @st.composite
 def windows(draw: st.DrawFn, x: Tensor) -> Op:
-    """A convolution or a pool: any stride, dilation, groups, wide padding, windows that run over the edge."""
+    """Draw a convolution or a pool: any stride, dilation, groups, wide padding, windows that exceed the edge."""
     pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
     kernel, stride, dilation = draw(pairs), draw(pairs), draw(pairs)
     kind, random = draw(st.sampled_from(["conv2d", "conv_transpose2d", "max", "avg"])), np.random.default_rng(3)
@@ -113,7 +113,7 @@ def windows(draw: st.DrawFn, x: Tensor) -> Op:
 
 @st.composite
 def sizes(draw: st.DrawFn, x: Tensor) -> Op:
-    """A resizing of any kind, to larger or smaller, or an adaptive pool."""
+    """Draw a resize of any kind, to larger or smaller, or an adaptive pool."""
     size = (draw(st.integers(1, 18)), draw(st.integers(1, 14)))
     mode = draw(st.sampled_from(["mean", "nearest", "nearest-exact", "linear", "cubic"]))
     if mode == "mean":
@@ -124,7 +124,7 @@ def sizes(draw: st.DrawFn, x: Tensor) -> Op:
 
 
 def some(data: st.DataObject) -> Tensor:
-    """One or three maps."""
+    """Draw one or three feature maps."""
     return images(4, 9, 7, number=data.draw(st.sampled_from([1, 3])))
 
 
@@ -148,7 +148,7 @@ def test_resizing(data: st.DataObject) -> None:
 
 @cache
 def everything() -> tuple[Graph, dict[str, Tensor]]:
-    """All other modules of the op table's tests side by side, captured once, with all values of three images."""
+    """Capture all other modules of the op table's tests in one model; return its values for three images."""
 
     class Beside(nn.Module):
         def __init__(self) -> None:
@@ -321,7 +321,7 @@ CALLS: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("upsample_bilinear2d.vec", [X, [9, 7], False, None], {}),
     ("upsample_bilinear2d.vec", [X, None, True, [2.0, 2.0]], {}),
     ("upsample_bilinear2d.default", [X, [12, 10], False, 2.0, 2.0], {}),
-    # number by number
+    # elementwise
     ("lerp.Scalar", [X, Y, 0.3], {}),
     ("addcmul.default", [X, Y, Y], {"value": 2}),
     ("threshold.default", [X, 0.1, 20.0], {}),
@@ -409,7 +409,7 @@ ITEMS: list[tuple[str, list[Any], int]] = [
 
 
 def called(name: str, args: list[Any], kwargs: dict[str, Any], item: int | None = None) -> Local:
-    """A call with the weights that it names."""
+    """Return a call with the weights that it names."""
     attrs = {"op": f"aten.{name}", "args": args, "kwargs": kwargs, "item": item}
     return Local("call", attrs, {key: value for key, value in PARAMS.items() if f"{key!r}" in str(args)})
 
@@ -430,7 +430,7 @@ def test_one_of_several_results(name: str, args: list[Any], item: int) -> None:
 
 
 def test_windows_of_images_put_along_the_batch_and_back() -> None:
-    """To a value with several rows of the batch axis an image, on such a value, and back from it."""
+    """Ops may produce, take and remove several rows per image on the batch axis."""
     x = images(3, 4, 6)
     split = called("reshape.default", [X, [{"batch": 2}, 3, 2, -1]], {})
     inside = called("mul.Tensor", [X, 2], {})

@@ -1,4 +1,4 @@
-"""NaN, infinities and signed zeros in a bundle: every op does with them as PyTorch does."""
+"""NaN, infinities and signed zeros in a bundle: every op treats them as PyTorch does."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ MORE: list[tuple[str, list[Any], dict[str, Any]]] = [
 PLACES = [("max.dim", [X, 1], 1), ("min.dim", [X, -1], 1)]
 
 QUIRKS = "gelu scaled_dot_product_attention var_mean"
-"""What PyTorch makes of infinity, or of NaN in a query, depends on the kernel that it chooses."""
+"""PyTorch's result for infinity, or for NaN in a query, depends on the kernel that it chooses."""
 WEIGHED = "upsample_bilinear2d upsample_bicubic2d _upsample_bicubic2d_aa"
-"""Zero times infinity is NaN in PyTorch; here a weight of zero may take nothing. Finite numbers are the same."""
+"""Zero times infinity is NaN in PyTorch; here a zero weight may ignore its input. Finite results are the same."""
 
 
 def special(numbers: list[float], seed: int) -> Tensor:
-    """Return maps of random numbers with such ones in between, and all over one channel."""
+    """Return random maps with these numbers interspersed, and filling one channel."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((2, *MAP)).astype(np.float32)
     x[random.random(x.shape) < 0.12] = NAN
@@ -85,7 +85,7 @@ def special(numbers: list[float], seed: int) -> Tensor:
 
 
 def made(local: Local, inputs: list[Tensor]) -> NDArray[np.float32]:
-    """Return what a model of one op makes."""
+    """Return the output of a model with one op."""
     weights = Weights()
     model = ModelBuilder("test", weights, "weights.bin")
     value = apply(model, local, [model.input(f"x{i}", x.shape[1:]) for i, x in enumerate(inputs)])
@@ -105,7 +105,7 @@ JUDGED = [case for case in CASES if case[0].split(".")[0] not in QUIRKS.split()]
 
 
 def compared(case: Case, inputs: list[Tensor]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return what ONNX's nodes make of inputs, and what PyTorch does."""
+    """Return the results of ONNX and of PyTorch for the same inputs."""
     name, args, kwargs, item = case
     local = called(name, args, kwargs, item)
     local = replace(local, params={**local.params, **{k: v for k, v in MASKS.items() if repr(k) in str(args)}})
@@ -154,7 +154,7 @@ def test_ops_keep_the_sign_of_zero(name: str, args: list[Any]) -> None:
 
 
 class Net(nn.Module):
-    """A convolution, some functions of its maps, and the sums of each, in which NaN counts as 0.5."""
+    """A convolution, some functions of its output, and the sums of each, in which NaN counts as 0.5."""
 
     def __init__(self, functions: Sequence[Callable[[Tensor], Tensor]]) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ ORDINARY: Sequence[Callable[[Tensor], Tensor]] = [
 
 
 def bundled(functions: Sequence[Callable[[Tensor], Tensor]], folder: Path) -> Net:
-    """Return a model, and write it as a bundle."""
+    """Return a model that is also written as a bundle."""
     model = Net(functions).eval()
     graph = capture(model, torch.rand(1, 1, 9, 9))
     write(divide(graph, Vertical(("conv",)), 2), folder, model="net", plan="")

@@ -1,4 +1,4 @@
-"""Every device on its own, messages late and in any order: the same numbers as step by step, and no deadlock."""
+"""Independent devices with late and reordered messages compute the same numbers, without deadlocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Parts = Mapping[str, DevicePart]
 
 @st.composite
 def plans(draw: st.DrawFn, graph: Graph) -> Parts:
-    """The parts of any plan of a graph, as a bundle has them."""
+    """Draw a plan of a graph; return its parts as in a bundle."""
     strategy, devices = draw(strategies(graph))
     routing: Routing = draw(st.sampled_from(["direct", "star"]))
     reuse = routing == "direct" or draw(st.booleans())
@@ -48,7 +48,7 @@ def plans(draw: st.DrawFn, graph: Graph) -> Parts:
 
 
 def computed(device: str, step: RunSegment, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Stands for a segment: numbers that depend on every bit of every input."""
+    """Return numbers that depend on every bit of every input, in place of a segment."""
     given = hashlib.sha256(f"{device}/{step.segment}".encode())
     for name, array in sorted(inputs.items()):
         given.update(name.encode() + str(array.shape).encode() + array.tobytes())
@@ -61,7 +61,7 @@ def computed(device: str, step: RunSegment, inputs: Mapping[str, Array]) -> dict
 
 
 class Network:
-    """All devices in one event loop; what they send arrives at some time, in any order."""
+    """All devices in one event loop; messages arrive after random times, in any order."""
 
     def __init__(self, parts: Parts, seed: int) -> None:
         self.parts, self.random = parts, random.Random(seed)
@@ -74,7 +74,7 @@ class Network:
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, image: Array) -> Array:
-        """The output for an image ``(1, C, H, W)``."""
+        """Return the output for an image ``(1, C, H, W)``."""
         for device, found in self.schedules.items():
             if (COORDINATOR, 0) in found.incoming:
                 self.post(COORDINATOR, (device, 0), [image])
@@ -143,7 +143,7 @@ def test_devices_on_their_own_compute_what_step_by_step_gives(name: str, data: s
 @given(data=st.data())
 @settings(max_examples=25)
 def test_both_ends_of_a_link_mean_the_same_messages(name: str, data: st.DataObject) -> None:
-    """The same numbers, sizes and boxes, and together all transfers."""
+    """Numbers, sizes and boxes agree, and the messages cover all transfers."""
     parts = data.draw(plans(graph_of(name)))
     schedules = {device: schedule(part) for device, part in parts.items()}
 
@@ -180,7 +180,7 @@ def ends(schedules: Mapping[str, Schedule]) -> tuple[str, str]:
 
 
 def sent(parts: Parts) -> Counter[tuple[str, str]]:
-    """Bytes of the transfers of each link, which both ends number alike."""
+    """Return the bytes of the transfers of each link, in the order of their numbers."""
     sends = {
         s.transfer: (device, s.target, s.message, s.bytes)
         for device, p in parts.items()
@@ -201,7 +201,7 @@ def sent(parts: Parts) -> Counter[tuple[str, str]]:
 
 
 def test_a_message_is_sent_as_soon_as_it_is_made() -> None:
-    """A device that has computed its share sends it before it waits for the others'."""
+    """A device sends its computed share before it waits for those of others."""
     parts = some_plan()
     network = Network(parts, 0)
     found = network.schedules["edge1"]
@@ -238,15 +238,15 @@ def some_plan() -> Parts:
     return {name: one.part for name, one in built.items()}
 
 
-def test_a_message_that_is_none_is_refused() -> None:
-    """Twice, of an unknown number or party, of another size."""
+def test_invalid_messages_are_refused() -> None:
+    """Repeated messages, unknown numbers or parties, and other sizes are refused."""
     work = Network(some_plan(), 0).works["edge1"]
     size = work.missing["edge0", 0].bytes
 
-    with pytest.raises(FrameFailed, match=f"message 0 has 4 bytes; the plan says {size}"):
+    with pytest.raises(FrameFailed, match=f"message 0 has 4 bytes; expected {size}"):
         work.accept("edge0", 0, memoryview(bytes(4)))
     work = Network(some_plan(), 0).works["edge1"]
     work.accept("edge0", 0, memoryview(bytes(size)))
     for party, ordinal in [("edge0", 0), ("edge0", 99), ("edge7", 0)]:
-        with pytest.raises(FrameFailed, match="came twice, or is not in the plan"):
+        with pytest.raises(FrameFailed, match="arrived twice, or is not in the plan"):
             work.accept(party, ordinal, memoryview(bytes(size)))

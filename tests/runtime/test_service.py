@@ -1,4 +1,4 @@
-"""The service: what it answers, what it refuses and how, and how it ends."""
+"""The HTTP service: answers, refusals, limits, and its end."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ModelOutput:
 
 @dataclass
 class Model:
-    """A model whose output tells every bit of its input; it can be slow, or fail."""
+    """A model whose output depends on every bit of its input; it can be slow, or fail."""
 
     shape: tuple[int, int, int] = SHAPE
     delay: float = 0
@@ -109,7 +109,7 @@ def made(model: Model | None = None, **options: Any) -> FastAPI:
 
 
 def talk(service: FastAPI, work: Callable[[httpx.AsyncClient], Awaitable[Got]]) -> Got:
-    """What some work gives that has a client of the service, without a network."""
+    """Return the result of work with a client of the service, without a network."""
 
     async def main() -> Got:
         transport = httpx.ASGITransport(service)
@@ -133,7 +133,7 @@ def classify(service: FastAPI, content: Any = None, kind: str | None = "image/pn
 
 
 def refusal(response: httpx.Response, status: int) -> str:
-    """The sentence of an error, which says nothing of this machine."""
+    """Return the message of an error; check that it has no path of this machine."""
     assert response.status_code == status, response.text
     said = response.json()["error"]
     assert isinstance(said, str)
@@ -151,7 +151,7 @@ def sample(service: FastAPI, name: str, **labels: str) -> float | None:
 
 class TestAnswers:
     def test_a_picture_by_http_is_what_it_is_by_the_command_line(self, tmp_path: Path) -> None:
-        """Same pixels, same numbers, and therefore the same bits of output, for every format and mode."""
+        """For every format and mode, the pixels and therefore the bits of the output are equal."""
         for i, (kind, mode) in enumerate(KINDS):
             content = picture(kind, mode=mode)
             (tmp_path / f"{i}.png").write_bytes(content)
@@ -201,7 +201,7 @@ class TestAnswers:
         assert classify(made(names=None), picture()).json()["name"] is None
 
     def test_a_form(self) -> None:
-        large = picture("BMP", (800, 600))  # more than what is usually kept in memory
+        large = picture("BMP", (800, 600))  # more than forms usually keep in memory
         for content in (picture(), large):
             model = Model()
             for kind in ("image/png", "application/octet-stream", ""):
@@ -224,7 +224,7 @@ class TestAnswers:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that announces this size."""
+    """Return a PNG of a few bytes with this size in its header."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         body = kind + content
@@ -235,18 +235,18 @@ def bomb(width: int, height: int) -> bytes:
 
 
 def part(name: str) -> bytes:
-    """One field of a form."""
+    """Return one field of a form."""
     return f"--b\r\nContent-Disposition: form-data; name={name}\r\n\r\nx\r\n".encode()
 
 
 def comments(count: int) -> bytes:
-    """A JPEG that is hardly more than empty comments."""
+    """Return a JPEG that consists mostly of empty comments."""
     content = picture("JPEG")
     return content[:2] + count * b"\xff\xfe\0\2" + content[2:]
 
 
 def scans(more: int, side: int = 64) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """Return a progressive JPEG whose last scan is repeated."""
     out = BytesIO()
     Image.new("L", (side, side)).save(out, "JPEG", progressive=True)
     content = out.getvalue()
@@ -266,7 +266,7 @@ class TestRefusals:
             (bomb(6000, 6000), "too large to be opened safely: 6000 x 6000 pixels, expected at most 16,777,216"),
             (bomb(60000, 60000), "too large to be opened safely"),
             (bomb(1, 1), "1 x 1 pixels, expected at least 2 x 2"),
-            (scans(300), "has 306 scans, expected at most 200 at its size: .*; save it anew"),
+            (scans(300), "has 306 scans, expected at most 200 at its size: .*; save it again"),
             (scans(30, side=4096), "has 36 scans, expected at most 16 at its size"),
             (comments(50_000), "too many small blocks"),
         ],
@@ -448,7 +448,7 @@ class TestTrouble:
         assert most == [1] * 5
 
     def test_large_pictures_do_not_delay_small_ones(self) -> None:
-        """The first is being decoded when the others come."""
+        """The first picture is being decoded when the others arrive."""
         order = []
 
         def read(content: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -484,7 +484,7 @@ class TestAround:
         assert sample(service, "cloven_requests_total", status="415") == 1
         assert sample(service, "cloven_request_seconds_count") == 3
         assert sample(service, "cloven_requests_in_flight") == 0
-        assert sample(made(), "cloven_request_seconds_count") == 0  # every service counts for itself
+        assert sample(made(), "cloven_request_seconds_count") == 0  # each service has separate counters
 
     def test_requests_in_flight_are_counted(self) -> None:
         async def both(client: httpx.AsyncClient) -> str:
@@ -565,7 +565,7 @@ class TestAround:
 
 @pytest.fixture
 def listening() -> Iterator[Callable[..., str]]:
-    """Starts real services in a thread each; gives their URLs."""
+    """Return a function that starts a service in a thread and returns its URL."""
     ended = []
 
     def start(service: FastAPI, **options: Any) -> str:
@@ -638,7 +638,7 @@ class TestListening:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_ends_it_after_what_has_begun(self, number: signal.Signals) -> None:
-        """The request that runs is answered, no other is begun, and whoever called `serve` goes on."""
+        """The current request is answered, no other one begins, and the caller of `serve` continues."""
         before = signal.getsignal(number)
 
         async def main() -> list[int | str]:
@@ -689,7 +689,7 @@ class TestListening:
 
 
 class Clients:
-    """Connections that send what they are told to, and read nothing until they are asked to."""
+    """Connections that send given bytes, and read only on request."""
 
     def __init__(self, url: str) -> None:
         self.port = httpx.URL(url).port or 0
@@ -711,7 +711,7 @@ class Clients:
 
 
 def rest(connection: socket.socket) -> bytes:
-    """What a connection still brings until the service closes it."""
+    """Return the bytes that a connection receives until the service closes it."""
     found = bytearray()
     with suppress(ConnectionError):
         while content := connection.recv(65536):
@@ -738,7 +738,7 @@ HALF_BODY = b"POST /classify HTTP/1.1\r\nHost: h\r\nContent-Type: image/png\r\nC
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
 class TestHostileClients:
-    """An honest client is answered, from the address of the others or from another one."""
+    """Despite hostile clients, an honest one is answered, from the same address or another one."""
 
     @pytest.mark.parametrize("addresses", [["127.0.0.1"], [f"127.0.0.{i}" for i in range(2, 127)]], ids=len)
     @pytest.mark.parametrize("content", [b"", HALF_HEAD, HALF_BODY], ids=["silent", "head", "body"])
@@ -773,7 +773,7 @@ class TestHostileClients:
         assert (b"HTTP/1.1 408 Request Timeout" in said) == (content == HALF_HEAD)
 
     def test_bodies_without_end_end(self, listening: Callable[..., str]) -> None:
-        """What comes byte by byte, and what comes after the refusal, count towards the time."""
+        """The timeout also covers a slow body, and the rest of a refused one."""
         head = b"POST /classify HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         url = listening(made(limit=1000, deadline=0.5), limits=ClientLimits(head=0.5))
         for chunk, status in ((b"1\r\nx\r\n", b"408"), (b"200\r\n" + bytes(512) + b"\r\n", b"413")):
@@ -802,13 +802,13 @@ class TestHostileClients:
     def test_requests_sent_before_the_answer_to_the_last_one_are_not_answered(
         self, listening: Callable[..., str]
     ) -> None:
-        """Thousands of one connection would be answered at a stretch, and other clients wait."""
+        """Answering thousands of requests of one connection in a row would delay other clients."""
         health = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
         with Clients(listening(made())) as clients:
             assert rest(clients.send(100 * health)).count(b"HTTP/1.1 200") <= 1  # a reset may overtake the answer
 
     def test_half_sent_bodies_are_not_waited_for_at_the_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is being answered is answered."""
+        """Complete requests are answered."""
         monkeypatch.setattr(connections, "PARTING", 0.2)
         whole = f"POST /classify HTTP/1.1\r\nContent-Type: {FLOATS}\r\nHost: h\r\nContent-Length: 768\r\n\r\n"
 
@@ -887,8 +887,8 @@ class TestHostileClients:
         assert len(said) == len(set(said)) <= 4
 
     def test_too_few_files_for_all_connections(self) -> None:
-        """The process is refused what it cannot keep; where others use up its files, it waits for some."""
-        with pytest.raises(ClovenError, match=r"connections is 99999999, but this process may open only \d+ files"):
+        """A limit above the available files is refused; if others use up the files, the service waits."""
+        with pytest.raises(ClovenError, match=r"connections must be at most \d+, half of the files"):
             asyncio.run(serve(made(), "127.0.0.1", 0, limits=ClientLimits(connections=99_999_999)))
         code = (
             "import asyncio, os, resource; from fastapi import FastAPI; from cloven.runtime.service import *\n"

@@ -1,4 +1,4 @@
-"""Transforms on tensors: closed forms, independence of the batch, and what a program makes of them."""
+"""Transforms on tensors: closed forms, independence of the batch, and their effect in a program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def seeds(number: int) -> list[int]:
 
 
 def maps(number: int = 5, seed: int = 0) -> Tensor:
-    """Signed numbers ``(number, 6, 9, 7)``, each image in a range of its own."""
+    """Return signed numbers ``(number, 6, 9, 7)`` with a different range for each image."""
     drawn = torch.randn(number, 6, 9, 7, generator=torch.Generator().manual_seed(seed))
     scale = torch.logspace(-3, 3, number).reshape(-1, 1, 1, 1)
     return drawn * scale + scale
@@ -92,7 +92,7 @@ def test_int8_keeps_a_constant_share_and_numbers_that_are_levels() -> None:
 @pytest.mark.parametrize("text", ["topk:0.001", "topk:0.1", "topk:0.37", "topk:0.999"])
 def test_top_k_keeps_exactly_so_many_and_none_that_is_smaller_than_what_goes(text: str) -> None:
     x = maps()
-    x[1] = 2.5  # all equal: still exactly so many
+    x[1] = 2.5  # all numbers are equal: exactly the same count is kept
     found = made(text, x)
     kept = Transform.parse(text).kept(6 * 9 * 7)
 
@@ -140,7 +140,7 @@ def test_dropout_makes_a_share_of_numbers_zero_and_leaves_the_others() -> None:
     assert not torch.equal(gone[0], gone[1])
 
 
-# --- images by themselves -------------------------------------------------------------------------------------
+# --- independence of images ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ALL)
@@ -184,7 +184,7 @@ def test_seeds_are_numbers_of_64_bits_that_do_not_change() -> None:
 
 
 def test_seeds_for_other_images_are_an_error() -> None:
-    with pytest.raises(ClovenError, match="3 seeds for a share of 5 images; expected one for each"):
+    with pytest.raises(ClovenError, match="got 3 seeds for 5 images; expected one for each"):
         apply(Transform("int8"), maps(), seeds(3))
 
 
@@ -241,7 +241,7 @@ def test_what_crosses_is_what_a_listener_sees_and_the_receiver_computes_with(tex
     (clean,), (heard,) = plain.tensors(), tap.tensors()
     assert torch.equal(heard, sent(seen, lenet(), clean))
     assert not torch.equal(heard, clean)
-    # A tap changes nothing, nor does the batch; the rest of the model runs on what was heard.
+    # A tap and the batch size do not change the output; the rest of the model gives it from the tapped tensor.
     assert torch.equal(output, run(one, images))
     received: list[Tensor] = []
     run(one, images, tap=lambda _, tensor: received.append(tensor), batch=2)
@@ -265,7 +265,7 @@ def test_noise_in_a_run_goes_by_the_images_place_and_not_by_the_batch() -> None:
 def test_without_transforms_a_run_is_the_same_to_the_bit(strategy: Strategy, devices: int) -> None:
     images = torch.rand(3, 1, 28, 28)
     plain = divide(lenet(), strategy, devices)
-    # A default that no link has left.
+    # A default that applies to no link.
     pairs = {f"{a}-{b}": NONE for i, a in enumerate(plain.devices) for b in plain.devices[:i]}
     none = divide(lenet(), strategy, devices, transforms=Transforms(default=Transform("int8"), links=pairs))
 
@@ -306,7 +306,7 @@ def test_a_bundle_of_such_a_program_is_refused(tmp_path: object) -> None:
 
     out = Path(str(tmp_path)) / "bundle"
 
-    with pytest.raises(ClovenError, match="the plan's links carry int8, but workers send float32") as caught:
+    with pytest.raises(ClovenError, match="the plan transforms links with int8, but workers send") as caught:
         write(program(Vertical(("conv2",)), "int8"), out, model="lenet5", plan="")
 
     assert len(caught.value.problems) == 1

@@ -19,7 +19,7 @@ from cloven.runtime.torch_engine import evaluate
 
 
 class Scored(nn.Module):
-    """A few features, and what a function makes of them."""
+    """A model of a few features and a function of them."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Scored(nn.Module):
 
 
 def judged(function: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Tensor], number: int = 20) -> Comparison:
-    """What is said of a program whose outputs are changed."""
+    """Return the comparison of a program whose outputs are changed."""
     graph = capture(Scored(function).eval(), torch.rand(1, 1, 12, 12))
     images = torch.rand(number, 1, 12, 12, generator=torch.Generator().manual_seed(1))
     program = divide(graph, Vertical(("conv",)), 2)
@@ -43,12 +43,12 @@ def judged(function: Callable[[Tensor], Tensor], wrong: Callable[[Tensor], Tenso
 
 
 def step(y: Tensor) -> Tensor:
-    """Add a hard threshold that only rounding decides: the sum is 0, up to rounding."""
+    """Return values with a hard threshold of a sum that is 0 up to rounding."""
     return y + 0.05 * torch.sign((y - y.mean(1, keepdim=True)).sum(1, keepdim=True))
 
 
 def exploding(y: Tensor) -> Tensor:
-    """Let rounding grow until nothing else is left."""
+    """Return values in which the rounding error dominates."""
     return torch.sin(1e6 * y)
 
 
@@ -71,8 +71,8 @@ def test_the_reason_says_what_the_bound_would_be_and_what_the_spread_is() -> Non
 
     assert found.rounding is not None
     assert found.rounding > NEAR * found.spread
-    assert "equality with the whole model cannot be judged: the model's own error in float32 is " in found.verdict()
-    assert f"near the spread of its outputs, {found.spread:.3g} (at most 5% of it" in found.verdict()
+    assert "equality with the whole model cannot be judged: the model's own float32 error is " in found.verdict()
+    assert f"at most 5% of the spread of its outputs, {found.spread:.3g}" in found.verdict()
 
 
 def test_a_threshold_that_rounding_decides_is_noticed_although_it_is_the_same_side_on_all_images() -> None:
@@ -101,9 +101,9 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("scale", [1.0, 1e-5, 1e-9, 1e6])
 @pytest.mark.parametrize("name", CHANGES)
 def test_wrong_outputs_of_any_size_are_not_equal(name: str, scale: float) -> None:
-    """A tolerance of 1e-5 would pass anything where the outputs themselves are as small."""
+    """An absolute tolerance of 1e-5 would accept anything if the outputs are as small."""
     if name == "a thousandth more" and scale < 1e-4:
-        return  # below a twentieth of the spread
+        return  # below 5 % of the spread
     assert not judged(lambda y: scale * y, CHANGES[name]).equal
 
 
@@ -144,4 +144,4 @@ def test_a_model_that_differs_from_itself_cannot_be_judged(monkeypatch: pytest.M
     found = judged(lambda y: y, lambda made: made)
 
     assert not found.equal
-    assert "the model differs from itself by 0.001 between two runs" in found.verdict()
+    assert "the outputs of the model differ by 0.001 between two runs" in found.verdict()

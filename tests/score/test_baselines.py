@@ -1,4 +1,4 @@
-"""Floors on real digits: what a listener who learns nothing scores, and what a perfect one does."""
+"""Baselines on real digits, and the scores of perfect reconstructions."""
 
 from __future__ import annotations
 
@@ -118,6 +118,16 @@ def test_shuffled_pairs_differ_by_seed_only(digits: Digits) -> None:
         for seed in (1, 1, 2)
     ]
     assert scores[0] == scores[1] != scores[2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_shuffled_pairs_never_agree_more_often_than_the_modal_class(pairs: list[tuple[int, int]]) -> None:
+    originals, read = torch.tensor(pairs).unbind(1)
+    images = torch.rand(len(pairs), 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    found = shuffled_baseline(images, originals, images, read, seed=0).agreement
+
+    assert found == pytest.approx(float((originals[:, None] == read).double().mean())), "that of all pairs"
+    assert found <= float(originals.bincount().max()) / len(pairs) + 1e-12
 
 
 def test_a_perfect_reconstruction_leaks_all_and_the_best_guess_nothing(

@@ -1,4 +1,4 @@
-"""Which of 100 images was it: exact pictures, guesses, ties, and lists that are short."""
+"""Identification of one of 100 images: exact pictures, guesses, ties, and short lists."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_the_seed_draws_the_lists() -> None:
 
 
 def test_one_image_cannot_be_picked_out() -> None:
-    with pytest.raises(ClovenError, match="picked out of 2 or more, got 1"):
+    with pytest.raises(ClovenError, match="identification needs at least 2 images, got 1"):
         identified(images(1), images(1), seed=0)

@@ -97,6 +97,13 @@ class TestOfMean:
 
         assert (found.low, found.high) == pytest.approx((0.1, 0.1), abs=1e-9)
 
+    def test_it_ends_where_scores_end(self) -> None:
+        scores = torch.stack([torch.full((30,), level) for level in (0.6, 0.9)])
+        free, ssim = of_mean(scores), of_mean(scores, within=(-1, 1))
+
+        assert free.high > 1.5, "two seeds that differ"
+        assert (ssim.mean, ssim.low, ssim.high) == (free.mean, max(-1, free.low), 1)
+
     def test_a_higher_level_is_wider(self) -> None:
         scores = normal(3, 50, seed=0)
         narrow, wide = (of_mean(scores, level=level) for level in (0.5, 0.99))

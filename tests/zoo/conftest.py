@@ -1,4 +1,4 @@
-"""What tests of the data sets share."""
+"""Fixtures for the tests of data sets."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from cloven.zoo import flowers
 
 @pytest.fixture(autouse=True)
 def labels_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what tests set in the place of the digest of Oxford's labels, which are not at hand here."""
+    """Restore the digest of Oxford's labels, which tests replace because they do not have the real file."""
     monkeypatch.setattr(flowers, "LABELS_MD5", flowers.LABELS_MD5)

@@ -68,7 +68,7 @@ def write_pickle(file: Path, batch: Any, protocol: int = 2) -> None:
 
 
 def said(spec: str, **options: Any) -> str:
-    """What loading complains of."""
+    """Return the error message of loading."""
     with pytest.raises(ClovenError) as caught:
         load(spec, **options)
     return str(caught.value)
@@ -119,7 +119,7 @@ class TestSpecs:
 
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "folder"])
     def test_file_for_a_folder(self, kind: str, tmp_path: Path) -> None:
-        """A file is no folder."""
+        """A file is given instead of a folder."""
         (tmp_path / "data.zip").write_bytes(b"")
 
         assert said(f"{kind}:{tmp_path}/data.zip").startswith(
@@ -138,7 +138,7 @@ class TestMnist:
     @pytest.mark.parametrize("below", ["", "MNIST/raw", "raw"])
     @pytest.mark.parametrize("zipped", [False, True])
     def test_layouts(self, tmp_path: Path, below: str, zipped: bool) -> None:
-        """Plain or gzipped, here or where torchvision puts it: train and t10k are pooled in this order."""
+        """Plain or gzipped, in the folder or in torchvision's: train and t10k are pooled in this order."""
         write_mnist(tmp_path / below, zipped=zipped)
         images = load(f"mnist:{tmp_path}")
         end = ".gz" if zipped else ""
@@ -215,7 +215,7 @@ class TestMnist:
         assert said(f"mnist:{tmp_path}") == f"{file}: is truncated: expected a header of 16 bytes, got 3"
 
     def test_magic(self, tmp_path: Path) -> None:
-        """Labels in the place of images are noticed."""
+        """Labels in place of images are detected."""
         raw = write_mnist(tmp_path)
         labels = (raw / "train-labels-idx1-ubyte").read_bytes()
         (raw / "train-images-idx3-ubyte").write_bytes(labels)
@@ -234,7 +234,7 @@ class TestMnist:
 
     @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"])
     def test_a_pointer(self, tmp_path: Path, name: str) -> None:
-        """What a clone without Git LFS leaves in place of the file."""
+        """A clone without Git LFS leaves a pointer in place of the file."""
         raw = write_mnist(tmp_path, zipped=name.endswith(".gz"))
         (raw / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
@@ -315,7 +315,7 @@ class TestMnist:
     @PROPERTY
     @given(content=st.binary(max_size=60))
     def test_any_bytes(self, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Whatever lies in the files, nothing but a ClovenError is raised."""
+        """Whatever the files contain, only a ClovenError is raised."""
         raw = write_mnist(tmp_path_factory.mktemp("any"), zipped=True)
         (raw / "train-images-idx3-ubyte.gz").write_bytes(content)
 
@@ -323,7 +323,7 @@ class TestMnist:
 
 
 class Run:
-    """Unpickled by the standard unpickler, it makes a folder."""
+    """An object that creates a folder if the standard unpickler loads it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -335,7 +335,7 @@ class Run:
 class TestCifar10:
     @pytest.mark.parametrize("below", ["", "cifar-10-batches-bin"])
     def test_binary(self, tmp_path: Path, below: str) -> None:
-        """Batches that are there are pooled in order; records are label, then red, green, blue."""
+        """Existing batches are pooled in order; a record has the label, then red, green and blue."""
         folder = write_cifar(tmp_path / below, "test_batch.bin", "data_batch_2.bin")
         images = load(f"cifar10:{tmp_path}")
         records = np.fromfile(folder / "test_batch.bin", np.uint8).reshape(10, 3073)
@@ -413,7 +413,7 @@ class TestCifar10:
         ],
     )
     def test_globals_are_refused(self, tmp_path: Path, name: str, content: bytes) -> None:
-        """Neighbours of what is admitted, attributes of it, and our own names are refused."""
+        """Neighbours and attributes of admitted globals, and cloven's own names, are refused."""
         (tmp_path / "data_batch_1").write_bytes(content)
 
         assert f"names the global {name!r}, which" in said(f"cifar10:{tmp_path}")
@@ -430,7 +430,7 @@ class TestCifar10:
         ],
     )
     def test_admitted_names_do_nothing(self, tmp_path: Path, content: bytes) -> None:
-        """Not even an admitted global is called, and none can be changed for the next file."""
+        """Admitted globals are not called either, and cannot be changed for the next file."""
         bad, good = tmp_path / "bad", tmp_path / "good"
         bad.mkdir()
         (bad / "data_batch_1").write_bytes(content)
@@ -495,7 +495,7 @@ class TestCifar10:
         assert "label 0 is of type list" in said(f"cifar10:{tmp_path}")
 
     def test_shape_of_floats(self, tmp_path: Path) -> None:
-        """A shape that only compares equal to one is no reason for another error."""
+        """A shape that only compares equal to an expected one gives the same error as others."""
         content = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}, 2)
         changed = content.replace(b"K\x01M\x00\x0c\x86", b"G" + struct.pack(">d", 1.0) + b"M\x00\x0c\x86")
         assert changed != content
@@ -533,13 +533,13 @@ class TestCifar10:
         ("content", "told"),
         [
             (b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\1s.", "holds values nested deeper than 100"),
-            (b"\x80\x02}r\xff\xff\xff\x1f.", "keeps a value under a number beyond the count of its steps"),
+            (b"\x80\x02}r\xff\xff\xff\x1f.", "has a memo index larger than its number of steps"),
             (b"", "is empty; fetch it again"),
             (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         ],
     )
     def test_pickles_that_would_end_the_process(self, tmp_path: Path, content: bytes, told: str) -> None:
-        """Deep tuples overflow the stack when they are hashed; the unpickler makes room for what it is told."""
+        """Deep tuples overflow the stack when they are hashed; a memo index reserves memory."""
         (tmp_path / "data_batch_1").write_bytes(content)
 
         assert said(f"cifar10:{tmp_path}").startswith(f"{tmp_path}/data_batch_1: {told}")
@@ -560,7 +560,7 @@ class TestCifar10:
     @PROPERTY
     @given(content=st.binary(max_size=60))
     def test_any_bytes(self, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Whatever lies in a batch, nothing but a ClovenError is raised."""
+        """Whatever a batch contains, only a ClovenError is raised."""
         folder = tmp_path_factory.mktemp("any")
         (folder / "data_batch_1").write_bytes(content)
 
@@ -598,7 +598,7 @@ class TestDigits:
         assert len(set(images.digests())) == 1797
 
     def test_values(self) -> None:
-        """0 to 16 become 0 to 255; in their own size no pixel is touched."""
+        """0 to 16 become 0 to 255; without resizing, pixels are unchanged otherwise."""
         from sklearn.datasets import load_digits
 
         bunch, images = load_digits(), load("digits", shape=(1, 8, 8))
@@ -608,7 +608,7 @@ class TestDigits:
         assert np.array_equal(images.labels, bunch.target)
 
     def test_bilinear(self) -> None:
-        """Enlarging interpolates between neighbours: as PyTorch does it, to within rounding."""
+        """Enlarging interpolates between neighbours like PyTorch, up to rounding."""
         from torch import from_numpy
         from torch.nn.functional import interpolate
 
@@ -674,7 +674,7 @@ class TestPhotos:
         assert 10 <= sum(source.endswith(",mirrored") for source in images.sources) <= 30
 
     def test_too_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where there are not so many different crops, none is given twice: of a black picture there is one."""
+        """If there are not enough different crops, none is returned twice: a black picture has one."""
         from PIL import Image
 
         monkeypatch.setattr(photos, "_photographs", lambda: [("black.jpg", Image.new("RGB", (90, 60)))])
@@ -688,7 +688,7 @@ class TestPhotos:
 @pytest.mark.slow
 class TestRealData:
     def test_mnist(self, data: str) -> None:
-        """MNIST pools to 70,000 with the known histogram, and S1's split of it shares no image."""
+        """MNIST has 70,000 images with the known histogram, and the parts of its split share no image."""
         images = load(f"mnist:{data}")
         assert images.labels is not None
         parts = split(images, seed=0)

@@ -1,4 +1,4 @@
-"""Data sets from the web, with a stand-in for the web: where they are put, what is taken, what is said."""
+"""Downloads of data sets from a stand-in for the web: the files' places, the extracted members, the messages."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def files(folder: Path) -> list[str]:
 class TestPlaces:
     @pytest.mark.parametrize("kind", KINDS)
     def test_load_finds_it(self, kind: str, web: Web, tmp_path: Path) -> None:
-        """What is downloaded is what load reads, in a folder that did not exist."""
+        """A download into a new folder can be loaded."""
         spec = f"{kind}:{tmp_path}/new/data"
         download(spec)
 
@@ -108,7 +108,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_once(self, kind: str, web: Web, tmp_path: Path) -> None:
-        """What is there is not fetched again."""
+        """Existing files are not downloaded again."""
         spec = f"{kind}:{tmp_path}/data"
         download(spec)
         web.asked.clear()
@@ -132,7 +132,7 @@ class TestPlaces:
         )
 
     def test_not_needed(self, web: Web, tmp_path: Path) -> None:
-        """Sets in the other layouts that load knows are there already."""
+        """Data sets in other layouts that load accepts are not downloaded again."""
         write_mnist(tmp_path / "a" / "raw")
         write_cifar(tmp_path / "b", *(f"{name}.bin" for name in BATCHES))
         write_flowers(tmp_path / "c")
@@ -142,7 +142,7 @@ class TestPlaces:
         assert web.asked == []
 
     def test_completed(self, web: Web, tmp_path: Path) -> None:
-        """What is there in part is completed where it lies."""
+        """An incomplete data set is completed in its own place."""
         write_mnist(tmp_path / "a")
         (tmp_path / "a" / "t10k-labels-idx1-ubyte").unlink()
         (write_flowers(tmp_path / "b") / "jpg" / "image_00003.jpg").unlink()
@@ -152,17 +152,17 @@ class TestPlaces:
             assert len(load(spec, shape=SHAPE)) == count
 
     def test_hidden_by_an_unfinished_set(self, web: Web, tmp_path: Path) -> None:
-        """Binary batches are read before the ones that come: nothing is fetched in vain."""
+        """Nothing is downloaded if existing binary batches would be read instead."""
         place = write_cifar(tmp_path / "cifar-10-batches-bin", "data_batch_1.bin", "test_batch.bin")
 
         assert said(f"cifar10:{tmp_path}") == (
-            f"{place}: has 2 of CIFAR-10's 6 batches, which hide those that would be downloaded; "
+            f"{place}: has 2 of CIFAR-10's 6 batches, which would be read instead of the downloaded ones; "
             "remove them, complete them or give another folder"
         )
         assert web.asked == []
 
     def test_still_amiss(self, web: Web, tmp_path: Path) -> None:
-        """What a download cannot mend is told."""
+        """Problems that remain after a download are reported."""
         jpg = write_flowers(tmp_path) / "jpg"
         (jpg / "image_00077.jpg").touch()
 
@@ -205,7 +205,7 @@ class TestTrust:
         assert len(files(tmp_path / "data")) == 19
 
     def test_members_that_lie_elsewhere(self, web: Web, tmp_path: Path) -> None:
-        """Of an archive only regular files of the expected names are taken: no paths, no links, no strangers."""
+        """Only regular files with the expected names are extracted from an archive, without paths and links."""
         inside = "cifar-10-batches-py"
         packed(
             web.folder / "cifar-10-python.tar.gz",
@@ -228,7 +228,7 @@ class TestTrust:
         assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
 
     def test_names_with_a_dot(self, web: Web, tmp_path: Path) -> None:
-        """Names that tar wrote from the working folder begin with a dot."""
+        """Names in archives of the working folder begin with a dot."""
         members = {f"./{name}": body for name, body in cifar_members().items()}
         packed(web.folder / "cifar-10-python.tar.gz", members)
         download(f"cifar10:{tmp_path}/data")
@@ -237,7 +237,7 @@ class TestTrust:
 
     @pytest.mark.parametrize("damage", [lambda _: b"no archive", lambda whole: whole[:200]], ids=["none", "cut"])
     def test_damaged_archive(self, web: Web, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-        """Nothing is put into place of an archive that breaks off."""
+        """No file of a truncated archive is moved into place."""
         archive = web.folder / "cifar-10-python.tar.gz"
         archive.write_bytes(damage(archive.read_bytes()))
 
@@ -265,7 +265,7 @@ class TestFailures:
         ],
     )
     def test_network(self, error: Exception, utils: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """What failed, why, and what to fetch by hand; nothing half is left."""
+        """The error says what failed, why, and what to download by hand; no partial file is left."""
 
         def fail(url: str, root: str, filename: str, md5: str) -> None:
             Path(root, filename).write_bytes(b"half")
@@ -283,7 +283,7 @@ class TestFailures:
         assert files(tmp_path / "data") == []
 
     def test_mirrors(self, web: Web, utils: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """Where one mirror fails, the next is asked; where all do, each is named."""
+        """If a mirror fails, the next one is tried; if all fail, the error names each."""
 
         def first_is_down(url: str, root: str, filename: str, md5: str) -> None:
             if "amazonaws" in url:
@@ -304,7 +304,7 @@ class TestFailures:
         assert said(spec) == (f"{spec}: {kind} cannot be downloaded; those that can: cifar10, flowers102, mnist")
 
     def test_bad_specs(self) -> None:
-        """Specs are read as load reads them."""
+        """Specs are parsed as by load."""
         assert said("mnist") == "mnist: mnist needs a folder, e.g. mnist:data/mnist"
         assert said("minst:x").startswith("unknown data set 'minst'; did you mean mnist?")
 

@@ -1,4 +1,4 @@
-"""Oxford Flowers 102: torchvision's layout, labels from MATLAB, and what is said of sets that are not whole."""
+"""Oxford Flowers 102: torchvision's layout, labels from MATLAB, and the errors of incomplete data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPE = (3, 8, 8)
 
 
 def write_labels(file: Path, labels: Any, **more: Any) -> None:
-    """Write a MAT-file like Oxford's, one row of numbers, in the place of Oxford's (its digest too)."""
+    """Write a MAT-file like Oxford's, with one row of numbers, and replace the expected digest."""
     scipy.io.savemat(file, {"labels": labels, **more})
     flowers.LABELS_MD5 = hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
 
@@ -37,7 +37,7 @@ def write_flowers(place: Path, labels: list[int] = LABELS) -> Path:
 
 
 def said(folder: Path, **options: Any) -> list[str]:
-    """What loading complains of, a line each."""
+    """Return the problems that loading reports."""
     with pytest.raises(ClovenError) as caught:
         load(f"flowers102:{folder}", **({"shape": SHAPE} | options))
     return list(caught.value.problems)
@@ -78,7 +78,7 @@ class TestLayout:
         assert (labels + 1).tolist() == LABELS
 
     def test_names(self, tmp_path: Path) -> None:
-        """cat_to_name.json names the classes; beside flowers-102 it is found too."""
+        """cat_to_name.json names the classes; it may be next to flowers-102."""
         write_flowers(tmp_path / "flowers-102")
         (tmp_path / "cat_to_name.json").write_text(json.dumps({str(i): f"flower {i}" for i in range(1, 103)}))
         images = load(f"flowers102:{tmp_path}", shape=SHAPE)
@@ -123,12 +123,12 @@ class TestProblems:
             f"{tmp_path}/jpg/image_00002.jpg: is missing, but has a label; fetch it again",
             f"{tmp_path}/jpg/image_00005.jpg: has no label; remove it",
             f"{tmp_path}/jpg/image_00009.jpg: has no label; remove it",
-            f"{tmp_path}/cat_to_name.json: has no name for 101 of the classes 1 to 102, 2 among them; "
+            f"{tmp_path}/cat_to_name.json: has no name for 101 of the classes 1 to 102, such as 2; "
             "complete it or remove it",
         ]
 
     def test_ten_are_told(self, tmp_path: Path) -> None:
-        """Of many missing images the first are named, the others counted."""
+        """If many images are missing, the first are named and the others counted."""
         place = write_flowers(tmp_path, [1] * 30)
         for file in (place / "jpg").iterdir():
             file.unlink()
@@ -173,11 +173,11 @@ class TestProblems:
 
         assert said(tmp_path) == [
             f"{tmp_path}/imagelabels.mat: is not the file that Oxford distributes (its MD5 differs); fetch it "
-            "again, or give own pictures as folder:DIR with one folder a class"
+            "again, or give your own pictures as folder:DIR with one folder per class"
         ]
 
     def test_one_wrong_byte_is_enough(self, tmp_path: Path) -> None:
-        """So is a file of labels that somebody wrote."""
+        """A file of labels that someone else wrote is refused too."""
         file = write_flowers(tmp_path) / "imagelabels.mat"
         content = bytearray(file.read_bytes())
         content[-1] ^= 1

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is taken, how it is converted, and what is said of what cannot be used."""
+"""Folders of pictures: the files that are read, their conversion, and the errors of unusable files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def png(width: int, height: int) -> bytes:
 
 
 def said(folder: Path, **options: Any) -> str:
-    """What loading complains of."""
+    """Return the error message of loading."""
     with pytest.raises(ClovenError) as caught:
         load(f"folder:{folder}", **options)
     return str(caught.value)
@@ -74,7 +74,7 @@ class TestLayout:
         assert images.pixels[:, 0, 0, 0].tolist() == [1, 0, 2]
 
     def test_labelled(self, tmp_path: Path) -> None:
-        """Sub-folders are classes, by sorted names; what lies deeper belongs to the class above."""
+        """Sub-folders are classes, sorted by name; deeper pictures belong to the class above."""
         for name in ("dog/1.png", "cat/deeper/2.png", "cat/1.png", "ant/1.png"):
             picture(tmp_path, name)
         images = load(f"folder:{tmp_path}")
@@ -107,14 +107,14 @@ class TestLayout:
         assert load(f"folder:{tmp_path}").labels is None
 
     def test_both_layouts(self, tmp_path: Path) -> None:
-        """Pictures beside folders of pictures are ambiguous."""
+        """Pictures and folders of pictures together are ambiguous."""
         picture(tmp_path, "a.png")
         picture(tmp_path, "dog/b.png")
         (tmp_path / "ant").mkdir()
 
         assert said(tmp_path) == (
             f"{tmp_path}: has both pictures (a.png) and sub-folders of pictures (dog); "
-            "expected either: sub-folders are classes"
+            "expected only one of the two, where sub-folders are classes"
         )
 
     def test_empty_classes(self, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ class TestLayout:
 
 
 class TestSaid:
-    """What is left out, or not taken as it is, is said in one sentence."""
+    """Skipped files and ignored properties are reported in one sentence."""
 
     def test_other_files_are_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         for name in ("cat/1.png", "dog/1.png"):
@@ -172,7 +172,7 @@ class TestSaid:
         assert caplog.messages[0].endswith("(1: 1 .avif)")
 
     def test_transparency(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """As in torchvision: the alpha channel is dropped. A channel that is opaque needs no word."""
+        """As in torchvision, the alpha channel is dropped. An opaque channel is not reported."""
         clear = np.full((4, 4, 4), 200, np.uint8)
         clear[0, 0] = 0
         Image.fromarray(clear).save(tmp_path / "a.png")
@@ -188,7 +188,7 @@ class TestSaid:
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
     def test_orientation(self, tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str) -> None:
-        """As in torchvision: a photograph that was taken upside down stays so."""
+        """As in torchvision, a photograph that was taken upside down stays upside down."""
         exif = Image.Exif()
         exif[0x0112] = 6
         Image.new("RGB", (6, 4)).save(tmp_path / f"a{suffix}", exif=exif)
@@ -210,7 +210,7 @@ class TestSaid:
 
 
 class TestDivisions:
-    """Sub-folders that divide a data set are not its classes."""
+    """Sub-folders that are splits of a data set are not classes."""
 
     @pytest.mark.parametrize(
         "names",
@@ -235,8 +235,8 @@ class TestDivisions:
         names = tuple(sorted(names))
 
         assert said(tmp_path) == (
-            f"{tmp_path}: contains {', '.join(names)}, which divide a data set and are not its classes; give one "
-            f"of them, such as folder:{tmp_path / names[0]}, or rename them if they are classes"
+            f"{tmp_path}: contains {', '.join(names)}, which are splits of a data set and not its classes; give "
+            f"one of them, such as folder:{tmp_path / names[0]}, or rename them if they are classes"
         )
         assert load(f"folder:{tmp_path / names[0]}").classes == ("cat",)
 
@@ -245,7 +245,7 @@ class TestDivisions:
             picture(tmp_path, name)
         (tmp_path / "annotations").mkdir()
 
-        assert "contains test, train, which divide a data set" in said(tmp_path)
+        assert "contains test, train, which are splits of a data set" in said(tmp_path)
 
     @pytest.mark.parametrize("names", [("bus", "train"), ("contest", "protest"), ("test_tube", "train_station")])
     def test_classes_may_have_such_names(self, tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -284,7 +284,7 @@ class TestLinks:
         (tmp_path / "cat" / "again").symlink_to("../dog")
 
         assert load(f"folder:{tmp_path}").sources == ("cat/1.png", "cat/again/1.png", "dog/1.png")
-        assert caplog.messages == [f"{tmp_path}: links to folders that are read already were skipped (4)"]
+        assert caplog.messages == [f"{tmp_path}: links to folders that are already read were skipped (4)"]
 
     def test_links_to_each_other_end(self, tmp_path: Path) -> None:
         """Each folder is read once, or these would be 2^20."""
@@ -308,7 +308,7 @@ class TestLinks:
 
 class TestConversion:
     def test_whole_image_is_resized(self, tmp_path: Path) -> None:
-        """Nothing is cropped, whatever the ratio of the sides."""
+        """Nothing is cropped, whatever the aspect ratio."""
         wide = np.zeros((8, 40, 3), np.uint8)
         wide[:, :20] = 255
         Image.fromarray(wide).save(tmp_path / "a.png")
@@ -363,7 +363,7 @@ class TestConversion:
 
 class TestLimit:
     def test_spread_and_interleaved(self, tmp_path: Path) -> None:
-        """Names from all over each class, classes in turn."""
+        """Pictures are spread over each class, and classes alternate."""
         for label in "ab":
             for i in range(4):
                 picture(tmp_path, f"{label}/{i}.png")
@@ -371,14 +371,14 @@ class TestLimit:
         assert load(f"folder:{tmp_path}", limit=4).sources == ("a/1.png", "b/1.png", "a/3.png", "b/3.png")
 
     def test_before_decoding(self, tmp_path: Path) -> None:
-        """What the limit leaves out is not opened."""
+        """Pictures beyond the limit are not opened."""
         (tmp_path / "0.png").write_bytes(b"no picture")
         picture(tmp_path, "1.png")
 
         assert load(f"folder:{tmp_path}", limit=1).sources == ("1.png",)
 
     def test_not_reached(self, tmp_path: Path) -> None:
-        """More than there are gives all."""
+        """A limit above the number of pictures returns all of them."""
         picture(tmp_path, "a.png")
 
         assert len(load(f"folder:{tmp_path}", limit=5)) == 1
@@ -405,7 +405,7 @@ class TestBadFiles:
         ("count", "last"), [(10, f"9.png: {HINT}"), (11, "... and 1 more"), (25, "... and 15 more")]
     )
     def test_ten_at_most(self, tmp_path: Path, count: int, last: str) -> None:
-        """Of many, ten are named and the others counted."""
+        """If many files are unusable, ten are named and the others counted."""
         for i in range(count):
             (tmp_path / f"{i:02}.png").write_bytes(b"?")
         lines = said(tmp_path).splitlines()
@@ -424,7 +424,7 @@ class TestBadFiles:
         assert said(tmp_path).startswith(f"{file}: cannot be decoded (")
 
     def test_pointers_and_pages(self, tmp_path: Path) -> None:
-        """What a clone without Git LFS, or a failed download, leaves in place of pictures."""
+        """A clone without Git LFS or a failed download leaves other files in place of pictures."""
         (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         (tmp_path / "b.jpg").write_text("<html><title>404 Not Found</title></html>")
 
@@ -435,7 +435,7 @@ class TestBadFiles:
         ]
 
     def test_heic(self, tmp_path: Path) -> None:
-        """What phones write; it is told what it is, also under another name."""
+        """A HEIC picture of a phone is recognised, also with the suffix of another format."""
         (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
         assert said(tmp_path) == (
@@ -450,7 +450,7 @@ class TestBadFiles:
         assert said(tmp_path).startswith(f"{tmp_path}/a.jpg: has 301 scans, expected at most 200 at its size")
 
     def test_what_looks_like_scans_in_a_jpeg_and_is_none(self, tmp_path: Path) -> None:
-        """In a block of its own, as thumbnails are, and behind its end, as a phone's motion pictures."""
+        """Scans in a separate block (thumbnails) and after the end (motion pictures) are not counted."""
         content = picture(tmp_path, "a.jpg").read_bytes()
         block = b"\xff\xe1\x10\x02" + b"\xff\xda\0\2" * 1024
         (tmp_path / "a.jpg").write_bytes(content[:2] + block + content[2:] + b"\xff\xda\0\2" * 300)
@@ -481,7 +481,7 @@ class TestBadFiles:
         )
 
     def test_formats_that_run_programs(self, tmp_path: Path) -> None:
-        """PostScript under a picture's name is not handed to Ghostscript."""
+        """PostScript with the suffix of a picture is not passed to Ghostscript."""
         (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
 
         assert said(tmp_path) == f"{tmp_path}/a.png: {HINT}"
@@ -527,7 +527,7 @@ class TestMissingExtra:
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 28, 28), None])
 def test_five_thousand(shape: tuple[int, int, int] | None, data: str) -> None:
-    """Tiny-ImageNet's 5,000 JPEGs, labelled by synset, grey ones among them."""
+    """Tiny-ImageNet's 5,000 JPEGs, labelled by synset; some of them are grey."""
     images = load(f"folder:{data}/tiny-imagenet/train", shape=shape)
 
     assert images.pixels.shape == (5000, *(shape or (3, 64, 64)))

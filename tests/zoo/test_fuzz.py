@@ -1,4 +1,4 @@
-"""Readers of data sets, pictures and weights: damaged files give a value or a ClovenError, and soon."""
+"""Readers of data sets, pictures and weights: damaged files give a value or a ClovenError, and quickly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Make = Callable[[Path], Reader]
 
 
 def encoded(suffix: str) -> list[bytes]:
-    """Noise, a plain picture, and where the format can, transparency, orientation and several frames."""
+    """Noise, a plain picture, and transparency, orientation and several frames if the format supports them."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8))
     pictures: list[tuple[Image.Image, dict[str, Any]]] = [(noise, {}), (Image.new("L", (9, 5), 7), {})]
     exif = Image.Exif()
@@ -145,7 +145,7 @@ def weights(make: Callable[[], Sequence[bytes]]) -> Make:
 
 
 def members(make: Callable[[], Sequence[bytes]], name: str) -> Make:
-    """One member of an archive, which is packed again with sound checksums after it was damaged."""
+    """One member of an archive, which is packed again with valid checksums after it was damaged."""
 
     def reader(folder: Path) -> Reader:
         read = from_file(lambda file: load_weights(small(), file), folder / "w")

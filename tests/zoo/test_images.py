@@ -1,4 +1,4 @@
-"""Images: the record, its hashes, the split of S1 and subsets that do not depend on chance."""
+"""Images: the record, its hashes, the split and subsets that are not random."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def indices(images: Images) -> list[int]:
 
 class TestRecord:
     def test_take(self) -> None:
-        """Pixels, labels and sources stay together, in the order asked for."""
+        """Pixels, labels and sources stay together, in the requested order."""
         taken = numbered([3, 1, 4, 1]).take([2, 0])
 
         assert taken.sources == ("image2", "image0")
@@ -47,7 +47,7 @@ class TestRecord:
         assert len(numbered([1, 2]).take([])) == 0
 
     def test_take_unlabelled(self) -> None:
-        """What has no labels gets none."""
+        """A subset of unlabelled images is unlabelled."""
         assert numbered(count=3).take([1]).labels is None
 
     def test_tensor(self) -> None:
@@ -71,7 +71,7 @@ class TestRecord:
         pixels[0] = 1
 
     def test_all_problems_at_once(self) -> None:
-        """Arrays of the wrong kind and lists of the wrong length are told together."""
+        """Arrays of the wrong kind and lists of the wrong length are reported together."""
         with pytest.raises(ClovenError) as caught:
             Images("bad", np.zeros((2, 3, 3)), np.zeros(3, np.int64), ("a",), ("one",))  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ class TestRecord:
             numbered([0, 3], classes=3)
 
     def test_classes_without_labels(self) -> None:
-        """Classes without labels are a mistake."""
+        """Classes without labels are an error."""
         with pytest.raises(ClovenError, match="labels: got none, but 2 classes"):
             Images("bad", np.zeros((1, 1, 2, 2), np.uint8), None, ("a", "b"), ("one",))
 
@@ -144,7 +144,7 @@ class TestSplit:
         ],
     )
     def test_sizes(self, count: int, expected: tuple[int, int, int]) -> None:
-        """S1's sizes, and the largest remainder where the count is no multiple of ten."""
+        """The paper's sizes, and the largest remainder if the count is not a multiple of ten."""
         train, validation, test = split(numbered([i % 10 for i in range(count)]), seed=0)
 
         assert (len(train), len(validation), len(test)) == expected
@@ -171,7 +171,7 @@ class TestSplit:
                 assert not labelled or abs(counts[label] - part * total) < 2
 
     def test_stratified(self) -> None:
-        """Of classes of different sizes, every part gets its share."""
+        """Every part gets its share of classes of different sizes."""
         labels = np.repeat([0, 1, 2], [1000, 200, 50]).tolist()
         for seed in range(5):
             for part, share in zip(split(numbered(labels), seed=seed), (0.8, 0.1, 0.1), strict=True):
@@ -187,7 +187,7 @@ class TestSplit:
         assert sorted(once[2].sources) != sorted(other[2].sources)
 
     def test_prefix_is_a_sample(self) -> None:
-        """Images sorted by class do not come out sorted."""
+        """Images that were sorted by class are not sorted in the parts."""
         train, _, test = split(numbered([i // 100 for i in range(1000)]), seed=0)
 
         for part, first in ((train, 50), (test, 50)):
@@ -196,7 +196,7 @@ class TestSplit:
 
     @pytest.mark.parametrize("parts", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1), (float("nan"), 0.5, 0.5), (0.5, 0.5)])
     def test_parts_must_add_up(self, parts: tuple[float, float, float]) -> None:
-        """Shares that are no shares are refused."""
+        """Invalid shares are refused."""
         with pytest.raises(ClovenError, match="expected three shares of at least 0 that add up to 1"):
             split(numbered(count=4), seed=0, parts=parts)
 
@@ -218,13 +218,13 @@ class TestSpread:
 
     @pytest.mark.parametrize("limit", [None, 6, 7])
     def test_no_limit(self, limit: int | None) -> None:
-        """Without a limit that bites, everything in order."""
+        """Without a limit, or with one that is not reached, all images are returned in order."""
         assert spread(np.array([1, 0, 1, 0, 1, 0]), 6, limit).tolist() == [0, 1, 2, 3, 4, 5]
 
     @PROPERTY
     @given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=60), limit=st.integers(1, 60))
     def test_shares(self, labels: list[int], limit: int) -> None:
-        """As many as asked for, none twice, every class with its share to within one."""
+        """The requested number of images, none twice, with each class's share to within one."""
         kept = spread(np.array(labels), len(labels), limit).tolist()
 
         assert len(set(kept)) == len(kept) == min(limit, len(labels))

@@ -1,4 +1,4 @@
-"""LeNet-5 as S1's Table 2 implies it, and models by name."""
+"""LeNet-5 as Table 2 of Mehrafrooz et al. (2025) implies it, and models by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CIFAR = ((6, 32, 32), (6, 16, 16), (16, 12, 12), (16, 6, 6), (120, 2, 2), (480,)
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 28, 28), MNIST), ((3, 32, 32), CIFAR)])
 def test_shapes(shape: tuple[int, int, int], expected: tuple[tuple[int, ...], ...]) -> None:
-    """The k-th layer has the shape that S1 gives for Layer k, and running them in order is the model."""
+    """The k-th layer has the shape of the paper's Layer k, and running the layers in order is the model."""
     model = build("lenet5", shape=shape, classes=10)
     image = value = torch.rand(2, *shape)
     seen = []
@@ -32,7 +32,7 @@ def test_shapes(shape: tuple[int, int, int], expected: tuple[tuple[int, ...], ..
 
 @pytest.mark.parametrize(("shape", "expected"), [((1, 28, 28), 61_706), ((3, 32, 32), 92_246)])
 def test_parameters(shape: tuple[int, int, int], expected: int) -> None:
-    """As many parameters as the layers of S1 have."""
+    """The model has as many parameters as the paper's layers."""
     model = build("lenet5", shape=shape, classes=10)
 
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
@@ -49,12 +49,12 @@ def test_activations_belong_to_their_layers() -> None:
 
 
 def test_larger_images() -> None:
-    """Any square of at least 28 x 28 will do."""
+    """Any square of at least 28 x 28 pixels is accepted."""
     assert LeNet5(3, 7, 64)(torch.rand(1, 3, 64, 64)).shape == (1, 7)
 
 
 def test_all_problems_at_once() -> None:
-    """What cannot be built is told at once, each with what was got and expected."""
+    """All wrong arguments are reported at once, each with the value and what was expected."""
     with pytest.raises(ClovenError) as caught:
         LeNet5(0, 1, 27)
 

@@ -1,4 +1,4 @@
-"""Models of torchvision and timm: what their weights want, and how they are had."""
+"""Models of torchvision and timm: the input that their weights expect, and their download."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_weights_that_cannot_be_had_are_an_error_that_says_what_to_do(
         make("torchvision:squeezenet1_1", shape=SMALL, classes=1000, weights=Path("pretrained"))
     with pytest.raises(ClovenError, match="has weights for 1000 classes; got 10"):
         make("torchvision:squeezenet1_1", shape=SMALL, classes=10, weights=Path("pretrained"))
-    with pytest.raises(ClovenError, match="lenet5 has no weights of its own"):
+    with pytest.raises(ClovenError, match="lenet5 has no pretrained weights"):
         make("lenet5", shape=(1, 28, 28), classes=10, weights=Path("pretrained"))
     with pytest.raises(ClovenError, match=r"torchvision has no model 'resnet5'; did you mean resnet5"):
         make("torchvision:resnet5", shape=SMALL, classes=10)

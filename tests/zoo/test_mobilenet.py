@@ -77,7 +77,7 @@ def test_every_convolution_has_the_shape_and_the_cost_of_keras() -> None:
 
 
 def test_layers_are_named_and_ordered_as_in_keras() -> None:
-    """Layers 2, 33 and 72 of S1 are these of Keras, where the input stands in conv1_pad's place."""
+    """Layers 2, 33 and 72 of the paper are these Keras layers, if the input takes conv1_pad's place."""
     names = [name for name, _ in MobileNetV1().named_children()]
 
     assert names[0] == "conv1_pad"

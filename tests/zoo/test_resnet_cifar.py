@@ -83,7 +83,7 @@ def test_all_problems_at_once() -> None:
         ResNetCIFAR(0, 1, 0)
 
     assert caught.value.problems == (
-        "resnet: got 0 blocks a stage, expected at least 1",
+        "resnet: got 0 blocks per stage, expected at least 1",
         "resnet: got 1 classes, expected at least 2",
         "resnet: got 0 channels, expected at least 1",
     )

@@ -1,4 +1,4 @@
-"""Weights from files: all of them or none, and nothing that a file names is run."""
+"""Weights from files: all of them or none are loaded, and code in files is not run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def same(model: nn.Module, expected: State) -> bool:
 
 
 def problems(model: nn.Module, path: Path) -> list[str]:
-    """What is said of a file, each without its path; the model must be as it was."""
+    """Return the problems of a file without its path, and check that the model has not changed."""
     before = state(model)
     with pytest.raises(ClovenError) as caught:
         load_weights(model, path)
@@ -78,7 +78,7 @@ def test_round_trip(here: Path, name: str) -> None:
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_a_checkpoint_is_unwrapped(here: Path, wrapper: str) -> None:
-    """As training scripts save it: beside other things, with DataParallel's prefix, without counters."""
+    """Weights as training scripts save them: with other objects and DataParallel's prefix, without counters."""
     weights = state(small())
     entries: dict[str, Any] = {
         f"module.{k}": v for k, v in weights.items() if not k.endswith("num_batches_tracked")
@@ -165,7 +165,7 @@ def test_all_that_is_wrong_is_told_at_once(here: Path) -> None:
         "1 entry missing: 0.bias",
         "1 entry unexpected: head.weight",
         "2 entries of another shape: 3.bias (5,) not (3,), 3.weight (5, 8) not (3, 8)",
-        "is not of this model; give the file of this one, or the model and classes that it was made for",
+        "belongs to another model; give this model's file, or the model and classes that it was made for",
         "1 entry of another type: 1.weight torch.int32 not torch.float32; store weights as float32",
     ]
 
@@ -181,7 +181,7 @@ def test_eight_names_of_each_kind(here: Path) -> None:
 
 
 def test_tensors_that_are_no_plain_arrays(here: Path) -> None:
-    """They would fail only while they are copied, when other weights have changed already."""
+    """Such weights would fail only while they are copied, after other weights have changed."""
     weights = state(small())
     torch.save(
         {**weights, "3.weight": weights["3.weight"].to_sparse(), "3.bias": torch.empty(3, device="meta")}, "w.pt"
@@ -224,7 +224,7 @@ def test_other_pickles_are_not_run(here: Path, name: str) -> None:
 
     (problem,) = problems(small(), here / name)
 
-    assert problem.startswith("is refused: it holds ")
+    assert problem.startswith("is refused: it contains ")
     assert "nothing in it was run" in problem
     assert not (here / "ran").exists()
 
@@ -300,7 +300,7 @@ def exported() -> bytes:
         (lambda: b"\x08\x08\x12\x07pytorch:\x00", "is an ONNX model"),
         (
             lambda: b'{"metadata": {}, "weight_map": {"a": "b"}}',
-            "is the index of weights that lie in several files",
+            "is an index of weights in several files",
         ),
         (lambda: b'{"error": "not found"}', "is a JSON document"),
         (lambda: gzip.compress(b"weights"), "is compressed with gzip; unpack it"),
@@ -308,7 +308,7 @@ def exported() -> bytes:
     ],
 )
 def test_files_of_other_kinds_are_told_apart(here: Path, content: Callable[[], bytes], said: str) -> None:
-    """Whatever their names: a person is told what the file is and what to do."""
+    """Whatever its name, the error says what the file is and what to do."""
     (here / "w.pth").write_bytes(content())
 
     (problem,) = problems(small(), here / "w.pth")
@@ -407,7 +407,7 @@ class TestCheckpoints:
         assert loaded(here / "w.pt", given)
 
     def test_other_parts_of_a_training_are_left_out(self, here: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """Lightning keeps the loss's weights beside the model's."""
+        """Lightning stores the weights of the loss with those of the model."""
         given = state(small())
         torch.save({"state_dict": {**prefixed("model.", given), "loss.weight": torch.ones(3)}}, "w.ckpt")
 
@@ -433,7 +433,7 @@ class TestCheckpoints:
         ]
 
     def test_plain_values_beside_the_weights(self, here: Path) -> None:
-        """What torchvision's, timm's and Lightning's scripts keep; nothing of it is made."""
+        """Objects that scripts of torchvision, timm and Lightning store with weights are not created."""
         beside = {
             "args": argparse.Namespace(lr=0.1, out=Path("runs")),
             "best": np.float64(0.93),
@@ -455,7 +455,7 @@ class TestCheckpoints:
 
 
 def loaded(path: Path, expected: State | None = None) -> bool:
-    """Whether a fresh model takes these weights, or any."""
+    """Return whether a new model accepts these weights, or any."""
     load_weights(model := small(), path)
     return expected is None or same(model, expected)
 
@@ -504,7 +504,7 @@ class TestNumbers:
 
 
 class TestHostileFiles:
-    """What would end the process or take all memory is refused before it is unpacked."""
+    """Files that would crash the process or exhaust the memory are refused before they are unpacked."""
 
     def test_an_archive_that_unpacks_to_gigabytes(self, here: Path) -> None:
         with (
@@ -533,7 +533,7 @@ class TestHostileFiles:
         ("pickled", "said"),
         [
             (b"\x80\x02}" + b")" + b"\x85" * 10**6 + b"K\1s.", "holds values nested deeper than 100"),
-            (b"\x80\x02}r\xff\xff\xff\x1f.", "keeps a value under a number beyond the count of its steps"),
+            (b"\x80\x02}r\xff\xff\xff\x1f.", "has a memo index larger than its number of steps"),
             (b"\x80\x02cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "names builtins.bytearray"),
         ],
     )
@@ -562,7 +562,7 @@ class TestHostileFiles:
 
 
 class TestAllBut:
-    """Weights for training to start from: what depends on the classes stays the model's own."""
+    """Initial weights for training: layers that depend on the number of classes keep the model's weights."""
 
     def test_of_another_number_of_classes(self, here: Path) -> None:
         given = state(small(classes=3))

@@ -1,4 +1,4 @@
-"""Training: reproducible, apart from the caller's random numbers, kept under the hash of all that can change it."""
+"""Training: reproducible, independent of the caller's random state, cached by everything that can change it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.models import logits_of
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """Small models on busy cores are many times slower with several threads, and results depend on their number."""
+    """Use one thread: results depend on their number, and small models on busy cores are slow with several."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def weights(model: nn.Module) -> Tensor:
 
 
 class Normalised(nn.Sequential):
-    """Batch normalisation with so long a memory that some steps teach it nothing."""
+    """Batch normalisation with a momentum so small that a few steps hardly change it."""
 
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(784, 10), nn.BatchNorm1d(10, momentum=1e-6))
@@ -85,7 +85,7 @@ class TestSeeded:
         assert torch.equal(torch.rand(4), expected)
 
     def test_caller_is_not_disturbed_by_an_error(self) -> None:
-        """Nor where making fails."""
+        """The random state is not changed either if making the model fails."""
         state = torch.get_rng_state()
         with pytest.raises(ClovenError):
             seeded(lambda: build("lenet6", shape=(1, 28, 28), classes=10), 0)
@@ -106,7 +106,7 @@ class TestFit:
         assert not torch.equal(weights(once), weights(other))
 
     def test_caller_is_not_disturbed(self, few: Images) -> None:
-        """Dropout and batch order take nothing from the caller's random numbers."""
+        """Dropout and batch order do not change the caller's random state."""
         state = torch.get_rng_state()
         fit(Noisy(), few.take(range(10)), epochs=1)
         torch.set_rng_state(state)
@@ -117,7 +117,7 @@ class TestFit:
         assert torch.equal(torch.get_rng_state(), after)
 
     def test_seed_orders_the_batches(self, few: Images) -> None:
-        """Also a model that draws nothing comes out otherwise with another seed."""
+        """A model without random draws differs with another seed, too."""
         one, other = (fit(lenet5(), few, epochs=1, seed=seed) for seed in (1, 2))
 
         assert not torch.equal(weights(one), weights(other))
@@ -148,7 +148,7 @@ class TestFit:
         assert not torch.equal(weights(model), weights(lenet5()))
 
     def test_all_problems_at_once(self, few: Images) -> None:
-        """What cannot be trained on is told at once."""
+        """All problems of a training set are reported at once."""
         unlabelled = Images("holiday", few.pixels[:0], None, (), ())
         with pytest.raises(ClovenError) as caught:
             fit(lenet5(), unlabelled, epochs=0)
@@ -200,20 +200,20 @@ class TestAccuracy:
         assert accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1])) == 0.5
 
     def test_read_only_labels(self, few: Images) -> None:
-        """Labels of a record are read-only; that is no reason to warn."""
+        """The labels of a record are read-only, which does not cause a warning."""
         assert few.labels is not None
         assert accuracy(few.labels, few.labels) == 1
 
     @pytest.mark.parametrize(("count", "labels"), [(2, 3), (1, 3), (0, 0)])
     def test_one_each(self, count: int, labels: int) -> None:
-        """Nothing to compare, or no pairs, is an error and no number."""
+        """Empty or unequal lists give an error instead of a number."""
         with pytest.raises(ClovenError, match=f"got {count} predictions for {labels} labels, expected one each"):
             accuracy(torch.zeros(count, dtype=torch.int64), torch.zeros(labels, dtype=torch.int64))
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often something was trained: the seeds."""
+    """Return the list of the seeds of all trainings."""
     seeds: list[int] = []
     original = training.fit
 
@@ -294,7 +294,7 @@ class TestTrained:
 
     def test_weights_of_another_model(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
         save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
-        with pytest.raises(ClovenError, match="is not of this model"):
+        with pytest.raises(ClovenError, match="belongs to another model"):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path / "cache", start=tmp_path / "w.safetensors")
         assert not runs
 
@@ -347,7 +347,7 @@ class TestTrained:
         assert list(tmp_path.iterdir()) == []
 
     def test_caller_is_not_disturbed(self, few: Images, tmp_path: Path) -> None:
-        """Neither training nor reading takes from the caller's random numbers."""
+        """Neither training nor loading changes the caller's random state."""
         state = torch.get_rng_state()
         for _ in range(2):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path)
@@ -358,14 +358,14 @@ class TestTrained:
         """A cache that cannot be is told before any training."""
         (tmp_path / "file").write_text("")
         with pytest.raises(
-            ClovenError, match=f"^{tmp_path}/file: no cache can be kept there .*; set CLOVEN_CACHE to"
+            ClovenError, match=f"^{tmp_path}/file: cannot be used as the cache .*; set CLOVEN_CACHE to"
         ):
             trained("lenet5", few, epochs=1, seed=0, cache=tmp_path / "file")
 
         assert runs == []
 
     def test_unlabelled(self, tmp_path: Path) -> None:
-        """What has no labels trains nothing."""
+        """Unlabelled images are refused."""
         with pytest.raises(ClovenError, match="training: photos has no labels, expected labelled images"):
             trained("lenet5", load("photos", shape=(1, 28, 28), limit=3), epochs=1, seed=0, cache=tmp_path)
 
@@ -387,7 +387,7 @@ class TestTrained:
     ],
 )
 def test_cache_dir(monkeypatch: pytest.MonkeyPatch, own: str | None, xdg: str | None, expected: str) -> None:
-    """One's own variable, else the desktop's, else the home folder; what is empty is not set."""
+    """$CLOVEN_CACHE, else $XDG_CACHE_HOME, else the home folder; empty variables are ignored."""
     monkeypatch.setenv("HOME", "/home/me")
     for name, value in (("CLOVEN_CACHE", own), ("XDG_CACHE_HOME", xdg)):
         if value is None:
@@ -400,7 +400,7 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, own: str | None, xdg: str | 
 
 @pytest.mark.slow
 def test_mnist(tmp_path: Path, data: str) -> None:
-    """Ten epochs on S1's 56,000 reach 98.5 % of the held-out 7,000."""
+    """Ten epochs on 56,000 images classify 98.5 % of the 7,000 held-out ones."""
     train, _, test = split(load(f"mnist:{data}"), seed=0)
     model = trained("lenet5", train, epochs=10, seed=0, cache=tmp_path)
 

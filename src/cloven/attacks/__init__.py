@@ -1,12 +1,12 @@
-"""Attacks: from captured tensors back to images, or to their classes. Knows tensors and nothing of plans.
+"""Attacks that reconstruct images, or read their classes, from captured tensors.
 
 >>> results = cloven.audit(seen, cloven.attacks.Residual(epochs=10), auxiliary=photos, victims=tests)
 
 An attack is a frozen dataclass of hyper-parameters with one method, ``fit(knowledge, *, generator, device)``. It
 returns a function from captured tensors, a list of ``(n, ...)``, to images ``(n, C, H, W)`` in [0, 1], or an object
-that reads classes. Anyone's own class with that method is used as those here are; see `Attack` and `Knowledge`.
+that reads classes. Any class with that method can be used like the ones here; see `Attack` and `Knowledge`.
 
-Names are imported when they are first used: importing this package brings no torch.
+Names are imported on first use: importing this package does not import torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Any observation as maps and vectors that a network can read, whatever was tapped.
+"""Turn any observation into maps and vectors that a network can read.
 
 Shares whose place is known are put where they belong in their map: channel slices, row bands, halo strips and
 tiles together make one map, 0 where nothing was seen, with a mask of what was. All others are maps of their own.
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from cloven.attacks.knowledge import Pairs, Shape, SharePlace, laid_out
 
 SAMPLE = 4_000_000
-"""Numbers from which means and deviations are taken, at most."""
+"""The most numbers from which means and deviations are computed."""
 
 
 @dataclass(frozen=True)
 class MapPiece:
-    """One captured tensor: into which map it goes, and from which corner; None for all of its map."""
+    """The place of a captured tensor: the number of its map, and its corner there; None if it is the whole map."""
 
     map: int
     start: Shape | None = None
@@ -29,16 +29,16 @@ class MapPiece:
 
 @dataclass(frozen=True)
 class MapLayout:
-    """The maps ``(C, H, W)`` and vectors ``(n,)`` that captured tensors make, and where each tensor goes."""
+    """The maps ``(C, H, W)`` and vectors ``(n,)`` that captured tensors form, and the place of each tensor."""
 
     shapes: tuple[Shape, ...]
     pieces: tuple[MapPiece, ...]
     partial: tuple[bool, ...]
-    """For each map, whether some of it was not seen."""
+    """For each map, whether a part of it was not captured."""
 
 
 def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapLayout:
-    """Return where captured tensors of these shapes (for one image) go; ``places`` are None if unknown."""
+    """Return the layout of captured tensors of given shapes (for one image); ``places`` are None if unknown."""
     if places is None:
         own = tuple(_as_map(shape) for shape in shapes)
         return MapLayout(own, tuple(MapPiece(i) for i in range(len(own))), (False,) * len(own))
@@ -66,7 +66,7 @@ def layout(shapes: Sequence[Shape], places: Sequence[SharePlace] | None) -> MapL
 
 
 def _hull(boxes: Sequence[tuple[SharePlace, Shape]]) -> tuple[Shape, Shape]:
-    """Return corner and size of the least map with all pieces: their channels, at its full height and width."""
+    """Return the corner and size of the smallest map with all pieces: their channels at full height and width."""
     first, _ = boxes[0]
     axes = range(len(first.whole))
     low = tuple(min(p.start[a] for p, _ in boxes) if a == 0 else 0 for a in axes)
@@ -108,7 +108,7 @@ class Adaptor(nn.Module):
         )
 
     def _put(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """Return the maps with each piece at its place, 0 elsewhere."""
+        """Return the maps with each captured tensor at its place, and 0 elsewhere."""
         made: list[Tensor | None] = [None] * len(self.layout.shapes)
         for z, piece in zip(captured, self.layout.pieces, strict=True):
             shape = self.layout.shapes[piece.map]

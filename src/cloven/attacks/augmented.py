@@ -1,14 +1,17 @@
-"""Augmentation by an attacker with the weights: own images flipped and shifted, through the model's front."""
+"""Augmentation by an attacker with the weights: flipped and shifted images, passed through the model's front."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, FRACTION, Allowed, check_fields
+from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import (
     FRONT,
     PAIRS,
@@ -18,11 +21,12 @@ from cloven.attacks.knowledge import (
     Rear,
     Shape,
     finite,
+    in_memory,
     laid_out,
     needed,
     rows,
 )
-from cloven.attacks.provenance import label_of
+from cloven.attacks.provenance import needs_classes, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import CHUNK, Machine, Trainee
 from cloven.attacks.unbatched import begun
@@ -30,13 +34,13 @@ from cloven.attacks.unbatched import begun
 
 @dataclass(frozen=True)
 class Augmented(BatchedAttack):
-    """Train another attack on ``copies`` of each own image: itself, and itself flipped and shifted at random.
+    """Another attack, trained on ``copies`` of each of the attacker's images.
 
-    What would be captured of a copy is computed with the model's front each time that it is read, so that an
-    attacker with the weights has as many pairs as he likes; the copies themselves are kept in memory. Images move
-    by up to ``shift`` of their height and width, and are mirrored at their borders. The classes of copies come from
-    the model's rear. The copies of the last quarter of the images come last: an attack that holds out pairs does
-    not train on copies of them.
+    The first copy is the image itself; the others are flipped and shifted at random, by up to ``shift`` of the
+    height and width, with mirrored borders. The captured tensors of a copy are computed with the model's front each
+    time that they are read; the copies themselves are kept in memory. The classes of copies come from the model's
+    rear. The copies of the last quarter of the images come last, so that an attack that holds out pairs does not
+    train on copies of them.
     """
 
     name: ClassVar[str] = "augmented"
@@ -46,31 +50,35 @@ class Augmented(BatchedAttack):
     shift: float = 0.125
 
     def __post_init__(self) -> None:
-        check(
-            ("copies", self.copies, counted, COUNT),
-            ("shift", self.shift, lambda share: 0 <= share <= 0.5, "a share of 0 to 0.5"),
+        check_fields(
+            self,
+            attack=AN_ATTACK,
+            copies=COUNT,
+            shift=Allowed(lambda x: FRACTION.holds(x) and x <= 0.5, "a number from 0 to 0.5"),
         )
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
-        return f"{label_of(self.attack)}-{self.name}"
+        return f"{part_label(self.attack)}-{self.name}"
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""
         pairs, front = needed(knowledge.pairs, self.label, PAIRS), needed(knowledge.front, self.label, FRONT)
         source, copy = _order(len(pairs), self.copies)
         images = moved(pairs.images, source, copy > 0, self.shift, generator.initial_seed())
-        captured = _Passed(pairs, front, images, source, copy > 0)
-        classes = knowledge.classes
-        if classes is not None:
-            classes = None if knowledge.rear is None else _classes(classes, knowledge.rear, captured)
+        captured, classes = _Passed(pairs, front, images, source, copy > 0), None
+        if knowledge.classes is not None and knowledge.rear is not None and needs_classes(self.attack):
+            classes = _classes(knowledge.classes, knowledge.rear, captured)
         more = replace(knowledge, auxiliary=images, captured=captured, classes=classes)
-        return begun(self.attack, more, generator, machine)
+        trainee = begun(self.attack, more, generator, machine)
+        if trainee.schedule is None or trainee.pairs is None:
+            return trainee
+        return _Computing((trainee,), lambda inner, training: inner[0].finish(training))
 
 
 def _order(count: int, copies: int) -> tuple[Tensor, Tensor]:
-    """Return of each pair the number of its image and of the copy ``(count x copies,)``."""
+    """Return the number of the image and of the copy of each pair, ``(count x copies,)``."""
     head = count - count // 4
     sources, numbers = torch.arange(count), torch.arange(copies)
     first = torch.cartesian_prod(numbers, sources[:head]).flip(1)  # copy by copy: the images as they are come first
@@ -97,14 +105,29 @@ def moved(images: Tensor, source: Tensor, changed: Tensor, shift: float, seed: i
 
 
 def _mirrored(side: int, offset: Tensor) -> Tensor:
-    """Return of each copy the lines of its image ``(m, side)``, moved by ``offset`` ``(m,)``."""
+    """Return the lines of the image ``(m, side)`` that each copy shows, moved by ``offset`` ``(m,)``."""
     line = (torch.arange(side) + offset[:, None]).abs()
     return side - 1 - (side - 1 - line).abs()
 
 
 @dataclass(frozen=True, eq=False)
+class _Computing(Joined[Trainee]):
+    """Reads its pairs within its own steps, so that the time of the front counts as time of the attack."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        pairs = self.inner[0].pairs
+        return None if pairs is None else replace(pairs, captured=in_memory(torch.empty(len(pairs), 0)))
+
+    def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
+        pairs = self.inner[0].pairs
+        assert pairs is not None
+        super().step(index, *pairs.take(index), progress)
+
+
+@dataclass(frozen=True, eq=False)
 class _Passed:
-    """The captured tensors of own images, and of their copies, which the front computes when they are read."""
+    """The captured tensors of images, and of their copies, which the front computes when they are read."""
 
     pairs: Pairs
     front: Front
@@ -135,7 +158,7 @@ class _Passed:
 
 
 def _classes(own: Tensor, rear: Rear, captured: _Passed) -> Tensor:
-    """Return the class of each copy ``(m,)``: as it was answered, or as the model's rear gives it."""
+    """Return the class of each copy ``(m,)``: the answer of the service, or for a changed copy that of the rear."""
     classes = own[captured.source].clone()
     for index in captured.changed.nonzero()[:, 0].split(CHUNK):
         with torch.no_grad():

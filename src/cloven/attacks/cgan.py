@@ -1,4 +1,4 @@
-"""S2's attack: a conditional GAN from what was captured to the image (S2 III-C, V-D1)."""
+"""The attack of Rajasekar et al. (2024, III-C and V-D1): a conditional GAN from captured tensors to images."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.convolutions import Doubled
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Stem, cropped, resized, scale_of, scales
 from cloven.attacks.trainer import (
@@ -32,24 +33,25 @@ BETAS = (0.5, 0.999)
 """Adam's, of pix2pix (Isola et al. 2017)."""
 
 CHECKED = 64
-"""Pairs on which a generator is looked at for collapse, at most."""
+"""The most pairs on which a generator is checked for collapse."""
 
 ALIKE = 0.1
-"""A generator has collapsed whose images differ from each other by less than this share of what real ones do."""
+"""A generator has collapsed if its images differ from each other by less than this share of what real ones do."""
 
 SURE = 0.02
-"""A discriminator is saturated whose loss is below this; one that knows nothing has a loss of log 2 = 0.69."""
+"""A discriminator is saturated if its loss is below this; one that guesses has a loss of log 2 = 0.69."""
 
 
 @dataclass(frozen=True)
 class CGAN(BatchedAttack):
-    """A generator that is trained to make images which a discriminator, shown what was captured, takes for real.
+    """A generator, trained against a discriminator that sees the captured tensors and a real or generated image.
 
-    S2 states the generator (an encoder-decoder with two residual blocks), the discriminator (a down-sampler, then
-    convolutional blocks), the binary cross-entropy, 200 epochs and 1000 images. What it leaves open is pix2pix's:
-    Adam with betas 0.5 and 0.999, 2e-4 for the first half of the epochs and then down to 0, batches of 16, a
-    verdict on each patch. ``pixel`` is the weight of the mean absolute error: 0 as S2's text has it, 100 as in
-    pix2pix. ``width`` is the number of channels at the size of the image; each halving doubles it, up to 8 times.
+    Rajasekar et al. state the generator (an encoder-decoder with two residual blocks), the discriminator (a
+    down-sampler, then convolutional blocks), the binary cross-entropy, 200 epochs and 1000 images. The rest follows
+    pix2pix (Isola et al. 2017): Adam with betas 0.5 and 0.999, a learning rate of 2e-4 for the first half of the
+    epochs that then falls to 0, batches of 16, one verdict per patch. ``pixel`` is the weight of the mean absolute
+    error: 0 as in the paper's text, 100 as in pix2pix. ``width`` is the number of channels at the size of the
+    image; each halving doubles it, up to 8 times.
     """
 
     name: ClassVar[str] = "cgan"
@@ -60,13 +62,7 @@ class CGAN(BatchedAttack):
     width: int = 16
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("pixel", self.pixel, lambda weight: weight >= 0, "0 or more"),
-            ("width", self.width, counted, COUNT),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=COUNT, pixel=NUMBER, width=COUNT)
 
     @property
     def label(self) -> str:
@@ -92,7 +88,7 @@ class CGAN(BatchedAttack):
 
 
 def halfway(rate: float) -> Rate:
-    """Return a rate that is the same for the first half of the training, then falls in a straight line to 0."""
+    """Return a rate that is constant in the first half of the training, and then falls linearly to 0."""
     return lambda progress: rate * min(1.0, 2 * (1 - progress))
 
 
@@ -119,8 +115,7 @@ class ResidualBlock(nn.Module):
 class Generator(nn.Module):
     """A generator: down to a quarter of the image's size, two residual blocks, and up to the image.
 
-    Everything enters at the finest scale that anything was captured at; what is coarser than a quarter already is
-    not reduced further.
+    All captured tensors enter at the finest scale among them; one coarser than a quarter is not reduced further.
     """
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
@@ -149,10 +144,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Verdicts on the patches of an image, beside what was captured of it: positive for a real one."""
+    """A discriminator of the patches of an image, given its captured tensors; positive for a real image."""
 
     FINEST = 12
-    """It halves the image until its shorter side is at most this long."""
+    """The image is halved until its shorter side is at most this long."""
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
         super().__init__()
@@ -166,7 +161,7 @@ class Discriminator(nn.Module):
         self.out = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, images: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Return ``(n, 1, h, w)`` of images ``(n, C, H, W)``; a row of ``maps`` may stand for several of them."""
+        """Return verdicts ``(n, 1, h, w)`` on images ``(n, C, H, W)``; each row of ``maps`` may serve several."""
         seen = resized(self.stem(maps), self.size)
         x = torch.cat([images, seen.repeat(len(images) // len(seen), 1, 1, 1)], 1)
         for down in self.downs:
@@ -192,7 +187,7 @@ def _down(inputs: int, outputs: int) -> nn.Module:
 
 
 class Adversaries:
-    """A generator and a discriminator in training: in each step first the judge learns, then the maker."""
+    """A generator (the maker) and a discriminator (the judge) in training; in each step the judge learns first."""
 
     def __init__(self, maker: Fitting, judge: Fitting, pixel: float) -> None:
         self.maker, self.judge, self.pixel = maker, judge, pixel
@@ -200,7 +195,7 @@ class Adversaries:
         for group in (*maker.optimiser.param_groups, *judge.optimiser.param_groups):
             group["betas"] = BETAS
         self.sureness, self.seen = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-        """The discriminator's losses, their sum and number: in this epoch, and in the one before."""
+        """The sum and number of the discriminator's losses: in this epoch, and in the one before."""
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`."""
@@ -215,7 +210,7 @@ class Adversaries:
             self._make(maps, images, made)
 
     def _made(self, captured: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return what is captured as maps, and the images that are made of it."""
+        """Return captured tensors as maps, and the images that are generated from them."""
         adaptor, generator = self.maker.network.children()
         with self.maker.machine.autocast():
             maps = adaptor([z.to(self.maker.machine.device) for z in captured])
@@ -272,9 +267,9 @@ class Adversaries:
 
 
 def collapse(made: Tensor, images: Tensor, loss: float) -> tuple[str, ...]:
-    """Return what is wrong with a generator that made images ``(n, C, H, W)`` of captures of the real ones.
+    """Return warnings about a generator: of images ``(n, C, H, W)`` that it made, and the real ones.
 
-    ``loss`` is the discriminator's in the last epoch.
+    ``loss`` is that of the discriminator in the last epoch.
     """
     if len(images) < 2:
         return ()

@@ -1,4 +1,4 @@
-"""The label probe with convolutions: what is near each other in a map is read together."""
+"""The label probe with convolutions, which read neighbouring values of a map together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, check, counted
 from cloven.attacks.convolutions import Convolution
 from cloven.attacks.drawing import Dropout, Shifted
 from cloven.attacks.embedding import grids
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import Pairs, Shape, SharePlace
 from cloven.attacks.networks import Stem, resized, scale_of
 from cloven.attacks.trained_probe import Committee, TrainedProbe
@@ -22,10 +22,10 @@ from cloven.attacks.trained_probe import Committee, TrainedProbe
 
 @dataclass(frozen=True)
 class ConvProbe(TrainedProbe):
-    """Small convolutional networks of captured maps, taught with what the service answered.
+    """Small convolutional networks from captured maps to the class that the service answered.
 
-    Each halves maps down to a side of 4 at most, where it has ``width`` channels, and takes their means. Each batch
-    is shifted by up to one place.
+    Each network halves maps down to a side of at most 4, where it has ``width`` channels, and averages over places.
+    Each batch is shifted by up to one place.
     """
 
     name: ClassVar[str] = "conv-probe"
@@ -35,7 +35,7 @@ class ConvProbe(TrainedProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(("width", self.width, counted, COUNT))
+        check_fields(self, width=COUNT)
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
         """See `TrainedProbe`."""
@@ -53,17 +53,17 @@ class ConvProbe(TrainedProbe):
 
 
 FINEST, NUMBERS = 32, 2**16
-"""The side of a map at most, and its numbers: larger ones are averaged first."""
+"""The largest side of a map, and the most numbers in it: larger maps are averaged first."""
 
 COARSEST = 4
 """The side down to which maps are halved."""
 
 WIDENED = 8
-"""From this side on down, each scale has a further convolution: there they cost little."""
+"""At this side and below, each scale has a second convolution, which costs little there."""
 
 
 def _shrunk(shape: Shape) -> Shape:
-    """Return the shape in which a map is read."""
+    """Return the shape to which a map is averaged."""
     if len(shape) != 3:
         return shape
     return (shape[0], *next(g for g in grids(shape, FINEST) if g == (1, 1) or shape[0] * prod(g) <= NUMBERS))
@@ -82,7 +82,7 @@ class Shrunk(nn.Module):
 
 
 class Halvings(nn.Module):
-    """Maps and vectors to ``(n, width)``, over all scales: each enters at its own, from where it is halved.
+    """A network from maps and vectors to ``(n, width)``; each enters at its own scale, and is halved from there.
 
     Each halving doubles the channels.
     """
@@ -119,7 +119,7 @@ class Halvings(nn.Module):
 
 
 class _Norm(nn.BatchNorm2d):
-    """Batch normalisation that takes a single value too."""
+    """Batch normalisation that also accepts a single value."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.shape[0] * prod(x.shape[2:]) > 1:

@@ -1,4 +1,4 @@
-"""Convolutions that compute what torch's do, with less work on a CPU; their weights are the same."""
+"""Convolutions with the weights and results of PyTorch's, that take less work on a CPU."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 FEW = 4
-"""With so few outputs a convolution is faster as the transposed one that it equals."""
+"""A convolution with at most so many outputs is faster as the equivalent transposed one."""
 WIDE = 128
-"""From so many inputs on, the gradient of a transposed convolution's weights is faster as a product of matrices."""
+"""The inputs from which the weight gradient of a transposed convolution is faster as a product of matrices."""
 UNFOLDED = 2**20
-"""The numbers that such a product unfolds at a time, where one image has not more."""
+"""The most numbers that such a product unfolds at a time, unless one image has more."""
 Two = tuple[int, int]
 
 
 class Convolution(nn.Conv2d):
-    """A 3x3 convolution whose bias is added by itself: within, its gradient takes a tenth of the time."""
+    """A 3x3 convolution that adds its bias separately, so that the bias's gradient takes a tenth of the time."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, 3, stride, 1)
@@ -45,7 +45,7 @@ class Transposed(nn.ConvTranspose2d):
 
 
 class _Wide(torch.autograd.Function):
-    """A transposed convolution with `weight_gradient`: 1.2 to 2 times as fast as torch's where inputs are many."""
+    """A transposed convolution with `weight_gradient`: 1.2 to 2 times as fast as torch's for many inputs."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: Two, padding: Two, more: Two) -> Tensor:
@@ -67,8 +67,8 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: Two, stride: Two, paddi
     """Return the gradient ``(C, C', *kernel)`` of the weights of a transposed convolution.
 
     Args:
-        x: what it was given, ``(n, C, H, W)``.
-        gradient: that of what it made, ``(n, C', H', W')``.
+        x: its input, ``(n, C, H, W)``.
+        gradient: the gradient of its output, ``(n, C', H', W')``.
         kernel: its height and width.
         stride: its strides.
         padding: its paddings.
@@ -93,10 +93,10 @@ def weight_gradient(x: Tensor, gradient: Tensor, kernel: Two, stride: Two, paddi
 
 
 class Doubled(nn.Conv2d):
-    """Nearest enlarging by 2, then a 3x3 convolution; the weights are those of the convolution.
+    """Nearest upsampling by 2, then a 3x3 convolution; the weights are those of the convolution.
 
     Computed as the transposed convolution of stride 2 that it equals, whose 4x4 kernel is the 3x3 kernel folded
-    with the 2x2 box of the enlarging: 16 multiplications an input pixel instead of 36, and no enlarged copy.
+    with the 2x2 box of the upsampling: 16 multiplications per input pixel instead of 36, and no upsampled copy.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

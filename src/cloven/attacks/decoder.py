@@ -1,4 +1,4 @@
-"""S1's attack: a convolutional decoder trained on pairs (S1 Sect. 4.2, 5.1)."""
+"""The attack of Mehrafrooz et al. (2025, Sect. 4.2 and 5.1): a convolutional decoder trained on pairs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, Json, check, counted, positive
+from cloven.attacks.attack import BatchedAttack, Json
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, Allowed, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, Pairs, Shape, SharePlace, laid_out, needed
 from cloven.attacks.layers import Chain, Layer, as_map, build, rule, text
 from cloven.attacks.networks import Sharpened
 from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, constant, seeded
 from cloven.errors import ClovenError
 
-
-def _is_chain(layers: object) -> bool:
-    return layers is None or (isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers))
+CHAIN = Allowed(
+    lambda layers: isinstance(layers, tuple) and all(isinstance(layer, Layer) for layer in layers),
+    "a chain of layers, such as cloven.attacks.layers.rule makes",
+)
 
 
 @dataclass(frozen=True)
 class Decoder(BatchedAttack):
     """A chain of layers from the captured map to the image.
 
-    Adam, mean squared error, targets in [0, 1]; the output is clipped to [0, 1]. S1 states ten epochs and Adam;
-    loss, learning rate and batch are those of the closest public recipe (He et al. 2019) and of decision.
-    ``layers`` is the chain; left out, `rule` makes one for the shapes at hand, which is added to the best linear
-    reading of each pixel (`Sharpened`).
+    It is trained with Adam and the mean squared error, on targets in [0, 1]; the output is clipped to [0, 1].
+    Mehrafrooz et al. state ten epochs and Adam; the loss, the learning rate and the batch are those of the closest
+    public recipe (He et al. 2019) or chosen here. ``layers`` is the chain. Without it, `rule` makes one for the
+    shapes, and its output is added to the best linear reading of each pixel (`Sharpened`).
     """
 
     name: ClassVar[str] = "decoder"
@@ -40,15 +42,10 @@ class Decoder(BatchedAttack):
     layers: Chain | None = None
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("layers", self.layers, _is_chain, "a chain of layers, such as cloven.attacks.layers.rule makes"),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=COUNT, layers=CHAIN.or_none())
 
     def settings(self, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
-        """Return the hyper-parameters, and the network in Table 2's notation."""
+        """Return the hyper-parameters, and the network in the notation of Table 2 of Mehrafrooz et al."""
         chain = text(self._chain(captured, image))
         return {
             "epochs": self.epochs,
@@ -61,7 +58,7 @@ class Decoder(BatchedAttack):
         return self.layers if self.layers is not None else rule(captured, image)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
-        """See `BatchedAttack`; a `ClovenError` if the given layers do not fit what was captured or the images."""
+        """See `BatchedAttack`; a `ClovenError` if the given layers do not fit the captured tensors or images."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
 
         def make() -> nn.Module:

@@ -1,4 +1,4 @@
-"""Parts of a network that draw random numbers in training, the same ones whatever trains beside it."""
+"""Parts of a network that draw random numbers in training, independently of other networks in training."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cloven.attacks.knowledge import laid_out
 
 
 class Drawing(nn.Module):
-    """A part that draws: its numbers depend on the step alone, which is part of its state."""
+    """A part that draws random numbers. They depend on the step only, which is part of its state."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("drawn", torch.randint(2**62, ()))
 
     def drawing(self) -> torch.Generator:
-        """Return the source of the random numbers of a step."""
+        """Count a step, and return the generator of its random numbers."""
         drawn: Tensor = self.get_buffer("drawn")
         drawn += 1
         return torch.Generator().manual_seed(int(drawn))
 
 
 class Dropout(Drawing):
-    """Sets a share of numbers to 0 in training and enlarges the others."""
+    """Dropout: sets a share of the numbers to 0 in training and scales up the others."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Dropout(Drawing):
 
 
 class Shifted(Drawing):
-    """Shifts maps by up to one place in training; what comes in from outside is 0."""
+    """Shifts maps by up to one place in training, padded with zeros."""
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return maps ``(n, C, H, W)`` of the same sizes; vectors ``(n, numbers)`` as they are."""
@@ -49,6 +49,22 @@ class Shifted(Drawing):
             return list(maps)
         down, right = torch.randint(3, (2,), generator=self.drawing()).tolist()
         return [_shifted(z, down, right) if z.ndim == 4 else z for z in maps]
+
+
+class Masked(Drawing):
+    """Sets a share of the places of each map to 0 in training: the same places in all its channels."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return maps ``(n, C, H, W)`` and vectors ``(n, numbers)`` of the same shapes."""
+        if not self.training or not self.share:
+            return list(maps)
+        generator = self.drawing()
+        kept = [torch.rand(z[:, :1].shape, generator=generator) >= self.share for z in maps]
+        return [z * mask.to(z.device) for z, mask in zip(maps, kept, strict=True)]
 
 
 def _shifted(z: Tensor, down: int, right: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Embeddings: one short vector of all that is captured of an image, for attacks that compare or classify."""
+"""Embeddings: one short vector of the captured tensors of an image, for attacks that compare or classify."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Embedding(nn.Module):
 
 
 def _read(shape: Shape, share: float, finest: int | None, *, pyramid: bool) -> list[Grid] | Tensor:
-    """Return the grids that a map is averaged to, or the places at which a vector is read."""
+    """Return the grids to which a map is averaged, or the places at which a vector is read."""
     if len(shape) == 3:
         every = list(grids(shape, finest))
         choices = [every[i:] if pyramid else [grid] for i, grid in enumerate(every)]
@@ -63,7 +63,7 @@ def _read(shape: Shape, share: float, finest: int | None, *, pyramid: bool) -> l
 
 
 def grids(shape: Shape, finest: int | None) -> Iterator[Grid]:
-    """Yield the grids that a map ``(C, H, W)`` can be averaged to, from fine to coarse."""
+    """Yield the grids to which a map ``(C, H, W)`` can be averaged, from fine to coarse."""
     height, width = (min(side, finest or side) for side in shape[1:])
     while (height, width) != (1, 1):
         yield height, width
@@ -72,6 +72,6 @@ def grids(shape: Shape, finest: int | None) -> Iterator[Grid]:
 
 
 def standard(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the deviation of each column of ``(n, numbers)``; 1 where it does not vary."""
+    """Return the mean and the deviation of each column of ``(n, numbers)``; 1 if it is constant."""
     deviation = values.std(0, correction=0)
     return values.mean(0), torch.where(deviation > 0, deviation, torch.ones_like(deviation))

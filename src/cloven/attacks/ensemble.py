@@ -1,4 +1,4 @@
-"""Ensembles: several trainings of one attack from different seeds, and the mean of what they make."""
+"""Ensembles: several trainings of one attack from different seeds, and the mean of their reconstructions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, Attack, BatchedAttack, check, counted
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import Knowledge, LabelReader
-from cloven.attacks.provenance import label_of
+from cloven.attacks.provenance import part_label, uses_pairs
 from cloven.attacks.residual import Residual
 from cloven.attacks.trainer import (
     DescribedLabelReader,
@@ -27,10 +28,10 @@ from cloven.attacks.unbatched import begun
 
 @dataclass(frozen=True)
 class Ensemble(BatchedAttack):
-    """``members`` trainings of one attack, each from initial weights of its own.
+    """Several trainings of one attack (``members``), each with different initial weights.
 
-    The reconstruction is the mean of theirs: what each got wrong in its own way cancels out. Of label readers the
-    class counts that most of them read, in a tie the one that the first of these reads.
+    The reconstruction is the mean of theirs, in which errors of single members partly cancel. Label readers vote;
+    in a tie, the first of the tied members decides.
     """
 
     name: ClassVar[str] = "ensemble"
@@ -38,12 +39,17 @@ class Ensemble(BatchedAttack):
     members: int = 3
 
     def __post_init__(self) -> None:
-        check(("members", self.members, counted, COUNT))
+        check_fields(self, attack=AN_ATTACK, members=COUNT)
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
-        return f"{label_of(self.attack)}-{self.name}"
+        return f"{part_label(self.attack)}-{self.name}"
+
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return uses_pairs(self.attack)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`."""

@@ -1,4 +1,4 @@
-"""The epochs of attacks of any class: in their own field, and in the attacks that they consist of."""
+"""Change the epochs of attacks of any class, also in the attacks that they consist of."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar
 
-from cloven.attacks.attack import Attack, counted
+from cloven.attacks.attack import Attack
+from cloven.attacks.hyperparameters import COUNT
 
 Value = TypeVar("Value")
 
 
 def with_epochs(attack: Attack, change: Callable[[int | None], int | None]) -> Attack:
-    """Return an attack with other epochs, also in the attacks that it consists of; itself where none has any.
+    """Return an attack with other epochs, also in the attacks that it consists of; itself if none has epochs.
 
-    An attack with the epochs None trains as long as it learns.
+    An attack whose epochs are None trains until held-out pairs stop improving.
     """
     return _changed(attack, "", change)
 
 
 def _changed(value: Value, name: str, change: Callable[[int | None], int | None]) -> Value:
     """Return the value of a field with other epochs."""
-    if name == "epochs" and (value is None or (isinstance(value, int) and counted(value))):
-        return change(value)  # type: ignore[return-value]
+    if name == "epochs" and COUNT.or_none().holds(value):
+        return change(value)  # type: ignore[arg-type,return-value]
     if isinstance(value, tuple) and any(isinstance(one, Attack) for one in value):
         return tuple(_changed(one, "", change) for one in value)  # type: ignore[return-value]
     if not isinstance(value, Attack) or not is_dataclass(value):

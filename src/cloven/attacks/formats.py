@@ -21,7 +21,7 @@ SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "ui
 """Bytes of one number."""
 
 LOOKED_AT, PIECE = 2**19, 512
-"""Bytes that are looked at, at most, and at a stretch."""
+"""The most bytes that are read, and the length of each piece."""
 
 SPREAD = 1.8
 """The usual standard deviation of the powers of two of activations that are not zero."""
@@ -30,19 +30,19 @@ WIDEST, NARROWEST, FAR = 6.5, 0.02, 24.0
 """Limits of the spread of real values, and of the distance of their middle from 1, in powers of two."""
 
 NOTHING = 2.0**-32
-"""The share of the largest number below which one is taken for zero: channels that died in training leave such."""
+"""The share of the largest number below which a number counts as zero, as in channels that died in training."""
 
 UNLIKE = 0.5
 """The largest difference of neighbouring numbers, see `_unlike`."""
 
 NOISE = 6.0
-"""Standard errors by which the histogram of bytes may deviate from a flat one and still be noise."""
+"""The standard errors by which the histogram of noise may deviate from a flat one."""
 
 FEW = 2048
-"""Bytes below which the histogram says little: a plausible format is then believed."""
+"""With fewer bytes, the histogram says little, and a plausible format is accepted."""
 
 GAIN = 0.03
-"""Bits a byte that telling the bytes of a number apart must save."""
+"""The bits per byte that must be saved by a separate histogram for each byte of a number."""
 
 
 class Format(NamedTuple):
@@ -66,7 +66,7 @@ def decoded(messages: Bytes, form: Format) -> Floats:
 
 
 def recognised(messages: Bytes) -> Format | None:
-    """Return the format of the numbers in ``(n, bytes)``; None where the bytes look like noise."""
+    """Return the format of the numbers in ``(n, bytes)``; None if the bytes look like noise."""
     length = messages.shape[1]
     sample = _sample(messages)
     if not sample.any():
@@ -78,7 +78,7 @@ def recognised(messages: Bytes) -> Format | None:
 
 
 def _real(sample: Bytes, length: int) -> Format | None:
-    """Return the format of floating point that is the most plausible."""
+    """Return the most plausible floating-point format."""
     if _gain(sample) < GAIN:
         return None
     plausible: dict[Format, Look] = {}
@@ -107,7 +107,7 @@ class Look(NamedTuple):
 
 
 def _sample(messages: Bytes) -> Bytes:
-    """Return as many messages as may be looked at; of long ones, pieces of 512 bytes from all over some."""
+    """Return as many messages as may be read; of long ones, pieces of 512 bytes from all over some of them."""
     length = messages.shape[1]
     if length * 8 <= LOOKED_AT:
         return np.ascontiguousarray(messages[: LOOKED_AT // length])
@@ -126,7 +126,7 @@ def _flat(sample: Bytes) -> bool:
 
 
 def _entropy(data: Bytes) -> float:
-    """Return the bits a byte, with Miller and Madow's correction for few bytes."""
+    """Return the bits per byte, with the correction of Miller and Madow for few bytes."""
     counts = np.bincount(data.ravel(), minlength=256)
     shares = counts[counts > 0] / data.size
     correction = (len(shares) - 1) / (2 * data.size * log(2))
@@ -134,7 +134,7 @@ def _entropy(data: Bytes) -> float:
 
 
 def _gain(sample: Bytes) -> float:
-    """Return the bits a byte saved by telling the bytes of a number apart, for the size that saves most."""
+    """Return the bits per byte saved by a histogram for each byte of a number, for the size that saves most."""
     together = _entropy(sample)
     gains = []
     for size in (2, 4, 8):
@@ -145,7 +145,7 @@ def _gain(sample: Bytes) -> float:
 
 
 def _look(sample: Bytes, form: Format) -> Look | None:
-    """Return how the bytes look in a format; None for a format that they cannot have."""
+    """Return the look of the bytes in a format; None if they cannot have it."""
     numbers = decoded(sample, form)
     finite = np.isfinite(numbers)
     if finite.mean() < 0.99 or not np.any(numbers[finite]):

@@ -1,4 +1,4 @@
-"""Trainees made of others: attacks that begin with another attack, or with several trainings of one."""
+"""Trainees that consist of others: attacks that start from another attack, or train several networks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Inner = TypeVar("Inner", bound=Trainee)
 
 @dataclass(frozen=True, eq=False)
 class Joined(Generic[Inner]):
-    """Trains all of ``inner`` on the same batches, and makes of them what ``make`` says.
+    """Trains all of ``inner`` on the same batches; ``make`` turns them into one result.
 
-    They are of one kind: their pairs and schedules are equal.
+    Their pairs and schedules must be equal.
     """
 
     inner: Sequence[Inner]
@@ -46,7 +46,7 @@ class Joined(Generic[Inner]):
 
     def ended(self, epoch: int) -> bool:
         """See `Trainee`."""
-        ended = [one.ended(epoch) for one in self.inner]  # each must hear of it
+        ended = [one.ended(epoch) for one in self.inner]  # no short circuit: each must be told
         return all(ended)
 
     def state(self) -> dict[str, Tensor]:
@@ -65,5 +65,5 @@ class Joined(Generic[Inner]):
 
 
 def chained(inner: Trainee, make: Callable[[Learned], Learned]) -> Joined[Trainee]:
-    """Return a trainee that makes something else of what another one learned."""
+    """Return a trainee that turns the result of another one into its own."""
     return Joined((inner,), lambda every, training: make(every[0].finish(training)))

@@ -1,4 +1,4 @@
-"""Nearest neighbours as a label reader: the answers to the own images whose captures are most alike."""
+"""Nearest neighbours as a label reader: the classes of the own images whose captured tensors are most alike."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding
+from cloven.attacks.hyperparameters import COUNT, check_fields, tuple_of
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
 from cloven.attacks.trainer import CHUNK, ClosedForm, Machine
 
 
 @dataclass(frozen=True)
 class KNN(BatchedAttack):
-    """The class of most of the nearest own images in the embedding of `Nearest`, nearer ones counting more.
+    """A vote of the nearest own images in the embedding of `Nearest`, weighted by the inverse of their distances.
 
-    Of ``neighbours`` the number counts that is best for a tenth of the attacker's own pairs among the others.
+    Of ``neighbours``, the number is used that is best on a tenth of the attacker's own pairs, among the others.
     """
 
     name: ClassVar[str] = "knn"
+    needs_classes: ClassVar[bool] = True
     numbers: int = 8192
     neighbours: tuple[int, ...] = (1, 3, 5, 10, 20, 50, 100)
 
     def __post_init__(self) -> None:
-        check(
-            ("numbers", self.numbers, counted, COUNT),
-            ("neighbours", self.neighbours, listed(counted), "one or more whole numbers of 1 or more"),
-        )
+        check_fields(self, numbers=COUNT, neighbours=tuple_of(COUNT, "one or more whole numbers, each 1 or more"))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
-        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        """See `BatchedAttack`; a `ClovenError` if the service's answers are not known."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         names, classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)].unique(return_inverse=True)
         embedding = Embedding(pairs, knowledge.places, self.numbers)
@@ -56,7 +55,7 @@ class _Neighbours:
     count: int
 
     def vote(self, read: Tensor, neighbours: int) -> Tensor:
-        """Return the class ``(n,)`` of most of the neighbours of ``(n, numbers)``, each worth 1 / its distance."""
+        """Return the classes ``(n,)`` for which neighbours of ``(n, numbers)`` vote, weighted by 1 / distance."""
         lengths, most = self.known.square().sum(1), min(neighbours, len(self.known))
         found = []
         for z in read.split(CHUNK):
@@ -78,7 +77,7 @@ class _Vote:
 
     @property
     def notes(self) -> Sequence[str]:
-        return (f"{self.neighbours} neighbours",)
+        return (f"{self.neighbours} neighbour{'s' * (self.neighbours != 1)}",)
 
     def classify(self, captured: Sequence[Tensor]) -> Tensor:
         return self.names[self.own.vote(self.embedding(captured), self.neighbours)]

@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 Known = TypeVar("Known")
 
 Front = Callable[[Tensor], list[Tensor]]
-"""The model before the tap: from images ``(n, C, H, W)`` in [0, 1] to what is captured of them, a tensor a share.
+"""The model before the tap: from images ``(n, C, H, W)`` in [0, 1] to captured tensors, one per share.
 
 Gradients flow through it."""
 
@@ -25,7 +25,7 @@ Rear = Callable[[Sequence[Tensor]], Tensor]
 
 
 class QueryResult(NamedTuple):
-    """The answer to a query: what is captured of the images, and the class that the service gives each."""
+    """The answer to a query: the captured tensors of the images, and the class that the service gives each."""
 
     captured: list[Tensor]
     classes: Tensor
@@ -73,10 +73,10 @@ class InMemory:
 
 
 def in_memory(*tensors: Tensor) -> InMemory:
-    """Return captured tensors ``(n, ...)``, one a share, as `CapturedTensors`; numbers that are not finite are 0.
+    """Return captured tensors ``(n, ...)``, one per share, as `CapturedTensors`; 0 replaces non-finite numbers.
 
     Raises:
-        ClovenError: if there are none, or they are of different numbers of images.
+        ClovenError: if there are no tensors, or if their numbers of images differ.
     """
     if not tensors:
         raise ClovenError("nothing was captured: the observation is empty; choose a link that is used")
@@ -86,19 +86,19 @@ def in_memory(*tensors: Tensor) -> InMemory:
 
 
 def finite(z: Tensor) -> Tensor:
-    """Return the tensor with 0 for NaN and infinity: a listener reads on where a number is broken."""
-    if math.isfinite(float(z.sum(dtype=torch.float64))):  # then every number is; there is nothing to copy
+    """Return the tensor with 0 for NaN and infinity: a listener ignores broken numbers."""
+    if math.isfinite(float(z.sum(dtype=torch.float64))):  # then every number is finite, and nothing is copied
         return z
     return torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def laid_out(z: Tensor) -> Tensor:
-    """Return the tensor with the channels of a map last in memory: convolutions then run up to twice as fast."""
+    """Return the tensor with the channels of maps last in memory: convolutions are then up to twice as fast."""
     return z.contiguous(memory_format=torch.channels_last) if z.ndim == 4 else z.contiguous()
 
 
 def rows(z: Tensor, index: Tensor) -> Tensor:
-    """Return the rows ``index`` ``(n,)`` of ``(m, ...)``, laid out as it is; twice as fast as ``z[index]``."""
+    """Return the rows ``index`` ``(n,)`` of ``(m, ...)`` in its memory format; twice as fast as ``z[index]``."""
     if z.ndim != 4 or not z.is_contiguous(memory_format=torch.channels_last):
         return z.index_select(0, index)
     last = z.permute(0, 2, 3, 1)
@@ -107,7 +107,7 @@ def rows(z: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SharePlace:
-    """The place of a captured share: from ``start`` on, in the map ``name`` of shape ``whole``."""
+    """The place of a captured share in the map ``name``, whose shape is ``whole``: it begins at ``start``."""
 
     name: str
     start: Shape
@@ -116,15 +116,17 @@ class SharePlace:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Images of the attacker's own and what was captured of them, row by row: the pairs (z, x) of S1's Sect. 4.1.
+    """The attacker's own images and their captured tensors.
+
+    These are the pairs (z, x) of Mehrafrooz et al. (2025, Sect. 4.1).
 
     Attributes:
-        captured: what was captured of the images, one tensor a share.
+        captured: the captured tensors of the images, one per share.
         images: ``(n, C, H, W)`` in [0, 1].
-        seed: fixes the order of the batches, with the number of images: it does not depend on the attack.
+        seed: determines the order of the batches, together with the number of images but not with the attack.
 
     Raises:
-        ClovenError: if the two are of different numbers of images.
+        ClovenError: if the numbers of rows differ.
     """
 
     captured: CapturedTensors
@@ -150,31 +152,31 @@ class Pairs:
         return self.captured.take(index), rows(self.images, index)
 
     def first(self, count: int | None = None) -> tuple[list[Tensor], Tensor]:
-        """Return the first pairs, at most ``count``; without a number all of them."""
+        """Return the first pairs, at most ``count``; all pairs if it is None."""
         return self.take(torch.arange(len(self) if count is None else min(count, len(self))))
 
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """All that an attacker has. What an attacker does not have is None.
+    """Everything that an attacker knows. What the attacker does not know is None.
 
-    Nothing is computed or copied before it is used: tensors are captured when their rows are taken, and the model
-    is made ready when it is called.
+    Nothing is computed or copied before it is used: captured tensors are computed when their rows are taken, and
+    the model is prepared when it is called.
 
     Attributes:
         image: the shape ``(C, H, W)`` of the images that the model takes.
-        auxiliary: images of the attacker's own ``(n, C, H, W)`` in [0, 1].
-        captured: what was captured of them, or of the first of them; see `pairs`.
+        auxiliary: the attacker's own images ``(n, C, H, W)`` in [0, 1].
+        captured: the captured tensors of the first of them, or of all; see `pairs`.
         classes: ``(n,)``, the class that the service answered for each auxiliary image.
-        observed: what is to be attacked: the captured tensors of the victims. An attack may adapt to them.
-        query: asks the running service about further images, as its users may.
+        observed: the captured tensors of the victims, which are to be attacked. An attack may adapt to them.
+        query: a function that asks the running service about further images, as its users may.
         front: the model up to the tap, for an attacker with the weights.
-        rear: the model behind the tap, likewise; None also where what is captured does not suffice to go on.
-        places: where each share lies in its map.
+        rear: the model behind the tap, likewise; None also if its output cannot be computed from captured tensors.
+        places: the place of each share in its map.
         seed: see `Pairs`.
 
     Raises:
-        ClovenError: if shapes or numbers of images contradict each other.
+        ClovenError: if shapes or numbers of images are inconsistent.
     """
 
     image: Shape
@@ -202,22 +204,26 @@ class Knowledge:
 
     @property
     def pairs(self) -> Pairs | None:
-        """The auxiliary images that something was captured of, with what it was; None for an attacker without."""
+        """The auxiliary images with captured tensors, and these tensors; None for an attacker without them."""
         if self.captured is None or self.auxiliary is None:
             return None
         return Pairs(self.captured, self.auxiliary[: len(self.captured)], self.seed)
 
 
+class MissingKnowledgeError(ClovenError):
+    """The attacker lacks knowledge that an attack needs; an audit then leaves this attack out."""
+
+
 def needed(known: Known | None, attack: str, what: str) -> Known:
-    """Return a part of an attacker's knowledge that an attack cannot do without.
+    """Return a part of an attacker's knowledge that an attack requires.
 
     >>> pairs = needed(knowledge.pairs, "NearestImage", "pairs of images and what was captured of them")
 
     Raises:
-        ClovenError: if it is None, with a sentence that says what the attack needs.
+        MissingKnowledgeError: if it is None; the message says what the attack needs.
     """
     if known is None:
-        raise ClovenError(f"{attack} needs {what}; this attacker has none")
+        raise MissingKnowledgeError(f"{attack} needs {what}; this attacker has none")
     return known
 
 
@@ -230,10 +236,10 @@ REAR = "the model's weights (its rear, behind the tap), and of a layer all that 
 
 @runtime_checkable
 class Reconstructor(Protocol):
-    """The result of an attack that rebuilds images: a function, or any object that can be called.
+    """The result of an attack that reconstructs images: a function, or any object that can be called.
 
-    It may have two attributes: ``parameters``, how many numbers were learned, and ``notes``, sentences on the
-    training, such as that it stopped early.
+    It may have two attributes: ``parameters``, the number of learned parameters, and ``notes``, sentences about the
+    training that reports show.
     """
 
     def __call__(self, captured: Sequence[Tensor], /) -> Tensor:
@@ -243,11 +249,11 @@ class Reconstructor(Protocol):
 
 @runtime_checkable
 class LabelReader(Protocol):
-    """The result of an attack that reads classes without rebuilding images.
+    """The result of an attack that reads classes without reconstructing images.
 
     It may have the attributes that a `Reconstructor` may have.
     """
 
     def classify(self, captured: Sequence[Tensor], /) -> Tensor:
-        """Return the classes ``(n,)`` of the images that tensors ``(n, ...)`` were captured of."""
+        """Return the classes ``(n,)`` of the images of captured tensors ``(n, ...)``."""
         ...

@@ -1,4 +1,4 @@
-"""Decoders as data: a chain of the layers of S1's Table 2, and the rule for shapes that the table lacks."""
+"""Decoders as data: chains of the layers of Table 2 of Mehrafrooz et al. (2025), and a rule for other shapes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class View:
 
 @dataclass(frozen=True)
 class Up:
-    """Enlarge to a height and width (nearest; S1 does not state the mode)."""
+    """Upsample to a height and width (nearest; the paper does not state the mode)."""
 
     height: int
     width: int
@@ -31,7 +31,7 @@ class Up:
 
 @dataclass(frozen=True)
 class Conv:
-    """A 3x3 convolution that keeps the size: Table 2's sizes hold for no other padding."""
+    """A 3x3 convolution that keeps the size, as the sizes in Table 2 require."""
 
     inputs: int
     outputs: int
@@ -59,15 +59,15 @@ Chain = tuple[Layer, ...]
 
 
 def rule(captured: Sequence[Shape], image: Shape) -> Chain:
-    """Return the decoder for shapes that S1's Table 2 lacks.
+    """Return the decoder for shapes that are not in the paper's Table 2.
 
-    CapturedTensors tensors are brought to one size and put together by channels (`as_map`), then doubled by
-    transposed convolutions that halve the channels (down to 8 at least) while that does not overshoot the image,
-    enlarged to the image's size where it is not reached exactly, and turned into the image by two convolutions
-    with 8 to 16 channels between them. `Decoder` adds the result to a linear reading of each pixel.
+    Captured tensors are resized to one size and concatenated along channels (`as_map`). Transposed convolutions
+    then double the size and halve the channels (to 8 at least) as long as the image is not exceeded; an upsampling
+    follows if the image's size is not reached exactly. Two convolutions with 8 to 16 channels between them give the
+    image. `Decoder` adds the result to a linear reading of each pixel.
 
     Args:
-        captured: shapes of what is captured of one image: (C, H, W), or (features,).
+        captured: shapes of the captured tensors of one image: (C, H, W), or (features,).
         image: (C, H, W).
     """
     channels, height, width = as_map(captured)
@@ -83,7 +83,7 @@ def rule(captured: Sequence[Shape], image: Shape) -> Chain:
 
 
 def as_map(captured: Sequence[Shape]) -> tuple[int, int, int]:
-    """Return the map of captured tensors together: all channels, at the largest height and width among them.
+    """Return the shape of captured tensors as one map: all channels, at the largest height and width among them.
 
     A vector is a map of 1x1 with its numbers as channels.
     """
@@ -113,7 +113,7 @@ def _module(layer: Layer) -> nn.Module:
 
 
 def text(chain: Chain) -> str:
-    """Return a chain as Table 2 writes it."""
+    """Return a chain in the notation of Table 2."""
     words = []
     for layer in chain:
         match layer:

@@ -1,4 +1,4 @@
-"""Gradient descent on an image until the model's front makes of it what was captured (He et al. 2019, rMLE)."""
+"""Gradient descent on an image, to match the captured tensors through the model's front (He et al. 2019, rMLE)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.attack import COUNT, check, counted, positive
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields
 from cloven.attacks.knowledge import Front
 from cloven.attacks.trainer import CPU, Machine, cycle
 
 BATCH = 50
-"""Images that are changed at a time."""
+"""The number of images that are optimised at a time."""
 COARSEST = 4
 """The least height or width of the coarsest scale."""
 TINY = 1e-12
-"""Added to what is divided by: of some images nothing but zeros is captured."""
+"""Added to divisors: the captured tensors of some images are all zeros."""
 
 
 @dataclass(frozen=True)
 class PixelDescent:
     """Adam on the image, with one cycle of the learning rate.
 
-    What becomes small is the squared distance of what the front makes of the image from what was captured, of each
-    tensor divided by the square of that, and ``smoothness`` times the total variation of the image (He et al. 2019,
-    Sect. 4.1). The weight of the latter falls to 0 with the square of the steps that are left. The image is a sum
-    over scales, each half as fine as the one before: what is coarse, such as the mean colour, is then found in as
-    few steps as what is fine. An image's course does not depend on those beside it.
+    The loss is the squared distance between the front's output and the captured tensors, relative to the square of
+    each captured tensor, plus ``smoothness`` times the total variation of the image (He et al. 2019, Sect. 4.1).
+    The weight of the latter falls to 0, with the square of the remaining steps. The image is a sum over scales,
+    each half as fine as the one before, so that coarse properties, such as the mean colour, converge as fast as
+    fine ones. The result of an image does not depend on the others in its batch.
     """
 
     steps: int
@@ -37,20 +37,19 @@ class PixelDescent:
     smoothness: float
 
     def __post_init__(self) -> None:
-        check(
-            ("steps", self.steps, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("smoothness", self.smoothness, lambda weight: weight >= 0, "0 or more"),
-        )
+        check_fields(self, steps=COUNT, learning_rate=POSITIVE, smoothness=NUMBER)
 
     def __call__(self, front: Front, start: Tensor, captured: Sequence[Tensor], machine: Machine = CPU) -> Tensor:
-        """Return the images ``(n, C, H, W)`` in [0, 1] that descent from ``start`` ends at."""
+        """Return the images ``(n, C, H, W)`` in [0, 1] at the end of a descent from ``start``."""
         tensors = [t.to(machine.device).split(BATCH) for t in (start, *captured)]
         return torch.cat([self._end(front, *chunk).cpu() for chunk in zip(*tensors, strict=True)])
 
     def _end(self, front: Front, start: Tensor, *captured: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
-            start, wanted = start.clone(), [z.clone() for z in captured]  # what inference made has no gradients
+            start, wanted = (
+                start.clone(),
+                [z.clone() for z in captured],
+            )  # tensors from inference mode have no gradients
             weights = [1 / (distances(z, torch.zeros_like(z)) + TINY) for z in wanted]
             scales = [torch.zeros_like(start, requires_grad=True)]
             while min(scales[-1].shape[2:]) >= 2 * COARSEST:
@@ -68,7 +67,7 @@ class PixelDescent:
             return _sum(start, scales).detach()
 
     def remaining(self, front: Front, made: Tensor, captured: Sequence[Tensor]) -> Tensor:
-        """Return the distance ``(n,)`` of what the front makes of images from what was captured."""
+        """Return the relative distance ``(n,)`` between the front's output for images and captured tensors."""
         apart = zip(front(made), captured, strict=True)
         return torch.stack([distances(a, b) / (distances(b, torch.zeros_like(b)) + TINY) for a, b in apart]).sum(0)
 
@@ -79,7 +78,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _sum(start: Tensor, scales: Sequence[Tensor]) -> Tensor:
-    """Return the image in [0, 1]; gradients pass where it is cut off too, so that no pixel is stuck there."""
+    """Return the image, clipped to [0, 1]; gradients pass clipped pixels too, so that they are not stuck."""
     x = start + scales[0]
     for coarse in scales[1:]:
         x = x + F.interpolate(coarse, x.shape[2:])

@@ -1,4 +1,4 @@
-"""The label probe with one hidden layer, on means of maps over coarser and coarser grids."""
+"""The label probe with one hidden layer, on means of maps over several grids."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from cloven.attacks.attack import COUNT, check, counted
 from cloven.attacks.drawing import Dropout
 from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import Pairs, SharePlace
 from cloven.attacks.trained_probe import Committee, TrainedProbe
 
 
 @dataclass(frozen=True)
 class MLPProbe(TrainedProbe):
-    """A multilayer perceptron of captured numbers, taught with what the service answered.
+    """A multilayer perceptron from captured numbers to the class that the service answered.
 
-    Maps are averaged to grids of 4 x 4, 2 x 2 and 1 (spatial pyramid pooling, Lazebnik et al. 2006), and all to
-    at most ``numbers`` numbers; each is put to mean 0 and deviation 1. There is one layer of ``hidden`` units.
+    Maps are averaged to grids of 4 x 4, 2 x 2 and 1 (spatial pyramid pooling, Lazebnik et al. 2006), with at most
+    ``numbers`` numbers in all, each standardised. There is one layer of ``hidden`` units.
     """
 
     name: ClassVar[str] = "mlp-probe"
@@ -32,7 +32,7 @@ class MLPProbe(TrainedProbe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(("numbers", self.numbers, counted, COUNT), ("hidden", self.hidden, counted, COUNT))
+        check_fields(self, numbers=COUNT, hidden=COUNT)
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
         """See `TrainedProbe`."""
@@ -48,7 +48,7 @@ class MLPProbe(TrainedProbe):
 
 
 class Standardised(nn.Module):
-    """Numbers put to mean 0 and deviation 1."""
+    """Standardises numbers to mean 0 and deviation 1."""
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()

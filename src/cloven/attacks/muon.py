@@ -1,4 +1,4 @@
-"""Muon: gradient descent that changes all directions of a convolution's weights alike."""
+"""Muon: gradient descent with orthogonalised updates of a convolution's weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cloven.attacks.convolutions import FEW
 class Muon(torch.optim.Optimizer):
     """Muon for the weights of convolutions with more than a few outputs; Adam for all other parameters.
 
-    The momentum of a weight, as a matrix with a row an output, is replaced by the nearest orthogonal matrix
-    (Jordan et al. 2024), whose entries are made as large as those of a usual step of Adam (Liu et al. 2025,
+    The momentum of a weight, as a matrix with one row per output, is replaced by the nearest orthogonal matrix
+    (Jordan et al. 2024). Its entries are scaled to the size of a usual step of Adam (Liu et al. 2025,
     arXiv 2502.16982, Sect. 2.2), so that one learning rate serves both.
     """
 
@@ -31,9 +31,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Change the parameters by their gradients."""
+        """Update the parameters by their gradients."""
         rate: float = self.param_groups[0]["lr"]
-        self.adam.state = self.state  # one state for both, so that it is saved and loaded as one
+        self.adam.state = self.state  # one state for both, which is saved and loaded as a whole
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
         alike: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
                 momentum.lerp_(p.grad, 1 - self.MOMENTUM)
                 alike[tuple(p.shape)].append((p, p.grad.lerp(momentum, self.MOMENTUM)))
         for shape, members in alike.items():
-            # Channels come last in memory, so that a matrix is no copy.
+            # Channels are last in memory, so that a matrix is a view.
             rows = torch.stack([change.movedim(1, 3).flatten(1) for _, change in members])
             size = 0.2 * math.sqrt(max(rows.shape[1:]))
             for (p, _), made in zip(members, orthogonal(rows), strict=True):
@@ -53,9 +53,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, steps: int = 3) -> Tensor:
-    """Return about the nearest orthogonal matrices of ``(n, rows, columns)``: singular values near 1.
+    """Return approximately the nearest orthogonal matrices to ``(n, rows, columns)``: singular values near 1.
 
-    By Newton-Schulz iterations with the coefficients of Jordan et al. 2024.
+    It uses Newton-Schulz iterations with the coefficients of Jordan et al. 2024.
     """
     x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
     if wide := x.shape[1] > x.shape[2]:

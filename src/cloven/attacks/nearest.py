@@ -1,4 +1,4 @@
-"""Retrieval: answer with the own image whose capture is most like what was captured."""
+"""Retrieval: the own image whose captured tensors are most like those of the victim."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding
+from cloven.attacks.hyperparameters import COUNT, check_fields
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
 
 
 @dataclass(frozen=True)
 class Nearest(BatchedAttack):
-    """The nearest of the attacker's own images in z-space (Euclidean, each channel standardised).
+    """The nearest of the attacker's own images by captured tensors (Euclidean, each channel standardised).
 
-    Maps are averaged to at most ``numbers`` numbers an image. Nothing is rebuilt: what this scores above its floor
-    is what a bare comparison gives away.
+    Maps are averaged to at most ``numbers`` numbers per image. Nothing is reconstructed: a score above the baseline
+    shows what a mere comparison reveals.
     """
 
     name: ClassVar[str] = "nearest"
     numbers: int = 8192
 
     def __post_init__(self) -> None:
-        check(("numbers", self.numbers, counted, COUNT))
+        check_fields(self, numbers=COUNT)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`."""

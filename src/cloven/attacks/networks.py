@@ -1,4 +1,4 @@
-"""The networks of the stronger attacks: enlarging without waste, residual blocks, a pyramid of scales."""
+"""The networks of the stronger attacks: a pyramid with residual blocks, and a linear reading of pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cloven.attacks.convolutions import Convolution, Doubled
 from cloven.attacks.knowledge import Pairs, Shape
 
 QUICK = 0.3
-"""The momentum of batch statistics: a training may have a dozen steps, after which the usual 0.1 still lags."""
+"""The momentum of batch statistics: in a training of a dozen steps, the usual 0.1 would lag behind."""
 
 NUMBERS = 4_000_000
-"""The most weights that read a vector: with more, a listener has too few pairs."""
+"""The most weights of a layer that reads a vector: a listener has too few pairs for more."""
 
 
 def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
-    """Return heights and widths from the image's on, each half of the last, down to a side of ``coarsest``."""
+    """Return heights and widths, from the image's own by halves down to a side of ``coarsest``."""
     found = [(image[1], image[2])]
     while min(found[-1]) > coarsest:
         found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
@@ -29,19 +29,19 @@ def scales(image: Shape, coarsest: int = 4) -> list[tuple[int, int]]:
 
 
 def scale_of(shape: Shape, sizes: Sequence[tuple[int, int]]) -> int:
-    """Return the coarsest scale that loses nothing of a map; the coarsest of all for a vector."""
+    """Return the coarsest scale that is at least as large as a map; for a vector, the coarsest of all."""
     if len(shape) != 3:
         return len(sizes) - 1
     return max((k for k, size in enumerate(sizes) if size[0] >= shape[1] and size[1] >= shape[2]), default=0)
 
 
 class Pyramid(nn.Module):
-    """Maps and vectors to an image, over all scales: each enters at its own, and a coarse scale sees everything.
+    """A network from maps and vectors to an image, over all scales; each enters at its own scale.
 
-    Down from the finest scale that something was captured at, and up again to the image, with what was seen on the
-    way down added on the way up. At each scale on the way up there are ``blocks`` further convolutions (`Added`),
-    but none at the image's own, where each costs most and helps least, nor at half of it where the image's own
-    scale was captured. Nor are there norms: with blocks that at first change nothing it learns as well without.
+    It goes down from the finest scale of the captured tensors, and up again to the image, with skip connections.
+    At each scale on the way up there are ``blocks`` further convolutions (`Added`); but not at the image's own
+    scale, where each costs most and helps least, nor at half of it if the image's own scale was captured. There are
+    no norms: with blocks that change nothing at first, it learns as well without.
     """
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int, blocks: int, coarsest: int) -> None:
@@ -86,12 +86,12 @@ class Pyramid(nn.Module):
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Return what is positive, and a tenth of what is negative: no channel dies on a high learning rate."""
+    """Return positive values, and a tenth of negative ones: channels then survive a high learning rate."""
     return F.leaky_relu(x, 0.1)
 
 
 class Added(nn.Module):
-    """A 3x3 convolution of what is mostly positive (`leaky`), added; at first it changes nothing."""
+    """A residual block: a 3x3 convolution after `leaky`, added to its input; at first it changes nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Added(nn.Module):
 
 
 class Stem(nn.Module):
-    """A layer that reads all that is captured at one scale as one map of that scale."""
+    """A layer that reads all captured tensors of one scale as one map of that scale."""
 
     def __init__(self, shapes: Sequence[Shape], size: tuple[int, int], channels: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Stem(nn.Module):
 
 
 def _reading(numbers: int, outputs: int) -> nn.Module:
-    """Return a linear reading of a vector; through a bottleneck where it would have too many weights."""
+    """Return a linear layer that reads a vector, with a bottleneck if it would have too many weights."""
     if numbers * outputs <= NUMBERS:
         return nn.Linear(numbers, outputs)
     narrow = max(1, min(256, NUMBERS // (numbers + outputs)))
@@ -135,7 +135,7 @@ def _reading(numbers: int, outputs: int) -> nn.Module:
 
 
 def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a map ``(n, C, H, W)`` at another size: nearest where it grows, means where it shrinks."""
+    """Return a map ``(n, C, H, W)`` at another size: nearest if it grows, means if it shrinks."""
     if tuple(z.shape[2:]) == size:
         return z
     if z.shape[2] > size[0] or z.shape[3] > size[1]:
@@ -144,7 +144,7 @@ def resized(z: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def cropped(z: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the upper left of maps, or maps of that size as they are: gradients of a slice cost copies."""
+    """Return the upper left part of maps; maps of that size as they are, since gradients of a slice cost copies."""
     return z if tuple(z.shape[2:]) == size else z[:, :, : size[0], : size[1]]
 
 
@@ -154,10 +154,10 @@ def joined(maps: Sequence[Tensor]) -> Tensor:
 
 
 def readings(shapes: Sequence[Shape], channels: int) -> list[list[int]]:
-    """Return choices of maps for a linear reading: those of the most places, then coarser ones with them, to all.
+    """Return choices of maps for a linear reading: the finest maps, these with the next coarser ones, up to all.
 
-    Each choice has no more channels together than so many; a map that would be too many is left out. Without
-    maps nothing can be read.
+    A choice has at most ``channels`` channels in all; maps that would exceed them are left out. Without maps, the
+    only choice is empty.
     """
     places = {i: shape[1] * shape[2] for i, shape in enumerate(shapes) if len(shape) == 3}
     found: list[list[int]] = []
@@ -175,18 +175,18 @@ def readings(shapes: Sequence[Shape], channels: int) -> list[list[int]]:
 class Sharpened(nn.Module):
     """Captured tensors to images: a network added to the best linear reading of each pixel.
 
-    The linear part, a ridge regression of pixels from the channels above them, is solved in closed form, so that
-    whatever lies in clear in what was captured is not lost on a short training. Coarse maps have few places to
-    learn from for their many channels: how coarse the maps are that are read is chosen on held-out pairs.
+    The linear part, a ridge regression of pixels from the channels at their place, is solved in closed form, so
+    that a short training does not miss pixels that captured tensors show directly. Coarse maps have many channels
+    and few places to learn from: how coarse the maps are that are read is chosen on held-out pairs.
     """
 
     PENALTY = 1e-6
     PIXELS, NUMBERS = 200_000, 20_000_000
-    """The most pixels, and captured numbers, that the regression is solved on: far more than channels."""
+    """The most pixels, and captured numbers, on which the regression is solved: far more than channels."""
     CHANNELS = 2048
-    """The most channels that are read; with none, the mean image of each pixel's channel."""
+    """The most channels that are read."""
     LEARNED = 0.8
-    """The share of the pairs that the choice is made from; the others judge it."""
+    """The share of these pairs on which each choice is solved; the others judge it."""
 
     def __init__(self, adaptor: Adaptor, network: nn.Module, pairs: Pairs) -> None:
         super().__init__()
@@ -209,13 +209,13 @@ class Sharpened(nn.Module):
         self.linear.bias.data.copy_(bias)  # type: ignore[union-attr]
 
     def _together(self, maps: Sequence[Tensor], choice: Sequence[int]) -> Tensor:
-        """Return the chosen maps in one, at the grid of the finest."""
+        """Return the chosen maps as one, at the grid of the finest."""
         if not choice:
             return maps[0].new_zeros(len(maps[0]), 1, *self.grid)
         return joined([resized(maps[i], self.grid) for i in choice])
 
     def _error(self, read: Tensor, wanted: Tensor) -> float:
-        """Return the mean squared error on pairs that were held out from the solution."""
+        """Return the mean squared error on held-out pairs."""
         last = min(len(read) - 1, max(1, int(self.LEARNED * len(read))))
         weight, bias = ridge(read[:last], wanted[:last], self.PENALTY)
         made = F.conv2d(read[last:], weight[:, :, None, None].to(read), bias.to(read))
@@ -230,9 +230,9 @@ class Sharpened(nn.Module):
 
 
 def ridge(captured: Tensor, images: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """Return the weights ``(C', C)`` and bias ``(C',)`` that read ``(n, C', H, W)`` from ``(n, C, H, W)`` best.
+    """Return the weights ``(C', C)`` and bias ``(C',)`` of a ridge regression of images on captured maps.
 
-    ``penalty`` times the mean of the channels' variances stands against large weights.
+    They map ``(n, C, H, W)`` to ``(n, C', H, W)``. The ridge is ``penalty`` times the mean variance of channels.
     """
     z, x = (t.movedim(1, 3).flatten(0, 2).double() for t in (captured, images))
     centre, mean = z.mean(0), x.mean(0)

@@ -1,4 +1,4 @@
-"""The label probe: the class of an image straight from what was captured, without an image in between."""
+"""The label probe: the class of an image from its captured tensors, without a reconstruction."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.embedding import Embedding, standard
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, check_fields, tuple_of
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, needed
 from cloven.attacks.trainer import ClosedForm, Machine
 from cloven.errors import require
@@ -18,24 +19,22 @@ from cloven.errors import require
 
 @dataclass(frozen=True)
 class Probe(BatchedAttack):
-    """A linear classifier (scikit-learn's ridge) of captured numbers, taught with what the service answered.
+    """A linear classifier (scikit-learn's ridge) from captured numbers to the class that the service answered.
 
-    Maps are averaged to a grid of at most 4 x 4, and all to at most ``numbers`` numbers; the ridge's strength is
-    the one of ``strengths`` that is best on the attacker's own pairs, each left out in turn.
+    Maps are averaged to a grid of at most 4 x 4, with at most ``numbers`` numbers in all. Of ``strengths``, the
+    ridge's strength is the one that is best on the attacker's own pairs, each left out in turn.
     """
 
     name: ClassVar[str] = "probe"
+    needs_classes: ClassVar[bool] = True
     numbers: int = 4096
     strengths: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 
     def __post_init__(self) -> None:
-        check(
-            ("numbers", self.numbers, counted, COUNT),
-            ("strengths", self.strengths, listed(positive), "positive numbers"),
-        )
+        check_fields(self, numbers=COUNT, strengths=tuple_of(POSITIVE, "one or more positive numbers"))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
-        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        """See `BatchedAttack`; a `ClovenError` if the service's answers are not known."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)]
         embedding = Embedding(pairs, knowledge.places, self.numbers, finest=4)
@@ -49,7 +48,7 @@ class Probe(BatchedAttack):
         return ClosedForm(pairs, _Probed(embedding, mean, deviation, weights, bias, names))
 
     def _solved(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a row of weights for each class, and its bias; for two classes one row."""
+        """Return one row of weights per class, and the biases; a single row for two classes."""
         try:
             from sklearn.linear_model import RidgeClassifierCV
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""The provenance of an attack: its name, and all that can change its results, for the key of a finding."""
+"""The provenance of an attack: its name, and everything that can change its results, for the key of a finding."""
 
 from __future__ import annotations
 
@@ -17,26 +17,51 @@ from torch import Tensor
 
 from cloven.attacks.attack import Attack, BatchedAttack, Json
 from cloven.attacks.knowledge import Shape
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, shown
 
 GROUP = "cloven.attacks"
 """The group of entry points under which packages register attacks."""
 
 
 def name_of(attack: Attack) -> str:
-    """Return the name of an attack: its own ``name``, if that is one line of text, or that of its class."""
+    """Return the ``name`` of an attack if it is one line of text, or the name of its class."""
     name = getattr(attack, "name", None)
     return name if isinstance(name, str) and name.strip() and name.isprintable() else type(attack).__name__
 
 
 def label_of(attack: Attack) -> str:
-    """Return the name of an attack with what sets it apart from others of the kind, where it says so."""
+    """Return the label of an attack of this package, and the name of any other."""
     return attack.label if isinstance(attack, BatchedAttack) else name_of(attack)
+
+
+def part_label(attack: Attack) -> str:
+    """Return the label of an attack as a part of another one's: in parentheses if it consists of others itself."""
+    return f"({label_of(attack)})" if _inner(attack) else label_of(attack)
+
+
+def needs_classes(attack: Attack) -> bool:
+    """Return whether an attack may use the classes that the service answered; assumed of a user's own attack."""
+    return bool(getattr(attack, "needs_classes", True)) or any(needs_classes(one) for _, one in _inner(attack))
 
 
 def is_white_box(attack: Attack) -> bool:
     """Return whether an attack, or one that it consists of, is for an attacker with the model's weights."""
-    return bool(getattr(attack, "white_box", False)) or any(is_white_box(one) for _, one in _inner(attack))
+    return any(getattr(one, "white_box", False) for one in _all_of(attack))
+
+
+def descends(attack: Attack) -> bool:
+    """Return whether an attack, or one that it consists of, computes a descent for each image that it attacks."""
+    return any(getattr(one, "descends", False) for one in _all_of(attack))
+
+
+def uses_pairs(attack: Attack) -> bool:
+    """Return whether an attack learns from images of the attacker's own: all do that do not say otherwise."""
+    return bool(getattr(attack, "uses_pairs", True))
+
+
+def _all_of(attack: Attack) -> list[Attack]:
+    """Return an attack and those that it consists of."""
+    return [attack, *(part for _, one in _inner(attack) for part in _all_of(one))]
 
 
 def _inner(attack: Attack) -> list[tuple[str, Attack]]:
@@ -47,19 +72,17 @@ def _inner(attack: Attack) -> list[tuple[str, Attack]]:
 
 
 def settings_of(attack: Attack, captured: Sequence[Shape], image: Shape) -> dict[str, Json]:
-    """Return all that can change the results of an attack on shapes such as these, as JSON can write it.
+    """Return everything that can change the results of an attack, given shapes of captured tensors and an image.
 
-    For an attack of this package its hyper-parameters. For any other the name of its class, its fields (of an
-    object that is not a dataclass: its attributes), and the SHA-256 of its module's source text; of an attack that
-    a package registers, the package's version instead.
+    For an attack of this package, these are its hyper-parameters. For any other, the name of its class, its fields
+    (the attributes of an object that is not a dataclass), and the SHA-256 of the source text of its module; or the
+    package's version, if a package registers the attack.
 
     Raises:
-        ClovenError: if a field holds something that cannot be told from others of its kind, such as a function.
+        ClovenError: if the value of a field cannot be identified by its contents, such as a function.
     """
     if isinstance(attack, BatchedAttack) and type(attack).__module__.startswith("cloven.attacks."):
-        inner = {
-            name: {"attack": name_of(one), **settings_of(one, captured, image)} for name, one in _inner(attack)
-        }
+        inner = {name: {"name": name_of(one), **settings_of(one, captured, image)} for name, one in _inner(attack)}
         return {**attack.settings(captured, image), **inner}
     return _described(attack, name_of(attack), captured, image)
 
@@ -73,7 +96,7 @@ def _described(value: object, where: str, captured: Sequence[Shape], image: Shap
 
 
 def _plain(value: object, where: str, captured: Sequence[Shape], image: Shape) -> Json:
-    """Return a field's value as JSON can write it; numbers in bulk as their hash."""
+    """Return a field's value as JSON; tensors and arrays by their hash."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -91,42 +114,42 @@ def _plain(value: object, where: str, captured: Sequence[Shape], image: Shape) -
         case Set():
             return sorted(map(str, value))
         case Attack():
-            return {"attack": name_of(value), **settings_of(value, captured, image)}
+            return {"name": name_of(value), **settings_of(value, captured, image)}
     if is_dataclass(value) and not isinstance(value, type):
         return _described(value, where, captured, image)
     raise ClovenError(
-        f"{where} is {type(value).__name__}; expected numbers, text, tensors, dataclasses or collections of them: "
-        "a finding is named by what its attack consists of"
+        f"{where} is {shown(value)}; expected numbers, text, tensors, dataclasses or collections of them: "
+        "the key of a finding hashes the values of all fields of its attack"
     )
 
 
 def _path(kind: type) -> str:
-    module = kind.__module__.replace("__mp_main__", "__main__")  # in a worker process the script has another name
+    module = kind.__module__.replace("__mp_main__", "__main__")  # the name of the script in a worker process
     return f"{module}:{kind.__qualname__}"
 
 
 def _origin(kind: type) -> dict[str, Json]:
-    """Return what names the code of a class: its package's version if that registers it, else its source text."""
+    """Return what identifies the code of a class: the version of the package that registers it, or its source."""
     if (version := _registered().get(_path(kind))) is not None:
         return {"version": version}
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     if file is not None and Path(file).is_file():
         return {"source": _digest(file)}
-    # A class in a notebook or an interpreter has no file.
+    # a class in a notebook or an interpreter has no file
     codes = [one.__code__ for one in vars(kind).values() if hasattr(one, "__code__")]
     return {"code": hashlib.sha256("".join(map(_compiled, codes)).encode()).hexdigest()}
 
 
 @cache
 def _registered() -> dict[str, str]:
-    """Return the version of the package of each registered class, by ``module:Class``."""
+    """Return the package and version of each registered class, by ``module:Class``."""
     entries = entry_points(group=GROUP)
     return {e.value: f"{e.dist.name} {e.dist.version}" for e in entries if e.dist is not None}
 
 
 @cache
 def _digest(file: str) -> str:
-    """Return the SHA-256 of a source file as it was when it was first asked for: that is nearest to what runs."""
+    """Return the SHA-256 of a source file at the first call, when it is most likely the code that runs."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The model's rear as a label reader: who has the weights runs the model on from what was captured."""
+"""The model's rear as a label reader: an attacker with the weights continues the model from captured tensors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from cloven.attacks.trainer import ClosedForm, Machine
 
 @dataclass(frozen=True)
 class ModelRear(BatchedAttack):
-    """The class that the model itself gives, computed on from what was captured. Needs the weights, no images.
+    """The class that the model itself gives, computed from captured tensors. Needs the weights, but no images.
 
-    It is right wherever the captured numbers are exact and suffice to compute the output, at any depth: nothing
-    behind the input hides the class from someone who knows the model.
+    It is right at any depth, if the captured numbers are exact and suffice to compute the output: whoever knows the
+    model reads the class from any link behind the input.
     """
 
     name: ClassVar[str] = "rear"
     white_box: ClassVar[bool] = True
+
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return False
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` without the model's rear."""

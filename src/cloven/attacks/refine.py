@@ -1,4 +1,4 @@
-"""White-box refinement: from another attack's reconstruction by gradient descent through the front of the model."""
+"""White-box refinement: gradient descent through the model's front, from another attack's reconstruction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import Attack, BatchedAttack, check, listed
+from cloven.attacks.attack import AN_ATTACK, Attack, BatchedAttack
+from cloven.attacks.hyperparameters import Allowed, check_fields, one_of, tuple_of
 from cloven.attacks.joined import Joined, chained
 from cloven.attacks.knowledge import (
     CLASSES,
@@ -24,7 +25,7 @@ from cloven.attacks.knowledge import (
     needed,
 )
 from cloven.attacks.matching import PixelDescent
-from cloven.attacks.provenance import label_of, name_of
+from cloven.attacks.provenance import name_of, part_label
 from cloven.attacks.residual import Residual
 from cloven.attacks.ssim_loss import ssim_loss
 from cloven.attacks.trainer import DescribedReconstructor, Learned, Machine, Trainee, Training
@@ -34,22 +35,27 @@ from cloven.errors import ClovenError
 Goal = Literal["pixels", "labels"]
 
 TRIED = 64
-"""Own pairs on which descents are compared; the start does not train on them."""
+"""The number of own pairs on which descents are compared; the start does not train on them."""
+
+
+A_DESCENT = Allowed(lambda one: isinstance(one, PixelDescent), "a cloven.attacks.PixelDescent")
 
 
 @dataclass(frozen=True)
 class Refine(BatchedAttack):
-    """Change the image until the model's front makes of it what was captured (He et al. 2019, rMLE).
+    """Gradient descent on the reconstruction of another attack, to match captured tensors (rMLE, He et al. 2019).
 
-    From the reconstruction of ``start``, by that of ``descents`` which is best on pairs of the attacker's own that
-    train nothing. What is best depends on the ``goal``: for ``pixels`` the likeness (SSIM) to the image; for
-    ``labels`` the share of images to which the model gives the class that it gave the original, and of equals the
-    likeness. If none improves the start there, the start stands: many images fit deep features, and most of them
-    are less like the original, though the model takes them for the same. Needs the weights.
+    It starts from the reconstruction of ``start``. Of ``descents``, it uses the one that is best on own pairs that
+    train nothing. For the goal ``pixels`` that is the highest SSIM; for ``labels``, the largest share of images to
+    which the model gives the class of the original, and of equals the highest SSIM. If none improves the start, the
+    start is kept: many images match deep features, and most of them are less similar to the original, although the
+    model gives them the same class. Needs the weights.
     """
 
     name: ClassVar[str] = "refine"
     white_box: ClassVar[bool] = True
+    descends: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = True
     start: Attack = field(default_factory=Residual)
     goal: Goal = "pixels"
     descents: tuple[PixelDescent, ...] = (
@@ -59,21 +65,18 @@ class Refine(BatchedAttack):
     )
 
     def __post_init__(self) -> None:
-        check(
-            ("goal", self.goal, lambda goal: goal in get_args(Goal), " or ".join(get_args(Goal))),
-            (
-                "descents",
-                self.descents,
-                listed(lambda one: isinstance(one, PixelDescent)),
-                "one or more `PixelDescent`",
-            ),
+        check_fields(
+            self,
+            start=AN_ATTACK,
+            goal=one_of(*get_args(Goal)),
+            descents=tuple_of(A_DESCENT, "one or more cloven.attacks.PixelDescent"),
         )
 
     @property
     def label(self) -> str:
         """See `BatchedAttack`."""
         name = f"{self.name}-{self.goal}"
-        return name if isinstance(self.start, Residual) else f"{name}-{label_of(self.start)}"
+        return name if type(self.start) is Residual else f"{name}-{part_label(self.start)}"
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Joined[Trainee]:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""
@@ -90,7 +93,10 @@ class Refine(BatchedAttack):
 
         def refined(start: Learned) -> _Refined:
             if isinstance(start, LabelReader):
-                raise ClovenError(f"{name_of(self.start)} rebuilds no images; refine starts from one that does")
+                raise ClovenError(
+                    f"start is {name_of(self.start)}, which reads classes; expected an attack that "
+                    "reconstructs images"
+                )
             captured = pairs.captured.take(own)
             every = [_Refined(start, front, descent, machine) for descent in (None, *self.descents)]
             return min(every, key=lambda one: lost(one(captured)))
@@ -98,7 +104,7 @@ class Refine(BatchedAttack):
         return chained(begun(self.start, fewer, generator, machine), refined)
 
     def _lost(self, knowledge: Knowledge, pairs: Pairs, own: Tensor) -> Callable[[Tensor], tuple[float, ...]]:
-        """Return how bad reconstructions of own images are for the goal."""
+        """Return the function from reconstructions of own images to their loss for the goal."""
         images = pairs.images[own]
         unlike = ssim_loss(*pairs.image[1:])
         if self.goal == "pixels":
@@ -116,10 +122,10 @@ class Refine(BatchedAttack):
 def classifier(knowledge: Knowledge, attack: str) -> Callable[[Tensor], Tensor]:
     """Return the function from images ``(n, C, H, W)`` to the classes ``(n,)`` that the model gives them.
 
-    That is its front and rear; where what is captured does not suffice to go on, the service is asked.
+    It is the model's front and rear; without a rear, a query to the service.
 
     Raises:
-        ClovenError: if there is neither.
+        ClovenError: if there is neither a rear nor a query.
     """
     front, rear, query = knowledge.front, knowledge.rear, knowledge.query
     if front is None or rear is None:
@@ -170,7 +176,9 @@ class _Refined:
 
     @property
     def notes(self) -> Sequence[str]:
-        stands = () if self.descent else ("refinement did not improve the attacker's own images; its start stands",)
+        stands = (
+            () if self.descent else ("refinement did not improve the attacker's own images; its start is kept",)
+        )
         return (*self.start.notes, *stands)
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:

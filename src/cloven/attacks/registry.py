@@ -1,4 +1,4 @@
-"""Attacks by name: of this package, of packages that register theirs, and anyone's ``package.module:Class``."""
+"""Attacks by name: of this package, of packages that register theirs, and any ``package.module:Class``."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ NAMED: Mapping[str, Callable[[], Attack]] = {
     "enlarge": Enlarge,
     "inpaint": Inpaint,
 }
-"""The attacks of this package by name, from weak to strong; those on pieces of the image come last."""
+"""The attacks of this package by name, from weak to strong; those on pieces of the image are last."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {"refine": ("refine-pixels", "refine-labels")}
 """Names that stand for several attacks."""
 
 
 def load(attack: object) -> Attack:
-    """Return an attack by its name, or an attack as it is.
+    """Return the attack of a name; an attack is returned as it is.
 
-    A name is one of this package (``residual``), one that an installed package registers in the group
-    ``cloven.attacks`` of entry points, or ``package.module:Class``, which is looked for in the working folder too
-    and is called without arguments. In the place of a class there may be an attack: ``package.module:FAST``.
+    A name is one of this package (``residual``), one that an installed package registers in the entry point group
+    ``cloven.attacks``, or ``package.module:Class``. The module may be in the working folder; the class is called
+    without arguments. Instead of a class, an attack can be named: ``package.module:FAST``.
 
     Raises:
-        ClovenError: for an unknown name, with the nearest ones; for a module that cannot be imported; and for what
-            is not an attack, such as a class in the place of its instance.
+        ClovenError: for an unknown name, with the nearest ones; for a module that cannot be imported; and for
+            anything that is not an attack, such as the class of an attack.
     """
     if not isinstance(attack, str):
         return _checked(attack, type(attack).__name__)
@@ -83,7 +83,7 @@ def load(attack: object) -> Attack:
         sys.path.insert(0, here)
     try:
         imported = importlib.import_module(module)
-    except Exception as error:  # whatever a module of one's own raises
+    except Exception as error:  # a user's module may raise anything
         raise ClovenError(f"{attack}: {module or 'a module without a name'} cannot be imported: {error}") from error
     if not hasattr(imported, name):
         classes = [n for n, one in vars(imported).items() if callable(getattr(one, "fit", None))]
@@ -93,13 +93,13 @@ def load(attack: object) -> Attack:
 
 
 def _made(found: object, name: str) -> Attack:
-    """Return the attack that a name stands for: an instance of the class, or the instance itself."""
+    """Return the attack that was found by name: an instance of the class, or the instance itself."""
     if isinstance(found, type) and callable(getattr(found, "fit", None)):
         try:
             found = found()
-        except Exception as error:  # whatever a class of one's own raises
+        except Exception as error:  # a user's class may raise anything
             called = f"{getattr(found, '__name__', found)}()"
-            raise ClovenError(f"{name}: {called} is called without arguments, and fails: {error}") from error
+            raise ClovenError(f"{name}: {called} without arguments failed: {error}") from error
     return _checked(found, name)
 
 

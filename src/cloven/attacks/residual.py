@@ -1,4 +1,4 @@
-"""The strong learned inverse: residual blocks over all scales, trained for likeness as well as for error."""
+"""The strongest trained decoder: residual blocks over all scales, trained on SSIM and the squared error."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, listed, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.drawing import Masked
+from cloven.attacks.hyperparameters import COUNT, FRACTION, NUMBER, POSITIVE, check_fields, tuple_of, whole
 from cloven.attacks.joined import Joined
 from cloven.attacks.knowledge import PAIRS, Knowledge, needed
 from cloven.attacks.muon import Muon
@@ -33,12 +35,11 @@ class Residual(BatchedAttack):
     """A residual network over all scales (`Pyramid`), added to the best linear reading of each pixel.
 
     `Muon`, with one cycle of the learning rate in each round of training; the loss is the mean squared error and
-    ``likeness`` times (1 - SSIM). With ``epochs``, there is one round of that many. Without, the first has 3, and a
-    second and a third, each twice as long as the one before and from the best weights so far, follow as long as
-    the last one improved the loss of held-out pairs by more than its standard error. ``held_out`` is the share of
-    the pairs that decide this, and choose the best epoch and the best of ``widths``.
-    With ``masked``, each batch is trained on with a little of what was captured set to 0, so that the network
-    does not lean on single numbers.
+    ``likeness`` times (1 - SSIM). With ``epochs``, there is one round of that many. Without, the first round has 3
+    epochs; a second and a third, each twice as long as the one before, continue from the best weights as long as
+    the last round improved the loss on held-out pairs by more than its standard error. ``held_out`` is the share of
+    the pairs for this; they also choose the best epoch and the best of ``widths``. ``masked`` is the share of
+    places in captured maps that are set to 0 in each batch, so that the network does not rely on single values.
     """
 
     name: ClassVar[str] = "residual"
@@ -52,14 +53,16 @@ class Residual(BatchedAttack):
     masked: float = 0.0
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, lambda n: n is None or counted(n), f"{COUNT}, or None"),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("widths", self.widths, listed(counted), "one or more numbers of channels"),
-            ("blocks", self.blocks, counted, COUNT),
-            ("likeness", self.likeness, lambda share: share >= 0, "0 or more"),
-            ("masked", self.masked, fraction, FRACTION),
+        check_fields(
+            self,
+            epochs=COUNT.or_none(),
+            learning_rate=POSITIVE,
+            batch=whole(2),
+            widths=tuple_of(COUNT, "one or more numbers of channels"),
+            blocks=COUNT,
+            likeness=NUMBER,
+            held_out=FRACTION,
+            masked=FRACTION,
         )
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
@@ -75,7 +78,7 @@ class Residual(BatchedAttack):
             coarsest = SIDE_OF_PARTS if any(adaptor.layout.partial) else SIDE
             network: nn.Module = Pyramid(adaptor.shapes, pairs.image, width, self.blocks, coarsest)
             if self.masked:
-                network = RandomlyMasked(network, self.masked)
+                network = nn.Sequential(Masked(self.masked), network)
             return Sharpened(adaptor, network, pairs)
 
         held_out = self.held_out if len(pairs) >= LEAST else 0.0
@@ -89,35 +92,12 @@ class Residual(BatchedAttack):
 FIRST, ROUNDS = 3, 3
 """Epochs of the first round of training, and the most rounds, where no number of epochs is given."""
 SIDE, SIDE_OF_PARTS = 8, 4
-"""The side of the network's coarsest scale. A coarser one takes a quarter of the time and teaches little, but where
-a map was seen in part: there it carries what was seen at one end of the image to the other."""
+"""The side of the network's coarsest scale; smaller if only a part of a map was captured, since a coarser scale
+carries information from one end of the image to the other."""
 LEAST = 40
-"""With fewer pairs none is held out."""
-
-
-class RandomlyMasked(nn.Module):
-    """A network that is trained with a share of what it reads set to 0: whole places of every map.
-
-    The places depend on the number of the step alone, which is part of the network's state.
-    """
-
-    def __init__(self, network: nn.Module, share: float) -> None:
-        super().__init__()
-        self.network, self.share = network, share
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return what the network makes."""
-        if self.training:
-            steps: Tensor = self.get_buffer("steps")
-            generator = torch.Generator().manual_seed(int(steps))
-            steps += 1
-            kept = [torch.rand(z[:, :1].shape, generator=generator).to(z.device) >= self.share for z in maps]
-            maps = [z * mask for z, mask in zip(maps, kept, strict=True)]
-        made: Tensor = self.network(maps)
-        return made
+"""The fewest pairs of which some are held out."""
 
 
 def _best(tried: Sequence[Fitting], training: Training | None) -> Learned:
-    """Return what the one learned that is best on held-out pairs."""
+    """Return the result of the width that is best on held-out pairs."""
     return min(tried, key=lambda one: float(one.least.mean())).finish(training)

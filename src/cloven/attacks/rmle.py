@@ -1,4 +1,4 @@
-"""Inversion without data: from a grey image by gradient descent through the front of the model."""
+"""Inversion without data: gradient descent through the model's front, from a grey image."""
 
 from __future__ import annotations
 
@@ -9,39 +9,47 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, listed, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, NUMBER, POSITIVE, check_fields, tuple_of
 from cloven.attacks.knowledge import FRONT, Front, Knowledge, needed
 from cloven.attacks.matching import PixelDescent
 from cloven.attacks.trainer import ClosedForm, Machine
 
 TRIED = 16
-"""Observed images on which weights of the total variation are compared."""
+"""The number of observed images on which weights of the total variation are compared."""
 FAINT = 0.1
-"""The contrast of the noise that descent starts from: grey alone would be a point of symmetry."""
+"""The contrast of the noise from which descent starts: plain grey would be a point of symmetry."""
 
 
 @dataclass(frozen=True)
 class RMLE(BatchedAttack):
-    """The image of which the model's front makes what was captured, and which is smooth (He et al. 2019, rMLE).
+    """A smooth image whose features match the captured tensors (rMLE, He et al. 2019).
 
     Needs the weights, and neither images nor queries: descent starts from faint noise, the same for each image.
-    Of ``smoothness``, weights of the total variation, the one counts that comes nearest to what was captured of the
-    first images to attack; where none is known beforehand, the first. What lies near the image is found with a
-    small weight; deep layers need a large one.
+    ``smoothness`` are weights of the total variation. The weight is used that matches the captured tensors of the
+    first observed images best; the first one, if no images are observed beforehand. Layers near the image need a
+    small weight, deep layers a large one.
     """
 
     name: ClassVar[str] = "rmle"
     white_box: ClassVar[bool] = True
+    descends: ClassVar[bool] = True
     steps: int = 100
     learning_rate: float = 0.04
     smoothness: tuple[float, ...] = (1.0, 10.0, 100.0)
 
     def __post_init__(self) -> None:
-        check(
-            ("steps", self.steps, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("smoothness", self.smoothness, listed(lambda w: w == 0 or positive(w)), "numbers of 0 or more"),
+        check_fields(
+            self,
+            steps=COUNT,
+            learning_rate=POSITIVE,
+            smoothness=tuple_of(NUMBER, "one or more numbers, each 0 or more"),
         )
+
+    @property
+    def uses_pairs(self) -> bool:
+        """See `BatchedAttack`."""
+        return False
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` without the model's front."""

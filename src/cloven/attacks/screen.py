@@ -1,4 +1,4 @@
-"""A small batch-normalised decoder: seconds a cell, to rank many observations before the strong attacks."""
+"""A small batch-normalised decoder that takes seconds: it ranks many observations before the strong attacks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cloven.attacks.adapt import Adaptor
-from cloven.attacks.attack import COUNT, BatchedAttack, check, counted, positive
+from cloven.attacks.attack import BatchedAttack
 from cloven.attacks.convolutions import Convolution, Doubled
+from cloven.attacks.hyperparameters import COUNT, POSITIVE, check_fields, whole
 from cloven.attacks.knowledge import PAIRS, Knowledge, Shape, needed
 from cloven.attacks.networks import QUICK, Sharpened, Stem, cropped, scale_of, scales
 from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, cycle, seeded
@@ -20,7 +21,7 @@ from cloven.attacks.trainer import Fitting, Machine, TrainingSchedule, cycle, se
 
 @dataclass(frozen=True)
 class Screen(BatchedAttack):
-    """One convolution a scale, batch-normalised, from where things were captured up to the image."""
+    """A decoder with one batch-normalised convolution per scale, from that of the captured tensors to the image."""
 
     name: ClassVar[str] = "screen"
     epochs: int = 3
@@ -29,12 +30,7 @@ class Screen(BatchedAttack):
     width: int = 16
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, lambda n: n >= 2, "2 or more"),
-            ("width", self.width, counted, COUNT),
-        )
+        check_fields(self, epochs=COUNT, learning_rate=POSITIVE, batch=whole(2), width=COUNT)
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Fitting:
         """See `BatchedAttack`."""
@@ -49,7 +45,7 @@ class Screen(BatchedAttack):
 
 
 class _Small(nn.Module):
-    """Everything at the finest scale that anything was captured at, then doubled up to the image."""
+    """A network that reads all captured tensors at their finest scale, and doubles it up to the image."""
 
     def __init__(self, shapes: Sequence[Shape], image: Shape, width: int) -> None:
         super().__init__()

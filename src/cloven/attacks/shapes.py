@@ -25,16 +25,16 @@ from cloven.errors import ClovenError
 Layout = Literal["chw", "hwc", "flat"]
 
 IMAGES = 64
-"""Images that are looked at, at most."""
+"""The most images that are read."""
 
 NUMBERS = 2**24
-"""Numbers of all these images that are looked at, at most: fewer images where one has many."""
+"""The most numbers of all these images: fewer images are read if one has many numbers."""
 
 POSITIONS = 8192
-"""Positions at which every candidate is scored; those near the best are then scored at all."""
+"""The positions at which every candidate is scored; those near the best are then scored at all positions."""
 
 MANY = 2**17
-"""Positions at which the best is tested."""
+"""The positions at which the best candidate is tested."""
 
 NEAR = 0.93
 """A candidate with this share of the best's bits is scored again."""
@@ -46,7 +46,7 @@ SQUARE, USUAL = 1.002, 1.001
 """Preferences between near equals: maps are often square, channels multiples of 8."""
 
 SECOND = 0.999
-"""The weight of the next neighbour but one beside the next: half of the true stride is then not a tie."""
+"""The weight of the second-next neighbour, so that half of the true stride is not a tie."""
 
 PEAK = 4.0
 """Standard errors by which the neighbour below must differ from those beside it, for a map to be one."""
@@ -74,21 +74,21 @@ class Map(NamedTuple):
 
     @property
     def preference(self) -> float:
-        """The plausibility of the shape before anything is looked at."""
+        """The plausibility of the shape before any number is read."""
         channels, height, width = self.shape
         return (SQUARE if height == width else 1) * (USUAL if channels % 8 == 0 else 1)
 
 
 @dataclass(frozen=True, eq=False)
 class NumberSample:
-    """Numbers by position, ``(positions, images)``, of mean 0 and deviation 1; dead ones never change."""
+    """Standardised numbers by position, ``(positions, images)``; dead positions never change."""
 
     numbers: Floats
     live: NDArray[np.bool_]
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> NumberSample:
-        """Return the sample of ``(n, numbers)``; of fewer than four images with the mean of all numbers."""
+        """Return the sample of ``(n, numbers)``; with fewer than four images, the mean is that of all numbers."""
         values = values[: max(1, min(IMAGES, NUMBERS // values.shape[1]))]
         alone = len(values) < 4
         axis = None if alone else 0
@@ -127,7 +127,7 @@ class NumberSample:
         return max(found, default=0.0)
 
     def bits(self, axes: Iterable[Axis], positions: int) -> dict[Axis, float]:
-        """Return the bits a number that neighbours along each axis save."""
+        """Return the bits per number that neighbours along each axis save."""
         lengths: dict[int, set[int]] = {}
         for axis in axes:
             lengths.setdefault(axis.stride, set()).add(axis.length)
@@ -170,7 +170,7 @@ def maps(numbers: int) -> Iterator[Map]:
 
 
 def ranked(sample: NumberSample) -> list[tuple[float, Map]]:
-    """Return maps that the numbers may be, best first, with the bits a number that each saves."""
+    """Return possible shapes of the map, best first, with the bits per number that each saves."""
     numbers = len(sample.live)
     scored = _scored(sample, list(maps(numbers)), POSITIONS)
     if not scored or not scored[0][0]:
@@ -197,7 +197,7 @@ class Shaped(NamedTuple):
 
 
 def shaped(values: Floats) -> Shaped:
-    """Return the map that ``(n, numbers)`` are, or that they are vectors."""
+    """Return the shape of the map in ``(n, numbers)``, or that they are vectors."""
     sample = NumberSample.of(values)
     found = ranked(sample)
     peak = sample.peak(found[0][1]) if found else 0.0
@@ -226,7 +226,7 @@ class ShapeGuess:
 
 
 def infer(messages: Bytes) -> ShapeGuess:
-    """Return what lies in ``(n, bytes)``: the same message of n images, one a row.
+    """Return the guess at the content of ``(n, bytes)``: the same message of n images, one per row.
 
     Sixteen images or more are advisable: of fewer than four, the channels' own means pass for structure.
 

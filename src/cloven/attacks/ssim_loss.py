@@ -33,7 +33,7 @@ def ssim_loss(height: int, width: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def mixed(likeness: float, image: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the loss of the mean squared error and ``likeness`` times (1 - SSIM)."""
+    """Return the loss: the mean squared error plus ``likeness`` times (1 - SSIM)."""
     if not likeness:
         return F.mse_loss
     other = ssim_loss(image[1], image[2])

@@ -1,7 +1,7 @@
-"""The place in the image of a captured tensor, found by the attacker's own pairs.
+"""Find the place of a captured tensor in the image, with the attacker's own pairs.
 
-A piece of the image, raw or normalised, is an affine map of its pixels, one a channel. Over all places where it
-fits, the map that fits best in the sense of least squares has a closed form from sums that are cross-correlations.
+A piece of the image, raw or normalised, is an affine function of its pixels, one per channel. For each possible
+place, the best function in the sense of least squares has a closed form, from cross-correlations.
 """
 
 from __future__ import annotations
@@ -15,25 +15,24 @@ from torch import Tensor
 from cloven.attacks.knowledge import Pairs
 
 SEARCHED, VERIFIED = 8, 32
-"""Pairs by which the place is searched, and others by which it is verified, at most."""
+"""The most pairs that search the place, and other pairs that verify it."""
 
 TOLERANCE = 0.01
-"""The share of the pixels' variance that the map may leave unexplained (20 dB below the image): rounding to 8 bits
-leaves some 1e-4 of it; the channels of a first convolution that are the most like the image leave several times
-more than 0.01."""
+"""The share of the pixels' variance that may remain unexplained (20 dB below the image). Rounding to 8 bits leaves
+about 1e-4 of it; the channels of a first convolution that are most like the image leave several times 0.01."""
 
 NUMBERS = 16
-"""The fewest captured numbers, over all verifying pairs, that a place can be verified by."""
+"""The fewest captured numbers, over all verifying pairs, with which a place can be verified."""
 
 FLAT = 1e-9
-"""A variance, as a share of that of all images, below which something is of one colour."""
+"""The variance, as a share of that of all images, below which a region counts as one colour."""
 
 
 @dataclass(frozen=True)
 class Tile:
     """A channel of a captured tensor that shows a rectangle of a channel of the image.
 
-    The pixels are ``scale`` times what was captured, plus ``shift``.
+    The pixels are ``scale`` times the captured numbers, plus ``shift``.
     """
 
     number: int
@@ -63,15 +62,15 @@ class Tile:
         return f"captured tensor {self.number} is the image's rows {rows}, columns {columns}"
 
     def pixels(self, captured: Sequence[Tensor]) -> Tensor:
-        """Return ``(n, height, width)`` in [0, 1] of what was captured."""
+        """Return the pixels ``(n, height, width)`` in [0, 1] of captured tensors."""
         return (captured[self.number][:, self.part] * self.scale + self.shift).clamp(0, 1)
 
 
 def locate(pairs: Pairs) -> tuple[Tile, ...]:
-    """Return the pieces of the image among what was captured, a tile a channel; none where nothing is one.
+    """Return the pieces of the image among the captured tensors, one tile per channel.
 
-    A tensor ``(c, h, w)`` is a piece where all its channels show the same rectangle of the image, each of another
-    channel. What is of one colour in all images cannot be found.
+    A tensor ``(c, h, w)`` is a piece if all its channels show the same rectangle of the image, each of another
+    channel. A region that has one colour in all images cannot be found.
     """
     captured, images = pairs.first(SEARCHED + VERIFIED)
     found: list[Tile] = []
@@ -81,7 +80,7 @@ def locate(pairs: Pairs) -> tuple[Tile, ...]:
 
 
 def _piece(number: int, z: Tensor, images: Tensor) -> list[Tile]:
-    """Return a captured tensor as a piece of the image, a tile a channel; nothing where it is not one."""
+    """Return a captured tensor as a piece of the image, one tile per channel; no tiles if it is not a piece."""
     if z.ndim != 4 or any(a > b for a, b in zip(z.shape[1:], images.shape[1:], strict=True)):
         return []
     some = max(1, min(SEARCHED, len(z) // 2))
@@ -100,14 +99,14 @@ def _piece(number: int, z: Tensor, images: Tensor) -> list[Tile]:
 
 
 def explained(z: Tensor, images: Tensor) -> Tensor:
-    """Return how well an affine map of the image explains what was captured, for all channels and places.
+    """Return how well an affine function of the image explains a captured tensor, for all channels and places.
 
     Args:
         z: ``(n, c, h, w)`` float64.
         images: ``(n, C, H, W)`` float64, no smaller.
 
     Returns:
-        ``(c, C, H - h + 1, W - w + 1)``: the squared correlation over all images and pixels; 0 where either is of
+        ``(c, C, H - h + 1, W - w + 1)``: the squared correlation over all images and pixels; 0 if either has
         one colour.
     """
     z, images = z - z.mean((0, 2, 3), keepdim=True), images - images.mean((0, 2, 3), keepdim=True)
@@ -125,7 +124,7 @@ def explained(z: Tensor, images: Tensor) -> Tensor:
     ones = spectrum(torch.ones_like(z[0, 0])).conj()
     mean = sums(spectrum(images.sum(0)) * ones) / count
     variance = sums(spectrum(images.square().sum(0)) * ones) / count - mean.square()
-    # z has mean 0 over all, so that the image's mean need not be subtracted from the products.
+    # z has mean 0, so that the mean of the image need not be subtracted
     products = torch.einsum("nkij,ncij->kcij", spectrum(z).conj(), spectrum(images))
     covariance = sums(products) / count
     own = z.square().mean((0, 2, 3))[:, None, None, None]
@@ -135,7 +134,7 @@ def explained(z: Tensor, images: Tensor) -> Tensor:
 
 
 def _partners(fits: Tensor) -> list[int]:
-    """Return for each captured channel another channel of the image; of equals its own."""
+    """Return a different channel of the image for each captured channel; of equals, the one with its number."""
     left, chosen = list(range(fits.shape[1])), []
     for part, row in enumerate(fits.tolist()):
         best = max(left, key=lambda c: (round(row[c], 6), c == part))
@@ -145,14 +144,14 @@ def _partners(fits: Tensor) -> list[int]:
 
 
 def _map(z: Tensor, pixels: Tensor) -> tuple[float, float]:
-    """Return the scale and shift from what was captured to the pixels: least squares."""
+    """Return the scale and shift from captured numbers to pixels, by least squares."""
     centred = z - z.mean()
     scale = float((centred * pixels).sum() / centred.square().sum().clamp(min=1e-300))
     return scale, float(pixels.mean() - scale * z.mean())
 
 
 def _verified(z: Tensor, pixels: Tensor, some: int) -> bool:
-    """Return whether the map of the first ``some`` pairs holds for the others."""
+    """Return whether the scale and shift of the first ``some`` pairs hold for the others."""
     scale, shift = _map(z[:some], pixels[:some])
     if len(z) > some:
         z, pixels = z[some:], pixels[some:]

@@ -1,7 +1,7 @@
-"""Attacks on a piece of the image itself (data partitioning): find where it lies, then fill in the rest.
+"""Attacks on pieces of the image itself (data partitioning): find their places, then fill in the rest.
 
-S1's decoder for tiles stretches the piece over the whole image and sees 5 x 5 pixels of it; these show what a
-listener gains who knows better.
+The decoder of Mehrafrooz et al. (2025) for tiles stretches the piece over the whole image, and sees 5 x 5 pixels of
+it at a time. These attacks are stronger.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cloven.attacks.attack import BatchedAttack, check
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import check_fields, one_of
 from cloven.attacks.joined import Joined, chained
 from cloven.attacks.knowledge import (
     PAIRS,
@@ -33,17 +34,17 @@ from cloven.errors import ClovenError
 
 
 def tiles_of(attack: str, pairs: Pairs) -> tuple[Tile, ...]:
-    """Return the pieces of the image among what was captured.
+    """Return the pieces of the image among the captured tensors.
 
     Raises:
-        ClovenError: where there is none.
+        ClovenError: if there are none.
     """
     found = locate(pairs)
     if not found:
         shapes = ", ".join("x".join(map(str, shape)) for shape in pairs.captured.shapes)
         raise ClovenError(
-            f"{attack}: what was captured ({shapes}) shows no piece of the image; use an attack on features, "
-            "such as decoder or residual"
+            f"{attack} needs a piece of the image, and the captured tensors ({shapes}) show none; use an attack on "
+            "features, such as decoder or residual"
         )
     return found
 
@@ -57,7 +58,7 @@ def pasted(tiles: Sequence[Tile], captured: Sequence[Tensor], canvas: Tensor) ->
 
 
 def known(tiles: Sequence[Tile], image: Shape) -> Tensor:
-    """Return ``(1, C, H, W)``: 1 where some piece shows the pixel, else 0."""
+    """Return a mask ``(1, C, H, W)``: 1 where a piece shows the pixel, else 0."""
     mask = torch.zeros(1, *image)
     for tile in tiles:
         mask[(slice(None), *tile.box)] = 1
@@ -65,11 +66,11 @@ def known(tiles: Sequence[Tile], image: Shape) -> Tensor:
 
 
 def diffused(images: Tensor, mask: Tensor) -> Tensor:
-    """Return images ``(n, C, H, W)`` with what ``mask`` ``(1, C, H, W)`` does not show filled from around it.
+    """Return images ``(n, C, H, W)`` with the pixels outside ``mask`` ``(1, C, H, W)`` filled in.
 
-    Known pixels are averaged over ever larger squares until every square has some; what is unknown is then read
-    off the squares from coarse to fine (push-pull: Gortler et al. 1996, The Lumigraph), each time diffused a
-    little, so that colours go on over the edges. A channel of which nothing is known is 0.
+    Known pixels are averaged over larger and larger squares until every square has some. Unknown pixels are then
+    taken from the squares, from coarse to fine (push-pull: Gortler et al. 1996, The Lumigraph), with a little
+    diffusion at each scale. A channel without known pixels is 0.
     """
     if bool((mask > 0).all()) or max(images.shape[2:]) == 1:
         return images
@@ -84,15 +85,15 @@ def diffused(images: Tensor, mask: Tensor) -> Tensor:
 
 
 SWEEPS = 4
-"""The times that each unknown pixel is replaced by the mean of its neighbours, at each scale."""
+"""How often each unknown pixel is replaced by the mean of its neighbours, at each scale."""
 
 DIFFUSED = 8
-"""Images that are diffused at a time: with more, they do not stay in the processor's cache."""
+"""The images that are diffused at a time: more would not fit into the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """Pieces of the image made into images, so many at a time."""
+    """A reconstructor from pieces of the image, which works on batches."""
 
     tiles: tuple[Tile, ...]
     make: Callable[[list[Tensor]], Tensor]
@@ -100,7 +101,7 @@ class Shown:
 
     @property
     def parameters(self) -> int:
-        """The number of learned parameters, besides where the pieces lie."""
+        """The number of learned parameters, without the places of the pieces."""
         return self.learned.parameters if self.learned else 0
 
     @property
@@ -110,11 +111,11 @@ class Shown:
 
     @property
     def training(self) -> Training | None:
-        """The training of the attack that fills the gaps; None where nothing was trained."""
+        """The training of the attack that fills the gaps; None if nothing was trained."""
         return self.learned.training if self.learned else None
 
     def __call__(self, captured: Sequence[Tensor]) -> Tensor:
-        """The images."""
+        """Return the images."""
         chunks = zip(*(z.split(CHUNK) for z in captured), strict=True)
         return torch.cat([self.make(list(chunk)).clamp(0, 1) for chunk in chunks])
 
@@ -124,16 +125,16 @@ FILLS = ("mean", "blur")
 
 @dataclass(frozen=True)
 class Paste(BatchedAttack):
-    """The pieces at their places; the rest is the ``mean`` of the own images, or the pieces' colours in a ``blur``.
+    """The pieces at their places; the rest is the mean of the own images, or a blur of the pieces' colours.
 
-    Nothing is learned besides.
+    ``fill`` is ``mean`` or ``blur``. Nothing else is learned.
     """
 
     name: ClassVar[str] = "paste"
     fill: str = "mean"
 
     def __post_init__(self) -> None:
-        check(("fill", self.fill, lambda fill: fill in FILLS, " or ".join(FILLS)))
+        check_fields(self, fill=one_of(*FILLS))
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClosedForm:
         """See `BatchedAttack`; a `ClovenError` where nothing captured is a piece of the image."""
@@ -149,9 +150,9 @@ class Paste(BatchedAttack):
 
 @dataclass(frozen=True)
 class Enlarge(BatchedAttack):
-    """The piece enlarged to the size of the image, so that a CNN can be asked what it shows.
+    """The piece enlarged to the size of the image, so that a CNN can classify it.
 
-    Of several pieces, the least rectangle that holds them all.
+    Several pieces are enlarged as the smallest rectangle that contains them.
     """
 
     name: ClassVar[str] = "enlarge"
@@ -180,7 +181,7 @@ def _mean(tiles: Sequence[Tile], pairs: Pairs) -> Callable[[list[Tensor]], Tenso
 
 
 def _filled(images: Tensor, mask: Tensor) -> Tensor:
-    """Return images diffused, but for channels of which nothing is known."""
+    """Return images with unknown pixels filled in, except in channels without known pixels."""
     seen = mask.flatten(2).any(2)[:, :, None, None]
     return torch.where(seen, diffused(images, mask), images)
 
@@ -190,10 +191,10 @@ def _filled(images: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Inpaint(Residual):
-    """The residual network on the pasted pieces and a mask of them, and on whatever else was captured.
+    """The residual network on the pasted pieces, a mask of them, and all other captured tensors.
 
-    It sees all scales, so that it can continue at one end of the image what a piece shows at the other. What is
-    known is pasted into its result.
+    It has all scales, so that a piece at one end of the image can inform the other. Known pixels are pasted into
+    its result.
     """
 
     name: ClassVar[str] = "inpaint"
@@ -214,7 +215,7 @@ class Inpaint(Residual):
 
 @dataclass(frozen=True, eq=False)
 class TileCanvas:
-    """Captured tensors with each piece of the image as pixels, a channel a tensor, and the rest as it is."""
+    """Captured tensors with the pieces of the image as pixels, one tensor per channel; the others are unchanged."""
 
     captured: CapturedTensors
     tiles: tuple[Tile, ...]
@@ -238,11 +239,11 @@ class TileCanvas:
         return self.read(self.captured.take(index))
 
     def read(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """Return captured tensors as they are shown to the network."""
+        """Return captured tensors as the network reads them."""
         return [*(tile.pixels(captured)[:, None] for tile in self.tiles), *(captured[i] for i in self.rest)]
 
     def places(self, knowledge: Knowledge) -> tuple[SharePlace, ...]:
-        """Return where each tensor lies: pieces in the image; the rest where it was, or in maps of its own."""
+        """Return the place of each tensor: pieces in the image, the others where they were or in their own maps."""
         image = tuple(SharePlace("image", (t.channel, t.top, t.left), knowledge.image) for t in self.tiles)
         shapes = self.captured.shapes
         if knowledge.places is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cloven.attacks.attack import COUNT, FRACTION, BatchedAttack, check, counted, fraction, positive
+from cloven.attacks.attack import BatchedAttack
+from cloven.attacks.hyperparameters import COUNT, FRACTION, POSITIVE, check_fields
 from cloven.attacks.knowledge import CLASSES, PAIRS, Knowledge, Pairs, SharePlace, needed
 from cloven.attacks.trainer import (
     Fitting,
@@ -25,12 +27,13 @@ from cloven.attacks.trainer import (
 
 @dataclass(frozen=True)
 class TrainedProbe(BatchedAttack):
-    """Networks from what was captured to the class that the service answered; their logits are averaged.
+    """Networks from captured tensors to the class that the service answered; their logits are averaged.
 
-    There are ``members`` that begin with other weights. Adam with one cycle of the learning rate, cross-entropy;
-    ``held_out`` of the pairs choose the best epoch.
+    There are ``members`` networks with different initial weights, trained with Adam, one cycle of the learning
+    rate, and cross-entropy. The share ``held_out`` of the pairs chooses the best epoch.
     """
 
+    needs_classes: ClassVar[bool] = True
     epochs: int = 10
     learning_rate: float = 3e-3
     batch: int = 64
@@ -39,21 +42,22 @@ class TrainedProbe(BatchedAttack):
     held_out: float = 0.05
 
     def __post_init__(self) -> None:
-        check(
-            ("epochs", self.epochs, counted, COUNT),
-            ("learning_rate", self.learning_rate, positive, "a positive number"),
-            ("batch", self.batch, counted, COUNT),
-            ("dropout", self.dropout, fraction, FRACTION),
-            ("members", self.members, counted, COUNT),
-            ("held_out", self.held_out, fraction, FRACTION),
+        check_fields(
+            self,
+            epochs=COUNT,
+            learning_rate=POSITIVE,
+            batch=COUNT,
+            dropout=FRACTION,
+            members=COUNT,
+            held_out=FRACTION,
         )
 
     def network(self, pairs: Pairs, places: Sequence[SharePlace] | None, classes: int) -> nn.Module:
-        """Return what makes logits of captured tensors ``(n, ...)``; it ends with a `Committee`."""
+        """Return the network from captured tensors ``(n, ...)`` to logits; it ends with a `Committee`."""
         raise NotImplementedError
 
     def begin(self, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> ClassFitting:
-        """See `BatchedAttack`; a `ClovenError` where the service's answers are not known."""
+        """See `BatchedAttack`; a `ClovenError` if the service's answers are not known."""
         pairs = needed(knowledge.pairs, self.name, PAIRS)
         classes = needed(knowledge.classes, self.name, CLASSES)[: len(pairs)]
         network = seeded(lambda: self.network(pairs, knowledge.places, len(classes.unique())), generator)
@@ -63,14 +67,14 @@ class TrainedProbe(BatchedAttack):
 
 
 LEAST = 100
-"""With fewer pairs none is held out."""
+"""The fewest pairs of which some are held out."""
 
 STEPS = 16
-"""An epoch has at least so many steps, as far as there are pairs."""
+"""The least number of steps in an epoch, if there are as many pairs."""
 
 
 class Committee(nn.ModuleList):
-    """Networks that are trained each for itself; afterwards they give the mean of their logits."""
+    """Networks that are trained separately; in evaluation, they give the mean of their logits."""
 
     def forward(self, read: Sequence[Tensor]) -> Tensor:
         """Return logits ``(n, classes, networks)``, in evaluation ``(n, classes, 1)``."""
@@ -84,7 +88,7 @@ def cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 class ClassFitting(Fitting):
-    """A network that is fitted to the classes ``(n,)`` of pairs; it gives logits for those that occur."""
+    """A network that is fitted to the classes ``(n,)`` of pairs; it gives logits of the classes that occur."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Training: several attackers side by side on the same batches, each with the result that it has alone."""
+"""Training: several attackers on the same batches, each with the same result as alone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Machine:
         return time.perf_counter() if self.device.startswith("cuda") else time.process_time()
 
     def wait(self) -> None:
-        """Wait until all that was begun is done."""
+        """Wait until the device has finished."""
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
 
@@ -63,10 +63,10 @@ CPU = Machine()
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """Rounds of training, each a whole cycle of the learning rate, and the pairs of a batch.
+    """Rounds of training, each a whole cycle of the learning rate, and the number of pairs in a batch.
 
-    The first round has ``epochs`` epochs, each further one twice as many as the one before; there are at most
-    ``rounds``. ``held_out`` is the share of the pairs kept to choose and to stop by.
+    The first round has ``epochs`` epochs, and each further one twice as many as the one before; there are at most
+    ``rounds``. ``held_out`` is the share of the pairs that choose the best epoch and decide when to stop.
     """
 
     epochs: int
@@ -102,19 +102,19 @@ Ended = Literal["schedule", "no improvement", "budget"]
 class Training:
     """The duration of an attack's training, and why it ended.
 
-    It ``ended`` after all that its ``schedule`` allows, with ``no improvement`` on held-out pairs any more, or
-    where the ``budget`` of seconds allowed no further round.
+    It ``ended`` at the end of its ``schedule``, with ``no improvement`` on held-out pairs, or because the
+    ``budget`` of seconds did not allow a further round.
     """
 
     epochs: int | None
-    """None of an attack that does not say."""
+    """None for an attack that does not report it."""
     seconds: float
-    """CPU seconds of its own steps; on a GPU seconds."""
+    """CPU seconds of its own steps; wall seconds on a GPU."""
     ended: Ended = "schedule"
 
 
 class DescribedReconstructor(Reconstructor, Protocol):
-    """A `Reconstructor` that says how it was made."""
+    """A `Reconstructor` that describes its training."""
 
     @property
     def parameters(self) -> int:
@@ -123,7 +123,7 @@ class DescribedReconstructor(Reconstructor, Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences on the training: that it collapsed, or stopped early."""
+        """Sentences about the training, such as that it collapsed."""
         ...
 
     @property
@@ -133,7 +133,7 @@ class DescribedReconstructor(Reconstructor, Protocol):
 
 
 class DescribedLabelReader(LabelReader, Protocol):
-    """A `LabelReader` that says how it was made."""
+    """A `LabelReader` that describes its training."""
 
     @property
     def parameters(self) -> int:
@@ -142,7 +142,7 @@ class DescribedLabelReader(LabelReader, Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences on the training."""
+        """Sentences about the training."""
         ...
 
     @property
@@ -155,7 +155,7 @@ Learned = DescribedReconstructor | DescribedLabelReader
 
 
 class Trainee(Protocol):
-    """An attacker in training: a step a batch."""
+    """An attacker in training, one step per batch."""
 
     @property
     def pairs(self) -> Pairs | None:
@@ -169,7 +169,7 @@ class Trainee(Protocol):
 
     @property
     def machine(self) -> Machine:
-        """Where it computes."""
+        """The hardware on which it computes."""
         ...
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
@@ -177,38 +177,38 @@ class Trainee(Protocol):
         ...
 
     def ended(self, epoch: int) -> bool:
-        """Note the end of an epoch, counted from 1; return True where a further round would teach nothing."""
+        """Record the end of an epoch, counted from 1; return True if a further round would not help."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that it needs to go on."""
+        """Return everything that it needs to continue."""
         ...
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         ...
 
     def finish(self, training: Training | None) -> Learned:
-        """Return what was learned, with how long it was trained; None for one that needs no steps."""
+        """Return the result; ``training`` describes it, and is None for an attacker that needs no steps."""
         ...
 
 
 def train(
     trainees: Sequence[Trainee], checkpoints: Sequence[Path | None] | None = None, budget: float | None = None
 ) -> list[Learned]:
-    """Train to the end; each learns the same, bit by bit, whatever trains beside it and wherever it was stopped.
+    """Train to the end. Each result is bit-equal whatever trains beside it, and wherever it was interrupted.
 
-    Those with equal pairs, seeds and schedules are given each batch one after another, so that what is computed
-    for a batch is computed once.
+    Trainees with equal pairs, seeds and schedules get each batch one after another, so that its captured tensors
+    are computed once.
 
-    A round of training is begun only where the budget will last to its end, so that a result depends on the speed
-    of the machine only where the budget ended it; the first is shortened where the budget does not last.
+    A round begins only if the budget suffices to its end; the first is shortened if it does not. A result therefore
+    depends on the speed of the machine only if the budget ended it.
 
     Args:
-        trainees: who is trained.
-        checkpoints: for each, a file that is written after every epoch, from which it goes on, and which is
-            deleted at the end; None to go without.
-        budget: CPU seconds that each may take, on a GPU seconds; None for as many as its schedule takes.
+        trainees: the attackers to train.
+        checkpoints: a file for each, which is written after every epoch, and from which its training continues;
+            None for no file.
+        budget: the CPU seconds of each (wall seconds on a GPU); None for no limit.
     """
     keep_memory()
     runs = [_Run(t, c, budget) for t, c in zip(trainees, checkpoints or [None] * len(trainees), strict=True)]
@@ -237,16 +237,16 @@ def _lockstep(members: Sequence[_Run], schedule: TrainingSchedule, seed: int, co
 
 
 def order(seed: int, epoch: int, count: int) -> Tensor:
-    """Return the order ``(count,)`` of the pairs in an epoch: it depends on nothing else."""
+    """Return the order ``(count,)`` of the pairs in an epoch, which depends on the arguments only."""
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed + 1_000_003 * epoch) % 2**63))
 
 
 EARLY = 0.05
-"""The share of the first round after which it is known whether the budget lasts to its end."""
+"""The share of the first round after which its total time is estimated."""
 
 
 class _Run:
-    """A trainee, its progress, its budget, and the file where they are kept."""
+    """A trainee, its progress, its budget, and its checkpoint file."""
 
     KEPT = ("epochs", "seconds", "ended", "short")
 
@@ -255,7 +255,7 @@ class _Run:
         self.epochs, self.seconds = 0, 0.0
         self.ended: Ended | None = None
         self.short: bool | None = None
-        """Whether the budget does not last for the first round; None as long as that is not known."""
+        """Whether the budget is too short for the first round; None until that is estimated."""
         if checkpoint is not None and checkpoint.exists():
             self._go_on(checkpoint)
 
@@ -286,7 +286,7 @@ class _Run:
             self.seconds += self.trainee.machine.seconds() - start
 
     def end(self, epoch: int) -> None:
-        """Note the end of an epoch, counted from 1, and whether it is the last."""
+        """Record the end of an epoch, counted from 1, and whether it is the last."""
         schedule, machine = self.trainee.schedule, self.trainee.machine
         assert schedule is not None
         start = machine.seconds()
@@ -320,7 +320,7 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class ClosedForm:
-    """A trainee that was done before the first batch: what it learned has a closed form."""
+    """A trainee without steps, whose result has a closed form."""
 
     pairs: Pairs | None
     learned: Learned
@@ -352,16 +352,16 @@ Rate = Callable[[float], float]
 
 
 Optimiser = Callable[[Iterable[nn.Parameter], float], torch.optim.Optimizer]
-"""What makes an optimiser of parameters and a learning rate."""
+"""A function from parameters and a learning rate to an optimiser."""
 
 
 def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    """Return Adam as PyTorch has it."""
+    """Return PyTorch's Adam."""
     return torch.optim.Adam(parameters, lr=rate, fused=True)
 
 
 def constant(rate: float) -> Rate:
-    """Return a learning rate that is the same all the time."""
+    """Return a constant learning rate."""
     return lambda _: rate
 
 
@@ -377,14 +377,14 @@ def cycle(rate: float, warm: float = 0.15) -> Rate:
 
 
 class Fitting:
-    """A network that is fitted to pairs by gradient descent; the best on held-out pairs is kept.
+    """A network that is fitted to pairs by gradient descent; the best weights on held-out pairs are kept.
 
-    A further round goes on from the best, as long as the last one improved it by more than chance. The network
-    takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
+    A further round continues from the best weights, as long as the last round improved them significantly. The
+    network takes the list of captured tensors ``(n, ...)`` and gives images ``(n, C, H, W)``.
     """
 
     SURE = 1.0
-    """How many standard errors (paired over the held-out pairs) a round must improve their loss by."""
+    """The standard errors (paired over held-out pairs) by which a round must improve their loss."""
 
     def __init__(
         self,
@@ -403,7 +403,7 @@ class Fitting:
         self.optimiser = optimiser(self.network.parameters(), rate(0))
         self.best: dict[str, Tensor] = {}
         self.least = self.before = torch.full((len(pairs) - schedule.training(len(pairs)),), math.inf)
-        """The loss of each held-out pair: the best's, and the best's of all rounds but the last."""
+        """The loss of each held-out pair: with the best weights, and with the best of all rounds but the last."""
 
     def step(self, index: Tensor, captured: Sequence[Tensor], images: Tensor, progress: float) -> None:
         """See `Trainee`."""
@@ -413,12 +413,12 @@ class Fitting:
         self.optimiser.zero_grad()
         with torch.enable_grad():
             made = self._made(captured)
-            made.register_hook(laid_out)  # a loss's gradient comes in another layout: half as fast from there on
+            made.register_hook(laid_out)  # a loss's gradient has another memory format, which is half as fast
             self.loss(made.contiguous(), self.wanted(index, images).to(self.machine.device)).backward()
         self.optimiser.step()
 
     def wanted(self, index: Tensor, images: Tensor) -> Tensor:
-        """Return what the network is to give for the pairs ``index``: a row for each."""
+        """Return the targets of the pairs ``index``, one row for each."""
         return images
 
     def _made(self, captured: Sequence[Tensor]) -> Tensor:
@@ -469,7 +469,7 @@ class Fitting:
         for name, value in under("optimiser", state).items():
             number, _, moment = name.partition("/")
             weight = weights[int(number)]
-            # Fused Adam goes through memory: moments must lie there in the same order as their weights.
+            # fused Adam requires the memory format of the weights for their moments
             like = value if value.shape != weight.shape else torch.empty_like(weight).copy_(value)
             moments.setdefault(int(number), {})[moment] = like
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
@@ -482,22 +482,22 @@ class Fitting:
         return self.learned(training)
 
     def learned(self, training: Training | None) -> Learned:
-        """Return what the fitted network is for."""
+        """Return the result that the fitted network gives."""
         return Rebuilt(self.network.eval(), self.machine, training=training)
 
 
 CHUNK = 256
-"""Images that a network is run on at a time where nothing is learned."""
+"""The number of images on which a network is run at a time in inference."""
 
 
 def over(captured: CapturedTensors, read: Callable[[list[Tensor]], Tensor]) -> Tensor:
-    """Return what ``read`` makes ``(n, ...)`` of all rows of captured tensors, `CHUNK` at a time."""
+    """Return the results ``(n, ...)`` of ``read`` for all rows of captured tensors, `CHUNK` at a time."""
     return torch.cat([read(captured.take(index)) for index in torch.arange(len(captured)).split(CHUNK)])
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A network after its training, and how it was trained."""
+    """A trained network and its training."""
 
     network: nn.Module
     machine: Machine = CPU
@@ -510,7 +510,7 @@ class TrainedNetwork:
         return sum(p.numel() for p in self.network.parameters())
 
     def outputs(self, captured: Sequence[Tensor], read: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return what ``read`` makes of the network's outputs: ``(n, ...)`` on the CPU, `CHUNK` at a time."""
+        """Return ``read`` of the network's outputs, ``(n, ...)`` on the CPU, computed `CHUNK` at a time."""
         with torch.inference_mode(), self.machine.autocast():
             chunks = zip(*(z.to(self.machine.device).split(CHUNK) for z in captured), strict=True)
             return torch.cat([read(self.network(list(chunk))).cpu() for chunk in chunks])
@@ -525,7 +525,7 @@ class Rebuilt(TrainedNetwork):
 
 
 def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
-    """Return a network with initial weights from the generator's seed; PyTorch's own generator is untouched."""
+    """Return a network with initial weights from the generator's seed; PyTorch's own generator is not changed."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator.initial_seed())
         return make()

@@ -1,4 +1,4 @@
-"""Attacks that define only `fit`: run whole, beside attacks that are trained batch by batch, and checked."""
+"""Attacks that define only `fit`: they run as a whole, beside batched ones, and their results are checked."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cloven.errors import ClovenError, one_line
 
 
 def begun(attack: Attack, knowledge: Knowledge, generator: torch.Generator, machine: Machine) -> Trainee:
-    """Return an attack ready to be trained beside others.
+    """Return a trainee of an attack, to be trained beside others.
 
     Raises:
-        ClovenError: if the attack cannot work on what is known.
+        ClovenError: if the attacker lacks knowledge that the attack needs.
     """
     if isinstance(attack, BatchedAttack) and type(attack).fit is BatchedAttack.fit:
         return attack.begin(knowledge, generator, machine)
@@ -81,7 +81,7 @@ class Unbatched:
 
 @dataclass(frozen=True, eq=False)
 class CheckedReconstructor:
-    """A reconstructor that someone else wrote: what it answers is checked."""
+    """A reconstructor of a user's attack, with checks of its results."""
 
     attack: Attack
     made: Reconstructor
@@ -90,7 +90,7 @@ class CheckedReconstructor:
 
     @property
     def parameters(self) -> int:
-        """The number of learned parameters; 0 if it does not say."""
+        """The number of learned parameters; 0 if it is not known."""
         return _parameters(self.made)
 
     @property
@@ -116,7 +116,7 @@ class CheckedReconstructor:
 
 @dataclass(frozen=True, eq=False)
 class CheckedLabelReader:
-    """A label reader that someone else wrote: what it answers is checked."""
+    """A label reader of a user's attack, with checks of its results."""
 
     attack: Attack
     made: LabelReader
@@ -124,7 +124,7 @@ class CheckedLabelReader:
 
     @property
     def parameters(self) -> int:
-        """The number of learned parameters; 0 if it does not say."""
+        """The number of learned parameters; 0 if it is not known."""
         return _parameters(self.made)
 
     @property
@@ -143,7 +143,7 @@ class CheckedLabelReader:
 
 
 def _parameters(made: object) -> int:
-    """Return the number of parameters that an object says it has, or that a network has."""
+    """Return the number of parameters of a network, or the attribute of another object; 0 without one."""
     if isinstance(made, nn.Module):
         return sum(p.numel() for p in made.parameters())
     said = getattr(made, "parameters", 0)
@@ -158,12 +158,12 @@ def _shown(value: object) -> str:
 
 @contextmanager
 def _explained(attack: Attack, doing: str) -> Iterator[None]:
-    """Turn an error in someone else's code into a `ClovenError` that names the attack and the line."""
+    """Turn an error in a user's code into a `ClovenError` that names the attack and the line."""
     try:
         yield
     except ClovenError:
         raise
-    except Exception as error:  # whatever someone else's code raises
+    except Exception as error:  # a user's code may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         file = getattr(sys.modules.get(type(attack).__module__), "__file__", None)
         last = [frame for frame in frames if frame.filename == file] or frames

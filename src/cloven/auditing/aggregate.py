@@ -21,10 +21,10 @@ from cloven.auditing.finding import (
     SeedsRange,
     TrainingTime,
 )
-from cloven.auditing.ranges import leakages, mean_range, ranges
+from cloven.auditing.ranges import difference_bounds, leakages, mean_range, ranges
 from cloven.auditing.store import Store
 from cloven.auditing.summary import MeasuredOrdering, Shows
-from cloven.score.intervals import Interval, paired
+from cloven.score.intervals import Interval, paired, wilson
 
 Numbers = TypeVar("Numbers", InsideScores, HeldOut)
 
@@ -112,8 +112,16 @@ def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
 
 
 def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: Store) -> SeedsRange:
-    """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed."""
-    return mean_range(store.scores(more, metric) - store.scores(less, metric))
+    """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed.
+
+    Where no label differs, the interval is as wide as that of none among so many images (Wilson).
+    """
+    differences = store.scores(more, metric) - store.scores(less, metric)
+    found = mean_range(differences, difference_bounds(metric))
+    if metric == "ssim" or bool(differences.any()):
+        return found
+    limit = wilson(0.0, differences.shape[1]).high
+    return found.model_copy(update={"low": -limit, "high": limit})
 
 
 def _mean_of(kind: type[Numbers], each: Sequence[Numbers | None]) -> Numbers | None:
@@ -144,7 +152,7 @@ def orderings(
         lower = _group(every, store, expectation.lower, expectation.metric)
         if higher is None or lower is None:
             continue
-        difference = paired(higher, lower)
+        difference = paired(higher, lower, within=difference_bounds(expectation.metric))
         found.append(
             MeasuredOrdering(
                 claim=expectation.claim,

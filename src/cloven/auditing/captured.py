@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from cloven.auditing.selection import apart
+from cloven.auditing.selection import apart, distinct
 from cloven.errors import ClovenError, check_type, path_of, whole_number
 from cloven.files import read_tensors
 from cloven.graph.box import Shape, count, whole
@@ -62,6 +62,7 @@ class Capture:
         selection: more images of the attacker's, which train nothing; None where all of them train.
         logits: ``(n, classes)``, the answers for the victims.
         unmatched: the number of rows in each of the two files that the other lacks.
+        copies: how many victim images were left out, since they are copies of others.
         graph: the model that ran, where it is known.
     """
 
@@ -77,6 +78,7 @@ class Capture:
     selection: Images | None = field(repr=False)
     logits: Tensor = field(repr=False)
     unmatched: Mapping[str, int] = field(repr=False)
+    copies: int = 0
     graph: Graph | None = field(default=None, repr=False)
     view: ClassVar[View] = "full"
     crosses: ClassVar[bool] = True
@@ -231,6 +233,8 @@ def read(
     rows = _joined(wire.tensors["input"], sent.tensors["input"])
     own = sent.tensors["auxiliary"][rows[:, 1]]
     chosen = {"auxiliary": rows[own][:queries], "victims": rows[~own][:victims]}
+    scored = len(chosen["victims"])
+    chosen["victims"] = chosen["victims"][distinct(_images(sent, chosen["victims"][:, 1]).digests())]
     pieces = _pieces(wire, shapes or {}, problems)
     problems += _too_few(chosen, wire, sent, len(rows))
     if problems:
@@ -271,6 +275,7 @@ def read(
             CAPTURED: len(wire.tensors["input"]) - len(rows),
             IMAGES: len(sent.tensors["input"]) - len(rows),
         },
+        copies=scored - len(chosen["victims"]),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cloven.attacks.layers import Chain
 from cloven.auditing.captured import Capture, Observed
-from cloven.auditing.finding import GETS, ObservationContext
+from cloven.auditing.finding import GETS, ObservationContext, cut
 from cloven.graph.box import Shape, text
 from cloven.partition.data import tiles
 from cloven.partition.observe import Observation, View, seen_on, slices_of, tiles_of
@@ -62,6 +62,7 @@ class Case:
         """The part of a finding that is known before any attack."""
         seen, program = self.observation, self.target.program
         return ObservationContext(
+            plan=self.target.title,
             strategy=self.target.strategy,
             devices=len(program.devices) if program is not None else None,
             link=seen.link,
@@ -75,6 +76,7 @@ class Case:
             share=tuple(text(s.share) for s in seen.seen),
             raw_image=seen.raw_image,
             observation_bytes=seen.bytes,
+            protection=seen.protection if isinstance(seen, Observation) else (),
         )
 
 
@@ -109,16 +111,24 @@ def cases(targets: Sequence[Target], taps: Taps) -> list[Case]:
 
 def tapped(target: Target, seen: Observation) -> Case:
     """Return all that a tap on one link, or on several, sees as a case."""
-    return Case(target, layer_label(seen), tuple(dict.fromkeys(s.value for s in seen.seen)), seen)
+    return Case(target, layer_label(seen), layers_of(seen), seen)
+
+
+def layers_of(seen: Observation) -> tuple[str, ...]:
+    """Return the layers whose outputs are seen, in order; of a value that is no layer's output its own name."""
+    return tuple(dict.fromkeys(seen.graph.layer_of(share.value) for share in seen.seen))
 
 
 def layer_label(seen: Observation) -> str:
-    """Return what is seen, in a word: a value, all on a link or several, or all that a device gets."""
+    """Return what is seen: ``After conv2`` of a link, ``2 links together``, ``All that edge1 gets``."""
     if seen.view == "paper":
         return seen.seen[0].value
     if seen.device is not None:
         return seen.device.join(GETS)
-    return "All on a link" if len(seen.links) == 1 else f"{len(seen.links)} links together"
+    if len(seen.links) != 1:
+        return f"{len(seen.links)} links together"
+    where = cut(layers_of(seen), share=0 < seen.raw_image < 1)
+    return where[:1].upper() + where[1:]
 
 
 def _links(program: Program, *, every: bool) -> list[Link]:

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cloven.attacks.attack import Attack
 from cloven.attacks.knowledge import Knowledge, LabelReader
-from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_of
+from cloven.attacks.provenance import is_white_box, label_of, name_of, settings_of, uses_pairs
 from cloven.attacks.shapes import ShapeGuess
 from cloven.attacks.trainer import CPU, Learned, Machine, over, train
 from cloven.attacks.unbatched import begun
@@ -44,7 +44,7 @@ from cloven.score.inside import Region, inside
 from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
-SCHEMA = 5
+SCHEMA = 6
 """Goes up when a change makes other numbers from the same cell."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]
@@ -104,6 +104,10 @@ class Cell:
         )
         return found
 
+    def generator(self, material: Material) -> torch.Generator:
+        """Return the source of its random numbers: a budget that ends no training changes none of them."""
+        return torch.Generator().manual_seed(_number(replace(self, attack_seconds=None).key(material)))
+
     def key(self, material: Material) -> str:
         """Return the name of the cell's result."""
         canonical = json.dumps(self.provenance(material), sort_keys=True, separators=(",", ":"))
@@ -162,7 +166,8 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
 
     All have the same ``attack_seconds``, which each may take.
 
-    The order of the batches depends on the auxiliary images and the seed, the initial weights on the key alone.
+    The order of the batches depends on the auxiliary images and the seed, the initial weights on the key without
+    ``attack_seconds``.
 
     Args:
         cells: what is attacked.
@@ -173,8 +178,7 @@ def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None 
     with one_thread(), repeatable():
         keys = [cell.key(material) for cell in cells]
         trainees = [
-            begun(cell.attack, cell.given(material), torch.Generator().manual_seed(_number(key)), cell.machine)
-            for cell, key in zip(cells, keys, strict=True)
+            begun(cell.attack, cell.given(material), cell.generator(material), cell.machine) for cell in cells
         ]
         files = [checkpoints / f"{key}.checkpoint" if checkpoints is not None else None for key in keys]
         (limit,) = {cell.attack_seconds for cell in cells}
@@ -212,7 +216,7 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
         key=key,
         seed=cell.seed,
         attack=label_of(cell.attack),
-        pairs=cell.pairs or len(material.tensors["auxiliary"]),
+        pairs=(cell.pairs or len(material.tensors["auxiliary"])) if uses_pairs(cell.attack) else 0,
         victims=len(victims),
         parameters=learned.parameters,
         observation_bytes=cell.observation.bytes,
@@ -300,8 +304,12 @@ def _number(text: str) -> int:
 
 
 def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
-    """Return the best, the median and the worst image by SSIM, beside their originals, as 8-bit pixels."""
+    """Return the best, the median and the worst image by SSIM, and that of median contrast, beside their originals.
+
+    The last is the same image for all attacks and observations. Pixels have 8 bits.
+    """
     order = scores.argsort(descending=True)
-    chosen = order[torch.tensor([0, len(order) // 2, len(order) - 1])]
+    usual = victims.flatten(1).std(1).argsort()[len(victims) // 2]
+    chosen = torch.cat([order[[0, len(order) // 2, len(order) - 1]], usual[None].to(order.device)])
     to_pixels: Callable[[Tensor], Tensor] = lambda t: (t[chosen] * 255).round().to(torch.uint8)  # noqa: E731
     return {"index": chosen, "originals": to_pixels(victims), "reconstructions": to_pixels(made)}

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cloven.attacks.attack import Attack
 from cloven.attacks.epochs import with_epochs
 from cloven.auditing.aggregate import AttackedCase, difference
-from cloven.auditing.finding import Metric
-from cloven.auditing.ranges import mean_range, share_range
+from cloven.auditing.finding import Finding, Metric, ScoreRange
+from cloven.auditing.ranges import POSSIBLE, mean_range, share_range
 from cloven.auditing.store import Store
-from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise
+from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise, RiseShows
 
 SHARES = (0.25, 0.5)
 """The shares of the pairs, and of the training time, that a learning curve is measured at beside the whole."""
 
-LEAST = 0.005
-"""A smaller rise of a score from half to all counts as none."""
-
-SAID: Mapping[tuple[bool | None, bool | None], Convergence] = {
-    (True, True): "still rises with more pairs and training",
-    (True, False): "still rises with more pairs",
-    (True, None): "still rises with more pairs",
-    (False, True): "still rises with more training",
-    (None, True): "still rises with more training",
-    (False, False): "converged",
-    (False, None): "no significant rise with more pairs; training not tested",
-    (None, False): "no significant rise with more training; pairs not tested",
-    (None, None): "not tested",
-}
-"""What is said of an attack whose score rises with more pairs, and with more training; None where not tested."""
+NEGLIGIBLE = 0.02
+"""A rise from half to all counts as none where the upper end of its interval is no more (an equivalence test)."""
 
 
 def fewer(pairs: int) -> list[int]:
@@ -91,7 +78,14 @@ def curves(every: Sequence[AttackedCase], store: Store) -> list[LearningCurve]:
 def _rise(ordered: Sequence[AttackedCase], metric: Metric, store: Store) -> Rise:
     """Return the difference between the last two points."""
     rise = difference(ordered[-1].keys, ordered[-2].keys, metric, store)
-    return Rise(**rise.model_dump(), significant=rise.low > 0 and rise.mean > LEAST)
+    return Rise(**rise.model_dump(), shows=rise_shown(rise))
+
+
+def rise_shown(rise: ScoreRange) -> RiseShows:
+    """Return what the interval of a rise shows: a wide one about 0 shows neither a rise nor that there is none."""
+    if rise.high <= NEGLIGIBLE:
+        return "none"
+    return "rises" if rise.low > 0 else "undecided"
 
 
 def _point(one: AttackedCase, store: Store) -> CurvePoint:
@@ -101,15 +95,39 @@ def _point(one: AttackedCase, store: Store) -> CurvePoint:
         pairs=one.pairs,
         time=one.time,
         epochs=sum(counts) / len(counts) if counts else None,
-        ssim=mean_range(store.scores(one.keys, "ssim")) if cells[0].ssim is not None else None,
+        ssim=mean_range(store.scores(one.keys, "ssim"), POSSIBLE["ssim"]) if cells[0].ssim is not None else None,
         agreement=share_range(store.scores(one.keys, "agreement")),
     )
 
 
-def convergence(every: Sequence[LearningCurve], observation: str, attack: str, metric: Metric) -> Convergence:
+def convergence(every: Sequence[LearningCurve], found: Finding, metric: Metric) -> Convergence:
     """Return what the curves of an attack on an observation show of a score."""
-    rises: dict[str, bool] = {}
+    if every and not found.pairs and found.training is None:
+        return "uses no pairs and no training"
+    shown: dict[Over, RiseShows] = {}
     for curve in every:
-        if (curve.observation, curve.attack) == (observation, attack) and (rise := curve.rise(metric)) is not None:
-            rises[curve.over] = rise.significant
-    return SAID[rises.get("pairs"), rises.get("training")]
+        mine = (curve.observation, curve.attack) == (found.observation, found.attack)
+        if mine and (rise := curve.rise(metric)) is not None:
+            shown[curve.over] = rise.shows
+    return said(shown.get("pairs"), shown.get("training"))
+
+
+def said(pairs: RiseShows | None, training: RiseShows | None) -> Convergence:
+    """Return what is said of an attack by its curves over pairs and over training; None where not tested."""
+    match pairs, training:
+        case "rises", "rises":
+            return "still rises with more pairs and training"
+        case "rises", _:
+            return "still rises with more pairs"
+        case _, "rises":
+            return "still rises with more training"
+        case ("undecided", _) | (_, "undecided"):
+            return "too few seeds or images to tell"
+        case "none", "none":
+            return "converged"
+        case "none", None:
+            return "no rise with more pairs; training not tested"
+        case None, "none":
+            return "no rise with more training; pairs not tested"
+        case _:
+            return "not tested"

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from cloven.auditing.cases import Case, Target
 from cloven.auditing.material import Material
-from cloven.auditing.summary import CountedShare, ProgramSummary
-from cloven.graph.box import text
+from cloven.auditing.summary import ComputedLayer, CountedShare, ProgramPart, ProgramSummary
+from cloven.graph.box import extent, text
 from cloven.partition import compiler
 from cloven.partition.data import Data
-from cloven.partition.description import described_transfers
-from cloven.partition.program import Program
+from cloven.partition.description import described_links, described_transfers
+from cloven.partition.plan_options import ENCLAVE
+from cloven.partition.program import Compute, Program
 from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
 from cloven.threads import one_thread
 from cloven.zoo.training import accuracy
+
+POOLS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
 
 
 def programs(material: Material, every: Sequence[Case], labels: Tensor | None) -> list[ProgramSummary]:
@@ -63,8 +67,39 @@ def _measured(
         accuracy=accuracy(made, labels) if labels is not None else None,
         agreement=float((made.argmax(1) == logits.argmax(1)).double().mean()),
         max_difference=float((made - logits).abs().max()),
+        parts=_parts(program),
+        links=described_links(program),
         transfers=described_transfers(program),
         counted=counted,
+    )
+
+
+def _parts(program: Program) -> tuple[ProgramPart, ...]:
+    """Return the convolutions, linear layers and pools of each device.
+
+    A layer is named by the outermost module that holds no other.
+    """
+    graph = program.graph
+    steps = {
+        device: [
+            step
+            for step in part
+            if isinstance(step, Compute) and (step.macs or graph.by_name[step.value].kind in POOLS)
+        ]
+        for device, part in program.parts.items()
+    }
+    listed = dict.fromkeys(step.value for part in steps.values() for step in part)
+    inside = Counter(path for value in listed for path in graph.by_name[value].modules)
+    names = {
+        value: next((path for path in graph.by_name[value].modules if inside[path] == 1), value) for value in listed
+    }
+    return tuple(
+        ProgramPart(
+            device=device,
+            trusted=program.devices == ENCLAVE and device == ENCLAVE[0],
+            layers=tuple(ComputedLayer(name=names[step.value], shape=extent(step.box)) for step in steps[device]),
+        )
+        for device in program.devices
     )
 
 

@@ -20,16 +20,50 @@ AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
 """The axes of leakage, and the score that is measured on each."""
 
 
+IMAGE = ("input", "normalise")
+"""The values of a graph that are the image, as it is or normalised."""
+
+LISTED = 2
+"""The most layers that the name of a cut lists."""
+
 GETS = ("All that ", " gets")
 """The label of an observation of a device, around its name."""
 
 
 def place(links: tuple[tuple[str, str], ...], label: str) -> str:
     """Return what is listened on: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
+    device = device_of(label)
+    where = " + ".join(f"{source}->{target}" for source, target in links) or "no link"
+    return f"device {device}" if device is not None else where
+
+
+def device_of(label: str) -> str | None:
+    """Return the device that a listener controls; None where he listens on links."""
     before, after = GETS
-    if label.startswith(before) and label.endswith(after):
-        return f"device {label.removeprefix(before).removesuffix(after)}"
-    return " + ".join(f"{source}->{target}" for source, target in links) or "no link"
+    controlled = label.startswith(before) and label.endswith(after)
+    return label.removeprefix(before).removesuffix(after) if controlled else None
+
+
+def cut(layers: tuple[str, ...], *, share: bool = False) -> str:
+    """Return where in the model something is seen: ``after conv2``, ``a share of conv2``, ``the image``.
+
+    Args:
+        layers: whose outputs are seen; of several, the first two are named.
+        share: whether it is one share of them, as a paper counts it.
+    """
+    names = ["the image" if name in IMAGE else name for name in layers]
+    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
+    shown = [*names[:LISTED], *more]
+    listed = " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    if share:
+        return f"a share of {listed}"
+    return listed if names[0] == "the image" else f"after {listed}"
+
+
+def without_protection(where: str, protection: tuple[str, ...]) -> str:
+    """Return a place with the protection that its scores presume to be removed, ``edge0->edge1 without mtls``."""
+    names = " and ".join(dict.fromkeys(name for name in protection if name != "none"))
+    return f"{where} without {names}" if names else where
 
 
 class ScoreRange(Document):
@@ -70,7 +104,10 @@ class BaselineScores(Document):
 
 
 class Leakages(Document):
-    """(score - baseline) / (1 - baseline) of the mean scores; those of pixels are None without reconstructions."""
+    """Leakage of the mean scores: (score - baseline) / (1 - baseline), 0 below the baseline.
+
+    Those of pixels are None without reconstructions.
+    """
 
     ssim: float | None
     agreement: float
@@ -163,8 +200,9 @@ class Scores(Document):
 class Measured(Scores):
     """The measurements of an attack on an observation, of one seed or over several.
 
-    ``training`` is None where nothing was trained. ``wall_seconds`` is how long training and scoring took by the
-    clock: attacks that train side by side have equal parts of it. ``notes`` are remarks of the attack.
+    ``pairs`` is 0 of an attack that uses none, ``training`` None where nothing was trained. ``wall_seconds`` is how
+    long training and scoring took by the clock: attacks that train side by side have equal parts of it. ``notes``
+    are remarks of the attack.
     """
 
     attack: str
@@ -198,19 +236,28 @@ class CellResult(Measured):
     with the scores of each image.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     key: str
     seed: int
     provenance: dict[str, JsonValue]
     tensors: str = ""
 
 
+def is_protected(protection: tuple[str, ...]) -> bool:
+    """Return whether a listener on links that are encrypted so needs to break an encryption."""
+    return any(name != "none" for name in protection)
+
+
 class ObservationContext(Document):
     """The observation that was attacked, and its links.
 
     ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
+    ``plan`` is the title of the program that is observed, and ``layers`` the layers whose outputs are seen.
+    ``protection`` is what encrypts each of ``links``, ``none`` for nothing; it is empty of a device, which decrypts
+    what it receives, and of a capture, whose scores are of what was recorded, ciphertext or not.
     """
 
+    plan: str
     strategy: str
     devices: int | None
     link: tuple[str, str] | None
@@ -224,6 +271,12 @@ class ObservationContext(Document):
     share: tuple[str, ...]
     raw_image: float | None
     observation_bytes: int
+    protection: tuple[str, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Whether a listener sees only ciphertext: scores are of what would leak without the protection."""
+        return is_protected(self.protection)
 
 
 class Finding(ObservationContext, Measured):
@@ -244,4 +297,5 @@ class Finding(ObservationContext, Measured):
 
     def __repr__(self) -> str:
         likeness = f"SSIM {self.ssim.mean:.2f}, " if self.ssim is not None else ""
-        return f"Finding({self.attack} on {self.place}: {likeness}agreement {self.agreement.mean:.2f})"
+        where = without_protection(self.place, self.protection)
+        return f"Finding({self.attack} on {where}: {likeness}agreement {self.agreement.mean:.2f})"

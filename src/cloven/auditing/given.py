@@ -20,15 +20,24 @@ from torch import Tensor
 from cloven.attacks.attack import Attack
 from cloven.attacks.provenance import label_of
 from cloven.attacks.registry import load
-from cloven.auditing.captured import Capture, Observed, holding_back
-from cloven.auditing.cases import Case, Target, layer_label
+from cloven.auditing.captured import LEAST, Capture, Observed, holding_back
+from cloven.auditing.cases import Case, Target, tapped
 from cloven.auditing.cell import Knows
-from cloven.auditing.material import SINGULAR, ImageSets, fingerprint, pixel_digests, taken
+from cloven.auditing.material import (
+    SINGULAR,
+    ImageSets,
+    fingerprint,
+    image_problems,
+    pixel_digests,
+    refuse_few,
+    taken,
+    without_copies,
+)
 from cloven.auditing.paper import NO_PAPER
 from cloven.auditing.pipeline import Execution, attacked, entries
 from cloven.auditing.recording import name_of
 from cloven.auditing.results import Results
-from cloven.auditing.scenes import Scene, captured_case, described, listener, passive_listener
+from cloven.auditing.scenes import Scene, captured_case, copies_left_out, described, listener, passive_listener
 from cloven.auditing.selection import apart
 from cloven.auditing.settings import AuditSettings
 from cloven.auditing.store import opened
@@ -62,21 +71,24 @@ def audit(
     """Attack observations, and return what was reconstructed and read, with baselines and intervals.
 
     Every attack is trained on what a listener records of the auxiliary images, and scored on the victim images. The
-    strongest of several attacks is chosen on a tenth of the auxiliary images, which then train none of them.
+    strongest of several attacks is chosen on the last tenth of the auxiliary images, which then train none of them.
+    (``cloven audit`` has more images of a data set than it trains on: there further ones choose.)
 
     Args:
         observations: from `cloven.observe`, or from `cloven.read_capture`, all of one model.
         attacks: attacks such as ``cloven.attacks.Residual(epochs=10)``, or names such as ``"probe"``.
         auxiliary: the attacker's own images: a float32 tensor or array ``(n, C, H, W)`` in [0, 1], or the `Images`
             that ``cloven.zoo.datasets.load`` returns; a capture has its own.
-        victims: the images that are scored, likewise; none of them may be among the auxiliary images. `Images` have
-            labels, by which the verdict judges the model; without them it goes by the model's predictions.
+        victims: the images that are scored, likewise, 20 or more; copies of an image are scored once. None of them
+            may be among the auxiliary images. `Images` have labels, by which the verdict judges the model; without
+            them it goes by the model's predictions.
         domain: images like the victims, for the baseline of the domain's mean image; left out, the victims.
         judge: a second classifier, for a second agreement.
         seeds: how often each attack is trained, or the seeds themselves, such as ``range(10, 13)``; 3 stands for 0,
             1 and 2. With several, intervals cover images and seeds.
         attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; left out, as many as it
-            needs. What this limit ends depends on the speed of the machine.
+            needs. What this limit ends depends on the speed of the machine. It does not limit what `RMLE` and
+            `Refine` compute for each image that they attack.
         knows: ``shapes`` of what crosses, ``places`` too, ``inferred`` where shapes are guessed from bytes, or
             ``numbers`` alone; left out, shapes where they are known.
         threshold: the SSIM above which an image counts as recognisable.
@@ -208,6 +220,7 @@ def _scene(
             attacker=listener(capture),
             judge=second,
             capture=described(capture),
+            warnings=copies_left_out(capture.copies, len(capture.victims)),
         )
     own, scored = _images(auxiliary, "auxiliary", shape), _images(victims, "victims", shape)
     if own is None or scored is None:
@@ -215,6 +228,10 @@ def _scene(
         raise ClovenError(
             f"{missing} is left out; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
         )
+    if isinstance(scored, Tensor) and (problems := list(image_problems("victims", scored, shape, LEAST["victim"]))):
+        raise ClovenError(problems)
+    scored, copies = without_copies(scored)
+    refuse_few(len(scored), copies)
     images = _with_selection(ImageSets(own, scored, _images(domain, "domain", shape)), settings)
     labelled = isinstance(scored, Images) and bool(scored.classes)
     outputs = graph.by_name[graph.output].shape
@@ -231,6 +248,7 @@ def _scene(
         attacker=passive_listener(settings, images, several=any(len(one.links) > 1 for one in seen)),
         judge=second,
         tests=scored if isinstance(scored, Images) and labelled else None,
+        warnings=copies_left_out(copies, len(scored)),
     )
 
 
@@ -267,10 +285,7 @@ def _cases(seen: Sequence[Observation]) -> list[Case]:
             f"{unsent[0].seen[0].value} is never sent by its program, whose links transform what crosses; observe "
             "what is sent"
         )
-    return [
-        Case(targets[one.program], layer_label(one), tuple(dict.fromkeys(s.value for s in one.seen)), one)
-        for one in seen
-    ]
+    return [tapped(targets[one.program], one) for one in seen]
 
 
 def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue]:

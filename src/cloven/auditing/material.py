@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cloven.attacks.knowledge import SharePlace, finite
-from cloven.auditing.captured import Capture, Observed, digest
+from cloven.auditing.captured import LEAST, Capture, Observed, digest
 from cloven.auditing.features import BUDGET, Features, Part, Precision, Shares, Shelf, Values, features
+from cloven.auditing.selection import distinct
 from cloven.errors import ClovenError
 from cloven.graph.box import Shape
 from cloven.graph.graph import Graph
@@ -21,6 +23,8 @@ from cloven.runtime.torch_engine import evaluate
 from cloven.score.baselines import Baseline, constant_guesses, guess_baselines
 from cloven.threads import keep_memory, one_thread, repeatable
 from cloven.zoo.images import Images
+
+AnyImages = TypeVar("AnyImages", Images, Tensor, Images | Tensor)
 
 SHOWN = 5
 """How many of a long list an error message shows."""
@@ -189,7 +193,7 @@ def prepare(
         )
     tensors = images.tensors()
     given = {name: t for name, t in tensors.items() if name != "domain" or images.domain is not None}
-    problems = [p for name, t in given.items() for p in _problems(name, t, graph.input.shape)]
+    problems = [p for name, t in given.items() for p in image_problems(name, t, graph.input.shape)]
     if problems:
         raise ClovenError(problems)
     refuse_overlap(images.auxiliary, images.victims)
@@ -275,6 +279,26 @@ def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
     return wanted
 
 
+def without_copies(victims: AnyImages) -> tuple[AnyImages, int]:
+    """Return each victim image once, in order, and how many copies were left out: they are not independent."""
+    kept = distinct(pixel_digests(victims))
+    copies = len(victims) - len(kept)
+    return (taken(victims, kept), copies) if copies else (victims, 0)
+
+
+def refuse_few(victims: int, copies: int) -> None:
+    """Refuse too few different victim images to say anything about others.
+
+    Raises:
+        ClovenError: with how many there are.
+    """
+    if victims < LEAST["victim"]:
+        but = f", {copies} of them copies of others" if copies else ""
+        raise ClovenError(
+            f"there are {victims + copies} victim images{but}; expected {LEAST['victim']} different ones or more"
+        )
+
+
 def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None:
     """Refuse images that are in both sets (contract: what trains an attack never scores it).
 
@@ -296,7 +320,7 @@ def pixel_digests(images: Images | Tensor) -> list[str]:
     return [digest for digest, _ in _named(images)]
 
 
-def taken(images: Images | Tensor, indices: Sequence[int]) -> Images | Tensor:
+def taken(images: AnyImages, indices: Sequence[int]) -> AnyImages:
     """Return the images at these indices, in this order."""
     return images.take(indices) if isinstance(images, Images) else images[list(indices)]
 
@@ -323,13 +347,14 @@ def _tensor(images: Images | Tensor) -> Tensor:
     return images.tensor() if isinstance(images, Images) else images
 
 
-def _problems(name: str, images: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
+def image_problems(name: str, images: Tensor, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
+    """Yield what is wrong with a set of images, ``least`` or more, for a model that takes images of a shape."""
     name = SINGULAR.get(name, name)
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         takes = ", ".join(map(str, shape))
         yield f"the {name} images have shape {tuple(images.shape)}; the model takes (n, {takes})"
-    elif len(images) < 2:
-        yield f"{len(images)} {name} images; expected at least 2"
+    elif len(images) < least:
+        yield f"there are {len(images)} {name} images; expected {least} or more"
     elif images.dtype != torch.float32:
         yield f"the {name} images are {images.dtype}; expected float32 in [0, 1]"
     elif not torch.isfinite(images).all():

@@ -17,6 +17,8 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from cloven.attacks.layers import Chain, ConvT, ReLU, rule
+from cloven.attacks.provenance import descends, uses_pairs
+from cloven.attacks.registry import load
 from cloven.attacks.shapes import ShapeGuess
 from cloven.attacks.tile_search import locate
 from cloven.attacks.tiles import Paste
@@ -32,7 +34,15 @@ from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerp
 from cloven.auditing.paper import NO_PAPER, Paper
 from cloven.auditing.ranking import gate, verdict
 from cloven.auditing.recording import record
-from cloven.auditing.scenes import Scene, captured, captured_case, recorded, simulated, simulated_cases
+from cloven.auditing.scenes import (
+    Scene,
+    captured,
+    captured_case,
+    protected_links,
+    recorded,
+    simulated,
+    simulated_cases,
+)
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
 from cloven.auditing.store import SUMMARY, Store, opened, write_document
 from cloven.auditing.strongest import defences, observations
@@ -242,7 +252,7 @@ def entries(
         chain = _chain(case, settings.knows, paper)
         shown = (tiles or {}).get(case.name)
         for name, attack in settings.suite.on(case.observation, chain, tiles=shown).items():
-            for count in (*(fewer(queries) if settings.curve else ()), queries):
+            for count in (*(fewer(queries) if settings.curve and uses_pairs(attack) else ()), queries):
                 cell = Cell(
                     observation=case.observation,
                     attack=attack,
@@ -310,27 +320,34 @@ def attacked(
         progress("computing what listeners see", 1, 1)
         tiles = _tiles(every, settings, material)
         planned = entries(every, settings, paper, len(sets["auxiliary"]), guessed, tiles)
-        results: list[AttackedCase] = []
+        done: list[tuple[PlannedAttack, AttackedCase]] = []
+        impossible: dict[str, str] = {}
         for half in (False, True) if settings.curve else (False,):
             cells: dict[str, Cell] = {}
-            for entry in _halved(planned, results, store) if half else planned:
+            begun: list[tuple[PlannedAttack, AttackedCase]] = []
+            for entry in _halved(done, store) if half else planned:
                 named = {cell.key(material): cell for cell in entry.cells}
                 cells |= named
-                results.append(AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named)))
-            run_missing(cells, material, store, jobs=execution.jobs, progress=progress)
+                attack = AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named))
+                begun.append((entry, attack))
+            lacking = run_missing(cells, material, store, jobs=execution.jobs, progress=progress)
+            impossible |= {one.attack: lacking[one.keys[0]] for _, one in begun if one.keys[0] in lacking}
+            done += [(entry, one) for entry, one in begun if one.keys[0] not in lacking]
+        if not done and impossible:
+            raise ClovenError(list(impossible.values()))
+        results = [one for _, one in done]
         summary = _summary(scene, settings, paper, material, results, store, execution.jobs)
     seconds = round(time.perf_counter() - start, 1)
-    summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds})
+    warnings = (*_left_out(settings.suite.names, planned, impossible), *summary.warnings)
+    summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds, "warnings": warnings})
     write_document(store.folder / SUMMARY, summary.model_dump(mode="json"))
     return summary
 
 
-def _halved(
-    planned: Sequence[PlannedAttack], results: Sequence[AttackedCase], store: Store
-) -> Iterator[PlannedAttack]:
-    """Yield the attacks on all pairs with parts of the epochs that they took; ``results`` are theirs, finished."""
-    most = max((entry.pairs for entry in planned), default=0)
-    for entry, result in tuple(zip(planned, results, strict=True)):  # the caller adds results while it reads these
+def _halved(done: Sequence[tuple[PlannedAttack, AttackedCase]], store: Store) -> Iterator[PlannedAttack]:
+    """Yield the attacks on all pairs with parts of the epochs that they took; all of ``done`` are finished."""
+    most = max((entry.pairs for entry, _ in done), default=0)
+    for entry, result in done:
         if entry.pairs == most:
             times = [store.cell(key).training for key in result.keys]
             took = min((n for time in times if time for n in time.epochs if n is not None), default=None)
@@ -424,7 +441,12 @@ def _summary(
         capture=scene.capture,
         not_measured=(*_missing(settings.suite.names), *scene.not_measured),
         notes=(*scene.notes, *paper.notes(tuple(scene.graph.input.shape))),
-        warnings=(*_left_out(settings.suite.names, rows), *_cut_short(rows), *scene.warnings),
+        warnings=(
+            *protected_links(scene.cases),
+            *_cut_short(rows),
+            *_unlimited(settings),
+            *scene.warnings,
+        ),
     )
 
 
@@ -443,11 +465,19 @@ RUN_ON = (
 """The fact that stands in a result without the model's rear."""
 
 
-def _left_out(attacks: Sequence[str], rows: Sequence[Finding]) -> list[str]:
-    """Return which attacks were named and not tried."""
-    tried = {row.attack for row in rows}
+def _left_out(attacks: Sequence[str], planned: Sequence[PlannedAttack], impossible: Mapping[str, str]) -> list[str]:
+    """Return which attacks were named and not tried, on some observations or on all, and why."""
+    tried = {entry.name for entry in planned}
     left = [name for name in attacks if name not in tried]
-    return [f"{', '.join(left)}: {UNSUITED}; left out"] if left else []
+    found = [f"{', '.join(left)}: {UNSUITED}; left out"] if left else []
+    return [*found, *(f"{why}; {name} was left out where it is so" for name, why in impossible.items())]
+
+
+def _unlimited(settings: AuditSettings) -> list[str]:
+    """Return which attacks take time that the budget does not limit."""
+    every = zip(settings.suite.names, settings.suite.attacks, strict=True)
+    left = [name for name, one in every if descends(load(one))] if settings.attack_seconds is not None else []
+    return [f"{', '.join(left)}: the budget limits training, not the descent for each image."] if left else []
 
 
 def _cut_short(rows: Sequence[Finding]) -> list[str]:

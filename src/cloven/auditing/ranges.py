@@ -14,13 +14,17 @@ from cloven.auditing.finding import (
     JudgeRange,
     Leakages,
     Measure,
+    Metric,
     Scores,
     SeedsRange,
     SSIMRange,
 )
 from cloven.score.baselines import leakage
 from cloven.score.identification import CANDIDATES
-from cloven.score.intervals import Interval, of_mean, of_share
+from cloven.score.intervals import UNBOUNDED, Bounds, Interval, of_mean, of_share
+
+POSSIBLE: Mapping[Metric, Bounds] = {"ssim": (-1.0, 1.0), "agreement": (0.0, 1.0)}
+"""The values that a score can have."""
 
 
 def ranges(
@@ -41,7 +45,7 @@ def ranges(
     return Scores(
         agreement=agreement,
         ssim=SSIMRange(
-            **dict(mean_range(ssim)),
+            **dict(mean_range(ssim, POSSIBLE["ssim"])),
             p95=float(torch.quantile(ssim.double(), 0.95, dim=1).mean()),
             above_threshold=None if threshold is None else share_range(ssim > threshold),
         ),
@@ -69,9 +73,15 @@ def leakages(found: Scores, baselines: Mapping[str, BaselineScores]) -> Leakages
     )
 
 
-def mean_range(scores: Tensor) -> SeedsRange:
-    """Return the mean of real-valued scores ``(seeds, n)``."""
-    return _range(of_mean(scores), scores)
+def mean_range(scores: Tensor, within: Bounds = UNBOUNDED) -> SeedsRange:
+    """Return the mean of real-valued scores ``(seeds, n)`` that lie ``within`` bounds."""
+    return _range(of_mean(scores, within=within), scores)
+
+
+def difference_bounds(metric: Metric) -> Bounds:
+    """Return the values that a difference of two scores can have."""
+    least, most = POSSIBLE[metric]
+    return least - most, most - least
 
 
 def share_range(scores: Tensor) -> SeedsRange:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from cloven.auditing.finding import AXES, Axis, Finding, place
+from cloven.auditing.finding import AXES, Axis, Finding, place, without_protection
 from cloven.auditing.strongest import NAMES
 from cloven.auditing.summary import (
     AuditVerdict,
@@ -54,15 +54,25 @@ def gate(kappa: float | None, largest_share: float) -> str | None:
 def verdict(
     refusal: str | None, findings: Sequence[Finding], observations: Sequence[ObservationSummary]
 ) -> AuditVerdict:
-    """Return the ranking of what crosses a link on each axis, and the audit in a few sentences."""
+    """Return the ranking of what listeners read on each axis, and the audit in a few sentences.
+
+    What crosses a protected link is ranked apart, by what would leak without the protection.
+    """
     crossing = [one for one in observations if one.crosses]
+    exposed = [one for one in crossing if one.exposed]
+    protected = [one for one in crossing if one.protected]
     if refusal is None and not crossing:
         refusal = "nothing that was looked at crosses a link"
     if refusal is not None:
         return AuditVerdict(given=False, reason=refusal, sentence=None, rankings=())
-    rankings = tuple(rank(crossing, axis) for axis in AXES)
+    rankings = tuple(rank(exposed, axis) for axis in AXES)
+    hidden = tuple(rank(protected, axis) for axis in AXES) if protected else ()
     of = {one.observation: one for one in crossing}
-    sentences = [_said(ranking, of) for ranking in rankings]
+    sentences = [_said(ranking, of) for ranking in rankings] if exposed else []
+    if protected:
+        which = f"{len(protected)} of {len(crossing)} observations are" if exposed else "All that was looked at is"
+        sentences.append(f"{which} on protected links, where a listener sees only ciphertext.")
+        sentences += [f"Without the protection: {_said(ranking, of)}" for ranking in hidden]
     counts = [(one.counts.pixels, one.counts.labels) for one in crossing]
     for count, doubt in (
         (
@@ -70,14 +80,18 @@ def verdict(
             "are attacked better from a deeper one: the attacks on them are under-trained",
         ),
         (
-            sum(any(score and score.exceeded_by for score in (one.own.pixels, one.own.labels)) for one in crossing),
-            "have an attack that scores higher on the victims than the one that was chosen on held-out pairs",
+            sum(
+                any(score and score.exceeded_by and score.exceeded_by.significant for score in of_one)
+                for of_one in ((one.own.pixels, one.own.labels) for one in crossing)
+            ),
+            "have an attack that scores significantly higher on the victims than the one that was chosen on "
+            "held-out pairs",
         ),
     ):
         sentences += [f"{count} of {len(crossing)} observations {doubt}."] if count else []
     sentences += [*_curves([score for both in counts for score in both if score]), LOWER_BOUND]
     sentences += _in_clear(findings)
-    return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings)
+    return AuditVerdict(given=True, reason=None, sentence=" ".join(sentences), rankings=rankings, protected=hidden)
 
 
 def _curves(scores: Sequence[AxisScore]) -> list[str]:
@@ -90,31 +104,39 @@ def _curves(scores: Sequence[AxisScore]) -> list[str]:
 
 
 def rank(crossing: Sequence[ObservationSummary], axis: Axis) -> AxisRanking:
-    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied."""
-    scored: dict[str, float] = {}
-    for one in crossing:
-        score = one.counts.on(axis)
-        if score is not None and (axis == "pixels" or one.labels_read):
-            scored[one.observation] = round(score.leakage.high, 2)
-    ends: list[RankedLeakage] = []
-    for value in dict.fromkeys([max(scored.values(), default=0.0), min(scored.values(), default=0.0)]):
-        tied = tuple(name for name, one in scored.items() if one == value)
-        ends.append(RankedLeakage(leakage=value, observations=tied))
+    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied.
+
+    Where no attack read labels, agreement can show that labels leak, and not that they do not.
+    """
+    read = {one.observation for one in crossing if axis == "pixels" or one.labels_read}
+    scored = {
+        one.observation: round(score.leakage.high, 2)
+        for one in crossing
+        if (score := one.counts.on(axis)) is not None and (one.observation in read or score.leakage.high)
+    }
+    most = _end(scored, max(scored.values(), default=0.0))
+    known = {name: value for name, value in scored.items() if name in read}
+    least = _end(known, min(known.values(), default=0.0))
+    ranked = [name for name in scored if name in known or name in most.observations]
     return AxisRanking(
         axis=axis,
-        most=ends[0] if scored else None,
-        least=ends[1] if len(ends) > 1 else None,
-        ranked=len(scored),
-        unranked=tuple(one.observation for one in crossing if one.observation not in scored),
+        most=most if ranked else None,
+        least=least if known and least.leakage < most.leakage else None,
+        ranked=len(ranked),
+        unranked=tuple(one.observation for one in crossing if one.observation not in ranked),
     )
+
+
+def _end(scored: Mapping[str, float], value: float) -> RankedLeakage:
+    return RankedLeakage(leakage=value, observations=tuple(n for n, one in scored.items() if one == value))
 
 
 def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
     """Return the ranking of an axis in a sentence."""
     axis = ranking.axis.capitalize()
     if ranking.most is None:
-        why = {"labels": "no attack that reads labels was tried (such as probe)", "pixels": "no image was made"}
-        return f"{axis}: not ranked, for {why[ranking.axis]}."
+        why = {"labels": UNREAD, "pixels": "no image was made"}
+        return f"{axis}: not ranked, since {why[ranking.axis]}."
     most, least, names = ranking.most, ranking.least, ranking.most.observations
     amount = f"up to {most.leakage:.0%} of the possible gain" if most.leakage else "nothing beyond the best guess"
     counted = of[names[0]].counts.on(ranking.axis)
@@ -122,18 +144,21 @@ def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
     measured = _measured(counted, ranking.axis)
     if ranking.ranked == 1:
         found = f"{named(of[names[0]])} leaks {amount} ({measured})"
-    elif least is None:
+    elif len(names) == ranking.ranked:
         found = f"all {ranking.ranked} observations leak alike, {amount} ({measured})"
     else:
         verb, each = ("leaks", "") if len(names) == 1 else ("leak", " each")
+        found = f"{_listed(names, of)} {verb} most, {amount}{each} ({measured})"
+    if least is not None:
         few = f"{least.leakage:.0%}" if least.leakage else "nothing beyond the best guess"
-        found = (
-            f"{_listed(names, of)} {verb} most, {amount}{each} ({measured}); "
-            f"{_listed(least.observations, of)} least, {few}"
-        )
+        found += f"; {_listed(least.observations, of)} least, {few}"
     left = len(ranking.unranked)
-    without = f" {left} more {'is' if left == 1 else 'are'} not ranked: labels were not read there." if left else ""
+    without = f" {left} more {'is' if left == 1 else 'are'} not ranked: {UNREAD}." if left else ""
     return f"{axis}: {found}.{without}"
+
+
+UNREAD = "no attack that reads labels (such as probe) was tried"
+"""Why the labels of an observation are not said to be hidden."""
 
 
 def _measured(score: AxisScore, axis: Axis) -> str:
@@ -141,10 +166,11 @@ def _measured(score: AxisScore, axis: Axis) -> str:
     clear = ""
     if score.low <= score.baseline:
         clear = ", which is within chance of it" if score.high >= score.baseline else ", which is better"
-    return (
-        f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}; the best guess without the link has "
-        f"{score.baseline:.2f}{clear}"
-    )
+    found = f"{NAMES[AXES[axis]]} {score.mean:.2f} by {score.attack}"
+    if score.exceeded_by is not None:
+        other = score.exceeded_by
+        found += f", which was chosen on held-out pairs; {other.attack} has {other.mean:.2f} on the victims"
+    return f"{found}; the best guess without the link has {score.baseline:.2f}{clear}"
 
 
 def named(one: ObservationSummary) -> str:
@@ -160,7 +186,8 @@ def named(one: ObservationSummary) -> str:
 def place_of(one: ObservationSummary) -> str:
     """Return an observation's links, and what is seen there where it is not all."""
     seen = one.label if one.view == "paper" else ""
-    return " ".join(part for part in (place(one.links, one.label), seen) if part)
+    where = " ".join(part for part in (place(one.links, one.label), seen) if part)
+    return without_protection(where, one.protection)
 
 
 def _listed(names: Sequence[str], of: dict[str, ObservationSummary]) -> str:
@@ -173,7 +200,7 @@ def _in_clear(findings: Sequence[Finding]) -> list[str]:
     """Return what scores of whole images cannot show: pieces of the image that cross as they are."""
     raw: dict[str, float] = {}
     for finding in findings:
-        if finding.crosses and finding.raw_image:
+        if finding.crosses and finding.raw_image and not finding.protected:
             raw[finding.strategy] = max(raw.get(finding.strategy, 0.0), finding.raw_image)
     said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
     return [f"Pixels of the image itself cross a link in clear: {', '.join(said)} of them."] if said else []

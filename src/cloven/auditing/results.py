@@ -56,7 +56,7 @@ class Results:
         return self.summary.verdict
 
     def strongest(self, axis: Axis = "pixels") -> tuple[Finding, ...]:
-        """Return the strongest attack on each observation, what leaks most first.
+        """Return the strongest attack on each observation, what leaks most first, what is protected last.
 
         Args:
             axis: ``pixels`` (by SSIM) or ``labels`` (by agreement). Of several attacks, the one that is best on
@@ -70,12 +70,16 @@ class Results:
         found: list[tuple[float, Finding]] = []
         for one in self.observations:
             own = one.own.on(axis)
-            mine = (f for f in self.findings if own and (f.observation, f.attack) == (one.observation, own.attack))
-            found += [(own.leakage.high, finding) for finding in list(mine)[:1] if own is not None]
-        return tuple(finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
+            if own is not None:  # equal observations share it: the most exposed stands for all
+                mine = [f for f in self.findings if (f.observation, f.attack) == (one.observation, own.attack)]
+                found.append((own.leakage.high, max(mine, key=lambda f: (f.crosses, not f.protected))))
+        return tuple(finding for _, finding in sorted(found, key=lambda pair: (pair[1].protected, -pair[0])))
 
     def to_frame(self) -> pd.DataFrame:
         """Return the findings as a data frame, a row each.
+
+        ``protection`` names what encrypts the links, ``none`` for nothing: with one, the scores and the leakage are
+        of what a listener would get if it were removed.
 
         Raises:
             ClovenError: where pandas is not installed.
@@ -129,8 +133,8 @@ class Results:
 
 
 def ranked(summary: Summary) -> list[ObservationSummary]:
-    """Return the observations that a link carries first, what leaks most first."""
-    return sorted(summary.observations, key=lambda one: (one.crosses, one.leaks), reverse=True)
+    """Return what listeners read first, what leaks most first; then what is protected, then what is never sent."""
+    return sorted(summary.observations, key=lambda one: (one.crosses, one.exposed, one.leaks), reverse=True)
 
 
 def _cells(score: AxisScore | None) -> tuple[Value, Value, Value]:
@@ -150,6 +154,7 @@ def _row(finding: Finding) -> dict[str, Value | bool]:
         "transform": finding.transform,
         "view": finding.view,
         "crosses": finding.crosses,
+        "protection": ", ".join(dict.fromkeys(finding.protection)) or "none",
         "attack": finding.attack,
         "seeds": len(finding.seeds),
         "pairs": finding.pairs,

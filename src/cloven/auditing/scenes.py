@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cloven.auditing.captured import CAPTURED, IMAGES, LEAST, Capture, check_answers, read
@@ -114,18 +114,44 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
         settings |= {"training epochs": how.epochs, "training images": min(how.images or training, training)}
     if how.start is not None:
         settings["training starts from"] = how.start.name
+    every = simulated_cases(study, graph)
+    clear = () if protected_links(every) else ("Encrypted links: none of these links is protected.",)
     return Scene(
         model=subject.model,
         graph=graph,
         images=images.sets,
-        cases=simulated_cases(study, graph),
+        cases=every,
         attacker=passive_listener(study.settings, images.sets, several=bool(source.taps.colluding)),
         judge=judge_of(subject, images, progress),
         tests=images.victims if images.victims.labels is not None else None,
         compares_transforms=bool(source.defences),
         settings=settings,
-        not_measured=(*_not_tapped(study, source), "Protected links: every link here is in clear."),
-        warnings=_warnings(study),
+        not_measured=(*_not_tapped(study, source), *clear),
+        warnings=(*_warnings(study), *copies_left_out(images.copies, len(images.victims))),
+    )
+
+
+def copies_left_out(copies: int, left: int) -> tuple[str, ...]:
+    """Return a warning where victim images occur more than once."""
+    if not copies:
+        return ()
+    return (f"{copies} victim images are copies of others; each image is scored once, {left} in all.",)
+
+
+def protected_links(every: Sequence[Case]) -> tuple[str, ...]:
+    """Return what is to be known of protected links, where there are any."""
+    names = dict.fromkeys(
+        f"{source}->{target} ({name})"
+        for case in every
+        for (source, target), name in zip(case.context.links, case.context.protection, strict=False)
+        if name != "none"
+    )
+    if not names:
+        return ()
+    listed = ", ".join([*list(names)[:LISTED], *([f"... ({len(names)} in all)"] if len(names) > LISTED else [])])
+    return (
+        f"Protected links: {listed}. A listener there sees only ciphertext; the scores of these links are of what "
+        "would leak if the protection were removed.",
     )
 
 
@@ -133,10 +159,13 @@ def passive_listener(settings: AuditSettings, images: ImageSets, *, several: boo
     """Return a listener on links of a system that he uses too."""
     together = " or on several together" if several else ""
     named = f" ({images.auxiliary.name})" if isinstance(images.auxiliary, Images) else ""
+    choosing = 0 if images.selection is None else len(images.selection)
+    choice = f"; {choosing} of them train nothing and choose the strongest attack" if choosing else ""
     white = settings.suite.white_box
     return AttackerModel(
-        sentence=f"A passive listener on one link{together}, who first sends {len(images.auxiliary)} images of his "
-        f"own{named} as a user, records what crosses and what is answered, and trains on the pairs (S1, Sect. 4).",
+        sentence=f"A passive listener on one link{together}, who first sends {len(images.auxiliary) + choosing} "
+        f"images of his own{named} as a user, records what crosses and what is answered, and trains on the pairs "
+        f"(S1, Sect. 4){choice}.",
         knows=(
             KNOWN[settings.knows],
             "his own images, what they make cross and their answers",
@@ -212,7 +241,7 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
         settings={"shapes": shapes, "weights": subject.weights.name if subject.weights else "trained here"},
         not_measured=(*ALWAYS, "When frames cross, how long they are, and other links."),
         notes=(*notes, *([VECTORS] if study.settings.knows == "numbers" else [])),
-        warnings=_warnings(study),
+        warnings=(*_warnings(study), *copies_left_out(capture.copies, len(capture.victims))),
     )
 
 

@@ -15,6 +15,11 @@ def wanted(queries: int) -> int:
     return min(MOST, max(FEWEST, queries // SHARE))
 
 
+def distinct(digests: Sequence[str]) -> list[int]:
+    """Return where each image occurs first, by the digests of all."""
+    return sorted({digest: index for index, digest in reversed(list(enumerate(digests)))}.values())
+
+
 def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]) -> tuple[list[int], list[int]]:
     """Return which images train and which choose: indices into the auxiliary images followed by the spare ones.
 
@@ -37,8 +42,10 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
     known = {*auxiliary[:kept], *victims}
     held_back = [i for i in range(kept, len(auxiliary)) if auxiliary[i] not in known]
     if len(held_back) < 2:
+        different = len(set(auxiliary))
+        but = f", {different} of them different," if different < len(auxiliary) else ""
         raise ClovenError(
-            f"{len(auxiliary)} auxiliary images are too few to compare several attacks, which takes images that "
-            f"train none of them; give at least {2 * SHARE} different images, or one attack"
+            f"{len(auxiliary)} auxiliary images{but} are too few to compare several attacks, which takes images "
+            f"that train none of them; give at least {2 * SHARE} different images, or one attack"
         )
     return list(range(kept)), held_back

@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 
 from cloven.attacks.trainer import CPU, Machine
-from cloven.auditing.captured import MessageShapes
+from cloven.auditing.captured import LEAST, MessageShapes
 from cloven.auditing.cases import Taps
 from cloven.auditing.cell import Knows
 from cloven.auditing.features import BUDGET, Precision
@@ -31,7 +31,8 @@ class AuditSettings:
         knows: what the attacker knows of what he sees.
         seeds: each attack is trained once with each.
         curve: whether attacks are also trained with fewer pairs and for fewer epochs.
-        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit.
+        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit. The
+            time that an attack takes for each image that it attacks is not limited.
         threshold: the SSIM above which an image counts as recognisable.
         machine: on what attacks are trained.
         precision: of the numbers that are captured.
@@ -109,8 +110,8 @@ class Study:
         """Return all that is wrong with it, before any image is looked at."""
         subject, source = self.subject, self.source
         least: dict[str, tuple[int | None, int]] = {
-            "queries": (subject.queries, 2),
-            "victims": (subject.victims, 20),
+            "queries": (subject.queries, LEAST["auxiliary"]),
+            "victims": (subject.victims, LEAST["victim"]),
             "devices": (source.devices if isinstance(source, Simulation) else None, 2),
         }
         found = [

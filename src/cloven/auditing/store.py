@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -249,6 +250,20 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)  # of a pipe, it does not wait for the other end
 
 
+HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24,}")
+"""A long hash: its first digits tell it from another."""
+
+
+def _differences(name: str, there: object, now: object) -> Iterator[str]:
+    """Yield the settings that differ, each by its name, such as ``plan.devices``."""
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in sorted(there.keys() | now.keys()):
+            yield from _differences(f"{name}.{key}".lstrip("."), there.get(key), now.get(key))
+    elif there != now:
+        before, after = (HASH.sub(r"\1...", json.dumps(value)) for value in (there, now))
+        yield f"{name}: there {before}, now {after}"
+
+
 def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
     """Refuse a folder that another configuration began."""
     if not (folder / CONFIG).exists():
@@ -259,12 +274,7 @@ def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
             f"{folder} holds an audit of another version of cloven (schema {json.dumps(found.get(SCHEMA))}, here "
             f"{json.dumps(wanted.get(SCHEMA))}); give another folder (--out)"
         )
-    differences = [
-        f"{key}: there {json.dumps(found.get(key))}, now {json.dumps(wanted.get(key))}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if differences:
+    if differences := list(_differences("", found, wanted)):
         raise ClovenError(
             [
                 f"{folder} holds an audit of another configuration; give another folder (--out)",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cloven.auditing.aggregate import AttackedCase, difference
 from cloven.auditing.cases import Case
-from cloven.auditing.curves import convergence
+from cloven.auditing.curves import NEGLIGIBLE, convergence
 from cloven.auditing.finding import AXES, Axis, Finding, Metric, ScoreRange
 from cloven.auditing.store import Store
 from cloven.auditing.summary import (
@@ -31,7 +31,8 @@ def observations(
     """Return each observation with its strongest attacks, and with what follows from deeper observations.
 
     The strongest is the best on held-out pairs. These are of the attacker's own images, so an attack that was not
-    chosen may be the better one on the victims: a flag names it, and the choice stands.
+    chosen may be the better one on the victims, significantly or by more than is negligible: a flag names it, and
+    the choice stands.
 
     Deeper observations hold nothing that is not in those that determine them. Where the strongest attack on a
     deeper one scores higher all the same, and the difference is beyond chance (its paired interval lies above 0),
@@ -41,7 +42,7 @@ def observations(
     of: dict[str, dict[str, Finding]] = {}
     for attacked, finding in zip(every, findings, strict=True):
         first = cases.get(attacked.case.name)
-        if first is None or not first.observation.crosses:  # of equal observations one that a link carries
+        if first is None or _exposure(attacked.case) > _exposure(first):  # of equal observations the most exposed
             cases[attacked.case.name] = attacked.case
         of.setdefault(attacked.case.name, {})[attacked.attack] = finding
     own = {
@@ -92,9 +93,16 @@ def observations(
                 own=own[name],
                 counts=AxisScores(pixels=counts["pixels"], labels=counts["labels"]),
                 flags=tuple(flags),
+                protection=context.protection,
             )
         )
     return found
+
+
+def _exposure(case: Case) -> tuple[bool, bool]:
+    """Return whether a link carries what a case sees, and whether a listener can read it there."""
+    context = case.context
+    return context.crosses, not context.protected
 
 
 def _below(case: Case, deep: Case) -> bool:
@@ -117,12 +125,12 @@ def _strongest(
     chosen, higher = rows[best.attack], []
     for other in scored if best.held_out is not None else ():
         more = difference(rows[other.attack].keys, chosen.keys, metric, store)
-        if more.low > 0:
+        if more.low > 0 or more.mean > NEGLIGIBLE:
             higher.append(HigherScore(attack=other.attack, mean=other.mean, difference=more))
     return best.model_copy(
         update={
-            "exceeded_by": max(higher, key=lambda one: one.difference.mean, default=None),
-            "converged": convergence(curve, chosen.observation, best.attack, metric),
+            "exceeded_by": max(higher, key=lambda one: (one.significant, one.difference.mean), default=None),
+            "converged": convergence(curve, chosen, metric),
         }
     )
 
@@ -130,10 +138,11 @@ def _strongest(
 def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
     """Return a doubt about the choice of an attack in words."""
     more = higher.difference
+    chance = "" if higher.significant else ", which may be chance"
     return (
         f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
         f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
-        f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired)"
+        f"{more.mean:.3f} [{more.low:.3f}, {more.high:.3f}] more (paired){chance}"
     )
 
 
@@ -142,7 +151,7 @@ def axis_score(row: Finding, metric: Metric) -> AxisScore | None:
     score, baseline = row.score(metric), row.baseline(metric)
     if score is None or baseline is None:
         return None
-    low, mean, high = (max(0.0, leakage(value, baseline[1])) for value in (score.low, score.mean, score.high))
+    low, mean, high = (leakage(value, baseline[1]) for value in (score.low, score.mean, score.high))
     return AxisScore(
         attack=row.attack,
         mean=score.mean,
@@ -162,11 +171,11 @@ def _chosen_by(score: AxisScore) -> float:
 def defences(
     programs: Sequence[ProgramSummary], every: Sequence[Case], found: Sequence[ObservationSummary]
 ) -> list[DefenceSummary]:
-    """Return what each transform costs and hides: accuracy, bytes and the most that any link leaks."""
+    """Return what each transform costs and hides: accuracy, bytes and the most that any link in clear leaks."""
     rows: list[DefenceSummary] = []
     for program in programs:
         names = {case.name for case in every if case.target.title == program.title}
-        mine = [o for o in found if o.observation in names and o.crosses and o.transform == program.transform]
+        mine = [o for o in found if o.observation in names and o.exposed and o.transform == program.transform]
         most: dict[Axis, AxisScore | None] = {}
         for axis in AXES:
             scores = (score for one in mine if (score := one.counts.on(axis)) is not None)

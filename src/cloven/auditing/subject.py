@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cloven.auditing.executor import Progress
-from cloven.auditing.material import ImageSets, refuse_overlap
+from cloven.auditing.material import ImageSets, refuse_few, refuse_overlap, without_copies
 from cloven.auditing.selection import apart, wanted
 from cloven.errors import ClovenError, tried
 from cloven.graph.graph import Graph
@@ -95,6 +95,7 @@ class SubjectImages:
         auxiliary: the attacker's own.
         classes: how many the model tells apart.
         selection: more images of the attacker's, which train nothing; None where one attack is tried.
+        copies: how many victim images were left out, since they are copies of others.
     """
 
     training: Images
@@ -102,6 +103,7 @@ class SubjectImages:
     auxiliary: Images
     classes: int
     selection: Images | None = None
+    copies: int = 0
 
     @property
     def shape(self) -> Shape:
@@ -135,7 +137,9 @@ def load_images(subject: Subject, problems: Sequence[str] = (), *, several: bool
     if found or whole is None:
         raise ClovenError(found)
     training, test = halves(subject, whole)
-    victims = test if subject.victims is None else test.take(range(min(subject.victims, len(test))))
+    victims, copies = without_copies(
+        test if subject.victims is None else test.take(range(min(subject.victims, len(test))))
+    )
     chosen = spread(training.labels, len(training), queries)
     auxiliary = training.take(chosen) if other is None else other
     auxiliary = with_mirrored(auxiliary) if subject.mirror else auxiliary
@@ -154,7 +158,7 @@ def load_images(subject: Subject, problems: Sequence[str] = (), *, several: bool
         held_back = [i for i in choosing if i < count]
         selection = auxiliary.take(held_back) if held_back else spare.take([i - count for i in choosing])
         auxiliary = auxiliary.take(kept) if held_back else auxiliary
-    return SubjectImages(training, victims, auxiliary, subject.classes or len(whole.classes), selection)
+    return SubjectImages(training, victims, auxiliary, subject.classes or len(whole.classes), selection, copies)
 
 
 def _whole(subject: Subject) -> Images:
@@ -232,9 +236,10 @@ def fitted(subject: Subject, images: SubjectImages, graph: Graph) -> SubjectImag
     """Return the images with as many classes as the model has outputs; labels of other classes are left out.
 
     Raises:
-        ClovenError: where the number of classes that was given is not the model's, or where labels do not fit a
-            person's own model.
+        ClovenError: where the number of classes that was given is not the model's, where labels do not fit a
+            person's own model, and for too few victims.
     """
+    refuse_few(len(images.victims), images.copies)
     outputs = graph.by_name[graph.output].shape[0]
     if subject.classes is not None and subject.classes != outputs:
         raise ClovenError(

@@ -71,11 +71,10 @@ class AttackSuite:
         if found:  # what is not an attack has no name
             return found
         found += [] if self.attacks else [f"no attack is named; choose from {', '.join([*NAMES, *GROUPS])}"]
-        found += [
-            f"attack {name!r} is given {self.names.count(name)} times; give it once"
-            for name in dict.fromkeys(self.names)
-            if self.names.count(name) > 1
-        ]
+        given = [one if isinstance(one, str) else name for one, name in zip(self.attacks, self.names, strict=True)]
+        for name in dict.fromkeys(name for name in given if given.count(name) > 1):
+            groups = [f" ({group} stands for {', '.join(of)})" for group, of in GROUPS.items() if name in of]
+            found.append(f"attack {name!r} is given {given.count(name)} times{''.join(groups)}; give it once")
         for name, value in (("epochs", self.epochs), ("gan-epochs", self.gan_epochs)):
             found += [f"{name} is {value}; expected 1 or more"] if value is not None and value < 1 else []
         return found

@@ -6,22 +6,26 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange
+from cloven.auditing.finding import Axis, Finding, Metric, ScoreRange, SeedsRange, is_protected
 from cloven.documents import Document
-from cloven.partition.description import TransferDescription
+from cloven.partition.description import LinkDescription, TransferDescription
 from cloven.partition.observe import View
 
-SCHEMA = 5
+SCHEMA = 6
 Convergence = Literal[
     "converged",
     "still rises with more pairs and training",
     "still rises with more pairs",
     "still rises with more training",
-    "no significant rise with more pairs; training not tested",
-    "no significant rise with more training; pairs not tested",
+    "no rise with more pairs; training not tested",
+    "no rise with more training; pairs not tested",
+    "too few seeds or images to tell",
+    "uses no pairs and no training",
     "not tested",
 ]
 """Whether an attack would score higher with more pairs or with longer training; ``converged``: with neither."""
+
+RiseShows = Literal["rises", "none", "undecided"]
 Over = Literal["pairs", "training"]
 Shows = Literal["holds", "fails", "undecided"]
 ProgramTransfer = TransferDescription
@@ -55,7 +59,7 @@ class AxisRanking(Document):
     """The order of the observations that a link carries on one axis, by the upper 95 % limit of their leakage.
 
     ``least`` is None where all are equal to the most. ``unranked`` are observations without a score that counts:
-    on the label axis those whose labels were not read by an attack that reads labels.
+    on the label axis those that no attack that reads labels was tried on, unless they leak most all the same.
     """
 
     axis: Axis
@@ -66,12 +70,17 @@ class AxisRanking(Document):
 
 
 class AuditVerdict(Document):
-    """The audit in a few sentences, or the reason for giving none."""
+    """The audit in a few sentences, or the reason for giving none.
+
+    ``rankings`` are of what listeners read: of observations on links in clear, and of devices. ``protected`` are
+    those of protected links, by what would leak if their protection were removed; empty where there are none.
+    """
 
     given: bool
     reason: str | None
     sentence: str | None
     rankings: tuple[AxisRanking, ...]
+    protected: tuple[AxisRanking, ...] = ()
 
 
 class CountedShare(Document):
@@ -84,8 +93,27 @@ class CountedShare(Document):
     crosses: bool
 
 
+class ComputedLayer(Document):
+    """A convolution, linear layer or pool, or the part of it that a device computes; ``shape`` is of its output."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class ProgramPart(Document):
+    """The part of a program that one device runs; ``trusted`` is the enclave, into which nobody looks."""
+
+    device: str
+    trusted: bool
+    layers: tuple[ComputedLayer, ...]
+
+
 class ProgramSummary(Document):
-    """A program: what it sends, what a paper counts of it, and how well it computes what the model does."""
+    """A program: its devices and links, what a paper counts of it, and how well it computes what the model does.
+
+    ``parts`` are those of its devices, in their order. ``links`` include those of the coordinator, which sends the
+    image and receives the output.
+    """
 
     strategy: str
     title: str
@@ -95,6 +123,8 @@ class ProgramSummary(Document):
     accuracy: float | None
     agreement: float
     max_difference: float
+    parts: tuple[ProgramPart, ...]
+    links: tuple[LinkDescription, ...]
     transfers: tuple[ProgramTransfer, ...]
     counted: tuple[CountedShare, ...]
 
@@ -102,12 +132,19 @@ class ProgramSummary(Document):
 class HigherScore(Document):
     """An attack that scores higher on the victims than the one that was chosen on held-out pairs.
 
-    The whole interval of the paired ``difference`` lies above 0; of several attacks it is the one of the largest.
+    It is ``significant`` where the whole interval of the paired ``difference`` lies above 0; else chance may
+    explain it, or there are too few seeds or images to tell. Of several attacks it is a significant one if there is
+    any, and the one of the largest difference.
     """
 
     attack: str
     mean: float
     difference: SeedsRange
+
+    @property
+    def significant(self) -> bool:
+        """Whether the whole interval of the difference lies above 0."""
+        return self.difference.low > 0
 
 
 class AxisScore(Document):
@@ -149,7 +186,8 @@ class ObservationSummary(Document):
 
     ``own`` are the scores of the attacks on it, ``counts`` the same or what was carried over where that is more.
     ``labels_read`` says whether an attack that reads labels was tried; without one, low agreement is no sign that
-    labels are hidden. ``flags`` are doubts in words.
+    labels are hidden. ``flags`` are doubts in words. ``protection`` is as in `ObservationContext`: on protected
+    links the scores are of what would leak without it.
     """
 
     observation: str
@@ -166,6 +204,17 @@ class ObservationSummary(Document):
     own: AxisScores
     counts: AxisScores
     flags: tuple[str, ...]
+    protection: tuple[str, ...] = ()
+
+    @property
+    def protected(self) -> bool:
+        """Whether a listener sees only ciphertext."""
+        return is_protected(self.protection)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether a listener reads it: it is sent, and not protected."""
+        return self.crosses and not self.protected
 
     @property
     def leaks(self) -> tuple[float, ...]:
@@ -190,10 +239,11 @@ class CurvePoint(Document):
 class Rise(SeedsRange):
     """The paired difference of a score between all and half of the pairs or of the training time.
 
-    It is ``significant`` where its whole interval lies above 0 and its mean is not negligible (above 0.005).
+    It ``shows`` none where even the upper end of its interval is negligible (at most 0.02), that the score rises
+    where the whole interval lies above 0, and else nothing: it is undecided.
     """
 
-    significant: bool
+    shows: RiseShows
 
 
 class LearningCurve(Document):
@@ -216,7 +266,7 @@ class LearningCurve(Document):
     @property
     def rises(self) -> bool:
         """Whether a score of the attack still rises."""
-        return self.agreement.significant or (self.ssim is not None and self.ssim.significant)
+        return any(rise is not None and rise.shows == "rises" for rise in (self.agreement, self.ssim))
 
     def rise(self, metric: Metric) -> Rise | None:
         """Return the rise of a score."""
@@ -299,7 +349,7 @@ class Summary(Document):
     recorded, ``shapes`` where they were guessed.
     """
 
-    schema_version: Literal[5] = 5
+    schema_version: Literal[6] = 6
     cloven: str
     model: str
     data: str

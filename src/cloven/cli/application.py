@@ -1,4 +1,4 @@
-"""The program ``cloven``: its commands, and what errors become."""
+"""The program ``cloven``: its commands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
+from cloven.cli.advise import advise
 from cloven.cli.audit import audit
 from cloven.cli.bundle import bundle
 from cloven.cli.enclave import enclave
+from cloven.cli.estimate import estimate
 from cloven.cli.exits import STOPPED, WRONG
 from cloven.cli.help import PanelCommand, PanelGroup
 from cloven.cli.inspect import inspect
 from cloven.cli.keys import keys
 from cloven.cli.lab import lab
 from cloven.cli.plan import plan
+from cloven.cli.profile import profile
 from cloven.cli.report import report
 from cloven.cli.reproduce import papers
 from cloven.cli.run import run
@@ -30,7 +33,7 @@ from cloven.cli.worker import worker
 from cloven.errors import ClovenError, printable, require, system_error
 
 STDERR = 2
-"""The last descriptor of the standard streams."""
+"""The highest file descriptor of the standard streams."""
 
 EXTRAS = {
     "hyperframe": "tap",
@@ -43,19 +46,19 @@ EXTRAS = {
     "timm": "models",
     **dict.fromkeys(("onnx", "torch", "sklearn", "matplotlib", "jinja2", "PIL", "pandas", "scipy"), "audit"),
 }
-"""The extra that brings an optional package."""
+"""The extra that includes an optional package."""
 
 
 class Commands(PanelGroup):
-    """All commands. Ctrl-C ends each of them with a word and exit code 130, and an error of the system with 2."""
+    """All commands. On Ctrl-C they exit with code 130, and on an operating system error with 2."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:
-        """Read the options of all commands, such as ``--help``."""
+        """Parse the options of all commands, such as ``--help``."""
         with _refusals():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was named."""
+        """Run the selected command."""
         try:
             with _refusals():
                 return super().invoke(ctx)
@@ -66,7 +69,7 @@ class Commands(PanelGroup):
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turn errors of the system into ours: typer exits with 1, "a check failed", when the output is closed."""
+    """Turn an OSError into a ClovenError: typer would exit with 1, "a check failed", if the output is closed."""
     try:
         yield
     except OSError as error:
@@ -85,17 +88,19 @@ log = logging.getLogger("cloven")
 
 
 def main() -> None:
-    """Run ``cloven``: errors in a person's input, and of the system, become messages and exit code 2."""
+    """Run ``cloven``; errors of the user's input and of the operating system become messages and exit code 2."""
     _fill_standard_streams()
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: waiting threads that spin take the cores
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "passive"
+    )  # before torch: threads that wait by spinning use up the cores
     logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
-    log.setLevel(logging.INFO)  # of other libraries, only warnings
+    log.setLevel(logging.INFO)  # other libraries: only warnings
     logging.getLogger().handlers[0].setFormatter(_Printable())
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # so that a failure to write is an error here, not when Python ends
+            sys.stdout.flush()  # so that a failed write is reported here, and not when Python exits
     except ClovenError as error:
         _fail(error)
     except OSError as error:
@@ -108,12 +113,12 @@ def main() -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Open /dev/null for each standard stream that is closed, or the next file would be taken for it."""
+    """Open /dev/null for each closed standard stream; otherwise the next file that is opened takes its place."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # print() would take the other
+        if getattr(sys, name) is None:  # print() would use the other
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
@@ -123,12 +128,12 @@ class _Printable(logging.Formatter):
 
 
 def _fail(error: ClovenError) -> None:
-    with suppress(OSError):  # there is no place to report it
+    with suppress(OSError):  # standard error is closed too
         for problem in error.problems:
             print(printable(f"cloven: {problem}"), file=sys.stderr)  # noqa: T201
     try:
         sys.stdout.flush()
-    except OSError:  # Python would try again when it ends, and fail with another exit code
+    except OSError:  # Python would try again at exit, and fail with another exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(WRONG)
 
@@ -152,9 +157,9 @@ def _options(
 
 PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
-    (PLANS, (inspect, plan)),
+    (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, report, tap)),
+    (AUDITS, (audit, advise, report, tap)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)

@@ -1,4 +1,4 @@
-"""Images that are sent through workers, and their answers: for ``cloven run --cluster`` and ``cloven lab``."""
+"""The images that ``cloven run --cluster`` and ``cloven lab`` send through workers, and the results."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 SHOWN = 5
-"""The number of failed images that are named one by one."""
+"""The number of failed images that are logged individually."""
 
 FEW = 20
-"""The largest number of images whose classes are printed; all are in the JSON."""
+"""The maximum number of images whose classes are printed; the JSON always has all."""
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The images of a command: those to classify, and the attacker's own, which are sent first."""
+    """The options for images: those to classify, and the attacker's own images, which are sent first."""
 
     data: str | None = None
     picture: Path | None = None
@@ -41,7 +41,7 @@ class ImageOptions:
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """A plan, the images to send through it, and, for a check, its program and the whole model."""
+    """A plan and the images to send through it; for a check, also its program and the whole model."""
 
     plan: Plan
     sent: SentImages
@@ -49,10 +49,10 @@ class Assignment:
 
 
 def assignment(source: PlanOptions, options: ImageOptions, *, verify: bool) -> Assignment:
-    """Return what to send through the workers of a plan; pictures without a check need no model.
+    """Return the assignment of the options; the model is not loaded for pictures without a check.
 
     Raises:
-        ClovenError: with all that is wrong with the plan, the model or the images.
+        ClovenError: with all errors of the plan, the model and the images.
     """
     import numpy as np
 
@@ -81,7 +81,7 @@ def assignment(source: PlanOptions, options: ImageOptions, *, verify: bool) -> A
 
 @dataclass(frozen=True, eq=False)
 class AssignmentResult:
-    """What came of an assignment: times and bytes, the answers, and whether TLS was around all."""
+    """The result of an assignment: times and bytes, the answers, and whether all connections used TLS."""
 
     assignment: Assignment
     summary: SendSummary
@@ -89,11 +89,11 @@ class AssignmentResult:
     tls: bool
 
     def protection(self, link: Link) -> str:
-        """Return the protection of a link, as the plan has it."""
+        """Return the protection of a link in the plan."""
         return self.assignment.plan.protection.of(*link)
 
     def json(self) -> dict[str, object]:
-        """Return the result for JSON readers."""
+        """Return the result for printing as JSON."""
         links = [
             link.model_dump() | {"protection": self.protection(link.link), "tls": self.tls}
             for link in self.summary.links
@@ -116,18 +116,18 @@ class AssignmentResult:
 
 
 def log_check(check: Comparison | None) -> bool:
-    """Log the verdict on the answers, and return whether nothing speaks against them."""
+    """Log the verdict on the answers; return whether they are equal to the model's, or were not checked."""
     if check is None:
         return True
     expected = check.bytes_an_image * check.images
     if not check.equal and check.bytes_sent != expected:
-        log.warning("the links carried %d bytes; the transfer table has %d", check.bytes_sent, expected)
+        log.warning("the links carried %d bytes; expected %d by the transfer table", check.bytes_sent, expected)
     log.log(logging.INFO if check.equal else logging.WARNING, check.verdict())
     return check.equal
 
 
 def log_failures(result: AssignmentResult) -> None:
-    """Log which images failed and why, the first of them one by one."""
+    """Log the failed images with their reasons: the first ones individually, then the number of the others."""
     failed = result.summary.failed
     for failure in failed[:SHOWN]:
         log.warning("image %d, %s: %s", failure.image, result.assignment.sent.names[failure.image], failure.reason)
@@ -139,7 +139,7 @@ def log_failures(result: AssignmentResult) -> None:
 
 
 def print_result(result: AssignmentResult) -> None:
-    """Print the check and the answers, and the times of devices and links."""
+    """Print the check, the answers, and the times of devices and links."""
     classes = result.evaluation.classes
     table(result.assignment.plan.title(), ["", ""], _totals(result.summary, result.evaluation))
     if classes and len(classes) <= FEW:
@@ -150,7 +150,7 @@ def print_result(result: AssignmentResult) -> None:
         steps = ", ".join(f"{step.ms:g}" for step in device.steps)
         devices.append([device.device, device.images, *times, steps])
     table(
-        "devices: ms per image; median and 95th percentile of computing",
+        "devices: ms per image; median and 95th percentile of the compute time",
         ["device", "images", "compute", "95 %", "sealing", "opening", "steps"],
         devices,
     )
@@ -160,7 +160,7 @@ def print_result(result: AssignmentResult) -> None:
         times = [link.ms, link.p95_ms, link.uncertain_ms]
         links.append([" > ".join(link.link), protection, link.messages, link.bytes, *times])
     table(
-        "links: frames per image, bytes of all images; ms from sending a frame to receiving it, uncertain by +- ms",
+        "links: frames per image, bytes of all images; ms from sending to receiving, with uncertainty (+- ms)",
         ["link", "protection", "frames", "bytes", "ms", "95 %", "+- ms"],
         links,
     )
@@ -186,7 +186,7 @@ def _totals(summary: SendSummary, found: Evaluation) -> list[tuple[str, str]]:
 
 
 def protection_of(protection: str, *, tls: bool) -> str:
-    """Return the protection of a link: the plan's, TLS around all, or both."""
+    """Return the protection of a link: the plan's cipher, TLS, or both."""
     if not tls:
         return protection
     return "TLS" if protection in ("none", "mtls") else f"{protection} in TLS"

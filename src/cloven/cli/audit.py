@@ -86,7 +86,8 @@ def audit(
     queries: Annotated[
         int | None,
         typer.Option(
-            help="Number of --auxiliary images; default: 1000 photos, 5000 others, or all captured.",
+            help="Number of --auxiliary images that train; default: 1000 photos, 5000 others, or all captured. "
+            "Several attacks take a tenth more to choose the strongest by: further images, or the last of these.",
             metavar="N",
             rich_help_panel=IMAGES,
         ),
@@ -218,7 +219,8 @@ def audit(
     attack_seconds: Annotated[
         float | None,
         typer.Option(
-            help="CPU (cuda: GPU) seconds that each training of an attack may take; default: as many as it needs.",
+            help="CPU (cuda: GPU) seconds that each training of an attack may take; default: as many as it needs. "
+            "What refine and rmle compute for each image that they attack is not limited.",
             min=0,
             metavar="SECONDS",
             rich_help_panel=ATTACKS,

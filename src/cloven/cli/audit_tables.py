@@ -77,7 +77,8 @@ def _scored(
     if score is None:
         return "not scored"
     whose = f"{score.attack}, carried over" if score.carried_from else score.attack
-    leaked = f"leaks up to {score.leakage.high:.0%}, baseline {score.baseline:.2f}"
+    verb = "would leak" if one.protected else "leaks"
+    leaked = f"{verb} up to {score.leakage.high:.0%}, baseline {score.baseline:.2f}"
     training = took.get((score.carried_from or one.observation, score.attack))
     lines = [interval(score), leaked, whose if training is None else f"{whose}: {training}"]
     return "\n".join([*lines, *([score.converged] if score.converged != "not tested" else [])])
@@ -98,5 +99,7 @@ def _remarks(found: Summary) -> Iterator[str]:
 
 
 def _links(one: ObservationSummary | ObservationContext) -> str:
+    from cloven.auditing.finding import without_protection
+
     links = [one.link] if one.link else one.links
-    return " + ".join(" > ".join(link) for link in links if link) or "no link"
+    return without_protection(" + ".join(" > ".join(link) for link in links if link) or "no link", one.protection)

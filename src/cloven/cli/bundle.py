@@ -38,8 +38,8 @@ def bundle(
 ) -> None:
     """Write a folder for each device of a plan.
 
-    It holds ONNX models, weights, steps and hashes; every segment is compared with PyTorch. With --data, a CNN of
-    the zoo without weights is trained first, or taken from the cache, as by `cloven run`.
+    It holds ONNX models, weights, steps and hashes; every segment is compared with PyTorch. With --data, a model of
+    the zoo without weights is trained first, or taken from the cache, as `cloven run` does.
     """
     from cloven.partition import plan as plans
     from cloven.runtime.bundle.writer import place_problems, write
@@ -54,7 +54,7 @@ def bundle(
         ready, graph = ready_for(plan, graph, data, None, seed)
         images = ready.images.take(range(min(2, len(ready.images)))).tensor().numpy()
     elif plan.named_model.weights is None:
-        log.warning("the plan names no weights: the bundle's are random (or the factory's own)")
+        log.warning("the plan names no weights: the bundle contains random weights, or those that the factory sets")
     written = write(
         plans.compile(graph, plan),
         out,
@@ -72,7 +72,7 @@ def bundle(
 
 
 def print_bundle(folder: str, summary: BundleSummary) -> None:
-    """Print the files of each device, and how they were checked."""
+    """Print the files of each device, and the comparison with PyTorch."""
     check = summary.check
     rows = [[device.device, device.folder, device.files, device.bytes] for device in summary.devices]
     table(folder, ["device", "folder", "files", "bytes"], rows)

@@ -49,12 +49,14 @@ enclave = typer.Typer(
 )
 
 OWNER, RUNNER = "Owner", "Runner"
-SealedFolder = Annotated[Path, typer.Argument(help="A folder that `cloven enclave seal` made.", metavar="SEALED")]
+SealedFolder = Annotated[
+    Path, typer.Argument(help="A folder that `cloven enclave seal` created.", metavar="SEALED")
+]
 OwnerKey = Annotated[
-    Path, typer.Option(help="File of the owner's key; `seal` makes it if it is missing.", metavar="FILE")
+    Path, typer.Option(help="The owner's key file; `seal` creates it if it is missing.", metavar="FILE")
 ]
 RELEASE_TIMEOUT = 600.0
-"""Seconds that `run` waits for the owner's release."""
+"""How long `run` waits for the owner's release, in seconds."""
 
 
 # --- the owner ----------------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def seal(
 ) -> None:
     """Encrypt a plan and the weights of its model.
 
-    The plan has two devices, the first of which is trusted. Without --weights, the plan's weights are taken. Only
+    The plan has two devices, of which the first is trusted. Without --weights, the plan's weights are used. Only
     the owner has the key.
     """
     from cloven.enclave.owner import data_key, new_owner_key, read_owner_key
@@ -85,16 +87,16 @@ def seal(
 
     plan = plan_of(PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std)))
     state, graph = modelled(plan)
-    split(plans.compile(graph, plan))  # all that is wrong with the plan, before anything is written
+    split(plans.compile(graph, plan))  # raises all problems of the plan before anything is written
     if not owner_key.exists():
         new_owner_key(owner_key)
-        log.info("new owner's key: %s; whoever has it can open what is sealed", owner_key)
+        log.info("created the owner's key: %s; anyone who has it can open the sealed files", owner_key)
     folder = Sealed(out, new_id(), memory_for(graph))
     seal_model(folder, plan, state, key=data_key(read_owner_key(owner_key), folder.id))
     if plan.named_model.weights is None:
         log.warning("the plan names no weights: the sealed weights are random")
     measurement = Measurement(SIMULATED, measured(folder))
-    log.info("sealed: %s   a simulated enclave of it has the measurement %s", out, measurement)
+    log.info("sealed: %s; the measurement of a simulated enclave is %s", out, measurement)
 
 
 @enclave.command("seal-input", cls=PanelCommand, rich_help_panel=OWNER)
@@ -116,13 +118,13 @@ def seal_input(
     if not files:
         raise ClovenError(f"{picture} is empty; expected pictures")
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise ClovenError(f"{', '.join(missing)}: there is no such picture")
+        raise ClovenError(f"{', '.join(missing)}: no such file")
     stems = [file.stem for file in files]
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise ClovenError(
             f"several pictures in {picture} would become {twice[0]}.sealed; rename all but one of them"
         )
-    for file in files:  # the enclave would refuse it, and end the run for all
+    for file in files:  # the enclave would refuse an unreadable picture, which ends the run for all
         with _naming(file):
             picture_size(read_bytes(file))
     if picture.is_dir():
@@ -137,26 +139,26 @@ def seal_input(
 def release(
     sealed: SealedFolder,
     owner_key: OwnerKey,
-    to: Annotated[str, typer.Option(help="Address where `cloven enclave run` waits.", metavar="HOST:PORT")],
+    to: Annotated[str, typer.Option(help="The address of the waiting `cloven enclave run`.", metavar="HOST:PORT")],
     expect: Annotated[
         str,
         typer.Option(
-            help="Measurement that the enclave must have: sgx:DIGITS, tdx:DIGITS or simulated:DIGITS.",
+            help="The required measurement: sgx:DIGITS, tdx:DIGITS or simulated:DIGITS.",
             metavar="KIND:DIGITS",
         ),
     ],
     collateral: Annotated[
         Path | None,
-        typer.Option(help="File of Intel's collateral, by which the hardware quote is verified.", metavar="FILE"),
+        typer.Option(help="Intel's collateral, which verifies the hardware quote.", metavar="FILE"),
     ] = None,
     fetch_collateral: Annotated[
         str | None,
-        typer.Option(help="Fetch the collateral from this PCCS, and keep it in --collateral.", metavar="URL"),
+        typer.Option(help="Fetch the collateral from this PCCS, and save it to --collateral.", metavar="URL"),
     ] = None,
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file of the platforms that are accepted; default: only an up-to-date TCB.", metavar="FILE"
+            help="TOML file with the accepted platforms; default: only an up-to-date TCB.", metavar="FILE"
         ),
     ] = None,
     accept: Annotated[
@@ -164,10 +166,10 @@ def release(
         typer.Option(help="Accept an enclave that proves NOTHING: simulated or gramine-direct.", metavar="KIND"),
     ] = None,
 ) -> None:
-    """Release the key to an enclave that proves what it is.
+    """Release the key to an enclave after verifying it.
 
-    The key is released once a hardware quote proves the expected measurement. An enclave without hardware gets it
-    only if the expected measurement names its kind and --accept does too.
+    The key is released once a hardware quote proves the expected measurement. An enclave without hardware receives
+    it only if both the expected measurement and --accept name its kind.
     """
     from cloven.enclave.endpoint import deliver
     from cloven.enclave.owner import read_owner_key
@@ -176,21 +178,21 @@ def release(
 
     if policy is not None and collateral is None and fetch_collateral is None:
         raise ClovenError(
-            "--policy requires --collateral or --fetch-collateral: it judges a verified hardware quote"
+            "--policy requires --collateral or --fetch-collateral: it applies to a verified hardware quote"
         )
     key, folder_id, measurement = read_owner_key(owner_key), opened(sealed).id, Measurement.parse(expect)
     verifier = _verifier(collateral, policy, fetch_collateral, to)
     demand = Expected(measurement, verifier, accept)
     quote = deliver(to, expect=demand, owner_key=key, folder_id=folder_id)
     log.info("released. %s", quote.words)
-    log.info("the run is %s: open its results with --run", quote.run)
+    log.info("the run is %s; pass it to `cloven enclave open --run`", quote.run)
 
 
 def _verifier(collateral: Path | None, policy: Path | None, url: str | None, to: str) -> Verifier | None:
-    """Return what verifies hardware quotes; None without collateral.
+    """Return the verifier of hardware quotes; None without collateral.
 
-    The collateral depends on the platform, so an enclave is asked for a quote before it is fetched; the quote that
-    the key is released for is another one.
+    The collateral depends on the platform, so it is fetched for a first quote of the enclave; the key is released
+    for a later one.
     """
     from cloven.enclave import collateral as intel
     from cloven.enclave.dcap import STRICT, read_policy, verifier
@@ -219,16 +221,16 @@ def open_result(
         Path,
         typer.Option(
             "--input",
-            help="Your own copy of the picture or of the sealed input; for a folder, a folder.",
+            help="Your own copy of the picture or of the sealed input; a folder if RESULT is one.",
             metavar="PATH",
         ),
     ],
     run: Annotated[
-        str, typer.Option(help="The run that `release` printed, 64 hexadecimal digits.", metavar="DIGITS")
+        str, typer.Option(help="The run that `release` printed: 64 hexadecimal digits.", metavar="DIGITS")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Open sealed results, if they belong to your inputs and to the run."""
+    """Open sealed results after checking that they belong to your inputs and the run."""
     from cloven.enclave.owner import data_key, read_owner_key
     from cloven.enclave.sealed_folder import opened
     from cloven.enclave.sealed_results import open_results
@@ -251,7 +253,7 @@ def open_result(
         _print_classes(rows)
 
 
-# --- who runs it --------------------------------------------------------------------------------------------------
+# --- the runner ---------------------------------------------------------------------------------------------------
 
 
 @enclave.command(cls=PanelCommand, rich_help_panel=RUNNER)
@@ -268,12 +270,12 @@ def run(
         bool,
         typer.Option(
             "--insecure",
-            help="Listen also where other machines can reach it: they learn no key, but can end the run.",
+            help="Also listen on addresses of other machines: they cannot learn the key, but can end the run.",
         ),
     ] = False,
     owner_key: Annotated[
         Path | None,
-        typer.Option(help="Release the key at once, if owner and runner are one.", metavar="FILE"),
+        typer.Option(help="Release the key at once, if you are both owner and runner.", metavar="FILE"),
     ] = None,
     backend: Backend = "simulated",
     accelerator: Accelerator = "cpu",
@@ -282,14 +284,14 @@ def run(
     threads: Threads = 1,
     manifest: Annotated[
         Path,
-        typer.Option(help="Gramine's manifest, for its backends.", metavar="FILE", rich_help_panel=ENCLAVE),
+        typer.Option(help="The manifest for Gramine's backends.", metavar="FILE", rich_help_panel=ENCLAVE),
     ] = Path("cloven.manifest"),
     as_json: AsJson = False,
 ) -> None:
     """Run sealed inputs in the enclave and on the accelerator.
 
-    The front runs inside the trusted half, the rear on the accelerator. It waits for the owner's release on
-    --listen, and prints S2's six steps with their times.
+    The front runs inside the trusted half, the rear on the accelerator. The command waits for the owner's release
+    on --listen, and prints the six steps of Rajasekar et al. (2024) with their times.
     """
     from cloven.enclave.backends import named
     from cloven.enclave.manifest_check import parse_size
@@ -313,7 +315,7 @@ def run(
     if out is not None:
         log.info("trace: %s", out / TRACE)
     elif report.result == "sealed":
-        log.warning("the results left the enclave sealed and were not kept; give --out FOLDER to keep them")
+        log.warning("the results left the enclave sealed and were not saved; use --out FOLDER to save them")
     if as_json:
         print_json(report.model_dump(mode="json"))
         return
@@ -324,17 +326,17 @@ def run(
 
 
 def _sealed_files(inputs: Path, out: Path | None) -> list[Path]:
-    """Return the sealed inputs, and make the folder of the results, since a run cannot be repeated."""
+    """Return the sealed inputs, and create the folder for the results now, since a run cannot be repeated."""
     files = sorted(inputs.glob("*.sealed")) if inputs.is_dir() else [inputs]
     problems = [
-        f"{file}: there is no such file; give one that `cloven enclave seal-input` wrote"
+        f"{file}: no such file; give one that `cloven enclave seal-input` wrote"
         for file in files
         if not file.is_file()
     ]
     if not files:
-        problems.append(f"{inputs} has no *.sealed; make some with `cloven enclave seal-input`")
+        problems.append(f"{inputs} contains no *.sealed files; create some with `cloven enclave seal-input`")
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        problems.append(f"{out} exists and is not empty; give a new folder")
+        problems.append(f"{out} exists and is not empty; choose a new folder")
     if problems:
         raise ClovenError(problems)
     if out is not None:
@@ -368,7 +370,7 @@ def _await_release(
 
     if owner_key is not None:
         run = release_at_once(halves, folder, read_owner_key(owner_key)).run
-        log.info("the run is %s: open its results with --run", run)
+        log.info("the run is %s; pass it to `cloven enclave open --run`", run)
         return run
     host, port = check_address(listen, None, insecure, keys=False)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -387,7 +389,7 @@ def manifest(
     memory: Memory = "auto",
     threads: Threads = 1,
     attestation: Annotated[
-        str, typer.Option(help="dcap, or none for an enclave that proves nothing.", metavar="NAME")
+        str, typer.Option(help="dcap, or none for an enclave without remote attestation.", metavar="NAME")
     ] = "dcap",
 ) -> None:
     """Print the template of a Gramine manifest."""
@@ -426,7 +428,7 @@ def _print_classes(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_trace(report: RunReport) -> None:
-    """Print the steps of an enclave's run, and what has left the enclave."""
+    """Print the steps of an enclave's run, and the data that left the enclave."""
     print_text(f"{report.backend} on {report.accelerator}. {report.trust}")
     print_text(f"limits: {', '.join(report.limits) or 'those of the enclave'}")
     rows = [[row.step, row.what, f"{row.seconds:.4f}"] for row in report.trace]
@@ -435,4 +437,4 @@ def print_trace(report: RunReport) -> None:
     shapes = ", ".join(map(by, handed.shapes))
     values = f"{', '.join(handed.values)} ({shapes}), {handed.bytes:,} bytes"
     print_text(f"handed over by {report.handover}: {values}")
-    print_text(f"in clear outside: {', '.join(report.in_clear)}")
+    print_text(f"outside in clear: {', '.join(report.in_clear)}")

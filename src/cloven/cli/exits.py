@@ -1,12 +1,12 @@
-"""The exit codes of ``cloven`` besides 0."""
+"""The exit codes of ``cloven`` other than 0."""
 
 from __future__ import annotations
 
 MISSED = 1
-"""A check that was asked for failed: a result differs, images were not answered."""
+"""A requested check failed: for example, a result differs, or images were not answered."""
 
 WRONG = 2
-"""Wrong usage or input, or the system refused something."""
+"""The usage or the input is wrong, or the system refused an operation."""
 
 STOPPED = 130
-"""The user stopped it."""
+"""The user interrupted the command."""

@@ -1,4 +1,4 @@
-"""The help of commands: options and commands in titled groups, as plain text that needs no terminal."""
+"""The help of commands as plain text, with options and commands in titled groups."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from typer._click.formatting import HelpFormatter
 
 USUAL = "Options"
-"""The group of options that name none; it comes last."""
+"""The group of options without a named group; it comes last."""
 
 COMMANDS = "Commands"
-"""The group of commands that name none."""
+"""The group of commands without a named group."""
 
 
 class PanelCommand(TyperCommand):
-    """A command whose help groups its options by their ``rich_help_panel``."""
+    """A command whose help groups its options by ``rich_help_panel``."""
 
     def format_options(self, ctx: Any, formatter: HelpFormatter) -> None:
         """Write all arguments and options."""
@@ -27,10 +27,10 @@ class PanelCommand(TyperCommand):
 
 
 class PanelGroup(TyperGroup):
-    """Commands whose help groups them by their ``rich_help_panel``."""
+    """Commands that the help groups by ``rich_help_panel``."""
 
     def format_commands(self, ctx: Any, formatter: HelpFormatter) -> None:
-        """Write the names of all commands, each with a sentence."""
+        """Write the names of all commands, each with one sentence."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         width = formatter.width - 6 - max(len(name) for name, _ in commands)
         found = [(name, command) for name, command in commands if command is not None]

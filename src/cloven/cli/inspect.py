@@ -24,8 +24,8 @@ def inspect(
 ) -> None:
     """Show a model's ops and every possible cut.
 
-    For each cut: the tensors that cross it, their shapes and bytes, the multiply-accumulates before and after it,
-    and the numbers that the papers give its layer.
+    Each cut is shown with the tensors that cross it, their shapes and bytes, the multiply-accumulates (MACs) before
+    and after it, and the layer's numbers in the papers: s1 is Mehrafrooz et al. (2025), s2 Rajasekar et al. (2024).
     """
     from cloven.graph.description import described
     from cloven.papers.points import points

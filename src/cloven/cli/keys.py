@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cloven")
 
-keys = typer.Typer(cls=PanelGroup, help="Make certificates and link keys for devices.", no_args_is_help=True)
+keys = typer.Typer(cls=PanelGroup, help="Create certificates and link keys for devices.", no_args_is_help=True)
 
-KeysFolder = Annotated[Path, typer.Argument(help="A folder that `cloven keys new` made.", metavar="KEYS")]
+KeysFolder = Annotated[Path, typer.Argument(help="A folder that `cloven keys new` created.", metavar="KEYS")]
 Names = Annotated[
     list[str], typer.Argument(help="Names of the new devices, e.g. edge0 edge1.", metavar="DEVICE...")
 ]
@@ -31,7 +31,7 @@ def new(
     out: Annotated[Path, typer.Option(help="A new folder.", metavar="FOLDER")],
     days: Days = 365,
 ) -> None:
-    """Make an authority and keys for each device.
+    """Create a certificate authority, and keys for each device.
 
     Each device, and the coordinator, gets a folder with its certificate, its private key and its link keys.
     """
@@ -42,7 +42,7 @@ def new(
 
 @keys.command("add", cls=PanelCommand)
 def add(folder: KeysFolder, devices: Names, days: Days = 365) -> None:
-    """Make keys for more devices, and link keys with them for the others."""
+    """Create keys for more devices, and link keys between them and the others."""
     from cloven.runtime.link import authority
 
     _log_copies(authority.add(folder, tuple(devices), days))
@@ -57,7 +57,7 @@ def renew(
     ] = None,
     days: Days = 365,
 ) -> None:
-    """Make new certificates; private keys and link keys stay."""
+    """Create new certificates; private keys and link keys stay."""
     from cloven.runtime.link import authority
 
     _log_copies(authority.renew(folder, tuple(devices) if devices else None, days))

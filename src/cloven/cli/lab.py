@@ -1,4 +1,4 @@
-"""``cloven lab``: a plan on this machine as if on several."""
+"""``cloven lab``: run a plan on this machine as if on several."""
 
 from __future__ import annotations
 
@@ -152,10 +152,10 @@ def lab(
 
 
 def _link_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, out: Path) -> LinkOptions:
-    """Return the links as a user describes them, before a model is made.
+    """Return the links that a user describes; a model is built only if they are valid.
 
     Raises:
-        ClovenError: with all that is wrong with them, the plan, the folder and this machine.
+        ClovenError: lists every problem of the options, the plan, the folder and this machine.
     """
     from cloven.runtime.lab import laboratory, units
 
@@ -181,10 +181,10 @@ def _link(text: str, plan: Plan) -> Link:
 
 
 def print_laboratory(outcome: LabResult) -> None:
-    """Print the network of a laboratory, and what a tap found on one link of it."""
+    """Print the network of a laboratory, and the evidence of the tap on one link."""
     network = []
     for link in outcome.network:
-        bandwidth = link.bandwidth_bits or "as the machine"
+        bandwidth = link.bandwidth_bits or "unlimited"
         network.append([" - ".join(link.link), bandwidth, link.delay_ms, link.carrier])
     table("network", ["link", "bits per second", "delay, ms", "carrier"], network)
     tap = outcome.tap
@@ -192,11 +192,11 @@ def print_laboratory(outcome: LabResult) -> None:
         return
     links = [[" > ".join(r.link), r.kind, r.inputs, r.payload, r.table, r.bytes] for r in tap.links]
     title = f"the tap: {tap.recorded.packets:,} packets; protection: {protection_of(tap.protection, tls=tap.tls)}"
-    table(title, ["link", "frames", "images", "payload", "transfer table", "bytes of TCP"], links)
+    table(title, ["link", "frames", "images", "payload", "transfer table", "TCP bytes"], links)
     if tap.differing is not None:
         print_text(f"{tap.differing:,} captured numbers differ from what the engine sends in one process.")
     if tap.pairs:
-        typer.echo("The captured images and tensors are pairs for an attack:")
+        typer.echo("The captured images and tensors are pairs for an attack; to run one:")
         typer.echo(f"    cloven audit MODEL --data SPEC --pairs {tap.pairs}")
     elif tap.tls:
-        print_text("All frames are in TLS: messages cannot be separated, and there are no pairs.")
+        print_text("All frames are encrypted by TLS: messages cannot be separated, so there are no pairs.")

@@ -1,4 +1,4 @@
-"""The model of a command: as options name it, or a plan; and what is run through it."""
+"""The model of a command, from options or from a plan, and the images to run it on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("cloven")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """A model as the command line names it. What is left out is usual for the model, or the model's own."""
+    """The options of a model. Options that are left out have the model's defaults."""
 
     name: str = ""
     input_size: str = ""
@@ -34,12 +34,12 @@ class ModelOptions:
     std: str = ""
 
     def spec(self, base: ModelSpec | None = None) -> ModelSpec:
-        """Return the ``[model]`` table of a plan: the options, and what they leave out as in ``base``, or as usual.
+        """Return the ``[model]`` table of a plan from the options, completed from ``base`` or the model's defaults.
 
-        The classes of a person's own model are still to be counted.
+        The number of classes of a user's own model is not known yet.
 
         Raises:
-            ClovenError: with all that is wrong with the options.
+            ClovenError: with all problems of the options.
         """
         from pydantic import ValidationError
 
@@ -79,17 +79,17 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """A plan file, and what the command line says of its model."""
+    """A plan file, and the options of its model."""
 
     file: Path
     model: ModelOptions = ModelOptions()
 
 
 def resolved(options: ModelOptions) -> tuple[ModelSpec, Graph]:
-    """Return the ``[model]`` table of a plan, complete, and the model's graph.
+    """Return the complete ``[model]`` table of a plan, and the model's graph.
 
     Raises:
-        ClovenError: with all that is wrong with the options or the model.
+        ClovenError: with all problems of the options or the model.
     """
     from cloven.zoo.named import is_own
 
@@ -107,20 +107,20 @@ def resolved(options: ModelOptions) -> tuple[ModelSpec, Graph]:
 
 
 def graph_of(spec: ModelSpec) -> Graph:
-    """Return the graph of a plan's model; without weights with random ones, always the same."""
+    """Return the graph of a plan's model; without weights, its random weights are always the same."""
     import torch
 
     from cloven.zoo.named import make
 
     weights = Path(spec.weights) if spec.weights else None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # so that `run --verify` means the model that `bundle` wrote
+        torch.manual_seed(0)  # so that `run --verify` uses the same model as `bundle`
         model = make(spec.name, shape=spec.input, classes=spec.classes, weights=weights)
     return captured(model, spec)
 
 
 def captured(model: Module, spec: ModelSpec) -> Graph:
-    """Return the graph of a model that is there already."""
+    """Return the graph of an existing model."""
     import torch
 
     from cloven.runtime.capture import capture
@@ -134,12 +134,12 @@ def captured(model: Module, spec: ModelSpec) -> Graph:
 
 
 def plan_of(options: PlanOptions) -> Plan:
-    """Return a plan from a file, with its model as the options have it.
+    """Return a plan from a file, with the options of its model applied.
 
-    Its divisions are not checked against the model.
+    The strategies are not checked against the model.
 
     Raises:
-        ClovenError: for every wrong entry, and for a model that is not named, or by two names.
+        ClovenError: for every wrong entry, and if the plan and the options name no model or two different ones.
     """
     from cloven.partition.plan import parse, read
 
@@ -150,10 +150,10 @@ def plan_of(options: PlanOptions) -> Plan:
 
 
 def planned(options: PlanOptions) -> tuple[Plan, Graph]:
-    """Return a plan from a file and the graph of its model, on which it was checked; see `plan_of`.
+    """Return a plan from a file and the graph of its model, after checking both; see `plan_of`.
 
     Raises:
-        ClovenError: with all that is wrong with the plan and its model.
+        ClovenError: with all problems of the plan and its model.
     """
     from cloven.partition.plan import check, problems, read
 
@@ -187,7 +187,7 @@ def _check_name(plan: Plan, options: PlanOptions) -> None:
 def ready_for(
     plan: Plan, graph: Graph, data: str | None, picture: Path | None, seed: int
 ) -> tuple[PreparedModel, Graph]:
-    """Return what to run a plan on; and its model's graph, another one if the model is trained first."""
+    """Return the images to run a plan on and its model's graph, a new one if the model is trained first."""
     from cloven.zoo.prepared import prepared
 
     model = plan.named_model

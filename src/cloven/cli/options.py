@@ -1,4 +1,4 @@
-"""Options that several commands share: the same flag means the same in each."""
+"""Options that several commands share, with the same meaning in each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from cloven.errors import ClovenError
 
 DAY = 86_400.0
-"""Seconds that anything may be waited for."""
+"""The maximum of all options for waiting times in seconds."""
 
 # --- titles of groups in the help ---------------------------------------------------------------------------------
 
@@ -27,6 +27,7 @@ OBSERVATIONS = "Observations"
 ATTACKS = "Attacks"
 COMPUTING = "Computing"
 ENCLAVE = "Enclave"
+LIMITS = "Limits"
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help=f"Model of a plan that names none: {NAMES}.",
+        help=f"Model, if the plan does not name one: {NAMES}.",
         metavar="MODEL",
         rich_help_panel=MODEL,
     ),
@@ -45,7 +46,7 @@ ModelOption = Annotated[
 InputSize = Annotated[
     str,
     typer.Option(
-        help="Size of one image; default: the model's usual size. A module:factory has none.",
+        help="Size of one image; default: the model's usual size. A module:factory has no usual size.",
         metavar="CxHxW",
         rich_help_panel=MODEL,
     ),
@@ -65,7 +66,7 @@ Weights = Annotated[
 Mean = Annotated[
     str,
     typer.Option(
-        help="Mean of each channel by which the model wants its images normalised, e.g. 0.5,0.5,0.5; with --std.",
+        help="Mean of each channel for the normalisation of images, e.g. 0.5,0.5,0.5; with --std.",
         metavar="M,M,M",
         rich_help_panel=MODEL,
     ),
@@ -77,7 +78,7 @@ Std = Annotated[
 
 # --- images -------------------------------------------------------------------------------------------------------
 
-PICTURES = "Transparency is dropped, EXIF orientation is ignored, and of several frames the first is read."
+PICTURES = "Transparency and EXIF orientation are ignored; of several frames, only the first is read."
 DATA = typer.Option(
     "--data",
     help=f"Data set: digits, mnist:DIR, cifar10:DIR, flowers102:DIR or folder:DIR. {PICTURES}",
@@ -110,7 +111,7 @@ Limit = Annotated[
 
 Window = Annotated[
     int,
-    typer.Option(help="Largest number of images in flight.", min=1, max=256, metavar="N", rich_help_panel=WORKERS),
+    typer.Option(help="Maximum number of images in flight.", min=1, max=256, metavar="N", rich_help_panel=WORKERS),
 ]
 Deadline = Annotated[
     float,
@@ -122,13 +123,13 @@ Listen = Annotated[str, typer.Option(help="Address to listen on; port 0 takes an
 Keys = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of this party's keys, which `cloven keys` made: mutual TLS and keys of protected links.",
+        help="Folder of this party's keys, created by `cloven keys`, for mutual TLS and protected links.",
         metavar="FOLDER",
     ),
 ]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure", help="Listen without mutual TLS, also where other machines can reach the address."),
+    typer.Option("--insecure", help="Listen without mutual TLS, even if other machines can reach the address."),
 ]
 
 # --- the enclave --------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ Accelerator = Annotated[
 Handover = Annotated[
     str,
     typer.Option(
-        help="Hand-over between the halves: memory, file (S2's) or pipe (Gramine's).",
+        help="Transfer between the halves: memory, file (Rajasekar et al., 2024) or pipe (Gramine).",
         metavar="NAME",
         rich_help_panel=ENCLAVE,
     ),
@@ -177,14 +178,12 @@ Seeds = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        help="Train on cpu, cuda, or auto: cuda if there is one.", metavar="NAME", rich_help_panel=COMPUTING
-    ),
+    typer.Option(help="Train on cpu, cuda, or auto: cuda if available.", metavar="NAME", rich_help_panel=COMPUTING),
 ]
 Disk = Annotated[
     float,
     typer.Option(
-        help="Gigabytes of captured numbers to keep on disk; with more, they are computed again for each batch.",
+        help="Gigabytes of captured tensors to keep on disk; beyond that, they are computed again for each batch.",
         min=0,
         metavar="GB",
         rich_help_panel=COMPUTING,
@@ -199,19 +198,19 @@ Jobs = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
-# --- reading them -------------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------------
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Return the names in ``a,b``."""
+    """Return the names in a text such as ``a,b``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
-    """Return the numbers in ``0.5,0.5``.
+    """Return the numbers in a text such as ``0.5,0.5``.
 
     Raises:
-        ClovenError: for anything else.
+        ClovenError: for any other text.
     """
     try:
         return tuple(float(part) for part in names_in(text))
@@ -219,11 +218,23 @@ def numbers(text: str, option: str, example: str) -> tuple[float, ...]:
         raise ClovenError(f"{option} is {text!r}; expected numbers such as {example}") from error
 
 
-def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
-    """Return the numbers in ``3x32x32``.
+def quantity(text: str, option: str, units: Mapping[str, float]) -> float:
+    """Return a number with its unit, such as ``300ms``, in the unit whose factor is 1.
 
     Raises:
-        ClovenError: for anything but ``count`` integers.
+        ClovenError: for any other text.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text, re.ASCII)
+    if found is None or found[2] not in units:
+        raise ClovenError(f"{option} is {text!r}; expected a number and one of {', '.join(units)}")
+    return float(found[1]) * units[found[2]]
+
+
+def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
+    """Return the numbers in a text such as ``3x32x32``.
+
+    Raises:
+        ClovenError: for any other text than ``count`` integers.
     """
     if not re.fullmatch(rf"\d+(x\d+){{{count - 1}}}", text, re.ASCII):
         raise ClovenError(f"{option} is {text!r}; expected {count} numbers such as {example}")
@@ -231,23 +242,23 @@ def sizes(text: str, count: int, option: str, example: str) -> tuple[int, ...]:
 
 
 def image_size(text: str) -> tuple[int, int, int]:
-    """Return the channels, height and width in ``3x32x32``.
+    """Return the channels, height and width in a text such as ``3x32x32``.
 
     Raises:
-        ClovenError: for anything else.
+        ClovenError: for any other text.
     """
     channels, height, width = sizes(text, 3, "--input-size", "3x32x32")
     return channels, height, width
 
 
 def given(context: typer.Context) -> set[str]:
-    """Return the names of the options that a person gave."""
+    """Return the names of the options that the user gave."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 
 def unmet(context: typer.Context, requirements: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a sentence for each option that was given without the others that it requires."""
+    """Return an error for each option that was given without the others that it requires."""
     present = given(context)
     found = []
     for name, others in requirements.items():
@@ -257,12 +268,12 @@ def unmet(context: typer.Context, requirements: Mapping[str, Sequence[str]]) -> 
 
 
 def cores() -> int:
-    """Return the number of processors that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_of(name: str) -> str:
-    """Return the device of a name; ``auto`` is CUDA if there is one."""
+    """Return the device of a name; ``auto`` is CUDA if it is available."""
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

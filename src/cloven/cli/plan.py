@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven")
 
 UNKNOWN = {"name": "?", "input": [1, 1, 1], "classes": 2}
-"""Stands for a model that cannot be made, so that the rest of the plan is checked."""
+"""Stands for a model that cannot be made, so that the rest of the plan can be checked."""
 
 
 def plan(
@@ -70,7 +70,7 @@ def plan(
     exchange: Annotated[
         str,
         typer.Option(
-            help="horizontal: send a layer's output (layer), or what channel-local ops made of it (local).",
+            help="horizontal: send a layer's output (layer), or the result of channel-local ops on it (local).",
             metavar="NAME",
             rich_help_panel=STRATEGY,
         ),
@@ -78,7 +78,7 @@ def plan(
     sums: Annotated[
         str,
         typer.Option(
-            help="horizontal: add up partial sums on the first device (hub), or each its share (scatter).",
+            help="horizontal: add up partial sums on the first device (hub), or a share on each (scatter).",
             metavar="NAME",
             rich_help_panel=STRATEGY,
         ),
@@ -104,8 +104,8 @@ def plan(
     until: Annotated[
         str,
         typer.Option(
-            help="Last layer that is divided; default: the end, and for tiles as deep as it pays. "
-            "enclave: the layers after it run inside again.",
+            help="Last layer that is divided (default: the last, or for tiles the one with the best balance). "
+            "enclave: the layers after it run in the enclave again.",
             metavar="LAYER",
             rich_help_panel=STRATEGY,
         ),
@@ -113,7 +113,7 @@ def plan(
     then: Annotated[
         str,
         typer.Option(
-            help="Strategy after --until or the last cut: vertical or horizontal.",
+            help="Strategy after --until or after the last cut: vertical or horizontal.",
             metavar="NAME",
             rich_help_panel=STRATEGY,
         ),
@@ -121,18 +121,22 @@ def plan(
     inside: Annotated[
         str,
         typer.Option(
-            help="vertical: divide one part, numbered from 1, horizontally among some devices.",
+            help="vertical: divide one part, numbered from 1, horizontally among several devices.",
             metavar="PART:DEVICES",
             rich_help_panel=STRATEGY,
         ),
     ] = "",
     routing: Annotated[
         str,
-        typer.Option(help="direct, or star: through the first device.", metavar="NAME", rich_help_panel=LINKS),
+        typer.Option(
+            help="direct, or star (everything goes through the first device).",
+            metavar="NAME",
+            rich_help_panel=LINKS,
+        ),
     ] = "direct",
     reuse: Annotated[
         bool,
-        typer.Option(help="star: a device keeps its own share, or is sent it again.", rich_help_panel=LINKS),
+        typer.Option(help="star: a device keeps its own share, or receives it again.", rich_help_panel=LINKS),
     ] = True,
     protect: Annotated[
         list[str] | None,
@@ -159,18 +163,18 @@ def plan(
     bandwidth: Annotated[
         str,
         typer.Option(
-            help="Bandwidth of every link, e.g. 100mbit: show the seconds of each.",
+            help="Bandwidth of every link, e.g. 100mbit; shows the time of each link in seconds.",
             metavar="RATE",
             rich_help_panel=LINKS,
         ),
     ] = "",
-    transfers: Annotated[bool, typer.Option("--transfers", help="List each share that crosses a link.")] = False,
+    transfers: Annotated[bool, typer.Option("--transfers", help="List every share that crosses a link.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the plan (TOML) here.", metavar="FILE")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Divide a model, and show what crosses each link.
 
-    With --out, the plan is written to a file that the other commands take.
+    With --out, the plan is written to a file for the other commands.
     """
     from cloven.files import write_text
     from cloven.papers.points import resolve

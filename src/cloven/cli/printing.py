@@ -1,4 +1,4 @@
-"""What all commands print with: JSON, tables and wrapped text on standard output."""
+"""Printing for all commands: JSON, tables and wrapped text on standard output."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from cloven.errors import printable
 from cloven.progress import report_progress
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from cloven.auditing.finding import ScoreRange
     from cloven.auditing.summary import AxisScore
 
 Rows = Sequence[Sequence[object]]
 
 WIDE = 180
-"""The width of tables in a file or a pipe, so that they need not be folded."""
+"""The width of tables in a file or a pipe, wide enough to avoid folded cells."""
 
 NARROW = 100
 """The width of text in a file or a pipe."""
@@ -45,9 +47,8 @@ def print_text(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) -> None:
-    """Print a table on standard output, as wide as the terminal or ``width``; columns of numbers to the right."""
+    """Print a table on standard output as wide as the terminal, or ``width``; align numbers to the right."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -57,29 +58,36 @@ def table(title: str, columns: Sequence[str], rows: Rows, *, width: int = WIDE) 
         made.add_column(escape(column), justify="right" if right else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(printable(f"{cell:,}" if isinstance(cell, int) else str(cell))) for cell in row))
+    show(made, width=width)
+
+
+def show(made: RenderableType, *, width: int = NARROW) -> None:
+    """Print what rich draws on standard output, as wide as the terminal or ``width``."""
+    from rich.console import Console
+
     console = Console()
     console = console if console.is_terminal else Console(width=width)
     with console.capture() as drawn:
         console.print(made)
-    typer.echo(drawn.get(), nl=False)  # rich would end the program itself where the output is closed
+    typer.echo(drawn.get(), nl=False)  # rich would exit the program itself if the output is closed
 
 
 def by(shape: Sequence[int]) -> str:
-    """Return a shape as ``16x5x5``."""
+    """Return a shape as text, such as ``16x5x5``."""
     return "x".join(map(str, shape))
 
 
 def interval(score: AxisScore | ScoreRange) -> str:
-    """Return a mean with its 95 % interval."""
+    """Return a mean with its 95 % interval as text."""
     return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[Callable[[str, int, int], None]]:
-    """Report the progress of work that keeps what is finished: Ctrl-C says where, and ends with exit code 130."""
+    """Report the progress of resumable work; on Ctrl-C, log the folder of finished work and exit with code 130."""
     with report_progress() as report:
         try:
             yield report
         except KeyboardInterrupt:
-            log.warning("stopped; finished work is kept in %s: the same command continues from there", folder)
+            log.warning("interrupted; finished work is kept in %s: run the same command again to continue", folder)
             raise typer.Exit(STOPPED) from None

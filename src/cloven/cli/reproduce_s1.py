@@ -1,4 +1,4 @@
-"""``cloven reproduce s1``: a figure of S1, what encryption costs, and S1's claims."""
+"""``cloven reproduce s1``: the figures of Mehrafrooz et al. (2025), the cost of encryption, and the claims."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from cloven.cli.options import (
 )
 from cloven.cli.printing import NARROW, interval, print_json, print_text, resumable, table
 from cloven.errors import ClovenError
+from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
     from cloven.papers.s1.bars import StrategyBar
@@ -38,7 +39,7 @@ log = logging.getLogger("cloven")
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """A figure of S1: its data sets, its scale, and what is varied. What is left out is the scale's."""
+    """The options of a figure; empty ones and None take the value of the scale."""
 
     figure: str
     data: str
@@ -56,17 +57,17 @@ class FigureOptions:
 
 def s1(
     figure: Annotated[
-        str, typer.Option(help="5a, 5b, 5c or 6; 3 is the cost of encryption.", metavar="NUMBER")
+        str, typer.Option(help="The figure: 5a, 5b, 5c, 6, or 3 (cost of encryption).", metavar="NUMBER")
     ] = "",
     judge: Annotated[
-        bool, typer.Option("--claims", help="Judge S1's claims by the figures of --scale in runs/s1-*.")
+        bool, typer.Option("--claims", help="Judge the paper's claims by the figures of --scale in runs/s1-*.")
     ] = False,
     scale: Annotated[
-        str, typer.Option(help="full (the paper's) or desk (two cores, half an hour).", metavar="NAME")
+        str, typer.Option(help="full (as in the paper) or desk (two cores, half an hour).", metavar="NAME")
     ] = "desk",
     controls: Annotated[
         str,
-        typer.Option(help="What is varied beyond the paper: all, none, or some by name.", metavar="NAME,..."),
+        typer.Option(help="Variations beyond the paper: all, none, or some by name.", metavar="NAME,..."),
     ] = "all",
     data: Annotated[
         str,
@@ -89,13 +90,13 @@ def s1(
     model: Annotated[
         str,
         typer.Option(
-            help="The model in another width; default: the scale's.", metavar="MODEL", rich_help_panel=MODEL
+            help="The model in another width; default: that of the scale.", metavar="MODEL", rich_help_panel=MODEL
         ),
     ] = "",
     initial_weights: Annotated[
         Path | None,
         typer.Option(
-            help="Weights from which training the CNN starts; its classifying layer is new.",
+            help="Initial weights for training the CNN; its last layer is replaced.",
             metavar="FILE",
             rich_help_panel=MODEL,
         ),
@@ -103,13 +104,16 @@ def s1(
     cnn_epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs of training the CNN; default: the scale's.", min=1, metavar="N", rich_help_panel=MODEL
+            help="Epochs of training the CNN; default: those of the scale.",
+            min=1,
+            metavar="N",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Train each attack with N seeds; default: the scale's.",
+            help="Train each attack with N seeds; default: those of the scale.",
             min=1,
             metavar="N",
             rich_help_panel=ATTACKS,
@@ -124,9 +128,10 @@ def s1(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reproduce a figure of S1, or judge its claims.
+    """Reproduce a figure of Mehrafrooz et al. (2025), or judge the paper's claims.
 
-    A figure that was stopped continues with the same command.
+    The paper is "A Security Analysis of CNN Partitioning Strategies for Distributed Inference at the Edge". To
+    continue a figure that was stopped, give the same command again.
     """
     if judge == bool(figure):
         raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
@@ -194,7 +199,9 @@ def _request(options: FigureOptions) -> Request:
     ]
     usual = SCALES.get(options.scale, {}).get(options.figure)
     if usual and options.model and setup.layers_of(options.model) != setup.layers_of(usual.model):
-        problems.append(f"--model is {options.model!r}; figure {options.figure} is of {usual.model}, in any width")
+        problems.append(
+            f"--model is {options.model!r}; figure {options.figure} expects {usual.model}, in any width"
+        )
     if not options.data:
         problems.append("--data is missing; give the figure's data sets, e.g. mnist:DIR,cifar10:DIR")
     if problems or usual is None:
@@ -219,7 +226,7 @@ def _request(options: FigureOptions) -> Request:
 
 
 def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
-    """Reproduce S1's Fig. 3: what encryption costs by S1's numbers, by published ones, and measured here."""
+    """Reproduce Fig. 3, the cost of encryption: by the paper's numbers, by published ones, and measured here."""
     from cloven.files import replacing, write_text
     from cloven.papers.s1.figure3_document import document
     from cloven.papers.s1.measured_costs import compiled, measured
@@ -261,24 +268,24 @@ def _judge_claims(folder: Path | None, scale: str, *, as_json: bool) -> None:
 
 
 def _print_claims(claims: Sequence[JudgedClaim]) -> None:
-    """Print S1's claims, and what the numbers say of each."""
+    """Print the paper's claims and the verdict on each."""
     shown = []
     for claim in claims:
         controls = "\n".join(f"{control}: {word}" for control, word in claim.controls.items())
         shown.append([claim.claim, claim.sentence, claim.verdict, controls])
     columns = ["claim", "statement", "verdict", "by control"]
-    table("S1's claims, and what the numbers show", columns, shown, width=NARROW)
+    table(f"Claims of {PAPERS['s1']}, judged by the numbers", columns, shown, width=NARROW)
 
 
 def _print_bars(figure: StrategyFigure) -> None:
-    """Print the data sets of a figure, its bars, and how they differ from the paper's."""
+    """Print the data sets of a figure, its bars, and the differences from the paper."""
     sets = []
     for data in figure.data:
-        differs = "; ".join(data.differs) or ("as printed" if data.agrees else "not in S1")
+        differs = "; ".join(data.differs) or ("none" if data.agrees else "not in the paper")
         split = "/".join(f"{n:,}" for n in data.split)
         sets.append([data.name, data.images, data.size, data.classes, data.colours, split, differs])
-    columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "otherwise in S1"]
-    table("Data sets (S1, Table 1)", columns, sets)
+    columns = ["data", "images", "size", "classes", "colours", "80/10/10 %", "differences from the paper"]
+    table("Data sets (Table 1 of the paper)", columns, sets)
     bars = []
     for bar in figure.bars:
         where = f", {bar.where}" if bar.where else ""
@@ -288,20 +295,20 @@ def _print_bars(figure: StrategyFigure) -> None:
         sent = "yes" if bar.crosses else "never"
         bars.append([bar.control, bar.data, name, interval(bar.agreement), shares, *scores, sent])
     columns = ["control", "data", "bar", "agreement [95 %]", "shares", "baseline", "SSIM", "sent"]
-    table(f"S1, {figure.title}, scale {figure.scale.name}", columns, bars)
+    table(f"{PAPERS['s1']}, {figure.title}, scale {figure.scale.name}", columns, bars)
     for line in figure.smaller:
-        print_text(f"otherwise than in S1: {line}")
+        print_text(f"difference from the paper: {line}")
 
 
 def _print_costs(figure: CostFigure) -> None:
-    """Print what encryption costs each device, under each reading of the cuts, and the arithmetic behind it."""
+    """Print the cost of encryption for each device under each reading of the cuts, and the arithmetic behind it."""
     from cloven.papers.s1.figure3_document import table as cost_rows
 
     rows = cost_rows(figure)
     for reading in figure.readings:
         mine = [row for row in rows if row["reading"] == reading.reading]
         columns = [name for name in mine[0] if name != "reading"]
-        title = f"S1, Fig. 3, layers counted as {reading.reading}: cut after {', '.join(reading.cuts)}"
+        title = f"{PAPERS['s1']}, Fig. 3, layers counted as {reading.reading}: cut after {', '.join(reading.cuts)}"
         table(title, columns, [[row[name] for name in columns] for row in mine])
         for sentence in reading.arithmetic.sentences:
             print_text(sentence)

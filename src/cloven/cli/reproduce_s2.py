@@ -1,4 +1,4 @@
-"""``cloven reproduce s2``: the figures of S2, measured here, or as printed."""
+"""``cloven reproduce s2``: the figures of Rajasekar et al. (2024), measured here or as printed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from cloven.cli.options import (
 )
 from cloven.cli.printing import print_json, print_text, resumable, table
 from cloven.errors import ClovenError, tried
+from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
     from cloven.documents import Document
@@ -43,7 +44,7 @@ Kind = TypeVar("Kind", bound="Document")
 
 @dataclass(frozen=True)
 class S2Options:
-    """A figure of S2: the model and the images, how attacks are trained, and how the enclave is run."""
+    """The options of a figure: the model, the images, the training of the attacks, and the enclave."""
 
     scale: str
     data: str
@@ -60,26 +61,26 @@ class S2Options:
 
     @property
     def kind(self) -> str:
-        """The data set without its folder."""
+        """Return the data set without its folder."""
         return self.data.partition(":")[0]
 
 
 def s2(
     figure: Annotated[
         str,
-        typer.Option(
-            help="3: times of each cut; 7: reconstructions behind each cut; table3: both.", metavar="NUMBER"
-        ),
+        typer.Option(help="3: times of each cut; 7: reconstructions at each cut; table3: both.", metavar="NUMBER"),
     ] = "",
     published: Annotated[
         bool,
-        typer.Option("--published", help="With --figure table3: S2's own times; nothing is measured."),
+        typer.Option("--published", help="With --figure table3: the paper's own times; nothing is measured."),
     ] = False,
-    scale: Annotated[str, typer.Option(help="full (the paper's) or desk (two cores).", metavar="NAME")] = "desk",
+    scale: Annotated[
+        str, typer.Option(help="full (as in the paper) or desk (two cores).", metavar="NAME")
+    ] = "desk",
     model: Annotated[
         str,
         typer.Option(
-            help="The model; required by figure 7; default of figure 3: S2's three.",
+            help="The model; required by figure 7; default of figure 3: the paper's three.",
             metavar="MODEL",
             rich_help_panel=MODEL,
         ),
@@ -96,7 +97,7 @@ def s2(
     auxiliary: Annotated[
         str,
         typer.Option(
-            help="The attacker's own images; same: of --data, none of them scored.",
+            help="The attacker's own images; same: images of --data that are not scored.",
             metavar="SPEC",
             rich_help_panel=IMAGES,
         ),
@@ -116,9 +117,10 @@ def s2(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reproduce a figure of S2: times of an enclave, and reconstructions behind each cut.
+    """Reproduce a figure of Rajasekar et al. (2024): times of an enclave, and reconstructions at each cut.
 
-    A figure that was stopped continues with the same command.
+    The paper is "Privacy preserving layer partitioning for Deep Neural Network models" (arXiv 2404.07437). To
+    continue a figure that was stopped, give the same command again.
     """
     options = S2Options(
         scale,
@@ -144,7 +146,9 @@ def s2(
         case "table3", False:
             _show(_time_and_attack(options, out, jobs or cores()), _print_own_table, as_json=as_json)
         case _:
-            raise ClovenError("give --figure 3, 7 or table3, or --figure table3 --published for S2's own times")
+            raise ClovenError(
+                "give --figure 3, 7 or table3, or --figure table3 --published for the paper's own times"
+            )
 
 
 def _show(document: Kind, show: Callable[[Kind], None], *, as_json: bool) -> None:
@@ -165,7 +169,7 @@ def _printed() -> PublishedTable:
 
 
 def _problems(options: S2Options) -> list[str]:
-    """Return what is wrong with the options that all figures have."""
+    """Return the errors in the options that all figures have."""
     from cloven.papers.s2.enclave_times import SAMPLES
     from cloven.papers.s2.privacy import cuts
 
@@ -221,7 +225,7 @@ def _study(options: S2Options) -> PrivacyStudy:
     if not options.data:
         problems.append("--data is missing; give the images that are scored, e.g. cifar10:DIR")
     if options.weights is None:
-        problems.append("--weights is missing; the privacy of an untrained model says nothing")
+        problems.append("--weights is missing; give trained weights: scores of an untrained model mean nothing")
     machine = tried(lambda: Machine(device_of(options.device)), problems)
     problems += _problems(options)
     if problems or options.weights is None or machine is None:
@@ -239,7 +243,7 @@ def _study(options: S2Options) -> PrivacyStudy:
 
 
 def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
-    """Attack every partition point of a model, choose the cut by S2's rule, and write its plan."""
+    """Attack every partition point of a model, choose the cut by the paper's rule, and write its plan."""
     from cloven.auditing.paper import NO_PAPER
     from cloven.auditing.pipeline import Execution, execute
     from cloven.enclave.sweep import SweepModel
@@ -264,7 +268,7 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
         write_text(folder / "plan.toml", cut.toml())
     log.info("figure: %s   report: %s", folder / "figure.png", page)
     if document.rule == "baseline":
-        log.warning("the no-information baseline exceeds S2's threshold: the baseline is the threshold")
+        log.warning("the no-information baseline exceeds the paper's threshold: the baseline is the threshold")
     if chosen is None:
         why = document.no_verdict or "no point stays low enough for the strongest attack"
         log.warning("no plan is written: %s", why)
@@ -277,11 +281,11 @@ def _attack(options: S2Options, out: Path | None, jobs: int) -> ScoresFigure:
 
 
 def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> SavedTable:
-    """Time and attack a model, and keep what each attacker's choice of a cut saves."""
+    """Time and attack a model, and write the time that each attack's choice of a cut saves."""
     from cloven.files import write_text
     from cloven.papers.s2.enclave_times import table_3
 
-    _study(options)  # all that is wrong is reported before anything is timed
+    _study(options)  # report all problems before anything is timed
     folder = out or _folder("table3", options.model, options.kind, options.scale)
     times, scores = _time(options, folder / "times"), _attack(options, folder / "scores", jobs)
     document = table_3(times, scores)
@@ -294,10 +298,10 @@ def _time_and_attack(options: S2Options, out: Path | None, jobs: int) -> SavedTa
 
 
 def _print_times(document: TimesFigure) -> None:
-    """Print the times of each cut of each model, beside those of the whole model inside."""
+    """Print the times of each cut of each model, beside those of the whole model in the enclave."""
     print_text(document.trust)
     columns = ["layer", "cut after", "load, s", "first", "mean", "median", "sd"]
-    columns += ["front", "hand-over, ms", "rear", "bytes", "less time, %", "ratio"]
+    columns += ["front", "hand-over, ms", "rear", "bytes", "time saved, %", "ratio"]
     for model in dict.fromkeys(row.model for row in document.rows):
         rows = []
         for row in document.rows:
@@ -307,18 +311,18 @@ def _print_times(document: TimesFigure) -> None:
             whole = [f"{row.first:.3f}", f"{row.mean:.3f}", f"{row.median:.3f}", f"{row.spread:.3f}"]
             steps = [f"{parts['front']:.3f}", f"{1e3 * parts['hand-over']:.1f}", f"{parts['rear']:.3f}"]
             saved = [row.handed_bytes, f"{row.reduction_percent:.1f}", f"{row.ratio:.2f}"]
-            rows.append([row.point, row.cut or "all inside", f"{row.load:.2f}", *whole, *steps, *saved])
+            rows.append([row.point, row.cut or "whole model", f"{row.load:.2f}", *whole, *steps, *saved])
         table(f"{model}: seconds per image", columns, rows)
     said = "; ".join(
         f"{row.model.split(':')[-1]} {row.data}, layer {row.point}: {row.full_seconds} -> "
         f"{row.partitioned_seconds} s, {row.printed_percent} %"
         for row in document.published
     )
-    print_text(f"S2 printed (Core i7-9700K, SGX): {said}")
+    print_text(f"Published by {PAPERS['s2']} (Core i7-9700K, SGX): {said}")
 
 
 def _print_points(document: ScoresFigure) -> None:
-    """Print the reconstructions behind every partition point, and where each attack would cut."""
+    """Print the SSIM at every partition point, and the cut that each attack's scores choose."""
     rows = []
     for row in document.rows:
         ssim = row.ssim
@@ -331,18 +335,18 @@ def _print_points(document: ScoresFigure) -> None:
         points = (found.strict, found.tolerant, found.baseline)
         shown.append([name, *(point.path if point else "none" for point in points)])
     rules = [_rule("strict", document), _rule("tolerant", document), _rule("baseline", document)]
-    table("Cut after the first point from which on SSIM is", ["by", *rules], shown)
+    table("Cut after the first point from which SSIM stays", ["by", *rules], shown)
 
 
 def _print_printed_table(found: PublishedTable) -> None:
-    """Print S2's Table III, what follows from its times, and the cost of an enclave that was fitted to them."""
+    """Print the paper's Table III with derived numbers, and the cost of an enclave that was fitted to its times."""
     rows = []
     for row in found.rows:
         times = [f"{row.full_seconds} s", f"{row.partitioned_seconds} s", f"{row.printed_percent} %"]
         derived = [f"{row.derived_percent} % ({row.reduction_percent:.2f})", f"{row.ratio:.2f}"]
         rows.append([row.model, row.data, row.partition_points, row.point, *times, *derived])
-    columns = ["model", "data", "points", "cut at", "whole", "divided", "less time, printed", "derived"]
-    table("S2, Table III and Sect. V-D3, as printed", [*columns, "times as fast"], rows)
+    columns = ["model", "data", "points", "cut at", "whole", "divided", "time saved, printed", "derived"]
+    table(f"{PAPERS['s2']}, Table III and Sect. V-D3, as printed", [*columns, "times as fast"], rows)
     fit = found.fit
     fitted = []
     for time in fit.rows:
@@ -350,8 +354,8 @@ def _print_printed_table(found: PublishedTable) -> None:
         seconds = [f"{time.published_seconds:.2f}", f"{time.fitted_seconds:.2f}"]
         difference = f"{time.residual_seconds:+.2f}"
         fitted.append([time.model, time.point or "the end", time.ops, *sizes, *seconds, difference])
-    columns = ["model", "up to", "ops", "weights MB", "MMAC", "S2", "fit", "S2 - fit"]
-    table("Seconds inside the enclave, fitted to S2's seven times", columns, fitted)
+    columns = ["model", "up to", "ops", "weights MB", "MMAC", "published", "fitted", "difference"]
+    table("Seconds inside the enclave, fitted to the seven published times", columns, fitted)
     print_text(
         f"fit: {fit.fixed:.2f} s, {1e3 * fit.op:.1f} ms per op, {1e9 * fit.byte:.2f} ms per MB of weights "
         f"beyond {fit.epc / 1e6:.0f} MB, {1e12 * fit.mac:.2f} ms per GMAC"
@@ -361,7 +365,7 @@ def _print_printed_table(found: PublishedTable) -> None:
 
 
 def _print_own_table(found: SavedTable) -> None:
-    """Print where each attacker would cut, and what that saves of the time of the whole model inside."""
+    """Print the cut that each attack's scores choose, and the time that it saves."""
     print_text(found.trust)
     rows = []
     for row in found.rows:
@@ -371,16 +375,16 @@ def _print_own_table(found: SavedTable) -> None:
             divided, less = f"{row.partitioned_seconds:.3f} s", f"{row.reduction_percent:.1f} %"
             chosen = [row.point, row.path, whole, divided, less, f"{row.ratio:.2f}"]
         rows.append([row.attack, _rule(row.rule, found), *chosen])
-    columns = ["by", "SSIM is", "point", "cut after", "whole", "divided", "less time", "times as fast"]
-    table(f"{found.model} on {found.data}: cut after the first point from which on SSIM is low", columns, rows)
+    columns = ["by", "SSIM stays", "point", "cut after", "whole", "divided", "time saved", "times as fast"]
+    table(f"{found.model} on {found.data}: cut after the first point from which SSIM stays low", columns, rows)
 
 
 def _rule(name: Rule, found: ScoresFigure | SavedTable) -> str:
-    """Return a rule of `cloven.papers.s2.privacy.Rule` in words."""
+    """Return a rule of `cloven.papers.s2.privacy.Rule` as text."""
     limit, later = found.threshold, found.threshold + found.tolerance
     words = {
         "strict": f"below {limit}",
-        "tolerant": f"below {limit}, later {later:.2f}",
+        "tolerant": f"below {limit}, later points below {later:.2f}",
         "baseline": "below its baseline",
     }
     return words[name]

@@ -1,4 +1,4 @@
-"""``cloven run``: a plan, in this process or on workers."""
+"""``cloven run``: run a plan in this process or on workers."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ REQUIRED = {
     "auxiliary": ["cluster", "sent"],
     "queries": ["cluster", "sent", "auxiliary"],
 }
-"""The options that an option requires."""
+"""The other options that an option requires."""
 
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """A run on workers: where they are, how images are sent, and where what was sent is kept."""
+    """The options of a run on workers: the cluster file, the sending options, and the folder for sent images."""
 
     file: Path
     send: SendOptions
@@ -71,12 +71,12 @@ def run(
     picture: Picture = None,
     limit: Limit = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Exit with 1 unless the result is proved to be the whole model's.")
+        bool, typer.Option("--verify", help="Exit with 1 unless the result equals the whole model's.")
     ] = False,
     cluster: Annotated[
         Path | None,
         typer.Option(
-            help="Run on the workers that this TOML file lists, not in this process. The options below require it.",
+            help="Run on the workers in this TOML file, not in this process. The options below require it.",
             metavar="FILE",
             rich_help_panel=WORKERS,
         ),
@@ -86,7 +86,9 @@ def run(
     retry: Annotated[
         bool,
         typer.Option(
-            "--retry", help="Send images again that failed with a lost worker or link.", rich_help_panel=WORKERS
+            "--retry",
+            help="Send images again that failed because a worker or link was lost.",
+            rich_help_panel=WORKERS,
         ),
     ] = False,
     patience: Annotated[
@@ -102,7 +104,7 @@ def run(
     sent: Annotated[
         Path | None,
         typer.Option(
-            help="Write what was sent and answered to this folder, for `cloven audit --pairs`.",
+            help="Write the sent images and their outputs to this folder, for `cloven audit --pairs`.",
             metavar="FOLDER",
             rich_help_panel=WORKERS,
         ),
@@ -120,7 +122,7 @@ def run(
 ) -> None:
     """Run a plan on pictures or a data set.
 
-    A CNN of the zoo without weights is trained on the data set first, or taken from the cache.
+    A CNN of the zoo without weights is first trained on the data set, or read from the cache.
     """
     if problems := unmet(context, REQUIRED):
         raise ClovenError(problems)
@@ -166,18 +168,20 @@ def _print_check(title: str, weights: str, check: Comparison) -> None:
 def _run_on_workers(
     source: PlanOptions, images: ImageOptions, options: ClusterOptions, *, verify: bool, as_json: bool
 ) -> None:
-    """Send images through workers and print the outcome; exit 1 if an image failed or an output is wrong."""
+    """Send images through workers and print the result; exit with 1 if an image failed or an output is wrong."""
     from cloven.runtime.cluster.sending import send, write_sent
     from cloven.runtime.evaluation import evaluated
 
     coordinator = _coordinator(source, options)
     if verify and images.picture is not None and coordinator.plan.named_model.weights is None:
-        log.warning("the plan names no weights: the whole model is that of `cloven bundle` without --data")
+        log.warning(
+            "the plan does not name weights: comparing with the model that `cloven bundle` writes without --data"
+        )
     given = assignment(source, images, verify=verify)
     plan, pixels = given.plan, given.sent.pixels
     with report_progress() as progress:
         outcome = send(coordinator, pixels, progress)
-    # What was sent again was counted again, and what a lost worker had counted is lost.
+    # Images that were sent again are counted twice, and the counts of lost workers are missing.
     numbers = [answer.number for answer in outcome.predictions]
     silent = [name for name in plan.devices if name not in outcome.reports]
     counted = outcome.sent() if numbers == list(range(len(pixels))) and not silent else None
@@ -192,17 +196,20 @@ def _run_on_workers(
     else:
         print_result(result)
     if options.sent is not None and outcome.answered:
-        log.info("what was sent and answered: %s", write_sent(options.sent, outcome, pixels, given.sent.queries))
+        log.info(
+            "wrote the sent images and their outputs: %s",
+            write_sent(options.sent, outcome, pixels, given.sent.queries),
+        )
     log_failures(result)
     if result.summary.failed or not equal:
         raise typer.Exit(MISSED)
 
 
 def _coordinator(source: PlanOptions, options: ClusterOptions) -> Coordinator:
-    """Return the coordinator of a run: its files are checked before a model is made, or even trained.
+    """Return the coordinator of a run; check its files before a model is loaded, or even trained.
 
     Raises:
-        ClovenError: with all that is wrong with them.
+        ClovenError: with all errors of the files.
     """
     from cloven.runtime.cluster.sending import coordinator
 
@@ -210,7 +217,7 @@ def _coordinator(source: PlanOptions, options: ClusterOptions) -> Coordinator:
     plan = tried(lambda: plan_of(source), problems)
     found = None if plan is None else tried(lambda: coordinator(plan, options.file, options.send), problems)
     if options.sent is not None and options.sent.exists() and not options.sent.is_dir():
-        problems.append(f"--sent is {options.sent}, which is not a folder; name a new folder, or an existing one")
+        problems.append(f"--sent is {options.sent}, which is not a folder; expected a new or an existing folder")
     if problems or found is None:
         raise ClovenError(problems)
     return found

@@ -55,18 +55,18 @@ def serve(
         Path | None, typer.Option(help="File with the names of the classes, one per line.", metavar="FILE")
     ] = None,
     max_request: Annotated[
-        int, typer.Option(help="Largest request.", min=1024, metavar="BYTES", rich_help_panel=CLIENTS)
+        int, typer.Option(help="Maximum size of a request.", min=1024, metavar="BYTES", rich_help_panel=CLIENTS)
     ] = 8 * 2**20,
     max_pixels: Annotated[
-        int, typer.Option(help="Largest picture.", min=4, metavar="PIXELS", rich_help_panel=CLIENTS)
+        int, typer.Option(help="Maximum size of a picture.", min=4, metavar="PIXELS", rich_help_panel=CLIENTS)
     ] = 2**24,
     connections: Annotated[
-        int, typer.Option(help="Largest number of open connections.", min=1, metavar="N", rich_help_panel=CLIENTS)
+        int, typer.Option(help="Maximum number of open connections.", min=1, metavar="N", rich_help_panel=CLIENTS)
     ] = 96,
     per_address: Annotated[
         int,
         typer.Option(
-            help="Largest number of open connections of one address.", min=1, metavar="N", rich_help_panel=CLIENTS
+            help="Maximum number of open connections per address.", min=1, metavar="N", rich_help_panel=CLIENTS
         ),
     ] = 48,
     head: Annotated[
@@ -83,8 +83,8 @@ def serve(
     """Classify pictures over HTTP on the workers of a plan.
 
     It serves POST /classify, /health, /metrics, and a page at /. A request must arrive and be answered within
-    --deadline. When all connections are taken, the oldest one whose request is incomplete is closed for a new one.
-    Behind a proxy, all clients have one address: raise --per-address to --connections.
+    --deadline. When all connections are in use, a new one replaces the oldest one whose request is incomplete.
+    Behind a proxy, all clients have the same address: set --per-address to the value of --connections.
     """
     from cloven.runtime import service
     from cloven.runtime.cluster.coordinator import SendOptions

@@ -63,10 +63,10 @@ def tap(
 ) -> None:
     """Record the packets of a link, or find tensors in them.
 
-    The tap knows what S1's attacker knows: bytes, and nothing of the plan.
+    The tap has the knowledge of the attacker in Mehrafrooz et al. (2025): the bytes, but not the plan.
     """
     if (interface is None) == (read is None):
-        raise ClovenError("give either --interface NAME to record, or --read FILE to look into a recording")
+        raise ClovenError("give either --interface NAME to record, or --read FILE to analyse a recording")
     problems = unmet(context, REQUIRED)
     if interface is not None and out is None:
         problems.append("--interface requires --out FILE.pcapng")
@@ -82,12 +82,12 @@ def _record(interface: str, out: Path, port: int | None, seconds: float | None, 
     from cloven.runtime.tap.live import record, until_signal
 
     def ready() -> None:
-        log.info("listening on %s; Ctrl-C ends it", interface)
+        log.info("listening on %s; press Ctrl-C to stop", interface)
 
     with until_signal() as stop:
         found = record(interface, out, port=port, seconds=seconds or math.inf, stop=stop, ready=ready)
     if found.dropped:
-        log.warning("%d packets were dropped: this machine was too slow for them", found.dropped)
+        log.warning("%d packets were dropped because this machine was too slow", found.dropped)
     if as_json:
         print_json(found.model_dump())
     else:
@@ -107,4 +107,4 @@ def _find(path: Path, out: Path | None, source: str | None, target: str | None, 
     if out is not None:
         captured = extraction.extract(survey, extraction.choose(survey, source, target))
         written = extraction.write(captured, out)
-        log.info("%s: %d images' messages in %s", captured.link, len(captured.inputs), written)
+        log.info("%s: wrote the messages of %d images to %s", captured.link, len(captured.inputs), written)

@@ -1,4 +1,4 @@
-"""``cloven worker``: one device's part of a bundle, at work for a coordinator."""
+"""``cloven worker``: run one device's part of a bundle for a coordinator."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def worker(
 ) -> None:
     """Run a device's part of a bundle.
 
-    The worker serves one coordinator at a time until SIGTERM. It logs lines of JSON.
+    The worker serves one coordinator at a time until SIGTERM. It logs JSON lines to standard error.
     """
     from cloven.runtime.cluster import logs
     from cloven.runtime.cluster.worker import Addresses, load, serve

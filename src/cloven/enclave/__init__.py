@@ -1,1 +1,1 @@
-"""A model whose first part runs in a trusted half, under a key that its owner releases to what was measured."""
+"""Run the first part of a model in a trusted half, after the owner has released the key to the measured program."""

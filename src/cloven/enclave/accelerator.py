@@ -1,7 +1,7 @@
 """The accelerator as a process: ``python -m cloven.enclave.accelerator ...``, on a GPU or the CPU.
 
-It gets the rear of the model, then for each message the number of images that were handed over, and answers with
-the rear's output: the result, or what goes back to the trusted half.
+It receives the rear of the model, then one message per batch with the number of images that were handed over. It
+answers with the rear's output: the result, or the tensors that return to the trusted half.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloven.errors import ClovenError
 
 @dataclass(frozen=True)
 class AcceleratorOptions:
-    """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
+    """The command-line options; ``out`` and ``back`` are inherited file descriptors, -1 for a pipe."""
 
     device: str
     way: Way
@@ -37,7 +37,7 @@ def arguments(words: Sequence[str]) -> AcceleratorOptions:
 
 
 def main(words: Sequence[str]) -> int:
-    """Work until nobody writes any more."""
+    """Answer messages until the pipe is closed."""
     given = arguments(words)
     return served(lambda hears, tells: _work(given, hears, tells))
 
@@ -49,7 +49,7 @@ def _work(given: AcceleratorOptions, hears: int, tells: int) -> None:
 
     torch.set_num_threads(given.threads)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ClovenError("the accelerator is cuda; PyTorch finds no CUDA here: use cpu")
+        raise ClovenError("the accelerator is cuda, but PyTorch finds no CUDA device; use cpu")
     model, content = heard(hears, RearModel)
     start = time.perf_counter()
     rear = read(content)

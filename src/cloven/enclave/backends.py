@@ -1,4 +1,4 @@
-"""Backends, which start the trusted half: simulated by a process of this machine, or by Gramine."""
+"""Backends that start the trusted half: as an ordinary process (simulated), or with Gramine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Backend:
     """One way to start the trusted half.
 
     Attributes:
-        name: as the command line has it.
-        kind: of the measurement that its quote has.
-        program: what must be on the PATH; empty for this interpreter.
-        ways: how it can hand over.
-        words: what its results are worth, for every output.
+        name: the name on the command line.
+        kind: the kind of measurement in its quote.
+        program: the program that must be on the PATH; empty for this interpreter.
+        ways: the supported kinds of hand-over.
+        words: how far it protects, for every output.
     """
 
     name: str
@@ -42,20 +42,20 @@ class Backend:
         """Return the command line of the process.
 
         Raises:
-            ClovenError: where Gramine, or the manifest that it needs, is not there.
+            ClovenError: if Gramine or its manifest is missing.
         """
         if not self.program:
             return [sys.executable, "-m", MODULE, str(sealed), *arguments]
         problems = []
         if shutil.which(self.program) is None:
             problems.append(
-                f"{self.program} is not on the PATH; install Gramine (https://gramine.readthedocs.io), or try the "
-                "two halves without any protection: --backend simulated"
+                f"{self.program} is not on the PATH; install Gramine (https://gramine.readthedocs.io), or run both "
+                "halves without protection: --backend simulated"
             )
         needed = manifest.with_name(manifest.name + (".sgx" if self.kind == SGX else ""))
         if not needed.is_file():
             problems.append(
-                f"{needed} is not there; write its template (cloven enclave manifest {sealed}) and make it with "
+                f"{needed} is missing; write its template (cloven enclave manifest {sealed}) and create it with "
                 "gramine-manifest" + (" and gramine-sgx-sign" if needed.suffix == ".sgx" else "")
             )
         if problems:
@@ -68,21 +68,21 @@ SIMULATED_BACKEND = Backend(
     kind=SIMULATED,
     program="",
     ways=("memory", "file", "pipe"),
-    words="simulated: a process like any other; nothing protects it from who runs this machine",
+    words="simulated: an ordinary process; nothing protects it from the operator of this machine",
 )
 DIRECT_BACKEND = Backend(
     name="gramine-direct",
     kind=DIRECT,
     program="gramine-direct",
     ways=("pipe",),
-    words="gramine-direct: Gramine without SGX; nothing protects it from who runs this machine",
+    words="gramine-direct: Gramine without SGX; nothing protects it from the operator of this machine",
 )
 SGX_BACKEND = Backend(
     name="gramine-sgx",
     kind=SGX,
     program="gramine-sgx",
     ways=("pipe",),
-    words="gramine-sgx: an SGX enclave, as far as its quote and the processor's maker are believed",
+    words="gramine-sgx: an SGX enclave; trust in it requires a verified quote and trust in the processor's vendor",
 )
 BACKENDS: Mapping[str, Backend] = MappingProxyType(
     {backend.name: backend for backend in (SIMULATED_BACKEND, DIRECT_BACKEND, SGX_BACKEND)}
@@ -90,10 +90,10 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 
 
 def named(name: str) -> Backend:
-    """Return the backend of a name.
+    """Return the backend with a name.
 
     Raises:
-        ClovenError: for any other.
+        ClovenError: if there is none.
     """
     if name not in BACKENDS:
         raise ClovenError(f"the backend is {name!r}; choose from {', '.join(BACKENDS)}")
@@ -101,6 +101,6 @@ def named(name: str) -> Backend:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the environment of the processes: of the caller's only what is needed to find Python and its files."""
+    """Return the environment of the processes, with only the caller's variables that Python needs."""
     own = {name: value for name in PASSED if (value := os.environ.get(name)) is not None}
     return {**own, **THREADS, "OMP_NUM_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,12 +1,13 @@
-"""Intel's collateral, with which a hardware quote is verified: read from a file, or fetched from a caching service.
+"""Intel's collateral for the verification of hardware quotes: read from a file, or fetched from a caching service.
 
-Collateral is what Intel signs about its platforms: the security level (TCB) of each kind of processor, the identity
-of its quoting enclave, and the lists of revoked certificates. It is valid for 30 days. A file holds it as one JSON
-object, in the form of `dcap_qvl.QuoteCollateralV3`; a provisioning certificate caching service (PCCS) serves its
-parts over HTTP. Nothing in it is secret or trusted: every part is signed, and checked when a quote is verified.
+Collateral is Intel's signed data about its platforms: the security level (TCB) of each kind of processor, the
+identity of its quoting enclave, and the lists of revoked certificates. It is valid for 30 days. A file stores it as
+one JSON object, in the form of `dcap_qvl.QuoteCollateralV3`; a provisioning certificate caching service (PCCS)
+serves its parts over HTTP. It is neither secret nor trusted: every part is signed, and is checked when a quote is
+verified.
 
-The library has a fetcher of its own. It is not used: it follows redirects, asks a host that the service's answer
-names, and its threads outlive a fetch that runs out of time, and crash when the interpreter ends.
+The fetcher of the library is not used: it follows redirects and contacts hosts that the service's answer names; its
+threads outlive a fetch that times out, and crash when the interpreter exits.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ if TYPE_CHECKING:
     from dcap_qvl import QuoteCollateralV3
 
 COLLATERAL_BYTES = 2**20
-"""The largest collateral, and the largest part of it, that is read; Intel's has some 20 kB."""
+"""The limit on the size of collateral and of each part; Intel's has about 20 kB."""
 TCB_CHAIN = "TCB-Info-Issuer-Chain"
 QE_CHAIN = "SGX-Enclave-Identity-Issuer-Chain"
 CRL_CHAIN = "SGX-PCK-CRL-Issuer-Chain"
 
 
 def read_collateral(path: Path) -> QuoteCollateralV3:
-    """Return the collateral in a file.
+    """Read collateral from a file.
 
     Raises:
-        ClovenError: if the file cannot be read or is not collateral.
+        ClovenError: if the file cannot be read or does not contain collateral.
     """
     return parse_collateral(read_text(path, COLLATERAL_BYTES), str(path))
 
 
 def parse_collateral(text: str, name: str) -> QuoteCollateralV3:
-    """Return collateral from its JSON; `name` is the file, for error messages.
+    """Parse collateral from JSON; `name` is the file's name for error messages.
 
     Raises:
-        ClovenError: if it is not JSON, or lacks a part.
+        ClovenError: if the text is not JSON, or a part is missing.
     """
     try:
         from dcap_qvl import QuoteCollateralV3
@@ -67,9 +68,9 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
     """Fetch the collateral of the platform that made a quote; return it as JSON for `parse_collateral`.
 
     Args:
-        url: of the PCCS, such as ``https://pccs.example.org``; no other host is asked.
+        url: the URL of the PCCS, such as ``https://pccs.example.org``; no other host is contacted.
         evidence: the quote, which need not be verified yet.
-        timeout: seconds for each of the four requests, however slowly the service answers.
+        timeout: the limit for each of the four requests, in seconds, even if the service answers slowly.
 
     Raises:
         ClovenError: if the evidence is not a quote, or the service does not answer with collateral.
@@ -84,7 +85,7 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
         quote = parse_quote(evidence)
         tee, fmspc, ca = quote.quote_type().lower(), quote.fmspc(), quote.ca()
     except ValueError as error:
-        raise ClovenError(f"the evidence is not a hardware quote of SGX or TDX: {error}") from error
+        raise ClovenError(f"the evidence is not an SGX or TDX hardware quote: {error}") from error
     base = url.rstrip("/")
     crl, crl_headers = _get(f"{base}/sgx/certification/v4/pckcrl?ca={ca}&encoding=der", timeout)
     root_crl, _ = _get(f"{base}/sgx/certification/v4/rootcacrl", timeout)
@@ -109,20 +110,20 @@ def fetch_collateral(url: str, evidence: bytes, *, timeout: float = 10.0) -> str
 
 
 def _get(url: str, timeout: float) -> tuple[bytes, HTTPMessage]:
-    """Return the body and the headers of an answer, whole within `timeout` seconds; no redirect is followed."""
+    """Return the complete body and headers of an answer within `timeout` seconds; redirects are not followed."""
     late = Event()
 
     def give_up(connected: socket.socket) -> None:
         late.set()
         with suppress(OSError):
-            socket.socket.shutdown(connected, socket.SHUT_RDWR)  # also under TLS; who waits for bytes wakes up
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)  # wakes up blocked reads, also under TLS
 
     try:
         parts = urlsplit(url)
         make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         with closing(make(parts.hostname or "", parts.port or make.default_port, timeout=timeout)) as connection:
             connection.connect()
-            # The timeout of a socket begins anew with each byte.
+            # A socket's own timeout restarts with each byte.
             watch = Timer(timeout, give_up, (connection.sock,))
             watch.start()
             try:
@@ -136,7 +137,7 @@ def _get(url: str, timeout: float) -> tuple[bytes, HTTPMessage]:
         if answer.status != HTTPStatus.OK:
             raise HTTPException(f"HTTP Error {answer.status}")
         if len(body) > COLLATERAL_BYTES:
-            raise HTTPException(f"it answers more than {COLLATERAL_BYTES} bytes")
+            raise HTTPException(f"the answer has more than {COLLATERAL_BYTES} bytes")
     except (OSError, HTTPException, ValueError) as error:
         why = f"it did not answer within {timeout:g} s" if late.is_set() else one_line(" ".join(str(error).split()))
         raise ClovenError(f"cannot fetch collateral from {url}: {why}") from error
@@ -144,7 +145,7 @@ def _get(url: str, timeout: float) -> tuple[bytes, HTTPMessage]:
 
 
 def _signed(body: bytes, name: str, url: str) -> tuple[str, str]:
-    """Return the text that Intel signed, which has no white space, and its signature in hexadecimal digits."""
+    """Return the text that Intel signed, which contains no white space, and its signature in hexadecimal digits."""
     document = parse_json(body, f"the answer of {url}")
     content, signature = document.get(name), document.get("signature")
     if not isinstance(content, dict) or not isinstance(signature, str):
@@ -153,7 +154,7 @@ def _signed(body: bytes, name: str, url: str) -> tuple[str, str]:
 
 
 def _der(body: bytes) -> bytes:
-    """Return a revocation list as bytes; services answer them as such, or in hexadecimal digits."""
+    """Return a revocation list as bytes; services send bytes or hexadecimal digits."""
     try:
         return bytes.fromhex(body.decode("ascii"))
     except ValueError:

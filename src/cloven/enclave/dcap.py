@@ -1,11 +1,10 @@
-"""Verify SGX and TDX quotes against Intel's collateral, and judge them by the owner's policy.
+"""Verify SGX and TDX quotes with Intel's collateral, and check them against the owner's policy.
 
-The library dcap-qvl follows a quote to Intel's root: the platform's certificate and the lists of those revoked, the
-quoting enclave and its identity, the signatures, and the level of microcode and firmware (TCB) with the advisories
-that concern it. It refuses what has expired, a revoked TCB, and a debug enclave or trust domain. It accepts bytes
-behind a quote, an enclave that was never initialised, and a CPUSVN of zero: this module refuses them. The owner
-says which statuses and advisories are acceptable (`Policy`); `cloven.enclave.quote` compares measurement and report
-data.
+The library dcap-qvl verifies a quote up to Intel's root: the platform's certificate and the revocation lists, the
+quoting enclave and its identity, the signatures, and the level of microcode and firmware (TCB) with its advisories.
+It rejects expired data, a revoked TCB, and debug enclaves or trust domains. It accepts trailing bytes after a
+quote, an enclave that was never initialised, and a CPUSVN of zero: this module rejects them. The owner chooses the
+acceptable statuses and advisories (`Policy`); `cloven.enclave.quote` compares measurement and report data.
 
 Sources: Intel SGX ECDSA Quote Library Reference (DCAP), A.4; Intel TDX DCAP Quoting Library API, A.3; Intel SDM
 volume 3D, REPORT.
@@ -41,25 +40,25 @@ Status = Literal[
     "OutOfDate",
     "OutOfDateConfigurationNeeded",
 ]
-"""Intel's judgement of a platform; a seventh, Revoked, can never be accepted."""
+"""The TCB statuses of a platform that a policy may accept; the seventh, Revoked, is always rejected."""
 Advisory = Annotated[str, Field(pattern=r"^INTEL-(SA|DOC)-[0-9]{5}$")]
 INIT, DEBUG = 0x1, 0x2
 """Bits of an SGX enclave's attributes."""
 UNDER_DEBUG = 0xFF
 """The bits of a trust domain's attributes that make it untrusted."""
 TD_REGISTERS = "mr_td", "mr_config_id", "mr_owner", "mr_owner_config", "rt_mr0", "rt_mr1", "rt_mr2", "rt_mr3"
-"""Registers whose SHA-256 is a ``tdx:`` measurement: firmware, its configuration, and all that was booted."""
+"""The registers whose SHA-256 is a ``tdx:`` measurement: firmware, its configuration, and the booted software."""
 
 
 class Policy(Document):
-    """The owner's requirements for a platform; by default only a TCB that is up to date is accepted.
+    """The owner's requirements for a platform; by default only an up-to-date TCB is accepted.
 
     Attributes:
-        version: of this document.
-        tcb_status: statuses that are accepted.
-        rejected_advisories: of a platform that one of these concerns, no quote is accepted.
-        minimum_tcb_evaluation: number of Intel's evaluation that the collateral must have at least. It rises with
-            each TCB recovery; without it, collateral from before a recovery is accepted until it expires.
+        version: the version of this document.
+        tcb_status: the accepted statuses.
+        rejected_advisories: quotes of platforms that one of these advisories affects are rejected.
+        minimum_tcb_evaluation: the lowest accepted number of Intel's TCB evaluation in the collateral. It rises
+            with each TCB recovery; without it, collateral from before a recovery is accepted until it expires.
     """
 
     version: Literal[1] = 1
@@ -76,11 +75,11 @@ class Verified(Attested):
     """The content of a verified quote, with the enclave's protection and its platform.
 
     Attributes:
-        attributes: of the enclave or the trust domain, as an integer.
-        cpusvn: security version of the processor, or of the TDX module, 16 bytes.
-        status: Intel's judgement of the platform, see `Status`.
-        advisories: numbers of Intel's advisories that concern the platform.
-        tcb_evaluation: number of the evaluation that the collateral has.
+        attributes: the attributes of the enclave or the trust domain, as an integer.
+        cpusvn: the security version of the processor, or of the TDX module, 16 bytes.
+        status: the TCB status of the platform, see `Status`.
+        advisories: the numbers of Intel's advisories that affect the platform.
+        tcb_evaluation: the number of the TCB evaluation in the collateral.
     """
 
     attributes: int
@@ -91,10 +90,10 @@ class Verified(Attested):
 
 
 def read_policy(path: Path) -> Policy:
-    """Return the policy in a TOML file.
+    """Read a policy from a TOML file.
 
     Raises:
-        ClovenError: with every entry that is unknown or wrong.
+        ClovenError: lists every entry that is unknown or wrong.
     """
     return read_toml_document(Policy, path)
 
@@ -106,13 +105,13 @@ def verifier(
     root: bytes | None = None,
     now: datetime | None = None,
 ) -> Callable[[bytes], Verified]:
-    """Return the function that verifies a hardware quote and judges its platform.
+    """Return a function that verifies a hardware quote and checks its platform against a policy.
 
     Args:
         collateral: see `cloven.enclave.collateral`.
-        policy: what is accepted of a platform.
-        root: certificate that all must lead to, DER; by default Intel's SGX root.
-        now: when collateral and certificates must be valid; by default when a quote is verified.
+        policy: the requirements for the platform.
+        root: the root certificate, DER; by default Intel's SGX root.
+        now: the time at which collateral and certificates must be valid; by default the time of the verification.
     """
 
     def checked(evidence: bytes) -> Verified:
@@ -120,17 +119,17 @@ def verifier(
         if problems := objections(found, policy):
             raise ClovenError(problems)
         advisories = ", ".join(found.advisories) or "none"
-        log.info("the hardware quote is verified: TCB status %s, Intel's advisories: %s", found.status, advisories)
+        log.info("hardware quote verified: TCB status %s, Intel's advisories: %s", found.status, advisories)
         return found
 
     return checked
 
 
 def verified(evidence: bytes, collateral: QuoteCollateralV3, *, root: bytes | None, now: datetime) -> Verified:
-    """Return what a quote says, once all its signatures lead to the root; nothing is judged yet.
+    """Return the content of a quote after verifying its signatures up to the root; no policy is applied.
 
     Raises:
-        ClovenError: if the quote or the collateral does not verify, with the library's reason.
+        ClovenError: if the quote or the collateral is not valid; it quotes the library's reason.
     """
     try:
         import dcap_qvl
@@ -146,7 +145,7 @@ def verified(evidence: bytes, collateral: QuoteCollateralV3, *, root: bytes | No
     except ValueError as error:
         reason = _sentence(error)
         again = "; fetch the collateral again (--fetch-collateral)" if "xpired" in reason else ""
-        raise ClovenError(f"the hardware quote does not verify with this collateral: {reason}{again}") from error
+        raise ClovenError(f"cannot verify the hardware quote with this collateral: {reason}{again}") from error
     _check_end(evidence)
     report, sgx = quote.report, quote.is_sgx()
     return Verified(
@@ -163,22 +162,22 @@ def verified(evidence: bytes, collateral: QuoteCollateralV3, *, root: bytes | No
 
 
 def measurement(kind: str, report: Any) -> Measurement:
-    """Return the measurement in a report of dcap-qvl: MRENCLAVE of SGX, a hash of the registers of TDX."""
+    """Return the measurement in a report of dcap-qvl: MRENCLAVE for SGX, a hash of the registers for TDX."""
     if kind == SGX:
         return Measurement(SGX, report.mr_enclave.hex())
     return Measurement(TDX, hashlib.sha256(b"".join(getattr(report, name) for name in TD_REGISTERS)).hexdigest())
 
 
 def objections(found: Verified, policy: Policy) -> list[str]:
-    """Return why the owner should not trust what a quote proves; empty if nothing is wrong."""
+    """Return the reasons to reject a verified quote; empty if there are none."""
     said = []
     sgx = found.measurement.kind == SGX
     if found.attributes & (DEBUG if sgx else UNDER_DEBUG):
-        said.append("it is a debug enclave, whose memory its host can read; start one with sgx.debug = false")
+        said.append("it is a debug enclave, whose memory the host can read; start one with sgx.debug = false")
     if sgx and not found.attributes & INIT:
-        said.append("the enclave was not initialised: its attributes lack INIT")
+        said.append("the enclave was not initialised: INIT is missing in its attributes")
     if not any(found.cpusvn):
-        said.append("the processor's security version (CPUSVN) is zero; expected that of a real processor")
+        said.append("the processor's security version (CPUSVN) is zero; expected the version of a real processor")
     if found.status not in policy.tcb_status:
         said.append(
             f"the platform's TCB status is {found.status}, expected {' or '.join(policy.tcb_status)}: update "
@@ -186,7 +185,7 @@ def objections(found: Verified, policy: Policy) -> list[str]:
             + (f"; Intel's advisories: {', '.join(found.advisories)}" if found.advisories else "")
         )
     if rejected := [name for name in found.advisories if name in policy.rejected_advisories]:
-        said.append(f"Intel's {', '.join(rejected)} concerns the platform, and the policy rejects it")
+        said.append(f"the platform is affected by {', '.join(rejected)}, which the policy rejects")
     if found.tcb_evaluation < policy.minimum_tcb_evaluation:
         said.append(
             f"the collateral has Intel's TCB evaluation {found.tcb_evaluation}, expected "
@@ -196,10 +195,10 @@ def objections(found: Verified, policy: Policy) -> list[str]:
 
 
 def _check_end(evidence: bytes) -> None:
-    """Refuse bytes behind a quote; zeros are allowed, with which trust domains fill their quotes up.
+    """Reject trailing bytes after a quote, except zeros, with which trust domains pad their quotes.
 
-    The library reads as far as the quote says and ignores the rest. So if a quote still parses without its last
-    byte, padding aside, that byte was not part of it.
+    The library reads the declared length and ignores the rest. If a quote without padding still parses without its
+    last byte, that byte was not part of it.
     """
     import dcap_qvl
 
@@ -207,10 +206,10 @@ def _check_end(evidence: bytes) -> None:
         dcap_qvl.parse_quote(evidence.rstrip(b"\0")[:-1])
     except ValueError:
         return
-    raise ClovenError("there are bytes behind the end of the hardware quote; ask the enclave for another one")
+    raise ClovenError("there are bytes after the end of the hardware quote; request another quote")
 
 
 def _sentence(error: ValueError) -> str:
-    """Return the library's reasons on one line: it prints a chain of causes, and may quote the host's bytes."""
+    """Return the library's message on one line: it contains a chain of causes, and may quote the host's bytes."""
     text = str(error).removeprefix("Verification failed: ").replace("Caused by:", "-")
     return one_line(" ".join(text.split()))

@@ -1,8 +1,8 @@
-"""The release over TCP: the host of the enclave listens and forwards, and sees nothing but ciphertext.
+"""The release over TCP: the enclave's host listens and forwards, and sees only ciphertext.
 
-A frame is its length (4 bytes, big-endian, at most 64 KiB) and a JSON object. On a connection the owner sends a
-nonce and gets a quote, then sends the release and gets ``{"accepted": true}`` or ``{"refused": why}``. Who runs the
-enclave is not trusted: it can refuse, or lie about acceptance, and learns no key.
+A frame is its length (4 bytes, big-endian, at most 64 KiB) and a JSON object. On a connection, the owner sends a
+nonce and receives a quote, then sends the release and receives ``{"accepted": true}`` or ``{"refused": reason}``.
+The host is not trusted: it can refuse a release, or lie about its acceptance, but never learns the key.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from cloven.runtime.link.address import check_address
 
 LENGTH_BYTES = 4
 MESSAGES = 2
-"""Messages that an owner sends on a connection: a nonce and a release."""
+"""The number of messages that an owner sends on a connection: a nonce and a release."""
 REASON = 1000
-"""The most characters of a refusal that are sent or shown."""
+"""The largest number of characters of a refusal that is sent or shown."""
 
 
 class NonceMessage(Document):
-    """The owner's nonce, which the enclave answers with a quote."""
+    """The owner's nonce; the enclave answers with a quote."""
 
     nonce: Digits
 
@@ -70,21 +70,21 @@ def deliver(
     folder_id: str,
     timeout: float = 10.0,
 ) -> Quote:
-    """Release the data key to the enclave behind an address, if it is what is expected.
+    """Release the data key to the enclave at an address, if it meets the owner's requirements.
 
     Args:
         endpoint: ``HOST:PORT``, IPv6 in brackets.
-        expect: as `release`.
-        owner_key: as `release`.
-        folder_id: as `release`.
-        timeout: seconds for all of it but the look-up of the host's name.
+        expect: as in `release`.
+        owner_key: as in `release`.
+        folder_id: as in `release`.
+        timeout: the limit in seconds for everything except the look-up of the host's name.
 
     Returns:
-        The quote that was accepted; its `words` say what it is worth.
+        The accepted quote; its `words` describe how far it can be trusted.
 
     Raises:
-        ClovenError: with every problem of the quote, or what went wrong on the way; nothing was released where the
-            quote has a problem.
+        ClovenError: lists every problem of the quote, or describes the failure of the connection. Nothing is
+            released if the quote has a problem.
     """
     deadline = time.monotonic() + timeout
     nonce = os.urandom(NONCE_BYTES)
@@ -95,13 +95,13 @@ def deliver(
         answered = tried(lambda: parse_message(AcceptedMessage, reply, "the enclave's answer"), [])
         if answered is None or not answered.accepted:
             raise ClovenError(
-                "the enclave's answer to the release is neither accepted nor refused; release it again"
+                "the enclave answered the release neither with accepted nor with refused; release the key again"
             )
     return quote
 
 
 def inquire(endpoint: str, *, timeout: float = 10.0) -> Quote:
-    """Return the quote of the enclave behind an address, which nothing has verified; nothing is released.
+    """Return the unverified quote of the enclave at an address; nothing is released.
 
     Raises:
         ClovenError: if the enclave cannot be reached, or does not answer with a quote.
@@ -113,17 +113,17 @@ def inquire(endpoint: str, *, timeout: float = 10.0) -> Quote:
 
 
 def serve_release(listener: socket.socket, ask: Callable[[bytes], bytes], timeout: float) -> None:
-    """Forward messages to an enclave, one connection after another, until it accepted a release.
+    """Forward messages to an enclave, one connection after another, until it accepts a release.
 
-    A peer that is slow, breaks off or sends nonsense loses its connection, and the next one is served.
+    A peer that is slow, disconnects or sends malformed data loses its connection, and the next one is served.
 
     Args:
         listener: a listening socket; it stays open.
-        ask: gives a message to the enclave and returns its answer, see `answer`; what it raises is raised.
-        timeout: seconds that a connection may take.
+        ask: passes a message to the enclave and returns its answer, see `answer`; its exceptions propagate.
+        timeout: the limit for a connection, in seconds.
 
     Raises:
-        ClovenError: where the listener is closed, or has a timeout of its own that passed.
+        ClovenError: if the listener is closed, or its own timeout has passed.
     """
     done = False
     while not done:
@@ -132,15 +132,15 @@ def serve_release(listener: socket.socket, ask: Callable[[bytes], bytes], timeou
         except ConnectionError:
             continue
         except OSError as error:
-            raise ClovenError(f"no release came, and none can come any more: {error.strerror or error}") from error
+            raise ClovenError(f"the owner did not release the key: {error.strerror or error}") from error
         with connection:
             done = served(connection, ask, time.monotonic() + timeout)
 
 
 def answer(waiting: Waiting, text: bytes) -> tuple[bytes, bytes | None]:
-    """Return an enclave's answer to one message, and the data key if that was a release that it accepted.
+    """Return an enclave's answer to one message, and the data key if the message is an accepted release.
 
-    Any bytes are answered: a malformed message is refused with a reason.
+    Every message is answered: a malformed one is refused with a reason.
     """
     try:
         if parse_json(message_text(text, "a message"), "a message").keys() != {"nonce"}:
@@ -160,7 +160,7 @@ def served(connection: socket.socket, ask: Callable[[bytes], bytes], deadline: f
         except ClovenError:
             return False
         reply = ask(asked_for)
-        # An owner who does not hear of it has released the key all the same.
+        # The key is released even if the owner does not receive the answer.
         with suppress(ClovenError):
             send(connection, reply, deadline)
         if reply == ACCEPTED:
@@ -169,19 +169,19 @@ def served(connection: socket.socket, ask: Callable[[bytes], bytes], deadline: f
 
 
 def reached(endpoint: str, timeout: float) -> socket.socket:
-    """Return a connection to the enclave behind an address."""
+    """Return a connection to the enclave at an address."""
     address = check_address(endpoint, None, insecure=True, option="the enclave's address")
     try:
         return socket.create_connection(address, timeout)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise ClovenError(
-            f"no enclave can be reached at {endpoint}: {why}; start it there, or name the address where it listens"
+            f"cannot reach an enclave at {endpoint}: {why}; start it there, or give the address where it listens"
         ) from error
 
 
 def asked(connection: socket.socket, text: bytes, deadline: float) -> bytes:
-    """Return the answer to a message.
+    """Send a message and return the answer.
 
     Raises:
         ClovenError: if the message is refused.
@@ -194,7 +194,7 @@ def asked(connection: socket.socket, text: bytes, deadline: float) -> bytes:
 
 
 def send(connection: socket.socket, text: bytes, deadline: float) -> None:
-    """Send one frame until the deadline (monotonic seconds)."""
+    """Send one frame before the deadline (monotonic seconds)."""
     if len(text) > MESSAGE_BYTES:
         raise ClovenError(f"a message has {len(text)} bytes; expected at most {MESSAGE_BYTES}")
     try:
@@ -205,19 +205,19 @@ def send(connection: socket.socket, text: bytes, deadline: float) -> None:
 
 
 def receive(connection: socket.socket, deadline: float) -> bytes:
-    """Return the next frame, if it is whole before the deadline (monotonic seconds).
+    """Return the next frame, if it arrives completely before the deadline (monotonic seconds).
 
     Raises:
-        ClovenError: where it is too long, late, or the connection breaks.
+        ClovenError: if the frame is too long or late, or the connection breaks.
     """
     size = int.from_bytes(exactly(connection, LENGTH_BYTES, deadline), "big")
     if size > MESSAGE_BYTES:
-        raise ClovenError(f"a message of {size} bytes was announced; expected at most {MESSAGE_BYTES}")
+        raise ClovenError(f"the peer announced a message of {size} bytes; expected at most {MESSAGE_BYTES}")
     return exactly(connection, size, deadline)
 
 
 def exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
-    """Return so many bytes; however slowly they arrive, not after the deadline."""
+    """Return exactly ``size`` bytes, received before the deadline."""
     held = bytearray()
     while len(held) < size:
         try:
@@ -227,15 +227,18 @@ def exactly(connection: socket.socket, size: int, deadline: float) -> bytes:
             raise broken(error) from error
         if not more:
             raise ClovenError(
-                f"the other side closed the connection after {len(held)} of {size} bytes; see what it says there, "
-                "and try again"
+                f"the peer closed the connection after {len(held)} of {size} bytes; see its log, and try again"
             )
         held += more
     return bytes(held)
 
 
 def left(deadline: float) -> float:
-    """Return the seconds until the deadline; raise TimeoutError if it has passed."""
+    """Return the seconds until the deadline.
+
+    Raises:
+        TimeoutError: if it has passed.
+    """
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
@@ -243,7 +246,7 @@ def left(deadline: float) -> float:
 
 
 def broken(error: OSError) -> ClovenError:
-    """Return the error for a connection that did not carry a message."""
+    """Return the error for a failed connection."""
     if isinstance(error, TimeoutError):
-        return ClovenError("the other side did not answer in time; see whether the enclave runs, and try again")
-    return ClovenError(f"the connection broke: {error.strerror or error}; try again")
+        return ClovenError("the peer did not answer in time; check that the enclave is running, and try again")
+    return ClovenError(f"the connection failed: {error.strerror or error}; try again")

@@ -1,7 +1,7 @@
-"""The hand-over: the tensors of one message from one process to another, by shared memory, a file or a pipe.
+"""The hand-over: pass the tensors of one message between processes, by shared memory, a file or a pipe.
 
-Both sides know the shapes; only the number of images is told, in a message, behind which a pipe's tensors follow.
-Descriptors are opened by who starts the two processes, so that neither opens anything itself.
+Both sides know the shapes; a message carries only the number of images, and with a pipe the tensors after it. The
+parent of the two processes opens the descriptors, so that neither process opens anything itself.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from cloven.runtime.link.octets import octets
 
 Way = Literal["memory", "file", "pipe"]
 WAYS: tuple[Way, ...] = ("memory", "file", "pipe")
-"""``file`` is S2's (Sect. IV, step 5)."""
+"""Rajasekar et al. (2024) use ``file`` (Sect. IV, step 5)."""
 Array = NDArray[np.float32]
 
 
 def opened(way: Way, folder: Path) -> int:
-    """Return a descriptor for the two processes, of a file without a name in ``folder``; -1 for a pipe.
+    """Return a descriptor for the two processes, of an unnamed file in ``folder``; -1 for a pipe.
 
     Raises:
-        ClovenError: where nothing can be written.
+        ClovenError: if the folder is not writable.
     """
     if way == "pipe":
         return -1
@@ -41,12 +41,12 @@ def opened(way: Way, folder: Path) -> int:
         return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ClovenError(
-            f"cannot hand over by a file in {folder}: {error.strerror}; use memory or pipe"
+            f"cannot create a hand-over file in {folder}: {error.strerror}; use memory or pipe"
         ) from error
 
 
 def take_ends(parser: ArgumentParser) -> None:
-    """Add the options by which both processes take part in the hand-over, see `runner.Enclave.ends`."""
+    """Add the hand-over options of both processes, see `runner.Enclave.ends`."""
     parser.add_argument("--way", choices=WAYS, required=True)
     parser.add_argument("--out", type=int, required=True)
     parser.add_argument("--back", type=int, default=-1)
@@ -54,19 +54,19 @@ def take_ends(parser: ArgumentParser) -> None:
 
 
 def bytes_of(shapes: Sequence[Shape], images: int) -> int:
-    """Return the bytes of float32 tensors."""
+    """Return the size of float32 tensors, in bytes."""
     return 4 * images * sum(prod(shape) for shape in shapes)
 
 
 class Giver:
-    """The end that gives, in the process that does."""
+    """The sending end of a hand-over."""
 
     def __init__(self, way: Way, descriptor: int) -> None:
         self.way, self.descriptor = way, descriptor
         self.mapped: mmap.mmap | None = None
 
     def give(self, tensors: Sequence[Array]) -> bytes:
-        """Hand tensors over; what has to be told with the message, which is nothing but for a pipe."""
+        """Hand tensors over; return the bytes to append to the message, which are empty except for a pipe."""
         if self.way == "pipe":
             return b"".join(tensor.tobytes() for tensor in tensors)
         if self.way == "memory":
@@ -98,17 +98,22 @@ class Giver:
 
 
 class Taker:
-    """The end that takes."""
+    """The receiving end of a hand-over."""
 
     def __init__(self, way: Way, descriptor: int) -> None:
         self.way, self.descriptor = way, descriptor
         self.mapped: mmap.mmap | None = None
 
     def take(self, shapes: Sequence[Shape], images: int, told: bytes | bytearray = b"") -> list[Array]:
-        """Return the tensors ``(n, ...)``, valid until the next message; shared memory is read where it lies.
+        """Return the tensors ``(n, ...)``, valid until the next message; shared memory is not copied.
+
+        Args:
+            shapes: the shapes for one image.
+            images: the number of images.
+            told: the bytes appended to the message.
 
         Raises:
-            ClovenError: where less has come.
+            ClovenError: if there are too few bytes.
         """
         size = bytes_of(shapes, images)
         if not size:

@@ -1,17 +1,17 @@
-"""The Gramine manifest of the trusted half: what runs in the enclave, and all that it may touch outside.
+"""The Gramine manifest of the trusted half: the program in the enclave, and every file that it may access.
 
-With Gramine 1.8 or 1.9 on the machine (for 1.7 one line of the template differs, and says so)::
+With Gramine 1.8 or 1.9 on the machine (for 1.7 one line of the template differs, see its comment)::
 
     cloven enclave manifest sealed/ --memory auto > cloven.manifest.template
     gramine-manifest -Darch_libdir=/lib/x86_64-linux-gnu cloven.manifest.template cloven.manifest
-    gramine-direct cloven          # without SGX: the same files and calls, and no protection at all
+    gramine-direct cloven          # without SGX: the same files and calls, but without protection
     gramine-sgx-sign --manifest cloven.manifest --output cloven.manifest.sgx
     gramine-sgx cloven
 
-Sources: gramineproject/gramine, Documentation/manifest-syntax.rst (meaning, defaults, what is gone),
+Sources: gramineproject/gramine, Documentation/manifest-syntax.rst (meaning, defaults, removed options),
 python/graminelibos/manifest_check.py (names and types) and manifest.py (trusted files), libos/src/fs/libos_fs.c
 (mounts), pull requests 1716, 1820 and 2054 (``loader.entrypoint``: a string until 1.7, a table from 1.8 on, filled
-in where it is left out), issue 359 (files both trusted and allowed); gramineproject/examples,
+in if missing), issue 359 (files both trusted and allowed); gramineproject/examples,
 pytorch/pytorch.manifest.template (folders of libraries, threads).
 """
 
@@ -38,10 +38,10 @@ from cloven.errors import ClovenError
 Attestation = Literal["dcap", "none"]
 
 SLOTS = 32
-"""For threads, Gramine's own among them; more where PyTorch computes on many."""
+"""Slots for threads, including Gramine's own; more if PyTorch uses many threads."""
 
 SEALED, SHARED = "/sealed", "/shared"
-"""The paths in the enclave of the sealed folder and of the folder that it shares with the other half."""
+"""The paths in the enclave of the sealed folder and of the folder that is shared with the other half."""
 ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/tmp",  # noqa: S108 (inside the enclave: its own memory)
     "OMP_WAIT_POLICY": "passive",
@@ -51,10 +51,10 @@ ENVIRONMENT: Mapping[str, str] = {
     "PYTHONSAFEPATH": "1",
     "USER": "cloven",
 }
-"""All that the process has, besides the number of threads and where Gramine's libraries are."""
+"""The environment of the process, except for the number of threads and the path of Gramine's libraries."""
 
 
-# --- what runs, and what it touches -----------------------------------------------------------------------------
+# --- the program and its files ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Python:
     """An interpreter.
 
     Attributes:
-        executable: how it is called; in a virtual environment a link, by which it finds the environment.
+        executable: the path to call; in a virtual environment a link, by which Python finds the environment.
         binary: the program itself.
         prefix: the environment.
-        path: where it looks for modules.
-        libraries: shared ones of its own, outside the system's folders.
+        path: the module search path.
+        libraries: its shared libraries outside the system's folders.
     """
 
     executable: Path
@@ -77,7 +77,7 @@ class Python:
 
     @classmethod
     def here(cls) -> Python:
-        """Return the running interpreter; its path is that of a new process with only `ENVIRONMENT`."""
+        """Return the running interpreter, with the module path of a new process in `ENVIRONMENT`."""
         code = r"import os, sys; os.write(1, os.fsencode('\0'.join(sys.path)))"
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, env=dict(ENVIRONMENT), cwd="/", stdout=subprocess.PIPE, check=True)  # noqa: S603
@@ -94,20 +94,20 @@ class Python:
 
 @dataclass(frozen=True)
 class Enclosed:
-    """The program inside, and all that it may touch; a folder outside is written with a slash at its end.
+    """The program inside and the files that it may access; paths of folders outside end with a slash.
 
     Attributes:
-        entrypoint: the program, by its path inside.
-        argv: its words, the first being its own name.
-        environment: all of it but ``LD_LIBRARY_PATH``; nothing is taken from the host.
-        mounts: path inside and path outside, of folders and single files.
-        trusted: read only, and hashed when the enclave is signed.
-        pinned: read only, each with its SHA-256 in hexadecimal.
-        allowed: read and written, and changed by the host at will.
-        enclave_bytes: a power of two.
+        entrypoint: the path of the program inside.
+        argv: its arguments, beginning with its own name.
+        environment: its environment without ``LD_LIBRARY_PATH``; nothing is inherited from the host.
+        mounts: the path inside and the path outside of folders and single files.
+        trusted: read-only files that are hashed when the enclave is signed.
+        pinned: read-only files, each with its SHA-256 in hexadecimal.
+        allowed: files that are read and written, and that the host can change.
+        enclave_bytes: the size of the enclave, a power of two.
         max_threads: slots for threads, see `SLOTS`.
-        attestation: how the enclave proves what it is.
-        debug: whether the host may look inside.
+        attestation: the kind of remote attestation.
+        debug: whether the host may inspect the enclave.
     """
 
     entrypoint: str
@@ -124,14 +124,14 @@ class Enclosed:
 
     @property
     def strings(self) -> list[str]:
-        """Return all text that is written into a manifest as it is."""
+        """Return all texts that are written into the manifest unchanged."""
         pairs = [*self.environment.items(), *self.mounts, *self.pinned]
         words = [word for pair in pairs for word in pair]
         return [self.entrypoint, *self.argv, *self.trusted, *self.allowed, *words]
 
 
 def runtime_files(python: Python) -> tuple[Path, ...]:
-    """Return what an interpreter reads besides the system's libraries; no path lies within another."""
+    """Return the paths that an interpreter reads besides the system's libraries; no path contains another."""
     named = [python.binary, python.prefix / "pyvenv.cfg", *python.path, *python.libraries]
     there = {path for path in named if path.exists()}
     return tuple(sorted(path for path in there if not there.intersection(path.parents)))
@@ -147,16 +147,16 @@ def enclosed(
     threads: int = 1,
     attestation: Attestation = "dcap",
 ) -> Enclosed:
-    """Return what runs inside and what it may touch: the trusted half of a sealed folder, in one interpreter.
+    """Return the program and the files of an enclave that runs the trusted half of a sealed folder.
 
     Args:
         sealed: the sealed folder.
-        python: has cloven and PyTorch.
+        python: an interpreter with cloven and PyTorch.
         enclave_bytes: see `enclave_size` and `parse_size`.
-        words: what follows the folder on the command line of the trusted half.
-        shared: the one folder that it may write to; None if all goes out through its standard output.
-        threads: that PyTorch computes on.
-        attestation: "none" where nothing is to be proved, as with gramine-direct.
+        words: the arguments of the trusted half after the folder.
+        shared: the only folder that it may write to; None if it writes only to its standard output.
+        threads: the number of PyTorch's threads.
+        attestation: "none" if nothing must be proved, as with gramine-direct.
 
     Raises:
         ClovenError: if ``sealed`` is not a sealed folder.
@@ -187,28 +187,28 @@ def enclosed(
 
 
 HEAD = """\
-# Gramine manifest template for the trusted half of a division, written by cloven. Render it with gramine-manifest
-# -Darch_libdir=..., where that is the folder of this machine's libraries, such as /lib/x86_64-linux-gnu.
+# Gramine manifest template for the trusted half of a divided model, written by cloven. Render it with
+# gramine-manifest -Darch_libdir=DIR; DIR is the folder of this machine's libraries, such as /lib/x86_64-linux-gnu.
 
-# Gramine 1.7 takes this one as a string: loader.entrypoint = "file:...".
+# Gramine 1.7 expects a string instead: loader.entrypoint = "file:...".
 loader.entrypoint.uri = "file:{{ gramine.libos }}"
-# More than errors could tell the host what happens inside.
+# Messages other than errors could reveal to the host what happens inside.
 loader.log_level = "error"
 """
 RUN = """
-# Words and environment are fixed here, and so part of what the owner attests: the host chooses none of them.
+# Arguments and environment are fixed here and part of the measurement: the host cannot choose them.
 """
 PATHS = """\
-# PYTHONSAFEPATH keeps the current folder out of the module path, so that no file that the host may change is run.
+# PYTHONSAFEPATH keeps the current folder out of the module path: files that the host can change are never run.
 loader.env.LD_LIBRARY_PATH = "/lib:{{ arch_libdir }}:/usr{{ arch_libdir }}"
 """
 MOUNTED = """
-# Every child would be an enclave of its own; nothing here needs one.
+# Every child process would be a separate enclave; none is needed.
 sys.disallow_subprocesses = true
 # PyTorch's threads need more than Gramine's 256K.
 sys.stack.size = "8M"
 
-# The root is empty memory: otherwise it would be the host's current folder.
+# The root is an empty memory file system: otherwise it would be the host's current folder.
 fs.root = { type = "tmpfs" }
 fs.mounts = [
   { path = "/lib", uri = "file:{{ gramine.runtimedir() }}" },
@@ -217,12 +217,12 @@ fs.mounts = [
   { type = "tmpfs", path = "/tmp" },
 """
 LIMITS = """
-# Without EDMM all of it is taken from the machine at the start. EDMM needs SGX2 and Linux 6.0.
+# Without EDMM, all memory is allocated at the start. EDMM requires SGX2 and Linux 6.0.
 sgx.edmm_enable = false
 """
 TRUSTED = """
-# All code is trusted: hashed when the enclave is signed, read only, and part of its measurement. Every file in
-# these folders is hashed, so use an environment with nothing but cloven and PyTorch for the CPU.
+# All code is trusted: hashed when the enclave is signed, read only, and part of the measurement. Every file in
+# these folders is hashed, so use an environment that contains only cloven and PyTorch for the CPU.
 sgx.trusted_files = [
   "file:{{ gramine.libos }}",
   "file:{{ gramine.runtimedir() }}/",
@@ -230,25 +230,25 @@ sgx.trusted_files = [
   "file:/usr{{ arch_libdir }}/",
 """
 PINNED = f"""\
-  # {ABOUT} is in clear. Its hash pins which model runs here: every other sealed file is bound to the number in it,
-  # so the host cannot put an older or another sealed model in its place.
+  # {ABOUT} is not encrypted. Its hash pins the model: every other sealed file is bound to the id in it, so the host
+  # cannot replace the model by an older or another one.
 """
 ALLOWED = """
-# Sealed files are allowed, not trusted: Gramine need not hash them, because cloven opens them in authenticated
-# chunks, under a key that the owner releases only after attestation. Whatever the host does to them, they open
-# unchanged or not at all. A folder listed here, if any, is where the hand-over goes, which the other half sees in
-# any case. Nothing else can be written. Gramine reports allowed files as insecure when it starts.
+# Sealed files are allowed, not trusted: Gramine need not hash them, because cloven decrypts them in authenticated
+# chunks, with a key that the owner releases only after attestation. If the host changes one, it cannot be opened. A
+# folder in this list carries the hand-over, which the other half sees in any case. Nothing else is writable.
+# Gramine reports allowed files as insecure when it starts.
 sgx.allowed_files = [
 """
 
 
 def template(given: Enclosed) -> str:
-    """Return the manifest as TOML, with Gramine's Jinja placeholders in strings only: it can be parsed as it is.
+    """Return the manifest as TOML; it is valid before rendering, since Jinja placeholders occur only in strings.
 
     Raises:
-        ClovenError: with everything that `problems` finds in it, and every path that is not UTF-8.
+        ClovenError: lists everything that `problems` finds, and every path that is not UTF-8.
     """
-    found = [f"{word!a} is not UTF-8, and a manifest is; rename it" for word in given.strings if not _is_utf8(word)]
+    found = [f"{word!a} is not UTF-8; rename it" for word in given.strings if not _is_utf8(word)]
     text = _written(given)
     found += problems(tomllib.loads(text))
     if found:
@@ -285,7 +285,7 @@ def _uri(path: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    # JSON's notation is TOML's but for DEL. A brace is written by its number: Jinja would read two of them.
+    # JSON's notation is valid TOML except for DEL. Braces are escaped, since Jinja would interpret two of them.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f").replace("{", "\\u007b")
 
 

@@ -1,4 +1,4 @@
-"""Check a Gramine manifest: by Gramine's schema, and by what an enclave must not be allowed to do.
+"""Check a Gramine manifest against Gramine's schema, and for options that would weaken the enclave.
 
 Sources: see `cloven.enclave.manifest`.
 """
@@ -16,14 +16,14 @@ from cloven.enclave.sizes import LARGEST, SMALLEST, bytes_of, size_text
 from cloven.errors import ClovenError
 
 HELPERS = 3
-"""Threads that Gramine itself may start."""
+"""The number of threads that Gramine itself may start."""
 
 
 def parse_size(text: str) -> int:
-    """Return bytes of an enclave, from text such as ``4G``.
+    """Parse the size of an enclave, such as ``4G``; return bytes.
 
     Raises:
-        ClovenError: for all that is wrong with it.
+        ClovenError: if the size is not valid.
     """
     found = _enclave_size("the enclave size", text)
     if found:
@@ -32,14 +32,14 @@ def parse_size(text: str) -> int:
 
 
 Rule = Callable[[str, object], list[str]]
-"""Returns a sentence for each problem of the value of a key."""
+"""Returns a sentence for each problem of a key's value."""
 
 
 def problems(manifest: Mapping[str, object]) -> list[str]:
-    """Return a sentence for everything that is wrong with a manifest, rendered or not.
+    """Return a sentence for each problem of a manifest, rendered or not.
 
-    Names, types and values are those that Gramine 1.7 to 1.9 take. Refused besides are options that let the host
-    choose what the enclave does, EPID (its service has ended), and an enclave whose size does not fit PyTorch.
+    Names, types and values must be valid for Gramine 1.7 to 1.9. Options that let the host control the enclave,
+    EPID (its service has ended), and a size that does not fit PyTorch are problems as well.
     """
     found = _walked("", manifest)
     found += [f"{key} is missing: {why}" for key, why in REQUIRED.items() if _at(manifest, key) is None]
@@ -52,14 +52,14 @@ def _walked(section: str, entries: Mapping[str, object]) -> list[str]:
 
 def _entry(key: str, value: object) -> list[str]:
     if key.rpartition(".")[2].startswith("insecure__"):
-        return [f"{key} is refused: {INSECURE.get(key, 'Gramine itself calls it insecure')}; leave it out"]
+        return [f"{key} is not allowed: {INSECURE.get(key, 'Gramine marks it as insecure')}; remove it"]
     if key in GONE:
-        return [f"{key} is gone from Gramine; {GONE[key]}"]
+        return [f"{key} was removed from Gramine; {GONE[key]}"]
     if key in RULES:
         return RULES[key](key, value)
     if key not in SECTIONS:
         near = difflib.get_close_matches(key, [*RULES, *SECTIONS], n=1)
-        return [f"{key} is not an option of Gramine; {f'expected {near[0]}?' if near else 'leave it out'}"]
+        return [f"{key} is not an option of Gramine; {f'did you mean {near[0]}?' if near else 'remove it'}"]
     return _walked(f"{key}.", value) if isinstance(value, Mapping) else _wrong(key, value, "a table")
 
 
@@ -95,7 +95,7 @@ def _one_of(*values: str) -> Rule:
 
 
 def _beginning(expected: str, *starts: str) -> Rule:
-    # Before it is rendered, a path that is a placeholder can be anything.
+    # In an unrendered manifest, a placeholder can stand for any path.
     def rule(key: str, value: object) -> list[str]:
         return [] if isinstance(value, str) and value.startswith(starts) else _wrong(key, value, expected)
 
@@ -115,7 +115,7 @@ def _table(rules: Mapping[str, Rule], needs: Sequence[str], what: str) -> Rule:
     def check(key: str, value: object) -> list[str]:
         if not isinstance(value, Mapping):
             return _wrong(key, value, f"a table: {what} has {', '.join(rules)}")
-        found = [f"{key} lacks {name}: {what} needs {', '.join(needs)}" for name in needs if name not in value]
+        found = [f"{key}.{n} is missing: {what} requires {', '.join(needs)}" for n in needs if n not in value]
         found += [f"{key}.{n} is unknown: {what} has {', '.join(rules)}" for n in value if n not in rules]
         return found + [p for n, rule in rules.items() if n in value for p in rule(f"{key}.{n}", value[n])]
 
@@ -129,7 +129,7 @@ _absolute = _beginning("an absolute path in the enclave", "/", "{{")
 
 def _size(key: str, value: object) -> list[str]:
     right = isinstance(value, str) and bytes_of(value)
-    return [] if right else _wrong(key, value, 'a size such as "4G", a number with K, M or G behind it')
+    return [] if right else _wrong(key, value, 'a size such as "4G": a number, then K, M or G')
 
 
 def _enclave_size(key: str, value: object) -> list[str]:
@@ -138,7 +138,7 @@ def _enclave_size(key: str, value: object) -> list[str]:
         return _size(key, value)
     found, below = [], 1 << (size.bit_length() - 1)
     if size != below:
-        found.append(f"{key} is {value}; SGX wants a power of two: {size_text(below)} or {size_text(2 * below)}")
+        found.append(f"{key} is {value}; expected a power of two: {size_text(below)} or {size_text(2 * below)}")
     if not SMALLEST <= size <= LARGEST:
         found.append(f"{key} is {value}; expected {size_text(SMALLEST)} to {size_text(LARGEST)}")
     return found
@@ -155,7 +155,7 @@ def _hashed(key: str, value: object) -> list[str]:
     found = _table({"uri": _file, "sha256": _sha256}, ["uri"], "a file with its hash")(key, value)
     match value:
         case {"uri": str(uri), "sha256": _} if not found and uri.endswith("/"):
-            return [f"{key} has a sha256 and is a folder, {uri}: give its files one by one, or no sha256"]
+            return [f"{key} has a sha256, but is a folder, {uri}: list its files one by one, or remove the sha256"]
     return found
 
 
@@ -164,7 +164,7 @@ def _mount(key: str, value: object, own: Mapping[str, Rule]) -> list[str]:
     if not isinstance(kind, str) or kind not in MOUNTS:
         return _wrong(f"{key}.type", kind, " or ".join(map(json.dumps, MOUNTS)))
     needs = [*own, *MOUNTS[kind]]
-    # Of a tmpfs, Gramine ignores the uri.
+    # Gramine ignores the uri of a tmpfs.
     rules = {"type": _text, **own, "uri": _text if kind == "tmpfs" else _resource}
     if kind == "encrypted":
         rules["key_name"] = _text
@@ -173,7 +173,7 @@ def _mount(key: str, value: object, own: Mapping[str, Rule]) -> list[str]:
 
 def _mounted(key: str, value: object) -> list[str]:
     if isinstance(value, Mapping) and value.get("path") == "/":
-        return [f'{key}.path is "/"; the root is fs.root, and not one of fs.mounts']
+        return [f'{key}.path is "/"; set the root in fs.root rather than in fs.mounts']
     return _mount(key, value, {"path": _absolute})
 
 
@@ -189,7 +189,7 @@ def _environment(key: str, value: object) -> list[str]:
 
 def _variable(key: str, value: object) -> list[str]:
     if isinstance(value, Mapping) and "passthrough" in value:
-        return [f"{key} is passed through, so the host would choose it; give its value"]
+        return [f"{key} is passed through, so the host could choose it; set its value"]
     if isinstance(value, Mapping):
         return _table({"value": _text}, ["value"], "a variable")(key, value)
     return _text(key, value)
@@ -201,7 +201,7 @@ MOUNTS: Mapping[str, Sequence[str]] = {
     "tmpfs": [],
     "untrusted_shm": ["uri"],
 }
-"""The entries that each type of mount needs."""
+"""The required entries of each type of mount."""
 
 KINDS: Sequence[tuple[Rule, str]] = [
     (_flag, "libos.check_invalid_pointers sgx.debug sgx.edmm_enable sgx.enable_stats sgx.preheat_enclave"),
@@ -240,47 +240,47 @@ KINDS: Sequence[tuple[Rule, str]] = [
     (_one_of("aex", "ocall_inner", "ocall_outer"), "sgx.profile.mode"),
 ]
 RULES = {key: rule for rule, keys in KINDS for key in keys.split()}
-"""Every option that Gramine 1.7 to 1.9 knows, but those that it calls insecure."""
+"""Every option of Gramine 1.7 to 1.9 except those that it marks as insecure."""
 SECTIONS = {key[: dot.start()] for key in RULES for dot in re.finditer(r"\.", key)}
 
 REQUIRED = {
-    "fs.mounts": "without it no file of the host can be seen; list folders with path and uri",
-    "libos.entrypoint": "Gramine would not know what to run; give the program's path inside the enclave",
-    "sgx.enclave_size": "Gramine would take 256M, and PyTorch does not fit in; give a power of two such as 4G",
+    "fs.mounts": "without it, the enclave sees no file of the host; list folders with path and uri",
+    "libos.entrypoint": "it names the program to run; give the program's path inside the enclave",
+    "sgx.enclave_size": "Gramine's default of 256M is too small for PyTorch; give a power of two such as 4G",
 }
 
 INSECURE = {
-    "fs.insecure__keys": "a key in a manifest is a key that everybody can read",
-    "loader.insecure__disable_aslr": "every address would be known to who attacks",
-    "loader.insecure__use_cmdline_argv": "the host would choose the words of the command; write loader.argv",
-    "loader.insecure__use_host_env": "the host would choose the environment, and so which code is loaded",
-    "sgx.insecure__allow_memfaults_without_exinfo": "the host could feign faults of memory",
-    "sgx.insecure__rpc_thread_num": "it reads the host's memory in ways open to CVE-2022-21233 and CVE-2022-21166",
-    "sys.insecure__allow_eventfd": "the host would hold the counters",
+    "fs.insecure__keys": "anyone can read a key in a manifest",
+    "loader.insecure__disable_aslr": "attackers would know every address",
+    "loader.insecure__use_cmdline_argv": "the host could choose the arguments; use loader.argv",
+    "loader.insecure__use_host_env": "the host could choose the environment, and so which code is loaded",
+    "sgx.insecure__allow_memfaults_without_exinfo": "the host could fake memory faults",
+    "sgx.insecure__rpc_thread_num": "it exposes the enclave to CVE-2022-21233 and CVE-2022-21166",
+    "sys.insecure__allow_eventfd": "the host would control the counters",
 }
 
 GONE = {
-    "fs.experimental__enable_sysfs_topology": "it is always on: leave it out",
-    "fs.mount": "write a list of tables, fs.mounts",
-    "loader.argv0_override": "write loader.argv",
-    "loader.pal_internal_mem_size": "it is no longer needed: leave it out",
-    "loader.preload": "write loader.entrypoint.uri",
-    "sgx.nonpie_binary": "it is no longer needed: leave it out",
-    "sgx.protected_files": "write a mount of type encrypted in fs.mounts",
+    "fs.experimental__enable_sysfs_topology": "it is always on: remove it",
+    "fs.mount": "use a list of tables, fs.mounts",
+    "loader.argv0_override": "use loader.argv",
+    "loader.pal_internal_mem_size": "it is no longer needed: remove it",
+    "loader.preload": "use loader.entrypoint.uri",
+    "sgx.nonpie_binary": "it is no longer needed: remove it",
+    "sgx.protected_files": "use a mount of type encrypted in fs.mounts",
     "sgx.ra_client_linkable": "it belongs to EPID, whose service has ended: use dcap",
     "sgx.ra_client_spid": "it belongs to EPID, whose service has ended: use dcap",
-    "sgx.require_amx": "write sgx.cpu_features.amx",
-    "sgx.require_avx": "write sgx.cpu_features.avx",
-    "sgx.require_avx512": "write sgx.cpu_features.avx512",
-    "sgx.require_exinfo": "write sgx.use_exinfo",
-    "sgx.require_mpx": "write sgx.cpu_features.mpx",
-    "sgx.require_pkru": "write sgx.cpu_features.pkru",
-    "sgx.thread_num": "write sgx.max_threads",
+    "sgx.require_amx": "use sgx.cpu_features.amx",
+    "sgx.require_avx": "use sgx.cpu_features.avx",
+    "sgx.require_avx512": "use sgx.cpu_features.avx512",
+    "sgx.require_exinfo": "use sgx.use_exinfo",
+    "sgx.require_mpx": "use sgx.cpu_features.mpx",
+    "sgx.require_pkru": "use sgx.cpu_features.pkru",
+    "sgx.thread_num": "use sgx.max_threads",
 }
 
 
 def _at(manifest: Mapping[str, object], key: str) -> object:
-    """Return what a manifest has at a key with dots, or None."""
+    """Return the value at a dotted key of a manifest, or None."""
     found: object = manifest
     for name in key.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -288,7 +288,7 @@ def _at(manifest: Mapping[str, object], key: str) -> object:
 
 
 def _together(manifest: Mapping[str, object]) -> list[str]:
-    """Return what is wrong with options that are right by themselves."""
+    """Return the problems of combinations of valid options."""
 
     def has(key: str, *values: object) -> bool:
         found = _at(manifest, key)
@@ -302,28 +302,29 @@ def _together(manifest: Mapping[str, object]) -> list[str]:
     rules = [
         (
             attested and has("sgx.debug", True),
-            "sgx.debug is true and sgx.remote_attestation is on: the host can look into a debug enclave, so a key "
-            "released to it is lost; set one of them to false or none",
+            "sgx.debug is true and sgx.remote_attestation is on: the host can inspect a debug enclave and read a "
+            "released key; set one of them to false or none",
         ),
         (
             attested and tells,
-            "loader.log_level tells the host what happens inside, and sgx.remote_attestation is on; expected error",
+            "loader.log_level reveals to the host what happens inside, and sgx.remote_attestation is on; expected "
+            "error",
         ),
         (
             has("sgx.file_check_policy", "allow_all_but_log"),
-            "sgx.file_check_policy is allow_all_but_log, so the host could exchange every file; expected strict",
+            "sgx.file_check_policy is allow_all_but_log, so the host could replace any file; expected strict",
         ),
         (
             has("sgx.preheat_enclave", True) and has("sgx.edmm_enable", True),
-            "sgx.preheat_enclave and sgx.edmm_enable are both true; Gramine takes one of them",
+            "sgx.preheat_enclave and sgx.edmm_enable are both true; Gramine allows only one of them",
         ),
         (
             looks and not has("sgx.debug", True),
-            "sgx.enable_stats, sgx.vtune_profile and sgx.profile work in a debug enclave only; leave them out",
+            "sgx.enable_stats, sgx.vtune_profile and sgx.profile require a debug enclave; remove them",
         ),
         (
             has("loader.argv") and has("loader.argv_src_file"),
-            "loader.argv and loader.argv_src_file are both given; Gramine takes one of them",
+            "loader.argv and loader.argv_src_file are both given; Gramine allows only one of them",
         ),
     ]
     return [sentence for wrong, sentence in rules if wrong] + _too_many(manifest)
@@ -334,16 +335,16 @@ def _too_many(manifest: Mapping[str, object]) -> list[str]:
     if not threads.isdecimal() or not isinstance(slots, int) or int(threads) + HELPERS <= slots:
         return []
     return [
-        f"OMP_NUM_THREADS is {threads} and sgx.max_threads is {slots}; expected {HELPERS} more, for threads of "
-        "Gramine's own"
+        f"OMP_NUM_THREADS is {threads}, but sgx.max_threads is {slots}; expected {int(threads) + HELPERS} or more, "
+        "since Gramine starts threads of its own"
     ]
 
 
 def _overlaps(manifest: Mapping[str, object]) -> list[str]:
     trusted, allowed = (_paths(_at(manifest, f"sgx.{kind}_files")) for kind in ("trusted", "allowed"))
     return [
-        f"{one} in sgx.allowed_files and {other} in sgx.trusted_files overlap: a file is either hashed or left to "
-        "the host; keep them apart"
+        f"{one} in sgx.allowed_files and {other} in sgx.trusted_files overlap: a file is either hashed or under "
+        "the host's control; separate them"
         for one in allowed
         for other in trusted
         if one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,8 +1,8 @@
-"""The owner's key as a file, and the data key of each sealed folder, which follows from it.
+"""The owner's key file, and the data keys of sealed folders, which are derived from it.
 
-The file is like a link's key file (see `cloven.runtime.link.keys`): 32 random bytes as 64 hexadecimal digits, for
-its owner alone. It never leaves the owner's machine; what is released opens one sealed folder. No function here
-prints a key or puts one, or any part of a file, in a message.
+The file has the format of a link's key file (see `cloven.runtime.link.keys`): 32 random bytes as 64 hexadecimal
+digits, readable by its owner only. It never leaves the owner's machine; a released data key opens one sealed
+folder. No function here prints a key, or puts a key or any part of a file into a message.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from cloven.runtime.link.keys import KeyFile
 INFO = b"cloven data key"
 OWNERS_KEY = KeyFile(
     name="owner's key",
-    kept="what was sealed with it could never be opened; name another file",
-    absent="; name the file that was made when the model was sealed",
-    wrong="name the file that was made when the model was sealed",
+    kept="files sealed with it could never be opened again; choose another file",
+    absent="; give the file that was created when the model was sealed",
+    wrong="give the file that was created when the model was sealed",
     must="the owner's key must be your file",
 )
 
 
 def data_key(owner_key: bytes, folder_id: str) -> bytes:
-    """Return the 32 bytes that open one sealed folder, and reveal neither the owner's key nor another folder's.
+    """Return the 32-byte key of one sealed folder; it reveals neither the owner's key nor another folder's.
 
     Args:
         owner_key: 32 bytes, see `read_owner_key`.
-        folder_id: the folder's number, not secret.
+        folder_id: the folder's id, not secret.
 
     Raises:
-        ClovenError: for a key of another size, or no number.
+        ClovenError: if the key has another size, or the id is empty.
     """
     if not folder_id:
-        raise ClovenError("a sealed folder has no number; seal the model again")
+        raise ClovenError("the id of the sealed folder is empty; seal the model again")
     return derived(owner_key, INFO + folder_id.encode())
 
 

@@ -1,4 +1,4 @@
-"""Messages between the processes of an enclave, over pipes: a typed JSON document, and bytes behind it."""
+"""Messages between the processes of an enclave, over pipes: a typed JSON document followed by bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cloven.errors import ClovenError
 from cloven.files import parse_json
 
 HEAD = struct.Struct(">IQ")
-"""Bytes of the JSON, bytes of what follows it."""
+"""The size of the JSON, and the size of the content after it, in bytes."""
 WORDS, CONTENT = 2**24, 2**34
-"""The most bytes of either."""
+"""The limits of both."""
 BLOCK = 2**26
-"""Bytes of memory taken for a message before any of it has come."""
+"""The most memory that is allocated for a message before any of it has arrived, in bytes."""
 
 Count = Annotated[int, Field(ge=0)]
 Shape = tuple[Count, ...]
@@ -34,32 +34,32 @@ class EndedError(ClovenError):
 
 
 class KeyAwaited(Document):
-    """The trusted half has started and waits for its key; `limits` describe its sandbox."""
+    """The trusted half has started and waits for its key; `limits` describes its sandbox."""
 
     kind: Literal["waiting"] = "waiting"
     limits: tuple[str, ...]
 
 
 class OwnerMessage(Document):
-    """A message of the owner to the trusted half, or its answer: the bytes behind."""
+    """A message of the owner to the trusted half, or its answer; its text is the content."""
 
     kind: Literal["owner"] = "owner"
 
 
 class SplitReport(Document):
-    """The model is decrypted and split; the rear follows.
+    """The model is decrypted and split; the content is the rear.
 
     Attributes:
-        decrypted_seconds: of decrypting.
-        split_seconds: of building and splitting the model.
-        takes: shapes that are handed over, for one image.
-        gives: shapes that come back, for one image.
-        values: names of the values that are handed over.
-        result: how the result leaves the system.
-        front_ops: ops of the front.
-        rear_ops: ops of the rear.
-        front_weight_bytes: bytes of the front's weights.
-        rear_weight_bytes: bytes of the rear's weights.
+        decrypted_seconds: the time of decryption.
+        split_seconds: the time of building and splitting the model.
+        takes: the shapes that are handed over, for one image.
+        gives: the shapes that are handed back, for one image.
+        values: the names of the values that are handed over.
+        result: whether the result leaves sealed or in clear.
+        front_ops: the number of ops of the front.
+        rear_ops: the number of ops of the rear.
+        front_weight_bytes: the size of the front's weights.
+        rear_weight_bytes: the size of the rear's weights.
     """
 
     kind: Literal["split"] = "split"
@@ -76,7 +76,7 @@ class SplitReport(Document):
 
 
 class RearModel(Document):
-    """The rear for the accelerator; `result` is clear if its output is the result."""
+    """The content is the rear, for the accelerator; `result` is clear if its output is the result."""
 
     kind: Literal["rear"] = "rear"
     result: Literal["sealed", "clear"]
@@ -91,14 +91,14 @@ class RearLoaded(Document):
 
 
 class SealedInputs(Document):
-    """Sealed pictures, one behind another, of these sizes in bytes."""
+    """The content is sealed pictures, one after another, with these sizes in bytes."""
 
     kind: Literal["inputs"] = "inputs"
     sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 class FrontDone(Document):
-    """The front has run on images; what a pipe hands over follows. Times are of the machine's clock, in seconds."""
+    """The front has run; with a pipe, the content is the tensors. Times are in seconds of the machine's clock."""
 
     kind: Literal["front"] = "front"
     images: Count
@@ -109,14 +109,14 @@ class FrontDone(Document):
 
 
 class HandedOver(Document):
-    """Images are handed over to the accelerator; what a pipe hands over follows."""
+    """Images are handed over to the accelerator; with a pipe, the content is the tensors."""
 
     kind: Literal["images"] = "images"
     images: Count
 
 
 class RearDone(Document):
-    """The rear has run; its output, or what a pipe hands back, follows. Shapes are those of all images."""
+    """The rear has run; the content is its output, or with a pipe the tensors. Shapes include all images."""
 
     kind: Literal["done"] = "done"
     images: Count
@@ -126,14 +126,14 @@ class RearDone(Document):
 
 
 class HandedBack(Document):
-    """Images are handed back to the trusted half; what a pipe hands back follows."""
+    """Images are handed back to the trusted half; with a pipe, the content is the tensors."""
 
     kind: Literal["back"] = "back"
     images: Count
 
 
 class RestDone(Document):
-    """The rest has run inside; the sealed result follows."""
+    """The rest has run inside; the content is the sealed result."""
 
     kind: Literal["result"] = "result"
     taken: float
@@ -141,26 +141,26 @@ class RestDone(Document):
 
 
 class Failure(Document):
-    """The problems of a message that was refused, or for which the process ends."""
+    """The problems of a message that was refused, or that ends the process."""
 
     kind: Literal["failed"] = "failed"
     problems: tuple[str, ...]
 
 
 class TrustedTask(RootModel[Annotated[SealedInputs | HandedBack, Field(discriminator="kind")]]):
-    """A message that the trusted half works on."""
+    """A message that the trusted half processes."""
 
 
 # --- sending and receiving --------------------------------------------------------------------------------------
 
-NAME = "a message of the other process"
+NAME = "a message from the other process"
 
 
 def tell(descriptor: int, message: BaseModel, content: bytes | bytearray | memoryview = b"") -> None:
     """Send a message.
 
     Raises:
-        EndedError: if nobody reads any more.
+        EndedError: if the other process has ended.
     """
     words = message.model_dump_json().encode()
     data = memoryview(content).cast("B")
@@ -173,22 +173,25 @@ def tell(descriptor: int, message: BaseModel, content: bytes | bytearray | memor
 
 
 def heard(descriptor: int, kind: type[Kind], timeout: float | None = None) -> tuple[Kind, bytearray]:
-    """Return the next message, and the bytes behind it.
+    """Return the next message and its content.
 
     Args:
-        descriptor: of the pipe.
-        kind: of the message that is due.
-        timeout: seconds until it begins.
+        descriptor: the descriptor of the pipe.
+        kind: the expected kind of message.
+        timeout: the limit until it begins, in seconds.
 
     Raises:
-        EndedError: if there will be none.
-        ClovenError: if it is of another kind, none begins in time, or the other process reports a `Failure`.
+        EndedError: if the other process has ended.
+        ClovenError: if the message has another kind, none begins in time, or the other process reports a `Failure`.
     """
     if timeout is not None and not select.select([descriptor], [], [], timeout)[0]:
-        raise ClovenError(f"the process at the other end of a pipe said nothing for {timeout:g} s")
+        raise ClovenError(f"the process at the other end of a pipe did not send a message within {timeout:g} s")
     words, content = HEAD.unpack(_exactly(descriptor, HEAD.size))
     if words > WORDS or content > CONTENT:
-        raise ClovenError(f"a message of {words} and {content} bytes was announced; at most {WORDS} and {CONTENT}")
+        raise ClovenError(
+            f"the other process announced a message of {words} and {content} bytes; expected at most {WORDS} and "
+            f"{CONTENT}"
+        )
     text = bytes(_exactly(descriptor, words))
     behind = _exactly(descriptor, content)
     if parse_json(text, NAME).get("kind") == "failed":
@@ -197,12 +200,12 @@ def heard(descriptor: int, kind: type[Kind], timeout: float | None = None) -> tu
 
 
 def served(work: Callable[[int, int], None]) -> int:
-    """Run a process on messages from standard input to what was standard output; return its exit code.
+    """Run a process that reads messages from standard input and answers on standard output; return its exit code.
 
-    It ends well if nobody writes any more; problems are told as a `Failure`.
+    It succeeds when the other process ends; problems are sent as a `Failure`.
     """
     hears, tells = 0, os.dup(1)
-    os.dup2(2, 1)  # what a library prints is not a message
+    os.dup2(2, 1)  # libraries that print must not corrupt the messages
     try:
         work(hears, tells)
     except EndedError:
@@ -216,7 +219,7 @@ def served(work: Callable[[int, int], None]) -> int:
 def _exactly(descriptor: int, size: int) -> bytearray:
     held, filled = bytearray(min(size, BLOCK)), 0
     while filled < size:
-        if filled == len(held):  # memory is taken for what comes, not for what is announced
+        if filled == len(held):  # allocate memory for what has arrived, not for what was announced
             held.extend(bytes(min(size - filled, filled)))
         with memoryview(held)[filled:] as left:
             got = os.readv(descriptor, [left])

@@ -1,9 +1,9 @@
-"""The quote of an enclave: its measurement and fresh public key, bound to the nonce of the owner who asked.
+"""The quote of an enclave: its measurement and a fresh public key, bound to the owner's nonce.
 
-Under Gramine with SGX the processor measures: the evidence is a hardware quote, whose 64 bytes of report data are
-the binding. A simulated enclave, and Gramine without SGX, measure themselves: anybody can claim such a measurement.
+Under Gramine with SGX, the processor measures: the evidence is a hardware quote, whose 64 bytes of report data are
+the binding. A simulated enclave, and Gramine without SGX, measure themselves: anyone can claim such a measurement.
 Therefore a measurement names its kind, ``sgx:...`` or ``simulated:...``, and an owner who expects hardware accepts
-nothing else.
+no other kind.
 
 Messages are JSON objects of strings, at most 64 KiB.
 """
@@ -24,8 +24,8 @@ from cloven.errors import ClovenError
 
 SIMULATED, DIRECT, SGX, TDX = "simulated", "gramine-direct", "sgx", "tdx"
 WORDS = {
-    SIMULATED: "the measurement is what the process says of itself; nothing protects it",
-    DIRECT: "the measurement is what the process says of itself; no hardware protects it from its host",
+    SIMULATED: "the process claims this measurement itself; nothing protects it",
+    DIRECT: "the process claims this measurement itself; no hardware protects it from its host",
     SGX: "the processor measured the enclave, and its quote was verified up to Intel's root",
     TDX: "the processor measured the trust domain, and its quote was verified up to Intel's root",
 }
@@ -33,7 +33,7 @@ HARDWARE = SGX, TDX
 """The kinds of measurement that a hardware quote proves."""
 NONCE_BYTES = 32
 MESSAGE_BYTES = 2**16
-"""The largest message."""
+"""The size of the largest message."""
 MEASUREMENT = re.compile(rf"({'|'.join(map(re.escape, WORDS))}):([0-9a-f]{{64}})")
 FOLDER_ID = re.compile(r"[!-~]{1,200}")
 
@@ -43,7 +43,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class QuoteMessage(Document):
-    """A quote as it is sent: bytes in hexadecimal digits, the evidence in base64."""
+    """The message form of a quote: bytes as hexadecimal digits, the evidence in base64."""
 
     measurement: Annotated[str, Field(pattern=f"^{MEASUREMENT.pattern}$")]
     folder_id: Annotated[str, Field(pattern=f"^{FOLDER_ID.pattern}$")]
@@ -53,15 +53,15 @@ class QuoteMessage(Document):
 
 
 def encoded(message: Document) -> bytes:
-    """Return a message as it is sent."""
+    """Return the bytes of a message."""
     return message.model_dump_json().encode()
 
 
 def parse_message(kind: type[Kind], text: bytes, name: str) -> Kind:
-    """Return a message, which error messages call `name`; values are not shown in them.
+    """Parse a message; error messages call it `name` and do not show values.
 
     Raises:
-        ClovenError: if it is too long, or as `parse_document`.
+        ClovenError: if it is too long, or as in `parse_document`.
     """
     return parse_document(kind, message_text(text, name), name)
 
@@ -77,7 +77,7 @@ def message_text(text: bytes, name: str) -> str:
     try:
         return text.decode()
     except UnicodeDecodeError:
-        raise ClovenError(f"{name} of {len(text)} bytes is not UTF-8 text; send it again") from None
+        raise ClovenError(f"{name} ({len(text)} bytes) is not UTF-8 text; send it again") from None
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,9 @@ class Measurement:
     """A measurement of an enclave, written ``KIND:DIGITS``.
 
     Attributes:
-        kind: who measured: one of `WORDS`.
+        kind: the kind of measurement: one of `WORDS`.
         digits: 64 hexadecimal digits. MRENCLAVE for ``sgx``, a hash of the registers for ``tdx`` (see
-            `cloven.enclave.dcap.measurement`), and for the others a hash of the program and the sealed folder's
-            number.
+            `cloven.enclave.dcap.measurement`), and for the others a hash of the program and the sealed folder's id.
     """
 
     kind: str
@@ -106,7 +105,7 @@ class Measurement:
 
     @staticmethod
     def parse(text: str) -> Measurement:
-        """Return the measurement of its written form; raise `ClovenError` for any other text."""
+        """Parse a measurement; raise `ClovenError` if it is malformed."""
         kind, _, digits = text.rpartition(":")
         return Measurement(kind, digits)
 
@@ -116,8 +115,8 @@ class Attested:
     """The content of a verified hardware quote about the enclave or the trust domain.
 
     Attributes:
-        measurement: of it.
-        report_data: the 64 bytes that it gave to be signed.
+        measurement: the measurement.
+        report_data: the 64 bytes that it submitted for signing.
     """
 
     measurement: Measurement
@@ -125,7 +124,7 @@ class Attested:
 
 
 Verifier: TypeAlias = Callable[[bytes], Attested]
-"""Verifies a hardware quote, or raises `ClovenError` with all that is wrong with it; see `cloven.enclave.dcap`."""
+"""Verifies a hardware quote, or raises `ClovenError` with all its problems; see `cloven.enclave.dcap`."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +132,13 @@ class Expected:
     """The owner's requirements for an enclave before a key is released.
 
     Attributes:
-        measurement: that it must have. If its kind is a hardware kind, only a hardware quote is accepted.
-        verifier: of hardware quotes; needed exactly for those.
-        accept: the kind of the measurement, if that is not a hardware kind: the owner says explicitly that a
-            measurement is enough which the host can claim.
+        measurement: the required measurement. If its kind is a hardware kind, only a hardware quote is accepted.
+        verifier: the verifier of hardware quotes; required for hardware kinds, None for others.
+        accept: the kind of the measurement if it is not a hardware kind: the owner explicitly accepts a measurement
+            that the host could claim.
 
     Raises:
-        ClovenError: if these contradict each other, or a quote could be accepted that proves nothing.
+        ClovenError: if these contradict each other, or would accept a quote that proves nothing.
     """
 
     measurement: Measurement
@@ -150,23 +149,23 @@ class Expected:
         kind = self.measurement.kind
         if self.accept is not None and (self.accept != kind or kind in HARDWARE):
             raise ClovenError(
-                f"{self.accept} is to be accepted, and the expected measurement is of the kind {kind}; "
-                + ("leave --accept out" if kind in HARDWARE else f"only --accept {kind} goes with it")
+                f"--accept is {self.accept}, but the expected measurement has the kind {kind}; "
+                + ("omit --accept" if kind in HARDWARE else f"use --accept {kind}")
             )
         if kind in HARDWARE and self.verifier is None:
             raise ClovenError(
-                f"the expected measurement is of the kind {kind}, and an unverified hardware quote is never "
+                f"the expected measurement has the kind {kind}, and an unverified hardware quote is never "
                 "accepted; give Intel's collateral (--collateral FILE), or fetch it (--fetch-collateral URL)"
             )
         if kind not in HARDWARE and self.accept is None:
             raise ClovenError(
-                f"the expected measurement is of the kind {kind}, which proves nothing: {WORDS[kind]}; expect that "
-                f"of a hardware quote (sgx:... or tdx:...), or accept this explicitly: --accept {kind}"
+                f"the expected measurement has the kind {kind}, which proves nothing: {WORDS[kind]}; expect a "
+                f"hardware measurement (sgx:... or tdx:...), or accept this one explicitly: --accept {kind}"
             )
         if kind not in HARDWARE and self.verifier is not None:
             raise ClovenError(
-                "collateral is given, with which hardware quotes are verified, and the expected measurement is of "
-                f"the kind {kind}; expect sgx:... or tdx:..., or give no collateral"
+                "collateral is given, which verifies hardware quotes, but the expected measurement has the kind "
+                f"{kind}; expect sgx:... or tdx:..., or omit the collateral"
             )
 
 
@@ -175,11 +174,11 @@ class Quote:
     """The claims of an enclave about itself.
 
     Attributes:
-        measurement: of program, plan and settings.
-        folder_id: number of the sealed folder that it would open.
-        public_key: X25519, 32 bytes, fresh with each start.
+        measurement: the measurement of program, plan and settings.
+        folder_id: the id of the sealed folder that it would open.
+        public_key: the X25519 public key, 32 bytes, fresh for each start.
         report_data: 64 bytes that bind key, nonce and folder, see `binding`.
-        evidence: the hardware's own quote; empty where there is none.
+        evidence: the hardware quote; empty if there is none.
     """
 
     measurement: Measurement
@@ -190,16 +189,16 @@ class Quote:
 
     @property
     def words(self) -> str:
-        """Return how far the measurement can be trusted, once the quote was accepted."""
+        """Return how far the measurement of an accepted quote can be trusted."""
         return f"{self.measurement.kind}: {WORDS[self.measurement.kind]}"
 
     @property
     def run(self) -> str:
-        """Return the run that a release for this quote begins: of one nonce and one start of the enclave."""
+        """Return the id of the run that a release for this quote starts: of one nonce and one enclave start."""
         return self.report_data[:32].hex()
 
     def message(self) -> bytes:
-        """Return the quote as it is sent."""
+        """Return the quote as a message."""
         return encoded(
             QuoteMessage(
                 measurement=str(self.measurement),
@@ -212,16 +211,16 @@ class Quote:
 
 
 def read_quote(text: bytes) -> Quote:
-    """Return a quote from its message.
+    """Parse the message of a quote.
 
     Raises:
-        ClovenError: with every field that is missing, unknown, or malformed.
+        ClovenError: lists every field that is missing, unknown or malformed.
     """
     found = parse_message(QuoteMessage, text, "a quote")
     try:
         evidence = base64.b64decode(found.evidence, validate=True)
     except ValueError:
-        raise ClovenError("a quote's evidence is not base64; ask the enclave for another quote") from None
+        raise ClovenError("the evidence of the quote is not base64; request another quote") from None
     return Quote(
         measurement=Measurement.parse(found.measurement),
         folder_id=found.folder_id,
@@ -232,55 +231,55 @@ def read_quote(text: bytes) -> Quote:
 
 
 def binding(public_key: bytes, nonce: bytes, folder_id: str) -> bytes:
-    """Return the report data, 64 bytes, that bind a public key to the owner's nonce and to the folder."""
+    """Return the 64 bytes of report data that bind a public key to the owner's nonce and the folder."""
     return hashlib.sha512(b"cloven quote" + public_key + nonce + folder_id.encode()).digest()
 
 
 def verify(quote: Quote, nonce: bytes, *, expect: Expected, folder_id: str) -> None:
-    """Accept a quote, or raise `ClovenError` with every problem; arguments as `problems`."""
+    """Raise `ClovenError` with every problem of a quote; the arguments are those of `problems`."""
     if found := problems(quote, nonce, expect, folder_id):
         raise ClovenError(found)
 
 
 def problems(quote: Quote, nonce: bytes, expect: Expected, folder_id: str) -> list[str]:
-    """Return why an owner should not release a key for this quote; empty if nothing is wrong.
+    """Return the reasons not to release a key for a quote; empty if there are none.
 
     Args:
         quote: the enclave's answer.
-        nonce: the 32 random bytes that it answers.
-        expect: what the owner demands.
-        folder_id: the sealed folder that it must be for.
+        nonce: the 32 random bytes that were sent.
+        expect: the owner's requirements.
+        folder_id: the id of the expected sealed folder.
     """
     found = []
     if quote.measurement.kind != expect.measurement.kind:
         found.append(
-            f"the enclave's measurement is of the kind {quote.measurement.kind}, expected "
-            f"{expect.measurement.kind}: another kind of enclave answers than the one that you expect"
+            f"the enclave's measurement has the kind {quote.measurement.kind}, expected "
+            f"{expect.measurement.kind}: this is another kind of enclave"
         )
     elif quote.measurement != expect.measurement:
         found.append(
             f"the enclave's measurement is {quote.measurement}, expected {expect.measurement}: it runs another "
-            "program, plan or setting; if that is intended, expect its measurement"
+            "program, plan or setting; if that is intended, pass its measurement to --expect"
         )
     if quote.folder_id != folder_id:
         found.append(f"the quote is for the sealed folder {quote.folder_id}, expected {folder_id}")
     bound = binding(quote.public_key, nonce, quote.folder_id)
     if quote.report_data != bound:
         found.append(
-            "the quote does not answer this request: its report data does not bind its public key to the nonce "
-            "that was sent; it is a replayed quote, or was changed on the way: the relay may be compromised"
+            "the quote does not answer this request: its report data does not bind its public key to the nonce; "
+            "the quote was replayed or modified: the relay may be compromised"
         )
     return found + evidence_problems(quote.evidence, expect, bound)
 
 
 def evidence_problems(evidence: bytes, expect: Expected, bound: bytes) -> list[str]:
-    """Return what is wrong with a quote's evidence, by what the owner expects and not by what the enclave says."""
+    """Return the problems of a quote's evidence by the owner's requirements, not by the enclave's claims."""
     if expect.verifier is None:
         if not evidence:
             return []
-        return [f"a {expect.measurement.kind} quote has no evidence, this one has {len(evidence)} bytes"]
+        return [f"the quote has {len(evidence)} bytes of evidence; expected none for {expect.measurement.kind}"]
     if not evidence:
-        return [f"the enclave sent no hardware quote; expected one of the kind {expect.measurement.kind}"]
+        return [f"the enclave did not send a hardware quote; expected one of the kind {expect.measurement.kind}"]
     try:
         attested = expect.verifier(evidence)
     except ClovenError as error:
@@ -290,7 +289,7 @@ def evidence_problems(evidence: bytes, expect: Expected, bound: bytes) -> list[s
         found.append(f"the processor measured {attested.measurement}, expected {expect.measurement}")
     if attested.report_data != bound:
         found.append(
-            "the hardware quote was made for another request: its report data is not the 64 bytes that bind the "
-            "public key to the nonce that was sent"
+            "the hardware quote belongs to another request: its report data does not bind the public key to the "
+            "nonce"
         )
     return found

@@ -1,14 +1,14 @@
-"""The release of a data key to an enclave: messages alone, whatever carries them.
+"""The release of a data key to an enclave: its messages, independent of the transport.
 
     owner                                  enclave
     32 random bytes    ── nonce ──▶        Waiting.quote
     release            ◀─ quote ──
                        ── release ──▶      Waiting.accept
 
-The data key is encrypted to the public key in the quote (HPKE, RFC 9180: X25519, HKDF-SHA256, AES-256-GCM), so who
-carries the messages learns nothing. The private key is in the enclave's memory alone, and only until a release is
-accepted: a replayed one opens in no other start. A release is not signed: anyone can send some key, and one that is
-not the owner's opens nothing that the owner sealed. No message holds a key in clear.
+The data key is encrypted to the public key in the quote (HPKE, RFC 9180: X25519, HKDF-SHA256, AES-256-GCM), so the
+relay learns nothing. The private key exists only in the enclave's memory, and only until a release is accepted: a
+replayed release cannot be opened after a restart. A release is not signed: anyone can send a key, but only the
+owner's opens the files that the owner sealed. Messages never contain a key in clear.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hpke import Suite
 
 ATTESTATION = Path("/dev/attestation")
-"""The folder in which Gramine lets an enclave ask for a hardware quote."""
+"""Gramine's folder through which an enclave requests a hardware quote."""
 SEALED_BYTES = 32 + KEY_BYTES + 16
 """HPKE's encapsulated key, the data key, and a tag."""
-AGAIN = "have the owner release the key again, to this start"
+AGAIN = "the owner must release the key again, to this start of the enclave"
 
 
 class ReleaseMessage(Document):
-    """A release as it is sent: bytes in hexadecimal digits."""
+    """The message form of a release: bytes as hexadecimal digits."""
 
     public_key: Digits
     nonce: Digits
@@ -60,13 +60,13 @@ class ReleaseMessage(Document):
 
 @dataclass(eq=False)
 class Waiting:
-    """An enclave that waits for its data key; make one with `waiting`. For one thread.
+    """An enclave that waits for its data key, created by `waiting`; not thread-safe.
 
     Attributes:
-        measurement: as `Quote.measurement`.
-        folder_id: as `Quote.folder_id`.
-        public_key: X25519, 32 bytes.
-        run: as `Quote.run`, of the latest quote.
+        measurement: as in `Quote.measurement`.
+        folder_id: as in `Quote.folder_id`.
+        public_key: the X25519 public key, 32 bytes.
+        run: `Quote.run` of the latest quote.
     """
 
     measurement: Measurement
@@ -84,73 +84,75 @@ class Waiting:
             nonce: 32 bytes.
 
         Raises:
-            ClovenError: for a nonce of another size, if the hardware gives no quote, or the key is here already.
+            ClovenError: if the nonce has another size, the hardware returns no quote, or the key was already
+                released.
         """
         self._waiting()
         if len(nonce) != NONCE_BYTES:
-            raise ClovenError(f"a nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+            raise ClovenError(f"the nonce has {len(nonce)} bytes; expected {NONCE_BYTES}")
         bound = binding(self.public_key, nonce, self.folder_id)
         made = Quote(self.measurement, self.folder_id, self.public_key, bound, self._prove(bound))
         self._nonce, self.run = nonce, made.run
         return made
 
     def accept(self, text: bytes) -> bytes:
-        """Return the data key of a release, 32 bytes; after that no other release is accepted.
+        """Return the 32-byte data key of a release; later releases are refused.
 
         Raises:
-            ClovenError: for a message that is not a release to this start and its latest quote; it goes on waiting.
+            ClovenError: if the message is not a release to this start and its latest quote; the enclave continues
+                to wait.
         """
         private = self._waiting()
         found = parse_message(ReleaseMessage, text, "a release")
         if found.public_key != self.public_key.hex():
             raise ClovenError(
-                f"this release was made for another start of the enclave: it is encrypted to another key; {AGAIN}"
+                f"the release is for another start of the enclave: it is encrypted to another key; {AGAIN}"
             )
         nonce = bytes.fromhex(found.nonce)
         if nonce != self._nonce:
-            raise ClovenError(f"this release answers no quote of this enclave, or not its latest one; {AGAIN}")
+            raise ClovenError(f"the release does not answer the latest quote of this enclave; {AGAIN}")
         key = opened(bytes.fromhex(found.sealed), private, context(self.measurement, nonce, self.folder_id))
         self._private = None
         return key
 
     def _waiting(self) -> X25519PrivateKey:
         if self._private is None:
-            raise ClovenError("this enclave has its key already, and takes one release only; start it again")
+            raise ClovenError("the enclave already has its key and accepts only one release; restart it")
         return self._private
 
 
 def waiting(measurement: Measurement, folder_id: str, *, prove: Callable[[bytes], bytes] | None = None) -> Waiting:
-    """Return an enclave's state at its start, with a fresh private key that never leaves it.
+    """Return the state of an enclave at its start, with a fresh private key that never leaves it.
 
     Args:
-        measurement: of this enclave.
-        folder_id: the sealed folder's number, 1 to 200 printable ASCII characters without spaces.
-        prove: from report data (64 bytes) to the evidence; by default Gramine's for `SGX`, else nothing.
+        measurement: the measurement of this enclave.
+        folder_id: the sealed folder's id, 1 to 200 printable ASCII characters without spaces.
+        prove: returns the evidence for 64 bytes of report data; by default Gramine's for `SGX`, else none.
 
     Raises:
-        ClovenError: for a folder's number that no quote could hold.
+        ClovenError: if the id is not valid.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     if not FOLDER_ID.fullmatch(folder_id):
-        raise ClovenError(f"the folder's number is {folder_id[:200]!r}; expected 1 to 200 printable characters")
+        raise ClovenError(f"the folder's id is {folder_id[:200]!r}; expected 1 to 200 printable characters")
     private = X25519PrivateKey.generate()
     proof = prove or (hardware_quote if measurement.kind == SGX else no_evidence)
     return Waiting(measurement, folder_id, private.public_key().public_bytes_raw(), proof, private)
 
 
 def release(quote: Quote, nonce: bytes, *, expect: Expected, owner_key: bytes, folder_id: str) -> bytes:
-    """Return the message that brings the folder's data key to the enclave of a quote, and to no other.
+    """Return the message that releases the folder's data key to the enclave of a quote only.
 
     Args:
         quote: the enclave's answer to the nonce.
         nonce: the 32 random bytes that were sent.
-        expect: what the owner demands of the enclave.
+        expect: the owner's requirements for the enclave.
         owner_key: 32 bytes, see `owner.read_owner_key`.
-        folder_id: the sealed folder that it must be for.
+        folder_id: the id of the expected sealed folder.
 
     Raises:
-        ClovenError: with every problem of the quote; see `quote.problems`.
+        ClovenError: lists every problem of the quote; see `quote.problems`.
     """
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
@@ -161,57 +163,57 @@ def release(quote: Quote, nonce: bytes, *, expect: Expected, owner_key: bytes, f
         sealed = suite().encrypt(key, X25519PublicKey.from_public_bytes(quote.public_key), info)
     except ValueError:
         raise ClovenError(
-            "the quote's public key is not a key of X25519, or is of low order; nothing was released"
+            "the quote's public key is not an X25519 key, or has low order; nothing was released"
         ) from None
     made = ReleaseMessage(public_key=quote.public_key.hex(), nonce=nonce.hex(), sealed=sealed.hex())
     return encoded(made)
 
 
 def opened(sealed: bytes, private: X25519PrivateKey, info: bytes) -> bytes:
-    """Return the data key in a release."""
+    """Decrypt the data key in a release."""
     from cryptography.exceptions import InvalidTag
 
     try:
         return suite().decrypt(sealed, private, info)
     except InvalidTag:
         raise ClovenError(
-            "this release does not open: it was changed on the way, or made for another measurement or folder; "
+            "cannot decrypt the release: it was modified in transit, or is for another measurement or folder; "
             + AGAIN
         ) from None
 
 
 def context(measurement: Measurement, nonce: bytes, folder_id: str) -> bytes:
-    """Return HPKE's info, on which both sides must agree; unambiguous, as no kind of measurement begins another."""
+    """Return HPKE's info, the same on both sides; unambiguous, as no measurement kind is a prefix of another."""
     return b"cloven release" + str(measurement).encode() + nonce + folder_id.encode()
 
 
 def suite() -> Suite:
-    """Return the suite of HPKE."""
+    """Return the HPKE suite."""
     from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
     return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
 def no_evidence(report_data: bytes) -> bytes:  # noqa: ARG001 - as hardware_quote
-    """Return no evidence, where no hardware measures the enclave."""
+    """Return empty evidence, for an enclave that no hardware measures."""
     return b""
 
 
 def hardware_measurement() -> Measurement:
-    """Return what the processor has measured of this enclave (MRENCLAVE), through Gramine.
+    """Return the processor's measurement of this enclave (MRENCLAVE), through Gramine.
 
     Raises:
-        ClovenError: where it cannot be read.
+        ClovenError: if it cannot be read.
     """
     with _attested("measurement"):
         return Measurement(SGX, (ATTESTATION / "my_target_info").read_bytes()[:32].hex())
 
 
 def hardware_quote(report_data: bytes) -> bytes:
-    """Return the processor's quote of this enclave, whose report data are these 64 bytes, through Gramine.
+    """Return the processor's quote of this enclave with these 64 bytes of report data, through Gramine.
 
     Raises:
-        ClovenError: if there is none.
+        ClovenError: if the hardware does not return one.
     """
     with _attested("hardware quote"):
         (ATTESTATION / "user_report_data").write_bytes(report_data)
@@ -224,6 +226,6 @@ def _attested(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ClovenError(
-            f"no {what} through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
+            f"cannot read a {what} through {ATTESTATION}: {error.strerror}; run under gramine-sgx with "
             'sgx.remote_attestation = "dcap"'
         ) from error

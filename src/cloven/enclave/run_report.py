@@ -15,7 +15,7 @@ TRACE = "trace.json"
 
 
 class TraceStep(Document):
-    """One of S2's six steps, and its seconds: for steps of an inference the median."""
+    """One of the six steps of Rajasekar et al. (2024), and its seconds: the median, for steps of an inference."""
 
     step: int
     what: str
@@ -23,7 +23,7 @@ class TraceStep(Document):
 
 
 class Transferred(Document):
-    """The values that one inference hands over, their shapes for one image, and their bytes."""
+    """The values that one inference hands over, their shapes for one image, and their size in bytes."""
 
     values: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -38,7 +38,7 @@ class HalfSize(Document):
 
 
 class InputResult(Document):
-    """The result of one input: its logits if it left the enclave in clear, and the file that it was written to."""
+    """The result of one input: its logits if it left the enclave in clear, and its file."""
 
     input: str
     logits: tuple[float, ...] | None
@@ -50,22 +50,22 @@ class RunReport(Document):
 
     Attributes:
         format: the version of this document.
-        sealed: the number of the sealed folder.
+        sealed: the id of the sealed folder.
         run: the run that the owner released; None if another party released it.
-        backend: how the trusted half was started.
+        backend: the backend of the trusted half.
         trust: how far the backend protects.
-        limits: of the trusted half's sandbox.
+        limits: the limits of the trusted half's sandbox.
         accelerator: the name of the device that ran the rear.
         handover: memory, file or pipe.
-        threads: of each half.
-        trace: S2's six steps.
-        handed_over: by one inference.
-        result: how results leave the enclave.
-        front: size of the front.
-        rear: size of the rear.
-        inferences: seconds of each inference by its stretches.
-        in_clear: what is outside in clear afterwards.
-        results: of each input.
+        threads: the number of threads of each half.
+        trace: the six steps of Rajasekar et al. (2024).
+        handed_over: the values that one inference hands over.
+        result: whether results leave the enclave sealed or in clear.
+        front: the size of the front.
+        rear: the size of the rear.
+        inferences: the seconds of each inference by step.
+        in_clear: the data outside the enclave that is not encrypted.
+        results: the result of each input.
     """
 
     format: Literal["cloven enclave run 1"] = "cloven enclave run 1"
@@ -88,7 +88,7 @@ class RunReport(Document):
 
 
 def trace(enclave: Enclave, inferences: Sequence[Inference]) -> tuple[TraceStep, ...]:
-    """Return S2's six steps (Sect. IV) with their seconds."""
+    """Return the six steps of Rajasekar et al. (2024, Sect. IV) with their seconds."""
     middles = [
         statistics.median(inference.seconds[name] for inference in inferences)
         for name in ("front", "hand-over", "rear")
@@ -107,14 +107,14 @@ def keep(
     inferences: Sequence[tuple[Path, Inference]],
     out: Path | None,
 ) -> RunReport:
-    """Return the report of a run; write it, and each result as ``.result`` or, in clear, ``.json``, to a folder.
+    """Return the report of a run; write it and each result (``.result``, or ``.json`` in clear) to a folder.
 
     Args:
-        enclave: after the inferences.
-        folder_id: the number of the sealed folder.
+        enclave: the enclave, after the inferences.
+        folder_id: the id of the sealed folder.
         run: the run that the owner released, if it is known.
-        inferences: one for each file of input.
-        out: the folder, if anything is to be written.
+        inferences: the inference of each input file.
+        out: the folder; None to write nothing.
 
     Raises:
         ClovenError: if a file cannot be written.

@@ -1,7 +1,8 @@
-"""Run an enclave without being trusted: start both halves, forward their messages, and take the times.
+"""Run an enclave as an untrusted host: start both halves, forward their messages, and measure the times.
 
-The six steps are S2's (Sect. IV): the model and the input are with the cloud, are decrypted in the trusted half,
-the model is split there, the front is run, its output leaves, and the rear is run on the accelerator.
+The six steps are those of Rajasekar et al. (2024, Sect. IV): the cloud receives the model and the input, the
+trusted half decrypts them, splits the model, runs the front and hands over its output, and the accelerator runs the
+rear.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ STEPS = (
     "handed over",
     "rear run on the accelerator",
 )
-"""S2's six steps (Sect. IV)."""
+"""The six steps of Rajasekar et al. (2024, Sect. IV)."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,13 @@ class EnclaveOptions:
 
     Attributes:
         sealed: the sealed folder.
-        backend: how the trusted half is started.
-        device: of the accelerator: cpu, cuda, cuda:1.
-        way: of the hand-over.
-        memory: bytes that the trusted half may have.
-        threads: of each half.
-        manifest: of Gramine.
-        timeout: seconds that one answer may take.
+        backend: the backend of the trusted half.
+        device: the accelerator: cpu, cuda, cuda:1.
+        way: the kind of hand-over.
+        memory: the memory limit of the trusted half, in bytes.
+        threads: the number of threads of each half.
+        manifest: the Gramine manifest.
+        timeout: the limit for one answer, in seconds.
     """
 
     sealed: Path
@@ -81,17 +82,17 @@ class EnclaveOptions:
         found = []
         if self.way not in self.backend.ways:
             ways = ", ".join(self.backend.ways)
-            found.append(f"{self.backend.name} cannot hand over by {self.way}; choose from {ways}")
+            found.append(f"{self.backend.name} does not support a hand-over by {self.way}; choose from {ways}")
         if self.memory < 2**29:
-            found.append(f"{self.memory} bytes of memory are too few for PyTorch; expected 512M or more")
+            found.append(f"the memory of {self.memory} bytes is too small for PyTorch; expected 512M or more")
         if self.threads < 1:
-            found.append(f"{self.threads} threads; expected 1 or more")
+            found.append(f"the number of threads is {self.threads}; expected 1 or more")
         return found
 
 
 @dataclass(frozen=True)
 class Inference:
-    """The outcome of one message of inputs: logits ``(n, classes)``, or bytes that only the owner can open."""
+    """The outcome of one message of inputs: logits ``(n, classes)``, or a result that only the owner can open."""
 
     images: int
     logits: NDArray[np.float32] | None = field(repr=False)
@@ -105,17 +106,17 @@ Half = subprocess.Popen[bytes] | None
 
 @dataclass
 class Enclave:
-    """Both halves at work; made by `running`.
+    """Both running halves; created by `running`.
 
     Attributes:
         asked: its options.
-        descriptors: of the hand-over, there and back; -1 for a pipe.
-        limits: of the trusted half's sandbox.
-        clock: seconds of the steps until the first inference.
+        descriptors: the descriptors of the hand-over in both directions; -1 for a pipe.
+        limits: the limits of the trusted half's sandbox.
+        clock: the seconds of the steps before the first inference.
         trusted: the process of the trusted half.
         accelerator: the process of the other half.
         device: the name of the accelerator.
-        report: of the trusted half, once the model is split.
+        report: the trusted half's report of the split.
     """
 
     asked: EnclaveOptions
@@ -129,17 +130,17 @@ class Enclave:
 
     @property
     def report(self) -> SplitReport:
-        """Return what the trusted half reported of the split."""
+        """Return the trusted half's report of the split."""
         assert self._report is not None, "split() comes first"
         return self._report
 
     def ask(self, message: bytes) -> bytes:
-        """Return the trusted half's answer to a message of the owner; see `cloven.enclave.release`."""
+        """Return the trusted half's answer to a message from the owner; see `cloven.enclave.release`."""
         self._tell(self.trusted, OwnerMessage(), message)
         return bytes(self.heard(self.trusted, OwnerMessage)[1])
 
     def split(self) -> None:
-        """After the release: wait until the model is decrypted and split, and give the accelerator its part."""
+        """Wait until the model is decrypted and split after the release, and send the accelerator its part."""
         released = time.perf_counter()
         self._report, rear = self.heard(self.trusted, SplitReport)
         self._tell(self.accelerator, RearModel(result=self.report.result), rear)
@@ -156,7 +157,7 @@ class Enclave:
         """Run sealed pictures, all in one message.
 
         Raises:
-            ClovenError: for what is not sealed for this folder, or a half that has ended.
+            ClovenError: if an input is not sealed for this folder, or a half has ended.
         """
         start = time.perf_counter()
         self._tell(self.trusted, SealedInputs(sizes=tuple(map(len, inputs))), b"".join(inputs))
@@ -173,7 +174,9 @@ class Enclave:
         if self.report.result == "clear":
             (shape,) = rear.shapes
             if prod(shape) * 4 != len(back):
-                raise ClovenError(f"the accelerator answered {len(back)} bytes for a result of shape {shape}")
+                raise ClovenError(
+                    f"the accelerator returned {len(back)} bytes; expected {prod(shape) * 4} for the shape {shape}"
+                )
             logits = np.frombuffer(back, np.float32).reshape(shape)
         else:
             self._tell(self.trusted, HandedBack(images=front.images), back)
@@ -185,7 +188,7 @@ class Enclave:
         return Inference(front.images, logits, sealed, front.bytes, seconds)
 
     def ends(self) -> list[str]:
-        """Return the options by which both processes take part in the hand-over."""
+        """Return the hand-over options of both processes."""
         out, back = self.descriptors
         words = ["--way", self.asked.way, "--out", str(out), "--back", str(back)]
         return [*words, "--threads", str(self.asked.threads)]
@@ -199,7 +202,7 @@ class Enclave:
             raise self._gone(half) from None
 
     def heard(self, half: Half, kind: type[Kind]) -> tuple[Kind, bytearray]:
-        """Return the next message of a half; errors as `cloven.enclave.pipe.heard`."""
+        """Return the next message of a half; it raises the errors of `cloven.enclave.pipe.heard`."""
         assert half is not None, "running(), then split() come first"
         assert half.stdout is not None
         try:
@@ -211,18 +214,18 @@ class Enclave:
         name, cap = "accelerator", ""
         if half is self.trusted:
             name = "trusted half"
-            cap = f"; it may have {self.asked.memory / 2**30:.1f} GiB: give it more with --memory"
+            cap = f"; if its memory of {self.asked.memory / 2**30:.1f} GiB was too small, raise --memory"
         with suppress(subprocess.TimeoutExpired):
             half.wait(5)
-        return ClovenError(f"the {name} has ended (exit code {half.returncode}); what it said is above{cap}")
+        return ClovenError(f"the {name} has ended (exit code {half.returncode}); see its output above{cap}")
 
 
 @contextmanager
 def running(asked: EnclaveOptions) -> Iterator[Enclave]:
-    """Yield an enclave whose trusted half has started and waits for its key; both halves end with the context.
+    """Yield an enclave whose trusted half waits for its key; both halves end with the context.
 
     Raises:
-        ClovenError: with all that keeps it from starting.
+        ClovenError: lists every reason why it cannot start.
     """
     if problems := asked.problems():
         raise ClovenError(problems)
@@ -246,7 +249,7 @@ def running(asked: EnclaveOptions) -> Iterator[Enclave]:
 
 
 def _started(words: Sequence[str], asked: EnclaveOptions, descriptors: tuple[int, int]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 (our own words)
+    return subprocess.Popen(  # noqa: S603 (the command is ours)
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -257,7 +260,7 @@ def _started(words: Sequence[str], asked: EnclaveOptions, descriptors: tuple[int
 
 
 def _end(enclave: Enclave) -> None:
-    """Kill both halves, which have nothing left to do: with a large model they would take seconds to end."""
+    """Kill both halves, which have no work left: with a large model, a regular exit would take seconds."""
     for half in (enclave.trusted, enclave.accelerator):
         if half is not None:
             half.kill()

@@ -1,12 +1,12 @@
-"""The sandbox of the simulated trusted half: no network, no capabilities, a cap on memory, few system calls.
+"""The sandbox of the simulated trusted half: no network, no capabilities, limited memory, few system calls.
 
-The filter names the system calls that remain, and refuses all others: the process reads files, computes, starts
-threads, and writes to the descriptors that it was given (messages, log, hand-over). It cannot open a file for
-writing, change, create or remove one by name, change its attributes, send to a socket, a message queue or another
-process, share memory, keep a key in the kernel, or start a process.
+The filter lists the allowed system calls and refuses all others: the process can read files, compute, start
+threads, and write to inherited descriptors (messages, log, hand-over). It cannot open a file for writing; change,
+create or remove one by name; change its attributes; send to a socket, a message queue or another process; share
+memory; store a key in the kernel; or start a process.
 
-The sandbox shows that the trusted half needs none of that, and catches mistakes that would let something out. It
-protects nothing from whoever runs the machine: only real hardware does.
+The sandbox shows that the trusted half does not need these calls, and catches mistakes that would leak data. It
+does not protect against the operator of the machine: only real hardware does.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from itertools import count
 
 NEWNET, NEWUSER = 0x40000000, 0x10000000
 NAMESPACES = 0x7E020080
-"""The flags of clone(2) that make a namespace: time, mount, cgroup, uts, ipc, user, pid, net."""
+"""The flags of clone(2) that create a namespace: time, mount, cgroup, uts, ipc, user, pid, net."""
 THREAD = 0x10000
 NO_NEW_PRIVILEGES, SET_FILTER, ALL_THREADS = 38, 1, 1
 BOUNDING_DROP, AMBIENT, CLEAR_ALL = 24, 47, 4
 CAPABILITY_VERSION = 0x20080522
-"""Of Linux: <linux/sched.h>, <linux/prctl.h>, <linux/seccomp.h> and <linux/capability.h>."""
+"""From <linux/sched.h>, <linux/prctl.h>, <linux/seccomp.h> and <linux/capability.h>."""
 
 LOAD, JUMP_EQUAL, JUMP_ANY, RETURN = 0x20, 0x15, 0x45, 0x06
 """Instructions of the classic Berkeley packet filter: load a word, jump if equal, jump if any bit, return."""
 ALLOW, KILL, FAIL = 0x7FFF0000, 0x80000000, 0x00050000
-"""Verdicts of a filter: go on, end the process, fail with the error number that is added."""
+"""The verdicts of a filter: allow the call, kill the process, fail with the error number that is added."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 DUPLICATE, GET_DESCRIPTOR_FLAGS, SET_DESCRIPTOR_FLAGS, GET_FLAGS, DUPLICATE_CLOSED = 0, 1, 2, 3, 1030
 GET_TERMINAL, GET_WINDOW, CLOSE_ON_EXEC, OPEN_ON_EXEC = 0x5401, 0x5413, 0x5451, 0x5450
 SET_NAME, GET_NAME, SET_DUMPABLE = 15, 16, 4
 
 Instruction = tuple[int, int, int, int]
-"""Code, lines to jump where it is true, where it is false, and a number (struct sock_filter)."""
+"""Code, lines to skip if true, lines to skip if false, and a number (struct sock_filter)."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ PROCESSORS: Mapping[str, Architecture] = {
     "aarch64": Architecture(0xC00000B7, 1),
 }
 
-# Numbers on x86-64 and on aarch64 (asm/unistd_64.h and asm-generic/unistd.h); None: there is no such call.
+# Numbers on x86-64 and on aarch64 (asm/unistd_64.h and asm-generic/unistd.h); None if the call does not exist.
 CALLS: Mapping[str, tuple[int | None, int | None]] = {
-    # What is open already.
+    # Open descriptors.
     "read": (0, 63),
     "readv": (19, 65),
     "pread64": (17, 67),
@@ -129,7 +129,7 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = {
     "rt_sigsuspend": (130, 133),
     "rt_sigtimedwait": (128, 137),
     "sigaltstack": (131, 132),
-    # What the process and the machine are.
+    # Information about the process and the machine.
     "clock_gettime": (228, 113),
     "clock_getres": (229, 114),
     "gettimeofday": (96, 169),
@@ -146,7 +146,7 @@ CALLS: Mapping[str, tuple[int | None, int | None]] = {
     "uname": (63, 160),
     "sysinfo": (99, 179),
     "getrandom": (318, 278),
-    # Calls whose arguments decide, see `filter_of`.
+    # Calls that are allowed for some arguments only, see `filter_of`.
     "open": (2, None),
     "openat": (257, 56),
     "clone": (56, 220),
@@ -161,19 +161,19 @@ SECCOMP = (317, 277)
 
 
 def leave_network() -> str:
-    """Leave the machine's network for an empty one, while the process has one thread; say what was achieved."""
+    """Move to an empty network namespace, while the process has one thread; return a description of the result."""
     libc = ctypes.CDLL(None, use_errno=True)
     for flags in (NEWNET, NEWNET | NEWUSER):
         if libc.unshare(flags) == 0:
             return "no network"
-    return f"the machine's network could not be left ({os.strerror(ctypes.get_errno())})"
+    return f"still on the machine's network ({os.strerror(ctypes.get_errno())})"
 
 
 def drop_capabilities() -> str:
-    """Drop all capabilities, also root's, while the process has one thread; say what was achieved."""
+    """Drop all capabilities, even root's, while the process has one thread; return a description of the result."""
     libc = ctypes.CDLL(None, use_errno=True)
     none = ctypes.c_ulong(0)
-    # Without the capability to drop others the bounding set stays; it gives nothing to a process that starts none.
+    # Without CAP_SETPCAP the bounding set remains; it has no effect on a process that executes no other program.
     next(number for number in count() if libc.prctl(BOUNDING_DROP, ctypes.c_ulong(number), none, none, none))
     libc.prctl(AMBIENT, ctypes.c_ulong(CLEAR_ALL), none, none, none)
     if libc.capset(struct.pack("Ii", CAPABILITY_VERSION, 0), bytes(24)):
@@ -182,19 +182,19 @@ def drop_capabilities() -> str:
 
 
 def limit_memory(size: int) -> str:
-    """Let the process's own memory grow to at most `size` bytes; say what was achieved."""
+    """Limit the process's own memory to `size` bytes; return a description of the result."""
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold everything in clear
-    if sys.platform == "linux":  # and a program that is given core files, such as systemd-coredump, has no limit
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain everything in clear
+    if sys.platform == "linux":  # the limit does not apply to core handlers such as systemd-coredump
         ctypes.CDLL(None).prctl(SET_DUMPABLE, *[ctypes.c_ulong(0)] * 4)
     return f"at most {size / 2**30:.1f} GiB of memory"
 
 
 def restrict_calls() -> str:
-    """Refuse from now on, to all threads, every system call but those of `CALLS`; say what was achieved."""
+    """Refuse all system calls except those of `CALLS`, for all threads; return a description of the result."""
     processor = PROCESSORS.get(platform.machine())
     if sys.platform != "linux" or processor is None:
-        return "no filter of system calls here"
+        return "no system call filter on this platform"
     program = filter_of(processor, os.getpid())
     libc = ctypes.CDLL(None, use_errno=True)
     held = ctypes.create_string_buffer(program, len(program))
@@ -203,15 +203,15 @@ def restrict_calls() -> str:
     refused = libc.prctl(NO_NEW_PRIVILEGES, ctypes.c_ulong(1), none, none, none)
     if not refused and not libc.syscall(SECCOMP[processor.column], SET_FILTER, ALL_THREADS, described):
         return "no files written, nothing sent or started"
-    return f"no filter of system calls ({os.strerror(ctypes.get_errno())})"
+    return f"no system call filter ({os.strerror(ctypes.get_errno())})"
 
 
 def filter_of(processor: Architecture, process: int) -> bytes:
-    """Return the filter as the kernel reads it: 8 bytes an instruction.
+    """Return the filter in the kernel's format: 8 bytes per instruction.
 
     Args:
-        processor: whose calls are filtered; a call of another architecture ends the process.
-        process: its number, the only one that may be signalled.
+        processor: the processor whose calls are filtered; a call of another architecture kills the process.
+        process: the process id, the only one that may be signalled.
     """
     refuse = FAIL | errno.EPERM
     decided: Mapping[str, Sequence[Instruction]] = {
@@ -224,7 +224,7 @@ def filter_of(processor: Architecture, process: int) -> bytes:
             (RETURN, 0, 0, ALLOW),
             (RETURN, 0, 0, refuse),
         ],
-        # Its flags lie in memory, where a filter cannot look; told that it is unknown, libc uses clone.
+        # Its flags are in memory, which a filter cannot read; after ENOSYS, libc falls back to clone.
         "clone3": [(RETURN, 0, 0, FAIL | errno.ENOSYS)],
         "prctl": among(0, SET_NAME, GET_NAME),
         "prlimit64": among(0, 0),
@@ -232,24 +232,24 @@ def filter_of(processor: Architecture, process: int) -> bytes:
         "fcntl": among(1, DUPLICATE, GET_DESCRIPTOR_FLAGS, SET_DESCRIPTOR_FLAGS, GET_FLAGS, DUPLICATE_CLOSED),
         "ioctl": among(1, GET_TERMINAL, GET_WINDOW, CLOSE_ON_EXEC, OPEN_ON_EXEC),
     }
-    # What it looks at (struct seccomp_data): number at 0, architecture at 4, arguments from 16, 8 bytes each.
+    # The filter's input (struct seccomp_data): number at 0, architecture at 4, arguments from 16, 8 bytes each.
     lines = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, processor.architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
     for name, numbers in CALLS.items():
         number = numbers[processor.column]
         if number is not None:
             rule = decided.get(name, [(RETURN, 0, 0, ALLOW)])
             lines += [(JUMP_EQUAL, 0, len(rule), number), *rule]
-    # x86-64's other interface, x32, has numbers of its own, which end here too.
+    # The x32 interface of x86-64 has other numbers, which are refused here too.
     lines.append((RETURN, 0, 0, refuse))
     return b"".join(struct.pack("HBBI", *line) for line in lines)
 
 
 def argument(place: int) -> list[Instruction]:
-    """Load the lower half of an argument; the kernel reads no more of those that are looked at."""
+    """Load the lower half of an argument; the kernel ignores the upper half of the arguments that are checked."""
     return [(LOAD, 0, 0, 16 + 8 * place)]
 
 
 def among(place: int, *values: int) -> list[Instruction]:
-    """Allow a call if an argument has one of some values."""
+    """Allow a call if an argument has one of these values."""
     allow = [line for value in values for line in ((JUMP_EQUAL, 0, 1, value), (RETURN, 0, 0, ALLOW))]
     return [*argument(place), *allow, (RETURN, 0, 0, FAIL | errno.EPERM)]

@@ -1,6 +1,6 @@
 """A sealed folder: a plan and the model's weights, encrypted under a key that only the owner has.
 
-FOLDER/sealed.json     in clear: the folder's number, and what the other files are
+FOLDER/sealed.json     in clear: the folder's id, and the memory that the model requires
 FOLDER/plan.sealed     the plan
 FOLDER/weights.sealed  the model's weights, safetensors
 """
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 FORMAT: Literal["cloven sealed 1"] = "cloven sealed 1"
 ABOUT, PLAN, WEIGHTS = "sealed.json", "plan.sealed", "weights.sealed"
 INPUT, RESULT = "input", "result"
-"""Names under which a picture, and a result, are sealed."""
+"""The names under which pictures and results are sealed."""
 MEASURED = ("torch", "numpy", "torchvision", "timm", "safetensors", "cryptography")
-"""Packages whose versions are part of a measurement."""
+"""The packages whose versions are part of a measurement."""
 
 
 class SealedHeader(Document):
-    """The clear part of a sealed folder, ``sealed.json``; attributes as of `Sealed`."""
+    """The clear part of a sealed folder, ``sealed.json``; the attributes are those of `Sealed`."""
 
     format: Literal["cloven sealed 1"] = FORMAT
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -51,9 +51,9 @@ class Sealed:
     """A sealed folder.
 
     Attributes:
-        path: of the folder.
-        id: its number; its data key is derived from it and the owner's key.
-        enclave_bytes: the memory that the trusted half needs, as the owner estimated it.
+        path: the path of the folder.
+        id: its id; the data key is derived from it and the owner's key.
+        enclave_bytes: the owner's estimate of the memory that the trusted half requires.
     """
 
     path: Path
@@ -61,18 +61,18 @@ class Sealed:
     enclave_bytes: int
 
     def name(self, what: str) -> str:
-        """Return the name that a file is bound to: this folder, and its role in it."""
+        """Return the name that a file is bound to: this folder and the file's role."""
         return f"{self.id}/{what}"
 
 
 def seal_model(folder: Sealed, plan: Plan, weights: Mapping[str, Tensor], *, key: bytes) -> None:
-    """Write a sealed folder; nothing of the plan or the weights is on the disk in clear at any time.
+    """Write a sealed folder; the plan and the weights are never on the disk in clear.
 
     Args:
-        folder: a new one, or an empty one.
-        plan: of two devices, the first trusted.
+        folder: a new or empty folder.
+        plan: a plan of two devices, the first trusted.
         weights: the model's state.
-        key: 32 bytes, the folder's own.
+        key: the folder's data key, 32 bytes.
 
     Raises:
         ClovenError: if the folder is not empty, or cannot be written.
@@ -81,7 +81,7 @@ def seal_model(folder: Sealed, plan: Plan, weights: Mapping[str, Tensor], *, key
 
     out = folder.path
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ClovenError(f"{out} exists and is not empty; give a new folder")
+        raise ClovenError(f"{out} exists and is not empty; choose a new folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,43 +90,45 @@ def seal_model(folder: Sealed, plan: Plan, weights: Mapping[str, Tensor], *, key
     state = {name: value.contiguous() for name, value in weights.items()}
     seal(save(state), out / WEIGHTS, key=key, name=folder.name(WEIGHTS))
     header = SealedHeader(id=folder.id, enclave_bytes=folder.enclave_bytes)
-    write_text(out / ABOUT, header.text())  # last: without it the folder is not a sealed one
+    write_text(out / ABOUT, header.text())  # last: it marks the folder as complete
 
 
 def seal_plan(folder: Sealed, plan: Plan, *, key: bytes) -> None:
-    """Write a folder's plan, or replace it; arguments and errors as `seal_model`."""
+    """Write or replace a folder's plan; the arguments and errors are those of `seal_model`."""
     seal(plan.toml().encode(), folder.path / PLAN, key=key, name=folder.name(PLAN))
 
 
 def new_id() -> str:
-    """Return the number of a new folder."""
+    """Return the id of a new folder."""
     return secrets.token_hex(16)
 
 
 def opened(path: Path) -> Sealed:
-    """Return a sealed folder, as far as it can be read without a key.
+    """Read the clear part of a sealed folder.
 
     Raises:
         ClovenError: if it is not a sealed folder, or incomplete.
     """
     if not (path / ABOUT).is_file():
-        raise ClovenError(f"{path} is not a sealed folder: {ABOUT} is missing; make one: cloven enclave seal")
+        raise ClovenError(
+            f"{path} is not a sealed folder: {ABOUT} is missing; create one with `cloven enclave seal`"
+        )
     try:
         header = read_document(SealedHeader, path / ABOUT)
     except ClovenError as error:
         raise ClovenError(
-            [*error.problems, f"{path} is not what `cloven enclave seal` wrote; copy it again"]
+            [*error.problems, f"{path} has changed since `cloven enclave seal` wrote it; copy it again"]
         ) from error
     if missing := [name for name in (PLAN, WEIGHTS) if not (path / name).is_file()]:
-        raise ClovenError(f"{path} lacks {', '.join(missing)}; copy the whole folder")
+        raise ClovenError(f"{path} is incomplete: {', '.join(missing)} missing; copy the whole folder")
     return Sealed(path, header.id, header.enclave_bytes)
 
 
 def unsealed(folder: Sealed, key: bytes) -> tuple[Plan, dict[str, Tensor]]:
-    """Return the plan and the weights of a folder, in memory.
+    """Decrypt the plan and the weights of a folder into memory.
 
     Raises:
-        ClovenError: for another key, or a file that is not what was sealed.
+        ClovenError: if the key is wrong, or a file has changed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -143,7 +145,7 @@ def unsealed(folder: Sealed, key: bytes) -> tuple[Plan, dict[str, Tensor]]:
 
 
 def modelled(plan: Plan) -> tuple[dict[str, Tensor], Graph]:
-    """Return the weights of a plan's model and its graph; without a file the weights are random, with seed 0."""
+    """Return the weights and the graph of a plan's model; without a file, the weights are random (seed 0)."""
     import torch
 
     from cloven.zoo.named import make
@@ -157,7 +159,7 @@ def modelled(plan: Plan) -> tuple[dict[str, Tensor], Graph]:
 
 
 def memory_for(graph: Graph) -> int:
-    """Return the bytes that a trusted half with this model needs; see `enclave_size`."""
+    """Return the memory that a trusted half with this model requires, in bytes; see `enclave_size`."""
     return enclave_size(sum(op.param_bytes for op in graph.ops), max(op.bytes for op in graph.ops))
 
 
@@ -165,7 +167,7 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
     """Return the graph of a plan's model with these weights.
 
     Raises:
-        ClovenError: if they are another model's.
+        ClovenError: if the weights belong to another model.
     """
     import torch
 
@@ -181,8 +183,8 @@ def captured(plan: Plan, weights: Mapping[str, Tensor]) -> Graph:
 def measured(folder: Sealed) -> str:
     """Return the measurement of a simulated trusted half, 64 hexadecimal digits: the same on every machine.
 
-    It is a hash of this package's files, of the versions of the packages that it computes with, and of the folder's
-    number. Under Gramine with SGX the processor measures; here the process states its own measurement.
+    It is a hash of this package's files, the versions of the packages in `MEASURED`, and the folder's id. Under
+    Gramine with SGX the processor measures; here the process claims its own measurement.
     """
     digest = hashlib.sha256(f"{FORMAT}\n{folder.id}\n{platform.python_version()}\n".encode())
     for package in MEASURED:

@@ -1,14 +1,14 @@
-"""A sealed file: AES-256-GCM in chunks, under a key that fits one file of one name.
+"""A sealed file: AES-256-GCM in chunks, under a key that is specific to one file and its name.
 
     magic, salt, chunk size, length    52 bytes: the header
-    chunk, tag; chunk, tag; ...        each but the last of the chunk size; an empty plaintext has one empty chunk
+    chunk, tag; chunk, tag; ...        all but the last have the chunk size; an empty plaintext has one empty chunk
 
-The file's key is derived (HKDF-SHA256) from the data key, a fresh random salt and the name. A chunk's nonce is its
-number and whether it is the last, and its associated data is the header, so chunks can be neither changed, left
-out, added nor exchanged. Source: Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its
-Nonce-Reuse Misuse-Resistance (CRYPTO 2015), STREAM.
+The file's key is derived (HKDF-SHA256) from the data key, a fresh random salt and the name. A chunk's nonce encodes
+its number and whether it is the last one, and its associated data is the header; chunks can therefore not be
+changed, omitted, added or swapped. Source: Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption
+and its Nonce-Reuse Misuse-Resistance (CRYPTO 2015), STREAM.
 
-No message holds a key or any byte of a plaintext.
+Error messages never contain a key or any byte of a plaintext.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 KEY_BYTES = 32
-"""Size of a data key."""
+"""The size of a data key."""
 MAGIC = b"CLVSEAL1"
 SALT_BYTES = 32
 TAG_BYTES = 16
 CHUNK_BYTES = 2**20
 CHUNKS = range(1, 2**26 + 1)
-"""The possible sizes of a chunk."""
+"""The valid sizes of a chunk."""
 LAYOUT = struct.Struct(f">{len(MAGIC)}s{SALT_BYTES}sIQ")
 INFO = b"cloven sealed file"
 
@@ -48,8 +48,8 @@ class Header:
 
     Attributes:
         salt: 32 random bytes.
-        chunk: bytes of plaintext in each chunk but the last.
-        length: bytes of plaintext.
+        chunk: the plaintext size of each chunk except the last, in bytes.
+        length: the plaintext size of the file, in bytes.
     """
 
     salt: bytes
@@ -58,21 +58,21 @@ class Header:
 
     @property
     def count(self) -> int:
-        """Return the number of chunks that follow."""
+        """Return the number of chunks."""
         return max(1, -(-self.length // self.chunk))
 
     @property
     def size(self) -> int:
-        """Return bytes of the whole file."""
+        """Return the size of the whole file, in bytes."""
         return LAYOUT.size + self.length + self.count * TAG_BYTES
 
     @property
     def packed(self) -> bytes:
-        """Return the header as it is written."""
+        """Return the encoded header."""
         return LAYOUT.pack(MAGIC, self.salt, self.chunk, self.length)
 
     def pieces(self) -> Iterator[tuple[bytes, slice]]:
-        """Nonce, and place in the plaintext, of each chunk."""
+        """Yield the nonce of each chunk and its place in the plaintext."""
         for index in range(self.count):
             start = index * self.chunk
             last = index == self.count - 1
@@ -80,17 +80,17 @@ class Header:
 
 
 def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: int = CHUNK_BYTES) -> None:
-    """Write a sealed file, which replaces one that is there; nothing but ciphertext is written at any time.
+    """Write or replace a sealed file; only ciphertext is ever written.
 
     Args:
         plaintext: any contiguous buffer.
-        path: where; mode 0600.
+        path: the file, created with mode 0600.
         key: the data key, 32 bytes.
-        name: what the file must be opened as.
-        chunk_bytes: plaintext in a chunk, 1 to 2^26.
+        name: the name that is required to open the file.
+        chunk_bytes: the plaintext size of a chunk, 1 to 2^26.
 
     Raises:
-        ClovenError: for a key or chunk of another size, or where it cannot be written; then nothing is left behind.
+        ClovenError: if the key or the chunk has another size, or the file cannot be written; then nothing remains.
     """
     data = octets(plaintext)
     header = new_header(data.nbytes, chunk_bytes)
@@ -100,16 +100,18 @@ def seal(plaintext: Buffer, path: Path, *, key: bytes, name: str, chunk_bytes: i
 
 
 def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> bytearray:
-    """Return the whole plaintext of a sealed file; arguments as `seal`.
+    """Return the plaintext of a sealed file.
 
     Args:
         path: the file.
         key: the data key, 32 bytes.
-        name: what it must be opened as.
-        limit: the most bytes of the file, where who wrote it is not trusted; memory is taken for all of it.
+        name: the name that it was sealed with.
+        limit: the largest size of the file, in bytes; set it if the writer is not trusted, since the plaintext is
+            kept in memory.
 
     Raises:
-        ClovenError: where it cannot be read, is not a sealed file, or not what was sealed with this key and name.
+        ClovenError: if the file cannot be read, is not a sealed file, has changed, or was sealed with another key
+            or name.
     """
     with open_regular(path) as file:
         try:
@@ -122,10 +124,10 @@ def unseal(path: Path, *, key: bytes, name: str, limit: int | None = None) -> by
 
 
 def sealed_bytes(plaintext: Buffer, key: bytes, name: str) -> bytes:
-    """Return what `seal` would write, for small things that stay in memory.
+    """Return the bytes that `seal` would write, for small content in memory.
 
     Raises:
-        ClovenError: for a key of another size.
+        ClovenError: if the key has another size.
     """
     data = octets(plaintext)
     header = new_header(data.nbytes, CHUNK_BYTES)
@@ -138,7 +140,7 @@ def unsealed_bytes(sealed: Buffer, key: bytes, name: str) -> bytes:
     """Return the plaintext of `sealed_bytes`.
 
     Raises:
-        ClovenError: where it is not what was sealed with this key and name.
+        ClovenError: if the bytes have changed, or were sealed with another key or name.
     """
     data = octets(sealed)
     return bytes(opened(io.BytesIO(data), data.nbytes, repr(name), key, name))
@@ -147,33 +149,33 @@ def unsealed_bytes(sealed: Buffer, key: bytes, name: str) -> bytes:
 def new_header(length: int, chunk: int) -> Header:
     """Return the header of a new file, with a fresh salt."""
     if chunk not in CHUNKS:
-        raise ClovenError(f"a chunk has 1 to {CHUNKS[-1]} bytes, not {chunk}")
+        raise ClovenError(f"the chunk size is {chunk}; expected 1 to {CHUNKS[-1]} bytes")
     return Header(os.urandom(SALT_BYTES), chunk, length)
 
 
 def file_cipher(key: bytes, name: str, salt: bytes) -> AESGCM:
-    """Return the cipher of one file; its key is used for nothing else."""
+    """Return the cipher of one file; its key is not used for anything else."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     return AESGCM(derived(key, INFO + name.encode(), salt))
 
 
 def derived(key: bytes, info: bytes, salt: bytes | None = None) -> bytes:
-    """Return another key of 32 bytes, by HKDF-SHA256.
+    """Derive a 32-byte key with HKDF-SHA256.
 
     Raises:
-        ClovenError: for a key of another size.
+        ClovenError: if the given key has another size.
     """
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     if len(key) != KEY_BYTES:
-        raise ClovenError(f"a key has {KEY_BYTES} bytes, not {len(key)}; give the key as it was read or released")
+        raise ClovenError(f"the key has {len(key)} bytes; expected {KEY_BYTES}: use the released key unchanged")
     return HKDF(SHA256(), KEY_BYTES, salt, info).derive(key)
 
 
 def write_chunks(data: memoryview, out: BufferedIOBase, header: Header, cipher: AESGCM) -> None:
-    """Write header and chunks, all from one buffer of a chunk's size."""
+    """Write the header and the chunks, through one buffer of a chunk's size."""
     associated = header.packed
     out.write(associated)
     buffer = memoryview(bytearray(min(header.chunk, header.length) + TAG_BYTES))
@@ -184,7 +186,7 @@ def write_chunks(data: memoryview, out: BufferedIOBase, header: Header, cipher: 
 
 
 def opened(file: BufferedIOBase, size: int, what: str, key: bytes, name: str) -> bytearray:
-    """Return the plaintext of a sealed file of `size` bytes that messages call `what`."""
+    """Return the plaintext of a sealed file of `size` bytes; error messages call it `what`."""
     from cryptography.exceptions import InvalidTag
 
     header = read_header(file, size, what)
@@ -205,24 +207,24 @@ def opened(file: BufferedIOBase, size: int, what: str, key: bytes, name: str) ->
 
 
 def read_header(file: BufferedIOBase, size: int, what: str) -> Header:
-    """Return the header, if it agrees with the file's size."""
+    """Read the header, and check that it agrees with the file's size."""
     head = file.read(LAYOUT.size)
     if not head.startswith(MAGIC):
         raise ClovenError(
-            f"{what} is not a sealed file: its {size} bytes do not begin with {MAGIC.decode()}; name a file that "
-            "was sealed"
+            f"{what} is not a sealed file: its {size} bytes do not begin with {MAGIC.decode()}; give a file that "
+            "cloven sealed"
         )
     if len(head) == LAYOUT.size:
         _, salt, chunk, length = LAYOUT.unpack(head)
         if chunk in CHUNKS and (header := Header(salt, chunk, length)).size == size:
             return header
-    raise not_what_was_sealed(what, detail=f" (its {size} bytes are not what its header says)")
+    raise not_what_was_sealed(what, detail=f" (its size of {size} bytes contradicts its header)")
 
 
 def not_what_was_sealed(what: str, name: str | None = None, detail: str = "") -> ClovenError:
-    """Return the error for anything that is wrong with a sealed file."""
+    """Return the error for a sealed file that cannot be opened."""
     asked = "" if name is None else f" than {name!r}"
     return ClovenError(
-        f"{what} is not what was sealed{detail}: it was changed, or sealed under another key or name{asked}; give "
-        "the key and the name that it was sealed with, or copy it again"
+        f"cannot open {what}{detail}: it was changed, or sealed with another key or name{asked}; use the key and "
+        "the name that it was sealed with, or copy it again"
     )

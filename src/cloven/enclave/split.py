@@ -1,4 +1,4 @@
-"""The parts of a divided model on both sides of a hand-over: run by PyTorch, and written without pickle."""
+"""The parts of a divided model on both sides of a hand-over: run with PyTorch, serialised without pickle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Share = tuple[str, Box]
 
 @dataclass(frozen=True, eq=False)
 class ModelPart:
-    """Steps that run without a word from outside: from what is handed in to what is handed out."""
+    """Steps that run without communication, from the shares that they take to those that they give."""
 
     takes: tuple[Share, ...]
     steps: tuple[Compute, ...]
@@ -33,7 +33,7 @@ class ModelPart:
 
     @property
     def weight_bytes(self) -> int:
-        """Return bytes of the weights."""
+        """Return the size of the weights, in bytes."""
         return sum(array.nbytes for step in self.steps for array in step.local.params.values())
 
 
@@ -41,9 +41,9 @@ class ModelPart:
 class Split:
     """A program of two devices with at most one hand-over from the first to the second, and one back.
 
-    ``front`` and ``rest`` run on the first, which is trusted; ``rear`` on the second. ``rest`` is None where the
-    second device has the result. Of what the front gives, the first are handed over, as many as the rear takes;
-    the others are kept for the rest.
+    ``front`` and ``rest`` run on the first device, which is trusted; ``rear`` runs on the second. ``rest`` is None
+    if the second device has the result. The first shares that the front gives are those that the rear takes; the
+    others are kept for the rest.
     """
 
     front: ModelPart
@@ -55,7 +55,7 @@ def split(program: Program) -> Split:
     """Divide a program into its front, rear and rest.
 
     Raises:
-        ClovenError: where it has not two devices, hands over more than once, or changes what it hands over.
+        ClovenError: if it does not have two devices, hands over more than once, or is inexact.
     """
     if problems := _problems(program):
         raise ClovenError(problems)
@@ -94,7 +94,7 @@ def _problems(program: Program) -> list[str]:
         if list(dict.fromkeys(turns)) != back[: len(set(turns))] or turns != sorted(turns, key=back.index):
             found.append(f"{device} hands over more than once; expected one hand-over in each direction at most")
     if not program.exact:
-        found.append(f"{', '.join(program.inexact)}; expected a program that computes what the model does")
+        found.append(f"{', '.join(program.inexact)}; expected a program with the same output as the model")
     return found
 
 
@@ -102,7 +102,7 @@ def _problems(program: Program) -> list[str]:
 
 
 def ready(part: ModelPart, device: str = "cpu") -> Callable[[Sequence[Tensor]], list[Tensor]]:
-    """Return a function from inputs to outputs, tensors ``(n, ...)``; the weights are put on the device."""
+    """Return a function from inputs to outputs, tensors ``(n, ...)``; its weights are on the device."""
     import torch
 
     from cloven.runtime.torch_engine import apply, paste, weights
@@ -128,7 +128,7 @@ def ready(part: ModelPart, device: str = "cpu") -> Callable[[Sequence[Tensor]], 
 
 
 def shapes(shares: Sequence[Share]) -> list[Shape]:
-    """Return the shapes of shares of one image."""
+    """Return the shapes of shares for one image."""
     return [extent(box) for _, box in shares]
 
 
@@ -136,7 +136,7 @@ def shapes(shares: Sequence[Share]) -> list[Shape]:
 
 
 def written(part: ModelPart) -> bytes:
-    """Return a part as safetensors: the weights, and the steps as JSON in the header."""
+    """Serialise a part as safetensors: the weights, with the steps as JSON in the header."""
     from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}
@@ -156,7 +156,7 @@ def written(part: ModelPart) -> bytes:
 
 
 def _numbered(local: Local, arrays: dict[str, NDArray[Any]]) -> Local:
-    """Return the op with names in the place of its weights, which go to ``arrays``."""
+    """Return the op with its weights replaced by names; the weights go to ``arrays``."""
     names = {}
     for key, array in local.params.items():
         names[key] = str(len(arrays))
@@ -166,7 +166,7 @@ def _numbered(local: Local, arrays: dict[str, NDArray[Any]]) -> Local:
 
 
 def _plain(item: Any) -> Any:
-    """Nested data as JSON has it; what JSON lacks is marked."""
+    """Return nested data as JSON; types that JSON lacks are tagged."""
     match item:
         case tuple():
             return {"tuple": [_plain(part) for part in item]}
@@ -178,14 +178,14 @@ def _plain(item: Any) -> Any:
             return {"pairs": [[_plain(key), _plain(value)] for key, value in item.items()]}
         case None | bool() | int() | float() | str():
             return item
-    raise ClovenError(f"an op has {type(item).__name__} among its attributes, which cannot be handed over")
+    raise ClovenError(f"an op has an attribute of type {type(item).__name__}, which cannot be handed over")
 
 
 def read(content: bytes | bytearray) -> ModelPart:
-    """Return the part that `written` wrote.
+    """Read a part that `written` wrote.
 
     Raises:
-        ClovenError: for anything else.
+        ClovenError: if the content is malformed.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -198,7 +198,7 @@ def read(content: bytes | bytearray) -> ModelPart:
         steps = tuple(Compute(**step) for step in found["steps"])
         return ModelPart(found["takes"], steps, found["gives"])
     except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ClovenError(f"the content that was handed over is not a part of a model: {error}") from error
+        raise ClovenError(f"the received content is not a part of a model: {error}") from error
 
 
 def _back(item: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""Time models that are cut at several places, beside the model all inside (S2, Sect. V-C, Fig. 3)."""
+"""Time models at several cuts, alternating with the whole model inside (Rajasekar et al., 2024, Fig. 3)."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from cloven.partition.plan import Plan
 
 FULL = "full"
-"""The label of the model that is all inside: S2's "Full-Enclave"."""
+"""The label of the whole model inside: "Full-Enclave" of Rajasekar et al. (2024)."""
 
 
 @dataclass(frozen=True, eq=False)
 class SweepModel:
-    """A model to be timed: its name, size and classes, and its cuts by their labels; `FULL` is added."""
+    """A model to time: its name, input shape and classes, and its cuts by label; `FULL` is added."""
 
     name: str
     shape: tuple[int, int, int]
@@ -40,7 +40,7 @@ class SweepModel:
     weights: Path | None = None
 
     def plan(self, cut: str | None) -> Plan:
-        """Return the plan with this cut; None for all inside."""
+        """Return the plan with this cut; None for the whole model inside."""
         from cloven.partition.plan import ModelSpec, Plan
         from cloven.partition.vertical import Vertical
 
@@ -55,7 +55,7 @@ class SweepModel:
         return Plan(model=spec, strategy=(strategy,), devices=ENCLAVE)
 
     def points(self) -> dict[str, str | None]:
-        """Return the cuts by their labels, and `FULL` without one."""
+        """Return the cuts by label; `FULL` has None."""
         return {**self.cuts, FULL: None}
 
 
@@ -63,15 +63,15 @@ class CutConditions(Document):
     """The conditions under which a cut was timed.
 
     Attributes:
-        model: its name.
+        model: the model's name.
         point: the label of the cut.
         cut: the last layer inside; None if all are.
-        images: how many were run, the first to warm up.
-        backend: how the trusted half was started.
-        accelerator: of the rear: cpu, cuda, cuda:1.
+        images: the number of images, of which the first warms up.
+        backend: the backend of the trusted half.
+        accelerator: the device of the rear: cpu, cuda, cuda:1.
         handover: memory, file or pipe.
         trust: how far the backend protects.
-        machine: on which it was timed.
+        machine: the machine that was timed.
     """
 
     model: str
@@ -86,17 +86,17 @@ class CutConditions(Document):
 
 
 class CutTimes(CutConditions, InferenceTimes):
-    """The times of one cut, and their conditions."""
+    """The times of one cut with their conditions."""
 
     format: Literal["cloven enclave times 1"] = "cloven enclave times 1"
 
 
 class ComparedTimes(CutTimes):
-    """The times of one cut, compared with those of the model all inside that ran in turns with it.
+    """The times of one cut, compared with the whole model inside, which ran alternately.
 
     Attributes:
-        reduction_percent: by how much less time the cut takes (S2's speedup).
-        ratio: of the medians.
+        reduction_percent: the reduction of the time (the speedup of Rajasekar et al. 2024).
+        ratio: the ratio of the medians.
     """
 
     reduction_percent: float
@@ -110,17 +110,17 @@ def measured(
     out: Path,
     say: Callable[[str], None],
 ) -> list[CutTimes]:
-    """Return the times of every cut of every model; those that ``out`` has under the same conditions are reused.
+    """Return the times of every cut of every model; those in ``out`` under the same conditions are reused.
 
     Args:
-        models: with their cuts.
-        pictures: gives the contents of the files that a model is run on.
-        how: the halves are run.
+        models: the models with their cuts.
+        pictures: returns the content of the picture files for a model.
+        how: the options of both halves.
         out: a folder for the times.
-        say: is told what is measured next.
+        say: called with the name of each measurement before it starts.
 
     Raises:
-        ClovenError: as `timed`.
+        ClovenError: as in `timed`.
     """
     rows = []
     for model in models:
@@ -166,7 +166,7 @@ def _kept(file: Path, conditions: CutConditions) -> CutTimes | None:
 
 
 def summarised(rows: Sequence[CutTimes]) -> list[ComparedTimes]:
-    """Return the times beside those of the model all inside; medians of images that ran in turns are compared."""
+    """Compare the times with those of the whole model inside, by the medians of images that ran alternately."""
     return [
         ComparedTimes(
             **dict(row),

@@ -1,4 +1,4 @@
-"""Measure an enclave: a model is sealed with a fresh key, released, and run on pictures, one at a time."""
+"""Time an enclave: seal a model with a fresh key, release the key, and run pictures, one at a time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """The options of all enclaves that are timed; see `cloven.enclave.runner.EnclaveOptions`."""
+    """The options of all timed enclaves; see `cloven.enclave.runner.EnclaveOptions`."""
 
     backend: Backend
     device: str
@@ -44,11 +44,11 @@ class ExecutionOptions:
 
 
 STEADY = ("opened inside", "front", "hand-over", "rear", "handed back", "rest")
-"""The steps of an inference, in order; those that a plan does not have are left out."""
+"""The steps of an inference, in order; a plan may lack some of them."""
 
 
 class MeasuredMachine(Document):
-    """The machine on which times were measured, and the versions that they were measured with."""
+    """The machine and the software versions of a measurement."""
 
     processor: str
     cores: int | None
@@ -63,15 +63,15 @@ class InferenceTimes(Document):
     """One plan's times, in seconds.
 
     Attributes:
-        load: from the start of the processes until the first input can be taken.
-        first: of the first inference.
-        mean: of the later ones.
-        median: of the later ones.
+        load: the time from the start of the processes until they are ready for the first input.
+        first: the time of the first inference.
+        mean: the mean time of the later inferences.
+        median: the median time of the later inferences.
         spread: their standard deviation.
-        beside: median of what ran between them, see `timed`.
-        parts: medians of the steps of the later ones.
-        handed_bytes: that crossed in one inference.
-        samples: how many later ones.
+        beside: the median time of the alternating enclave, see `timed`.
+        parts: the medians of the steps of the later inferences.
+        handed_bytes: the bytes that one inference hands over.
+        samples: the number of later inferences.
     """
 
     load: float
@@ -87,7 +87,7 @@ class InferenceTimes(Document):
 
 @dataclass(frozen=True, eq=False)
 class ReadyEnclave:
-    """A plan's enclave at work, and the model that it belongs to."""
+    """A plan's running enclave, and its model."""
 
     enclave: Enclave
     owned: OwnedModel
@@ -95,14 +95,14 @@ class ReadyEnclave:
 
 @dataclass(frozen=True, eq=False)
 class OwnedModel:
-    """A sealed model, its owner's key, and pictures; the plan is sealed anew for each cut."""
+    """A sealed model, its owner's key, and pictures; each cut seals another plan."""
 
     folder: Sealed
     owner: bytes
     pictures: Sequence[bytes]
 
     def inputs(self) -> list[bytes]:
-        """Seal the pictures: a run opens each sealed input once."""
+        """Seal the pictures again, since a run opens each sealed input only once."""
         key = data_key(self.owner, self.folder.id)
         return [sealed_bytes(picture, key, self.folder.name(INPUT)) for picture in self.pictures]
 
@@ -111,19 +111,19 @@ class OwnedModel:
 def owned(
     plan: Plan, weights: Mapping[str, Tensor], pictures: Sequence[bytes], memory: int
 ) -> Iterator[OwnedModel]:
-    """Yield a model and pictures, sealed with a fresh key into a folder that ends with the context.
+    """Yield a model and pictures, sealed with a fresh key in a temporary folder.
 
     Args:
-        plan: of two devices, the first trusted.
+        plan: a plan of two devices, the first trusted.
         weights: the model's state.
-        pictures: files' contents, three or more.
-        memory: bytes that the trusted half may have.
+        pictures: the contents of three or more files.
+        memory: the memory limit of the trusted half, in bytes.
 
     Raises:
-        ClovenError: for too few pictures, or where nothing can be written.
+        ClovenError: if there are too few pictures, or the folder cannot be written.
     """
     if len(pictures) < 3:
-        raise ClovenError(f"{len(pictures)} pictures; expected 3 or more: the first warms up")
+        raise ClovenError(f"the number of pictures is {len(pictures)}; expected 3 or more, as the first warms up")
     owner = secrets.token_bytes(KEY_BYTES)
     with tempfile.TemporaryDirectory(prefix="cloven-") as name:
         folder = Sealed(Path(name) / "sealed", new_id(), memory)
@@ -133,10 +133,10 @@ def owned(
 
 @contextmanager
 def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[ReadyEnclave]:
-    """Yield a plan's enclave, released and split; it ends with the context.
+    """Yield a plan's enclave that has its key and is split; it ends with the context.
 
     Raises:
-        ClovenError: as `running`.
+        ClovenError: as in `running`.
     """
     folder = mine.folder
     seal_plan(folder, plan, key=data_key(mine.owner, folder.id))
@@ -148,9 +148,9 @@ def ready(mine: OwnedModel, plan: Plan, how: ExecutionOptions) -> Iterator[Ready
 
 
 def timed(own: ReadyEnclave, other: ReadyEnclave) -> InferenceTimes:
-    """Return the times of an enclave on its pictures; between them another one, or itself, is run.
+    """Return the times of an enclave on its pictures, alternating with another enclave or with itself.
 
-    A machine's speed changes within minutes: what is to be compared runs in turns.
+    A machine's speed changes within minutes, so the compared enclaves run alternately.
     """
     answers, beside = [], []
     for mine, its in zip(own.owned.inputs(), other.owned.inputs(), strict=True):
@@ -172,17 +172,17 @@ def timed(own: ReadyEnclave, other: ReadyEnclave) -> InferenceTimes:
 
 
 def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote:
-    """Release the key over this machine's loopback, where owner and runner are one; return the enclave's quote.
+    """Release the key over loopback, if owner and runner are the same person; return the enclave's quote.
 
     Raises:
-        ClovenError: if the enclave must prove itself by a hardware quote, or does not have the expected
-        measurement.
+        ClovenError: if the backend requires a hardware quote, or the enclave does not have the expected
+            measurement.
     """
     kind = enclave.asked.backend.kind
     if kind in HARDWARE:
         raise ClovenError(
-            f"an enclave of {enclave.asked.backend.name} gets its key once its hardware quote is verified; start "
-            "it without --owner-key, and run `cloven enclave release`"
+            f"--owner-key does not work with {enclave.asked.backend.name}, which receives its key only after its "
+            "hardware quote is verified; omit --owner-key, and run `cloven enclave release`"
         )
     expect = Expected(Measurement(kind, measured(folder)), accept=kind)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -195,7 +195,7 @@ def release_at_once(enclave: Enclave, folder: Sealed, owner_key: bytes) -> Quote
 
 
 def this_machine(threads: int) -> MeasuredMachine:
-    """Return what times are measured on, with this number of threads for each half."""
+    """Return a description of this machine, with the number of threads of each half."""
     return MeasuredMachine(
         processor=_processor(),
         cores=os.cpu_count(),

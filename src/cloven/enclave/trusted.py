@@ -1,8 +1,8 @@
 """The trusted half as a process: ``python -m cloven.enclave.trusted SEALED ...``, started by `cloven enclave run`.
 
 It receives messages on standard input and answers on standard output. Nothing is decrypted before the owner has
-released the data key. What leaves it is the rear of the model, once, then for each message of inputs the tensors
-that the plan hands over, and results: sealed if the plan ends inside.
+released the data key. It sends out the rear of the model once, then for each message of inputs the tensors that the
+plan hands over and, if the plan ends inside, sealed results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrustedOptions:
-    """The command line: ``out`` and ``back`` are descriptors that it inherits, -1 for a pipe."""
+    """The command-line options; ``out`` and ``back`` are inherited file descriptors, -1 for a pipe."""
 
     sealed: Path
     backend: str
@@ -66,7 +66,7 @@ def arguments(words: Sequence[str]) -> TrustedOptions:
 
 
 def main(words: Sequence[str]) -> int:
-    """Wait for the key, split the model, and work until nobody writes any more."""
+    """Wait for the key, split the model, and answer messages until the pipe is closed."""
     given = arguments(words)
     return served(lambda hears, tells: _work(given, hears, tells))
 
@@ -79,7 +79,7 @@ def _work(given: TrustedOptions, hears: int, tells: int) -> None:
 
     kind = named(given.backend).kind
     simulated = kind == SIMULATED
-    # The first two hold for one thread, and for those that it starts.
+    # The first two apply to the current thread and those that it starts.
     limits = [sandbox.leave_network(), sandbox.drop_capabilities()] if simulated else []
     _warmed(given.threads)
     limits += [sandbox.limit_memory(given.memory), sandbox.restrict_calls()] if simulated else []
@@ -95,14 +95,14 @@ def _work(given: TrustedOptions, hears: int, tells: int) -> None:
         task, content = heard(hears, TrustedTask)
         try:
             answer, result = half.answer(task.root, content)
-        except ClovenError as error:  # the input is refused, and the next one awaited
+        except ClovenError as error:  # refuse the input, and wait for the next one
             tell(tells, Failure(problems=error.problems))
         else:
             tell(tells, answer, result)
 
 
 def _warmed(threads: int) -> None:
-    """Import and use what will be needed: some of it writes to temporary folders, which is refused later."""
+    """Import and use the required modules now: some of them write temporary files, which is refused later."""
     import torch
 
     from cloven.runtime.capture import capture
@@ -112,7 +112,7 @@ def _warmed(threads: int) -> None:
 
 
 def _released(enclave: Waiting, hears: int, tells: int) -> bytes:
-    """Answer the owner's messages until the key is released; return it."""
+    """Answer the owner's messages until the key is released; return the key."""
     from cloven.enclave.endpoint import answer
 
     while True:
@@ -128,7 +128,7 @@ def _released(enclave: Waiting, hears: int, tells: int) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class SplitModel:
-    """The model, once it is split; `report` and `rear` leave the enclave."""
+    """The split model; `report` and `rear` leave the enclave."""
 
     report: SplitReport
     rear: bytes
@@ -172,7 +172,7 @@ def _split(sealed: Sealed, key: bytes) -> SplitModel:
 
 @dataclass(frozen=True, eq=False)
 class PendingInputs:
-    """A message of inputs whose front has run: its position, its pictures' digests, and what stays inside."""
+    """A message of inputs after the front: its position, its pictures' digests, and the tensors kept inside."""
 
     position: int
     inputs: tuple[str, ...]
@@ -180,7 +180,7 @@ class PendingInputs:
 
 
 class TrustedHalf:
-    """The trusted half at work."""
+    """The trusted half after the model is split."""
 
     def __init__(self, given: TrustedOptions, model: SplitModel, sealed: Sealed, key: bytes, run: str) -> None:
         self.model, self.sealed, self.key, self.run = model, sealed, key, run
@@ -190,10 +190,10 @@ class TrustedHalf:
         self.pending: PendingInputs | None = None
 
     def answer(self, task: SealedInputs | HandedBack, content: bytearray) -> tuple[FrontDone | RestDone, bytes]:
-        """Return the answer to one message, and the bytes behind it.
+        """Return the answer to one message, and its content.
 
         Raises:
-            ClovenError: with what is wrong with an input, or with what came back.
+            ClovenError: if an input, or the tensors that came back, are not valid.
         """
         if isinstance(task, SealedInputs):
             return self._front(task.sizes, content)
@@ -226,12 +226,12 @@ class TrustedHalf:
 
         if self.model.rest is None:
             raise ClovenError(
-                f"{images} images came back; expected none, as the plan ends outside the trusted half"
+                f"{images} images were handed back; expected none, as the plan ends outside the trusted half"
             )
         if self.pending is None or images != len(self.pending.inputs):
             expected = len(self.pending.inputs) if self.pending else 0
-            raise ClovenError(f"{images} images came back; expected {expected}")
-        of, self.pending = self.pending, None  # one result of each input: the host cannot choose among several
+            raise ClovenError(f"{images} images were handed back; expected {expected}")
+        of, self.pending = self.pending, None  # one result per input, so that the host cannot choose among several
         back = self.taker.take(shapes(self.model.split.rear.gives), images, content)
         taken = time.perf_counter()
         (logits,) = self.model.rest([*of.held, *(torch.from_numpy(z) for z in back)])
@@ -246,10 +246,10 @@ class TrustedHalf:
         from cloven.enclave.sealing import unsealed_bytes
 
         pictures = [unsealed_bytes(part, key=self.key, name=self.sealed.name(INPUT)) for part in sealed]
-        # No two sealed inputs are equal (each has its own salt), and none can be changed and still open.
+        # Sealed inputs are unique, since each has its own salt, and a changed one cannot be opened.
         fingerprints = {hashlib.sha256(part).digest() for part in sealed}
         if len(fingerprints) < len(sealed) or fingerprints & self.seen:
-            raise ClovenError("a sealed input was given twice; a run opens each once: seal the picture again")
+            raise ClovenError("a sealed input was sent twice; a run opens each only once: seal the picture again")
         self.seen |= fingerprints
         return pictures
 
@@ -267,7 +267,7 @@ def _cut(content: bytearray, sizes: Sequence[int]) -> list[bytes]:
         found.append(bytes(content[place : place + size]))
         place += size
     if place != len(content):
-        raise ClovenError(f"{len(content)} bytes of inputs came; expected {place}")
+        raise ClovenError(f"the inputs have {len(content)} bytes; expected {place}")
     return found
 
 

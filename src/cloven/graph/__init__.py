@@ -1,4 +1,4 @@
-"""Capture a model as a graph of ops, and the table that says what each op needs, costs and becomes when divided.
+"""The graph of a model's ops, and the table of what each op needs, costs and becomes when it is divided.
 
-Imports nothing else of cloven's rooms.
+It imports no other package of cloven.
 """

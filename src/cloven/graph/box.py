@@ -21,18 +21,18 @@ def extent(box: Box) -> Shape:
 
 
 def count(box: Box) -> int:
-    """Return how many numbers a box holds."""
+    """Return the number of elements in a box."""
     return prod(extent(box))
 
 
 def intersect(a: Box, b: Box) -> Box | None:
-    """Return what two boxes share, or None."""
+    """Return the intersection of two boxes, or None if they are disjoint."""
     both = tuple((max(p, r), min(q, s)) for (p, q), (r, s) in zip(a, b, strict=True))
     return both if all(lo < hi for lo, hi in both) else None
 
 
 def contains(a: Box, b: Box) -> bool:
-    """Return whether every number of ``b`` is in ``a``."""
+    """Return whether ``a`` contains ``b``."""
     return all(p <= r and s <= q for (p, q), (r, s) in zip(a, b, strict=True))
 
 
@@ -59,7 +59,7 @@ def without(boxes: Iterable[Box], held: Iterable[Box]) -> list[Box]:
 
 
 def covers(boxes: Iterable[Box], box: Box) -> bool:
-    """Return whether ``boxes`` together hold every number of ``box``."""
+    """Return whether the union of ``boxes`` contains ``box``."""
     return not without([box], boxes)
 
 
@@ -83,10 +83,10 @@ def slices(box: Box) -> tuple[slice, ...]:
 
 
 def shares(n: int, parts: int) -> list[Interval]:
-    """Return ``n`` indices divided among ``parts`` devices: n // parts each, the remainder to the last.
+    """Divide ``n`` indices among ``parts`` devices: ``n // parts`` each, and the remainder to the last.
 
-    That is the rule of Stahl et al. (S1's reference [10]). With fewer indices than devices the first ``n``
-    devices have one each and the others none: an empty interval.
+    This is the rule of Stahl et al., reference [10] of Mehrafrooz et al. (2025). With fewer indices than devices,
+    the first ``n`` devices get one each and the others an empty interval.
     """
     if n < parts:
         return [(min(i, n), min(i + 1, n)) for i in range(parts)]
@@ -95,13 +95,13 @@ def shares(n: int, parts: int) -> list[Interval]:
 
 
 def bands(n: int, parts: int) -> list[Interval]:
-    """Return ``n`` rows divided among ``parts`` as evenly as whole rows allow.
+    """Divide ``n`` rows among ``parts`` as evenly as whole rows allow.
 
-    Boundaries scale: those of a map of half the height are half of these where the numbers are even.
+    The boundaries scale with the height: at half the height, each even boundary is exactly halved.
     """
     return [(i * n // parts, (i + 1) * n // parts) for i in range(parts)]
 
 
 def text(box: Box) -> str:
-    """Return a box as a person reads it: ``0:4, 0:10, 0:10``."""
+    """Return a box as text, such as ``0:4, 0:10, 0:10``."""
     return ", ".join(f"{lo}:{hi}" for lo, hi in box)

@@ -1,4 +1,4 @@
-"""Every possible cut of a graph between two consecutive ops, and what it carries."""
+"""Every possible cut of a graph between two consecutive ops, and the tensors that cross it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Cut:
 
 
 def cuts(graph: Graph) -> list[Cut]:
-    """Return all cuts in the order of the ops: after each op but the last."""
+    """Return the cut after each op except the last, in order."""
     costs = [macs(op, graph.input_shapes(op)) for op in graph.ops]
     found, before = [], 0
     for i, op in enumerate(graph.ops[:-1]):

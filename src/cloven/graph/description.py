@@ -1,4 +1,4 @@
-"""The description of a model, for people and JSON readers: its ops, and every possible cut, for one image."""
+"""The description of a model that ``cloven inspect`` prints: its ops and every possible cut, for one image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TensorDescription(Document):
 
 
 class CutDescription(Document):
-    """A cut after an op; ``before_percent`` of the MACs are before it, and ``papers`` are its names in papers."""
+    """A cut after an op: ``before_percent`` of the MACs come before it; ``papers`` are its names in the papers."""
 
     after: str
     module: str
@@ -55,7 +55,7 @@ class ModelDescription(Document):
 
 
 def described(graph: Graph, name: str, papers: Mapping[str, tuple[str, ...]]) -> ModelDescription:
-    """Return the description of a model; ``papers`` has the names of cuts in papers, by the op before them."""
+    """Return the description of a model; ``papers`` maps the op before a cut to the cut's names in the papers."""
     ops = [
         OpDescription(
             op=op.name,

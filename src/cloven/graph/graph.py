@@ -1,4 +1,4 @@
-"""The Graph: a CNN as ops in topological order, each making one value. No torch here."""
+"""The Graph: a CNN as ops in topological order, each of which computes one value. It does not need torch."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ SIZES: Mapping[str, int] = {
     **dict.fromkeys(("int64", "float64", "complex64"), 8),
     "complex128": 16,
 }
-"""The types of a value's numbers, with the bytes of one number."""
+"""The supported element types, with the bytes per element."""
 
 BATCH = "batch"
-"""Stands for the batch size in an op's attributes: no cut ever carries it."""
+"""Stands for the batch size in an op's attributes, so that it never crosses a cut."""
 
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One op and the value that it makes; the value has the op's name.
+    """An op and the value that it computes; the value has the op's name.
 
-    ``shape`` is that of one image's value, without the batch axis. ``module`` is the path of the module that
-    made the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights. ``dtype`` is the
-    type of the value's numbers: a key of `SIZES`.
+    ``shape`` is the value's shape for one image, without the batch axis. ``module`` is the path of the module that
+    contains the op (as in ``named_modules()``), empty at the top. ``params`` are the op's own weights. ``dtype`` is
+    the value's element type: a key of `SIZES`.
     """
 
     name: str
@@ -49,6 +49,12 @@ class Op:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Params = field(default_factory=dict, repr=False)
     dtype: str = "float32"
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The paths of the modules around the op, outer before inner."""
+        steps = self.module.split(".") if self.module else []
+        return tuple(".".join(steps[:depth]) for depth in range(1, len(steps) + 1))
 
     @property
     def param_bytes(self) -> int:
@@ -78,12 +84,12 @@ class Graph:
 
     @cached_property
     def by_name(self) -> Mapping[str, Op]:
-        """Ops by the name of their value."""
+        """The ops by name."""
         return {op.name: op for op in self.ops}
 
     @cached_property
     def position(self) -> Mapping[str, int]:
-        """The place of each value in the order of the ops."""
+        """The position of each value in the order of the ops."""
         return {op.name: i for i, op in enumerate(self.ops)}
 
     @cached_property
@@ -102,7 +108,7 @@ class Graph:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the model: of its ops, their attributes and weights."""
+        """A hash of the model's ops, their attributes and weights."""
         return self.fingerprints[self.output]
 
     def input_shapes(self, op: Op) -> tuple[Shape, ...]:
@@ -110,16 +116,15 @@ class Graph:
         return tuple(self.by_name[name].shape for name in op.inputs)
 
     def find(self, name: str) -> str:
-        """Return the value that a name means: an op's own, or the last one that a module's path makes.
+        """Return the value with a name: that of an op, or the last value of the module with that path.
 
         Raises:
-            ClovenError: where nothing has that name; the message lists the nearest names.
+            ClovenError: if no op or module has that name; the message lists the nearest names.
         """
         if name in self.by_name:
             return name
-        inside = [op.name for op in self.ops if op.module == name or op.module.startswith(name + ".")]
-        if inside:
-            return inside[-1]
+        if name in self._outputs:
+            return self._outputs[name]
         known = dict.fromkeys([*self.layers(), *self.by_name])
         near = difflib.get_close_matches(name, known, n=5) or list(known)[:12]
         raise ClovenError(
@@ -127,22 +132,32 @@ class Graph:
             "(`cloven inspect MODEL` lists all)"
         )
 
-    def layers(self) -> Iterator[str]:
-        """Yield the paths of the modules that make values, outer before inner, in order."""
-        seen: set[str] = set()
+    @cached_property
+    def _outputs(self) -> Mapping[str, str]:
+        """The last value that each module's path makes, outer before inner, in order."""
+        found: dict[str, str] = {}
         for op in self.ops:
-            steps = op.module.split(".") if op.module else []
-            for depth in range(1, len(steps) + 1):
-                path = ".".join(steps[:depth])
-                if path not in seen:
-                    seen.add(path)
-                    yield path
+            found |= dict.fromkeys(op.modules, op.name)
+        return found
+
+    @cached_property
+    def _layers(self) -> Mapping[str, str]:
+        """The outermost layer of each value that is a layer's output."""
+        return {value: path for path, value in reversed(list(self._outputs.items()))}
+
+    def layers(self) -> Iterator[str]:
+        """Yield the paths of the modules that contain ops, in order, outer modules before inner ones."""
+        yield from self._outputs
+
+    def layer_of(self, value: str) -> str:
+        """Return the outermost layer whose output a value is; the value's own name where there is none."""
+        return self._layers.get(value, value)
 
     @cached_property
     def fingerprints(self) -> Mapping[str, str]:
-        """A hash of all that each value depends on: its ops back to the image, their attributes and weights.
+        """A hash for each value of all ops that it depends on, with their attributes and weights.
 
-        Equal values of different plans and of rewritten graphs have equal fingerprints.
+        Equal values in different plans and in rewritten graphs have equal fingerprints.
         """
         prints: dict[str, str] = {}
         for op in self.ops:
@@ -166,7 +181,7 @@ class Graph:
 
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:
-    """Return the values that ops behind ``position`` read and ops up to it have made: what a cut there carries."""
+    """Return the values that cross a cut after ``position``: made by ops up to it and read by later ones."""
     live = []
     for op in graph.ops[: position + 1]:
         last_read = max((graph.position[user] for user in graph.users[op.name]), default=position)
@@ -176,5 +191,5 @@ def live_after(graph: Graph, position: int) -> tuple[str, ...]:
 
 
 def total_bytes(graph: Graph, values: Iterable[str]) -> int:
-    """Return bytes of several values of one image, each in its own type."""
+    """Return the total bytes of several values of one image, each in its own type."""
     return sum(graph.by_name[v].bytes for v in values)

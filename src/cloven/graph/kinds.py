@@ -1,4 +1,4 @@
-"""What the rules of a kind of op are: a few small functions over boxes."""
+"""The types of the rules for a kind of op: a few small functions over boxes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Shapes = tuple[Shape, ...]
 
 @dataclass(frozen=True, eq=False)
 class Local:
-    """An op restricted to a box: what an engine runs on the boxes that ``needs`` named.
+    """An op restricted to a box of its output: an engine runs it on the boxes that ``needs`` returns.
 
-    ``crop`` is the part to keep of what the kind computes, or None for all of it.
+    ``crop`` is the part of the result to keep, or None for all of it.
     """
 
     kind: str
@@ -41,12 +41,12 @@ def _free(op: Op, inputs: Shapes, box: Box) -> int:
 
 
 def _nowhere(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
-    """Return None: ownership does not carry over."""
+    """Return None: ownership of the input does not carry over to the output."""
     return None
 
 
 def _nothing(op: Op, inputs: Shapes) -> tuple[int, ...]:
-    """Return no axes: none is averaged."""
+    """Return no axes: the op takes no mean."""
     return ()
 
 
@@ -54,16 +54,17 @@ def _nothing(op: Op, inputs: Shapes) -> tuple[int, ...]:
 class Kind:
     """The rules of one kind of op.
 
-    - ``needs(op, inputs, box)``: for each input the box of it that ``box`` of the output depends on, or None;
-    - ``localise(op, inputs, box)``: the op restricted to ``box``, to be run on just those inputs;
-    - ``macs(op, inputs, box)``: multiply-accumulates of conv and dense layers (no bias, pooling or activation);
-    - ``carry(op, inputs, index, box)``: the box of the output that a device which owns ``box`` of an input can
-      own, or None where ownership does not carry over from that input;
-    - ``averaged(op, inputs)``: the input's axes over which the op takes one mean, where it does nothing else:
-      such an op can be a sum of local sums.
+    - ``needs(op, inputs, box)``: for each input, its box that ``box`` of the output depends on, or None;
+    - ``localise(op, inputs, box)``: the op restricted to ``box``, to be run on the boxes from ``needs``;
+    - ``macs(op, inputs, box)``: the multiply-accumulates of convolutions and dense layers (bias, pooling and
+      activation are not counted);
+    - ``carry(op, inputs, index, box)``: the box of the output that the owner of ``box`` of an input can own, or
+      None if ownership does not carry over from that input;
+    - ``averaged(op, inputs)``: the input axes over which the op takes a mean, if it does nothing else; such an op
+      can be rewritten as a sum of local sums.
 
-    Where an axis is taken whole, the whole input axis is needed and the op keeps its own padding: a divided op
-    then runs the very kernel that the whole model runs.
+    Along an axis that is taken whole, the op needs the whole input axis and keeps its own padding. The divided op
+    then runs the same kernel as the whole model.
     """
 
     needs: Needs
@@ -72,17 +73,17 @@ class Kind:
     carry: Carry = _nowhere
     averaged: Averaged = _nothing
     gathers: bool = False
-    """Whether the output is made of all inputs' shares together; else of those of one input."""
+    """Whether ownership of the output comes from all inputs together, rather than from one of them."""
 
 
 def is_whole(interval: Interval, size: int) -> bool:
-    """Return whether an interval is all of an axis."""
+    """Return whether an interval covers a whole axis."""
     return interval == (0, size)
 
 
 def rows(params: Params, interval: Interval) -> dict[str, NDArray[np.float32]]:
-    """Return an interval of each weight's first axis.
+    """Return a copy of an interval of each weight's first axis.
 
-    Copied, so that a slice is aligned as a whole weight is: MKL's results depend on it.
+    A copy has the memory alignment of a whole weight, on which MKL's results depend.
     """
     return {key: np.ascontiguousarray(p[interval[0] : interval[1]]) for key, p in params.items()}

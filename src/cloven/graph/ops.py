@@ -1,7 +1,6 @@
-"""The op table: for each kind of op, what a box of its output needs, becomes and costs.
+"""The op table, ``KINDS``: the rules for each kind of op (see `Kind`).
 
-``KINDS`` is the whole of it; what a rule is stands at `Kind`. An op without an entry here is of kind ``opaque``:
-whole in, whole out, sliced.
+An op without rules is of kind ``opaque``: it is computed whole from whole inputs, and the result is sliced.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ def _opaque_localise(op: Op, inputs: Shapes, box: Box) -> Local:
     return Local("call", op.attrs, op.params, box)
 
 
-# --- values that only a rewritten graph has -------------------------------------------------------------------
+# --- kinds that occur in rewritten graphs only ----------------------------------------------------------------
 
 
 def _mask_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
     keep: Box = op.attrs["keep"]
-    # Of a box that lies wholly outside, one number is taken: an engine learns the batch size from it.
+    # For a box that lies wholly outside, one element is read: the engine takes the batch size from it.
     return (intersect(box, keep) or tuple((lo, lo + 1) for lo, _ in keep),)
 
 
@@ -89,7 +88,7 @@ KINDS: Mapping[str, Kind] = {
     "pad": views.PAD,
     "expand": views.EXPAND,
     "opaque": Kind(_whole_needs, _opaque_localise),
-    # A rewritten graph has these besides.
+    # These occur in rewritten graphs only.
     "sum": pointwise.SUM,
     "partial": pointwise.PARTIAL,
     "mask": Kind(_mask_needs, _mask_localise),
@@ -105,9 +104,9 @@ SPATIAL = frozenset(
     "normalise batch_norm prelu conv2d conv_transpose2d linear max_pool2d avg_pool2d adaptive_avg_pool2d resize "
     "layer_norm elementwise permute narrow concat pad".split()
 )
-"""The kinds that a piece of a map is enough for: those that a grid of tiles can share out."""
+"""The kinds that can be computed for a piece of a feature map, and so divided into a grid of tiles."""
 
 
 def macs(op: Op, inputs: Shapes, box: Box | None = None) -> int:
-    """Return multiply-accumulates of a box of an op's output for one image; of the whole output without a box."""
+    """Return the multiply-accumulates for a box of an op's output (default: all of it), for one image."""
     return KINDS[op.kind].macs(op, inputs, whole(op.shape) if box is None else box)

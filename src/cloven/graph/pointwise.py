@@ -1,4 +1,4 @@
-"""The rules of ops that act number by number or over one axis: normalisations, activations, sums, means, linear."""
+"""The rules of elementwise ops and of ops over one axis: normalisations, activations, sums, means, linear."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _same_carry(op: Op, inputs: Shapes, index: int, box: Box) -> Box | None:
 
 
 def _channelwise_localise(op: Op, inputs: Shapes, box: Box) -> Local:
-    one = all(len(value) == 1 for value in op.params.values())  # a PReLU's one slope for all channels
+    one = all(len(value) == 1 for value in op.params.values())  # a PReLU with one slope for all channels
     return Local(op.kind, op.attrs, op.params if one else rows(op.params, box[0]))
 
 
 CHANNELWISE = Kind(_same_needs, _channelwise_localise, carry=_same_carry)
-"""One number of each weight for a channel: the image's normalisation, batch norm, PReLU."""
+"""Ops whose weights have one number per channel: the image's normalisation, batch norm, PReLU."""
 
 
 # --- elementwise ----------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def _elementwise_localise(op: Op, inputs: Shapes, box: Box) -> Local:
         axes = value.shape[value.ndim - min(value.ndim, len(box)) :]
         kept = broadcast(axes, box[len(box) - len(axes) :])
         lead = (slice(None),) * (value.ndim - len(axes))
-        # Not ascontiguousarray, which gives a number an axis: types are promoted otherwise then.
+        # Not ascontiguousarray: it turns a scalar into a vector, for which type promotion differs.
         params[key] = np.array(value[(*lead, *(slice(lo, hi) for lo, hi in kept))], order="C")
     return Local("call", op.attrs, params)
 
@@ -58,7 +58,7 @@ ELEMENTWISE = Kind(_elementwise_needs, _elementwise_localise, carry=_elementwise
 
 
 def _covering(op: Op, channels: Interval) -> tuple[int, int, int]:
-    """Return the first group with an interval of channels, the one behind the last, and a group's channels."""
+    """Return the range of groups (first, end) that covers an interval of channels, and the channels per group."""
     per_group = op.shape[0] // int(op.attrs["groups"])
     return channels[0] // per_group, ceil(channels[1] / per_group), per_group
 
@@ -99,11 +99,11 @@ GROUP_NORM = Kind(_group_norm_needs, _group_norm_localise, carry=_group_norm_car
 LAYER_NORM = Kind(_layer_norm_needs, _layer_norm_localise, carry=_layer_norm_carry)
 
 
-# --- means, and the sums that a rewritten graph makes of them -------------------------------------------------
+# --- means, and the sums that replace them in a rewritten graph -----------------------------------------------
 
 
 def _unreduced(op: Op, taken: Box, box: Box) -> Box:
-    """Return the box of the input that a box of the output sums up: ``taken`` along the axes that are summed."""
+    """Return the input box that is summed into a box of the output: ``taken`` along the axes that are summed."""
     axes = op.attrs["axes"]
     rest = iter(i for axis, i in enumerate(box) if not op.attrs["keep"] or axis not in axes)
     return tuple(interval if axis in axes else next(rest) for axis, interval in enumerate(taken))
@@ -149,9 +149,9 @@ def _sum_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 MEAN = Kind(_mean_needs, _mean_localise, carry=_mean_carry, averaged=_mean_averaged)
 PARTIAL = Kind(_partial_needs, _partial_localise)
-"""The sum over one box of a value, of a mean that several devices take together."""
+"""The sum over one box of a value: one device's contribution to a mean."""
 SUM = Kind(_sum_needs, _sum_localise)
-"""Partial sums added up, with what the whole op does after its own sum: a bias, or the mean's division."""
+"""The total of partial sums, followed by the bias of the original op or the division of its mean."""
 
 
 # --- linear ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How each call of an exported model is read as an op of the table: its kind, attributes and weights."""
+"""Readers that turn a call of an exported model into an op of the table: its kind, attributes and weights."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ ELEMENTWISE = frozenset(
     "add sub mul div maximum minimum pow round floor ceil trunc sign gt ge lt le eq ne where "
     "logical_and logical_or logical_not logical_xor __and__ __or__ bitwise_and bitwise_or bitwise_not".split()
 )
-"""Ops that act number by number, on one tensor or on several that broadcast."""
+"""Elementwise ops, on one tensor or on several that broadcast."""
 
 CASTS = frozenset("to _to_copy type_as".split())
-"""Ops that change the type of their first argument's numbers, or nothing."""
+"""Ops that change at most the element type of their first argument."""
 
 ANY_TYPE = frozenset("elementwise concat reshape permute narrow expand pad".split())
-"""Kinds that move numbers of any type; the others are read as such only where all numbers are float32."""
+"""Kinds that accept elements of any type; the others are recognised only if all elements are float32."""
 
 VIEWS = frozenset("view reshape flatten _unsafe_view squeeze unsqueeze unflatten".split())
-"""Ops that only change the axes' lengths."""
+"""Ops that change the shape only."""
 
 
 class Call:
-    """The arguments of a node by the names of the op's schema, with its defaults."""
+    """The arguments of a node by their names in the op's schema, with its defaults."""
 
     def __init__(self, node: fx.Node, weights: Mapping[str, NDArray[Any]]) -> None:
         self._weights = weights
@@ -46,14 +46,14 @@ class Call:
         return self.values[name]
 
     def params(self, *names: str) -> dict[str, NDArray[Any]] | None:
-        """Return the weights in these arguments, or None where one of them is no weight."""
+        """Return the weights in these arguments, or None if one of them is not a weight."""
         given = {name: self.values.get(name) for name in names}
         if any(v is not None and getattr(v, "name", None) not in self._weights for v in given.values()):
             return None
         return {name: self._weights[v.name] for name, v in given.items() if v is not None}
 
     def pair(self, name: str, default: str = "") -> tuple[int, int]:
-        """Return an argument of one or two integers as two; an empty one is another's."""
+        """Return an argument of one or two integers as two; an empty one takes the value of ``default``."""
         value = self.values[name]
         if default and not value:
             value = self.values[default]
@@ -88,12 +88,12 @@ def _read_batch_norm(call: Call, shape: Shape) -> Read:
 
 
 def axis_of(dim: Any, rank: int) -> int:
-    """Return an axis of a tensor as one behind the batch; negative for the batch itself."""
+    """Return the number of an axis counted after the batch axis; negative for the batch axis itself."""
     return int(dim) - 1 if dim >= 0 else rank + int(dim)
 
 
 def read_narrow(name: str, call: Call, item: Any, source: Shape, shape: Shape) -> Read:
-    """Return some indices of one axis, evenly spaced: a slice, or one piece of a split."""
+    """Read evenly spaced indices of one axis: a slice, or one piece of a split."""
     axis = axis_of(call["dim"], len(source))
     if axis < 0 or len(shape) != len(source):
         return None
@@ -158,7 +158,7 @@ def _read_transpose(call: Call, shape: Shape) -> Read:
 
 
 def _read_pad(call: Call, shape: Shape) -> Read:
-    """Return constant padding; the numbers are given from the last axis on, before and after each."""
+    """Read constant padding, which PyTorch gives as (before, after) for each axis from the last one on."""
     pads, rank = list(call["pad"]), len(shape)
     if call.values.get("mode", "constant") != "constant" or len(pads) > 2 * rank:
         return None

@@ -1,8 +1,8 @@
 """Read a PyTorch model as a Graph through ``torch.export``.
 
-The model is exported twice, for two batch sizes; integers that differ between the two are the batch, and stand
-in the graph as the word ``batch``. In-place ops are made functional first. Nothing is run here: that the graph
-computes what the model does is checked by `cloven.capture`.
+The model is exported for two batch sizes. An integer that differs between the two exports is the batch size, and
+becomes the word ``batch`` in the graph. In-place ops are made functional first. Nothing is run here:
+`cloven.capture` checks that the graph computes the same as the model.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ BATCHES = (2, 3)
 """The two batch sizes of the two exports."""
 
 FIRST = (0, 1)
-"""Where the batch usually is: the first axis, of which an image takes one row."""
+"""The usual layout of the batch: the first axis, with one row per image."""
 
 ALIASES = frozenset("clone alias detach detach_ contiguous dropout dropout_ lift_fresh_copy".split()) | CASTS
-"""Ops that change nothing in evaluation mode, where they keep the type of the numbers."""
-
+"""Ops that do nothing in evaluation mode, unless they change the element type."""
 
 PLACEMENT = frozenset("device layout pin_memory memory_format".split())
-"""Arguments that say where and how a tensor lies in memory, and change no number."""
+"""Arguments that determine where and how a tensor is stored, but not its values."""
 
 CREATORS = frozenset("new_zeros new_ones new_full".split())
-"""Ops that read nothing of a value but its type."""
+"""Ops that use only the element type of their input."""
 
 
 def trace(
@@ -53,19 +52,19 @@ def trace(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Graph:
-    """Return the graph of a model in evaluation mode, as it was exported and unchecked.
+    """Return the graph of a model in evaluation mode, without checking its results.
 
-    Arguments and errors are those of `cloven.capture`, which also checks the graph.
+    The arguments and errors are those of `cloven.capture`, which also checks the graph.
     """
     _check(model, example, mean, std)
     return _Reader(*_exports(model, example)).graph(tuple(example.shape[1:]), mean, std)
 
 
 def recorded(model: nn.Module, image: Tensor) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield the values of an exported model for one image ``(1, C, H, W)``, as it enters the model, several times.
+    """Run an exported model on a batch of copies of one image ``(1, C, H, W)``, and yield its values.
 
-    Each is the op with its module, the name of its value in the graph, and the value ``(n, ...)``. Values of which
-    the batch is not the first axis are left out.
+    Each item is the op and its module, the name of the value in the graph, and the value ``(n, ...)``. Values whose
+    first axis is not the batch are left out. The image is normalised already.
     """
     first, program = _exports(model, image)
     reader = _Reader(first, program)
@@ -91,7 +90,7 @@ def _exports(model: nn.Module, example: Tensor) -> list[torch.export.ExportedPro
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop the tracebacks that torch logs and the graphs that it prints of a model that it cannot export."""
+    """Suppress the tracebacks and graphs that torch prints for a model that it cannot export."""
     log = logging.getLogger("torch")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -111,21 +110,23 @@ def _check(model: nn.Module, example: Tensor, mean: Sequence[float] | None, std:
     if example.ndim != 4 or example.shape[0] < 1:
         problems.append(f"the example has shape {tuple(example.shape)}; expected one image (1, C, H, W)")
     elif min(example.shape[2:]) < 2:
-        problems.append(f"the example is {tuple(example.shape)}: an image of one pixel; expected at least 2x2")
+        problems.append(
+            f"the example is {tuple(example.shape)}: images are one pixel high or wide; expected at least 2x2"
+        )
     elif example.dtype != torch.float32 or example.layout != torch.strided:
         problems.append(f"the example is a tensor of {example.dtype}, {example.layout}; expected float32 in [0, 1]")
     if (mean is None) != (std is None):
-        problems.append("mean and std belong together: give both or neither")
+        problems.append("mean requires std, and std requires mean: give both or neither")
     for word, values in (("mean", mean), ("std", std)):
         if values is not None and not all(map(math.isfinite, _numbers(values, word))):
             problems.append(f"{word} is {_numbers(values, word)}; expected finite numbers")
         if values is not None and example.ndim == 4 and len(values) != example.shape[1]:
-            problems.append(f"{word} has {len(values)} numbers; the image has {example.shape[1]} channels")
+            problems.append(f"{word} has {len(values)} numbers; expected {example.shape[1]}, one for each channel")
     if std is not None and any(s <= 0 for s in _numbers(std, "std")):
         problems.append(f"std is {list(std)}; expected positive numbers")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if value.is_floating_point() and value.dtype != torch.float32:
-            problems.append(f"{name} is {value.dtype}; cloven divides float32 models: call model.float() first")
+            problems.append(f"{name} is {value.dtype}; expected a float32 model: call model.float() first")
             break
     if problems:
         raise ClovenError(problems)
@@ -136,13 +137,13 @@ def _numbers(values: object, word: str) -> list[float]:
     try:
         if isinstance(values, Sequence | Tensor | np.ndarray) and not isinstance(values, str | bytes):
             return [float(value) for value in values]
-    except (TypeError, ValueError, RuntimeError):  # text, or a row of numbers, in a number's place
+    except (TypeError, ValueError, RuntimeError):  # an element is text or a list
         pass
     raise ClovenError(f"{word} is {shown(values)}; expected one number for each channel")
 
 
 def _required(model: nn.Module) -> tuple[str, ...]:
-    """Return the arguments of a model's forward without defaults, where one image is not enough to call it."""
+    """Return the required arguments of a model's forward, or none if it can be called with one image."""
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):
@@ -161,17 +162,17 @@ _STARRED = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[None]:
-    """Put every module in evaluation mode, and back.
+    """Put every module in evaluation mode, and restore its mode afterwards.
 
     Raises:
-        ClovenError: for a model that has no modes, such as the module of an exported program.
+        ClovenError: if the model cannot change its mode, such as the module of an exported program.
     """
     training = {module: module.training for module in model.modules()}
     try:
         model.eval()
     except NotImplementedError as error:
         raise ClovenError(
-            f"{type(model).__name__} cannot be put in evaluation mode: {error}; give the model that it was made of"
+            f"{type(model).__name__} cannot be put in evaluation mode: {error}; pass the original nn.Module"
         ) from error
     try:
         yield
@@ -190,7 +191,7 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
             for node in calls:
                 _rebind(node)
             return exported
-        functional: torch.export.ExportedProgram = exported.run_decompositions(_moves())  # none is in place
+        functional: torch.export.ExportedProgram = exported.run_decompositions(_moves())  # makes ops functional
     except ClovenError:
         raise
     except Exception as error:
@@ -201,11 +202,11 @@ def _export(model: nn.Module, batch: Tensor) -> torch.export.ExportedProgram:
 DATA_DEPENDENT = frozenset(
     "GuardOnDataDependentSymNode DataDependentOutputException DynamicOutputShapeException UserError".split()
 )
-"""Errors that torch.export raises where Python reads the numbers of a tensor."""
+"""Errors that torch.export raises when Python code reads the values of a tensor."""
 
 
 def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
-    """Return why a model could not be exported: it does not run itself, or what torch.export says."""
+    """Return why a model could not be exported: the model itself fails, or torch.export does."""
     name, shape = type(model).__name__, tuple(batch.shape[1:])
     try:
         model(batch)
@@ -214,7 +215,7 @@ def _reason(model: nn.Module, batch: Tensor, error: Exception) -> str:
     if type(error).__name__ in DATA_DEPENDENT:
         return (
             f"{name} cannot be captured: torch.export says {_said(error)}. Its shapes or branches depend on the "
-            "numbers of an image; such a model cannot be divided"
+            "values of an image's pixels; such a model cannot be divided"
         )
     return f"{name} cannot be captured: torch.export says {_said(error)}"
 
@@ -235,7 +236,7 @@ def _place(model: nn.Module, error: Exception) -> str:
 
 
 def _refuse_random(program: torch.export.ExportedProgram) -> None:
-    """Refuse ops that draw random numbers in evaluation, also those whose draw would become a constant."""
+    """Refuse ops that draw random numbers in evaluation mode, even if the export would make them constants."""
     for node in program.graph.nodes:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
@@ -245,9 +246,9 @@ def _refuse_random(program: torch.export.ExportedProgram) -> None:
         resting = given.get("train", given.get("training")) is False
         if not resting and given.get("dropout_p", given.get("p", 1)) != 0:
             raise ClovenError(
-                f"{node.target} in {_module(node) or 'the model'} draws random numbers in evaluation, so that the "
-                "model gives another answer at every run; expected a deterministic model, such as "
-                "dropout with training=self.training"
+                f"{node.target} in {_module(node) or 'the model'} draws random numbers in evaluation mode, so that "
+                "each run gives a different result; expected a deterministic model, for example dropout with "
+                "training=self.training"
             )
 
 
@@ -255,15 +256,18 @@ MAKERS = frozenset(
     "conv2d linear batch_norm relu hardtanh sigmoid silu hardswish hardsigmoid max_pool2d avg_pool2d "
     "adaptive_avg_pool2d mean pad add mul cat".split()
 )
-"""Ops that write to no tensor, whose result is memory of its own, and that are read as they are exported."""
+"""Ops without side effects whose result has its own memory; they are read as they are exported."""
+
 WRITERS = frozenset("relu_ hardtanh_ silu_ hardswish_ add_ mul_".split())
-"""Ops that write what `MAKERS` make over their first input."""
+"""The in-place variants of `MAKERS`, which overwrite their first input."""
+
 PLAIN = MAKERS | WRITERS | {"flatten", "slice", "dropout_"}
-"""What most models are made of; they are captured three times as fast without making them functional."""
+"""The ops of most models. A model of these alone is not made functional, which makes its capture three times as
+fast."""
 
 
 def _drop_dropout(module: fx.GraphModule) -> None:
-    """Take out what hands its input on: made functional, it would be a copy that does not see later writes."""
+    """Remove inactive dropout: made functional, it would be a copy that misses later in-place writes."""
     dropouts = module.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default)
     for node in dropouts:
         if not Call(node, {})["train"] and all(user.op == "call_function" for user in node.users):
@@ -277,7 +281,7 @@ def _plain(node: fx.Node) -> bool:
 
 
 def _rebindable(calls: Sequence[fx.Node]) -> bool:
-    """Return whether nothing is overwritten of which there is a view: then later readers may read the new value."""
+    """Return whether no overwritten value has a view, so that later readers can read the new value."""
     place = {node: i for i, node in enumerate(calls)}
     last = {_maker(node): i for node, i in place.items() if _op_name(node) in WRITERS}
 
@@ -289,7 +293,7 @@ def _rebindable(calls: Sequence[fx.Node]) -> bool:
 
 
 def _maker(node: fx.Node) -> fx.Node:
-    """Return who made the memory that a node's result lies in, as far as it was only written to since."""
+    """Return the node that allocated the memory of a node's result, following in-place ops back."""
     while node.op == "call_function" and _op_name(node) in WRITERS:
         written = node.args[0]
         assert isinstance(written, fx.Node)
@@ -298,7 +302,7 @@ def _maker(node: fx.Node) -> fx.Node:
 
 
 def _rebind(node: fx.Node) -> None:
-    """Let a writer make a new value, which whoever comes later reads instead of the old one."""
+    """Replace an in-place op by one that returns a new value, and let later nodes read that value."""
     written, target = node.args[0], node.target
     if _op_name(node) not in WRITERS or not isinstance(written, fx.Node):
         return
@@ -309,7 +313,7 @@ def _rebind(node: fx.Node) -> None:
 
 
 def _moves() -> dict[Any, Callable[..., Any]]:
-    """Return shuffles of channels and pixels as the reshapes and permutations that they are."""
+    """Return the decompositions of channel and pixel shuffles into reshapes and permutations."""
     aten = torch.ops.aten
     table: dict[Any, Callable[..., Any]] = torch._decomp.get_decompositions(
         [aten.channel_shuffle, aten.pixel_shuffle, aten.pixel_unshuffle]
@@ -318,24 +322,24 @@ def _moves() -> dict[Any, Callable[..., Any]]:
 
 
 class _Reader:
-    """Walks two exports of one model side by side and makes ops."""
+    """Walks through two exports of one model in parallel and makes the ops of its graph."""
 
     def __init__(self, first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
         self.programs = (first, second)
         self.first, self.second = list(first.graph.nodes), list(second.graph.nodes)
         self.weights = _weights(first)
         self.outputs = first.graph_signature.output_specs
-        self.bfloat16: set[str] = set()  # weights of this type, which are kept as float32
+        self.bfloat16: set[str] = set()  # weights of type bfloat16, stored as float32
         self.values: dict[str, str] = {}  # fx node -> value
         self.ops: list[Op] = []
         calls = (n for n in self.first if n.op == "call_function" and n.target is not operator.getitem)
         self.paths = [_module(n) for n in calls]
-        self.laid: dict[str, tuple[int, int]] = {}  # where the batch is in values of which it is not the first axis
+        self.laid: dict[str, tuple[int, int]] = {}  # the batch's layout in values where it is not FIRST
 
     def graph(self, shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> Graph:
         if len(self.first) != len(self.second):
             raise ClovenError(
-                "the model runs other ops for batches of 2 and of 3 images; expected the same ops for any batch"
+                "the model runs different ops for batches of 2 and of 3 images; expected the same ops for any batch"
             )
         _refuse_changing_constants(*self.programs)
         self.ops.append(Op("input", "input", (), shape))
@@ -355,7 +359,7 @@ class _Reader:
         return Graph(tuple(self.ops), output)
 
     def output(self, node: fx.Node) -> str:
-        # A model that writes to its image returns that too, as torch.export sees it.
+        # If a model writes to its input image, torch.export lists the image as an output too.
         results = [
             leaf
             for leaf, spec in zip(_leaves(node.args), self.outputs, strict=True)
@@ -365,27 +369,27 @@ class _Reader:
             raise ClovenError(f"the model returns {len(results)} tensors; expected one (n, classes)")
         value = self.values[results[0].name]
         if (dtype := _type(results[0], "the model")) != "float32":
-            raise ClovenError(f"the model returns {dtype} numbers; expected float32: end it with .float()")
+            raise ClovenError(f"the model returns {dtype} values; expected float32: end it with .float()")
         if value in self.laid:
             raise ClovenError(
-                f"the model makes {tuple(results[0].meta['val'].shape)} of {BATCHES[0]} images; "
-                "expected one row an image: (n, classes)"
+                f"the model returns {tuple(results[0].meta['val'].shape)} for {BATCHES[0]} images; "
+                "expected one row per image: (n, classes)"
             )
         return value
 
     def read(self, a: fx.Node, b: fx.Node) -> None:
-        """Make the op of one node, from its two exports."""
+        """Append the op of a node, given its two exports ``a`` and ``b``."""
         if a.meta.get("val") is None and not a.users:
-            return  # a check of types or shapes, which the export itself has passed
+            return  # a check of types or shapes; the export has passed it
         if a.target is not operator.getitem and not isinstance(a.meta.get("val"), Tensor):
-            return  # several tensors: each that is used has a getitem, which is made an op
+            return  # several tensors: each one that is used has a getitem, which becomes an op
         call, call_b = (n.args[0] if n.target is operator.getitem else n for n in (a, b))
         assert isinstance(call, fx.Node)
         assert isinstance(call_b, fx.Node)
         name, where = _op_name(call), f"{call.target} in {_module(call) or 'the model'}"
         leaves = [n for n in _leaves(call.args, call.kwargs) if isinstance(n, fx.Node)]
         if name in CASTS:
-            leaves = leaves[:1]  # of another tensor only the type matters
+            leaves = leaves[:1]  # type_as uses only the type of its second tensor
         inputs = [n for n in leaves if n.name not in self.weights]
         dtype = _type(a, where)
         if name in ALIASES and len(inputs) == 1 and _type(inputs[0], where) == dtype:
@@ -393,12 +397,12 @@ class _Reader:
             return
         if (not inputs or name in CREATORS) and a.meta["val"].shape == b.meta["val"].shape:
             for x, y in zip(_leaves(call.args, call.kwargs), _leaves(call_b.args, call_b.kwargs), strict=True):
-                if not isinstance(x, fx.Node) and repr(x) != repr(y):  # NaN is not itself
+                if not isinstance(x, fx.Node) and repr(x) != repr(y):  # by repr, because NaN != NaN
                     raise _unequal(where, x, y)
             self.weights[a.name] = self.constant(call, a)
             return
         shape, laid = _shape(a, b, where)
-        # What depends on nothing but the batch size learns it from the image.
+        # An op that depends on the batch size only takes it from the image.
         sources = tuple(dict.fromkeys(self.values[n.name] for n in inputs)) or ("input",)
         item = a.args[1] if call is not a else None
         _refuse_batch_statistics(call, where)
@@ -411,7 +415,7 @@ class _Reader:
             made = (kind, attrs, params)
         read = {i: self.laid[source] for i, source in enumerate(sources) if source in self.laid}
         if laid != FIRST or read:
-            # The call is run on values as it knows them, and its value put back: the batch first.
+            # The engine restores the layout that the call expects, and moves the batch first afterwards.
             made = (kind, {**attrs, "read": read, "laid": laid}, params)
         elif inputs and (known := self.known(name, call, item, shape, sources, attrs)) is not None:
             made = known if types == {"float32"} or known[0] in ANY_TYPE else made
@@ -421,18 +425,18 @@ class _Reader:
             self.laid[self.ops[-1].name] = laid
 
     def constant(self, call: fx.Node, node: fx.Node) -> NDArray[Any]:
-        """Return what an op makes of weights alone."""
+        """Return the value of an op whose inputs are all weights."""
         assert callable(call.target)
         args, kwargs = fx.node.map_arg((call.args, dict(call.kwargs)), self.example)
         made = call.target(*args, **kwargs)
         result: Tensor = made if call is node else made[node.args[1]]
-        if result.dtype == torch.bfloat16:  # numpy has no such type; float32 holds its numbers
+        if result.dtype == torch.bfloat16:  # numpy has no bfloat16; float32 represents it exactly
             self.bfloat16.add(node.name)
             result = result.float()
         return np.asarray(result.numpy())
 
     def example(self, node: fx.Node) -> Tensor:
-        """Return a weight; or zeros in the place of a value, of which only its type matters."""
+        """Return a weight, or zeros in place of a value, of which only the type is used."""
         if node.name in self.weights:
             weight = torch.from_numpy(self.weights[node.name])
             return weight.bfloat16() if node.name in self.bfloat16 else weight
@@ -441,7 +445,7 @@ class _Reader:
     def known(
         self, name: str, node: fx.Node, item: Any, shape: Shape, sources: tuple[str, ...], call: dict[str, Any]
     ) -> Read:
-        """Return the op of a node that the op table has an entry for, or None."""
+        """Return a node's op if the op table has rules for it, else None."""
         by_name = {op.name: op.shape for op in self.ops}
         shapes = [by_name[source] for source in sources]
         if name in ELEMENTWISE | CASTS and all(len(s) == len(shape) for s in shapes):
@@ -461,7 +465,7 @@ class _Reader:
         return None if reader is None else reader(Call(node, self.weights), shape)
 
     def name(self, node: fx.Node) -> str:
-        """Return a name for a value: the module's path where it makes one op, else the path and the op."""
+        """Return a name for a value: the module's path if the module has one op, else the path and the op."""
         path = _module(node)
         inside = [p for p in self.paths if p == path or p.startswith(path + ".")]
         op = "batch_norm" if "batch_norm" in _op_name(node) else _op_name(node)
@@ -476,7 +480,7 @@ class _Reader:
     def called(
         self, a: fx.Node, b: fx.Node, item: Any, sources: tuple[str, ...], where: str
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-        """Return any other op: kept as the call that it is, with places for inputs, weights and the batch."""
+        """Return an op without rules as its call, with placeholders for inputs, weights and the batch size."""
         params: dict[str, NDArray[np.float32]] = {}
 
         def place(x: Any, y: Any) -> Any:
@@ -497,13 +501,13 @@ class _Reader:
 
         kwargs = {k: place(v, b.kwargs[k]) for k, v in a.kwargs.items() if k not in PLACEMENT}
         args = place(list(a.args), list(b.args))
-        # A view of what was laid out otherwise needs a copy; its layout here may differ from the export's.
+        # The memory layout may differ from that in the export, and then a view is impossible without a copy.
         name = "aten.reshape.default" if _op_name(a) in ("view", "_unsafe_view") else str(a.target)
         return "opaque", {"op": name, "args": args, "kwargs": kwargs, "item": item}, params
 
 
 def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
-    """Return parameters, buffers and constants by the name of their placeholder."""
+    """Return parameters, buffers and constants by placeholder name."""
     signature = program.graph_signature
     found: dict[str, NDArray[Any]] = {}
     for table in (signature.inputs_to_parameters, signature.inputs_to_buffers):
@@ -519,7 +523,7 @@ def _weights(program: torch.export.ExportedProgram) -> dict[str, NDArray[Any]]:
 
 
 def _refuse_changing_constants(first: torch.export.ExportedProgram, second: torch.export.ExportedProgram) -> None:
-    """Refuse tensors that the forward makes outside PyTorch, and makes otherwise each time."""
+    """Refuse constants that the forward computes outside PyTorch and that differ between two exports."""
     nodes = {node.name: node for node in first.graph.nodes}
     others = second.graph_signature.inputs_to_lifted_tensor_constants
     for name, target in first.graph_signature.inputs_to_lifted_tensor_constants.items():
@@ -530,14 +534,14 @@ def _refuse_changing_constants(first: torch.export.ExportedProgram, second: torc
             user = next(iter(nodes[name].users), nodes[name])
             raise ClovenError(
                 f"{user.target} in {_module(user) or 'the model'} reads a constant that differs between two "
-                "exports of the model; expected one that does not depend on the batch size and is not random"
+                "exports of the model; expected a constant that depends neither on the batch size nor on chance"
             )
 
 
 def _unequal(where: str, first: Any, second: Any) -> ClovenError:
     return ClovenError(
-        f"{where} has the argument {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one "
-        "that does not depend on the batch size and is not drawn at random: such an op cannot be divided"
+        f"{where} has the argument {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; such an op "
+        "cannot be divided: expected a constant or a multiple of the batch size, and nothing drawn at random"
     )
 
 
@@ -561,29 +565,27 @@ def _op_name(node: fx.Node) -> str:
     if not isinstance(target, torch._ops.OpOverload):
         raise ClovenError(
             f"{target} in {_module(node) or 'the model'} is not an op on tensors; expected a forward without "
-            "torch.autocast, torch.enable_grad and control flow of torch.export"
+            "torch.autocast, torch.enable_grad and torch.cond"
         )
     return target._schema.name.split("::")[-1]
 
 
 def _type(node: fx.Node, where: str) -> str:
-    """Return the type of a node's numbers.
+    """Return the element type of a node's value.
 
     Raises:
-        ClovenError: for types that no engine takes, and for numbers read by their bits.
+        ClovenError: if engines do not support the type, or the node reinterprets the bits of another type.
     """
     name = str(node.meta["val"].dtype).removeprefix("torch.")
     if name not in SIZES:
-        raise ClovenError(f"{where} takes or makes {name} numbers; expected one of {', '.join(SIZES)}")
+        raise ClovenError(f"{where} has a value of type {name}; expected one of {', '.join(SIZES)}")
     if node.op == "call_function" and node.target is torch.ops.aten.view.dtype:
-        raise ClovenError(
-            f"{where} reads the bits of numbers as {name}; expected a cast, such as x.to(torch.{name})"
-        )
+        raise ClovenError(f"{where} reinterprets bits as {name}; expected a cast, such as x.to(torch.{name})")
     return name
 
 
 def _computed(call: fx.Node, dtype: str) -> str:
-    """Return the type that an op takes its arguments in: that of its result, for comparisons their common one."""
+    """Return the type that an op computes in: that of its result, or the arguments' common type in a comparison."""
     if dtype != "bool" or len(call.args) < 2:
         return dtype
     first, second = (x.meta["val"] if isinstance(x, fx.Node) else x for x in call.args[:2])
@@ -599,28 +601,28 @@ def _cast(dtype: str) -> Read:
 
 
 def _times(sizes: tuple[int, int]) -> int:
-    """Return how many times the batch two sizes are; 0 where they are no multiple of it."""
+    """Return the multiple of the batch size that both sizes are, or 0 if they are not the same multiple."""
     times, rest = divmod(sizes[0], BATCHES[0])
     return times if not rest and times * BATCHES[1] == sizes[1] else 0
 
 
 def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, tuple[int, int]]:
-    """Return the shape of one image's value, and where the batch is: its axis, and how many rows an image takes.
+    """Return the shape of one image's value, and the batch's layout: its axis, and the rows per image.
 
-    With more than one (windows of an image put along the batch), they are the shape's first axis.
+    Several rows per image (such as windows of an image along the batch axis) become the shape's first axis.
     """
     first, second = tuple(a.meta["val"].shape), tuple(b.meta["val"].shape)
     if not all(isinstance(n, int) for n in (*first, *second)):
         raise ClovenError(
-            f"{where} makes a value whose shape {first} depends on the image's numbers; expected one shape for "
-            "every image: such a model cannot be divided"
+            f"{where} returns a value whose shape {first} depends on the image's pixels; such a model cannot be "
+            "divided: expected the same shape for every image"
         )
     differ = [axis for axis, (n, m) in enumerate(zip(first, second, strict=False)) if n != m]
     copies = _times((first[differ[0]], second[differ[0]])) if len(differ) == 1 else 0
     if not copies or len(first) != len(second):
         raise ClovenError(
-            f"{where} makes {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one value "
-            "an image, along one axis"
+            f"{where} returns {first} for {BATCHES[0]} images and {second} for {BATCHES[1]}; expected one value "
+            "per image, along one axis"
         )
     axis = differ[0]
     rest = (*first[:axis], *first[axis + 1 :])
@@ -630,6 +632,6 @@ def _shape(a: fx.Node, b: fx.Node, where: str) -> tuple[Shape, tuple[int, int]]:
 def _refuse_batch_statistics(node: fx.Node, where: str) -> None:
     if "batch_norm" in _op_name(node) and Call(node, {}).values.get("training"):
         raise ClovenError(
-            f"{where} takes mean and variance from the batch, so that one image's result depends on the others; "
+            f"{where} takes mean and variance from the batch, so that an image's result depends on the others; "
             "expected running statistics (track_running_stats=True), or a group or layer norm"
         )

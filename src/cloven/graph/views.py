@@ -1,4 +1,4 @@
-"""The rules of ops that move numbers and change none: reshape, permute, narrow, concat, pad, expand."""
+"""The rules of ops that move elements without changing them: reshape, permute, narrow, concat, pad, expand."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cloven.graph.box import Box, Interval, Shape, extent, intersect, relative, 
 from cloven.graph.graph import Op
 from cloven.graph.kinds import Kind, Local, Shapes
 
-# --- reshape: runs of axes that hold the same numbers ---------------------------------------------------------
+# --- reshape: runs of axes that hold the same elements --------------------------------------------------------
 
 
 def _runs(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
-    """Yield the shortest runs of axes of two shapes that hold the same numbers, in order."""
+    """Yield the shortest runs of axes of two shapes that hold the same elements, in order."""
     ends_a = dict(zip(accumulate(a, mul), range(1, len(a) + 1), strict=True))
     ends_b = dict(zip(accumulate(b, mul), range(1, len(b) + 1), strict=True))
     edges = [(0, 0), *((ends_a[n], ends_b[n]) for n in sorted(ends_a.keys() & ends_b.keys()) if n > 1)]
@@ -26,7 +26,7 @@ def _runs(a: Shape, b: Shape) -> Iterator[tuple[slice, slice]]:
 
 
 def kept_axis(before: Shape, after: Shape, axis: int) -> int | None:
-    """Return which axis of a reshaped value an axis of it has become, or None where it is merged or split."""
+    """Return the axis that an axis has become in a reshaped value, or None if it was merged or split."""
     for a, b in _runs(before, after):
         if a.start == axis and a.stop - a.start == b.stop - b.start == 1:
             return int(b.start)
@@ -34,7 +34,7 @@ def kept_axis(before: Shape, after: Shape, axis: int) -> int | None:
 
 
 def _span(shape: Shape, box: Box) -> Interval:
-    """Return the first and the last number of a box in the order of memory."""
+    """Return the interval of memory positions from the first to the last element of a box."""
     first = last = 0
     for size, (lo, hi) in zip(shape, box, strict=True):
         first, last = first * size + lo, last * size + hi - 1
@@ -42,7 +42,7 @@ def _span(shape: Shape, box: Box) -> Interval:
 
 
 def _cover(shape: Shape, span: Interval) -> Box:
-    """Return the smallest box that is one run of memory and holds a span."""
+    """Return the smallest box that is contiguous in memory and contains a span."""
     if not shape:
         return ()
     row = prod(shape[1:])
@@ -53,7 +53,7 @@ def _cover(shape: Shape, span: Interval) -> Box:
 
 
 def _common(a: Shape, b: Shape, span: Interval) -> tuple[Box, Box]:
-    """Return the smallest boxes of two shapes of one run of memory that hold the same numbers and a span."""
+    """Return the smallest boxes of two shapes that hold the same elements and contain a span of memory."""
     while True:
         box = _cover(a, span)
         other = _cover(b, _span(a, box))
@@ -64,7 +64,7 @@ def _common(a: Shape, b: Shape, span: Interval) -> tuple[Box, Box]:
 
 
 def _reshaped(op: Op, source: Shape, box: Box) -> tuple[Box, Box]:
-    """Return the boxes of the input and of the output that hold the same numbers, ``box`` among them."""
+    """Return the smallest boxes of input and output that hold the same elements and contain ``box``."""
     need: list[Interval] = []
     made: list[Interval] = []
     for a, b in _runs(source, op.shape):
@@ -153,7 +153,7 @@ def _shifted(box: Box, axis: int, by: int) -> Box:
 
 
 def _offsets(op: Op, inputs: Shapes) -> list[int]:
-    """Return where each input of a concatenation begins along its axis."""
+    """Return the offset of each input of a concatenation along its axis."""
     lengths = [shape[op.attrs["axis"]] for shape in inputs]
     return [sum(lengths[:i]) for i in range(len(lengths))]
 
@@ -181,14 +181,14 @@ CONCAT = Kind(_concat_needs, _concat_localise, carry=_concat_carry, gathers=True
 
 
 def _inside(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, Box]:
-    """Return the part of an output box that is not padding, in the input's coordinates, and the box in them."""
+    """Return the part of an output box that is not padding, and the whole box, in the input's coordinates."""
     moved = tuple((lo - first, hi - first) for (lo, hi), first in zip(box, op.attrs["before"], strict=True))
     return intersect(moved, whole(inputs[0])), moved
 
 
 def _pad_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
     inner, _ = _inside(op, inputs, box)
-    # Of a box that is all padding, one number is taken: an engine learns the batch size from it.
+    # For a box that is all padding, one element is read: the engine takes the batch size from it.
     return (inner or tuple((0, 1) for _ in box),)
 
 
@@ -214,7 +214,7 @@ PAD = Kind(_pad_needs, _pad_localise, carry=_pad_carry)
 
 
 def broadcast(shape: Shape, box: Box) -> Box:
-    """Return the box of an operand that a box of the result reads: all of an axis of length 1."""
+    """Return the box of an operand that a box of the result reads: (0, 1) along an axis of length 1."""
     return tuple((0, 1) if n == 1 else interval for n, interval in zip(shape, box, strict=True))
 
 

@@ -16,9 +16,10 @@ from cloven.graph.kinds import Kind, Local, Shapes, is_whole, rows
 
 @dataclass(frozen=True)
 class Window:
-    """What an interval of a windowed op's output takes along one axis.
+    """The input that an interval of a windowed op's output needs along one axis.
 
-    ``need`` of the input, ``pad`` to put before and after it, and ``skip``: results to drop at the start.
+    ``need`` is the interval of the input, ``pad`` the padding before and after it, and ``skip`` the number of
+    results to drop at the start.
     """
 
     need: Interval
@@ -29,8 +30,8 @@ class Window:
 def window(out: Interval, size: int, kernel: int, stride: int, pad: int, dilation: int) -> Window:
     """Return the window of ``out`` over an input axis of ``size``; ``pad`` is the op's own padding at the start.
 
-    A window can lie wholly in the padding; then one row is taken all the same and the results that it adds
-    are skipped.
+    If all windows lie in the padding, one row of the input is taken nevertheless, and the results that it adds are
+    skipped.
     """
     first = out[0] * stride - pad
     last = (out[1] - 1) * stride - pad + dilation * (kernel - 1) + 1
@@ -45,7 +46,7 @@ def window(out: Interval, size: int, kernel: int, stride: int, pad: int, dilatio
 
 
 def _spatial(op: Op, inputs: Shapes, box: Box) -> list[Window]:
-    """Return the windows of a 2-d op along height and width; the op's own padding where an axis is whole."""
+    """Return the windows of a 2-d op along height and width, with the op's own padding if an axis is whole."""
     a, found = op.attrs, []
     for axis in (0, 1):
         size, out = inputs[0][1 + axis], box[1 + axis]
@@ -106,10 +107,10 @@ CONV2D = Kind(_conv_needs, _conv_localise, _conv_macs)
 
 
 def _reached(op: Op, size: int, axis: int, out: Interval) -> Interval:
-    """Return the input rows whose products fall on an interval of the output; one row where there are none."""
+    """Return the input rows that contribute to an interval of the output, or one row if none does."""
     a = op.attrs
     stride, pad, reach = a["stride"][axis], a["pads"][2 * axis], a["dilation"][axis] * (a["kernel"][axis] - 1)
-    # Where strides leave gaps between the products, the row before a gap is taken: results start there.
+    # If the stride leaves gaps between contributions, take the row before a gap, where the result starts.
     lo = min(max(min(ceil((out[0] + pad - reach) / stride), (out[0] + pad) // stride), 0), size - 1)
     return lo, max(min((out[1] - 1 + pad) // stride + 1, size), lo + 1)
 
@@ -126,7 +127,7 @@ def _transposed_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...
 
 @dataclass(frozen=True)
 class _Spread:
-    """How an interval of a transposed convolution's output is made along one axis: ``keep`` of what is made."""
+    """The padding and output padding of a divided transposed convolution along one axis, and the part to keep."""
 
     pad: int
     tail: int
@@ -195,7 +196,7 @@ def _max_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 
 def _divisors(op: Op, size: int, axis: int, out: Interval) -> NDArray[np.float32]:
-    """Return how many input rows an average over each window of ``out`` divides by, along one axis."""
+    """Return the divisor of the average over each window of ``out`` along one axis."""
     a = op.attrs
     kernel, stride, pad = a["kernel"][axis], a["stride"][axis], a["pads"][2 * axis]
     start = np.arange(*out) * stride - pad
@@ -219,7 +220,7 @@ def _avg_localise(op: Op, inputs: Shapes, box: Box) -> Local:
 
 
 def _scaled(interval: Interval, size: int, out: int) -> Interval:
-    """Return the part of an output axis that stands over an interval of the input axis, boundary by boundary."""
+    """Return the interval of an output axis at the same relative position as an interval of the input axis."""
     return interval[0] * out // size, interval[1] * out // size
 
 
@@ -241,7 +242,7 @@ AVG_POOL2D = Kind(_pool_needs, _avg_localise, carry=_pool_carry, averaged=_avg_a
 
 
 def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
-    """Return what each of ``out`` rows of an adaptive pool takes of ``size`` input rows: ``(out, size)``."""
+    """Return the weights ``(out, size)`` of the input rows in each output row of an adaptive average pool."""
     matrix = np.zeros((out, size), np.float32)
     for row in range(out):
         lo, hi = row * size // out, -(-(row + 1) * size // out)
@@ -250,10 +251,9 @@ def mean_matrix(size: int, out: int) -> NDArray[np.float32]:
 
 
 def resize_picks(size: int, out: int, *, exact: bool, scale: float | None) -> NDArray[np.int64]:
-    """Return the input row of ``size`` that each of ``out`` rows copies: ``nearest``, or ``nearest-exact``.
+    """Return the input row (of ``size``) that each of ``out`` rows copies, for ``nearest`` or ``nearest-exact``.
 
-    As in PyTorch's kernels, ``nearest`` ignores ``scale``, the factor that was given, where the size stays or
-    doubles.
+    As in PyTorch's kernels, ``nearest`` ignores the ``scale`` factor if the size is unchanged or doubled.
     """
     places = np.arange(out)
     if not exact and out in (size, 2 * size):
@@ -263,14 +263,14 @@ def resize_picks(size: int, out: int, *, exact: bool, scale: float | None) -> ND
 
 
 def resize_matrix(size: int, out: int, mode: str, *, align: bool, scale: float | None) -> NDArray[np.float32]:
-    """Return what each of ``out`` rows takes of ``size`` input rows, as PyTorch's kernels do: ``(out, size)``.
+    """Return the weights ``(out, size)`` of the input rows in each output row, as in PyTorch's kernels.
 
     Args:
         size: rows of the input.
         out: rows of the output.
-        mode: ``linear`` or ``cubic``; ``linear`` ignores ``scale`` where the size stays.
-        align: whether the first and last rows of both lie on each other.
-        scale: the factor that PyTorch was given, if it was.
+        mode: ``linear`` or ``cubic``; ``linear`` ignores ``scale`` if the size is unchanged.
+        align: whether the centres of the corner pixels are aligned (``align_corners``).
+        scale: the scale factor that was passed to PyTorch, or None.
     """
     if out == size and mode == "linear":
         return np.eye(size, dtype=np.float32)
@@ -286,21 +286,21 @@ def resize_matrix(size: int, out: int, mode: str, *, align: bool, scale: float |
 
 
 def _step(size: int, out: int, *, align: bool, scale: float | None) -> np.float32:
-    """Return how far apart two output rows lie in the input, in float32 as PyTorch computes it."""
+    """Return the distance of two output rows in units of input rows, in float32 as PyTorch computes it."""
     if align:
         return np.float32((size - 1) / (out - 1) if out > 1 else 0)
     return np.float32(1 / scale) if scale else np.float32(size) / np.float32(out)
 
 
 def _cubic(distance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return Keys' cubic weights of rows so far away, below 2, with PyTorch's parameter a = -0.75."""
+    """Return Keys' cubic weights for distances below 2, with PyTorch's parameter a = -0.75."""
     a, d = np.float32(-0.75), distance
     near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d < 1, near, far)
 
 
 def _matrix(op: Op, size: int, axis: int) -> NDArray[np.float32]:
-    """Return what each of an op's output rows takes of an input axis of ``size``: ``(output, size)``."""
+    """Return the weights ``(output, size)`` of the input rows in each of an op's output rows."""
     a, out = op.attrs, op.shape[1 + axis]
     if a["mode"] == "mean":
         return mean_matrix(size, out)
@@ -309,7 +309,7 @@ def _matrix(op: Op, size: int, axis: int) -> NDArray[np.float32]:
 
 
 def _picks(op: Op, size: int, axis: int) -> NDArray[np.int64]:
-    """Return the row of an input axis of ``size`` that each of an op's output rows copies."""
+    """Return the input row that each of an op's output rows copies."""
     scale = op.attrs["scale"][axis] if op.attrs["scale"] else None
     return resize_picks(size, op.shape[1 + axis], exact=op.attrs["mode"] == "nearest-exact", scale=scale)
 
@@ -333,7 +333,7 @@ def _resize_needs(op: Op, inputs: Shapes, box: Box) -> tuple[Box | None, ...]:
 
 
 def _resize_localise(op: Op, inputs: Shapes, box: Box) -> Local:
-    """Return the whole op, or its own tables of rows and columns: a piece's size and scale would give others."""
+    """Return the whole op, or a table of its rows and columns: a resize of the piece would use another scale."""
     if box[1:] == whole(op.shape)[1:]:
         return Local(op.kind, op.attrs)
     (need,) = _resize_needs(op, inputs, box)

@@ -1,8 +1,9 @@
-"""The layers that the two papers number, and what each is in the graphs that are captured here.
+"""The layer numbers of the two papers, and the module path of each layer in a captured graph.
 
-S1 counts as Keras does: Layer k is ``model.layers[k]``, with the input at 0 except in a ``Sequential``, which
-does not list it. (What S1 calls Layer 1 of a divided input is a tile of the image, not a layer.) S2 has a count
-of its own for each model: VGG-16's convolutions, ResNet-50's stages, EfficientNet-B0's groups of blocks.
+Mehrafrooz et al. (2025), prefix ``s1``, count as Keras does: Layer k is ``model.layers[k]``. Layer 0 is the input,
+except in a ``Sequential``, which does not list it. (Their Layer 1 of a divided input is a tile of the image, not a
+layer.) Rajasekar et al. (2024), prefix ``s2``, count differently for each model: the convolutions of VGG-16, the
+stages of ResNet-50, the groups of blocks of EfficientNet-B0.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Literal, get_args
 
 from cloven.errors import ClovenError
 
-Paper = Literal["S1", "S2"]
+Paper = Literal["s1", "s2"]
+"""A paper, by the prefix of its layer numbers."""
 
-PAPERS: Mapping[str, Paper] = {"s1": "S1", "s2": "S2"}
-"""The prefix of a layer's number that names the paper."""
+PAPERS: Mapping[str, str] = {"s1": "Mehrafrooz et al. (2025)", "s2": "Rajasekar et al. (2024)"}
+"""The authors and year of each paper, by prefix."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A layer that a paper numbers: ``path`` is what `Graph.find` takes, ``note`` where exactly it lies."""
+    """A layer that a paper numbers.
+
+    Attributes:
+        paper: its prefix.
+        model: the model's name.
+        number: the layer's number in the paper.
+        path: the module path, as `Graph.find` takes it.
+        note: the exact position, such as before or after an activation.
+    """
 
     paper: Paper
     model: str
@@ -32,12 +42,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """Return its unambiguous name: ``s1:33``."""
-        return f"{self.paper.lower()}:{self.number}"
+        """Return the number with its paper's prefix: ``s1:33``."""
+        return f"{self.paper}:{self.number}"
 
 
 MOBILENETS = ("mobilenet_v1", "mobilenet_v1_0.75", "mobilenet_v1_0.5", "mobilenet_v1_0.25")
-"""MobileNet v1 at each width: the layers are the same, and so are their numbers."""
+"""MobileNet v1 at each width; layers and numbers are the same for all widths."""
 
 Row = tuple[str, str]
 """A path and its note."""
@@ -47,7 +57,7 @@ def _numbered(paper: Paper, model: str, rows: Iterable[tuple[int, Row]]) -> Iter
     return (Point(paper, model, number, path, note) for number, (path, note) in rows)
 
 
-# --- S1: Keras' indices ---------------------------------------------------------------------------------------
+# --- Mehrafrooz et al. (2025): Keras' indices -------------------------------------------------------------------
 
 _LENET5 = (
     ("conv1", "after its ReLU"),
@@ -61,22 +71,22 @@ _LENET5 = (
 )
 
 _SECTION_2 = {
-    5: "; S1's Sect. 2 cuts here, or after conv_pw_2 if it counts convolutions",
-    20: "; S1's Sect. 2 cuts here, or after conv_dw_10 if it counts convolutions",
+    5: "; the paper's Sect. 2 cuts here, or after conv_pw_2 if it counts convolutions",
+    20: "; the paper's Sect. 2 cuts here, or after conv_dw_10 if it counts convolutions",
 }
 
 
 def _mobilenet() -> Iterator[Row]:
-    """Return layers 1 to 88 of today's Keras, without ``conv1_pad``, the reshape and the softmax."""
+    """Return layers 1 to 88 of current Keras, without ``conv1_pad``, the reshape and the softmax."""
     for number, (path, note) in enumerate(chain(_activated("conv1"), *map(_block, range(1, 14))), 1):
         yield path, note + _SECTION_2.get(number, "")
     yield "global_average_pooling2d", ""
-    yield "global_average_pooling2d", "Keras' dropout, which changes nothing here"
+    yield "global_average_pooling2d", "Keras' dropout, which does nothing at inference"
     yield "conv_preds", "logits"
 
 
 def _block(number: int) -> Iterator[Row]:
-    if number in (2, 4, 6, 12):  # those that halve the sides
+    if number in (2, 4, 6, 12):  # the blocks with stride 2
         yield f"conv_pad_{number}", "zero padding"
     yield from _activated(f"conv_dw_{number}")
     yield from _activated(f"conv_pw_{number}")
@@ -91,8 +101,8 @@ def _activated(name: str) -> tuple[Row, ...]:
 
 
 _KERAS = (
-    "; S1's is Keras' ResNet-50: its convolutions have biases, and a stage halves the sides in its first 1x1 "
-    "convolution, torchvision's in its first 3x3"
+    "; the paper uses Keras' ResNet-50: its convolutions have biases, and a stage halves the sides in its first "
+    "1x1 convolution, torchvision's in its first 3x3"
 )
 
 _RESNET50_S1 = {
@@ -104,17 +114,20 @@ _RESNET50_S1 = {
     ),
 }
 
-# --- S2: a count for each model -------------------------------------------------------------------------------
+# --- Rajasekar et al. (2024): a count for each model ------------------------------------------------------------
 
 _VGG16 = tuple((f"features.{i}", "before its ReLU") for i in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28))
 
 _RESNET50_S2 = (
-    ("conv1", "S2 says only: 1 convolution; it may also mean bn1, relu or, a quarter of the size, maxpool"),
+    (
+        "conv1",
+        'the paper says only "1 convolution"; it may also mean bn1, relu, or maxpool with a quarter of the size',
+    ),
     *((f"layer{stage}", "end of the stage, after its ReLU") for stage in range(1, 5)),
 )
 
 _STEM, _STAGE = "stem, after its SiLU", "end of the stage"
-_HEAD = "head, after its SiLU; S2 has no point between the last stage and it"
+_HEAD = "head, after its SiLU; the paper has no point between the last stage and the head"
 
 _EFFICIENTNET = (
     ("features.0", _STEM),
@@ -128,33 +141,34 @@ _EFFICIENTNET_TIMM = (
 )
 
 POINTS: tuple[Point, ...] = (
-    *_numbered("S1", "lenet5", enumerate(_LENET5)),
-    *chain.from_iterable(_numbered("S1", model, enumerate(_mobilenet(), 1)) for model in MOBILENETS),
-    *_numbered("S1", "torchvision:resnet50", _RESNET50_S1.items()),
-    *_numbered("S2", "torchvision:vgg16", enumerate(_VGG16, 1)),
-    *_numbered("S2", "torchvision:resnet50", enumerate(_RESNET50_S2, 1)),
-    *_numbered("S2", "torchvision:efficientnet_b0", enumerate(_EFFICIENTNET, 1)),
-    *_numbered("S2", "timm:efficientnet_b0", enumerate(_EFFICIENTNET_TIMM, 1)),
+    *_numbered("s1", "lenet5", enumerate(_LENET5)),
+    *chain.from_iterable(_numbered("s1", model, enumerate(_mobilenet(), 1)) for model in MOBILENETS),
+    *_numbered("s1", "torchvision:resnet50", _RESNET50_S1.items()),
+    *_numbered("s2", "torchvision:vgg16", enumerate(_VGG16, 1)),
+    *_numbered("s2", "torchvision:resnet50", enumerate(_RESNET50_S2, 1)),
+    *_numbered("s2", "torchvision:efficientnet_b0", enumerate(_EFFICIENTNET, 1)),
+    *_numbered("s2", "timm:efficientnet_b0", enumerate(_EFFICIENTNET_TIMM, 1)),
 )
-"""Every layer that a paper numbers, in the order of papers, models and numbers."""
+"""All numbered layers, ordered by paper, model and number."""
 
 
 def points(model: str, paper: Paper | None = None) -> tuple[Point, ...]:
-    """Return the numbered layers of a model, of one paper or of both; none for a model that neither has."""
+    """Return the numbered layers of a model, in one paper or in both; empty if the papers do not have the model."""
     return tuple(point for point in POINTS if point.model == model and paper in (None, point.paper))
 
 
 def resolve(model: str, name: str) -> str:
-    """Return the module path that a layer's name means: itself, or that of a paper's number.
+    """Return the module path of a layer that is named by its path or by its number in a paper.
 
-    ``s1:33`` and ``s2:4`` are that paper's numbers, a bare ``33`` is that of the one paper that has it for the
-    model. For a model that no paper has, a bare number is a path like any other (``1`` of a ``Sequential``).
+    ``s1:33`` and ``s2:4`` are numbers in the named paper. A bare ``33`` is a number in the only paper that has it
+    for the model. For a model in neither paper, a bare number is a path (``1`` of a ``Sequential``).
 
     Raises:
-        ClovenError: for a number that no paper, or not the named one, has for this model; or that both have.
+        ClovenError: for a number that the named paper, or both papers, do not have for this model; or for a bare
+            number that both papers have.
     """
     prefix, _, number = name.rpartition(":")
-    named = PAPERS.get(prefix.lower())
+    named = next((paper for paper in get_args(Paper) if paper == prefix.lower()), None)
     if named is None and not name.isdecimal():
         return name
     known = points(model, named)
@@ -164,25 +178,25 @@ def resolve(model: str, name: str) -> str:
     if not found:
         raise ClovenError(_unknown(model, name, known, named))
     if len(found) > 1:
-        meant = " and ".join(f"{point.path} in {point.paper}" for point in found)
-        raise ClovenError(f"Layer {name} of {model} is {meant}; write {' or '.join(point.name for point in found)}")
+        meant = " and ".join(f"{point.path} in {PAPERS[point.paper]}" for point in found)
+        raise ClovenError(f"layer {name} of {model} is {meant}; write {' or '.join(point.name for point in found)}")
     return found[0].path
 
 
 def _unknown(model: str, name: str, known: tuple[Point, ...], named: Paper | None) -> str:
     """Return the error message for a number that is not in the table."""
-    if not known:
+    if named is not None and not known:
         models = ", ".join(dict.fromkeys(point.model for point in POINTS if point.paper == named))
-        return f"{name}: {named} numbers no layers of {model}, only of {models}; give the layer's path"
+        return f"{name}: {PAPERS[named]} number the layers of {models}, not of {model}; give the layer's path"
     numbers: dict[str, list[int]] = {}
     for point in known:
         numbers.setdefault(point.paper, []).append(point.number)
-    listed = ", ".join(f"{paper} numbers its layers {_runs(found)}" for paper, found in numbers.items())
-    return f"{model} has no layer {name}: {listed}; or give the layer's path"
+    listed = ", ".join(f"{PAPERS[paper]} number its layers {_runs(found)}" for paper, found in numbers.items())
+    return f"{model} has no layer {name}: {listed}; give one of these or the layer's path"
 
 
 def _runs(numbers: list[int]) -> str:
-    """Return numbers in ascending order, in words: ``2, 33, 42`` or ``1 to 88``."""
+    """Return ascending numbers as text: ``2, 33, 42``, or ``1 to 88`` where they are consecutive."""
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))

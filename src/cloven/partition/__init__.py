@@ -1,4 +1,4 @@
-"""Divide a graph over devices: strategies say who owns what, one compiler makes the program.
+"""Division of a graph over devices: a strategy decides what each device owns, and the compiler makes a program.
 
-Imports `graph` alone, and no torch: a program is data.
+It imports only `graph`, and does not need torch.
 """

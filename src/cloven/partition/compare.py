@@ -1,4 +1,4 @@
-"""Programs side by side: what each sends, and what each device computes and holds."""
+"""A comparison of programs: the transfers of each, and what its devices compute and hold."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True)
 class Quantity:
-    """A row of a comparison, for one image: the ``values`` are the programs', None where one has no such part.
+    """A row of a comparison, for one image.
 
-    ``part`` is a link or a device, empty for the whole program.
+    ``values`` has one value for each program, or None if it has no such part. ``part`` is a link or a device, and
+    empty for the whole program.
     """
 
     name: str
@@ -31,16 +32,16 @@ class Quantity:
 
 @dataclass(frozen=True, repr=False)
 class ProgramComparison:
-    """Programs side by side, for one image: transfers, bytes on each link, MACs and memory of each device."""
+    """A comparison of programs for one image: transfers, bytes on each link, MACs and memory of each device."""
 
     programs: tuple[str, ...]
     quantities: tuple[Quantity, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a data frame: one column a program; the index is the quantity and the link or device.
+        """Return a data frame with a column for each program; the index is the quantity and the link or device.
 
         Raises:
-            ClovenError: without pandas, which the extra ``audit`` brings.
+            ClovenError: if pandas is not installed; the extra ``audit`` includes it.
         """
         try:
             import pandas as pd
@@ -63,13 +64,13 @@ class ProgramComparison:
 
 
 def compare(programs: Sequence[Program] | Mapping[str, Program]) -> ProgramComparison:
-    """Return programs side by side: transfers, bytes on each link, MACs and memory of each device.
+    """Compare programs by transfers, bytes on each link, and MACs and memory of each device.
 
     Args:
-        programs: what `cloven.divide` or `cloven.compile` returned, numbered; or a mapping with their names.
+        programs: programs from `cloven.divide` or `cloven.compile`, as a list, or as a mapping from names.
 
     Raises:
-        ClovenError: for anything else than programs, or none.
+        ClovenError: if ``programs`` is empty or contains something other than programs.
     """
     check_type(programs, (list, tuple, Mapping), "programs", "a list of programs")
     named = programs if isinstance(programs, Mapping) else {f"program {i}": p for i, p in enumerate(programs, 1)}

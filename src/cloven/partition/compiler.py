@@ -1,6 +1,7 @@
-"""The compiler: from who owns what to what is computed and sent. It knows boxes and no strategy.
+"""The compiler: it derives from the owners of each value what each device computes and sends.
 
-A device needs, for what it owns, some box of each input; what it needs and does not hold is a transfer.
+To compute what it owns, a device needs a box of each input. What it needs and does not hold is transferred. The
+compiler works on boxes and does not depend on the strategy.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from cloven.partition.transform import UNCHANGED, Transforms
 
 Routing = Literal["direct", "star"]
 HUB = 0
-"""The device through which a star routes everything."""
+"""The device through which star routing sends everything."""
 
 GRAPH = "the graph that cloven.capture(model, example) returns"
-"""What a caller who gives something else is told to give."""
+"""The description of a graph in error messages."""
 
 
 def divide(
@@ -43,13 +44,14 @@ def divide(
     Args:
         model: the graph that `cloven.capture` returned.
         strategy: `Vertical`, `Horizontal` or `Data`; or a list of them, each but the last with its end ``until``.
-        devices: how many, or their names; left out, as many as the strategy's parameters ask for.
-        routing: ``direct`` sends from the value's home; ``star`` sends everything through the first device.
-        reuse: False sends everything whole through the first device, also what a device made itself: Stahl's star.
-        transforms: what devices do to what they send; a star's hub does it again to what it passes on.
+        devices: the number of devices or their names (default: as many as the strategy's parameters need).
+        routing: ``direct`` sends a value from its home device; ``star`` sends everything through the first device.
+        reuse: False sends all values whole through the first device, even back to the device that computed them
+            (the star of Stahl et al.).
+        transforms: the transforms of values before they are sent; the hub of a star applies them again.
 
     Raises:
-        ClovenError: with all that is wrong with the strategy for this model.
+        ClovenError: with all problems of the strategy for this model.
     """
     check_type(model, Graph, "model", GRAPH)
     strategies = tuple(strategy) if isinstance(strategy, list | tuple) else (strategy,)
@@ -82,7 +84,7 @@ def problems(
     reuse: bool = True,
     transforms: Transforms = UNCHANGED,
 ) -> list[str]:
-    """Return all that is wrong with a division of a model over devices with ``names``, one sentence each."""
+    """Return all problems of a division of a model over devices with ``names``, one sentence each."""
     number = count(strategies, len(names))
     found = [] if number == len(names) else [f"the strategy takes {number} devices; got {len(names)}"]
     found += Stages(tuple(strategies), tuple(names)).problems(everywhere(model, number))
@@ -91,7 +93,7 @@ def problems(
 
 
 def _names(strategies: Sequence[Strategy], devices: int | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names of devices, as many as the strategies take if that is left open."""
+    """Return the names of the devices; by default as many as the strategies take."""
     if not isinstance(devices, Sequence | None):
         return device_names(whole_number(devices, "devices", 1))
     named = named_devices(strategies)
@@ -101,16 +103,16 @@ def _names(strategies: Sequence[Strategy], devices: int | Sequence[str] | None) 
 
 
 def wrong_routing(routing: Routing, *, reuse: bool) -> list[str]:
-    """Return what is wrong with a way to route."""
+    """Return the problems of a routing."""
     if routing not in get_args(Routing):
         return [f"routing is {shown(routing)}; expected 'direct' or 'star'"]
-    return [] if reuse or routing == "star" else ["reuse = false is a star's: a device is sent its own share back"]
+    return [] if reuse or routing == "star" else ["reuse is false, which requires routing 'star'; got 'direct'"]
 
 
 def assemble(
     division: Division, names: Sequence[str], routing: Routing = "direct", transforms: Transforms = UNCHANGED
 ) -> Program:
-    """Return the program of a division; ``names`` are those of its devices."""
+    """Return the program of a division over devices with ``names``."""
     compiler = _Compiler(division, names, routing, transforms)
     for op in division.graph.ops[1:]:
         for device in sorted(division.owners[op.name]):
@@ -122,7 +124,7 @@ def assemble(
 
 
 class _Compiler:
-    """The steps so far, and what each device holds of each value."""
+    """The steps so far, and the boxes of each value that each device holds."""
 
     def __init__(self, division: Division, names: Sequence[str], routing: Routing, transforms: Transforms) -> None:
         self.division, self.names, self.routing = division, tuple(names), routing
@@ -141,7 +143,7 @@ class _Compiler:
         return self.clock - 1
 
     def compute(self, device: int, op: Op, box: Box) -> None:
-        """Fetch what a box of an op needs, then compute it."""
+        """Fetch the inputs of a box of an op, then compute it."""
         graph, kind = self.division.graph, KINDS[op.kind]
         shapes = graph.input_shapes(op)
         needs = kind.needs(op, shapes, box)
@@ -153,7 +155,7 @@ class _Compiler:
         self.held.setdefault((device, op.name), []).append(box)
 
     def fetch(self, device: int, value: str, need: Box) -> None:
-        """See that a device holds a box of a value: each missing piece is sent once, by its home or the hub."""
+        """Ensure that a device holds a box of a value: each missing piece is sent once, by its home or the hub."""
         held = self.held.setdefault((device, value), [])
         missing = without([need], held)
         if not missing:
@@ -178,8 +180,8 @@ class _Compiler:
         transform, dtype = self.transforms.of(*link), self.division.graph.by_name[value].dtype
         if dtype != "float32" and not transform.exact:
             raise ClovenError(
-                f"{value} crosses {link[0]}->{link[1]} as {dtype}, and {transform.name} takes float32 numbers; cut "
-                "before or behind the cast, or leave the transform of this link out"
+                f"{transform.name} on {link[0]}->{link[1]} requires float32, but {value} is {dtype}; cut before or "
+                "after the cast, or remove the transform of this link"
             )
         transfer = Transfer(len(self.transfers), *link, value, box, step, transform, dtype)
         self.transfers.append(transfer)

@@ -1,7 +1,8 @@
-"""Data partitioning (S1 Fig. 1c; fused tiles of DeepThings, S1's reference [7]): maps are shared out in a grid.
+"""Data partitioning: feature maps are divided into a grid of tiles.
 
-The output of one layer is shared out; shares of the earlier layers overlap (halo) and are computed twice, so
-that nothing but pieces of the image, and sums of global means, crosses before that layer.
+It is Fig. 1c of Mehrafrooz et al. (2025), with the fused tiles of DeepThings (their reference [7]). The output of
+one layer is divided among the devices. Their shares of the earlier layers overlap (halo), and the overlap is
+computed more than once, so that before that layer only pieces of the image and sums of global means are sent.
 """
 
 from __future__ import annotations
@@ -23,21 +24,22 @@ from cloven.partition.rewrite import partial_means, replaced
 from cloven.partition.strategy import Strategy, checked
 
 GRIDS: Mapping[int, tuple[int, int]] = {1: (1, 1), 2: (1, 2), 4: (2, 2), 8: (2, 4)}
-"""The grid for a number of devices where none is given (reference S1, Fig. 6)."""
+"""The default grid for a number of devices (Mehrafrooz et al. (2025), Fig. 6)."""
 
 Axes = tuple[int, int]
 Layout = Mapping[str, Axes | None]
-"""The axes of height and width of each value that a grid shares out; None for what is one for the whole image."""
+"""The axes of height and width of each value that is tiled; None for a value that belongs to the whole image."""
 
 
 @checked
 class Data(Strategy):
-    """A grid of tiles, rows x columns, one device each; the first device also runs what follows.
+    """A grid of tiles, rows x columns, one for each device; the first device also runs the layers that follow.
 
-    Without ``until``, the last tiled layer is the one that gives the busiest device the fewest MACs. ``halo``:
-    ``exact`` sends what each tile needs beyond its own share of the image; ``none`` (S1's view) puts zero there
-    instead, so the result is not the model's. A global mean inside the tiles (squeeze-and-excite) is a sum of local
-    sums, and what follows from it alone is the first device's.
+    Without ``until``, the last tiled layer is the one that gives the busiest device the fewest MACs. With ``halo``
+    ``exact``, each device receives the part of the image that its tile needs. With ``none`` (as in Mehrafrooz et
+    al.), it receives its own tile only and uses zeros around it, so that the result differs from the model's. A
+    global mean inside the tiles (squeeze-and-excite) becomes a sum of local sums; the first device computes what
+    depends on such means alone.
     """
 
     kind: Literal["data"] = field(default="data", kw_only=True)
@@ -50,14 +52,14 @@ class Data(Strategy):
         return f"data, {rows} grid{', no halo' if self.halo == 'none' else ''}"
 
     def count(self, devices: int | None) -> int:
-        """Return rows times columns; without a grid as many as asked for (4 if left open)."""
+        """Return rows times columns; without a grid, ``devices`` (default: 4)."""
         return self.grid[0] * self.grid[1] if self.grid else devices or 4
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """Return a missing grid, one that is finer than the tiled layer, a layer that cannot be tiled."""
+        """Return the problems: a missing grid, a grid finer than the tiled layer, a layer that cannot be tiled."""
         devices = len(stretch.devices)
         if self.grid is None and devices not in GRIDS:
-            return [f"no grid is given and {devices} devices have no usual one; give --grid ROWSxCOLUMNS"]
+            return [f"there is no default grid for {devices} devices; give a grid, such as --grid 1x{devices}"]
         grid = self._grid(stretch)
         found = [] if min(grid) >= 1 else [f"the grid is {grid[0]}x{grid[1]}; expected 1x1 or more"]
         if found:
@@ -67,7 +69,7 @@ class Data(Strategy):
         return [] if tileable(stretch, grid) else [_too_fine(stretch, grid)]
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Return the owners: tiles up to the stretch's end or as deep as it pays, the rest on the first device."""
+        """Return the owners: tiles up to the last tiled layer, and the first device for the layers after it."""
         graph, grid = stretch.graph, self._grid(stretch)
         ends = stretch.ends_early or self.until is not None
         until = stretch.ops[-1].name if ends else deepest_that_pays(stretch, grid)
@@ -84,7 +86,7 @@ class Data(Strategy):
 
 
 def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]:
-    """Return the boxes of a grid over a map's height and width, row by row; all channels in each."""
+    """Return the boxes of a grid over a map's height and width, row by row; each has all channels."""
     rows, columns = (bands(shape[axis], parts) for axis, parts in zip(axes, grid, strict=True))
     found = []
     for row, column in product(rows, columns):
@@ -98,7 +100,7 @@ def tiles(shape: Shape, grid: tuple[int, int], axes: Axes = (1, 2)) -> list[Box]
 
 
 def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
-    """Return where height and width are in each value up to an op, before the first that cannot be tiled."""
+    """Return the axes of height and width of each value up to an op or to the first that cannot be tiled."""
     graph = stretch.graph
     found: dict[str, Axes | None] = {}
     for op in graph.ops[: stretch.first]:
@@ -116,7 +118,7 @@ def _layout(stretch: Stretch, end: int) -> dict[str, Axes | None]:
 
 
 def _moved(op: Op, shapes: Shapes, axes: Axes) -> Axes | None:
-    """Return where height and width are behind an op, or None where a piece of a map is not enough for it."""
+    """Return the axes of height and width after an op, or None if a piece of a map is not enough to compute it."""
     if op.kind == "reshape":
         height, width = (kept_axis(shapes[0], op.shape, axis) for axis in axes)
         return None if height is None or width is None else (height, width)
@@ -133,9 +135,9 @@ def _big_enough(op: Op, axes: Axes | None, grid: tuple[int, int]) -> bool:
 
 
 def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
-    """Return the values that a grid can share out: maps at least as large, nothing before that needs all of a map.
+    """Return the values that can be divided into a grid: maps at least as large that pieces of maps suffice for.
 
-    Whatever else crosses to what follows must be as large, or one for the whole image.
+    The other values that are used after them must be at least as large too, or belong to the whole image.
     """
     graph, layout = stretch.graph, _layout(stretch, stretch.last)
     able = []
@@ -151,7 +153,7 @@ def tileable(stretch: Stretch, grid: tuple[int, int]) -> list[str]:
 
 def _too_fine(stretch: Stretch, grid: tuple[int, int]) -> str:
     size = "x".join(map(str, stretch.graph.input.shape[1:]))
-    return f"no layer of this model, on images of {size}, can be shared out {grid[0]}x{grid[1]}"
+    return f"no layer of this model can be divided into a {grid[0]}x{grid[1]} grid on images of {size}"
 
 
 def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int]) -> list[str]:
@@ -160,23 +162,23 @@ def _untileable(stretch: Stretch, named: str, value: str, grid: tuple[int, int])
         return []
     op, layout = graph.by_name[value], _layout(stretch, stretch.last)
     last = f"the last layer that can be is {able[-1]}" if able else "no layer of this model can be"
-    what = f"{named!r} has shape {op.shape} and cannot be shared out {grid[0]}x{grid[1]}"
+    what = f"{named!r} has shape {op.shape} and cannot be divided into a {grid[0]}x{grid[1]} grid"
     if stretch.holds(value) and value not in layout:
         stop = next(o for o in stretch.ops if o.name not in layout)
         name = stop.attrs.get("op", stop.kind)
         where = f"{name} ({stop.name}, in {stop.module or 'the model'})"
-        return [f"{what}: {where} needs all of a map and has no rule to split it; {last}"]
-    return [f"{what}: expected a map of at least that height and width, and so what crosses with it; {last}"]
+        return [f"{what}: {where} needs a whole map and has no rule to split it; {last}"]
+    return [f"{what}: this value and all others used after it must be at least that high and wide; {last}"]
 
 
-# --- who owns what --------------------------------------------------------------------------------------------
+# --- the owners -----------------------------------------------------------------------------------------------
 
 
 def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
-    """Return the layer to tile up to: it leaves the busiest device the fewest MACs, and is the last among equals.
+    """Return the last layer to tile: the one with the fewest MACs on the busiest device, the last among equals.
 
-    Of the layers between two with MACs only the last is tried; what follows a layer is the first device's, so that
-    none is tried whose rest alone is more than the best found.
+    Of consecutive layers without MACs only the last is tried. The first device runs the layers after the tiles, so
+    a layer is skipped if the MACs after it alone exceed the best result so far.
     """
     able, graph = set(tileable(stretch, grid)), stretch.graph
     layout = _layout(stretch, stretch.last)
@@ -193,7 +195,7 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
 
 
 def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
-    """Return MACs of the device that has the most, where the first also runs the rest."""
+    """Return the MACs of the busiest device; the first device also has ``rest``."""
     graph, load = fused.graph, dict.fromkeys(stretch.devices, 0)
     load[stretch.hub] = rest
     for op in graph.ops[stretch.first : graph.position[until] + 1]:
@@ -205,7 +207,7 @@ def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
 
 
 def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:
-    """Return tiles fused up to a layer: each earlier share is the hull of what later ones and the rest need."""
+    """Return tiles fused up to a layer: each earlier share is the hull of what the later layers need of it."""
     graph, owners = _local_means(stretch, layout, until, grid)
     end = graph.position[until]
     followed = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until, graph.output}
@@ -228,7 +230,7 @@ def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) 
 
 
 def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box) -> None:
-    """Let a device's share of a value hold a box too."""
+    """Widen a device's share of a value to include a box."""
     shares = needed.setdefault(value, {})
     held = shares.get(device, box)
     shares[device] = held if held == box else hull((held, box))
@@ -237,7 +239,7 @@ def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box)
 def _local_means(
     stretch: Stretch, layout: Layout, until: str, grid: tuple[int, int]
 ) -> tuple[Graph, dict[str, Owners]]:
-    """Return the graph with each mean over tiles as local sums, one of each device's own tile."""
+    """Return the graph with each mean over tiles rewritten as local sums, one for each device's tile."""
     graph = stretch.graph
     made: dict[str, list[Op]] = {}
     placed: dict[str, Owners] = {}
@@ -262,9 +264,9 @@ def _needed(graph: Graph, value: str, owners: Placement, device: int) -> Iterato
 
 
 def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, int]) -> Placed:
-    """Return the same shares on a rewritten graph: each device reads an image that is zero outside its own tile.
+    """Return the same shares on a rewritten graph where each device reads an image that is zero outside its tile.
 
-    Where an earlier stage made what the tiles are of, its maps stand for the image.
+    After an earlier stage, the tiles are of that stage's maps instead of the image.
     """
     graph, end = fused.graph, fused.graph.position[until]
     layout = _layout(stretch, stretch.graph.position[until])
@@ -302,7 +304,7 @@ def _without_halo(stretch: Stretch, fused: Placed, until: str, grid: tuple[int, 
             parts = tuple(share[0] for share in own.values())
             assembled.append(Op(op.name, "assemble", pieces, op.shape, op.module, {"parts": parts}, dtype=op.dtype))
             owners[op.name] = everything(graph, op.name, stretch.hub)
-    # The named layer is the last of its stretch, also in the rewritten graph.
+    # The named layer stays the last of its stretch in the rewritten graph.
     ops += sorted(assembled, key=lambda op: op.name == until)
     return Placed(Graph((*ops, *graph.ops[end + 1 :]), graph.output), owners, stretch.hub, exact=False)
 

@@ -1,4 +1,4 @@
-"""The description of a divided model, for people and JSON readers: its links, devices and transfers."""
+"""The description of a divided model that ``cloven plan`` prints: its links, devices and transfers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class LinkDescription(Document):
     """The traffic of a link, for one image, without framing.
 
     Attributes:
-        link: source and target; the coordinator sends the image, and receives the output.
+        link: source and target; the coordinator sends the image and receives the output.
         shares: the number of transfers.
-        bytes: of all of them.
-        seconds: that they take at the bandwidth that was given.
-        protection: of the link.
-        transforms: that are applied before sending.
+        bytes: their total size.
+        seconds: the time that they take at the given bandwidth.
+        protection: the link's protection.
+        transforms: the transforms that are applied before sending.
     """
 
     link: Link
@@ -51,11 +51,11 @@ class PlanDescription(Document):
 
     Attributes:
         plan: the plan in a few words.
-        exact: whether the program computes what the model does; ``inexact`` has the reasons for False.
-        bytes: that devices send each other for one image.
-        links: the coordinator's and those between devices.
-        devices: what each computes and holds.
-        transfers: between devices.
+        exact: whether the program computes the same as the model; if not, ``inexact`` has the reasons.
+        bytes: the bytes that the devices send each other for one image.
+        links: the traffic of each link, including those of the coordinator.
+        devices: what each device computes and holds.
+        transfers: the transfers between devices.
     """
 
     version: Literal[1] = 1
@@ -69,7 +69,20 @@ class PlanDescription(Document):
 
 
 def described(plan: Plan, program: Program, bandwidth: int | None = None) -> PlanDescription:
-    """Return the description of a plan and its program; ``bandwidth`` of each link is in bits per second."""
+    """Return the description of a plan and its program; ``bandwidth`` is that of each link, in bits per second."""
+    return PlanDescription(
+        plan=plan.title(),
+        exact=program.exact,
+        inexact=program.inexact,
+        bytes=sum(transfer.bytes for transfer in program.transfers),
+        links=described_links(program, bandwidth),
+        devices=tuple(usage(program)),
+        transfers=described_transfers(program),
+    )
+
+
+def described_links(program: Program, bandwidth: int | None = None) -> tuple[LinkDescription, ...]:
+    """Return the links of a program, those of the coordinator too; ``bandwidth`` of each is in bits per second."""
     graph = program.graph
     traffic: dict[Link, list[int]] = {(COORDINATOR, program.source): [graph.input.bytes]}
     for transfer in program.transfers:
@@ -84,23 +97,15 @@ def described(plan: Plan, program: Program, bandwidth: int | None = None) -> Pla
                 shares=len(sizes),
                 bytes=sum(sizes),
                 seconds=None if bandwidth is None else 8 * sum(sizes) / bandwidth,
-                protection=plan.protection.of(*link),
+                protection=program.protection.of(*link),
                 transforms=tuple(transforms),
             )
         )
-    return PlanDescription(
-        plan=plan.title(),
-        exact=program.exact,
-        inexact=program.inexact,
-        bytes=sum(transfer.bytes for transfer in program.transfers),
-        links=tuple(links),
-        devices=tuple(usage(program)),
-        transfers=described_transfers(program),
-    )
+    return tuple(links)
 
 
 def described_transfers(program: Program) -> tuple[TransferDescription, ...]:
-    """Return the transfers of a program, in their order."""
+    """Return the transfers of a program, in order."""
     return tuple(
         TransferDescription(
             step=transfer.step,

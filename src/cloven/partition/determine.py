@@ -1,4 +1,4 @@
-"""Which observations follow from which: what the graph can compute from what was seen, no listener can miss."""
+"""Relations between observations: one follows from another if the model's ops can compute it from that one."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from cloven.partition.observe import Observation
 
 
 def determines(shallow: Observation, deep: Observation) -> bool:
-    """Return whether all of ``deep`` can be computed from ``shallow`` alone, by the model's own ops.
+    """Return whether all of ``deep`` can be computed from ``shallow`` alone, with the model's own ops.
 
-    By the data-processing inequality ``deep`` then holds nothing about the image that ``shallow`` does not. True
-    where every path from the image to what is seen at ``deep`` passes through what is seen at ``shallow``, box by
-    box. What was seen through a transform determines nothing.
+    By the data-processing inequality, ``deep`` then contains no information about the image that ``shallow`` does
+    not. This is the case if every path from the image to ``deep`` passes through ``shallow``, box by box. A share
+    that was sent through a transform determines nothing.
     """
     held: dict[str, list[Box]] = {}
     for seen in shallow.seen:
@@ -37,9 +37,9 @@ def determines(shallow: Observation, deep: Observation) -> bool:
 
 
 def ops_behind(observation: Observation) -> frozenset[str] | None:
-    """Return the names of the ops that compute the model's output from what is seen.
+    """Return the names of the ops that compute the model's output from an observation.
 
-    None where that does not suffice: of some value that they need only a part is seen, or nothing.
+    Returns None if the observation is not enough, because a value that they need is seen in part or not at all.
     """
     graph = observation.graph
     boxes: dict[str, list[Box]] = {}

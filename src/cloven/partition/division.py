@@ -1,7 +1,7 @@
-"""A Division: a (possibly rewritten) graph and who owns which share of each of its values.
+"""A Division: a (possibly rewritten) graph and the owners of each of its values.
 
-A strategy places anchors (the input, convolutions, linear layers, values that the user names); ``spread``
-carries the placement to all other values from the op table.
+A strategy places anchors (the input, convolutions, linear layers, named values); ``spread`` derives the owners of
+all other values with the rules of the op table.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ Share = tuple[Box, ...]
 """Disjoint boxes of one value."""
 
 Owners = Mapping[int, Share]
-"""Who owns what of one value: device number -> share. A device that is not in it owns nothing."""
+"""The owners of one value: device number -> share. A device that is missing owns nothing."""
 
 Placement = Mapping[str, Owners]
-"""Who owns what of several values."""
+"""The owners of several values, by name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Who computes what.
+    """A graph, possibly rewritten, with the owners of its values.
 
-    ``sink`` is the device where the whole output is wanted. ``exact`` is False where the rewritten graph does not
-    compute what the model computes.
+    ``sink`` is the device that needs the whole output. ``exact`` is False if the rewritten graph computes something
+    different from the model.
     """
 
     graph: Graph
@@ -43,7 +43,7 @@ class Division:
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """Consecutive ops of a graph, ``first`` to ``last`` by their position, to be shared out among ``devices``."""
+    """Consecutive ops of a graph, from position ``first`` to ``last``, to be divided among ``devices``."""
 
     graph: Graph
     first: int
@@ -57,22 +57,22 @@ class Stretch:
 
     @property
     def hub(self) -> int:
-        """The device that gathers and adds up."""
+        """The device that gathers shares and adds up partial sums."""
         return self.devices[0]
 
     @property
     def ends_early(self) -> bool:
-        """Whether ops follow that are not part of it."""
+        """True if ops follow after the stretch."""
         return self.last < len(self.graph.ops) - 1
 
     def holds(self, value: str) -> bool:
-        """Return whether a value is made here."""
+        """Return whether the stretch computes a value."""
         return self.first <= self.graph.position[value] <= self.last
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A graph, rewritten in a stretch, with the owners of all that is made up to its end."""
+    """A graph that was rewritten in a stretch, with the owners of all values up to the stretch's end."""
 
     graph: Graph
     owners: Placement
@@ -81,14 +81,14 @@ class Placed:
 
 
 MOST_DEVICES = 4096
-"""The most devices that a model is divided over; lists of more take all memory before anything is said."""
+"""The largest number of devices; it keeps a mistyped number from filling the memory."""
 
 
 def check_count(devices: int) -> int:
-    """Return a number of devices that is not absurd.
+    """Return a number of devices if it is at most `MOST_DEVICES`.
 
     Raises:
-        ClovenError: if it is above `MOST_DEVICES`.
+        ClovenError: if it is larger.
     """
     if devices > MOST_DEVICES:
         raise ClovenError(f"the plan takes {reprlib.repr(devices)} devices; expected at most {MOST_DEVICES}")
@@ -96,7 +96,7 @@ def check_count(devices: int) -> int:
 
 
 def device_names(count: int) -> tuple[str, ...]:
-    """Return the usual names: edge0, edge1, ...
+    """Return the default names: edge0, edge1, ...
 
     Raises:
         ClovenError: as `check_count`.
@@ -105,17 +105,16 @@ def device_names(count: int) -> tuple[str, ...]:
 
 
 def wrong_names(names: Sequence[str]) -> list[str]:
-    """Return what is wrong with the names of devices, one sentence each."""
+    """Return the problems of device names, one sentence each."""
     found = []
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        found.append(f"two devices are named {', '.join(repeated)}; names must differ")
+        found.append(f"two devices are named {', '.join(repeated)}; expected unique names")
     if COORDINATOR in names:
-        found.append(f"no device can be named {COORDINATOR}: it sends the images; choose another name")
+        found.append(
+            f"a device is named {COORDINATOR}, the name of the party that sends the images; choose another"
+        )
     wrong = [name for name in dict.fromkeys(names) if not _is_name(name)]
-    return found + [
-        f"a device is named {name!r}; expected text without '->' and ':', in characters that can be printed"
-        for name in wrong
-    ]
+    return found + [f"a device is named {name!r}; expected printable text without '->' and ':'" for name in wrong]
 
 
 def _is_name(name: object) -> bool:
@@ -125,7 +124,7 @@ def _is_name(name: object) -> bool:
 
 
 def everywhere(graph: Graph, devices: int) -> Stretch:
-    """Return all of a graph but the image.
+    """Return the stretch of all ops except the image.
 
     Raises:
         ClovenError: as `check_count`.
@@ -135,17 +134,17 @@ def everywhere(graph: Graph, devices: int) -> Stretch:
 
 
 def everything(graph: Graph, value: str, device: int) -> Owners:
-    """Return the owners of a value that one device owns whole."""
+    """Return the owners of a value that belongs to one device."""
     return {device: (whole(graph.by_name[value].shape),)}
 
 
 def dealt(boxes: Iterable[Box], devices: Sequence[int]) -> Owners:
-    """Return the owners that have the i-th box on the i-th device; empty boxes are nobody's."""
+    """Return the owners with the i-th box on the i-th device, without empty boxes."""
     return {device: (box,) for device, box in zip(devices, boxes, strict=True) if count(box) > 0}
 
 
 def home(owners: Owners) -> dict[int, list[Box]]:
-    """Return the part of a value that each device is home of: what it owns and no lower-numbered device does."""
+    """Return the part of a value that each device is home of: what no lower-numbered device owns."""
     homes: dict[int, list[Box]] = {}
     for device in sorted(owners):
         lower = [box for share in homes.values() for box in share]
@@ -154,10 +153,10 @@ def home(owners: Owners) -> dict[int, list[Box]]:
 
 
 def spread(stretch: Stretch, anchors: Placement, before: Placement) -> dict[str, Owners]:
-    """Return who owns all values up to a stretch's end: the anchors' as given, others' carried from their inputs.
+    """Return the owners of all values up to a stretch's end: of anchors as given, of others derived from inputs.
 
-    Where the op table cannot carry a share over (a flatten of rows, an op without a split rule), the device that
-    is first among the owners of the input owns the whole.
+    If the op table cannot carry ownership over (flattening rows, an op without a split rule), the first owner of
+    the input owns the whole value.
     """
     owners = dict(before)
     for op in stretch.ops:
@@ -174,7 +173,7 @@ def _carried(graph: Graph, op: Op, owners: Placement) -> Owners:
     if kind.gathers:
         joined = _joined([c for c in carried if c is not None]) if None not in carried else {}
         return joined if _all_of(joined, op.shape) else everything(graph, op.name, min(sources[0]))
-    # What nobody owns nobody would compute: ownership carries over only where it covers the whole.
+    # Every element needs an owner, so ownership carries over only if it covers the whole value.
     chosen = next((c for c in carried if c is not None and _all_of(c, op.shape)), None)
     return chosen or everything(graph, op.name, min(sources[0]))
 
@@ -199,9 +198,9 @@ def _all_of(owners: Owners, shape: Shape) -> bool:
 
 
 def _joined(several: list[Owners]) -> Owners:
-    """Return all shares together where each device's make one box (the same rows of every input); else nothing.
+    """Return the union of shares if each device's form one box (such as the same rows of all inputs), else nothing.
 
-    Many small boxes would be as many steps and transfers.
+    Each separate box would add a step and a transfer.
     """
     joined: dict[int, list[Box]] = {}
     for owners in several:

@@ -1,4 +1,7 @@
-"""Horizontal partitioning (S1 Fig. 1b; Stahl et al., S1's reference [10]): each layer's output is shared out."""
+"""Horizontal partitioning: each layer's output is divided among the devices.
+
+It is Fig. 1b of Mehrafrooz et al. (2025), with the methods of Stahl et al. (their reference [10]).
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,22 @@ SPATIAL = ("rows", "columns")
 
 @checked
 class Horizontal(Strategy):
-    """Every convolution and linear layer is shared out among all devices.
+    """Every convolution and linear layer is divided among all devices.
 
-    ``axis``: ``out_channels`` (S1's LOP: each device holds a share of the filters, needs the whole input);
-    ``in_channels`` (LIP: each device reads a share of the input channels and makes a full-size partial sum;
-    grouped convolutions are shared out by output channels); ``fused`` (a LOP layer and the LIP layer behind it on
-    the same device: what is between never leaves; layers without a partner are LOP); ``rows`` or ``columns`` of
-    the maps, with linear layers by output and global means as local sums. ``shares`` are the devices'
-    proportions, equal if left out; the remainder of equal channels goes to the last device, and with fewer
-    channels than devices some are idle.
+    ``axis`` is one of:
 
-    ``exchange``: ``local`` sends what channel-local ops (pools, activations) have made of a share, ``layer``
-    sends the layer's own output, and every device then computes those ops on all of it. ``sums``: who adds up
-    partial sums, the first device (``hub``) or each device its share of the output channels (``scatter``).
+    - ``out_channels`` (LOP in Mehrafrooz et al.): a device has a share of the filters and needs the whole input;
+    - ``in_channels`` (LIP): a device reads a share of the input channels and computes a full-size partial sum;
+      grouped convolutions are divided by output channels;
+    - ``fused``: a LOP layer and the LIP layer after it, so that no device sends the values between them; layers
+      without such a partner are LOP;
+    - ``rows`` or ``columns`` of the maps; linear layers are divided by output, global means become local sums.
+
+    ``shares`` are the devices' proportions (default: equal). The remainder of equal channels goes to the last
+    device; with fewer channels than devices, some devices are idle. With ``exchange`` ``local``, devices apply
+    channel-local ops (pooling, activations) to their share before they send it; with ``layer``, they send the
+    layer's own output and each applies those ops to all of it. ``sums`` says which device adds up partial sums:
+    the first (``hub``), or each for its share of the output channels (``scatter``).
     """
 
     kind: Literal["horizontal"] = field(default="horizontal", kw_only=True)
@@ -51,24 +57,28 @@ class Horizontal(Strategy):
         return f"horizontal, {named.get(self.axis, self.axis)}"
 
     def count(self, devices: int | None) -> int:
-        """Return as many as there are shares, or as asked for; 2 if left open."""
+        """Return the number of shares; without shares, ``devices`` (default: 2)."""
         return len(self.shares) if self.shares else devices or 2
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """Return shares that are not proportions, and more devices than any layer can use."""
+        """Return the problems: shares that are not proportions, more devices than any layer can use."""
         found = _wrong_shares(self.shares)
         layers, devices = _layers(stretch.ops), len(stretch.devices)
         widest = max((op.shape[_cut_axis(op, self.axis)] for op in layers), default=0)
         if not layers:
-            found.append(f"nothing to share out between {stretch.ops[0].name} and {stretch.ops[-1].name}: no layer")
+            found.append(
+                f"there is no convolution or linear layer from {stretch.ops[0].name} to {stretch.ops[-1].name}; "
+                "expected at least one"
+            )
         elif not 1 <= devices <= widest:
             found.append(
-                f"{devices} devices, but the widest layer has {widest} {_said(self.axis)}; expected 1 to {widest}"
+                f"the strategy has {devices} devices, but the widest layer has {widest} {_said(self.axis)}; "
+                f"expected 1 to {widest} devices"
             )
         return found
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Return the owners: every layer is dealt out; the first device gathers the result."""
+        """Return the owners: each layer is divided among the devices; the first device gathers the result."""
         if self.axis in ("in_channels", "fused"):
             stretch, anchors = self._summed(stretch)
         else:
@@ -93,7 +103,7 @@ class Horizontal(Strategy):
         return dealt((_with(whole(op.shape), axis, share) for share in found), stretch.devices)
 
     def _summed(self, stretch: Stretch) -> tuple[Stretch, dict[str, Owners]]:
-        """Return the graph with layers as partial sums, and the owners of its layers and sums."""
+        """Return the stretch with layers rewritten as partial sums, and the owners of its layers and sums."""
         anchors: dict[str, Owners] = {}
         made: dict[str, list[Op]] = {}
         for op in _layers(stretch.ops):
@@ -118,7 +128,7 @@ class Horizontal(Strategy):
 
 
 def intervals(n: int, proportions: Sequence[float] | None, devices: int, *, even: bool) -> list[Interval]:
-    """Return ``n`` indices in proportion, or equally: ``even`` bands for rows, S1's rule for channels."""
+    """Divide ``n`` indices in proportion or equally; ``even`` uses `bands` (for rows) instead of `shares`."""
     if proportions is None:
         return bands(n, devices) if even else shares(n, devices)
     edges = [0, *(round(n * total / sum(proportions)) for total in accumulate(proportions))]
@@ -129,10 +139,13 @@ def _wrong_shares(given: Sequence[float] | None) -> list[str]:
     if given is None:
         return []
     if not all(0 <= share < inf for share in given) or sum(given) <= 0:
-        return [f"shares are {list(given)}; expected numbers from 0, not all of them 0"]
+        return [f"shares are {list(given)}; expected numbers of at least 0, not all of them 0"]
     if max(given) < 1 and abs(sum(given) - 1) > 1e-3:
         total = f"{sum(given):.4g}"
-        return [f"shares are {list(given)}, which add up to {total}; expected fractions of 1, or weights as 2,1,1"]
+        return [
+            f"shares are {list(given)}, which add up to {total}; expected fractions that add up to 1, or weights "
+            "such as 2,1,1"
+        ]
     return []
 
 
@@ -141,14 +154,14 @@ def _layers(ops: Sequence[Op]) -> list[Op]:
 
 
 def _cut_axis(op: Op, axis: Axis) -> int:
-    """Return the axis of an op's output that is shared out: channels first in maps, last in vectors."""
+    """Return the axis of an op's output that is divided: the channels are first in maps, last in vectors."""
     if len(op.shape) != 3 or op.kind == "linear":
         return len(op.shape) - 1
     return {"rows": 1, "columns": 2}.get(axis, 0)
 
 
 def _read_axis(graph: Graph, op: Op) -> tuple[int, int]:
-    """Return the axis of an op's input that holds its channels, and how many they are."""
+    """Return the channel axis of an op's input, and the number of channels."""
     source = graph.by_name[op.inputs[0]].shape
     axis = len(source) - 1 if op.kind == "linear" else 0
     return axis, source[axis]
@@ -173,9 +186,9 @@ def _rewritten(stretch: Stretch, made: Mapping[str, Sequence[Op]]) -> Stretch:
 
 
 def _partner(stretch: Stretch, op: Op, owned: Owners) -> tuple[dict[str, Owners], Op | None, dict[int, Interval]]:
-    """Return the layer that can read a layer's shares as its input channels, with the owners of what is between.
+    """Return the owners of the ops between a layer and its LIP partner, the partner, and its input channels.
 
-    Between the two is a chain of ops that keep channels apart and that nothing else reads.
+    The ops between the two form a chain that keeps channels separate and that no other op reads.
     """
     graph, here, owners = stretch.graph, op, owned
     between: dict[str, Owners] = {}
@@ -196,7 +209,7 @@ def _partner(stretch: Stretch, op: Op, owned: Owners) -> tuple[dict[str, Owners]
 
 
 def _apart(graph: Graph, op: Op, box: Box) -> Box | None:
-    """Return what an op makes of some channels alone, or None where it mixes channels."""
+    """Return the output box that an op computes from some channels alone, or None if it mixes channels."""
     shapes = graph.input_shapes(op)
     if op.kind not in ANCHORS:
         made = KINDS[op.kind].carry(op, shapes, 0, box)
@@ -210,7 +223,7 @@ def _apart(graph: Graph, op: Op, box: Box) -> Box | None:
 
 
 def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str, Owners]]:
-    """Return means over maps that are shared out by rows or columns, as local sums."""
+    """Return the stretch with means over maps divided by rows or columns rewritten as local sums."""
     made: dict[str, list[Op]] = {}
     anchors: dict[str, Owners] = {}
     for op in stretch.ops:
@@ -224,7 +237,7 @@ def _local_means(stretch: Stretch, owners: Placement) -> tuple[Stretch, dict[str
 
 
 def _summable(share: Share, source: Shape, averaged: Sequence[int]) -> bool:
-    """Return whether a share is one band across what a mean is over: whole along all axes that the mean keeps."""
+    """Return whether a share is one band that is whole along all axes that the mean keeps."""
     if len(share) != 1:
         return False
     (box,) = share

@@ -1,4 +1,4 @@
-"""What a listener sees on one link, or on several that collude: an Observation, from the program alone."""
+"""Observations: what a listener on one link, or on several, receives. They follow from the program alone."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cloven.tables import Value, counted, html_table, text_table
 View = Literal["full", "paper"]
 
 LinkName = str | Link
-"""A link as a caller writes it: ``"edge0->edge1"``, ``("edge0", "edge1")`` or ``"edge0-edge1"``."""
+"""A link in an argument: ``"edge0->edge1"``, ``("edge0", "edge1")`` or ``"edge0-edge1"``."""
 
 LISTED = 8
-"""The most links that an error message lists."""
+"""The number of links that an error message lists at most."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One share of one value as a listener gets it.
+    """One share of one value as a listener receives it.
 
-    ``dtype`` is that of its numbers once they are read; ``transform`` is what their sender did to them; ``size`` is
-    the bytes of a number as it is.
+    ``dtype`` is the element type after decoding, ``transform`` the sender's transform, and ``size`` the bytes of an
+    element before it.
     """
 
     value: str
@@ -56,13 +56,14 @@ class Seen:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
-    """What a listener sees of one image, in order.
+    """The shares that a listener receives for one image, in order.
 
-    ``view`` is ``full`` (all that crosses the link in this direction) or ``paper`` (the one share of one value
-    that S1 or S2 counts). ``crosses`` is False where the program never sends it. ``links`` are those listened on;
-    none where no link could carry it: a tile that its device is already home of. ``graph`` is the graph whose
-    values are seen, and ``program`` the one observed, where that is known. ``device`` is the one that the listener
-    controls, where it is a device and not a link.
+    ``view`` is ``full`` (everything that crosses the link in this direction) or ``paper`` (the one share of one
+    value that Mehrafrooz et al. (2025) and Rajasekar et al. (2024) count). ``crosses`` is False if the program
+    never sends it. ``links`` are the links of the tap; it has none if no link could carry the share, such as a
+    tile that its device is already home of. ``graph`` is the graph of the values, and ``program`` the observed
+    program, if known. ``device`` is the device that the listener controls, if the tap is a device instead of
+    links.
     """
 
     seen: tuple[Seen, ...]
@@ -75,19 +76,26 @@ class Observation:
 
     @property
     def model(self) -> Graph | None:
-        """The graph that was divided, where that is known: a strategy may rewrite it."""
+        """The graph that was divided, before a strategy rewrote it; None if it is not known."""
         return self.program.model if self.program is not None else None
 
     @property
     def name(self) -> str:
-        """The tap: a link, links that are listened on together, or a device."""
+        """The name of the tap: a link, several links together, or a device."""
         links = [f"{source}->{target}" for source, target in self.links]
         return f"device {self.device}" if self.device is not None else " + ".join(links) or "no link"
 
     @property
     def link(self) -> Link | None:
-        """The link, where it is one."""
+        """The link, if there is exactly one."""
         return self.links[0] if len(self.links) == 1 else None
+
+    @property
+    def protection(self) -> tuple[str, ...]:
+        """The protection of each link, or ``none``; empty for a device, which decrypts what it receives."""
+        if self.program is None or self.device is not None:
+            return ()
+        return tuple(self.program.protection.of(*link) for link in self.links)
 
     @property
     def bytes(self) -> int:
@@ -96,15 +104,15 @@ class Observation:
 
     @property
     def raw_image(self) -> float:
-        """The share of the image's own numbers that the listener gets, in [0, 1].
+        """The fraction of the image's pixels that the listener receives, original or normalised, in [0, 1].
 
-        As they are or normalised; what a transform leaves of them counts as all of them.
+        A transformed pixel counts as a pixel.
         """
         return image_share(self.graph, ((s.value, s.share) for s in self.seen))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what is seen, whatever plan it occurs in: equal observations have equal fingerprints."""
+        """A hash of the observed shares: equal observations in different plans have equal fingerprints."""
         parts = [
             [self.graph.fingerprints[s.value], s.share, s.dtype, *([] if s.transform.exact else [s.transform.name])]
             for s in self.seen
@@ -118,9 +126,11 @@ class Observation:
         return html_table(*self._table())
 
     def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
-        shares = f"{counted(len(self.seen), 'share')}, {self.bytes:,} bytes an image"
+        shares = f"{counted(len(self.seen), 'share')}, {self.bytes:,} bytes per image"
         rows: list[tuple[Value, ...]] = [(str(s), s.bytes) for s in self.seen]
-        return f"Observation of {self.name} ({self.view} view): {shares}", ("share", "bytes"), rows
+        names = ", ".join(dict.fromkeys(name for name in self.protection if name != "none"))
+        hidden = f", before {names} encrypts it" if names else ""
+        return f"Observation of {self.name} ({self.view} view{hidden}): {shares}", ("share", "bytes"), rows
 
 
 def seen_of(transfer: Transfer) -> Seen:
@@ -136,22 +146,23 @@ def observe(
     view: View = "full",
     value: str | None = None,
 ) -> tuple[Observation, ...]:
-    """Return what a listener records on each link of a program: one observation a tap.
+    """Return what a listener receives at each tap of a program, as one observation for each tap.
 
     Args:
         program: the program that `cloven.divide` or `cloven.compile` returned.
-        links: the links to listen on; left out, each one that carries something. A link is written
-            ``"edge0->edge1"`` or ``("edge0", "edge1")``, or ``"edge0-edge1"`` if only one of its directions carries
-            something. A list of links in the place of a link, as in ``[["edge0->edge1", "edge1->edge2"]]``, is one
-            listener on all of them: one observation.
-        device: a device that the listener controls, instead of links: all that it receives, also from the
-            coordinator.
-        view: ``full`` is all that crosses; ``paper`` is one share of ``value``, as S1 and S2 count it.
-        value: a layer or op; only shares of its value are seen. Links that are left out are then those that carry
-            some of it; in the ``paper`` view, one from each device that owns some.
+        links: the links to listen on (default: each link that carries something, as a separate tap). A link is
+            written ``"edge0->edge1"`` or ``("edge0", "edge1")``, or ``"edge0-edge1"`` if only one of its directions
+            carries something. A list of links in place of a link, as in ``[["edge0->edge1", "edge1->edge2"]]``, is
+            one listener on all of them: one observation.
+        device: a device that the listener controls, instead of links. The observation has all that it receives,
+            including the image if the coordinator sends it there.
+        view: ``full`` is everything that crosses; ``paper`` is one share of ``value``, as Mehrafrooz et al. (2025)
+            and Rajasekar et al. (2024) count it.
+        value: a layer or op, to observe only the shares of its value. The default ``links`` are then the links that
+            carry some of it; in the ``paper`` view, one link out of each device that owns some of it.
 
     Raises:
-        ClovenError: for a link that carries nothing, or nothing of the value, an unknown device or layer, a
+        ClovenError: for a link that carries nothing or nothing of the value, an unknown device or layer, or a
             ``paper`` view without a value.
     """
     check_type(program, Program, "program", "the program that cloven.divide or cloven.compile returns")
@@ -160,7 +171,7 @@ def observe(
     if value is not None:
         check_type(value, str, "value", "the name of a layer or an op")
         if pieces := _pieces(program, value):
-            raise ClovenError(f"{value} is made in pieces by this program; expected one of {_some(pieces)}")
+            raise ClovenError(f"this program computes {value} in pieces; expected one of {_some(pieces)}")
     if device is None and links is None and view == "paper" and value is not None:
         return tuple(slices_of(program, value))
     if device is None:
@@ -170,12 +181,12 @@ def observe(
         if silent and (links is not None or len(silent) == len(seen)):
             crossing = list(dict.fromkeys(transfer.value for transfer in program.transfers))
             raise ClovenError(
-                f"nothing of {value} crosses {', '.join(silent[:LISTED])}; what crosses is of {_some(crossing)}"
+                f"no share of {value} crosses {', '.join(silent[:LISTED])}; the program sends {_some(crossing)}"
             )
         return tuple(one for one in seen if one.seen)
     if links is not None or view == "paper":
         raise ClovenError(
-            "device stands for all that it receives; expected neither links nor view='paper' beside it"
+            "device cannot be combined with links or view='paper': it observes everything that the device receives"
         )
     return (_received(program, device, value),)
 
@@ -183,11 +194,11 @@ def observe(
 def seen_on(
     program: Program, *links: Link, view: View = "full", value: str | None = None, share: Box | None = None
 ) -> Observation:
-    """Return what a listener on one link (source, target) sees, or one on several links whose taps collude.
+    """Return the observation of a listener on one link (source, target), or on several links together.
 
-    With ``view = "full"``, every transfer of these directions, in order, each share once; of one ``value`` alone
-    where it is named. With ``view = "paper"``, the share of one ``value`` (a layer's or op's name) that the first
-    link's source is home of, or the given ``share`` of it, as the first link that carries it does.
+    With ``view = "full"``, it has every transfer in these directions, in order, each share once; with a ``value``,
+    only transfers of that value. With ``view = "paper"``, it has the share of ``value`` (a layer or op) that the
+    first link's source is home of, or the given ``share``, with the transform of the first link that carries it.
 
     Raises:
         ClovenError: for an unknown device or layer, or a paper view without a value.
@@ -198,7 +209,7 @@ def seen_on(
         if device not in program.devices
     ]
     if view == "paper" and value is None:
-        problems.append("the paper view counts one value; name it: value='conv2'")
+        problems.append("view='paper' requires a value, such as value='conv2'")
     if problems:
         raise ClovenError(problems)
     name = program.graph.find(value) if value is not None else None
@@ -215,7 +226,7 @@ def seen_on(
 
 
 def _received(program: Program, device: str, value: str | None) -> Observation:
-    """Return what a device receives: over its links, and the image if the coordinator sends it there."""
+    """Return what a device receives over its links, and the image if the coordinator sends it there."""
     if device not in program.devices:
         raise ClovenError(f"no device is named {shown(device)}; the program has {', '.join(program.devices)}")
     observed = seen_on(program, *(link for link in program.links if link[1] == device), value=value)
@@ -225,13 +236,14 @@ def _received(program: Program, device: str, value: str | None) -> Observation:
         observed = replace(observed, seen=tuple(seen), crosses=True)
     if not observed.seen:
         raise ClovenError(
-            f"{device} receives nothing{f' of {value}' if value else ''}; its taps are {_listed(program)}"
+            f"{device} receives nothing{f' of {value}' if value else ''}; the links that carry something are "
+            f"{_listed(program)}"
         )
     return replace(observed, device=device)
 
 
 def _taps(program: Program, given: object) -> list[tuple[Link, ...]]:
-    """Return the links of each tap that a caller names."""
+    """Return the links of each tap in the argument ``links``."""
     if given is None:
         return [(link,) for link in program.links]
     every = [given] if _is_link(program, given) else given
@@ -249,14 +261,14 @@ def _taps(program: Program, given: object) -> list[tuple[Link, ...]]:
 
 
 def _is_link(program: Program, given: object) -> bool:
-    """Return whether a caller means one link: text, or the names of two devices."""
+    """Return whether an argument is one link: text, or a pair of device names."""
     if isinstance(given, tuple) and len(given) == 2:
         return all(name in program.devices for name in given)
     return isinstance(given, str)
 
 
 def _link(program: Program, given: object) -> Link:
-    """Return the link that a pair of devices or a text means: ``A->B``, or ``A-B`` in either direction."""
+    """Return the link for a pair of devices or a text: ``A->B``, or ``A-B`` for either direction."""
     meant = [
         (source, target)
         for source, target in program.links
@@ -279,7 +291,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _pieces(program: Program, value: str) -> list[str]:
-    """Return the values that a strategy put in the place of one of the model's: tiles without halo, say."""
+    """Return the values that replace one of the model's values after a rewrite, such as tiles without halo."""
     if program.model is None or value in program.graph.by_name:
         return []
     name = program.model.find(value)
@@ -289,7 +301,7 @@ def _pieces(program: Program, value: str) -> list[str]:
 
 
 def carried(program: Program, link: Link, value: str, share: Box) -> bool:
-    """Return whether all of a share of a value crosses a link."""
+    """Return whether a whole share of a value crosses a link."""
     sent = [t.share for t in program.transfers if t.link == link and t.value == value]
     return covers(sent, share)
 
@@ -304,9 +316,9 @@ def _owned(program: Program, value: str, device: str) -> Box:
 
 
 def slices_of(program: Program, value: str) -> Iterator[Observation]:
-    """Yield the paper's view of a layer: each owner's share of it, on a link out of that owner.
+    """Yield the paper view of a layer: each owner's share of it, on a link out of that owner.
 
-    A link that carries the share is taken where there is one, else the first link to another device.
+    The link is one that carries the share, if there is one, and else the first link to another device.
     """
     name = program.graph.find(value)
     for device in program.devices:
@@ -324,9 +336,10 @@ def slices_of(program: Program, value: str) -> Iterator[Observation]:
 
 
 def tiles_of(program: Program, tiles: Sequence[Box]) -> Iterator[Observation]:
-    """Yield the paper's view of data partitioning: each device's own tile of the image, no halo (S1 Sect. 5.1).
+    """Yield the paper view of data partitioning: each device's own tile of the image, without halo.
 
-    The tile of the device that holds the image crosses no link.
+    This is how Mehrafrooz et al. (2025), Section 5.1, count it. The tile of the device that holds the image crosses
+    no link.
     """
     image = program.graph.input.name
     for device, tile in zip(program.devices, tiles, strict=True):

@@ -1,10 +1,11 @@
-"""The plan file: what a person writes and reads. TOML, checked as a whole; all problems are reported at once."""
+"""The plan and its TOML file. A plan is checked as a whole, and all problems are reported at once."""
 
 from __future__ import annotations
 
 import json
 import reprlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -36,7 +37,7 @@ from cloven.tables import html_table
 
 
 class _Frozen(BaseModel):
-    """A part of a plan. Wrong arguments are answered with a ClovenError."""
+    """A part of a plan. Wrong arguments raise a ClovenError."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -48,16 +49,15 @@ class _Frozen(BaseModel):
             except ValidationError as error:
                 raise ClovenError([_sentence({**e, "loc": _place(e["loc"])}) for e in error.errors()]) from None
 
-        # Only callers come here; pydantic itself still builds what it reads from a file.
+        # With this mark, pydantic does not call __init__ for models that it validates from a file.
         __init__.__pydantic_base_init__ = True
 
 
 class ModelSpec(_Frozen):
-    """A plan's model: its name, the size of one image (C, H, W), how many classes, and a file with its weights.
+    """A plan's model: its name, the shape of an image (C, H, W), the number of classes, and a file of weights.
 
-    ``mean`` and ``std`` normalise an image, channel by channel, before it enters the model; left out, they are the
-    usual ones of the model's name. A plan with the ``fingerprint`` of a graph (`Graph.fingerprint`) is compiled for
-    that graph alone.
+    ``mean`` and ``std`` normalise each channel of an image before it enters the model; the default depends on the
+    model's name. A plan with the ``fingerprint`` of a graph (`Graph.fingerprint`) is compiled for that graph only.
     """
 
     name: str = Field(min_length=1)
@@ -72,25 +72,25 @@ class ModelSpec(_Frozen):
     def _normalisation(self) -> ModelSpec:
         given = [numbers for numbers in (self.mean, self.std) if numbers is not None]
         if len(given) == 1 or any(len(numbers) != self.input[0] for numbers in given):
-            raise ValueError("mean and std belong together, one number for each channel")
+            raise ValueError("mean and std must be given together, with one number for each channel")
         return self
 
 
 Entry = Annotated[Vertical | Horizontal | Data, Field(discriminator="kind")]
-"""A strategy as an entry of a plan."""
+"""A strategy in a plan."""
 
 ONE, SEVERAL = "one", "several"
 
 
 def _written(entry: object) -> str:
-    """Return how strategies are written: one table, or a list of tables."""
+    """Return whether strategies are written as one table or as a list of tables."""
     return SEVERAL if isinstance(entry, list | tuple) else ONE
 
 
 def _listed(strategies: Entry | Sequence[Entry]) -> tuple[Entry, ...]:
     listed = (strategies,) if isinstance(strategies, Strategy) else tuple(strategies)
     if not listed:
-        raise PydanticCustomError("empty", "expected one strategy or more")
+        raise PydanticCustomError("empty", "expected one or more strategies")
     return listed
 
 
@@ -99,13 +99,13 @@ Entries = Annotated[
     Discriminator(_written),
     AfterValidator(_listed),
 ]
-"""A strategy, or several one after another; kept as a tuple."""
+"""A strategy, or several in sequence; stored as a tuple."""
 
 
 class Plan(_Frozen):
-    """A division as a person writes it: ``[strategy]``, or several ``[[strategy]]`` one after another.
+    """A division of a model: one ``[strategy]``, or several ``[[strategy]]`` in sequence, and the devices.
 
-    A plan without a ``model`` is compiled for any model that it fits.
+    A plan without a ``model`` can be compiled for any model that it fits.
     """
 
     version: Literal[1] = 1
@@ -119,15 +119,15 @@ class Plan(_Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
-        """Return the plan of a TOML file.
+        """Read a plan from a TOML file.
 
         Raises:
-            ClovenError: if the file cannot be read, and for every unknown, missing or wrong entry.
+            ClovenError: if the file cannot be read or has unknown, missing or wrong entries; it lists all of them.
         """
         return parse(read(path_of(path, "path")), str(path))
 
     def save(self, path: str | Path) -> None:
-        """Write the plan to a TOML file, at once or not at all.
+        """Write the plan to a TOML file; a failed write leaves no partial file.
 
         Raises:
             ClovenError: if the file cannot be written.
@@ -139,7 +139,7 @@ class Plan(_Frozen):
         """The plan's model.
 
         Raises:
-            ClovenError: if the plan names none.
+            ClovenError: if the plan names no model.
         """
         if self.model is None:
             raise ClovenError("the plan names no model; add a [model] table to it, or give --model")
@@ -147,7 +147,7 @@ class Plan(_Frozen):
 
     @property
     def stages(self) -> tuple[Entry, ...]:
-        """The strategies, one after another."""
+        """The strategies in sequence."""
         return _listed(self.strategy)
 
     def title(self) -> str:
@@ -166,7 +166,7 @@ class Plan(_Frozen):
         return html_table(repr(self))
 
     def toml(self) -> str:
-        """Return the plan as a file."""
+        """Return the plan as TOML."""
         document = self.model_dump(mode="json", exclude_none=True)
         head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
         one = len(self.stages) == 1
@@ -189,12 +189,12 @@ def _table(name: str, entries: dict[str, Any]) -> list[str]:
 
 
 def _toml(value: Any) -> str:
-    # For strings, integers and lists of them, JSON's notation is TOML's.
+    # Strings, integers and lists of them have the same notation in JSON and TOML.
     return json.dumps(value, ensure_ascii=False)
 
 
 def problems(graph: Graph, plan: Plan) -> list[str]:
-    """Return all that is wrong with a plan for this graph, one sentence each."""
+    """Return all problems of a plan for a graph, one sentence each."""
     return [
         *(_another_model(graph, plan.model) if plan.model is not None else ()),
         *plan.protection.problems(plan.devices),
@@ -210,7 +210,7 @@ def problems(graph: Graph, plan: Plan) -> list[str]:
 
 
 def _another_model(graph: Graph, spec: ModelSpec) -> Iterator[str]:
-    """Yield how a graph differs from the model that a plan names."""
+    """Yield the differences between a graph and the model that a plan names."""
     if spec.input != graph.input.shape:
         yield f"the plan is for images of {spec.input}; the model takes {graph.input.shape}"
     outputs = graph.by_name[graph.output].shape
@@ -238,7 +238,7 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
     found = problems(model, plan)
     if found:
         raise ClovenError(found)
-    return compiler.divide(
+    program = compiler.divide(
         model,
         plan.stages,
         plan.devices,
@@ -246,10 +246,11 @@ def compile(model: Graph, plan: Plan) -> Program:  # noqa: A001 - the verb that 
         reuse=plan.reuse,
         transforms=plan.transform,
     )
+    return replace(program, protection=plan.protection)
 
 
 def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
-    """Return a plan from TOML, and all that is wrong with the text; see `check_document`."""
+    """Return a plan from TOML, and all problems of the text; see `check_document`."""
     try:
         return check_document(parse_toml(text, where), where)
     except ClovenError as error:
@@ -257,10 +258,10 @@ def check(text: str, where: str = "the plan") -> tuple[Plan | None, list[str]]:
 
 
 def check_document(document: dict[str, object], where: str = "the plan") -> tuple[Plan | None, list[str]]:
-    """Return a plan from what a file holds, and all that is wrong with it.
+    """Return a plan from the content of a file, and all problems of its entries.
 
-    Wrong entries are left out of the plan; it is None where it cannot be made without them. So what is wrong
-    with the rest of it can be said in the same message.
+    Wrong entries are left out, so that the rest of the plan can be checked and reported in the same message. The
+    plan is None if it cannot be made without them.
     """
     try:
         check_content(document, where)
@@ -282,7 +283,7 @@ def parse(text: str, where: str = "the plan") -> Plan:
     """Return a plan from TOML.
 
     Raises:
-        ClovenError: for text that is no TOML, and for every unknown, missing or wrong entry.
+        ClovenError: if the text is not TOML or has unknown, missing or wrong entries; it lists all of them.
     """
     plan, found = check(text, where)
     if found or plan is None:
@@ -291,12 +292,12 @@ def parse(text: str, where: str = "the plan") -> Plan:
 
 
 def _validated(document: dict[str, object]) -> Plan:
-    # JSON mode takes a list where a tuple is meant, and stays strict about numbers and strings.
+    # JSON mode accepts a list for a tuple, and stays strict about numbers and strings.
     return Plan.model_validate_json(json.dumps(document, default=str))
 
 
 def _place(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Return the place of an entry in the file, without pydantic's additions: how strategies are written, kinds."""
+    """Return the location of an entry in the file, without the tags that pydantic adds for strategies."""
     match location:
         case ("strategy", "one", *rest):
             return ("strategy", *rest[1:])
@@ -326,11 +327,12 @@ def _sentence(error: dict[str, Any]) -> str:
         return f"{path} is not a known entry{shown}"
     if error["type"] == "model_attributes_type":
         return f"{path}: expected a strategy, such as cloven.Vertical(cuts=['layer1']){shown}"
-    return f"{path or 'the whole'}: {error['msg'][0].lower()}{error['msg'][1:]}{shown}"
+    message = f"{error['msg'][0].lower()}{error['msg'][1:]}{shown}"
+    return f"{path}: {message}" if path else message
 
 
 def read(path: Path) -> str:
-    """Return the text of a plan file.
+    """Read the text of a plan file.
 
     Raises:
         ClovenError: if the file cannot be read.

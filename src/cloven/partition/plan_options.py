@@ -1,4 +1,4 @@
-"""A plan's strategy and devices from the few options of a command line."""
+"""The strategy and devices of a plan from the options of a command."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Entries = dict[str, object]
 """Entries of a plan file, before they are checked."""
 
 ENCLAVE = ("enclave", "accelerator")
-"""The two devices of S2: the first is trusted."""
+"""The two devices of Rajasekar et al. (2024); the first is trusted."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a person gives: a strategy and its parameters, and how it goes on (``then``, ``inside``)."""
+    """The options: a strategy and its parameters, and what follows it (``then``) or divides a part (``inside``)."""
 
     strategy: str
     devices: int | None = None
@@ -35,7 +35,7 @@ class Options:
 
 
 def document(options: Options) -> tuple[Entries, list[str]]:
-    """Return the plan's entries ``strategy`` and ``devices``, and what is wrong with the options' combination."""
+    """Return the plan's entries ``strategy`` and ``devices``, and the problems of the combination of options."""
     if options.strategy == "enclave":
         return _enclave(options)
     found = _misplaced(options)
@@ -53,17 +53,17 @@ def document(options: Options) -> tuple[Entries, list[str]]:
 
 
 def protected(given: Sequence[str]) -> Entries:
-    """Return the plan's entry ``protection`` of options such as ``ascon-128`` and ``edge0-edge1=none``."""
+    """Return the plan's entry ``protection`` for options such as ``ascon-128`` and ``edge0-edge1=none``."""
     return {"protection": _of_links(given)} if given else {}
 
 
 def transformed(given: Sequence[str]) -> Entries:
-    """Return the plan's entry ``transform`` of options such as ``int8`` and ``edge0-edge1=topk:0.1``."""
+    """Return the plan's entry ``transform`` for options such as ``int8`` and ``edge0-edge1=topk:0.1``."""
     return {"transform": _of_links(given)} if given else {}
 
 
 def _of_links(given: Sequence[str]) -> Entries:
-    """Return a word for all links, the last that is given, and those of single links."""
+    """Return the value for all links, which is the last one given, and the values of single links."""
     words = [text.rpartition("=") for text in given]
     entry: Entries = {"links": {link: name for link, _, name in words if link}}
     if default := [name for link, _, name in words if not link]:
@@ -76,7 +76,7 @@ def _made(stages: list[Entries], number: int) -> Entries:
 
 
 def _entries(options: Options, kind: str) -> Entries:
-    """Return one strategy's entries."""
+    """Return the entries of one strategy."""
     if kind == "vertical":
         return {"kind": kind, "cuts": list(options.cuts)}
     if kind == "horizontal":
@@ -89,7 +89,7 @@ def _entries(options: Options, kind: str) -> Entries:
 
 
 def _usual(options: Options, kind: str) -> int:
-    """Return how many devices where none are asked for."""
+    """Return the default number of devices."""
     if kind == "data":
         return max(options.grid[0] * options.grid[1], 1) if options.grid else 4
     if kind == "horizontal" and options.shares is not None:
@@ -98,16 +98,23 @@ def _usual(options: Options, kind: str) -> int:
 
 
 def _enclave(options: Options) -> tuple[Entries, list[str]]:
-    """Return S2's division: layers up to the cut on a trusted device, others, up to ``until``, on the second."""
+    """Return the division into an enclave, which runs the layers up to the cut, and an accelerator.
+
+    The layers after ``until`` run in the enclave again.
+    """
     found = _misplaced(replace(options, strategy="vertical", until=""))
     if len(options.cuts) > 1:
-        found.append(f"an enclave's plan has one cut, or none where all is inside; got {len(options.cuts)}")
+        found.append(f"an enclave plan takes one cut, or none to run all layers inside; got {len(options.cuts)}")
     if options.devices not in (None, 2):
-        found.append(f"an enclave's plan has two devices; got {options.devices}")
+        found.append(f"an enclave plan has two devices; got {options.devices}")
     if options.then or options.start:
-        found.append("--then and --from do not go with --strategy enclave; --until keeps what follows it inside")
+        found.append(
+            "--strategy enclave takes neither --then nor --from; --until runs the last layers in the enclave"
+        )
     if options.until and not options.cuts:
-        found.append("--until keeps what follows it inside; without a cut everything is: leave it out")
+        found.append(
+            "--strategy enclave takes --until only with --cuts: without a cut, all layers run in the enclave"
+        )
     until = {"until": options.until} if options.until else {}
     where: Entries = {"cuts": list(options.cuts[:1]), **until} if options.cuts else {"on": [ENCLAVE[0]]}
     return {"strategy": {"kind": "vertical", **where}, "devices": list(ENCLAVE)}, found
@@ -116,9 +123,11 @@ def _enclave(options: Options) -> tuple[Entries, list[str]]:
 def _pipeline_then(options: Options, found: list[str]) -> tuple[Entries, list[str]]:
     """Return a pipeline up to the last cut, and another strategy on all devices after it."""
     if not options.cuts:
-        return _made([_entries(options, options.strategy)], 1), [*found, "--then needs --cuts: the last is where"]
+        return _made([_entries(options, options.strategy)], 1), [*found, "--then requires --cuts"]
     if options.devices is not None and options.devices < len(options.cuts):
-        found.append(f"{options.devices} devices for a pipeline of {len(options.cuts)} parts; give as many")
+        found.append(
+            f"a pipeline of {len(options.cuts)} parts needs as many devices or more; got {options.devices}"
+        )
     names = device_names(max(options.devices or _usual(options, options.then), len(options.cuts)))
     before: Entries = {"kind": "vertical", "cuts": list(options.cuts[:-1]), "until": options.cuts[-1]}
     stages = [before | {"on": list(names[: len(options.cuts)])}, _entries(options, options.then)]
@@ -126,12 +135,12 @@ def _pipeline_then(options: Options, found: list[str]) -> tuple[Entries, list[st
 
 
 def _inside(options: Options) -> tuple[Entries, list[str]]:
-    """Return a pipeline with one part shared out horizontally among several devices."""
+    """Return a pipeline with one part divided horizontally among several devices."""
     parts = len(options.cuts) + 1
     found = re.fullmatch(r"(\d+):(\d+)", options.inside)
     part, among = (int(n) for n in found.groups()) if found else (0, 0)
     if not 1 <= part <= parts or among < 2 or not options.cuts:
-        wanted = f"PART:DEVICES, a part from 1 to {parts} of those that --cuts makes, and 2 devices or more"
+        wanted = f"PART:DEVICES with a part from 1 to {parts} (as made by --cuts) and 2 or more devices"
         return _made([_entries(options, "vertical")], parts), [f"--inside is {options.inside!r}; expected {wanted}"]
     devices = parts - 1 + among
     fits = options.devices in (None, devices)
@@ -147,7 +156,7 @@ def _inside(options: Options) -> tuple[Entries, list[str]]:
 
 
 def _misplaced(options: Options) -> list[str]:
-    """Return options of a strategy that the plan does not have."""
+    """Return the options that do not fit the plan's strategies, one sentence each."""
     kinds = {options.strategy, options.then, "horizontal" if options.inside else ""}
     given = (
         ("--cuts", bool(options.cuts), "vertical"),
@@ -159,23 +168,25 @@ def _misplaced(options: Options) -> list[str]:
         ("--sums", options.sums != "hub", "horizontal"),
     )
     found = [
-        f"{option} belongs to --strategy {owner}; the strategy is {options.strategy}"
+        f"{option} requires --strategy {owner}; got {options.strategy}"
         for option, is_given, owner in given
         if is_given and owner not in kinds
     ]
     if options.inside and options.strategy != "vertical":
-        found.append(f"--inside belongs to --strategy vertical; the strategy is {options.strategy}")
+        found.append(f"--inside requires --strategy vertical; got {options.strategy}")
     if options.then and options.then not in ("vertical", "horizontal"):
         found.append(f"--then is {options.then!r}; choose vertical or horizontal")
     if options.then == options.strategy == "vertical":
-        found.append("--then vertical goes on as --strategy vertical does; name all the layers with --cuts")
+        found.append("--then vertical is not needed after --strategy vertical; name all cuts with --cuts")
     for other, is_given in (("--then", options.then), ("--from", options.start)):
         if options.inside and is_given:
-            found.append(f"--inside and {other} do not go together: it divides one part of what --cuts makes")
+            found.append(
+                f"--inside and {other} cannot be combined; --inside divides one of the parts made by --cuts"
+            )
     if options.strategy == "vertical" and options.then and options.start:
-        found.append("--from and --then do not go together after --strategy vertical; its --cuts say where")
+        found.append("--from and --then cannot be combined with --strategy vertical; name the layers with --cuts")
     if options.then and options.strategy != "vertical" and not options.until:
-        found.append("--then needs --until: the layer after which it begins")
+        found.append("--then requires --until, the layer after which the next strategy begins")
     if options.until and options.strategy == "vertical":
-        found.append("--until belongs to data and horizontal; a vertical plan ends at its last cut")
+        found.append("--until requires --strategy data or horizontal; a vertical plan takes --cuts")
     return found

@@ -1,4 +1,4 @@
-"""The Program: what each device computes, step by step, and every share on every link, in order."""
+"""The Program: the steps of each device, and every share that is sent over every link, in order."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from functools import cached_property
 from cloven.graph.box import Box, Shape, count, extent, whole, without
 from cloven.graph.graph import SIZES, Graph
 from cloven.graph.ops import KINDS, Local
+from cloven.partition.protection import UNPROTECTED, Protection
 from cloven.partition.transform import NONE, UNCHANGED, Transform, Transforms
 from cloven.tables import Value, counted, html_table, text_table
 
 BYTES = 4
-"""Bytes of one number that workers send: float32."""
+"""Bytes per element of what workers send: float32."""
 
 Link = tuple[str, str]
-"""An ordered pair of devices: what goes from the first to the second."""
+"""An ordered pair of devices: the link from the first to the second."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One share of one value that crosses one link, for each image; ``transform`` is what its sender does to it.
+    """A share of a value that is sent over a link, for each image.
 
-    ``dtype`` is the type of its numbers, a key of `cloven.graph.graph.SIZES`.
+    ``transform`` is applied by the sender. ``dtype`` is the element type, a key of `cloven.graph.graph.SIZES`.
     """
 
     id: int
@@ -42,7 +43,7 @@ class Transfer:
 
     @property
     def shape(self) -> Shape:
-        """The shape of the share of one image."""
+        """The shape of the share for one image."""
         return extent(self.share)
 
     @property
@@ -84,11 +85,12 @@ Step = Compute | Send | Receive
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Program:
-    """What the devices do for one batch. Steps are numbered in one global order over all devices.
+    """The steps of all devices for one batch, numbered in one global order.
 
-    ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False where tiles are
-    computed without theirs; ``transforms`` is what devices do to what they send. ``graph`` is what is
-    computed, which a strategy may have rewritten; ``model`` is the graph that was compiled, where that is known.
+    ``source`` holds the images at the start, ``sink`` the output at the end. ``halo`` is False if tiles are
+    computed without their halo. ``transforms`` are applied to values before they are sent, and ``protection``
+    encrypts them. ``graph`` is the graph that is computed, which a strategy may have rewritten; ``model`` is the
+    original graph, if it is known.
     """
 
     graph: Graph
@@ -100,23 +102,24 @@ class Program:
     owners: Mapping[str, Mapping[str, tuple[Box, ...]]]
     halo: bool = True
     transforms: Transforms = UNCHANGED
+    protection: Protection = UNPROTECTED
     model: Graph | None = None
 
     @property
     def exact(self) -> bool:
-        """Whether it computes what the model does; `inexact` says why not."""
+        """True if the program computes the same as the model; if not, `inexact` has the reasons."""
         return not self.inexact
 
     @cached_property
     def inexact(self) -> tuple[str, ...]:
-        """Why it computes something else than the model, a few words each; nothing where it is exact."""
+        """The reasons why the results differ from the model's, a few words each; empty if the program is exact."""
         carried = ", ".join(dict.fromkeys(t.transform.name for t in self.transfers if not t.transform.exact))
         halo = () if self.halo else ("its tiles have no halo",)
         return (*halo, f"its links carry {carried}") if carried else halo
 
     def steps(self) -> Iterator[tuple[str, Step]]:
-        """Yield all devices' steps in the global order, each with its device."""
-        # A send and its receive share a number: the send first.
+        """Yield the steps of all devices in the global order, each with its device."""
+        # A send and its receive have the same number; the send comes first.
         every = [
             (step.step, isinstance(step, Receive), device, step)
             for device, part in self.parts.items()
@@ -131,11 +134,11 @@ class Program:
         return tuple(dict.fromkeys(t.link for t in self.transfers))
 
     def macs(self, device: str) -> int:
-        """Return multiply-accumulates of one device for one image."""
+        """Return the multiply-accumulates of one device for one image."""
         return sum(step.macs for step in self.parts[device] if isinstance(step, Compute))
 
     def sent(self, link: Link) -> int:
-        """Return bytes that cross a link for one image, without framing."""
+        """Return the bytes that cross a link for one image, without framing."""
         return sum(t.bytes for t in self.transfers if t.link == link)
 
     def __repr__(self) -> str:
@@ -149,15 +152,15 @@ class Program:
         title = f"Program of {counted(len(self.devices), 'device')}: {counted(len(self.transfers), 'transfer')}"
         rows: list[tuple[Value, ...]] = [(device, self.macs(device), None) for device in self.devices]
         rows += [(f"{source}->{target}", None, self.sent((source, target))) for source, target in self.links]
-        return f"{title}, {total:,} bytes an image", ("device or link", "MACs", "bytes"), rows
+        return f"{title}, {total:,} bytes per image", ("device or link", "MACs", "bytes"), rows
 
 
 IMAGE_KINDS = frozenset({"normalise", "pad", "mask", "join"})
-"""Kinds that leave an image's numbers as they are, or in a scale of their own."""
+"""Kinds that keep an image's pixels, possibly on another scale."""
 
 
 def image_part(graph: Graph, value: str, box: Box) -> Box | None:
-    """Return the box of the image that a box of a value shows, normalised or padded; None for other values."""
+    """Return the box of the image that is visible in a value (normalised or padded), or None for other values."""
     op = graph.by_name[value]
     if op.kind == "input":
         return box
@@ -166,7 +169,7 @@ def image_part(graph: Graph, value: str, box: Box) -> Box | None:
 
 
 def image_share(graph: Graph, held: Iterable[tuple[str, Box]]) -> float:
-    """Return the share of the image's own numbers that boxes of values show, in [0, 1]."""
+    """Return the fraction of the image's pixels that is visible in boxes of values, in [0, 1]."""
     everything = whole(graph.input.shape)
     shown = [part for value, box in held if (part := image_part(graph, value, box)) is not None]
     return 1 - sum(map(count, without([everything], shown))) / count(everything)

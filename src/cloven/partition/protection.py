@@ -1,4 +1,4 @@
-"""How the links of a plan are protected: one word for all, and others for some."""
+"""The protection of a plan's links: a default, and other protections for single links."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 COORDINATOR = "coordinator"
-"""The party that sends the images and gets the outputs; no device may be called so."""
+"""The party that sends the images and receives the outputs; no device may have this name."""
 
 Name = Literal["none", "ascon-128", "ascon-aead128", "aes-128-gcm", "aes-256-gcm", "chacha20-poly1305", "mtls"]
 NAMES: tuple[str, ...] = get_args(Name)
 
 Pair = tuple[str, str]
-"""Two parties whose link is meant, in both directions."""
+"""The two parties of a link, for both directions."""
 
 
 class Protection(BaseModel):
-    """How links are protected: ``default``, and ``links`` that differ, such as ``{"edge0-edge1": "none"}``.
+    """The protection of links: ``default``, and ``links`` that differ, such as ``{"edge0-edge1": "none"}``.
 
-    ``none`` is readable by whoever listens; ``mtls`` is the transport's own TLS; the others are ciphers whose
-    session keys come from a fresh key exchange and the link's pre-shared key.
+    ``none`` sends in the clear; ``mtls`` is mutual TLS in the transport; the others are ciphers with session keys
+    from a fresh key exchange and the link's pre-shared key.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -30,16 +30,20 @@ class Protection(BaseModel):
     links: dict[str, Name] = {}
 
     def of(self, one: str, other: str) -> str:
-        """Return the protection of what two parties send each other."""
+        """Return the protection of the link between two parties."""
         return self.links.get(f"{one}-{other}") or self.links.get(f"{other}-{one}") or self.default
 
     def problems(self, devices: Sequence[str]) -> Iterator[str]:
-        """Yield what is wrong with it for these devices, one sentence each."""
+        """Yield the problems for these devices, one sentence each."""
         return wrong_links("protection.links", self.links, (COORDINATOR, *devices))
 
 
+UNPROTECTED = Protection()
+"""All links in the clear."""
+
+
 def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
+    """Yield the problems of links such as ``edge0-edge1`` in a plan's entry, one sentence each."""
     seen: dict[frozenset[str], str] = {}
     for name in links:
         try:
@@ -48,18 +52,18 @@ def wrong_links(entry: str, links: Iterable[str], parties: Sequence[str]) -> Ite
             yield f"{entry}: {error}"
             continue
         if found in seen:
-            yield f"{entry}: {seen[found]} and {name} are the same link; say it once"
+            yield f"{entry}: {seen[found]} and {name} are the same link; remove one of them"
         seen[found] = name
 
 
 def pair(text: str, parties: Sequence[str]) -> Pair:
-    """Return ``edge0-edge1`` as two parties, whose names may hold hyphens too.
+    """Return the two parties of a link such as ``edge0-edge1``; their names may contain hyphens too.
 
     Raises:
-        ValueError: where it is no two of the parties, with what they are.
+        ValueError: if the text does not name exactly two of the parties; the message lists them.
     """
     halves = ((text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "-")
     found = [(one, other) for one, other in halves if one in parties and other in parties and one != other]
     if len(found) != 1:
-        raise ValueError(f"{text!r} is no link; expected two of {', '.join(parties)} with a hyphen between")
+        raise ValueError(f"{text!r} is not a link; expected two of {', '.join(parties)} joined by a hyphen")
     return found[0]

@@ -1,4 +1,4 @@
-"""Rewrites of a graph that make a strategy's own values: partial sums, partial means, joins at the hub."""
+"""Rewrites of a graph that strategies use: partial sums, partial means, joins at the hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from cloven.partition.division import Division, Owners, home
 
 
 def replaced(graph: Graph, made: Mapping[str, Sequence[Op]]) -> Graph:
-    """Return the graph with some ops replaced by several each, the last of which has the old name."""
+    """Return the graph with some ops replaced by several ops each, the last of which keeps the name."""
     ops = [new for op in graph.ops for new in made.get(op.name, (op,))]
     return Graph(tuple(ops), graph.output)
 
 
 def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple[list[Op], dict[str, Owners]]:
-    """Return a layer as one partial sum a device, over its share of the input channels, and a sum of them.
+    """Return a layer as partial sums, one per device over its share of the input channels, and their total.
 
-    The sum carries the bias and the old name; who owns it is not said here.
+    The total adds the bias and keeps the layer's name. The owners of the partial sums are returned too, but not
+    that of the total.
     """
     axis = 0 if len(source) == 3 and op.kind != "linear" else len(source) - 1
     ops: list[Op] = []
@@ -40,13 +41,13 @@ def partial_sums(op: Op, source: Shape, shares: Mapping[int, Interval]) -> tuple
         placed |= {piece: {device: (whole(extent(box)),)}, part: {device: (whole(op.shape),)}}
     bias = {"bias": op.params["bias"]} if "bias" in op.params else {}
     parts = tuple(f"{op.name}.partial@{device}" for device in shares)
-    # The output's channels lie where the input's do: last behind a linear layer, also in maps.
+    # The output has its channels on the same axis as the input: the last one after a linear layer, also in maps.
     ops.append(Op(op.name, "sum", parts, op.shape, op.module, {"axis": axis}, bias))
     return ops, placed
 
 
 def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list[Op], dict[str, Owners]]:
-    """Return a mean over height and width as one local sum a device, over its box of the input, and their mean."""
+    """Return a mean over height and width as local sums, one per device over its box of the input, and the mean."""
     axes = KINDS[op.kind].averaged(op, (source,))
     attrs = {"axes": axes, "keep": len(op.shape) == len(source)}
     ops = [
@@ -62,10 +63,10 @@ def partial_means(op: Op, source: Shape, boxes: Mapping[int, Box]) -> tuple[list
 
 
 def joined(division: Division, hub: int) -> Division:
-    """Return Stahl's star: whatever is sent goes whole to the hub first, and from there whole to its readers.
+    """Return the star of Stahl et al.: every value that is sent goes whole to the hub, and from there to readers.
 
-    A device is then also sent what it made itself. Each value that a device needs more of than it owns is read
-    through an identity, ``join``, which the hub owns.
+    A device then receives its own share back, too. If a device needs more of a value than it owns, it reads the
+    value through an identity op, ``join``, which the hub owns.
     """
     graph, owners = division.graph, dict(division.owners)
     moved = {(op.name, value) for op in graph.ops for value in op.inputs if _sent(division, op, value)}
@@ -76,7 +77,7 @@ def joined(division: Division, hub: int) -> Division:
         made[op.name] = [replace(op, inputs=inputs)]
         if op.name in gathered:
             made[op.name].append(Op(f"{op.name}.join", "join", (op.name,), op.shape, op.module, dtype=op.dtype))
-            # Of a device's own version of a tile without halo nobody has more than the tile.
+            # Without halo, a device's version of a value exists only inside the device's tile.
             held = tuple(chain.from_iterable(home(owners[op.name]).values()))
             owners[f"{op.name}.join"] = {hub: (whole(op.shape),) if covers(held, whole(op.shape)) else held}
     ops = tuple(op for several in made.values() for op in several)
@@ -84,7 +85,7 @@ def joined(division: Division, hub: int) -> Division:
 
 
 def _sent(division: Division, op: Op, value: str) -> bool:
-    """Return whether a device needs more of a value than it owns, to compute its share of an op."""
+    """Return whether any device needs more of a value than it owns to compute its share of an op."""
     graph, index = division.graph, op.inputs.index(value)
     for device, share in division.owners[op.name].items():
         held = division.owners[value].get(device, ())

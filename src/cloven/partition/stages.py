@@ -1,6 +1,7 @@
-"""Strategies one after another: tiles, then channels; or channels inside one part of a pipeline (S1, Sect. 6).
+"""Strategies in sequence: tiles, then channels; or channels inside one part of a pipeline.
 
-What follows the last stage's ``until`` runs on the first device.
+These are the hybrids of Mehrafrooz et al. (2025), Section 6. Layers after the last stage's ``until`` run on the
+first device.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from cloven.partition.strategy import Strategy
 
 @dataclass(frozen=True)
 class Stages:
-    """Strategies in the model's order, for devices with ``names``."""
+    """Strategies in the order of the model's layers, for devices with ``names``."""
 
     strategies: tuple[Strategy, ...]
     names: tuple[str, ...]
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """Return all that is wrong: stages out of order, without an end or devices; each stage's own problems."""
+        """Return the problems: stages out of order, without an end or with wrong devices; each stage's own."""
         found = [] if self.strategies else ["no strategy is given; expected one or more"]
         ends: list[tuple[str, int]] = []
         for number, strategy in enumerate(self.strategies, start=1):
             if strategy.until is None and number < len(self.strategies):
-                found.append(f"stage {number} has no end: name its last layer (until), as another stage follows")
+                found.append(
+                    f"stage {number} is followed by another stage and has no end; name its last layer: until"
+                )
             elif strategy.until is not None:
                 try:
                     ends.append((strategy.until, stretch.graph.position[stretch.graph.find(strategy.until)]))
@@ -43,7 +46,7 @@ class Stages:
         return [problem for strategy, part in self._parts(stretch) for problem in strategy.problems(part)]
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Return the owners of a model's values, one stage after the other; called where there are no problems."""
+        """Return the owners of a model's values, stage by stage; there must be no `problems`."""
         placed, exact = Placed(stretch.graph, before, stretch.hub), True
         for strategy, part in self._parts(stretch):
             graph = placed.graph
@@ -63,10 +66,10 @@ class Stages:
         if len(set(on)) < len(on):
             yield f"{stage} names a device twice; expected each once"
         elif taken != len(on):
-            yield f"{stage} takes {taken} devices; it is given {len(on)}"
+            yield f"{stage} takes {taken} devices; got {len(on)}"
 
     def _parts(self, stretch: Stretch) -> Iterator[tuple[Strategy, Stretch]]:
-        """Yield the stages with their stretches."""
+        """Yield each stage with its stretch."""
         graph, first = stretch.graph, stretch.first
         for strategy in self.strategies:
             last = stretch.last if strategy.until is None else graph.position[graph.find(strategy.until)]
@@ -80,7 +83,7 @@ class Stages:
 
 
 def named_devices(strategies: Sequence[Strategy]) -> tuple[str, ...]:
-    """Return the devices that strategies name, in order of first use."""
+    """Return the devices that the strategies name, in order of first use."""
     named: dict[str, None] = {}
     for strategy in strategies:
         named |= dict.fromkeys(strategy.on or ())
@@ -88,7 +91,7 @@ def named_devices(strategies: Sequence[Strategy]) -> tuple[str, ...]:
 
 
 def count(strategies: Sequence[Strategy], devices: int | None) -> int:
-    """Return how many devices strategies take, where the user wants ``devices`` of them or leaves it open."""
+    """Return the number of devices that strategies take, given the requested number, if any."""
     if len(strategies) == 1 and strategies[0].on is None:
         return strategies[0].count(devices)
     taken = (strategy.count(devices) for strategy in strategies if strategy.on is None)

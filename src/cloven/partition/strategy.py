@@ -1,4 +1,4 @@
-"""The base of strategies: one definition is the Python object and the entry of a plan file, checked by pydantic."""
+"""The base class of strategies. A strategy is both a Python object and an entry of a plan file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cloven.partition.division import Placed, Placement, Stretch
 Made = TypeVar("Made")
 
 Names = Annotated[Sequence[str], AfterValidator(tuple)]
-"""Names in order, as a list or a tuple; kept as a tuple."""
+"""A list or tuple of names; stored as a tuple."""
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def checked(cls: type[Made]) -> type[Made]:
-    """Make a class a frozen dataclass that checks its arguments: a ClovenError says all that is wrong with them."""
+    """Make a class a frozen dataclass that checks its arguments and lists all problems in a ClovenError."""
     made: Any = dataclass(cls, frozen=True, repr=False, config=ConfigDict(strict=True, extra="forbid"))
     validated: Callable[..., None] = made.__init__
 
@@ -39,7 +39,7 @@ def checked(cls: type[Made]) -> type[Made]:
 
 
 def wrong_arguments(cls: type, error: ValidationError) -> list[str]:
-    """Return a sentence for each argument of a class that is wrong."""
+    """Return a sentence for each wrong argument of a class."""
     positional = dict(enumerate(f.name for f in dataclasses.fields(cls) if f.init and not f.kw_only))
     found = []
     for entry in error.errors():
@@ -52,7 +52,7 @@ def wrong_arguments(cls: type, error: ValidationError) -> list[str]:
             continue
         expected = entry["msg"].removeprefix("Input should be ")
         if entry["type"] in ("sequence_str", "is_instance_of", "tuple_type"):
-            expected = f"a list, as {name}=[...]"
+            expected = f"a list, such as {name}=[...]"
         elif entry["type"] == "string_type":
             expected = "text"
         found.append(f"{name} is {shown(entry['input'])}; expected {expected[0].lower()}{expected[1:]}")
@@ -61,10 +61,10 @@ def wrong_arguments(cls: type, error: ValidationError) -> list[str]:
 
 @checked
 class Strategy(ABC):
-    """A partitioning strategy: its parameters, what is wrong with them, and who owns what.
+    """A partitioning strategy: its parameters, their checks, and the owners of each value.
 
-    As one of several, it divides the layers up to its last one, ``until`` (left out, the model's end), over the
-    devices ``on`` (left out, the first ones, as many as it takes).
+    It divides the layers up to ``until`` (default: the model's last layer) over the devices ``on`` (default: the
+    first ones, as many as it takes).
     """
 
     until: str | None = dataclasses.field(default=None, kw_only=True)
@@ -76,17 +76,17 @@ class Strategy(ABC):
 
     @abstractmethod
     def count(self, devices: int | None) -> int:
-        """Return how many devices it takes, where the user wants ``devices`` of them or leaves it open."""
+        """Return the number of devices that the strategy takes, given the requested number, if any."""
 
     @abstractmethod
     def problems(self, stretch: Stretch) -> list[str]:
-        """Return all that is wrong with the parameters for these ops and devices, one sentence each."""
+        """Return all problems of the parameters for these ops and devices, one sentence each."""
 
     @abstractmethod
     def place(self, stretch: Stretch, before: Placement) -> Placed:
-        """Return who owns what is made in a stretch; ``before`` owns the rest. Called where there are no problems.
+        """Return the owners of the values in a stretch, and those of earlier values, which are in ``before``.
 
-        Values keep their names where the graph is rewritten; what the whole model does not have gets new ones.
+        There must be no `problems`. If the graph is rewritten, the model's values keep their names.
         """
 
     def __repr__(self) -> str:

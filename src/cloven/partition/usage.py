@@ -1,4 +1,4 @@
-"""What each device of a program computes, holds and gets of the image."""
+"""The usage of each device of a program: its MACs, its memory, and the part of the image that it receives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from cloven.partition.program import Compute, Program, Receive, Send, Step, imag
 
 @dataclass(frozen=True)
 class Usage:
-    """One device, for one image.
+    """The usage of one device, for one image.
 
-    ``recomputed_macs`` are those of ``macs`` that a device before it computes too (the halo of tiles).
-    ``weight_bytes`` are its weights, ``memory_bytes`` the most that it holds of values at any time.
-    ``raw_image`` is the share of the image's own numbers that it holds or is sent, as they are or normalised, in
-    [0, 1].
+    ``recomputed_macs`` is the part of ``macs`` that a lower-numbered device computes too (the halo of tiles).
+    ``weight_bytes`` is the size of its weights, ``memory_bytes`` the peak size of the values that it holds.
+    ``raw_image`` is the fraction of the image's pixels that it holds or receives, whether normalised or not.
     """
 
     device: str
@@ -30,7 +29,7 @@ class Usage:
 
 
 def usage(program: Program) -> list[Usage]:
-    """Return every device of a program."""
+    """Return the usage of each device of a program."""
     order = list(program.steps())
     again, memory = _recomputed(program), _memory(program, order)
     return [
@@ -47,7 +46,7 @@ def usage(program: Program) -> list[Usage]:
 
 
 def last_reads(program: Program, order: Sequence[tuple[str, Step]]) -> list[list[str]]:
-    """Return for each step the values that its device reads for the last time, and may drop after it."""
+    """Return for each step the values that its device reads for the last time and can drop afterwards."""
     final: dict[tuple[str, str], int] = {}
     for i, (device, step) in enumerate(order):
         match step:
@@ -67,7 +66,7 @@ def _weights(step: Step) -> int:
 
 
 def _recomputed(program: Program) -> dict[str, int]:
-    """Return MACs of each device on boxes that a lower-numbered device computes too."""
+    """Return the MACs of each device on boxes that a lower-numbered device computes too."""
     computed: dict[str, list[Box]] = {}
     found = dict.fromkeys(program.devices, 0)
     for device in program.devices:
@@ -85,7 +84,7 @@ def _recomputed(program: Program) -> dict[str, int]:
 
 
 def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, int]:
-    """Return the most bytes of values that each device holds."""
+    """Return the peak bytes of values that each device holds."""
     image, sizes = program.graph.input, {op.name: SIZES[op.dtype] for op in program.graph.ops}
     held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
     held[program.source][image.name] = image.bytes

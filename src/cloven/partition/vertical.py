@@ -1,4 +1,7 @@
-"""Vertical partitioning (S1 Fig. 1a, S2): each device owns the whole of a run of consecutive layers."""
+"""Vertical partitioning: each device owns whole consecutive layers.
+
+It is Fig. 1a of Mehrafrooz et al. (2025), and the division of Rajasekar et al. (2024).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from cloven.partition.strategy import Names, Strategy, checked
 class Vertical(Strategy):
     """Cuts after the named layers or ops, in order; k cuts make k + 1 parts.
 
-    Without cuts, as many as the devices ask for are placed where the slowest part has the fewest MACs; among
-    those, where the cuts carry the fewest bytes.
+    Without ``cuts``, there is one part for each device. The cuts then minimise the MACs of the largest part and,
+    among equal solutions, the bytes that cross them.
     """
 
     kind: Literal["vertical"] = field(default="vertical", kw_only=True)
@@ -32,11 +35,11 @@ class Vertical(Strategy):
         return f"vertical, cut after {', '.join(self.cuts)}" if self.cuts else "vertical, balanced cuts"
 
     def count(self, devices: int | None) -> int:
-        """Return one more than there are cuts; without cuts, as many as asked for (2 if left open)."""
+        """Return the number of cuts plus one; without cuts, ``devices`` (default: 2)."""
         return len(self.cuts) + 1 if self.cuts else devices or 2
 
     def problems(self, stretch: Stretch) -> list[str]:
-        """Return unknown layers, cuts out of order, a cut that leaves nothing behind it, too many devices."""
+        """Return the problems: unknown layers, cuts out of order, a cut at the end, too many devices."""
         graph = stretch.graph
         found: list[str] = []
         places: list[tuple[str, int]] = []
@@ -49,13 +52,13 @@ class Vertical(Strategy):
             if a >= b:
                 found.append(f"cut {after!r} does not come after cut {before!r}; give cuts in the model's order")
         if places and places[-1][1] == stretch.last and not stretch.ends_early:
-            found.append(f"cut {places[-1][0]!r} is the model's end; nothing is left for the last device")
+            found.append(f"cut {places[-1][0]!r} is at the model's end and leaves nothing for the last device")
         elif any(not stretch.first - 1 <= place < stretch.last for _, place in places):
             ends = f"{stretch.ops[0].name} to {stretch.ops[-1].name}"
             found.append(f"cuts {', '.join(c for c, _ in places)}: expected them inside {ends}, not at its end")
         devices, ops = len(stretch.devices), len(stretch.ops)
         if not self.cuts and not 1 <= devices <= ops:
-            found.append(f"{devices} devices for {ops} ops; expected 1 to {ops}")
+            found.append(f"the strategy has {devices} devices for {ops} ops; expected 1 to {ops} devices")
         return found
 
     def place(self, stretch: Stretch, before: Placement) -> Placed:
@@ -69,10 +72,10 @@ class Vertical(Strategy):
 
 
 def further(graph: Graph, cuts: Sequence[str], devices: int) -> tuple[str, ...]:
-    """Return the cuts, and after the last of them as many balanced ones as ``devices`` parts still need.
+    """Return the cuts, followed by balanced ones until there are ``devices`` parts.
 
     Raises:
-        ClovenError: for a layer that the graph does not have, or too few ops behind the last cut.
+        ClovenError: if the graph does not have a layer, or too few ops follow the last cut.
     """
     more = devices - len(cuts) - 1
     if more < 1 or not cuts:
@@ -84,10 +87,10 @@ def further(graph: Graph, cuts: Sequence[str], devices: int) -> tuple[str, ...]:
 
 
 def balanced(stretch: Stretch) -> list[int]:
-    """Return the positions of balanced cuts: least MACs in the slowest part, then fewest bytes on the cuts.
+    """Return the positions of balanced cuts: fewest MACs in the largest part, then fewest bytes on the cuts.
 
-    Two exact dynamic programmes over the order of the ops: the first finds the least bound on a part's MACs,
-    the second the fewest bytes under that bound.
+    Two exact dynamic programs over the ops: the first finds the smallest bound on a part's MACs, the second the
+    fewest bytes under that bound.
     """
     graph, devices, ops = stretch.graph, len(stretch.devices), stretch.ops
     carried = [total_bytes(graph, live_after(graph, stretch.first + i)) for i in range(len(ops))]

@@ -1,4 +1,4 @@
-"""S1's Fig. 3 drawn from its document: dark without the cipher, bright with it; a column for each preset."""
+"""The chart of Fig. 3 of Mehrafrooz et al. (2025): times without and with encryption, a column for each preset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cloven.errors import ClovenError, require
+from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,28 +18,28 @@ if TYPE_CHECKING:
 
 TIME = ("Processing time", "s", "#17457a", "#9cc7f0")
 ENERGY = ("Energy", "J", "#1c5c2c", "#a5d9a7")
-"""The two rows of panels: a name, a unit, and its dark and bright colours (S1's)."""
+"""The two rows of panels: a name, a unit, and a dark and a bright colour, as in the paper."""
 WIDTH, GAP = 0.8, 0.7
-"""Of one bar, and between two devices' bars, in bars."""
+"""The width of a bar and of the gap between the bars of two devices, in units of the axis."""
 
 
 def draw(document: CostFigure, reading: str = "convolutions") -> Figure:
-    """Return the chart of one reading: time above energy, a panel for each preset, its own scale in each.
+    """Return the chart of one reading: time above energy, with a panel of its own scale for each preset.
 
-    The dark part of a bar is the device without the cipher, the whole bar with it; above it how many times more.
-    The caller saves it.
+    The dark part of a bar is the value without the cipher, the whole bar the value with it, and the number above
+    the bar their ratio. The caller saves the chart.
 
     Args:
-        document: of the figure.
+        document: the document of the figure.
         reading: one of its readings.
 
     Raises:
-        ClovenError: for a reading that the document does not have, and without matplotlib.
+        ClovenError: for a reading that the document does not have, or without matplotlib.
     """
     found = next((row for row in document.readings if row.reading == reading), None)
     if found is None:
         known = ", ".join(row.reading for row in document.readings)
-        raise ClovenError(f"the document has no reading {reading!r}; it has {known}")
+        raise ClovenError(f"the document has no reading {reading!r}; choose from {known}")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -53,8 +54,8 @@ def draw(document: CostFigure, reading: str = "convolutions") -> Figure:
         above.set_title(preset.title, fontsize=11)
     figure.supxlabel(_assumed(document.boards, presets), fontsize=9)
     figure.suptitle(
-        f"S1, Fig. 3 as a cost model: {found.model} cut after {' and '.join(found.cuts)}, for one image\n"
-        "dark: without encryption; whole bar: with Ascon; above it: with / without",
+        f"{PAPERS['s1']}, Fig. 3 as a cost model: {found.model} cut after {' and '.join(found.cuts)}, one image\n"
+        "dark: without encryption; whole bar: with Ascon; number: ratio",
         fontsize=12,
     )
     return figure
@@ -100,9 +101,9 @@ def _assumed(boards: Sequence[Board], presets: Sequence[PresetBars]) -> str:
     powers: dict[str, str] = {}
     for preset in presets:
         powers |= {row.name: f"{row.name} {row.power:g} W" for row in preset.processors}
-    return f"Every panel has a scale of its own. Assumed, not in S1: {clocks}; {', '.join(powers.values())}"
+    return f"Each panel has its own scale. Assumed, not in the paper: {clocks}; {', '.join(powers.values())}"
 
 
 def _scale(largest: float) -> tuple[float, str]:
-    """Return a factor and the unit's prefix, so that numbers on an axis are short."""
+    """Return a factor and the prefix of the unit for an axis up to a value."""
     return (1e3, "m") if largest < 0.1 else (1.0, "")

@@ -1,4 +1,4 @@
-"""S2's Figs. 3 and 7 made again: the time of an image, and the SSIM of its reconstruction, layer by layer."""
+"""The charts of Figs. 3 and 7 of Rajasekar et al. (2024): the time of an image, and SSIM, by partition point."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from cloven.files import replacing
+from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,14 +21,14 @@ PARTS = (
     ("front", "#3568b8", ("opened inside", "front")),
     ("hand-over", "#c8453b", ("hand-over", "handed back")),
     ("rear", "#3a9a55", ("rear",)),
-    ("rest, inside", "#8a6bb0", ("rest",)),
+    ("rest, in the enclave", "#8a6bb0", ("rest",)),
 )
-"""The parts of a bar: a word, a colour, and the steps of an inference in it."""
+"""The parts of a bar: a name, a colour, and the steps of an inference in it."""
 COLUMN = 4.6
 
 
 def draw(document: TimesFigure, path: Path) -> None:
-    """Write the picture of a figure's document."""
+    """Write the chart of the times."""
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(row.model for row in document.rows))
@@ -36,11 +37,12 @@ def draw(document: TimesFigure, path: Path) -> None:
         _panel(place, [row for row in document.rows if row.model == model], model)
     machine = document.machine
     words = (
-        f"Bars: medians of {document.rows[0].samples} images after one to warm up; dot and line: mean and "
-        f"standard deviation. {document.trust}. {machine.processor}, {machine.threads} thread(s) a half, "
+        f"Bars: medians of {document.rows[0].samples} images after one warm-up image; dot and line: mean and "
+        f"standard deviation. {document.trust}. {machine.processor}, {machine.threads} thread(s) per half, "
         f"rear on {document.accelerator}, hand-over by {document.handover}."
     )
-    made.suptitle("S2, Fig. 3: seconds of an image by the last layer inside", fontsize=12)
+    title = f"{PAPERS['s2']}, Fig. 3: seconds per image by the last layer in the enclave"
+    made.suptitle(title, fontsize=12)
     made.text(0.01, 0.02, fill(words, int(31 * COLUMN * max(2, len(models)) / 2.0)), fontsize=8, va="bottom")
     made.subplots_adjust(left=0.06, right=0.99, top=0.85, bottom=0.24, wspace=0.2)
     with replacing(path) as part:
@@ -65,7 +67,7 @@ def _panel(place: Axes, rows: Sequence[ComparedTimes], model: str) -> None:
         0, 1.3 * max(m + spread for m, spread in zip([*means, *below], [*spreads, *spreads], strict=True))
     )
     place.tick_params(axis="y", labelsize=8)
-    place.set_xlabel("layer after which it leaves", fontsize=8)
+    place.set_xlabel("last layer in the enclave", fontsize=8)
     place.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
 
 
@@ -73,7 +75,7 @@ COLOURS = ("#c8453b", "#3568b8", "#3a9a55", "#8a6bb0", "#b8872e")
 
 
 def draw_scores(document: ScoresFigure, path: Path) -> None:
-    """Write the picture of SSIM by partition point: a line an attack, intervals, baselines and the threshold."""
+    """Write the chart of SSIM by partition point: a line for each attack, intervals, baselines, the threshold."""
     from matplotlib.figure import Figure
 
     rows = document.rows
@@ -91,7 +93,7 @@ def draw_scores(document: ScoresFigure, path: Path) -> None:
     place.plot(places, values, "--", color="#777777", linewidth=1, label="no-information baseline")
     place.axhline(document.threshold, color="black", linewidth=0.8)
     if document.plan is not None:
-        rule = "below the baseline" if document.rule == "baseline" else "S2's rule"
+        rule = "below the baseline" if document.rule == "baseline" else "the paper's rule"
         place.axvline(document.plan.point, color="black", linewidth=0.8, linestyle=":", label=f"{rule}, strongest")
     place.set_xticks(
         list(labels), list(labels.values()), fontsize=8, rotation=35, ha="right", rotation_mode="anchor"
@@ -101,9 +103,9 @@ def draw_scores(document: ScoresFigure, path: Path) -> None:
     place.spines[["top", "right"]].set_visible(False)
     place.legend(fontsize=8, frameon=False)
     scale = (
-        f"{document.queries} images to learn from, {document.victims} scored, c-GAN {document.gan_epochs} epochs"
+        f"{document.queries} training images, {document.victims} scored images, c-GAN {document.gan_epochs} epochs"
     )
-    place.set_title(f"S2, Fig. 7: {document.model} on {document.data}\n{scale}", fontsize=9)
+    place.set_title(f"{PAPERS['s2']}, Fig. 7: {document.model} on {document.data}\n{scale}", fontsize=9)
     made.tight_layout()
     with replacing(path) as part:
         made.savefig(part, dpi=130, format="png")

@@ -8,10 +8,10 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, get_args
 
-from cloven.auditing.finding import AXES, Finding, Metric
-from cloven.auditing.summary import DefenceSummary, LearningCurve, ObservationSummary, Over, Summary
+from cloven.auditing.finding import Finding, Metric
+from cloven.auditing.summary import DefenceSummary, LearningCurve, Over, Summary
 from cloven.errors import require
-from cloven.reporting import digest, figures, orderings, panels, plans, series, verdicts, words
+from cloven.reporting import digest, figures, levels, orderings, overview, panels, plans, series, verdicts, words
 from cloven.reporting.pictures import Picture, picture
 
 if TYPE_CHECKING:
@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 OPEN_ROWS = 40  # a table of more rows starts folded
 OPEN_VERDICTS = 10  # of more observations, so many are shown and the others folded
 OPEN_PANELS = 12
+MOST_ACROSS = 5  # of more devices, a chain is drawn downwards
 NAMES: Mapping[str, str] = {"agreement": "Agreement", "ssim": "SSIM"}
-STANDS = {
-    "clear": "its interval above the baseline",
-    "reaches": "but its interval reaches the baseline",
-    "below": "its interval below the baseline",
-    "unknown": "with no baseline to compare it with",
-}
 _ROLES = ("best", "median", "worst")
 
 
@@ -78,17 +73,6 @@ class SuiteTable:
 
 
 @dataclass(frozen=True)
-class MostLeaking:
-    """The observation that leaks most on an axis; ``tied`` others leak as much."""
-
-    axis: str
-    leakage: float
-    tied: int
-    row: ObservationSummary
-    reading: verdicts.Reading
-
-
-@dataclass(frozen=True)
 class Curves:
     """Learning curves drawn: of the observations that leak most, and of the others."""
 
@@ -100,6 +84,7 @@ class Curves:
 
 def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
     """Return the whole page; ``samples`` by the key of their finding. Equal input gives equal bytes."""
+    rows = overview.drawn(summary)
     # Copies, so that each finding is an object of its own: keys may be equal, on several links or in plans.
     findings = [finding.model_copy() for finding in summary.findings]
     places = {id(finding): f"finding-{index}" for index, finding in enumerate(findings)}
@@ -112,13 +97,17 @@ def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
         .get_template("page.html.j2")
         .render(
             summary=summary,
+            divisions=rows,
+            faces=_faces(samples),
+            steps=levels.ranges(),
+            limits=levels.LIMITS,
+            most_across=MOST_ACROSS,
             capture=summary.capture,
             families=found,
             rows=[finding for family in found for place in family.places for finding in place],
             verdicts=seen,
             first=_first(seen),
             tested=bool(summary.curves),
-            most=_most(summary, by_name),
             at={name: verdict.row for name, verdict in by_name.items()},
             anchor=lambda finding: places[id(finding)],
             charts=_charts(found),
@@ -138,17 +127,14 @@ def render(summary: Summary, samples: Mapping[str, Sequence[Sample]]) -> str:
     )
 
 
-def _most(summary: Summary, by_name: Mapping[str, verdicts.Verdict]) -> list[MostLeaking]:
-    """Return what leaks most on each axis that was ranked, as the verdict ranks it."""
-    found: list[MostLeaking] = []
-    for ranking in summary.verdict.rankings:
-        if ranking.most is None:
-            continue
-        verdict = by_name[ranking.most.observations[0]]
-        reading = verdict.readings[AXES[ranking.axis]]
-        assert reading is not None
-        tied = len(ranking.most.observations) - 1
-        found.append(MostLeaking(ranking.axis, ranking.most.leakage, tied, verdict.row, reading))
+def _faces(samples: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[Picture, Picture]]:
+    """Return the victim image of usual contrast and its reconstruction; the median one where that was not kept."""
+    found: dict[str, tuple[Picture, Picture]] = {}
+    for key, shown in samples.items():
+        by_role = {sample.role: sample for sample in shown}
+        sample = by_role.get("usual") or by_role.get("median")
+        if sample is not None:
+            found[key] = picture(sample.original), picture(sample.reconstruction)
     return found
 
 
@@ -228,7 +214,7 @@ def _albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sampl
 
 
 def _strip(finding: Finding, samples: Sequence[Sample]) -> Strip:
-    ordered = sorted(samples, key=lambda s: _ROLES.index(s.role) if s.role in _ROLES else len(_ROLES))
+    ordered = [sample for role in _ROLES for sample in samples if sample.role == role]
     return Strip(finding, tuple(Shot(s, picture(s.original), picture(s.reconstruction)) for s in ordered))
 
 
@@ -249,6 +235,7 @@ def _environment() -> Environment:
     )
     for filter_ in (
         words.bounds,
+        words.capital,
         words.clean,
         words.count,
         words.duration,
@@ -273,7 +260,5 @@ def _environment() -> Environment:
         standing=digest.standing,
         size=words.size,
         metrics={"agreement": "agreement", "ssim": "SSIM"},
-        metric_of=AXES,
-        stands=STANDS,
     )
     return environment

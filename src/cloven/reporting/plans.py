@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cloven.auditing.finding import AXES, Finding, Metric
+from cloven.auditing.finding import AXES, Metric
 from cloven.auditing.summary import AxisScore, ObservationSummary, ProgramSummary, ProgramTransfer, Summary
 
 
@@ -21,7 +21,7 @@ class Link:
 
 @dataclass(frozen=True)
 class PlanView:
-    """A program with its sums; ``most`` is, on each axis, what leaks most of what its links carry."""
+    """A program with its sums; ``most`` is, on each axis, what leaks most of what listeners read."""
 
     plan: ProgramSummary
     links: tuple[Link, ...]
@@ -47,30 +47,18 @@ def plans(summary: Summary) -> list[PlanView]:
     """Return each program with its sums, and of its observations what leaks most."""
     views: list[PlanView] = []
     for plan in summary.programs:
-        names = {finding.observation for finding in _own(plan, summary)}
-        crossing = [one for one in summary.observations if one.observation in names and one.crosses]
+        names = {
+            finding.observation
+            for finding in summary.findings
+            if (finding.plan, finding.transform) == (plan.title, plan.transform)
+        }
+        crossing = [one for one in summary.observations if one.observation in names and one.exposed]
         most: dict[Metric, tuple[ObservationSummary, AxisScore] | None] = {}
         for axis, metric in AXES.items():
             scored = [(one, score) for one in crossing if (score := one.counts.on(axis)) is not None]
             most[metric] = max(scored, key=lambda pair: pair[1].leakage.high, default=None)
         views.append(PlanView(plan, links(plan.transfers), most))
     return views
-
-
-def _own(plan: ProgramSummary, summary: Summary) -> list[Finding]:
-    """Return a program's findings: those of its strategy, devices and transform, where it alone was attacked.
-
-    Of several programs alike, the one whose shares are counted was attacked; if that leaves more than one, none is.
-    """
-    alike = [other for other in summary.programs if _kind(other) == _kind(plan)]
-    attacked = alike if len(alike) == 1 else [other for other in alike if other.counted]
-    if len(attacked) != 1 or attacked[0] is not plan:
-        return []
-    return [finding for finding in summary.findings if _kind(finding) == _kind(plan)]
-
-
-def _kind(row: ProgramSummary | Finding) -> tuple[str, int | None, str]:
-    return row.strategy, row.devices, row.transform
 
 
 def links(transfers: Sequence[ProgramTransfer]) -> tuple[Link, ...]:

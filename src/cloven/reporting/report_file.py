@@ -11,7 +11,7 @@ from cloven.files import write_text
 from cloven.reporting.page import Sample, render
 
 AGAIN = "run the same audit again, which writes it anew from the cells"
-ROLES = ("best", "median", "worst")
+ROLES = ("best", "median", "worst", "usual")
 
 
 def write(folder: Path) -> Path:
@@ -50,7 +50,7 @@ def page(store: Store) -> str:
 
 
 def _samples(store: Store, key: str) -> tuple[Sample, ...]:
-    """Best, median and worst; nothing of an attack that makes no images."""
+    """Return the sample images of a cell; none of an attack that makes no images."""
     tensors = store.tensors(key)
     if "reconstructions" not in tensors:
         return ()

@@ -78,7 +78,7 @@ def _curves(mine: Sequence[LearningCurve], verdict: Verdict, metric: Metric, ove
     lines: list[Line] = []
     for row in sorted(mine, key=lambda row: row.attack == best):
         rise = row.rise(metric)
-        rises = " ↗" if rise is not None and rise.significant else ""
+        rises = " ↗" if rise is not None and rise.shows == "rises" else ""
         spots = tuple(
             Spot(across(amount(point)), up(score.mean), up(score.low), up(score.high))
             for point, score in _points(row, metric)

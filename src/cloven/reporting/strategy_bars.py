@@ -1,4 +1,4 @@
-"""A figure of S1 made again: bars by layer and strategy, a row a control, with intervals, shares and baselines."""
+"""The charts of Figs. 5 and 6 of Mehrafrooz et al. (2025): a row for each control, a column for each data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from cloven.files import replacing
+from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from cloven.papers.s1.figure_document import BarRow, StrategyFigure
 
 COLOURS: Mapping[str, str] = {"vertical": "#3568b8", "horizontal": "#3a9a55", "data": "#c8453b"}
-"""S1's: vertical blue, horizontal green, data red (Sect. 5.2)."""
+"""The colours of the paper: vertical blue, horizontal green, data red (Sect. 5.2)."""
 PICTURE = "figure.png"
 WIDTH, ROW, COLUMN = 0.8, 2.5, 5.0
 LETTERS = 82
-"""Of a line of words under a column."""
+"""The characters in a line of text under a column."""
 LEGEND = (
-    "Bar: mean over shares, seeds and images; black: 95 % interval; grey: least and most of a share; "
-    "dashed: no-information baseline; hatched: no link carries it"
+    "Bar: mean over shares, seeds and images; black: 95 % interval; grey: lowest to highest share; "
+    "dashed: no-information baseline; hatched: no link carries this tensor"
 )
 
 
 def write(folder: Path, document: StrategyFigure) -> Path:
-    """Write ``figure.png`` from a figure's document; return its path."""
+    """Write ``figure.png`` from a figure's document, and return its path."""
     made, path = drawn(document), folder / PICTURE
     with replacing(path) as part:
         made.savefig(part, dpi=130, format="png")
@@ -36,7 +37,7 @@ def write(folder: Path, document: StrategyFigure) -> Path:
 
 
 def drawn(document: StrategyFigure) -> Figure:
-    """Return the figure: a column a data set, a row a control."""
+    """Return the chart: a column for each data set, a row for each control."""
     from matplotlib.figure import Figure
 
     bars = document.bars
@@ -51,8 +52,9 @@ def drawn(document: StrategyFigure) -> Figure:
         for place, name in zip(line, data, strict=True):
             mine = [bar for bar in bars if (bar.control, bar.data) == (control, name)]
             _panel(place, mine, _title(document, name, control))
-        line[0].set_ylabel("agreement (S1's accuracy)")
-    made.suptitle(f"S1, {document.title}, scale {document.scale.name}", y=1 - 0.15 / height, fontsize=12)
+        line[0].set_ylabel("agreement")
+    title = f"{PAPERS['s1']}, {document.title}, scale {document.scale.name}"
+    made.suptitle(title, y=1 - 0.15 / height, fontsize=12)
     ends = {"top": 1 - 0.65 / height, "bottom": (foot + 0.55) / height}
     made.subplots_adjust(left=0.07, right=0.99, hspace=0.75, wspace=0.05, **ends)
     made.text(0.01, 0.1 / height, "\n".join(said), fontsize=8, va="bottom")
@@ -60,7 +62,7 @@ def drawn(document: StrategyFigure) -> Figure:
 
 
 def _title(document: StrategyFigure, data: str, control: str) -> str:
-    """Return the CNN of a row: images of twice the size have one of their own."""
+    """Return the title of a panel: the CNN, its accuracy, and the control."""
     panels = [panel for panel in document.panels if panel.data.partition(":")[0] == data]
     found = next(panel for panel in panels if panel.control == control)
     known = found.model_accuracy is not None
@@ -94,9 +96,9 @@ def _name(bar: BarRow, *, devices: bool) -> str:
 
 
 def _said(document: StrategyFigure) -> list[str]:
-    """Return the lines under the figure: differences from S1, how to read it, the verdicts on the claims."""
-    smaller = "; ".join(document.smaller) or "nothing"
-    lines = [f"Otherwise than in S1: {smaller}.", f"{LEGEND}."]
+    """Return the lines under the chart: differences from the paper, the legend, and the verdicts on the claims."""
+    smaller = "; ".join(document.smaller) or "none"
+    lines = [f"Differences from the paper: {smaller}.", f"{LEGEND}."]
     for claim in document.claims:
         if claim.controls:
             controls = ", ".join(f"{control}: {word}" for control, word in claim.controls.items())

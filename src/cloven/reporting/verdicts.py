@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cloven.auditing.finding import AXES, Finding, Metric
+from cloven.auditing.results import ranked
 from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 from cloven.reporting.digest import Standing, stands
 
@@ -74,12 +75,12 @@ class Verdict:
 
 
 def verdicts(summary: Summary) -> list[Verdict]:
-    """Return the observations: what leaks most first, what no link carries last."""
+    """Return the observations in their order of `ranked`."""
     findings: dict[str, dict[str, Finding]] = {}
     for finding in summary.findings:
         findings.setdefault(finding.observation, {}).setdefault(finding.attack, finding)
     found: list[Verdict] = []
-    for row in summary.observations:
+    for row in ranked(summary):
         attacked = findings.get(row.observation, {})
         readings: dict[Metric, Reading | None] = {}
         for axis, metric in AXES.items():
@@ -87,4 +88,4 @@ def verdicts(summary: Summary) -> list[Verdict]:
             by = attacked.get(own.attack) if own is not None else None
             readings[metric] = Reading(score, own, by) if score is not None else None
         found.append(Verdict(row, next(iter(attacked.values()), None), readings))
-    return sorted(found, key=lambda verdict: (verdict.row.crosses, verdict.row.leaks), reverse=True)
+    return found

@@ -158,6 +158,11 @@ def clean(text: object, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def capital(text: str) -> str:
+    """Return a text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
+
+
 def natural(text: str) -> tuple[tuple[bool, int, str], ...]:
     """A key that sorts ``Layer 2`` before ``Layer 10``."""
     pieces = re.split(r"([0-9]{1,9})", text)

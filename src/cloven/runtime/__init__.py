@@ -1,1 +1,1 @@
-"""Run a program: in this process, with taps that record what crosses its links."""
+"""Run programs: in this process, from bundles, or on a cluster of workers."""

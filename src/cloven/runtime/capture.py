@@ -1,17 +1,21 @@
-"""Capture a model: read it as a graph, and accept the graph only where it computes what the model does.
+"""Capture a model as a graph, and check that the graph computes the same outputs as the model.
 
-Four things are checked on random images, each refused with the name of the op and its module:
+Four properties are checked on random images; an error names the op and its module. Tolerances are relative to the
+largest number:
 
-- no op draws random numbers, and the model gives the same outputs twice, up to `REPEATED` of the largest;
-- each op treats each image alone: from the same inputs, its value for `IMAGES` images is their values one by one,
-  up to `ALONE` of the largest, or `ROUNDING` times what the last bits of the inputs change; and it stays equal to
-  the bit for the others when one image becomes NaN;
-- where each image has several rows along the batch, they lie image by image or copy by copy; the op is told which;
-- the graph, run op by op, gives the model's outputs, up to `EQUAL` of the largest, or `ROUNDING` times what the
-  last bit of the images changes them by.
+- the model is deterministic: no op draws random numbers, and two runs differ by at most `REPEATED`;
+- each op treats each image independently: its value for a batch of `IMAGES` images equals the values for single
+images
+  up to `ALONE`, or up to `ROUNDING` times the effect of changing the last bits of the inputs; and when one image
+  becomes NaN, the values of the others change by at most `BESIDE_NAN`;
+- where an image has several rows along the batch axis, the rows are ordered image by image or copy by copy; the op
+  records the order;
+- the graph, run op by op, gives the model's outputs up to `EQUAL`, or up to `ROUNDING` times the effect of changing
+the
+  last bit of the images.
 
-Ops of the op table's kinds need no check of their own: they read and write the batch as the first axis, and the
-functions that run them leave that axis alone. A model that consists of them is compared on one image.
+Ops of known kinds need no check of independence: they have the batch as the first axis, and the functions that run
+them do not mix it. A model with only such ops is compared on one image.
 """
 
 from __future__ import annotations
@@ -31,25 +35,25 @@ from cloven.graph.tracing import evaluation, recorded, trace
 from cloven.runtime.torch_engine import Prepared, apply, evaluate, prepared
 
 IMAGES = 3
-"""How many images an op is checked with; with two, a mirrored batch and a rolled one are the same."""
+"""The number of images in the checks of an op; with two, a reversed batch would equal a rolled one."""
 
 REPEATED = 1e-6
-"""Largest difference of two runs of a model, times the largest output: what threads may add up in another order."""
+"""The tolerance between two runs of a model, as threads may sum in another order."""
 
 ALONE = 1e-4
-"""Largest difference of an op's value for an image in a batch and alone, times the largest number of the value."""
+"""The tolerance between an op's value for an image in a batch and for the image alone."""
 
 BESIDE_NAN = 1e-6
-"""The same, of images beside which there is NaN: some kernels then round otherwise (grid samples, reflected)."""
+"""The tolerance beside an image of NaN: some kernels then round differently (grid samples, reflected)."""
 
 EQUAL = 1e-4
-"""Largest difference of the graph's outputs and the model's, times the largest output."""
+"""The tolerance between the outputs of the graph and of the model."""
 
 ROUNDING = 4
-"""How many times what the last bits of the inputs change counts as equal, if more than `EQUAL` or `ALONE`."""
+"""The tolerance as a multiple of the effect of the inputs' last bits, if larger than `EQUAL` or `ALONE`."""
 
 CHAOTIC = 0.1
-"""Times the largest output: where the last bit of the images changes more than that, nothing can be compared."""
+"""The effect of the images' last bit, relative to the largest output, above which no comparison is possible."""
 
 
 def capture(
@@ -62,15 +66,14 @@ def capture(
     """Return the graph of a model in evaluation mode.
 
     Args:
-        model: takes one tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``, in float32.
-        example: one image ``(1, C, H, W)`` in [0, 1]; it gives the input's shape.
-        mean: per channel, subtracted from the image before it enters the model.
-        std: per channel, what the difference is then divided by. The two become the graph's first op, so that
-            images are in [0, 1] everywhere outside.
+        model: a model that takes one float32 tensor ``(n, C, H, W)`` and returns one tensor ``(n, ...)``.
+        example: one image ``(1, C, H, W)`` in [0, 1]; its shape becomes the input's.
+        mean: the mean of each channel, which is subtracted from the image before it enters the model.
+        std: the standard deviation of each channel, by which the difference is divided. This normalisation
+            becomes the graph's first op, so that the graph takes images in [0, 1].
 
     Raises:
-        ClovenError: where the model cannot be captured, or where a check of this module finds a difference, with
-            the op or the module and the reason.
+        ClovenError: if the model cannot be captured or a check fails, with the op or the module and the reason.
     """
     check_type(model, nn.Module, "model", "a torch.nn.Module")
     check_type(example, Tensor, "example", "one image as a tensor (1, C, H, W)")
@@ -80,7 +83,7 @@ def capture(
 
 @contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Give a model's buffers back the values that they had."""
+    """Restore the values of a model's buffers at the end of the context."""
     kept = [(m, name, b, b.clone()) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
     try:
         yield
@@ -93,18 +96,18 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _checked(graph: Graph, model: nn.Module, device: torch.device) -> Graph:
-    """Return the graph with the order of its rows, checked against its model."""
+    """Return the graph with the order of its rows, after a comparison with its model."""
     images, expected = _images(graph.input.shape, IMAGES).to(device), None
     if all(image_wise(op) for op in graph.ops):
-        with suppress(Exception):  # a model that drops the axis of a batch of one may not run on it
+        with suppress(Exception):  # some models drop the axis of a batch of one, and fail
             expected = _output(model, _normalised(graph, images[:1]))
             images = images[:1]
     if expected is None:
         expected = _output(model, _normalised(graph, images))
     if (gap := _apart(_output(model, _normalised(graph, images)), expected)) > REPEATED:
         raise ClovenError(
-            f"{type(model).__name__} gives other outputs for the same images at a second run: they differ by "
-            f"{gap:.2g} of the largest output, allowed {REPEATED:.0e}; expected a deterministic model without state"
+            f"{type(model).__name__} gives different outputs for the same images in two runs: they differ by "
+            f"{gap:.2g} of the largest output; allowed {REPEATED:.0e}: expected a deterministic model without state"
         )
     ops, output = _run(graph, images)
     gap = _apart(output.reshape(expected.shape) if output.numel() == expected.numel() else output, expected)
@@ -112,15 +115,15 @@ def _checked(graph: Graph, model: nn.Module, device: torch.device) -> Graph:
         rounding = _apart(_output(model, _normalised(graph, torch.nextafter(images, 1 - images))), expected)
         if gap > ROUNDING * rounding or rounding > CHAOTIC:
             raise ClovenError(
-                f"the graph of {type(model).__name__} computes other outputs than the model: they differ by "
-                f"{gap:.2g} of the largest output, allowed {max(EQUAL, ROUNDING * rounding):.0e}"
+                f"the graph of {type(model).__name__} and the model compute different outputs: they differ by "
+                f"{gap:.2g} of the largest output; allowed {max(EQUAL, ROUNDING * rounding):.0e}"
                 f"{_first_difference(Graph(ops, graph.output), model, images[:1])}"
             )
     return Graph(ops, graph.output)
 
 
 def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
-    """Return where the graph first computes something else than the exported model, as the end of a sentence."""
+    """Return the first op whose value differs from the exported model's, as the end of a sentence."""
     values = evaluate(graph, image, [op.name for op in graph.ops])
     for place, name, value in recorded(model, _normalised(graph, image)):
         if _apart(values[name], value[:1]) > EQUAL:
@@ -129,7 +132,7 @@ def _first_difference(graph: Graph, model: nn.Module, image: Tensor) -> str:
 
 
 def image_wise(op: Op) -> bool:
-    """Return whether an op treats each image alone by construction: its kind has rules and reads no batch size."""
+    """Return whether an op cannot mix images: its kind is known, and it does not use the batch size."""
     return op.kind != "opaque" and not _mentions_batch(op.attrs)
 
 
@@ -149,20 +152,20 @@ def _images(shape: Sequence[int], count: int) -> Tensor:
 
 
 def _normalised(graph: Graph, images: Tensor) -> Tensor:
-    """Return the images as they enter the model."""
+    """Return the images after the normalisation, if the graph has one."""
     if len(graph.ops) < 2 or graph.ops[1].kind != "normalise":
         return images
     return _apply(_moved(prepared(graph, graph.ops[1], images.dtype), images.device), [images])
 
 
 def _output(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the one tensor that a model returns; the images are copied, since a model may write to them."""
+    """Return the output of a model for a copy of the images, as a model may write to them."""
     (made,) = [leaf for leaf in _pytree.tree_leaves(model(images.clone())) if isinstance(leaf, Tensor)]
     return made
 
 
 def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
-    """Run a graph op by op, check each op, and return the ops with the order of their rows, and the output."""
+    """Run a graph op by op and check each op; return the ops with the order of their rows, and the output."""
     last = {name: i for i, op in enumerate(graph.ops) for name in op.inputs} | {graph.output: len(graph.ops)}
     held, ops = {graph.input.name: images}, {graph.input.name: graph.input}
     for i, op in enumerate(graph.ops[1:], 1):
@@ -178,9 +181,9 @@ def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
                 break
         else:
             raise ClovenError(
-                f"{_named(op)} mixes the images of a batch, or depends on how many there are: its value for an "
+                f"{_named(op)} mixes the images of a batch, or depends on the size of the batch: its value for an "
                 f"image differs between a batch and the image alone{_rows(op)}; expected ops that treat each image "
-                "alone"
+                "independently"
             )
         held[op.name], ops[op.name] = made, ordered
         for name in [name for name in held if last.get(name, 0) <= i]:
@@ -189,13 +192,13 @@ def _run(graph: Graph, images: Tensor) -> tuple[tuple[Op, ...], Tensor]:
 
 
 def _named(op: Op) -> str:
-    """Return an op and its module, as a message names them."""
+    """Return the name of an op and its module for messages."""
     return f"{op.attrs.get('op', op.kind)} in {op.module or 'the model'}"
 
 
 def _rows(op: Op) -> str:
     many = op.attrs.get("laid", (0, 1))[1] > 1
-    return ", or its rows lie neither image by image nor copy by copy" if many else ""
+    return ", or its rows are ordered neither image by image nor copy by copy" if many else ""
 
 
 def _moved(step: Prepared, device: torch.device) -> Prepared:
@@ -209,7 +212,7 @@ def _apply(step: Prepared, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _orders(op: Op, ops: Mapping[str, Op]) -> Iterator[Op]:
-    """Return an op that reads its inputs' rows as they lie, and lays its own image by image; then copy by copy."""
+    """Yield the op with its possible orders of rows: image by image, then copy by copy."""
     if "laid" not in op.attrs:
         yield op
         return
@@ -220,19 +223,19 @@ def _orders(op: Op, ops: Mapping[str, Op]) -> Iterator[Op]:
 
 
 def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor) -> bool:
-    """Return whether an op's value for each image does not depend on the others, nor on how many there are."""
+    """Return whether an op's value for each image is independent of the other images and of their number."""
     every = range(len(made))
     try:
         images = zip(*(x.split(1) for x in inputs), strict=True)
         alone = torch.cat([_apply(step, image) for image in images])
-    except (RuntimeError, IndexError):  # its arguments fit no other batch
+    except (RuntimeError, IndexError):  # its arguments require this batch size
         return False
     if (gap := _apart(alone, made)) > ALONE:
         rounding = _apart(_apply(step, [_rounded_otherwise(x) for x in inputs]), made)
         if gap > ROUNDING * rounding or rounding > CHAOTIC:
             return False
-    with suppress(RuntimeError, IndexError):  # an op that takes no NaN
-        # Copies lie otherwise in memory than what was expanded or transposed, which changes the last bits.
+    with suppress(RuntimeError, IndexError):  # some ops do not accept NaN
+        # Copies have another memory layout than expanded or transposed tensors, which changes the last bits.
         copied = _apply(step, [x.clone() for x in inputs])
         for changed in every:
             others = [i for i in every if i != changed]
@@ -243,7 +246,7 @@ def _treats_images_alone(step: Prepared, inputs: Sequence[Tensor], made: Tensor)
 
 
 def _rounded_otherwise(x: Tensor) -> Tensor:
-    """Return a value with the last bit of each of its numbers moved up or down at random."""
+    """Return a value with the last bit of each number randomly changed up or down."""
     if not x.is_floating_point():
         return x
     up = torch.randint(2, x.shape, generator=torch.Generator().manual_seed(0)).to(x.device, x.dtype)
@@ -251,14 +254,14 @@ def _rounded_otherwise(x: Tensor) -> Tensor:
 
 
 def _with_another(x: Tensor, index: int) -> Tensor:
-    """Return a value with NaN in the place of one image, or where that has no NaN with the next image twice."""
+    """Return a value with one image replaced by NaN, or by the next image if the type has no NaN."""
     changed = x.clone()
     changed[index] = float("nan") if x.is_floating_point() else x[(index + 1) % len(x)]
     return changed
 
 
 def _apart(a: Tensor, b: Tensor) -> float:
-    """Return the largest difference of two tensors, times the largest number of the second; NaN equals NaN."""
+    """Return the largest difference of two tensors relative to the largest number of the second; NaN equals NaN."""
     if a.shape != b.shape:
         return float("inf")
     if torch.equal(a, b):

@@ -1,16 +1,17 @@
-"""Compare a program with the whole model on images: equal, not equal, or cannot be judged.
+"""Compare a program with the whole model on images: equal, not equal, or not comparable.
 
-Two programs that round differently may differ by `TOLERANCE` x max(1, largest output), or by `ROUNDING` times
-the model's own error in float32, where that is more. That proves something only while both are small beside the
-outputs' spread: the standard deviation of an output over the images, averaged over the outputs; of a single image,
-over its outputs. So the tolerance is at most `NEAR` of the spread, and a model cannot be judged
+Two programs that round differently may differ by `TOLERANCE` x max(1, largest output), or by `ROUNDING` times the
+model's own float32 error if that is larger. This is a proof only if both are small compared to the spread of the
+outputs: the standard deviation of an output over the images, averaged over the outputs; of a single image, over its
+outputs. So the tolerance is at most `NEAR` of the spread. Equality cannot be judged if
 
-- whose own error in float32 is more than `NEAR` of the spread: how far it is from itself in float64, and how far
-  its outputs move when the last bits of the images do (a threshold that rounding decides);
-- that differs from itself between two runs;
-- whose outputs are NaN or infinite.
+- the model's own float32 error is above `NEAR` of the spread: its difference from the model in float64, or the
+change
+  of its outputs when the last bits of the images change (a threshold that rounding decides);
+- the model gives different outputs in two runs;
+- the model's outputs are NaN or infinite.
 
-A program that is bitwise equal to a model that repeats itself is equal.
+A program that is bitwise equal to a deterministic model is equal.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ from cloven.runtime.local import run
 from cloven.runtime.torch_engine import evaluate
 
 TOLERANCE = 1e-5
-"""Largest difference of an output, times max(1, largest output)."""
+"""The tolerance of an output, to be multiplied by max(1, largest output)."""
 
 TOLERANCE_ONNX = 1e-4
-"""The same for onnxruntime, whose kernels sum in other orders."""
+"""The tolerance for onnxruntime, whose kernels sum in other orders."""
 
 ROUNDING = 4
-"""How many times the whole model's own rounding error counts as equal, where that is more than the tolerance."""
+"""The tolerance as a multiple of the model's own rounding error, where that is larger than `TOLERANCE`."""
 
 NEAR = 0.05
-"""The largest share of the outputs' spread that the tolerance, and the model's own error, may be."""
+"""The maximum of the tolerance, and of the model's own error, as a fraction of the outputs' spread."""
 
 FEW = 4
-"""How many images the whole model runs on again: as they are, and each as often with other last bits."""
+"""The number of images of the second run of the model, and the number of variants with other last bits of each."""
 
 WORST = 64
-"""How many images the rounding error is measured on: those that differ most."""
+"""The number of images on which the rounding error is measured: those with the largest differences."""
 
 
 class Comparison(Document):
-    """A program beside the whole model on the same images.
+    """The comparison of a program with the whole model on the same images.
 
-    ``bound`` is the largest difference that counts as equal: `TOLERANCE`, or `ROUNDING` times ``rounding`` where
-    that is more. ``rounding`` is how far the whole model in float32 is from itself in float64 on the images that
-    differ most; None where the tolerance is kept. ``spread`` is that of the whole model's outputs, and ``unjudged``
-    says why equality cannot be judged; see this module. ``decided_differently`` counts images whose classes differ
-    although the margin between the two best outputs exceeds the bound. ``inexact`` says why a plan that is not
-    exact is not; see `Program.inexact`.
+    ``bound`` is the largest difference that counts as equal: the tolerance, or `ROUNDING` times ``rounding`` if
+    that is larger. ``rounding`` is the difference between the whole model in float32 and in float64 on the images
+    with the largest differences; None if the program is within the tolerance. ``spread`` is the spread of the whole
+    model's outputs, and ``unjudged`` is the reason why equality cannot be judged; see this module.
+    ``decided_differently`` counts images whose classes differ although the margin between the two largest outputs
+    exceeds the bound. ``inexact`` lists the reasons why a plan is not exact; see `Program.inexact`.
     """
 
     images: int
@@ -75,14 +76,14 @@ class Comparison(Document):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def equal(self) -> bool:
-        """Return whether the program is proved to compute what the model does, and sent what its table says."""
+        """Return whether outputs and classes equal the whole model's, and the bytes equal the transfer table's."""
         if self.unjudged:
             return False
         same = self.max_difference <= self.bound and self.decided_differently == 0
         return same and self.bytes_sent == self.bytes_an_image * self.images
 
     def verdict(self) -> str:
-        """Return equal, not equal, or cannot be judged, with the reason, as one sentence."""
+        """Return the verdict with its reason as one sentence."""
         if self.equal:
             return f"equal to the whole model on {self.images} images"
         if self.unjudged:
@@ -90,9 +91,9 @@ class Comparison(Document):
         return f"NOT equal to the whole model: {self.why()}"
 
     def why(self) -> str:
-        """Return what differs."""
+        """Return the differences as the end of a sentence."""
         accuracy = (
-            "" if self.accuracy is None else f"; accuracy {self.accuracy:.4f} against {self.whole_accuracy:.4f}"
+            "" if self.accuracy is None else f"; accuracy {self.accuracy:.4f} instead of {self.whole_accuracy:.4f}"
         )
         reason = f" ({'; '.join(self.inexact)})" if self.inexact else ""
         return f"largest difference {self.max_difference:.3g}, allowed {self.bound:.3g}{accuracy}{reason}"
@@ -101,7 +102,7 @@ class Comparison(Document):
 def compare(
     program: Program, graph: Graph, images: Tensor, labels: NDArray[np.int64] | None = None, *, batch: int = 256
 ) -> Comparison:
-    """Run ``images`` ``(n, C, H, W)`` through a program and through the whole model; ``labels`` ``(n,)``."""
+    """Compare a program with the whole model on images ``(n, C, H, W)``, with labels ``(n,)`` if known."""
     sent = 0
 
     def count(transfer: Transfer, tensor: Tensor) -> None:
@@ -123,17 +124,17 @@ def judge(
     tolerance: float = TOLERANCE,
     batch: int = 256,
 ) -> Comparison:
-    """Return what was made of ``images`` ``(n, C, H, W)`` by a program, ``(n, classes)``, beside the whole model's.
+    """Compare the outputs of a program with those of the whole model.
 
     Args:
-        program: what was run.
+        program: the program that was run.
         graph: the whole model.
-        images: in [0, 1].
-        made: the program's outputs.
-        labels: ``(n,)``, if known.
+        images: the images ``(n, C, H, W)`` in [0, 1].
+        made: the program's outputs ``(n, classes)``.
+        labels: the labels ``(n,)``, if known.
         sent: the bytes that crossed links.
-        tolerance: times max(1, largest output), the largest difference that counts as equal.
-        batch: how many images the whole model runs at once.
+        tolerance: the largest difference that counts as equal, divided by max(1, largest output).
+        batch: the number of images that the whole model computes at once.
     """
     whole = evaluate(graph, images, [graph.output], batch=batch)[graph.output]
     spread = _spread(whole)
@@ -143,19 +144,19 @@ def judge(
     worst = difference.topk(min(WORST, len(images))).indices
     itself, own = _again(graph, images[worst[:FEW]])
     if float(difference.max()) > bound and program.exact:
-        # Sums in another order round otherwise; a model that float32 itself computes no better cannot tell.
+        # Sums in another order round differently: allow what the model's own float32 error explains.
         exact = evaluate(graph, images[worst].double(), [graph.output], batch=batch)[graph.output]
         rounding = float((exact - whole[worst]).abs().max())
         bound = max(bound, ROUNDING * rounding)
         own = max(own, rounding)
-    unjudged = f"the model differs from itself by {itself:.3g} between two runs" if itself else ""
+    unjudged = f"the outputs of the model differ by {itself:.3g} between two runs" if itself else ""
     endless = int((~whole.isfinite().flatten(1).all(1)).sum())
     if endless and not same.all():
         unjudged = f"the model's own outputs for {endless} of {len(images)} images are NaN or infinite"
     if own > NEAR * spread and float(difference.max()) > 0 and program.exact and not unjudged:
         unjudged = (
-            f"the model's own error in float32 is {own:.3g}, near the spread of its outputs, {spread:.3g} (at most "
-            f"{NEAR:.0%} of it tells a right program from a wrong one)"
+            f"the model's own float32 error is {own:.3g}; a comparison requires at most {NEAR:.0%} of the spread "
+            f"of its outputs, {spread:.3g}"
         )
     classes, expected = made.argmax(1), whole.argmax(1)
     best = whole.topk(min(2, whole.shape[1]), dim=1).values
@@ -179,14 +180,14 @@ def judge(
 
 
 def _spread(outputs: Tensor) -> float:
-    """Return how far outputs ``(n, ...)`` of different images lie apart; of one image, its own numbers."""
+    """Return the mean standard deviation of outputs ``(n, ...)`` over images; of one image, over its outputs."""
     rows = outputs.double().flatten(1)
     apart = rows if len(rows) > 1 else rows.T
     return float(apart.std(0, correction=0).mean())
 
 
 def _again(graph: Graph, images: Tensor) -> tuple[float, float]:
-    """Return how far a second run of the whole model is from a first, and one on images with other last bits."""
+    """Return the largest difference between two runs of the model, and that with other last bits of images."""
     signs = torch.randint(-1, 2, (FEW, *images.shape), generator=torch.Generator().manual_seed(0))
     moved = (images * (1 + signs * torch.finfo(images.dtype).eps)).flatten(0, 1)
     first, second, other = (evaluate(graph, x, [graph.output])[graph.output] for x in (images, images, moved))

@@ -1,4 +1,4 @@
-"""The answers to images that were sent through workers: beside the labels, and beside the whole model."""
+"""Evaluation of the outputs of workers: comparison with the labels, and with the whole model."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SentImages:
     """Images in the order in which they are sent.
 
     Attributes:
-        pixels: ``(n, C, H, W)``, 0 to 255.
-        names: of each image.
-        labels: ``(n - queries,)``, if known.
-        queries: how many of them, the first, are an attacker's own.
+        pixels: the images ``(n, C, H, W)``, 0 to 255.
+        names: the name of each image.
+        labels: the labels ``(n - queries,)`` of the images after the attacker's, if known.
+        queries: the number of images at the beginning that are the attacker's own.
     """
 
     pixels: NDArray[np.uint8]
@@ -34,11 +34,11 @@ class SentImages:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The answers to the images that are not an attacker's own.
+    """The results for the images that are not the attacker's own.
 
     Attributes:
-        classes: the name of each image that was answered, and its class.
-        accuracy: the share of them whose class is their label; None without labels.
+        classes: the name and the predicted class of each answered image.
+        accuracy: the fraction of these images with the right class; None without labels.
         check: the comparison of all answers with the whole model, if there was one.
     """
 
@@ -55,14 +55,14 @@ def evaluated(
     whole: tuple[Program, Graph] | None = None,
     link_bytes: Mapping[Link, int] | None = None,
 ) -> Evaluation:
-    """Return the classes, the accuracy and the check of what workers answered.
+    """Return the classes, the accuracy and the check of the workers' outputs.
 
     Args:
         sent: the images.
-        outputs: ``(m, classes)`` of the images that were answered; None if none were.
-        answered: the places of those images.
+        outputs: the outputs ``(m, classes)`` of the answered images; None if no image was answered.
+        answered: the indices of the answered images.
         whole: the program that ran, and the whole model to compare it with.
-        link_bytes: the payload that each link carried in all; None where it was not counted.
+        link_bytes: the total payload bytes of each link; None if they were not counted.
     """
     if outputs is None:
         return Evaluation()

@@ -1,6 +1,6 @@
-"""Which steps may write over what they read: activations and additions of values that nothing else needs.
+"""Replace activations and additions by in-place versions where nothing else reads their input.
 
-A whole model does the same (``inplace=True``, ``+=``). It saves a pass over fresh memory, and changes no number.
+Whole models do the same (``inplace=True``, ``+=``). It saves memory traffic, and does not change the results.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _ACTIVATIONS = "relu hardtanh silu hardswish sigmoid hardsigmoid leaky_relu elu"
 IN_PLACE = {"aten.add.Tensor": "aten.add_.Tensor"} | {
     f"aten.{name}.default": f"aten.{name}_.default" for name in _ACTIVATIONS
 }
-"""Calls and their in-place versions, which write over their first argument."""
+"""Calls and their in-place versions, which overwrite their first argument."""
 
 FRESH = frozenset(
     "normalise batch_norm conv2d conv_transpose2d linear max_pool2d avg_pool2d sum_pool2d concat group_norm "
     "layer_norm".split()
 )
-"""Kinds that always make a tensor of their own."""
+"""Kinds of ops that always return a new tensor."""
 
 
 def in_place(graph: Graph, steps: Sequence[tuple[str, Step]], dropped: Sequence[list[str]]) -> Iterator[Step]:
-    """Yield the steps, with calls in place where the overwritten value was made here, is whole and read no more."""
+    """Yield the steps; a call is in place if its device computed the whole input and does not read it again."""
     sent = {(device, step.transfer.value) for device, step in steps if isinstance(step, Send)}
     computed = [(device, step) for device, step in steps if isinstance(step, Compute)]
-    # What else reads it may be a view of it (a reshape, a slice), which lives on.
+    # Other ops that read a value may return a view of it (a reshape, a slice), which is used later.
     viewed = {(device, value) for device, step in computed if not _is_fresh(step) for value, _ in step.reads}
     kept = sent | viewed
     own = {

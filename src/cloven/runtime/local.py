@@ -1,4 +1,4 @@
-"""Run a program in this process: every device's steps in the global order, every transfer past the taps."""
+"""Run a program in this process: the steps of all devices in the global order, with an optional tap."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from cloven.runtime.torch_engine import apply, batch_for, paste, weights
 from cloven.runtime.transmission import sent
 
 Tap = Callable[[Transfer, Tensor], None]
-"""Called with each transfer and what arrives of it ``(n, ...)``; it must not change the tensor."""
+"""A function that is called with each transfer and its received tensor ``(n, ...)``, which it must not change."""
 
 Pieces = dict[str, list[tuple[Box, Tensor]]]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A program with its weights as tensors, to be run many times: ``steps`` in the global order."""
+    """A program with its weights as tensors, for many runs; ``steps`` are in the global order."""
 
     program: Program
     steps: tuple[tuple[str, Step], ...]
@@ -36,7 +36,7 @@ class Prepared:
 
 
 def prepare(program: Program) -> Prepared:
-    """Copy a program's weights into tensors, once for many runs."""
+    """Return a program with its weights as tensors, for many runs."""
     order = tuple(program.steps())
     dropped = last_reads(program, order)
     steps = tuple(in_place(program.graph, order, dropped))
@@ -46,10 +46,10 @@ def prepare(program: Program) -> Prepared:
 
 
 def dense(images: Tensor | NDArray[Any], name: str) -> Tensor:
-    """Return images as a tensor with strides on the CPU; arrays are copied where PyTorch cannot share them.
+    """Return images as a dense tensor on the CPU; arrays are copied if PyTorch cannot share their memory.
 
     Raises:
-        ClovenError: for arrays of other things than numbers, sparse tensors, and tensors without data.
+        ClovenError: for arrays that are not numeric, sparse tensors, and tensors without data.
     """
     if isinstance(images, np.ndarray):
         try:
@@ -58,7 +58,7 @@ def dense(images: Tensor | NDArray[Any], name: str) -> Tensor:
             raise ClovenError(f"{name} are an array of {images.dtype}; expected float32 in [0, 1]") from error
     if images.layout != torch.strided or images.is_meta:
         kind = "without data (meta)" if images.is_meta else f"with layout {images.layout}"
-        raise ClovenError(f"{name} are a tensor {kind}; expected a dense one: call to_dense()")
+        raise ClovenError(f"{name} are a tensor {kind}; expected a dense tensor: call to_dense()")
     return images.detach().cpu()
 
 
@@ -77,19 +77,19 @@ def run(
 ) -> Tensor | NDArray[np.float32]:
     """Return the outputs of a program for images, computed in this process.
 
-    What crosses is transformed as the program says; an image's noise goes by its place among ``images``.
+    Transfers are transformed as in the plan; the noise of an image depends on its index in ``images``.
 
     Args:
         program: the program that `cloven.divide` or `cloven.compile` returned.
-        images: ``(n, C, H, W)``, floating point in [0, 1], of torch or NumPy.
-        tap: called with each transfer and what arrives of it.
-        batch: how many images are computed at a time.
+        images: a floating-point tensor or array ``(n, C, H, W)`` in [0, 1].
+        tap: called with each transfer and its received tensor.
+        batch: the number of images that are computed at a time.
 
     Returns:
-        The outputs ``(n, classes)`` in float32, of the kind that the images are.
+        The outputs ``(n, classes)`` in float32: a tensor for a tensor, an array for an array.
 
     Raises:
-        ClovenError: where the images do not have the type or the shape that the program was made for.
+        ClovenError: if the images do not have the required type or the shape of the program's input.
     """
     check_type(program, (Program, Prepared), "program", "the program that cloven.divide or cloven.compile returns")
     check_type(images, (Tensor, np.ndarray), "images", "a tensor or an array (n, C, H, W)")
@@ -106,8 +106,8 @@ def run(
     expected = ready.program.graph.input.shape
     if images.ndim != 4 or tuple(images.shape[1:]) != expected or len(images) == 0:
         raise ClovenError(
-            f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), "
-            "which the plan was made for"
+            f"the images have shape {tuple(images.shape)}; expected (n, {', '.join(map(str, expected))}), the "
+            "input of the plan's model"
         )
     size = size or batch_for(expected)
     with torch.inference_mode():

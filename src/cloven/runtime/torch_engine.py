@@ -1,4 +1,4 @@
-"""The PyTorch engine: runs localised ops on tensors, and evaluates a whole graph."""
+"""The PyTorch engine: run localised ops on tensors, and evaluate whole graphs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Params = Mapping[str, Tensor]
 
 
 def weights(local: Local, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Return an op's weights as tensors of their own: freshly allocated, so aligned as a whole model's are.
+    """Return an op's weights as newly allocated tensors, with the same alignment as in a whole model.
 
-    Those of float32 are given in another ``precision``, the others in their own type.
+    Float32 weights are converted to ``precision``; others keep their type.
     """
     made = {key: torch.tensor(value) for key, value in local.params.items()}
     return {key: w.to(precision) if w.dtype == torch.float32 else w for key, w in made.items()}
 
 
 def in_precision(local: Local, precision: torch.dtype) -> Local:
-    """Return an op that computes in another precision what it computes in float32: casts to float32 are meant."""
+    """Return an op whose casts to float32 become casts to another precision."""
     name = str(precision).removeprefix("torch.")
     asked = local.attrs.get("kwargs", {}).get("dtype")
     if "of" in local.attrs:
@@ -42,7 +42,7 @@ def in_precision(local: Local, precision: torch.dtype) -> Local:
 
 
 def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
-    """Run a localised op on the boxes that it needs; each tensor is ``(n, ...)``."""
+    """Return the result of a localised op for the boxes that it needs; each tensor is ``(n, ...)``."""
     result = RUN[local.kind](local.attrs, inputs, params)
     if local.crop is None or local.crop == whole(tuple(result.shape[1:])):
         return result
@@ -50,7 +50,7 @@ def apply(local: Local, inputs: Inputs, params: Params) -> Tensor:
 
 
 def batch_for(shape: Shape) -> int:
-    """Return how many images to run at once, so that the maps of usual models stay below a few gigabytes."""
+    """Return a batch size with which the feature maps of common models need less than a few gigabytes."""
     return max(1, min(256, 2**23 // prod(shape)))
 
 
@@ -59,7 +59,7 @@ def evaluate(
 ) -> dict[str, Tensor]:
     """Return some values of a graph for ``images`` ``(n, C, H, W)`` in [0, 1], in one pass: name -> ``(n, ...)``.
 
-    It computes in the images' own precision, and where they are, unless on another ``device``.
+    The precision is that of the images, the device too unless another ``device`` is given.
     """
     kept: dict[str, list[Tensor]] = {value: [] for value in values}
     compute = forward(graph, values, images.dtype)
@@ -74,10 +74,11 @@ def evaluate(
 def forward(
     graph: Graph, values: Collection[str], dtype: torch.dtype = torch.float32, *, overwrite: bool = False
 ) -> Callable[[Tensor], dict[str, Tensor]]:
-    """Return the function from images ``(n, C, H, W)`` to some values of a graph.
+    """Return a function from images ``(n, C, H, W)`` to some values of a graph.
 
-    Only what the values depend on is computed, on the device of the images. Gradients flow through it, unless
-    activations ``overwrite`` what nothing else reads: that saves passes over memory and changes no number.
+    It computes only the ops that the values depend on, on the device of the images. With ``overwrite``, activations
+    overwrite inputs that nothing else reads: this saves memory traffic and does not change the results, but
+    gradients are not available.
     """
     wanted, needed = set(values), set(values)
     for op in reversed(graph.ops):
@@ -109,11 +110,11 @@ def _moved(params: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
 
 
 Prepared = tuple[str, Local, tuple[str, ...], dict[str, Tensor]]
-"""An op ready to be run: its name, what it computes, its inputs' names and its weights."""
+"""An op ready to be run: its name, the localised op, the names of its inputs, and its weights."""
 
 
 def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepared:
-    """Return an activation that writes over its input, where that was made for it alone."""
+    """Return an activation in place if it is the only reader of its input, else the op itself."""
     name, local, inputs, params = step
     if local.kind != "call" or local.attrs.get("op") not in IN_PLACE or local.attrs["args"][0] != {"input": 0}:
         return step
@@ -127,10 +128,10 @@ def _overwriting(graph: Graph, wanted: Collection[str], step: Prepared) -> Prepa
 
 
 def prepared(graph: Graph, op: Op, dtype: torch.dtype) -> Prepared:
-    """Return an op of a graph ready to be run on its inputs' whole values."""
+    """Return an op of a graph, ready to be run on the whole values of its inputs."""
     kind, shapes, everything = KINDS[op.kind], graph.input_shapes(op), whole(op.shape)
     needs = kind.needs(op, shapes, everything)
-    # An op that needs only a piece of an input (a mask, tiles put together) is given that piece.
+    # An op that needs only a part of an input (a mask, assembled tiles) receives only that part.
     local = kind.localise(op, shapes, everything)
     inputs = tuple(i for i, need in zip(op.inputs, needs, strict=True) if need is not None)
     boxes = [need for need in needs if need is not None]
@@ -158,7 +159,7 @@ def _batch_norm(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Ten
 
 
 def _padding(attrs: Mapping[str, Any], limit: tuple[int, int] | None = None) -> tuple[int, int] | None:
-    """Return the op's padding where the engine's own can express it: symmetric, and within a pool's limit."""
+    """Return the padding if PyTorch's op can apply it: symmetric, and within a pool's limit; else None."""
     top, bottom, left, right = attrs["pads"]
     if top != bottom or left != right:
         return None
@@ -224,7 +225,7 @@ RESIZE = {
     "linear": "aten.upsample_bilinear2d.default",
     "cubic": "aten.upsample_bicubic2d.default",
 }
-"""The ops that resize, by mode."""
+"""The resizing ops, by mode."""
 
 
 def _resize(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
@@ -243,7 +244,7 @@ def _separable(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tens
 
 
 def _mapped(matrix: Tensor, x: Tensor) -> Tensor:
-    """Return a matrix times maps; a zero in it takes nothing, not even of NaN or infinity."""
+    """Return a matrix times maps; zeros of the matrix give 0 also for NaN and infinity."""
     if x.isfinite().all():
         return matrix @ x
     weights = matrix.unsqueeze(-1)
@@ -297,7 +298,7 @@ def _linear(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _aten(name: str) -> Callable[..., Any]:
-    """Return the op of a name such as ``aten.relu.default``."""
+    """Return the op with a name such as ``aten.relu.default``."""
     namespace, op, overload = name.split(".")
     found: Callable[..., Any] = getattr(getattr(getattr(torch.ops, namespace), op), overload)
     return found
@@ -329,9 +330,10 @@ def _place(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _filled(item: Any, *, given: Inputs, params: Params, images: int) -> Any:
-    """Return an argument with tensors and sizes in their places.
+    """Return an argument with its placeholders replaced by tensors and sizes.
 
-    No closure: one that calls itself is a cycle, and keeps the tensors alive until garbage is collected.
+    This is not a closure: a recursive closure is a reference cycle, which keeps the tensors alive until garbage
+    collection.
     """
     match item:
         case list():
@@ -364,9 +366,9 @@ def _call(attrs: Mapping[str, Any], inputs: Inputs, params: Params) -> Tensor:
 
 
 def _laid(x: Tensor, axis: int, copies: int, by_copy: bool = False) -> Tensor:
-    """Return a value as the op of the whole model has it: rows of an image along the batch, on another axis.
+    """Return a value in the layout of the whole model's op, with the rows of each image along the batch axis.
 
-    The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
+    The rows are ordered image by image, or copy by copy: the first rows of all images, then the second ones.
     """
     merged = x if copies == 1 else (x.transpose(0, 1) if by_copy else x).flatten(0, 1)
     return merged.movedim(0, axis) if axis else merged
@@ -406,7 +408,7 @@ RUN: Mapping[str, Callable[[Mapping[str, Any], Inputs, Params], Tensor]] = {
 
 
 def paste(pieces: Sequence[tuple[Box, Tensor]], box: Box) -> Tensor:
-    """Return a box put together from pieces that cover it."""
+    """Return the tensor of a box, assembled from pieces that cover it."""
     for held, tensor in pieces:
         if held == box:
             return tensor

@@ -1,7 +1,7 @@
-"""Transforms of what crosses a link, on tensors: what the receiver, and a listener, end up with in float32.
+"""Apply the transforms of transfers to tensors: the result is what the receiver, and a listener, obtain in float32.
 
-Each image's share is transformed by itself, with random numbers from a seed of its own: what becomes of an image
-does not depend on the images beside it.
+The share of each image is transformed separately, with its own random seed, so the result for an image does not
+depend on the other images of a batch.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from cloven.partition.program import Transfer
 from cloven.partition.transform import Transform
 
 IMAGES = 64
-"""How many images are transformed at a time, so that what is made on the way stays small."""
+"""The number of images that are transformed at a time, to limit the memory of intermediate results."""
 
 HALF_MAX = 65504.0
 """The largest finite number of float16."""
 
 STEPS = 255
-"""Steps between the 256 levels of int8."""
+"""The number of steps between the 256 levels of int8."""
 
 
 def apply(transform: Transform, tensor: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Return what the receiver has in float32 of ``tensor`` ``(n, ...)``: one share of ``n`` images, on the CPU.
+    """Return a share ``(n, ...)`` of ``n`` images after a transform, in float32 on the CPU.
 
-    - ``float16`` rounds to nearest; what is beyond its finite range, infinities too, becomes 65504 or -65504.
-    - ``int8`` rounds to the nearest of 256 levels from an image's least to its largest number; a constant share
-      stays as it is. The scale and the offset are float32.
-    - ``topk`` keeps exactly ``transform.kept`` numbers an image; which of equal ones is not defined.
-    - ``noise`` adds nothing to a constant share, nor to one of a single number: its deviation is 0.
-    - ``dropout`` does not scale up what is left.
+    - ``float16`` rounds to nearest; numbers beyond its finite range, also infinities, become 65504 or -65504.
+    - ``int8`` rounds to the nearest of 256 levels between an image's smallest and largest number; a constant share
+      does not change. The scale and the offset are float32.
+    - ``topk`` keeps exactly ``transform.kept`` numbers per image; the choice among equal numbers is not defined.
+    - ``noise`` does not change a constant share or one of a single number, as its standard deviation is 0.
+    - ``dropout`` does not rescale the remaining numbers.
 
-    NaN stays NaN. With ``int8`` and ``noise`` a NaN or an infinity makes its image's whole share NaN, since the
-    share then has no range or deviation; ``topk`` takes NaN for the largest; the others keep infinities.
+    NaN stays NaN. With ``int8`` and ``noise``, a NaN or an infinity makes the whole share of its image NaN, since
+    the share has no finite range or deviation; ``topk`` treats NaN as the largest number; the others keep
+    infinities.
 
     Args:
-        transform: what to do; with none, ``tensor`` itself is returned.
-        tensor: it is not written to.
-        seeds: a number from 0 for each image; see `seeds_of`.
+        transform: the transform; if it is exact, ``tensor`` itself is returned.
+        tensor: the share; it is not changed.
+        seeds: a non-negative number for each image; see `seeds_of`.
 
     Raises:
-        ClovenError: for another number of seeds than images.
+        ClovenError: if the number of seeds is not the number of images.
     """
     if len(seeds) != len(tensor):
-        raise ClovenError(f"{len(seeds)} seeds for a share of {len(tensor)} images; expected one for each")
+        raise ClovenError(f"got {len(seeds)} seeds for {len(tensor)} images; expected one for each image")
     if transform.exact:
         return tensor
     made = torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
@@ -64,12 +65,12 @@ def apply(transform: Transform, tensor: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 def sent(sending: Transfer | Seen, graph: Graph, tensor: Tensor, first: int = 0) -> Tensor:
-    """Return what arrives of a share that its sender has as ``tensor`` ``(n, ...)``.
+    """Return the received tensor of a share that is sent as ``tensor`` ``(n, ...)``.
 
     Args:
-        sending: which share of which value, and its transform.
-        graph: whose values are sent.
-        tensor: of images that are numbered from ``first``.
+        sending: the transfer or observation, which names the value, the share and the transform.
+        graph: the graph of the value.
+        tensor: the share of images with the numbers ``first``, ``first + 1``, ...
         first: the number of the first image.
     """
     if sending.transform.exact:
@@ -81,19 +82,20 @@ def sent(sending: Transfer | Seen, graph: Graph, tensor: Tensor, first: int = 0)
 def seeds_of(fingerprint: str, share: Box, images: Iterable[int]) -> list[int]:
     """Return a seed for each image of a share, by the value's fingerprint, the share and the image's number.
 
-    So equal observations of different plans have equal noise, and a share that is sent twice is disturbed alike:
-    two taps cannot average the noise away.
+    So equal observations of different plans have equal noise, and a share that is sent twice has the same noise
+    both
+    times: two taps cannot average it out.
     """
     return [seed_of(f"{fingerprint} {text(share)}", image) for image in images]
 
 
 def seed_of(what: str, image: int) -> int:
-    """Return a number below 2 ** 64 from a text and an image's number."""
+    """Return a seed below 2 ** 64, derived from a text and an image's number."""
     return int.from_bytes(hashlib.sha256(f"{what} {image}".encode()).digest()[:8])
 
 
 def _apply(transform: Transform, rows: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Return ``rows`` ``(n, count)`` after a transform."""
+    """Return ``rows`` ``(n, count)`` after a transform that is not exact."""
     match transform.kind:
         case "float16":
             return rows.clamp(-HALF_MAX, HALF_MAX).half().float()

@@ -1,6 +1,6 @@
 """Scores of reconstructions: similarity, agreement, their no-information baselines and their intervals.
 
-Knows tensors, and nothing of plans, models or files.
+This package works on tensors, and does not use plans, models or files.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from cloven.score.checks import check_classes, check_lengths
 
 
 def agreement(a: Tensor, b: Tensor) -> Tensor:
-    """Return where the class indices ``(n,)`` of ``a`` and ``b`` are equal: ``(n,)`` bool."""
+    """Return whether the class indices ``(n,)`` of ``a`` and ``b`` are equal: ``(n,)`` bool."""
     check_classes("the first classes", a)
     check_classes("the second classes", b)
     check_lengths("the first classes", a, "the second", b)
@@ -22,9 +22,8 @@ def agreement(a: Tensor, b: Tensor) -> Tensor:
 def kappa(a: Tensor, b: Tensor, classes: int) -> float:
     """Return Cohen's kappa of class indices ``(n,)``: agreement above that of the two class frequencies.
 
-    1 is full agreement, 0 is chance, less than 0 is worse than chance. Where chance alone agrees always (both
-    name one and the same class for every image) kappa is 0 / 0; it is 0.0 here, for such an agreement carries
-    no information about the images.
+    1 is full agreement, 0 is chance, less than 0 is worse than chance. If both name the same single class for every
+    image, kappa is 0 / 0; this function returns 0.0, since such an agreement carries no information.
     """
     equal = int(agreement(a, b).sum())
     highest = max(int(a.max()), int(b.max()))
@@ -39,7 +38,7 @@ def kappa(a: Tensor, b: Tensor, classes: int) -> float:
 
 
 def modal_class(predicted: Tensor) -> int:
-    """Return the class named most often in ``(n,)`` class indices; the lowest of several."""
+    """Return the most frequent class in ``(n,)`` class indices; the lowest of several."""
     check_classes("the classes", predicted)
-    counts = Counter(sorted(predicted.tolist()))  # sorted: of equal counts, the first one entered wins
+    counts = Counter(sorted(predicted.tolist()))  # sorted, since the first of equal counts wins
     return int(counts.most_common(1)[0][0])

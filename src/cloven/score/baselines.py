@@ -1,7 +1,10 @@
-"""No-information baselines: the scores of guesses that ignore the observation. No score is shown without them.
+"""No-information baselines: the scores of guesses that ignore the observation.
 
 The baselines of constant guesses belong to a set of victim images and are computed once (`guess_baselines`); that
-of shuffled pairs belongs to one attack's reconstructions (`shuffled_baseline`).
+of shuffled pairs belongs to one attack's reconstructions (`shuffled_baseline`). Its agreement is never above that
+of the modal class, so that all attacks on an observation have one baseline of agreement. Its SSIM may be above that
+of the constant guesses: an attack that learned nothing from what it observed may answer with a better constant than
+those, and only its own answers to other images show that.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cloven.errors import ClovenError
-from cloven.score.agreement import agreement, modal_class
+from cloven.score.agreement import modal_class
 from cloven.score.checks import check_classes, check_images, check_lengths, check_range
 from cloven.score.similarity import CHUNK_VALUES, quantise, ssim
 
@@ -33,9 +36,10 @@ class Baseline:
 
 @torch.no_grad()
 def constant_guesses(auxiliary: Tensor, domain: Tensor) -> dict[str, Tensor]:
-    """Return the images ``(C, H, W)`` that anyone may answer, from two sets ``(n, C, H, W)`` in [0, 1].
+    """Return images ``(C, H, W)`` that can be guessed without an observation, from two sets of images.
 
-    ``auxiliary`` is what the attacker trains on; ``domain`` is images like the victims, but none of them.
+    Both are ``(n, C, H, W)`` in [0, 1]. ``auxiliary`` are the images on which the attacker trains; ``domain`` are
+    images of the victims' domain, without the victims.
     """
     check_images("auxiliary images", auxiliary)
     check_images("domain images", domain)
@@ -91,16 +95,27 @@ def shuffled_baseline(
 ) -> Baseline:
     """Return the score of reconstructions ``(n, C, H, W)`` against the originals of *other* images, n at least 2.
 
-    The pairing is a random cycle through all images, so that none meets its own.
+    The pairing is a random cycle through all images, so that none is paired with its own. The agreement is that of
+    all pairs of two images drawn at random, with repetition: the chance agreement of Cohen's kappa.
     """
     check_lengths("originals", originals, "reconstructions", reconstructions)
     check_lengths("originals", originals, "their classes", classes_of_originals)
     if len(originals) < 2:
         raise ClovenError(f"shuffled pairs need at least 2 images, got {len(originals)}; score more images")
     other = _derangement(len(originals), seed).to(originals.device)
-    equal = agreement(classes_of_originals[other.to(classes_of_originals.device)], classes_of_reconstructions)
     likeness = ssim(originals[other], reconstructions)
-    return Baseline("shuffled pairs", _mean(likeness), _mean(equal), likeness)
+    equal = _chance(classes_of_originals, classes_of_reconstructions)
+    return Baseline("shuffled pairs", _mean(likeness), equal, likeness)
+
+
+def _chance(one: Tensor, other: Tensor) -> float:
+    """Return how often a class ``(n,)`` drawn from one equals one drawn from another ``(n,)``."""
+    check_lengths("classes of originals", one, "of reconstructions", other)
+    for name, classes in (("the classes of the originals", one), ("the classes of the reconstructions", other)):
+        check_classes(name, classes)
+    number = 1 + int(torch.maximum(one.max(), other.max()))
+    shares = [classes.bincount(minlength=number).double() / len(classes) for classes in (one, other)]
+    return float(shares[0] @ shares[1])
 
 
 def best(baselines: Iterable[Baseline]) -> Baseline:
@@ -113,11 +128,11 @@ def best(baselines: Iterable[Baseline]) -> Baseline:
 
 
 def leakage(score: float, baseline: float) -> float:
-    """Return the share of the possible gain over the baseline: 0 at the baseline, 1 for a score of 1.
+    """Return the share of the possible gain over the baseline: 0 at the baseline and below, 1 for a score of 1.
 
-    It is negative below the baseline. A baseline of 1 or more leaves nothing to learn: 0.0.
+    A baseline of 1 or more leaves nothing to learn: 0.0.
     """
-    return 0.0 if baseline >= 1 else (score - baseline) / (1 - baseline)
+    return 0.0 if baseline >= 1 else max(0.0, (score - baseline) / (1 - baseline))
 
 
 def _mean_image(images: Tensor) -> Tensor:
@@ -145,7 +160,7 @@ def _stack(guesses: Mapping[str, Tensor], originals: Tensor) -> Tensor:
 
 
 def _derangement(n: int, seed: int) -> Tensor:
-    """Return ``(n,)``, a random cyclic permutation: it leaves nothing in its place."""
+    """Return ``(n,)``, a random cyclic permutation, which moves every element."""
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     other = torch.empty_like(order)
     other[order] = order.roll(1)

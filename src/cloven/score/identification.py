@@ -9,22 +9,22 @@ from cloven.errors import ClovenError
 from cloven.score.checks import check_pair
 
 CANDIDATES = 100
-"""Images that one is picked out of, itself among them; all, where there are fewer."""
+"""The number of candidates, the original included; all images if there are fewer."""
 
 
 @torch.no_grad()
 def identified(made: Tensor, originals: Tensor, *, seed: int, candidates: int = CANDIDATES) -> Tensor:
-    """Return whether each reconstruction is most like its own original, of several: ``(n,)`` bool.
+    """Return whether each reconstruction is most similar to its own original among several: ``(n,)`` bool.
 
-    The others are ``candidates - 1`` more of the originals ``(n, C, H, W)`` in [0, 1], n at least 2, drawn with
-    the seed. Likeness is the correlation of pixels, each less its mean over the candidates: what all images have in
-    common picks none of them. A tie is no hit, so that a reconstruction that says nothing picks its original no
-    more often than one time in ``candidates``.
+    The other candidates are ``candidates - 1`` more originals ``(n, C, H, W)`` in [0, 1], n at least 2, drawn with
+    the seed. Similarity is the correlation of pixels, each less its mean over the candidates, since properties
+    that all images share do not identify any. A tie does not count as a hit, so that a reconstruction without
+    information picks its original at most once in ``candidates`` times.
     """
     check_pair(made, originals)
     n = len(originals)
     if n < 2:
-        raise ClovenError(f"an image is picked out of 2 or more, got {n}; score more images")
+        raise ClovenError(f"identification needs at least 2 images, got {n}; score more images")
     size = min(candidates, n)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     hits = torch.empty(n, dtype=torch.bool)
@@ -39,7 +39,7 @@ def identified(made: Tensor, originals: Tensor, *, seed: int, candidates: int = 
 
 
 def _standard(images: Tensor) -> Tensor:
-    """Return ``(n, numbers)`` of mean 0 and norm 1; of equal numbers, zeros."""
+    """Return images as rows ``(n, numbers)`` of mean 0 and norm 1; zeros for an image of equal numbers."""
     rows = images.flatten(1)
     rows = rows - rows.mean(1, keepdim=True)
     norms: Tensor = rows.square().sum(1, keepdim=True).sqrt()

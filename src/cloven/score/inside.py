@@ -1,4 +1,4 @@
-"""Scores of a part of the image: of the tile that a listener holds."""
+"""Scores of a part of the image: the tile that a listener captured."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 from cloven.score.similarity import WINDOW, psnr, ssim
 
 Region = tuple[int, int, int, int]
-"""Top, left, bottom, right: rows and columns from, from, to, to."""
+"""Top, left, bottom, right: the first row and column, and those after the last."""
 
 
 @dataclass(frozen=True)
 class RegionScores:
-    """Mean scores inside a region; ``ssim`` is None where it is smaller than SSIM's window.
+    """Mean scores inside a region; ``ssim`` is None if it is smaller than SSIM's window.
 
     ``coverage`` is the region's share of the image.
     """

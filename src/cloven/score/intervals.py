@@ -20,6 +20,11 @@ from cloven.score.checks import check_lengths
 
 LEVEL = 0.95
 
+Bounds = tuple[float, float]
+"""The lowest and the highest value that a score, or a difference, can have."""
+
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -30,7 +35,7 @@ class Interval:
     high: float
 
 
-def of_mean(scores: Tensor, *, level: float = LEVEL) -> Interval:
+def of_mean(scores: Tensor, *, within: Bounds = UNBOUNDED, level: float = LEVEL) -> Interval:
     """Return the mean of real-valued scores ``(s, n)`` and its interval over seeds and images, n at least 2.
 
     A score is the sum of an effect of its seed, one of its image, and noise of the two: a two-way random-effects
@@ -40,13 +45,13 @@ def of_mean(scores: Tensor, *, level: float = LEVEL) -> Interval:
     multiplied by a quantile of t half-way between two that are known to be too low and too high where the parts are
     alike: that of Satterthwaite's degrees of freedom (Biometrics Bulletin 2, 1946, Eq. 17), and the mean of the
     quantiles of the parts, weighted with them (Cochran, Biometrics 20, 1964). Scores that are all equal give an
-    interval of no width.
+    interval of no width. The interval is cut off at the values ``within`` which a score lies.
 
     Raises:
         ClovenError: for scores of another shape, and for NaN or infinity.
     """
     rows = _rows(scores)
-    return _about(float(rows.mean()), _uncertainty(_variances(rows), level))
+    return _about(float(rows.mean()), _uncertainty(_variances(rows), level), within)
 
 
 def of_share(scores: Tensor, *, level: float = LEVEL) -> Interval:
@@ -68,26 +73,27 @@ def of_share(scores: Tensor, *, level: float = LEVEL) -> Interval:
     return wilson(share, share * (1 - share) / found.variance, quantile=found.quantile, level=level)
 
 
-def paired(a: Tensor, b: Tensor, *, level: float = LEVEL) -> Interval:
+def paired(a: Tensor, b: Tensor, *, within: Bounds = UNBOUNDED, level: float = LEVEL) -> Interval:
     """Return the mean of ``a - b`` and its interval: ``(s, n)`` and ``(t, n)``, of the same images in order.
 
     It is that of `of_mean` for the differences seed by seed, of as many seeds as both have. Images that are hard
     for both make no difference, so that it is narrower than two separate intervals. Where no image differs it has
-    no width, which does not prove that none would.
+    no width, which does not prove that none would. ``within`` are the values that a difference can have.
     """
     one, other = _rows(a), _rows(b)
     check_lengths("the first scores", one.T, "the second", other.T)
     seeds = min(len(one), len(other))
-    return of_mean(one[:seeds] - other[:seeds], level=level)
+    return of_mean(one[:seeds] - other[:seeds], within=within, level=level)
 
 
-def unpaired(a: Tensor, b: Tensor, *, level: float = LEVEL) -> Interval:
+def unpaired(a: Tensor, b: Tensor, *, within: Bounds = UNBOUNDED, level: float = LEVEL) -> Interval:
     """Return the mean of ``a`` less that of ``b`` and its interval: ``(s, n)`` and ``(t, m)``, of other images.
 
     The variances between seeds and between images of both sides are added; see `of_mean`.
     """
     one, other = _rows(a), _rows(b)
-    return _about(float(one.mean() - other.mean()), _uncertainty([*_variances(one), *_variances(other)], level))
+    found = _uncertainty([*_variances(one), *_variances(other)], level)
+    return _about(float(one.mean() - other.mean()), found, within)
 
 
 def wilson(share: float, n: float, *, quantile: float | None = None, level: float = LEVEL) -> Interval:
@@ -146,9 +152,9 @@ def _uncertainty(parts: Sequence[_Variance], level: float) -> _Uncertainty:
     return _Uncertainty(variance, float(stdtrit(satterthwaite, tail) + cochran) / 2)
 
 
-def _about(centre: float, found: _Uncertainty) -> Interval:
-    half = found.quantile * math.sqrt(found.variance)
-    return Interval(centre, centre - half, centre + half)
+def _about(centre: float, found: _Uncertainty, within: Bounds) -> Interval:
+    half, (least, most) = found.quantile * math.sqrt(found.variance), within
+    return Interval(centre, min(centre, max(least, centre - half)), max(centre, min(most, centre + half)))
 
 
 def _check_level(level: float) -> None:

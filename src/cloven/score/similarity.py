@@ -1,7 +1,7 @@
 """Similarity of images, pixel by pixel: SSIM, PSNR, and the 8-bit pixels that both expect.
 
-SSIM is not one number: windows, borders and data ranges move it by more than published thresholds differ.
-There is one convention here, `CONVENTION`, to be stored beside every score.
+The value of SSIM depends on its window, borders and data range, by more than published thresholds differ. This
+module has one convention, `CONVENTION`, which is stored beside every score.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ C1 = 0.01**2
 C2 = 0.03**2
 
 MSE_FLOOR = (1 / 255) ** 2 / 12
-"""The mean squared error of rounding to 8 bits: a smaller difference means nothing."""
+"""The mean squared error of rounding to 8 bits; smaller differences are not meaningful."""
 
 PSNR_CAP = -10 * math.log10(MSE_FLOOR)
-"""The PSNR of equal images, about 58.92 dB: it would be infinite, and so would every mean over images."""
+"""The PSNR of equal images, about 58.92 dB; an infinite value would make every mean over images infinite."""
 
 CHUNK_VALUES = 2**18
 """Pixels held in float64 at a time (at least one image): 2 MiB for each of about ten intermediate tensors."""
@@ -66,7 +66,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def quantise(images: Tensor) -> Tensor:
     """Return ``(n, C, H, W)`` clipped to [0, 1] and rounded to multiples of 1/255, as 8-bit pixels are.
 
-    Half-precision images come back in float32, for half precision cannot tell all 256 levels apart.
+    Half-precision images are returned in float32, since half precision cannot represent all 256 levels.
     """
     check_images("images", images)
     if not all(math.isfinite(value) for value in images.aminmax()):
@@ -78,8 +78,8 @@ def quantise(images: Tensor) -> Tensor:
 def _per_image(a: Tensor, b: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return ``score`` ``(n,)`` of both in float64, few enough images at a time, with their range checked.
 
-    Written into one tensor made beforehand: with a small result kept from each chunk and joined at the end, the
-    peak grew with n in most runs, by up to 0.7 MiB for each image of 3 x 224 x 224.
+    Results are written into one preallocated tensor: when the results of chunks were kept and concatenated, peak
+    memory grew with n in most runs, by up to 0.7 MiB for each image of 3 x 224 x 224.
     """
     scores = torch.empty(len(a), dtype=torch.float64, device=a.device)
     step = max(1, CHUNK_VALUES // a[0].numel())

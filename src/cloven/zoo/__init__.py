@@ -1,1 +1,1 @@
-"""Models and data sets by name: what there is to divide, to attack with and to score on."""
+"""Models and data sets by name."""

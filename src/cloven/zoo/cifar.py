@@ -1,8 +1,8 @@
-"""CIFAR-10 from its binary or its Python version.
+"""Read CIFAR-10 in its binary or its Python version.
 
-The Python version is pickles, which can name any function to be called on loading. Here nothing that a pickle
-names is ever imported or called: the few globals that an array of bytes needs become inert records, which are
-read afterwards; any other global is refused by name.
+The Python version consists of pickles, which can call any function when they are loaded. This reader never imports
+or calls what a pickle names: the few globals that an array of bytes needs become inert records, which are read
+afterwards, and any other global is refused by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VALUES = 3 * 32 * 32
 RECORD = 1 + VALUES
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
-# What numpy arrays and bytes are made of in a pickle, and what each becomes here.
+# The globals of numpy arrays and bytes in a pickle, and the kind of record that stands for each.
 ADMITTED = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
@@ -43,7 +43,7 @@ ADMITTED = {
 
 
 def read_cifar10(folder: Path) -> Images:
-    """Return the images of all batches found; the folder may be the one above cifar-10-batches-bin or -py."""
+    """Return the images of all batches in a folder, or in its sub-folder cifar-10-batches-bin or -py."""
     batches = [(file.name, *_read(file)) for file in _batches(folder)]
     return Images(
         "cifar10",
@@ -55,7 +55,7 @@ def read_cifar10(folder: Path) -> Images:
 
 
 def _batches(folder: Path) -> list[Path]:
-    """Return the batch files of the first place that has any; the binary version goes first."""
+    """Return the batch files of the first place that has any, preferring the binary version."""
     for place in (folder, folder / "cifar-10-batches-bin", folder / "cifar-10-batches-py"):
         for suffix in (".bin", ""):
             if files := [file for name in BATCHES if (file := place / f"{name}{suffix}").is_file()]:
@@ -70,7 +70,7 @@ def _read(file: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise ClovenError(f"{file}: has {len(values)} images, but {len(labels)} labels")
     for i, label in enumerate(labels):
         if type(label) is not int or not 0 <= label <= 9:
-            small = type(label) is int and abs(label) < 1000  # the rest may be too long to be written out
+            small = type(label) is int and abs(label) < 1000  # others may be too long to print
             got = label if small else f"of type {type(label).__name__}"
             raise ClovenError(f"{file}: label {i} is {got}, expected 0 to 9")
     return values, np.array(labels, dtype=np.int64)
@@ -90,7 +90,7 @@ def _unpickled(file: Path) -> tuple[NDArray[np.uint8], list[Any]]:
     try:
         pickles.check(BytesIO(content))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in text
+            warnings.simplefilter("ignore")  # about invalid escapes in text
             batch = _Unpickler(BytesIO(content), encoding="bytes").load()
     except ClovenError as error:
         raise ClovenError(f"{file}: {recognised(file) or error}") from None
@@ -117,7 +117,7 @@ DAMAGED = (
 
 
 class _Record:
-    """A call that a pickle asked for and did not get: what was to be called, on what, and its later state."""
+    """A call in a pickle that was not made: the function, its arguments, and the state that was set afterwards."""
 
     __match_args__ = ("kind", "args", "state")
 
@@ -129,7 +129,7 @@ class _Record:
 
 
 class _Admitted:
-    """Stands for an admitted global; calling it keeps a record, and calls nothing."""
+    """A stand-in for an admitted global; calling it only returns a record."""
 
     __slots__ = ("kind",)
 
@@ -138,9 +138,9 @@ class _Admitted:
 
     def __call__(self, *args: Any) -> _Record | bytes:
         match self.kind, args:
-            case "encode", (str(text), "latin1"):  # how Python 3 writes bytes in the old protocols
+            case "encode", (str(text), "latin1"):  # Python 3 writes bytes like this in old protocols
                 return text.encode("latin1")
-            case "bytes", ():  # and how it writes none
+            case "bytes", ():  # and empty bytes like this
                 return b""
         return _Record(self.kind, args)
 
@@ -156,12 +156,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _entry(batch: Any, name: str) -> Any:
-    """Return a value of the batch's dict, whose keys are bytes where Python 2 wrote them."""
+    """Return a value of the batch's dict; its keys are bytes if Python 2 wrote it."""
     return batch.get(name.encode(), batch.get(name)) if isinstance(batch, dict) else None
 
 
 def _array(value: Any) -> NDArray[np.uint8] | None:
-    """Return the array ``(n, 3072)`` of uint8 that a record describes; None where it describes something else."""
+    """Return the uint8 array ``(n, 3072)`` that a record describes, or None if it describes something else."""
     match value:
         case _Record("array", _, (_, shape, _Record("dtype", ("u1" | b"u1", *_)), False, bytes(raw))):
             pass

@@ -1,4 +1,4 @@
-"""Recognise a file by its beginning where it is not what was expected: a pointer, a web page, an archive, ..."""
+"""Recognise an unexpected file by its first bytes: a Git LFS pointer, a web page, an archive, ..."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from cloven.files import open_regular
 
 HEAD = 512
-"""Bytes that are enough to recognise a file."""
+"""The number of bytes that is enough to recognise a file."""
 
 _AGAIN = "fetch the file itself"
 _STATE = "save the model's weights alone, with torch.save(model.state_dict(), ...), and give that file"
@@ -33,10 +33,10 @@ _ONNX_FIELDS = b"\x12\x1a\x22\x2a\x32\x3a\x42"
 
 
 def described(head: bytes) -> str | None:
-    """Return what a file is and what to do about it, as the rest of a sentence; None for what is not recognised.
+    """Return what a file is and what to do about it, as the rest of a sentence, or None if it is not recognised.
 
     Args:
-        head: how the file begins, at least `HEAD` bytes or all of it.
+        head: the first `HEAD` bytes of the file, or more.
     """
     for beginning, sentence in _BEGINNINGS:
         if head.startswith(beginning):
@@ -56,12 +56,12 @@ def described(head: bytes) -> str | None:
         return f"is an ONNX model; {_STATE}"
     if text.startswith(b"{"):
         if b'"weight_map"' in text:
-            return "is the index of weights that lie in several files; load them together and save them as one file"
+            return "is an index of weights in several files; load them together and save them as one file"
         return f"is a JSON document; {_AGAIN}"
     return None
 
 
 def recognised(file: Path) -> str | None:
-    """Return `described` of how a file begins."""
+    """Return `described` of the first bytes of a file."""
     with open_regular(file) as opened:
         return described(opened.read(HEAD))

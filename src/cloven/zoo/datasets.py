@@ -25,8 +25,9 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
 
     Args:
         spec: ``digits``, ``photos``, ``mnist:DIR``, ``cifar10:DIR``, ``flowers102:DIR`` or ``folder:DIR``.
-        shape: Channels (1 or 3), height and width to convert to; each kind has its own where it is not given.
-        limit: At most so many images, spread evenly over the set and its classes; the same on every call.
+        shape: Channels (1 or 3), height and width to convert to (default: that of the data set).
+        limit: The largest number of images; they are spread evenly over the set and its classes, and are the same
+            on every call.
 
     """
     kind, folder = parsed(spec)
@@ -37,10 +38,10 @@ def load(spec: str, *, shape: Shape | None = None, limit: int | None = None) -> 
 
 
 def parsed(spec: str) -> tuple[str, Path]:
-    """Return the kind of a spec and its folder, which is to be ignored for kinds without one.
+    """Return the kind of a spec and its folder; ignore the folder of a kind that has none.
 
     Raises:
-        ClovenError: for an unknown kind, or a folder that is missing or not expected.
+        ClovenError: if the kind is unknown, or the spec has no folder or an unexpected one.
     """
     kind, _, folder = spec.partition(":")
     if kind not in KINDS:
@@ -63,7 +64,7 @@ def _cifar10(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 
 def _digits(_: Path, shape: Shape | None, limit: int | None) -> Images:
-    """Return scikit-learn's 1,797 digits of 8 x 8 pixels from 0 to 16, enlarged to MNIST's size."""
+    """Return scikit-learn's 1,797 digits, which have 8 x 8 pixels from 0 to 16, enlarged to the size of MNIST."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -83,7 +84,7 @@ def _fitted(images: Images, shape: Shape | None, limit: int | None) -> Images:
 
 @dataclass(frozen=True)
 class DataSetKind:
-    """A kind of data set: how it is read, and whether its spec names a folder."""
+    """A kind of data set: its reader, and whether its spec names a folder."""
 
     read: Callable[[Path, Shape | None, int | None], Images]
     of_folder: bool

@@ -1,8 +1,8 @@
-"""The data sets of S1 from the web, only when asked, through torchvision's downloader, which checks MD5 sums.
+"""Download the data sets of Mehrafrooz et al. (2025) with torchvision's downloader, which checks MD5 sums.
 
-torchvision's classes are not made: they read pickles in their constructors. Its unpacking is not used either,
-as it calls ``tarfile.extractall`` without a filter: members could lie outside the folder, or be links. Here only
-regular files of the expected names are taken out of an archive.
+torchvision's data set classes are not used, because their constructors load pickles. Nor is its unpacking, because
+it calls ``tarfile.extractall`` without a filter, so that members could lie outside the folder or be links. This
+module extracts only regular files with the expected names.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from cloven.zoo.datasets import parsed
 from cloven.zoo.libraries import torchvision
 
 FAILURES = (OSError, RuntimeError, ValueError, HTTPException)
-"""Errors that torchvision's downloader raises where the network, an address or a checksum fails."""
+"""Errors that torchvision's downloader raises if the network, an address or a checksum fails."""
 DAMAGED = (OSError, EOFError, ValueError, OverflowError, tarfile.TarError, zlib.error)
 LARGEST = 2**30
-"""Bytes that are taken out of an archive; the flowers have 347 million."""
+"""The largest number of bytes that is extracted from an archive; the flowers have 347 million."""
 UNFINISHED = ".download-"
 
 FLOWERS = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -37,12 +37,16 @@ FLOWERS_SUMS = {
     flowers.LABELS: flowers.LABELS_MD5,
     "setid.mat": "a5357ecc9cb78c4bef273ce3793fc85c",
 }
-"""As torchvision has them, under private names. The last is not read here, but torchvision looks for it."""
+"""The MD5 sums, which torchvision has under private names. cloven does not read the last file; torchvision does."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file on the web: its mirrors, and for an archive the names, in group 1, of the members to take."""
+    """A file on the web.
+
+    ``urls`` are its mirrors. ``members`` is a regular expression for the members of an archive to extract; its
+    group 1 is the name of the extracted file.
+    """
 
     name: str
     urls: tuple[str, ...]
@@ -52,7 +56,7 @@ class File:
 
 @dataclass(frozen=True)
 class Offer:
-    """A kind that can be downloaded: its files, their place in a folder, and what is missing."""
+    """A data set that can be downloaded: its files, their place in a folder, and a list of what is missing."""
 
     files: Callable[[Any], Sequence[File]]
     place: Callable[[Path], Path]
@@ -60,17 +64,17 @@ class Offer:
 
 
 def download(spec: str) -> None:
-    """Download a data set into the folder that its spec names, unless it is there, such that ``load`` finds it.
+    """Download a data set into the folder of its spec, where ``load`` finds it, unless it is already there.
 
-    Files are fetched and unpacked beside, and put into place when all are there. A set is recognised by the names
-    of its files, and the flowers also by their labels; no image is read.
+    Files are downloaded and unpacked in a temporary folder, and moved into place when all are complete. An existing
+    data set is recognised by the names of its files, and the flowers also by their labels; images are not read.
 
     Args:
         spec: ``mnist:DIR``, ``cifar10:DIR`` or ``flowers102:DIR``: 12, 170 and 345 MB.
 
     Raises:
-        ClovenError: for kinds that cannot be downloaded, without torchvision, where the network fails or the
-            folder cannot be written, and for a folder with an unfinished set that would hide the whole one.
+        ClovenError: if the kind cannot be downloaded, torchvision is not installed, the network fails, the folder
+            cannot be written, or it has an incomplete data set that ``load`` would find first.
     """
     kind, folder = parsed(spec)
     if kind not in OFFERS:
@@ -96,7 +100,7 @@ def download(spec: str) -> None:
 
 
 def _fetch(download_url: Callable[..., None], file: File, into: Path) -> None:
-    """Download a file from the first mirror that has it; of an archive only the wanted members stay."""
+    """Download a file from the first mirror that has it; from an archive, keep only the wanted members."""
     reasons = []
     for url in file.urls:
         try:
@@ -113,7 +117,7 @@ def _fetch(download_url: Callable[..., None], file: File, into: Path) -> None:
 
 
 def _unpack(archive: Path, wanted: re.Pattern[str], into: Path) -> None:
-    """Take out the regular files whose whole names match, and nothing else."""
+    """Extract the regular files whose full names match."""
     left = LARGEST
     try:
         with tarfile.open(archive) as tar:
@@ -144,7 +148,7 @@ def _by_hand(files: Sequence[File], place: Path) -> str:
     return f"Try again later, or fetch {', '.join(file.urls[0] for file in files)} into {place} by hand{archives}"
 
 
-# --- MNIST: four gzipped files, read as they are ----------------------------------------------------------------
+# --- MNIST: four gzipped files, which stay packed ---------------------------------------------------------------
 
 IDX = (
     "train-images-idx3-ubyte",
@@ -162,7 +166,7 @@ def _mnist_files(datasets: Any) -> list[File]:
 
 
 def _mnist_place(folder: Path) -> Path:
-    """Return the place where ``load`` looks first, if anything is there; else where torchvision puts it."""
+    """Return the first place where ``load`` finds a file of the set, or else torchvision's folder."""
     usual = folder / "MNIST" / "raw"
     return next((place for place in (folder, usual, folder / "raw") if _some(place, IDX, ("", ".gz"))), usual)
 
@@ -172,7 +176,7 @@ def _mnist_lacks(place: Path) -> list[str]:
     return [f"{place / name}.gz: is missing" for name in IDX if name not in there]
 
 
-# --- CIFAR-10: the Python version, whose pickles are read without being run -------------------------------------
+# --- CIFAR-10: the Python version, whose pickles are read without calling anything ------------------------------
 
 BINARY, PYTHON = "cifar-10-batches-bin", "cifar-10-batches-py"
 
@@ -187,7 +191,7 @@ def _cifar_lacks(folder: Path) -> list[str]:
     """Return what is missing.
 
     Raises:
-        ClovenError: where some batches are there, so that those downloaded would not be read.
+        ClovenError: if there are some batches, so that ``load`` would read them instead of the downloaded ones.
     """
     for place in (folder, folder / BINARY, folder / PYTHON):
         for suffix in (".bin", ""):
@@ -196,8 +200,8 @@ def _cifar_lacks(folder: Path) -> list[str]:
                 return []
             if found and place != folder / PYTHON:
                 raise ClovenError(
-                    f"{place}: has {found} of CIFAR-10's {len(BATCHES)} batches, which hide those that would be "
-                    "downloaded; remove them, complete them or give another folder"
+                    f"{place}: has {found} of CIFAR-10's {len(BATCHES)} batches, which would be read instead of "
+                    "the downloaded ones; remove them, complete them or give another folder"
                 )
     return [f"{folder / PYTHON}: batches of CIFAR-10 are missing"]
 
@@ -217,7 +221,7 @@ def _flowers_lacks(place: Path) -> list[str]:
 
 
 def _some(place: Path, names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    """Return the names of the files that are there, under any of the suffixes."""
+    """Return the names of the files that exist with any of the suffixes."""
     return [name for name in names if any((place / f"{name}{suffix}").is_file() for suffix in suffixes)]
 
 

@@ -1,7 +1,7 @@
-"""Oxford Flowers 102 as it is distributed and as torchvision unpacks it: ``jpg`` and ``imagelabels.mat``.
+"""Read Oxford Flowers 102 as it is distributed and as torchvision unpacks it: ``jpg`` and ``imagelabels.mat``.
 
 Nilsback, Zisserman, "Automated Flower Classification over a Large Number of Classes", ICVGIP 2008: 8,189 images.
-Its own division (``setid.mat``) is not read: S1 pools all images and splits them anew.
+Its own split (``setid.mat``) is not read, because Mehrafrooz et al. (2025) pool all images and split them again.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from cloven.zoo.pixels import Shape
 CLASSES = 102
 JPG, LABELS, NAMES = "jpg", "imagelabels.mat", "cat_to_name.json"
 LABELS_MD5 = "e0620be6f572b9609742df49c70aed4d"
-"""The only file of labels that is read: a few wrong bytes in another one crash scipy, and Python with it."""
+"""The MD5 sum of the only label file that is read, because a damaged one can crash scipy and the interpreter."""
 BELOW = "flowers-102"
-"""Where torchvision puts them."""
+"""torchvision's folder."""
 MOST = 2**20
-"""Bytes of a file of labels; Oxford's has 502."""
+"""The largest label file in bytes; Oxford's has 502."""
 
 
 class ListedFlowers(NamedTuple):
-    """The images by name, relative to the place, with their labels from 0."""
+    """The images' names, relative to the place, with their labels from 0."""
 
     place: Path
     names: list[str]
@@ -44,12 +44,12 @@ class ListedFlowers(NamedTuple):
 def read_flowers(folder: Path, shape: Shape | None, limit: int | None) -> Images:
     """Return the flowers in the order of their numbers, from the folder with ``jpg`` or the one above it.
 
-    They are converted as a folder's pictures are, and only those are opened that a limit keeps. As they have
-    many sizes, ``shape`` is needed. Classes are "1" to "102", or what ``cat_to_name.json`` calls these.
+    They are converted like the pictures of a folder, and only those within the limit are opened. Because they have
+    many sizes, ``shape`` is required. Classes are "1" to "102", or the names in ``cat_to_name.json``.
 
     Raises:
-        ClovenError: for all images that are missing or have no label, and labels out of range, together; then
-            for all images that cannot be decoded.
+        ClovenError: for all images that are missing or have no label, and all labels out of range; then for all
+            images that cannot be decoded.
     """
     problems: list[str] = []
     found = tried(lambda: listed(folder), problems)
@@ -63,10 +63,10 @@ def read_flowers(folder: Path, shape: Shape | None, limit: int | None) -> Images
 
 
 def listed(folder: Path) -> ListedFlowers:
-    """Return the images and their labels; no image is opened.
+    """Return the images' names and labels without opening an image.
 
     Raises:
-        ClovenError: for images and labels that do not belong together, all at once.
+        ClovenError: if images and labels do not match; it lists all mismatches.
     """
     if (place := place_of(folder)) is None:
         raise missing(folder, f"{JPG} (102flowers.tgz, unpacked) and {LABELS} (here or in {BELOW})")
@@ -81,7 +81,7 @@ def listed(folder: Path) -> ListedFlowers:
 
 
 def place_of(folder: Path) -> Path | None:
-    """Return the folder that holds the images or their labels: this one, or torchvision's below it."""
+    """Return the folder with the images or their labels: this one, or torchvision's folder in it."""
     places = (folder, folder / BELOW)
     return next((place for place in places if (place / JPG).is_dir() or (place / LABELS).is_file()), None)
 
@@ -100,12 +100,12 @@ def _mismatches(place: Path, names: list[str], labels: NDArray[np.int64]) -> Ite
 
 
 def _labels(file: Path) -> NDArray[np.int64]:
-    """Return the labels ``(n,)`` as they are written, from 1."""
+    """Return the labels ``(n,)`` as stored, starting at 1."""
     content = read_bytes(file, MOST)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != LABELS_MD5:
         raise ClovenError(
-            f"{file}: is not the file that Oxford distributes (its MD5 differs); fetch it again, or give own "
-            "pictures as folder:DIR with one folder a class"
+            f"{file}: is not the file that Oxford distributes (its MD5 differs); fetch it again, or give your "
+            "own pictures as folder:DIR with one folder per class"
         )
     from scipy.io import loadmat
 
@@ -114,7 +114,7 @@ def _labels(file: Path) -> NDArray[np.int64]:
 
 
 def _classes(*places: Path) -> tuple[str, ...]:
-    """Return the names of the classes, from the first file that gives them, or their numbers."""
+    """Return the names of the classes from the first file that has them, or else their numbers."""
     numbers = tuple(str(number) for number in range(1, CLASSES + 1))
     file = next((file for place in places if (file := place / NAMES).is_file()), None)
     if file is None:
@@ -122,7 +122,7 @@ def _classes(*places: Path) -> tuple[str, ...]:
     named = {number: name for number, name in read_json(file).items() if isinstance(name, str)}
     if lacking := [number for number in numbers if number not in named]:
         raise ClovenError(
-            f"{file}: has no name for {len(lacking)} of the classes 1 to {CLASSES}, {lacking[0]} among them; "
+            f"{file}: has no name for {len(lacking)} of the classes 1 to {CLASSES}, such as {lacking[0]}; "
             "complete it or remove it"
         )
     return tuple(named[number] for number in numbers)

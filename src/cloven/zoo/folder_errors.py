@@ -1,4 +1,4 @@
-"""Errors of folders that cannot be read, or do not hold what was looked for."""
+"""Errors for folders that cannot be read or do not contain the expected files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from cloven.errors import ClovenError
 
 NAMES = 5
-"""How many of the names found an error lists."""
+"""The number of file names that an error lists at most."""
 
 
 def missing(folder: Path, wanted: str) -> ClovenError:
-    """Return the error for a folder without ``wanted``: what was looked for, and a few names of what is there."""
+    """Return the error for a folder without ``wanted``; it lists a few of the names in the folder."""
     if not folder.exists():
         return ClovenError(f"{folder}: there is no such folder")
     if not folder.is_dir():
@@ -26,7 +26,7 @@ def missing(folder: Path, wanted: str) -> ClovenError:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn the system's errors of files that cannot be read, at whatever step, into a ClovenError."""
+    """Turn an OSError of reading a file into a ClovenError."""
     try:
         yield
     except OSError as error:

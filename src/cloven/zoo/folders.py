@@ -1,4 +1,4 @@
-"""A folder of pictures of one's own: unlabelled, or labelled by its sub-folders."""
+"""Read a folder of pictures, unlabelled or labelled by sub-folders."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ FORMATS = {
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
 }
-"""PIL's names of formats and how their files' names end; HEIF is read where a plugin taught PIL to."""
+"""PIL's formats with their suffixes; HEIF can be read only with a plugin for PIL."""
 CODECS = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}
-"""The libraries, by PIL's names, without which some formats cannot be read."""
+"""The libraries, by PIL's names, that some formats require."""
 DIVISION = re.compile(
     r"[\W\d_]*(train|training|trainval|val|valid|validation|test|tests|testing|dev|eval|evaluation|holdout)"
     r"[\W\d_]*(sets?|data|images?|imgs?|splits?|pictures|photos)?[\W\d_]*",
     re.IGNORECASE,
 )
-"""Names of sub-folders that divide a data set, and are not its classes."""
+"""Names of sub-folders that are splits of a data set and not classes."""
 SENT = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-"""The formats of pictures that strangers send."""
+"""The accepted formats of pictures from untrusted senders."""
 LARGEST, LARGEST_SENT = 2**27, 2**24
-"""Pixels of one picture; a larger one is refused before it is decompressed. The second is for what is sent."""
+"""The most pixels of a picture from a file and from a sender; a larger one is refused before it is decompressed."""
 JPEG, SCANS, PASSED = b"\xff\xd8", 200, 2**28
-"""The beginning of a JPEG, how many scans it may have, and how many pixels all scans of one that is sent may pass
-over: a scan of 50 bytes can pass over all."""
+"""The first bytes of a JPEG, the most scans that it may have, and the most pixels that all scans of a sent JPEG may
+cover together, since a scan of 50 bytes can cover the whole picture."""
 MARKER, END, SCAN = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]"), b"\xff\xd9", b"\xff\xda"
-"""A JPEG's markers but for those that stand alone among the data, and those of its end and of a scan."""
+"""A JPEG's markers except those inside entropy-coded data, and the markers of its end and of a scan."""
 READS = 20_000
-"""How often a decoder may read from a picture that is sent: from blocks of a byte it reads for seconds."""
+"""The number of reads that a decoder may make from a sent picture; one in blocks of a byte would take seconds."""
 PLAIN, TIMES = 2**24, 500
-"""Pixels that a file of any size may announce, and a larger one for each of its bytes."""
+"""The pixels that any file may announce, and those per byte that a larger file may announce."""
 AGAIN = "again"
-"""Counts the links that lead to a folder for the second time."""
+"""The key under which links to folders that are already read are counted."""
 TOLD = 10
-"""How many of the files, or folders, that cannot be used an error lists."""
+"""The number of unusable files or folders that an error lists at most."""
 ORIENTATION = 0x0112
-"""EXIF's tag of how a camera was held; 1 is upright."""
+"""EXIF's tag for the orientation of the camera; 1 is upright."""
 IGNORED: dict[str, Callable[[Image.Image], bool]] = {
     "with transparent pixels (transparency is dropped: the colour beneath shows, often black)": lambda picture: (
         picture.has_transparency_data and bool((np.asarray(picture.convert("RGBA"))[..., 3] < 255).any())
@@ -77,7 +77,7 @@ IGNORED: dict[str, Callable[[Image.Image], bool]] = {
     "with an orientation in EXIF (not applied)": lambda picture: picture.getexif().get(ORIENTATION) in range(2, 9),
     "with several frames or pages (the first is read)": lambda picture: getattr(picture, "is_animated", False),
 }
-"""Properties of a picture that its pixels do not show, and how each is found."""
+"""Properties of a picture that are ignored, with the test for each."""
 Read = TypeVar("Read")
 UNREADABLE = (
     OSError,
@@ -93,18 +93,19 @@ UNREADABLE = (
     struct.error,
     zlib.error,
 )
-"""Errors that PIL raises on files that are damaged or not pictures."""
+"""Errors that PIL raises for files that are damaged or not pictures."""
 
 
 def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
-    """Return the pictures directly in the folder, unlabelled; or those below its sub-folders, labelled by these.
+    """Return the pictures in a folder: unlabelled directly in it, or labelled by its sub-folders.
 
-    Files are taken in the order of their names, and a limit is applied before any is opened. Links are followed,
-    also to folders. Hidden files are passed over; those whose names do not end like a picture's are counted in the
-    log. As in torchvision's ``ImageFolder``, the first frame of an animation counts, an orientation noted in EXIF
-    is not applied (except in TIFF, by PIL), and transparency is dropped; the log counts the pictures with these.
+    Files are read in the order of their names, after a limit is applied. Links are followed, also to folders.
+    Hidden files are skipped; files without a suffix of a picture are skipped too, and the log counts them. As in
+    torchvision's ``ImageFolder``, only the first frame of an animation is read, the EXIF orientation is not
+    applied (except to TIFF, by PIL), and transparency is dropped; the log counts the pictures with these
+    properties.
 
-    Without ``shape`` all pictures must have one size; they are grey if all of them are.
+    Without ``shape``, all pictures must have the same size; they are grey if every picture is.
     """
     names, labels, classes = listed(folder)
     kept = spread(labels, len(names), limit)
@@ -115,10 +116,10 @@ def read_folder(folder: Path, shape: Shape | None, limit: int | None) -> Images:
 
 
 def read_picture(file: Path, shape: Shape) -> Images:
-    """Return one picture at a size.
+    """Return one picture, resized.
 
     Raises:
-        ClovenError: for a file that does not exist or is not a picture.
+        ClovenError: if the file does not exist or is not a picture.
     """
     if not file.exists():
         raise ClovenError(f"{file}: there is no such file; give a picture ({', '.join(readable())})")
@@ -126,28 +127,28 @@ def read_picture(file: Path, shape: Shape) -> Images:
 
 
 def read_pictures(path: Path, shape: Shape) -> Images:
-    """Return one picture, or the pictures of a folder, at a size."""
+    """Return one picture, or the pictures of a folder, resized."""
     with reading(str(path)):
         return read_folder(path, shape, None) if path.is_dir() else read_picture(path, shape)
 
 
 def decode_picture(content: bytes, shape: Shape, most: int = LARGEST_SENT) -> NDArray[np.uint8]:
-    """Return the pixels ``(channels, height, width)`` that `read_picture` makes of a file with this content.
+    """Return the pixels ``(channels, height, width)`` of a picture from an untrusted sender, like `read_picture`.
 
-    For files that strangers send: fewer formats are tried, and less is decompressed: at most ``most`` pixels.
+    Only the formats in `SENT` are tried, and at most ``most`` pixels are decompressed.
 
     Raises:
-        ClovenError: for content that is not a picture, or not one of a format in `SENT`.
+        ClovenError: if the content is not a picture in one of these formats.
     """
     with _sent(content, most) as picture:
         return to_pixels(picture, shape)
 
 
 def picture_size(content: bytes, most: int = LARGEST_SENT) -> int:
-    """Return the pixels that a picture's header announces; nothing is decompressed.
+    """Return the number of pixels that a picture's header announces, without decompressing it.
 
     Raises:
-        ClovenError: as `decode_picture`, for what its header shows.
+        ClovenError: as `decode_picture`, for problems of the header.
     """
     with _sent(content, most) as picture:
         return picture.width * picture.height
@@ -155,31 +156,31 @@ def picture_size(content: bytes, most: int = LARGEST_SENT) -> int:
 
 @contextmanager
 def _sent(content: bytes, most: int) -> Iterator[Image.Image]:
-    """Return a picture that a stranger sent."""
+    """Open a picture from an untrusted sender."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with _opened(_Fed(content), SENT, most, PASSED) as picture:
                 yield picture
         except ClovenError as error:
-            raise ClovenError(f"the picture {error}; what is read: {', '.join(SENT)}") from error
+            raise ClovenError(f"the picture {error}; the supported formats are {', '.join(SENT)}") from error
 
 
 class _Fed(BytesIO):
-    """A file from which a decoder reads only so often."""
+    """A file that limits the number of reads of a decoder."""
 
     reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > READS:
-            raise ClovenError("consists of too many small blocks; save it anew")
+            raise ClovenError("consists of too many small blocks; save it again")
         return super().read(size)
 
 
 @cache
 def readable() -> dict[str, str]:
-    """Return the formats of pictures that can be read here, by how their files' names end."""
+    """Return the formats of pictures that can be read here, by suffix."""
     image = pillow()
     image.init()
     from PIL import features
@@ -195,8 +196,8 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
     """Return the pictures' names relative to the folder, their labels and the classes.
 
     Raises:
-        ClovenError: for a folder without pictures, with pictures beside classes, with empty classes, or whose
-            sub-folders divide a data set.
+        ClovenError: if the folder has no pictures, both pictures and sub-folders of pictures, empty classes, or
+            sub-folders that are splits of a data set.
     """
     if not folder.is_dir():
         raise missing(folder, "pictures")
@@ -213,13 +214,13 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
     divisions = _divisions(list(below))
     if len(divisions) > 1 or set(divisions) >= {name for name, names in below.items() if names}:
         raise ClovenError(
-            f"{folder}: contains {', '.join(divisions)}, which divide a data set and are not its classes; "
+            f"{folder}: contains {', '.join(divisions)}, which are splits of a data set and not its classes; "
             f"give one of them, such as folder:{folder / divisions[0]}, or rename them if they are classes"
         )
     if loose:
         raise ClovenError(
             f"{folder}: has both pictures ({loose[0]}) and sub-folders of pictures "
-            f"({next(filter(below.get, below))}); expected either: sub-folders are classes"
+            f"({next(filter(below.get, below))}); expected only one of the two, where sub-folders are classes"
         )
     if empty := [name for name, names in below.items() if not names]:
         raise ClovenError(
@@ -234,14 +235,14 @@ def listed(folder: Path) -> tuple[list[str], NDArray[np.int64] | None, tuple[str
 
 
 def _divisions(names: Sequence[str]) -> list[str]:
-    """Return the sub-folders that divide a data set, by their names without a common beginning (seg_train)."""
+    """Return the sub-folders that are splits, by their names without a common prefix (such as seg_train)."""
     common = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071 - of characters
     begin = max(common.rfind(mark) for mark in "_- .") + 1
     return [name for name in names if DIVISION.fullmatch(name, begin)]
 
 
 def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
-    """Return all pictures at any depth of a sub-folder, sorted, relative to the folder; a folder counts once."""
+    """Return all pictures at any depth of a sub-folder, relative to the folder, sorted; no folder is read twice."""
     found = []
     above = folder.resolve()
     seen = {_identity(place) for place in (above, *above.parents)}
@@ -260,7 +261,7 @@ def _below(folder: Path, name: str, suffixes: tuple[str, ...], skipped: Counter[
 
 
 def _pictures(names: Sequence[str], suffixes: tuple[str, ...], skipped: Counter[str]) -> list[str]:
-    """Return the names that end like a picture's; the ends of the others are counted."""
+    """Return the names with the suffix of a picture, and count the suffixes of the others."""
     skipped.update(
         Path(name).suffix.lower() or "no suffix" for name in names if not name.lower().endswith(suffixes)
     )
@@ -278,20 +279,20 @@ def _raise(error: OSError) -> NoReturn:
 
 def _tell_skipped(folder: Path, skipped: Counter[str]) -> None:
     if again := skipped.pop(AGAIN, 0):
-        note(f"{folder}: links to folders that are read already were skipped ({again})")
+        note(f"{folder}: links to folders that are already read were skipped ({again})")
     if count := skipped.total():
         kinds = ", ".join(f"{number} {kind}" for kind, number in skipped.most_common(TOLD))
         note(f"{folder}: files that are not pictures, or cannot be read here, were skipped ({count}: {kinds})")
 
 
 def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[np.uint8]:
-    """Return all pictures ``(n, channels, height, width)`` in this shape, or in the one that they have.
+    """Return all pictures ``(n, channels, height, width)`` in a shape, or by default in the one that they have.
 
     Raises:
-        ClovenError: with all that cannot be used.
+        ClovenError: if pictures cannot be used; it lists the first of them.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's advice on odd files, and on large ones, which are refused here
+        warnings.simplefilter("ignore")  # PIL's advice on unusual files, and on large ones, which are refused here
         wanted = shape or _common_shape(folder, names)
         pixels = np.empty((len(names), *wanted), np.uint8)
         ignored: Counter[str] = Counter()
@@ -307,18 +308,18 @@ def decoded(folder: Path, names: Sequence[str], shape: Shape | None) -> NDArray[
 
 
 def _ignored(picture: Image.Image) -> Iterator[str]:
-    """Return the names of the properties that a decoded picture has and its pixels do not show."""
+    """Yield the names of the ignored properties that a decoded picture has."""
     for what, has in IGNORED.items():
-        with suppress(*UNREADABLE):  # damage in what is not used is not reported
+        with suppress(*UNREADABLE):  # damage of unused parts is not reported
             if has(picture):
                 yield what
 
 
 def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
-    """Return the shape of each picture by its header; nothing is decoded.
+    """Return the shape of each picture from its header, without decoding it.
 
     Raises:
-        ClovenError: with all that cannot be opened.
+        ClovenError: if pictures cannot be opened; it lists the first of them.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -326,7 +327,7 @@ def shapes(folder: Path, names: Sequence[str]) -> list[Shape]:
 
 
 def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read]) -> Iterator[Read]:
-    """Return what ``read`` makes of each picture; at the end, raise one error for all that cannot be read."""
+    """Yield the result of ``read`` for each picture; raise one error at the end for all that cannot be read."""
     bad = []
     for name in names:
         try:
@@ -346,7 +347,7 @@ def _each(folder: Path, names: Sequence[str], read: Callable[[Image.Image], Read
 
 
 def first_problems(problems: list[str]) -> list[str]:
-    """Return the first problems, and how many more there are."""
+    """Return the first problems, and the number of the others."""
     return problems[:TOLD] + ([f"... and {len(problems) - TOLD} more"] if len(problems) > TOLD else [])
 
 
@@ -355,7 +356,7 @@ def _shape(picture: Image.Image) -> Shape:
 
 
 def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
-    """Return the shape that all pictures have, by their headers; grey ones may stand among coloured ones."""
+    """Return the common shape of all pictures from their headers; grey and colour may be mixed."""
     first: dict[tuple[int, int], str] = {}
     channels = 1
     for name in names:
@@ -367,7 +368,7 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
         raise ClovenError(
             f"{folder}: has pictures of {len(first)} sizes ({sizes}); give an input size: channels, height, width"
         )
-    width, height = next(iter(first), (1, 1))  # where none can be read, decoding says so
+    width, height = next(iter(first), (1, 1))  # if none can be read, decoding reports it
     return channels, height, width
 
 
@@ -375,9 +376,9 @@ def _common_shape(folder: Path, names: Sequence[str]) -> Shape:
 def _opened(
     file: BinaryIO, formats: Collection[str] = (), largest: int = LARGEST, passed: int = SCANS * LARGEST
 ) -> Iterator[Image.Image]:
-    """Return a picture whose header is sound; what goes wrong in it, then or later, is a ClovenError.
+    """Open a picture and check its header; errors while it is open become a ClovenError.
 
-    Its scans may pass over so many pixels in all.
+    ``largest`` is the most pixels that it may have, and ``passed`` the most that its scans may cover together.
     """
     image = pillow()
     try:
@@ -388,7 +389,7 @@ def _opened(
             if scans > (most := min(SCANS, passed // (picture.width * picture.height))):
                 raise ClovenError(
                     f"has {scans} scans, expected at most {most} at its size: more could take hours to decode; "
-                    "save it anew"
+                    "save it again"
                 )
             yield picture
     except ClovenError:
@@ -402,14 +403,14 @@ def _opened(
 
 
 def _scans(file: BinaryIO) -> int:
-    """Return the scans of a JPEG, as libjpeg finds them: up to its end, not in thumbnails or behind it; else 1."""
+    """Return the number of scans of a JPEG that libjpeg finds, without those of thumbnails; 1 for other files."""
     file.seek(0)
     if file.read(len(JPEG)) != JPEG:
         return 1
     at, scans = len(JPEG), 0
     while len(piece := file.read(2**14)) > 1:
         if (marker := MARKER.search(piece)) is None:
-            at += len(piece) - 1  # a marker may begin with its last byte
+            at += len(piece) - 1  # a marker may begin with the last byte
         elif marker.group() == END:
             break
         else:
@@ -421,7 +422,7 @@ def _scans(file: BinaryIO) -> int:
 
 
 def _check(picture: Image.Image, largest: int) -> None:
-    """Refuse what would be misread, or would take all memory, before anything is decompressed."""
+    """Refuse pictures that would be misread or exhaust the memory, before anything is decompressed."""
     size = f"{picture.width} x {picture.height} pixels"
     if picture.width * picture.height > largest:
         raise ClovenError(f"is too large to be opened safely: {size}, expected at most {largest:,} for this file")

@@ -1,4 +1,4 @@
-"""MNIST from its four idx files, plain or gzipped; no more is read than a header announces."""
+"""Read MNIST from its four idx files, plain or gzipped. No more is read than a header announces."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cloven.zoo.contents import recognised
 from cloven.zoo.folder_errors import missing
 from cloven.zoo.images import Images
 
-# The third byte says uint8, the fourth how many dimensions follow.
+# The third byte stands for uint8, the fourth is the number of dimensions.
 IMAGES, LABELS = 0x00000803, 0x00000801
 LARGEST = 2**30
-"""Bytes that one file may announce; MNIST's largest has 47 million."""
+"""The most bytes that a file may announce; MNIST's largest has 47 million."""
 UNPACKED, TIMES = 2**26, 50
-"""The largest content that a gzipped file may announce: bytes, or times its own size (MNIST's: 5 times)."""
+"""The largest content that a gzipped file may announce: in bytes, or as a multiple of its size (MNIST's: 5)."""
 
 
 def read_mnist(folder: Path) -> Images:
@@ -61,7 +61,7 @@ def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
     """Return the array of bytes in an idx file of this kind.
 
     Raises:
-        ClovenError: for a file of another kind, and for one byte too few or too many.
+        ClovenError: if the file is of another kind, or has too few or too many bytes.
     """
     header = 4 * (1 + magic % 256)
     packed = file.suffix == ".gz"
@@ -91,18 +91,18 @@ def read_idx(file: Path, magic: int) -> NDArray[np.uint8]:
 
 
 def _upto(stream: Any, count: int) -> bytes:
-    """Return the next bytes, at most ``count``; fewer where the stream ends, or its gzip data breaks off."""
+    """Return the next bytes, at most ``count``, and fewer if the stream or its gzip data end before."""
     body = bytearray()
     try:
         while piece := stream.read1(min(count - len(body), 2**20)):
             body += piece
     except EOFError:
-        pass  # gzip's word for a stream that ends too soon; the caller compares lengths
+        pass  # raised by gzip if the stream ends too soon; the caller compares lengths
     return bytes(body)
 
 
 def _raw(folder: Path) -> Path:
-    """Return the folder that holds the idx files: this one, or the one where torchvision puts them."""
+    """Return the folder with the idx files: this one, or torchvision's folder in it."""
     wanted = "train-images-idx3-ubyte"
     for place in (folder, folder / "MNIST" / "raw", folder / "raw"):
         if any((place / f"{wanted}{suffix}").is_file() for suffix in ("", ".gz")):

@@ -1,6 +1,6 @@
-"""A set of images as one record, and what an honest experiment asks of it: split it, hash it.
+"""A set of images as one record, with functions to split, hash and subsample it.
 
-Everything else in cloven takes images from here; this module knows no file format and no model.
+All other parts of cloven use this record. It does not depend on file formats or models.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images of one size, in memory, with where each came from.
+    """Images of one size, in memory, with the source of each.
 
     Attributes:
-        name: The kind of the set: "mnist", "folder:photos". Never a full path.
+        name: The kind of the set, such as "mnist" or "folder:photos"; never a full path.
         pixels: ``(n, channels, height, width)``, 0 to 255; read-only.
-        labels: ``(n,)``, indices into ``classes``; None where unlabelled.
-        classes: The names of the classes; empty where unlabelled.
+        labels: ``(n,)``, indices into ``classes``; None if unlabelled.
+        classes: The names of the classes; empty if unlabelled.
         sources: The file, or file and index, of each image.
 
     """
@@ -54,7 +54,7 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return the channels, height and width of one image."""
+        """The channels, height and width of one image."""
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
@@ -72,11 +72,11 @@ class Images:
         return torch.from_numpy(self.pixels.astype(np.float32)).div_(255)
 
     def digests(self) -> tuple[str, ...]:
-        """Return the SHA-256 of each image's shape and pixels, in hexadecimal; it is computed once."""
+        """Return the SHA-256 of each image's shape and pixels, in hexadecimal; it is computed only once."""
         return self._digests
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all pixels and labels, in order; names and sources do not enter."""
+        """Return the SHA-256 of all pixels and labels, in order, without names and sources."""
         digest = hashlib.sha256(repr(self.pixels.shape).encode())
         digest.update(self.pixels.tobytes())
         if self.labels is not None:
@@ -93,17 +93,16 @@ class Images:
 def split(
     images: Images, *, seed: int, parts: tuple[float, float, float] = (0.8, 0.1, 0.1)
 ) -> tuple[Images, Images, Images]:
-    """Return training, validation and test images: disjoint, complete, stratified by label, fixed by the seed.
+    """Split images into disjoint training, validation and test images, stratified by label and fixed by the seed.
 
-    The default is the split of S1 (Mehrafrooz et al., "A Security Analysis of CNN Partitioning Strategies for
-    Distributed Inference at the Edge", Sect. 5.1): 80, 10 and 10 % of the whole set, not the official halves.
+    The default is the split of Mehrafrooz et al. (2025), "A Security Analysis of CNN Partitioning Strategies for
+    Distributed Inference at the Edge", Section 5.1: 80, 10 and 10 % of the whole set, not the official parts.
 
-    Rounding: each part gets the whole number below its exact share, and the images left over go one each to
-    the parts with the largest fractions, the earlier part first where fractions are equal. MNIST gives
-    56,000, 7,000 and 7,000; CIFAR-10 48,000, 6,000 and 6,000; the 8,189 Oxford Flowers 6,551, 819 and 819.
-    These totals are exact; of each class, every part gets its share to within two images.
+    The sizes are rounded by the largest remainder; between equal remainders, the earlier part gets the image.
+    MNIST gives 56,000, 7,000 and 7,000; CIFAR-10 48,000, 6,000 and 6,000; the 8,189 Oxford Flowers 6,551, 819 and
+    819. The number of images of a class in a part deviates from its exact share by at most two.
 
-    Each part comes in random order, so that its first hundred images are a fair sample of it.
+    Each part is in random order, so that its first hundred images are a fair sample.
     """
     sizes = _sizes(len(images), parts)
     random = np.random.default_rng(seed)
@@ -120,13 +119,13 @@ def split(
 
 
 def test_half(images: Images) -> Images:
-    """Return the images that the data set itself sets apart for tests (t10k of MNIST, test_batch), or all."""
+    """Return the data set's own test images (t10k of MNIST, test_batch of CIFAR-10), or all if it has none."""
     apart = [i for i, source in enumerate(images.sources) if source.startswith(("t10k", "test_batch"))]
     return images.take(apart) if apart else images
 
 
 def with_mirrored(images: Images) -> Images:
-    """Return each image followed by its mirror image; one that is its own mirror image stays alone."""
+    """Return each image followed by its mirror image, unless the two are equal."""
     mirrored = Images(
         images.name,
         images.pixels[..., ::-1].copy(),
@@ -145,10 +144,10 @@ def with_mirrored(images: Images) -> Images:
 
 
 def spread(labels: NDArray[np.int64] | None, count: int, limit: int | None) -> NDArray[np.int64]:
-    """Return the indices of the images to keep under a limit, of ``count``; they do not depend on chance.
+    """Return the indices of at most ``limit`` of ``count`` images; the choice is not random.
 
-    They lie evenly over the images sorted by class, so every class keeps its share to within one image, and
-    come with the classes interleaved. Without a limit, or with one that is not reached, all indices in order.
+    They are spread evenly over the images sorted by class, so that each class keeps its share to within one image,
+    and the classes are interleaved. If there is no limit or it is not reached, they are all indices in order.
     """
     if limit is None or limit >= count:
         return np.arange(count)
@@ -179,7 +178,7 @@ def _problems(images: Images) -> Iterator[str]:
 
 
 def _sizes(count: int, parts: tuple[float, float, float]) -> list[int]:
-    """Return whole numbers that add up to ``count``, by the largest remainder."""
+    """Return integer sizes that add up to ``count``, rounded by the largest remainder."""
     shares = [Fraction(part).limit_denominator(10**6) for part in parts if 0 <= part <= 1]
     if len(shares) != 3 or sum(shares) != 1:
         raise ClovenError(f"parts: got {parts}, expected three shares of at least 0 that add up to 1")
@@ -191,7 +190,7 @@ def _sizes(count: int, parts: tuple[float, float, float]) -> list[int]:
 
 
 def _every(count: int, size: int) -> NDArray[np.bool_]:
-    """Return a mask over ``count`` places that picks exactly ``size`` of them, evenly spread."""
+    """Return a mask over ``count`` places that selects exactly ``size`` of them, evenly spread."""
     steps = np.arange(count + 1) * size // max(count, 1)
     mask: NDArray[np.bool_] = np.diff(steps) > 0
     return mask

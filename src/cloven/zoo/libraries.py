@@ -1,4 +1,4 @@
-"""Models of other libraries by name: torchvision's, timm's, and anyone's ``package.module:factory``."""
+"""Models of other libraries by name: torchvision, timm, and any ``package.module:factory``."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cloven.zoo.weights import load_weights
 BY_HAND = "download it elsewhere and give the file"
 
 _DETECTION_OPS: list[torch.library.Library] = []
-"""Kept for as long as the process lives: a library that is collected takes its definitions along."""
+"""Kept alive as long as the process, because a library that is garbage-collected removes its definitions."""
 
 
 def torchvision() -> Any:
-    """Return the torchvision package, also where its compiled ops do not fit this build of torch.
+    """Return the torchvision package, even if its compiled ops do not fit this build of torch.
 
-    The wheel on PyPI is built for CUDA; with a CPU build of torch its import fails because ``nms`` is not
-    defined. Only then the two missing ops are declared, without an implementation, and the import repeated:
-    models need neither.
+    The wheel on PyPI is built for CUDA; with a CPU build of torch its import fails because ``nms`` is not defined.
+    In this case the two missing ops are declared without an implementation, and the import is repeated.
+    Classifiers use neither.
 
     Raises:
-        ClovenError: where torchvision is not installed.
+        ClovenError: if torchvision is not installed.
     """
     try:
         return importlib.import_module("torchvision")
@@ -49,7 +49,7 @@ def torchvision() -> Any:
 
 
 class PretrainedInput(NamedTuple):
-    """How a library's own weights of a model want their images, and how many classes they tell apart."""
+    """The image shape and normalisation that a library's pretrained model expects, and its number of classes."""
 
     shape: tuple[int, int, int]
     classes: int
@@ -58,7 +58,7 @@ class PretrainedInput(NamedTuple):
 
 
 def published(name: str) -> PretrainedInput | None:
-    """Return the input of the published weights of ``torchvision:NAME`` or ``timm:NAME``; None without any."""
+    """Return the input of the pretrained weights of ``torchvision:NAME`` or ``timm:NAME``, or None without any."""
     library, _, model = name.partition(":")
     if library == "torchvision":
         models = torchvision().models
@@ -74,17 +74,17 @@ def published(name: str) -> PretrainedInput | None:
 
 
 def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """Return a classifier of torchvision with the weights that PyTorch draws, or with torchvision's own.
+    """Return a classifier of torchvision with PyTorch's initial weights, or with torchvision's pretrained ones.
 
     Raises:
-        ClovenError: for an unknown name, images that are not in colour, or weights that cannot be downloaded.
+        ClovenError: if the name is unknown, images are not in colour, or weights cannot be downloaded.
     """
     models = torchvision().models
     if name not in (known := models.list_models(module=models)):
         raise ClovenError(_unknown("torchvision", name, known))
     if shape[0] != 3:
         raise ClovenError(f"torchvision:{name} takes images of 3 channels; got {shape[0]}")
-    helped = name in ("googlenet", "inception_v3")  # by classifiers on the side, in training
+    helped = name in ("googlenet", "inception_v3")  # they have auxiliary classifiers for training
     more = {"aux_logits": pretrained, "init_weights": False, "transform_input": pretrained} if helped else {}
     made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **more)
     if pretrained:
@@ -99,10 +99,10 @@ def from_torchvision(name: str, shape: Shape, classes: int, *, pretrained: bool 
 
 
 def from_timm(name: str, shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
-    """Return a classifier of timm with the weights that PyTorch draws, or with timm's own.
+    """Return a classifier of timm with PyTorch's initial weights, or with timm's pretrained ones.
 
     Raises:
-        ClovenError: for an unknown name, where timm is not installed, or for weights that cannot be downloaded.
+        ClovenError: if the name is unknown, timm is not installed, or weights cannot be downloaded.
     """
     timm = _timm()
     if name not in (known := timm.list_models()):
@@ -117,7 +117,7 @@ def from_timm(name: str, shape: Shape, classes: int, *, pretrained: bool = False
 
 
 def _timm() -> Any:
-    torchvision()  # timm imports it, and would fail where it needs the repair
+    torchvision()  # timm imports it, which may fail without this workaround
     try:
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
@@ -132,7 +132,7 @@ def _same_classes(name: str, classes: int) -> None:
 
 
 def _downloaded(url: str) -> Path:
-    """Return a file of weights from the web, kept where PyTorch keeps them."""
+    """Return a file of weights from the web, stored in PyTorch's cache."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if not path.exists():
@@ -145,13 +145,13 @@ def _downloaded(url: str) -> Path:
 
 
 def from_factory(name: str) -> nn.Module:
-    """Return the model that ``package.module:factory`` makes, called without arguments.
+    """Return the model from ``package.module:factory``, which is called without arguments.
 
-    The module is looked for in the working folder too.
+    The module may also be in the working folder.
 
     Raises:
-        ClovenError: where the module cannot be imported, lacks the factory, or the factory fails or makes no
-            ``nn.Module``.
+        ClovenError: if the module cannot be imported or does not have the factory, or the factory fails or does not
+            return an ``nn.Module``.
     """
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -159,7 +159,7 @@ def from_factory(name: str) -> nn.Module:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a module of one's own raises
+    except Exception as error:  # a user's module may raise anything
         raise ClovenError(
             f"{name}: {module_name or 'a module without a name'} cannot be imported: {error}"
         ) from error
@@ -169,15 +169,13 @@ def from_factory(name: str) -> nn.Module:
     try:
         made = factory()
     except Exception as error:
-        raise ClovenError(f"{name}: {attribute}() is called without arguments, and fails: {error}") from error
+        raise ClovenError(f"{name}: {attribute}(), called without arguments, fails: {error}") from error
     if not isinstance(made, nn.Module):
-        raise ClovenError(f"{name}: {attribute}() makes {type(made).__name__}; expected a torch.nn.Module")
+        raise ClovenError(f"{name}: {attribute}() returns a {type(made).__name__}; expected a torch.nn.Module")
     return made
 
 
 def _unknown(library: str, name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=4)
-    hint = (
-        f"did you mean {', '.join(near)}?" if near else f"{library} has {len(known)} models, {known[0]} among them"
-    )
+    hint = f"did you mean {', '.join(near)}?" if near else f"{library} has {len(known)} models, such as {known[0]}"
     return f"{library} has no model {name!r}; {hint}"

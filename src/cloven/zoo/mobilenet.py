@@ -1,4 +1,4 @@
-"""MobileNet v1 (Howard et al., arXiv 1704.04861) with the layers and the names of ``keras.applications``."""
+"""MobileNet v1 (Howard et al., arXiv 1704.04861) with the layers and names of ``keras.applications``."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ FIRST = 32
 """Channels of the first convolution at width 1."""
 
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
-"""Channels at width 1, and the stride, of the 13 depthwise separable blocks."""
+"""The channels at width 1 and the stride of each of the 13 depthwise separable blocks."""
 
 
 class MobileNetV1(nn.Sequential):
-    """Logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [-1, 1]; sides of 32 or more.
+    """MobileNet v1: logits ``(n, classes)`` of images ``(n, channels, height, width)`` in [-1, 1], 32 x 32 or more.
 
     The layers run in the order of their names in Keras: ``conv1``, ``conv1_bn``, ``conv1_relu``,
     ``conv_dw_1``, ``conv_dw_1_bn``, ``conv_dw_1_relu``, ``conv_pw_1`` ... ``conv_pw_13_relu``,
-    ``conv_preds``. Padding is TensorFlow's "same": one on each side at stride 1, but only one at the right and
-    one at the bottom at stride 2, by the layers ``conv_pad_2``, ``_4``, ``_6``, ``_12`` and ``conv1_pad``. Keras
-    lost the last one later, which makes a difference only to images of odd sides. The softmax is left out.
+    ``conv_preds``. Padding is TensorFlow's "same": 1 on each side at stride 1, but at stride 2 only 1 at the right
+    and 1 at the bottom, by the layers ``conv_pad_2``, ``_4``, ``_6``, ``_12`` and ``conv1_pad``. Later versions of
+    Keras do not have the last one, which matters only for images with odd sides. There is no softmax.
 
     Args:
-        width: Keras' alpha: the share of the channels, rounded down, that each layer has.
-        classes: Logits.
-        channels: Of the images.
+        width: Keras' alpha: the fraction of the channels, rounded down, that each layer has.
+        classes: The number of classes.
+        channels: The channels of the images.
 
     Raises:
-        ClovenError: for numbers that no such network has.
+        ClovenError: if an argument is out of range.
     """
 
     def __init__(self, width: float = 1.0, classes: int = 1000, channels: int = 3) -> None:

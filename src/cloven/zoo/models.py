@@ -1,4 +1,4 @@
-"""Models by name that no other library has; they know nothing of data sets or of how they are trained."""
+"""cloven's own models by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cloven.zoo.resnet_cifar import ResNetCIFAR
 from cloven.zoo.small import SmallCNN
 
 SMALLEST = 28
-"""The side below which nothing is left for LeNet-5's third convolution."""
+"""The smallest side of an image for which LeNet-5's third convolution has an input."""
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as S1's Table 2 implies it; the numbers are its layer indices, those of a Keras ``Sequential``.
+    """LeNet-5 as Table 2 of Mehrafrooz et al. (2025) implies it; the indices are those of a Keras ``Sequential``.
 
     ======  =======  ===============================  ==========  ==========
     index   name     layer                            28x28x1     32x32x3
@@ -34,9 +34,9 @@ class LeNet5(nn.Module):
     7       dense2   one logit for each class         10          10
     ======  =======  ===============================  ==========  ==========
 
-    The layers' shapes are S1's. It states neither the kind of pooling nor the activations: here the pools
-    take the maximum, and conv1, conv2, conv3 and dense1 end in a ReLU, so that a layer's output is its
-    activation, as of a Keras ``Conv2D(activation=...)``. There is no softmax: the outputs are logits.
+    The shapes are the paper's. It states neither the kind of pooling nor the activations: here the pools take the
+    maximum, and conv1, conv2, conv3 and dense1 end in a ReLU, so that a layer's output is its activation, as in a
+    Keras ``Conv2D(activation=...)``. There is no softmax: the outputs are logits.
     """
 
     def __init__(self, channels: int, classes: int, size: int) -> None:
@@ -69,7 +69,7 @@ class LeNet5(nn.Module):
 
 
 def build(name: str, *, shape: Shape, classes: int) -> nn.Module:
-    """Return the model of this name for images of this shape, with the weights that PyTorch draws."""
+    """Return the model with a name, for images of a shape, with PyTorch's initial weights."""
     if name not in MODELS:
         raise ClovenError(unknown(name))
     return MODELS[name](shape, classes)
@@ -105,7 +105,7 @@ def _small(shape: Shape, classes: int) -> nn.Module:
 
 
 def _at_least(name: str, shape: Shape, side: int) -> None:
-    """Refuse images so small that nothing but padding is left for the last layers."""
+    """Refuse images so small that the last layers would only see padding."""
     _, height, width = shape
     if min(height, width) < side:
         raise ClovenError(
@@ -127,7 +127,7 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "mobilenet_v1_0.25": partial(_mobilenet, width=0.25),
     "small": _small,
 }
-"""The factory of each model, from the shape of its images and the number of its classes."""
+"""The factory of each model, which takes the shape of its images and the number of classes."""
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -137,5 +137,5 @@ NORMALISATION: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "resnet56": _IMAGENET,
     **{name: _HALF for name in MODELS if name.startswith("mobilenet_v1")},
 }
-"""Mean and std of red, green and blue in [0, 1], by which a model's trained weights expect its images; a model
-that is not here takes them in [0, 1]."""
+"""The mean and std of red, green and blue (in [0, 1]) with which a model's trained weights expect images to be
+normalised; models that are not listed expect images in [0, 1]."""

@@ -1,4 +1,4 @@
-"""Models by any name that the command line takes, how they want their images, and what is usual for them."""
+"""Models by any name that the command line accepts, with their default image size and normalisation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cloven.zoo.pixels import Shape
 from cloven.zoo.weights import load_weights
 
 PRETRAINED = "pretrained"
-"""Stands for a library's own weights, where a file may stand; they are downloaded if they are not there."""
+"""Stands for a library's pretrained weights in place of a file; they are downloaded if needed."""
 
 
 class Usual(NamedTuple):
-    """The size of one image and the number of classes that a model is usually made for."""
+    """The default shape of an image and number of classes of a model."""
 
     shape: tuple[int, int, int]
     classes: int
 
 
 def is_own(name: str) -> bool:
-    """Return whether a model is a person's own: ``package.module:factory``."""
+    """Return whether a name is a user's own model: ``package.module:factory``."""
     library, _, rest = name.partition(":")
     return bool(rest) and library not in ("torchvision", "timm")
 
 
 def usual(name: str) -> Usual:
-    """Return the usual input shape and class count of a model; of a person's own model nothing is known."""
+    """Return the default image shape and number of classes of a model; those of a user's own model are unknown."""
     known = {
         "lenet5": Usual((1, 28, 28), 10),
         "resnet20": Usual((3, 32, 32), 10),
@@ -46,20 +46,20 @@ def usual(name: str) -> Usual:
 
 
 def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) -> nn.Module:
-    """Return the model of a name, in evaluation mode.
+    """Return the model with a name, in evaluation mode.
 
-    A name is one of the zoo's, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
-    Without ``weights`` it has those that PyTorch draws (a factory's own, as it left them); ``pretrained`` in the
-    place of a file are torchvision's or timm's own.
+    The name is one of cloven's own models, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
+    Without ``weights``, the model has PyTorch's initial weights, or those that the factory gave it. ``pretrained``
+    in place of a file stands for torchvision's or timm's pretrained weights.
 
     Raises:
-        ClovenError: for an unknown name, a library that is not installed, a factory that fails, or weights that
-            are not this model's.
+        ClovenError: if the name is unknown, a library is not installed, a factory fails, or the weights belong to
+            another model.
     """
     library, _, rest = name.partition(":")
     own = weights is not None and str(weights) == PRETRAINED
     if own and library not in ("torchvision", "timm"):
-        raise ClovenError(f"{name} has no weights of its own to download; give a file of weights")
+        raise ClovenError(f"{name} has no pretrained weights; give a file of weights")
     if not rest:
         if name not in MODELS:
             raise ClovenError(f"{unknown(name)}, torchvision:NAME, timm:NAME or package.module:factory")
@@ -76,9 +76,9 @@ def make(name: str, *, shape: Shape, classes: int, weights: Path | None = None) 
 
 
 def begun(name: str, *, shape: Shape, classes: int, start: Path | None) -> nn.Module:
-    """Return the model of a name before it is trained: with the weights of ``start``, or PyTorch's without one.
+    """Return the model with a name before training, with the weights of ``start`` or PyTorch's initial weights.
 
-    The file may be for any number of classes: the layers whose size depends on it have PyTorch's weights.
+    The file may be for any number of classes: layers whose size depends on it keep PyTorch's initial weights.
 
     Raises:
         ClovenError: as `make` does.
@@ -98,11 +98,10 @@ def normalisation(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the mean and deviation by channel that a model expects; None for images as they are in [0, 1].
+    """Return the mean and standard deviation per channel that a model expects, or None for images in [0, 1].
 
-    Those that are given count. A model of the zoo that has no weights of its own is trained here, on images as they
-    are. torchvision and timm say what their own weights expect; a person's weights of such a model are taken to
-    expect the same.
+    Given values take precedence. A model of cloven's own without weights is trained here, on images in [0, 1]. For
+    a model of torchvision or timm, they are those of the pretrained weights, also if the user has other weights.
     """
     if mean is not None and std is not None:
         return mean, std
@@ -113,10 +112,10 @@ def normalisation(
 
 
 def stated(name: str, *, shape: Shape, classes: int, state: Mapping[str, Tensor]) -> nn.Module:
-    """Return the model of a name with its whole state, whose tensors become its own; no weights are drawn.
+    """Return the model with a name and a complete state, whose tensors it shares, without drawing initial weights.
 
     Raises:
-        ClovenError: as `make`; for a state of another model.
+        ClovenError: as `make`, and if the state belongs to another model.
     """
     with _Undrawn():
         model = make(name, shape=shape, classes=classes)
@@ -128,12 +127,12 @@ def stated(name: str, *, shape: Shape, classes: int, state: Mapping[str, Tensor]
 
 
 class _Undrawn(TorchFunctionMode):
-    """While models are made, drawing weights leaves them as they are: for VGG-16 it takes seconds."""
+    """Skip the random initialisation of weights, which takes seconds for VGG-16."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        if func.__name__.endswith(("normal_", "uniform_")):  # of tensors, and of torch.nn.init
+        if func.__name__.endswith(("normal_", "uniform_")):  # methods of tensors, and torch.nn.init
             return args[0] if args else named["tensor"]
         return func(*args, **named)

@@ -1,4 +1,4 @@
-"""Remarks on files that were read in part, logged once."""
+"""Warnings about files that were read in part, logged once."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from functools import lru_cache
 
 @lru_cache(1000)
 def note(sentence: str) -> None:
-    """Log a sentence as a warning; the same sentence only once in a process."""
+    """Log a sentence as a warning, once per process."""
     logging.getLogger("cloven").warning(sentence)

@@ -1,4 +1,4 @@
-"""The images of a data set before anything is converted: their number, shapes and classes."""
+"""The images of a data set before conversion: their number, shapes and classes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cloven.zoo.pixels import Shape
 
 
 class Originals(NamedTuple):
-    """A data set as it lies in its files.
+    """A data set as stored in its files.
 
     Attributes:
-        name: The kind of the set: "mnist", "folder:photos". Never a full path.
-        images: How many there are.
-        shapes: The different shapes they have: channels, height, width.
-        classes: How many classes have images; 0 where the set is unlabelled.
-        split: How many images `cloven.zoo.images.split` gives to training, validation and tests.
+        name: The kind of the set, such as "mnist" or "folder:photos"; never a full path.
+        images: The number of images.
+        shapes: The different shapes of the images: channels, height, width.
+        classes: The number of classes with images; 0 if the set is unlabelled.
+        split: The number of training, validation and test images that `cloven.zoo.images.split` returns.
 
     """
 
@@ -33,10 +33,10 @@ class Originals(NamedTuple):
 
 
 def originals(spec: str) -> Originals:
-    """Return the data set that a spec names, unconverted; of pictures in folders only the headers are read.
+    """Return the unconverted data set that a spec names; only the headers of pictures in folders are read.
 
     Raises:
-        ClovenError: as `cloven.zoo.datasets.load` does, but for damage behind a picture's header.
+        ClovenError: as `cloven.zoo.datasets.load`, except for damage after a picture's header.
     """
     kind, folder = parsed(spec)
     with reading(spec):
@@ -54,7 +54,7 @@ def originals(spec: str) -> Originals:
 
 
 def split_sizes(count: int) -> tuple[int, int, int]:
-    """Return how many of ``count`` images the pooled split gives to training, validation and tests."""
+    """Return the number of training, validation and test images in the split of ``count`` images."""
     blank = Images("blank", np.zeros((count, 1, 1, 1), np.uint8), None, (), ("",) * count)
     training, validation, tests = split(blank, seed=0)
     return len(training), len(validation), len(tests)

@@ -1,4 +1,4 @@
-"""Pictures that need no file: crops of the two photographs that scikit-learn ships."""
+"""Pictures without a download: crops of the two photographs that scikit-learn includes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 SHAPE: Shape = (3, 64, 64)
 COUNT = 2000
 SMALLEST = 12
-"""The smallest crop's share of the short side: one over this."""
+"""The short side divided by the side of the smallest crop."""
 SEED = 20171
 TRIES = 20
-"""Crops that are tried for each one wanted, before giving up the search for more different ones."""
+"""The number of crops that are tried for each one wanted before the search for different crops ends."""
 
 
 def read_photos(shape: Shape | None, limit: int | None) -> Images:
     """Return square crops of all sizes, half of them mirrored, no two with equal pixels; the same on every call.
 
-    Sizes run from a twelfth of the short side to the whole of it, small ones more often (log-uniform). A
-    smaller ``limit`` gives a prefix of a larger one's images. The crops overlap: this is a set to train
-    attacks on; do not split it for tests.
+    The sizes are log-uniform between a twelfth of the short side and all of it. A smaller ``limit`` returns a
+    prefix of the crops for a larger one. The crops overlap: use them to train attacks, and do not split them for
+    tests.
     """
     shape, count = shape or SHAPE, COUNT if limit is None else limit
     photographs = [(name, picture.convert(MODES[shape[0]])) for name, picture in _photographs()]

@@ -1,7 +1,7 @@
 """Check a pickle before it is unpickled, even by an unpickler that calls nothing.
 
-Tuples nested 10^5 deep end the process when they are hashed, and a few bytes can ask for gigabytes: the
-unpickler in C makes room for as many values as the highest number under which one is kept.
+Hashing tuples that are nested 10^5 deep crashes the process, and a few bytes can allocate gigabytes: the C
+unpickler reserves memory for the highest memo index.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Any, BinaryIO
 from cloven.errors import ClovenError
 
 DEPTH = 100
-"""How deep values may be nested."""
+"""The deepest nesting of values."""
 NAME = 500
-"""The longest name of a global: PyTorch takes hours to complain about one of 10^6 characters."""
+"""The longest name of a global; PyTorch takes hours to refuse one of 10^6 characters."""
 SIZED = ("bytearray",)
-"""Builtins that take as much memory as they are asked for."""
+"""Builtins that allocate as much memory as their argument says."""
 
 FILLED = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
-"""Steps that put values into the first one that they take."""
+"""Steps that put values into the first value that they take."""
 
 
 def check(stream: BinaryIO) -> None:
-    """Read one pickle without making any of its values; the stream is left behind it.
+    """Read one pickle without creating its values, up to its end in the stream.
 
     Raises:
-        ClovenError: if it breaks off, is nested deeper than `DEPTH`, keeps a value under a number beyond the count
-            of its steps, or names a global that is longer than `NAME` or one of `SIZED`.
+        ClovenError: if the pickle is incomplete, is nested deeper than `DEPTH`, has a memo index larger than its
+            number of steps, or names a global that is longer than `NAME` or one of `SIZED`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes in text
+            warnings.simplefilter("ignore")  # about invalid escapes in text
             _walk(stream)
     except ClovenError:
         raise
@@ -41,7 +41,7 @@ def check(stream: BinaryIO) -> None:
 
 
 def _walk(stream: BinaryIO) -> None:
-    """Follow the stack of the unpickler by the depths of its values."""
+    """Follow the unpickler's stack, with the depth of each value in its place."""
     depths, marks, kept = list[int](), list[int](), dict[int, int]()
     value: Any
     for step, (code, value, _) in enumerate(pickletools.genops(stream)):
@@ -51,14 +51,14 @@ def _walk(stream: BinaryIO) -> None:
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 place = len(kept) if code.name == "MEMOIZE" else value
                 if not 0 <= place <= step:
-                    raise ClovenError("keeps a value under a number beyond the count of its steps")
+                    raise ClovenError("has a memo index larger than its number of steps")
                 kept[place] = depths[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 depths.append(kept[value])
             case "GLOBAL" if len(value) > NAME:
                 raise ClovenError(f"names a global of {len(value):,} characters; expected at most {NAME}")
             case "GLOBAL" if value.split(" ")[-1] in SIZED:
-                raise ClovenError(f"names {value.replace(' ', '.')}, which can take all memory")
+                raise ClovenError(f"names {value.replace(' ', '.')}, which can exhaust the memory")
             case name:
                 taken = _taken(code, depths, marks)
                 filled = name in FILLED

@@ -1,4 +1,4 @@
-"""Pictures as the contents of files: of a data set, or of noise."""
+"""Pictures of a data set, or of noise, as PNG files in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cloven.zoo.pixels import Shape
 
 
 def as_files(spec: str, shape: Shape, count: int) -> list[bytes]:
-    """Return PNG files of a data set's first images at a size, or of noise where no data set is named.
+    """Return images of a data set, resized, or of noise, as PNG files.
 
     Args:
-        spec: as `cloven.zoo.datasets.load`; empty for noise, always the same.
-        shape: (channels, height, width), 1 or 3 channels.
-        count: how many.
+        spec: as in `cloven.zoo.datasets.load`; empty for noise, which is always the same.
+        shape: (channels, height, width) with 1 or 3 channels.
+        count: the number of images.
 
     Raises:
-        ClovenError: as `load`; where the data set has fewer images.
+        ClovenError: as `load`, and if the data set has fewer images.
     """
     if not spec:
         return [_png(pixels) for pixels in np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)]

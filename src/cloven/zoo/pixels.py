@@ -1,7 +1,7 @@
-"""Pictures to arrays: grey or colour, and size, the same way for every data set.
+"""Convert pictures to arrays, in the same way for every data set.
 
-Grey is ITU-R 601 luma (PIL's "L"); sizes change by PIL's bilinear filter, which averages over the shrunken
-area when it makes images smaller (antialias). The whole image is resized: the ratio of its sides is not kept.
+Grey is ITU-R 601 luma (PIL's "L"). Images are resized with PIL's bilinear filter, which is antialiased when it
+makes them smaller. The whole image is resized, without keeping its aspect ratio.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, int, int]
 """Channels, height, width."""
 TEXT = 2**22
-"""Bytes that the texts in a PNG may unpack to; PIL allows 64 MB, from a file of 70 kB."""
+"""The most bytes that the texts in a PNG may unpack to; PIL would allow 64 MB, from a file of 70 kB."""
 MODES = {1: "L", 3: "RGB"}
 SIDES = range(2, 4097)
 
@@ -31,7 +31,7 @@ def pillow() -> ModuleType:
     """Return PIL's Image module.
 
     Raises:
-        ClovenError: where Pillow is not installed, with the extra that has it.
+        ClovenError: if Pillow is not installed; the extra ``audit`` includes it.
     """
     try:
         from PIL import Image, PngImagePlugin
@@ -42,10 +42,10 @@ def pillow() -> ModuleType:
 
 
 def checked(shape: Shape | None) -> Shape | None:
-    """Return the shape.
+    """Return a shape of images if it is valid.
 
     Raises:
-        ClovenError: for a shape that images cannot have.
+        ClovenError: if it is not.
     """
     if shape is None:
         return None
@@ -69,7 +69,7 @@ def to_pixels(
 
 
 def reshaped(images: Images, shape: Shape | None) -> Images:
-    """Return the images in another shape; the same record where they have it already."""
+    """Return the images in a shape; the same record if they already have it."""
     if shape is None or images.pixels.shape[1:] == shape:
         return images
     pixels = np.empty((len(images), *shape), np.uint8)

@@ -1,4 +1,4 @@
-"""A model ready for use, and the images to use it on."""
+"""Images to run a model on, and the model if it has to be trained first."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class PreparedModel:
-    """Images that a model was not trained on here, where its weights are from, and the model if it was trained.
+    """Images that a model was not trained on here, the origin of its weights, and the model.
 
-    ``model`` is None for one that its name and weights make as it is.
+    ``model`` is None unless it was trained here: it can then be made from its name and weights.
     """
 
     model: nn.Module | None
@@ -42,14 +42,16 @@ def prepared(
     seed: int,
     progress: Progress,
 ) -> PreparedModel:
-    """Return images to run a model on, of a ``picture``, a folder or a ``data`` set; the model, if trained here.
+    """Return images to run a model on, and the model if it is trained here.
 
-    With ``weights``, the set's own test half (or all of it). Without, a model of the zoo is trained on 80 % of the
-    set, or taken from the cache, and run on the 10 % held out; any other model keeps the weights it was made with.
+    The images are those of ``picture`` (a file or a folder) or of the ``data`` set. With ``weights``, the latter
+    are the set's own test images (or all). Without ``weights``, one of cloven's own models is trained on 80 % of
+    the set, or loaded from the cache, and the images are the 10 % held out for tests; other models keep their
+    initial weights.
 
     Raises:
-        ClovenError: for neither or both of picture and data, a set that cannot be read, or another number of
-            classes.
+        ClovenError: if neither or both of ``picture`` and ``data`` are given, the images cannot be read, or the
+            number of classes is wrong.
     """
     if (data is None) == (picture is None):
         raise ClovenError("give either --data SPEC or --input PICTURE")
@@ -60,9 +62,9 @@ def prepared(
     if weights is not None or name not in MODELS:
         return PreparedModel(None, test_half(images), _origin(name, weights))
     if images.labels is None:
-        raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
+        raise ClovenError(f"{data} has no labels to train the CNN with; sort its images into one folder per class")
     if len(images.classes) != classes:
-        raise ClovenError(f"{data} has {len(images.classes)} classes; the plan's model has {classes}")
+        raise ClovenError(f"{data} has {len(images.classes)} classes; expected {classes}, as in the plan's model")
     training, _, test = split(images, seed=seed)
     model = trained(
         name,

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 from cloven.errors import ClovenError
 
 WIDTHS = (16, 32, 64)
-"""Channels of the three stages."""
+"""The channels of the three stages."""
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut without weights (option A).
 
-    Where the block halves the sides, the shortcut takes every second row and column, and zero channels are put
-    on both sides of its own.
+    If the block halves the sides, the shortcut takes every second row and column, and is padded with zero channels
+    before and after its own.
     """
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
@@ -36,18 +36,18 @@ class BasicBlock(nn.Module):
 
 
 class ResNetCIFAR(nn.Module):
-    """A ResNet of ``6 * blocks + 2`` layers: 3 blocks a stage make ResNet-20, 9 make ResNet-56.
+    """A ResNet of ``6 * blocks + 2`` layers: ResNet-20 has 3 blocks per stage, ResNet-56 has 9.
 
-    The names of the weights are those of the checkpoints of ``akamaster/pytorch_resnet_cifar10``. Sides are
-    halved twice; any size of 8 x 8 or more will do. There is no softmax: the outputs are logits.
+    The weights have the names of the checkpoints of ``akamaster/pytorch_resnet_cifar10``. The sides of images are
+    halved twice, and must be 8 or more. There is no softmax: the outputs are logits.
 
     Raises:
-        ClovenError: for numbers that no such network has.
+        ClovenError: if an argument is out of range.
     """
 
     def __init__(self, blocks: int, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        least = (("blocks a stage", blocks, 1), ("classes", classes, 2), ("channels", channels, 1))
+        least = (("blocks per stage", blocks, 1), ("classes", classes, 2), ("channels", channels, 1))
         if problems := [f"resnet: got {n} {what}, expected at least {m}" for what, n, m in least if n < m]:
             raise ClovenError(problems)
         self.conv1 = nn.Conv2d(channels, WIDTHS[0], 3, padding=1, bias=False)

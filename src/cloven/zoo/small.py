@@ -1,4 +1,4 @@
-"""A small CNN that trains in a minute: the second judge of reconstructions, of another kind than divided models."""
+"""A small CNN that trains in a minute: a second judge of reconstructions, with a different architecture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LARGEST = 64
-"""The side that larger images are averaged down to first."""
+"""The side to which larger images are averaged down first."""
 
 
 class SmallCNN(nn.Module):

@@ -1,4 +1,4 @@
-"""Train a model on labelled images, reproducibly, and keep what was trained."""
+"""Train a model on labelled images, reproducibly, and cache its weights."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from cloven.zoo.named import begun
 
 Made = TypeVar("Made")
 OnEpoch = Callable[[int, float], None]
-"""Called after each epoch with its number, from 1, and its mean loss."""
+"""Called after each epoch with its number, starting at 1, and its mean loss."""
 SCHEMA = 2
-"""Goes up when training changes, so that what the cache holds is not taken for what would be trained now."""
+"""Increased when training changes, so that older models in the cache are not used."""
 BATCH, LR = 64, 1e-3
 EPOCHS = 10
-"""S1 trains its CNNs ten epochs (Sect. 5.1)."""
+"""Mehrafrooz et al. (2025) train their CNNs for ten epochs (Section 5.1)."""
 
 
 def seeded(make: Callable[[], Made], seed: int) -> Made:
-    """Return ``make()`` with PyTorch's random numbers started at ``seed``; the caller's are not touched."""
+    """Return the result of ``make()`` with PyTorch's generator seeded; the caller's random state is not changed."""
     with _random_from(seed, torch.device("cpu")):
         return make()
 
@@ -52,13 +52,14 @@ def fit(
     seed: int = 0,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Train a model (Adam, cross-entropy, inputs in [0, 1]); return it, in eval mode.
+    """Train a model with Adam and cross-entropy on images in [0, 1], and return it in evaluation mode.
 
-    Batch normalisation's statistics are those of all images under the last weights (Wu and Johnson, "Rethinking
-    'Batch' in BatchNorm", 2021, Sect. 3): a running mean such as Keras' lags behind a short training.
+    The statistics of batch normalisation are those of all images with the final weights (Wu and Johnson,
+    "Rethinking 'Batch' in BatchNorm", 2021, Section 3), because a running mean such as Keras' lags behind in a
+    short training.
 
-    The order of the batches and what the model draws depend on ``seed`` only, so on one number of threads
-    the weights that come out are the same each time. Those it starts from are the caller's: see ``seeded``.
+    The order of the batches and all random draws depend on ``seed`` only, so that the result is the same each time
+    with the same number of threads. The initial weights are the caller's: see ``seeded``.
     """
     labels = _labels(images, epochs=epochs, batch=batch)
     pixels = torch.tensor(images.pixels)
@@ -83,7 +84,7 @@ def fit(
 
 
 def _batches(rows: Tensor, size: int) -> list[Tensor]:
-    """Return the rows in batches of at least two: one vector has no spread for batch normalisation."""
+    """Return the rows in batches of at least two, because batch normalisation needs a variance."""
     found = list(rows.split(size))
     if len(found) > 1 and len(found[-1]) == 1:
         found[-2:] = [torch.cat(found[-2:])]
@@ -95,7 +96,7 @@ def _inputs(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def accuracy(predicted: Tensor | NDArray[np.int64], labels: Tensor | NDArray[np.int64]) -> float:
-    """Return the share of labels ``(n,)`` that are predicted, by logits ``(n, classes)`` or by classes ``(n,)``."""
+    """Return the fraction of labels ``(n,)`` that logits ``(n, classes)`` or classes ``(n,)`` predict correctly."""
     guesses, truth = (
         values if isinstance(values, Tensor) else torch.tensor(values) for values in (predicted, labels)
     )
@@ -117,11 +118,11 @@ def trained(
     start: Path | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> nn.Module:
-    """Return the model of this name (see `begun`), trained on these images, or the same from the cache.
+    """Return the model with a name (see `begun`), trained on these images, or the same model from the cache.
 
-    A file of the cache carries a checksum; where it is wrong, the model is trained again. ``on_epoch`` is not
-    called for a kept model. It is trained on ``device``, and comes back on the CPU; from the weights of the file
-    ``start``, if there is one.
+    If the checksum of a file in the cache is wrong, the model is trained again. ``on_epoch`` is not called for a
+    cached model. The model is trained on ``device`` and returned on the CPU. Training starts from the weights in
+    the file ``start``, if there is one.
     """
     _labels(train, epochs=epochs, batch=BATCH)
     shape: tuple[int, int, int] = train.pixels.shape[1:]
@@ -146,7 +147,7 @@ def trained(
         model.load_state_dict(weights)
         return model.eval()
     _make(cache, model)
-    with one_thread():  # so that the weights are the same however many cores there are
+    with one_thread():  # so that the weights do not depend on the number of cores
         fit(model.to(device), train, epochs=epochs, batch=BATCH, lr=LR, seed=seed, on_epoch=on_epoch)
     model.cpu()
     _keep(file, model)
@@ -173,7 +174,7 @@ def _labels(images: Images, *, epochs: int, batch: int) -> Tensor:
     """Return the labels.
 
     Raises:
-        ClovenError: without labels, images, epochs or batches.
+        ClovenError: if there are no labels, images, epochs or batches.
     """
     problems = []
     if images.labels is None:
@@ -188,7 +189,7 @@ def _labels(images: Images, *, epochs: int, batch: int) -> Tensor:
 
 
 def _kept(file: Path) -> dict[str, Tensor] | None:
-    """Return the weights in a cache file; None where there is none, or it is not as it was written."""
+    """Return the weights in a cache file, or None if it does not exist or has changed since it was written."""
     try:
         with safe_open(file, framework="pt") as opened:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
@@ -199,7 +200,7 @@ def _kept(file: Path) -> dict[str, Tensor] | None:
 
 
 def _keep(file: Path, model: nn.Module) -> None:
-    """Write the weights and their checksum, so that a reader sees all of the file or none."""
+    """Write the weights and their checksum atomically."""
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     content = save(weights, metadata={"sha256": _checksum(file, weights)})
     with replacing(file) as part:
@@ -207,17 +208,17 @@ def _keep(file: Path, model: nn.Module) -> None:
 
 
 def _checksum(file: Path, weights: dict[str, Tensor]) -> str:
-    """Return the digest of the weights and of the key in the file's name: a renamed file does not pass."""
+    """Return the digest of the weights and the key in the file's name, so that a renamed file is not accepted."""
     return hashlib.sha256(file.stem.encode() + save(weights)).hexdigest()
 
 
 def _make(cache: Path, model: nn.Module) -> None:
-    """Make the cache and check that the model's weights fit in it: training may take hours."""
+    """Create the cache and check that the model's weights fit in it, before training for hours."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=cache) as file:
             file.write(save({name: value.cpu().contiguous() for name, value in model.state_dict().items()}))
     except OSError as error:
         raise ClovenError(
-            f"{cache}: no cache can be kept there ({system_reason(error)}); set CLOVEN_CACHE to a folder"
+            f"{cache}: cannot be used as the cache ({system_reason(error)}); set CLOVEN_CACHE to another folder"
         ) from error

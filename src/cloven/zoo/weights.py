@@ -1,7 +1,7 @@
-"""Trained weights from a file into a model: all of them, or an error and a model that is as it was.
+"""Load trained weights from a file into a model: either all of them, or an error and an unchanged model.
 
-Nothing that a file names is ever run: safetensors and NumPy's arrays hold numbers only, and PyTorch's files are
-read by its weights-only reader. Files are recognised by their content, whatever their names.
+Code in a file is never run: safetensors and NumPy arrays contain numbers only, and PyTorch files are read with its
+weights-only reader. Files are recognised by their content, not by their names.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from cloven.zoo.contents import HEAD, described
 from cloven.zoo.notes import note
 
 NAMES = 8
-"""How many entries of a kind an error lists."""
+"""The number of entries of a kind that an error lists at most."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""The types in which a weight may be stored; it takes the model's own precision."""
+"""The types in which a weight may be stored; it is converted to the model's precision."""
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's count of training batches: old files lack it, and evaluation does not use it."""
+"""BatchNorm's count of training batches, which old files do not have and evaluation does not use."""
 
 UNPACKED, TIMES = 2**26, 8
-"""The size to which an archive may unpack, unless it is larger itself: bytes, and times the model's own."""
+"""The largest unpacked size of an archive, unless it is larger itself: bytes, plus a multiple of the model's."""
 
 LEVELS = 4
-"""How deep in a checkpoint weights are looked for."""
+"""The number of levels of a checkpoint that are searched for weights."""
 
 WRAPPERS = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Parts of names that torch.compile and PyTorch's other wrappers add, at any place."""
+"""Parts of names that torch.compile and other wrappers of PyTorch insert."""
 
 SECOND = re.compile(
     r"(?:^|[^a-z])(?:ema|swa|averaged?|avg|shadow|teacher|momentum|best|optim[a-z]*|grads?)(?:$|[^a-z])",
     re.IGNORECASE,
 )
-"""Keys of other values with the weights' names and shapes: an average, the best epoch's, an optimizer's."""
+"""Keys of other tensors with the names and shapes of weights: averages, the best epoch's, an optimizer's."""
 
 KERAS = {
     "kernel": "weight",
@@ -70,7 +70,7 @@ Entries = dict[str, Tensor]
 
 
 class CheckpointKeys(NamedTuple):
-    """Where weights lie in a checkpoint: the keys that lead to them, and what all their names begin with."""
+    """The place of weights in a checkpoint: the keys that lead to them, and the common prefix of their names."""
 
     keys: tuple[str, ...]
     prefix: str
@@ -81,7 +81,7 @@ class CheckpointKeys(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The entries for a model, what was left out of their names and beside them, and where others of it lie."""
+    """The entries for a model, the removed parts of names, the unused entries, and other places of weights."""
 
     place: CheckpointKeys
     entries: Entries
@@ -91,22 +91,22 @@ class Taken(NamedTuple):
 
 
 def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> None:
-    """Put the weights of a file into a model, which keeps its own precision and device.
+    """Load the weights of a file into a model, which keeps its precision and device.
 
-    A checkpoint of PyTorch may hold other things beside the weights, which may lie under any keys (such as
-    ``state_dict`` or ``model``) and have names that all begin alike (such as ``module.`` or ``_orig_mod.``): they
-    are where the model's own names are found. Of an average beside the raw weights (``model_ema``), or of the best
-    epoch's, the raw ones are taken. What was taken from where is logged.
+    In a PyTorch checkpoint, the weights may be below any keys (such as ``state_dict`` or ``model``), have a common
+    prefix (such as ``module.`` or ``_orig_mod.``) and be stored with other objects: they are found by the model's
+    own names. If there are both raw weights and averages (``model_ema``) or those of the best epoch, the raw ones
+    are used. The log says which weights were used if there was a choice.
 
     Args:
-        model: any model; it is changed only where everything fits.
+        model: any model; it is changed only if everything fits.
         path: a file of safetensors; of ``torch.save`` (``.pth``, ``.pt``, ``.ckpt``, ``.pth.tar``, ``.bin``); or of
             ``numpy.savez``, with names and layouts of PyTorch or Keras.
-        but: entries that stay the model's own, whatever the file has under their names.
+        but: entries that are not loaded from the file.
 
     Raises:
-        ClovenError: for a file that is missing, of another kind, damaged or refused, or not of this model: then
-            with the entries that are missing, unexpected, of the wrong shape or type, or not finite.
+        ClovenError: if the file is missing, of another kind, damaged, refused or of another model. In the last
+            case, it lists the entries that are missing, unexpected, of the wrong shape or type, or not finite.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     kept = {name: value for name, value in own.items() if name.endswith(COUNTER) or name in but}
@@ -126,7 +126,7 @@ def load_weights(model: nn.Module, path: Path, *, but: Collection[str] = ()) -> 
 
 
 def _read(path: Path, most: int) -> Mapping[Any, Any]:
-    """Return what a file holds: entries by name, or a checkpoint with entries somewhere in it."""
+    """Return the content of a file: entries by name, or a checkpoint with entries somewhere in it."""
     try:
         file = open_regular(path)
     except ClovenError as error:
@@ -141,7 +141,7 @@ def _read(path: Path, most: int) -> Mapping[Any, Any]:
             return reader(path, file, most)
         except ClovenError:
             raise
-        except Exception as error:  # what the libraries raise on damaged bytes is of many kinds
+        except Exception as error:  # the libraries raise many kinds of errors on damaged bytes
             raise ClovenError(f"cannot be read as {kind} ({_brief(error)}); fetch it again") from error
 
 
@@ -149,7 +149,7 @@ Reader = Callable[[Path, BinaryIO, int], Mapping[Any, Any]]
 
 
 def _kind(head: bytes) -> tuple[str, Reader]:
-    """Return the kind of a file of weights, and how it is read."""
+    """Return the kind of a file of weights, and its reader."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "a zip archive", _zip
     if head.startswith(b"\x93NUMPY"):
@@ -167,7 +167,7 @@ def _safetensors(path: Path, _file: BinaryIO, _most: int) -> Entries:
 
 
 def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
-    """Return the content of an archive of PyTorch or NumPy, unless it unpacks to more than it may be."""
+    """Return the content of an archive of PyTorch or NumPy, unless it unpacks to more than is allowed."""
     try:
         archive = ZipFile(file)
     except BadZipFile as error:
@@ -205,7 +205,7 @@ def _zip(path: Path, file: BinaryIO, most: int) -> Mapping[Any, Any]:
 
 
 def _pickled(_path: Path, file: BinaryIO, _most: int) -> Mapping[Any, Any]:
-    """Return what a file of PyTorch before 1.6 holds: five pickles, then the bytes of its tensors."""
+    """Return the content of a file of PyTorch before 1.6: five pickles, followed by the bytes of its tensors."""
     for _ in range(5):
         pickles.check(file)
         if not file.read(1):
@@ -215,25 +215,27 @@ def _pickled(_path: Path, file: BinaryIO, _most: int) -> Mapping[Any, Any]:
 
 
 def _torch(file: BinaryIO) -> Mapping[Any, Any]:
-    """Return what `torch.save` wrote."""
+    """Return the content of a file that `torch.save` wrote."""
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of files in old formats
+            warnings.simplefilter("ignore")  # about old file formats
             with torch.serialization.safe_globals([(Inert, name) for name in BESIDE_WEIGHTS]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":
             raise
         named = re.search(r"GLOBAL (\S+)", str(error))
-        raise _refused(f"it names {named[1]}" if named else "it holds what no weights need") from error
+        raise _refused(
+            f"it names {named[1]}" if named else "it contains objects that weights do not need"
+        ) from error
     if not isinstance(content, Mapping):
         raise ClovenError(f"holds a {type(content).__name__}; expected weights by name, as state_dict() gives them")
     return content
 
 
 class Inert:
-    """Stands for a value of another kind beside the weights; it keeps nothing and does nothing."""
+    """An inert stand-in for an object of another kind that is stored with the weights."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -257,11 +259,11 @@ BESIDE_WEIGHTS = (
     "numpy._core.multiarray.scalar",
     "numpy._core.multiarray._reconstruct",
 )
-"""Types that training scripts keep beside the weights; in place of each, an `Inert` is made."""
+"""Types that training scripts store with the weights; each object is replaced by an `Inert`."""
 
 
 def _numpy(archive: ZipFile) -> Entries:
-    """Return the arrays of an .npz file; none is larger than the archive says, and none is made of objects."""
+    """Return the arrays of an .npz file; refuse arrays of objects and arrays larger than the archive says."""
     named = []
     for member in archive.infolist():
         if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -269,7 +271,7 @@ def _numpy(archive: ZipFile) -> Entries:
         with archive.open(member) as stream:
             shape, dtype = _header(stream)  # type: ignore[arg-type]
             if dtype.hasobject:
-                raise _refused(f"it holds a pickle, {member.filename}")
+                raise _refused(f"it contains a pickle, {member.filename}")
             if dtype.kind not in "biufc":
                 raise ClovenError(f"{member.filename} is of type {dtype}; expected numbers")
             if math.prod(shape) * dtype.itemsize > member.file_size:
@@ -294,7 +296,7 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
-    """Return a weight by PyTorch's name and layout; one that is not named as in Keras is left as it is."""
+    """Return a weight with PyTorch's name and layout; one without a name of Keras is returned unchanged."""
     layer, dot, last = name.rpartition(".")
     if last in AXES and array.ndim == 4:
         array = array.transpose(AXES[last])
@@ -303,7 +305,7 @@ def _from_keras(name: str, array: NDArray[Any]) -> tuple[str, Tensor]:
 
 
 def _refused(reason: str) -> ClovenError:
-    """Return the error for a file that could run code, without the libraries' advice on how to let it."""
+    """Return the error for a file that could run code, without the libraries' advice on how to allow that."""
     return ClovenError(
         f"is refused: {reason}; nothing in it was run. If it should hold weights only, fetch it again; if it is a "
         f"checkpoint that holds more, save its weights alone where it was made: {STATE}"
@@ -314,7 +316,7 @@ def _refused(reason: str) -> ClovenError:
 
 
 def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Entries]]:
-    """Return the named tensors of each mapping in a checkpoint, with the keys that lead to it, outer ones first."""
+    """Yield the named tensors of each mapping in a checkpoint, with the keys that lead to it, outer ones first."""
     waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
     seen = {id(content)}
     for keys, mapping in waiting:
@@ -329,10 +331,10 @@ def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[tuple[str, ...], Ent
 
 
 def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collection[str]) -> Taken:
-    """Find the place where a checkpoint has the model's own names: all of them, or the most.
+    """Find the place in a checkpoint that has all, or else most, of the model's own names.
 
     Raises:
-        ClovenError: for a file without named tensors, or with several sets of weights of this model.
+        ClovenError: if the file has no named tensors, or several sets of weights of this model.
     """
     mappings = as_named = dict(_mappings(content))
     if not any(WRAPPERS.search(name) for name in own):
@@ -363,13 +365,13 @@ def _taken(content: Mapping[Any, Any], own: Mapping[str, Tensor], wanted: Collec
 
 
 def _unwrapped(entries: Entries) -> Entries:
-    """Return the entries without what wrappers put into their names."""
+    """Return the entries without the parts of names that wrappers insert."""
     names = [WRAPPERS.sub("", name) for name in entries]
     return dict(zip(names, entries.values(), strict=True)) if len(set(names)) == len(names) else entries
 
 
 def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]) -> Counter[CheckpointKeys]:
-    """Return how many of the model's own names there are at each place."""
+    """Return the number of the model's own names at each place."""
     counts: Counter[CheckpointKeys] = Counter()
     longest = max((name.count(".") for name in wanted), default=0) + 1
     for keys, entries in mappings.items():
@@ -383,7 +385,7 @@ def _counts(mappings: Mapping[tuple[str, ...], Entries], wanted: Collection[str]
 def _nearest(
     counts: Counter[CheckpointKeys], mappings: Mapping[tuple[str, ...], Entries], wanted: int
 ) -> CheckpointKeys:
-    """Return the place with the most of the model's names; the largest mapping, where none has half of them."""
+    """Return the place with the most of the model's names, or the largest mapping if none has half of them."""
     near = max(counts, key=lambda at: (counts[at], not SECOND.search(str(at)), -len(at.prefix)), default=None)
     if near is not None and 2 * counts[near] >= wanted:
         return near
@@ -391,7 +393,7 @@ def _nearest(
 
 
 def _tell(path: Path, taken: Taken) -> None:
-    """Log what was taken from where, unless the file has the model's weights and nothing else."""
+    """Log which entries were used and which were not, unless the file contains only the model's weights."""
     said = []
     if taken.place.keys or taken.place.prefix:
         said.append(f"the weights were taken from {taken.place}")
@@ -406,7 +408,7 @@ def _tell(path: Path, taken: Taken) -> None:
 
 
 def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """Return the reasons why these entries are not this model's."""
+    """Yield the reasons why these entries do not fit the model."""
     both = [(name, value, own[name]) for name, value in found.items() if name in own]
     sizes = [f"{n} {tuple(v.shape)} not {tuple(w.shape)}" for n, v, w in both if v.shape != w.shape]
     wrong = {
@@ -418,13 +420,13 @@ def _problems(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterato
         if names:
             yield f"{len(names)} {_entries(names)} {what}: {_listed(names)}"
     if any(wrong.values()):
-        yield "is not of this model; give the file of this one, or the model and classes that it was made for"
+        yield "belongs to another model; give this model's file, or the model and classes that it was made for"
     if types := [f"{n} {_type(v)} not {_type(w)}" for n, v, w in both if not _converts(v, w)]:
         yield f"{len(types)} {_entries(types)} of another type: {_listed(types)}; store weights as float32"
 
 
 def _not_finite(model: nn.Module, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
-    """Return the entries that hold NaN or infinity in the model's precision, where the model itself does not."""
+    """Yield an error for the entries that contain NaN or infinity in the model's precision."""
     parameters = dict(model.named_parameters())
     bad = []
     for name, value in found.items():
@@ -442,7 +444,7 @@ def _not_finite(model: nn.Module, own: Mapping[str, Tensor], found: Mapping[str,
 
 
 def _converts(value: Tensor, wanted: Tensor) -> bool:
-    """Return whether a stored value is an array of numbers and becomes the model's by its precision only."""
+    """Return whether a stored value is a dense CPU tensor that differs from the model's in precision only."""
     if value.layout is not torch.strided or value.device.type != "cpu":
         return False
     return value.dtype in FLOATS if wanted.is_floating_point() else value.dtype == wanted.dtype

@@ -1,4 +1,4 @@
-"""Workers as a user starts them, the cluster file that names them, and what stands between two of them."""
+"""Worker processes for tests, their cluster file, and a proxy between two of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STARTING, STOPPING = 60.0, 20.0
 
 
 class Machine:
-    """A worker process. What it writes to standard error are lines of JSON, or the test fails."""
+    """A worker process; the test fails if its standard error has anything but JSON lines."""
 
     def __init__(self, folder: Path, logs: Path, options: Sequence[object] = ()) -> None:
         self.folder, self.options = folder, options
@@ -45,7 +45,7 @@ class Machine:
         self.again()
 
     def again(self) -> None:
-        """Start it, once more at the same address."""
+        """Start the worker, or restart it at the same address."""
         command = [sys.executable, "-m", "cloven.cli", "worker", self.folder, "--listen", self.address]
         command += ["--metrics", self.metrics, *self.options]
         self.starts += 1
@@ -55,7 +55,7 @@ class Machine:
             )
 
     def ready(self) -> Machine:
-        """Wait until it listens."""
+        """Wait until the worker listens."""
         until = time.monotonic() + STARTING
         while time.monotonic() < until and self.process.poll() is None:
             for line in self.events("ready"):
@@ -66,49 +66,49 @@ class Machine:
 
     @property
     def log(self) -> Path:
-        """What it writes to standard error since it was started last."""
+        """Return the file of its standard error since the last start."""
         return self.logs / f"{self.device}-{self.starts}.log"
 
     def lines(self) -> list[dict[str, Any]]:
-        """Its log so far."""
+        """Return the lines of the log so far."""
         text = self.log.read_text()
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Its log's lines of one kind."""
+        """Return the log lines of one event."""
         return [line for line in self.lines() if line["event"] == name]
 
     def count(self, name: str, **labels: str) -> float:
-        """A number of its metrics; 0 where there is none."""
+        """Return the value of a metric; 0 if it is missing."""
         with urlopen(f"http://{self.metrics}/metrics", timeout=20) as answer:
             return sample(answer.read().decode(), name, **labels)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the worker."""
         self.process.kill()
         self.process.wait(STOPPING)
 
     def stop(self) -> int:
-        """End it as a service manager does; its exit code."""
+        """Stop the worker as a service manager does; return its exit code."""
         self.process.terminate()
         return self.process.wait(STOPPING)
 
     def pause(self) -> None:
-        """Let it hang."""
+        """Suspend the worker, so that it hangs."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume the suspended worker."""
         self.process.send_signal(signal.SIGCONT)
 
     def memory(self) -> int:
-        """The bytes that it holds in memory now."""
+        """Return the memory of the worker in bytes."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def sample(text: str, name: str, **labels: str) -> float:
-    """A number of Prometheus' text: the sum of the samples that have these labels."""
+    """Return the sum of the samples with these labels in a text of Prometheus metrics."""
     found = 0.0
     for line in text.splitlines():
         made = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
@@ -121,7 +121,7 @@ Options = Callable[[str], Sequence[object]]
 
 
 def no_options(_: str) -> Sequence[object]:
-    """Options of no worker."""
+    """Return no options, for every worker."""
     return ()
 
 
@@ -129,7 +129,7 @@ def no_options(_: str) -> Sequence[object]:
 def machines(
     bundle: Path, folder: Path, options: Options = no_options, others: Mapping[str, Path] = MappingProxyType({})
 ) -> Iterator[dict[str, Machine]]:
-    """A worker for each device of a bundle (some of ``others``); none is left, and their logs show no error."""
+    """Run a worker for each device of a bundle (some of ``others``); check that their logs have no error."""
     names = [device.folder for device in read_manifest(bundle).devices]
     folder.mkdir(parents=True, exist_ok=True)
     made = {name: Machine(others.get(name, bundle) / name, folder, options(name)) for name in names}
@@ -148,14 +148,14 @@ def machines(
 
 
 def with_keys(keys: Path, *more: object) -> Options:
-    """Options that give each worker its keys."""
+    """Return options that give each worker its keys."""
     return lambda name: ("--keys", keys / name, *more)
 
 
 def cluster(
     folder: Path, machines: Mapping[str, Machine], keys: Path | None = None, *, insecure: bool = False
 ) -> Path:
-    """The cluster file of some workers."""
+    """Write the cluster file of the workers."""
     addresses = {name: machine.address for name, machine in machines.items()}
     head = f'keys = "{keys / "coordinator"}"\n' if keys is not None else ""
     head += "insecure = true\n" if insecure else ""
@@ -165,12 +165,12 @@ def cluster(
 
 
 def coordinator(plan: Plan, file: Path, options: SendOptions | None = None) -> Coordinator:
-    """A coordinator for a cluster file."""
+    """Return the coordinator of a cluster file."""
     return sending.coordinator(plan, file, options or SendOptions())
 
 
 def within(seconds: float, work: Awaitable[Made]) -> Made:
-    """What some work makes, in an event loop of its own, on which it leaves nothing behind."""
+    """Return the result of work in a separate event loop; check that it leaves no unhandled errors."""
     complaints: list[dict[str, Any]] = []
 
     async def bounded() -> Made:
@@ -180,13 +180,13 @@ def within(seconds: float, work: Awaitable[Made]) -> Made:
 
     made = asyncio.run(bounded())
     gc.collect()
-    # gRPC's poller, which all event loops of a process share, sometimes still serves one that has ended.
+    # gRPC's poller, which all event loops of a process share, sometimes still serves a closed one.
     assert not [context for context in complaints if "PollerCompletionQueue" not in context["message"]]
     return made
 
 
 async def outcomes(run: Coordinator, images: Iterable[Any], events: Mapping[int, Event] = NOTHING) -> Outcomes:
-    """What comes of images; after some of them something happens."""
+    """Return the outcomes of images; trigger events after some of them."""
     found: Outcomes = []
     async for outcome in run.answers(images):
         found.append(outcome)
@@ -213,11 +213,11 @@ def send(
     return within(seconds, run())
 
 
-# --- what stands between two parties ----------------------------------------------------------------------------
+# --- a proxy between two parties --------------------------------------------------------------------------------
 
 
 class Proxy:
-    """A TCP link that can stop carrying anything, be slow, or break. ``address`` stands for the target's."""
+    """A TCP proxy that can stop, slow down or break its connections; ``address`` replaces the target's."""
 
     def __init__(self, target: str) -> None:
         self.host, _, port = target.rpartition(":")

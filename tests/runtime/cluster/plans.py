@@ -1,4 +1,4 @@
-"""Plans of every strategy, their bundles with any protection, and what the whole model makes of images."""
+"""Plans of every strategy, their bundles with any protection, and the outputs of the whole model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ atexit.register(shutil.rmtree, _HERE, ignore_errors=True)
 
 
 def plan(model: str, strategy: str, protection: Protection | None = None) -> Plan:
-    """A plan of a strategy."""
+    """Return the plan of a model with a strategy."""
     devices, text = PLANS[strategy]
     head = f"version = 1\ndevices = {json.dumps([f'edge{i}' for i in range(devices)])}\n"
     head += f'routing = "{"star" if strategy == "star" else "direct"}"\n'
@@ -79,7 +79,7 @@ def plan(model: str, strategy: str, protection: Protection | None = None) -> Pla
 
 @cache
 def graph(model: str) -> Graph:
-    """A model with random weights, whose outputs differ from image to image as those of a trained one do."""
+    """Return a model with random weights whose outputs vary between images like those of a trained one."""
     generator = torch.Generator().manual_seed(0)
     module = make(model, shape=SHAPES[model], classes=10)
     for parameter in module.parameters():
@@ -97,7 +97,7 @@ def _written(model: str, strategy: str) -> Path:
 
 
 def bundled(model: str, strategy: str, protection: Protection | str = "none") -> Path:
-    """The folder of a plan's bundle: written once, whatever the protection, which is in the manifest alone."""
+    """Return the folder of a plan's bundle; segments are written once, as only the manifest has the protection."""
     wanted = Protection(default=protection) if isinstance(protection, str) else protection  # type: ignore[arg-type]
     folder = _HERE / f"{model}-{strategy}-{wanted.model_dump_json().encode().hex()}"
     if not folder.exists():
@@ -111,7 +111,7 @@ def bundled(model: str, strategy: str, protection: Protection | str = "none") ->
 
 
 def plan_of(folder: Path) -> Plan:
-    """The plan that a bundle holds."""
+    """Return the plan of a bundle."""
     text = read_manifest(folder).plan
     assert isinstance(text, str)
     return parse(text)
@@ -119,23 +119,23 @@ def plan_of(folder: Path) -> Plan:
 
 @cache
 def keys() -> Path:
-    """Keys of an authority for all devices."""
+    """Return a folder of keys for all devices."""
     authority.new([f"edge{i}" for i in range(4)], _HERE / "keys")
     return _HERE / "keys"
 
 
 def images(model: str, count: int = 3, seed: int = 0) -> Images:
-    """Random images in [0, 1]."""
+    """Return random images in [0, 1]."""
     return np.random.default_rng(seed).random((count, *SHAPES[model]), np.float32)
 
 
 def alone(folder: Path, given: Images) -> Images:
-    """What a bundle makes of images in one process, one after another."""
+    """Return the outputs of a bundle in one process, one image after another."""
     return engine.run(folder, given, batch=1)
 
 
 def many(count: int) -> Iterator[Images]:
-    """Images of LeNet-5, a few over and over."""
+    """Return images for LeNet-5: a few distinct ones, repeated."""
     given = images("lenet5", REPEATED)
     return (given[i % REPEATED] for i in range(count))
 
@@ -146,9 +146,10 @@ def _expected() -> Images:
 
 
 def accounted(found: Sequence[Prediction | FrameFailed]) -> list[FrameFailed]:
-    """What failed of `many` images in a vertical plan, whose outputs do not depend on the cuts.
+    """Return the failures among `many` images in a vertical plan, whose outputs do not depend on the cuts.
 
-    Each has the right answer, or names a device or link and a reason; no attempt has answered two.
+    Check that each image has the right answer, or an error that names a device or link and a reason, and that no
+    attempt answered two images.
     """
     for i, outcome in enumerate(found):
         if isinstance(outcome, Prediction):
@@ -162,7 +163,7 @@ def accounted(found: Sequence[Prediction | FrameFailed]) -> list[FrameFailed]:
 
 
 def whole(model: str, given: Images) -> Images:
-    """What the whole model makes of them."""
+    """Return the outputs of the whole model."""
     made = graph(model)
     output: Images = evaluate(made, torch.from_numpy(given), [made.output])[made.output].numpy()
     return output

@@ -1,4 +1,4 @@
-"""A man in the middle of gRPC: takes a worker's place in the cluster file, and passes on what he likes."""
+"""A man in the middle of gRPC connections, which takes a worker's address in the cluster file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Change = Callable[[int, bytes], list[bytes]]
 
 
 class Relay:
-    """Stands for ``target``; the dialer's messages on links go through ``change``."""
+    """Forwards calls to ``target``, and changes the dialer's messages on links with ``change``."""
 
     def __init__(self, target: str, change: Change) -> None:
         self.target, self.change = target, change

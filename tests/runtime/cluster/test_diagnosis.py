@@ -1,4 +1,4 @@
-"""Who is named for an image that is overdue."""
+"""The device or link that is named for an overdue image."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def waits(*parties: str) -> ImageState:
         ([DONE, DONE, COMPUTES], ("c",)),
         ([DONE, DONE, DONE], ("c", "coordinator")),
         ([DONE, DONE, SENDS], ("c", "coordinator")),
-        # one that waits for two, of which one waits itself
+        # a device that waits for two others, one of which waits too
         ([waits("coordinator"), waits("a"), waits("a", "b")], ("coordinator", "a")),
         ([COMPUTES, DONE, waits("a", "b")], ("b", "c")),
         # both directions of a link are lost: each waits for the other
         ([DONE, waits("c"), waits("b")], ("c", "b")),
-        # it has just got all that it waited for
+        # it has just received its last input
         ([DONE, waits(), waits("b")], ("b",)),
         ([DONE, DONE, waits()], ("c",)),
-        # nobody has said anything, or not all
+        # no device, or not every device, has reported
         ([], ("c", "coordinator")),
         ([None, waits("a"), waits("b")], ("a", "b")),
     ],

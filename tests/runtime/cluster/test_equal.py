@@ -1,4 +1,4 @@
-"""Whatever the plan, the model and the protection: what workers answer is what the whole model answers."""
+"""Workers give the same outputs as the whole model, for every kind of plan, model and protection."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ EVERY = [(m, s, p) for m in SHAPES for s in STRATEGIES for p in PROTECTIONS]
 
 
 def _chosen() -> list[tuple[str, str, str]]:
-    """Each strategy on LeNet-5, so that every protection has its turn; all else is among the slow."""
+    """Return each strategy on LeNet-5 with the protections in turn; the other combinations are slow tests."""
     return [("lenet5", strategy, PROTECTIONS[i % len(PROTECTIONS)]) for i, strategy in enumerate(STRATEGIES)]
 
 
 def holds(model: str, strategy: str, protection: str, folder: Path) -> None:
-    """Compare what workers answer with one process and with the whole model."""
+    """Compare the outputs of workers with those of one process and of the whole model."""
     bundle, given = bundled(model, strategy, protection), images(model)
     keyed = keys() if protection != "none" else None
     with machines(bundle, folder, with_keys(keyed) if keyed else no_options) as made:

@@ -1,4 +1,4 @@
-"""Workers that die, hang, come back or stop, and coordinators that do: every image is accounted for."""
+"""Workers and coordinators that die, hang, stop or restart: every image is answered, or fails with a reason."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Machines = dict[str, Machine]
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Workers of all tests here; each test leaves them running."""
+    """Return the workers of all tests in this module; each test leaves them running."""
     with machines(BUNDLE, tmp_path_factory.mktemp("workers")) as made:
         yield made
 
 
 @pytest.fixture
 def file(workers: Machines, tmp_path: Path) -> Path:
-    """The cluster file of the workers, all of which run."""
+    """Return the cluster file of the workers, all of which run."""
     for worker in workers.values():
         if worker.process.poll() is not None:
             worker.again()
@@ -58,7 +58,7 @@ def made(file: Path, deadline: float = 10, retry: float = 0) -> Coordinator:
 
 
 def test_a_thousand_images_and_a_killed_worker(workers: Machines, file: Path) -> None:
-    """Those in flight fail, and name it; once it is back, images are answered again."""
+    """Images in flight fail and name the worker; after its restart, images are answered again."""
 
     async def run() -> Outcomes:
         async with made(file) as run:
@@ -71,7 +71,7 @@ def test_a_thousand_images_and_a_killed_worker(workers: Machines, file: Path) ->
 
     assert len(found) == 1000
     assert 0 < len(failed) <= 300
-    # Where a neighbour notices before the coordinator does, its link to the worker is named.
+    # If a neighbour notices before the coordinator, its link to the worker is named.
     assert all(failure.device == "edge1" or "edge1" in (failure.link or ()) for failure in failed)
     assert "edge1" in {failure.device for failure in failed}
 
@@ -93,7 +93,7 @@ def test_a_thousand_images_and_a_killed_worker_with_retry(workers: Machines, fil
 
 @pytest.mark.parametrize("device", ["edge0", "edge2"])
 def test_whoever_is_killed_and_comes_back(workers: Machines, file: Path, device: str) -> None:
-    """The one that the images go to, and the one that the outputs come from."""
+    """The tests cover the first and the last device."""
 
     def kill_and_start() -> None:
         workers[device].kill()
@@ -107,7 +107,7 @@ def test_whoever_is_killed_and_comes_back(workers: Machines, file: Path, device:
 
 
 def test_a_worker_that_does_not_come_back_is_waited_for_once(workers: Machines, file: Path) -> None:
-    """Not once for each window of images."""
+    """The time to wait applies once, not to each window of images."""
 
     async def run() -> Outcomes:
         async with made(file, retry=1) as run:
@@ -136,7 +136,7 @@ def test_a_hung_worker_is_named_at_the_deadline(workers: Machines, file: Path) -
     failed = accounted(found[:60])
 
     assert failed
-    assert "edge1: no answer within 1.5 s; it has said nothing for" in str(failed[0])
+    assert "edge1: no answer within 1.5 s; it sent no message for" in str(failed[0])
     assert {failure.device for failure in failed} == {"edge1"}
     assert not accounted(found[60:])
 
@@ -201,7 +201,7 @@ asyncio.run(main())
 
 
 def test_workers_are_free_when_their_coordinator_was_killed(file: Path, tmp_path: Path) -> None:
-    """Until then, a second one is told that they are busy."""
+    """Until then, a second coordinator is refused, as the workers are busy."""
     plan = plan_of(BUNDLE)
     (tmp_path / "plan.toml").write_text(plan.toml())
     command = [sys.executable, "-c", COORDINATOR, tmp_path / "plan.toml", file]
@@ -222,7 +222,7 @@ def test_workers_are_free_when_their_coordinator_was_killed(file: Path, tmp_path
 
 
 async def _runs(machines: Machines) -> set[str | None]:
-    """The runs that workers say they take part in."""
+    """Return the runs that the workers report to take part in."""
     found = set()
     for machine in machines.values():
         async with grpc.aio.insecure_channel(machine.address) as to:
@@ -241,7 +241,7 @@ async def _seconds_until(done: Callable[[], Awaitable[bool]]) -> float:
 def test_workers_are_free_within_10_s_when_their_coordinator_hangs(
     workers: Machines, file: Path, tmp_path: Path
 ) -> None:
-    """Its connections stay open; when it goes on, it finds its workers again."""
+    """The connections of a hung coordinator stay open; when it resumes, it joins its workers again."""
     plan = plan_of(BUNDLE)
     (tmp_path / "plan.toml").write_text(plan.toml())
     command = [sys.executable, "-c", COORDINATOR, tmp_path / "plan.toml", file]
@@ -263,14 +263,14 @@ def test_workers_are_free_within_10_s_when_their_coordinator_hangs(
     finally:
         other.kill()
         other.communicate(timeout=20)
-    assert "has said nothing for" in workers["edge1"].events("lost")[-1]["reason"]
+    assert "sent no message for" in workers["edge1"].events("lost")[-1]["reason"]
 
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_given_up_within_12_s_by_coordinator_and_neighbours(
     workers: Machines, file: Path
 ) -> None:
-    """Images in flight need not wait for their deadline; when it goes on, it is found again."""
+    """Images in flight fail before their deadline; when the worker resumes, it joins again."""
 
     async def run() -> tuple[float, Outcomes]:
         async with made(file, deadline=60) as run:

@@ -1,4 +1,4 @@
-"""What a hostile peer says of itself: an error of ours that can be printed, whatever it is."""
+"""Messages of a hostile peer lead to a `ClovenError` that is safe to print."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from cloven.cost.cluster import Cluster, ClusterDevice
 from cloven.errors import ClovenError
 from cloven.runtime.cluster.breakdown import devices, links
 from cloven.runtime.cluster.channels import CONTROL, DESCRIBE
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, SendOptions
 from cloven.runtime.cluster.errors import PartyError
-from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
     VERSION,
@@ -156,7 +156,7 @@ BYTES = [
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The places in a document."""
+    """Yield the paths in a document."""
     yield path
     if isinstance(document, dict | list):
         for key, value in document.items() if isinstance(document, dict) else enumerate(document):
@@ -164,7 +164,7 @@ def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...
 
 
 def changed(document: Document, chance: random.Random) -> bytes:
-    """A document as bytes, with something put in place of a part of it, left out, added, repeated, or damaged."""
+    """Return a document as bytes with a part replaced, removed, added, repeated or damaged."""
     made = copy.deepcopy(document)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         if not made:
@@ -193,14 +193,14 @@ def changed(document: Document, chance: random.Random) -> bytes:
 
 
 def shown(error: ClovenError) -> None:
-    """Check that an error can be printed: short lines, nothing that a terminal would obey."""
+    """Check that an error is safe to print: short lines without control characters."""
     for problem in error.problems:
         assert problem.isprintable(), problem
         assert len(problem) < 3000
 
 
 def takes(read: Callable[[], object]) -> None:
-    """Read something hostile: it is either right or an error of ours."""
+    """Read hostile data; accept a valid result or a `ClovenError`."""
     try:
         read()
     except ClovenError as error:
@@ -208,14 +208,14 @@ def takes(read: Callable[[], object]) -> None:
 
 
 def member() -> WorkerClient:
-    """The coordinator's view of edge0, which has joined and owes a report."""
+    """Return the coordinator's client of edge0, which has joined and must send a report."""
     made = WorkerClient("edge0", PARTIES, None, InFlight(1), lambda _: None)
     made.joined = True
     return made
 
 
 def told(message: bytes) -> None:
-    """Take a message of a worker as the coordinator does, and make the tables of what it reports."""
+    """Process a message of a worker as the coordinator does, and make the tables of its report."""
     one = member()
     asked = one.report = asyncio.Future(loop=LOOP)
     takes(lambda: one._take(message))
@@ -228,7 +228,7 @@ def told(message: bytes) -> None:
 
 
 def described(first: bytes, second: bytes) -> None:
-    """Judge what two workers say that they hold."""
+    """Check the descriptions of two workers as the coordinator does."""
     pool = coordinator(PARTIES).pool
     found = {}
     for name, said in (("edge0", first), ("edge1", second)):
@@ -240,7 +240,12 @@ def described(first: bytes, second: bytes) -> None:
 
 
 def coordinator(addresses: dict[str, str]) -> Coordinator:
-    return Coordinator(PLAN, Cluster(devices=addresses), None, SendOptions())
+    return Coordinator(
+        PLAN,
+        Cluster({name: ClusterDevice(address=address) for name, address in addresses.items()}),
+        None,
+        SendOptions(),
+    )
 
 
 def fuzz(times: int, seed: int) -> None:
@@ -279,7 +284,7 @@ def test_what_is_right_is_taken() -> None:
     [*OTHERS, *((WorkerMessage, document) for document in TOLD), (WorkerDescription, DESCRIBED["edge0"])],
 )
 def test_what_we_send_is_what_version_2_of_the_protocol_says(kind: type[PeerMessage], document: Document) -> None:
-    """Only fields that were given, under their names on the wire: workers of earlier releases refuse others."""
+    """A message has only the fields that were set, with their wire names: earlier releases refuse others."""
     message = read(kind, json.dumps(document).encode(), "edge0")
 
     assert json.loads(message.encode()) == document
@@ -290,7 +295,7 @@ def test_what_we_send_is_what_version_2_of_the_protocol_says(kind: type[PeerMess
 def test_bytes_that_are_no_message(message: bytes) -> None:
     for model in (WorkerDescription, WorkerMessage, *(model for model, _ in OTHERS)):
         if model is WorkerMessage and message in (b"{}", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}"):
-            continue  # nothing to tell, in UTF-8, UTF-16, and with a byte-order mark
+            continue  # an empty object in UTF-8, UTF-16, and with a byte-order mark
         with pytest.raises(ClovenError) as caught:
             read(model, message, "edge0")
         shown(caught.value)
@@ -318,7 +323,7 @@ def test_text_of_a_peer_cannot_steer_a_terminal() -> None:
 
 
 class Hostile:
-    """A worker that describes itself as it likes, and says what it likes once it is asked to join."""
+    """A worker with a given description, which answers a request to join with given messages."""
 
     def __init__(self, described: bytes, tells: list[bytes]) -> None:
         self.server = grpc.aio.server()
@@ -346,7 +351,7 @@ class Hostile:
 
 
 def refused(first: bytes, tells: list[bytes]) -> list[str]:
-    """Why a run with a hostile worker, and one that is honest so far, does not begin."""
+    """Return the error of a run with a hostile worker and an honest one."""
 
     async def run() -> None:
         workers = [Hostile(first, tells), Hostile(json.dumps(DESCRIBED["edge1"]).encode(), tells)]
@@ -408,7 +413,7 @@ def test_a_hostile_answer_ends_the_run_with_a_sentence(message: bytes) -> None:
 
 
 def test_what_grpc_is_told_cannot_steer_a_terminal() -> None:
-    """A hostile server may end a call with any words."""
+    """A hostile server may end a call with any text."""
 
     async def run() -> None:
         server = grpc.aio.server()

@@ -1,4 +1,4 @@
-"""What a worker needs of a small machine."""
+"""The memory and the packages that a worker needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_a_worker_imports_takes_little_memory_and_no_torch() -> None:
 
 
 def test_a_worker_that_has_answered_is_light_too(tmp_path: Path) -> None:
-    """LeNet-5 with onnxruntime; a library that is loaded is mapped, whatever Python calls it."""
+    """After LeNet-5, no heavy library is mapped into the memory of a worker."""
     bundle = bundled("lenet5", "pair", "aes-256-gcm")
     with machines(bundle, tmp_path, with_keys(keys(), "--insecure")) as made:
         found = send(bundle, cluster(tmp_path, made, keys(), insecure=True), images("lenet5", 8))

@@ -1,4 +1,4 @@
-"""Links that break, stall, crawl, or lie: what comes of the images, and who is named."""
+"""Links that break, stall, are slow or change frames: the outcomes of images, and the named causes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Machines = dict[str, Machine]
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Workers whose links have ciphers, and no TLS around them."""
+    """Return workers whose links have ciphers but no TLS."""
     folder = tmp_path_factory.mktemp("workers")
     with machines(BUNDLE, folder, with_keys(keys(), "--insecure")) as made:
         yield made
@@ -43,13 +43,13 @@ def file(workers: Machines, tmp_path: Path) -> Path:
     return cluster(tmp_path, workers, keys(), insecure=True)
 
 
-# --- what a network does ----------------------------------------------------------------------------------------
+# --- network faults ---------------------------------------------------------------------------------------------
 
 
 def through_proxy(
     workers: Machines, file: Path, options: SendOptions, work: Callable[[Proxy], dict[int, Callable[[], object]]]
 ) -> Outcomes:
-    """Send 60 images while the link from edge0 to edge1 goes through a proxy, to which something happens."""
+    """Send 60 images while ``work`` changes the proxy of the link from edge0 to edge1."""
 
     async def run() -> Outcomes:
         async with Proxy(workers["edge1"].address) as proxy:
@@ -74,7 +74,7 @@ def stall(proxy: Proxy, seconds: float) -> Callable[[], None]:
 
 
 def test_a_link_that_is_down_for_five_seconds(workers: Machines, file: Path) -> None:
-    """Nothing is lost: neither end gives the connection up so soon."""
+    """No image is lost: both ends keep the connection for that long."""
     found = through_proxy(workers, file, SendOptions(deadline=20), lambda proxy: {20: stall(proxy, 5)})
 
     assert len(found) == 60
@@ -86,7 +86,7 @@ def test_a_link_that_is_down_for_longer_than_the_deadline(workers: Machines, fil
         workers, file, SendOptions(deadline=2), lambda proxy: {20: proxy.open.clear, 36: proxy.open.set}
     )
     assert accounted(found)
-    # What is in flight while it opens again may be late anywhere.
+    # Images in flight while the link opens again may be late on any device.
     failed = [outcome for outcome in found[20:36] if isinstance(outcome, FrameFailed)]
     assert failed
     assert {str(failure) for failure in failed} == {"edge0 -> edge1: no answer within 2 s; edge1 waits for edge0"}
@@ -112,7 +112,7 @@ def test_a_link_that_is_cut_again_and_again_with_retry(workers: Machines, file: 
 
 
 def test_a_slow_link(workers: Machines, file: Path) -> None:
-    """100 kB/s, 4.8 kB an image: it takes its time, and no more than a window is under way."""
+    """At 100 kB/s and 4.8 kB per image, images are slow but do not fail, and at most a window is in flight."""
 
     def slow(proxy: Proxy) -> dict[int, Callable[[], object]]:
         proxy.rate = 100e3
@@ -122,7 +122,7 @@ def test_a_slow_link(workers: Machines, file: Path) -> None:
 
 
 def test_a_device_behind_a_dead_network_is_named(workers: Machines, file: Path) -> None:
-    """Its control stream goes the same way as its links."""
+    """The control stream of the device uses the same network as its links."""
 
     async def run() -> Outcomes:
         async with Proxy(workers["edge1"].address) as proxy:
@@ -134,14 +134,14 @@ def test_a_device_behind_a_dead_network_is_named(workers: Machines, file: Path) 
     failed = accounted(within(60, run()))
 
     assert failed
-    assert "edge1: no answer within 1.5 s; it has said nothing for" in str(failed[0])
+    assert "edge1: no answer within 1.5 s; it sent no message for" in str(failed[0])
 
 
-# --- what an attacker does --------------------------------------------------------------------------------------
+# --- attacks ----------------------------------------------------------------------------------------------------
 
 
 def flipped(at: int) -> Callable[[bytes], list[bytes]]:
-    """Change one bit."""
+    """Return an attack that changes one bit."""
 
     def change(frame: bytes) -> list[bytes]:
         spoilt = bytearray(frame)
@@ -170,7 +170,7 @@ ATTACKS: dict[str, tuple[str, Callable[[bytes], list[bytes]]]] = {
 
 
 def once(frame: int, attack: Callable[[bytes], list[bytes]]) -> Change:
-    """Do it to one frame of all."""
+    """Apply an attack to one of all frames."""
     done: list[int] = []
 
     def change(number: int, message: bytes) -> list[bytes]:
@@ -183,7 +183,7 @@ def once(frame: int, attack: Callable[[bytes], list[bytes]]) -> Change:
 
 
 def swapped(frame: int) -> Change:
-    """Exchange a frame and the next, once."""
+    """Swap a frame and the next one, once."""
     kept: list[bytes] = []
     done: list[int] = []
 
@@ -198,7 +198,7 @@ def swapped(frame: int) -> Change:
 
 
 def attacked(workers: Machines, file: Path, change: Change, options: SendOptions, count: int = 24) -> Outcomes:
-    """Send images while somebody sits between edge0 and edge1."""
+    """Send images while a relay between edge0 and edge1 applies ``change``."""
 
     async def run() -> Outcomes:
         async with Relay(workers["edge1"].address, change) as relay:
@@ -232,13 +232,13 @@ def test_frames_that_were_exchanged_are_refused(workers: Machines, file: Path) -
 
 
 def test_without_retry_the_link_and_the_reason_are_named(workers: Machines, file: Path) -> None:
-    """And the worker's log has it too."""
+    """The worker's log contains the reason too."""
     failed = accounted(attacked(workers, file, once(8, flipped(60)), SendOptions(deadline=20)))
 
     assert failed
-    assert str(failed[0]) == "edge0 -> edge1: frame refused, tampered: its tag does not fit"
+    assert str(failed[0]) == "edge0 -> edge1: frame refused, tampered: its tag is wrong"
     reasons = [line["reason"] for line in workers["edge1"].events("link") if line["party"] == "edge0"]
-    assert "frame refused, tampered: its tag does not fit" in reasons
+    assert "frame refused, tampered: its tag is wrong" in reasons
 
 
 def test_a_message_beyond_all_measure_is_not_even_read(workers: Machines, file: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_message_beyond_all_measure_is_not_even_read(workers: Machines, file: 
 
 
 def test_a_handshake_that_was_changed_is_refused(workers: Machines, file: Path) -> None:
-    """The dialer tries again: whoever can change one message can at most be a nuisance."""
+    """The dialer tries again, so changing one message only delays the link."""
     refused = workers["edge1"].count("cloven_refused_total", party="edge0", reason="handshake")
 
     def change(hello: bytes) -> list[bytes]:

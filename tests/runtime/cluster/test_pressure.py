@@ -1,4 +1,4 @@
-"""Nothing piles up: not where a sink is slow, nor where a link is, nor where a coordinator sends too much."""
+"""Queues stay bounded if a sink or a link is slow, or a coordinator sends too much."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Mach
 
 
 def test_a_slow_reader_of_answers_holds_the_images_back(workers: dict[str, Machine], tmp_path: Path) -> None:
-    """No more images are taken than two windows ahead of what was read."""
+    """At most two windows of images are read ahead of the answers that were read."""
     taken = 0
 
     def counted() -> Iterator[Images]:
@@ -65,7 +65,7 @@ def test_a_slow_reader_of_answers_holds_the_images_back(workers: dict[str, Machi
 
 
 def test_a_slow_link_holds_the_images_back(workers: dict[str, Machine], tmp_path: Path) -> None:
-    """The worker in front of it has no more than a window in flight, and grows by nothing."""
+    """The worker before the link has at most a window in flight, and its memory does not grow."""
     seen = []
 
     async def run() -> Outcomes:
@@ -89,7 +89,7 @@ def test_a_slow_link_holds_the_images_back(workers: dict[str, Machine], tmp_path
 
 
 def test_a_coordinator_that_sends_too_much_is_told_so(workers: dict[str, Machine], tmp_path: Path) -> None:
-    """5,000 images where 4 were agreed on, to a worker whose next one never answers: 16 MB of them, at once."""
+    """Send 5,000 images (16 MB) with a window of 4 to a worker whose neighbour never answers."""
     edge0 = workers["edge0"]
     before = edge0.memory()
     image = images("lenet5", 1)[0]
@@ -120,6 +120,6 @@ def test_a_coordinator_that_sends_too_much_is_told_so(workers: dict[str, Machine
 
     reasons, in_flight = within(60, run())
 
-    assert set(reasons) == {"more than 8 images are in flight; the run asked for fewer"}
+    assert set(reasons) == {"more than 8 images are in flight, twice the window of the run"}
     assert in_flight <= 8
     assert edge0.memory() < before + SLACK

@@ -1,4 +1,4 @@
-"""Bundles, keys and settings that do not belong together: told before an image is sent, by whoever can tell."""
+"""Bundles, keys and settings that do not fit together are reported before an image is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MUTUAL = bundled("lenet5", "vertical", "mtls")
 
 
 def refused(bundle: Path, file: Path) -> list[str]:
-    """Why a run with workers does not begin."""
+    """Return the reasons why a run with workers does not begin."""
 
     async def run() -> None:
         async with coordinator(plan_of(bundle), file):
@@ -37,7 +37,7 @@ def refused(bundle: Path, file: Path) -> list[str]:
 
 
 def does_not_start(folder: Path, *options: object) -> str:
-    """What a worker says that ends at once, with exit code 2 and no trace."""
+    """Return the message of a worker that exits at once with code 2 and without a traceback."""
     command = [sys.executable, "-m", "cloven.cli", "worker", folder, "--listen", "127.0.0.1:0", *options]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
@@ -47,18 +47,18 @@ def does_not_start(folder: Path, *options: object) -> str:
     return "\n".join(lines)
 
 
-# --- what a worker tells when it is started ---------------------------------------------------------------------
+# --- errors at the start of a worker ----------------------------------------------------------------------------
 
 
 def copied(folder: Path) -> Path:
-    """Keys of one's own, to be spoilt."""
+    """Return a copy of the keys, to be damaged."""
     return Path(shutil.copytree(keys(), folder / "keys"))
 
 
 def test_keys_of_another_device(tmp_path: Path) -> None:
     said = does_not_start(SEALED / "edge1", "--keys", keys() / "edge0")
 
-    assert "the keys are edge0's; the bundle's folder is edge1's" in said
+    assert "the keys are of edge0; expected those of edge1" in said
 
 
 def test_a_key_of_a_link_is_missing(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_no_keys_at_all() -> None:
         f"the link with {party} is protected with aes-128-gcm, which needs keys (--keys)"
         for party in ("coordinator", "edge1")
     ]
-    assert "edge0-edge1 is protected with mtls, which needs --keys" in cannot_load(MUTUAL / "edge0")
+    assert "the link edge0-edge1 is protected with mtls, which requires --keys" in cannot_load(MUTUAL / "edge0")
 
 
 def test_mtls_cannot_be_turned_off_where_the_plan_protects_links_with_it() -> None:
@@ -104,11 +104,11 @@ def test_a_bundle_that_was_changed(tmp_path: Path) -> None:
     assert "is not a device's folder of the bundle; expected one of" in cannot_load(mine / "other")
 
 
-# --- what the coordinator is told -------------------------------------------------------------------------------
+# --- errors of the coordinator ----------------------------------------------------------------------------------
 
 
 def test_bundles_that_do_not_belong_together(tmp_path: Path) -> None:
-    """Of another plan, or written another time: all is told at once, with the devices' addresses."""
+    """Bundles of another plan or another time are reported at once, with the devices' addresses."""
     again = Path(shutil.copytree(PLAIN, tmp_path / "again"))
     (again / "manifest.json").write_text((again / "manifest.json").read_text() + "\n")
     others = {"edge1": bundled("lenet5", "hybrid"), "edge2": again}
@@ -116,9 +116,9 @@ def test_bundles_that_do_not_belong_together(tmp_path: Path) -> None:
         problems = refused(PLAIN, cluster(tmp_path, made))
 
     assert problems == [
-        f"edge1 ({made['edge1'].address}) holds a bundle of another plan (lenet5): write it again with "
+        f"edge1 ({made['edge1'].address}) has the bundle of another plan (lenet5): write it again with "
         "`cloven bundle`",
-        f"edge2 ({made['edge2'].address}) and edge0 hold bundles that were not written together: copy one bundle "
+        f"edge2 ({made['edge2'].address}) and edge0 have bundles that were not written together: copy one bundle "
         "to all",
     ]
 
@@ -140,7 +140,7 @@ def swapped(made: dict[str, Machine]) -> dict[str, Machine]:
 
 
 def test_addresses_of_other_workers(plain: dict[str, Machine], mutual: dict[str, Machine], tmp_path: Path) -> None:
-    """Over TLS, a certificate of another device is not even talked to."""
+    """Over TLS, the coordinator does not talk to a worker with the certificate of another device."""
     for problem in refused(PLAIN, cluster(tmp_path, swapped(plain)))[:2]:
         assert "is the worker of edge" in problem
         assert "correct the cluster file" in problem
@@ -153,7 +153,7 @@ def test_mtls_on_one_side_only(plain: dict[str, Machine], mutual: dict[str, Mach
     for problem in refused(PLAIN, cluster(tmp_path, plain, keys())):
         assert "answers without mTLS: start it with --keys, or leave the keys out here" in problem
     for problem in refused(MUTUAL, cluster(tmp_path, mutual)):
-        assert "it closed the connection at once; if it has mTLS, it wants a valid certificate" in problem
+        assert "it closed the connection at once; if it uses mTLS, it requires a valid certificate" in problem
 
 
 def test_a_coordinator_of_another_authority(mutual: dict[str, Machine], tmp_path: Path) -> None:
@@ -171,15 +171,15 @@ def test_an_expired_coordinator(mutual: dict[str, Machine], tmp_path: Path) -> N
 
 
 def test_a_plan_with_mtls_and_a_cluster_file_without(plain: dict[str, Machine], tmp_path: Path) -> None:
-    """Even where the workers would talk: a worker that was made to say that it holds the plan."""
+    """The coordinator refuses even if the workers accept: one claims to have the plan."""
     made = coordinator(plan_of(MUTUAL), cluster(tmp_path, plain))
 
-    with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls; the cluster file names no"):
+    with pytest.raises(ClovenError, match="the link with edge0 is protected with mtls: set keys in the cluster"):
         made.pool._link_with("edge0", 1)
 
 
 def test_a_worker_of_another_authority_or_without_mtls(tmp_path: Path) -> None:
-    """Among workers that are right."""
+    """One wrong worker among right ones is named."""
     authority.new(["edge0", "edge1", "edge2"], tmp_path / "other")
     options = {
         "edge0": with_keys(keys()),
@@ -194,7 +194,7 @@ def test_a_worker_of_another_authority_or_without_mtls(tmp_path: Path) -> None:
 
 
 def test_link_keys_that_differ(tmp_path: Path) -> None:
-    """Of two devices, and of the coordinator and a device; and where the coordinator has none."""
+    """The key of two devices or of the coordinator and a device differs, or the coordinator has no key."""
     mine = copied(tmp_path)
     changed = mine / "edge0" / "links" / "edge1.key"
     changed.unlink()
@@ -211,9 +211,9 @@ def test_link_keys_that_differ(tmp_path: Path) -> None:
         counted = made["edge1"].count("cloven_refused_total", party="edge0", reason="handshake")
 
     assert between.startswith(
-        "edge0: no link with edge1: handshake refused: the other device holds another link key"
+        "edge0: no link with edge1: handshake refused: the other device uses another link key"
     )
-    assert outer.startswith("coordinator - edge0: handshake refused: the other device holds another link key")
+    assert outer.startswith("coordinator - edge0: handshake refused: the other device uses another link key")
     assert "coordinator has no key for its link with edge0" in missing
     assert unkeyed == [
         f"the link with {device} is protected with aes-128-gcm, which needs keys (--keys)"

@@ -1,4 +1,4 @@
-"""A link's key wears out in use: a new session takes over, and nothing is lost or comes twice."""
+"""When a link's key reaches its limits, a new session takes over without lost or repeated frames."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = bytes(range(32))
 
 
 class End:
-    """One party: what it has heard, in order, and whether its link was ever down."""
+    """One party: the frames that it received, in order, and whether its link was ever down."""
 
     def __init__(self, name: str, link: LinkSpec, aside: ThreadPoolExecutor) -> None:
         self.heard: list[tuple[int, int, bytes]] = []
@@ -49,7 +49,7 @@ Attack = Callable[[bytes], Sequence[bytes]]
 
 
 class Silent(MessageStream):
-    """A stream of somebody who says nothing more."""
+    """A stream of a peer that sends nothing more."""
 
     def __init__(self) -> None:
         self.party = "edge0"
@@ -65,7 +65,7 @@ class Silent(MessageStream):
 async def both(
     protection: str, limits: FrameLimits, count: int, size: int, attack: Attack = lambda _: ()
 ) -> tuple[End, End]:
-    """Send in both directions at once over a link with small limits, until all has come."""
+    """Send in both directions at once over a link with small limits, until all frames have arrived."""
     attacks: list[asyncio.Task[None]] = []
     link = LinkSpec("run", "edge0", "edge1", protection, lambda: KEY, limits)
     with ThreadPoolExecutor(1) as aside:
@@ -103,7 +103,7 @@ async def both(
                 await asyncio.gather(send(dialer), send(other))
                 while min(len(dialer.heard), len(other.heard)) < count:
                     await asyncio.sleep(0.01)
-                await asyncio.sleep(0.1)  # what comes twice comes now
+                await asyncio.sleep(0.1)  # repeated frames would arrive now
         finally:
             for task in attacks:
                 task.cancel()
@@ -129,7 +129,7 @@ def payload(number: int, size: int) -> bytes:
     ids=["by frames", "by bytes", "sooner than it can be renewed", "not at all"],
 )
 def test_a_worn_key_is_renewed_in_time(protection: str, limits: FrameLimits, sessions: int) -> None:
-    """400 messages of 400 bytes each way: nobody notices, but for the sessions."""
+    """After 400 messages of 400 bytes each way, only the number of sessions has changed."""
     dialer, other = within(60, both(protection, limits, 400, 400))
 
     expected = [(number, number % 3, payload(number, 400)) for number in range(400)]
@@ -147,7 +147,7 @@ def test_a_worn_key_is_renewed_in_time(protection: str, limits: FrameLimits, ses
 def test_nothing_is_lost_however_late_a_handshake_comes(
     monkeypatch: pytest.MonkeyPatch, party: str, protection: str
 ) -> None:
-    """One side goes on only a moment after the other has what it wrote, as on a machine with too much to do."""
+    """One side continues a moment after the other has received its message, as on an overloaded machine."""
     write = MessageStream.write
 
     async def late(self: MessageStream, message: bytes) -> None:
@@ -166,7 +166,7 @@ def test_nothing_is_lost_however_late_a_handshake_comes(
 
 
 def test_first_messages_of_others_during_a_renewal_cost_nothing() -> None:
-    """Recorded ones with every renewal, and with every second one a new one that takes its place."""
+    """Each renewal meets replayed first messages, and every second one also a new one that replaces it."""
     recorded: list[bytes] = []
 
     def attack(hello: bytes) -> Sequence[bytes]:

@@ -1,4 +1,4 @@
-"""First messages that somebody has recorded, or copied on their way: no image is lost by them."""
+"""Replayed and copied first messages of handshakes do not lose images."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Attack = Callable[[], Awaitable[object]]
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Workers whose links have ciphers, and no TLS around them."""
+    """Return workers whose links have ciphers but no TLS."""
     with machines(BUNDLE, tmp_path_factory.mktemp("workers"), with_keys(keys(), "--insecure")) as made:
         yield made
 
@@ -55,7 +55,7 @@ async def thrown(to: grpc.aio.Channel, hello: bytes) -> str:
 
 
 async def again_and_again(throw: Attack, rate: float, done: asyncio.Event) -> int:
-    """Throw so often a second; return how often it was."""
+    """Call ``throw`` at a rate per second until ``done``; return the number of calls."""
     count, began, throwing = 0, time.monotonic(), set()
     while not done.is_set():
         while count < rate * (time.monotonic() - began):
@@ -70,7 +70,7 @@ async def again_and_again(throw: Attack, rate: float, done: asyncio.Event) -> in
 
 
 async def answered(run: Coordinator, seconds: float) -> Outcomes:
-    """Send images for a time."""
+    """Send images for some seconds; return their outcomes."""
     until, found = time.monotonic() + seconds, Outcomes()
     while time.monotonic() < until:
         found += [outcome async for outcome in run.answers(many(16))]
@@ -78,7 +78,7 @@ async def answered(run: Coordinator, seconds: float) -> Outcomes:
 
 
 def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path) -> None:
-    """5 s of them: one link's 300 times a second, the other's 4 times a second."""
+    """For 5 s, replay one link's 300 times and the other's 4 times a second."""
     recorded: dict[tuple[str, str], bytes] = {}
 
     def record(number: int, message: bytes) -> list[bytes]:
@@ -107,7 +107,7 @@ def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path
                 seldom = asyncio.create_task(again_and_again(outer, 4, done))
                 found = await answered(made, 5)
                 done.set()
-                assert "was answered before (a replay)" in await inner()
+                assert "was already answered (a replay)" in await inner()
                 refused = (await made.reports())["edge1"].report.refused
                 assert refused["edge0"]["repeated handshake"] > 300
                 return found, await asyncio.gather(often, seldom)
@@ -122,7 +122,7 @@ def test_recorded_first_messages_cost_no_image(workers: Machines, tmp_path: Path
 
 
 def test_first_messages_that_were_never_answered_cost_no_image(workers: Machines, tmp_path: Path) -> None:
-    """As if taken from the wire before they came: each is new and right, and nothing follows it."""
+    """Send first messages that are new and valid, as if intercepted, and nothing after them."""
     key = identity.read(keys() / "edge0").link_key("edge1")
 
     async def run() -> tuple[Outcomes, int]:
@@ -157,16 +157,16 @@ LINE = LinkSpec("run", "edge0", "edge1", "aes-128-gcm", lambda: bytes(range(32))
 
 Recorded = dict[str, Any]
 Change = Callable[[Recorded, list[Recorded]], Recorded]
-"""What arrives in place of a message, by all that was said before."""
+"""Returns the message that arrives instead of one, given all earlier messages."""
 
 
 def unchanged(message: Recorded, _: list[Recorded]) -> Recorded:
-    """Nobody is between."""
+    """Return the message unchanged, as without an attacker."""
     return message
 
 
 class End(MessageStream):
-    """One end of a stream whose other end is in this process."""
+    """One end of a stream inside this process."""
 
     def __init__(self, log: list[Recorded], change: Change) -> None:
         self.log, self.change = log, change
@@ -185,7 +185,7 @@ class End(MessageStream):
 async def shaken(
     to_responder: Change, to_dialer: Change, lines: tuple[LinkSpec, LinkSpec], firsts: FirstMessages
 ) -> tuple[list[Recorded], BaseException | None, BaseException | None]:
-    """Shake hands; return what was said, and why the dialer and the responder refused."""
+    """Run a handshake; return the messages, and why the dialer and the responder refused."""
     log: list[Recorded] = []
     dialer, responder = End(log, to_responder), End(log, to_dialer)
     dialer.other, responder.other = responder, dialer
@@ -206,7 +206,7 @@ def shake(
     lines: tuple[LinkSpec, LinkSpec] = (LINE, LINE),
     firsts: FirstMessages | None = None,
 ) -> tuple[list[Recorded], BaseException | None, BaseException | None]:
-    """As `shaken`."""
+    """Run a handshake; see `shaken`."""
     return asyncio.run(shaken(to_responder, to_dialer, lines, firsts or FirstMessages()))
 
 
@@ -215,7 +215,7 @@ HELLO, ANSWER, PROOF, CONFIRMED = shake()[0]
 
 
 def at(field: str, message: Recorded) -> Change:
-    """Put a recorded message in place of the one that has a field, but not of a hello."""
+    """Return an attack that replaces the message with a field, except a hello, by a recorded one."""
     return lambda said, _: message if field in said and "run" not in said else said
 
 
@@ -229,7 +229,7 @@ def test_a_handshake_has_four_messages_and_both_sides_believe_it() -> None:
 
 
 def mirror(field: str) -> Change:
-    """Send the dialer's own message back to it."""
+    """Return an attack that sends the dialer's own message back to it."""
     place = {"noise": 0, "proof": 2}[field]
     return lambda said, log: {"cloven": VERSION, field: log[place][field]} if field in said else said
 
@@ -265,7 +265,7 @@ def test_a_responder_refuses_a_first_message_that_it_answered() -> None:
 
     assert reasons == [None, None]
     assert isinstance(theirs, HandshakeRepeated)
-    assert "was answered before" in str(ours), "whoever dials is told, and may try again"
+    assert "was already answered" in str(ours), "whoever dials is told, and may try again"
 
 
 OTHER_LINES = {
@@ -284,7 +284,7 @@ def test_a_first_message_is_for_one_link_of_one_run(line: LinkSpec) -> None:
 
 
 def test_the_newest_handshake_waits_and_older_ones_are_given_up() -> None:
-    """So that however many are begun, one stream waits, and none in another order replaces a newer one."""
+    """Only one stream waits, however many are opened, and an older one cannot replace a newer one."""
 
     async def run() -> list[str]:
         half, told = HalfOpen(1, 60), []

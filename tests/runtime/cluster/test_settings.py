@@ -1,4 +1,4 @@
-"""gRPC passes over settings that it does not know, without a word: a wrong name shows only by its effects."""
+"""gRPC silently ignores unknown settings, so these tests check their effects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def workers(tmp_path: Path) -> Iterator[dict[str, Machine]]:
 
 @pytest.mark.slow
 def test_links_that_carry_nothing_for_a_while_stay_up(workers: dict[str, Machine], tmp_path: Path) -> None:
-    """Pings that are not allowed for end a connection when the fourth comes, after 30 to 40 s."""
+    """If pings were not permitted, the fourth would end the connection after 30 to 40 s."""
 
     async def run() -> None:
         async with coordinator(plan_of(BUNDLE), cluster(tmp_path, workers), SendOptions()) as made:

@@ -1,4 +1,4 @@
-"""What somebody reaches who is not of the cluster, or not who he says: nothing, and the worker goes on."""
+"""Clients that are not parties of the cluster, or claim a wrong name, are refused without effect."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MUTUAL = bundled("lenet5", "pair", "mtls")
 PAST = datetime.now(UTC) - timedelta(days=10)
 
 
-# --- where mTLS is on -------------------------------------------------------------------------------------------
+# --- with mTLS --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keys made ten days ago for a day, and new certificates of all but edge3."""
+    """Return keys whose certificates have expired, renewed for all devices except edge3."""
     path = tmp_path_factory.mktemp("keys") / "keys"
     authority.new(["edge0", "edge1", "edge2", "edge3"], path, days=1, now=PAST)
     authority.renew(path, ["coordinator", "edge0", "edge1", "edge2"])
@@ -60,12 +60,12 @@ def channel(address: str, credentials: grpc.ChannelCredentials | None, name: str
 
 
 async def asked(to: grpc.aio.Channel, method: str) -> bytes:
-    """The answer to a first message."""
+    """Return the answer to a first message."""
     if method in (DESCRIBE, HEALTH):
         ask: Any = to.unary_unary(method)
         return bytes(await ask(b"", timeout=20))
     call: Any = to.stream_stream(method)(timeout=20)
-    with suppress(asyncio.InvalidStateError):  # refused before it could ask: reading says why
+    with suppress(asyncio.InvalidStateError):  # refused before the write: reading raises the reason
         hello = {"cloven": VERSION, "run": "0", "from": "coordinator", "to": "edge0", "protection": "none"}
         await call.write(json.dumps(hello if method == LINK else {"cloven": VERSION, "join": {}}).encode())
     message = await call.read()
@@ -75,7 +75,7 @@ async def asked(to: grpc.aio.Channel, method: str) -> bytes:
 
 
 def answer(machine: Machine, method: str, credentials: grpc.ChannelCredentials | None) -> bytes | grpc.StatusCode:
-    """What a worker answers, or why it does not."""
+    """Return the answer of a worker, or the reason why there is none."""
 
     async def run() -> bytes | grpc.StatusCode:
         async with channel(machine.address, credentials, machine.device) as to:
@@ -109,7 +109,7 @@ def test_nothing_answers_without_a_certificate(
 
 @pytest.mark.parametrize("method", [DESCRIBE, HEALTH, CONTROL, LINK])
 def test_the_same_is_answered_with_one(guarded: dict[str, Machine], folder: Path, method: str) -> None:
-    """So what was refused above was refused for its certificate."""
+    """With a valid certificate, the requests that were refused above are answered."""
     said = answer(guarded["edge0"], method, read(folder / "coordinator").channel_credentials())
 
     assert isinstance(said, bytes)
@@ -117,7 +117,7 @@ def test_the_same_is_answered_with_one(guarded: dict[str, Machine], folder: Path
 
 
 def test_a_device_is_no_coordinator_and_no_other_device(guarded: dict[str, Machine], folder: Path) -> None:
-    """The hello says coordinator, the certificate edge2."""
+    """The hello names the coordinator, the certificate edge2."""
     before = number(guarded["edge0"], read(folder / "edge1"), "cloven_refused_total", reason="certificate")
     device = read(folder / "edge2").channel_credentials()
 
@@ -125,11 +125,11 @@ def test_a_device_is_no_coordinator_and_no_other_device(guarded: dict[str, Machi
     assert answer(guarded["edge0"], LINK, device) is grpc.StatusCode.PERMISSION_DENIED
     after = number(guarded["edge0"], read(folder / "edge1"), "cloven_refused_total", reason="certificate")
     assert after == before + 2
-    assert "the certificate is edge2's, not coordinator's" in guarded["edge0"].events("refused")[-1]["reason"]
+    assert "the certificate is of edge2; expected coordinator" in guarded["edge0"].events("refused")[-1]["reason"]
 
 
 def metrics(machine: Machine, context: ssl.SSLContext | None) -> str:
-    """What the metrics' address answers."""
+    """Return the answer of the metrics' address."""
     host, port = machine.metrics.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as plain:
         made = context.wrap_socket(plain, server_hostname=machine.device) if context else plain
@@ -151,7 +151,7 @@ def test_metrics_want_a_certificate_too(guarded: dict[str, Machine], folder: Pat
     foreign.load_verify_locations(folder / "edge0" / "authority.pem")
 
     for context in (None, lacking, foreign):
-        with suppress(OSError):  # a reset, an alert, or just the end
+        with suppress(OSError):  # a reset, an alert, or the end of the stream
             assert metrics(guarded["edge0"], context) == ""
     assert number(guarded["edge0"], read(folder / "coordinator"), "cloven_link_losses_total") == 0
 
@@ -166,7 +166,7 @@ def test_the_cluster_works_meanwhile(guarded: dict[str, Machine], folder: Path, 
     assert not accounted(send(MUTUAL, cluster(tmp_path, guarded, folder), images("lenet5", 8)))
 
 
-# --- where it is not --------------------------------------------------------------------------------------------
+# --- without mTLS -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ GARBAGE: list[bytes] = [
 
 
 async def thrown(machine: Machine, method: str, message: bytes) -> None:
-    """Open a stream and say one thing; whatever comes back, it ends."""
+    """Open a stream and send one message; the stream must end."""
     async with grpc.aio.insecure_channel(machine.address) as to:
         call: Any = to.stream_stream(method)(timeout=10)
         try:
@@ -242,7 +242,7 @@ def test_garbage_as_a_first_message(open_workers: dict[str, Machine], method: st
 
 
 async def joined(machine: Machine, to: grpc.aio.Channel) -> Any:
-    """A run of our own with one worker."""
+    """Join one worker to a run."""
     ask: Any = to.unary_unary(DESCRIBE)
     described = json.loads(await ask(b"", timeout=10))
     call: Any = to.stream_stream(CONTROL)()
@@ -253,7 +253,7 @@ async def joined(machine: Machine, to: grpc.aio.Channel) -> Any:
 
 
 def test_garbage_of_a_coordinator_that_has_joined(open_workers: dict[str, Machine], tmp_path: Path) -> None:
-    """It is left, and the worker is free for the next."""
+    """The worker leaves the coordinator, and is free for the next one."""
     edge0 = open_workers["edge0"]
     before = edge0.count("cloven_refused_total", reason="control")
     nonsense = [m for m in GARBAGE if m not in (b"[]", b"{}") and not m.startswith(b'{"cloven"')]
@@ -306,7 +306,7 @@ def test_garbage_as_frames(open_workers: dict[str, Machine], tmp_path: Path) -> 
 
 
 def test_bytes_that_are_no_grpc(open_workers: dict[str, Machine], tmp_path: Path) -> None:
-    """HTTP, TLS, silence, and the beginning of HTTP/2 with garbage after it, many at once."""
+    """Send HTTP, TLS, nothing, and an HTTP/2 preface with garbage, on many connections at once."""
     edge0 = open_workers["edge0"]
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     starts = [
@@ -339,7 +339,7 @@ def test_bytes_that_are_no_grpc(open_workers: dict[str, Machine], tmp_path: Path
 
 
 def test_streams_that_say_nothing_keep_nobody_out(open_workers: dict[str, Machine], tmp_path: Path) -> None:
-    """1,200 of them, of 20 connections: a few wait for a first message, the others are ended."""
+    """Of 1,200 streams on 20 connections, a few wait for a first message, and the others are closed."""
     edge0 = open_workers["edge0"]
     before = edge0.memory()
 
@@ -358,7 +358,7 @@ def test_streams_that_say_nothing_keep_nobody_out(open_workers: dict[str, Machin
 
     within(60, run())
 
-    assert "no first message came" in edge0.events("refused")[-1]["reason"]
+    assert "no first message arrived" in edge0.events("refused")[-1]["reason"]
     assert edge0.memory() < before + 64 * 2**20
 
 

@@ -1,4 +1,4 @@
-"""Small programs that run inside parties, and what starts them."""
+"""Small programs that run inside parties, and functions that start them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _lacking() -> str:
 
 
 def set_link(net: Network, a: str, b: str, *, up: bool) -> None:
-    """Cut a link, or restore it. While it is cut both ends drop everything unseen: no error, no reset."""
+    """Cut a link, or restore it. While it is cut, both ends drop packets silently: without error or reset."""
     for one, other in ((a, b), (b, a)):
         words = net.quality.discipline if up else "blackhole"
         line = f"qdisc replace dev {net.interface(one, other)} root {words}"
@@ -48,7 +48,7 @@ while True:
             left -= len(part)
         peer.sendall(b"k")
 """
-"""For each message of 8 bytes of length and that many bytes: one byte back."""
+"""Answers each message, 8 bytes of length and that many bytes, with one byte."""
 
 ASK = """
 import socket, sys, time
@@ -63,7 +63,7 @@ for _ in range(times):
     print(time.perf_counter() - start, flush=True)
     time.sleep(0.002)
 """
-"""The seconds that each message and its answer took."""
+"""Prints the round-trip time of each message and its answer, in seconds."""
 
 LISTEN = """
 import os, socket, sys
@@ -79,12 +79,12 @@ while not sys.stdin.buffer.read(1):
         continue
     print(frame[12:14].hex(), socket.inet_ntoa(frame[26:30]), socket.inet_ntoa(frame[30:34]), flush=True)
 """
-"""Kind, source and target of each frame on an interface, until a byte comes in."""
+"""Prints the EtherType, source and target of each frame on an interface until it reads a byte."""
 
 
 @contextmanager
 def running(net: Network, party: str, program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that has said that it is ready."""
+    """Yield a program that has printed "ready"."""
     pipe = subprocess.PIPE
     process = net.popen(party, [*PYTHON, program, *words], stdin=pipe, stdout=pipe, text=True)
     try:
@@ -97,7 +97,7 @@ def running(net: Network, party: str, program: str, *words: str) -> Iterator[sub
 
 
 def ask(net: Network, party: str, to: str, length: int, times: int) -> list[float]:
-    """Seconds of each of these messages to a server and its answer, ascending."""
+    """Return the round-trip times of messages to a server, in seconds, ascending."""
     argv = net.command(party, [*PYTHON, ASK, net.address(to), str(length), str(times)])
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
@@ -105,7 +105,7 @@ def ask(net: Network, party: str, to: str, length: int, times: int) -> list[floa
 
 
 def quickest(net: Network, party: str, to: str, length: int, enough: float) -> float:
-    """Seconds of the quickest such message; asked again, 30 times at most, while a busy machine holds all up."""
+    """Return the shortest round-trip time, in seconds; retry up to 30 times on a busy machine."""
     found: list[float] = []
     while len(found) < 30 and min(found, default=enough) >= enough:
         found += ask(net, party, to, length, 3)
@@ -113,7 +113,7 @@ def quickest(net: Network, party: str, to: str, length: int, enough: float) -> f
 
 
 def in_namespaces(inodes: set[int]) -> list[str]:
-    """The processes whose network namespace is one of these."""
+    """Return the processes whose network namespace is one of these."""
     return [process.name for process in Path("/proc").glob("[0-9]*") if _namespace(process) in inodes]
 
 

@@ -1,4 +1,4 @@
-"""Evidence that can fail: what a listener found beside what the engine sends."""
+"""The evidence of a tap: each difference from the plan and from the engine's tensors is reported."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HORIZONTAL = '[strategy]\nkind = "horizontal"'
 
 @cache
 def divided(strategy: str, devices: int, protection: str = "none") -> tuple[Plan, Program]:
-    """A plan of a small CNN with random weights, and its program."""
+    """Return a plan of a small CNN with random weights, and its program."""
     names = [f"edge{i}" for i in range(devices)]
     text = (
         f'version = 1\ndevices = {names}\n{strategy}\n[model]\nname = "small"\ninput = {list(SHAPE)}\nclasses = 5'
@@ -48,12 +48,12 @@ def divided(strategy: str, devices: int, protection: str = "none") -> tuple[Plan
 
 
 def pixels(count: int) -> Any:
-    """Random images, 0 to 255."""
+    """Return random images, 0 to 255."""
     return np.random.default_rng(1).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
 
 
 def captured(bundle: Path, source: str, target: str, images: Any) -> CapturedMessages:
-    """What a tap would find: everything that the engine sends on a link, message by message, image by image."""
+    """Return an ideal tap's result: everything that the engine sends on a link, by message and image."""
     said: dict[int, list[list[Any]]] = defaultdict(lambda: [[] for _ in images])
 
     for i, image in enumerate(images):
@@ -71,7 +71,7 @@ def captured(bundle: Path, source: str, target: str, images: Any) -> CapturedMes
 def found(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, CapturedMessages]:
-    """A bundle, and what is captured on its first link of four images."""
+    """A bundle, and a capture of four images on its first link."""
     text, devices = (VERTICAL, 2) if request.param == "vertical" else (HORIZONTAL, 3)
     plan, made = divided(text, devices)
     bundle = tmp_path_factory.mktemp("evidence") / "bundle"
@@ -93,7 +93,7 @@ def changed(here: CapturedMessages, message: int, block: Any) -> CapturedMessage
     return replace(here, messages={**here.messages, message: block})
 
 
-def test_what_the_engine_sends_differs_in_nothing(found: tuple[Path, CapturedMessages]) -> None:
+def test_the_tensors_of_the_engine_do_not_differ(found: tuple[Path, CapturedMessages]) -> None:
     assert differing(*found) == 0
 
 
@@ -141,11 +141,11 @@ def test_only_images_whose_pixels_are_known_are_compared(found: tuple[Path, Capt
     assert differing(bundle, changed(here, 0, block), [1, 2]) == here.messages[0].shape[1]
 
 
-# --- what the plan says ---------------------------------------------------------------------------------------
+# --- comparison with the plan ---------------------------------------------------------------------------------
 
 
 def tap(**other: Any) -> TapEvidence:
-    """What a tap on a plain link with nothing wrong is told to have found of ten images."""
+    """Return the evidence of a tap on a plain link after ten images, without differences."""
     there = LinkEvidence(link=("edge0", "edge1"), kind="plain", inputs=10, payload=400, table=400, bytes=900)
     back = LinkEvidence(link=("edge1", "edge0"), kind="HTTP/2", inputs=0, payload=0, table=0, bytes=90)
     recorded = RecordingSummary(packets=9, bytes=990, left_out=0, dropped=0, seconds=1.0)
@@ -156,12 +156,12 @@ def tap(**other: Any) -> TapEvidence:
 
 
 def first(**other: Any) -> tuple[LinkEvidence, LinkEvidence]:
-    """The links, with a change to the first."""
+    """Return both directions, with a change to the first."""
     one, two = tap().links
     return one.model_copy(update=other), two
 
 
-def test_nothing_is_unexpected_of_what_the_plan_says() -> None:
+def test_evidence_that_matches_the_plan_has_no_differences() -> None:
     hidden = {"kind": "TLS", "inputs": 0, "payload": 0}
     assert list(evidence.unexpected(tap(), 10)) == []
     assert list(evidence.unexpected(tap(protection="ascon-128", links=first(kind="protected")), 10)) == []
@@ -181,11 +181,11 @@ def test_nothing_is_unexpected_of_what_the_plan_says() -> None:
         ({"tls": True, "links": first(payload=0)}, "edge0 > edge1: the tap saw plain; expected TLS"),
         ({"tls": True, "links": first(kind="TLS")}, "the tap found 400 bytes of payload; expected 0"),
         ({"images": 9}, "the tap found the messages of 9 images; 10 were sent"),
-        ({"differing": 1}, "1 captured numbers are not, bit by bit, what the engine sends in one process"),
+        ({"differing": 1}, "1 captured numbers are not bit-identical to what the engine sends in one process"),
         ({"warnings": ("the recorder dropped 3 packets",)}, "the recorder dropped 3 packets"),
     ],
 )
-def test_what_differs_is_said(other: dict[str, Any], sentence: str) -> None:
+def test_each_difference_is_reported(other: dict[str, Any], sentence: str) -> None:
     assert sentence in "\n".join(evidence.unexpected(tap(**other), 10))
 
 
@@ -208,14 +208,14 @@ def test_a_folder_with_anything_else_is_refused(tmp_path: Path, names: list[str]
     (problem,) = lab_folder.problems(tmp_path)
 
     assert f"{tmp_path} holds " in problem
-    assert "which no laboratory leaves there" in problem
+    assert "which is not part of a laboratory" in problem
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
+def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     assert lab_folder.problems(tmp_path / "file") == [
-        f"{tmp_path / 'file'} cannot be used for the laboratory: Not a directory; name a new folder"
+        f"{tmp_path / 'file'} cannot be used for the laboratory: Not a directory; choose a new folder"
     ]
 
 

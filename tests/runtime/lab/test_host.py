@@ -27,10 +27,10 @@ def test_without_rights_it_says_what_is_missing() -> None:
     said = subprocess.run([*less, sys.executable, "-c", CHECK], capture_output=True, text=True, check=True).stdout
 
     assert said.count("\n") == 1
-    assert "needs root; CAP_NET_ADMIN and CAP_SYS_ADMIN not given; use sudo" in said
+    assert "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo" in said
 
 
-def test_every_problem_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(host, "TUN", tmp_path / "tun")
     monkeypatch.setattr(host, "_rights", lambda: ["no rights"])
@@ -44,31 +44,31 @@ def test_every_problem_is_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path
         "tc is not found; install iproute2",
         "nsenter is not found; install util-linux",
         "unshare is not found; install util-linux",
-        f"{tmp_path / 'tun'} does not exist, and a delay needs it; load the module: modprobe tun",
+        f"{tmp_path / 'tun'} does not exist, but a delay requires it; load the module: modprobe tun",
     )
 
 
-def test_a_kernel_without_namespaces_or_tbf_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_namespaces_or_without_tbf_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_rights", list)
     monkeypatch.setattr(host, "_tools", list)
     monkeypatch.setattr(host, "_answer", lambda argv: "Unknown qdisc" if "tc" in argv else None)
-    with pytest.raises(ClovenError, match=r"a bandwidth needs the kernel's tbf .module sch_tbf.: Unknown qdisc"):
+    with pytest.raises(ClovenError, match=r"a bandwidth requires the kernel's tbf .module sch_tbf.: Unknown qdisc"):
         host.check(rate=True, delay=False)
     host.check(rate=False, delay=False)
 
     monkeypatch.setattr(host, "_answer", lambda argv: "Operation not permitted")
-    with pytest.raises(ClovenError, match=r"cannot be made here, perhaps .* container: Operation not permitted"):
+    with pytest.raises(ClovenError, match=r"network namespaces, perhaps .* container: Operation not permitted"):
         host.check(rate=True, delay=False)
 
 
 def test_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
 
-    with pytest.raises(ClovenError, match=r"Linux network namespaces; this system is darwin"):
+    with pytest.raises(ClovenError, match=r"requires Linux network namespaces; this system is darwin"):
         host.check(rate=False, delay=False)
 
 
 @root
 def test_a_tool_that_fails_is_quoted() -> None:
-    with pytest.raises(ClovenError, match=r"ip link show nosuch answered: .*does not exist"):
+    with pytest.raises(ClovenError, match=r"ip link show nosuch failed: .*does not exist"):
         host.run(["ip", "link", "show", "nosuch"])

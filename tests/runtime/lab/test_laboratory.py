@@ -1,4 +1,4 @@
-"""The whole of it on one machine: real links, real workers, a real tap; and nothing left of it, however it ends."""
+"""A complete laboratory: real links, real workers, a real tap; and nothing remains of it, however it ends."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def experiment(
     images: int = 12,
     **other: Any,
 ) -> Experiment:
-    """An experiment with a small CNN, three of whose images are the attacker's."""
+    """Return an experiment with a small CNN; three of the images are the attacker's."""
     plan, program = divided(strategy, devices, protection)
     return Experiment(plan, program, pixels(images), 3, folder, tap=("edge0", "edge1"), **other)
 
 
-# --- what a tap finds -----------------------------------------------------------------------------------------
+# --- the tap --------------------------------------------------------------------------------------------------
 
 
 def tapped(found: LabResult) -> TapEvidence:
@@ -59,13 +59,13 @@ def tapped(found: LabResult) -> TapEvidence:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, LabResult]:
-    """A pipeline of two without protection, tapped."""
+    """A pipeline of two devices without protection, with a tap."""
     made = experiment(tmp_path_factory.mktemp("plain") / "lab", bandwidth=100 * MBIT)
     return made, laboratory.run(made)
 
 
 @root
-def test_what_crosses_a_plain_link_is_what_the_plan_says_bit_by_bit(
+def test_the_traffic_of_a_plain_link_matches_the_plan_bit_by_bit(
     plain: tuple[Experiment, LabResult],
 ) -> None:
     made, found = plain
@@ -139,7 +139,7 @@ def test_a_protected_link_shows_as_many_bytes_and_no_numbers(
 
 @root
 @pytest.mark.slow  # TLS is also seen in tests/cli
-def test_of_mtls_nothing_is_found_and_it_says_so(tmp_path: Path) -> None:
+def test_nothing_can_be_read_of_mtls_and_the_command_says_so(tmp_path: Path) -> None:
     tap = tapped(laboratory.run(experiment(tmp_path / "lab", protection="mtls", images=5)))
     there, _ = tap.links
 
@@ -172,13 +172,13 @@ def test_a_table_says_what_the_tap_found(
 
 @pytest.fixture
 def copied(plain: tuple[Experiment, LabResult], tmp_path: Path) -> tuple[Experiment, Path]:
-    """The folder of the plain experiment, to be damaged."""
+    """A copy of the plain experiment's folder that a test may damage."""
     shutil.copytree(plain[0].folder, tmp_path / "lab")
     return plain[0], tmp_path / "lab"
 
 
 def blocks(capture: bytes) -> list[bytearray]:
-    """The blocks of a pcapng file."""
+    """Return the blocks of a pcapng file."""
     found, at = [], 0
     while at < len(capture):
         (size,) = struct.unpack_from("<I", capture, at + 4)
@@ -210,11 +210,11 @@ def test_one_bit_changed_in_the_packets_is_one_number_that_differs(copied: tuple
     tap = examined(made, folder, capture)
 
     assert tap.differing == 1
-    assert tap.unexpected == ("1 captured numbers are not, bit by bit, what the engine sends in one process",)
+    assert tap.unexpected == ("1 captured numbers are not bit-identical to what the engine sends in one process",)
 
 
 @root
-def test_a_packet_that_is_missing_is_missed(copied: tuple[Experiment, Path]) -> None:
+def test_a_missing_packet_is_reported(copied: tuple[Experiment, Path]) -> None:
     made, folder = copied
     capture = blocks((folder / "link.pcapng").read_bytes())
     capture.remove([block for block in capture if MAGIC in block][2])
@@ -228,7 +228,7 @@ def test_a_packet_that_is_missing_is_missed(copied: tuple[Experiment, Path]) -> 
 
 
 @root
-def test_a_tap_that_heard_nothing_is_no_evidence(copied: tuple[Experiment, Path]) -> None:
+def test_a_tap_that_recorded_nothing_is_reported(copied: tuple[Experiment, Path]) -> None:
     made, folder = copied
     capture = blocks((folder / "link.pcapng").read_bytes())
     tap = examined(made, folder, capture[:2])
@@ -241,14 +241,14 @@ def test_a_tap_that_heard_nothing_is_no_evidence(copied: tuple[Experiment, Path]
 
 
 def packets(net: Network, of: str, to: str) -> int:
-    """How many have left by an interface."""
+    """Return the number of packets that an interface has sent."""
     argv = net.command(of, ["ip", "-s", "-j", "link", "show", "dev", net.interface(of, to)])
     (found,) = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
     return int(found["stats64"]["tx"]["packets"])
 
 
 def cut_amid(net: Network, one: str, other: str, seconds: float) -> threading.Thread:
-    """Cut a link once images are on their way, for so long."""
+    """Cut a link for some seconds once images are in flight."""
 
     def cut() -> None:
         while packets(net, one, other) < 40:
@@ -307,7 +307,7 @@ def test_a_slow_link_takes_what_its_bandwidth_says(tmp_path: Path) -> None:
     assert found.summary.images_a_second < 1.1 * MBIT / 8 / (row.table / 100)
 
 
-# --- what is refused ------------------------------------------------------------------------------------------
+# --- invalid experiments --------------------------------------------------------------------------------------
 
 
 def test_a_tap_on_a_link_that_carries_nothing_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_a_tap_on_a_link_that_carries_nothing_is_refused_before_anything_is_writ
         with pytest.raises(ClovenError) as refused:
             laboratory.run(Experiment(plan, program, pixels(2), 0, tmp_path / "lab", tap=tap))
         assert (
-            f"{tap[0]} sends {tap[1]} nothing in this plan; the links that carry anything: edge0-edge1, edge1-edge2"
+            f"{tap[0]} sends nothing to {tap[1]} in this plan; the links that carry data: edge0-edge1, edge1-edge2"
             in refused.value.problems
         )
     assert not (tmp_path / "lab").exists()
@@ -340,10 +340,10 @@ def test_a_worker_that_does_not_start_is_named_with_its_last_words(
         laboratory.run(experiment(tmp_path / "lab"))
 
     assert refused.value.problems[0].startswith("the worker of edge")
-    assert "did not start; it said: --listen is '10.77.0." in refused.value.problems[0]
+    assert "did not start; its log ends with: --listen is '10.77.0." in refused.value.problems[0]
 
 
-# --- how it ends ----------------------------------------------------------------------------------------------
+# --- the end of a laboratory ----------------------------------------------------------------------------------
 
 HOLD = """
 import sys
@@ -359,7 +359,7 @@ def told(experiment, net):
 send, laboratory.send = laboratory.send, told
 main()
 """
-"""The command, which says what its namespaces are once all workers are ready."""
+"""The command; it prints its namespaces once all workers are ready."""
 
 NET = """
 from torch import nn
@@ -382,7 +382,7 @@ cuts = ["1"]
 
 @pytest.fixture
 def begun(here: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
-    """The command at the beginning of an experiment of half a minute, and its namespaces."""
+    """The command at the start of an experiment of half a minute, and its namespaces."""
     (here / "nets").mkdir()
     (here / "nets" / "small_net.py").write_text(NET)
     (here / "random.py").write_text("raise SystemExit('what lies in the working folder was imported')")
@@ -408,7 +408,7 @@ def begun(here: Path) -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
 
 
 def gone(inodes: set[int]) -> bool:
-    """Whether nothing is left in namespaces, in a while."""
+    """Return whether no process is left in the namespaces after a while."""
     until = time.monotonic() + 5
     while in_namespaces(inodes) and time.monotonic() < until:
         time.sleep(0.02)
@@ -435,7 +435,7 @@ def test_nothing_is_left_of_a_laboratory_that_is_killed(
 
 @root
 @pytest.mark.slow  # in one process it is tested with the commands
-def test_ctrl_c_ends_a_laboratory_with_a_word(begun: tuple[subprocess.Popen[str], set[int]], here: Path) -> None:
+def test_ctrl_c_ends_a_laboratory_with_a_message(begun: tuple[subprocess.Popen[str], set[int]], here: Path) -> None:
     lab, inodes = begun
     time.sleep(1)
     lab.send_signal(signal.SIGINT)
@@ -445,5 +445,5 @@ def test_ctrl_c_ends_a_laboratory_with_a_word(begun: tuple[subprocess.Popen[str]
     assert err.splitlines()[-1] == "stopped"
     assert "Traceback" not in err
     assert gone(inodes)
-    # What is there shows that it is a laboratory's: the next one may replace it.
+    # The remaining files mark it as a laboratory's folder: the next one may replace it.
     assert lab_folder.problems(here / "lab") == []

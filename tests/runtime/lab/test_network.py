@@ -35,14 +35,14 @@ MBIT = 10**6
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[Network]:
-    """A chain of three without limits: coordinator and edge1 have no link."""
+    """A chain of three parties without limits: coordinator and edge1 have no link."""
     with network(PARTIES, PAIRS) as made:
         yield made
 
 
 @pytest.fixture(params=["relay", "netem"])
 def delayed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two that can carry a delay; what `described` calls it."""
+    """Each of the two implementations of a delay, by its name in `LabLink`."""
     if request.param == "netem" and not has_netem():
         pytest.skip("this kernel has no netem")
     monkeypatch.setattr(module, "has_netem", lambda: request.param == "netem")
@@ -145,14 +145,14 @@ def test_a_round_trip_takes_twice_the_delay(delayed: str, delay: float) -> None:
         with running(net, "b", SERVE, net.address("b")):
             seconds = ask(net, "a", "b", 10, 60)
 
-    # A virtual machine's two clocks can be 0.1 ms apart now and then: the lower bound is for most round trips.
+    # The two clocks of a virtual machine may differ by 0.1 ms at times: the lower bound holds for most round trips.
     assert statistics.median(seconds) - 2 * delay >= -0.1e-3
     assert seconds[0] - 2 * delay <= 0.5e-3
 
 
 @root
 def test_a_message_takes_its_bits_and_the_delay(delayed: str) -> None:
-    """A few kilobytes after a rest take the line's time, with no head start for the burst that tbf allows."""
+    """A few kilobytes after an idle period take the line's time: tbf's burst does not shorten it."""
     with (
         network(["a", "b"], [("a", "b")], bandwidth=10 * MBIT, delay=5e-3) as net,
         running(net, "b", SERVE, net.address("b")),
@@ -213,7 +213,7 @@ with network(["a", "b", "c"], [("a", "b"), ("b", "c")], bandwidth=10**7, delay=D
 
 @pytest.fixture
 def host() -> Iterator[list[str]]:
-    """The words that run a command on a host whose interfaces nobody else changes meanwhile."""
+    """The command prefix for a host whose interfaces nothing else changes."""
     alone = ["unshare", "--net", "sh", "-c", "echo up; exec sleep 1000"]
     with subprocess.Popen(alone, stdout=subprocess.PIPE) as namespace:
         assert namespace.stdout
@@ -286,16 +286,16 @@ def test_unknown_names_are_answered_with_the_known_ones(net: Network) -> None:
         net.interface("coordinator", "edge1")
 
 
-def test_wrong_names_and_pairs_are_said_at_once() -> None:
+def test_wrong_names_and_pairs_are_reported_at_once() -> None:
     pairs = [("a", "b"), ("b", "a"), ("a", "c")]
 
     with pytest.raises(ClovenError) as refused, network(["a", "b", "b"], pairs):
         pass
 
     assert refused.value.problems == (
-        "the parties are a, b, b; expected a name of its own for each, at most 65534",
-        "the pairs are a-b, b-a, a-c; expected two parties each, and each once",
-        "c in the pairs is not a party; they are a, b, b",
+        "the parties are a, b, b; expected different names, at most 65534",
+        "the pairs are a-b, b-a, a-c; expected different pairs of two parties",
+        "the pairs name c; the parties are a, b, b",
     )
 
 

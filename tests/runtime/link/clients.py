@@ -1,4 +1,4 @@
-"""Clients of servers that demand certificates, as the standard library makes them."""
+"""TLS clients of the standard library for servers that require certificates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloven.runtime.link.identity import Identity
 
 
 def client_context(identity: Identity) -> ssl.SSLContext:
-    """TLS 1.3 with a party's certificate; the server must have one of the same authority, and the right name."""
+    """Return a TLS 1.3 context with a party's certificate, which verifies the server's authority and name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=identity.authority.decode())

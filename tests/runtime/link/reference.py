@@ -1,4 +1,4 @@
-"""Ascon in plain Python, word by word from the specifications: slow, and written apart from the product."""
+"""Ascon in plain Python, written from the specifications and independently of cloven: a slow reference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SBOX = bytes.fromhex("040b1f141a150902 1b050812 1d03061c 1e13070e 000d1118 100c0
 
 
 def substituted(a: int, b: int, c: int, d: int, e: int) -> tuple[int, int, int, int, int]:
-    """The substitution layer by its algebraic normal form."""
+    """Return the state after the substitution layer, by its algebraic normal form."""
     return (
         (e & b) ^ d ^ (c & b) ^ c ^ (b & a) ^ b ^ a,
         e ^ (d & c) ^ (d & b) ^ d ^ (c & b) ^ c ^ b ^ a,
@@ -22,7 +22,7 @@ def permuted(x: list[int], rounds: int) -> list[int]:
     a, b, c, d, e = x
     for i in range(12 - rounds, 12):
         a, b, c, d, e = substituted(a, b, c ^ (0xF - i) << 4 ^ i, d, e)
-        # A word beside itself: shifting the pair turns the word.
+        # Two copies of the word side by side: shifting them rotates the word.
         a, b, c, d, e = (w << 64 | w for w in (a, b, c, d, e))
         a = (a ^ a >> 19 ^ a >> 28) & MASK
         b = (b ^ b >> 61 ^ b >> 39) & MASK
@@ -33,7 +33,7 @@ def permuted(x: list[int], rounds: int) -> list[int]:
 
 
 def seal(name: str, key: bytes, nonce: bytes, associated: bytes, plaintext: bytes) -> bytes:
-    """Ciphertext and tag of "ascon-128" or "ascon-aead128"."""
+    """Return the ciphertext and tag of "ascon-128" or "ascon-aead128"."""
     old = name == "ascon-128"
     order, rate, rounds = ("big", 8, 6) if old else ("little", 16, 8)
 

@@ -1,4 +1,4 @@
-"""Where a program may listen: what is read, and what is refused without mTLS."""
+"""Listening addresses: their syntax, and those that are refused without mTLS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ANYONE = object()
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that knows three names, and nothing of localhost: it must not be asked."""
+    """Replace the resolver by one that knows three names but not localhost, which must not be looked up."""
     real = socket.getaddrinfo
 
     def resolve(host: str, *rest: Any, **more: Any) -> list[Any]:
@@ -65,7 +65,7 @@ def test_other_addresses_need_mtls_or_insecure(listen: str) -> None:
     with pytest.raises(ClovenError) as caught:
         check_address(listen, None, insecure=False)
 
-    for said in (listen, "anyone", "--keys", "127.0.0.1:7001", "--insecure"):
+    for said in (listen, "without mTLS", "--keys", "127.0.0.1:7001", "--insecure"):
         assert said in str(caught.value)
     host = listen.rpartition(":")[0].strip("[]")
     assert (
@@ -101,7 +101,7 @@ def test_what_is_no_address_is_said(listen: str, insecure: bool) -> None:
 
 
 def test_an_unknown_name_is_said() -> None:
-    with pytest.raises(ClovenError, match=r"the host 'nowhere\.example' is not known here"):
+    with pytest.raises(ClovenError, match=r"the host 'nowhere\.example' cannot be resolved"):
         check_address("nowhere.example:80", None, insecure=False)
 
 

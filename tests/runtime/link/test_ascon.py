@@ -1,4 +1,4 @@
-"""Ascon against its designers' vectors and against a slow reference."""
+"""Ascon compared with its designers' test vectors and with a slow reference."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.runtime.link import reference
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KEY = bytes(range(16))
 FILES = {"ascon-128": "ascon128_v12.txt", "ascon-aead128": "ascon_aead128_sp800-232.txt"}
-# Where nonce, plaintext and associated data begin to count up in the designers' files; both lengths go from 0 to
-# 32, the associated data's faster.
+# The first bytes of nonce, plaintext and associated data in the designers' files. Both lengths go from 0 to 32,
+# that of the associated data in the inner loop.
 STARTS = {"ascon-128": (0x00, 0x00, 0x00), "ascon-aead128": (0x10, 0x20, 0x30)}
 # SHA-256 over the ciphertexts of all 1089 vectors in order, computed from the designers' files themselves.
 DIGESTS = {
@@ -55,7 +55,7 @@ def counted(start: int, size: int) -> bytes:
 
 
 def inputs(variant: Variant, plain: int, associated: int) -> tuple[bytes, bytes, bytes]:
-    """Nonce, plaintext and associated data of one of the designers' vectors."""
+    """Return nonce, plaintext and associated data of one of the designers' vectors."""
     nonce, first, other = STARTS[variant]
     return counted(nonce, 16), counted(first, plain), counted(other, associated)
 
@@ -163,18 +163,18 @@ def test_truncated_and_lengthened_messages_are_refused(variant: Variant) -> None
 
 
 def test_the_variants_do_not_open_each_other() -> None:
-    with pytest.raises(WrongTag, match="ascon-aead128: the tag does not fit"):
+    with pytest.raises(WrongTag, match="ascon-aead128: wrong tag"):
         ascon.open(KEY, KEY, b"", ascon.seal(KEY, KEY, b"", b"text", variant="ascon-128"))
 
 
 def test_wrong_sizes_and_buffers_are_named() -> None:
-    with pytest.raises(LinkError, match="ascon-aead128: the key has 15 bytes and the nonce 12, not 16 and 16"):
+    with pytest.raises(LinkError, match="ascon-aead128: got 15 bytes of key and 12 of nonce; expected 16 and 16"):
         ascon.seal(KEY[1:], KEY[:12], b"", b"")
     with pytest.raises(LinkError, match=r"shape \(5,\) is not contiguous; copy it first"):
         ascon.seal(KEY, KEY, b"", np.zeros(10, np.uint8)[::2])
-    with pytest.raises(LinkError, match="a writable buffer of 19 bytes is needed, not a writable one of 18"):
+    with pytest.raises(LinkError, match="got a writable buffer of 18 bytes; expected a writable one of 19"):
         ascon.seal_into(KEY, KEY, b"", b"abc", bytearray(18))
-    with pytest.raises(LinkError, match="a writable buffer of 19 bytes is needed, not a read-only one of 19"):
+    with pytest.raises(LinkError, match="got a read-only buffer of 19 bytes; expected a writable one of 19"):
         ascon.seal_into(KEY, KEY, b"", b"abc", bytes(19))
 
 

@@ -1,4 +1,4 @@
-"""Folders of keys: what is in them, for whom, and that nothing is overwritten or half there."""
+"""Folders of keys: their content and modes, and that files are never overwritten or incomplete."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def test_all_is_for_the_owner_alone_whatever_the_umask(tmp_path: Path, umask: in
 )
 def test_names_that_are_none(name: str) -> None:
     assert problems(name) == (
-        f"{name!r} is not a device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and '.', "
-        "a letter or digit first and last, and no two dots together",
+        f"{name!r} is not a device name; expected 1 to 63 characters: letters a-z and A-Z, digits, '-', '_' "
+        "and '.', with a letter or digit first and last, and no two dots in a row",
     )
 
 
@@ -166,7 +166,7 @@ def test_names_that_would_be_taken_for_something_else() -> None:
     assert len(found) == 3
     assert "'10.0.0.1' is an address, not a device name" in found[0]
     for name, problem in zip(("Aux", "com1.lab"), found[1:], strict=True):
-        assert f"{name!r} cannot be a folder's name on Windows" in problem
+        assert f"{name!r} is reserved on Windows" in problem
 
 
 def test_names_must_differ_in_more_than_case() -> None:
@@ -178,7 +178,7 @@ def test_names_must_differ_in_more_than_case() -> None:
         found,
         strict=True,
     ):
-        assert f"the device name {name!r} is taken (by {other!r}): give each device a name of its own" in problem
+        assert f"the device name {name!r} is taken (by {other!r}): give each device a different name" in problem
 
 
 def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> None:
@@ -189,10 +189,12 @@ def test_all_problems_are_told_at_once_and_nothing_is_made(tmp_path: Path) -> No
         first, second, place, days = caught.value.problems
         assert "'a b' is not a device name" in first
         assert "'c' is taken" in second
-        assert f"{out} exists and is not an empty folder, and no key is overwritten: choose another name" in place
-        assert days == "certificates for 0 days; expected 1 to 3650 days"
+        assert (
+            f"{out} exists and is not an empty folder, and keys are never overwritten: choose another name" in place
+        )
+        assert days == "days must be between 1 and 3650, got 0"
     assert content(tmp_path) == {"precious": b"precious"}
-    with pytest.raises(ClovenError, match="no device is named; expected at least one"):
+    with pytest.raises(ClovenError, match="got no device name; expected at least one"):
         authority.new([], tmp_path / "keys", days=3650)
     assert not (tmp_path / "keys").exists()
 
@@ -262,7 +264,7 @@ def test_adding_tells_all_problems_at_once(keys: Path) -> None:
     assert "'coordinator' is taken" in two
     assert "'/etc' is not a device name" in three
     assert f"{keys / 'edge3'} exists and is not an empty folder" in place
-    assert "4000 days" in days
+    assert "got 4000" in days
     assert content(keys) == before
 
 
@@ -272,8 +274,9 @@ def test_adding_needs_all_folders(keys: Path) -> None:
         authority.add(keys, ["edge3"])
 
     assert len(caught.value.problems) == 1
-    assert f"links/edge0.key is a key of edge0, and {keys / 'edge0'} is missing: copy that folder back" in str(
-        caught.value
+    assert (
+        f"links/edge0.key is a link key with edge0, but {keys / 'edge0'} is missing: copy that folder back"
+        in str(caught.value)
     )
 
 
@@ -324,9 +327,9 @@ def test_renewing_tells_all_problems_at_once(keys: Path) -> None:
     with pytest.raises(ClovenError) as caught:
         authority.renew(keys, ["edge9", "edge0", "../edge0"], days=-1)
     one, two, days = caught.value.problems
-    assert f"{keys} has no folder of 'edge9'; it has those of Cam-2.lab, coordinator, edge0, edge_1" in one
+    assert f"{keys} has no folder for 'edge9'; it has folders for Cam-2.lab, coordinator, edge0, edge_1" in one
     assert "'../edge0'" in two
-    assert "-1 days" in days
+    assert "got -1" in days
     assert content(keys) == before
 
 
@@ -340,7 +343,7 @@ def test_the_authority_signs_only_keys_that_it_has_signed_for_that_party(keys: P
         authority.renew(keys)
 
     garbage, other, twin = caught.value.problems
-    assert "Cam-2.lab/certificate.pem holds no certificate in PEM format" in garbage
+    assert "Cam-2.lab/certificate.pem is not a certificate in PEM format" in garbage
     assert "edge0/certificate.pem is not a certificate for edge0 by" in other
     assert "edge_1/certificate.pem is not a certificate for edge_1 by" in twin
     assert content(keys) == before
@@ -349,17 +352,17 @@ def test_the_authority_signs_only_keys_that_it_has_signed_for_that_party(keys: P
 def test_no_certificate_outlives_the_authority(keys: Path) -> None:
     late = NOW + timedelta(days=20 * 365 - 100)
     for change in (lambda: authority.add(keys, ["edge3"], now=late), lambda: authority.renew(keys, now=late)):
-        with pytest.raises(ClovenError, match=r"365 days, and their authority is valid until 20\d\d-.* only"):
+        with pytest.raises(ClovenError, match=r"365 days would outlive their authority, which expires on 20\d\d-"):
             change()
     authority.renew(keys, days=90, now=late)
-    with pytest.raises(ClovenError, match=r"authority.pem expired on .* make new keys for all devices"):
+    with pytest.raises(ClovenError, match=r"authority.pem expired on .* create new keys for all devices"):
         authority.renew(keys, days=90, now=late + timedelta(days=101))
 
 
 def test_an_authority_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
     private = keys / "authority" / "private.pem"
     private.chmod(0o640)
-    with pytest.raises(ClovenError, match=r"private.pem is open to others \(mode 0640, expected 0600\)"):
+    with pytest.raises(ClovenError, match=r"private.pem is accessible to other users \(mode 0640, expected 0600\)"):
         authority.renew(keys)
     shutil.copy(keys / "edge0" / "private.pem", private)
     private.chmod(0o600)
@@ -368,7 +371,7 @@ def test_an_authority_that_cannot_sign(keys: Path, tmp_path: Path) -> None:
     private.unlink()
     with pytest.raises(ClovenError, match=r"authority/private.pem is missing"):
         authority.add(keys, ["edge3"])
-    with pytest.raises(ClovenError, match="there is no authority in"):
+    with pytest.raises(ClovenError, match=r"is not a folder of keys: .*authority is missing"):
         authority.add(keys / "edge0", ["edge3"])
 
 

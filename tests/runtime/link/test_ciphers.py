@@ -1,4 +1,4 @@
-"""The table of ciphers: official vectors, one behaviour."""
+"""The table of ciphers: official test vectors, and the same behaviour of all ciphers."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_table() -> None:
 def test_names() -> None:
     assert named("none") is None
     assert named("ascon-128") is CIPHERS["ascon-128"]
-    with pytest.raises(ClovenError, match="protection = 'rot13' is not a cipher; known are none, ascon-128, asc"):
+    with pytest.raises(ClovenError, match=r"protection must be one of none, ascon-128, asc.*, got 'rot13'"):
         named("rot13")
 
 
@@ -110,13 +110,13 @@ def test_one_behaviour(cipher: Cipher) -> None:
 def test_sizes_are_exact(cipher: Cipher) -> None:
     nonce = bytes(cipher.nonce_bytes)
     for size in {0, 16, 24, 32, 33} - {cipher.key_bytes}:
-        with pytest.raises(LinkError, match=f"{cipher.name}: the key has {size} bytes and the nonce"):
+        with pytest.raises(LinkError, match=f"{cipher.name}: got {size} bytes of key and"):
             cipher.seal(bytes(size), nonce, b"", b"")
-        with pytest.raises(LinkError, match=f"{cipher.name}: the key has {size} bytes"):
+        with pytest.raises(LinkError, match=f"{cipher.name}: got {size} bytes of key"):
             cipher.open(bytes(size), nonce, b"", bytes(16))
-    with pytest.raises(LinkError, match=f"and the nonce {cipher.nonce_bytes + 1}, not"):
+    with pytest.raises(LinkError, match=f"and {cipher.nonce_bytes + 1} of nonce; expected"):
         cipher.seal(bytes(cipher.key_bytes), bytes(cipher.nonce_bytes + 1), b"", b"")
-    with pytest.raises(LinkError, match="a writable buffer of 17 bytes is needed"):
+    with pytest.raises(LinkError, match="expected a writable one of 17"):
         cipher.seal_into(bytes(cipher.key_bytes), nonce, b"", b"a", bytearray(16))
-    with pytest.raises(LinkError, match="a writable buffer of 1 bytes is needed"):
+    with pytest.raises(LinkError, match="expected a writable one of 1 "):
         cipher.open_into(bytes(cipher.key_bytes), nonce, b"", bytes(17), bytearray(2))

@@ -1,4 +1,4 @@
-"""Identities: what is refused at reading, and who can talk to whom over gRPC and TLS."""
+"""Identities: the checks when reading them, and which parties can connect over gRPC and TLS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METHOD = "/cloven.Test/Who"
 
 @dataclass(frozen=True)
 class World:
-    """Identities of one authority, good and bad, and of another one."""
+    """Valid and invalid identities of one authority, and identities of another one."""
 
     keys: Path
     edge0: Identity
@@ -111,19 +111,21 @@ def test_missing_files_are_told_at_once(folder: Path, tmp_path: Path) -> None:
     for name in ("authority", "certificate", "private"):
         (folder / f"{name}.pem").unlink()
     assert refused(folder) == tuple(
-        f"{folder / name}.pem is missing: copy the whole folder again from where it was made"
+        f"{folder / name}.pem is missing: copy the whole folder again from where it was created"
         for name in ("authority", "certificate", "private")
     )
     assert refused(tmp_path / "absent") == (
-        f"there is no folder {tmp_path / 'absent'}: make one for each device with `cloven keys new`, and copy this "
-        "one here",
+        f"{tmp_path / 'absent'} is not a folder: create keys with `cloven keys new`, and copy this party's folder "
+        "here",
     )
 
 
 def test_a_private_key_that_others_can_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / "private.pem"
     path.chmod(0o644)
-    assert refused(folder) == (f"{path} is open to others (mode 0644, expected 0600); run: chmod 600 {path}",)
+    assert refused(folder) == (
+        f"{path} is accessible to other users (mode 0644, expected 0600); run: chmod 600 {path}",
+    )
     path.chmod(0o400)
     assert identity.read(folder).name == "edge0"
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
@@ -138,14 +140,14 @@ def test_files_that_hold_something_else(folder: Path) -> None:
     (folder / "authority.pem").mkdir()
     directory, certificate, key = refused(folder)
     assert f"cannot read {folder / 'authority.pem'}: it is a folder" in directory
-    assert f"{folder / 'certificate.pem'} holds no certificate in PEM format" in certificate
-    assert f"{folder / 'private.pem'} holds no private key in PEM format without a password" in key
+    assert f"{folder / 'certificate.pem'} is not a certificate in PEM format" in certificate
+    assert f"{folder / 'private.pem'} is not a private key in PEM format without a password" in key
 
 
 def test_a_key_with_a_password_is_refused_and_not_asked_for(folder: Path) -> None:
     key = new_private().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     (folder / "private.pem").write_bytes(key)
-    assert "holds no private key in PEM format without a password" in refused(folder)[0]
+    assert "is not a private key in PEM format without a password" in refused(folder)[0]
 
 
 def test_what_does_not_belong_together(folder: Path, world: World) -> None:
@@ -169,7 +171,7 @@ def test_an_authority_of_the_same_name_with_another_key_does_not_count(folder: P
 def test_another_name_than_expected_is_told_with_all_else(folder: Path) -> None:
     (folder / "private.pem").chmod(0o666)
     mode, name = refused(folder, expected="edge7")
-    assert "is open to others" in mode
+    assert "is accessible to other users" in mode
     assert name == (
         f"{folder / 'certificate.pem'} is the certificate of edge0, expected edge7: use the folder of edge7"
     )
@@ -180,23 +182,23 @@ def test_a_certificate_without_one_name_is_refused(folder: Path) -> None:
     (folder / "certificate.pem").write_bytes(own.certificate.public_bytes(Encoding.PEM))
     (folder / "authority.pem").write_bytes(own.certificate.public_bytes(Encoding.PEM))
     (folder / "private.pem").write_bytes(private_pem(own.key))
-    assert "names no device, or several: use one that `cloven keys new` made" in refused(folder)[0]
+    assert "must name exactly one device: use a certificate that `cloven keys new` created" in refused(folder)[0]
 
 
 def test_certificates_out_of_time_say_since_when_and_what_to_do(world: World) -> None:
     (expired,) = refused(world.keys / "past")
     end = PAST + timedelta(days=1)
-    assert f"past/certificate.pem expired on {end:%Y-%m-%d %H:%M} UTC, and this machine's clock says" in expired
+    assert f"past/certificate.pem expired on {end:%Y-%m-%d %H:%M} UTC; this machine's clock shows" in expired
     assert expired.endswith(
         "run `cloven keys renew` where the authority is, copy the new certificate.pem here, and start again"
     )
     (early,) = refused(world.keys / "future")
     begin = FUTURE - timedelta(minutes=5)
-    assert f"future/certificate.pem is not valid before {begin:%Y-%m-%d %H:%M} UTC, and this machine's" in early
+    assert f"future/certificate.pem is not valid before {begin:%Y-%m-%d %H:%M} UTC, but this machine's" in early
     assert "set the clock, or run `cloven keys renew`" in early
     both = refused(world.keys / "edge0", now=NOW + timedelta(days=9000))
     assert "authority.pem expired on" in both[0]
-    assert "make new keys for all devices with `cloven keys new`" in both[0]
+    assert "create new keys for all devices with `cloven keys new`" in both[0]
     assert "certificate.pem expired on" in both[1]
 
 
@@ -209,7 +211,7 @@ def test_a_link_key_that_is_missing_or_no_key(folder: Path, tmp_path: Path) -> N
         "edge0/links/ where the authority is, after `cloven keys add` if edge9 is new"
     )
     (folder / "links" / "edge_1.key").chmod(0o604)
-    with pytest.raises(ClovenError, match=r"edge_1.key is open to others"):
+    with pytest.raises(ClovenError, match=r"edge_1.key is accessible to other users"):
         one.link_key("edge_1")
     (tmp_path / "other.key").write_text("00" * 32)
     for name in ("../../other", "", "a/b", str(tmp_path / "other")):
@@ -226,7 +228,7 @@ def who(
     expects: str,
     calls: list[str | None] | None = None,
 ) -> str:
-    """What a server answers that tells its client's name; the client expects a server of this name."""
+    """Return the answer of a server that returns its client's name; the client expects a server of a name."""
     seen = [] if calls is None else calls
 
     async def handle(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
@@ -279,7 +281,7 @@ def test_grpc_both_sides_prove_their_names(world: World, name: str) -> None:
 @pytest.mark.parametrize("bad", ["foreign", "past", "future"])
 def test_grpc_refuses_clients_of_another_authority_or_time(world: World, bad: str) -> None:
     client: Identity = getattr(world, bad)
-    # It believes the right authority, so that it is the server who refuses.
+    # The client trusts the right authority, so that the server must refuse.
     credentials = grpc.ssl_channel_credentials(world.edge0.authority, client.private, client.certificate)
 
     not_answered(world.edge0.server_credentials(), credentials, "edge0")
@@ -313,7 +315,7 @@ def test_grpc_without_tls_has_no_names(world: World) -> None:
 
 
 def only(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
-    """A context that speaks one version of TLS, and HTTP/2 in it."""
+    """Return a context restricted to one TLS version, with HTTP/2."""
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.maximum_version = version
     context.minimum_version = version
@@ -345,7 +347,7 @@ def test_a_grpc_server_speaks_tls_1_3_only(world: World) -> None:
 
 
 def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
-    """It refuses a server of its authority that knows no newer version than 1.2."""
+    """The client refuses a server of its authority that supports only TLS 1.2."""
 
     def spoken(listener: socket.socket, version: ssl.TLSVersion) -> str:
         plain, _ = listener.accept()
@@ -375,7 +377,7 @@ def test_a_grpc_client_speaks_tls_1_3_only(world: World) -> None:
 
 
 def test_grpc_that_was_imported_too_early_is_refused(world: World) -> None:
-    """It has read the environment already, and would speak TLS 1.2; whoever has set it himself may."""
+    """After its import, gRPC would also accept TLS 1.2, unless the user has set the environment variable."""
     code = (
         "import grpc\nfrom pathlib import Path\n"
         "from cloven.errors import ClovenError\nimport cloven.runtime.cluster\n"
@@ -406,7 +408,7 @@ def test_a_peer_with_several_names_has_none() -> None:
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[str, str | None]:
-    """The client's certified name and the protocol's version, after a whole handshake in memory."""
+    """Return the client's certified name and the TLS version after a complete handshake in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     near = client.wrap_bio(to_client, to_server, server_hostname=name)
     far = server.wrap_bio(to_server, to_client, server_side=True)
@@ -421,7 +423,7 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[st
 
 
 def trusting(one: Identity, protocol: int, trusted: Identity) -> ssl.SSLContext:
-    """The context of somebody who shows one identity, and believes the authority of another."""
+    """Return a context with the certificate of one identity that trusts the authority of another."""
     context = ssl.SSLContext(protocol)
     context.load_verify_locations(cadata=trusted.authority.decode())
     context.load_cert_chain(one.folder / "certificate.pem", one.folder / "private.pem")
@@ -466,7 +468,7 @@ def test_tls_is_of_version_1_3(world: World) -> None:
 def test_files_that_change_after_reading_are_noticed(folder: Path, world: World) -> None:
     one = identity.read(folder)
     shutil.copy(world.keys / "edge_1" / "private.pem", folder)
-    with pytest.raises(ClovenError, match="they changed since they were read; start again"):
+    with pytest.raises(ClovenError, match="have changed since they were read"):
         one.server_context()
     (folder / "private.pem").unlink()
     with pytest.raises(ClovenError, match="No such file"):

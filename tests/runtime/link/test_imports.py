@@ -1,4 +1,4 @@
-"""What the room brings along."""
+"""The imports of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key files of links and owners: private from the first moment, read only where they are what they should be."""
+"""Key files of links and owners: private from their creation, and checked when they are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEX = "0123456789abcdef" * 4
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of key file, and what its messages say."""
+    """A kind of key file, and its messages."""
 
     new: Callable[[Path], None]
     read: Callable[[Path], bytes]
@@ -35,7 +35,7 @@ KINDS = {
         read_link_key,
         "link key",
         "remove it on both devices",
-        "is missing: make one, and copy it to both devices",
+        "is missing: create one, and copy it to both devices",
     ),
     "owner": Kind(
         new_owner_key,
@@ -95,7 +95,7 @@ def test_nothing_is_overwritten(kind: Kind, key: Path, tmp_path: Path) -> None:
     (tmp_path / "to-file").symlink_to("target")
     (tmp_path / "to-nothing").symlink_to("nothing")
     for path in (key, tmp_path / "to-file", tmp_path / "to-nothing", tmp_path):
-        with pytest.raises(ClovenError, match=f"exists, and no {kind.name} is overwritten: {kind.kept}"):
+        with pytest.raises(ClovenError, match=f"exists, and a {kind.name} is never overwritten: {kind.kept}"):
             kind.new(path)
 
     assert key.read_text("ascii") == text
@@ -123,7 +123,9 @@ def test_nothing_half_written_stays(kind: Kind, tmp_path: Path, monkeypatch: pyt
 def test_files_open_to_others_are_refused(kind: Kind, key: Path, mode: int) -> None:
     key.chmod(mode)
 
-    with pytest.raises(ClovenError, match=rf"is open to others \(mode {mode:04o}, expected 0600\); run: chmod 600"):
+    with pytest.raises(
+        ClovenError, match=rf"is accessible to other users \(mode {mode:04o}, expected 0600\); run: chmod 600"
+    ):
         kind.read(key)
     key.chmod(0o400)
     assert kind.read(key)
@@ -147,7 +149,7 @@ def test_files_open_to_others_are_refused(kind: Kind, key: Path, mode: int) -> N
 def test_files_that_hold_no_key_are_refused_and_not_shown(kind: Kind, key: Path, text: str) -> None:
     key.write_text(text, "utf-8")
 
-    with pytest.raises(ClovenError, match=rf"holds no {kind.name}.*64 hexadecimal digits on one line") as caught:
+    with pytest.raises(ClovenError, match=rf"is not a {kind.name}.*one line of 64 hexadecimal digits") as caught:
         kind.read(key)
     assert HEX[:8] not in str(caught.value)
     assert caught.value.__context__ is None

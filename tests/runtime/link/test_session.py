@@ -1,4 +1,4 @@
-"""Frames: what arrives is what was sealed, in order; all else is refused, counted and harmless."""
+"""Frames: they open unchanged and in order; all others are refused and counted, without other effects."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_both_ends_of_a_handshake() -> None:
 
     assert bytes(there.open(send.seal(INPUT, 1, b"to b")).payload) == b"to b"
     assert bytes(receive.open(back.seal(INPUT, 2, b"to a")).payload) == b"to a"
-    # A frame sent back to its sender was sealed with the other direction's key.
+    # A frame that is sent back to its sender was sealed with the key of the other direction.
     assert (
         refused(
             receive, bytes(LAYOUT.pack(MAGIC, 1, theirs.id, 1, INPUT, 4) + send.seal(INPUT, 1, b"to b")[HEADER:])
@@ -93,7 +93,7 @@ def test_every_bit_of_a_frame_counts(cipher: Cipher) -> None:
         refused(opener, wrong)
 
     assert sum(opener.refused.values()) == 8 * len(frame)
-    # Magic, session, counter and length are told apart; input, ordinal, payload and tag only by the tag.
+    # Changes of magic, session, counter and length have separate reasons; others are detected by the tag.
     assert opener.refused[Reason.FORMAT] == 8 * 4
     assert opener.refused[Reason.FOREIGN] == 8 * 16
     assert opener.refused[Reason.REORDERED] == 8 * 8
@@ -143,7 +143,7 @@ Frames = list[bytes]
 
 @st.composite
 def meddled(draw: st.DrawFn, frames: Frames, strangers: Frames) -> Frames:
-    """A stream of frames as someone on the link may change it."""
+    """Draw a stream of frames as an attacker on the link may change it."""
     stream = list(frames)
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, len(stream) - 1)) if stream else 0
@@ -229,7 +229,7 @@ def test_a_length_above_the_limit_is_refused_before_anything_is_allocated() -> N
         with pytest.raises(FrameRefused, match="oversized") as caught:
             opener.open(header)
         assert caught.value.reason is Reason.OVERSIZED
-    # A short frame that announces much costs nothing either.
+    # A short frame with a large announced length does not allocate memory.
     assert refused(opener, LAYOUT.pack(MAGIC, 0, ID, 0, INPUT, 256 * 2**20) + b"x") == "truncated"
 
 
@@ -240,11 +240,11 @@ def test_a_key_is_used_up_and_asks_for_a_new_session(cipher: Cipher | None) -> N
     for sealer, payload in ((by_frames, b""), (by_bytes, b"12345")):
         for i in range(2):
             sealer.seal(INPUT, i, payload)
-        with pytest.raises(SessionExhausted, match="make a new session by a new handshake"):
+        with pytest.raises(SessionExhausted, match="open a new session"):
             sealer.seal(INPUT, 2, b"1")
         with pytest.raises(SessionExhausted):
             sealer.seal(INPUT, 2, b"1")
-    # What fits still goes.
+    # A payload that fits can still be sealed.
     assert by_bytes.seal(INPUT, 2, b"")
     assert (by_bytes.frames, opener.frames) == (3, 0)
 
@@ -252,7 +252,7 @@ def test_a_key_is_used_up_and_asks_for_a_new_session(cipher: Cipher | None) -> N
 def test_what_does_not_fit_a_frame_uses_nothing_up() -> None:
     sealer, opener = pair(CIPHERS["aes-128-gcm"], FrameLimits(length=3))
     for ordinal, payload in ((0, b"four"), (-1, b""), (2**32, b"")):
-        with pytest.raises(LinkError, match=f"not input {INPUT}, ordinal {ordinal} with {len(payload)} bytes"):
+        with pytest.raises(LinkError, match=f"got input {INPUT}, ordinal {ordinal} and {len(payload)} bytes"):
             sealer.seal(INPUT, ordinal, payload)
     with pytest.raises(LinkError, match="not contiguous"):
         sealer.seal(INPUT, 0, np.zeros(4, np.uint8)[::2])
@@ -261,11 +261,11 @@ def test_what_does_not_fit_a_frame_uses_nothing_up() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    with pytest.raises(LinkError, match="an id of 16 bytes and a key of 32, not 15 and 31"):
+    with pytest.raises(LinkError, match="an id of 15 bytes and a key of 31; expected 16 and at least 32"):
         Sealer(ID[1:], CIPHERS["aes-256-gcm"], KEY[1:])
-    with pytest.raises(LinkError, match="the largest frame must be of 1 to"):
+    with pytest.raises(LinkError, match="length must be between 1 and"):
         FrameLimits(length=2**31)
-    with pytest.raises(LinkError, match="not 0 frames and 5 bytes"):
+    with pytest.raises(LinkError, match="got 0 and 5"):
         FrameLimits(frames=0, total=5)
 
 
@@ -294,7 +294,7 @@ def test_a_direction_is_neither_copied_nor_printed() -> None:
     sealer, opener = pair(CIPHERS["aes-256-gcm"])
     for thing in (sealer, opener):
         for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-            with pytest.raises(TypeError, match="would use a nonce twice"):
+            with pytest.raises(TypeError, match="would reuse nonces"):
                 duplicate(thing)
         assert KEY.hex() not in repr(thing)
         assert repr(KEY)[2:-1] not in repr(thing)

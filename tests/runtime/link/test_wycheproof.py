@@ -1,4 +1,4 @@
-"""Wycheproof's vectors of authenticated encryption, valid and invalid; `wycheproof/README.md` names the source."""
+"""Test vectors of Wycheproof for authenticated encryption; `wycheproof/README.md` names the source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Vector:
-    """One test of a file."""
+    """One test vector of a file."""
 
     number: int
     cipher: Cipher | None
@@ -41,7 +41,7 @@ class Vector:
 
 
 def vectors(path: Path) -> Iterator[Vector]:
-    """The tests of a file in `aead_test_schema`, of any version, plain or compressed."""
+    """Return the test vectors of a file in `aead_test_schema`, of any version, plain or compressed."""
     text = path.read_bytes()
     document = json.loads(gzip.decompress(text) if path.suffix == ".gz" else text)
     assert document["schema"].startswith("aead_test_schema")
@@ -60,7 +60,7 @@ def vectors(path: Path) -> Iterator[Vector]:
 
 
 def outcome(vector: Vector) -> str:
-    """Try one vector: "sealed and opened", "not opened", "refused" for another size of key or nonce."""
+    """Return the outcome of a vector: "sealed and opened", "not opened", or "refused" for its key or nonce size."""
     cipher = vector.cipher
     if cipher is None:
         return "refused"
@@ -120,7 +120,7 @@ def test_every_vector_has_the_outcome_that_its_file_demands(
 
 
 def test_a_vector_of_the_other_ascon_does_not_open() -> None:
-    """The two versions differ, and the files cannot be exchanged unnoticed."""
+    """The two versions differ, so that exchanging the two files would be noticed."""
     found = [v for v in vectors(FOLDER / "ascon128_test.json.gz") if v.result == "valid"]
 
     assert {outcome(replace(v, cipher=CIPHERS["ascon-aead128"])) for v in found} == {"not opened"}

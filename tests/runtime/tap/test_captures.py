@@ -1,4 +1,4 @@
-"""Files of both formats, and what is done about damaged ones."""
+"""Reading pcap and pcapng files, intact and damaged."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_pcap_of_either_order_and_resolution(here: Path, sign: str, nano: bool) 
 
 
 def blocks(sign: str) -> bytes:
-    """Packets in all three kinds of blocks, of two interfaces, in two sections, and 7 + 2 dropped."""
+    """Return packets in all three types of blocks, of two interfaces, in two sections, with 7 + 2 dropped."""
 
     def block(kind: int, body: bytes) -> bytes:
         body += bytes(-len(body) % 4)
@@ -122,7 +122,7 @@ def test_a_gzipped_file_reads_as_it_would_unpacked(here: Path, name: str) -> Non
 
 
 def test_a_gzipped_file_of_many_sections_is_read_once_through(here: Path) -> None:
-    """Going back in a gzip'd file would unpack it again, each time from its beginning."""
+    """Seeking back in a gzipped file would unpack it again from the beginning each time."""
     (here / "a.pcapng.gz").write_bytes(gzip.compress(blocks("<") * 20_000))
     tally = Tally()
 
@@ -143,7 +143,7 @@ def test_a_gzipped_file_that_is_damaged_is_read_until_there(here: Path) -> None:
         tally = Tally()
         read = [packet.content for packet in packets(here / "a.pcap", tally)]
         assert len(read) <= 100
-        assert tally.damage.startswith(("its compression is damaged or cut", "what follows", "it ends"))
+        assert tally.damage.startswith(("the compressed data is damaged", "the next bytes", "it ends"))
 
 
 def test_a_file_that_unpacks_to_too_much_is_read_until_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_file_that_unpacks_to_too_much_is_read_until_there(here: Path, monkeyp
         ("zip", b"PK\3\4..."),
     ],
 )
-def test_how_a_file_is_compressed_is_said(here: Path, name: str, content: bytes) -> None:
+def test_a_compressed_file_is_refused_with_its_format(here: Path, name: str, content: bytes) -> None:
     (here / "a.pcap").write_bytes(content)
 
     with pytest.raises(ClovenError, match=f"is compressed with {name}: unpack it first"):
@@ -184,7 +184,7 @@ def test_a_block_of_an_impossible_length_ends_the_file(here: Path, sign: str, si
     tally = Tally()
 
     assert [packet.content for packet in packets(here / "a.pcapng", tally)] == [b"fives"]
-    assert tally.damage.startswith(f"a block says that it has {size:,} bytes")
+    assert tally.damage.startswith(f"a block has an invalid size of {size:,} bytes")
 
 
 def test_statistics_of_many_interfaces_take_no_longer(here: Path) -> None:
@@ -206,7 +206,7 @@ WHOLE = PREFACE + SETTINGS + b"".join(data(message(frame(n, 0, numbers(n, 200)))
 
 
 def seeds(here: Path) -> list[bytes]:
-    """Captures of all kinds, a few kB each."""
+    """Return captures of all kinds, a few kB each."""
     packets_ = sent(WHOLE, 300) + sent(SETTINGS, ports=(7001, 40000), hosts=("fe80::2", "fe80::1"), answer=True)
     tagged = [p[:12] + b"\x81\x00\x00\x07\x88\x47\x00\x01\x01\x40" + p[14:] for p in packets_]
     made = [capture(here / name, packets_).read_bytes() for name in ("a.pcap", "a.pcapng")]
@@ -215,7 +215,7 @@ def seeds(here: Path) -> list[bytes]:
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """A capture with a few bytes, fields or pieces changed."""
+    """Return a capture with a few bytes, fields or pieces changed."""
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 5, 30))):
         at = rng.randrange(len(changed) or 1)
@@ -262,7 +262,7 @@ def test_no_bytes_crash_the_readers(tmp_path_factory: pytest.TempPathFactory, co
     assert list(packets(path, Tally())) is not None
 
 
-def test_what_is_no_capture_is_said(here: Path) -> None:
+def test_a_file_that_is_not_a_capture_is_refused(here: Path) -> None:
     (here / "text").write_bytes(b"hello")
     (here / "empty").write_bytes(b"")
 

@@ -1,4 +1,4 @@
-"""From a capture file to rows for people and to the file that an attack is trained on."""
+"""From a capture file to a table and to the file that an attack trains on."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def listed(here: Path, packets: list[bytes], name: str = "a.pcapng") -> Survey:
 
 
 def answered(content: bytes, begin: int | None = 99) -> list[bytes]:
-    """The packets of the way back."""
+    """Return the packets of the opposite direction."""
     return sent(content, begin=begin, ports=(7001, 40000), hosts=(SERVER, CLIENT), answer=True)
 
 
@@ -83,7 +83,7 @@ def test_messages_come_out_bit_for_bit(here: Path, name: str, size: int) -> None
 @pytest.mark.parametrize("whole", [True, False], ids=["with its beginning", "from the middle"])
 @pytest.mark.parametrize("order", ["shuffled", "reversed", "shuffled, with every packet twice"])
 def test_the_order_of_the_file_and_its_times_change_nothing(here: Path, order: str, whole: bool) -> None:
-    """`capture` numbers the times by place: here they tell the wrong order."""
+    """`capture` sets timestamps by position, so here they show the wrong order."""
     packets = sent(PREFACE + link(all_images()) if whole else link(all_images()), 536, begin=99 if whole else None)
     back = answered(SETTINGS) if whole else []
     mixed = (packets + back)[::-1] if order == "reversed" else (packets + back) * (2 if "twice" in order else 1)
@@ -157,7 +157,7 @@ def test_of_two_equally_frequent_shapes_the_larger_is_taken(here: Path) -> None:
     assert extract(found, choose(found)).inputs.tolist() == [2]
 
 
-def test_lost_packets_cost_their_images_and_are_told(here: Path) -> None:
+def test_lost_packets_cost_their_images_and_are_reported(here: Path) -> None:
     packets = sent(link(all_images()))
     del packets[7]
     found = listed(here, packets)
@@ -165,7 +165,7 @@ def test_lost_packets_cost_their_images_and_are_told(here: Path) -> None:
     captured = extract(found, choose(found))
 
     assert (found.flows[0].gaps, found.flows[0].lost) == (1, 1448)
-    assert "1,448 bytes are missing in 1 gaps, 1 frames are not whole" in found.warnings[0]
+    assert "1,448 bytes are missing in 1 gaps, 1 frames incomplete" in found.warnings[0]
     assert (captured.left_out, len(captured.inputs)) == (2, 10)
     for i, number in enumerate(captured.inputs):
         assert captured.messages[0][i].tobytes() == numbers(int(number), 1000)
@@ -227,7 +227,7 @@ def test_links_at_the_same_time_between_the_same_machines_are_not_joined(here: P
     assert choose(found, source="10.0.0.1:40001").kind == flows.PROTECTED
 
 
-def test_who_is_the_server_is_seen_without_the_beginning(here: Path) -> None:
+def test_the_server_is_recognised_without_the_beginning(here: Path) -> None:
     by_port = listed(here, answered(link(of_image(1)), begin=None))
     by_words = listed(here, sent(PREFACE + link(of_image(1)), ports=(80, 7001)), "b.pcap")
 
@@ -262,7 +262,7 @@ def test_the_survey_is_for_people_and_programs(here: Path) -> None:
     assert people[-1] == "0: 4,000 x 12, 1: 148 x 12, 2: 0 x 12"
 
 
-def test_mixed_protection_is_said_and_most_images_count(here: Path) -> None:
+def test_mixed_protection_is_reported_and_most_images_count(here: Path) -> None:
     found = listed(here, sent(link([*of_image(1), *of_image(2), *of_image(3, tag=bytes(16))])))
 
     captured = extract(found, choose(found))
@@ -271,19 +271,19 @@ def test_mixed_protection_is_said_and_most_images_count(here: Path) -> None:
     assert (captured.protected, captured.inputs.tolist(), captured.left_out) == (False, [1, 2], 1)
 
 
-def test_what_cannot_be_chosen_is_said(here: Path) -> None:
+def test_flows_that_cannot_be_chosen_are_refused(here: Path) -> None:
     found = listed(here, sent(link(of_image(1))))
     with pytest.raises(
-        ClovenError, match=r"no frames of 1\.2\.3\.4 -> anybody; it holds those of 10\.0\.0\.1:40000"
+        ClovenError, match=r"not contain frames of 1\.2\.3\.4 -> any; expected one of 10\.0\.0\.1:40000"
     ):
         choose(found, source="1.2.3.4")
 
     other = listed(here, sent(b"GET / HTTP/1.1\r\n\r\n"), "b.pcap")
-    with pytest.raises(ClovenError, match="holds no frames of cloven, but 1 other flows"):
+    with pytest.raises(ClovenError, match="does not contain frames of cloven, only 1 other flows"):
         choose(other)
 
     odd = listed(here, sent(link([frame(1, 0, b"abc")])), "c.pcap")
-    with pytest.raises(ClovenError, match="not of float32 numbers: 3 bytes in ordinal 0"):
+    with pytest.raises(ClovenError, match="payloads are not float32 numbers: 3 bytes in ordinal 0"):
         extract(odd, choose(odd))
 
 
@@ -296,7 +296,7 @@ def test_a_capture_that_changes_meanwhile_is_refused(here: Path) -> None:
         extract(found, choose(found))
 
 
-def test_what_cannot_be_written_or_read_is_said(here: Path) -> None:
+def test_files_that_cannot_be_written_or_read_are_reported(here: Path) -> None:
     found = listed(here, sent(link(all_images())))
     captured = extract(found, choose(found))
     (here / "file").write_text("")
@@ -309,7 +309,7 @@ def test_what_cannot_be_written_or_read_is_said(here: Path) -> None:
         read(here)
 
 
-def test_all_that_is_wrong_with_a_file_is_said(here: Path) -> None:
+def test_all_problems_of_a_file_are_reported(here: Path) -> None:
     wrong = {"input": np.array([3, 2]), "0": np.zeros((3, 1), np.float32), "name": np.zeros((2, 1), np.float32)}
     save_file(wrong, here / CAPTURED, {"format": "1", "protected": "no", "bytes": "many", "session": ""})
 
@@ -320,12 +320,12 @@ def test_all_that_is_wrong_with_a_file_is_said(here: Path) -> None:
     assert len(raised.value.problems) == 5
     for words in (
         "'link' is missing",
-        "'many' is not a number",
+        "bytes is 'many'; expected a number",
         "'input' must be",
         "'0' is float32 (3, 1)",
         "'name'",
     ):
         assert words in said
     save_file(wrong, here / CAPTURED)
-    with pytest.raises(ClovenError, match="its format is None"):
+    with pytest.raises(ClovenError, match="the format is None; expected '1'"):
         read(here)

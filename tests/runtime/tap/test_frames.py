@@ -1,4 +1,4 @@
-"""Frames are found in HTTP/2: from the beginning, from the middle, behind gaps, and in garbage."""
+"""Frames are found in HTTP/2: from the beginning, from the middle, after gaps, and in garbage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELLO = data(message(b"hello, this is edge0"))
 
 
 def find(content: bytes, begun: bool, cuts: list[int] | None = None) -> tuple[list[Frame], FrameFinder]:
-    """What is found in bytes that come in pieces."""
+    """Return the frames found in bytes that arrive in pieces, and the finder."""
     finder = FrameFinder(begun)
     found: list[Frame] = []
     for start, end in pairwise(sorted({0, len(content), *(cuts or range(0, len(content), 1448))})):
@@ -34,7 +34,7 @@ def payloads(frames: list[Frame]) -> list[bytes]:
 
 
 def one_by_one(frames: list[bytes]) -> bytes:
-    """Each in DATA frames of its own, as grpc sends them."""
+    """Return each frame in its own DATA frames, as grpc sends them."""
     return b"".join(data(message(content)) for content in frames)
 
 
@@ -58,7 +58,7 @@ def test_a_tag_makes_a_frame_protected() -> None:
     ]
 
 
-def test_a_message_of_another_size_than_its_header_says_is_not_ours() -> None:
+def test_a_message_whose_size_contradicts_its_header_is_not_a_frame() -> None:
     odd = [frame(1, 0, b"abcd", tag=bytes(8)), FRAMES[1]]
 
     found, finder = find(SETTINGS + one_by_one(odd), begun=True)
@@ -141,7 +141,7 @@ def test_a_gap_costs_the_frames_that_it_touches(start: int, lost: int) -> None:
 
     untouched = [end <= start or begin >= start + lost for begin, end in zip(begins, ends, strict=True)]
     assert payloads(found) == [payload for payload, whole in zip(PAYLOADS, untouched, strict=True) if whole]
-    # A frame whose first bytes are missing is not seen to be one.
+    # A frame without its first bytes is not recognised.
     assert finder.cut <= untouched.count(False)
 
 

@@ -1,4 +1,4 @@
-"""A real tap on real links: gRPC and TLS on loopback. Listening needs a right that root has."""
+"""A real tap on real links: gRPC and TLS on loopback. Listening requires root privileges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def may_listen() -> bool:
     return True
 
 
-listening = pytest.mark.skipif(not may_listen(), reason="listening needs Linux and CAP_NET_RAW, as root has")
+listening = pytest.mark.skipif(not may_listen(), reason="listening requires Linux and CAP_NET_RAW")
 
 KEY = bytes(range(32))
 SIZES = {0: 1_500_000, 1: 7, 2: 300}
@@ -47,14 +47,14 @@ IMAGES = range(6)
 
 
 class Tapped:
-    """What a tap recorded, once it has stopped."""
+    """The summary of a recording, once the tap has stopped."""
 
     result: RecordingSummary
 
 
 @contextmanager
 def tapped(path: Path, port: int) -> Iterator[Tapped]:
-    """A tap on loopback that begins before the body and ends right behind it."""
+    """Record loopback during the body."""
     ready, stop, tap = threading.Event(), threading.Event(), Tapped()
 
     def listen() -> None:
@@ -75,7 +75,7 @@ def payload(number: int, ordinal: int) -> bytes:
 
 
 class Link(grpc.GenericRpcHandler):
-    """Answers every frame with the payload's first half, sealed for the way back."""
+    """Answers every frame with the first half of its payload, protected like the request."""
 
     def __init__(self, protection: str) -> None:
         self.protection = protection
@@ -95,7 +95,7 @@ class Link(grpc.GenericRpcHandler):
 
 
 async def talk(protection: str, begun: Callable[[int], object], before: range) -> None:
-    """A server and a client that exchange frames; `begun` is called when those of `before` have been."""
+    """Exchange frames between a server and a client; call `begun` after those of `before`."""
     unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.aio.server(options=unlimited)
     server.add_generic_rpc_handlers((Link(protection),))
@@ -120,7 +120,7 @@ async def talk(protection: str, begun: Callable[[int], object], before: range) -
 
 
 def exchanged(path: Path, protection: str, before: range) -> tuple[RecordingSummary, flows.Survey]:
-    """What a tap records of an exchange."""
+    """Return the summary and the survey of a recorded exchange."""
     with ExitStack() as stack:
         taps: list[Tapped] = []
         asyncio.run(talk(protection, lambda port: taps.append(stack.enter_context(tapped(path, port))), before))
@@ -128,7 +128,7 @@ def exchanged(path: Path, protection: str, before: range) -> tuple[RecordingSumm
 
 
 def both_ways(found: flows.Survey) -> tuple[Flow, Flow]:
-    """There and back: there goes more."""
+    """Return both directions, the one with the larger payload first."""
     assert [bool(flow.frames) for flow in found.flows] == [True, True]
     there, back = found.flows
     assert (there.source, there.target) == (back.target, back.source)
@@ -166,7 +166,7 @@ def test_what_grpc_sent_is_what_the_tap_found(here: Path, protection: str, befor
 
 
 def certificate(folder: Path) -> ssl.SSLContext:
-    """A server's side of TLS, with a certificate of its own making."""
+    """Return a server's TLS context with a self-signed certificate."""
     import datetime
 
     from cryptography import x509
@@ -217,7 +217,7 @@ def test_tls_is_recognised_and_keeps_its_secrets(here: Path) -> None:
         assert found.flows[0].source == f"127.0.0.1:{port}"
         assert found.flows[0].bytes > least
         with pytest.raises(
-            ClovenError, match=r"no frames of cloven, but 3?6?[\d,]+ bytes of TLS, whose content nobody"
+            ClovenError, match=r"frames of cloven, only 3?6?[\d,]+ bytes of TLS, which cannot be decrypted"
         ):
             choose(found)
 
@@ -231,7 +231,7 @@ def taken(client: socket.socket, size: int) -> bytes:
 
 @contextmanager
 def connected() -> Iterator[tuple[int, Callable[[bytes], object]]]:
-    """A port of loopback, and what sends there; nobody takes what is sent but the system."""
+    """A loopback port and a function that sends to it; only the system reads the data."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
@@ -283,7 +283,7 @@ def test_a_tap_stops_by_itself(here: Path) -> None:
 
 
 @listening
-def test_what_came_before_it_was_told_to_stop_is_written(here: Path) -> None:
+def test_packets_that_arrived_before_the_stop_are_written(here: Path) -> None:
     for _ in range(5):
         with connected() as (port, send):
             with tapped(here / "a.pcapng", port):
@@ -330,7 +330,7 @@ def test_a_killed_tap_leaves_what_it_recorded(here: Path) -> None:
 
 
 @listening
-def test_a_tap_that_is_too_slow_says_so(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tap_that_is_too_slow_reports_dropped_packets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "WAITING", 20_000)
     with connected() as (port, send):
         later = threading.Timer(0.3, send, [b"this fits again"])
@@ -353,9 +353,9 @@ def test_a_tap_that_is_too_slow_says_so(here: Path, monkeypatch: pytest.MonkeyPa
 def test_an_interface_that_goes_away_ends_the_recording(here: Path) -> None:
     name = "clv-tap-test"
     if subprocess.run(["ip", "link", "add", name, "type", "veth"], capture_output=True).returncode:
-        pytest.skip("making an interface needs ip and CAP_NET_ADMIN")
+        pytest.skip("creating an interface requires ip and CAP_NET_ADMIN")
     try:
-        with pytest.raises(ClovenError, match=f"interface {name} is down; ip link set {name} up"):
+        with pytest.raises(ClovenError, match=f"interface {name} is down; run: ip link set {name} up"):
             record(name, here / "a.pcapng", seconds=5)
         subprocess.run(["ip", "link", "set", name, "up"], check=True)
         recorded = record(
@@ -371,31 +371,31 @@ def test_an_interface_that_goes_away_ends_the_recording(here: Path) -> None:
 
 
 @listening
-def test_all_that_keeps_it_from_recording_is_said(here: Path) -> None:
+def test_all_reasons_against_recording_are_reported(here: Path) -> None:
     with pytest.raises(ClovenError) as raised:
         record("nowhere0", here / "no folder" / "a.pcapng")
 
     interface, file = raised.value.problems
-    assert interface.startswith("there is no interface 'nowhere0'; there are ")
+    assert interface.startswith("there is no interface 'nowhere0'; expected one of ")
     assert "lo" in interface
     assert file == f"cannot write {here / 'no folder' / 'a.pcapng'}: No such file or directory"
 
 
-def test_without_the_right_to_listen_it_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_privileges_the_error_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> socket.socket:
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(socket, "socket", refuse)
     (here / "old.pcapng").write_bytes(b"of yesterday")
     for name in ("new.pcapng", "old.pcapng"):
-        with pytest.raises(ClovenError, match="recording lo needs the right CAP_NET_RAW: run it as root"):
+        with pytest.raises(ClovenError, match="recording lo requires CAP_NET_RAW: run it as root"):
             record("lo", here / name)
     assert [path.read_bytes() for path in here.iterdir()] == [b"of yesterday"]
 
 
-def test_elsewhere_than_on_linux_it_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_systems_the_error_says_what_to_do(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(socket, "AF_PACKET", raising=False)
-    with pytest.raises(ClovenError, match="on Linux only"):
+    with pytest.raises(ClovenError, match="recording requires Linux"):
         record("lo", here / "a.pcapng")
 
 

@@ -1,4 +1,4 @@
-"""TCP over all kinds of links, and what is counted of the rest."""
+"""TCP over all link types, and the counts of other packets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kind(packet: bytes) -> bytes:
 
 
 def pppoe(packet: bytes) -> bytes:
-    """A session's packet: type, version and code, session, length, PPP's protocol."""
+    """Return a PPPoE session packet: type, version and code, session, length, PPP protocol."""
     protocol = b"\x00\x21" if packet[0] >> 4 == 4 else b"\x00\x57"
     return b"\x88\x64\x11\x00\x00\x07" + struct.pack(">H", len(packet) + 2) + protocol + packet
 
@@ -74,7 +74,7 @@ def test_a_segment_is_found_on_every_link(name: str, packet: bytes) -> None:
     assert tally == Tally()
 
 
-def test_padding_of_short_packets_is_no_content() -> None:
+def test_padding_of_short_packets_is_not_content() -> None:
     found, _ = of(ethernet(FOUR) + bytes(30))
 
     assert found
@@ -129,7 +129,7 @@ def test_what_is_not_taken_is_counted() -> None:
 
 
 def protocol(number: int, content: bytes) -> bytes:
-    """A packet of IPv4 of another protocol."""
+    """Return an IPv4 packet of another protocol."""
     return bytes(dpkt.ip.IP(src=bytes(4), dst=bytes(4), p=number, data=content, len=20 + len(content)))
 
 
@@ -156,12 +156,12 @@ def test_packets_within_packets_are_counted_by_kind(name: str) -> None:
     assert of(bytes(12) + pppoe(packet)) == (None, Tally(tunnels=Counter({name: 1})))
 
 
-def test_what_was_left_out_is_said_by_kind(here: Path) -> None:
+def test_skipped_packets_are_reported_by_kind(here: Path) -> None:
     path = capture(here / "a.pcap", [ethernet(p) for p in (FOUR, INSIDE["VXLAN"], INSIDE["GRE"], INSIDE["VXLAN"])])
 
     found = survey(path)
 
-    assert found.warnings == ["3 packets within packets were left out (GRE 1, VXLAN 2): record inside the tunnel"]
+    assert found.warnings == ["3 tunnelled packets were skipped (GRE 1, VXLAN 2): record inside the tunnel"]
     assert found.report().tunnels == {"VXLAN": 2, "GRE": 1}
     assert len(found.flows) == 1
 
@@ -198,7 +198,7 @@ def test_no_bytes_crash_it(link: int, content: bytes) -> None:
 def test_a_file_of_unknown_links_only_is_refused(here: Path) -> None:
     path = capture(here / "usb.pcap", [b"what"], link=189)
 
-    with pytest.raises(ClovenError, match=r"all packets are of links of type \[189\]; known are 1, 113, 276"):
+    with pytest.raises(ClovenError, match=r"all packets have link types \[189\]; expected 1, 113, 276"):
         list(segments(path, Tally()))
 
 

@@ -1,4 +1,4 @@
-"""Bytes come out in their order, whatever order their packets were recorded in."""
+"""Bytes are returned in order, whatever the order of the recorded packets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def part(sequence: int, data: bytes = b"", flags: int = ACK) -> TcpSegment:
 
 
 def together(segments: list[TcpSegment]) -> tuple[bytes, TcpStream]:
-    """All bytes with a dot for every lost one, and the last stream."""
+    """Return all bytes, with a dot for every lost one, and the last stream."""
     content, stream = b"", None
     for stream, chunk in reassemble(segments):  # noqa: B007
         content += b"." * chunk.lost + bytes(chunk.data)
@@ -32,7 +32,7 @@ def together(segments: list[TcpSegment]) -> tuple[bytes, TcpStream]:
 
 @st.composite
 def recorded(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
-    """Some bytes, and how they may be recorded: cut anywhere, overlapping, sent again, out of order."""
+    """Draw some bytes and a recording of them: cut anywhere, overlapping, retransmitted, out of order."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
     cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
@@ -70,7 +70,7 @@ def test_any_recording_from_the_middle_is_put_together(case: tuple[bytes, list[T
 
 @st.composite
 def shuffled(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
-    """The segments of a connection with its beginning and its end, in any order, some of them twice or missing."""
+    """Draw the segments of a complete connection in any order, some of them twice or missing."""
     content = draw(st.binary(min_size=1, max_size=300))
     begin = draw(st.sampled_from([1, 2**31 - 20, 2**32 - 30, 2**32 - 1])) + 1
     cuts = sorted({0, len(content), *draw(st.lists(st.integers(0, len(content)), max_size=20))})
@@ -84,7 +84,7 @@ def shuffled(draw: st.DrawFn) -> tuple[bytes, list[TcpSegment]]:
 
 @given(shuffled())
 def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, list[TcpSegment]]) -> None:
-    """Right counts: missing is what is in no segment, repeated what is in one more than once."""
+    """The counts are correct: bytes in none of the segments are missing, bytes in several are repeated."""
     expected, segments = case
 
     found, stream = together(segments)
@@ -97,7 +97,7 @@ def test_any_order_has_the_same_bytes_and_the_same_counts(case: tuple[bytes, lis
 
 
 def _dots(segments: list[TcpSegment]) -> int:
-    """Bytes between the first and the last of a connection that are in no segment."""
+    """Return the number of bytes of a connection that are missing from all segments."""
     begin = next(s.sequence for s in segments if s.flags & SYN) + 1
     places = {(s.sequence - begin) % 2**32 + i for s in segments for i in range(len(s.data))}
     end = next((s.sequence - begin) % 2**32 for s in segments if s.flags & FIN)
@@ -145,7 +145,7 @@ def test_bytes_come_as_soon_as_they_are_in_order() -> None:
     assert [bytes(chunk.data) for chunk in stream.add(part(12, b"cd"))] == [b"cd", b"ef"]
 
 
-def test_what_is_missing_is_told_and_counted() -> None:
+def test_missing_bytes_are_reported_and_counted() -> None:
     found, stream = together([part(0, flags=SYN), part(1, b"ab"), part(6, b"fg"), part(11, flags=ACK | FIN)])
 
     assert found == b"ab...fg..."
@@ -168,7 +168,7 @@ def test_what_is_missing_is_not_waited_for_forever(monkeypatch: pytest.MonkeyPat
     assert sum(len(chunk.data) for _, chunk in told) == 100_000
 
 
-def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_waiting_stream_is_released_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HELD", 100_000)
     small = [
         TcpSegment(FLOW[::-1], at, flags, memoryview(text)) for at, flags, text in ((0, SYN, b""), (3, ACK, b"cd"))
@@ -181,7 +181,7 @@ def test_the_largest_waiting_stream_is_told_first(monkeypatch: pytest.MonkeyPatc
     assert (heard[FLOW].lost, heard[FLOW[::-1]].lost, heard[FLOW[::-1]].late) == (1, 0, 0)
 
 
-def test_the_end_of_a_connection_is_no_gap() -> None:
+def test_the_end_of_a_connection_is_not_a_gap() -> None:
     _, stream = together([part(0, flags=SYN), part(1, b"ab"), part(3, flags=ACK | FIN), part(4)])
 
     assert stream.gaps == 0
@@ -210,7 +210,7 @@ def test_a_segment_from_far_away_is_of_another_connection() -> None:
     assert together(segments)[0] == b"onetwo"
 
 
-def test_who_opened_a_connection_is_known() -> None:
+def test_the_client_of_a_connection_is_known() -> None:
     for flags, client in ((SYN, True), (SYN | ACK, False), (ACK, None)):
         assert together([part(0, flags=flags), part(1, b"a")])[1].client is client
 

@@ -1,4 +1,4 @@
-"""What is on a wire, made by others than those who read it here: packets by dpkt, HTTP/2 by hyperframe."""
+"""Build traffic with independent libraries: packets with dpkt, HTTP/2 with hyperframe."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SYN, ACK, FIN, RST, PUSH = 2, 16, 1, 4, 8
 
 
 def frame(number: int, ordinal: int, payload: bytes, tag: bytes = b"", session: bytes = SESSION) -> bytes:
-    """A frame of ours; with a tag it looks protected."""
+    """Return a cloven frame; with a tag, it looks protected."""
     return LAYOUT.pack(MAGIC, ordinal, session, 0, number, len(payload)) + payload + tag
 
 
 def message(content: bytes) -> bytes:
-    """A message of gRPC."""
+    """Return a gRPC message."""
     return b"\0" + len(content).to_bytes(4) + content
 
 
 def data(content: bytes, stream: int = 1, largest: int = 2**14, padding: int | None = None) -> bytes:
-    """DATA frames."""
+    """Return DATA frames."""
     parts = [content[i : i + largest] for i in range(0, len(content), largest)]
     flags = () if padding is None else ("PADDED",)
     made = (DataFrame(stream, part, pad_length=padding or 0, flags=flags) for part in parts)
@@ -40,7 +40,7 @@ def data(content: bytes, stream: int = 1, largest: int = 2**14, padding: int | N
 
 
 def numbers(seed: int, count: int) -> bytes:
-    """A payload of float32 numbers, many of them zero as behind a ReLU."""
+    """Return a payload of float32 numbers, many of them zero as after a ReLU."""
     return np.maximum(np.random.default_rng(seed).normal(size=count), 0).astype("<f4").tobytes()
 
 
@@ -51,7 +51,7 @@ def ip(
     ports: tuple[int, int] = (EPHEMERAL, PORT),
     hosts: tuple[str, str] = (CLIENT, SERVER),
 ) -> bytes:
-    """A packet of IP, 4 or 6 by its hosts."""
+    """Return an IP packet, version 4 or 6 by its hosts."""
     tcp = dpkt.tcp.TCP(sport=ports[0], dport=ports[1], seq=sequence % 2**32, flags=flags, data=content)
     source, target = (ip_address(host).packed for host in hosts)
     if len(source) == 4:
@@ -60,7 +60,7 @@ def ip(
 
 
 def ethernet(packet: bytes) -> bytes:
-    """A packet on Ethernet."""
+    """Return an Ethernet frame."""
     return bytes(12) + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet
 
 
@@ -72,7 +72,7 @@ def sent(
     hosts: tuple[str, str] = (CLIENT, SERVER),
     answer: bool = False,
 ) -> list[bytes]:
-    """The packets of one direction, with SYN (SYN and ACK for an answer); without, where there is no beginning."""
+    """Return the packets of one direction, with SYN (SYN and ACK for an answer) unless ``begin`` is None."""
     first = 5000 if begin is None else begin
     opening = [] if begin is None else [ip(b"", first - 1, SYN | (ACK if answer else 0), ports, hosts)]
     parts = (ip(content[i : i + size], first + i, ACK, ports, hosts) for i in range(0, len(content), size))
@@ -80,7 +80,7 @@ def sent(
 
 
 def capture(path: Path, packets: Iterable[bytes], link: int = dpkt.pcap.DLT_EN10MB) -> Path:
-    """A file in the format of its name, written by dpkt."""
+    """Write a file with dpkt, in the format of its name."""
     with path.open("wb") as file:
         kind = dpkt.pcapng if path.suffix == ".pcapng" else dpkt.pcap
         writer = kind.Writer(file, snaplen=2**18, linktype=link)
@@ -90,6 +90,6 @@ def capture(path: Path, packets: Iterable[bytes], link: int = dpkt.pcap.DLT_EN10
 
 
 def found(packets: Sequence[bytes], link: int = dpkt.pcap.DLT_EN10MB) -> list[TcpSegment]:
-    """The segments of packets."""
+    """Return the segments of packets."""
     segments = (segment(Packet(link, len(packet), packet), Tally()) for packet in packets)
     return [one for one in segments if one]

@@ -1,4 +1,4 @@
-"""The bars of S1's figures: what a strategy leaks at a layer, with the score of every image behind it."""
+"""The bars of Figs. 5 and 6: the agreement of a strategy at a layer, with the score of every image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cloven.auditing.finding import Finding, Metric, ScoreRange
+from cloven.auditing.ranges import POSSIBLE, difference_bounds
 from cloven.auditing.ranking import LEAST_KAPPA
 from cloven.auditing.store import Store
 from cloven.auditing.summary import Summary
@@ -17,28 +18,31 @@ from cloven.papers.s1.figure_document import BarBaselines, BarRow
 from cloven.score.intervals import Interval, of_mean, of_share, paired, unpaired
 
 TILE = "Layer 1"
-"""S1's name for a tile of the input."""
+"""The paper's name for a tile of the input."""
+
+WHOLE_LINK = "All on a link"
+"""The name for all that a link carries, which is compared between strategies whatever crosses it."""
 
 
 @dataclass(frozen=True, eq=False)
 class StrategyBar:
-    """One bar: S1's accuracy of a strategy at a layer, over all shares of it.
+    """One bar: the agreement (the paper's accuracy) of a strategy at a layer, over all shares of the layer.
 
     Attributes:
-        figure: of S1, such as ``5c``.
+        figure: the paper's figure, such as ``5c``.
         model: the divided model.
         data: the kind of the data set.
-        control: the difference from S1; see `experiments.CONTROLS`.
+        control: the difference from the paper; see `experiments.CONTROLS`.
         strategy: vertical, horizontal or data.
-        layer: S1's name of it; ``All on a link`` for the full view.
+        layer: the paper's name of the layer; `WHOLE_LINK` for the full view.
         devices: the number of devices.
-        where: a share's device or a link, where bars of one strategy and layer must be told apart.
-        victims: the fingerprint of the images that were scored.
-        kappa: of the CNN on them.
+        where: the link, which distinguishes bars of one strategy and layer in the full view.
+        victims: the fingerprint of the scored images.
+        kappa: Cohen's kappa of the CNN on these images.
         scores: ``(seeds, shares, n)``: 1 where the reconstruction has the class of the original, else 0.
-        ssim: likewise.
+        ssim: ``(seeds, shares, n)``: the SSIM of each reconstruction.
         baselines: of agreement and of SSIM, the highest over the shares.
-        crosses: whether a link carries it.
+        crosses: whether a link carries the tensor.
     """
 
     figure: str
@@ -58,17 +62,17 @@ class StrategyBar:
 
     @property
     def name(self) -> str:
-        """Return a name that no other bar of the figure has."""
+        """Return a name that is unique in the figure."""
         parts = (self.figure, self.data, self.control, self.strategy, self.layer, str(self.devices), self.where)
         return "/".join(part for part in parts if part)
 
     @property
     def counts(self) -> bool:
-        """Return whether the CNN has learned enough for agreement with it to mean anything."""
+        """Return whether the CNN's kappa is high enough for agreement to be meaningful."""
         return self.kappa is None or self.kappa >= LEAST_KAPPA
 
     def row(self) -> BarRow:
-        """Return the bar as ``figure.json`` lists it: means over seeds, shares and images, and of each share."""
+        """Return the bar's row in ``figure.json``: the means over seeds, shares and images, and of each share."""
         agreement, ssim = self.baselines
         return BarRow(
             name=self.name,
@@ -87,23 +91,24 @@ class StrategyBar:
             seeds=self.scores.shape[0],
             shares=tuple(self.scores.mean((0, 2)).tolist()),
             agreement=score_range(of_share(self.scores.mean(1))),
-            ssim=score_range(of_mean(self.ssim.mean(1))),
+            ssim=score_range(of_mean(self.ssim.mean(1), within=POSSIBLE["ssim"])),
             baselines=BarBaselines(agreement=agreement, ssim=ssim),
         )
 
 
 def score_range(interval: Interval) -> ScoreRange:
-    """Return a mean and its interval as documents hold them."""
+    """Return a mean and its interval as a document."""
     return ScoreRange(**asdict(interval))
 
 
 def difference(higher: StrategyBar, lower: StrategyBar) -> Interval:
-    """Return the agreement of one bar less that of another, over images and seeds.
+    """Return the difference between the agreement of two bars, with its interval over images and seeds.
 
     Bars of the same images are compared image by image.
     """
     a, b = higher.scores.mean(1), lower.scores.mean(1)
-    return paired(a, b) if higher.victims == lower.victims else unpaired(a, b)
+    compare = paired if higher.victims == lower.victims else unpaired
+    return compare(a, b, within=difference_bounds("agreement"))
 
 
 # --- from finished studies --------------------------------------------------------------------------------------
@@ -115,11 +120,11 @@ def bars(
     """Return the bars of one study.
 
     Args:
-        figure: of S1.
-        control: the study's difference from S1.
-        division: an unusual division of the model, in a word, or nothing.
-        summary: of the study.
-        folder: of the study.
+        figure: the paper's figure.
+        control: the study's difference from the paper.
+        division: the name of an unusual division of the model (`experiments.DIVISIONS`), or an empty string.
+        summary: the study's summary.
+        folder: the study's folder.
         victims: the fingerprint of its victim images.
     """
     groups: dict[tuple[str, str, str], list[Finding]] = {}
@@ -148,11 +153,11 @@ def bars(
 
 
 def _group(finding: Finding, division: str) -> tuple[str, str, str]:
-    """Return a bar's strategy, layer and place; shares of a layer make one bar, each link makes one of its own."""
+    """Return the strategy, layer and link of a bar; all shares of a layer make one bar, each link another."""
     if finding.view == "paper":
         return finding.strategy, TILE if finding.label == "Input tile" else finding.label, ""
     words = (division, " to ".join(finding.link or ()))
-    return finding.strategy, finding.label, ", ".join(word for word in words if word)
+    return finding.strategy, WHOLE_LINK, ", ".join(word for word in words if word)
 
 
 def _scores(members: Sequence[Finding], store: Store, metric: Metric) -> Tensor:

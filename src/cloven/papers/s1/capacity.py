@@ -1,4 +1,4 @@
-"""Decoders of equal size: Table 2's grow with depth, so that depth and capacity come together (S1, Table 2)."""
+"""Decoders of equal size, as a control: Table 2's decoders grow with the depth of the layer that they attack."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cloven.graph.box import Shape
 from cloven.papers.s1.table2 import decoder, printed
 
 FEWEST = 8
-"""Hidden channels that a decoder keeps: with fewer it is no longer the same kind of network."""
+"""The smallest number of channels of a hidden layer."""
 
 
 def matched(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
-    """Return Table 2 for a model, with about as many weights in each decoder (`typical`)."""
+    """Return a function that gives Table 2's decoders of a model, all with about `typical` weights."""
     usual = decoder(model)
 
     def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
@@ -27,9 +27,10 @@ def matched(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
 
 
 def typical(model: str, image: Shape) -> int:
-    """Return the number of weights that all decoders can have, for a model and an image (C, H, W).
+    """Return the common number of weights of the decoders for a model and an image (C, H, W).
 
-    The geometric mean over Table 2's, or what the largest has left at the fewest channels, if that is more.
+    This is the geometric mean over Table 2's decoders, or the size of the largest one with `FEWEST` channels in
+    each hidden layer, if that is more.
     """
     chains = [row.chain(row.scaled(image), image) for row in printed(model) if row.takes(image)]
     least = max(parameters(_scaled(chain, 0.0)) for chain in chains)
@@ -37,7 +38,7 @@ def typical(model: str, image: Shape) -> int:
 
 
 def parameters(chain: Chain) -> int:
-    """Return the number of weights of a chain, biases counted."""
+    """Return the number of weights of a chain, including biases."""
     total = 0
     for layer in chain:
         match layer:
@@ -51,7 +52,7 @@ def parameters(chain: Chain) -> int:
 
 
 def widened(chain: Chain, wanted: int) -> Chain:
-    """Return the chain with all hidden channels multiplied by what brings its weights nearest to ``wanted``."""
+    """Return the chain with its hidden channels scaled so that its number of weights is nearest to ``wanted``."""
     factors = [2 ** (i / 8) for i in range(-48, 81)]
     return min((_scaled(chain, factor) for factor in factors), key=lambda made: abs(parameters(made) - wanted))
 

@@ -1,10 +1,10 @@
-"""S1's claims as comparisons of bars, and the verdict of the numbers on each: holds, fails, depends.
+"""The paper's claims as comparisons of bars, and a verdict on each: holds, fails, depends or undecided.
 
-The rule is the same for all claims. Two bars are compared by the difference of their agreement over images and
-seeds: where its whole interval lies above zero the comparison holds, below zero it fails, else it is undecided. A
-claim holds where all its comparisons do, fails where none holds and one fails, is undecided where all are, and
-depends otherwise. It is judged as S1 does it, and under each control again: one that holds there but fails under
-a control depends.
+The rule is the same for all claims. Two bars are compared by the difference between their agreements, with its
+interval over images and seeds. The comparison holds if the whole interval lies above zero, fails if it lies below
+zero, and is undecided otherwise. A claim holds if all its comparisons hold, fails if none holds and at least one
+fails, is undecided if all are undecided, and depends otherwise. Each claim is judged in the paper's setting and
+again under each control: a claim that holds in the paper's setting but fails under a control depends.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from cloven.papers.s1.experiments import PAPER, SIZE, STRONG
 from cloven.papers.s1.figure_document import BarComparison, JudgedClaim, Judgement
 
 Pair = tuple[StrategyBar, StrategyBar]
-"""The bar that S1 says is higher, and the lower one."""
+"""The bar that is higher according to the paper, and the lower one."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of S1: some bars are higher than others.
+    """A claim of the paper: some bars are higher than others.
 
     Attributes:
-        name: the requirement that it stands behind, such as S1-42.
-        source: where in the paper.
-        sentence: the claim, in our words.
-        pairs: makes the pairs that are compared, of the bars of one control.
-        equal: whether the two are said to be equal instead.
-        twice: makes the pairs that are compared between images of two sizes, of the bars of several controls.
+        name: its number, ``C2`` to ``C11``.
+        source: the section of the paper.
+        sentence: the claim, paraphrased.
+        pairs: a function from the bars of one control to the pairs that are compared.
+        equal: whether the claim is that the two bars of a pair are equal.
+        twice: a function from the bars of all controls to the pairs of two image sizes.
     """
 
     name: str
@@ -61,7 +61,7 @@ def _number(layer: str) -> int:
 
 
 def _alike(bars: Sequence[StrategyBar], *fields: str) -> list[list[StrategyBar]]:
-    """Return the bars in groups that agree in these fields."""
+    """Return the bars in groups that have the same values in these fields."""
     groups: dict[tuple[Any, ...], list[StrategyBar]] = {}
     for bar in bars:
         groups.setdefault(tuple(getattr(bar, field) for field in fields), []).append(bar)
@@ -110,7 +110,7 @@ def _digits_easier(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _across(bars: Sequence[StrategyBar], wanted: Callable[[StrategyBar, StrategyBar], bool]) -> list[Pair]:
-    """Return the wanted pairs of bars that differ in the data set alone, in every strategy and layer."""
+    """Return the wanted pairs among the bars that differ only in the data set."""
     found: list[Pair] = []
     for group in _alike(bars, "figure", "model", "devices", "strategy", "layer", "where"):
         found += [(a, b) for a, b in product(group, group) if wanted(a, b)]
@@ -132,7 +132,7 @@ def _more_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _by_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
-    """Return the pairs of Fig. 6's bars that differ in the number of devices alone: each with the next larger."""
+    """Return the pairs of Fig. 6's bars that differ only in the number of devices, from each to the next larger."""
     found: list[Pair] = []
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data", "strategy", "layer", "where"):
         found += pairwise(sorted(group, key=lambda bar: bar.devices))
@@ -140,7 +140,7 @@ def _by_devices(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def _most_tiles(bars: Sequence[StrategyBar]) -> list[Pair]:
-    """Return the pairs of every other bar and the tiles of most devices: S1's advice."""
+    """Return the pairs of the tiles on most devices, which the paper recommends, and every other bar."""
     found = []
     for group in _alike([bar for bar in bars if bar.figure == "6"], "model", "data"):
         most = max((bar.devices for bar in _of(group, "data")), default=0)
@@ -150,7 +150,7 @@ def _most_tiles(bars: Sequence[StrategyBar]) -> list[Pair]:
 
 
 def sizes(bars: Sequence[StrategyBar]) -> list[Pair]:
-    """Return the pairs of the same model at twice the side and at its usual size, by the same attack."""
+    """Return the pairs of the same model at twice the image side and at the usual side, under the same attack."""
     large = {_key(bar): bar for bar in bars if bar.control == SIZE}
     usual = [bar for bar in _of(bars, "vertical") if bar.control == STRONG]
     return [(large[_key(bar)], bar) for bar in usual if _key(bar) in large]
@@ -162,28 +162,29 @@ def _key(bar: StrategyBar) -> tuple[str, str, str]:
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
-        "S1-42", "Sect. 5.2.1", "At the first layer vertical leaks more than horizontal and than data", _at_first
+        "C2",
+        "Sect. 5.2.1",
+        "At the first layer, vertical leaks more than horizontal and more than data",
+        _at_first,
     ),
-    Claim("S1-43", "Sect. 5.2.1, 6", "Data leaks less than vertical and horizontal at every layer", _data_least),
-    Claim("S1-44", "Sect. 5.2.2", "A deeper layer leaks less", _deeper),
-    Claim("S1-45", "Sect. 5.2.3", "With more classes (Flowers) less leaks than with ten (CIFAR-10)", _more_classes),
-    Claim(
-        "S1-46", "Sect. 5.2.3", "At Layer 2 LeNet-5 on CIFAR-10 leaks less than the large models", _smaller_model
-    ),
-    Claim("S1-47", "Sect. 5.2.3", "Of LeNet-5, MNIST leaks more than CIFAR-10 at the same layer", _digits_easier),
-    Claim("S1-48", "Sect. 5.2.4", "Vertical leaks the same on 2, 4 and 8 devices", _any_number, equal=True),
-    Claim("S1-49", "Sect. 5.2.4", "Horizontal and data leak less on more devices", _more_devices),
-    Claim("S1-50", "Sect. 6", "Tiles on as many devices as possible leak least", _most_tiles),
-    Claim("S1-51", "Sect. 6", "Larger images leak more, and more parts less", _more_devices, twice=sizes),
+    Claim("C3", "Sect. 5.2.1, 6", "Data leaks less than vertical and horizontal at every layer", _data_least),
+    Claim("C4", "Sect. 5.2.2", "A deeper layer leaks less", _deeper),
+    Claim("C5", "Sect. 5.2.3", "A data set with more classes (Flowers) leaks less than CIFAR-10", _more_classes),
+    Claim("C6", "Sect. 5.2.3", "At Layer 2, LeNet-5 on CIFAR-10 leaks less than the large models", _smaller_model),
+    Claim("C7", "Sect. 5.2.3", "In LeNet-5, MNIST leaks more than CIFAR-10 at the same layer", _digits_easier),
+    Claim("C8", "Sect. 5.2.4", "Vertical leaks the same on 2, 4 and 8 devices", _any_number, equal=True),
+    Claim("C9", "Sect. 5.2.4", "Horizontal and data leak less on more devices", _more_devices),
+    Claim("C10", "Sect. 6", "Tiles on as many devices as possible leak least", _most_tiles),
+    Claim("C11", "Sect. 6", "Larger images leak more, and more parts leak less", _more_devices, twice=sizes),
 )
-"""S1's claims about its figures; S1-41 is the figures themselves, see `figures`."""
+"""The paper's claims about its figures; C1 is the figures themselves, see `figures`."""
 
 
 # --- the verdicts ------------------------------------------------------------------------------------------------
 
 
 def compared(claim: Claim, higher: StrategyBar, lower: StrategyBar) -> BarComparison:
-    """Return a pair's difference and what it shows."""
+    """Return the difference of a pair, and whether the claim holds for it."""
     between = difference(higher, lower)
     shown = shows(between)
     if claim.equal:
@@ -192,7 +193,7 @@ def compared(claim: Claim, higher: StrategyBar, lower: StrategyBar) -> BarCompar
 
 
 def verdict(shown: Sequence[Judgement]) -> Judgement:
-    """Return one word for several comparisons; see the rule above."""
+    """Return the verdict on several comparisons, by the rule above."""
     words = set(shown)
     if not words:
         return "not tested"
@@ -202,26 +203,26 @@ def verdict(shown: Sequence[Judgement]) -> Judgement:
 
 
 def judged(bars: Sequence[StrategyBar], claims: Sequence[Claim] = CLAIMS) -> list[JudgedClaim]:
-    """Return every claim with its verdict as S1 does it, under each control, and over all.
+    """Return every claim with its verdicts: in the paper's setting, under each control, and over all of these.
 
-    Bars of a CNN that has learned too little do not count; `JudgedClaim.left_out` counts their comparisons.
+    Bars of a CNN whose kappa is too low are left out; `JudgedClaim.left_out` counts their comparisons.
     """
     return [_judged(claim, bars) for claim in claims]
 
 
 def all_judged(bars: Sequence[StrategyBar]) -> tuple[JudgedClaim, ...]:
-    """Return S1-41, the figures themselves, and every claim about them."""
+    """Return claim C1, the figures themselves, and every claim about them."""
     return figures(bars), *judged(bars)
 
 
 def figures(bars: Sequence[StrategyBar]) -> JudgedClaim:
-    """Return S1-41, the figures that were made: it holds where each has all bars for every data set."""
+    """Return claim C1, the figures themselves: it holds if each figure has all bars for every data set."""
     counts = Counter((bar.figure, bar.data) for bar in bars if bar.control == PAPER)
     complete = {count == BARS[figure] for (figure, _), count in counts.items()}
     return JudgedClaim(
-        claim="S1-41",
+        claim="C1",
         source="Fig. 5, 6",
-        sentence="Seven bars a data set in Fig. 5, nine in Fig. 6",
+        sentence="Seven bars for each data set in Fig. 5, nine in Fig. 6",
         verdict=verdict(["holds" if all_there else "fails" for all_there in complete]),
         controls={f"Fig. {figure}, {data}": f"{count} bars" for (figure, data), count in counts.items()},
         comparisons={},
@@ -230,7 +231,10 @@ def figures(bars: Sequence[StrategyBar]) -> JudgedClaim:
 
 
 BARS: Mapping[str, int] = {"5a": 7, "5b": 7, "5c": 7, "6": 9}
-"""The bars that S1 draws for a data set: two strategies at three layers and a tile; three at three counts."""
+"""The number of bars for a data set.
+
+Fig. 5 has two strategies at three layers, and a tile; Fig. 6 three strategies on three numbers of devices.
+"""
 
 
 def _judged(claim: Claim, bars: Sequence[StrategyBar]) -> JudgedClaim:
@@ -260,6 +264,6 @@ def _judged(claim: Claim, bars: Sequence[StrategyBar]) -> JudgedClaim:
 
 
 def over_all(verdicts: Mapping[str, Judgement]) -> Judgement:
-    """Return one word for S1's own setting and the controls together; undecided ones do not count beside others."""
+    """Return the verdict over the paper's setting and all controls; it ignores undecided ones if others decide."""
     decided = [word for word in verdicts.values() if word != "undecided"]
     return verdict(decided or list(verdicts.values()))

@@ -1,4 +1,4 @@
-"""S1's figures as data: the studies that make each of them, and the controls that the paper lacks."""
+"""Figs. 5 and 6 as data: the studies behind each figure, and controls that the paper does not have."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FIGURES: Mapping[str, str] = {
     "6": "Fig. 6: MobileNet on 2, 4 and 8 devices",
 }
 COUNTS = (2, 4, 8)
-"""The devices of Fig. 6 (S1, Sect. 5.2.4)."""
+"""The numbers of devices in Fig. 6 (Sect. 5.2.4)."""
 
 PAPER, EQUAL, DOMAIN, STRONG, LINKS, SIZE = (
-    "as S1 does it",
+    "as in the paper",
     "equal decoders",
     "in-domain images",
     "strong decoder",
@@ -37,18 +37,18 @@ PAPER, EQUAL, DOMAIN, STRONG, LINKS, SIZE = (
     "twice the size",
 )
 CONTROLS: Mapping[str, str] = {
-    EQUAL: "Table 2's decoders of whole layers, made wider or narrower until all have about as many weights",
-    DOMAIN: "auxiliary images are the data set's own, none of them a victim",
+    EQUAL: "Table 2's decoders of whole layers, widened or narrowed so that all have about as many weights",
+    DOMAIN: "auxiliary images come from the data set itself; none of them is a victim",
     STRONG: "a residual network over all scales instead of Table 2's decoders",
-    SIZE: "the same model at images of twice the side, attacked by the strong decoder",
-    LINKS: "not what S1 counts but all that the first link carries, by the strong decoder",
+    SIZE: "the same model on images of twice the side, attacked by the strong decoder",
+    LINKS: "all tensors on the first link instead of the one in the paper, attacked by the strong decoder",
 }
-"""The variations, one thing at a time; `PAPER` varies nothing."""
+"""The controls; each varies one thing, and `PAPER` none."""
 
 
 @dataclass(frozen=True, eq=False)
 class FigureStudy:
-    """One study of a figure: its folder, what it varies, and what is unusual about how it divides the model."""
+    """One study of a figure: the name of its folder, its control, and the name of an unusual division, if any."""
 
     name: str
     control: str
@@ -59,9 +59,9 @@ class FigureStudy:
 
 @dataclass(frozen=True)
 class Request:
-    """A figure to make: its data sets, scale and controls.
+    """A figure to reproduce: its data sets, scale and controls.
 
-    ``data`` are specs (``mnist:DIR``), one a data set of the figure; ``controls`` are names of `CONTROLS`.
+    ``data`` has a spec (``mnist:DIR``) for each data set; ``controls`` are names of `CONTROLS`.
     """
 
     figure: str
@@ -73,11 +73,11 @@ class Request:
     disk: int = 4 * 10**9
     seed: int = 0
     start: Path | None = None
-    """Weights that the training of the CNNs starts from."""
+    """A file of weights from which the training of the CNNs starts."""
 
 
 def panels(request: Request) -> list[FigureStudy]:
-    """Return the studies of a figure: as S1 does it for each data set and number of devices, then the controls."""
+    """Return the studies of a figure: for each data set, those of the paper and those of the controls."""
     made = _of_devices if request.figure == "6" else _of_layers
     found: list[FigureStudy] = []
     for spec in request.data:
@@ -86,7 +86,7 @@ def panels(request: Request) -> list[FigureStudy]:
 
 
 def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
-    """Return the studies of Fig. 6: Layer 2 alone, on each number of devices."""
+    """Return the studies of Fig. 6: only Layer 2, on each number of devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual = _study(request, spec)
     layers = dict(list(setup.layers_of(model).items())[:1])
@@ -98,7 +98,7 @@ def _of_devices(request: Request, spec: str) -> Iterator[FigureStudy]:
 
 
 def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
-    """Return the studies of Fig. 5: S1's three layers, on four devices."""
+    """Return the studies of Fig. 5: the paper's three layers, on four devices."""
     kind, model = spec.partition(":")[0], request.scale.model
     usual, paper = _study(request, spec), setup.decoder(model)
     yield FigureStudy(kind, PAPER, usual, paper)
@@ -111,7 +111,7 @@ def _of_layers(request: Request, spec: str) -> Iterator[FigureStudy]:
     if {STRONG, SIZE} & set(request.controls):
         yield FigureStudy(f"{kind}-strong", STRONG, strong, no_chain)
     channels, height, width = _image(request, kind)
-    if SIZE in request.controls:  # the usual size is in the control before
+    if SIZE in request.controls:  # compared with the strong decoder at the usual size
         subject = replace(strong.subject, shape=(channels, 2 * height, 2 * width))
         twice = replace(_of(strong, strategies=("vertical",)), subject=subject)
         yield FigureStudy(f"{kind}-twice", SIZE, twice, no_chain)
@@ -144,12 +144,12 @@ def _study(request: Request, spec: str) -> Study:
 
 
 def _of(study: Study, **changes: Any) -> Study:
-    """Return a study with another division."""
+    """Return a study with changes to its source, such as another strategy."""
     return replace(study, source=replace(study.source, **changes))
 
 
 NATIVE: Mapping[str, tuple[int, int, int]] = {"mnist": (1, 28, 28), "digits": (1, 28, 28)}
-"""The images of LeNet-5 (S1, Sect. 5.2) that are not CIFAR-10's 3x32x32."""
+"""The image shapes of LeNet-5 (Sect. 5.2) other than CIFAR-10's 3x32x32."""
 
 
 def _image(request: Request, kind: str) -> tuple[int, int, int]:
@@ -166,11 +166,11 @@ DIVISIONS: Mapping[str, Mapping[str, object]] = {
     "star": {"strategy": [{"kind": "horizontal"}], "routing": "star", "reuse": False},
     "tiles": {"strategy": [{"kind": "data"}]},
 }
-"""Divisions whose links carry more than S1 counts, as plans: the star of its reference [10], and exact tiles."""
+"""Divisions whose links carry more than the paper counts, as plans: the star of its reference [10]; exact tiles."""
 
 
 def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
-    """Return the studies of all that the first link carries, both ways: of S1's divisions, and of `DIVISIONS`."""
+    """Return the studies of all tensors on the first link in both directions, also for `DIVISIONS`."""
     taps = Taps(setup.layers_of(strong.subject.model), ("full",))
     full = _of(strong, taps=taps, strategies=("vertical", "horizontal"))
     yield FigureStudy(f"{kind}-links", LINKS, full, no_chain)
@@ -182,7 +182,7 @@ def _links(kind: str, strong: Study, image: Shape) -> Iterator[FigureStudy]:
 
 
 CLASSES = 10
-"""The class count in plans of models whose classes are the data set's; nothing here reads it."""
+"""The class count in plans; it is not used, since a study's model has the classes of its data set."""
 
 
 def folder_of(figure: str, scale: str) -> Path:

@@ -1,8 +1,9 @@
-"""S1's Fig. 3 as a cost model: seconds and joules of three edge devices, without and with Ascon on their links.
+"""Fig. 3 as a cost model: seconds and joules of three edge devices, without and with Ascon on their links.
 
-S1 measured no boards here: it joins a cipher's published speed with processors' data sheets (Sect. 2). So does
-this: seconds = MACs / (MAC/s) + bytes x cycles a byte / clock, joules = seconds x watts. Both times are on one
-core, one after the other; what a link takes to carry the bytes is apart, as S1 leaves it out.
+The paper did not measure boards for this figure: it combines a cipher's published speed with the data sheets of
+processors (Sect. 2). This module does the same: seconds = MACs / (MAC/s) + bytes x cycles per byte / clock, and
+joules = seconds x watts. A core computes and encrypts one after the other. The time on the link is a separate
+number, since the paper leaves it out.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ READINGS: Mapping[Reading, tuple[str, str]] = {
     "keras": ("s1:5", "s1:20"),
     "convolutions": ("conv_pw_2", "conv_dw_10"),
 }
-"""After which layers MobileNet is cut, by what S1's "Layer 5" and "Layer 20" count: Keras' layers, as its Sect. 5
-does, or convolutions, which alone fits its "at least 3 times"."""
+"""The layers after which MobileNet is cut, under two readings of the paper's "Layer 5" and "Layer 20".
+
+They count Keras' layers, as the paper's Sect. 5 does, or convolutions; only the second fits its "at least 3 times".
+"""
 
 LINK_RATE = 100e6
-"""Bits a second of a link, where nothing else is said."""
+"""The default rate of a link in bit/s."""
 
 
 @dataclass(frozen=True)
 class EdgeProcessor:
-    """One core: ``clock`` in Hz, ``power`` in W while it works, ``macs`` in multiply-accumulates a second."""
+    """One core: ``clock`` in Hz, ``power`` in W under load, ``macs`` in multiply-accumulates per second."""
 
     name: str
     clock: float
@@ -44,7 +47,7 @@ class EdgeProcessor:
     note: str = ""
 
     def problems(self) -> Iterator[str]:
-        """Return the problems of numbers that a processor cannot have."""
+        """Yield an error for each value that is not a positive number."""
         for what, value in (("clock", self.clock), ("power", self.power), ("MAC/s", self.macs)):
             if not (isfinite(value) and value > 0):
                 yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
@@ -52,17 +55,24 @@ class EdgeProcessor:
 
 @dataclass(frozen=True)
 class CipherCost:
-    """A cipher's cost on one processor: ``table`` of (bytes of a message, cycles a byte), and ``long`` ones."""
+    """A cipher's cost on one processor.
+
+    Attributes:
+        name: the cipher's.
+        table: (bytes of a message, cycles per byte), in ascending order of bytes.
+        long: cycles per byte of a long message.
+    """
 
     name: str
     table: tuple[tuple[int, float], ...]
     long: float
 
     def cycles_per_byte(self, length: int) -> float:
-        """Return the cycles a byte of a message of ``length`` > 0 bytes.
+        """Return the cycles per byte of a message of ``length`` > 0 bytes.
 
-        Between two lengths of the table a straight line in logarithms; above the last one what a message costs
-        beyond ``long`` is spread over its bytes; below the first one a message costs what the first one does.
+        Between two lengths of the table, the logarithms are interpolated linearly. Above the last length, the cost
+        of that length beyond ``long`` is fixed for each message. Below the first length, a message costs as many
+        cycles as one of the first length.
         """
         lengths = [known for known, _ in self.table]
         if not lengths:
@@ -78,18 +88,19 @@ class CipherCost:
         return exp((1 - share) * log(low) + share * log(high))
 
     def cycles(self, length: int) -> float:
-        """Return the cycles of a whole message; an empty one costs as much as the table's shortest."""
+        """Return the cycles of a whole message; an empty one costs as much as the shortest one in the table."""
         if length:
             return length * self.cycles_per_byte(length)
         return self.table[0][0] * self.table[0][1] if self.table else 0.0
 
     def problems(self) -> Iterator[str]:
-        """Return the problems of a table out of order, and of costs that a cipher cannot have."""
+        """Yield an error for a table out of order, and for each cost that is not a positive number."""
         if any(a >= b for (a, _), (b, _) in pairwise(self.table)) or any(length < 1 for length, _ in self.table):
-            yield f"{self.name}: the table's lengths are {[n for n, _ in self.table]}; expected them from 1 upwards"
+            lengths = [length for length, _ in self.table]
+            yield f"{self.name}: the lengths in the table are {lengths}; expected ascending numbers from 1"
         for cost in (self.long, *(cost for _, cost in self.table)):
             if not (isfinite(cost) and cost > 0):
-                yield f"{self.name}: {cost:g} cycles a byte; expected a number above 0"
+                yield f"{self.name}: the cost is {cost:g} cycles per byte; expected a number above 0"
 
 
 class MeasuredPart(Document):
@@ -102,7 +113,7 @@ class MeasuredPart(Document):
 
 
 class MeasuredMessage(Document):
-    """The median times of sealing and opening a message; one whose last bit was flipped was refused."""
+    """The median times to encrypt and decrypt a message; ``changed_refused`` if a flipped bit was detected."""
 
     bytes: int
     seal_s: float
@@ -123,17 +134,21 @@ class MeasuredFacts(Document):
 
 
 class NoFacts(Document):
-    """The measurements behind a preset of published numbers: none."""
+    """The empty measurements of a preset of published numbers."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A source of the model's numbers: processors, and by a processor's name the cost of the cipher on it.
+    """A set of numbers for the cost model.
 
     Attributes:
-        source: of the numbers.
-        parts: by a device's name the seconds of its part, where they were measured: then no MAC/s is asked.
-        assumed: assumptions that no source states, a sentence each.
+        name: the key in `figure3_presets.PRESETS`, or ``measured``.
+        title: the title in charts.
+        source: the source of the numbers.
+        processors: the processors.
+        ciphers: the cost of the cipher by the processor's name.
+        parts: the measured seconds of a device's part by the device's name; they replace the estimate from MAC/s.
+        assumed: assumptions that no source states, one sentence each.
         facts: the measurements.
     """
 
@@ -147,7 +162,7 @@ class Preset:
     facts: MeasuredFacts | NoFacts = field(default_factory=NoFacts)
 
     def problems(self) -> list[str]:
-        """Return the problems of numbers with which no computation can be made."""
+        """Return an error for each impossible number and each missing cost."""
         found: list[str] = []
         for processor in self.processors:
             found += processor.problems()
@@ -156,7 +171,7 @@ class Preset:
         known = ", ".join(self.ciphers)
         missing = [p.name for p in self.processors if p.name not in self.ciphers]
         found += [
-            f"{self.name}: no cost of the cipher on {name}; known is {known}; give cycles a byte"
+            f"{self.name}: the cost of the cipher on {name} is missing, only those on {known} are given; add it"
             for name in missing
         ]
         return found
@@ -164,7 +179,7 @@ class Preset:
 
 @document_part(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class DeviceLoad:
-    """The work of one device for one image: MACs, and the bytes of each message that it opens and seals."""
+    """The work of one device for one image: MACs, and the bytes of each message that it decrypts and encrypts."""
 
     device: str
     macs: int
@@ -173,13 +188,13 @@ class DeviceLoad:
 
     @property
     def messages(self) -> tuple[int, ...]:
-        """Return every message for which it pays the cipher once."""
+        """Return the bytes of every message that the device decrypts or encrypts."""
         return self.opens + self.seals
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """S1's Fig. 2: a model cut after ``cuts`` over devices in a row; ``reading`` says what its layers count."""
+    """The paper's Fig. 2: a model cut after ``cuts`` over a chain of devices; ``reading`` is from `READINGS`."""
 
     reading: Reading
     model: str
@@ -188,15 +203,16 @@ class Scenario:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Return the different sizes of messages in bytes, smallest first."""
+        """Return the distinct message sizes in bytes, smallest first."""
         return tuple(sorted(set().union(*(load.messages for load in self.loads))))
 
 
 class CostBar(Document):
     """A pair of bars of Fig. 3: a device with a processor, without and with the cipher, for one image.
 
-    ``bytes`` are all that the cipher sees. ``ratio`` is that of the times and, at one power, of the energies.
-    ``link_seconds`` is the time of its link for the bytes that it sends, which no other number includes.
+    ``bytes`` are those that the cipher processes. ``ratio`` is the ratio of the times and, since the power is
+    constant, of the energies. ``link_seconds`` is the time to send the device's messages; no other number includes
+    it.
     """
 
     device: str
@@ -212,15 +228,15 @@ class CostBar(Document):
 
 
 def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE) -> tuple[CostBar, ...]:
-    """Return the bars of Fig. 3: for each device every processor.
+    """Return the bars of Fig. 3, one for each device and processor.
 
     Args:
         preset: the costs of processors and of the cipher.
         scenario: the work of the devices.
-        link_rate: bits a second of every link.
+        link_rate: the rate of every link in bit/s.
 
     Raises:
-        ClovenError: for costs that cannot be, all together.
+        ClovenError: for impossible costs or an impossible rate; it lists all of them.
     """
     problems = [*preset.problems(), *rate_problems(link_rate)]
     if problems:
@@ -232,7 +248,7 @@ def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE)
 
 
 def rate_problems(link_rate: float) -> list[str]:
-    """Return the problems of a link's rate."""
+    """Return an error if a link's rate is not a positive number."""
     right = isfinite(link_rate) and link_rate > 0
     return [] if right else [f"the link's rate is {link_rate:g} bit/s; expected a number above 0"]
 

@@ -1,4 +1,4 @@
-"""S1's Fig. 3 with everything that it was computed from: one document, and its bars as a table."""
+"""The document of Fig. 3, with all numbers that it was computed from, and its bars as a table."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from cloven.papers.s1.figure3_presets import (
 )
 
 ASSUMPTIONS = (
-    "Clocks and powers are not in S1: they are parameters, and where nobody gives them 1 GHz and 1 W.",
-    "A device computes and encrypts one after the other, on one core, at one power: ratios of energy are those "
-    "of time.",
-    "Opening a message costs what sealing it does. What crosses is float32, one message a link, without framing.",
-    "Two heights of S1's bars are in its text; no other is taken from the picture.",
+    "The paper does not state clocks and powers; they are parameters, 1 GHz and 1 W by default.",
+    "A device computes and encrypts one after the other, on one core, at constant power: ratios of energy equal "
+    "ratios of time.",
+    "Decrypting a message costs as much as encrypting it. Tensors are float32, one message per link, no framing.",
+    "The heights of two bars are in the paper's text; no other height was read off the picture.",
 )
 
 
 class PresetProcessor(Document):
-    """A processor of a preset, and the cipher's cycles a byte on it by the bytes of a message."""
+    """A processor of a preset, and the cipher's cycles per byte on it by the bytes of a message."""
 
     name: str
     clock: float
@@ -52,7 +52,7 @@ class PresetProcessor(Document):
 
 
 class PresetBars(Document):
-    """The bars of a preset, and the numbers that they were computed from."""
+    """The bars of a preset, and the numbers behind them."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class PresetBars(Document):
 
 
 class CostReading(Document):
-    """A reading of S1's layer numbers: the scenario, the bars of each preset, and S1's arithmetic."""
+    """A reading of the paper's layer numbers: the scenario, the bars of each preset, and the paper's arithmetic."""
 
     reading: Reading
     model: str
@@ -75,10 +75,10 @@ class CostReading(Document):
 
 
 class CostFigure(Document):
-    """S1's Fig. 3; ``link_bits`` are the bits a second of every link."""
+    """Fig. 3, reproduced; ``link_bits`` is the rate of every link in bit/s."""
 
-    schema_version: Literal[1] = 1
-    paper: Literal["S1"] = "S1"
+    schema_version: Literal[2] = 2
+    paper: Literal["s1"] = "s1"
     figure: Literal["3"] = "3"
     link_bits: float
     boards: tuple[Board, ...]
@@ -95,17 +95,17 @@ def document(
     boards: Sequence[Board] = BOARDS,
     link_rate: float = LINK_RATE,
 ) -> CostFigure:
-    """Return Fig. 3 for each reading and preset, with S1's arithmetic.
+    """Return Fig. 3 for each reading and preset, with the paper's arithmetic.
 
     Args:
-        scenarios: one for each reading that is wanted.
+        scenarios: one for each reading.
         presets: names of `PRESETS`.
-        measured: by reading, a preset that was measured; it comes after the others.
+        measured: measured presets by reading; they come after the others.
         boards: the processors with their clocks (Hz) and powers (W).
-        link_rate: bits a second of every link.
+        link_rate: the rate of every link in bit/s.
 
     Raises:
-        ClovenError: with all unknown presets, impossible boards and rates.
+        ClovenError: for unknown presets, impossible boards and rates; it lists all of them.
     """
     hosts = measured or {}
     problems = _problems([scenario.reading for scenario in scenarios], presets, hosts)
@@ -137,9 +137,9 @@ def document(
 
 def _problems(readings: Sequence[str], presets: Sequence[str], measured: Mapping[str, Preset]) -> list[str]:
     known = ", ".join(PRESETS)
-    found = [f"no preset is named {name!r}; there are {known}" for name in presets if name not in PRESETS]
+    found = [f"unknown preset {name!r}; choose from {known}" for name in presets if name not in PRESETS]
     found += [
-        f"a preset was measured for the reading {name!r}, which is not shown; give its scenario too"
+        f"a preset was measured for the reading {name!r}, which has no scenario; give its scenario too"
         for name in measured
         if name not in readings
     ]
@@ -166,7 +166,7 @@ def _preset(preset: Preset, scenario: Scenario, link_rate: float) -> PresetBars:
 
 
 def table(made: CostFigure) -> list[dict[str, str | float]]:
-    """Return every bar as a row for people: its columns' names with units -> numbers rounded, or text."""
+    """Return a row for each bar, for display: column names with units -> rounded numbers, or text."""
     rows: list[dict[str, str | float]] = []
     for reading in made.readings:
         for preset in reading.presets:

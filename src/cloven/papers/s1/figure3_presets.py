@@ -1,8 +1,8 @@
-"""Numbers with which S1's Fig. 3 may have been made, side by side; and its "36 times" taken apart.
+"""Numbers from which Fig. 3 may have been computed, side by side, and an analysis of its "36 times".
 
-Of Fig. 3's 36 numbers S1 prints two. The preset ``implied`` is what these two imply, ``published`` has the cipher's
-cost from its own designers. Clocks and powers are not in S1: they are parameters, and ratios of time do not depend
-on the power, nor those of ``implied`` on the clock.
+The paper prints two of the 36 numbers in Fig. 3. The preset ``implied`` has what these two imply, ``published`` the
+cipher's cost as published by its designers. The paper does not state clocks and powers, so they are parameters
+here. Ratios of time do not depend on the power, and those of ``implied`` do not depend on the clock.
 """
 
 from __future__ import annotations
@@ -28,35 +28,36 @@ from cloven.papers.s1.figure3 import (
 )
 
 PLAIN, PROTECTED = 0.122, 4.432
-"""Seconds of ED1 on a Cortex-A7 without and with Ascon: the only bars that S1 prints (Sect. 2)."""
+"""Seconds of ED1 on a Cortex-A7 without and with Ascon: the only bars whose heights are in the text (Sect. 2)."""
 LEAST, MOST = 3.0, 36.4
-"""The range of ratios in which S1 says that all its bars lie; 4.432 / 0.122, rounded up, for its "36"."""
+"""The range of all ratios according to the paper; its "36" is 4.432 / 0.122, here rounded up."""
 FITTED = "Cortex-A7"
 
 SOURCES: Mapping[str, str] = {
-    "S1": "S1, Sect. 2 and Fig. 3: 0.122 s and 4.432 s for ED1 on a Cortex-A7, at least 3 up to 36 times",
-    "Ascon": "Ascon-128, software performance, cycles a byte: ascon.iaik.tugraz.at/implementations.html and the "
-    "README of github.com/ascon/ascon-c",
+    "paper": "Mehrafrooz et al. (2025), Sect. 2 and Fig. 3: 0.122 s and 4.432 s for ED1 on a Cortex-A7, at least 3 "
+    "up to 36 times",
+    "Ascon": "Ascon-128, software performance in cycles per byte: ascon.iaik.tugraz.at/implementations.html and "
+    "the README of github.com/ascon/ascon-c",
 }
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class Board:
-    """A processor as it runs: ``clock`` in Hz, ``power`` in W. S1 gives neither."""
+    """A processor with its ``clock`` in Hz and its ``power`` in W; the paper states neither."""
 
     name: str
     clock: float = 1e9
     power: float = 1.0
 
     def problems(self) -> Iterator[str]:
-        """Return the problems of numbers that a board cannot have."""
+        """Yield an error for each value that is not a positive number."""
         for what, value in (("clock", self.clock), ("power", self.power)):
             if not (isfinite(value) and value > 0):
                 yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
 
 
 BOARDS = (Board("Cortex-A7"), Board("Cortex-A9"), Board("Cortex-A17"))
-"""S1's three processors, all at 1 GHz and 1 W: joules are then those for each watt that a processor takes."""
+"""The paper's three processors at 1 GHz and 1 W: the joules are then those per watt of power."""
 
 A7_ARMV7 = CipherCost(
     "Ascon-128, ARMv7 code",
@@ -71,20 +72,23 @@ A9 = CipherCost("Ascon-128, ARMv7 code, eBACS", ((64, 51.7), (1536, 34.1)), 33.3
 A15 = CipherCost("Ascon-128, ARMv7 code, eBACS, of a Cortex-A15", ((64, 69.8), (1536, 36.2)), 34.6)
 
 ON_A7 = (A7_ARMV7, A7_EBACS, A7_NEON)
-"""Every published table for S1's first processor."""
+"""All published tables for the paper's first processor."""
 PUBLISHED: Mapping[str, CipherCost] = {"Cortex-A7": A7_ARMV7, "Cortex-A9": A9, "Cortex-A17": A15}
 
 SAME_MACS = (
-    "S1's 0.122 s gives the MAC/s of the Cortex-A7; the others are given its cycles a MAC, at their own clock: "
-    "not in S1"
+    "The paper's 0.122 s gives the MAC/s of the Cortex-A7; the other processors are assumed to need as many cycles "
+    "per MAC, which the paper does not state"
 )
 
 
+NOT_STATED = "not in the paper"
+
+
 def _rates(scenario: Scenario, boards: Sequence[Board]) -> tuple[EdgeProcessor, ...]:
-    """Return every board with the cycles a MAC that S1's 0.122 s imply for the Cortex-A7."""
+    """Return every board with the cycles per MAC that the paper's 0.122 s imply for the Cortex-A7."""
     macs_a_cycle = scenario.loads[0].macs / PLAIN / _fitted(boards).clock
     return tuple(
-        EdgeProcessor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else "not in S1")
+        EdgeProcessor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else NOT_STATED)
         for b in boards
     )
 
@@ -94,23 +98,23 @@ def _fitted(boards: Sequence[Board]) -> Board:
 
 
 def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
-    """Return the preset of S1's two numbers: MAC/s from 0.122 s, cycles a byte from 4.432 s less that.
+    """Return the preset of the paper's two numbers: MAC/s from 0.122 s, cycles per byte from 4.432 s less 0.122 s.
 
     Raises:
         ClovenError: for impossible boards.
     """
     _check(boards)
     cost = (PROTECTED - PLAIN) * _fitted(boards).clock / sum(scenario.loads[0].messages)
-    cipher = CipherCost("Ascon, as S1's two numbers imply", (), cost)
+    cipher = CipherCost("Ascon, implied by the paper's two numbers", (), cost)
     return Preset(
         "implied",
-        "what S1's two numbers imply",
-        SOURCES["S1"],
+        "implied by the paper's two numbers",
+        SOURCES["paper"],
         _rates(scenario, boards),
         {board.name: cipher for board in boards},
         assumed=(
             SAME_MACS,
-            "Every processor is given the cycles a byte that S1 implies for the Cortex-A7: not in S1",
+            "All processors are assumed to need the cycles per byte that the paper implies for the Cortex-A7",
         ),
     )
 
@@ -118,7 +122,12 @@ def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
 def published(
     scenario: Scenario, boards: Sequence[Board] = BOARDS, ciphers: Mapping[str, CipherCost] = PUBLISHED
 ) -> Preset:
-    """Return the preset of the designers' cycles a byte by a processor's name, with the MAC/s of S1's 0.122 s.
+    """Return the preset of the cipher's published costs, with the MAC/s that the paper's 0.122 s imply.
+
+    Args:
+        scenario: the work of the devices.
+        boards: the processors.
+        ciphers: the published cost by the processor's name.
 
     Raises:
         ClovenError: for impossible boards.
@@ -130,12 +139,12 @@ def published(
         SOURCES["Ascon"],
         _rates(scenario, boards),
         ciphers,
-        assumed=(SAME_MACS, "No speed is published for the Cortex-A17: it is given that of a Cortex-A15"),
+        assumed=(SAME_MACS, "There is no published speed for the Cortex-A17: that of a Cortex-A15 is assumed"),
     )
 
 
 PRESETS: Mapping[str, Callable[[Scenario, Sequence[Board]], Preset]] = {"implied": implied, "published": published}
-"""The presets that are known without measuring anything."""
+"""The presets that need no measurement, by name."""
 
 
 def _check(boards: Sequence[Board]) -> None:
@@ -144,7 +153,7 @@ def _check(boards: Sequence[Board]) -> None:
 
 
 def board_problems(boards: Sequence[Board]) -> list[str]:
-    """Return the problems of boards."""
+    """Return an error for each impossible board, and for missing or repeated ones."""
     named = [board.name for board in boards]
     found: list[str] = []
     for board in boards:
@@ -158,26 +167,29 @@ def board_problems(boards: Sequence[Board]) -> list[str]:
 
 
 class Arithmetic(Document):
-    """S1's 36 times taken apart, for one reading.
+    """An analysis of the paper's "36 times" under one reading.
 
     Attributes:
+        reading: the reading of the layer numbers.
         ratio: 4.432 s / 0.122 s.
-        added_seconds: the cipher's.
-        bytes: of the messages, for which the cipher takes these.
+        added_seconds: the time that the cipher adds.
+        bytes: the bytes that the cipher processes in this time.
         macs_a_second: implied by 0.122 s.
-        nanoseconds_a_byte: implied by the added seconds; the cycles a byte at 1 GHz.
-        cycles_a_mac: at the Cortex-A7's clock.
-        cycles_a_byte: at that clock.
-        published: cycles a byte of published tables for such a message, least and most.
-        factor: the implied cycles a byte over the published ones, least and most.
-        short: published cycles of a message of one byte, least and most.
-        short_clock: the clocks in Hz at which these would be S1's seconds if every byte were charged so.
-        implied_ratios: of each device, on the Cortex-A7.
-        published_ratios: likewise, least and most of the published tables.
-        link_seconds: of the first link at its rate.
-        within: the implied ratios all lie where S1 says that its bars lie.
-        falling: at published speeds each device loses less than the one before it.
-        sentences: the numbers in words.
+        nanoseconds_a_byte: implied by the added seconds; equal to the cycles per byte at 1 GHz.
+        clock: the clock of the Cortex-A7 in Hz.
+        cycles_a_mac: at this clock.
+        cycles_a_byte: at this clock.
+        published: published cycles per byte of a message of this size, lowest and highest.
+        factor: the implied cycles per byte over the published ones, lowest and highest.
+        short: published cycles of a message of one byte, lowest and highest.
+        short_clock: the clocks in Hz at which ``short`` cycles for every byte would take the added seconds.
+        implied_ratios: the ratio of times with and without the cipher of each device, on the Cortex-A7.
+        published_ratios: the same ratios at published speeds, lowest and highest.
+        link_rate: the rate of the links in bit/s.
+        link_seconds: the time of the first link.
+        within: whether all implied ratios lie in the range that the paper gives.
+        falling: whether the ratios at published speeds fall from device to device.
+        sentences: the numbers in sentences.
     """
 
     reading: str
@@ -210,33 +222,37 @@ class Arithmetic(Document):
         published_ratios = " / ".join(f"{a:.2f} to {b:.2f}" for a, b in self.published_ratios)
         seconds = tuple(cost * self.bytes / self.clock for cost in self.published)
         return (
-            f"S1 prints {PLAIN} s and {PROTECTED} s for ED1 on a {FITTED}: {self.ratio:.1f} times. The cipher "
-            f"would take {self.added_seconds:.3f} s for {self.bytes:,} bytes, {self.nanoseconds_a_byte:,.0f} ns a "
-            "byte.",
-            f"At {self.clock / 1e9:g} GHz these are {self.cycles_a_byte:,.0f} cycles a byte; Ascon's designers "
+            f"The paper prints {PLAIN} s and {PROTECTED} s for ED1 on a {FITTED}, a ratio of {self.ratio:.1f}. The "
+            f"cipher would take {self.added_seconds:.3f} s for {self.bytes:,} bytes, or "
+            f"{self.nanoseconds_a_byte:,.0f} ns per byte.",
+            f"At {self.clock / 1e9:g} GHz this is {self.cycles_a_byte:,.0f} cycles per byte. Ascon's designers "
             f"publish {low:.1f} to {high:.1f} for long messages on this processor, {self.factor[0]:.0f} to "
             f"{self.factor[1]:.0f} times fewer.",
-            f"With what S1 implies, ED1 / ED2 / ED3 need {implied_ratios} times as long; under this reading they "
-            f'{inside} within S1\'s "at least 3 times up to as much as 36 times".',
-            f"S1 finds a similar excess, of energy, at ED2 on a Cortex-A17; with what ED1 on a {FITTED} implies it "
-            f"is {self.implied_ratios[1]:.1f} times, not nearly {self.ratio:.0f}.",
-            f"With published speeds they need {published_ratios} times as long, {order} from device to device.",
-            f"{PLAIN} s imply {self.macs_a_second / 1e6:,.0f} million MACs a second, {self.cycles_a_mac:.1f} "
-            f"cycles a MAC at {self.clock / 1e9:g} GHz.",
-            f"A message of one byte costs {self.short[0]:,.0f} to {self.short[1]:,.0f} cycles. S1 may have charged "
-            f"this for every byte: its seconds result at {self.short_clock[0] / 1e9:.2f} to "
-            f"{self.short_clock[1] / 1e9:.2f} GHz. That is a guess; S1 does not say.",
-            f"S1 leaves out the link: {self.bytes:,} bytes take {self.link_seconds:.3f} s at "
-            f"{self.link_rate / 1e6:g} Mbit/s; Ascon at its published speed takes {seconds[0]:.3f} to "
+            f"At the speeds that the paper implies, ED1 / ED2 / ED3 take {implied_ratios} times as long with the "
+            f"cipher as without. Under this reading these ratios {inside} within the paper's \"at least 3 times up "
+            'to as much as 36 times".',
+            f"The paper reports a similar ratio of energies for ED2 on a Cortex-A17; the speeds that ED1 on a "
+            f"{FITTED} implies give {self.implied_ratios[1]:.1f} for ED2, not {self.ratio:.0f}.",
+            f"At published speeds the devices take {published_ratios} times as long with the cipher as without, "
+            f"{order} from device to device.",
+            f"{PLAIN} s implies {self.macs_a_second / 1e6:,.0f} million MACs per second, {self.cycles_a_mac:.1f} "
+            f"cycles per MAC at {self.clock / 1e9:g} GHz.",
+            f"A message of one byte costs {self.short[0]:,.0f} to {self.short[1]:,.0f} cycles. If every byte cost "
+            f"as much, the paper's seconds would result at {self.short_clock[0] / 1e9:.2f} to "
+            f"{self.short_clock[1] / 1e9:.2f} GHz. This is a guess: the paper does not say how it computed them.",
+            f"The paper leaves out the link: {self.bytes:,} bytes take {self.link_seconds:.3f} s at "
+            f"{self.link_rate / 1e6:g} Mbit/s. At its published speed, Ascon takes {seconds[0]:.3f} to "
             f"{seconds[1]:.3f} s for them.",
         )
 
 
 def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rate: float = LINK_RATE) -> Arithmetic:
-    """Take S1's 36 times apart for one reading, on the Cortex-A7 (of ``boards``, or at 1 GHz if it is not there).
+    """Return an analysis of the paper's "36 times" for one reading, on the Cortex-A7.
+
+    The Cortex-A7 is the one of ``boards``, or one at 1 GHz if ``boards`` has none.
 
     Raises:
-        ClovenError: for impossible boards, or an impossible rate of the link.
+        ClovenError: for impossible boards or an impossible link rate.
     """
     if problems := board_problems(boards) + rate_problems(link_rate):
         raise ClovenError(problems)

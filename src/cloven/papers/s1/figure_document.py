@@ -1,4 +1,4 @@
-"""The documents of S1's Fig. 5 and 6: bars, their studies, and the verdicts on S1's claims."""
+"""The documents of Figs. 5 and 6: bars, their studies, and the verdicts on the paper's claims."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BarBaselines(Document):
 
 
 class BarRow(Document):
-    """A bar: means over seeds, shares and images, and of each share.
+    """A bar: means over seeds, shares and images, and the mean of each share.
 
     ``name`` is unique in the figure; the other entries are those of `cloven.papers.s1.bars.StrategyBar`.
     """
@@ -48,7 +48,7 @@ class BarRow(Document):
 
 
 class BarComparison(Document):
-    """Two bars, of which S1 says that the first is higher, and the measured difference."""
+    """Two bars, the first of which is higher according to the paper, and the measured difference."""
 
     higher: str
     lower: str
@@ -57,10 +57,10 @@ class BarComparison(Document):
 
 
 class JudgedClaim(Document):
-    """A claim of S1 with its verdicts: over all, and as S1 does it and under each control.
+    """A claim of the paper with its verdicts: over all, in the paper's setting, and under each control.
 
-    ``comparisons`` are those behind the verdict of each control; ``left_out`` counts those of CNNs that learned too
-    little.
+    ``comparisons`` are those behind the verdict of each control; ``left_out`` counts the comparisons of CNNs whose
+    kappa is too low.
     """
 
     claim: str
@@ -73,7 +73,7 @@ class JudgedClaim(Document):
 
 
 class DividedModel(Document):
-    """A division of a study's model, and how well it computes what the model does."""
+    """A division of a study's model, and how well its outputs match those of the whole model."""
 
     title: str
     devices: int
@@ -83,7 +83,7 @@ class DividedModel(Document):
 
 
 class StudyVerdict(Document):
-    """The verdict of a study's audit, or the reason for giving none."""
+    """The verdict of a study's audit, or the reason why there is none."""
 
     given: bool
     reason: str | None
@@ -91,7 +91,7 @@ class StudyVerdict(Document):
 
 
 class StudyRow(Document):
-    """A study of a figure: what its audit was of, and its verdict."""
+    """A study of a figure: the subject and settings of its audit, and its verdict."""
 
     name: str
     control: str
@@ -111,15 +111,15 @@ class StudyRow(Document):
 
 
 class StrategyFigure(Document):
-    """A figure of S1, made again.
+    """A reproduced figure of the paper.
 
     ``smaller`` lists the differences from the paper's scale; ``tensors_sha256`` is the digest of the file with the
     scores of each image.
     """
 
-    schema_version: Literal[3] = 3
+    schema_version: Literal[4] = 4
     cloven: str
-    paper: Literal["S1"] = "S1"
+    paper: Literal["s1"] = "s1"
     figure: str
     title: str
     scale: StudyScale
@@ -135,9 +135,9 @@ class StrategyFigure(Document):
 
 
 class JudgedClaims(Document):
-    """S1's claims, judged by several figures."""
+    """The paper's claims, judged by several figures."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     figures: tuple[str, ...]
     scale: str
     claims: tuple[JudgedClaim, ...]

@@ -1,4 +1,4 @@
-"""The numbers behind S1's Fig. 3 from this package: its scenario compiled, and this machine measured."""
+"""The numbers behind Fig. 3 from this package: the scenario, compiled, and measurements on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PHOTO = (3, 224, 224)
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """A scenario and the program that its numbers were counted on."""
+    """A scenario and the program from which it was counted."""
 
     scenario: Scenario
     program: Program
@@ -50,15 +50,17 @@ def compiled(
     model: str = "mobilenet_v1",
     shape: tuple[int, int, int] = PHOTO,
 ) -> tuple[Compiled, ...]:
-    """Return S1's Fig. 2 for each reading of "Layer 5" and "Layer 20": MobileNet v1, random weights, three devices.
+    """Compile the paper's Fig. 2, MobileNet v1 over three devices, for each reading of "Layer 5" and "Layer 20".
+
+    The weights are random.
 
     Args:
         readings: keys of `READINGS`.
         model: MobileNet v1 of any width.
-        shape: (channels, height, width) of an image; S1's are 224 x 224.
+        shape: (channels, height, width) of an image; the paper's are 224 x 224.
 
     Raises:
-        ClovenError: for unknown readings, all of them, or a model that has no such layers.
+        ClovenError: for unknown readings (it lists all of them), or a model without these layers.
     """
     import torch
 
@@ -69,7 +71,7 @@ def compiled(
     from cloven.zoo.named import make
 
     known = ", ".join(READINGS)
-    problems = [f"no reading is named {name!r}; there are {known}" for name in readings if name not in READINGS]
+    problems = [f"unknown reading {name!r}; choose from {known}" for name in readings if name not in READINGS]
     if problems:
         raise ClovenError(problems)
     graph = capture(make(model, shape=shape, classes=1000), torch.zeros(1, *shape))
@@ -82,7 +84,7 @@ def compiled(
 
 
 def scenario(reading: Reading, model: str, cuts: tuple[str, ...], program: Program) -> Scenario:
-    """Return what each device of a program computes, opens and seals for one image; a transfer is one message."""
+    """Return the work of each device of a program for one image; each transfer is one message."""
     loads = tuple(
         DeviceLoad(
             device,
@@ -99,21 +101,21 @@ def scenario(reading: Reading, model: str, cuts: tuple[str, ...], program: Progr
 
 
 def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
-    """Measure Fig. 3 on this machine: onnxruntime really runs each device's part, Ascon-128 each message.
+    """Measure Fig. 3 on this machine: run each part in onnxruntime, and encrypt each message with Ascon-128.
 
-    One thread; medians over the runs. The cipher's cost is half of what it takes to seal and open a message.
-    Nobody asks the machine for its clock: cycles are nanoseconds.
+    It uses one thread and takes medians over the runs. The cipher's cost is half of the time to encrypt and decrypt
+    a message. The machine's clock is not read; one cycle stands for one nanosecond.
 
     Args:
-        made: of `compiled`.
-        runs: of each, after one to warm up.
-        power: W of this machine while it computes; nobody measures it here.
+        made: a result of `compiled`.
+        runs: measurements of each part and message, after one warm-up run.
+        power: the assumed power of this machine in W while it computes.
 
     Raises:
-        ClovenError: for fewer than one run, an impossible power, without onnxruntime or numba, and where a
-            changed message is not refused.
+        ClovenError: for fewer than one run or an impossible power; without onnxruntime or numba; or if a changed
+            message is accepted.
     """
-    problems = [] if runs >= 1 else [f"runs is {runs}; expected 1 or more"]
+    problems = [] if runs >= 1 else [f"runs must be 1 or more, got {runs}"]
     problems += EdgeProcessor(HOST, 1e9, power, 1.0).problems()
     if problems:
         raise ClovenError(problems)
@@ -124,13 +126,13 @@ def measured(made: Compiled, *, runs: int = 5, power: float = 1.0) -> Preset:
     return Preset(
         "measured",
         "measured on this host",
-        f"this machine: onnxruntime and {CIPHER} in numba, one thread, medians of {runs}",
-        (EdgeProcessor(HOST, 1e9, power, macs / sum(parts.values()), "cycles are nanoseconds"),),
+        f"this machine: onnxruntime and {CIPHER} in numba, one thread, medians of {runs} runs",
+        (EdgeProcessor(HOST, 1e9, power, macs / sum(parts.values()), "one cycle stands for one nanosecond"),),
         {HOST: CipherCost(f"{CIPHER} in numba", costs, costs[-1][1])},
         parts=parts,
         assumed=(
-            f"{power:g} W is not measured",
-            "Sealing and opening a message are given half of what both take; facts have each",
+            f"The power of {power:g} W is assumed, not measured",
+            "Encrypting and decrypting a message are each assumed to take half of the time of both; facts has each",
         ),
         facts=MeasuredFacts(
             threads=1,
@@ -182,7 +184,7 @@ def _parts(program: Program, runs: int) -> dict[str, float]:
 
 
 def _message(size: int, runs: int) -> MeasuredMessage:
-    """Return the times of sealing and opening a message of random bytes; a changed one must be refused."""
+    """Measure the encryption and decryption of a random message, and check that a changed message is refused."""
     cipher = CIPHERS[CIPHER]
     warm(cipher)
     key, text = urandom(cipher.key_bytes), urandom(size)
@@ -204,7 +206,9 @@ def _message(size: int, runs: int) -> MeasuredMessage:
     else:
         refused = False
     if opened != text or not refused:
-        raise ClovenError(f"{CIPHER} lost a message of {size} bytes, or took a changed one; nothing was measured")
+        raise ClovenError(
+            f"{CIPHER} did not decrypt a message of {size} bytes, or accepted a changed one; nothing was measured"
+        )
     return MeasuredMessage(
         bytes=size,
         seal_s=median(seals[1:]),

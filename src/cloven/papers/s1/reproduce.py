@@ -1,4 +1,4 @@
-"""Run the studies of a figure of S1, and put its bars and the verdicts on S1's claims into one folder."""
+"""Run the studies of a figure, and write its bars and the verdicts on the paper's claims to one folder."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from cloven.parallel import side_by_side
 from cloven.zoo.originals import originals
 
 FIGURE, SCORES = "figure.json", "figure.safetensors"
-AGAIN = "run the same command again, which writes it anew from the cells"
+AGAIN = "run the same command again, which rewrites it from the stored cells"
 
 LEFT_OPEN = (
-    "S1 prints no height of a bar: its sentences about its figures are tested, not heights.",
-    "S1 does not say which slice or tile was tapped: a bar is the mean over all of them.",
+    "The paper does not print the heights of bars: its sentences about the figures are tested instead.",
+    "The paper does not say which slice or tile was tapped: a bar is the mean over all of them.",
 )
 
 
 def ready(request: Request) -> Request:
-    """Return the request with as many auxiliary images as there are: no control gets more.
+    """Return the request with the number of available auxiliary images, so that all studies have the same number.
 
     Raises:
-        ClovenError: with all that is wrong with the data, images and settings of a figure's studies.
+        ClovenError: for invalid data, images or settings of the figure's studies; it lists all problems.
     """
     problems = _twice([spec.partition(":")[0] for spec in request.data])
-    counts: dict[tuple[str, str], int | None] = {}  # the same images at another size have no problems of their own
+    counts: dict[tuple[str, str], int | None] = {}  # images are checked once, not for each size
     for study in (panel.study for panel in panels(request)):
         sets = study.subject.data, study.subject.auxiliary
         if sets not in counts:
@@ -64,21 +64,21 @@ def ready(request: Request) -> Request:
 def _queries(study: Study) -> int:
     study, images = pipeline.loaded(study)
     if study.subject.training and study.subject.training.start:
-        initial(study.subject, images)  # weights that do not fit are found here, not by each training
+        initial(study.subject, images)  # check the initial weights before any training starts
     return len(images.auxiliary)
 
 
 def _twice(kinds: Sequence[str]) -> list[str]:
-    """Return the problems of data sets of one kind: a figure's folders and bars are named by it."""
+    """Return an error for each repeated kind of data set; folders and bars of a figure are named by the kind."""
     again = dict.fromkeys(kind for kind in kinds if kinds.count(kind) > 1)
     return [f"{kind} is given {kinds.count(kind)} times; give one data set of each kind" for kind in again]
 
 
 def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> StrategyFigure:
-    """Run the studies of a figure, or continue them: a folder each, ``figure.json`` and its scores.
+    """Run or continue the studies of a figure, each in its own folder, and write ``figure.json`` and the scores.
 
     Raises:
-        ClovenError: with all that is wrong with the request; then nothing is written.
+        ClovenError: for an invalid request; it lists all problems, and nothing is written.
     """
     start = time.perf_counter()
     request = ready(request)
@@ -92,7 +92,11 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
         victims = str(read_json(out / panel.name / CONFIG)["victim_images"])
         found += bars(request.figure, panel.control, panel.division, summary, out / panel.name, victims)
         rows.append(_panel(panel, summary))
-    from_weights = f"the CNN's training starts from {request.start.name}, S1 says nothing" if request.start else ""
+    from_weights = (
+        f"the CNN's training starts from {request.start.name}, on which the paper says nothing"
+        if request.start
+        else ""
+    )
     smaller = [*request.scale.smaller(FULL[request.figure]), from_weights]
     document = StrategyFigure(
         cloven=metadata.version("cloven"),
@@ -112,7 +116,7 @@ def reproduce(request: Request, *, out: Path, jobs: int, progress: Progress) -> 
 
 
 def train(whose: Iterable[Subject], jobs: int, progress: Progress) -> None:
-    """Train the CNNs of studies to come side by side, each on one thread; they are kept for the studies."""
+    """Train the CNNs of several studies in parallel, each on one thread, and cache them for the studies."""
     anyone = (replace(who, auxiliary=SAME, queries=2, victims=1) for who in whose if is_trained_here(who))
     left = sorted(dict.fromkeys(anyone), key=lambda who: prod(who.shape or ()), reverse=True)  # the longest first
     if min(jobs, len(left)) > 1:
@@ -127,7 +131,7 @@ def _trained(whose: Sequence[Subject], index: int) -> None:
 
 
 def _study(every: Sequence[FigureStudy], out: Path, jobs: int, progress: Progress) -> None:
-    """Run all studies; those of one model on the same images follow each other, which are then loaded once."""
+    """Run all studies, grouped by model and images so that each group is loaded once."""
     number = 0
     for subject in dict.fromkeys(panel.study.subject for panel in every):
         loaded = pipeline.load_subject(subject, progress)
@@ -170,7 +174,7 @@ def _panel(panel: FigureStudy, summary: Summary) -> StudyRow:
     )
 
 
-# --- kept, and read again -----------------------------------------------------------------------------------------
+# --- writing and reading a figure ---------------------------------------------------------------------------------
 
 
 def keep(folder: Path, document: StrategyFigure, found: Iterable[StrategyBar]) -> StrategyFigure:
@@ -188,10 +192,10 @@ def keep(folder: Path, document: StrategyFigure, found: Iterable[StrategyBar]) -
 
 
 def kept(folder: Path) -> list[StrategyBar]:
-    """Return the bars of a figure that was made before.
+    """Read the bars of a figure from its folder.
 
     Raises:
-        ClovenError: where the folder holds none, or not as it was written.
+        ClovenError: for a folder without a figure, or whose files were changed.
     """
     try:
         document = read_model(folder / FIGURE, StrategyFigure, AGAIN)
@@ -202,29 +206,30 @@ def kept(folder: Path) -> list[StrategyBar]:
     except (ClovenError, KeyError) as error:
         reason = error.problems[0] if isinstance(error, ClovenError) else f"no scores are named {error}"
         raise ClovenError(
-            f"{folder} does not hold a figure of S1 ({reason}); give a folder of cloven reproduce s1 --figure"
+            f"{folder} does not contain a figure that can be read ({reason}); give a folder written by "
+            "cloven reproduce s1 --figure"
         ) from error
 
 
 def made_at(folders: Iterable[Path], scale: str) -> dict[Path, list[StrategyBar]]:
-    """Return the bars of the figures of a scale among the folders, by folder.
+    """Return the bars of all figures of a scale, by folder.
 
     Raises:
-        ClovenError: where there is none, or two of one figure.
+        ClovenError: if no folder has a figure of this scale, or two folders have the same figure.
     """
     broken, chosen = [], {}
     for path in (folder for folder in folders if (folder / FIGURE).exists()):
         document = read_json(path / FIGURE)
         made, size = document.get("figure"), document.get("scale", {})
         if not isinstance(made, str) or not isinstance(size, dict):
-            broken.append(f"{path / FIGURE} does not hold a figure of a paper; move it away")
+            broken.append(f"{path / FIGURE} is not a figure of cloven reproduce; move it away")
         elif size.get("name") == scale:
             chosen[path] = made
     if broken:
         raise ClovenError(broken)
     if not chosen:
         raise ClovenError(
-            f"no figure of S1 was made at scale {scale}; make some: cloven reproduce s1 --figure 5c ..."
+            f"there is no figure at scale {scale}; reproduce some first: cloven reproduce s1 --figure 5c ..."
         )
     for figure in dict.fromkeys(chosen.values()):
         same = [str(path) for path, name in chosen.items() if name == figure]

@@ -1,4 +1,4 @@
-"""Scales at which S1's figures are made again: the paper's own, or one that two cores manage in half an hour."""
+"""Scales at which the figures are reproduced: the paper's own, and one for two cores in half an hour."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class StudyScale:
     """The sizes of a figure's studies.
 
     Attributes:
-        name: of the scale.
-        model: the model in the place of S1's.
-        side: of square images, in pixels; None for the data set's own.
-        queries: auxiliary images, at most (S1: 40,000).
-        victims: images that are scored; None for the whole test split, as in S1.
-        epochs: of the decoders (S1: 10).
-        strong: epochs of the strong decoder, which S1 does not have.
-        training: epochs of the CNN (S1: 10).
-        images: that the CNN is trained on; None for the whole training split.
-        seeds: how often each decoder is trained (S1 says nothing).
+        name: the scale's name.
+        model: the model that takes the place of the paper's.
+        side: the side of square images in pixels; None for the data set's own size.
+        queries: the maximum number of auxiliary images (paper: 40,000).
+        victims: the maximum number of scored images; None for the whole test split, as in the paper.
+        epochs: of the decoders (paper: 10).
+        strong: epochs of the strong decoder, which the paper does not have.
+        training: epochs of the CNN (paper: 10).
+        images: the maximum number of training images of the CNN; None for the whole training split.
+        seeds: the number of seeds for each decoder (not stated in the paper).
     """
 
     name: Name
@@ -42,7 +42,7 @@ class StudyScale:
     seeds: int = 1
 
     def smaller(self, paper: StudyScale) -> tuple[str, ...]:
-        """Return the differences from the paper's scale in words; most of them are smaller numbers."""
+        """Return the differences from the paper's scale as text; most of them are smaller numbers."""
         rows = (
             ("model", self.model, paper.model),
             ("image side", self.side, paper.side),
@@ -52,7 +52,7 @@ class StudyScale:
             ("epochs of the CNN", self.training, paper.training),
             ("training images of the CNN at most", self.images, paper.images),
         )
-        return tuple(f"{what}: {own}, S1 {said or 'all'}" for what, own, said in rows if own != said)
+        return tuple(f"{what}: {own} (paper: {said or 'all'})" for what, own, said in rows if own != said)
 
 
 LENET, MOBILENET, RESNET = "lenet5", "mobilenet_v1", "torchvision:resnet50"
@@ -63,7 +63,7 @@ FULL: Mapping[str, StudyScale] = {
     "5c": StudyScale("full", LENET, None, strong=2),
     "6": StudyScale("full", MOBILENET, 224),
 }
-"""The paper's, by figure (S1, Sect. 5.1, 5.2)."""
+"""The paper's scale, by figure (Sect. 5.1, 5.2)."""
 
 DESK: Mapping[str, StudyScale] = {
     "5a": StudyScale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, training=8, images=8000),
@@ -71,6 +71,6 @@ DESK: Mapping[str, StudyScale] = {
     "5c": StudyScale("desk", LENET, None, 2000, 1000, strong=3, images=20_000),
     "6": StudyScale("desk", f"{MOBILENET}_0.5", 32, 1000, 500, strong=3, images=16_000),
 }
-"""Small enough for two cores, by figure."""
+"""The scale for two cores, by figure."""
 
 SCALES: Mapping[str, Mapping[str, StudyScale]] = {"full": FULL, "desk": DESK}

@@ -1,4 +1,4 @@
-"""S1's Table 1 from the data themselves: what a data set has, beside what S1 prints of it."""
+"""Table 1: the properties of a data set as found on disk, beside those in the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cloven.graph.box import Shape
 
 
 class PrintedDataSet(Document):
-    """A row as S1 prints it: ``size`` is "28x28" or "variable", ``colours`` is "grey" or "colour"."""
+    """A row as in the paper: ``size`` is "28x28" or "variable", ``colours`` is "grey" or "colour"."""
 
     title: str
     images: int
@@ -25,22 +25,22 @@ TABLE_1: Mapping[str, PrintedDataSet] = {
         title="Oxford Flowers", images=8_189, size="variable", classes=102, colours="colour"
     ),
 }
-"""The three rows, by the kinds of `cloven.zoo.datasets` (S1, Sect. 5.1)."""
+"""The three rows, by the kinds of `cloven.zoo.datasets` (Sect. 5.1)."""
 
 
 class DataSetRow(Document):
-    """A data set as it is found.
+    """A data set as found on disk.
 
     Attributes:
-        name: Its kind: "mnist", "folder:photos".
-        images: How many there are.
-        size: "WIDTHxHEIGHT" where all have one, else "variable".
-        classes: How many have images; 0 for a set without labels.
-        colours: "grey" where all images are, else "colour".
-        split: Images for training, validation and tests: S1's 80, 10 and 10 % of all, pooled.
-        printed: S1's row; None for a set that is not in S1.
-        differs: The differences from what S1 prints, a sentence each.
-        agrees: Whether there is none; None where S1 has no such set.
+        name: its kind: "mnist", "folder:photos".
+        images: the number of images.
+        size: "WIDTHxHEIGHT" if all images have the same size, else "variable".
+        classes: the number of classes with images; 0 for a set without labels.
+        colours: "grey" if all images are grey, else "colour".
+        split: the images for training, validation and tests: 80, 10 and 10 % of the pooled set, as in the paper.
+        printed: the paper's row; None for a set that the paper does not use.
+        differs: the differences from the paper's row, as text.
+        agrees: whether there is no difference; None for a set that the paper does not use.
     """
 
     name: str
@@ -57,9 +57,9 @@ class DataSetRow(Document):
 def describe(
     name: str, images: int, shapes: Collection[Shape], classes: int, split: tuple[int, int, int]
 ) -> DataSetRow:
-    """Return the row of a data set: its name, number of images, their shapes (C, H, W), classes and split.
+    """Return the row of a data set from its name, number of images, shapes (C, H, W), classes and split.
 
-    These are the fields of `cloven.zoo.originals.Originals`, in order.
+    The arguments are the fields of `cloven.zoo.originals.Originals`, in order.
     """
     sizes = {(width, height) for _, height, width in shapes}
     size = "{}x{}".format(*min(sizes)) if len(sizes) == 1 else "variable"
@@ -68,13 +68,13 @@ def describe(
     differs = []
     if printed is not None:
         if images != printed.images:
-            differs.append(f"images: {images:,}, S1 prints {printed.images:,}")
+            differs.append(f"images: {images:,} (paper: {printed.images:,})")
         if size != printed.size:
-            differs.append(f"size: {size}, S1 prints {printed.size}")
+            differs.append(f"size: {size} (paper: {printed.size})")
         if classes != printed.classes:
-            differs.append(f"classes: {classes:,}, S1 prints {printed.classes:,}")
+            differs.append(f"classes: {classes:,} (paper: {printed.classes:,})")
         if colours != printed.colours:
-            differs.append(f"colours: {colours}, S1 prints {printed.colours}")
+            differs.append(f"colours: {colours} (paper: {printed.colours})")
     return DataSetRow(
         name=name,
         images=images,

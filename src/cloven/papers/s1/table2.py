@@ -1,7 +1,7 @@
-"""S1's Table 2: the attacker's decoder for each layer at which S1 listens, all sixteen rows, as data.
+"""Table 2 as data: the attacker's decoder for each layer at which the paper listens, in sixteen rows.
 
-The table gives no padding. Its sizes hold in every row for one reading only: a 3x3 convolution keeps the size, and
-a transposed convolution of stride 2 doubles it exactly; `Conv` and `ConvT` are these.
+The table does not state the padding. All its sizes hold for one reading only: a 3x3 convolution keeps the size, and
+a transposed convolution with stride 2 doubles it exactly. `Conv` and `ConvT` follow this reading.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cloven.papers.points import MOBILENETS, resolve
 MOBILENET, RESNET, LENET = MOBILENETS[0], "torchvision:resnet50", "lenet5"
 
 PHOTO, CIFAR, MNIST = (3, 224, 224), (3, 32, 32), (1, 28, 28)
-"""S1's images: channels, height, width."""
+"""The paper's image shapes: channels, height, width."""
 
 TILE = 1
-"""S1's Layer 1 of a divided input: a quarter of the image."""
+"""The paper's Layer 1 of a divided input: a quarter of the image."""
 
-MENDED = (
-    "Table 2's row for LeNet-5 on CIFAR-10, Layer 5, ends at 16x16 and its last convolution expects 8 channels "
-    "where 15 arrive; one ConvT(15,8) with its ReLU is put in before it, which mends both."
+CORRECTION = (
+    "Table 2's row for LeNet-5 on CIFAR-10, Layer 5, ends at 16x16, and its last convolution expects 8 channels "
+    "but gets 15; inserting one ConvT(15,8) with a ReLU before it corrects both."
 )
 
 FIVE = "Table 2's ConvT(120,64,4,2,1) is read in PyTorch's order: kernel 4, stride 2, padding 1."
@@ -36,14 +36,14 @@ class DecoderRow:
     """One row of Table 2.
 
     Attributes:
-        model: its name here.
-        number: S1's of the layer; 1 is a tile of the input.
-        length: of the vector that S1 prints, in numbers.
-        captured: the shape of that vector, (C, H, W).
-        image: (C, H, W).
-        layers: the decoder, from what is captured to the image.
-        mended: the difference from what is printed, and its reason.
-        reading: an ambiguity, and how it is read.
+        model: the model's name.
+        number: the paper's number of the layer; 1 is a tile of the input.
+        length: the number of values in the captured vector, as printed.
+        captured: the shape of this vector, (C, H, W).
+        image: the shape of the image, (C, H, W).
+        layers: the decoder, from the captured tensor to the image.
+        correction: the difference from the printed row and the reason for it, if any.
+        reading: an ambiguity of the printed row and how it is resolved, if any.
     """
 
     model: str
@@ -52,7 +52,7 @@ class DecoderRow:
     captured: Shape
     image: Shape
     layers: Chain
-    mended: str = ""
+    correction: str = ""
     reading: str = ""
 
     @property
@@ -61,16 +61,16 @@ class DecoderRow:
         return "input" if self.number == TILE else resolve(self.model, f"s1:{self.number}")
 
     def scaled(self, image: Shape) -> Shape:
-        """Return the shape captured of another image, (C, H, W): a square in proportion to its side, rounded up."""
+        """Return the captured shape (C, H, W) for another image size: in proportion to its side, rounded up."""
         channels, side, _ = self.captured
         scaled = ceil(side * image[1] / self.image[1])
         return (channels, scaled, scaled)
 
     def chain(self, captured: Shape, image: Shape) -> Chain:
-        """Return the row's layers for what is captured, and for the image's size.
+        """Return the row's layers, adapted to the shape of the captured tensor and of the image.
 
-        A slice of the map takes the same chain with fewer input channels; so does a narrower model. A vector is
-        given the height and the width of the row's map, channels first.
+        A slice of the feature map, or the map of a narrower model, takes the same chain with fewer input channels.
+        A vector is reshaped to the height and width of the row's map, channels first.
         """
         layers = tuple(Up(*image[1:]) if isinstance(layer, Up) else layer for layer in self.layers)
         if len(captured) == 3:
@@ -80,22 +80,23 @@ class DecoderRow:
         return (View(channels, height, width), *_reading(channels, layers))
 
     def takes(self, image: Shape) -> bool:
-        """Return whether the row is for images of this shape (C, H, W).
+        """Return whether the row applies to images of this shape (C, H, W).
 
-        Its own always; a row for 224x224 also takes smaller squares, where its chain ends at the image's size.
-        LeNet-5's rows do not: its unpadded convolutions shrink the map out of proportion to the image.
+        A row applies to its own image shape. A row for 224x224 also applies to smaller squares if its chain ends at
+        the size of the image. LeNet-5's rows do not: its unpadded convolutions do not shrink the map in proportion
+        to the image.
         """
         side = image[-1]
         smaller = self.image == PHOTO and image == (3, side, side) and side < PHOTO[-1]
         return image == self.image or (smaller and self.makes(self.scaled(image), image))
 
     def makes(self, captured: Shape, image: Shape) -> bool:
-        """Return whether the row's chain makes an image of this shape from what is captured."""
+        """Return whether the row's chain maps the captured shape to the shape of the image."""
         return made(self.chain(captured, image), captured) == image
 
 
 def _reading(channels: int, layers: Chain) -> Chain:
-    """Return the chain with another number of channels at the first convolution."""
+    """Return the chain with another number of input channels at its first convolution."""
     first, *others = layers
     if isinstance(first, Conv | ConvT):
         return (replace(first, inputs=channels), *others)
@@ -103,7 +104,7 @@ def _reading(channels: int, layers: Chain) -> Chain:
 
 
 def made(chain: Chain, shape: Shape) -> Shape | None:
-    """Return the shape that a chain makes of a map (C, H, W) or a vector (features,); None where it cannot."""
+    """Return the output shape of a chain for a map (C, H, W) or a vector (features,); None if they do not fit."""
     for layer in chain:
         after = _after(layer, shape)
         if after is None:
@@ -152,7 +153,7 @@ TABLE_2: tuple[DecoderRow, ...] = (
     DecoderRow(LENET, 2, 2_304, (16, 12, 12), CIFAR, (Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
     DecoderRow(LENET, 3, 576, (16, 6, 6), CIFAR, (*doubled(16, 16), Up(32, 32), Conv(16, 8), RELU, Conv(8, 3))),
     DecoderRow(LENET, 5, 480, (120, 2, 2), CIFAR,
-        (*doubled(120, 60, 30, 15), *doubled(15, 8), Conv(8, 3)), mended=MENDED),
+        (*doubled(120, 60, 30, 15), *doubled(15, 8), Conv(8, 3)), correction=CORRECTION),
 
     DecoderRow(LENET, 1, 196, (1, 14, 14), MNIST, (Up(28, 28), Conv(1, 8), RELU, Conv(8, 1))),
     DecoderRow(LENET, 2, 1_600, (16, 10, 10), MNIST, (Up(28, 28), Conv(16, 8), RELU, Conv(8, 1))),
@@ -161,11 +162,11 @@ TABLE_2: tuple[DecoderRow, ...] = (
         (ConvT(120, 64, 4, 2, 1, 0), RELU, *doubled(64, 32, 16, 8), Up(28, 28), Conv(8, 1)), reading=FIVE),
 )
 # fmt: on
-"""The rows in the order in which S1 prints them."""
+"""The rows in the order of the paper."""
 
 
 def printed(model: str) -> tuple[DecoderRow, ...]:
-    """Return the rows that S1 has for a model; MobileNet's are those of each of its widths."""
+    """Return the rows for a model; those of MobileNet apply to each of its widths."""
     name = MOBILENET if model in MOBILENETS else model
     return tuple(row for row in TABLE_2 if row.model == name)
 
@@ -176,10 +177,10 @@ def row_for(model: str, layer: str, image: Shape) -> DecoderRow | None:
 
 
 def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
-    """Return Table 2 for a model: a function of the layer, the captured shape and the image.
+    """Return a function that gives Table 2's decoder of a model for a layer, a captured shape and an image shape.
 
-    The function returns None where there is no row, and where the row's chain does not make the image of what is
-    captured, as from a share of a map's rows.
+    The function returns None if there is no row, or if the row's chain does not map the captured shape to the image
+    shape, as for some rows of a feature map.
     """
 
     def chain(layer: str, captured: Shape, image: Shape) -> Chain | None:
@@ -190,9 +191,9 @@ def decoder(model: str) -> Callable[[str, Shape, Shape], Chain | None]:
 
 
 def changes(model: str, image: Shape) -> tuple[str, ...]:
-    """Return the differences of decoders for a model and an image (C, H, W) from Table 2, and readings of it."""
+    """Return the differences from Table 2 for a model and an image (C, H, W), and readings of ambiguous rows."""
     rows = [row for row in printed(model) if row.takes(image)]
-    found = [note for row in rows for note in (row.mended, row.reading) if note]
+    found = [note for row in rows for note in (row.correction, row.reading) if note]
     if rows and rows[0].image != image:
         found.append(_resized(image, [row.number for row in printed(model) if row not in rows]))
     if rows and rows[0].model != model:
@@ -201,6 +202,9 @@ def changes(model: str, image: Shape) -> tuple[str, ...]:
 
 
 def _resized(image: Shape, left: list[int]) -> str:
-    kept = f"S1's images are 224x224, these are {image[1]}x{image[2]}: Table 2's decoders are kept with other sizes"
     layers = ", ".join(map(str, left))
-    return f"{kept}, but for Layer {layers}, where they do not end at this size." if left else f"{kept}."
+    except_for = f", except for Layer {layers}, where they do not end at this size" if left else ""
+    return (
+        f"The paper's images are 224x224, these are {image[1]}x{image[2]}: Table 2's decoders are used at this size"
+        f"{except_for}."
+    )

@@ -1,7 +1,7 @@
-"""A fit to the seven times that S2 prints for a CNN inside SGX; nothing is measured.
+"""A fit to the seven times that the paper prints for a CNN inside SGX; nothing is measured.
 
-A time is taken for a sum of four parts: something fixed, something for each op, for each byte of weights that does
-not fit into the protected memory and must be paged, and for each multiply-accumulate. None of them is negative.
+The model of a time is a sum of four costs: a fixed one, one for each op, one for each byte of weights that exceeds
+the protected memory and must be paged, and one for each multiply-accumulate. All four are non-negative.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloven.papers.points import resolve
 from cloven.papers.s2.published import TABLE_3, PublishedRow
 
 EPC = 93 * 2**20
-"""Bytes that a program can use of the protected memory (EPC) of processors such as S2's, of 128 MiB in all."""
+"""Usable bytes of the protected memory (EPC), 128 MiB in all, of processors such as the paper's."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class EnclaveLoad:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds inside an enclave: fixed, for each op, each byte of weights beyond ``epc`` bytes, and each MAC."""
+class EnclaveCost:
+    """Seconds inside an enclave: fixed, per op, per byte of weights beyond ``epc`` bytes, and per MAC."""
 
     fixed: float
     op: float
@@ -51,40 +51,47 @@ def _terms(load: EnclaveLoad, epc: int) -> tuple[float, float, float, float]:
     return 1.0, float(load.ops), float(max(0, load.weight_bytes - epc)), float(load.macs)
 
 
-def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> Cost:
-    """Return the cost that is nearest to these times, by least squares without negative parts.
+def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> EnclaveCost:
+    """Fit a cost to times by non-negative least squares.
+
+    Args:
+        loads: the work of each measurement.
+        seconds: the time of each measurement.
+        epc: the usable bytes of the protected memory.
 
     Raises:
-        ClovenError: for different numbers of times and loads, none at all, or a size of memory below 0.
+        ClovenError: for different numbers of times and loads, no times, or a negative size of memory.
     """
     from scipy.optimize import nnls
 
     problems = []
     if len(loads) != len(seconds) or not loads:
-        problems.append(f"got {len(seconds)} times for {len(loads)} loads; expected one each, and at least one")
+        problems.append(
+            f"got {len(seconds)} times for {len(loads)} loads; expected one time for each, at least one"
+        )
     if epc < 0:
-        problems.append(f"the protected memory is {epc} bytes; expected 0 or more")
+        problems.append(f"the protected memory must be 0 bytes or more, got {epc}")
     if problems:
         raise ClovenError(problems)
     terms = np.array([_terms(load, epc) for load in loads])
-    sizes = np.maximum(terms.max(0), 1e-300)  # a byte and an op are of one size to the solver
+    sizes = np.maximum(terms.max(0), 1e-300)  # bring all columns to the same scale
     parts, _ = nnls(terms / sizes, np.array(seconds, dtype=np.float64))
     fixed, op, byte, mac = (float(part) for part in parts / sizes)
-    return Cost(fixed, op, byte, mac, epc)
+    return EnclaveCost(fixed, op, byte, mac, epc)
 
 
 Where = tuple[str, int | None]
-"""A model, and the partition point up to which it is in the enclave; None for all of it."""
+"""A model, and the partition point up to which it runs in the enclave; None for the whole model."""
 
 
 def published() -> dict[Where, float]:
-    """Return the seven times in seconds that S2 prints (Table III, Sect. V-D3)."""
+    """Return the seven times in seconds that the paper prints (Table III, Sect. V-D3)."""
     full: dict[Where, float] = {(row.model, None): float(row.full) for row in TABLE_3}
     return {**full, **{(row.model, row.point): float(row.partitioned) for row in TABLE_3}}
 
 
 def loads() -> dict[Where, EnclaveLoad]:
-    """Return the load behind each of S2's times, for an image of 224 x 224 pixels, counted on captured models."""
+    """Return the work behind each of the paper's times, for an image of 224 x 224 pixels, from captured models."""
     found: dict[Where, EnclaveLoad] = {}
     wanted = list(published())
     for model in dict.fromkeys(model for model, _ in wanted):
@@ -94,7 +101,7 @@ def loads() -> dict[Where, EnclaveLoad]:
 
 
 def _graph(model: str) -> Graph:
-    """Return the model traced without numbers in its weights: nothing that is counted depends on them."""
+    """Return the graph of a model with uninitialised weights, since the counts do not depend on them."""
     import torch
 
     from cloven.graph.tracing import trace
@@ -108,21 +115,21 @@ def _graph(model: str) -> Graph:
 
 def _load(graph: Graph, model: str, point: int | None) -> EnclaveLoad:
     last = graph.output if point is None else graph.find(resolve(model, f"s2:{point}"))
-    inside = graph.ops[1 : graph.position[last] + 1]  # the first is the image
+    inside = graph.ops[1 : graph.position[last] + 1]  # the first op is the input
     work = sum(macs(op, graph.input_shapes(op)) for op in inside)
     return EnclaveLoad(len(inside), sum(op.param_bytes for op in inside), work)
 
 
 NOTES = (
-    "A fit of four numbers to seven times: it says what S2's times have in common, and foretells nothing.",
-    "S2's times include what happens outside the enclave, little beside them: 0.02 to 0.1 s for the hand-over.",
-    "The time of ResNet-50 on TON_IoT is compared with its time in the enclave for ImageNet, as S2 does.",
-    "S2 calls the percentage of time that is saved a speedup, and cuts its decimals off.",
+    "A fit of four numbers to seven times describes these times and predicts no others.",
+    "The paper's times include the steps outside the enclave; the hand-over takes only 0.02 to 0.1 s of them.",
+    "The time of ResNet-50 on TON_IoT is compared with its time in the enclave for ImageNet, as in the paper.",
+    "The paper calls the percentage of time saved a speedup, and truncates its decimals.",
 )
 
 
 class FittedTime(Document):
-    """A published time beside the fitted one; ``point`` is None for the model all inside."""
+    """A published time beside the fitted one; ``point`` is None for the whole model in the enclave."""
 
     model: str
     point: int | None
@@ -135,7 +142,7 @@ class FittedTime(Document):
 
 
 class FittedCost(Document):
-    """The fitted `Cost`, and its residuals."""
+    """The fitted `EnclaveCost`, and its residuals."""
 
     fixed: float
     op: float
@@ -146,10 +153,10 @@ class FittedCost(Document):
 
 
 class PublishedTable(Document):
-    """S2's Table III with what follows from it."""
+    """The paper's Table III with derived numbers and the fit."""
 
-    schema_version: Literal[1] = 1
-    paper: Literal["S2"] = "S2"
+    schema_version: Literal[2] = 2
+    paper: Literal["s2"] = "s2"
     figure: Literal["table3"] = "table3"
     source: Literal["published"] = "published"
     rows: tuple[PublishedRow, ...]
@@ -158,7 +165,7 @@ class PublishedTable(Document):
 
 
 def document(found: Mapping[Where, EnclaveLoad], epc: int = EPC) -> PublishedTable:
-    """Return Table III with what follows from it, and the fit with its residuals."""
+    """Return Table III with derived numbers, and the fit with its residuals."""
     times = published()
     cost = fitted([found[where] for where in times], list(times.values()), epc)
     rows = []

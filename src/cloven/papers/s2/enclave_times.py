@@ -1,4 +1,4 @@
-"""S2's Fig. 3 and a Table III of our own: the times of cuts measured here, and what each choice of a cut saves."""
+"""Fig. 3 and Table III from our own measurements: the time of each cut, and the time that each choice saves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ from cloven.zoo.named import usual
 from cloven.zoo.picture_files import as_files
 
 SAMPLES: Mapping[str, int] = {"full": 100, "desk": 6}
-"""The number of images that are timed at each scale, besides the one that warms up; S2's is 100 (Sect. V-C1)."""
+"""The number of timed images at each scale, besides one warm-up image; 100 in the paper (Sect. V-C1)."""
 
 
 @dataclass(frozen=True)
 class TimesRequest:
-    """The times to measure: of ``model``, or of S2's three, on images of ``data``, or of noise."""
+    """The times to measure.
+
+    Attributes:
+        scale: the name of the scale.
+        data: the images; noise if empty.
+        model: the model; the paper's three if empty.
+        how: the enclave, the accelerator, and the hand-over between them.
+    """
 
     scale: str
     data: str
@@ -31,10 +38,10 @@ class TimesRequest:
 
 
 class TimesFigure(Document):
-    """S2's Fig. 3, made again: the times of every cut, under the same conditions."""
+    """The paper's Fig. 3, reproduced: the times of every cut, under the same conditions."""
 
-    schema_version: Literal[1] = 1
-    paper: Literal["S2"] = "S2"
+    schema_version: Literal[2] = 2
+    paper: Literal["s2"] = "s2"
     figure: Literal["3"] = "3"
     scale: str
     images: str
@@ -49,10 +56,12 @@ class TimesFigure(Document):
 
 
 def timed(request: TimesRequest, folder: Path, report: Callable[[str], None]) -> TimesFigure:
-    """Return the document of the figure, and keep it as ``figure.json``; what is finished in the folder is reused.
+    """Measure the times of the figure, write them to ``figure.json`` and return them.
+
+    Finished measurements in the folder are reused.
 
     Raises:
-        ClovenError: for a model that S2 does not cut, images that cannot be read, and an enclave that fails.
+        ClovenError: for a model without partition points, images that cannot be read, or an enclave that fails.
     """
     models = []
     for name in [request.model] if request.model else [VGG, RESNET, EFFICIENTNET]:
@@ -76,9 +85,10 @@ def timed(request: TimesRequest, folder: Path, report: Callable[[str], None]) ->
 
 
 class SavedTime(Document):
-    """The cut that an attacker's scores choose by a rule, and what it saves of the time of the model all inside.
+    """The cut that a rule chooses by an attack's scores, and the time that it saves.
 
-    All but the time of the model all inside are None where no point stays low enough.
+    ``full_seconds`` is the time of the whole model in the enclave. The other numbers are None if no point stays
+    low enough.
     """
 
     attack: str
@@ -92,10 +102,10 @@ class SavedTime(Document):
 
 
 class SavedTable(Document):
-    """S2's Table III for a model, measured here."""
+    """The paper's Table III for one model, from our own measurements."""
 
-    schema_version: Literal[1] = 1
-    paper: Literal["S2"] = "S2"
+    schema_version: Literal[2] = 2
+    paper: Literal["s2"] = "s2"
     table: Literal["III"] = "III"
     model: str
     data: str
@@ -110,10 +120,10 @@ class SavedTable(Document):
 
 
 def table_3(times: TimesFigure, scores: ScoresFigure) -> SavedTable:
-    """Return S2's Table III of our own: for each attacker's choice, what it saves of the time all inside.
+    """Return Table III from our own measurements: the time that each attack's choice of a cut saves.
 
     Args:
-        times: Fig. 3, which has this model.
+        times: Fig. 3, which includes this model.
         scores: Fig. 7 of the model.
     """
     timed = {row.cut: row for row in times.rows if row.model == scores.model}

@@ -1,7 +1,7 @@
-"""S2's privacy study (Sect. V-D, Figs. 4 to 7): reconstructions behind every partition point, and where to cut.
+"""The privacy study (Sect. V-D, Figs. 4 to 7): reconstructions at every partition point, and the choice of the cut.
 
-An enclave that is cut at a point hands over what the link of a pipeline cut there carries, so all points are links
-of one plan, and their features come from one forward pass.
+An enclave that is cut at a point hands over the tensor that a pipeline cut there sends over its link. All points
+are therefore links of one plan, and their features come from one forward pass.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from cloven.auditing.suite import AttackSuite
 from cloven.auditing.summary import Summary
 from cloven.documents import Document
 from cloven.errors import ClovenError
-from cloven.papers.points import MOBILENETS, points
+from cloven.papers.points import MOBILENETS, PAPERS, points
 from cloven.papers.s2.published import THRESHOLD, optimal
 from cloven.zoo.named import usual
 
 TOLERANCE = 0.03
-"""By how much later points may exceed the threshold, where S2's own choice overlooks some (requirement S2-33)."""
+"""The SSIM by which later points may exceed the threshold; the paper's own choice overlooks points that do."""
 Rule = Literal["strict", "tolerant", "baseline"]
-"""S2's rule, the same with `TOLERANCE`, and one of ours: SSIM stays below the no-information baseline.
+"""The paper's rule, the same with `TOLERANCE`, and one of ours: SSIM stays below the no-information baseline.
 
-A blank grey picture can have an SSIM of more than S2's threshold with a photograph: then S2's rule asks for less
-than nothing, and says only which attacks are worse than a blank picture.
+The SSIM between a blank grey picture and a photograph can exceed the paper's threshold. The paper's rule then only
+finds points at which an attack does worse than a blank picture.
 """
 ATTACKS = ("cgan", "residual")
-"""S2's attacker, and the strong learned inverse that it does not have."""
+"""The paper's attack, and a strong learned inverse that the paper does not have."""
 
 STAND_INS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("resnet20", "resnet56"), ("conv1", "layer1", "layer2", "layer3")),
     **dict.fromkeys(MOBILENETS, ("conv1_relu", *(f"conv_pw_{k}_relu" for k in (1, 3, 5, 11, 13)))),
 }
-"""The cuts of models that S2 does not have: after each stage, as long as maps have one size."""
+"""The cuts of models that the paper does not have: after each stage of feature maps of one size."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Amount:
     """The sizes of a study.
 
     Attributes:
-        name: of the scale.
-        queries: auxiliary images (S2: 1,000 with their feature maps).
-        victims: images that are scored; S2 does not say.
-        gan_epochs: of the c-GAN (S2: 200).
-        epochs: of the strong attack; None for its usual.
-        side: pixels that images have at most, and then the c-GAN has its epochs for 32 x 32 and fewer for more;
-            None for what the model usually takes.
+        name: the scale's name.
+        queries: the number of auxiliary images (paper: 1,000 with their feature maps).
+        victims: the number of scored images (not stated in the paper).
+        gan_epochs: epochs of the c-GAN (paper: 200).
+        epochs: epochs of the strong attack; None for its default.
+        side: the maximum side of images in pixels; ``gan_epochs`` then apply to 32 x 32 pixels, and larger images
+            get proportionally fewer. None for the model's usual size.
     """
 
     name: str
@@ -72,7 +72,7 @@ AMOUNTS: Mapping[str, Amount] = {
 
 @dataclass(frozen=True)
 class PrivacyStudy:
-    """A study of a trained model: its images, attacks and sizes; ``weights`` are the model's own."""
+    """A study of a trained model: its images, attacks and sizes; ``weights`` is the file of the model's weights."""
 
     model: str
     data: str
@@ -86,34 +86,34 @@ class PrivacyStudy:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Return the shape of one image: the model's usual one, at most with the sides of the study's sizes."""
+        """Return the shape of one image: the model's usual one, with sides limited by the study's sizes."""
         channels, *sides = usual(self.model).shape
         height, width = (min(side, self.amount.side or side) for side in sides)
         return channels, height, width
 
     @property
     def gan_epochs(self) -> int:
-        """Return the epochs of the c-GAN: where sides are limited, in inverse proportion to an image's pixels."""
+        """Return the epochs of the c-GAN; if sides are limited, they are inversely proportional to the pixels."""
         epochs, (_, height, width) = self.amount.gan_epochs, self.shape
         return epochs if self.amount.side is None else max(1, epochs * 32**2 // (height * width))
 
 
 def cuts(model: str) -> dict[str, str]:
-    """Return the partition points of a model, from the first on: path -> label.
+    """Return the partition points of a model in order: path -> label.
 
     Raises:
-        ClovenError: for a model that neither S2 nor `STAND_INS` cuts.
+        ClovenError: for a model without partition points in the paper or in `STAND_INS`.
     """
-    own = {point.path: f"Layer {point.number}" for point in points(model, "S2")}
+    own = {point.path: f"Layer {point.number}" for point in points(model, "s2")}
     found = own or {path: path for path in STAND_INS.get(model, ())}
     if not found:
         known = ", ".join(["torchvision:vgg16", "torchvision:resnet50", "torchvision:efficientnet_b0", *STAND_INS])
-        raise ClovenError(f"S2 does not cut {model!r}; choose from {known}")
+        raise ClovenError(f"{PAPERS['s2']} do not cut {model!r}; choose from {known}")
     return found
 
 
 def settings(study: PrivacyStudy) -> Study:
-    """Return the study as an audit: one pipeline cut at every point, tapped at every link."""
+    """Return the study as an audit: one pipeline that is cut at every point and tapped on every link."""
     layers = cuts(study.model)
     subject = Subject(
         model=study.model,
@@ -140,7 +140,7 @@ def settings(study: PrivacyStudy) -> Study:
 
 
 class PointScore(Document):
-    """The SSIM of an attack's reconstructions behind a partition point; ``baseline`` is its highest baseline."""
+    """The SSIM of an attack's reconstructions at a partition point; ``baseline`` is the highest baseline."""
 
     point: int
     label: str
@@ -160,26 +160,27 @@ class ChosenPoint(Document):
 
 
 class ChosenPoints(Document):
-    """The point by each `Rule`; None where SSIM does not stay low enough behind any."""
+    """The point chosen by each `Rule`; None if SSIM does not stay low enough after any point."""
 
     strict: ChosenPoint | None = None
     tolerant: ChosenPoint | None = None
     baseline: ChosenPoint | None = None
 
     def by(self, rule: Rule) -> ChosenPoint | None:
-        """Return the point by a rule."""
+        """Return the point chosen by a rule."""
         return {"strict": self.strict, "tolerant": self.tolerant, "baseline": self.baseline}[rule]
 
 
 class ScoresFigure(Document):
-    """S2's Fig. 7, made again: SSIM behind each partition point, and the choice of the cut.
+    """The paper's Fig. 7, reproduced: SSIM at each partition point, and the choice of the cut.
 
-    ``optimal`` has the points by each attack, and by the strongest at each point (``strongest``). ``rule`` is that
-    of the plan: S2's own, or ``baseline`` where a baseline exceeds its threshold.
+    ``optimal`` has the points chosen by each attack's scores, and by those of the strongest attack at each point
+    (``strongest``). ``rule`` is the one that cuts the plan: the paper's own, or ``baseline`` if a baseline exceeds
+    the paper's threshold.
     """
 
-    schema_version: Literal[1] = 1
-    paper: Literal["S2"] = "S2"
+    schema_version: Literal[2] = 2
+    paper: Literal["s2"] = "s2"
     figure: Literal["7"] = "7"
     scale: str
     model: str
@@ -203,16 +204,16 @@ class ScoresFigure(Document):
 
 
 def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
-    """Return where to cut by the summary of such an audit, for each attack and for the strongest at each point.
+    """Return the scores of the study's audit, and the cut for each attack and for the strongest at each point.
 
-    Where the audit gives no verdict, as of a model that has learned too little, no point is chosen.
+    No point is chosen if the audit gives no verdict, for example because the model's kappa is too low.
     """
     layers = list(cuts(study.model).items())
-    number = {f"edge{i}": i for i in range(len(layers))}  # the link from edge0 carries the first cut
+    number = {f"edge{i}": i for i in range(len(layers))}  # the first cut is on the link from edge0
     found = [(number[row.link[0]], row, row.ssim) for row in summary.findings if row.ssim and row.link]
     found.sort(key=lambda one: (one[0], one[1].attack))
     rows = []
-    best: dict[int, tuple[float, PointScore]] = {}  # of each point, chosen on pairs that train nothing
+    best: dict[int, tuple[float, PointScore]] = {}  # the strongest attack at each point, chosen on held-out pairs
     for place, finding, ssim in found:
         path, label = layers[place]
         baseline = finding.baseline("ssim")
@@ -264,14 +265,14 @@ def document(study: PrivacyStudy, summary: Summary) -> ScoresFigure:
 
 
 def _held_out(row: Finding) -> float:
-    """Return the SSIM on held-out pairs; on the victims where there was nothing to choose from."""
+    """Return the SSIM on held-out pairs, or that on the victims if there are no held-out pairs."""
     if row.held_out is not None and row.held_out.ssim is not None:
         return row.held_out.ssim
     return row.ssim.mean if row.ssim is not None else float("-inf")
 
 
 def _chosen(found: Sequence[PointScore]) -> ChosenPoints:
-    """Return the point by each rule, of scores at every point in order."""
+    """Return the point chosen by each rule from the scores at all points, in order."""
     scores = [row.ssim.mean for row in found]
     above = [max(-1.0, row.ssim.mean - row.baseline) for row in found]
 

@@ -1,8 +1,4 @@
-"""The second paper: its Table III, and its rule for where to cut.
-
-S2: Rajasekar, Loh, Fok, Thing, "Privacy preserving layer partitioning for Deep Neural Network models",
-arXiv 2404.07437.
-"""
+"""The paper's Table III, and its rule that chooses the cut."""
 
 from __future__ import annotations
 
@@ -18,33 +14,35 @@ from cloven.papers.points import points
 VGG, RESNET, EFFICIENTNET = "torchvision:vgg16", "torchvision:resnet50", "torchvision:efficientnet_b0"
 
 THRESHOLD = 0.2
-"""The SSIM under which S2 calls a reconstruction harmless (Sect. V-D)."""
+"""The SSIM below which the paper considers a reconstruction harmless (Sect. V-D)."""
 
 
 def optimal(scores: Sequence[float], threshold: float = THRESHOLD, tolerance: float = 0.0) -> int | None:
-    """Return S2's optimal partition point (Sect. V-D): where SSIM falls below the threshold and stays low.
+    """Return the optimal partition point (Sect. V-D): the first from which SSIM stays below the threshold.
 
-    S2's own choice for EfficientNet-B0 overlooks later points that are slightly above: with a ``tolerance`` the
-    point itself must be below the threshold, those behind it below threshold + tolerance.
+    The paper's own choice for EfficientNet-B0 overlooks later points slightly above the threshold. With a
+    ``tolerance``, the point itself must be below the threshold, and later points below threshold + tolerance.
 
     Args:
-        scores: the mean SSIM of each partition point, from the first on.
-        threshold: between -1 and 1.
+        scores: the mean SSIM of each partition point, in order.
+        threshold: an SSIM between -1 and 1.
         tolerance: 0 or more.
 
     Returns:
-        The point, counted from 1; None where the scores never stay low.
+        The point, counted from 1; None if the scores never stay low.
 
     Raises:
         ClovenError: for scores, a threshold or a tolerance out of range.
     """
     problems = [
-        f"the SSIM of point {p} is {s}; expected -1 to 1" for p, s in enumerate(scores, 1) if not -1 <= s <= 1
+        f"the SSIM of point {p} must be between -1 and 1, got {s}"
+        for p, s in enumerate(scores, 1)
+        if not -1 <= s <= 1
     ]
     if not -1 <= threshold <= 1:
-        problems.append(f"the threshold is {threshold}; expected an SSIM, -1 to 1")
+        problems.append(f"the threshold must be between -1 and 1, got {threshold}")
     if not (isfinite(tolerance) and tolerance >= 0):
-        problems.append(f"the tolerance is {tolerance}; expected 0 or more")
+        problems.append(f"the tolerance must be 0 or more, got {tolerance}")
     if problems:
         raise ClovenError(problems)
     for point, score in enumerate(scores, 1):
@@ -57,9 +55,10 @@ def optimal(scores: Sequence[float], threshold: float = THRESHOLD, tolerance: fl
 
 
 class PublishedRow(Document):
-    """A row of Table III with what follows from its times.
+    """A row of Table III with numbers derived from its times.
 
-    ``printed_percent`` is as printed, ``derived_percent`` the same derived from the printed times.
+    ``printed_percent`` is the percentage in the paper, ``derived_percent`` the same percentage derived from the
+    printed times.
     """
 
     model: str
@@ -76,9 +75,15 @@ class PublishedRow(Document):
 
 @dataclass(frozen=True)
 class PublishedTimes:
-    """A row of Table III, or a sentence of Sect. V-D3 that says as much of TON_IoT: times in seconds, as printed.
+    """A row of Table III, or the same numbers for TON_IoT from Sect. V-D3.
 
-    ``printed`` is the "performance speedup" in percent.
+    Attributes:
+        model: the model's name.
+        data: the data set.
+        point: the partition point.
+        full: the printed time of the whole model in the enclave, in seconds.
+        partitioned: the printed time of the divided model, in seconds.
+        printed: the printed "performance speedup" in percent.
     """
 
     model: str
@@ -90,26 +95,26 @@ class PublishedTimes:
 
     @property
     def reduction(self) -> Decimal:
-        """Return by how much less time the divided model takes, in percent: S2's speedup."""
+        """Return the percentage of time that the division saves; the paper calls it the speedup."""
         full, part = Decimal(self.full), Decimal(self.partitioned)
         return 100 * (full - part) / full
 
     @property
     def ratio(self) -> Decimal:
-        """Return how many times as fast the divided model is: elsewhere the speedup."""
+        """Return how many times as fast the divided model is, usually called the speedup."""
         return Decimal(self.full) / Decimal(self.partitioned)
 
     @property
     def derived(self) -> str:
-        """Return the percentage from the printed times, with one decimal cut off, not rounded: as S2 prints it."""
+        """Return the percentage derived from the printed times, truncated to one decimal as in the paper."""
         return str(self.reduction.quantize(Decimal("0.1"), ROUND_FLOOR))
 
     def row(self) -> PublishedRow:
-        """Return the row with what follows from it."""
+        """Return the row with derived numbers."""
         return PublishedRow(
             model=self.model,
             data=self.data,
-            partition_points=len(points(self.model, "S2")),
+            partition_points=len(points(self.model, "s2")),
             point=self.point,
             full_seconds=float(self.full),
             partitioned_seconds=float(self.partitioned),
@@ -127,4 +132,4 @@ TABLE_3: tuple[PublishedTimes, ...] = (
     PublishedTimes(RESNET, "TON_IoT", 3, "4.02", "3.04", "24.3"),
     PublishedTimes(EFFICIENTNET, "TON_IoT", 4, "3.7", "2.5", "32.4"),
 )
-"""S2's published times: Table III, and Sect. V-D3 for TON_IoT."""
+"""The published times: Table III, and Sect. V-D3 for TON_IoT."""

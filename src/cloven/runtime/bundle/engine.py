@@ -1,4 +1,4 @@
-"""Run a bundle with onnxruntime and numpy: all devices in one process, in the global order. No torch here."""
+"""Run a bundle with onnxruntime and numpy: all devices in one process, in the global order, without torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from cloven.errors import ClovenError, require
 from cloven.files import check_regular
 from cloven.graph.box import Box, Shape, extent, intersect, relative, slices, whole
+from cloven.partition.segments import sources
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.schedule import in_order
-from cloven.runtime.bundle.segments import sources
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 
 Execute = Callable[[str, RunSegment, dict[str, Array]], Mapping[str, Array]]
-"""Runs a segment of a device: from the names of its inputs to those of its outputs."""
+"""Runs a segment of a device: takes its inputs by name, returns its outputs by name."""
 
 Tap = Callable[[str, SendShare, Array], None]
-"""Called with the device that sends, the transfer and what it carries ``(n, ...)``, which it must not change."""
+"""Called with the sending device, the transfer and its content ``(n, ...)``, which the tap must not change."""
 
 
 def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | None = None) -> Array:
     """Return the output of a bundle for ``images`` ``(n, C, H, W)`` in [0, 1], float32: ``(n, classes)``.
 
     Raises:
-        ClovenError: for a bundle that is not what was written, or images of another shape or type.
+        ClovenError: if the bundle's files have changed, or the images have another shape or type.
     """
     bundle = read(folder)
     expected = bundle.manifest.image
@@ -55,25 +55,29 @@ def run(folder: Path, images: Array, *, batch: int | None = None, tap: Tap | Non
 
 
 def expect(images: Array, shape: Shape) -> None:
-    """Refuse images that are not float32 ``(n, *shape)``.
+    """Check that images are float32 ``(n, *shape)``, with n at least 1.
 
     Raises:
-        ClovenError: with what they are.
+        ClovenError: if they are not; it gives their type and shape.
     """
     if images.dtype != np.float32 or images.shape[1:] != shape or len(images) == 0:
         raise ClovenError(
             f"the images are {images.dtype} of shape {images.shape}; expected float32 "
-            f"(n, {', '.join(map(str, shape))}), which the plan was made for"
+            f"(n, {', '.join(map(str, shape))}), the input of the plan's model"
         )
 
 
-def session(path: Path) -> InferenceSession:
+def session(path: Path, trace: Path | None = None) -> InferenceSession:
     """Return an onnxruntime session of a segment, on one thread.
+
+    Args:
+        path: the segment.
+        trace: where a trace of the times of its nodes is begun; its ``end_profiling()`` completes it.
 
     Raises:
         ClovenError: if onnxruntime is not installed, or cannot load the file.
     """
-    # The official builds keep an identifier of the device and send events, unless they are told not to.
+    # The official builds store a device identifier and send telemetry unless this is set.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -81,17 +85,19 @@ def session(path: Path) -> InferenceSession:
         raise require("edge", error) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised
+    options.log_severity_level = 4  # only fatal errors are logged; others are raised
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace)
     try:
         return onnxruntime.InferenceSession(
             check_regular(path),
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=0,  # which prints on standard output
+            enable_fallback=0,  # the fallback prints to standard output
         )
     except ClovenError:
         raise
-    except Exception as error:  # onnxruntime's errors have no class of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         reason = str(error).splitlines()
         raise ClovenError(
             f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}"
@@ -99,14 +105,14 @@ def session(path: Path) -> InferenceSession:
 
 
 def outputs(session: InferenceSession, names: Sequence[str], inputs: dict[str, Array]) -> dict[str, Array]:
-    """Return some outputs of a segment, by name.
+    """Return the named outputs of a segment.
 
     Raises:
-        ClovenError: if onnxruntime cannot run it on these inputs, or has no output of that name.
+        ClovenError: if onnxruntime cannot run it on these inputs, or the segment has no output of that name.
     """
     try:
         made: list[Any] = session.run(names, inputs)
-    except Exception as error:  # onnxruntime's errors have no class of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         reason = str(error).splitlines()
         raise ClovenError(
             f"onnxruntime cannot run a segment: {reason[0] if reason else type(error).__name__}"
@@ -119,7 +125,7 @@ Pieces = dict[str, list[tuple[Box, Array]]]
 
 
 def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, tap: Tap | None = None) -> Array:
-    """Return the output of all parts for one batch of images, their steps in the global order."""
+    """Run the steps of all parts in the global order for one batch of images; return the output."""
     held: dict[str, Pieces] = {device: {} for device in parts}
     last = {device: last_reads(part) for device, part in parts.items()}
     under_way: dict[int, Array] = {}
@@ -149,7 +155,7 @@ def interpret(parts: Mapping[str, DevicePart], images: Array, execute: Execute, 
 
 
 def last_reads(part: DevicePart) -> dict[int, tuple[str, ...]]:
-    """Return the values that are read for the last time at a step, by the place of the step in its part."""
+    """Return, by the index of a step in its part, the values that no later step reads."""
     final: dict[str, int] = {}
     for i, step in enumerate(part.steps):
         final |= dict.fromkeys(_reads(step), i)
@@ -171,7 +177,7 @@ def _reads(step: Step) -> Sequence[str]:
 
 
 def paste(held: Sequence[tuple[Box, Array]], box: Box) -> Array:
-    """Return a box ``(n, ...)``, put together from pieces that cover it."""
+    """Return the content of a box ``(n, ...)``, assembled from pieces that cover it."""
     if len(held) == 1 and held[0][0] == box:
         return held[0][1]
     found = sources(held, box)

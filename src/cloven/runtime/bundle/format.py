@@ -1,4 +1,4 @@
-"""The documents of a bundle: what its manifest and each device's part contain, and the files' names."""
+"""The documents of a bundle: its manifest and the part of each device, and the names of its files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cloven.graph.box import covers, extent, text, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import Protection
 
-FORMAT = 2
-"""The version of a bundle's files; a reader takes only its own."""
+FORMAT = 3
+"""The version of a bundle's files; a reader accepts no other."""
 
 MANIFEST, PART, WEIGHTS = "manifest.json", "part.json", "weights.bin"
 
 LARGEST = 2**31 - 1
-"""The largest index, size and number of a step: what onnxruntime and the wire count with."""
+"""The largest index, size and step number: onnxruntime and the wire format use 32-bit integers."""
 
 Number = Annotated[int, Field(ge=0, le=LARGEST)]
 
@@ -44,14 +44,27 @@ class SegmentTensor(Document):
     box: Box
 
 
+class SegmentOperator(Document):
+    """An operator of a segment, with its work for one image; ``name`` is the prefix of the names of its ONNX nodes.
+
+    ``family``, ``macs`` and ``bytes`` are as `cloven.cost.operators.work` counts them.
+    """
+
+    name: str
+    family: str
+    macs: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0)]
+
+
 class RunSegment(Document):
-    """Run one segment: its inputs are put together from what the device holds, its outputs are held."""
+    """Run one segment: assemble its inputs from the values that the device holds, and keep its outputs."""
 
     do: Literal["run"] = "run"
     step: Number
     segment: str
     inputs: tuple[SegmentTensor, ...]
     outputs: tuple[SegmentTensor, ...]
+    operators: tuple[SegmentOperator, ...] = ()
 
 
 class _ShareTransfer(Document):
@@ -73,7 +86,7 @@ class _ShareTransfer(Document):
         return self
 
     def same_transfer(self, other: _ShareTransfer) -> bool:
-        """Return whether two steps are the ends of one transfer: they agree on all but the direction."""
+        """Return whether two steps are the two ends of one transfer: equal in all but the direction."""
         ends = {"do", "source", "target"}
         return self.model_dump(exclude=ends) == other.model_dump(exclude=ends)
 
@@ -81,7 +94,7 @@ class _ShareTransfer(Document):
 class ReceiveShare(_ShareTransfer):
     """Receive a transfer from another device: a share of a value, ``shape`` and ``bytes`` of one image.
 
-    ``message`` is the number of the frame that brings it on its link, from 0 for each image; see
+    ``message`` is the number of the frame that carries it on its link, counted from 0 for each image; see
     `cloven.runtime.bundle.schedule`.
     """
 
@@ -90,7 +103,7 @@ class ReceiveShare(_ShareTransfer):
 
 
 class SendShare(_ShareTransfer):
-    """Send a transfer to another device; as `ReceiveShare`."""
+    """Send a transfer to another device; the fields are those of `ReceiveShare`."""
 
     do: Literal["send"] = "send"
     target: str
@@ -100,20 +113,20 @@ Step = RunSegment | ReceiveShare | SendShare
 
 
 class WholeValue(Document):
-    """A value that a device has all of, and its shape for one image."""
+    """A value that a device holds completely, and its shape for one image."""
 
     value: str
     shape: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...]
 
 
 class DevicePart(Document):
-    """The part of one device: its steps, in order. Steps keep their numbers in the order over all devices.
+    """The part of one device: its steps, in order. Step numbers are positions in the order over all devices.
 
-    ``image`` is the value that the device is given at the start, ``output`` the one that it has at the end; None
-    where that is another device.
+    ``image`` is the input value, None unless this device receives the image; ``output`` is the output value, None
+    unless this device computes it.
     """
 
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     device: str
     model: str
     image: WholeValue | None
@@ -122,7 +135,7 @@ class DevicePart(Document):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        """Check that steps are in order, and that each reads only what the device has by then."""
+        """Check that steps are in order, and that each reads only boxes that the device already holds."""
         held: dict[str, list[Box]] = {}
         if self.image is not None:
             held[self.image.value] = [whole(self.image.shape)]
@@ -131,7 +144,7 @@ class DevicePart(Document):
         before = -1
         for step in self.steps:
             if step.step <= before:
-                raise ValueError(f"step {step.step} comes after step {before}; expected ascending numbers")
+                raise ValueError(f"step {step.step} follows step {before}; expected ascending numbers")
             before = step.step
             match step:
                 case RunSegment():
@@ -144,7 +157,7 @@ class DevicePart(Document):
             _expect_held(held, reads, f"step {step.step}")
             for value, box in made:
                 if any(len(box) != len(other) for other in held.get(value, [])):
-                    raise ValueError(f"step {step.step} makes a box of {value!r} of another rank")
+                    raise ValueError(f"step {step.step} writes a box of {value!r} with a different rank")
                 held.setdefault(value, []).append(box)
         if self.output is not None:
             _expect_held(held, [(self.output.value, whole(self.output.shape))], "the output")
@@ -155,7 +168,7 @@ def _expect_held(held: Mapping[str, Sequence[Box]], reads: Iterable[tuple[str, B
     for value, box in reads:
         boxes = held.get(value, [])
         if any(len(box) != len(other) for other in boxes) or not covers(boxes, box):
-            raise ValueError(f"{reader} reads {value!r} [{text(box)}], which the device does not have by then")
+            raise ValueError(f"{reader} reads {value!r} [{text(box)}], which the device does not hold yet")
 
 
 # --- manifest.json --------------------------------------------------------------------------------------------
@@ -176,7 +189,7 @@ class DeviceFolder(Document):
 
 
 class NumericalCheck(Document):
-    """The largest difference from PyTorch when the models were written, as a share of max(1, largest number)."""
+    """The largest difference from PyTorch when the models were written, relative to max(1, largest number)."""
 
     images: int
     largest_difference: float
@@ -187,22 +200,22 @@ class Manifest(Document):
     """The manifest of a bundle.
 
     Attributes:
-        bundle: what wrote it.
+        bundle: the program that wrote it.
         format: the version of the format.
-        model: the model's name, for people.
+        model: the model's name, for display.
         plan: the plan file's text.
-        exact: whether the program computes what the model does.
+        exact: whether the program computes the same output as the model.
         image: the shape of one image, (C, H, W).
         output: the shape of one image's output.
         devices: in the plan's order.
         protection: of the links.
         made_with: versions of the packages that wrote it.
-        check: how far its models were from PyTorch.
+        check: the comparison of its models with PyTorch.
         files: every file by its path in the bundle.
     """
 
     bundle: Literal["cloven"] = "cloven"
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     model: str
     plan: str
     exact: bool

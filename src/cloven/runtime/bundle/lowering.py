@@ -1,4 +1,4 @@
-"""Build each device's part of a bundle in memory: its steps, and an ONNX model of each of its segments."""
+"""Build each device's part of a bundle in memory: its steps, and an ONNX model for each of its segments."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
+from cloven.cost.operators import work
 from cloven.errors import ClovenError
 from cloven.graph.box import contains, extent, relative
 from cloven.graph.graph import Op
-from cloven.partition.program import Program, Receive, Send
+from cloven.partition.program import Compute, Program, Receive, Send
+from cloven.partition.segments import Key, Segment, named, segments
 from cloven.runtime.bundle.format import (
     WEIGHTS,
     DevicePart,
     ReceiveShare,
     RunSegment,
+    SegmentOperator,
     SegmentTensor,
     SendShare,
     Step,
@@ -27,12 +30,11 @@ from cloven.runtime.bundle.onnx.finite import finite
 from cloven.runtime.bundle.onnx.layout import crop
 from cloven.runtime.bundle.onnx.nodes import apply
 from cloven.runtime.bundle.schedule import numbered
-from cloven.runtime.bundle.segments import Key, Segment, named, segments
 
 
 @dataclass(frozen=True, eq=False)
 class BuiltPart:
-    """One device's part of a bundle in memory; segments and models by the names of their files."""
+    """One device's part of a bundle in memory; segments and models by file name."""
 
     part: DevicePart
     segments: Mapping[str, Segment]
@@ -41,14 +43,14 @@ class BuiltPart:
 
 
 def build(program: Program, model: str) -> dict[str, BuiltPart]:
-    """Return every device's part, by its name.
+    """Return every device's part, by device name.
 
     Args:
-        program: of float32 transfers without transforms.
-        model: the model's name, for people.
+        program: its transfers must be float32, without transforms.
+        model: the model's name, for display.
 
     Raises:
-        ClovenError: with every op that has no ONNX node, and every value that leaves its segment as another type
+        ClovenError: lists every op that has no ONNX node, and every value that leaves its segment in another type
             than float32.
     """
     problems: list[str] = []
@@ -62,14 +64,14 @@ def build(program: Program, model: str) -> dict[str, BuiltPart]:
             problems += wrong
         built[device] = BuiltPart(_part(program, device, model, cut), cut, models, weights)
     if problems:
-        said = "such a model cannot be bundled; `cloven run` runs it with PyTorch"
+        said = "the model cannot be bundled; `cloven run` runs it with PyTorch"
         raise ClovenError([*dict.fromkeys(problems), said])
     parts = numbered({device: one.part for device, one in built.items()})
     return {device: replace(one, part=parts[device]) for device, one in built.items()}
 
 
 def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> tuple[onnx.ModelProto, list[str]]:
-    """Return a segment's ONNX model, and a sentence for each of its ops that cannot be in one."""
+    """Return a segment's ONNX model, and a sentence for each op that cannot be written as ONNX."""
     model, proved = ModelBuilder(title, weights, WEIGHTS), finite(program.graph)
     problems: list[str] = []
     values = {key: model.input(named(key), extent(key[1])) for key in segment.inputs}
@@ -80,10 +82,10 @@ def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> 
             reads = [replace(_read(model, values, read), finite=read[0] in proved) for read in step.reads]
             made = apply(model, step.local, reads)
             if made.dims != (None, *shape):
-                raise UnsupportedError(f"its nodes make {made.dims}; expected {(None, *shape)}, None for the batch")
+                raise UnsupportedError(f"its nodes return {made.dims}; expected {(None, *shape)} (None: the batch)")
             if key in segment.outputs and model.dtype(made) != np.float32:
-                raise UnsupportedError(f"its value is {model.dtype(made)}; what leaves a segment is float32")
-        except Exception as error:  # arguments that nobody foresaw are refused too, never written wrong
+                raise UnsupportedError(f"its value is {model.dtype(made)}; outputs of a segment must be float32")
+        except Exception as error:  # unforeseen arguments are refused rather than written incorrectly
             problems.append(_unsupported(op, error))
             made = model.input(f"{named(key)}/missing", shape)
         values[key] = model.called(made, named(key))
@@ -92,14 +94,14 @@ def _lower(program: Program, segment: Segment, weights: Weights, title: str) -> 
             model.output(values[value, box], extent(box))
         else:
             problems.append(
-                f"{value} is needed outside of its segment as {dtype}, but workers hold and send float32: cut the "
-                "model before the cast to it, or behind the one to float32"
+                f"{value} leaves its segment as {dtype}, but workers hold and send float32: cut the model before "
+                f"the cast to {dtype}, or after the cast back to float32"
             )
     return model.finish(), problems
 
 
 def _read(model: ModelBuilder, values: Mapping[Key, Value], read: Key) -> Value:
-    """Return a box that a computation reads: as it is there, or cut out of a larger one."""
+    """Return a box that a computation reads: directly, or cropped from a larger one."""
     if read in values:
         return values[read]
     value, box = read
@@ -110,17 +112,24 @@ def _read(model: ModelBuilder, values: Mapping[Key, Value], read: Key) -> Value:
 def _unsupported(op: Op, error: Exception) -> str:
     reason = str(error)
     if not isinstance(error, UnsupportedError):
-        reason = f"there is no node for these arguments of it ({type(error).__name__}: {error})"
+        reason = f"there is no node for these arguments ({type(error).__name__}: {error})"
     kind = op.attrs.get("op", op.kind)
     return f"{op.name} ({kind}, in {op.module or 'the model itself'}) cannot be written as ONNX: {reason}"
 
 
 def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment]) -> DevicePart:
-    """Return a device's steps; the messages of its transfers are numbered once all parts are there."""
+    """Return a device's steps; `numbered` sets their message numbers once all parts exist."""
     steps: list[Step] = []
     for name, segment in cut.items():
-        inputs, outputs = _tensors(segment.inputs), _tensors(segment.outputs)
-        steps.append(RunSegment(step=segment.step, segment=name, inputs=inputs, outputs=outputs))
+        steps.append(
+            RunSegment(
+                step=segment.step,
+                segment=name,
+                inputs=_tensors(segment.inputs),
+                outputs=_tensors(segment.outputs),
+                operators=tuple(_operator(program, compute) for compute in segment.computes),
+            )
+        )
     for step in program.parts[device]:
         match step:
             case Send(transfer=t):
@@ -157,6 +166,11 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
         output=WholeValue(value=output.name, shape=output.shape) if device == program.sink else None,
         steps=tuple(sorted(steps, key=lambda step: step.step)),
     )
+
+
+def _operator(program: Program, step: Compute) -> SegmentOperator:
+    done = work(program.graph, step)
+    return SegmentOperator(name=named((step.value, step.box)), family=done.family, macs=done.macs, bytes=done.bytes)
 
 
 def _tensors(keys: Iterable[Key]) -> tuple[SegmentTensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from cloven.runtime.bundle.format import (
 
 
 class DeviceSummary(Document):
-    """A device's folder in a bundle, the number of its files, and their bytes."""
+    """A device's folder in a bundle, the number of its files, and their total size in bytes."""
 
     device: str
     folder: str
@@ -35,7 +36,7 @@ class DeviceSummary(Document):
 
 
 class BundleSummary(Document):
-    """A bundle in short, for people and JSON readers."""
+    """The summary of a bundle that `cloven bundle` prints."""
 
     bundle: str
     devices: tuple[DeviceSummary, ...]
@@ -44,7 +45,7 @@ class BundleSummary(Document):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are what its manifest says."""
+    """A bundle whose files match its manifest."""
 
     folder: Path
     manifest: Manifest
@@ -56,7 +57,7 @@ class Bundle:
         return self.folder / folder
 
     def summary(self) -> BundleSummary:
-        """Return what the bundle has for each device, and how it was checked."""
+        """Return the files of each device, and the comparison with PyTorch."""
         devices = []
         for device in self.manifest.devices:
             prefix = device.folder + "/"
@@ -67,15 +68,15 @@ class Bundle:
 
 
 def read(folder: Path, device: str | None = None) -> Bundle:
-    """Return a bundle, every file checked against the manifest.
+    """Read a bundle and check every file against the manifest.
 
     Args:
-        folder: of the bundle.
-        device: if given, only this device's folder is read; the others need not be there.
+        folder: the bundle's folder.
+        device: if given, only this device's folder is read; the others need not exist.
 
     Raises:
-        ClovenError: for a folder that is not a bundle or of another version, and for all files that are missing,
-            differ, do not belong there, or lie outside.
+        ClovenError: if the folder is not a bundle or has another version; otherwise lists every file that is
+            missing, differs from the manifest, does not belong to the bundle, or lies outside of it.
     """
     manifest = read_manifest(folder)
     names = [d.name for d in manifest.devices]
@@ -89,7 +90,9 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     listed = {n: f for n, f in manifest.files.items() if device is None or PurePosixPath(n).parts[0] in folders}
     problems = list(_differences(folder, listed, folders if device else None))
     if problems:
-        raise ClovenError([*problems, f"{folder} is not what was written: copy it again, or run `cloven bundle`"])
+        raise ClovenError(
+            [*problems, f"{folder} has changed since it was written: copy it again, or run `cloven bundle`"]
+        )
     parts = {d.name: _parsed(DevicePart, (folder / d.folder / PART)) for d in devices}
     wrong = list(_mismatches(parts, manifest))
     for d in devices:
@@ -102,8 +105,24 @@ def read(folder: Path, device: str | None = None) -> Bundle:
     return Bundle(folder, manifest, parts)
 
 
+def read_device(folder: Path) -> tuple[Bundle, DevicePart]:
+    """Return the bundle and the part of one device, from the device's folder in it; the others need not be there.
+
+    Raises:
+        ClovenError: for a folder that is not a device's of a bundle, and as `read`.
+    """
+    here = Path(os.path.realpath(folder))
+    devices = read_manifest(here.parent).devices
+    device = next((d.name for d in devices if d.folder == here.name), None)
+    if device is None:
+        known = ", ".join(str(folder.parent / d.folder) for d in devices)
+        raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
+    bundle = read(here.parent, device)
+    return bundle, bundle.parts[device]
+
+
 def _mismatches(parts: Mapping[str, DevicePart], manifest: Manifest) -> Iterator[str]:
-    """Return how the parts that were read contradict each other, or the manifest."""
+    """Yield each contradiction between the parts that were read, or between a part and the manifest."""
     names = [d.name for d in manifest.devices]
     sends: dict[tuple[int, str, str], SendShare] = {}
     receives: dict[tuple[int, str, str], ReceiveShare] = {}
@@ -126,7 +145,7 @@ def _mismatches(parts: Mapping[str, DevicePart], manifest: Manifest) -> Iterator
         elif peer in parts:
             other = (receives if isinstance(step, SendShare) else sends).get((transfer, peer, device))
             if other is None or not step.same_transfer(other):
-                yield f"transfer {transfer} between {device} and {peer} is not the same in both parts"
+                yield f"transfer {transfer} between {device} and {peer} differs between their parts"
     for device, part in parts.items():
         if part.device != device:
             yield f"the part of {device} was written for {part.device!r}"
@@ -138,14 +157,14 @@ def _mismatches(parts: Mapping[str, DevicePart], manifest: Manifest) -> Iterator
             if value.shape != shape:
                 yield f"the {end} of {device} has the shape {value.shape}; expected {shape}, as in {MANIFEST}"
         if len(found) > 1 or (not found and len(parts) == len(names)):
-            yield f"{len(found)} devices have the {end}; expected one"
+            yield f"{len(found)} devices hold the {end}; expected one"
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of a bundle, without a look at the files.
+    """Return the manifest of a bundle without checking the files.
 
     Raises:
-        ClovenError: for a folder that is not a bundle, or of another version.
+        ClovenError: if the folder is not a bundle, or has another version.
     """
     if not (folder / MANIFEST).is_file():
         raise ClovenError(
@@ -158,7 +177,7 @@ Kind = TypeVar("Kind", DevicePart, Manifest)
 
 
 def _parsed(kind: type[Kind], path: Path) -> Kind:
-    """Return a document of a bundle; its version is checked first, as another one has other entries."""
+    """Return a document of a bundle; the version is checked first, since other versions have other fields."""
     text = read_text(path)
     version = parse_json(text, str(path)).get("format")
     if version != FORMAT:
@@ -169,14 +188,14 @@ def _parsed(kind: type[Kind], path: Path) -> Kind:
 
 
 def _inside(name: str) -> bool:
-    """Return whether a name is of something in the folder, on any system."""
+    """Return whether a name is a relative path inside the folder on every operating system."""
     path = PurePosixPath(name)
     plain = not any(mark in name for mark in "\\:\0")
     return plain and bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == name
 
 
 def _differences(folder: Path, listed: Mapping[str, FileDigest], folders: set[str] | None) -> Iterator[str]:
-    """Return what is wrong with the files: of the whole bundle, or of some of its folders."""
+    """Yield each difference between the files and the manifest, in the whole bundle or in some of its folders."""
     found = {}
     for top in [folder] if folders is None else [folder / name for name in sorted(folders)]:
         for path in sorted(top.rglob("*")):
@@ -189,7 +208,7 @@ def _differences(folder: Path, listed: Mapping[str, FileDigest], folders: set[st
             yield f"{name} is missing"
         elif found[name].is_symlink():
             yield f"{name} is a link; expected a file"
-        elif (size := found[name].stat().st_size) != expected.bytes:  # hashing a huge file takes long
+        elif (size := found[name].stat().st_size) != expected.bytes:  # avoids hashing a huge file
             yield f"{name} differs: {size} bytes; expected {expected.bytes} bytes"
         elif (made := digest(found[name])) != expected:
             yield (
@@ -199,7 +218,7 @@ def _differences(folder: Path, listed: Mapping[str, FileDigest], folders: set[st
 
 
 def digest(path: Path) -> FileDigest:
-    """Return the hash and the size of a regular file."""
+    """Return the SHA-256 and the size of a regular file."""
     with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]
         return FileDigest(sha256=digest.hexdigest(), bytes=path.stat().st_size)

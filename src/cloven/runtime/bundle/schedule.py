@@ -1,11 +1,11 @@
-"""The schedule of one device for one image, by dependencies: jobs, and messages in and out.
+"""The schedule of one device for one image, derived from dependencies: jobs, and incoming and outgoing messages.
 
-A bundle lists a device's steps in the order over all devices. A device on its own need not wait for its turn
-there: it sends a share as soon as that is made, and runs a segment as soon as all that it reads has come. Where
-each box is put together from is settled here, by the order of the steps, so that what a device computes does not
-depend on what came first.
+A bundle lists a device's steps in the global order over all devices. A device that runs on its own does not wait
+for its turn in that order: it sends a share as soon as it is computed, and runs a segment as soon as all inputs
+have arrived. The schedule fixes, by the order of the steps, the pieces that each box is assembled from. The result
+therefore does not depend on the order of arrival.
 
-A *message* is one frame on a link: the transfers that become ready by the same events travel together.
+A *message* is one frame on a link: transfers that become ready by the same events travel together.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from math import prod
 from cloven.graph.box import Box, extent, whole
 from cloven.partition.program import BYTES
 from cloven.partition.protection import COORDINATOR
+from cloven.partition.segments import sources
 from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, SendShare, Step
-from cloven.runtime.bundle.segments import sources
 
 Message = tuple[str, int]
-"""The other party, and the number of the message on the link from or to it: 0, 1, 2 for each image."""
+"""The other party, and the number of the message on the link from or to it, counted from 0 for each image."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A box and the pieces that it is put together from, by their numbers."""
+    """A box and the pieces that it is assembled from, by their numbers."""
 
     box: Box
     pieces: tuple[tuple[int, Box], ...]
@@ -35,7 +35,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Job:
-    """A segment to run: what its inputs read, by name, and the pieces that its outputs become."""
+    """A segment to run: what each input reads, and the number of the piece that each output becomes, by name."""
 
     step: int
     segment: str
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message that comes: the pieces that it brings, and its size in bytes."""
+    """A message to receive: the pieces that it contains, and its size in bytes."""
 
     pieces: tuple[tuple[int, Box], ...]
     bytes: int
@@ -53,7 +53,7 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A message to send: what it reads, one box after another, and its size in bytes."""
+    """A message to send: the boxes that it contains, in order, and its size in bytes."""
 
     message: Message
     reads: tuple[Read, ...]
@@ -62,7 +62,7 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Schedule:
-    """All that a device does for an image. Pieces are numbered; ``uses`` is how often each is read."""
+    """Everything that a device does for an image. Pieces are numbered; ``uses`` counts the reads of each."""
 
     jobs: tuple[Job, ...]
     incoming: Mapping[Message, Incoming]
@@ -82,21 +82,21 @@ class Schedule:
 
 
 def in_order(parts: Mapping[str, DevicePart]) -> list[tuple[str, int, Step]]:
-    """Return the steps of all devices in the global order: the device, the place in its part, the step."""
+    """Return the steps of all devices in the global order: the device, the index in its part, the step."""
     found: list[tuple[str, int, Step]] = []
     for device, part in parts.items():
         for place, step in enumerate(part.steps):
             found.append((device, place, step))
-    # A send and its receive share a number: the send first.
+    # A send and its receive have the same number: the send comes first.
     return sorted(found, key=lambda entry: (entry[2].step, isinstance(entry[2], ReceiveShare)))
 
 
 Event = tuple[str, str, int]
-"""The origin of a piece: the image, a segment's run by its step, or a message by its link and number."""
+"""The origin of a piece: the image, a segment (by its step), or a message (by its source and number)."""
 
 
 def numbered(parts: Mapping[str, DevicePart]) -> dict[str, DevicePart]:
-    """Return the parts with message numbers: transfers of a link that wait for the same events share a message."""
+    """Return the parts with message numbers; transfers of a link that wait for the same events share a message."""
     held: dict[str, dict[str, list[tuple[Box, Event]]]] = {device: {} for device in parts}
     for device, part in parts.items():
         if part.image is not None:
@@ -132,7 +132,7 @@ def schedule(part: DevicePart) -> Schedule:
 
 
 class _ScheduleBuilder:
-    """A walk through a part's steps: what is held of each value, with the number of each piece."""
+    """Builds a schedule step by step; ``held`` lists the boxes of each value with their piece numbers."""
 
     def __init__(self, part: DevicePart) -> None:
         self.part = part

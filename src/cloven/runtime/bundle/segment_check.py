@@ -1,4 +1,4 @@
-"""Compare every segment of a bundle with PyTorch: both compute it from the same numbers."""
+"""Compare every segment of a bundle with PyTorch, on the same inputs."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from torch.nn import functional
 from cloven.errors import ClovenError
 from cloven.graph.box import Box, Shape, text
 from cloven.partition.program import Program
+from cloven.partition.segments import Key, Segment, named
 from cloven.runtime import local, torch_engine
 from cloven.runtime.bundle.engine import Array, interpret, outputs, session
 from cloven.runtime.bundle.format import RunSegment
 from cloven.runtime.bundle.lowering import BuiltPart
-from cloven.runtime.bundle.segments import Key, Segment, named
 
 TOLERANCE = 1e-4
-"""Largest difference of a number, times max(1, largest number)."""
+"""The largest difference allowed, relative to max(1, largest number)."""
 
 
 ROUNDING = 10
-"""A larger difference is accepted up to so many times the error of PyTorch's own float32, measured against float64.
+"""A larger difference is accepted up to this many times PyTorch's own float32 error, measured against float64.
 
-In a model with random weights a difference in the last digit can grow a thousandfold.
+In a model with random weights, a difference in the last digit can grow a thousandfold.
 """
 
 FEWEST = 3
-"""Images that a bundle is checked with, at least: together and, once more, the first one alone."""
+"""The minimum number of images in a check. They run together; then the first runs alone."""
 
 
 def largest_difference(
     program: Program, built: Mapping[str, BuiltPart], folders: Mapping[str, Path], images: Array
 ) -> float:
-    """Return how far any segment's output is from PyTorch's, as a share of max(1, largest number).
+    """Return the largest difference of any segment's output from PyTorch's, relative to max(1, largest number).
 
-    Each segment is run on all images together and on the first one alone, for what depends on the batch.
+    Each segment runs on all images together and on the first one alone, which shows a dependence on the batch size.
 
     Args:
         program: the program.
         built: its parts, by device.
-        folders: where each part was written.
+        folders: the folder of each part.
         images: ``(n, C, H, W)`` float32 in [0, 1].
 
     Raises:
-        ClovenError: for the first segment that is off by more than ``TOLERANCE`` and by more than rounding, with
-            the first op that is.
+        ClovenError: if a segment differs by more than ``TOLERANCE`` and more than rounding explains; it names the
+            first op that differs.
     """
     worst = 0.0
 
@@ -73,24 +73,27 @@ def largest_difference(
         made = interpret({name: one.part for name, one in built.items()}, images, execute)
     expected = local.run(program, torch.tensor(images), batch=len(images)).numpy()
     if not (apart := difference(made, expected)) <= TOLERANCE:
-        raise ClovenError(f"the segments together are {apart:.3g} off PyTorch (allowed {TOLERANCE}): please report")
+        raise ClovenError(
+            f"the bundle's output differs from PyTorch by {apart:.3g} (allowed: {TOLERANCE}): "
+            "please report this model"
+        )
     return worst
 
 
 def _made(path: Path, step: RunSegment, inputs: Mapping[str, Array]) -> list[tuple[int, dict[str, Array]]]:
-    """Return the outputs of onnxruntime for all images together and for the first alone, with their number."""
+    """Return onnxruntime's outputs for all images together and for the first alone, with the number of images."""
     names, images = [p.name for p in step.outputs], len(next(iter(inputs.values())))
     try:
         ready = session(path)
         return [(n, outputs(ready, names, {k: x[:n] for k, x in inputs.items()})) for n in (images, 1)]
-    except Exception as error:  # onnxruntime's errors have no class of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise ClovenError(f"onnxruntime cannot run {path.parent.name}/{step.segment}: {error}") from error
 
 
 def computed(
     segment: Segment, inputs: Mapping[Key, Array], dtype: torch.dtype = torch.float32
 ) -> Iterator[tuple[Key, Array]]:
-    """Return all that PyTorch computes from a segment's inputs, in order."""
+    """Yield every value that PyTorch computes from a segment's inputs, in order."""
     held: dict[str, list[tuple[Box, Tensor]]] = {}
     for (value, box), array in inputs.items():
         given = torch.tensor(array)
@@ -105,7 +108,7 @@ def computed(
 
 
 def difference(made: Array, expected: Array) -> float:
-    """Return the largest difference, as a share of max(1, largest number expected); infinite if shapes differ."""
+    """Return the largest difference, relative to max(1, largest expected number); infinity if shapes differ."""
     if made.shape != expected.shape:
         return float("inf")
     same = (made == expected) | (np.isnan(made) & np.isnan(expected))
@@ -116,7 +119,7 @@ def difference(made: Array, expected: Array) -> float:
 
 
 def _is_rounding(segment: Segment, inputs: Mapping[Key, Array], pairs: Mapping[Key, tuple[Array, Array]]) -> bool:
-    """Return whether results are no further from those in float64 than PyTorch's own are."""
+    """Return whether float32 rounding explains the differences of results from PyTorch's."""
     exact = dict(computed(segment, inputs, torch.float64))
     return all(
         _within_rounding(made, expected, exact[key][: len(expected)]) for key, (made, expected) in pairs.items()
@@ -130,7 +133,7 @@ def _within_rounding(made: Array, expected: Array, exact: Array) -> bool:
 def _first_that_differs(
     path: Path, segment: Segment, inputs: Mapping[Key, Array], expected: Mapping[Key, Array]
 ) -> tuple[Key, float] | None:
-    """Return the first of a segment's results that is off by more than rounding, and by how much."""
+    """Return the first result of a segment that differs by more than rounding, and its difference."""
     model = onnx.load(path, load_external_data=False)
     del model.graph.output[:]
     keys = [key for key, array in expected.items() if array.dtype == np.float32]
@@ -149,7 +152,7 @@ def _first_that_differs(
 
 
 def smooth_images(shape: Shape) -> Array:
-    """Return `FEWEST` images to check with: smooth as photographs are, with a little noise."""
+    """Return `FEWEST` test images: smooth like photographs, with a little noise."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(FEWEST, shape[0], 4, 4, generator=generator)
     smooth = functional.interpolate(coarse, shape[1:], mode="bilinear")
@@ -159,11 +162,9 @@ def smooth_images(shape: Shape) -> Array:
 
 def _sentence(program: Program, segment: str, images: int, where: tuple[Key, float] | None, found: float) -> str:
     batch = f"{images} image{'s' * (images > 1)}"
-    said = (
-        f"{segment} is {found:.3g} off PyTorch for {batch} (allowed {TOLERANCE}, as a share of the largest number)"
-    )
+    said = f"{segment} differs from PyTorch by {found:.3g} for {batch} (allowed: {TOLERANCE} of the largest number)"
     if where is None:
-        return f"{said}, but each of its ops alone is right: please report this model"
+        return f"{said}, but each of its ops alone is correct: please report this model"
     (value, box), apart = where
     op = program.graph.by_name[value]
     return (

@@ -1,4 +1,4 @@
-"""Write a bundle: the parts of all devices as files, checked against PyTorch before they take their place."""
+"""Write a bundle: the parts of all devices as files, compared with PyTorch before they replace an older bundle."""
 
 from __future__ import annotations
 
@@ -35,26 +35,25 @@ def write(
     """Write a program as a bundle, and check every segment against PyTorch.
 
     Args:
-        program: what `compile` made.
-        out: the folder. It is there whole or not at all; an older bundle of the same plan is replaced.
-        model: the model's name, for people.
-        plan: the plan file's text; kept in the manifest as it is.
-        images: ``(n, C, H, W)`` float32 in [0, 1] to check with; fewer than three are filled up with smooth random
-            ones.
-        protection: of its links; by default none.
+        program: the compiled plan.
+        out: the folder. It is written completely or not at all; an older bundle of the same plan is replaced.
+        model: the model's name, for display.
+        plan: the plan file's text; the manifest stores it unchanged.
+        images: ``(n, C, H, W)`` float32 in [0, 1] for the comparison; if fewer than three, smooth random images
+            are added.
+        protection: the protection of the links; by default none.
         overwrite: also replace a bundle of another plan or model.
 
     Raises:
-        ClovenError: for ops that ONNX has no node for (all of them), for a folder that holds anything but a
-            bundle of this plan, for a program that transforms what it sends, and for a segment that computes
-            something else than PyTorch.
+        ClovenError: if ops have no ONNX node (all are listed), the folder holds anything but a bundle of this plan,
+            the program transforms its transfers, or a segment computes something else than PyTorch.
     """
     shape = program.graph.input.shape
     images = smooth_images(shape) if images is None else images
     expect(images, shape)
     if len(images) < FEWEST:
         images = np.concatenate([images, smooth_images(shape)[len(images) :]])
-    out = Path(os.path.realpath(out))  # unlike resolve(), it says nothing of links in a circle
+    out = Path(os.path.realpath(out))  # unlike resolve(), does not raise for a loop of links
     problems = place_problems(out, model, plan, overwrite=overwrite)
     if unsendable := program.transforms.unsendable(program.devices) + _not_float32(program):
         raise ClovenError(problems + unsendable)
@@ -87,17 +86,17 @@ def write(
 
 
 def _not_float32(program: Program) -> list[str]:
-    """Return a sentence for each value that crosses a link as another type than float32."""
+    """Return a sentence for each value that crosses a link in another type than float32."""
     crossing = {t.value: t for t in program.transfers if t.dtype != "float32"}
     return [
         f"{t.value} crosses {t.source}->{t.target} as {t.dtype}, but workers send float32; cut the model before "
-        "the cast to it, or behind the one to float32; `cloven run` runs such a plan in one process"
+        f"the cast to {t.dtype}, or after the cast back to float32; `cloven run` runs this plan in one process"
         for t in crossing.values()
     ]
 
 
 def folder_names(devices: Sequence[str]) -> list[str]:
-    """Return a folder's name for each device: its own in plain letters, with a number where another has it."""
+    """Return a unique folder name for each device: its name in ASCII, with a number appended if it is taken."""
     taken: list[str] = []
     for i, device in enumerate(devices):
         name = re.sub(r"[^A-Za-z0-9_-]", "_", device) or "_"
@@ -115,27 +114,27 @@ def _write_part(built: BuiltPart, folder: Path) -> None:
             onnx.checker.check_model(folder / name, full_check=True)
         except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ClovenError(
-                f"{folder.name}/{name} is not valid ONNX, please report this model: {error}"
+                f"{folder.name}/{name} is not valid ONNX: {error}; please report this model"
             ) from error
     (folder / PART).write_text(built.part.text(), "utf-8")
 
 
 def place_problems(out: Path, model: str, plan: str, *, overwrite: bool) -> list[str]:
-    """Return what is wrong with the place for a bundle: it may be new, empty, or hold a bundle of the same plan.
+    """Return why a folder cannot take a bundle: it must be new, empty, or hold a bundle of the same plan.
 
-    Arguments as of `write`.
+    The arguments are those of `write`.
     """
     try:
         str(out).encode()
         there = out.exists() or out.is_symlink()
-    except UnicodeEncodeError:  # ONNX takes no other names
-        return [f"{out}: the name is not valid UTF-8; give another one"]
+    except UnicodeEncodeError:  # ONNX requires UTF-8
+        return [f"{out}: the name is not valid UTF-8; choose another name"]
     except OSError as error:
         return [f"cannot write {out}: {system_reason(error)}"]
     if not there:
         return []
     if not out.is_dir():
-        return [f"{out} is not a folder; expected the name of a new folder, or of a bundle to replace"]
+        return [f"{out} is not a folder; expected a new folder, or a bundle to replace"]
     present = {p.relative_to(out).as_posix() for p in out.rglob("*") if not p.is_dir()}
     if not present:
         return []
@@ -144,14 +143,14 @@ def place_problems(out: Path, model: str, plan: str, *, overwrite: bool) -> list
     except ClovenError as error:
         return [
             f"{out} holds {len(present)} files and is not a bundle that can be replaced ({error}); expected a new "
-            "or empty folder, or a bundle: give another name"
+            "or empty folder, or a bundle: choose another folder"
         ]
     if foreign := sorted(present - found.files.keys() - {MANIFEST}):
         return [f"{out} is a bundle, but also holds other files: {', '.join(foreign[:5])}; move them away"]
     if not overwrite and (found.model, found.plan) != (model, plan):
         devices = ", ".join(device.name for device in found.devices)
         return [
-            f"{out} holds a bundle of another plan: {found.model} on {devices}; give a new folder, or replace it "
+            f"{out} holds a bundle of another plan: {found.model} on {devices}; choose a new folder, or replace it "
             "with --force"
         ]
     return []

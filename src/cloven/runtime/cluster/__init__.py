@@ -1,10 +1,10 @@
-"""A program on several machines: workers that hold a part each, and the coordinator that feeds them."""
+"""Run a program on several machines: each worker runs one part, the coordinator sends the images."""
 
 import os
 
 from cloven.runtime.link.identity import only_tls_1_3
 
-# gRPC reads both once, when it is imported. Its core writes lines of its own to standard error, among logs that are
-# lines of JSON; what it has to say comes with its errors too.
+# gRPC reads both settings once, when it is imported. Its core would write plain text to standard error, between the
+# JSON lines of our logs; its errors contain the same information.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 only_tls_1_3()

@@ -1,4 +1,4 @@
-"""Where the time of images went: on each device and step, and on each link, from the reports of all parties."""
+"""Break down the latency of images by device, step and link, from the reports of all parties."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class StepTime(Document):
 
 
 class DeviceTimes(Document):
-    """The milliseconds of an image on a device.
+    """The times that a device spends on an image.
 
     Attributes:
-        device: its name.
+        device: the name of the device.
         images: the number of images that were measured.
-        compute_ms: of all its steps, the median; ``p95_ms`` is the 95th percentile.
-        sealing_ms: on average; plain frames are only packed.
-        opening_ms: likewise.
-        steps: each step's.
+        compute_ms: the median compute time of all its steps; ``p95_ms`` is the 95th percentile.
+        sealing_ms: the mean time of encrypting its outgoing frames; without a cipher, of packing them.
+        opening_ms: the mean time of decrypting its incoming frames.
+        steps: the median time of each step.
     """
 
     device: str
@@ -44,14 +44,14 @@ class DeviceTimes(Document):
 
 
 class LinkTimes(Document):
-    """The milliseconds from handing a message over to receiving it: sealing, waiting, the network and opening.
+    """The time from queueing a message to receiving it: sealing, waiting, the network and opening.
 
     Attributes:
-        link: source and target.
-        messages: of an image.
+        link: the sending and the receiving device.
+        messages: the number of messages per image.
         ms: the median; ``p95_ms`` is the 95th percentile.
-        uncertain_ms: the largest error of the comparison of the two clocks.
-        bytes: the payload bytes that the link carried in all.
+        uncertain_ms: the largest possible error of the offset between the two clocks.
+        bytes: the total of payload bytes that crossed the link.
     """
 
     link: Link
@@ -63,7 +63,7 @@ class LinkTimes(Document):
 
 
 class Latency(Document):
-    """The milliseconds from sending an image to its answer: median, 95th percentile, largest."""
+    """The time from sending an image to receiving its output: median, 95th percentile, maximum."""
 
     median_ms: float = 0.0
     p95_ms: float = 0.0
@@ -71,7 +71,7 @@ class Latency(Document):
 
 
 def devices(reports: Mapping[str, PartyReport]) -> tuple[DeviceTimes, ...]:
-    """Return the times of each device that computes."""
+    """Return the times of each device that computes anything."""
     rows = []
     for device, party in reports.items():
         report = party.report
@@ -101,10 +101,10 @@ def devices(reports: Mapping[str, PartyReport]) -> tuple[DeviceTimes, ...]:
 def links(reports: Mapping[str, PartyReport], carried: Mapping[Link, int]) -> tuple[LinkTimes, ...]:
     """Return the times of each link.
 
-    Clocks of different hosts are compared by the offsets that pings show, as NTP does.
+    The clocks of different hosts are aligned by the offsets estimated from round trips, as in NTP.
 
     Args:
-        reports: of the parties.
+        reports: the report of each party.
         carried: the payload bytes of each link.
     """
     left: dict[Link, dict[tuple[int, int], float]] = defaultdict(dict)
@@ -138,7 +138,7 @@ def links(reports: Mapping[str, PartyReport], carried: Mapping[Link, int]) -> tu
 
 
 def latency(seconds: Sequence[float]) -> Latency:
-    """Return the latency of images; zeros without any."""
+    """Return the latency of images, given in seconds; zeros if there are no images."""
     if not seconds:
         return Latency()
     median, late, largest = _ms([np.median(seconds), np.quantile(seconds, 0.95), max(seconds)])

@@ -1,4 +1,4 @@
-"""gRPC: settings, channels, streams, and error messages in plain words."""
+"""gRPC settings, channels and streams, and the translation of gRPC errors into plain messages."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ HEALTH = "/grpc.health.v1.Health/Check"
 Call = grpc.aio.StreamStreamCall[bytes, bytes] | grpc.aio.ServicerContext[bytes, bytes]
 
 CLOSED = "closed the connection"
-"""The reason given by a party that only saw the end of a stream."""
+"""The reason that a party gives if it only saw the stream end."""
 
 SERVING = b"\x08\x01"
 """HealthCheckResponse(status=SERVING) of grpc.health.v1, as protobuf writes it."""
 
 ROOM = 2**16
-"""Bytes of a message besides a frame's payload: headers, tags, and control messages."""
+"""The allowance, in bytes, for what a message contains besides a frame's payload: headers and tags."""
 
 COMMON = (
-    # Where a link is slow, a ping waits behind large frames: only TCP's acknowledgement is due within 10 s, so that
-    # a host that vanished is noticed, and a process that hangs after gRPC's 60 s, or when the coordinator says so.
+    # On a slow link, a ping waits behind large frames, so only TCP's acknowledgement is required within 10 s: it
+    # detects a lost host. A hung process is detected after gRPC's own 60 s, or by the coordinator.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 4_000),  # in truth: how long one attempt may take, TLS included
+    ("grpc.min_reconnect_backoff_ms", 4_000),  # in effect the timeout of one attempt, TLS included
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_concurrent_streams", 64),  # of one connection, whatever it is used for
+    ("grpc.max_concurrent_streams", 64),  # per connection
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),
     ("grpc.so_reuseport", 0),
@@ -50,8 +50,9 @@ COMMON = (
 )
 
 QUICK = (
-    # A channel that carries small messages only: a process that hangs is noticed within 10 s, as gRPC's own threads
-    # answer pings however long a worker computes. What is resent after a break of 5 s still comes in time.
+    # For a channel that carries only small messages: a hung process is detected within 10 s, because gRPC's own
+    # threads answer pings while a worker computes. After an outage of 5 s, retransmitted packets still arrive in
+    # time.
     ("grpc.keepalive_time_ms", 2_000),
     ("grpc.http2.ping_timeout_ms", 7_000),
 )
@@ -65,9 +66,9 @@ def options(largest: int) -> list[tuple[str, int | str]]:
 def channel(
     party: str, address: str, identity: Identity | None, largest: int, *, quick: bool = False
 ) -> grpc.aio.Channel:
-    """Return a channel to a party, over mutual TLS if there is an identity: the other side must prove its name.
+    """Return a channel to a party; with an identity, over mutual TLS with a check of the party's name.
 
-    A ``quick`` one notices within 10 s that the party hangs; it must carry small messages only.
+    A ``quick`` channel detects a hung party within 10 s, and may carry only small messages.
     """
     settings = list(dict([*options(largest), *(QUICK if quick else ())]).items())
     if identity is None:
@@ -77,7 +78,7 @@ def channel(
 
 
 class MessageStream:
-    """A stream with a party, from either end; all of gRPC's errors become one `PartyError`."""
+    """A stream with a party, used at either end; all gRPC errors are raised as `PartyError`."""
 
     def __init__(self, party: str, call: Call, address: str = "") -> None:
         self.party, self.call, self.address = party, call, address
@@ -93,7 +94,7 @@ class MessageStream:
         return message if isinstance(message, bytes) else None
 
     async def write(self, message: bytes) -> None:
-        """Send a message, one at a time; wait while the other side takes no more.
+        """Send a message, one at a time; wait while the peer's flow-control window is full.
 
         Raises:
             PartyError: if the stream has ended or broken.
@@ -102,20 +103,20 @@ class MessageStream:
             await self.call.write(message)
 
     async def finish(self) -> None:
-        """Say that nothing more comes from us; on a stream that we accepted, its handler's end says so."""
+        """Close our direction of a stream that we opened; one that we accepted closes when its handler returns."""
         if isinstance(self.call, grpc.aio.StreamStreamCall):
             with in_words(self.party, self.address):
                 await self.call.done_writing()
 
     def cancel(self) -> None:
-        """End a stream that we opened at once."""
+        """Cancel a stream that we opened."""
         if isinstance(self.call, grpc.aio.StreamStreamCall):
             self.call.cancel()
 
 
 @contextmanager
 def in_words(party: str, address: str) -> Iterator[None]:
-    """Turn whatever gRPC raises for a call that has ended into a `PartyError`."""
+    """Raise any gRPC error of a call as a `PartyError`."""
     try:
         yield
     except grpc.RpcError as error:
@@ -126,7 +127,7 @@ def in_words(party: str, address: str) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        # Nobody cancelled us: gRPC says so that the call was cancelled, by another task of ours.
+        # Our task was not cancelled: gRPC reports this way that another task of ours cancelled the call.
         raise PartyError(party, CLOSED, again=True) from None
 
 
@@ -138,29 +139,29 @@ WORDS = (
     ("Hostname Verification", "it has another party's certificate: correct the addresses, or give it its own keys"),
     ("andshake failed", "no TLS 1.3 connection can be made with it"),
 )
-"""Parts of gRPC's details and their meaning; dialling again is of no use."""
+"""Parts of gRPC's error details and their meaning, for errors that connecting again does not solve."""
 
 LESS_CLEAR = (
-    ("Socket closed", "it closed the connection at once; if it has mTLS, it wants a valid certificate"),
+    ("Socket closed", "it closed the connection at once; if it uses mTLS, it requires a valid certificate"),
     ("HTTP/2", "the peer is not a cloven worker"),
     ("SETTINGS frame", "it does not answer"),
-    ("DNS", "its host's name is not known here"),
+    ("DNS", "its host name cannot be resolved"),
 )
-"""The same for reasons that may go away by themselves."""
+"""The same for errors that may be temporary."""
 
 
 def lost(party: str, address: str, error: grpc.RpcError) -> PartyError:
-    """Return what a gRPC error means; ``address`` is where the party was dialled, if we did."""
+    """Return a gRPC error as a `PartyError`; ``address`` is that of the party if we opened the connection."""
     details = str(getattr(error, "details", lambda: error)() or "no reason given")
     code = getattr(error, "code", lambda: None)()
     at = f" ({address})" if address else ""
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return PartyError(party, one_line(details))
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return PartyError(party, f"the peer is not a cloven worker, or one of another version{at}")
+        return PartyError(party, f"the peer is not a cloven worker, or has another version{at}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return PartyError(party, f"gave no answer in time{at}", again=True)
-    if details == "Internal error from Core":  # what a write says that finds the stream ended
+    if details == "Internal error from Core":  # raised by a write after the end of the stream
         return PartyError(party, CLOSED, again=True)
     for mark, words in WORDS:
         if mark in details:

@@ -1,7 +1,7 @@
-"""The coordinator: joins the workers of a plan to a run, sends images, collects outputs, and says what went wrong.
+"""The coordinator: starts a run on the workers of a plan, sends images, collects outputs and reports failures.
 
-Every image is answered once, or fails with the device or link and the reason. An attempt has its own number, so
-that an answer that comes too late belongs to no image.
+Every image is answered once, or fails with an error that names the device or link and the reason. Each attempt has
+its own number, so an answer that arrives too late cannot be taken for that of another attempt.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cloven.cost.cluster import Cluster
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.engine import Array
 from cloven.runtime.cluster.diagnosis import culprit
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.file import Cluster
 from cloven.runtime.cluster.health import ClusterHealth, DeviceHealth
 from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 REPORTING = 15.0
-"""Seconds in which workers report a run; a machine with too many processes takes its time."""
+"""The timeout of the workers' reports in seconds; an overloaded machine may need long."""
 
 HUNG = 1.0
-"""Seconds of silence that make a worker the reason of an image that is overdue."""
+"""Seconds without a message after which a worker is taken to be the cause of an overdue image."""
 
 LATE = 0.5
-"""Seconds after which workers are asked what they do about an image."""
+"""Seconds after which the coordinator asks the workers for the state of an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ class SendOptions:
     """Options of sending images.
 
     Attributes:
-        window: most images in flight.
-        deadline: seconds after which an image fails.
-        retry: seconds for which an image is sent again when a device or link was lost; 0 for not at all.
+        window: the maximum number of images in flight.
+        deadline: the seconds after which an image fails.
+        retry: the seconds during which an image is sent again after the loss of a device or link; 0 for no retry.
     """
 
     window: int = 8
@@ -77,7 +77,7 @@ class PartyReport:
     Attributes:
         report: its measurements.
         offset: seconds that its clock is ahead of the coordinator's.
-        uncertainty: the largest error of that offset, in seconds.
+        uncertainty: the largest possible error of that offset, in seconds.
     """
 
     report: WorkerReport
@@ -86,11 +86,11 @@ class PartyReport:
 
 
 class Coordinator:
-    """A run: ``async with Coordinator(...) as run`` joins the workers, and leaves them at the end.
+    """A run: ``async with Coordinator(...) as run`` connects to the workers, and releases them at the end.
 
     Attributes:
-        plan: the division.
-        shape: of one image, (C, H, W).
+        plan: the plan of the model and its division.
+        shape: the shape of one image, (C, H, W).
         pool: the workers.
     """
 
@@ -104,10 +104,10 @@ class Coordinator:
         self.ill: float | None = None
 
     async def __aenter__(self) -> Coordinator:
-        """Join the workers.
+        """Start the run on all workers.
 
         Raises:
-            ClovenError: with all that is wrong with them.
+            ClovenError: with every reason why a worker cannot take part.
         """
         try:
             await self.pool.join(self.options.window, self.options.deadline, self.options.retry)
@@ -125,7 +125,7 @@ class Coordinator:
         """Return the output for an image ``(C, H, W)`` in [0, 1], float32.
 
         Raises:
-            FrameFailed: with the device or link and the reason.
+            FrameFailed: if the image is not answered, with the device or link and the reason.
         """
         if image.shape != self.shape:
             raise FrameFailed(f"the image has shape {image.shape}; expected {self.shape}", device=COORDINATOR)
@@ -141,10 +141,10 @@ class Coordinator:
                         raise
 
     async def answers(self, images: Iterable[Array]) -> AsyncIterator[Prediction | FrameFailed]:
-        """Return the outputs for images, in their order; the window is kept full.
+        """Yield the outputs for images in order; the window is kept full.
 
-        Images are taken in the event loop. One that takes longer than 8 s to come stops it for so long that workers
-        take us for hung; they are joined again.
+        The iterable is read in the event loop: if the next image takes longer than 8 s, the workers take the
+        coordinator for hung and leave the run; they join it again afterwards.
         """
         waiting: deque[asyncio.Task[Prediction]] = deque()
 
@@ -166,9 +166,10 @@ class Coordinator:
                 task.cancel()
 
     async def _ready(self, until: float) -> None:
-        """Wait until all is up: no longer than an image may be sent again, nor than an outage may last.
+        """Wait until all devices and links are up.
 
-        A worker that has been silent for less than a deadline may only be slow to be reached: images wait for it.
+        The wait is limited by the time in which an image may be sent again and by ``retry`` since the outage began.
+        A worker that has been silent for less than the deadline may be behind a slow link: images wait for it.
         """
         while troubles := self.pool.troubles(max(SILENT, self.options.deadline - HUNG)):
             now = time.monotonic()
@@ -199,18 +200,18 @@ class Coordinator:
         return Prediction(number, output, seconds)
 
     def _overdue(self, number: int) -> Trouble:
-        """Return what an overdue image waits for, by the workers' last messages."""
+        """Return the device or link that an overdue image waits for, according to the workers' last messages."""
         workers = self.pool.workers
         late = f"no answer within {self.options.deadline:g} s"
         worst = max(workers.values(), key=lambda worker: worker.silent)
         if worst.silent > HUNG:
-            return Trouble((worst.device,), f"{late}; it has said nothing for {worst.silent:.1f} s")
+            return Trouble((worst.device,), f"{late}; it sent no message for {worst.silent:.1f} s")
         states = {name: worker.states[number] for name, worker in workers.items() if number in worker.states}
         found = culprit(states, self.pool.sink)
         what = "it is still computing" if len(found) == 1 else f"{found[1]} waits for {found[0]}"
         return Trouble(found, f"{late}; {what}")
 
-    # --- what is known ----------------------------------------------------------------------------------------
+    # --- health and reports -----------------------------------------------------------------------------------
 
     def health(self) -> ClusterHealth:
         """Return whether images can be answered now, and the state of each device."""
@@ -222,7 +223,7 @@ class Coordinator:
         return ClusterHealth(ready=not self.pool.troubles(), devices=tuple(devices), in_flight=len(self.in_flight))
 
     async def reports(self) -> dict[str, PartyReport]:
-        """Return what each party measured for the last images; a worker that does not answer is left out."""
+        """Return each party's measurements of the last images; workers that do not answer are left out."""
         sent = {name: connection.sent["bytes"] for name, connection in self.pool.connections.items()}
         mine = WorkerReport(steps=[], images=list(self.times), refused={}, bytes=sent, clock={}, finished=0)
         asked = {name: worker.ask_report() for name, worker in self.pool.workers.items() if worker.joined}

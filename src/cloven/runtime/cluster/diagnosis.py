@@ -1,4 +1,4 @@
-"""Find the device or link that an overdue image waits for, from the states that all devices report."""
+"""Find the device or link that delays an image, from the states that the devices report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ DONE = ImageState(doing="done", parties=[])
 
 
 def culprit(states: Mapping[str, ImageState], sink: str) -> tuple[str, ...]:
-    """Return a device that computes, or a link whose source has sent what its target waits for.
+    """Return the device that is still computing, or the link whose source has sent what its target waits for.
 
     Args:
-        states: of the devices that reported any.
+        states: the state of each device that reported one.
         sink: the device that sends the output.
     """
     seen, device = [COORDINATOR], sink
     while _reason(states, device) == WAITS:
-        # What was sent and has not arrived is surely late; a party that waits may do so because of another.
+        # A message that was sent and has not arrived is late; a party that waits may be delayed by another one.
         party = min(states[device].parties, key=lambda name: _reason(states, name))
         if party in seen or _reason(states, party) == SENT:
             return party, device
@@ -30,7 +30,7 @@ def culprit(states: Mapping[str, ImageState], sink: str) -> tuple[str, ...]:
 
 
 def _reason(states: Mapping[str, ImageState], party: str) -> int:
-    """Return why nothing comes from a party; one that reports nothing is taken to have sent."""
+    """Return why no message comes from a party; one without a reported state is assumed to have sent it."""
     state = states.get(party, DONE)
     if state.doing == "waits":
         return WAITS if state.parties else COMPUTES

@@ -7,7 +7,7 @@ from cloven.partition.program import Link
 
 
 class PartyError(ClovenError):
-    """A worker or a connection that cannot be used; ``again`` is set if it may be later."""
+    """A worker or a connection that cannot be used; ``again`` is set if the problem may be temporary."""
 
     def __init__(self, party: str, reason: str, *, again: bool = False) -> None:
         self.party, self.reason, self.again = party, reason, again

@@ -1,4 +1,4 @@
-"""The events of a run: what links and workers report to their owner, in the event loop, as it happens."""
+"""The events that links and workers report to their owner, in the event loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloven.runtime.link.session import Opened
 
 @dataclass(frozen=True, eq=False)
 class FrameReceived:
-    """A frame has come from a party."""
+    """A frame has arrived from a party."""
 
     party: str
     frame: Opened
@@ -19,7 +19,7 @@ class FrameReceived:
 
 @dataclass(frozen=True)
 class LinkChanged:
-    """The link with a party has come up, or is down for a reason."""
+    """The link with a party has come up, or has gone down for ``reason``."""
 
     party: str
     up: bool
@@ -44,7 +44,7 @@ class WorkerLinkLost:
 
 @dataclass(frozen=True)
 class ImageGivenUp:
-    """A worker has given an image up."""
+    """A worker has failed on an image and given it up."""
 
     device: str
     failure: ImageFailure

@@ -1,13 +1,13 @@
-"""A stream of frames between two parties: the handshake that opens it, and then its session's frames.
+"""A stream of frames between two parties: a handshake opens it, the frames of a session follow.
 
     dialer                                          other side
     hello: run, names, half of the key exchange ──▶  replies with the other half, or refuses with a reason
-    proof: the session's first frame ─────────────▶  uses the new stream, and gives up the one before
-    uses it too                   ◀───────────────  proof, the first frame of the other direction
+    proof: the session's first frame ─────────────▶  switches to the new stream
+    switches to it too            ◀───────────────  proof, the first frame of the other direction
 
-Then come frames (`cloven.runtime.link.session`). So a recorded hello replaces nothing, and when the dialer ends an
-older stream, the other side has left it already: nothing is lost when a key is renewed. Without a cipher the steps
-are the same, but the proof proves nothing: the transport must authenticate the parties.
+Frames (`cloven.runtime.link.session`) follow. A replayed hello therefore cannot replace a stream. When the dialer
+ends the old stream, the other side no longer uses it, so no frame is lost when a key is renewed. Without a cipher
+the steps are the same, but the proof shows nothing: the transport must authenticate the parties.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
 
 HANDSHAKE = 10.0
-"""Seconds in which a handshake must be done."""
+"""The timeout of a handshake in seconds."""
 
 TOLD = 1.0
-"""Seconds that a refusal may take to be sent."""
+"""The timeout of sending a refusal in seconds."""
 
 ASIDE = 2**16
 """Payloads above this many bytes are sealed and opened outside the event loop."""
 
 WORN = 7 / 8
-"""How much of what a key may carry is used up when its successor is made."""
+"""The fraction of a key's limits at which its successor is negotiated."""
 
 
 Made = TypeVar("Made")
@@ -58,10 +58,10 @@ Ends = tuple[Sealer, Opener]
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """A link as both parties know it beforehand; ``dialer`` dials ``other``.
+    """The properties of a link that both parties know in advance; ``dialer`` connects to ``other``.
 
-    ``key`` returns the link's pre-shared key, and is called only if the link has a cipher. ``limits`` are what one
-    frame and one key may carry.
+    ``key`` returns the link's pre-shared key, and is called only if the link has a cipher. ``limits`` are the most
+    that one frame and one key may carry.
     """
 
     run: str
@@ -79,9 +79,9 @@ class LinkSpec:
 
 @dataclass(frozen=True)
 class ReplayGuard:
-    """The protection against recorded hellos: those that were answered, and the newest without a proof yet.
+    """The protection against replayed hellos: those already answered, and the newest one that has no proof yet.
 
-    A party dials one stream after another, so a newer hello takes the place of an older one.
+    A party opens one stream after another, so a newer hello replaces an older one.
     """
 
     firsts: FirstMessages
@@ -89,7 +89,7 @@ class ReplayGuard:
 
 
 def limits(largest: int) -> FrameLimits:
-    """Return the limits of a link whose largest payload has so many bytes."""
+    """Return the limits of a link whose largest payload has ``largest`` bytes."""
     return FrameLimits(length=max(1, largest))
 
 
@@ -97,7 +97,7 @@ def link_key(identity: Identity | None, party: str, protection: str) -> bytes:
     """Return the key of our link with a party.
 
     Raises:
-        LinkError: if there is none.
+        LinkError: if there are no keys, or none for this party.
     """
     if identity is None:
         raise LinkError(f"the link with {party} is protected with {protection}, which needs keys (--keys)")
@@ -112,8 +112,8 @@ class FrameStream:
 
     Attributes:
         clock: the seconds spent ``sealing`` and ``opening``; the owner of the stream may replace it.
-        worn: set once a key has carried nearly as much as it may.
-        hearing: the task that takes frames in.
+        worn: set when a key is close to its limits.
+        hearing: the task that receives frames.
     """
 
     def __init__(self, stream: MessageStream, sealer: Sealer, opener: Opener, aside: Executor) -> None:
@@ -123,11 +123,11 @@ class FrameStream:
         self.clock: Counter[str] = Counter()
 
     async def write(self, number: int, ordinal: int, pieces: Sequence[Data], sent: Counter[str]) -> None:
-        """Seal and send one frame; wait while the other side takes no more. It is counted before it is sent.
+        """Count, seal and send one frame; wait while the peer's flow-control window is full.
 
         Raises:
             PartyError: if the stream has ended.
-            LinkError: if the key has carried as much as it may.
+            LinkError: if the key has reached its limits.
         """
         size = sum(octets(piece).nbytes for piece in pieces)
         async with self.lock:
@@ -136,17 +136,17 @@ class FrameStream:
             await self.stream.write(frame)
 
     async def frames(self) -> AsyncIterator[Opened]:
-        """Return the frames that come, until the other side has finished.
+        """Yield the frames that arrive, until the other side has finished.
 
         Raises:
-            FrameRefused: for the first frame that is not the right next one.
+            FrameRefused: for the first frame that is not the expected next one.
             PartyError: if the stream has broken.
         """
         while (message := await self.stream.read()) is not None:
             yield await self._timed("opening", len(message), partial(self.opener.open, message))
 
     async def _timed(self, what: str, size: int, work: Callable[[], Made]) -> Made:
-        """Seal or open; outside the event loop if a cipher has much to do."""
+        """Seal or open a frame; large ones outside the event loop."""
 
         def timed() -> Made:
             start = time.perf_counter()
@@ -163,11 +163,11 @@ class FrameStream:
 
 
 async def greet(stream: MessageStream, link: LinkSpec, aside: Executor) -> FrameStream:
-    """Open a session on a stream that we dialled; the other side has proved itself, and knows that we have.
+    """Open a session on a stream that we opened; afterwards both sides have proved that they hold the key.
 
     Raises:
-        PartyError: if the other side refuses, with its reason; ``again`` if it may not do so later.
-        LinkError: if its reply is not made with the link's key.
+        PartyError: if the other side refuses, with its reason; ``again`` is set if it may accept later.
+        LinkError: if its reply was not made with the link's key.
     """
     try:
         async with asyncio.timeout(HANDSHAKE):
@@ -180,7 +180,7 @@ async def greet(stream: MessageStream, link: LinkSpec, aside: Executor) -> Frame
 
 
 async def _agreed(stream: MessageStream, link: LinkSpec) -> Ends:
-    """Return both directions of a session that we have asked for."""
+    """Send a hello, and return both directions of the session."""
     hello = partial(
         Hello, cloven=VERSION, run=link.run, dialer=link.dialer, other=link.other, protection=link.protection
     )
@@ -198,14 +198,14 @@ async def _agreed(stream: MessageStream, link: LinkSpec) -> Ends:
 async def welcome(
     stream: MessageStream, hello: Hello, link: LinkSpec, aside: Executor, guard: ReplayGuard
 ) -> FrameStream:
-    """Open a session with a dialer whose hello names this link, and who has proved that it is no recording.
+    """Open a session with the dialer of a hello, once it has proved that the hello is not a replay.
 
-    Our own proof is due once the stream is in use.
+    The caller sends our own proof when the stream is in use.
 
     Raises:
-        LinkError: if it holds another key, means another protection, repeats a hello, or proves nothing in time;
-            it has been told.
-        PartyError: if it has gone.
+        LinkError: if the dialer uses another key or protection, repeats a hello, or sends no proof in time; the
+            refusal has been sent to it.
+        PartyError: if the dialer has closed the stream.
     """
     try:
         ends, reply = _accepted(hello, link, guard.firsts)
@@ -214,7 +214,7 @@ async def welcome(
             opened = FrameStream(stream, *ends, aside)
             _check_proof(opened, _reply(link.dialer, await stream.read()))
     except TimeoutError:
-        raise LinkError(f"handshake refused: {link.dialer} gave no proof of its key in time") from None
+        raise LinkError(f"handshake refused: {link.dialer} sent no proof of its key in time") from None
     except LinkError as error:
         await refuse(stream, str(error), again=isinstance(error, HandshakeRepeated))
         raise
@@ -222,7 +222,7 @@ async def welcome(
 
 
 def _accepted(hello: Hello, link: LinkSpec, firsts: FirstMessages) -> tuple[Ends, HandshakeReply]:
-    """Return both directions of the session that a hello asks for, and the reply to it."""
+    """Return both directions of the session that a hello requests, and the reply to it."""
     if hello.protection != link.protection:
         raise LinkError(
             f"{link.dialer} protects the link with {hello.protection!r}, {link.other} with "
@@ -237,7 +237,7 @@ def _accepted(hello: Hello, link: LinkSpec, firsts: FirstMessages) -> tuple[Ends
 
 
 async def prove(opened: FrameStream) -> None:
-    """Send the session's first frame of our direction: an empty one, in a message that is no frame of an image."""
+    """Send the first frame of our direction: an empty one, inside a handshake message."""
     await _write(opened.stream, HandshakeReply(cloven=VERSION, proof=opened.sealer.seal(0, 0)))
 
 
@@ -247,7 +247,7 @@ def _check_proof(opened: FrameStream, reply: HandshakeReply) -> None:
 
 
 async def refuse(stream: MessageStream, reason: str, *, again: bool = False) -> None:
-    """Send a refusal, unless the dialer does not listen; ``again`` if it may try once more."""
+    """Send a refusal if the dialer still reads; ``again`` tells it that it may try once more."""
     with suppress(TimeoutError):
         async with asyncio.timeout(TOLD):
             await _write(stream, HandshakeReply(cloven=VERSION, refused=reason, again=again))
@@ -275,7 +275,7 @@ async def _write(stream: MessageStream, message: PeerMessage) -> None:
 
 
 async def _write_whole(stream: MessageStream, message: PeerMessage) -> None:
-    """Write a message; finish when cancelled: a handler that ends while it writes never says that it has ended."""
+    """Write a message, and finish when cancelled: a handler that ends during a write never closes its stream."""
     writing = asyncio.ensure_future(_write(stream, message))
     try:
         await asyncio.shield(writing)

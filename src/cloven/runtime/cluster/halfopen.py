@@ -1,4 +1,4 @@
-"""Streams whose other side has not yet said, or proved, who it is."""
+"""Streams whose peer has not been identified yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 
 class HalfOpen:
-    """A few places for streams that wait for their first messages: each for a time, the newest before the oldest.
+    """Limits the streams that wait for their first message; at the limit, a new stream replaces the oldest.
 
-    Whoever opens streams and says nothing fills no memory and keeps nobody out: a peer that answers at once loses
-    its place only to as many others that come within the time of its answer.
+    A client that opens streams and sends nothing can neither fill the memory nor keep others out: a peer that
+    answers at once loses its place only if that many other streams arrive before its answer.
     """
 
     def __init__(self, places: int, seconds: float) -> None:
@@ -21,7 +21,7 @@ class HalfOpen:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait in a place.
+        """Hold a place for the duration of the context.
 
         Raises:
             TimeoutError: when the time is up, or a newer stream has taken the place.

@@ -1,4 +1,4 @@
-"""The health of a cluster, as `GET /health` of the service shows it."""
+"""The health of a cluster, as the service returns it for `GET /health`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloven.documents import Document
 
 
 class DeviceHealth(Document):
-    """The state of a device, why it is down, and its links that are down, with the reasons."""
+    """The state of a device, the reason if it is down, and its links that are down, with their reasons."""
 
     device: str
     state: Literal["up", "down"]
@@ -17,7 +17,7 @@ class DeviceHealth(Document):
 
 
 class ClusterHealth(Document):
-    """The state of a cluster: whether images can be answered now, each device, and the images in flight."""
+    """The state of a cluster: whether it can answer images, its devices, and the number of images in flight."""
 
     ready: bool
     devices: tuple[DeviceHealth, ...]

@@ -1,4 +1,4 @@
-"""One image on its way through one device."""
+"""The processing of one image on one device."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 NUMBERS = np.dtype("<f4")
 
 Compute = Callable[[Job, dict[str, Array]], Awaitable[tuple[Mapping[str, Array], float]]]
-"""Runs a segment outside the event loop: returns its outputs, and the seconds that it took."""
+"""Runs a segment outside the event loop; returns its outputs and the seconds that it took."""
 
 Send = Callable[[Message, Sequence["Data"]], Awaitable[None]]
-"""Takes a message to a party; waits while its queue is full."""
+"""Queues a message for a party; waits while the queue is full."""
 
 
 class ImageTask:
@@ -34,7 +34,7 @@ class ImageTask:
     Attributes:
         began: the time of its first message, by the monotonic clock.
         doing: the current activity.
-        sent, came: the time at which each message was handed over or had come, by the wall clock, in seconds.
+        sent, came: the time at which each message was queued or had arrived, by the wall clock, in seconds.
         seconds: the duration of each job, in order.
     """
 
@@ -54,7 +54,7 @@ class ImageTask:
         self.seconds: list[float] = []
 
     def accept(self, party: str, ordinal: int, payload: memoryview) -> None:
-        """Take a message of a party.
+        """Store a message of a party.
 
         Raises:
             FrameFailed: for a message that is not expected, or of another size.
@@ -62,9 +62,9 @@ class ImageTask:
         message = (party, ordinal)
         expected = self.missing.pop(message, None)
         if expected is None:
-            raise FrameFailed(f"message {ordinal} came twice, or is not in the plan")
+            raise FrameFailed(f"message {ordinal} arrived twice, or is not in the plan")
         if payload.nbytes != expected.bytes:
-            raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; the plan says {expected.bytes}")
+            raise FrameFailed(f"message {ordinal} has {payload.nbytes} bytes; expected {expected.bytes}")
         at = 0
         for piece, box in expected.pieces:
             shape = (1, *extent(box))
@@ -76,16 +76,16 @@ class ImageTask:
 
     @property
     def state(self) -> ImageState:
-        """Return the current activity, and the parties that have not sent all that they will."""
+        """Return the current activity, and the parties whose messages have not all arrived."""
         return ImageState(doing=self.doing, parties=sorted({party for party, _ in self.missing}))
 
     @property
     def finished(self) -> bool:
-        """Return whether nothing is left to do."""
+        """Return whether all is computed and sent."""
         return self.jobs_done == len(self.schedule.jobs) and not self.unsent
 
     def times(self, number: int) -> ImageTimes:
-        """Return the times of the image, under its number."""
+        """Return the times of the image with this number."""
         return ImageTimes(
             input=number,
             seconds=[round(seconds, 7) for seconds in self.seconds],
@@ -94,7 +94,7 @@ class ImageTask:
         )
 
     async def run(self, compute: Compute, send: Send) -> None:
-        """Compute and send everything, as the inputs come."""
+        """Compute and send everything, as the inputs arrive."""
         while True:
             for out, data in list(self._ready()):
                 self.doing = "sends"

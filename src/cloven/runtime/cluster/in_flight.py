@@ -12,7 +12,7 @@ from cloven.runtime.cluster.errors import FrameFailed
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """An image that was sent: its output to come, and the time of sending (monotonic clock)."""
+    """An image that was sent: the future of its output, and the time of sending (monotonic clock)."""
 
     number: int
     output: asyncio.Future[Array]
@@ -20,10 +20,10 @@ class Attempt:
 
 
 class InFlight:
-    """The attempts in flight, by their numbers: every sending of an image has its own.
+    """The attempts in flight by number; an image that is sent again gets a new number.
 
     Attributes:
-        late_after: seconds after which workers are asked about an image.
+        late_after: the seconds after which an attempt counts as late.
     """
 
     def __init__(self, late_after: float) -> None:
@@ -44,12 +44,12 @@ class InFlight:
 
     @property
     def oldest(self) -> int:
-        """Return the first number that may be in flight."""
+        """Return the lowest number in flight, or the next one if there is none."""
         return min(self._attempts, default=self._next)
 
     @property
     def late(self) -> list[int]:
-        """Return the numbers of the images that are late."""
+        """Return the numbers of the late attempts."""
         before = time.monotonic() - self.late_after
         return [number for number, attempt in self._attempts.items() if attempt.began < before]
 
@@ -65,12 +65,12 @@ class InFlight:
         del self._attempts[attempt.number]
 
     def answer(self, number: int, output: Array) -> None:
-        """Answer an image, if it is still waited for."""
+        """Set the output of an attempt that is still in flight."""
         if (attempt := self._waiting(number)) is not None:
             attempt.output.set_result(output)
 
     def fail(self, number: int, error: FrameFailed) -> None:
-        """Fail an image, if it is still waited for."""
+        """Fail an attempt that is still in flight."""
         if (attempt := self._waiting(number)) is not None:
             attempt.output.set_exception(error)
 

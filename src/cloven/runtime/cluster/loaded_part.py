@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class LoadedPart:
-    """The part of a device. ``plan`` is the hash of the bundle's manifest: the same for the whole plan."""
+    """The part of a device. ``plan`` is the hash of the bundle's manifest, the same on all devices."""
 
     device: str
     plan: str
@@ -31,7 +31,7 @@ class LoadedPart:
     engine: Engine
 
     def link(self, run: str, party: str, identity: Identity | None) -> LinkSpec:
-        """Return the link with a party in a run; the first in the plan dials, the coordinator before all."""
+        """Return the link with a party; its dialer is the coordinator, or the device that is first in the plan."""
         order = [COORDINATOR, *(device.name for device in self.manifest.devices)]
         dialer, other = sorted((self.device, party), key=order.index)
         protection = self.manifest.protection.of(dialer, other)
@@ -39,7 +39,7 @@ class LoadedPart:
         return LinkSpec(run, dialer, other, protection, key, frame_stream.limits(self.schedule.largest))
 
     def description(self, run: str | None) -> WorkerDescription:
-        """Return what the worker announces while it takes part in a run, or in none."""
+        """Return the description that the worker sends; ``run`` is the run that it takes part in, if any."""
         m = self.manifest
         return WorkerDescription(
             cloven=VERSION,

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line."""
+"""Structured logs: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 from datetime import UTC, datetime
 
 MOST, MINUTE = 600, 60.0
-"""The most lines of one kind in so many seconds."""
+"""The maximum number of lines of one kind, and the period in seconds."""
 
 USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object: time, level, event, and all that was given as extra."""
+    """Formats a record as one JSON object: time, level, event, and the fields of ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the JSON line of a record."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = {key: value for key, value in record.__dict__.items() if key not in USUAL}
         line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage(), **fields}
@@ -27,10 +27,10 @@ class JsonLines(logging.Formatter):
 
 
 class RateLimit(logging.Filter):
-    """Lets a few lines of one kind through per period: no client can fill a disk by being refused.
+    """Limits the lines of one kind per period, so that no client can fill the disk with refused requests.
 
-    The kind of a line is the place in the code that writes it. The next line of a kind of which some were left out
-    has their number as ``left_out``, and with ``in_text`` also in its text.
+    The kind of a line is the place in the code that writes it. The first line of a kind after a period in which
+    lines were dropped has their number as ``left_out``, and with ``in_text`` also in its text.
     """
 
     def __init__(self, most: int = MOST, seconds: float = MINUTE, *, in_text: bool = False) -> None:
@@ -39,24 +39,24 @@ class RateLimit(logging.Filter):
         self._kinds: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is written."""
+        """Return whether a record is within the limit."""
         kind = record.pathname, record.lineno
         since, lines = self._kinds.get(kind, (record.created, 0))
         if not 0 <= record.created - since < self.seconds:
             if lines > self.most:
                 record.left_out = lines - self.most
                 if self.in_text:
-                    record.msg = f"{record.msg} (and {lines - self.most} more like this since)"
+                    record.msg = f"{record.msg} ({lines - self.most} similar lines were left out)"
             since, lines = record.created, 0
         self._kinds[kind] = since, lines + 1
         return lines < self.most
 
 
 def to_stderr() -> None:
-    """Send all logs to standard error as lines."""
+    """Write all logs to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(RateLimit())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # It writes a trace for every client that goes away while it is answered; we say who has gone.
+    # gRPC logs a traceback whenever a client disconnects during an answer; we log the disconnection ourselves.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)

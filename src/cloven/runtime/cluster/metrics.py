@@ -1,4 +1,4 @@
-"""The metrics of a worker for Prometheus: its counters, read whenever somebody asks."""
+"""The metrics of a worker for Prometheus, read from its counters at each request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 PATIENCE = 10.0
-"""Seconds that a client has to ask."""
+"""The timeout of a request in seconds."""
 
 
 class WorkerMetrics(Collector):
@@ -29,7 +29,7 @@ class WorkerMetrics(Collector):
         self.worker = worker
 
     def collect(self) -> Iterator[Metric]:
-        """Return all metrics, as they are now."""
+        """Yield all metrics with their current values."""
         worker, session, part = self.worker, self.worker.session, self.worker.part
         about = {"device": part.device, "plan": part.plan, "model": part.manifest.model}
         yield InfoMetricFamily("cloven_worker", "The part that the worker has loaded", value=about)
@@ -43,7 +43,7 @@ class WorkerMetrics(Collector):
         counts = worker.counts()
         yield _counters("cloven_images", "Images by outcome", ("outcome",), counts, "image")
         yield _counters("cloven_compute_seconds", "Seconds of computing", (), counts, "seconds")
-        yield _counters("cloven_link_losses", "How often a link was lost", ("party",), counts, "losses")
+        yield _counters("cloven_link_losses", "Number of times that a link was lost", ("party",), counts, "losses")
         links = ("party", "direction")
         yield _counters("cloven_frames", "Frames that crossed a link", links, counts, "frames")
         yield _counters("cloven_payload_bytes", "Bytes of tensors that crossed a link", links, counts, "bytes")
@@ -62,13 +62,13 @@ def _counters(
 
 
 async def serve_metrics(worker: WorkerServicer, host: str, port: int, identity: Identity | None) -> asyncio.Server:
-    """Answer Prometheus on an address, over mutual TLS if the worker itself does.
+    """Serve the metrics on an address, over mutual TLS if there is an identity.
 
-    It runs in the worker's own event loop: the counters do not change meanwhile, and a client that says nothing, or
-    cannot agree on TLS, keeps nobody else waiting.
+    The server runs in the worker's event loop, so the counters do not change during a request. A client that sends
+    nothing, or fails the TLS handshake, does not block others.
 
     Raises:
-        ClovenError: if it cannot listen there.
+        ClovenError: if it cannot listen on the address.
     """
     registry = CollectorRegistry()
     registry.register(WorkerMetrics(worker))
@@ -89,7 +89,7 @@ async def serve_metrics(worker: WorkerServicer, host: str, port: int, identity: 
 
 
 def _response(request: bytes, registry: CollectorRegistry) -> bytes:
-    """Return the response to a request's head."""
+    """Return the HTTP response to a request."""
     wanted = request.split(b"\r\n", 1)[0].split(b" ")[:2] == [b"GET", b"/metrics"]
     body = generate_latest(registry) if wanted else b"GET /metrics\n"
     head = f"HTTP/1.1 {'200 OK' if wanted else '404 Not Found'}\r\nContent-Type: {CONTENT_TYPE_PLAIN_0_0_4}\r\n"

@@ -1,4 +1,4 @@
-"""The links of one party: to each other party a queue, and a stream that is dialled again whenever it is lost."""
+"""The connection to one other party: a queue of frames, and a stream that is opened again whenever it is lost."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
 
 QUEUE = 8
-"""The most messages that wait to be sent to one party; senders of more wait."""
+"""The capacity of the queue of messages to one party; senders wait when it is full."""
 
 SOONEST, LATEST = 0.05, 1.0
-"""Seconds between two attempts to dial."""
+"""The shortest and longest pause between two attempts to connect, in seconds."""
 
 LEAVING = 10.0
-"""Seconds that a stream has for what is under way once it has a successor, also between busy machines."""
+"""Seconds that a replaced stream has to deliver its last frames, even between busy machines."""
 
 WRITTEN = 0.5
-"""Seconds that a message has that is being written when its run ends."""
+"""Seconds that a message has to be written when its run ends."""
 
 
 class PeerConnection:
@@ -46,9 +46,9 @@ class PeerConnection:
 
     Attributes:
         up: whether a stream carries frames now.
-        reason: why not.
-        final: whether dialling again is of no use, by all that is known.
-        losses: how often a stream was lost that had no successor.
+        reason: why there is no stream.
+        final: whether connecting again is known to be useless.
+        losses: the number of streams that were lost without a successor.
         refused: the number of refused frames, by reason.
         sent, received: the number of frames and of payload bytes.
         clock: the seconds spent on sealing and opening frames.
@@ -57,14 +57,14 @@ class PeerConnection:
     def __init__(
         self, link: LinkSpec, name: str, emit: Emit, is_stale: Callable[[int], bool], aside: Executor
     ) -> None:
-        """Begin to send what `send` is given.
+        """Start the task that sends queued frames.
 
         Args:
-            link: its two ends, and how it is protected.
+            link: the two ends of the link, and its protection.
             name: the other party.
-            emit: takes the events.
-            is_stale: whether nobody waits for an image any more; its frames are not sent.
-            aside: seals and opens large frames.
+            emit: called with each event.
+            is_stale: returns whether an image is no longer awaited; its frames are not sent.
+            aside: the executor that seals and opens large frames.
         """
         self.link, self.name, self.aside = link, name, aside
         self._emit, self._is_stale = emit, is_stale
@@ -94,7 +94,7 @@ class PeerConnection:
         """End all tasks of this link."""
         self.closed = True
         tasks = list(self.tasks)
-        # A handler that ends while it is writing never tells the other side that it has ended.
+        # A handler that ends during a write never closes its stream.
         with suppress(TimeoutError):
             async with asyncio.timeout(WRITTEN), self.stream.lock if self.stream else nullcontext():
                 pass
@@ -126,7 +126,7 @@ class PeerConnection:
                 await asyncio.sleep(pause)
 
     async def _lasts(self, hearing: asyncio.Task[None], stream: FrameStream) -> None:
-        """Wait until a stream has ended, or needs a successor."""
+        """Wait until a stream has ended, or its key is nearly used up."""
         worn = asyncio.create_task(stream.worn.wait())
         try:
             await asyncio.wait({hearing, worn}, return_when=asyncio.FIRST_COMPLETED)
@@ -134,11 +134,11 @@ class PeerConnection:
             worn.cancel()
 
     async def accept(self, accepted: MessageStream, hello: Hello, firsts: FirstMessages) -> None:
-        """Carry a stream that the other side has dialled, once it has proved itself, for as long as it lasts.
+        """Use a stream that the other side has opened, once it has proved its key, for as long as the stream lasts.
 
         Raises:
-            LinkError: if the dialer holds another key, or proves nothing in time.
-            PartyError: if it has gone.
+            LinkError: if the dialer holds another key, or sends no proof in time.
+            PartyError: if the dialer has closed the stream.
         """
         try:
             guard = frame_stream.ReplayGuard(firsts, self.unproved)
@@ -158,13 +158,13 @@ class PeerConnection:
         try:
             await asyncio.wait({hearing})
             with suppress(TimeoutError):
-                async with asyncio.timeout(LEAVING), stream.lock:  # what is being written is written
+                async with asyncio.timeout(LEAVING), stream.lock:  # let a write finish
                     pass
         finally:
             hearing.cancel()
 
     def carry(self, stream: FrameStream) -> asyncio.Task[None]:
-        """Send by a new stream from now on; return the task that takes its frames in, for as long as it lasts."""
+        """Send over a new stream from now on; return the task that receives its frames, until the stream ends."""
         before, self.stream = self.stream, stream
         stream.clock = self.clock
         hearing = stream.hearing = self._begin(self._hear(stream))
@@ -191,7 +191,7 @@ class PeerConnection:
             self._lose(stream, reason)
 
     async def _retire(self, stream: FrameStream) -> None:
-        """Finish a stream that has a successor; what is under way on it still arrives."""
+        """Finish a stream that has a successor; its last frames still arrive."""
         with suppress(TimeoutError, PartyError):
             async with asyncio.timeout(LEAVING):
                 async with stream.lock:
@@ -200,12 +200,12 @@ class PeerConnection:
         stream.hearing.cancel()
 
     def give_up(self) -> None:
-        """End the current stream: others know that the party has been lost."""
+        """End the current stream, because the coordinator has lost the party."""
         if self.stream is not None:
             self.stream.hearing.cancel()
 
     def _lose(self, stream: FrameStream, reason: ClovenError) -> None:
-        """Give a stream up, unless it has a successor; the frames that wait to be sent are lost with it."""
+        """Drop a stream and the queued frames, unless the stream has a successor."""
         if self.stream is not stream:
             return
         self.stream = None
@@ -216,7 +216,7 @@ class PeerConnection:
         self._down(reason)
 
     def _down(self, error: ClovenError) -> None:
-        """Note why there is no stream; a failed attempt means nothing while there is one."""
+        """Record why there is no stream; a failed attempt is ignored while there is one."""
         if self.stream is not None:
             return
         reason = error.reason if isinstance(error, PartyError) else str(error)
@@ -233,7 +233,7 @@ class PeerConnection:
                 continue
 
     async def _is_sent(self, number: int, ordinal: int, pieces: Sequence[Data]) -> bool:
-        """Send a frame, or lose it with its stream; return False if the key is used up, and its successor due."""
+        """Send a frame, or drop it with its stream; return False if it must wait for a new key."""
         await self.available.wait()
         stream = self.stream
         if stream is None or self._is_stale(number):

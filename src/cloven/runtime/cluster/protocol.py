@@ -1,7 +1,7 @@
-"""The messages between a coordinator and its workers, besides frames: bounded JSON objects, one model for each.
+"""The messages between a coordinator and its workers, besides frames: JSON objects of limited size.
 
-`PeerMessage.encode` writes them, `read` checks what a peer sent: a model or a `LinkError`. Text of a peer is kept
-short and made safe to print.
+Each has a model. `PeerMessage.encode` writes them; `read` validates a peer's message, or raises a `LinkError`. Text
+from a peer is shortened and made safe to print.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ VERSION = 2
 """The version of the protocol; parties of different versions refuse each other."""
 
 USUAL_BYTES = 2**20
-"""The most bytes of a message that is neither a description nor a report."""
+"""The maximum size in bytes of a message that is neither a description nor a report."""
 
 KEPT = 256
 """The number of images whose times a worker keeps for its report."""
@@ -55,16 +55,16 @@ def _known(party: str, info: ValidationInfo) -> str:
 
 Text = Annotated[str, AfterValidator(one_line)]
 Party = Annotated[str, AfterValidator(one_line), AfterValidator(_known)]
-"""The name of a party of the plan, where the reader knows the plan."""
+"""The name of a party; checked against the plan's parties if `read` is given them."""
 Octets = Annotated[bytes, BeforeValidator(_octets), PlainSerializer(bytes.hex)]
-"""Bytes; hexadecimal digits in JSON."""
+"""Bytes, as hexadecimal digits in JSON."""
 Number = Annotated[int, Field(ge=0, le=LARGEST_INPUT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_PAYLOAD)]
 Moment = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 """Seconds since 1970, by the sender's clock."""
 Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Crossing = Annotated[tuple[Party, Number, Moment], Field(strict=False)]
-"""A frame of an image: the other party, the ordinal, and when it was sent or received. JSON has no tuples."""
+"""A frame of an image: the other party, the ordinal, and the time of sending or receiving; an array in JSON."""
 
 
 class PeerMessage(Document):
@@ -73,15 +73,15 @@ class PeerMessage(Document):
     model_config = ConfigDict(populate_by_name=True)
 
     def encode(self) -> bytes:
-        """Return the message as JSON: the fields that were given."""
+        """Return the message as JSON, with only the fields that were set."""
         return json.dumps(self.model_dump(mode="json", by_alias=True, exclude_unset=True)).encode()
 
 
 class Hello(PeerMessage):
     """The first message of a dialer.
 
-    It names the run, both parties and the protection, and carries the session's id (without a cipher)
-    or the dialer's half of the key exchange.
+    It names the run, both parties and the protection. It also contains the dialer's half of the key exchange or,
+    without a cipher, the session's id.
     """
 
     cloven: int
@@ -94,7 +94,7 @@ class Hello(PeerMessage):
 
 
 class HandshakeReply(PeerMessage):
-    """A later message of a handshake, from either side: the other half of a key, a proof, or a refusal."""
+    """A later message of a handshake: the other half of the key exchange, a proof, or a refusal."""
 
     cloven: int
     noise: Octets = b""
@@ -133,8 +133,8 @@ class WorkerDescription(PeerMessage):
 class RunTerms(PeerMessage):
     """The settings of a run.
 
-    ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the most images in
-    flight, ``deadline`` the seconds after which an image is given up.
+    ``plan`` is the hash of the manifest, ``addresses`` are those of the devices, ``window`` is the maximum number
+    of images in flight, and ``deadline`` is the seconds after which an image fails.
     """
 
     run: Text
@@ -145,7 +145,7 @@ class RunTerms(PeerMessage):
 
 
 class JoinRequest(PeerMessage):
-    """The first message of a coordinator: the worker shall take part in a run."""
+    """The first message of a coordinator: it asks the worker to join a run."""
 
     cloven: int
     join: RunTerms
@@ -154,8 +154,8 @@ class JoinRequest(PeerMessage):
 class StatusRequest(PeerMessage):
     """The message that a coordinator sends a few times a second.
 
-    ``oldest`` is the first image that may be in flight. ``late`` are the images whose state is asked for, ``drop``
-    those that nobody waits for any more, ``lost`` the devices that have left the run.
+    ``oldest`` is the lowest number that may be in flight. ``late`` lists the images whose state is requested,
+    ``drop`` those that are no longer awaited, and ``lost`` the devices that have left the run.
     """
 
     ping: Moment
@@ -167,7 +167,7 @@ class StatusRequest(PeerMessage):
 
 
 class WorkerStatus(PeerMessage):
-    """The links of a worker that are down, with the reasons, and its clock."""
+    """The links of a worker that are down, with the reasons, and the time by its clock."""
 
     down: dict[Party, Text]
     time: Moment
@@ -179,7 +179,7 @@ Activity = Literal["waits", "computes", "sends", "done"]
 class ImageState(PeerMessage):
     """The state of an image on a worker: its activity, and the parties that it waits for.
 
-    One that waits for nobody has just received all that it needs, and computes next.
+    An image that waits for no party has just received its last input, and is computed next.
     """
 
     doing: Activity
@@ -187,7 +187,7 @@ class ImageState(PeerMessage):
 
 
 class ImageFailure(PeerMessage):
-    """An image that a worker has given up; ``party`` is set if a message of that party was the reason."""
+    """An image that failed on a worker; ``party`` is set if a message of that party was the cause."""
 
     input: Number
     party: Party | None = Field(validation_alias="from", serialization_alias="from")
@@ -209,7 +209,7 @@ class WorkerReport(PeerMessage):
     Attributes:
         steps: the program's steps that it runs.
         images: the times of the last images.
-        refused: numbers of refused frames and handshakes, by party and reason.
+        refused: the numbers of refused frames and handshakes, by party and reason.
         bytes: payload bytes sent, by party.
         clock: seconds spent on sealing and opening frames, by party.
         finished: the number of images that it finished.
@@ -230,7 +230,7 @@ class WorkerReport(PeerMessage):
 
 
 class WorkerMessage(PeerMessage):
-    """A message of a worker to its coordinator; the fields that matter are set."""
+    """A message of a worker to its coordinator; fields that do not apply are not set."""
 
     cloven: int | None = None
     refused: Text | None = None
@@ -255,17 +255,17 @@ def read(
     parties: Collection[str] | None = None,
     most: int = USUAL_BYTES,
 ) -> Kind:
-    """Return a message of a peer.
+    """Return the validated message of a peer.
 
     Args:
-        kind: the message that is due.
+        kind: the model of the expected message.
         message: the bytes received; None if the stream ended.
-        party: who sent it, for error messages.
+        party: the sender, for error messages.
         parties: the parties of the plan; None if names are not checked.
-        most: the most bytes that it may have.
+        most: the maximum size in bytes.
 
     Raises:
-        LinkError: if the message has another form or version, is too long, or a value is out of bounds.
+        LinkError: if the message is malformed or too long, has another version, or a value is out of bounds.
     """
     if message is not None and len(message) > most:
         raise LinkError(f"{party} sent a message of {len(message)} bytes; expected at most {most}")
@@ -277,8 +277,8 @@ def read(
     if version != VERSION:
         shown = version if isinstance(version, int) and abs(version) < 10**6 else "unknown"
         raise LinkError(
-            f"{party} speaks version {shown} of the protocol, this cloven {VERSION}: install the same version on "
-            "both"
+            f"{party} uses version {shown} of the protocol; expected version {VERSION}: install the same version "
+            "of cloven on both machines"
         )
     try:
         return kind.model_validate(found, context=parties)

@@ -1,4 +1,4 @@
-"""Send a set of images through a cluster, and collect the answers."""
+"""Send a set of images through a cluster, and collect the outputs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cloven.cost.cluster import Cluster
 from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.files import replacing
@@ -20,13 +21,12 @@ from cloven.partition.protection import COORDINATOR
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
-from cloven.runtime.cluster.file import read_cluster
 
 Progress = Callable[[str, int, int], None]
 
 
 class FailedImage(Document):
-    """An image that was not answered: its place among those that were sent, and the reason."""
+    """An image that was not answered: its index among those that were sent, and the reason."""
 
     image: int
     reason: str
@@ -37,11 +37,11 @@ class SendSummary(Document):
 
     Attributes:
         images: the number of images that were sent.
-        answered: the number of those that were answered.
-        failed: the others.
-        seconds: from the first image to the last answer.
-        images_a_second: answered; None if it took no time.
-        latency: from sending an image to its answer.
+        answered: the number of images that were answered.
+        failed: the images that were not answered.
+        seconds: the time from the first image to the last answer.
+        images_a_second: the throughput of answered images; None if ``seconds`` is 0.
+        latency: the time from sending an image to its answer.
         devices: the times on each device.
         links: the times and bytes of each link.
     """
@@ -62,9 +62,9 @@ class SendOutcome:
     """The answers for images that were sent.
 
     Attributes:
-        answers: for each image, in order, its answer or why there is none.
-        seconds: from the first image to the last answer.
-        reports: of each party; see `Coordinator.reports`.
+        answers: the answer or the error of each image, in order.
+        seconds: the time from the first image to the last answer.
+        reports: the report of each party; see `Coordinator.reports`.
     """
 
     answers: tuple[Prediction | FrameFailed, ...]
@@ -78,7 +78,7 @@ class SendOutcome:
 
     @property
     def answered(self) -> list[int]:
-        """Return the places of the images that were answered."""
+        """Return the indices of the images that were answered."""
         return [i for i, answer in enumerate(self.answers) if isinstance(answer, Prediction)]
 
     @property
@@ -87,7 +87,7 @@ class SendOutcome:
         return np.stack([answer.output for answer in self.predictions])
 
     def sent(self) -> dict[tuple[str, str], int]:
-        """Return the payload bytes that each link carried in all."""
+        """Return the total payload bytes of each link that carried any."""
         found = {}
         for source, party in self.reports.items():
             for target, count in party.report.bytes.items():
@@ -112,16 +112,16 @@ class SendOutcome:
 
 
 def coordinator(plan: Plan, cluster_file: Path, options: SendOptions) -> Coordinator:
-    """Return a coordinator for a plan's workers, to be entered; the cluster file and the keys are read here.
+    """Return a coordinator for a plan's workers; read the cluster file and the keys. The caller enters its context.
 
     Raises:
-        ClovenError: for a cluster file or keys that cannot be used, or a plan that transforms what it sends.
+        ClovenError: for a cluster file or keys that cannot be used, or a plan with transforms of the sent tensors.
     """
     from cloven.runtime.link.identity import read
 
     if problems := plan.transform.unsendable(plan.devices):
         raise ClovenError(problems)
-    cluster = read_cluster(cluster_file, plan.devices)
+    cluster = Cluster.load(cluster_file, plan.devices)
     identity = read(Path(cluster.keys), COORDINATOR) if cluster.keys is not None else None
     return Coordinator(plan, cluster, identity, options)
 
@@ -130,9 +130,9 @@ def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> Sen
     """Send images ``(n, C, H, W)``, 0 to 255, through a cluster in order.
 
     Args:
-        run: a coordinator that was not entered yet.
+        run: a coordinator whose context was not entered yet.
         pixels: the images.
-        progress: called with "sending", the number of answers so far, and that of all images.
+        progress: called with "sending", the number of answers so far, and the number of images.
 
     Raises:
         ClovenError: for a cluster that cannot be used, or images of another shape.
@@ -154,14 +154,14 @@ def send(run: Coordinator, pixels: NDArray[np.uint8], progress: Progress) -> Sen
 
 
 def unit(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return pixels of 0 to 255 as the numbers in [0, 1] that models take."""
+    """Return pixels of 0 to 255 scaled to [0, 1]."""
     return pixels.astype(np.float32) / np.float32(255)
 
 
 def write_sent(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> Path:
-    """Write ``images.safetensors``: the images that were answered; the first ``auxiliary`` are the attacker's.
+    """Write the answered images to ``images.safetensors``; the first ``auxiliary`` images are the attacker's.
 
-    `cloven audit --pairs` joins it with what a tap recorded, by the inputs' numbers.
+    `cloven audit --pairs` joins them with the recorded observations by the numbers of the inputs.
 
     Raises:
         ClovenError: if it cannot be written.

@@ -1,4 +1,4 @@
-"""The gRPC service of a worker: it answers a coordinator, one at a time, and the other devices."""
+"""The gRPC service of a worker: it serves one coordinator at a time, and the other devices of the run."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven.worker")
 
 WINDOW = 256
-"""Most images in flight that a coordinator may ask for."""
+"""The maximum number of images in flight that a coordinator may request."""
 
 JOINING = 20.0
-"""Seconds in which the links of a run must come up."""
+"""Seconds within which the links of a run must come up."""
 
 SILENT, TICK = 8.0, 0.5
-"""Seconds of silence after which a coordinator counts as hung, and the seconds between two looks."""
+"""Seconds without a message after which a coordinator counts as hung, and the interval between checks."""
 
 STRANGERS = 256
-"""The most streams that wait for their first message."""
+"""The maximum number of streams that wait for their first message."""
 
 GOODBYE = 0.5
-"""Seconds in which a coordinator is told the last of a run."""
+"""Seconds within which the last messages of a run must be sent."""
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Handler = Callable[[Any, Context], Awaitable[None]]
 
 
 class WorkerServicer:
-    """Answers a coordinator and the other devices.
+    """The handlers of a worker's gRPC methods, and their state.
 
     Attributes:
-        session: the run that it takes part in, if any.
+        session: the run that the worker takes part in, if any.
         past: the counters of earlier runs.
-        firsts: the first messages of the handshakes that were answered, in any run.
-        leaving: the tasks that still end earlier runs.
+        firsts: the first messages of all handshakes that were answered, in any run.
+        leaving: the tasks that are still ending earlier runs.
     """
 
     def __init__(self, part: LoadedPart, identity: Identity | None, *, tls: bool) -> None:
@@ -68,11 +68,11 @@ class WorkerServicer:
         self.leaving: set[asyncio.Task[None]] = set()
         self.firsts, self.strangers = FirstMessages(), HalfOpen(STRANGERS, frame_stream.HANDSHAKE)
         self.stopping = asyncio.Event()
-        # One thread computes; what else takes long (ciphers) has its own, so that both can go on.
+        # One thread computes, another one runs the ciphers, so that neither blocks the other.
         self.computing, self.aside = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
 
     def counts(self) -> Counter[tuple[str, ...]]:
-        """Return the counters of this run and of those before."""
+        """Return the counters of the current run and of all earlier ones."""
         return self.past + (self.session.counts() if self.session else Counter())
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -91,20 +91,20 @@ class WorkerServicer:
         return Handlers()
 
     async def describe(self, _: bytes, _context: Context) -> bytes:
-        """Answer with the description of the part."""
+        """Return the description of the part."""
         return self.part.description(self.session.terms.run if self.session else None).encode()
 
     async def health(self, _: bytes, _context: Context) -> bytes:
-        """Answer as grpc.health.v1: serving."""
+        """Return the response of grpc.health.v1: serving."""
         return SERVING
 
     # --- a coordinator ----------------------------------------------------------------------------------------
 
     async def control(self, _: Any, context: Context) -> None:
-        """Take part in a run, for as long as its coordinator stays."""
+        """Take part in a run until its coordinator leaves."""
         stream = MessageStream(COORDINATOR, context)
         try:
-            # To one who is still writing, gRPC does not always say why he is refused.
+            # Read first: gRPC does not always deliver the reason of a refusal to a client that is still writing.
             message = await self._first(stream)
             await self._must_be(COORDINATOR, context)
             session = self._join(read(JoinRequest, message, COORDINATOR).join)
@@ -125,7 +125,7 @@ class WorkerServicer:
             ends = {listening, telling, stopping, hanging}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if hanging.done():
-                log.info("lost", extra={"party": COORDINATOR, "reason": f"has said nothing for {SILENT:g} s"})
+                log.info("lost", extra={"party": COORDINATOR, "reason": f"sent no message for {SILENT:g} s"})
             if self.stopping.is_set():
                 session.tell(WorkerMessage(stopping=True))
         finally:
@@ -133,30 +133,30 @@ class WorkerServicer:
             for task in (joining, listening, stopping, hanging):
                 task.cancel()
             self.past += session.counts()
-            # A coordinator that has gone cancels us, but what is left to do is done to its end.
+            # A coordinator that disconnects cancels this handler, but the run must still be ended properly.
             leaving = asyncio.create_task(_leave(session, telling))
             self.leaving.add(leaving)
             leaving.add_done_callback(self.leaving.discard)
             await asyncio.shield(leaving)
 
     async def _first(self, stream: MessageStream) -> bytes | None:
-        """Return the first message of a peer that we do not know yet.
+        """Return the first message of a peer that has not been identified yet.
 
         Raises:
-            LinkError: if none comes in time, or too many wait.
+            LinkError: if it does not arrive in time, or too many streams wait.
         """
         try:
             async with self.strangers.place():
                 return await stream.read()
         except TimeoutError:
             raise LinkError(
-                f"no first message came within {frame_stream.HANDSHAKE:g} s, or too many waited"
+                f"no first message arrived within {frame_stream.HANDSHAKE:g} s, or too many streams waited"
             ) from None
 
     def _join(self, terms: RunTerms) -> WorkerSession:
         problems = []
         if terms.plan != self.part.plan:
-            problems.append(f"the bundle is another plan's: {self.part.plan[:12]}, not {terms.plan[:12]}")
+            problems.append(f"the bundle belongs to plan {self.part.plan[:12]}; expected {terms.plan[:12]}")
         if self.session is not None:
             problems.append(f"is busy with run {self.session.terms.run}; one coordinator at a time")
         if not 1 <= terms.window <= WINDOW:
@@ -165,7 +165,7 @@ class WorkerServicer:
         dialled = [party for party, link in links.items() if link.dialer == self.part.device]
         unknown = sorted(set(dialled) - terms.addresses.keys())
         if unknown:
-            problems.append(f"no address was given of {', '.join(unknown)}")
+            problems.append(f"the address of {', '.join(unknown)} is missing")
         if problems:
             raise ClovenError(problems)
         return WorkerSession(terms, self.part.schedule, links, self.part.engine, self.computing, self.aside)
@@ -173,7 +173,7 @@ class WorkerServicer:
     async def _listen(
         self, session: WorkerSession, stream: MessageStream, heard: asyncio.Event, context: Context
     ) -> None:
-        """Do what the coordinator asks, until it goes or sends a malformed message."""
+        """Handle the coordinator's requests, until it leaves or sends a malformed message."""
         try:
             while (message := await stream.read()) is not None:
                 heard.set()
@@ -193,7 +193,7 @@ class WorkerServicer:
     # --- the other parties ------------------------------------------------------------------------------------
 
     async def link(self, _: Any, context: Context) -> None:
-        """Carry a stream that another party has dialled."""
+        """Serve a stream that another party has opened."""
         stream = MessageStream("the dialer", context)
         try:
             hello = read(Hello, await self._first(stream), "the dialer")
@@ -204,11 +204,11 @@ class WorkerServicer:
         party, session = hello.dialer, self.session
         await self._must_be(party, context)
         if session is None or hello.run != session.terms.run:
-            await frame_stream.refuse(stream, f"{self.part.device} is not in this run (yet)", again=True)
+            await frame_stream.refuse(stream, f"{self.part.device} has not joined this run", again=True)
             return
         connection = session.connections.get(party)
         if connection is None or connection.link.dialer != party or hello.other != self.part.device:
-            reason = f"{party} has no link to dial to {self.part.device} in this plan"
+            reason = f"in this plan, {party} does not connect to {self.part.device}"
             self._refused("handshake", reason, context)
             await frame_stream.refuse(stream, reason)
             return
@@ -218,25 +218,25 @@ class WorkerServicer:
             log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
 
     async def _must_be(self, party: str, context: Context) -> None:
-        """Abort the call if the TLS certificate is not the party's; without TLS nothing is known of it."""
+        """Abort the call if the TLS certificate is not the party's; without TLS, do not check."""
         if self.tls is None:
             return
         from cloven.runtime.link.identity import peer_name
 
         name = peer_name(context)
         if name != party:
-            reason = f"the certificate is {name}'s, not {party}'s"
+            reason = f"the certificate is of {name}; expected {party}"
             self._refused("certificate", reason, context)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
 
     def _refused(self, what: str, reason: str, context: Context) -> None:
-        """Count and log a refusal; the name of a peer that was refused is not believed."""
+        """Count and log a refusal; the name that the refused peer claims is not recorded, as it is not verified."""
         self.past["refused", "unknown", what] += 1
         log.warning("refused", extra={"reason": reason, "peer": context.peer()})
 
 
 def _quietly(answer: Handler) -> Handler:
-    """Return a handler that ends quietly when the peer has gone."""
+    """Return a handler that ends without an error when the peer disconnects."""
 
     async def handler(request: Any, context: Context) -> None:
         try:
@@ -246,14 +246,14 @@ def _quietly(answer: Handler) -> Handler:
         except grpc.aio.AbortError:
             raise
         except Exception:
-            log.exception("an error of cloven's own")
+            log.exception("internal error")
             raise
 
     return handler
 
 
 async def _tell(session: WorkerSession, stream: MessageStream) -> None:
-    """Send the session's messages, until there are no more or the coordinator has gone."""
+    """Send the session's messages, until there are no more or the coordinator has disconnected."""
     with suppress(PartyError):
         while (message := await session.outbox.get()) is not None:
             await stream.write(message.encode())
@@ -262,7 +262,7 @@ async def _tell(session: WorkerSession, stream: MessageStream) -> None:
 async def _leave(session: WorkerSession, telling: asyncio.Task[None]) -> None:
     """Send the last messages, and end the links."""
     session.outbox.put_nowait(None)
-    # A handler that ends while its last message is being written never tells that it has ended.
+    # A handler that ends during a write never closes its stream.
     await asyncio.wait({telling}, timeout=GOODBYE)
     telling.cancel()
     await session.close()
@@ -270,7 +270,7 @@ async def _leave(session: WorkerSession, telling: asyncio.Task[None]) -> None:
 
 
 async def _hangs(heard: asyncio.Event) -> None:
-    """Wait until nothing is heard for a time in which we ourselves were running."""
+    """Wait until no message arrives for ``SILENT`` seconds, counting only time in which our process runs."""
     ticks = 0
     while ticks * TICK < SILENT:
         await asyncio.sleep(TICK)

@@ -1,11 +1,10 @@
-"""A device's worker: loads its part of a bundle, listens, and works for one coordinator at a time."""
+"""The worker of a device: it loads the device's part of a bundle, and serves one coordinator at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import logging
-import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,42 +29,37 @@ log = logging.getLogger("cloven.worker")
 
 
 def load(folder: Path, identity: Identity | None) -> LoadedPart:
-    """Return a device's part from its folder in a bundle: hashes checked, models loaded, ciphers ready.
+    """Load a device's part from its folder in a bundle: check the hashes, load the models, prepare the ciphers.
 
     Raises:
-        ClovenError: for a folder that is not a device's of a whole bundle, keys of another device, links that need
-            keys if none are given, and missing packages.
+        ClovenError: if the folder is not a device's folder in a complete bundle, the keys are of another device, a
+            link needs keys and none are given, or a package is missing.
     """
     from cloven.runtime.bundle.engine import outputs, session
     from cloven.runtime.bundle.format import MANIFEST, RunSegment
-    from cloven.runtime.bundle.reader import read, read_manifest
+    from cloven.runtime.bundle.reader import read_device
     from cloven.runtime.bundle.schedule import schedule
 
-    here = Path(os.path.realpath(folder))
-    top = here.parent
-    manifest = read_manifest(top)
-    device = next((d.name for d in manifest.devices if d.folder == here.name), None)
-    if device is None:
-        known = ", ".join(str(folder.parent / d.folder) for d in manifest.devices)
-        raise ClovenError(f"{folder} is not a device's folder of the bundle; expected one of {known}")
-    part = read(top, device).parts[device]
+    bundle, part = read_device(folder)
     sessions = {step.segment: session(folder / step.segment) for step in part.steps if isinstance(step, RunSegment)}
-    plan = hashlib.sha256(read_bytes(top / MANIFEST)).hexdigest()
+    plan = hashlib.sha256(read_bytes(bundle.folder / MANIFEST)).hexdigest()
 
     def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs)
 
-    loaded = LoadedPart(device, plan, manifest, schedule(part), engine)
+    loaded = LoadedPart(part.device, plan, bundle.manifest, schedule(part), engine)
     if problems := _problems(loaded, identity):
         raise ClovenError(problems)
     return loaded
 
 
 def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
-    """Return why the links cannot be protected as the plan says; ciphers that are compiled are compiled here."""
+    """Return why the links cannot be protected as the plan requires; compile the ciphers that need it."""
     found = []
     if identity is not None and identity.name != part.device:
-        found.append(f"the keys are {identity.name}'s; the bundle's folder is {part.device}'s")
+        found.append(
+            f"the keys are of {identity.name}; expected those of {part.device}, the device of the bundle folder"
+        )
     for party in sorted(part.schedule.parties):
         link = part.link("", party, identity)
         try:
@@ -73,7 +67,7 @@ def _problems(part: LoadedPart, identity: Identity | None) -> list[str]:
                 link.key()
                 warm(link.cipher)
             elif link.protection == "mtls" and identity is None:
-                found.append(f"{link.dialer}-{link.other} is protected with mtls, which needs --keys")
+                found.append(f"the link {link.dialer}-{link.other} is protected with mtls, which requires --keys")
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
     return found
@@ -88,16 +82,16 @@ class Addresses:
 
 
 async def serve(part: LoadedPart, identity: Identity | None, addresses: Addresses, *, tls: bool) -> None:
-    """Run a worker until SIGTERM or SIGINT; with ``tls`` only parties with a certificate get an answer.
+    """Run a worker until SIGTERM or SIGINT; with ``tls``, serve only parties with a certificate.
 
     Raises:
-        ClovenError: if it cannot listen there, or a link needs mTLS that is turned off.
+        ClovenError: if it cannot listen on the address, or a link requires mTLS and ``tls`` is false.
     """
     links = [part.link("", party, identity) for party in sorted(part.schedule.parties)]
     names = [f"{link.dialer}-{link.other}" for link in links if link.protection == "mtls"]
     if names and not tls:
         raise ClovenError(
-            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: leave that option out"
+            f"the plan protects {', '.join(names)} with mtls, which --insecure turns off: remove --insecure"
         )
     worker = WorkerServicer(part, identity, tls=tls)
     server = grpc.aio.server(options=options(part.schedule.largest))
@@ -127,7 +121,9 @@ def _bind(server: grpc.aio.Server, host: str, port: int, identity: Identity | No
             return server.add_secure_port(address, identity.server_credentials())
         return server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ClovenError(f"cannot listen on {address}: is it this machine's, and free? ({error})") from error
+        raise ClovenError(
+            f"cannot listen on {address}: check that this machine has the address and the port is free ({error})"
+        ) from error
 
 
 def _address(host: str, port: int) -> str:

@@ -1,4 +1,4 @@
-"""The coordinator's client of one worker: whether it takes part in the run, and what it last reported."""
+"""The coordinator's client of one worker: its membership in the run, and its last reported state."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ SILENT = 3.0
 """Seconds without an answer after which a worker counts as hung."""
 
 ANSWER = 5.0
-"""Seconds in which a worker that is there describes itself."""
+"""The timeout of a request for a worker's description in seconds."""
 
 LEAVING = 1.0
-"""Seconds that a worker has to let go of a run."""
+"""Seconds that a worker has to leave a run."""
 
 LARGEST = 2**26
-"""Bytes of the largest control message: the report of a run, which we have asked for."""
+"""The size in bytes of the largest control message: the report of a run, sent only on request."""
 
 LARGEST_DESCRIPTION = 3 * TOML_BYTES
-"""Bytes of the longest description: it holds a plan, whose quotes are escaped."""
+"""The size in bytes of the longest description: it contains a plan, whose quotes are escaped."""
 
 
 class WorkerClient:
@@ -56,11 +56,11 @@ class WorkerClient:
     Emits `WorkerChanged`, `WorkerLinkLost` and `ImageGivenUp`.
 
     Attributes:
-        joined: whether it takes part, with all its links up at least once.
-        reason, final: why not, and whether that is for good, by all that is known.
-        down: its links that are down now, and why.
-        states: what the worker does about images that are late.
-        offset: seconds that the worker's clock is ahead of ours; ``rtt`` is the shortest round trip seen.
+        joined: whether the worker takes part in the run; all its links have been up at least once.
+        reason, final: why it does not take part, and whether trying again is known to be useless.
+        down: its links that are down now, with the reasons.
+        states: the worker's state of each late image.
+        offset: seconds that the worker's clock is ahead of ours; ``rtt`` is the shortest round trip so far.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class WorkerClient:
 
     @property
     def silent(self) -> float:
-        """Return the seconds in which nothing was heard of it, up to our last request."""
+        """Return the seconds between its last message and our last request."""
         return max(0.0, self.asked - self.heard)
 
     def trouble(self, silence: float = SILENT) -> str | None:
-        """Return why it cannot be used now; a worker that has been silent for longer counts as hung."""
+        """Return why the worker cannot be used now; one that is silent for ``silence`` seconds counts as hung."""
         if not self.joined:
             return self.reason
         return f"has not answered for {self.silent:.1f} s" if self.silent > silence else None
@@ -100,11 +100,11 @@ class WorkerClient:
         return channel(self.device, self.address, self.identity, LARGEST - ROOM, quick=True)
 
     async def describe(self) -> WorkerDescription:
-        """Ask what the worker has loaded.
+        """Request the description of the worker's part.
 
         Raises:
-            PartyError: if it cannot be asked.
-            LinkError: if it does not speak our protocol.
+            PartyError: if the request fails.
+            LinkError: if the worker uses another version of the protocol, or its answer is malformed.
         """
         async with self._channel() as to:
             ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
@@ -113,10 +113,10 @@ class WorkerClient:
         return read(WorkerDescription, answer, self.device, most=LARGEST_DESCRIPTION)
 
     async def take_part(self, request: JoinRequest) -> None:
-        """Join the run and stay until the connection ends; then it is lost.
+        """Let the worker join the run, and receive its messages until the connection ends.
 
         Raises:
-            PartyError: with why it did not join, or why it was lost.
+            PartyError: always: with the reason why it did not join, or why it was lost.
         """
         async with self._channel() as to:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
@@ -136,11 +136,11 @@ class WorkerClient:
                 self.apart.set()
 
     def lose(self, error: PartyError) -> None:
-        """Note why it takes part no more."""
+        """Record why the worker no longer takes part."""
         self.joined, self.reason, self.final = False, error.reason, not error.again
 
     async def leave(self) -> None:
-        """Say that we go, and wait until the worker has let go of the run, so that it is free for the next."""
+        """Leave the worker, and wait until it has left the run, so that it is free for the next one."""
         if self.stream is not None and not self.apart.is_set():
             with suppress(PartyError, TimeoutError):
                 async with asyncio.timeout(LEAVING):
@@ -148,25 +148,25 @@ class WorkerClient:
                     await self.apart.wait()
 
     def drop(self, number: int) -> None:
-        """Let the worker forget an image that nobody waits for any more."""
+        """Tell the worker to drop an image that is no longer awaited."""
         if self.joined:
             self.dropped.append(number)
             self.news.set()
 
     def part(self, device: str) -> None:
-        """Let the worker give up its link with a device that has left the run."""
+        """Tell the worker to close its link with a device that has left the run."""
         if self.joined:
             self.parted.append(device)
             self.news.set()
 
     def ask_report(self) -> asyncio.Future[WorkerReport]:
-        """Ask for the worker's report; the future is never done if the worker is lost."""
+        """Request the worker's report; if the worker is lost, the future never completes."""
         self.report = asyncio.get_running_loop().create_future()
         self.news.set()
         return self.report
 
     async def _tell(self, stream: MessageStream, request: JoinRequest) -> None:
-        """Send the requests; the reader notices when the stream ends."""
+        """Send the requests; the reader of the stream notices when it ends."""
         with suppress(PartyError):
             await stream.write(request.encode())
             self.heard = self.asked = time.monotonic()
@@ -177,7 +177,7 @@ class WorkerClient:
                         await self.news.wait()
                 self.news.clear()
                 self.asked = time.monotonic()
-                # If that took longer, our own process was busy: the silence was not the worker's.
+                # If this took longer than PING, our own process was busy: do not count that time as the worker's.
                 self.heard += max(0.0, self.asked - before - PING)
                 question = StatusRequest(
                     oldest=self._in_flight.oldest,
@@ -192,7 +192,7 @@ class WorkerClient:
 
     @property
     def reporting(self) -> bool:
-        """Return whether a report is due."""
+        """Return whether a report was requested and has not arrived."""
         return self.report is not None and not self.report.done()
 
     def _take(self, message: bytes) -> None:
@@ -224,7 +224,7 @@ class WorkerClient:
             self.report.set_result(said.report)
 
     def _compare_clocks(self, ping: float, theirs: float) -> None:
-        """Estimate the clock's offset by the shortest round trip, as NTP does."""
+        """Estimate the clock offset from the shortest round trip, as in NTP."""
         now = time.time()
         rtt = now - ping
         if 0 <= rtt < self.rtt:

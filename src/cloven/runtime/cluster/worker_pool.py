@@ -1,4 +1,4 @@
-"""The workers of a run: asked what they have loaded, joined, watched, and left."""
+"""The workers of a run, from its start to its end, and the failures that they report."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import Opened
 
 if TYPE_CHECKING:
-    from cloven.runtime.cluster.file import Cluster
+    from cloven.cost.cluster import Cluster
     from cloven.runtime.link.identity import Identity
 
 JOINING = 25.0
-"""Seconds in which all workers must have joined: a little more than they wait for their links."""
+"""Seconds within which all workers must join: a little more than they wait for their links."""
 
 GRACE = 0.3
-"""Seconds after the loss of a link in which the loss of a device explains it."""
+"""Seconds within which the loss of a device is taken as the cause of the loss of its link."""
 
 Described = Mapping[str, WorkerDescription]
 """The description of each worker."""
@@ -55,7 +55,7 @@ Described = Mapping[str, WorkerDescription]
 
 @dataclass(frozen=True)
 class Trouble:
-    """A device or link that is not up, why, and whether that is for good."""
+    """A device or link that is not up, the reason, and whether waiting is known to be useless."""
 
     where: tuple[str, ...]
     why: str
@@ -65,7 +65,7 @@ class Trouble:
         return f"{' - '.join(self.where)}: {self.why}"
 
     def failure(self) -> FrameFailed:
-        """Return the error of an image that is lost by it."""
+        """Return the error of an image that is lost because of this."""
         device, *other = self.where
         if other:
             return FrameFailed(self.why, link=(device, other[0]), lost=True)
@@ -73,20 +73,20 @@ class Trouble:
 
 
 class WorkerPool:
-    """The workers of a plan, and our links to those that we exchange images and outputs with.
+    """The workers of a plan, and our links to those that receive images or send outputs.
 
-    It answers and fails the images in flight as outputs come and workers and links are lost.
+    It completes the images in flight when their outputs arrive, and fails them when workers or links are lost.
 
     Attributes:
-        addresses: of the devices, as they are told to each other.
-        source, sink: the devices that take the images and send the outputs.
-        numbers: how many numbers an output has.
+        addresses: the addresses of the devices, which are sent to all workers.
+        source, sink: the device that receives the images, and the one that sends the outputs.
+        numbers: the number of elements of an output.
     """
 
     def __init__(self, plan: Plan, cluster: Cluster, identity: Identity | None, in_flight: InFlight) -> None:
         self.plan, self.identity, self.in_flight = plan, identity, in_flight
         self.tls = None if cluster.insecure else identity
-        self.addresses = {name: cluster.devices[name] for name in plan.devices}
+        self.addresses = {name: cluster.devices[name].address or "" for name in plan.devices}
         self.run = secrets.token_hex(8)
         self.changed = asyncio.Event()
         self.aside = ThreadPoolExecutor(1)
@@ -101,10 +101,10 @@ class WorkerPool:
     # --- joining and leaving ----------------------------------------------------------------------------------
 
     async def join(self, window: int, deadline: float, patience: float) -> None:
-        """Join the workers; if some are not there yet, wait for ``patience`` seconds.
+        """Start the run on all workers; wait up to ``patience`` seconds for those that are not reachable yet.
 
         Raises:
-            ClovenError: with all that is wrong with them.
+            ClovenError: with every reason why a worker cannot take part.
         """
         described = await self._described(time.monotonic() + patience)
         if problems := list(self._mismatches(described)):
@@ -120,7 +120,7 @@ class WorkerPool:
         await self._joined(patience)
 
     async def _described(self, until: float) -> Described:
-        """Return the workers' descriptions, once they all answer."""
+        """Return the workers' descriptions, once all of them answer."""
         while True:
             asked = (worker.describe() for worker in self.workers.values())
             answers = await asyncio.gather(*asked, return_exceptions=True)
@@ -143,22 +143,22 @@ class WorkerPool:
         for device, found in described.items():
             at = f"{device} ({self.addresses[device]})"
             if found.device != device:
-                yield f"{at} is the worker of {found.device}: correct the cluster file"
+                yield f"{at} is the worker of {found.device}; expected {device}: correct the cluster file"
             elif check(found.plan_text)[0] != self.plan:
-                yield f"{at} holds a bundle of another plan ({found.model}): write it again with `cloven bundle`"
+                yield f"{at} has the bundle of another plan ({found.model}): write it again with `cloven bundle`"
             elif found.plan != plan.plan or found.output != plan.output:
-                yield f"{at} and {first} hold bundles that were not written together: copy one bundle to all"
+                yield f"{at} and {first} have bundles that were not written together: copy one bundle to all"
             elif found.run is not None:
                 yield f"{at} is busy with run {found.run}; one coordinator at a time"
         for end, marked in (
-            ("takes the images", [name for name, found in described.items() if found.source]),
+            ("receives the images", [name for name, found in described.items() if found.source]),
             ("sends the outputs", [name for name, found in described.items() if found.sink]),
         ):
             if len(marked) != 1:
-                yield f"{', '.join(marked) or 'no worker'} {end}, expected one worker: write the bundle again"
+                yield f"{', '.join(marked) or 'no worker'} {end}; expected one worker: write the bundle again"
 
     def _dial(self, described: Described) -> None:
-        """Connect to those that we exchange images and outputs with, if all keys are there."""
+        """Connect to the workers that receive images or send outputs, if all keys are present."""
         ours = {device: found.largest for device, found in described.items() if COORDINATOR in found.parties}
         links: list[LinkSpec] = []
         problems: list[str] = []
@@ -182,7 +182,7 @@ class WorkerPool:
         link = LinkSpec(self.run, COORDINATOR, device, protection, key, frame_stream.limits(largest))
         if protection == "mtls" and self.tls is None:
             raise LinkError(
-                f"the link with {device} is protected with mtls; the cluster file names no keys, or says insecure"
+                f"the link with {device} is protected with mtls: set keys in the cluster file, and remove insecure"
             )
         if link.cipher is not None:
             link.key()
@@ -190,7 +190,7 @@ class WorkerPool:
         return link
 
     async def _keep(self, worker: WorkerClient, request: JoinRequest) -> None:
-        """Keep a worker in the run: whenever it is lost, ask it again."""
+        """Keep a worker in the run: ask it to join again whenever it is lost."""
         while not self.leaving:
             try:
                 await worker.take_part(request)
@@ -207,7 +207,7 @@ class WorkerPool:
         while (wrong := self.troubles()) and time.monotonic() < until:
             for_good = [trouble for trouble in wrong if trouble.final]
             if for_good and not patience:
-                await asyncio.sleep(GRACE)  # others may say why too
+                await asyncio.sleep(GRACE)  # let other workers report their reasons too
                 wrong = [*for_good, *(trouble for trouble in self.troubles() if trouble.final)]
                 break
             await self.wait()
@@ -215,7 +215,7 @@ class WorkerPool:
             raise ClovenError(list(dict.fromkeys(map(str, wrong))))
 
     async def close(self) -> None:
-        """Leave the workers, so that they are free for another run."""
+        """End the run, so that the workers are free for another one."""
         self.leaving = True
         await asyncio.gather(*(connection.close() for connection in self.connections.values()))
         await asyncio.gather(*(worker.leave() for worker in self.workers.values()))
@@ -228,27 +228,27 @@ class WorkerPool:
     # --- images -----------------------------------------------------------------------------------------------
 
     async def send(self, number: int, image: Array) -> None:
-        """Send an image to the device that takes them; wait while its queue is full."""
+        """Send an image to the device that receives the images; wait while its queue is full."""
         await self.connections[self.source].send(number, 0, [image])
 
     def forget(self, number: int) -> None:
-        """Let the workers forget an image that nobody waits for any more."""
+        """Tell the workers to drop an image that is no longer awaited."""
         for worker in self.workers.values():
             worker.drop(number)
 
     def _take(self, party: str, frame: Opened) -> None:
-        """Take an output."""
+        """Complete an image with its output, if it is in flight."""
         if frame.input not in self.in_flight:
             return
         due = NUMBERS.itemsize * self.numbers
         if frame.ordinal != 0 or frame.payload.nbytes != due:
             got = f"message {frame.ordinal} of {frame.payload.nbytes} bytes"
-            reason = f"sent a malformed output: {got}; expected message 0 of {due}"
+            reason = f"sent a malformed output: {got}; expected message 0 of {due} bytes"
             self.in_flight.fail(frame.input, FrameFailed(reason, link=(party, COORDINATOR)))
         else:
             self.in_flight.answer(frame.input, np.frombuffer(frame.payload, NUMBERS).astype(np.float32))
 
-    # --- what goes wrong --------------------------------------------------------------------------------------
+    # --- events and failures ----------------------------------------------------------------------------------
 
     def _on_event(self, event: Event) -> None:
         """Act on an event of a worker or of one of our links."""
@@ -269,7 +269,7 @@ class WorkerPool:
                 self.changed.set()
 
     def troubles(self, silence: float = SILENT) -> list[Trouble]:
-        """Return what is not up now: devices first, then links, those first whose reason is known."""
+        """Return what is not up now: devices, then links; links with a known reason come first."""
         workers = self.workers.items()
         found = [Trouble((n,), why, w.final) for n, w in workers if (why := w.trouble(silence)) is not None]
         down: list[tuple[str, str, str]] = []
@@ -282,7 +282,7 @@ class WorkerPool:
         return found + [Trouble((COORDINATOR, name), c.reason, c.final) for name, c in ours if not c.up]
 
     async def wait(self) -> None:
-        """Wait until something has changed, or a moment has passed."""
+        """Wait until something has changed, at most ``PING`` seconds."""
         self.changed.clear()
         try:
             await asyncio.wait_for(self.changed.wait(), PING)
@@ -293,9 +293,10 @@ class WorkerPool:
         self._begin(self._diagnose(self.in_flight.numbers, Trouble(self._ends(one, other), reason)))
 
     async def _diagnose(self, numbers: Sequence[int], trouble: Trouble) -> None:
-        """Fail images by the loss of a link, or by that of a device at one of its ends.
+        """Fail images because of the loss of a link, or of a device at one of its ends.
 
-        Whoever only saw the end of a stream is heard after whoever knows why.
+        A party that only saw the stream end waits longer, so that another party that knows the reason reports
+        first.
         """
         await asyncio.sleep(2 * GRACE if trouble.why == CLOSED else GRACE)
         ends = [self.workers[party] for party in trouble.where if party in self.workers]
@@ -307,7 +308,7 @@ class WorkerPool:
             self.in_flight.fail(number, trouble.failure())
 
     def _ends(self, one: str, other: str) -> tuple[str, str]:
-        """Return a link's name, whichever end speaks of it: in the plan's order, the coordinator first."""
+        """Return the ends of a link in the plan's order, the coordinator first, whichever end reported it."""
         first, second = sorted((one, other), key=(COORDINATOR, *self.workers).index)
         return first, second
 

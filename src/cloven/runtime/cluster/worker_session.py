@@ -1,4 +1,4 @@
-"""A worker's side of one run: the images in flight, and the links to the other parties."""
+"""The state of a worker in one run: the images in flight, and the links to the other parties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven.worker")
 
 QUICK = 0.01
-"""A segment that took fewer seconds the last time runs in the event loop: a thread's turn would cost more."""
+"""A segment that took fewer seconds the last time runs in the event loop: switching threads would cost more."""
 
 Engine = Callable[[Job, dict[str, Array]], Mapping[str, Array]]
 
@@ -46,10 +46,10 @@ class WorkerSession:
     """A run that this worker takes part in.
 
     Attributes:
-        connections: to the parties that it receives from or sends to.
-        tasks: the images in flight, by their numbers.
-        outcomes: how many images were finished, failed or dropped, and how many messages came for such.
-        outbox: the messages to the coordinator; None ends them.
+        connections: the links to the parties that it receives from or sends to.
+        tasks: the images in flight, by number.
+        outcomes: the numbers of images that were finished, failed or dropped, and of messages that came too late.
+        outbox: the messages to the coordinator; None marks the end.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class WorkerSession:
         }
 
     def dial(self, me: str, identity: Identity | None) -> None:
-        """Connect to all parties that we dial; the others dial us."""
+        """Connect to all parties for which this device is the dialer; the others connect to us."""
         for name, connection in self.connections.items():
             if connection.link.dialer == me:
                 connection.dial(self.terms.addresses[name], identity)
 
     async def connected(self, patience: float) -> dict[str, str]:
-        """Wait until all links are up, or one of them never will be; return why those are down that are.
+        """Wait until all links are up or one has failed finally; return the links that are down, with the reasons.
 
-        Those that never will be up come alone.
+        If any has failed finally, only such links are returned.
         """
         connections = self.connections.values()
         with suppress(TimeoutError):
@@ -106,11 +106,11 @@ class WorkerSession:
                 self.tell(WorkerMessage(status=self.status()))
 
     def tell(self, message: WorkerMessage) -> None:
-        """Send a message to the coordinator."""
+        """Queue a message to the coordinator."""
         self.outbox.put_nowait(message)
 
     async def close(self) -> None:
-        """Give everything up."""
+        """Close all links and cancel all images."""
         await asyncio.gather(*(connection.close() for connection in self.connections.values()))
         running = [running for _, running in self.tasks.values()]
         for each in running:
@@ -120,7 +120,7 @@ class WorkerSession:
     # --- images -----------------------------------------------------------------------------------------------
 
     def is_stale(self, number: int) -> bool:
-        """Return whether nobody waits for an image any more."""
+        """Return whether an image is no longer awaited."""
         return number < self.oldest or number in self.dropped
 
     def _take(self, party: str, frame: Opened) -> None:
@@ -137,7 +137,9 @@ class WorkerSession:
 
     def _begin(self, number: int) -> None:
         if len(self.tasks) >= 2 * self.terms.window:
-            raise FrameFailed(f"more than {2 * self.terms.window} images are in flight; the run asked for fewer")
+            raise FrameFailed(
+                f"more than {2 * self.terms.window} images are in flight, twice the window of the run"
+            )
         task = ImageTask(self.schedule)
         self.tasks[number] = (task, asyncio.create_task(self._run(number, task)))
 
@@ -150,7 +152,7 @@ class WorkerSession:
             await task.run(self._compute, send)
         except asyncio.CancelledError:
             raise
-        except Exception as error:  # onnxruntime's errors have no class of their own
+        except Exception as error:  # onnxruntime's errors have no common base class
             self._fail(number, f"{type(error).__name__}: {error}".splitlines()[0], None)
             return
         self._close(number, "finished")
@@ -173,7 +175,7 @@ class WorkerSession:
         self.tell(WorkerMessage(failed=ImageFailure(input=number, party=party, reason=reason)))
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """Forget images that nobody waits for any more."""
+        """Drop images that are no longer awaited."""
         for number in numbers:
             if not self.is_stale(number) and number not in self.finished:
                 self._close(number, "dropped" if number in self.tasks else "never seen")
@@ -186,13 +188,13 @@ class WorkerSession:
             running.cancel()
 
     def part(self, devices: Sequence[str]) -> None:
-        """Give up the links with devices that the coordinator has lost."""
+        """Close the links with devices that the coordinator has lost."""
         for name in devices:
             if name in self.connections:
                 self.connections[name].give_up()
 
     def advance(self, oldest: int) -> None:
-        """Forget the images below this number, which are in flight no more, and those that are overdue."""
+        """Drop the images below this number, which are no longer in flight, and those that are overdue."""
         self.oldest = max(self.oldest, oldest)
         late = time.monotonic() - self.terms.deadline - 1
         self.drop([n for n, (task, _) in self.tasks.items() if task.began < late])
@@ -201,14 +203,14 @@ class WorkerSession:
         self.finished = {number for number in self.finished if number >= self.oldest}
         self.dropped = {number for number in self.dropped if number >= self.oldest}
 
-    # --- what the coordinator is told -------------------------------------------------------------------------
+    # --- reports to the coordinator ---------------------------------------------------------------------------
 
     def status(self) -> WorkerStatus:
-        """Return the links that are down, and the time."""
+        """Return the links that are down, and the current time."""
         return WorkerStatus(down=self._reasons(), time=time.time())
 
     def state(self, number: int) -> ImageState:
-        """Return what we do about an image, and the parties that we wait for."""
+        """Return the state of an image on this worker."""
         if number in self.tasks:
             return self.tasks[number][0].state
         return DONE if number in self.finished else ImageTask(self.schedule).state

@@ -1,1 +1,1 @@
-"""A laboratory on one machine: every party in a network namespace of its own, links of a given speed and delay."""
+"""A laboratory on one machine: each party in its own network namespace, links with a given bandwidth and delay."""

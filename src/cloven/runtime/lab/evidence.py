@@ -1,4 +1,4 @@
-"""Compare what a listener found on a link with the plan and with what the engine sends, bit by bit."""
+"""Compare a capture of a link with the plan, and bit by bit with the tensors that the engine sends."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def examine(
     protection: str,
     tls: bool,
 ) -> TapEvidence:
-    """Compare a laboratory's capture with the plan and the transfer table; its pairs are written.
+    """Compare a laboratory's capture with the plan and the transfer table, and write its pairs.
 
     Args:
-        folder: the laboratory's.
+        folder: the laboratory's folder.
         program: the program that was run.
         link: the tapped link.
-        addresses: of the parties, by name.
+        addresses: the address of each party, by name.
         images: the number of images that were sent.
         recorded: the counts of the recording.
-        protection: of the link.
-        tls: whether the workers speak TLS.
+        protection: the protection of the link.
+        tls: whether the workers use TLS.
     """
     survey = flows.survey(folder / CAPTURE)
     found = TapEvidence(
@@ -69,7 +69,7 @@ def examine(
 def directions(
     survey: Survey, program: Program, link: Link, addresses: Mapping[str, str], images: int
 ) -> tuple[LinkEvidence, LinkEvidence]:
-    """Return both directions of a tapped link, with the bytes that the transfer table expects of ``images``."""
+    """Return both directions of a tapped link, with the bytes that the transfer table expects for ``images``."""
 
     def direction(source: str, target: str) -> LinkEvidence:
         ends = addresses[source], addresses[target]
@@ -91,7 +91,7 @@ def _host(end: str) -> str:
 
 
 def unexpected(tap: TapEvidence, images: int) -> Iterator[str]:
-    """Return what a tap found that is not as the plan says, one sentence each.
+    """Yield a sentence for each difference between a tap's evidence and the plan.
 
     Args:
         tap: the evidence.
@@ -107,21 +107,21 @@ def unexpected(tap: TapEvidence, images: int) -> Iterator[str]:
     if wanted != TLS and tap.images != images:
         yield f"the tap found the messages of {tap.images:,} images; {images:,} were sent"
     if tap.differing:
-        yield f"{tap.differing:,} captured numbers are not, bit by bit, what the engine sends in one process"
+        yield f"{tap.differing:,} captured numbers are not bit-identical to what the engine sends in one process"
     yield from tap.warnings
 
 
 def differing(
     bundle: Path, captured: CapturedMessages, link: Link, inputs: NDArray[np.int64], pixels: NDArray[np.uint8]
 ) -> int:
-    """Return how many captured numbers are not, bit by bit, those that the same engine sends in one process.
+    """Return how many captured numbers are not bit-identical to those that the engine sends in one process.
 
     Args:
-        bundle: what the workers ran.
-        captured: of the link, unprotected.
+        bundle: the bundle that the workers ran.
+        captured: the messages of the link, unprotected.
         link: its source and target.
-        inputs: ``(n,)``, ascending: the numbers of images whose pixels are known; no others are compared.
-        pixels: of these, ``(n, C, H, W)``.
+        inputs: ``(n,)``, ascending: the numbers of the images whose pixels are known; only these are compared.
+        pixels: the pixels of these images, ``(n, C, H, W)``.
     """
     _, rows, known = np.intersect1d(captured.inputs, inputs, return_indices=True)
     places = _places(bundle, link)
@@ -140,7 +140,7 @@ def differing(
 
 
 def _different(captured: CapturedMessages, row: int, place: tuple[int, int], array: Array) -> int:
-    """Return how many numbers of one transfer of one image differ; missing ones do."""
+    """Return how many numbers of one transfer of one image differ; missing ones count."""
     message, at = place
     sent = array.reshape(-1)
     block = captured.messages.get(message, np.empty((row + 1, 0), np.float32))
@@ -150,7 +150,7 @@ def _different(captured: CapturedMessages, row: int, place: tuple[int, int], arr
 
 
 def _places(bundle: Path, link: Link) -> dict[int, tuple[int, int]]:
-    """Return the place of each transfer of a link: its message, and the numbers before it there."""
+    """Return the position of each transfer of a link: its message, and the offset in it, in numbers."""
     source, target = link
     found: dict[int, tuple[int, int]] = {}
     filled: Counter[int] = Counter()

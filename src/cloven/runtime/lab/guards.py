@@ -1,4 +1,4 @@
-"""The two kinds of process behind a lab: a guard for each namespace, a relay for each delayed link."""
+"""The helper processes of a lab: a guard for each namespace, a relay for each delayed link."""
 
 from __future__ import annotations
 
@@ -29,40 +29,41 @@ sweep
 sleep 0.05
 sweep
 """
-"""Keeps a namespace while its standard input is open, which the lab's process holds; then kills all that is in it.
+"""Keeps a namespace alive while its standard input is open, then kills every process in it.
 
-The end of that process, however it comes, closes the pipe: nothing needs cleaning by hand, and no thread has to
-stay alive as with a parent-death signal. With the last process the kernel removes the namespace and its devices.
-Packets of IPv6 (router solicitations) are not to be on the links, and no party passes on what is not for it.
+The lab's process holds the other end of that pipe. When it ends, for whatever reason, the pipe closes: nothing must
+be cleaned up by hand, and no thread must stay alive as with a parent-death signal. The kernel removes the namespace
+and its devices with the last process. IPv6 is disabled to keep router solicitations off the links, and parties do
+not forward packets.
 """
 
 
 def start_guard() -> Process:
-    """Make a namespace; `ready` waits for it. Its process is the guard's."""
+    """Start a guard in a new namespace; `ready` waits for it."""
     return _start(["unshare", "--net", "sh", "-c", GUARD])
 
 
 def start_relay(pid: int, first: str, second: str, delay: float, rate: int | None) -> Process:
-    """Make a delayed link in the namespace of a process; `ready` waits for its two devices."""
+    """Start a delayed link in the namespace of a process; `ready` waits for its two devices."""
     program = [sys.executable, "-I", "-S", relay.__file__]
     return _start(inside(pid, [*program, first, second, repr(delay), str(rate or 0)]))
 
 
 def ready(process: Process) -> None:
-    """Wait until a guard or relay is there.
+    """Wait until a guard or relay is ready.
 
     Raises:
-        ClovenError: what it said instead.
+        ClovenError: if it fails; it quotes the output.
     """
     assert process.stdout
     said = process.stdout.readline()
     if said.strip() != "ready":
         said = " ".join((said + process.stdout.read()).split()[-30:])
-        raise ClovenError(f"the lab's network cannot be made: {said or 'a process ended before it began'}")
+        raise ClovenError(f"cannot create the lab's network: {said or 'a process exited at once'}")
 
 
 def stop(guards: Sequence[Process], others: Sequence[subprocess.Popen[Any]]) -> None:
-    """Let the guards end, which ends everything in their namespaces, and wait for all."""
+    """Stop the guards, which kills everything in their namespaces, and wait for all processes."""
     for guard in guards:
         assert guard.stdin
         guard.stdin.close()
@@ -78,8 +79,8 @@ def stop(guards: Sequence[Process], others: Sequence[subprocess.Popen[Any]]) -> 
 
 
 def _start(argv: Sequence[str]) -> Process:
-    """Start a process that a terminal's Ctrl-C does not reach: the lab ends it, in order."""
+    """Start a process that a terminal's Ctrl-C does not reach: the lab stops it in the right order."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(  # noqa: S603 (our own words)
+    return subprocess.Popen(  # noqa: S603 (the command is ours)
         argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

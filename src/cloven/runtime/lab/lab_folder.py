@@ -1,4 +1,4 @@
-"""A laboratory's folder: all that its processes read and write."""
+"""A laboratory's folder: everything that its processes read and write."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import shutil
 from pathlib import Path
 
 PLAN, CLUSTER, PIXELS, BUNDLE, KEYS = "plan.toml", "cluster.toml", "pixels.safetensors", "bundle", "keys"
-"""What is written before: the plan, where the workers are, the images, and what the workers run and hold."""
+"""Written before the run: the plan, the cluster file, the images, the bundle and the keys of the workers."""
 
 LOGS, CAPTURE, OUTCOME, PAIRS = "logs", "link.pcapng", "outcome.json", "pairs"
-"""What comes of it."""
+"""Written by the run."""
 
 OURS = frozenset({PLAN, CLUSTER, PIXELS, BUNDLE, KEYS, LOGS, CAPTURE, OUTCOME, PAIRS})
 
 
 def problems(folder: Path) -> list[str]:
-    """Return why a folder cannot be used: it must be new, empty, or an earlier laboratory's and nothing else."""
+    """Return why a folder cannot be used: it must be new, empty, or hold an earlier laboratory and nothing else."""
     try:
         there = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:
-        return [f"{folder} cannot be used for the laboratory: {error.strerror}; name a new folder"]
+        return [f"{folder} cannot be used for the laboratory: {error.strerror}; choose a new folder"]
     strange = [name for name in there if name not in OURS]
-    # The images are written first: where they are missing, no laboratory began.
+    # The images are written first: without them, the folder is not a laboratory's.
     if not there or (PIXELS in there and not strange):
         return []
     return [
-        f"{folder} holds {', '.join((strange or there)[:3])}, which no laboratory leaves there; name a new folder, "
-        "or that of an earlier laboratory, which is replaced"
+        f"{folder} holds {', '.join((strange or there)[:3])}, which is not part of a laboratory; choose a new "
+        "folder, or that of an earlier laboratory, which is replaced"
     ]
 
 
 def emptied(folder: Path) -> None:
-    """Make the folder, or remove what is in it: last what shows that it is a laboratory's.
+    """Create the folder, or delete its content; the file that marks it as a laboratory's goes last.
 
     Raises:
-        OSError: if that is impossible.
+        OSError: if that fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == PIXELS):

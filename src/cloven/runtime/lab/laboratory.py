@@ -1,4 +1,4 @@
-"""Run a plan on one machine as if on several: a namespace per device, real links, workers, a tap on one link."""
+"""Run a plan on one machine as if on several: a namespace and a worker per device, real links, a tap on one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from cloven.runtime.link.ciphers import CIPHERS, warm
 from cloven.runtime.tap.live import RecordingSummary
 
 PORT = 7000
-"""Where every worker listens, in its own namespace."""
+"""The port of every worker, in its own namespace."""
 
 STARTING, STOPPING = 60.0, 10.0
-"""Seconds in which a process must be ready, and those that it has to end."""
+"""Timeouts for the start and the end of a process, in seconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,10 @@ class Experiment:
     Attributes:
         plan, program: the division.
         pixels: the images to send, ``(n, C, H, W)``, 0 to 255; the first ``auxiliary`` are the attacker's.
-        bandwidth, delay: of every link, bits per second (None for no limit) and seconds one way.
+        bandwidth, delay: of every link, in bits per second (None for no limit) and in seconds one way.
         tap: the link to listen on, if any.
-        folder: for all that is written; an earlier laboratory's is replaced.
-        window, deadline: as `cloven.runtime.cluster.coordinator.SendOptions`.
+        folder: the folder for all files; an earlier laboratory is replaced.
+        window, deadline: as in `cloven.runtime.cluster.coordinator.SendOptions`.
     """
 
     plan: Plan
@@ -66,11 +66,11 @@ class Experiment:
 
 
 def run(experiment: Experiment) -> LabResult:
-    """Do an experiment: return the outcome of sending, the network, and what the tap found.
+    """Run an experiment; return the outcome of sending, the network, and the evidence of the tap.
 
     Raises:
-        ClovenError: for what the machine lacks, a folder that cannot be used, a tap on a link that carries nothing,
-            and processes that fail.
+        ClovenError: if the machine does not meet a requirement, the folder cannot be used, the tapped link carries
+            nothing, or a process fails.
     """
     with system(experiment) as net, _tapped(experiment, net) as tap:
         outcome = send(experiment, net)
@@ -78,7 +78,7 @@ def run(experiment: Experiment) -> LabResult:
         addresses = {party: net.address(party) for party in net.parties}
     found = None
     if experiment.tap is not None:
-        from cloven.runtime.lab import evidence  # it needs an extra
+        from cloven.runtime.lab import evidence  # requires an extra
 
         found = evidence.examine(
             experiment.folder,
@@ -95,10 +95,10 @@ def run(experiment: Experiment) -> LabResult:
 
 @contextmanager
 def system(experiment: Experiment) -> Iterator[Network]:
-    """Yield the network with a worker in every device's namespace, ready; nothing of it is left afterwards.
+    """Yield the network with a running worker in every device's namespace; remove everything afterwards.
 
     Raises:
-        ClovenError: as `run`.
+        ClovenError: as in `run`.
     """
     parties = [COORDINATOR, *experiment.plan.devices]
     _prepare(experiment)
@@ -109,13 +109,13 @@ def system(experiment: Experiment) -> Iterator[Network]:
             yield net
 
 
-# --- what can go wrong before ---------------------------------------------------------------------------------
+# --- requirements ---------------------------------------------------------------------------------------------
 
 
 def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) -> list[str]:
-    """Return what the machine lacks for links with a rate, a delay or a tap, and why a folder cannot be used."""
+    """Return the unmet requirements of a plan, of links with a rate, a delay or a tap, and of the folder."""
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
-    # Ascon is compiled here, once, and not in all workers at the same time.
+    # Ascon is compiled here once, rather than in all workers at the same time.
     needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
     needs += [partial(host.check, rate, delay), *([_tap_there] if tap else [])]
     found: list[str] = []
@@ -128,7 +128,7 @@ def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) ->
 
 
 def _tap_there() -> None:
-    import cloven.runtime.tap.frames  # noqa: F401 - it says which extra is missing
+    import cloven.runtime.tap.frames  # noqa: F401 - raises an error that names the missing extra
 
 
 def _check(experiment: Experiment) -> None:
@@ -137,7 +137,7 @@ def _check(experiment: Experiment) -> None:
     if experiment.tap is not None and experiment.tap not in experiment.program.links:
         source, target = experiment.tap
         links = ", ".join("-".join(link) for link in experiment.program.links) or "none"
-        found.append(f"{source} sends {target} nothing in this plan; the links that carry anything: {links}")
+        found.append(f"{source} sends nothing to {target} in this plan; the links that carry data: {links}")
     if found:
         raise ClovenError(found)
 
@@ -146,7 +146,7 @@ def _check(experiment: Experiment) -> None:
 
 
 def _prepare(experiment: Experiment) -> None:
-    """Write all that the processes read: the bundle, keys if links are protected, the plan, the images."""
+    """Write the files that the processes read: the bundle, keys if links are protected, the plan, the images."""
     _check(experiment)
     folder, plan = experiment.folder, experiment.plan
     try:
@@ -184,12 +184,12 @@ def _has_keys(plan: Plan) -> bool:
 
 
 def has_tls(plan: Plan) -> bool:
-    """Return whether the laboratory's workers speak TLS: if any link wants it, all have it."""
+    """Return whether the laboratory's workers use TLS: if one link requires it, all use it."""
     return "mtls" in _protections(plan)
 
 
 def _pairs(experiment: Experiment, parties: Sequence[str]) -> list[Link]:
-    """Return the pairs that need a link: devices that send each other anything, and the coordinator with all."""
+    """Return the pairs that need a link: devices that exchange data, and the coordinator with every device."""
     used = {frozenset(link) for link in experiment.program.links}
     return [(a, b) for a, b in combinations(parties, 2) if a == COORDINATOR or frozenset((a, b)) in used]
 
@@ -207,7 +207,7 @@ def _write_cluster(experiment: Experiment, net: Network) -> None:
 
 @contextmanager
 def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
-    """Start a worker in every device's namespace and wait until it is ready; their logs are in the folder."""
+    """Start a worker in every device's namespace and wait until all are ready; their logs are in the folder."""
     folder, plan = experiment.folder, experiment.plan
     started = {}
     for device in read_manifest(folder / BUNDLE).devices:
@@ -223,13 +223,13 @@ def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
         process.terminate()
     until = time.monotonic() + STOPPING
     for process, _ in started.values():
-        with suppress(subprocess.TimeoutExpired):  # the end of the network ends it
+        with suppress(subprocess.TimeoutExpired):  # it is killed with the network
             process.wait(max(0.0, until - time.monotonic()))
 
 
 @contextmanager
 def _tapped(experiment: Experiment, net: Network) -> Iterator[list[RecordingSummary]]:
-    """Record the tapped link, at its source's end; afterwards the list that is yielded holds the counts."""
+    """Record the tapped link at its source's end; at the end, append the counts to the yielded list."""
     recorded: list[RecordingSummary] = []
     if experiment.tap is None:
         yield recorded
@@ -245,29 +245,29 @@ def _tapped(experiment: Experiment, net: Network) -> Iterator[list[RecordingSumm
         said, _ = process.communicate(timeout=STARTING)
         recorded.append(parse_document(RecordingSummary, said, who))
     except (subprocess.TimeoutExpired, ValueError):
-        raise ClovenError(_last_words(who, "did not end well", log)) from None
+        raise ClovenError(_last_words(who, "did not stop cleanly", log)) from None
 
 
 def _start(
     net: Network, party: str, command: Sequence[str], log: Path, stdout: int = subprocess.DEVNULL
 ) -> subprocess.Popen[Any]:
     with log.open("wb") as file:
-        # -P: what lies in the working folder is not imported.
+        # -P: do not import modules from the working folder.
         program = [sys.executable, "-P", "-m", "cloven.cli", *command]
         return net.popen(party, program, stdin=subprocess.DEVNULL, stdout=stdout, stderr=file)
 
 
 def _until_ready(started: Mapping[str, tuple[subprocess.Popen[Any], Path]], sign: str) -> None:
-    """Wait until all say so in their logs.
+    """Wait until the logs of all processes contain ``sign``.
 
     Raises:
-        ClovenError: with the last words of all that did not.
+        ClovenError: if any process fails to start; it quotes the logs of all that failed.
     """
     until, waiting = time.monotonic() + STARTING, dict(started)
     while waiting and time.monotonic() < until and all(process.poll() is None for process, _ in waiting.values()):
         time.sleep(0.02)
         waiting = {who: (p, log) for who, (p, log) in waiting.items() if sign not in _text(log)}
-    time.sleep(0.2 if waiting else 0)  # what goes wrong for one often does for others
+    time.sleep(0.2 if waiting else 0)  # others often fail for the same reason
     failed = {who: log for who, (p, log) in waiting.items() if p.poll() is not None or time.monotonic() > until}
     if failed:
         problems: list[str] = []
@@ -278,8 +278,8 @@ def _until_ready(started: Mapping[str, tuple[subprocess.Popen[Any], Path]], sign
 
 def _last_words(who: str, what: str, log: Path) -> list[str]:
     lines = _text(log).strip().splitlines()
-    said = [line for line in lines if line.startswith("cloven: ")] or lines[-1:] or ["nothing"]
-    return [f"{who} {what}; it said: {line.removeprefix('cloven: ')}" for line in said]
+    said = [line for line in lines if line.startswith("cloven: ")] or lines[-1:] or ["(nothing)"]
+    return [f"{who} {what}; its log ends with: {line.removeprefix('cloven: ')}" for line in said]
 
 
 def _text(log: Path) -> str:
@@ -287,14 +287,14 @@ def _text(log: Path) -> str:
 
 
 def send(experiment: Experiment, net: Network) -> LabOutcome:
-    """Send the images from the coordinator's namespace, whose messages are ours; return the outcome."""
+    """Send the images from the coordinator's namespace, with its messages on our terminal; return the outcome."""
     numbers = [str(experiment.window), str(experiment.deadline), str(experiment.auxiliary)]
     program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", str(experiment.folder), *numbers]
     process = net.popen(COORDINATOR, program, stdin=subprocess.DEVNULL)
     try:
         ended = process.wait()
     except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)  # it leaves the terminal as it found it
+        process.send_signal(signal.SIGINT)  # lets it restore the terminal
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOPPING)
         raise

@@ -1,14 +1,15 @@
-"""The network of a lab: one network namespace per party, and a link between each two that talk to each other.
+"""The network of a lab: one network namespace per party, and a link between every two parties that communicate.
 
-Every party has one address, on its loopback, whoever it talks to, and a host route to each of its peers through the
-one interface that leads there: what a listener sees on an interface is one link, whole, and nothing else. Parties
-without a link have no route to each other, and none has one to the world outside.
+Every party has a single address, on its loopback, and a host route to each of its peers through a separate
+interface: a listener on an interface sees exactly one link. Parties without a link have no route to each other, and
+none has a route to the outside.
 
-    bandwidth   tbf, in the kernel, at both ends, like a network card of that speed: TCP feels it and loses nothing.
-                After a rest up to 1 ms of the rate (at least four frames) leaves at once; a relay evens that out
-    delay       netem where the kernel has it; else a pair of TAP devices joined by a process (see relay.py)
+    bandwidth   tbf, in the kernel, at both ends, like a network card of that speed: TCP adapts and loses nothing.
+                After an idle period, up to 1 ms of the rate (at least four frames) leaves at once; a relay evens
+                that out
+    delay       netem if the kernel has it; else a pair of TAP devices joined by a process (see relay.py)
 
-Nothing is written to disk and no namespace has a name: all of it ends with this process, see processes.py.
+Nothing is written to disk and the namespaces have no names: everything ends with this process, see guards.py.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from cloven.runtime.lab.guards import Process, ready, start_guard, start_relay, 
 from cloven.runtime.lab.host import check, has_netem, inside, run
 
 LONGEST_NAME = 15
-"""Characters of an interface's name."""
+"""The longest interface name, in characters."""
 MOST = 2**16 - 2
 CHUNK = 0.25e-3
-"""Seconds of the rate that TCP may hand over as one packet: a few thousand packets a second carry any rate."""
+"""TCP may pass on packets of this many seconds of the rate, so that a few thousand per second carry any rate."""
 FRAME, LARGEST = 1600, 65536
-"""Bytes of the smallest such packet, so that a frame of 1514 fits in, and of the largest."""
+"""The smallest size of these packets, which fits a frame of 1514 bytes, and the largest."""
 BURST = 4
-"""Such packets that may leave at once after a rest; with fewer, late timers cost up to a tenth of the rate."""
+"""Packets that may leave at once after an idle period; with fewer, late timers cost up to 10 % of the rate."""
 BACKLOG = 4 * 2**20
-"""Bytes that wait before a line that is busy. One TCP connection keeps only about 2 ms of the rate there."""
+"""The queue of a busy link, in bytes. One TCP connection keeps only about 2 ms of the rate in it."""
 
 
 class LabLink(Document):
-    """A link of a laboratory: its interfaces and addresses in the order of the parties, bits/s, and ms one way."""
+    """A link of a laboratory; interfaces and addresses are in the order of the parties, the delay is one way."""
 
     link: tuple[str, str]
     interfaces: tuple[str, str]
@@ -56,9 +57,9 @@ class LinkQuality:
     """The properties of every link.
 
     Attributes:
-        bandwidth: bits per second in each direction, Ethernet's headers counted; None for no limit.
+        bandwidth: bits per second in each direction, including Ethernet headers; None for no limit.
         delay: seconds, one way.
-        carrier: what carries it: "veth", "veth + tbf", "veth + netem" or "tap + relay process".
+        carrier: the implementation: "veth", "veth + tbf", "veth + netem" or "tap + relay process".
     """
 
     bandwidth: int | None
@@ -67,12 +68,12 @@ class LinkQuality:
 
     @property
     def chunk(self) -> int:
-        """Return the bytes of the largest packet that TCP hands over, for the network to divide."""
+        """Return the size of the largest packet that TCP passes on for segmentation, in bytes."""
         return LARGEST if self.bandwidth is None else max(FRAME, min(LARGEST, int(self.bandwidth / 8 * CHUNK)))
 
     @property
     def discipline(self) -> str:
-        """Return the queueing discipline of each end, in the words of tc(8)."""
+        """Return the queueing discipline of each end, in the syntax of tc(8)."""
         if self.carrier == "veth + netem":
             rate = f" rate {self.bandwidth}bit" if self.bandwidth else ""
             return f"netem delay {self.delay * 1e6:.0f}us limit 100000{rate}"
@@ -83,7 +84,7 @@ class LinkQuality:
 
 @dataclass(frozen=True)
 class Party:
-    """A party of the network: address, hardware address, the interfaces that lead to it, its guard's process."""
+    """A party of the network: its addresses, the name of the interfaces that lead to it, the pid of its guard."""
 
     address: str
     hardware: str
@@ -93,7 +94,7 @@ class Party:
 
 @dataclass(frozen=True)
 class Network:
-    """A network that runs; see `network`."""
+    """A running network; see `network`."""
 
     parties: Mapping[str, Party]
     pairs: Sequence[Link]
@@ -101,7 +102,7 @@ class Network:
     started: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False)
 
     def address(self, party: str) -> str:
-        """Return the party's only address, such as 10.77.0.1, the same from every peer."""
+        """Return the party's only address, such as 10.77.0.1."""
         return self._party(party).address
 
     def interface(self, of: str, to: str) -> str:
@@ -114,14 +115,14 @@ class Network:
         return self.parties[to].interface
 
     def command(self, party: str, argv: Sequence[str]) -> list[str]:
-        """Return the command that runs another one in a party's namespace."""
+        """Return a command that runs another one in a party's namespace."""
         return inside(self._party(party).pid, argv)
 
     def popen(self, party: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a process in a party's namespace; the options are those of `subprocess.Popen`.
 
-        It and all that it starts are killed when the network ends, at the latest. Ctrl-C in a terminal does not
-        reach it, unless ``start_new_session=False``.
+        The process and all its children are killed when the network ends, at the latest. Ctrl-C in a terminal does
+        not reach them, unless ``start_new_session=False``.
         """
         options.setdefault("start_new_session", True)
         self.started.append(subprocess.Popen(self.command(party, argv), **options))  # noqa: S603 (the caller's)
@@ -158,16 +159,16 @@ class Network:
 def network(
     parties: Sequence[str], pairs: Sequence[Link], *, bandwidth: int | None = None, delay: float = 0.0
 ) -> Iterator[Network]:
-    """Make a network, and remove it at the end, whatever that end is: also if this process is killed.
+    """Create a network, and remove it at the end, even if this process is killed.
 
     Args:
-        parties: their names, each once.
-        pairs: the links, each once, in either order.
-        bandwidth: bits per second of each direction of each link; None for no limit.
-        delay: seconds that one direction takes.
+        parties: their names, without duplicates.
+        pairs: the links, without duplicates, each in either order.
+        bandwidth: bits per second in each direction of each link; None for no limit.
+        delay: seconds in one direction.
 
     Raises:
-        ClovenError: every name or pair that is wrong, then every requirement of the machine that is not met.
+        ClovenError: lists every wrong name or pair, else every requirement that the machine does not meet.
     """
     _check_names(parties, pairs)
     check(rate=bandwidth is not None, delay=delay > 0)
@@ -194,7 +195,7 @@ def network(
 
 
 def interfaces(parties: Sequence[str]) -> list[str]:
-    """Return names of interfaces that lead to these parties: at most 15 characters each, all different."""
+    """Return unique names, of at most 15 characters, for the interfaces that lead to these parties."""
     names: list[str] = []
     for i, party in enumerate(parties):
         name = "to-" + re.sub(r"[^A-Za-z0-9_.-]", "-", party)
@@ -206,17 +207,13 @@ def interfaces(parties: Sequence[str]) -> list[str]:
 def _check_names(parties: Sequence[str], pairs: Sequence[Link]) -> None:
     problems: list[str] = []
     if len(set(parties)) < len(parties) or len(parties) > MOST:
-        problems.append(
-            f"the parties are {', '.join(parties)}; expected a name of its own for each, at most {MOST}"
-        )
+        problems.append(f"the parties are {', '.join(parties)}; expected different names, at most {MOST}")
     links = [frozenset(pair) for pair in pairs]
     if len(set(links)) < len(links) or any(len(link) < 2 for link in links):
-        problems.append(
-            f"the pairs are {', '.join(map('-'.join, pairs))}; expected two parties each, and each once"
-        )
+        problems.append(f"the pairs are {', '.join(map('-'.join, pairs))}; expected different pairs of two parties")
     unknown = sorted(set(chain.from_iterable(pairs)) - set(parties))
     if unknown:
-        problems.append(f"{', '.join(unknown)} in the pairs is not a party; they are {', '.join(parties)}")
+        problems.append(f"the pairs name {', '.join(unknown)}; the parties are {', '.join(parties)}")
     if problems:
         raise ClovenError(problems)
 
@@ -236,12 +233,12 @@ def _places(parties: Sequence[str], pids: Sequence[int]) -> dict[str, Party]:
 
 
 def _relay(a: Party, b: Party, quality: LinkQuality) -> Process:
-    """Start a relay, which makes both devices where it is; `_join` moves the far one."""
+    """Start a relay, which creates both devices in its own namespace; `_join` moves the far one."""
     return start_relay(a.pid, b.interface, _far(b), quality.delay, quality.bandwidth)
 
 
 def _far(b: Party) -> str:
-    """Return a name for a device on its way to a party; there it is named for its target."""
+    """Return the temporary name of a device before it moves to a party's namespace."""
     return b.interface.replace("to-", "at-", 1)
 
 
@@ -256,7 +253,7 @@ def _join(made: Network) -> None:
 
 
 def _configure(made: Network, name: str) -> None:
-    """Set the addresses, routes and queues of one party. Neighbours are fixed, so that no ARP is on the links."""
+    """Set the addresses, routes and queues of one party. Neighbours are static, which keeps ARP off the links."""
     mine = made.parties[name]
     peers = [made.parties[a if b == name else b] for a, b in made.pairs if name in (a, b)]
     lines = ["link set lo up", f"addr add {mine.address}/32 dev lo"]

@@ -13,11 +13,11 @@ class LinkEvidence(Document):
 
     Attributes:
         link: source and target.
-        kind: of what was seen there; see `cloven.runtime.tap.flows.Flow`.
+        kind: the kind of traffic; see `cloven.runtime.tap.flows.Flow`.
         inputs: the number of different images.
-        payload: bytes of all payloads.
-        bytes: of TCP's content.
-        table: the bytes that the transfer table expects.
+        payload: the payload, in bytes.
+        bytes: the TCP content, in bytes.
+        table: the payload that the transfer table expects, in bytes.
     """
 
     link: tuple[str, str]
@@ -32,15 +32,16 @@ class TapEvidence(Document):
     """The evidence of a tap on a link, compared with the plan.
 
     Attributes:
-        recorded: counts of the recording.
-        protection: of the link.
-        tls: whether the workers speak TLS.
-        links: there and back.
-        warnings: about the capture.
-        images: the number of images that were found whole.
+        recorded: the counts of the recording.
+        protection: the protection of the link.
+        tls: whether the workers use TLS.
+        links: both directions.
+        warnings: warnings about the capture.
+        images: the number of images that were captured completely.
         pairs: the folder of the captured pairs; None if nothing could be read.
-        differing: captured numbers that are not what the engine sends in one process; None on a protected link.
-        unexpected: what is not as the plan says, one sentence each.
+        differing: the number of captured numbers that are not what the engine sends in one process; None on a
+            protected link.
+        unexpected: one sentence for each difference from the plan.
     """
 
     recorded: RecordingSummary
@@ -55,7 +56,7 @@ class TapEvidence(Document):
 
 
 class LabOutcome(Document):
-    """The outcome of sending; ``sent`` are the payload bytes of each link: source, target, bytes."""
+    """The outcome of sending; ``sent`` lists the payload of each link: source, target, bytes."""
 
     summary: SendSummary
     sent: tuple[tuple[str, str, int], ...]

@@ -1,15 +1,15 @@
-"""A process that is a link with a delay: two TAP devices, and every packet of one leaves the other later.
+"""A process that implements a link with a delay: it forwards packets between two TAP devices after a delay.
 
-For kernels without netem. Run as a program of its own, with nothing of cloven around it:
+It is used on kernels without netem, and runs as a separate program that imports nothing of cloven:
 
     relay.py NAME NAME DELAY RATE
 
-makes both devices in the network namespace where it runs (the caller moves one into the other party's), prints
-"ready" and forwards until it is killed; the devices go with it. DELAY is in seconds, RATE in bits per second, 0 for
-no limit. A packet leaves DELAY after its last bit would have arrived at that rate.
+creates both devices in its own network namespace (the caller moves one into the other party's), prints "ready" and
+forwards packets until it is killed, which also removes the devices. DELAY is in seconds, RATE in bits per second, 0
+for no limit. A packet leaves DELAY after its last bit would have arrived at that rate.
 
-TCP hands over packets of several segments at once (IFF_VNET_HDR with segmentation offload), so that a
-few thousand wake-ups per second carry any rate. The header that says so goes along unread.
+TCP passes on packets of several segments at once (IFF_VNET_HDR with segmentation offload), so that a few thousand
+wake-ups per second carry any rate. The header that describes them is forwarded unread.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ TUNSETIFF, TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 TUN_F_CSUM, TUN_F_TSO4 = 0x01, 0x02
 """From linux/if_tun.h."""
 OFFLOAD = 10
-"""Bytes of the header before each packet (struct virtio_net_hdr)."""
+"""The size of the header before each packet, in bytes (struct virtio_net_hdr)."""
 LARGEST = OFFLOAD + 14 + 65536
 QUEUE = 64 * 2**20
-"""Most bytes under way in one direction, above what TCP has outstanding; what comes on top is dropped."""
+"""The limit of bytes queued in one direction, more than TCP keeps in flight; packets beyond it are dropped."""
 WAKING = 0.1e-3
-"""Seconds that waking up takes, on arrival and when due, and that are no part of the delay to wait for."""
+"""Seconds that waking up takes, on arrival and departure; they are subtracted from the delay."""
 AT_ONCE = 32
-"""Packets taken from one side before the other's turn."""
+"""The number of packets to read from one side before turning to the other."""
 
 
 @dataclass
 class RelayDirection:
-    """One direction: packets and when they are due, in seconds of the monotonic clock."""
+    """One direction: queued packets with their departure times, in seconds of the monotonic clock."""
 
     source: int
     target: int
@@ -51,7 +51,7 @@ class RelayDirection:
     free: float = 0.0
 
     def take(self, delay: float, seconds_per_byte: float) -> None:
-        """Read what has arrived."""
+        """Read the packets that have arrived."""
         with suppress(BlockingIOError):
             for _ in range(AT_ONCE):
                 packet = os.read(self.source, LARGEST)
@@ -62,7 +62,7 @@ class RelayDirection:
                 self.queue.append((self.free + delay, packet))
 
     def give(self) -> None:
-        """Write what is due; a device that is down loses it, as a line would."""
+        """Write the packets that are due; a device that is down drops them, as a cable would."""
         while self.queue and self.queue[0][0] <= monotonic():
             _, packet = self.queue.popleft()
             self.waiting -= len(packet)
@@ -71,7 +71,7 @@ class RelayDirection:
 
 
 def open_tap(name: str) -> int:
-    """Make a TAP device in this process's network namespace."""
+    """Create a TAP device in this process's network namespace."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
     fcntl.ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)
@@ -79,7 +79,7 @@ def open_tap(name: str) -> int:
 
 
 def forward(first: int, second: int, delay: float, rate: int) -> None:
-    """Carry packets both ways, for ever."""
+    """Forward packets in both directions, forever."""
     lanes = {first: RelayDirection(first, second), second: RelayDirection(second, first)}
     seconds_per_byte = 8 / rate if rate else 0.0
     while True:
@@ -92,10 +92,10 @@ def forward(first: int, second: int, delay: float, rate: int) -> None:
 
 
 def main(first: str, second: str, delay: str, rate: str) -> None:
-    """Make the devices, say so, and forward."""
+    """Create the devices, print "ready", and forward packets."""
     ends = open_tap(first), open_tap(second)
     gc.disable()
-    with suppress(OSError):  # before the computing of the parties, or the delay would be theirs as well
+    with suppress(OSError):  # take priority over the parties' computation, which would add to the delay
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The coordinator of a laboratory, as a process in its own namespace.
+"""The coordinator of a laboratory, a process in its own namespace.
 
 It reads the plan, the cluster file and the images in the laboratory's folder, and writes the outcome beside them.
 """
@@ -37,7 +37,7 @@ def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
         for problem in error.problems:
             print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
         return 2
-    # All clocks are this machine's: nothing need be estimated, as between hosts.
+    # All processes share this machine's clock: the offsets between hosts need not be estimated.
     exact = {name: replace(party, offset=0.0, uncertainty=0.0) for name, party in outcome.reports.items()}
     outcome = replace(outcome, reports=exact)
     sent = tuple((source, target, count) for (source, target), count in outcome.sent().items())

@@ -1,4 +1,4 @@
-"""Bandwidths and delays as people write them: ``100mbit``, ``1.5ms``."""
+"""Parse bandwidths and delays such as ``100mbit`` and ``1.5ms``."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ LONGEST = 10 * 10**6
 
 
 def bandwidth(text: str) -> int:
-    """Bits per second of ``512kbit``, ``100mbit`` or ``1gbit``.
+    """Convert a bandwidth such as ``512kbit``, ``100mbit`` or ``1gbit`` to bits per second.
 
     Raises:
-        ClovenError: for anything else, and outside of 8 kbit to 40 gbit per second.
+        ClovenError: if it is not a bandwidth, or not between 8 kbit and 40 gbit per second.
     """
     found = _amount(text, RATES)
     if found is None or not SLOWEST <= found <= FASTEST:
         raise ClovenError(
             f"the bandwidth is {text!r}; expected a number and bit, kbit, mbit or gbit (per second), from 8kbit "
-            "to 40gbit, such as 100mbit; leave it out for links as fast as the machine"
+            "to 40gbit, such as 100mbit; omit it for links as fast as the machine"
         )
     return int(found)
 
 
 def delay(text: str) -> float:
-    """Seconds, one way, of ``2ms``, ``1.5ms``, ``100us`` or ``0``.
+    """Convert a delay such as ``2ms``, ``1.5ms``, ``100us`` or ``0`` to seconds, one way.
 
     Raises:
-        ClovenError: for anything else, and above 10 s.
+        ClovenError: if it is not a delay, or above 10 s.
     """
     found = Decimal(0) if text.strip() == "0" else _amount(text, TIMES)
     if found is None or found > LONGEST:
         raise ClovenError(
-            f"the delay is {text!r}; expected 0, or a number and us, ms or s, up to 10s, such as 2ms: the time "
-            "that one direction takes"
+            f"the delay is {text!r}; expected 0, or a number and us, ms or s, up to 10s, such as 2ms: the delay "
+            "in one direction"
         )
     return float(found) / 10**6
 

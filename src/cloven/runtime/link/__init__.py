@@ -1,1 +1,1 @@
-"""Protection per link: ciphers, session keys, and frames that cannot be changed, replayed or reordered unseen."""
+"""Protection of links: ciphers, session keys, and frames that detect changes, replays and reordering."""

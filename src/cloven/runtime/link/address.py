@@ -1,4 +1,4 @@
-"""Where a program listens: ``HOST:PORT``, and who may reach it there."""
+"""Listening addresses ``HOST:PORT``, and the check that only authorised clients can use them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ PORTS = range(2**16)
 def check_address(
     listen: str, identity: object | None, insecure: bool, *, option: str = "--listen", keys: bool = True
 ) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``, if it is safe to listen there. IPv6 is in brackets, which are taken off.
+    """Return host and port of ``HOST:PORT``, if it is safe to listen there; an IPv6 host without its brackets.
 
-    Safe is what only this machine can reach, and what asks for a certificate. Anything else must be wanted.
+    An address is safe if only this machine can reach it or if clients need a certificate; else ``insecure`` must be
+    set.
 
     Args:
         listen: the address; port 0 is any free port.
-        identity: certificates for mTLS; None for none.
+        identity: the certificates for mTLS; None for no mTLS.
         insecure: whether the user accepts that anyone who reaches the address can use it.
-        option: what the user wrote the address behind, for messages.
+        option: the command-line option of the address, for messages.
         keys: whether the command has --keys, for messages.
 
     Raises:
@@ -39,18 +40,18 @@ def check_address(
     if identity is None and not insecure and not is_loopback(host, option=option):
         own = "give --keys with this party's folder of keys, " if keys else ""
         raise ClovenError(
-            f"{option} {listen}: other machines can reach this address, and without mTLS anyone who does can "
-            f"use it and read what crosses; {own}listen on "
-            f"127.0.0.1:{port} (this machine only), or add --insecure if everyone on that network is trusted"
+            f"{option} {listen}: other machines can reach this address, and without mTLS they can use it and read "
+            f"all data; {own}listen on 127.0.0.1:{port} (this machine only), or add --insecure if everyone on that "
+            "network is trusted"
         )
     return host, port
 
 
 def is_loopback(host: str, *, option: str = "--listen") -> bool:
-    """Return whether a host is this machine only: by address, or by all the addresses that its name has here.
+    """Return whether a host is reachable from this machine only: all addresses of its name are loopback addresses.
 
     Raises:
-        ClovenError: for a name that has none.
+        ClovenError: if the name cannot be resolved.
     """
     if host.lower() == "localhost":
         return True
@@ -58,7 +59,7 @@ def is_loopback(host: str, *, option: str = "--listen") -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ClovenError(
-            f"{option}: the host {host!r} is not known here; give an address of this machine, such as 127.0.0.1"
+            f"{option}: the host {host!r} cannot be resolved; give an address of this machine, such as 127.0.0.1"
         ) from error
     return all(ip_address(address[0]).is_loopback for *_, address in found)
 

@@ -1,8 +1,8 @@
 """Ascon-128 (v1.2, the CAESAR winner) and Ascon-AEAD128 (NIST SP 800-232), authenticated encryption in numba.
 
-Neither is audited for side channels: the compiled code has no branch and no table that depends on a key or on data,
-but nobody has looked at what the compiler made of it, and keys lie in Python's memory. Good for measuring a cipher
-as a variable of an experiment.
+Neither is audited for side channels. The source has no branch and no table look-up that depends on a key or on
+data, but the compiled code was not inspected, and keys are kept in Python's memory. The implementations are meant
+for measurements of cipher costs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 KEY = NONCE = TAG = 16
 Variant = Literal["ascon-128", "ascon-aead128"]
 WORDS: dict[Variant, struct.Struct] = {"ascon-128": struct.Struct(">2Q"), "ascon-aead128": struct.Struct("<2Q")}
-"""How each variant reads a key or a nonce as two words."""
+"""The layout of a key or a nonce as two words, by variant."""
 
 
 @cache
 def kernels() -> dict[Variant, Callable[..., None]]:
-    """Return the compiled modes: about two seconds the first time on a machine, then from numba's cache.
+    """Return the compiled modes; compiling takes about two seconds, once per machine, and is cached by numba.
 
     Raises:
-        ClovenError: without numba, or if numba finds no folder for its cache.
+        ClovenError: if numba is not installed, or finds no folder for its cache.
     """
     try:
         from cloven.runtime.link import ascon_kernel
@@ -43,7 +43,7 @@ def kernels() -> dict[Variant, Callable[..., None]]:
         raise require("ascon", error) from error
     except RuntimeError as error:
         raise ClovenError(
-            f"numba cannot keep its compiled code ({error}); set NUMBA_CACHE_DIR to a folder that can be written"
+            f"numba cannot cache its compiled code ({error}); set NUMBA_CACHE_DIR to a writable folder"
         ) from error
     return {"ascon-128": ascon_kernel.ascon_128, "ascon-aead128": ascon_kernel.ascon_aead128}
 
@@ -57,7 +57,7 @@ def run(
     out: memoryview,
     opening: bool,
 ) -> Octets:
-    """Encrypt or decrypt `data` into `out`, of the same size: the tag, 16 bytes."""
+    """Encrypt or decrypt `data` into `out`, which has the same size; return the tag of 16 bytes."""
     import numpy as np
 
     words = WORDS[variant]
@@ -77,19 +77,19 @@ def seal_into(
     *,
     variant: Variant = "ascon-aead128",
 ) -> None:
-    """Encrypt and authenticate: ciphertext and its 16-byte tag, into a buffer of their size.
+    """Encrypt and authenticate a plaintext; write the ciphertext and its 16-byte tag into a buffer.
 
     Args:
         key: 16 bytes.
-        nonce: 16 bytes, never twice with the same key.
-        associated: any number of bytes, authenticated and not sent.
-        plaintext: any number of bytes, of any contiguous buffer that does not overlap `out`.
-        out: a buffer that can be written, 16 bytes longer than the plaintext.
-        variant: which of the two algorithms.
+        nonce: 16 bytes, which must never be used twice with the same key.
+        associated: the associated data, of any size: authenticated but not sent.
+        plaintext: a contiguous buffer of any size that does not overlap `out`.
+        out: a writable buffer, 16 bytes longer than the plaintext.
+        variant: one of the two algorithms.
 
     Raises:
         LinkError: for a key, nonce or buffer of another size, or a buffer that is not contiguous.
-        ClovenError: without numba; there is no slow substitute.
+        ClovenError: if numba is not installed; there is no pure Python implementation.
     """
     data = octets(plaintext)
     whole = writable(out, data.nbytes + TAG)
@@ -105,12 +105,12 @@ def open_into(
     *,
     variant: Variant = "ascon-aead128",
 ) -> None:
-    """Check and decrypt what `seal_into` gave, into a buffer 16 bytes shorter; tags are compared in constant time.
+    """Verify and decrypt the output of `seal_into` into a buffer 16 bytes shorter; compare tags in constant time.
 
     Raises:
-        WrongTag: if anything differs from what was sealed, or the tag is not there; `out` then holds zeros.
+        WrongTag: if the tag is wrong or missing; `out` then contains zeros.
         LinkError: for a key, nonce or buffer of another size, or a buffer that is not contiguous.
-        ClovenError: without numba.
+        ClovenError: if numba is not installed.
     """
     view = octets(sealed)
     size = view.nbytes - TAG
@@ -124,7 +124,7 @@ def open_into(
 
 
 def seal(key: Data, nonce: Data, associated: Data, plaintext: Data, *, variant: Variant = "ascon-aead128") -> bytes:
-    """Ciphertext and its 16-byte tag; arguments and errors as `seal_into`."""
+    """Return the ciphertext and its 16-byte tag; arguments and errors as for `seal_into`."""
     out = bytearray(octets(plaintext).nbytes + TAG)
     seal_into(key, nonce, associated, plaintext, out, variant=variant)
     return bytes(out)
@@ -133,7 +133,7 @@ def seal(key: Data, nonce: Data, associated: Data, plaintext: Data, *, variant: 
 def open(  # noqa: A001
     key: Data, nonce: Data, associated: Data, sealed: Data, *, variant: Variant = "ascon-aead128"
 ) -> bytes:
-    """Return the plaintext of what `seal` returned; arguments and errors as `open_into`."""
+    """Return the plaintext of a message that `seal` returned; arguments and errors as for `open_into`."""
     out = bytearray(max(0, octets(sealed).nbytes - TAG))
     open_into(key, nonce, associated, sealed, out, variant=variant)
     return bytes(out)

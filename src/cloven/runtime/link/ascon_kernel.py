@@ -1,9 +1,9 @@
 """Ascon's permutation and its two modes over 64-bit words, compiled by numba.
 
-Imported by `ascon` where it is first used: this module needs numba at its top. Every operand is a ``uint64``: numba
-makes a float of a ``uint64`` and an ``int64``. Helpers are plain functions, small enough for LLVM to inline;
-``inline="always"`` costs minutes. Words are read and written by bytes, which LLVM joins to whole loads and stores,
-so buffers need no alignment.
+`ascon` imports this module at its first use, as it imports numba. Every operand is a ``uint64``, because numba
+combines a ``uint64`` and an ``int64`` to a float. Helpers are plain functions, small enough for LLVM to inline;
+``inline="always"`` would compile for minutes. Words are read and written by bytes, which LLVM merges to whole loads
+and stores, so buffers need no alignment.
 
 Sources: Dobraunig, Eichlseder, Mendel, Schlaeffer, "Ascon v1.2" (2021); NIST SP 800-232 (2025).
 """
@@ -31,7 +31,7 @@ SIGNATURE = types.void(*[types.uint64] * 4, READ, READ, WRITTEN, WRITTEN, types.
 
 @njit(cache=True)
 def rotated(x: U, n: int) -> U:
-    """Return a word turned right by n bits, 0 < n < 64."""
+    """Return a word rotated right by n bits, 0 < n < 64."""
     return (x >> U(n)) | (x << U(64 - n))
 
 
@@ -63,7 +63,7 @@ def round_of(s: Words, constant: int) -> Words:
 
 @njit(cache=True)
 def permuted(s: Words, rounds: int) -> Words:
-    """Return the state after the last `rounds` of twelve; loops over data hold their own: LLVM does not inline."""
+    """Return the state after the last `rounds` of twelve; loops over data repeat it, as LLVM does not inline."""
     for i in range(12 - rounds, 12):
         s = round_of(s, 0xF0 - 0x0F * i)
     return s
@@ -71,7 +71,7 @@ def permuted(s: Words, rounds: int) -> Words:
 
 @njit(cache=True)
 def word(data: Octets, at: U) -> U:
-    """Return the 8 bytes from `at`, the first lowest. The constant count lets LLVM make one load of it."""
+    """Return the little-endian word at `at`; the constant count lets LLVM compile it to one load."""
     value = U(0)
     for i in range(8):
         value |= U(data[at + U(i)]) << U(8 * i)
@@ -80,14 +80,14 @@ def word(data: Octets, at: U) -> U:
 
 @njit(cache=True)
 def put_word(data: Octets, at: U, value: U) -> None:
-    """Write 8 bytes from `at`, the lowest first."""
+    """Write a word at `at`, little-endian."""
     for i in range(8):
         data[at + U(i)] = np.uint8((value >> U(8 * i)) & U(0xFF))
 
 
 @njit(cache=True)
 def part(data: Octets, at: U, count: U) -> U:
-    """Return the `count` bytes (at most 8) from `at`, the first lowest."""
+    """Return `count` bytes (at most 8) at `at` as a little-endian word."""
     value = U(0)
     for i in range(count):
         value |= U(data[at + i]) << (EIGHT * i)
@@ -96,7 +96,7 @@ def part(data: Octets, at: U, count: U) -> U:
 
 @njit(cache=True)
 def crossed_part(state: U, data: Octets, out: Octets, at: U, count: U, opening: bool) -> U:
-    """Encrypt or decrypt `count` bytes (at most 8), lowest first: the state word, now with ciphertext."""
+    """Encrypt or decrypt `count` bytes (at most 8), little-endian; return the state word with the ciphertext."""
     given = part(data, at, count)
     mixed = state ^ given
     for i in range(count):
@@ -110,7 +110,7 @@ def crossed_part(state: U, data: Octets, out: Octets, at: U, count: U, opening: 
 
 @njit(cache=True)
 def crossed(state: U, data: Octets, out: Octets, at: U, opening: bool) -> U:
-    """Do as `crossed_part` for 8 bytes."""
+    """Encrypt or decrypt 8 bytes; see `crossed_part`."""
     given = word(data, at)
     mixed = state ^ given
     put_word(out, at, mixed)
@@ -119,7 +119,7 @@ def crossed(state: U, data: Octets, out: Octets, at: U, opening: bool) -> U:
 
 @njit(cache=True)
 def swapped(x: U) -> U:
-    """Return a word with its bytes in the other order."""
+    """Return a word with its bytes reversed."""
     x = ((x >> U(8)) & U(0x00FF00FF00FF00FF)) | ((x & U(0x00FF00FF00FF00FF)) << U(8))
     x = ((x >> U(16)) & U(0x0000FFFF0000FFFF)) | ((x & U(0x0000FFFF0000FFFF)) << U(16))
     return (x >> U(32)) | (x << U(32))
@@ -156,10 +156,10 @@ def blocks_of_8(s: Words, data: Octets, out: Octets, opening: bool) -> Words:
 def ascon_aead128(
     k0: U, k1: U, n0: U, n1: U, associated: Octets, data: Octets, out: Octets, tag: Octets, opening: bool
 ) -> None:
-    """SP 800-232: little-endian words, 16 bytes a block, 8 rounds between them.
+    """Encrypt or decrypt as in SP 800-232: little-endian words, blocks of 16 bytes, 8 rounds between them.
 
-    Key and nonce are two words each. `data` is plaintext, or ciphertext if `opening`; `out` gets what it
-    becomes, `tag` the 16 bytes that belong to it.
+    Key and nonce are two words each. `data` is the plaintext, or the ciphertext if `opening`. The result is written
+    to `out`, and its tag of 16 bytes to `tag`.
     """
     x0, x1, x2, x3, x4 = permuted((ASCON_AEAD128_IV, k0, k1, n0, n1), 12)
     x3, x4 = x3 ^ k0, x4 ^ k1
@@ -203,7 +203,7 @@ def ascon_aead128(
 def ascon_128(
     k0: U, k1: U, n0: U, n1: U, associated: Octets, data: Octets, out: Octets, tag: Octets, opening: bool
 ) -> None:
-    """Ascon v1.2: big-endian words, 8 bytes a block, 6 rounds between them; arguments as `ascon_aead128`."""
+    """Encrypt or decrypt as in Ascon v1.2: big-endian words, blocks of 8 bytes, 6 rounds; see `ascon_aead128`."""
     x0, x1, x2, x3, x4 = permuted((ASCON_128_IV, k0, k1, n0, n1), 12)
     x3, x4 = x3 ^ k0, x4 ^ k1
 

@@ -1,11 +1,11 @@
-"""A small certificate authority of one's own: makes the parties' folders, adds devices, and renews certificates.
+"""A private certificate authority: creates the parties' folders, adds devices, and renews certificates.
 
-    KEYS/authority/   the authority's certificate and private key: needed to add and to renew, copied nowhere
+    KEYS/authority/   the authority's certificate and private key: needed to add and to renew, never copied
     KEYS/edge0/       all that edge0 needs, see `cloven.runtime.link.identity`: copied to its host as it is
-    KEYS/coordinator/ the same for the party that sends the images; always made
+    KEYS/coordinator/ the same for the party that sends the images; always created
 
-Folders have mode 0700 and files 0600, whatever the umask. A folder or file appears whole or not at all, and only
-`renew` replaces any. No message holds a key or any part of one.
+Folders have mode 0700 and files 0600, whatever the umask. Folders and files are created atomically, and only
+`renew` replaces existing files. No message contains a key or any part of one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 FOLDER = "authority"
 DAYS = range(1, 3651)
-"""For how many days a certificate can be made."""
+"""The possible lifetimes of a certificate in days."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Copy:
     """A folder or file that must be copied to a party's host.
 
     Attributes:
-        party: whose.
-        path: the folder or file here; a file has its place in the party's folder there as here.
+        party: the party.
+        path: the local folder or file; a file has the same path inside the party's folder on its host.
     """
 
     party: str
@@ -67,16 +67,16 @@ class Copy:
 
 
 def new(devices: Sequence[str], out: Path, days: int = 365, *, now: datetime | None = None) -> tuple[Copy, ...]:
-    """Make an authority, and a folder for each device and the coordinator.
+    """Create an authority, and a folder for each device and the coordinator.
 
     Args:
-        devices: their names; see `identity.name_problem`.
+        devices: the names of the devices; see `identity.name_problem`.
         out: a folder that does not exist yet, or is empty.
-        days: for how long the certificates are valid, 1 to 3650.
-        now: when that begins (with time zone), by default at this moment.
+        days: the lifetime of the certificates, 1 to 3650.
+        now: the beginning of that time (with time zone); the current time by default.
 
     Raises:
-        ClovenError: with every problem of names, folder and days, or if it cannot be written.
+        ClovenError: with every problem of names, folder and days, or if the folder cannot be written.
     """
     moment = now or datetime.now(UTC)
     problems = [*naming_problems(devices, [COORDINATOR]), *place_problems([out]), *day_problems(days, moment)]
@@ -95,17 +95,17 @@ def new(devices: Sequence[str], out: Path, days: int = 365, *, now: datetime | N
     with writing(out):
         place.parent.mkdir(parents=True, exist_ok=True)
         with staged(place.parent, files) as stage:
-            # The system refuses this where a folder with something in it has appeared meanwhile.
+            # The rename fails if a non-empty folder has appeared there meanwhile.
             stage.rename(place)
     return tuple(Copy(party, out / party) for party in parties)
 
 
 def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | None = None) -> tuple[Copy, ...]:
-    """Make folders for more devices, and a link key in every folder that is there for each of them.
+    """Create folders for more devices, and their link keys in all existing folders.
 
     Args:
-        keys: the folder that `new` made, with all parties' folders in it.
-        devices: the names of the new ones.
+        keys: the folder that `new` created, with all parties' folders in it.
+        devices: the names of the new devices.
         days: as for `new`.
         now: as for `new`.
 
@@ -113,7 +113,7 @@ def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | 
         The new folders, and the new link keys of the other parties.
 
     Raises:
-        ClovenError: with every problem, or if it cannot be written; then nothing is left behind.
+        ClovenError: with every problem, or if a file cannot be written; then nothing is changed.
     """
     moment = now or datetime.now(UTC)
     authority = opened(keys, moment)
@@ -129,7 +129,7 @@ def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | 
     files = link_files([*product(there, devices), *combinations(devices, 2)])
     for device in devices:
         files |= party_files(device, authority, moment, days)
-    # The new folders come last: whoever sees one can rely on the others' keys.
+    # The new folders come last: when one exists, the other parties' keys for it exist too.
     copies = [Copy(party, keys / party / LINKS / f"{device}.key") for party, device in product(there, devices)]
     copies += [Copy(device, keys / device) for device in devices]
     with writing(keys), staged(keys, files) as stage, ExitStack() as undo:
@@ -143,11 +143,11 @@ def add(keys: Path, devices: Sequence[str], days: int = 365, *, now: datetime | 
 def renew(
     keys: Path, devices: Sequence[str] | None = None, days: int = 365, *, now: datetime | None = None
 ) -> tuple[Copy, ...]:
-    """New certificates by the same authority; private keys and link keys stay.
+    """Issue new certificates by the same authority; private keys and link keys stay.
 
     Args:
-        keys: the folder that `new` made.
-        devices: whose certificates (the coordinator is one); None for all that are there.
+        keys: the folder that `new` created.
+        devices: the devices whose certificates are renewed, which may include the coordinator; None for all.
         days: as for `new`.
         now: as for `new`.
 
@@ -155,14 +155,14 @@ def renew(
         The new certificates.
 
     Raises:
-        ClovenError: with every problem, or if it cannot be written.
+        ClovenError: with every problem, or if a file cannot be written.
     """
     moment = now or datetime.now(UTC)
     authority = opened(keys, moment)
     there = parties_in(keys)
     chosen = list(dict.fromkeys(there if devices is None else devices))
     problems = [
-        f"{keys} has no folder of {device!r}; it has those of {', '.join(there)}"
+        f"{keys} has no folder for {device!r}; it has folders for {', '.join(there)}"
         for device in chosen
         if device not in there
     ]
@@ -180,9 +180,9 @@ def renew(
 
 
 def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Return what is wrong with names of new devices, apart from those that are taken."""
+    """Return the errors in the names of new devices; ``taken`` are the names of existing ones."""
     if not devices:
-        return ["no device is named; expected at least one name, such as edge0"]
+        return ["got no device name; expected at least one, such as edge0"]
     problems = []
     seen = {name.lower(): name for name in [FOLDER, *taken]}
     for name in devices:
@@ -190,17 +190,17 @@ def naming_problems(devices: Sequence[str], taken: Sequence[str]) -> list[str]:
             problems.append(problem)
         elif other := seen.get(name.lower()):
             problems.append(
-                f"the device name {name!r} is taken (by {other!r}): give each device a name of its own; capital "
-                "and small letters are the same, as in host names"
+                f"the device name {name!r} is taken (by {other!r}): give each device a different name; names are "
+                "not case-sensitive, like host names"
             )
         seen[name.lower()] = name
     return problems
 
 
 def place_problems(folders: Iterable[Path]) -> list[str]:
-    """Return why folders cannot be made: existing ones must be empty."""
+    """Return an error for each folder that exists and is not empty."""
     return [
-        f"{folder} exists and is not an empty folder, and no key is overwritten: choose another name, or add "
+        f"{folder} exists and is not an empty folder, and keys are never overwritten: choose another name, or add "
         "devices to a folder of keys with `cloven keys add`"
         for folder in folders
         if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir()))
@@ -208,49 +208,49 @@ def place_problems(folders: Iterable[Path]) -> list[str]:
 
 
 def day_problems(days: int, moment: datetime, authority: Authority | None = None) -> list[str]:
-    """Return why certificates cannot be made for so long: they must not outlive the authority that signs them."""
+    """Return why a lifetime is not possible: certificates must not outlive the authority that signs them."""
     if days not in DAYS:
-        return [f"certificates for {days} days; expected {DAYS[0]} to {DAYS[-1]} days"]
+        return [f"days must be between {DAYS[0]} and {DAYS[-1]}, got {days}"]
     if authority and moment + timedelta(days=days) > authority.certificate.not_valid_after_utc:
         end = shown(authority.certificate.not_valid_after_utc)
         return [
-            f"certificates for {days} days, and their authority is valid until {end} only: take fewer days, or "
-            "make new keys for all with `cloven keys new`"
+            f"certificates for {days} days would outlive their authority, which expires on {end}: take fewer days, "
+            "or create new keys for all devices with `cloven keys new`"
         ]
     return []
 
 
 def stray_problems(keys: Path, parties: Sequence[str]) -> list[str]:
-    """Return link keys with parties that are missing: a folder was moved, or a command was stopped halfway."""
+    """Return an error for each link key of a missing party: a folder was moved, or a command was interrupted."""
     strays: dict[str, Path] = {}
     for party in parties:
         for path in sorted((keys / party / LINKS).glob("*.key")):
             if path.stem not in parties:
                 strays[path.stem] = path
     return [
-        f"{path} is a key of {name}, and {keys / name} is missing: copy that folder back, or remove {name}.key "
-        f"from all folders in {keys} if there is no such device"
+        f"{path} is a link key with {name}, but {keys / name} is missing: copy that folder back, or remove "
+        f"{name}.key from all folders in {keys} if there is no such device"
         for name, path in strays.items()
     ]
 
 
 def parties_in(keys: Path) -> list[str]:
-    """Return the parties whose folders are there, sorted."""
+    """Return the parties that have a folder, sorted."""
     return sorted(path.parent.name for path in keys.glob(f"*/{CERTIFICATE}"))
 
 
 def opened(keys: Path, moment: datetime) -> Authority:
-    """Return the authority in a folder, fit for signing.
+    """Return the authority in a folder, ready for signing.
 
     Raises:
-        ClovenError: if it is missing, not valid, or open to others.
+        ClovenError: if it is missing or not valid, or other users can read its private key.
     """
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
     folder = keys / FOLDER
     if not folder.is_dir():
         raise ClovenError(
-            f"there is no authority in {keys}: {folder} is missing; name the folder that `cloven keys new` made"
+            f"{keys} is not a folder of keys: {folder} is missing; name the folder that `cloven keys new` created"
         )
     problems: list[str] = []
     certificate = tried(partial(read_certificate, folder / AUTHORITY), problems)
@@ -269,7 +269,7 @@ def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dic
     """Return the parties' public keys, from certificates that the authority has signed for them.
 
     Raises:
-        ClovenError: naming every certificate that is none of the authority's for that party.
+        ClovenError: with every certificate that is not for that party, or not by this authority.
     """
     problems: list[str] = []
     found = {}
@@ -287,7 +287,7 @@ def public_keys(keys: Path, parties: Sequence[str], authority: Authority) -> dic
 
 
 def party_files(party: str, authority: Authority, moment: datetime, days: int) -> dict[str, bytes]:
-    """Return a party's folder except for its link keys: path to content."""
+    """Return the files of a party's folder except for its link keys: path to content."""
     private = new_private()
     certificate = signed(authority, party, private.public_key(), moment, days)
     return {

@@ -1,6 +1,6 @@
-"""Certificates and private keys: made, read from PEM files, and checked.
+"""Create certificates and private keys, read them from PEM files, and check them.
 
-No message or repr holds a private key, or any part of a file.
+No message or repr contains a private key, or any part of a file.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate, ExtensionType, KeyUsage, Name
 
 AUTHORITY, CERTIFICATE, PRIVATE, LINKS = "authority.pem", "certificate.pem", "private.pem", "links"
-"""The files of a party's folder, and its folder of link keys."""
+"""The names of the files in a party's folder, and of its folder of link keys."""
 T = TypeVar("T")
 LIFETIME = timedelta(days=20 * 365)
-"""An authority's: longer than that of any certificate that it signs in its first ten years."""
+"""The lifetime of an authority: longer than that of any certificate that it signs in its first ten years."""
 PEM_BYTES = 2**20
-"""As much of a file as is read."""
+"""The maximum number of bytes that are read from a file."""
 EARLY = timedelta(minutes=5)
-"""Certificates are valid a little before they are made, as clocks differ."""
+"""The time by which the validity of a certificate begins before its creation, as clocks differ."""
 
 
 @dataclass(frozen=True, eq=False)
 class Authority:
-    """An authority's certificate, and the private key with which it signs."""
+    """The certificate of an authority, and its private key for signing."""
 
     certificate: Certificate
     key: EllipticCurvePrivateKey = field(repr=False)
 
 
 def founded(moment: datetime) -> Authority:
-    """Return a new authority, with a name that tells it from others."""
+    """Return a new authority with a unique name."""
     from cryptography.x509 import BasicConstraints
 
     key = new_private()
@@ -54,7 +54,7 @@ def founded(moment: datetime) -> Authority:
 def signed(
     authority: Authority, name: str, public: CertificatePublicKeyTypes, moment: datetime, days: int
 ) -> Certificate:
-    """Return a certificate with which a party of this name and public key can be server and client."""
+    """Return a server and client certificate for a party with this name and public key."""
     from cryptography.x509 import BasicConstraints, DNSName, ExtendedKeyUsage, SubjectAlternativeName
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -76,7 +76,7 @@ def made(
     valid: tuple[datetime, datetime],
     extensions: Sequence[tuple[ExtensionType, bool]],
 ) -> Certificate:
-    """Return a certificate with these extensions (each critical or not), and what strict checks want besides."""
+    """Return a certificate with these extensions (each critical or not) and the key identifiers."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509 import (
         AuthorityKeyIdentifier,
@@ -98,14 +98,14 @@ def made(
 
 
 def new_private() -> EllipticCurvePrivateKey:
-    """Return a new private key. P-256, as gRPC does not accept Ed25519."""
+    """Return a new private key on the curve P-256, as gRPC does not accept Ed25519."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
     return generate_private_key(SECP256R1())
 
 
 def common_name(text: str) -> Name:
-    """Return a subject or issuer."""
+    """Return the name of a subject or issuer."""
     from cryptography.x509 import Name, NameAttribute
     from cryptography.x509.oid import NameOID
 
@@ -113,7 +113,7 @@ def common_name(text: str) -> Name:
 
 
 def key_usage(*, authority: bool) -> KeyUsage:
-    """Return what a key may do: an authority signs certificates, a party its handshakes."""
+    """Return the allowed uses of a key: an authority signs certificates, a party signs handshakes."""
     from cryptography.x509 import KeyUsage
 
     return KeyUsage(
@@ -134,36 +134,36 @@ def validity_problems(certificate: Certificate, path: Path, now: datetime | None
     moment = now or datetime.now(UTC)
     if moment < certificate.not_valid_before_utc:
         return [
-            f"{path} is not valid before {shown(certificate.not_valid_before_utc)}, and this machine's clock says "
+            f"{path} is not valid before {shown(certificate.not_valid_before_utc)}, but this machine's clock shows "
             f"{shown(moment)}: set the clock, or {renewal(path)}"
         ]
     if moment > certificate.not_valid_after_utc:
         return [
-            f"{path} expired on {shown(certificate.not_valid_after_utc)}, and this machine's clock says "
+            f"{path} expired on {shown(certificate.not_valid_after_utc)}; this machine's clock shows "
             f"{shown(moment)}: {renewal(path)}"
         ]
     return []
 
 
 def name_problems(certificate: Certificate, path: Path, expected: str | None) -> list[str]:
-    """Return why a certificate does not name one party, the expected one if any is."""
+    """Return why a certificate does not name exactly one party, or not the expected one."""
     name = certified_name(certificate)
     if name is None:
-        return [f"{path} names no device, or several: use one that `cloven keys new` made"]
+        return [f"{path} must name exactly one device: use a certificate that `cloven keys new` created"]
     if expected is not None and name != expected:
         return [f"{path} is the certificate of {name}, expected {expected}: use the folder of {expected}"]
     return []
 
 
 def renewal(path: Path) -> str:
-    """Return what to do about an expired certificate."""
+    """Return instructions for the renewal of a certificate."""
     if path.name == AUTHORITY:
-        return "make new keys for all devices with `cloven keys new`"
+        return "create new keys for all devices with `cloven keys new`"
     return f"run `cloven keys renew` where the authority is, copy the new {path.name} here, and start again"
 
 
 def shown(moment: datetime) -> str:
-    """Return a moment as text."""
+    """Return a moment as text in UTC."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
@@ -171,7 +171,7 @@ def read_certificate(path: Path) -> Certificate:
     """Return the certificate in a file.
 
     Raises:
-        ClovenError: if there is none.
+        ClovenError: if the file cannot be read, or is not a certificate.
     """
     from cryptography.x509 import load_pem_x509_certificate
 
@@ -180,14 +180,15 @@ def read_certificate(path: Path) -> Certificate:
     except ClovenError:
         raise
     except ValueError:
-        raise ClovenError(f"{path} holds no certificate in PEM format; copy the file again") from None
+        raise ClovenError(f"{path} is not a certificate in PEM format; copy the file again") from None
 
 
 def read_private(path: Path) -> PrivateKeyTypes:
-    """Return the private key in a file. The checks apply to the file that was opened.
+    """Return the private key in a file. Owner and mode are checked on the opened file.
 
     Raises:
-        ClovenError: if there is none, or it is another user's, open to others, or protected by a password.
+        ClovenError: if the file is not a private key, belongs to another user, is accessible to others, or has a
+            password.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -199,14 +200,14 @@ def read_private(path: Path) -> PrivateKeyTypes:
     except ClovenError:
         raise
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        problems.append(f"{path} holds no private key in PEM format without a password; copy the file again")
+        problems.append(f"{path} is not a private key in PEM format without a password; copy the file again")
     if problems:
         raise ClovenError(problems)
     return key
 
 
 def _read(path: Path) -> tuple[os.stat_result, bytes]:
-    """Return what is known of a regular file, and its content, as far as certificates and keys are long.
+    """Return the status of a regular file, and its first `PEM_BYTES` bytes.
 
     Raises:
         ClovenError: if it cannot be read.
@@ -222,12 +223,12 @@ def _read(path: Path) -> tuple[os.stat_result, bytes]:
 def unreadable(path: Path, error: OSError) -> ClovenError:
     """Return the error for a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
-        return ClovenError(f"{path} is missing: copy the whole folder again from where it was made")
+        return ClovenError(f"{path} is missing: copy the whole folder again from where it was created")
     return ClovenError(f"cannot read {path}: {error.strerror}")
 
 
 def certified_name(certificate: Certificate) -> str | None:
-    """Return the one name of a certificate; None if it has none, several, or one of another kind."""
+    """Return the only DNS name of a certificate; None if it does not have exactly one."""
     from cryptography.x509 import DNSName, ExtensionNotFound, SubjectAlternativeName
 
     try:
@@ -249,14 +250,14 @@ def issued_by(certificate: Certificate, authority: Certificate) -> bool:
 
 
 def certificate_pem(certificate: Certificate) -> bytes:
-    """Return a certificate as it is in its file."""
+    """Return a certificate in PEM format."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return certificate.public_bytes(Encoding.PEM)
 
 
 def private_pem(key: PrivateKeyTypes) -> bytes:
-    """Return a private key as it is in its file."""
+    """Return a private key in PEM format."""
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

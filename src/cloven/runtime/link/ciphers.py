@@ -1,4 +1,4 @@
-"""The ciphers of a link by name: one table, whatever library they come from."""
+"""The ciphers of links by name, in one table whatever library they come from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloven.runtime.link.octets import Data
 
 NONE = "none"
-"""The name of no protection; it is not in the table."""
+"""The name of the absence of protection; it is not in the table."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,14 @@ class Cipher:
     """Authenticated encryption with associated data.
 
     Attributes:
-        name: as plans write it.
-        key_bytes: size of the key.
-        nonce_bytes: size of the nonce, which must never be used twice with a key.
-        tag_bytes: how much longer than its plaintext a sealed message is.
-        seal_into: (key, nonce, associated, plaintext, out); out gets ciphertext and tag, and has just their size.
-        open_into: (key, nonce, associated, sealed, out); out gets the plaintext, or zeros and a `WrongTag` where
-            it is not what was sealed.
+        name: the name in plans.
+        key_bytes: the size of the key.
+        nonce_bytes: the size of the nonce, which must never be used twice with a key.
+        tag_bytes: the size of the tag, which follows the ciphertext.
+        seal_into: takes (key, nonce, associated, plaintext, out) and writes ciphertext and tag to out, which must
+            have exactly their size.
+        open_into: takes (key, nonce, associated, sealed, out) and writes the plaintext to out; if the tag is wrong,
+            it writes zeros and raises `WrongTag`.
     """
 
     name: str
@@ -44,13 +45,13 @@ class Cipher:
     open_into: Callable[[Data, Data, Data, Data, Data], None]
 
     def seal(self, key: Data, nonce: Data, associated: Data, plaintext: Data) -> bytes:
-        """Ciphertext and tag."""
+        """Return the ciphertext and the tag."""
         out = bytearray(octets(plaintext).nbytes + self.tag_bytes)
         self.seal_into(key, nonce, associated, plaintext, out)
         return bytes(out)
 
     def open(self, key: Data, nonce: Data, associated: Data, sealed: Data) -> bytes:
-        """Return the plaintext; raise `WrongTag` if it is not what was sealed."""
+        """Return the plaintext; raise `WrongTag` if the tag is wrong."""
         out = bytearray(max(0, octets(sealed).nbytes - self.tag_bytes))
         self.open_into(key, nonce, associated, sealed, out)
         return bytes(out)
@@ -58,7 +59,7 @@ class Cipher:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A cipher of `cryptography`: its class there, and the one size of key that this entry takes."""
+    """A cipher of the package `cryptography`: the name of its class, and the key size."""
 
     name: str
     algorithm: Literal["AESGCM", "ChaCha20Poly1305"]
@@ -67,14 +68,14 @@ class Foreign:
     tag_bytes: int = 16
 
     def seal_into(self, key: Data, nonce: Data, associated: Data, plaintext: Data, out: Data) -> None:
-        """Do as `Cipher.seal_into`."""
+        """Encrypt as `Cipher.seal_into` does."""
         secret, number = sized(self.name, key, nonce, self.key_bytes, self.nonce_bytes)
         data = octets(plaintext)
         whole = writable(out, data.nbytes + self.tag_bytes)
         algorithm(self.algorithm)(secret).encrypt_into(number, data, octets(associated), whole)
 
     def open_into(self, key: Data, nonce: Data, associated: Data, sealed: Data, out: Data) -> None:
-        """Do as `Cipher.open_into`."""
+        """Decrypt as `Cipher.open_into` does."""
         from cryptography.exceptions import InvalidTag
 
         secret, number = sized(self.name, key, nonce, self.key_bytes, self.nonce_bytes)
@@ -86,14 +87,14 @@ class Foreign:
         try:
             algorithm(self.algorithm)(secret).decrypt_into(number, data, octets(associated), whole)
         except InvalidTag:
-            # What was decrypted before the tag was compared must not be left lying.
+            # Erase what was decrypted before the tag was compared.
             whole[:] = bytes(size)
             raise WrongTag(self.name) from None
 
 
 @cache
 def algorithm(name: str) -> type[AESGCM] | type[ChaCha20Poly1305]:
-    """Return a class of `cryptography`, imported at first use: an import costs as much as a short message."""
+    """Return a class of `cryptography`; it is cached, as the import takes as long as encrypting a short message."""
     from cryptography.hazmat.primitives.ciphers import aead
 
     found: type[AESGCM] | type[ChaCha20Poly1305] = getattr(aead, name)
@@ -133,15 +134,15 @@ def named(protection: str) -> Cipher | None:
         ClovenError: for any other name.
     """
     if protection != NONE and protection not in CIPHERS:
-        raise ClovenError(f"protection = {protection!r} is not a cipher; known are {', '.join([NONE, *CIPHERS])}")
+        raise ClovenError(f"protection must be one of {', '.join([NONE, *CIPHERS])}, got {protection!r}")
     return CIPHERS.get(protection)
 
 
 def warm(cipher: Cipher | None) -> None:
-    """Seal and open nothing: what is compiled at first use is compiled now.
+    """Seal and open an empty message, so that the cipher is compiled now and not at its first use.
 
     Raises:
-        ClovenError: for a cipher whose package is not installed.
+        ClovenError: if the cipher's package is not installed.
     """
     if cipher is not None:
         key, nonce = bytes(cipher.key_bytes), bytes(cipher.nonce_bytes)

@@ -1,14 +1,14 @@
-"""What goes wrong on a protected link, one class per thing a caller can do about it.
+"""The errors of protected links: one class for each way in which a caller can react.
 
     ClovenError
       LinkError            a link's key, size or setting cannot be used
-        WrongTag           what was opened is not what was sealed
+        WrongTag           a message was changed, or sealed with another key or nonce
           HandshakeRefused   the two devices do not agree on key, cipher, names or version
           HandshakeRepeated  a first message was answered before
-        FrameRefused       a frame is not the right next one; ``reason`` says why
-        SessionExhausted   a key has sealed as much as it may: a new session is due
+        FrameRefused       a frame is not the expected next one; ``reason`` says why
+        SessionExhausted   a key has reached its limits: a new session is needed
 
-No message holds a key, or anything derived from one.
+No message contains a key, or anything derived from one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class LinkError(ClovenError):
 
 
 class WrongTag(LinkError):  # noqa: N818 - the noun says more than WrongTagError
-    """The message is not the one that was sealed: other key, nonce or associated data, or changed on the way."""
+    """The authentication tag is wrong: key, nonce or associated data differ, or the message was changed."""
 
     def __init__(self, cipher: str) -> None:
-        super().__init__(f"{cipher}: the tag does not fit: changed on the way, or sealed with another key or nonce")
+        super().__init__(f"{cipher}: wrong tag: the message was changed, or sealed with another key or nonce")
 
 
 class HandshakeRefused(LinkError):  # noqa: N818
@@ -34,15 +34,15 @@ class HandshakeRefused(LinkError):  # noqa: N818
 
 
 class HandshakeRepeated(HandshakeRefused):
-    """A handshake's first message was answered before: it was recorded, or copied on its way."""
+    """The first message of a handshake was answered before: it is a replay."""
 
 
 class SessionExhausted(LinkError):  # noqa: N818
-    """A key has sealed as many frames or bytes as it may; make a new session by a new handshake."""
+    """A key has sealed its maximum of frames or bytes; a new handshake makes a new session."""
 
 
 class Reason(StrEnum):
-    """Why a frame was refused."""
+    """The reason why a frame was refused."""
 
     FORMAT = "format"
     FOREIGN = "foreign session"
@@ -55,7 +55,7 @@ class Reason(StrEnum):
 
 
 class FrameRefused(LinkError):  # noqa: N818
-    """A frame is not the right next one of its session."""
+    """A frame is not the expected next one of its session."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason

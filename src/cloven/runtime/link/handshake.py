@@ -4,12 +4,13 @@
     start(psk, prologue)   ── 48 bytes ─▶  reply(psk, prologue, hello)
     finish(state, answer)  ◀─ 48 bytes ──
 
-Fresh X25519 keys on both sides are mixed with the pre-shared key, so a key file that leaks later opens no session
-recorded earlier, and whoever lacks it gets no session at all. The prologue binds protocol version, cipher and both
-names; both messages carry a tag over all of it. A responder knows that the initiator is alive and not a recording
-once the first frame opens, and must not give up an older session before; `FirstMessages` refuses recordings sooner.
+Fresh X25519 keys of both sides are combined with the pre-shared key. So a pre-shared key that leaks later does not
+decrypt earlier sessions, and a party without it cannot open a session. The prologue binds the protocol version, the
+cipher and both names; both messages have a tag over all of it. The first frame that opens proves to the responder
+that the initiator is not a replay; until then it must keep an older session. `FirstMessages` refuses replays
+earlier.
 
-The functions are pure but for the fresh key. Source: Noise Protocol Framework, revision 34 (2018).
+The functions are pure except for the fresh key. Source: Noise Protocol Framework, revision 34 (2018).
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 VERSION = 1
-"""Of our protocol: frames, header and prologue."""
+"""The version of our protocol: frames, header and prologue."""
 NOISE = b"Noise_NNpsk0_25519_ChaChaPoly_SHA256"
 PUBLIC = KEY = 32
 MESSAGE = 48
-"""Bytes of each of the two messages: a public key and a tag."""
+"""The size of each of the two messages in bytes: a public key and a tag."""
 SESSION = 16
 DISAGREE = (
-    "the other device holds another link key, or names another cipher, version, or other devices (or the message "
-    "was changed on the way): give both devices the same key file and the same plan"
+    "the other device uses another link key, cipher, version or other device names, or the message was changed in "
+    "transit: give both devices the same key file and the same plan"
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Transcript:
-    """Noise's symmetric state: what both sides have said and mixed so far. All but the hash is secret."""
+    """The symmetric state of the Noise protocol; all except the hash is secret."""
 
     hash: bytes
     chain: bytes = field(repr=False)
@@ -55,9 +56,9 @@ class Initiator:
 
 
 class FirstMessages:
-    """The first messages that were answered: one that comes again is a recording. The last ``most`` are kept.
+    """The last ``most`` first messages that were answered; one that arrives again is a replay.
 
-    Only who holds the key can add to them, so that nobody else can push one out.
+    Only messages of parties with the key are added, so nobody else can displace one.
     """
 
     def __init__(self, most: int = 4096) -> None:
@@ -71,10 +72,10 @@ class FirstMessages:
             HandshakeRepeated: if it was answered before.
         """
         if hello in self._answered:
-            raise HandshakeRepeated("handshake refused: its first message was answered before (a replay)")
+            raise HandshakeRepeated("handshake refused: its first message was already answered (a replay)")
 
     def add(self, hello: bytes) -> None:
-        """Remember a first message that was opened with the link's key."""
+        """Record a first message that was authenticated with the link's key."""
         self._answered[hello] = None
         if len(self._answered) > self.most:
             del self._answered[next(iter(self._answered))]
@@ -86,8 +87,8 @@ class Session:
 
     Attributes:
         id: 16 bytes, the same on both sides, not secret.
-        send: 32 bytes of key for what this side sends; ciphers with shorter keys take the first bytes.
-        receive: the same for what it receives.
+        send: the key of 32 bytes for the sending direction; ciphers with shorter keys use its first bytes.
+        receive: the key for the receiving direction.
     """
 
     id: bytes
@@ -96,13 +97,13 @@ class Session:
 
 
 def prologue(cipher: str, initiator: str, responder: str) -> bytes:
-    """Return what both sides agree on beforehand: version, cipher and names, unambiguous whatever the names."""
+    """Return the prologue: version, cipher and both names, each with its length, so that it is unambiguous."""
     parts = [f"cloven link {VERSION}", cipher, initiator, responder]
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
 
 
 def initiator_start(psk: bytes, prologue: bytes, *, ephemeral: bytes | None = None) -> tuple[Initiator, bytes]:
-    """Return the first message, and the state for the answer to it.
+    """Return the state of the initiator, and the first message.
 
     Args:
         psk: the link's key, 32 bytes.
@@ -118,7 +119,7 @@ def initiator_start(psk: bytes, prologue: bytes, *, ephemeral: bytes | None = No
 def responder_reply(
     psk: bytes, prologue: bytes, hello: bytes, *, ephemeral: bytes | None = None
 ) -> tuple[Session, bytes]:
-    """Return the session and the answer to an initiator's first message; arguments as `initiator_start`.
+    """Return the session and the answer to an initiator's first message; arguments as for `initiator_start`.
 
     Raises:
         HandshakeRefused: if the message is malformed, or key, cipher, names or version differ.
@@ -139,16 +140,16 @@ def initiator_finish(state: Initiator, answer: bytes) -> Session:
 
 
 def begun(psk: bytes, prologue: bytes) -> Transcript:
-    """Return a transcript with the protocol's name, the prologue and the pre-shared key (Noise's token psk)."""
+    """Return a transcript with the protocol's name, the prologue and the pre-shared key (the Noise token psk)."""
     if len(psk) != KEY:
-        raise LinkError(f"a link key has {KEY} bytes, not {len(psk)}; read it with read_link_key")
+        raise LinkError(f"the link key has {len(psk)} bytes; expected {KEY}: read it with read_link_key")
     first = hashlib.sha256(NOISE).digest()
     chain, temporary, key = derived(first, psk, 3)
     return Transcript(mixed(mixed(first, prologue), temporary), chain, key)
 
 
 def write_hello(transcript: Transcript, private: X25519PrivateKey, payload: bytes = b"") -> tuple[Initiator, bytes]:
-    """Noise's first message. Payloads are empty but in test vectors."""
+    """Return the initiator's state and the first message; its payload is empty except in test vectors."""
     public = private.public_key().public_bytes_raw()
     transcript, sealed = encrypted(with_public(transcript, public), payload)
     return Initiator(transcript, private), public + sealed
@@ -164,7 +165,7 @@ def read_hello(transcript: Transcript, hello: bytes) -> tuple[Transcript, bytes,
 def write_answer(
     transcript: Transcript, theirs: bytes, private: X25519PrivateKey, payload: bytes = b""
 ) -> tuple[Session, bytes]:
-    """Noise's second message and the responder's session."""
+    """Return the responder's session and the second message."""
     public = private.public_key().public_bytes_raw()
     transcript = with_key(with_public(transcript, public), agreed(private, theirs))
     transcript, sealed = encrypted(transcript, payload)
@@ -182,9 +183,9 @@ def read_answer(state: Initiator, answer: bytes) -> tuple[Session, bytes]:
 
 
 def sized(message: bytes) -> bytes:
-    """Return a message, which must have the one right size."""
+    """Return a message of the protocol's size; refuse any other."""
     if len(message) != MESSAGE:
-        raise HandshakeRefused(f"handshake refused: a message has {len(message)} bytes, not {MESSAGE}")
+        raise HandshakeRefused(f"handshake refused: a message has {len(message)} bytes; expected {MESSAGE}")
     return bytes(message)
 
 
@@ -196,7 +197,7 @@ def private_key(given: bytes | None) -> X25519PrivateKey:
 
 
 def agreed(private: X25519PrivateKey, theirs: bytes) -> bytes:
-    """Return the secret of two X25519 keys; a public key of low order, which would make it zero, is refused."""
+    """Return the shared secret of two X25519 keys; refuse a public key of low order, which would make it zero."""
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
     try:
@@ -206,12 +207,12 @@ def agreed(private: X25519PrivateKey, theirs: bytes) -> bytes:
 
 
 def mixed(before: bytes, data: bytes) -> bytes:
-    """Noise's MixHash."""
+    """Return a hash with more data mixed in (MixHash)."""
     return hashlib.sha256(before + data).digest()
 
 
 def derived(chain: bytes, secret: bytes, count: int) -> tuple[bytes, ...]:
-    """Noise's HKDF: `count` outputs of 32 bytes."""
+    """Return `count` outputs of 32 bytes (HKDF)."""
     seed = hmac.digest(chain, secret, "sha256")
     outputs = [b""]
     for index in range(1, count + 1):
@@ -220,18 +221,18 @@ def derived(chain: bytes, secret: bytes, count: int) -> tuple[bytes, ...]:
 
 
 def with_key(transcript: Transcript, secret: bytes) -> Transcript:
-    """Noise's MixKey."""
+    """Return a transcript with a secret mixed into its keys (MixKey)."""
     chain, key = derived(transcript.chain, secret, 2)
     return Transcript(transcript.hash, chain, key)
 
 
 def with_public(transcript: Transcript, public: bytes) -> Transcript:
-    """Noise's token e, which with a pre-shared key goes to the hash and to the key."""
+    """Return a transcript with a public key (token e); with a pre-shared key, it enters both hash and keys."""
     return with_key(Transcript(mixed(transcript.hash, public), transcript.chain, transcript.key), public)
 
 
 def encrypted(transcript: Transcript, payload: bytes) -> tuple[Transcript, bytes]:
-    """Noise's EncryptAndHash; each key seals one message, so the nonce is zero."""
+    """Return the transcript and the ciphertext (EncryptAndHash); each key seals one message, so the nonce is 0."""
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
     sealed = ChaCha20Poly1305(transcript.key).encrypt(bytes(12), payload, transcript.hash)
@@ -239,7 +240,7 @@ def encrypted(transcript: Transcript, payload: bytes) -> tuple[Transcript, bytes
 
 
 def decrypted(transcript: Transcript, sealed: bytes) -> tuple[Transcript, bytes]:
-    """Noise's DecryptAndHash."""
+    """Return the transcript and the plaintext (DecryptAndHash)."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 

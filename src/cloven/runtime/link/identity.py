@@ -1,11 +1,11 @@
-"""Who a party is on the network: its certificate, its private key, and a link key for each of the other parties.
+"""The identity of a party: its certificate, its private key, and a link key for each of the other parties.
 
-    FOLDER/authority.pem     whose signature is believed; the same on every host
+    FOLDER/authority.pem     the certificate of the trusted authority; the same on every host
     FOLDER/certificate.pem   this party's name and public key, signed by the authority
-    FOLDER/private.pem       the private key, for its owner alone
+    FOLDER/private.pem       the private key, readable by its owner only
     FOLDER/links/PEER.key    the key of the link with PEER, see `cloven.runtime.link.keys`
 
-`cloven.runtime.link.authority` makes these folders. No message, repr or log holds a key or any part of one.
+`cloven.runtime.link.authority` creates these folders. No message, repr or log contains a key or any part of one.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     import grpc
 
 WARN_DAYS = 14
-"""A certificate that is valid for less is worth a warning."""
+"""The remaining days of validity below which a certificate causes a warning."""
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 ADDRESS = re.compile(r"\d+(\.\d+){3}")
 NO_FOLDER = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
-"""What Windows takes for a device of its own, whatever follows the first dot."""
+"""The reserved device names of Windows, which are invalid also with an extension."""
 
 
 OLD_SUITES = "GRPC_SSL_CIPHER_SUITES"
@@ -56,11 +56,11 @@ NONE_USABLE = "ECDHE-PSK-AES128-CBC-SHA"
 
 
 def only_tls_1_3() -> bool:
-    """Keep gRPC from TLS 1.2, if it is not imported yet; return whether it is kept from it.
+    """Disable TLS 1.2 in gRPC, unless gRPC is already imported; return whether it is disabled.
 
-    gRPC for Python has no setting for the lowest version. Its list of cipher suites is one for TLS 1.2 alone, which
-    it reads from the environment when it is imported: the one that we leave needs pre-shared keys, which neither
-    side has, so that no handshake of TLS 1.2 can succeed. TLS 1.3 has suites of its own.
+    gRPC for Python has no setting for the minimum TLS version. Its list of cipher suites, which it reads from the
+    environment when it is imported, applies to TLS 1.2 only. The only suite in our list needs pre-shared keys,
+    which neither side has, so no TLS 1.2 handshake can succeed. TLS 1.3 has separate suites.
     """
     if "grpc" not in sys.modules:
         os.environ[OLD_SUITES] = NONE_USABLE
@@ -68,20 +68,20 @@ def only_tls_1_3() -> bool:
 
 
 class Context(Protocol):
-    """A call's context as `peer_name` needs it; grpc's and grpc.aio's have it."""
+    """The part of a call's context that `peer_name` needs; the contexts of grpc and grpc.aio have it."""
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return what the transport knows of the peer."""
+        """Return the authentication properties of the peer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """A party's checked identity; make one with `read`.
+    """The verified identity of a party; `read` returns it.
 
     Attributes:
-        name: the party's name, as its certificate says.
+        name: the party's name in its certificate.
         folder: the folder that it was read from.
-        expires: the last moment (UTC) at which others believe the certificate.
+        expires: the end of the certificate's validity (UTC).
         authority: the authority's certificate, PEM.
         certificate: this party's certificate, PEM.
         private: its private key, PEM.
@@ -109,10 +109,10 @@ class Identity:
         )
 
     def link_key(self, peer: str) -> bytes:
-        """Return the 32 bytes that this party and `peer` share.
+        """Return the link key of 32 bytes that this party shares with `peer`.
 
         Raises:
-            ClovenError: for an impossible name, and if the file is missing or `read_link_key` refuses it.
+            ClovenError: if the name is not valid, the file is missing, or `read_link_key` refuses it.
         """
         if problem := name_problem(peer):
             raise ClovenError(problem)
@@ -125,10 +125,10 @@ class Identity:
         return read_link_key(path)
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of a gRPC server: TLS 1.3, with a certificate demanded of the client.
+        """Return the credentials of a gRPC server: TLS 1.3, with a required client certificate.
 
         Raises:
-            ClovenError: if gRPC would also speak TLS 1.2.
+            ClovenError: if gRPC would also accept TLS 1.2.
         """
         _check_tls()
         import grpc
@@ -141,7 +141,7 @@ class Identity:
         """Return the credentials of a channel; its ``grpc.ssl_target_name_override`` must be the peer's name.
 
         Raises:
-            ClovenError: if gRPC would also speak TLS 1.2.
+            ClovenError: if gRPC would also accept TLS 1.2.
         """
         _check_tls()
         import grpc
@@ -149,10 +149,10 @@ class Identity:
         return grpc.ssl_channel_credentials(self.authority, self.private, self.certificate)
 
     def server_context(self) -> ssl.SSLContext:
-        """Return the context of a server of any other protocol: TLS 1.3, with a certificate demanded of the client.
+        """Return the TLS context of a server other than gRPC: TLS 1.3, with a required client certificate.
 
         Raises:
-            ClovenError: if the files are not those that were read.
+            ClovenError: if the files have changed since they were read.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -163,8 +163,8 @@ class Identity:
             context.load_cert_chain(self.folder / CERTIFICATE, self.folder / PRIVATE)
         except OSError as error:
             raise ClovenError(
-                f"{CERTIFICATE} and {PRIVATE} in {self.folder} cannot be used any more "
-                f"({error.strerror or type(error).__name__}): they changed since they were read; start again"
+                f"{CERTIFICATE} and {PRIVATE} in {self.folder} have changed since they were read "
+                f"({error.strerror or type(error).__name__}); start again"
             ) from None
         return context
 
@@ -172,7 +172,7 @@ class Identity:
 def _check_tls() -> None:
     if not only_tls_1_3():
         raise ClovenError(
-            "grpc was imported before cloven, and would also speak TLS 1.2: import cloven.runtime.cluster first, "
+            "grpc was imported before cloven, and would also accept TLS 1.2: import cloven.runtime.cluster first, "
             f"or set {OLD_SUITES}={NONE_USABLE} before Python starts"
         )
 
@@ -184,35 +184,35 @@ def peer_name(context: Context) -> str | None:
 
 
 def name_problem(name: str) -> str | None:
-    """Return why a text cannot be a party's name, which becomes one of a certificate and of a folder."""
+    """Return why a text cannot be a party's name, which is used in certificates and as a folder's name."""
     if not NAME.fullmatch(name) or ".." in name:
         return (
-            f"{name!r} is not a device name: expected 1 to 63 of the letters a-z and A-Z, digits, '-', '_' and "
-            "'.', a letter or digit first and last, and no two dots together"
+            f"{name!r} is not a device name; expected 1 to 63 characters: letters a-z and A-Z, digits, '-', '_' "
+            "and '.', with a letter or digit first and last, and no two dots in a row"
         )
     if ADDRESS.fullmatch(name):
         return f"{name!r} is an address, not a device name: name the device, and give addresses in the cluster file"
     if NO_FOLDER.fullmatch(name):
-        return f"{name!r} cannot be a folder's name on Windows: choose another device name"
+        return f"{name!r} is reserved on Windows: choose another device name"
     return None
 
 
 def read(folder: Path, expected: str | None = None, now: datetime | None = None) -> Identity:
-    """Return the identity in a folder, after checking all that would make others refuse it.
+    """Return the identity in a folder, after all checks that other parties would make.
 
     Args:
-        folder: a party's folder, as `cloven keys new` made it.
+        folder: a party's folder, as `cloven keys new` created it.
         expected: the name that it must have, if that is known.
         now: the moment (with time zone) at which it must be valid.
 
     Raises:
-        ClovenError: with every problem: missing or unreadable files, a private key that is open to others or
-            belongs to another certificate, another authority's, an expired or not yet valid certificate, another
-            name than expected.
+        ClovenError: with every problem: missing or unreadable files, a private key that others can read or that
+            belongs to another certificate, a certificate that is expired, not yet valid, or signed by another
+            authority, or another name than expected.
     """
     if not folder.is_dir():
         raise ClovenError(
-            f"there is no folder {folder}: make one for each device with `cloven keys new`, and copy this one here"
+            f"{folder} is not a folder: create keys with `cloven keys new`, and copy this party's folder here"
         )
     problems: list[str] = []
     paths = folder / AUTHORITY, folder / CERTIFICATE, folder / PRIVATE
@@ -225,13 +225,9 @@ def read(folder: Path, expected: str | None = None, now: datetime | None = None)
         problems += validity_problems(certificate, paths[1], now)
         problems += name_problems(certificate, paths[1], expected)
     if certificate and authority and not issued_by(certificate, authority):
-        problems.append(
-            f"{paths[1]} is not signed by {paths[0]}; copy the whole folder again from where it was made"
-        )
+        problems.append(f"{paths[1]} is not signed by {paths[0]}; copy the whole folder again")
     if certificate and private and private.public_key() != certificate.public_key():
-        problems.append(
-            f"{paths[2]} is not the private key of {paths[1]}; copy the whole folder again from where it was made"
-        )
+        problems.append(f"{paths[2]} is not the private key of {paths[1]}; copy the whole folder again")
     if problems or not (authority and certificate and private):
         raise ClovenError(problems)
     return Identity(

@@ -1,6 +1,6 @@
-"""Secret keys as files, a link's among them: 32 random bytes as 64 hexadecimal digits, for their owner alone.
+"""Files of secret keys: 32 random bytes as 64 hexadecimal digits, readable by their owner only.
 
-No function here prints a key or puts one, or any part of a file, in a message.
+No message contains a key, or any part of a file.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LINK_MUST = "a link's key must be your own file"
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A kind of key file, in the words of its messages.
+    """A kind of key file, and the parts of its error messages.
 
     Attributes:
-        name: of the kind.
-        kept: why none is overwritten, and what to do instead.
-        absent: what to do if there is none.
-        wrong: what to do if it holds something else.
-        must: the owner that it must have.
+        name: the name of the kind.
+        kept: what to do if the file exists already.
+        absent: what to do if the file is missing.
+        wrong: what to do if the file is not a key.
+        must: the required owner.
     """
 
     name: str
@@ -41,15 +41,15 @@ class KeyFile:
     must: str
 
     def new(self, path: Path) -> None:
-        """Write a new random key to a file that does not exist yet; nobody else can read it at any moment.
+        """Write a new random key to a file that does not exist yet; no other user can read it at any time.
 
         Raises:
-            ClovenError: if something is there already, or the file cannot be written.
+            ClovenError: if the path exists already, or the file cannot be written.
         """
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            raise ClovenError(f"{path} exists, and no {self.name} is overwritten: {self.kept}") from None
+            raise ClovenError(f"{path} exists, and a {self.name} is never overwritten: {self.kept}") from None
         except OSError as error:
             raise ClovenError(f"cannot write the {self.name} {path}: {error.strerror}") from error
         try:
@@ -65,24 +65,25 @@ class KeyFile:
     def read(self, path: Path) -> bytes:
         """Return the 32 bytes of a key file.
 
-        What is checked is the file that was opened, so that it cannot be exchanged in between.
+        The checks apply to the opened file, so that it cannot be replaced in between.
 
         Raises:
-            ClovenError: if it is missing, a symbolic link, not a file, another user's, open to others, or no key.
+            ClovenError: if the file is missing, not a regular file, not a key, belongs to another user, or is
+                accessible to others.
         """
         about, text = self._opened(path)
         problems = access_problems(path, about, self.must)
         if not TEXT.fullmatch(text):
             problems.append(
-                f"{path} holds no {self.name}: it has {about.st_size} bytes and must have 64 hexadecimal digits on "
-                f"one line; {self.wrong}"
+                f"{path} is not a {self.name}: it has {about.st_size} bytes; expected one line of 64 hexadecimal "
+                f"digits: {self.wrong}"
             )
         if problems:
             raise ClovenError(problems)
         return bytes.fromhex(text.decode())
 
     def _opened(self, path: Path) -> tuple[os.stat_result, bytes]:
-        """Return the status of a file, and as many bytes as tell a key from what is longer."""
+        """Return the status of a file, and its first bytes, one more than a key has."""
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -95,7 +96,7 @@ class KeyFile:
             about = os.fstat(file)
             if not stat.S_ISREG(about.st_mode):
                 raise ClovenError(f"the {self.name} {path} is not a regular file; name the file that holds the key")
-            # One byte more than a key with its newline tells a file that is too long.
+            # One byte more than a key and its newline, to detect a file that is too long.
             return about, os.read(file, 2 * SIZE + 2)
         except OSError as error:
             raise ClovenError(f"cannot read the {self.name} {path}: {error.strerror}") from error
@@ -106,8 +107,8 @@ class KeyFile:
 LINK_KEY = KeyFile(
     name="link key",
     kept="remove it on both devices, or name another file",
-    absent=": make one, and copy it to both devices of the link",
-    wrong="copy the file again, or make a new key",
+    absent=": create one, and copy it to both devices of the link",
+    wrong="copy the file again, or create a new key",
     must=LINK_MUST,
 )
 
@@ -118,11 +119,13 @@ def read_link_key(path: Path) -> bytes:
 
 
 def access_problems(path: Path, about: os.stat_result, must: str = LINK_MUST) -> list[str]:
-    """Return who else could read or change a key file."""
+    """Return errors if another user owns or can access a key file."""
     problems = []
     if about.st_uid != os.geteuid():
         problems.append(f"{path} belongs to another user (uid {about.st_uid}); {must}")
     if about.st_mode & 0o077:
         mode = stat.S_IMODE(about.st_mode)
-        problems.append(f"{path} is open to others (mode {mode:04o}, expected 0600); run: chmod 600 {path}")
+        problems.append(
+            f"{path} is accessible to other users (mode {mode:04o}, expected 0600); run: chmod 600 {path}"
+        )
     return problems

@@ -1,4 +1,4 @@
-"""Buffers as bytes without a copy, and the sizes of keys and nonces."""
+"""Views of buffers as bytes, and checks of the sizes of keys and nonces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def octets(data: Data) -> memoryview:
-    """Return the bytes of a buffer in memory order, any shape and item size, not copied.
+    """Return a view of the bytes of a buffer in memory order, whatever its shape and item size.
 
     Raises:
         LinkError: if the buffer is not contiguous.
@@ -32,28 +32,28 @@ def octets(data: Data) -> memoryview:
 
 
 def writable(out: Data, size: int) -> memoryview:
-    """Return the bytes of a buffer to write `size` bytes to.
+    """Return a writable view of a buffer of `size` bytes.
 
     Raises:
-        LinkError: if it has another size or cannot be written.
+        LinkError: if the buffer has another size or is read-only.
     """
     view = octets(out)
     if view.nbytes != size or view.readonly:
         kind = "read-only" if view.readonly else "writable"
-        raise LinkError(f"a writable buffer of {size} bytes is needed, not a {kind} one of {view.nbytes}")
+        raise LinkError(f"got a {kind} buffer of {view.nbytes} bytes; expected a writable one of {size} bytes")
     return view
 
 
 def sized(cipher: str, key: Data, nonce: Data, key_bytes: int, nonce_bytes: int) -> tuple[memoryview, memoryview]:
-    """Return a key and a nonce of just the cipher's sizes.
+    """Return views of a key and a nonce, which must have the cipher's sizes.
 
     Raises:
-        LinkError: naming the sizes, never the bytes.
+        LinkError: with the wrong sizes, never with the bytes.
     """
     views = octets(key), octets(nonce)
     given = views[0].nbytes, views[1].nbytes
     if given != (key_bytes, nonce_bytes):
         raise LinkError(
-            f"{cipher}: the key has {given[0]} bytes and the nonce {given[1]}, not {key_bytes} and {nonce_bytes}"
+            f"{cipher}: got {given[0]} bytes of key and {given[1]} of nonce; expected {key_bytes} and {nonce_bytes}"
         )
     return views

@@ -1,12 +1,12 @@
-"""Frames of one session: sealed in order on one side, opened in the same order on the other.
+"""The frames of one session: sealed in order on one side, opened in the same order on the other.
 
     magic, version  4 bytes    ordinal  4    session  16    counter  8    input  8    length  8    payload    tag
 
-The header is authenticated, not encrypted: it says which session, the number of the frame in it, which input of the
-run, which of the link's messages for that input (a number, no name or shape) and how many bytes. Lengths leak. The
-nonce is the counter: one key per direction, one frame per counter. With no cipher ("none") the same header goes
-before the plain payload, so that sizes compare; then order, session and length are checked, and whoever can write
-to the link can forge.
+The header is authenticated, not encrypted. It contains the session, the counter of the frame in the session, the
+number of the input, the ordinal of the message among the link's messages for that input, and the length. So lengths
+leak, but not names or shapes. The nonce is the counter: each direction has its own key, each frame its own counter.
+Without a cipher ("none"), the same header precedes the plain payload, so that sizes are comparable; order, session
+and length are still checked, but anyone who can write to the link can forge frames.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 MAGIC = b"clv" + bytes([VERSION])
 LAYOUT = struct.Struct(f">4sI{SESSION}sQQQ")
 HEADER = LAYOUT.size
-"""Bytes of a header: 48."""
+"""The size of a header in bytes: 48."""
 LARGEST_ORDINAL = 2**32 - 1
 LARGEST_INPUT = 2**63 - 1
 LARGEST_PAYLOAD = 2**31 - 2**16
-"""What the libraries' ciphers take in one message."""
+"""The largest message that the ciphers' libraries accept, less a margin."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class FrameLimits:
     """The most that one frame and one key may carry.
 
     Attributes:
-        length: largest payload of a frame, in bytes.
-        frames: most frames of one direction of a session.
-        total: most payload bytes of one direction of a session. The default, 2^32 blocks of 16 bytes, keeps the
-            best known attack on AES-GCM below a chance of 2^-64; Ascon's own limit is far above.
+        length: the maximum payload of a frame in bytes.
+        frames: the maximum number of frames in one direction of a session.
+        total: the maximum payload bytes in one direction of a session. The default, 2^32 blocks of 16 bytes, keeps
+            the success probability of the best known attack on AES-GCM below 2^-64; Ascon's limit is far higher.
     """
 
     length: int = 256 * 2**20
@@ -54,13 +54,15 @@ class FrameLimits:
 
     def __post_init__(self) -> None:
         if not 0 < self.length <= LARGEST_PAYLOAD:
-            raise LinkError(f"the largest frame must be of 1 to {LARGEST_PAYLOAD} bytes, not {self.length}")
+            raise LinkError(f"length must be between 1 and {LARGEST_PAYLOAD}, got {self.length}")
         if not 0 < self.frames <= 2**63 or self.total <= 0:
-            raise LinkError(f"a session needs room for a frame, not {self.frames} frames and {self.total} bytes")
+            raise LinkError(
+                f"frames must be between 1 and 2^63 and total at least 1, got {self.frames} and {self.total}"
+            )
 
 
 class Opened(NamedTuple):
-    """A frame's content: which input and which of the link's messages for it, and the payload."""
+    """The content of a frame: the number of the input, the ordinal of the message, and the payload."""
 
     input: int
     ordinal: int
@@ -68,26 +70,26 @@ class Opened(NamedTuple):
 
 
 class Direction:
-    """One direction of a session: its key, counter and limits. Cannot be copied: a copy would repeat nonces."""
+    """One direction of a session: its key, counter and limits. It cannot be copied: a copy would reuse nonces."""
 
     def __init__(
         self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
-        """Begin at frame zero.
+        """Start at frame 0.
 
         Args:
-            session: the session's 16 bytes.
-            cipher: None for no protection.
-            key: this direction's key; its first bytes are used if it is longer than the cipher's.
-            limits: see `Limits`.
+            session: the session's id of 16 bytes.
+            cipher: the cipher; None for no protection.
+            key: the key of this direction; its first bytes are used if it is longer than the cipher's keys.
+            limits: the limits; default: those of `FrameLimits`.
 
         Raises:
-            LinkError: for an id or key that is too short.
+            LinkError: for an id of another size, or a key that is too short.
         """
         need = cipher.key_bytes if cipher else 0
         if len(session) != SESSION or len(key) < need:
             raise LinkError(
-                f"a session has an id of {SESSION} bytes and a key of {need}, not {len(session)} and {len(key)}"
+                f"got an id of {len(session)} bytes and a key of {len(key)}; expected {SESSION} and at least {need}"
             )
         self.session = session
         self.cipher = cipher
@@ -102,11 +104,11 @@ class Direction:
         return f"{type(self).__name__}({name}, session {self.session.hex()}, {self.frames} frames)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} cannot be copied or sent: two of them would use a nonce twice")
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: the copy would reuse nonces")
 
     @property
     def tag_bytes(self) -> int:
-        """Return how much longer than header and payload a frame is."""
+        """Return the size of the tag of a frame."""
         return self.cipher.tag_bytes if self.cipher else 0
 
     def nonce(self, cipher: Cipher) -> bytes:
@@ -115,32 +117,32 @@ class Direction:
 
 
 class Sealer(Direction):
-    """Makes the frames of one direction, in order; threads may share it, if frames are sent in the order made."""
+    """Makes the frames of one direction in order; threads may share it if they send frames in that order."""
 
     def seal(self, number: int, ordinal: int, *pieces: Data) -> bytes:
-        """Return the next frame. Without protection its payload is copied once.
+        """Return the next frame. Without a cipher, the payload is copied once.
 
         Args:
-            number: of the input, 0 to 2^63 - 1.
-            ordinal: of the message, 0 to 2^32 - 1.
-            pieces: contiguous buffers, one after another; ``limits.length`` bytes at most.
+            number: the number of the input, 0 to 2^63 - 1.
+            ordinal: the ordinal of the message, 0 to 2^32 - 1.
+            pieces: the parts of the payload, contiguous buffers; at most ``limits.length`` bytes in total.
 
         Raises:
-            SessionExhausted: if the key has sealed as much as it may; nothing is used up.
-            LinkError: for numbers or a payload that do not fit.
+            SessionExhausted: if the key has reached its limits; the counter does not change.
+            LinkError: for numbers out of range, or a payload that is too long.
         """
         parts = [octets(piece) for piece in pieces]
         size = sum(part.nbytes for part in parts)
         if not 0 <= ordinal <= LARGEST_ORDINAL or not 0 <= number <= LARGEST_INPUT or size > self.limits.length:
             raise LinkError(
-                f"a frame takes inputs to {LARGEST_INPUT}, ordinals to {LARGEST_ORDINAL} and {self.limits.length} "
-                f"bytes, not input {number}, ordinal {ordinal} with {size} bytes"
+                f"got input {number}, ordinal {ordinal} and {size} bytes; expected at most {LARGEST_INPUT}, "
+                f"{LARGEST_ORDINAL} and {self.limits.length}"
             )
         with self._lock:
             if self.frames >= self.limits.frames or self.total + size > self.limits.total:
                 raise SessionExhausted(
-                    f"this session's key has sealed {self.frames} frames and {self.total} bytes and may seal "
-                    f"{self.limits.frames} and {self.limits.total}: make a new session by a new handshake"
+                    f"this session's key has sealed {self.frames} frames and {self.total} bytes; at most "
+                    f"{self.limits.frames} and {self.limits.total} are allowed: open a new session"
                 )
             header = LAYOUT.pack(MAGIC, ordinal, self.session, self.frames, number, size)
             frame = self._sealed(header, parts, size) if self.cipher else b"".join([header, *parts])
@@ -158,16 +160,16 @@ class Sealer(Direction):
 
 
 class Opener(Direction):
-    """Opens the frames of one direction, each once and in order. A refused one is counted and changes nothing else.
+    """Opens the frames of one direction, each once and in order. Refused frames are counted and otherwise ignored.
 
     Attributes:
-        refused: how many frames were refused, by reason.
+        refused: the number of refused frames, by reason.
     """
 
     def __init__(
         self, session: bytes, cipher: Cipher | None, key: bytes = b"", limits: FrameLimits | None = None
     ) -> None:
-        """Begin at frame zero; arguments and errors as `Direction`."""
+        """Start at frame 0; arguments and errors as for `Direction`."""
         super().__init__(session, cipher, key, limits)
         self.refused: Counter[Reason] = Counter()
 
@@ -175,7 +177,7 @@ class Opener(Direction):
         """Return the content of the next frame.
 
         Raises:
-            FrameRefused: if it is not the next frame as it was sealed; the next one still opens.
+            FrameRefused: if it is not the next frame, or was changed; the right frame can still be opened later.
         """
         view = octets(frame)
         with self._lock:
@@ -184,7 +186,7 @@ class Opener(Direction):
             due = length + self.tag_bytes
             if body.nbytes != due:
                 reason = Reason.TRUNCATED if body.nbytes < due else Reason.OVERLONG
-                self._refuse(reason, f"{body.nbytes} bytes follow the header, which says {due}")
+                self._refuse(reason, f"{body.nbytes} bytes follow the header; expected {due}")
             payload = body if self.cipher is None else self._opened(self.cipher, view[:HEADER], body, length)
             self.frames += 1
             self.total += length
@@ -195,19 +197,19 @@ class Opener(Direction):
         raise FrameRefused(reason, detail)
 
     def _checked(self, view: memoryview) -> tuple[int, int, int]:
-        """Return input, ordinal and length of the next frame's header, which the tag has not confirmed yet."""
+        """Return input, ordinal and length of the next frame's header, before its tag is verified."""
         if view.nbytes < HEADER:
-            self._refuse(Reason.TRUNCATED, f"{view.nbytes} bytes are less than a header of {HEADER}")
+            self._refuse(Reason.TRUNCATED, f"{view.nbytes} bytes; expected at least a header of {HEADER}")
         magic, ordinal, session, counter, number, length = LAYOUT.unpack_from(view)
         if magic != MAGIC:
-            self._refuse(Reason.FORMAT, f"no frame of version {VERSION}")
+            self._refuse(Reason.FORMAT, f"it is not a frame of version {VERSION}")
         if session != self.session:
             self._refuse(Reason.FOREIGN, "it belongs to another session")
         if counter != self.frames:
             reason = Reason.REPLAYED if counter < self.frames else Reason.REORDERED
-            self._refuse(reason, f"it is frame {counter}, and {self.frames} is next")
+            self._refuse(reason, f"got frame {counter}; expected {self.frames}")
         if length > self.limits.length:
-            self._refuse(Reason.OVERSIZED, f"it says {length} bytes, and {self.limits.length} is the limit")
+            self._refuse(Reason.OVERSIZED, f"got {length} bytes; expected at most {self.limits.length}")
         return number, ordinal, length
 
     def _opened(self, cipher: Cipher, header: memoryview, body: memoryview, length: int) -> memoryview:
@@ -215,12 +217,12 @@ class Opener(Direction):
         try:
             cipher.open_into(self._key, self.nonce(cipher), header, body, payload)
         except WrongTag:
-            self._refuse(Reason.TAMPERED, "its tag does not fit")
+            self._refuse(Reason.TAMPERED, "its tag is wrong")
         return memoryview(payload)
 
 
 def directions(session: Session, cipher: Cipher, limits: FrameLimits | None = None) -> tuple[Sealer, Opener]:
-    """Return both directions of a session, for the side whose `Session` it is."""
+    """Return both directions of a session, for the side that the `Session` belongs to."""
     return (
         Sealer(session.id, cipher, session.send, limits),
         Opener(session.id, cipher, session.receive, limits),

@@ -1,4 +1,4 @@
-"""Private files that appear whole or not at all: written in a folder beside their place, then moved there."""
+"""Atomic creation of private files: they are written to a temporary folder, then moved to their place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloven.errors import ClovenError
 
 @contextmanager
 def staged(beside: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """Yield a temporary folder in `beside` that holds these files (path: content); what is not moved is removed.
+    """Yield a temporary folder in `beside` with these files (path: content); remove what is left of it at the end.
 
-    Folders have mode 0700 and files 0600 from their first moment, whatever the umask.
+    Folders have mode 0700 and files 0600 from their creation, whatever the umask.
     """
     stage = Path(tempfile.mkdtemp(prefix=".cloven-keys-", dir=beside))
     try:
@@ -30,10 +30,10 @@ def staged(beside: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Tell a user what cannot be written.
+    """Raise an OSError as a `ClovenError` that names the path.
 
     Raises:
-        ClovenError: for an OSError.
+        ClovenError: if the path cannot be written.
     """
     try:
         yield

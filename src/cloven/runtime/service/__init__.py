@@ -1,13 +1,16 @@
-"""The divided model as a service over HTTP: pictures in, classes out (S1, Sect. 1: "inference as a service").
+"""A divided model as an HTTP service that classifies pictures.
 
-    POST /classify       a picture, or the numbers of one    -> its class, and the five that fit best
-    GET  /               a page to try it in a browser
+Mehrafrooz et al. (2025), section 1, call this "inference as a service".
+
+    POST /classify       a picture, or its raw numbers -> its class, and the five most probable classes
+    GET  /               a page to try the service in a browser
     GET  /health         200 while every device is ready, else 503
-    GET  /metrics        for Prometheus
-    GET  /openapi.json   all of this for programs
+    GET  /metrics        metrics for Prometheus
+    GET  /openapi.json   the description of this interface
 
-Every error is ``{"error": sentence}``. What is too much, too large or too slow is refused early (see `Limits`), and
-pictures are decoded one at a time, the smallest first, so that memory is bounded and large ones delay few others.
+Every error is ``{"error": sentence}``. Requests that are too many, too large or too slow are refused early (see
+`ClientLimits`). Pictures are decoded one at a time, the smallest first: this bounds the memory, and large pictures
+delay few others.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from cloven.errors import require
 
 try:
-    import fastapi  # noqa: F401 - said here once for all modules of the package
+    import fastapi  # noqa: F401 - checked once for all modules of the package
     import prometheus_client  # noqa: F401
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401

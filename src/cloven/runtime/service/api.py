@@ -1,4 +1,4 @@
-"""The service's application: its addresses, and the answers to requests."""
+"""The web application of the service: its routes, and the responses to requests."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from cloven.runtime.service.request_image import FIELD, FORM, NUMBERS, ImageRead
 from cloven.runtime.service.web_page import page
 
 LIMIT, WAITING, DEADLINE = 8 * 2**20, ClientLimits.connections, 30.0
-"""Bytes of a request, requests at a time, and seconds for each, unless given."""
+"""The default limits: bytes of a request, requests at a time, and seconds for each."""
 BEST = 5
-"""How many classes an answer lists."""
+"""The number of classes that a response lists."""
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 GONE = 499
-"""What is counted where the client went away before its answer: nginx's number, which nobody receives."""
+"""The status that is counted if the client disconnects before its response, as in nginx; it is never sent."""
 REFUSALS = {
-    408: "The picture did not come, or was not read, by the deadline",
-    413: "Too many bytes",
-    415: "No picture, or one that cannot be read",
-    422: "Numbers that are not an image's, a form without a file, or an unknown parameter",
-    429: "As many requests as there is room for; try again",
+    408: "The picture was not received and read by the deadline",
+    413: "The request is too large",
+    415: "The body is not a picture, or cannot be read",
+    422: "The numbers are not an image, the form has no file, or a parameter is unknown",
+    429: "Too many requests at a time; try again",
     502: "The CNN's output is not finite",
     503: "A device or a link has failed",
     504: "The divided model did not answer by the deadline",
@@ -60,7 +60,7 @@ Got = TypeVar("Got")
 
 @dataclass(frozen=True, eq=False)
 class Meters:
-    """The metrics for Prometheus, in a registry of their own."""
+    """The metrics for Prometheus, in a separate registry."""
 
     registry: prometheus.CollectorRegistry
     requests: prometheus.Counter
@@ -70,7 +70,7 @@ class Meters:
 
 @dataclass(frozen=True, eq=False)
 class Endpoint:
-    """All that an answer takes: the model, the reader of images, the classes' names, limits and meters."""
+    """The state of the service: the model, the reader of images, the classes' names, limits and metrics."""
 
     model: ServedModel
     reader: ImageReader
@@ -91,17 +91,17 @@ def app(
     deadline: float = DEADLINE,
     title: str = "A divided CNN",
 ) -> FastAPI:
-    """Return the application.
+    """Return the web application.
 
     Args:
-        model: what classifies.
-        read: what turns a picture's file into pixels, one call at a time, in a thread of its own.
-        size: how much work that is: the pixels that a file's header announces. Smaller ones come first.
-        names: of the classes, one for each; None if they have none.
-        limit: bytes of a request.
-        waiting: requests at a time, from head to answer; one more is refused with 429.
-        deadline: seconds for a request.
-        title: what the page calls the model.
+        model: the model that classifies.
+        read: decodes a picture's file into pixels; called in a separate thread, one picture at a time.
+        size: returns the number of pixels in a file's header; smaller pictures are decoded first.
+        names: the name of each class; None if they have no names.
+        limit: the maximum bytes of a request.
+        waiting: the maximum number of requests at a time; others are refused with 429.
+        deadline: the seconds for a request.
+        title: the name of the model on the page.
     """
     reader = ImageReader(model.shape, limit, read, size)
     endpoint = Endpoint(model, reader, names, deadline, asyncio.Semaphore(waiting), _meters())
@@ -114,17 +114,19 @@ def app(
         summary="Classify a picture",
         openapi_extra={"requestBody": _accepted(limit)},
         response_model=Classified,
-        responses={status: {"model": ErrorBody, "description": told} for status, told in REFUSALS.items()},
+        responses={status: {"model": ErrorBody, "description": text} for status, text in REFUSALS.items()},
     )
     async def classify(request: Request, scores: Literal["all"] | None = None) -> Response:
         return await _classified(endpoint, request, everything=scores == "all")
 
-    @service.get("/health", summary="Whether every device is ready", responses={503: {"description": "Not all"}})
+    @service.get(
+        "/health", summary="The state of the devices", responses={503: {"description": "Not all devices are ready"}}
+    )
     async def health() -> Response:
         found = model.health()
         return _json(200 if found.ready else 503, found)
 
-    @service.get("/metrics", summary="For Prometheus", response_class=Response)
+    @service.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics() -> Response:
         text = prometheus.generate_latest(endpoint.meters.registry)
         return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST, headers=HEADERS)
@@ -140,7 +142,7 @@ def app(
 
 
 async def _classified(endpoint: Endpoint, request: Request, *, everything: bool) -> Response:
-    """Return the response to a request, whatever becomes of it; it is counted."""
+    """Return the response to a request, also if it fails, and count it."""
     started = perf_counter()
     content: BaseModel
     try:
@@ -148,32 +150,32 @@ async def _classified(endpoint: Endpoint, request: Request, *, everything: bool)
     except RequestRefused as refused:
         status, content = refused.status, refused.body
     except ClientDisconnect:
-        status, content = GONE, ErrorBody(error="the client went away")
+        status, content = GONE, ErrorBody(error="the client disconnected")
     except Exception:
-        log.exception("a request could not be answered")  # it may name files: for the log only
-        status, content = 500, ErrorBody(error="something in the service is broken; its log says what")
+        log.exception("a request could not be answered")  # the error may contain paths: for the log only
+        status, content = 500, ErrorBody(error="internal error; the log of the service has the details")
     endpoint.meters.requests.labels(status).inc()
     endpoint.meters.seconds.observe(perf_counter() - started)
     return _json(status, content, {"Retry-After": "1"} if status == 429 else {})
 
 
 async def _admitted(endpoint: Endpoint, request: Request, *, everything: bool) -> Classified:
-    """Return the answer, if there is room and time for it."""
+    """Return the response document; refuse the request if too many are in progress, or at the deadline."""
     if endpoint.room.locked():
-        raise RequestRefused(429, "there is no room for another request; try again in a second")
+        raise RequestRefused(429, "too many requests at a time; try again in a second")
     until = asyncio.get_running_loop().time() + endpoint.deadline
     async with endpoint.room:
         with endpoint.meters.in_flight.track_inprogress():
-            image = await _by(until, endpoint.reader.read(request), 408, "the picture was not all here and read")
+            image = await _by(until, endpoint.reader.read(request), 408, "the picture was not received and read")
             asked = attended(request, _submitted(endpoint.model, image))
             answer = await _by(until, asked, 504, "the divided model did not answer")
     if not np.isfinite(answer.output).all():
-        raise RequestRefused(502, "the CNN's output is not finite; the fault is in its weights or in a device")
+        raise RequestRefused(502, "the output of the CNN is not finite; check its weights and the devices")
     return _told(answer, endpoint.names, image.shape, everything=everything)
 
 
 async def _by(until: float, work: Awaitable[Got], status: int, late: str) -> Got:
-    """Return the result of work by a moment of the event loop's clock."""
+    """Return the result of work; refuse the request if it is not done by ``until`` on the event loop's clock."""
     try:
         async with asyncio.timeout_at(until):
             return await work
@@ -194,7 +196,7 @@ async def _submitted(model: ServedModel, image: NDArray[np.float32]) -> ModelOut
 def _told(
     answer: ModelOutput, names: Sequence[str] | None, shape: tuple[int, ...], *, everything: bool
 ) -> Classified:
-    """Return an answer as clients get it; of equal classes the lower comes first."""
+    """Return the response document of an output; of equally probable classes, the lower number comes first."""
     logits = answer.output.astype(np.float64)
     weights = np.exp(logits - logits.max())
     probabilities = weights / weights.sum()
@@ -212,9 +214,9 @@ def _told(
 
 
 async def _elsewhere(_: Request, error: Exception) -> Response:
-    """Answer requests for unknown addresses and methods."""
+    """Answer requests with unknown paths or methods."""
     assert isinstance(error, HTTPException)
-    body = ErrorBody(error=f"{error.detail}; /openapi.json lists the addresses")
+    body = ErrorBody(error=f"{error.detail}; /openapi.json lists the routes")
     return _json(error.status_code, body, error.headers)
 
 
@@ -235,17 +237,19 @@ def _meters() -> Meters:
     return Meters(
         registry,
         prometheus.Counter("cloven_requests", "Requests to classify", ["status"], registry=registry),
-        prometheus.Histogram("cloven_request_seconds", "From a request's head to its answer", registry=registry),
-        prometheus.Gauge("cloven_requests_in_flight", "Requests being answered", registry=registry),
+        prometheus.Histogram(
+            "cloven_request_seconds", "Seconds from the head of a request to its response", registry=registry
+        ),
+        prometheus.Gauge("cloven_requests_in_flight", "Requests in progress", registry=registry),
     )
 
 
 def _accepted(limit: int) -> dict[str, Any]:
-    """Return the accepted bodies of a request, for ``/openapi.json``."""
+    """Return the description of the accepted request bodies for ``/openapi.json``."""
     raw = {"schema": {"type": "string", "format": "binary"}}
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: raw["schema"]}}
     return {
         "required": True,
-        "description": f"A picture, or float32 little-endian numbers from 0 to 1; at most {limit} bytes",
+        "description": f"A picture, or pixels as little-endian float32 numbers from 0 to 1; at most {limit} bytes",
         "content": {"image/*": raw, FORM: {"schema": form}, NUMBERS: raw},
     }

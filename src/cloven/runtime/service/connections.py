@@ -1,4 +1,4 @@
-"""Connections: how many are open, how long a client may take, and which one makes room for another."""
+"""HTTP connections with limits on number and duration; at a limit, some are closed for new ones."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 BACKLOG, AT_ONCE = 2048, 8
-"""Connections that the system holds until they are accepted, and how many are before those inside have their turn.
+"""The length of the system's queue of connections, and how many are accepted in one turn of the event loop.
 
-A new one has sent its request after three turns: it must not be dropped for newer ones of its address before.
+A new connection needs up to three turns to send its request: until then, newer ones must not displace it.
 """
 PAUSE = 0.1
-"""Seconds without accepting after the system had no file or memory for a connection."""
+"""Seconds for which no connection is accepted after the system ran out of files or memory."""
 PARTING = 5.0
-"""Seconds that a request has to be all here when the service ends."""
+"""Seconds that a request has to arrive completely when the service stops."""
 SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""Why a connection cannot be accepted now, but later."""
+"""The errors after which accepting may succeed later."""
 
 log = logging.getLogger("cloven.service")
 
 
 @dataclass(frozen=True)
 class ClientLimits:
-    """The most that clients may take of the service.
+    """The limits for clients of the service.
 
     Attributes:
-        connections: open connections.
-        per_address: open connections of one address; of IPv6 addresses, of one /64 network.
-        head: seconds for a request's head, from the connection or from the answer to the request before it.
-        request: seconds from a request's head until its answer is sent.
+        connections: the maximum number of open connections.
+        per_address: the maximum number per IPv4 address or IPv6 /64 network.
+        head: the seconds for the head of a request, from the connection or from the previous response.
+        request: the seconds from the head of a request until its response is sent.
     """
 
     connections: int = 96
@@ -53,7 +53,7 @@ class ClientLimits:
 
 @dataclass(eq=False)
 class OpenConnection:
-    """An open connection: ``drop`` closes it, and ``waiting`` says that no complete request is being answered."""
+    """An open connection: ``drop`` closes it; ``waiting`` is set unless a complete request is being answered."""
 
     address: str
     drop: Callable[[], None]
@@ -61,18 +61,18 @@ class OpenConnection:
 
 
 class ConnectionTable:
-    """The open connections. A new one is admitted at the cost of the oldest one that waits for its client.
+    """The open connections. At a limit, a new one replaces the oldest one that waits for its client.
 
-    Where all connections are taken, the address that has most waiting ones loses one. An address that has
-    all of its own loses one of these. Connections whose request is being answered are never dropped.
+    If all connections are in use, the address with the most waiting connections loses one. An address at its own
+    limit loses one of its own. Connections whose request is being answered are never dropped.
     """
 
     def __init__(self, limits: ClientLimits) -> None:
         self._limits = limits
-        self._open: dict[OpenConnection, None] = {}  # those that have waited longest first
+        self._open: dict[OpenConnection, None] = {}  # the longest waiting first
 
     def enter(self, address: str, drop: Callable[[], None]) -> OpenConnection | None:
-        """Return a place for a connection; None if there is none."""
+        """Return the entry of a new connection; None if it is refused."""
         mine = [place for place in self._open if place.address == address]
         if len(mine) >= self._limits.per_address and not self.drop(mine):
             return None
@@ -83,7 +83,7 @@ class ConnectionTable:
         return place
 
     def drop(self, among: Iterable[OpenConnection] | None = None) -> bool:
-        """Drop a waiting connection; return whether there was one."""
+        """Drop a waiting connection, if there is one; return whether there was."""
         waiting = [place for place in (self._open if among is None else among) if place.waiting]
         count = Counter(place.address for place in waiting)
         place = max(waiting, key=lambda place: count[place.address], default=None)
@@ -94,21 +94,21 @@ class ConnectionTable:
         return True
 
     def wait(self, place: OpenConnection) -> None:
-        """Note that a connection waits for its client's next request."""
+        """Record that a connection waits for its client's next request."""
         if place in self._open:
             self.leave(place)
             self._open[place] = None
         place.waiting = True
 
     def leave(self, place: OpenConnection) -> None:
-        """Note that a connection is closed."""
+        """Record that a connection is closed."""
         self._open.pop(place, None)
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's connection, closed if a head, the rest of a request or the reading of an answer takes too long.
+    """A connection of uvicorn with timeouts for the head, the rest of a request, and the reading of the response.
 
-    One timer runs as long as the connection is open, so that no state of it can last.
+    A timer always runs while the connection is open, so that it cannot stay in any state for ever.
     """
 
     def __init__(
@@ -120,13 +120,13 @@ class HttpConnection(H11Protocol):
         self._begun: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See `asyncio.Protocol`."""
+        """Start the timeout of the first head; see `asyncio.Protocol`."""
         super().connection_made(transport)
         self._place.drop = self._drop
         self._within(self._limits.head)
 
     def handle_events(self) -> None:
-        """Read what has arrived; a request whose body is complete is no longer dropped for another client."""
+        """Process received data; once the body of a request is complete, the connection is no longer dropped."""
         super().handle_events()
         if self.cycle is None or self.cycle.response_complete:
             return
@@ -136,9 +136,10 @@ class HttpConnection(H11Protocol):
         self._place.waiting = self.cycle.more_body
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; what is left of this one's body counts towards the time for the next head.
+        """Wait for the next request; the rest of this one's body counts towards the timeout of the next head.
 
-        A client that has sent its next request already is left: answering thousands at a stretch delays the others.
+        If the client has already sent its next request, close the connection: answering thousands of pipelined
+        requests in a row would delay other clients.
         """
         self._places.wait(self._place)
         self._within(self._limits.head)
@@ -147,7 +148,7 @@ class HttpConnection(H11Protocol):
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """End after the answer to a request that is all here by then, or soon after."""
+        """Close the connection after the response to a request that has arrived, or arrives soon."""
         super().shutdown()
         self.loop.call_later(PARTING, self._part)
 
@@ -156,7 +157,7 @@ class HttpConnection(H11Protocol):
             self._drop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """Remove the connection and its timer; see `asyncio.Protocol`."""
         super().connection_lost(exc)
         self._places.leave(self._place)
         if self._timer is not None:
@@ -168,16 +169,16 @@ class HttpConnection(H11Protocol):
         self._timer = self.loop.call_later(seconds, self._drop)
 
     def _drop(self) -> None:
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:  # a part of a head
-            self.transport.write(answer(408, "the request's head took too long; send it again"))
-        self.transport.abort()  # not close(): that waits until the client has read everything
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:  # an incomplete head
+            self.transport.write(answer(408, "the head of the request took too long; send it again"))
+        self.transport.abort()  # unlike close(), it does not wait until the client has read everything
 
 
 class Entrance:
-    """Accepts connections within the limits; has what uvicorn asks of an `asyncio.Server`.
+    """Accepts connections within the limits; has the methods of `asyncio.Server` that uvicorn calls.
 
-    asyncio's own server has no limits: it accepts until the process has no files left, and then logs every second
-    for each of them. It also tells nobody of a connection until TLS is agreed.
+    asyncio's server has no limits: it accepts connections until the process runs out of files, and then logs an
+    error for each of them every second. It also does not report a connection before the TLS handshake is done.
     """
 
     def __init__(
@@ -197,7 +198,7 @@ class Entrance:
         self._go_on()
 
     def close(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         if self._paused is not None:
             self._paused.cancel()
         self._loop.remove_reader(self._listener)
@@ -205,14 +206,14 @@ class Entrance:
             place.drop()
 
     async def wait_closed(self) -> None:
-        """Wait until no connection is being made."""
+        """Wait until no connection is being set up."""
         await asyncio.gather(*self._arriving)
 
     def _go_on(self) -> None:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        """Accept some connections; the event loop calls again while there are more."""
+        """Accept a few connections; the event loop calls again while there are more."""
         with suppress(BlockingIOError, InterruptedError, ConnectionAbortedError):
             for _ in range(AT_ONCE):
                 try:
@@ -224,7 +225,7 @@ class Entrance:
                     return
 
     def _short(self, error: OSError) -> None:
-        """Close a connection for those that come; if none can be closed, accept nothing for a while."""
+        """Close a connection to make room; if none can be closed, stop accepting for a while."""
         log.warning("cannot accept a connection: %s", error.strerror)
         if not self._places.drop():
             self._loop.remove_reader(self._listener)
@@ -234,7 +235,7 @@ class Entrance:
         connection.setblocking(False)
         place = self._places.enter(network(address[0]), lambda: _hang_up(connection))
         if place is None:
-            log.warning("a connection of %s was refused: all that it may have are busy", address[0])
+            log.warning("a connection from %s was refused: all connections that it may have are busy", address[0])
             with suppress(OSError), connection:
                 if self._context is None:
                     connection.send(answer(503, "all connections are busy; try again in a second"))
@@ -251,18 +252,18 @@ class Entrance:
                 ssl=self._context,
                 ssl_handshake_timeout=self._limits.head if self._context is not None else None,
             )
-        except OSError:  # the client went away, or TLS was not agreed
+        except OSError:  # the client disconnected, or the TLS handshake failed
             self._places.leave(place)
 
 
 def _hang_up(connection: socket.socket) -> None:
-    """End a connection that asyncio owns already: it is told that there is no more to read."""
+    """Shut down a connection that asyncio already owns, so that it reads the end of the stream."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 def network(address: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
+    """Return the identifier of a client: an IPv4 address, or the /64 network of an IPv6 address."""
     found = ip_address(address.partition("%")[0])
     if found.version == 4:
         return str(found)
@@ -270,7 +271,7 @@ def network(address: str) -> str:
 
 
 def answer(status: int, error: str) -> bytes:
-    """Return a response without an application, after which the connection is closed."""
+    """Return an error response as bytes, for use before the application; the connection is closed after it."""
     content = json.dumps({"error": error}).encode()
     retry = "Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else ""
     return (

@@ -1,4 +1,4 @@
-"""The interface of the model that is served, and the documents that clients get."""
+"""The interface of the served model, and the documents that clients receive."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cloven.runtime.cluster.health import ClusterHealth
 Shape = tuple[int, int, int]
 """Channels, height, width."""
 Decode = Callable[[bytes, Shape], NDArray[np.uint8]]
-"""Turns a picture's file into pixels ``(C, H, W)``, or raises ClovenError: `cloven.zoo.folders.decode_picture`."""
+"""Decodes a picture into pixels ``(C, H, W)``, or raises ClovenError: `cloven.zoo.folders.decode_picture`."""
 Measure = Callable[[bytes], int]
-"""Returns the number of pixels by a file's header, or raises ClovenError: `cloven.zoo.folders.picture_size`."""
+"""Returns the number of pixels in a file's header, or raises ClovenError: `cloven.zoo.folders.picture_size`."""
 
 
 class ModelOutput(Protocol):
@@ -39,7 +39,7 @@ class ServedModel(Protocol):
         """Return the shape of an image."""
 
     async def submit(self, image: NDArray[np.float32]) -> ModelOutput:
-        """Classify an image ``(C, H, W)`` in [0, 1]; it is cancelled when a request's deadline passes.
+        """Return the output for an image ``(C, H, W)`` in [0, 1]; the call is cancelled at the request's deadline.
 
         Raises:
             FrameFailed: if a device or a link has failed.
@@ -50,7 +50,7 @@ class ServedModel(Protocol):
 
 
 class ClassScore(BaseModel):
-    """A class, and its probability (softmax)."""
+    """A class and its probability (softmax)."""
 
     class_: int = Field(serialization_alias="class")
     name: str | None
@@ -58,12 +58,12 @@ class ClassScore(BaseModel):
 
 
 class Classified(ClassScore):
-    """An answer: the class that fits best, and the next ones."""
+    """A response: the most probable class, and the next ones."""
 
     best: list[ClassScore]
-    logits: list[float] | None = Field(description="All of the CNN's output, with ?scores=all")
-    seconds: float = Field(description="How long the divided model took, without reading the picture")
-    input: list[int] = Field(description="What the picture was made: channels, height, width")
+    logits: list[float] | None = Field(description="The complete output of the CNN, with ?scores=all")
+    seconds: float = Field(description="Seconds that the divided model took, without reading the picture")
+    input: list[int] = Field(description="The size that the picture was converted to: channels, height, width")
 
 
 class ErrorBody(BaseModel):
@@ -76,7 +76,7 @@ class ErrorBody(BaseModel):
 
 
 class RequestRefused(Exception):  # noqa: N818 - it is an outcome, one of two
-    """A request that gets no class: its status, and a sentence, or all of the answer's document."""
+    """A request that is not answered with a class: its status, and the message or the whole error document."""
 
     def __init__(self, status: int, error: str | ErrorBody) -> None:
         self.status, self.body = status, error if isinstance(error, ErrorBody) else ErrorBody(error=error)

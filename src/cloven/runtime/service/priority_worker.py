@@ -1,4 +1,4 @@
-"""One thread for work that is done one piece at a time, the smallest first."""
+"""A thread that runs one piece of work at a time, the smallest first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Made = TypeVar("Made")
 
 
 class PriorityWorker:
-    """Work in a thread, in the order of its size: so many large pieces delay a small one by the time of one."""
+    """Runs work in one thread in the order of its size, so that a small piece waits for at most one large piece."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "picture")
@@ -21,7 +21,7 @@ class PriorityWorker:
         self._numbers = count()
 
     async def run(self, size: int, work: Callable[[], Made]) -> Made:
-        """Return what the work makes; it is left out if this is cancelled before its turn."""
+        """Return the result of the work; if cancelled before its turn, the work does not run."""
         made: Future[Made] = Future()
         self._waiting.put((size, next(self._numbers), made, work))
         self._thread.submit(self._smallest)

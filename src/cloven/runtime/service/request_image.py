@@ -1,4 +1,4 @@
-"""Make an image of a request's body: a picture's file, a form with one, or the numbers themselves."""
+"""Read the image in the body of a request: a picture's file, a form with one, or raw numbers."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Made = TypeVar("Made")
 FORM, NUMBERS = "multipart/form-data", "application/octet-stream"
 FIELD = "file"
 FIELDS = 8
-"""The most fields of a form."""
+"""The maximum number of fields in a form."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageReader:
-    """Makes an image of a request's body.
+    """Reads the images in the bodies of requests.
 
-    A picture's size is read in another thread than its pixels: so a small picture waits for one large one, not for
-    two.
+    One thread reads the sizes of pictures, another one their pixels: so a small picture waits for one large picture
+    and not for two.
 
     Attributes:
-        shape: of the images.
-        limit: bytes of a request.
-        decode: turns a picture's file into pixels.
-        measure: returns the pixels of a picture's file by its header: the smallest is decoded first.
+        shape: the shape of the images.
+        limit: the maximum bytes of a request.
+        decode: decodes a picture's file into pixels.
+        measure: returns the number of pixels in the header of a picture's file: the smallest is decoded first.
     """
 
     shape: Shape
@@ -50,12 +50,12 @@ class ImageReader:
     decoding: PriorityWorker = field(default_factory=PriorityWorker)
 
     async def read(self, request: Request) -> NDArray[np.float32]:
-        """Return the image ``(C, H, W)`` in [0, 1] that a request brings.
+        """Return the image ``(C, H, W)`` in [0, 1] of a request.
 
         Raises:
-            RequestRefused: for another type of content (415), too many bytes (413), no picture (415), or numbers
-                that are not an image's (422).
-            ClientDisconnect: if the client has gone.
+            RequestRefused: for another type of content (415), too many bytes (413), an unreadable picture (415), or
+                numbers that are not an image (422).
+            ClientDisconnect: if the client has disconnected.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == NUMBERS:
@@ -67,7 +67,7 @@ class ImageReader:
         else:
             raise RequestRefused(
                 415,
-                f"the content type is {kind[:80]!r}; send a picture's file as image/jpeg, image/png or the like, "
+                f"got content type {kind[:80]!r}; send a picture's file as image/jpeg, image/png or similar, "
                 f"a form ({FORM}) with the field {FIELD!r}, or {_wanted(self.shape)} as {NUMBERS}",
             )
         try:
@@ -79,10 +79,10 @@ class ImageReader:
 
 
 async def attended(request: Request, work: Awaitable[Made]) -> Made:
-    """Return the result of work for a request that has come; it is cancelled when the client goes away.
+    """Return the result of work for a received request; cancel the work when the client disconnects.
 
     Raises:
-        ClientDisconnect: if the client has gone.
+        ClientDisconnect: if the client has disconnected.
     """
     gone, made = asyncio.ensure_future(_gone(request)), asyncio.ensure_future(work)
     try:
@@ -101,10 +101,10 @@ async def _gone(request: Request) -> None:
 
 
 def numbers(content: bytes, shape: Shape) -> NDArray[np.float32]:
-    """Return the image that a request's body holds as numbers.
+    """Return the image in a body of raw numbers.
 
     Raises:
-        Refused: for another number of bytes, and for numbers that are not finite or not in [0, 1].
+        RequestRefused: for another number of bytes, or numbers that are not finite or not in [0, 1].
     """
     if len(content) != 4 * math.prod(shape):
         raise RequestRefused(422, f"got {len(content)} bytes; expected {4 * math.prod(shape)}: {_wanted(shape)}")
@@ -123,7 +123,7 @@ def _wanted(shape: Shape) -> str:
 
 
 async def _chunks(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """Yield the body as it comes, unless it is too long, whatever its announced length."""
+    """Yield the body as it arrives; refuse it if it, or its announced length, is too long."""
     total = int(request.headers.get("content-length", "0")[:20])
     if total <= limit:
         total = 0
@@ -143,17 +143,17 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 class _InMemory(MultiPartParser):
-    """A parser of forms that never writes a picture to the disk."""
+    """A parser of forms that never writes a picture to disk."""
 
     spool_max_size = sys.maxsize
 
 
 async def _uploaded(request: Request, limit: int) -> bytes:
-    """Return the file in a form's field."""
+    """Return the file in the field of a form."""
     parser = _InMemory(request.headers, _chunks(request, limit), max_files=1, max_fields=FIELDS)
     try:
         form = await parser.parse()
-    except (MultiPartException, UnicodeError) as error:  # the latter: a charset that is none
+    except (MultiPartException, UnicodeError) as error:  # UnicodeError: an unknown charset
         told = error.message if isinstance(error, MultiPartException) else "its charset is unknown"
         raise RequestRefused(422, f"the form cannot be read: {told}") from error
     found = form.get(FIELD)

@@ -1,4 +1,4 @@
-"""One process that listens, answers, and on SIGTERM or SIGINT finishes what it has begun."""
+"""Run the service: listen, answer requests, and on SIGTERM or SIGINT finish those that have begun."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 USUAL = ClientLimits()
 LIMITED = ("uvicorn.error", "asyncio", "cloven.service")
-"""The loggers that clients can make speak: one line of a kind a minute."""
+"""The loggers that clients can trigger, limited to one line of a kind per minute."""
 
 
 class _Server(uvicorn.Server):
-    """A server with limits on its connections, which returns when it was told to stop.
+    """A server with limits on its connections, which returns after a signal to stop.
 
-    uvicorn's own raises the signal once more, but the caller has connections to close in the same event loop.
+    uvicorn's own server raises the signal again, but the caller must still close connections in the event loop.
     """
 
     def __init__(self, config: uvicorn.Config, limits: ClientLimits, context: ssl.SSLContext | None) -> None:
@@ -46,7 +46,7 @@ class _Server(uvicorn.Server):
         self._limits, self._context = limits, context
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; see `Entrance` for what uvicorn's way lacks."""
+        """Listen with `Entrance`, whose docstring says why uvicorn's method is not used."""
 
         def made(places: ConnectionTable, place: OpenConnection, limits: ClientLimits) -> HttpConnection:
             return HttpConnection(
@@ -82,20 +82,20 @@ async def serve(
     started: Callable[[str], None] = lambda _: None,
     limits: ClientLimits = USUAL,
 ) -> None:
-    """Answer requests until SIGTERM or SIGINT; those that have begun by then are answered.
+    """Answer requests until SIGTERM or SIGINT, then finish those that have begun.
 
     Args:
-        service: what answers, made by `app`.
-        host: the address to listen on; see `check_address`, which is not called here.
-        port: 0 for any free one.
-        identity: for mTLS: only clients with a certificate of the same authority are answered.
+        service: the web application, returned by `app`.
+        host: the address to listen on; the caller must have checked it with `check_address`.
+        port: the port; 0 for any free one.
+        identity: the keys for mTLS: only clients with a certificate of the same authority are served.
         started: called with the service's URL when it listens.
-        limits: what clients may take; requests that have begun get ``limits.request`` seconds at the end, and a
-            second SIGINT ends them at once.
+        limits: the limits for clients; requests that have begun get ``limits.request`` seconds at the end, and a
+            second SIGINT aborts them.
 
     Raises:
-        ClovenError: if it cannot listen there, the certificates cannot be used, or this process may not open
-            as many files as there may be connections.
+        ClovenError: if it cannot listen on the address, the certificates cannot be used, or this process may not
+            open enough files for the connections.
     """
     _check_files(limits)
     config = uvicorn.Config(
@@ -110,7 +110,7 @@ async def serve(
         timeout_graceful_shutdown=math.ceil(limits.request),
     )
     config.load()
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every form that is none
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it logs a warning for every malformed form
     context = identity.server_context() if identity else None
     listener = _listening(host, port)
     try:
@@ -123,12 +123,12 @@ async def serve(
 
 
 def _check_files(limits: ClientLimits) -> None:
-    """Refuse more connections than half of the files that this process may open: the rest is for the workers."""
+    """Refuse a limit above half of the files that this process may open; it needs the rest for the workers."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and limits.connections > files // 2:
         raise ClovenError(
-            f"connections is {limits.connections}, but this process may open only {files} files; give at most "
-            f"{files // 2}, or raise the limit (ulimit -n)"
+            f"connections must be at most {files // 2}, half of the files that this process may open, got "
+            f"{limits.connections}: reduce it, or raise the limit (ulimit -n)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The page to try the service: one file without any other resources."""
+"""The page to try the service in a browser: one file without external resources."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def _device(found: DeviceHealth) -> str:
 
 def _classes(names: Sequence[str] | None) -> str:
     if not names:
-        return "<p>The classes have no names here; answers give their numbers.</p>"
+        return "<p>The classes have no names here; the answers show their numbers.</p>"
     listed = "".join(f"<li>{escape(name)}</li>" for name in names)
     return f"<details><summary>{len(names)} classes</summary><ol start=0>{listed}</ol></details>"

@@ -1,1 +1,1 @@
-"""The listener: packets of one link, recorded and read as an attacker would, with no model and no keys."""
+"""The listener: records the packets of a link and reads them as an attacker would, without model and keys."""

@@ -1,7 +1,7 @@
-"""Capture files as packets: pcap and pcapng, either byte order, several sections and interfaces, also gzip'd.
+"""Read the packets of pcap and pcapng files: any byte order, several sections and interfaces, also gzipped.
 
-Common readers tell neither how long a packet was before a snap length cut it, nor of a second interface, nor where
-a file is damaged.
+Common readers report neither the length of a packet before a snap length cut it, nor a second interface, nor the
+place where a file is damaged.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from cloven.errors import ClovenError
 from cloven.files import open_regular
 
 LARGEST = 2**24
-"""The largest packet or block, in bytes; a larger one means damage. The largest packets (BIG TCP) have 2^19."""
+"""The largest packet or block, in bytes; a larger one indicates damage. The largest packets (BIG TCP) have 2^19."""
 PCAP = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}
-"""The magic numbers of pcap files, and the fractions of their seconds."""
+"""The magic numbers of pcap files, and the resolution of their timestamps, per second."""
 SECTION = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER = 0x1A2B3C4D
-"""The beginning of a pcapng file, and the number that tells the byte order of a section."""
+"""The first bytes of a pcapng file, and the number that shows the byte order of a section."""
 INTERFACE, OLD_PACKET, SIMPLE_PACKET, STATISTICS, PACKET = 1, 2, 3, 5, 6
-"""pcapng's types of blocks."""
+"""Block types of pcapng."""
 DROPPED = 5
-"""pcapng's option of an interface's statistics: the packets dropped."""
+"""The pcapng option for the number of dropped packets in an interface's statistics."""
 SMALLEST = {INTERFACE: 8, OLD_PACKET: 20, SIMPLE_PACKET: 4, PACKET: 20, STATISTICS: 12}
 """The smallest sizes of the blocks that are read, in bytes."""
 CUT = "it ends in the middle of a packet"
 GZIP = b"\x1f\x8b"
 UNPACKED = 2**34
-"""The most bytes that are read of a gzip'd file: a small file can unpack to any size."""
+"""The most bytes that are read from a gzipped file: a small file can unpack to any size."""
 PACKED = {
     b"\xfd7zX": "xz",
     b"BZh": "bzip2",
@@ -43,16 +43,16 @@ PACKED = {
     b"\x04\x22\x4d\x18": "LZ4",
     b"PK\3\4": "zip",
 }
-"""How compressed files begin that are not read."""
+"""The first bytes of unsupported compressed files."""
 
 
 class Packet(NamedTuple):
-    """A packet as a file holds it.
+    """A recorded packet.
 
     Attributes:
-        link: pcap's number of the type of link.
-        size: bytes that the packet had on the link.
-        content: what was recorded of them.
+        link: the link type, as pcap's number.
+        size: the size of the packet on the link, in bytes.
+        content: the recorded bytes.
     """
 
     link: int
@@ -65,14 +65,14 @@ class Tally:
     """The counts of packets in a file.
 
     Attributes:
-        packets: all of them.
-        other: no TCP over IP.
-        tunnels: packets within packets, which are not looked into, by the tunnel's name.
-        truncated: TCP, recorded in part.
-        fragments: fragments of IP, which are not put together.
-        unknown: of types of link that are not known, by pcap's number.
-        dropped: what the recorder says that it missed.
-        damage: why and where reading ended early; empty if it did not.
+        packets: all packets.
+        other: packets other than TCP over IP.
+        tunnels: tunnelled packets, which are not decoded, by the tunnel's name.
+        truncated: TCP packets that were recorded in part.
+        fragments: IP fragments, which are not reassembled.
+        unknown: packets of unknown link types, by pcap's number.
+        dropped: packets that the recorder missed, by its own count.
+        damage: why and where reading stopped early; empty if it did not.
     """
 
     packets: int = 0
@@ -85,39 +85,39 @@ class Tally:
     damage: str = ""
 
     def warnings(self) -> list[str]:
-        """Return what a reader should know before believing the other numbers."""
+        """Return the reasons why the other numbers may be incomplete."""
         said = (
-            (self.damage, f"the file is damaged and was read until there: {self.damage}"),
+            (self.damage, f"the file is damaged; packets after this point were not read: {self.damage}"),
             (self.dropped, f"the recorder dropped {self.dropped:,} packets: record less at a time"),
             (self.truncated, f"{self.truncated:,} packets were recorded in part: record without a snap length"),
-            (self.fragments, f"{self.fragments:,} fragments of IP were left out: they are not put together"),
+            (self.fragments, f"{self.fragments:,} IP fragments were skipped: they are not reassembled"),
             (
                 self.tunnels,
-                f"{self.tunnels.total():,} packets within packets were left out "
+                f"{self.tunnels.total():,} tunnelled packets were skipped "
                 f"({', '.join(f'{name} {count:,}' for name, count in sorted(self.tunnels.items()))}): "
                 "record inside the tunnel",
             ),
             (
                 self.unknown,
-                f"{self.unknown.total():,} packets of unknown links {sorted(self.unknown)} were left out",
+                f"{self.unknown.total():,} packets of unknown link types {sorted(self.unknown)} were skipped",
             ),
         )
         return [sentence for there, sentence in said if there]
 
 
 class Damaged(Exception):  # noqa: N818
-    """The file does not go on as its format says."""
+    """The file violates its format."""
 
 
 def packets(path: Path, tally: Tally) -> Iterator[Packet]:
-    """Return the packets of a capture, in the order recorded, until its end or damage.
+    """Yield the packets of a capture in the order recorded, until the end or the first damage.
 
     Args:
-        path: a pcap or pcapng file, as it is or gzip'd.
-        tally: gets `packets`, `dropped` and `damage`.
+        path: a pcap or pcapng file, optionally gzipped.
+        tally: updated with `packets`, `dropped` and `damage`.
 
     Raises:
-        ClovenError: if the file cannot be read or is neither.
+        ClovenError: if the file cannot be read or has another format.
     """
     try:
         with _content(path) as file:
@@ -132,7 +132,7 @@ def packets(path: Path, tally: Tally) -> Iterator[Packet]:
 
 
 def _content(path: Path) -> BinaryIO:
-    """Return the file, unpacked if it is gzip'd, behind a large buffer."""
+    """Open the file with a large buffer; gzipped content is unpacked."""
     file = open_regular(path)
     packed = file.read(len(GZIP)) == GZIP
     file.seek(0)
@@ -140,7 +140,7 @@ def _content(path: Path) -> BinaryIO:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a gzip'd file, at most `UNPACKED` bytes."""
+    """The content of a gzipped file, at most `UNPACKED` bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._packed, self._file = file, gzip.GzipFile(fileobj=file)
@@ -156,10 +156,10 @@ class _Unpacked(io.RawIOBase):
         try:
             data = self._file.read1(len(buffer))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise Damaged("its compression is damaged or cut") from error
+            raise Damaged("the compressed data is damaged or truncated") from error
         self._left -= len(data)
         if self._left < 0:
-            raise Damaged(f"it unpacks to more than {UNPACKED:,} bytes: unpack and divide it")
+            raise Damaged(f"it unpacks to more than {UNPACKED:,} bytes: unpack and split it")
         buffer[: len(data)] = data
         return len(data)
 
@@ -170,7 +170,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def _begun(file: BinaryIO, path: Path, tally: Tally) -> Iterator[Packet]:
-    """Return the packets by the format of the file's first bytes."""
+    """Return the packets, in the format that the file's first bytes show."""
     magic = file.read(4)
     if magic == SECTION:
         return _pcapng(file, tally)
@@ -180,7 +180,7 @@ def _begun(file: BinaryIO, path: Path, tally: Tally) -> Iterator[Packet]:
             return _pcap(file, sign, PCAP[number])
     for begins, name in PACKED.items():
         if magic.startswith(begins):
-            raise ClovenError(f"{path} is compressed with {name}: unpack it first (only gzip is read as it is)")
+            raise ClovenError(f"{path} is compressed with {name}: unpack it first (only gzip is read directly)")
     begins_with = f"begins with the bytes {magic.hex(' ')}" if magic else "is empty"
     raise ClovenError(f"{path} is neither a pcap nor a pcapng file: it {begins_with}")
 
@@ -193,7 +193,7 @@ def _read(file: BinaryIO, size: int) -> bytes:
 
 
 def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
-    # The upper half of the type of link says how long the checksums behind packets are.
+    # The upper half of the link type is the length of the checksums after packets.
     link = struct.unpack(f"{sign}16xI", _read(file, 20))[0] & 0xFFFF
     layout = struct.Struct(f"{sign}4xIII")
     while head := file.read(16):
@@ -201,12 +201,12 @@ def _pcap(file: BinaryIO, sign: str, fractions: int) -> Iterator[Packet]:
             raise Damaged(CUT)
         fraction, caught, size = layout.unpack(head)
         if caught > LARGEST or fraction >= fractions:
-            raise Damaged("what follows is not a packet")
+            raise Damaged("the next bytes are not a packet")
         yield Packet(link, size, _read(file, caught))
 
 
 def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
-    """Return the packets of a file whose first four bytes, a section's, were read."""
+    """Yield the packets of a file of which the first four bytes were already read."""
     links: list[int] = []
     dropped: dict[int, int] = {}
     sign = "<"
@@ -231,7 +231,7 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
             yield _packet(links, interface, size, body, 20, caught)
         elif kind == STATISTICS:
             (interface,) = struct.unpack_from(f"{sign}I", body)
-            # A later count of the same interface holds the earlier one.
+            # A later count of the same interface includes the earlier one.
             tally.dropped -= dropped.get(interface, 0)
             dropped[interface] = _dropped(body, sign)
             tally.dropped += dropped[interface]
@@ -239,30 +239,30 @@ def _pcapng(file: BinaryIO, tally: Tally) -> Iterator[Packet]:
 
 
 def _sign(mark: bytes) -> str:
-    """Return the byte order of a section by the mark at its beginning."""
+    """Return the byte order of a section, from the mark at its beginning."""
     for sign in "<>":
         if struct.pack(f"{sign}I", BYTE_ORDER) == mark:
             return sign
-    raise Damaged("a section tells no byte order")
+    raise Damaged("a section does not state its byte order")
 
 
 def _block(file: BinaryIO, head: bytes, sign: str, begun: bytes) -> tuple[int, bytes]:
-    """Return a block's kind and content, of which the first bytes were read with its head."""
+    """Return a block's type and content; ``begun`` is the content that was read with the head."""
     if len(head) < 8:
         raise Damaged(CUT)
     kind, size = struct.unpack(f"{sign}II", head)
     if not 12 <= size <= LARGEST or size % 4:
-        raise Damaged(f"a block says that it has {size:,} bytes")
+        raise Damaged(f"a block has an invalid size of {size:,} bytes")
     body = begun + _read(file, size - 8 - len(begun))
     if body[-4:] != head[4:] or len(body) - 4 < SMALLEST.get(kind, 0):
-        raise Damaged("a block does not end where it says")
+        raise Damaged("a block does not match its size")
     return kind, body[:-4]
 
 
 def _packet(links: list[int], interface: int, size: int, body: bytes, start: int, caught: int) -> Packet:
     """Return the packet within a block."""
     if interface >= len(links):
-        raise Damaged(f"a packet is of interface {interface}, which is not described")
+        raise Damaged(f"a packet belongs to interface {interface}, which is not described")
     if start + caught > len(body):
         raise Damaged("a packet is longer than its block")
     return Packet(links[interface], size, body[start : start + caught])

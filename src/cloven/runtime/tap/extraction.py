@@ -1,10 +1,10 @@
-"""Extract what was captured of one direction of a link, image by image: the file `captured.safetensors`.
+"""Extract the messages of one direction of a link by image: the file `captured.safetensors`.
 
     input   (n,) int64, ascending       the numbers of the images
-    "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, where protected
+    "0"     (n, numbers) float32        the payloads of ordinal 0; (n, bytes) uint8, with tag, if protected
     "1"     ...
 
-A capture is read twice: once to see what is there, once for the payloads that are wanted.
+A capture is read twice: once for the survey, once for the selected payloads.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ class CapturedMessages:
         messages: by ordinal (n, numbers) float32, or (n, bytes) uint8 if protected.
         link: "IP:PORT -> IP:PORT".
         protected: whether the messages are ciphertext and tag.
-        bytes: payload of all frames that were found, also of images that are left out.
-        sessions: ids, hexadecimal.
-        left_out: images of which messages are missing or of other sizes than those of most images.
-        repeated: images of which a message was found more than once; the first is kept.
+        bytes: the payload of all frames, including those of skipped images.
+        sessions: their ids, hexadecimal.
+        left_out: the number of images that were skipped because messages are missing or have other sizes than those
+            of most images.
+        repeated: the number of images with a message that occurs more than once; the first is kept.
     """
 
     inputs: NDArray[np.int64]
@@ -60,27 +61,27 @@ class CapturedMessages:
 
 
 def choose(survey: Survey, source: str | None = None, target: str | None = None) -> Flow:
-    """Return the flow with most payload; of a source, to a target.
+    """Return the flow with the most payload, optionally from a source or to a target.
 
     Args:
-        survey: what is in the capture.
-        source: "IP:PORT" as the survey has it, or only its IP.
+        survey: the survey of the capture.
+        source: "IP:PORT" as in the survey, or only the IP.
         target: likewise.
 
     Raises:
-        ClovenError: if there are no frames, or none between these.
+        ClovenError: if there are no frames, or none between these addresses.
     """
     framed = [flow for flow in survey.flows if flow.frames]
     if not framed:
         tls = sum(flow.bytes for flow in survey.flows if flow.kind == TLS)
-        seen = f"{tls:,} bytes of TLS, whose content nobody can see" if tls else f"{len(survey.flows)} other flows"
-        raise ClovenError(f"{survey.path} holds no frames of cloven, but {seen}")
+        seen = f"{tls:,} bytes of TLS, which cannot be decrypted" if tls else f"{len(survey.flows)} other flows"
+        raise ClovenError(f"{survey.path} does not contain frames of cloven, only {seen}")
     for flow in framed:
         if _is(flow.source, source) and _is(flow.target, target):
             return flow
-    asked = f"{source or 'anybody'} -> {target or 'anybody'}"
+    asked = f"{source or 'any'} -> {target or 'any'}"
     there = ", ".join(flow.name for flow in framed)
-    raise ClovenError(f"{survey.path} holds no frames of {asked}; it holds those of {there}")
+    raise ClovenError(f"{survey.path} does not contain frames of {asked}; expected one of {there}")
 
 
 def _is(end: str, asked: str | None) -> bool:
@@ -89,15 +90,15 @@ def _is(end: str, asked: str | None) -> bool:
 
 
 def extract(survey: Survey, flow: Flow) -> CapturedMessages:
-    """Return the messages of a flow, of all images that have the same ordinals with the same sizes as most.
+    """Return the messages of a flow, for all images whose ordinals and sizes are those of most images.
 
     Raises:
-        ClovenError: if most images' messages are not whole float32 numbers, or the file was changed.
+        ClovenError: if the messages of most images are not float32 numbers, or the file has changed.
     """
     (protected, sizes), inputs, left_out, repeated = _rows(flow.headers)
     broken = [f"{size} bytes in ordinal {ordinal}" for ordinal, size in sizes if size % 4 and not protected]
     if broken:
-        raise ClovenError(f"{flow.name}: payloads are not of float32 numbers: {', '.join(broken)}")
+        raise ClovenError(f"{flow.name}: payloads are not float32 numbers: {', '.join(broken)}")
     tag = TAG if protected else 0
     found = {k: np.empty((len(inputs), size + tag), np.uint8) for k, size in sizes}
     missing = set(product(inputs, found))
@@ -108,7 +109,7 @@ def extract(survey: Survey, flow: Flow) -> CapturedMessages:
                 missing.remove((frame.input, frame.ordinal))
                 found[frame.ordinal][row[frame.input]] = np.frombuffer(frame.body, np.uint8)
     if missing:
-        raise ClovenError(f"{survey.path} was changed while it was read; read it again")
+        raise ClovenError(f"{survey.path} changed while it was read; read it again")
     messages = found if protected else {ordinal: block.view("<f4") for ordinal, block in found.items()}
     numbers = np.array(inputs, np.int64)
     return CapturedMessages(
@@ -117,7 +118,7 @@ def extract(survey: Survey, flow: Flow) -> CapturedMessages:
 
 
 def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
-    """Return the shape of most images, these images in order, and how many have another or came twice."""
+    """Return the most frequent shape, its images in order, and how many have another one or a repeated message."""
     images: dict[int, dict[int, FrameHeader]] = defaultdict(dict)
     repeated: set[int] = set()
     for frame in headers:
@@ -125,7 +126,7 @@ def _rows(headers: Sequence[FrameHeader]) -> tuple[Shape, list[int], int, int]:
             repeated.add(frame.input)
     shapes = {number: _shape(messages) for number, messages in images.items()}
     counts = Counter(shapes.values())
-    # Of two shapes that are as frequent, the one with more bytes is the whole one.
+    # If two shapes are equally frequent, the one with more bytes is the complete one.
     most = max(counts, key=lambda shape: (counts[shape], sum(size for _, size in shape[1])))
     inputs = sorted(number for number, shape in shapes.items() if shape == most)
     return most, inputs, len(shapes) - len(inputs), len(repeated)
@@ -137,10 +138,10 @@ def _shape(messages: Mapping[int, FrameHeader]) -> Shape:
 
 
 def write(captured: CapturedMessages, folder: Path) -> Path:
-    """Write `captured.safetensors` into a folder, which is made; return the file's path.
+    """Write `captured.safetensors` into a folder, which is created; return the file's path.
 
     Raises:
-        ClovenError: if it cannot be written.
+        ClovenError: if the file cannot be written.
     """
     path = folder / CAPTURED
     tensors = {INPUT: captured.inputs, **{str(k): block for k, block in captured.messages.items()}}
@@ -160,7 +161,7 @@ def read(folder: Path) -> CapturedMessages:
     """Read `captured.safetensors` of a folder.
 
     Raises:
-        ClovenError: if it cannot be read or is not what `write` writes.
+        ClovenError: if the file cannot be read, or `write` did not write it.
     """
     path = folder / CAPTURED
     about, tensors = read_tensors(path, "numpy")
@@ -178,17 +179,17 @@ def read(folder: Path) -> CapturedMessages:
 
 
 def _problems(about: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Return what is wrong with the content of a file."""
+    """Return the problems of a file's content."""
     if about.get("format") != FORMAT:
-        return [f"its format is {about.get('format')!r}, not {FORMAT!r}; it must be written by cloven tap --read"]
+        return [f"the format is {about.get('format')!r}; expected {FORMAT!r}, as written by `cloven tap --read`"]
     said = [f"{name!r} is missing" for name in ("link", "protected", "bytes", "session") if name not in about]
     if not about.get("bytes", "0").isdecimal():
-        said.append(f"bytes = {about['bytes']!r} is not a number")
+        said.append(f"bytes is {about['bytes']!r}; expected a number")
     inputs = tensors.get(INPUT, np.zeros(0))
     if inputs.dtype != np.int64 or inputs.ndim != 1 or (np.diff(inputs) <= 0).any():
-        said.append("'input' must be a list of int64 numbers, each larger than the one before")
+        said.append("'input' must be an ascending list of int64 numbers")
     dtype = np.uint8 if about.get("protected") == "yes" else np.float32
     for name, block in tensors.items():
         if name != INPUT and not (name.isdecimal() and block.dtype == dtype and block.shape[:-1] == inputs.shape):
-            said.append(f"{name!r} is {block.dtype} {block.shape}, not {dtype.__name__} ({len(inputs)}, ...)")
+            said.append(f"{name!r} is {block.dtype} {block.shape}; expected {dtype.__name__} ({len(inputs)}, ...)")
     return said

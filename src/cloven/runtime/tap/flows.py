@@ -1,4 +1,4 @@
-"""Survey a capture: the bytes, frames and messages of each direction of each link, as far as one can see."""
+"""Survey a capture: the bytes, frames and messages of each direction of each link, as far as they are visible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = ("source", "target", "kind", "packets", "bytes", "lost", "frames", "pa
 
 
 class PayloadSize(Document):
-    """The number of frames of an ordinal whose payload has so many bytes."""
+    """The number of frames with this ordinal and payload size."""
 
     ordinal: int
     bytes: int
@@ -35,23 +35,23 @@ class Flow(Document):
     Attributes:
         source: "IP:PORT"; the client's port is "*" if several connections were joined.
         target: likewise.
-        kind: plain, protected or both: our frames. TLS: nobody sees inside. HTTP/2, TCP: without our frames.
+        kind: plain, protected or plain+protected: with cloven frames. TLS: opaque. HTTP/2, TCP: without frames.
         connections: the number of TCP connections.
-        packets: their number.
-        bytes: of TCP's content, each once.
-        repeated: bytes that were sent again.
-        gaps: how often bytes are missing from the recording.
+        packets: the number of packets.
+        bytes: the TCP content, without retransmissions.
+        repeated: retransmitted bytes.
+        gaps: the number of gaps in the recording.
         lost: the number of missing bytes.
-        late: bytes that are recorded so far behind those that follow them that they were left out.
-        frames: of ours, found whole.
-        cut: frames that begin in the recording and do not end in it.
-        other: bytes of messages that are not ours, or cut.
-        inputs: different numbers of images in the frames.
+        late: bytes that were skipped because they were recorded too long after those that follow them.
+        frames: the number of complete cloven frames.
+        cut: frames that begin in the recording but do not end in it.
+        other: bytes of other messages, or of incomplete frames.
+        inputs: the number of different images in the frames.
         payload: bytes of all payloads, without headers and tags.
         sessions: their ids, hexadecimal.
         sizes: the sizes of the payloads, by ordinal.
-        headers: of the frames, in their order; not in documents.
-        ports: the directions of connections that were joined, as in packets; not in documents.
+        headers: the headers of the frames, in order; not in documents.
+        ports: the directions of the joined connections, as in packets; not in documents.
     """
 
     source: str
@@ -109,12 +109,12 @@ class CaptureReport(Document):
 
 @dataclass(frozen=True)
 class Survey:
-    """A capture, looked through once.
+    """The survey of a capture.
 
     Attributes:
         path: the file.
-        tally: its packets.
-        flows: most payload first.
+        tally: the counts of its packets.
+        flows: the flow with the most payload first.
     """
 
     path: Path
@@ -123,14 +123,14 @@ class Survey:
 
     @property
     def warnings(self) -> list[str]:
-        """Return what a reader should know before believing the numbers."""
+        """Return the reasons why the numbers may be incomplete."""
         gaps = [
-            f"{flow.name}: {flow.lost:,} bytes are missing in {flow.gaps:,} gaps, {flow.cut:,} frames are not whole"
+            f"{flow.name}: {flow.lost:,} bytes are missing in {flow.gaps:,} gaps, {flow.cut:,} frames incomplete"
             for flow in self.flows
             if flow.gaps or flow.cut
         ]
         late = [
-            f"{flow.name}: {flow.late:,} bytes are recorded too far behind those that follow them, and left out: "
+            f"{flow.name}: {flow.late:,} bytes were skipped because they were recorded too late: "
             "sort the packets by time"
             for flow in self.flows
             if flow.late
@@ -151,10 +151,10 @@ class Survey:
 
 
 def survey(path: Path) -> Survey:
-    """Look through a capture once; payloads are not kept.
+    """Survey a capture; payloads are not kept.
 
     Raises:
-        ClovenError: if the file cannot be read, is not a capture, or holds packets of unknown links only.
+        ClovenError: if the file cannot be read, is not a capture, or contains only packets of unknown link types.
     """
     tally, records = Tally(), dict[TcpStream, DirectionRecord]()
     for stream, finder, frames in listen(path, tally):
@@ -168,7 +168,7 @@ def survey(path: Path) -> Survey:
 
 
 def _directions(connections: Sequence[TcpConnection]) -> Iterator[Flow]:
-    """Return the flows of a link, there and back."""
+    """Yield the flows of a link, one per direction."""
     client, joined = connections[0].client, len(connections) > 1
     there: list[DirectionRecord] = []
     back: list[DirectionRecord] = []

@@ -1,7 +1,7 @@
-"""The bytes of one direction of a connection as frames of ours: in messages of gRPC, in DATA frames of HTTP/2.
+"""Find cloven frames in one direction of a connection: in gRPC messages, in DATA frames of HTTP/2.
 
-Where the beginning or a piece is missing, the next frame is searched for: our magic, in a header that tells the
-same size as the message of gRPC around it, right behind the header of a DATA frame. TLS is recognised, no more.
+If the beginning or a piece is missing, the next frame is searched for: our magic number, in a header whose size
+agrees with that of the gRPC message around it, right after the header of a DATA frame. TLS is only recognised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from cloven.errors import require
 from cloven.runtime.link.session import HEADER, MAGIC
-from cloven.runtime.tap.grpc_messages import GRPC, Frame, GrpcMessages, told
+from cloven.runtime.tap.grpc_messages import GRPC, Frame, GrpcMessages, message_size
 from cloven.runtime.tap.streams import Chunk
 
 try:
@@ -21,38 +21,34 @@ except ImportError as error:
     raise require("tap", error) from error
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What a client sends first; a server begins with SETTINGS."""
+"""The first bytes of a client; a server begins with SETTINGS."""
 SETTINGS = re.compile(rb"\0..\x04\0\0\0\0\0", re.DOTALL)
 HEAD = 9
-"""Bytes of a frame's header in HTTP/2."""
+"""The size of an HTTP/2 frame header, in bytes."""
 LARGEST = 2**14
-"""Bytes of any frame but DATA: nobody asks for more, and what says more is out of step."""
+"""The largest frame other than DATA, in bytes: peers do not negotiate more, so a larger size means lost sync."""
 BEFORE = HEAD + 1 + GRPC
-"""How far before our magic a DATA frame's header may begin: 1 byte between them says how much padding there is."""
+"""How far before our magic number a DATA frame's header may begin; it includes the byte for the padding length."""
 HELLO = re.compile(rb"\x16\x03[\x00-\x04]..[\x01\x02]", re.DOTALL)
 RECORD = re.compile(rb"[\x14-\x17]\x03[\x01-\x04]")
 LARGEST_RECORD = 2**14 + 2**11
 SAMPLE = 2**17
-"""Bytes in which TLS is looked for where a recording begins in the middle: seven of its largest records."""
+"""Bytes in which TLS is looked for if a recording begins in the middle: seven of the largest records."""
 
 
 class FrameFinder:
     """Finds the frames of one direction of a connection.
 
     Attributes:
-        preface: whether it began as a client of HTTP/2 does.
+        preface: whether it begins with the preface of an HTTP/2 client.
         http2: whether it is HTTP/2.
         tls: whether it is TLS.
-        other: bytes in DATA frames that are neither in our frames nor gRPC's 5 bytes before one.
-        cut: how many frames of ours began and were not recorded to their end.
+        other: bytes in DATA frames that are neither in our frames nor in the 5-byte gRPC prefix of one.
+        cut: the number of our frames whose beginning was recorded, but not their end.
     """
 
     def __init__(self, begun: bool) -> None:
-        """Begin.
-
-        Args:
-            begun: whether the first byte is the first of the connection.
-        """
+        """Create a finder; ``begun`` says whether the first byte is the first of the connection."""
         self.preface = self.http2 = self.tls = False
         self.other = self.cut = 0
         self._held = bytearray()
@@ -76,7 +72,7 @@ class FrameFinder:
         return frames
 
     def finish(self) -> list[Frame]:
-        """Return the frames in the rest, at the end or before a gap; later bytes are searched anew."""
+        """Return the remaining frames, at the end or before a gap; the search restarts with later bytes."""
         frames: list[Frame] = []
         self._look(0)
         self._open(0)
@@ -89,7 +85,7 @@ class FrameFinder:
         return frames
 
     def _open(self, need: int) -> None:
-        """Judge how the connection begins, as soon as so many bytes of it are there."""
+        """Identify the protocol by the beginning of the connection, once ``need`` bytes have arrived."""
         if not self._opening or len(self._held) < need:
             return
         self._opening = False
@@ -100,13 +96,13 @@ class FrameFinder:
             del self._held[: len(PREFACE)]
 
     def _look(self, need: int) -> None:
-        """Judge whether the middle of a connection is TLS, as soon as so many bytes of it are there."""
+        """Determine whether the middle of a connection is TLS, once ``need`` bytes have arrived."""
         if self._sampling and len(self._sample) >= need:
             self.tls = records(self._sample)
             self._sampling, self._sample = False, bytearray()
 
     def _go(self, frames: list[Frame]) -> None:
-        """Go over what is held."""
+        """Process the buffered bytes."""
         if self._synced and len(self._held) < self._need:
             return
         while not self._opening and (self._synced or self._search()):
@@ -120,10 +116,10 @@ class FrameFinder:
             self._lose()
 
     def _take(self, view: memoryview, frames: list[Frame]) -> int:
-        """Take one frame of HTTP/2; return its bytes, 0 if it is incomplete.
+        """Take one HTTP/2 frame; return its size, or 0 if it is incomplete.
 
         Raises:
-            HyperframeError: if it is none.
+            HyperframeError: if the bytes are not a frame.
         """
         if len(view) < HEAD:
             return 0
@@ -154,7 +150,7 @@ class FrameFinder:
         frames += found
 
     def _lose(self) -> None:
-        """Out of step: what has begun is lost."""
+        """Drop incomplete frames after losing synchronisation."""
         self.cut += sum(messages.begun for messages in self._streams.values())
         self.cut += self._held.find(MAGIC, HEAD + GRPC, BEFORE + len(MAGIC)) >= 0
         self._streams.clear()
@@ -163,7 +159,7 @@ class FrameFinder:
         del self._held[:1]
 
     def _search(self) -> bool:
-        """Search the next frame of ours and drop what is before it."""
+        """Find the next cloven frame and drop the bytes before it."""
         held = self._held
         while (at := held.find(MAGIC, HEAD + GRPC)) >= 0:
             if len(held) < at + HEADER:
@@ -181,13 +177,13 @@ class FrameFinder:
 
 
 def data_before(data: bytearray, at: int) -> int | None:
-    """Return the place of the DATA frame right behind whose header a frame of ours begins; None if there is none.
+    """Return the offset of the DATA frame whose content begins with a cloven frame; None if there is none.
 
     Args:
         data: bytes of a connection, at least up to the end of our header.
-        at: the place of gRPC's 5 bytes before ours.
+        at: the offset of the 5-byte gRPC prefix before our header.
     """
-    if not told(data, at):
+    if not message_size(data, at):
         return None
     for start, padded in ((at - HEAD, 0), (at - HEAD - 1, 8)):
         size, stream = int.from_bytes(data[start : start + 3]), int.from_bytes(data[start + 5 : start + HEAD])
@@ -198,7 +194,7 @@ def data_before(data: bytearray, at: int) -> int | None:
 
 
 def records(data: bytearray) -> bool:
-    """Return whether bytes from the middle of a connection are records of TLS, one after another to their end."""
+    """Return whether bytes from the middle of a connection are consecutive TLS records."""
     for match in RECORD.finditer(data):
         at, whole = match.start(), 0
         while RECORD.match(data, at) and whole < 3:

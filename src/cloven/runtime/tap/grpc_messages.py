@@ -1,4 +1,4 @@
-"""The content of one stream of HTTP/2 as gRPC's messages, and of these those that are frames of ours."""
+"""Split one HTTP/2 stream into gRPC messages, and find the cloven frames among them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import NamedTuple
 from cloven.runtime.link.session import HEADER, LAYOUT, MAGIC
 
 GRPC = 5
-"""Bytes before a message of gRPC: 1 says whether it is compressed, 4 how long it is."""
+"""The size of the prefix of a gRPC message: 1 byte for compression, 4 for the length."""
 TAG = 16
-"""Bytes that each of our ciphers adds to a payload."""
+"""The size of the tag that each of our ciphers adds to a payload, in bytes."""
 LARGEST = 2**31
-"""The largest message of gRPC, in bytes."""
+"""The largest gRPC message, in bytes."""
 
 
 class Frame(NamedTuple):
-    """A frame of ours as it was on the link.
+    """A cloven frame as recorded on a link.
 
     Attributes:
-        session: its 16 bytes.
-        counter: its number in its session and direction.
-        input: number of the image.
-        ordinal: which message of the link for this image.
-        length: bytes of the payload, without a tag.
+        session: the session id, 16 bytes.
+        counter: the number of the frame in its session and direction.
+        input: the number of the image.
+        ordinal: the number of the message among those of the link for this image.
+        length: the size of the payload in bytes, without tag.
         protected: whether there is a tag.
-        body: what follows the header: payload, or ciphertext and tag.
+        body: the bytes after the header: payload, or ciphertext and tag.
     """
 
     session: bytes
@@ -36,12 +36,12 @@ class Frame(NamedTuple):
     body: memoryview
 
 
-def told(data: bytes | bytearray, at: int = 0) -> tuple[int, bool] | None:
-    """Return the size of a gRPC message, and whether it has a tag; None if it is not a frame of ours.
+def message_size(data: bytes | bytearray, at: int = 0) -> tuple[int, bool] | None:
+    """Return the size of a gRPC message, and whether it has a tag; None if it is not a cloven frame.
 
     Args:
-        data: at least 5 + 48 bytes from there.
-        at: the place of the message.
+        data: at least 5 + 48 bytes from the offset.
+        at: the offset of the message.
     """
     size = int.from_bytes(data[at + 1 : at + GRPC])
     magic, _, _, _, number, length = LAYOUT.unpack_from(data, at + GRPC)
@@ -55,18 +55,14 @@ class GrpcMessages:
     """The messages of one stream."""
 
     def __init__(self, aligned: bool) -> None:
-        """Begin.
-
-        Args:
-            aligned: whether a message begins at the first byte; else the first frame is searched for.
-        """
+        """Create a stream; unless ``aligned``, the first byte does not begin a message, and a frame is searched."""
         self._aligned = aligned
         self._held = bytearray()
         self._skip = 0
 
     @property
     def begun(self) -> bool:
-        """Return whether a frame of ours has begun and not ended."""
+        """Return whether a cloven frame has begun but not ended."""
         return self._aligned and self._held[GRPC : GRPC + len(MAGIC)] == MAGIC
 
     def add(self, data: memoryview) -> list[Frame]:
@@ -80,7 +76,7 @@ class GrpcMessages:
         return frames
 
     def _step(self, frames: list[Frame]) -> bool:
-        """Go over the next message; return False if more bytes are needed."""
+        """Process the next message; return False if more bytes are needed."""
         if not self._aligned and not self._found():
             return False
         held = self._held
@@ -89,9 +85,9 @@ class GrpcMessages:
         if held[GRPC : GRPC + len(MAGIC)] != MAGIC:
             return self._other()
         if len(held) < GRPC + HEADER:
-            # Nothing of ours is shorter than its header.
+            # A cloven frame is never shorter than its header.
             return int.from_bytes(held[1:GRPC]) < HEADER and self._other()
-        frame = told(held)
+        frame = message_size(held)
         if frame is None:
             return self._other()
         if len(held) < frame[0]:
@@ -100,12 +96,12 @@ class GrpcMessages:
         return True
 
     def _found(self) -> bool:
-        """Search the next frame and drop what is before it."""
+        """Find the next frame and drop the bytes before it."""
         while (at := self._held.find(MAGIC, GRPC)) >= 0:
             del self._held[: at - GRPC]
             if len(self._held) < GRPC + HEADER:
                 return False
-            if told(self._held):
+            if message_size(self._held):
                 self._aligned = True
                 return True
             del self._held[0]
@@ -113,10 +109,10 @@ class GrpcMessages:
         return False
 
     def _other(self) -> bool:
-        """Leave out a message that is not ours."""
+        """Skip a message that is not a cloven frame."""
         size = int.from_bytes(self._held[1:GRPC])
         if self._held[0] > 1 or size > LARGEST:
-            # No message begins here.
+            # A message cannot begin here.
             self._aligned = False
             del self._held[0]
             return True

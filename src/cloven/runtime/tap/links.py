@@ -1,7 +1,7 @@
-"""Group what was captured: directions to connections, connections to links.
+"""Group captured directions into connections, and connections into links.
 
-A link is one connection of TCP at a time. Reconnected ones have other ports on the client's side and are joined;
-connections that carry frames at the same time are different links and are not.
+A link is one TCP connection at a time. After a reconnect, the client port differs, and the connections are joined;
+connections that carry frames at the same time are different links.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cloven.runtime.tap.streams import TcpStream, reassemble, reverse
 
 
 class FrameHeader(NamedTuple):
-    """A frame without its content."""
+    """The header of a frame."""
 
     input: int
     ordinal: int
@@ -32,15 +32,15 @@ class FrameHeader(NamedTuple):
 
 @dataclass
 class DirectionRecord:
-    """One direction of one connection, with the frames that were found in it.
+    """One direction of a connection, with its frames.
 
     Attributes:
         stream: its bytes.
-        finder: of its frames.
-        headers: of its frames.
+        finder: the finder of its frames.
+        headers: the headers of its frames.
         sessions: their ids, in order.
-        first: number of the segment that completed the first frame; 0 without frames.
-        last: of the last one.
+        first: the number of the segment that completed the first frame; 0 without frames.
+        last: the number of the segment that completed the last frame.
     """
 
     stream: TcpStream
@@ -51,7 +51,7 @@ class DirectionRecord:
     last: int = 0
 
     def note(self, frames: Iterable[Frame]) -> None:
-        """Note the frames that the latest segment completed."""
+        """Record the frames that the latest segment completed."""
         for frame in frames:
             self.headers.append(FrameHeader(frame.input, frame.ordinal, frame.length, frame.protected))
             self.sessions[frame.session.hex()] = None
@@ -62,15 +62,15 @@ class DirectionRecord:
 def listen(
     path: Path, tally: Tally, only: Container[bytes] | None = None
 ) -> Iterator[tuple[TcpStream, FrameFinder, list[Frame]]]:
-    """Return the frames of a capture, as soon as they are complete; every direction at least once.
+    """Yield the frames of a capture as they complete; every direction occurs at least once.
 
     Args:
         path: a pcap or pcapng file.
-        tally: gets the counts of packets.
-        only: the directions of connections that are wanted, as in packets; all by default.
+        tally: updated with the counts of packets.
+        only: the directions to select, as in packets; all by default.
 
     Raises:
-        ClovenError: if the file cannot be read, is not a capture, or holds packets of unknown links only.
+        ClovenError: if the file cannot be read, is not a capture, or contains only packets of unknown link types.
     """
     finders: dict[TcpStream, FrameFinder] = {}
     for stream, chunk in reassemble(segments(path, tally, only)):
@@ -81,20 +81,20 @@ def listen(
 
 
 class TcpConnection(NamedTuple):
-    """A connection: the flow from its client to its server, as in packets, and both directions."""
+    """A connection: the flow from client to server, as in packets, and both directions."""
 
     client: bytes
     directions: tuple[DirectionRecord, ...]
 
     @property
     def framed(self) -> tuple[int, int] | None:
-        """Return the numbers of the segments between which it carried frames."""
+        """Return the numbers of the first and the last segment that completed a frame; None without frames."""
         spans = [(record.first, record.last) for record in self.directions if record.headers]
         return (min(first for first, _ in spans), max(last for _, last in spans)) if spans else None
 
 
 def links(records: Iterable[DirectionRecord]) -> Iterator[list[TcpConnection]]:
-    """Return the connections of each link."""
+    """Yield the connections of each link."""
     pairs: dict[bytes, list[DirectionRecord]] = defaultdict(list)
     for record in records:
         flow = record.stream.flow
@@ -114,7 +114,7 @@ def links(records: Iterable[DirectionRecord]) -> Iterator[list[TcpConnection]]:
 
 
 def client_of(both: Sequence[DirectionRecord]) -> bytes:
-    """Return the flow from client to server: by who opened the connection, its first words, or its ports."""
+    """Return the flow from client to server, determined by the SYN, the HTTP/2 preface, or the ports."""
     for record in both:
         flow, opened = record.stream.flow, record.stream.client
         if opened is not None:
@@ -126,7 +126,7 @@ def client_of(both: Sequence[DirectionRecord]) -> bytes:
 
 
 def ends(client: bytes, joined: bool) -> tuple[str, str]:
-    """Return client and server as text."""
+    """Return the addresses of client and server as text."""
     half = (len(client) - 4) // 2
     hosts = [ip_address(client[:half]), ip_address(client[half : 2 * half])]
     source, target = (f"[{host}]" if host.version == 6 else str(host) for host in hosts)

@@ -1,7 +1,8 @@
-"""Record an interface to a pcapng file by Linux's AF_PACKET; what is sent is not touched.
+"""Record an interface to a pcapng file through Linux's AF_PACKET, without affecting the traffic.
 
-Packets are taken as the kernel hands them over: on virtual links, and with cards that join packets, of 64 KB and
-more. The kernel counts what it dropped because the tap was too slow; the count is told, and written into the file.
+Packets are recorded as the kernel delivers them: on virtual links, and with network cards that merge packets, they
+can have 64 KB and more. The kernel counts the packets that it dropped because the tap was too slow; the count is
+returned and written to the file.
 """
 
 from __future__ import annotations
@@ -25,44 +26,44 @@ from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import BYTE_ORDER, DROPPED, INTERFACE, PACKET, SECTION, STATISTICS, Packet, Tally
 from cloven.runtime.tap.packets import ETHERNET, RAW, segment
 
-# Of linux/if_packet.h, asm/socket.h and linux/if_arp.h; Python's socket has few of them.
+# From linux/if_packet.h, asm/socket.h and linux/if_arp.h; Python's socket module defines few of them.
 SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING, ETH_P_ALL = 263, 6, 23, 3
 SO_RCVTIMEO, SO_ATTACH_FILTER, SO_RCVBUFFORCE, SO_TIMESTAMPNS = 20, 26, 33, 35
 ETHER, PPP, RAW_IP, LOOPBACK, NONE = 1, 512, 519, 772, 65534
 LINKS = {ETHER: ETHERNET, LOOPBACK: ETHERNET, PPP: RAW, RAW_IP: RAW, NONE: RAW}
-"""pcap's number of the type of link, by the kernel's of the hardware; tunnels have none."""
+"""pcap's link type by the kernel's hardware type; tunnels have none."""
 NAME, RESOLUTION = 2, 9
-"""pcapng's options of an interface."""
+"""pcapng options of an interface."""
 
 WAITING = 2**28
-"""Bytes that may wait in the kernel for a slow disk."""
+"""The kernel's buffer for packets that are not yet written, in bytes."""
 LARGEST = 2**20
-"""Bytes of a packet that fit; there are none larger."""
+"""The buffer for one packet, in bytes; larger packets do not exist."""
 HEADS = 128
-"""Bytes of a packet in which all headers lie."""
+"""The number of bytes that contain all headers of a packet."""
 FILTER = struct.Struct("@HP")
 NOTHING = create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0), 8)
-"""A filter has a number of instructions and their place; this one takes 0 bytes of any packet."""
+"""A filter is a number of instructions and their address; this one accepts 0 bytes of any packet."""
 IDLE = 0.1
-"""Seconds without a packet after which the tap writes out what it has, and looks whether it is to stop."""
+"""Seconds without a packet after which the tap flushes the file and checks whether to stop."""
 BUSY = 0.5
-"""Seconds after which it writes out amid packets: a killed tap loses no more."""
+"""Seconds between flushes while packets arrive: a killed tap loses at most this much."""
 BLOCK = struct.Struct("<IIIIIII")
-"""What pcapng has before a packet."""
+"""The header of a packet block in pcapng."""
 STAMP = struct.Struct("@ll")
 STAMP_ROOM = socket.CMSG_SPACE(STAMP.size)
-"""When a packet came: seconds and nanoseconds, and how much room the kernel needs to tell them."""
+"""A packet's timestamp in seconds and nanoseconds, and the size of the control message that carries it."""
 
 
 class RecordingSummary(Document):
     """The counts of a recording.
 
     Attributes:
-        packets: in the file.
-        bytes: of these packets.
-        left_out: packets of other ports.
-        dropped: packets that the kernel dropped, because the tap was too slow.
-        seconds: how long it listened.
+        packets: the number of packets in the file.
+        bytes: their total size.
+        left_out: the number of packets of other ports.
+        dropped: the number of packets that the kernel dropped because the tap was too slow.
+        seconds: the duration of the recording.
     """
 
     packets: int
@@ -74,7 +75,7 @@ class RecordingSummary(Document):
 
 @contextmanager
 def until_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGINT or SIGTERM came; in the main thread."""
+    """Yield a function that returns whether SIGINT or SIGTERM was received; only in the main thread."""
     came = Event()
     before = {number: signal.signal(number, lambda *_: came.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -85,7 +86,7 @@ def until_signal() -> Iterator[Callable[[], bool]]:
 
 
 def never() -> bool:
-    """Return False: go on."""
+    """Return False."""
     return False
 
 
@@ -99,20 +100,20 @@ def record(
     stop: Callable[[], bool] = never,
     ready: Callable[[], object] = never,
 ) -> RecordingSummary:
-    """Record an interface until told to stop; packets that arrived before are still written.
+    """Record an interface until a limit or ``stop``; packets that arrived before are still written.
 
     Args:
-        interface: its name, as ``ip link`` shows it.
-        out: the pcapng file; one that is there is replaced.
-        port: record TCP packets from and to this port only.
-        seconds: stop after so long.
-        size: stop after so many bytes of packets.
-        stop: whether to stop, like an event's ``is_set``; asked for every packet and ten times a second.
-        ready: called once, when no later packet will be missed.
+        interface: its name, as in ``ip link``.
+        out: the pcapng file; an existing one is replaced.
+        port: record only TCP packets from and to this port.
+        seconds: stop after this time.
+        size: stop after this many bytes of packets.
+        stop: returns whether to stop, like an event's ``is_set``; called for every packet and ten times a second.
+        ready: called once, when recording has begun.
 
     Raises:
-        ClovenError: if this is not Linux, the right to listen is missing, there is no such interface or it is
-            down, or the file cannot be written.
+        ClovenError: if the system is not Linux, the privilege to record is missing, the interface does not exist or
+            is down, or the file cannot be written.
     """
     begin = time.monotonic()
     tap, file = _opened(interface, out)
@@ -128,7 +129,7 @@ def record(
                     break
             recorder.flush(final=True)
     except OSError as error:
-        raise ClovenError(f"recording {interface} to {out} ended: {error.strerror}") from error
+        raise ClovenError(f"recording {interface} to {out} failed: {error.strerror}") from error
     lasted = time.monotonic() - begin
     return RecordingSummary(
         packets=recorder.packets,
@@ -140,7 +141,7 @@ def record(
 
 
 def _opened(interface: str, out: Path) -> tuple[socket.socket, BinaryIO]:
-    """Return the socket and the file; if either cannot be opened, an earlier file is left as it is."""
+    """Open the socket and the file; if either fails, an existing file is left unchanged."""
     problems: list[str] = []
     tap, file, new = None, None, not out.exists()
     try:
@@ -165,15 +166,15 @@ def _opened(interface: str, out: Path) -> tuple[socket.socket, BinaryIO]:
 def _bound(interface: str) -> socket.socket:
     """Return a socket that receives all packets of an interface."""
     if not hasattr(socket, "AF_PACKET"):
-        raise ClovenError(f"packets are recorded on Linux only, not on {platform.system()}; use tcpdump -w there")
+        raise ClovenError(f"recording requires Linux, this system is {platform.system()}; use tcpdump -w instead")
     names = [name for _, name in socket.if_nameindex()]
     if interface not in names:
-        raise ClovenError(f"there is no interface {interface!r}; there are {', '.join(names)}")
+        raise ClovenError(f"there is no interface {interface!r}; expected one of {', '.join(names)}")
     try:
-        # Protocol 0: nothing is received before the socket is bound to its interface.
+        # Protocol 0: the socket receives nothing before it is bound to its interface.
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     except PermissionError as error:
-        raise ClovenError(f"recording {interface} needs the right CAP_NET_RAW: run it as root") from error
+        raise ClovenError(f"recording {interface} requires CAP_NET_RAW: run it as root") from error
     try:
         _prepared(tap, interface)
     except BaseException:
@@ -185,29 +186,29 @@ def _bound(interface: str) -> socket.socket:
 def _prepared(tap: socket.socket, interface: str) -> None:
     tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WAITING)
     with suppress(PermissionError):
-        # Beyond the system's limit; needs CAP_NET_ADMIN.
+        # Exceed the system's limit, which requires CAP_NET_ADMIN.
         tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, WAITING)
     tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     tap.setsockopt(socket.SOL_SOCKET, SO_RCVTIMEO, STAMP.pack(0, int(IDLE * 1e6)))
     tap.bind((interface, ETH_P_ALL))
     if tap.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == ENETDOWN:
-        raise ClovenError(f"interface {interface} is down; ip link set {interface} up")
+        raise ClovenError(f"interface {interface} is down; run: ip link set {interface} up")
     hardware = tap.getsockname()[3]
     if hardware not in LINKS:
         raise ClovenError(
-            f"interface {interface} is of hardware type {hardware}; known are {', '.join(map(str, LINKS))}"
+            f"interface {interface} has hardware type {hardware}; expected one of {', '.join(map(str, LINKS))}"
         )
     if hardware == LOOPBACK:
-        # There every packet goes out and comes in.
+        # On loopback, every packet occurs twice: outgoing and incoming.
         tap.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
 
 
 def _arrivals(tap: socket.socket, room: memoryview, over: Callable[[], bool]) -> Iterator[tuple[int, int]]:
-    """Yield the size of each packet put into `room`, and its time in ns since 1970; (0, 0) when idle."""
+    """Yield the size of each packet in `room` and its time in ns since 1970; (0, 0) when idle."""
     flags = 0
     while True:
         if not flags and over():
-            # From now on nothing is added to what is waiting, which is still taken.
+            # Stop the queue from growing; the packets that wait are still read.
             tap.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, FILTER.pack(1, addressof(NOTHING)))
             flags = socket.MSG_DONTWAIT
         try:
@@ -218,7 +219,7 @@ def _arrivals(tap: socket.socket, room: memoryview, over: Callable[[], bool]) ->
             yield 0, 0
             continue
         except OSError as error:
-            # An interface that went down may come up again; one that was removed does not.
+            # An interface that is down may come up again; a removed one does not.
             if error.errno != ENETDOWN:
                 raise
             if tap.getsockname()[0] not in (name for _, name in socket.if_nameindex()):
@@ -229,7 +230,7 @@ def _arrivals(tap: socket.socket, room: memoryview, over: Callable[[], bool]) ->
 
 
 class _Recorder:
-    """Writes packets as blocks of pcapng, each at once: head, packet and end of a block lie in one buffer."""
+    """Writes packets as pcapng blocks, each in one call: its head, packet and end share a buffer."""
 
     def __init__(self, tap: socket.socket, file: BinaryIO, port: int | None) -> None:
         name, _, _, hardware, _ = tap.getsockname()
@@ -243,7 +244,7 @@ class _Recorder:
         self.flush()
 
     def add(self, count: int, stamp: int) -> None:
-        """Write the packet that is in `room`; with none, write out what there is."""
+        """Write the packet in `room`; without one, flush the file."""
         if not count or stamp - self._flushed > BUSY * 1e9:
             self._flushed = stamp
             self.flush()
@@ -259,8 +260,8 @@ class _Recorder:
         self.bytes += count
 
     def flush(self, final: bool = False) -> None:
-        """Write out what there is, and how many packets were dropped if that is new or the end."""
-        # The kernel begins to count anew whenever it is asked.
+        """Flush the file, and write the count of dropped packets if it has changed or this is the end."""
+        # The kernel resets the count on every read.
         statistics = self._tap.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
         dropped = struct.unpack("=4xI", statistics)[0]
         self.dropped += dropped
@@ -269,7 +270,7 @@ class _Recorder:
         self._file.flush()
 
     def _wanted(self, count: int) -> bool:
-        """Return whether the packet in `room` is of the port."""
+        """Return whether the packet in `room` belongs to the port."""
         if self._port is None or not count:
             return count > 0
         found = segment(Packet(self._link, count, bytes(self.room[: min(count, HEADS)])), self._tally)
@@ -277,7 +278,7 @@ class _Recorder:
 
 
 def _head(name: str, link: int) -> bytes:
-    """Return the beginning of the file: its section, and the one interface, whose stamps count nanoseconds."""
+    """Return the beginning of the file: a section, and one interface with timestamps in nanoseconds."""
     section = SECTION + struct.pack("<IIHHqI", 28, BYTE_ORDER, 1, 0, -1, 28)
     text = name.encode()
     options = struct.pack("<HH", NAME, len(text)) + text + bytes(-len(text) % 4)
@@ -287,6 +288,6 @@ def _head(name: str, link: int) -> bytes:
 
 
 def _statistics(dropped: int) -> bytes:
-    """Return the block that tells how many packets were dropped."""
+    """Return the block with the number of dropped packets."""
     high, low = divmod(time.time_ns(), 2**32)
     return struct.pack("<IIIIIHHQII", STATISTICS, 40, 0, high, low, DROPPED, 8, dropped, 0, 40)

@@ -1,7 +1,7 @@
-"""Packets as TCP segments, by `struct`: IPv4 and IPv6 over Ethernet, cooked, raw and loopback links.
+"""Decode packets to TCP segments: IPv4 and IPv6 over Ethernet, cooked, raw and loopback links.
 
-VLAN tags, MPLS labels and PPPoE before IP are gone over. Packets within packets (VXLAN, GRE, IP in IP, ...) are not
-looked into: the tunnel's name is counted.
+VLAN tags, MPLS labels and PPPoE before IP are skipped. Tunnelled packets (VXLAN, GRE, IP in IP, ...) are not
+decoded but counted by the tunnel's name.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from cloven.errors import ClovenError
 from cloven.runtime.tap.captures import Packet, Tally, packets
 
 FIN, SYN, ACK = 0x01, 0x02, 0x10
-"""TCP's flags."""
+"""TCP flags."""
 IP_TCP, IP_UDP = 6, 17
-"""Protocols of IP."""
+"""IP protocol numbers."""
 IPV4 = struct.Struct(">BxHxxHxB")
 IPV6 = struct.Struct(">4xHB")
 TCP = struct.Struct(">4xI4xBB")
 SIZED = {0, 43, 60}
-"""IPv6 headers that may lie before TCP and tell their length in eights of bytes; 51 tells it in fours."""
+"""IPv6 headers that may precede TCP and give their length in units of 8 bytes; 51 uses units of 4."""
 AUTHENTICATION = 51
 FRAGMENT = 44
 TUNNELS = {4: "IP in IP", 41: "IPv6 in IP", 47: "GRE", 50: "ESP", 115: "L2TP", 137: "MPLS in IP"}
-"""Protocols of IP that carry packets."""
+"""IP protocols of tunnels."""
 UDP_TUNNELS = {4789: "VXLAN", 8472: "VXLAN", 6081: "Geneve", 2152: "GTP", 6635: "MPLS in UDP", 4500: "ESP"}
-"""Ports of UDP to which packets within packets are sent."""
+"""UDP ports of tunnels."""
 
 
 class TcpSegment(NamedTuple):
-    """The content of one packet for one direction of a connection.
+    """The TCP segment of one packet.
 
     Attributes:
-        flow: source, target, and their ports, as in the packet: 12 bytes, of IPv6 36.
-        sequence: TCP's number of the first byte.
-        flags: TCP's flags.
-        data: the bytes; fewer than were sent if the packet was recorded in part.
+        flow: source, target and their ports, as in the packet: 12 bytes for IPv4, 36 for IPv6.
+        sequence: the TCP sequence number of the first byte.
+        flags: the TCP flags.
+        data: the content; incomplete if the packet was recorded in part.
     """
 
     flow: bytes
@@ -48,15 +48,15 @@ class TcpSegment(NamedTuple):
 
 
 def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> Iterator[TcpSegment]:
-    """Return the TCP segments of a capture, in the order recorded; other packets are counted.
+    """Yield the TCP segments of a capture in the order recorded; other packets are counted.
 
     Args:
         path: a pcap or pcapng file.
-        tally: gets the counts.
-        only: the flows that are wanted; all by default.
+        tally: updated with the counts.
+        only: the flows to select; all by default.
 
     Raises:
-        ClovenError: if the file cannot be read, is neither, or holds packets of unknown links only.
+        ClovenError: if the file cannot be read, is not a capture, or contains only packets of unknown link types.
     """
     for packet in packets(path, tally):
         found = segment(packet, tally)
@@ -64,11 +64,11 @@ def segments(path: Path, tally: Tally, only: Container[bytes] | None = None) -> 
             yield found
     if tally.unknown and tally.unknown.total() == tally.packets:
         known = ", ".join(map(str, LINKS))
-        raise ClovenError(f"{path}: all packets are of links of type {sorted(tally.unknown)}; known are {known}")
+        raise ClovenError(f"{path}: all packets have link types {sorted(tally.unknown)}; expected {known}")
 
 
 def segment(packet: Packet, tally: Tally) -> TcpSegment | None:
-    """Return the TCP segment of a packet; None if there is none, and the reason is counted."""
+    """Return the TCP segment of a packet; None if there is none, in which case the reason is counted."""
     start = LINKS.get(packet.link)
     if start is None:
         tally.unknown[packet.link] += 1
@@ -98,7 +98,7 @@ def _ipv4(packet: Packet, at: int, tally: Tally) -> TcpSegment | None:
     if fragment & 0x3FFF:
         tally.fragments += 1
         return None
-    # A packet of more than 64 KB, put together by the network card, tells no length.
+    # A packet of more than 64 KB, merged by the network card, does not give its length.
     end = at + total if total else packet.size
     return _tcp(packet.content, at + 12, at + 20, at + (first & 15) * 4, end, tally)
 
@@ -126,7 +126,7 @@ def _ipv6(packet: Packet, at: int, tally: Tally) -> TcpSegment | None:
 
 
 def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
-    """Count a packet of another protocol than TCP, whose content begins at a place."""
+    """Count a packet of another protocol than TCP; its content begins at offset ``at``."""
     port = int.from_bytes(content[at + 2 : at + 4]) if protocol == IP_UDP else None
     name = UDP_TUNNELS.get(port) if port is not None else TUNNELS.get(protocol)
     if name is None:
@@ -136,7 +136,7 @@ def _other(content: bytes, protocol: int, at: int, tally: Tally) -> None:
 
 
 def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally) -> TcpSegment:
-    """Return the segment at a place of a packet with addresses at another place, and an end."""
+    """Return the segment at offset ``at`` of a packet that ends at ``end``; addresses are at ``first:last``."""
     sequence, size, flags = TCP.unpack_from(content, at)
     tally.truncated += end > len(content)
     data = memoryview(content)[at + (size >> 4) * 4 : end]
@@ -144,14 +144,14 @@ def _tcp(content: bytes, first: int, last: int, at: int, end: int, tally: Tally)
 
 
 def _typed(kind: int, start: int) -> Callable[[bytes], int]:
-    """Return a function that finds IP on a link with types: the type at `kind`, the content from `start`."""
+    """Return a function that finds IP on a link with EtherTypes at offset `kind` and content from `start`."""
 
     def find(content: bytes) -> int:
         carried, at = content[kind : kind + 2], start
         while carried in TAGS:
             carried, at = content[at + 2 : at + 4], at + 4
         if carried in LABELS:
-            # The last label of a stack has a bit of its own.
+            # One bit marks the last label of a stack.
             while not content[at + 2] & 1:
                 at += 4
             return at + 4
@@ -163,7 +163,7 @@ def _typed(kind: int, start: int) -> Callable[[bytes], int]:
 
 
 def _bare(start: int) -> Callable[[bytes], int]:
-    """Return a function that finds IP on a link that carries little else."""
+    """Return a function that finds IP at a fixed offset."""
     return lambda _: start
 
 
@@ -175,10 +175,10 @@ LABELS = {b"\x88\x47", b"\x88\x48"}
 """EtherTypes of MPLS."""
 PPPOE = b"\x88\x64"
 PPP_CARRIED = {b"\x00\x21", b"\x00\x57"}
-"""PPP's numbers of IPv4 and IPv6."""
+"""PPP protocol numbers of IPv4 and IPv6."""
 NULL, ETHERNET, RAW, LOOP, COOKED, IPV4_ONLY, IPV6_ONLY, COOKED_2 = 0, 1, 101, 108, 113, 228, 229, 276
 OTHER_RAW = 12, 14
-"""pcap's numbers of types of links; the headers of some systems wrote others for raw IP."""
+"""pcap's link types; some systems wrote other numbers for raw IP."""
 LINKS: dict[int, Callable[[bytes], int]] = {
     ETHERNET: _typed(12, 14),
     COOKED: _typed(14, 16),
@@ -187,4 +187,4 @@ LINKS: dict[int, Callable[[bytes], int]] = {
     LOOP: _bare(4),
     **dict.fromkeys((RAW, *OTHER_RAW, IPV4_ONLY, IPV6_ONLY), _bare(0)),
 }
-"""Functions that return where IP begins (-1: nowhere), by type of link."""
+"""Functions that return the offset of IP (-1 if there is none), by link type."""

@@ -1,8 +1,8 @@
-"""TCP segments as the bytes of each direction of a connection, in order, whatever order they were recorded in.
+"""Reassemble TCP segments, recorded in any order, into the byte stream of each direction of a connection.
 
-Bytes are told as soon as nothing before them is missing. What is missing is waited for until `HELD` bytes wait in
-all directions together, or the recording ends; then it is told as lost, and the bytes go on. The order is that of
-TCP's sequence numbers; the packets' times are not looked at.
+Bytes are returned as soon as all bytes before them are. Bytes after a gap wait until `HELD` bytes wait in all
+directions together, or the recording ends; then the gap is reported as lost, and the stream continues. The order is
+that of the TCP sequence numbers; timestamps are ignored.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import NamedTuple
 from cloven.runtime.tap.packets import ACK, FIN, SYN, TcpSegment
 
 HELD = 2**28
-"""Bytes that may wait for those before them, in all directions together."""
+"""The limit of bytes that wait for earlier ones, in all directions together."""
 OVERHEAD = 512
-"""What a waiting segment counts beside its bytes."""
+"""The size that a waiting segment adds to its bytes."""
 FAR = 2**30
-"""TCP's largest window: a segment that is further away belongs to another connection of the same ports."""
+"""TCP's largest window: a segment further away belongs to another connection of the same ports."""
 BEFORE = 2**24
-"""How far before the first recorded bytes of a connection its beginning may lie that is recorded after them."""
+"""How far a connection's SYN may precede the first recorded bytes if it is recorded after them, in bytes."""
 ALIKE = 8
-"""How many connections of the same ports, one after another, may still get segments."""
+"""The number of consecutive connections of the same ports that can still receive segments."""
 
 
 class Chunk(NamedTuple):
-    """The next bytes of a direction, how many were lost before them, and the number of the segment they came in."""
+    """The next bytes of a direction, the number of bytes lost before them, and the number of their segment."""
 
     lost: int
     data: memoryview
@@ -43,38 +43,38 @@ class TcpStream:
 
     Attributes:
         flow: source, target and their ports, as in packets.
-        begun: whether the recording has its beginning.
-        client: whether its source opened the connection; None if the recording does not tell.
-        packets: how many packets went this way.
-        bytes: how many bytes were told, each once.
-        repeated: how many were sent again.
-        lost: how many are missing.
-        late: how many came when those behind them had been told already, and were left out.
-        latest: number of the last segment whose bytes were told, counted over all streams.
-        held: bytes that wait, with `OVERHEAD` for each segment.
+        begun: whether the recording contains its beginning.
+        client: whether its source opened the connection; None if the recording does not show it.
+        packets: the number of its packets.
+        bytes: the number of returned bytes.
+        repeated: the number of retransmitted bytes.
+        lost: the number of missing bytes.
+        late: the number of bytes that were skipped because later ones had already been returned.
+        latest: the number of the last segment with returned bytes, counted over all streams.
+        held: the number of waiting bytes, including `OVERHEAD` for each segment.
     """
 
     def __init__(self, segment: TcpSegment) -> None:
-        """Begin with a direction's first segment, which is still to be added."""
+        """Create a stream for a direction's first segment, which must still be added."""
         self.flow = segment.flow
         self.begun = False
         self.client: bool | None = None
         self.packets = self.bytes = self.repeated = self.lost = self.late = self.latest = self.held = 0
-        # Places count on beyond 2^32; what lies before the first byte stays positive.
+        # Places continue beyond 2^32; those before the first byte stay positive.
         self._place = self._lowest = 2**32 + segment.sequence
         self._going = False
         self._waiting: list[tuple[int, int, memoryview]] = []
-        # Where each gap begins and ends, in order.
+        # The beginning and end of each gap, in order.
         self._starts: list[int] = []
         self._ends: list[int] = []
 
     @property
     def gaps(self) -> int:
-        """Return how often bytes are missing."""
+        """Return the number of gaps."""
         return len(self._starts)
 
     def continues(self, segment: TcpSegment) -> bool:
-        """Return whether a segment of these ports belongs to this connection, not to another one."""
+        """Return whether a segment of these ports belongs to this connection rather than to another one."""
         place = self._where(segment.sequence)
         if not segment.flags & SYN:
             return abs(place - self._place) <= FAR
@@ -87,7 +87,7 @@ class TcpStream:
         return abs(self._where(segment.sequence) - self._place)
 
     def add(self, segment: TcpSegment, number: int = 0) -> Sequence[Chunk]:
-        """Take a segment and its number; return what can be told now, often just its bytes."""
+        """Add a segment with its number; return the bytes that are now in order, usually just its own."""
         self.packets += 1
         data = segment.data
         place = self._where(segment.sequence)
@@ -101,35 +101,35 @@ class TcpStream:
             self._place += len(data)
             self.bytes += len(data)
             return (Chunk(0, data, number),)
-        # The end of a connection, though empty, tells that the bytes before it were sent.
+        # A FIN, even if empty, shows that the bytes before it were sent.
         if data or segment.flags & FIN:
             self._lowest = min(self._lowest, place)
             heappush(self._waiting, (place, number, data))
             self.held += len(data) + OVERHEAD
-        return self._told(self.held) if self._going else ()
+        return self._in_order(self.held) if self._going else ()
 
     def release(self, most: int = 0) -> Sequence[Chunk]:
-        """Tell what waits, in order, with what is missing as lost, until no more than so many bytes wait."""
+        """Return waiting bytes in order, and count gaps as lost, until at most ``most`` bytes wait."""
         if not self._going and self._waiting:
             self._start = self._place = self._waiting[0][0]
             self._going = True
-        return self._told(most)
+        return self._in_order(most)
 
     def _where(self, sequence: int) -> int:
-        """Return the place of a sequence number: of those that it may mean, the nearest."""
+        """Return the place of a sequence number: the nearest of the possible ones."""
         return self._place + (sequence - self._place + 2**31) % 2**32 - 2**31
 
-    def _told(self, most: int) -> list[Chunk]:
-        """Return what is in order, and as much of the rest as is over `most`."""
-        told: list[Chunk] = []
+    def _in_order(self, most: int) -> list[Chunk]:
+        """Return the chunks that are in order, and of the rest as many as exceed ``most`` bytes."""
+        chunks: list[Chunk] = []
         while self._waiting and (self._waiting[0][0] <= self._place or self.held > most):
             place, number, data = heappop(self._waiting)
             self.held -= len(data) + OVERHEAD
             known = max(0, min(self._place - place, len(data)))
             self._again(place, place + known)
             if place > self._place or known < len(data):
-                told.append(self._next(max(0, place - self._place), data[known:], number))
-        return told
+                chunks.append(self._next(max(0, place - self._place), data[known:], number))
+        return chunks
 
     def _next(self, lost: int, data: memoryview, number: int) -> Chunk:
         if lost:
@@ -141,8 +141,8 @@ class TcpStream:
         return Chunk(lost, data, number)
 
     def _again(self, start: int, end: int) -> None:
-        """Count bytes behind which others were told already: those of a gap are late, all others came before."""
-        # What lies before a recording that begins in the middle was never told either.
+        """Count bytes that precede the returned ones: they are late if they fill a gap, else repeated."""
+        # Bytes before the start of a recording that begins in the middle were never returned either.
         late = 0 if self.begun else max(0, min(end, self._start) - start)
         first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
         if first < last:
@@ -158,10 +158,10 @@ class TcpStream:
 
 
 def reassemble(found: Iterable[TcpSegment]) -> Iterator[tuple[TcpStream, Chunk]]:
-    """Return the bytes of all directions; one without any is told by an empty chunk.
+    """Yield the bytes of all directions in order; a direction without bytes yields one empty chunk.
 
     Args:
-        found: segments as recorded: out of order, repeated, overlapping, or missing.
+        found: segments as recorded; they may be out of order, repeated, overlapping, or missing.
     """
     flows: dict[bytes, list[TcpStream]] = {}
     held = 0

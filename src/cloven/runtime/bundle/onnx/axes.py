@@ -1,5 +1,5 @@
-"""ATen ops that go over some axes of a value - sums, softmax, norms - as ONNX nodes."""
-# ruff: noqa: ARG001 - a schema has arguments that mean nothing here
+"""ATen ops that run over some axes of a value - sums, softmax, norms - as ONNX nodes."""
+# ruff: noqa: ARG001 - a schema has arguments that have no effect here
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from cloven.runtime.bundle.onnx.layout import Length
 
 
 def by_channel(model: ModelBuilder, weight: Value, x: Value) -> Value:
-    """Return a weight of one number a channel, shaped to meet a value."""
+    """Return a weight of one number per channel, reshaped to broadcast against a value."""
     ones = [1] * (len(x.dims) - 2)
     return model.add("Reshape", [weight, model.integers([-1, *ones])]) if ones else weight
 
 
 def _of_images(x: Value, dim: int | Sequence[int] | None) -> list[int]:
-    """Return the axes that an op goes over, of which the batch must be none."""
+    """Return the axes that an op runs over; the batch axis must not be among them."""
     axes = [dim] if isinstance(dim, int) else list(dim or range(len(x.dims)))
     if any(x.dims[axis] is None for axis in axes):
-        raise UnsupportedError("it goes over the batch")
+        raise UnsupportedError("it runs over the batch axis")
     return axes
 
 
 def reduced(
     model: ModelBuilder, x: Value, dim: int | Sequence[int] | None = None, keep: bool = False, *, kind: str
 ) -> Value:
-    """Return a sum, mean, maximum or length over some axes."""
+    """Return a sum, mean, maximum or norm over some axes."""
     axes = model.integers(_of_images(x, dim))
     made = model.add(kind, [x, axes], keepdims=int(keep))
     if kind not in ("ReduceMax", "ReduceMin") or not may_be_nan(model, x):
@@ -44,7 +44,7 @@ def reduced(
 
 
 def may_be_nan(model: ModelBuilder, x: Value) -> bool:
-    """Return whether numbers of a value can be NaN or infinite."""
+    """Return whether a value can contain NaN or infinity."""
     return not x.finite and model.dtype(x).kind == "f"
 
 
@@ -54,14 +54,14 @@ def nans(model: ModelBuilder, x: Value) -> Value:
 
 
 def extreme(model: ModelBuilder, item: int, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
-    """Return the largest or smallest number along an axis, or where it is."""
+    """Return the largest or smallest number along an axis, or its index."""
     if item == 0:
         return reduced(model, x, dim, keep, kind=f"Reduce{kind}")
     return place(model, x, dim, keep, kind=f"Arg{kind}")
 
 
 def place(model: ModelBuilder, x: Value, dim: int, keep: bool = False, *, kind: str) -> Value:
-    """Return where the largest or smallest number of an axis is, or its first NaN."""
+    """Return the index of the largest or smallest number along an axis, or of its first NaN."""
     (axis,), keepdims = _of_images(x, dim), int(keep)
     made = model.add(kind, [x], axis=axis, keepdims=keepdims)
     if not may_be_nan(model, x):
@@ -80,7 +80,9 @@ def _moments(
     number = prod(x.dims[axis] or 1 for axis in axes)
     correction = 1 if given is None else float(given)
     if correction >= number:
-        raise UnsupportedError(f"it is the variance of {number} numbers less {correction:g}; expected more numbers")
+        raise UnsupportedError(
+            f"it is the variance of {number} numbers with correction {correction:g}; expected more numbers"
+        )
     mean = reduced(model, x, axes, True, kind="ReduceMean")
     apart = model.add("Sub", [x, mean])
     squares = reduced(model, model.add("Mul", [apart, apart]), axes, keep, kind="ReduceMean")
@@ -121,7 +123,7 @@ def variance_and_mean(
 
 
 def cumulated(model: ModelBuilder, x: Value, dim: int) -> Value:
-    """Return the sums of all numbers of an axis up to each."""
+    """Return the cumulative sums along an axis."""
     (axis,) = _of_images(x, dim)
     return model.add("CumSum", [x, model.tensor(np.array(axis, np.int64))])
 
@@ -133,7 +135,7 @@ def gated(model: ModelBuilder, x: Value, dim: int = -1) -> Value:
 
 
 def cosine(model: ModelBuilder, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
-    """Return the cosine of the angle between vectors; no length counts as less than ``eps``."""
+    """Return the cosine of the angle between vectors; lengths below ``eps`` count as ``eps``."""
     units = []
     for vectors in (x, y):
         norm = model.add("Max", [length(model, vectors, 2, [dim], True), model.number(eps)])
@@ -144,28 +146,28 @@ def cosine(model: ModelBuilder, x: Value, y: Value, dim: int = 1, eps: float = 1
 def length(
     model: ModelBuilder, x: Value, order: float = 2, dim: Sequence[int] | None = None, keep: bool = False
 ) -> Value:
-    """Return the length of vectors, by the sum of their numbers or of their squares."""
+    """Return the L1 or L2 norm of vectors."""
     if order not in (1, 2):
         raise UnsupportedError(f"its order is {order}; expected 1 or 2")
     return reduced(model, x, dim, keep, kind=f"ReduceL{int(order)}")
 
 
 def norm(model: ModelBuilder, x: Value, order: float | None, dim: Sequence[int], keep: bool = False) -> Value:
-    """Return the length of vectors, with the arguments of ``aten.norm``."""
+    """Return the norm of vectors, with the arguments of ``aten.norm``."""
     return length(model, x, 2 if order is None else order, dim, keep)
 
 
 def softmax(
     model: ModelBuilder, x: Value, dim: int, half_to_float: bool = False, *, kind: str = "Softmax"
 ) -> Value:
-    """Return numbers as shares of one, or the logarithms of these."""
+    """Return the softmax along an axis, or its logarithm."""
     return model.add(kind, [x], axis=_of_images(x, dim)[0])
 
 
 def rms_norm(
     model: ModelBuilder, x: Value, shape: Sequence[int], weight: Value | None = None, eps: float | None = None
 ) -> Value:
-    """Divide by the root of the mean square over the last axes, of that shape, and multiply by a weight."""
+    """Divide by the root mean square over the last axes, which have that shape, and multiply by a weight."""
     last = range(-len(shape), 0)
     squares = reduced(model, model.add("Mul", [x, x]), list(last), True, kind="ReduceMean")
     padded = model.add("Add", [squares, model.number(2**-23 if eps is None else eps)])
@@ -185,9 +187,9 @@ def batch_norm(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Value:
-    """Running statistics by channel, then a weight and a bias."""
+    """Normalise by running statistics per channel, then apply a weight and a bias."""
     if training:
-        raise UnsupportedError("it takes statistics of the batch")
+        raise UnsupportedError("it uses statistics of the batch")
     given = (
         weight or model.tensor(np.ones(mean.shape, np.float32)),
         bias or model.tensor(np.zeros(mean.shape, np.float32)),
@@ -224,7 +226,7 @@ def instance_norm(
     eps: float,
     cudnn: bool = True,
 ) -> Value:
-    """Statistics of each channel of each image, or running ones; then a weight and a bias."""
+    """Normalise by statistics per channel and image, or by running ones, then apply a weight and a bias."""
     if not use_input_stats and mean is not None and var is not None:
         return batch_norm(model, x, weight, bias, mean, var, eps=eps)
     return group_norm(model, x, x.shape[0], weight, bias, eps)
@@ -239,7 +241,7 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Value:
-    """Normalise over the last axes, of that shape."""
+    """Normalise over the last axes, which have that shape."""
     scale = weight or model.tensor(np.ones(tuple(shape), np.float32))
     return model.add("LayerNormalization", [x, scale, bias], axis=-len(shape), epsilon=float(eps))
 
@@ -253,7 +255,7 @@ def group_norm(
     eps: float = 1e-5,
     cudnn: bool = True,
 ) -> Value:
-    """Normalise over the channels of each group; apply a weight and a bias by channel."""
+    """Normalise over the channels of each group, then apply a weight and a bias per channel."""
     one, zero = (model.tensor(np.full(groups, number, np.float32)) for number in (1, 0))
     grouped = layout.reshaped(model, x, [None, groups, prod(x.shape) // groups])
     normed = model.add("InstanceNormalization", [grouped, one, zero], epsilon=float(eps))

@@ -1,4 +1,4 @@
-"""An ONNX model in the making: nodes one by one, the shape of each result known at once, weights in one file."""
+"""Build an ONNX model node by node; the shape of each result is inferred at once, weights go to one file."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, TypeProto, helper, numpy_helper, shape_inference
 
 OPSET, IR = 20, 10
-"""The versions that onnxruntime 1.20 and later load."""
+"""The versions that onnxruntime 1.20 and later can load."""
 
 ALIGNMENT = 64
-"""Bytes: where a weight may begin in the file of weights."""
+"""Weights begin at multiples of this offset in the file, in bytes."""
 
 INLINE = 512
-"""Bytes up to which a tensor stands in the model itself: shapes, axes, single numbers."""
+"""The largest tensor that is stored in the model itself, in bytes: shapes, axes, single numbers."""
 
 Array = NDArray[Any]
 
 
 class UnsupportedError(Exception):
-    """An op, or these arguments of it, have no ONNX node; the text is the reason, without a subject."""
+    """An op, or one of its arguments, cannot be written as ONNX; the message is the reason."""
 
 
 Dims = Sequence[int | None]
-"""The lengths of a tensor's axes; None is the one that depends on the batch."""
+"""The lengths of a tensor's axes; None for the one that depends on the batch."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of a model: a weight, or a value with the batch on one of its axes, None in ``dims``.
+    """A tensor of a model: a weight, or a value with a batch axis, which is None in ``dims``.
 
-    ``rows`` is how many rows of that axis belong to one image. ``finite`` says that no number is NaN or infinite,
+    ``rows`` is the number of rows on that axis per image. ``finite`` means that no number is NaN or infinite,
     whatever the image; see `cloven.runtime.bundle.onnx.finite`.
     """
 
@@ -54,12 +54,12 @@ class Value:
 
     @property
     def count(self) -> int:
-        """Return how many numbers belong to one image."""
+        """Return the number of elements per image."""
         return self.rows * prod(self.shape)
 
 
 class Weights:
-    """The weights of all segments of a device, one behind another; equal ones once."""
+    """The weights of all segments of a device, one after another; equal ones are stored once."""
 
     def __init__(self) -> None:
         self._arrays: list[NDArray[np.float32]] = []
@@ -85,9 +85,9 @@ class Weights:
 
 
 class ModelBuilder:
-    """An ONNX model in the making: the nodes so far.
+    """Builds an ONNX model.
 
-    ``weights`` is the file that large tensors go to, ``location`` its name beside the model.
+    Large tensors go to ``weights``; ``location`` is the name of their file, beside the model.
     """
 
     def __init__(self, name: str, weights: Weights, location: str) -> None:
@@ -99,7 +99,7 @@ class ModelBuilder:
         self._scope, self._number = "", 0
 
     def scope(self, name: str) -> None:
-        """Set the name from which the names of the nodes that follow are made."""
+        """Set the prefix for the names of the following nodes."""
         self._scope, self._number = name, 0
 
     def input(self, name: str, shape: Sequence[int]) -> Value:
@@ -110,7 +110,7 @@ class ModelBuilder:
         return _value(name, info.type)
 
     def output(self, value: Value, shape: Sequence[int]) -> None:
-        """Give a value out, as ``(batch, *shape)``."""
+        """Make a value an output of the model: float32 ``(batch, *shape)``."""
         info = helper.make_tensor_value_info(value.name, TensorProto.FLOAT, ["batch", *shape])
         self._graph.output.append(info)
 
@@ -132,43 +132,43 @@ class ModelBuilder:
         return _value(name, self._types[name])
 
     def constant(self, value: Value) -> Array:
-        """Return the numbers of a value that are the same for every image.
+        """Return the content of a constant.
 
         Raises:
-            UnsupportedError: where they depend on the image.
+            UnsupportedError: if the value depends on the image.
         """
         if value.name not in self._constants:
             raise UnsupportedError("an argument depends on the image; expected a constant")
         return self._constants[value.name]
 
     def dtype(self, value: Value) -> np.dtype[Any]:
-        """Return the type of a value's numbers."""
+        """Return the dtype of a value."""
         return helper.tensor_dtype_to_np_dtype(self._types[value.name].tensor_type.elem_type)
 
     def batch(self) -> Value:
-        """Return the number of images, as a list of one int64."""
+        """Return the number of images, as an int64 tensor ``(1,)``."""
         image = self._graph.input[0].name
         return self.add("Shape", [_value(image, self._types[image])], start=0, end=1)
 
     def number(self, number: float, dtype: DTypeLike = np.float32) -> Value:
-        """Return a number without axes."""
+        """Return a scalar constant."""
         return self.tensor(np.array(number, dtype))
 
     def integers(self, numbers: Sequence[int]) -> Value:
-        """Return a list of int64: axes, lengths, pads."""
+        """Return a constant int64 list: axes, lengths, pads."""
         return self.tensor(np.array(numbers, np.int64))
 
     def sized(self, value: Value, dims: Dims) -> Value:
-        """State a value's lengths where ONNX cannot infer them: an argument of its node depends on the batch."""
+        """Set a value's lengths if ONNX cannot infer them because an argument of its node depends on the batch."""
         tensor = self._types[value.name].tensor_type
         self._types[value.name] = helper.make_tensor_type_proto(tensor.elem_type, dims)
         return _value(value.name, self._types[value.name])
 
     def add(self, kind: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
-        """Append a node of one output; None is an input that is left out.
+        """Append a node with one output; None is an omitted input.
 
         Raises:
-            UnsupportedError: where the inputs or attributes are not such as the node takes.
+            UnsupportedError: if the node does not accept the inputs or attributes.
         """
         names = [x.name if x else "" for x in inputs]
         while not names[-1]:
@@ -185,13 +185,13 @@ class ModelBuilder:
                 ir_version=IR,
             )
         except (RuntimeError, onnx.checker.ValidationError) as error:
-            raise UnsupportedError(f"ONNX's {kind} does not take such arguments ({error})") from error
+            raise UnsupportedError(f"ONNX's {kind} does not accept these arguments ({error})") from error
         self._types[name] = made[name]
         self._graph.node.append(node)
         return _value(name, made[name])
 
     def called(self, value: Value, name: str) -> Value:
-        """Return a value under a name of its own."""
+        """Return a value under another name."""
         nodes = self._graph.node
         if not nodes or nodes[-1].output[0] != value.name or not value.name.startswith(f"{self._scope}/"):
             value = self.add("Identity", [value])
@@ -200,7 +200,7 @@ class ModelBuilder:
         return Value(name, value.dims)
 
     def finish(self) -> onnx.ModelProto:
-        """Return the model, without its large weights and without constants that no node reads."""
+        """Return the model without its large weights and unused constants."""
         read = {name for node in self._graph.node for name in node.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in read]
         del self._graph.initializer[:]

@@ -1,9 +1,9 @@
-"""ATen ops that have no rules of their own, as ONNX nodes: ``CALLS`` is the whole table.
+"""ATen ops that have no rules in the op table, as ONNX nodes: ``CALLS`` is the whole table.
 
-A function takes a model and the op's arguments as its schema orders them. A tensor among them is a `Value`, a
-length that is the batch is `Rows`. ``ITEMS`` holds ops that make several tensors: which one comes first.
+A function takes a model and the op's arguments in the order of its schema. Tensors are `Value`, lengths that depend
+on the batch are `Rows`. ``ITEMS`` holds ops that return several tensors; the index of the result comes first.
 """
-# ruff: noqa: ARG001 - a schema has arguments that mean nothing here
+# ruff: noqa: ARG001 - a schema has arguments that have no effect here
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def _require(condition: bool, reason: str) -> None:
 
 
 def _node(model: ModelBuilder, *operands: Operand, kind: str) -> Value:
-    """Add one node that takes the arguments as they are; numbers become tensors."""
+    """Add one node that takes the arguments unchanged; numbers become tensors."""
     _require(not any(isinstance(x, Rows) for x in operands), "it computes with the number of images")
     return model.add(kind, [_tensor(model, x, operands) for x in operands])
 
 
 def _tensor(model: ModelBuilder, x: Operand, beside: Sequence[Operand | None]) -> Value:
-    """Return a tensor as it is, a number as float64 where one of the tensors beside it is, else as float32."""
+    """Return a tensor unchanged, and a number as float64 if one of the other tensors is, else as float32."""
     if isinstance(x, Value):
         return x
     doubles = any(isinstance(other, Value) and model.dtype(other) == np.float64 for other in beside)
     return model.number(x, np.float64 if doubles else np.float32)
 
 
-# --- number by number -----------------------------------------------------------------------------------------
+# --- elementwise ----------------------------------------------------------------------------------------------
 
 
 def _add(model: ModelBuilder, x: Operand, y: Operand, *, alpha: float = 1, kind: str = "Add") -> Value:
@@ -54,7 +54,7 @@ def _rsub(model: ModelBuilder, x: Value, y: Operand, alpha: float = 1) -> Value:
 
 
 def _clamp(model: ModelBuilder, x: Value, lower: Operand | None = None, upper: Operand | None = None) -> Value:
-    """Clip where ONNX can, for the sign of zero; without a limit infinity becomes finite."""
+    """Use Clip where possible: it keeps the sign of zero. Its default limits are finite, so pass infinities."""
     limits = [-inf if lower is None else lower, inf if upper is None else upper]
     tensors = [_tensor(model, limit, [x]) for limit in limits]
     if all(limit.dims == () for limit in tensors) and model.dtype(x).kind == "f":
@@ -126,7 +126,7 @@ def _log(model: ModelBuilder, x: Value, base: float) -> Value:
 
 
 def _log1p(model: ModelBuilder, x: Value) -> Value:
-    """Kahan's: what is rounded off in 1 + x cancels out where x is small."""
+    """Compute log(1 + x) by Kahan's formula: for small x the rounding error of 1 + x cancels."""
     more = _node(model, x, 1, kind="Add")
     scale = model.add("Div", [model.add("Log", [more]), _node(model, more, 1, kind="Sub")])
     small = _node(model, model.add("Abs", [x]), 0.5, kind="Less")
@@ -135,7 +135,7 @@ def _log1p(model: ModelBuilder, x: Value) -> Value:
 
 
 def _expm1(model: ModelBuilder, x: Value) -> Value:
-    """Compute it by the tangent, which keeps the digits of small numbers."""
+    """Compute exp(x) - 1 as tanh(x / 2) * (exp(x) + 1), which is accurate for small x."""
     more = _node(model, model.add("Exp", [x]), 1, kind="Add")
     return model.add("Mul", [model.add("Tanh", [_node(model, x, 0.5, kind="Mul")]), more])
 
@@ -149,13 +149,13 @@ def _softshrink(model: ModelBuilder, x: Value, limit: float = 0.5) -> Value:
 
 
 def _sign(model: ModelBuilder, x: Value) -> Value:
-    """Return the sign; that of NaN is 0 in PyTorch."""
+    """Return the sign; PyTorch returns 0 for NaN."""
     made = model.add("Sign", [x])
     return _node(model, model.add("IsNaN", [x]), 0, made, kind="Where") if axes.may_be_nan(model, x) else made
 
 
 def _pow(model: ModelBuilder, x: Operand, y: Operand) -> Value:
-    """Take a root where PyTorch takes one, which differs for -inf and -0."""
+    """Use a square root for 0.5 and -0.5 as PyTorch does; the results for -inf and -0 differ from a power."""
     roots: Mapping[Operand, Call] = {0.5: partial(_node, kind="Sqrt"), -0.5: _rsqrt}
     return roots[y](model, x) if y in roots else _node(model, x, y, kind="Pow")
 
@@ -173,7 +173,7 @@ def _unequal(model: ModelBuilder, x: Operand, y: Operand) -> Value:
 
 
 def _lerp(model: ModelBuilder, x: Value, y: Value, share: Operand) -> Value:
-    """From the nearer end, as PyTorch does: what is rounded off in y - x is all there is of a small end."""
+    """Interpolate from the nearer end, as PyTorch does, so that rounding y - x does not lose a small end."""
     apart = model.add("Sub", [y, x])
     from_x = _add(model, x, _node(model, apart, share, kind="Mul"))
     from_y = _add(model, y, _node(model, apart, _add(model, 1, share, kind="Sub"), kind="Mul"), kind="Sub")
@@ -192,7 +192,7 @@ def _same(model: ModelBuilder, x: Value) -> Value:
 
 
 def _type_as(model: ModelBuilder, x: Value, y: Value) -> Value:
-    _require(model.dtype(x) == model.dtype(y), f"it makes {model.dtype(x)} {model.dtype(y)}")
+    _require(model.dtype(x) == model.dtype(y), f"it converts {model.dtype(x)} to {model.dtype(y)}")
     return x
 
 
@@ -210,7 +210,7 @@ def prelu(model: ModelBuilder, x: Value, slope: Value) -> Value:
 
 
 def linear(model: ModelBuilder, x: Value, weight: Value, bias: Value | None = None) -> Value:
-    """Along the last axis."""
+    """Apply a linear layer along the last axis."""
     if len(x.dims) == 2:
         return model.add("Gemm", [x, weight, bias], transB=1)
     product = model.add("MatMul", [x, layout.transpose(model, weight, 0, 1)])
@@ -253,7 +253,7 @@ def _attention(
     made = model.add("MatMul", [model.add("Softmax", [weights], axis=-1), value])
     if mask is None or causal:
         return made
-    # A query that sees no key gets 0.
+    # A query whose keys are all masked returns 0.
     nearest = model.add("ReduceMax", [weights, model.integers([-1])])
     return _node(model, _node(model, nearest, -inf, kind="Equal"), 0, made, kind="Where")
 
@@ -425,7 +425,7 @@ def call(
     """Add the nodes of an op such as ``aten.relu.default``.
 
     Raises:
-        UnsupportedError: where the table has no such op, or the op no node for these arguments.
+        UnsupportedError: if the table does not have the op, or the op has no node for these arguments.
     """
     found = (CALLS if item is None else ITEMS).get(name.split(".")[1])
     if found is None or not name.startswith("aten."):
@@ -435,5 +435,5 @@ def call(
     try:
         signature(found).bind(*lead, *args, **given)
     except TypeError as error:
-        raise UnsupportedError(f"there is no node for these arguments of it ({error})") from error
+        raise UnsupportedError(f"there is no node for these arguments ({error})") from error
     return found(*lead, *args, **given)

@@ -1,4 +1,4 @@
-"""Casts between the types of numbers, and the types that ops compute in, as ONNX nodes."""
+"""Casts between dtypes, and the dtypes that ops compute in, as ONNX nodes."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TYPES: Mapping[str, int] = {
 }
 
 TOGETHER = frozenset("add sub rsub mul div maximum minimum pow clamp where gt ge lt le eq ne".split())
-"""Ops that take all their arguments, but a condition, in one type."""
+"""Ops that take all their arguments except a condition in one dtype."""
 
 ALONE = frozenset("relu abs neg sqrt rsqrt exp square sigmoid tanh silu reciprocal round floor ceil sign".split())
-"""Ops on one tensor that the runtime computes in floats only."""
+"""Ops on one tensor that the runtime computes for floats only."""
 
 
 def cast(model: ModelBuilder, x: Value, name: str) -> Value:
-    """Return a value in another type.
+    """Return a value in another dtype.
 
-    A float becomes a narrow integer by way of int64: what lies beyond its range then wraps around, as in PyTorch on
-    x86-64. What lies beyond int32 or int64 itself is undefined, in PyTorch too.
+    A float becomes a narrow integer via int64, so that numbers out of range wrap around as in PyTorch on x86-64.
+    Numbers beyond int32 or int64 are undefined, also in PyTorch.
     """
     if str(model.dtype(x)) == name:
         return x
@@ -42,24 +42,24 @@ def cast(model: ModelBuilder, x: Value, name: str) -> Value:
 
 @dataclass(frozen=True)
 class Operands:
-    """The types that an op's tensors and numbers are cast to before it is computed; None where they are kept.
+    """The dtypes that an op's tensors and numbers are cast to before it runs; None if they are kept.
 
-    Narrow types are computed in a wider one and cut to their own afterwards, as PyTorch does. The runtime has no
-    nodes for most of them, and where it makes up for that itself, it leaves out rounding to float16.
+    Narrow dtypes are computed in a wider one and cast back afterwards, as in PyTorch. The runtime has no kernels
+    for most of them, and where it widens them itself, it omits the rounding to float16.
     """
 
     tensors: str | None
     numbers: str | None = None
 
     def cast(self, model: ModelBuilder, x: Value) -> Value:
-        """Return a tensor as the op takes it."""
+        """Return a tensor in the dtype that the op takes."""
         own = str(model.dtype(x))
         together = self.numbers is not None or own in NARROW
         return cast(model, x, self.tensors) if self.tensors and together else x
 
 
 def operands(op: str, taken: str | None) -> Operands:
-    """Return how an op such as ``add`` takes its arguments, which have that type in the model."""
+    """Return the dtypes that an op such as ``add`` computes in, for arguments of the dtype ``taken``."""
     wide = "float32" if taken in HALVES else taken
     if op in TOGETHER and taken is not None:
         wide = "int64" if taken in INTEGERS else wide

@@ -1,7 +1,7 @@
-"""Values of a model that hold neither NaN nor infinity, whatever the image: ops on them have simpler nodes.
+"""Find the values of a model that are never NaN or infinite: ops on them need fewer nodes.
 
-Onnxruntime's largest numbers, places of largest numbers and windows ignore NaN, and a matrix times infinity is NaN
-everywhere. Nodes that do as PyTorch does cost time, so an ordinary CNN, whose numbers are finite, has none of them.
+Onnxruntime's maximum, argmax and max pooling ignore NaN, and a matrix times infinity is NaN everywhere. Extra nodes
+reproduce PyTorch's results but cost time; an ordinary CNN, whose values are finite, needs none of them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ORDINARY = frozenset(
     upsample_bilinear2d upsample_bicubic2d
     """.split()
 )
-"""ATen ops that make finite numbers of finite numbers, unless sums or products go beyond float32."""
+"""ATen ops that return finite numbers for finite inputs, unless sums or products overflow float32."""
 
 
 def finite(graph: Graph) -> frozenset[str]:
-    """Return the names of values that are finite for every image, unless sums or products go beyond float32."""
+    """Return the names of values that are finite for every image, unless sums or products overflow float32."""
     found: set[str] = set()
     for op in graph.ops:
         if found.issuperset(op.inputs) and _keeps_finite(op):

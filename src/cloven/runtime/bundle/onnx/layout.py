@@ -1,4 +1,4 @@
-"""ATen ops that move numbers and change none, as ONNX nodes. Arguments are those of the op's schema, in order."""
+"""ATen ops that only move numbers, as ONNX nodes. The arguments are those of the op's schema, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloven.runtime.bundle.onnx.builder import Dims, ModelBuilder, UnsupportedEr
 
 @dataclass(frozen=True)
 class Rows:
-    """A length that depends on the batch: so many rows for each image."""
+    """A length that depends on the batch: the number of rows per image."""
 
     times: int = 1
 
@@ -24,11 +24,11 @@ class Rows:
 Length = int | Rows
 
 END = 2**31 - 1
-"""Behind the end of any axis."""
+"""An index beyond the end of any axis."""
 
 
 def reshaped(model: ModelBuilder, x: Value, dims: Dims) -> Value:
-    """Return the same numbers in axes of other lengths; None is the batch's, on whichever axis it stands."""
+    """Return a value reshaped to these lengths; None marks the batch axis."""
     if dims.count(None) != 1:
         raise UnsupportedError(f"the batch is on {dims.count(None)} axes of its result; expected one")
     rest = [n for n in dims if n is not None]
@@ -41,7 +41,7 @@ def _lengths(x: Value) -> list[Length]:
 
 
 def reshape(model: ModelBuilder, x: Value, shape: Sequence[Length]) -> Value:
-    """Return the same numbers in another shape; -1 is the batch where no other length is."""
+    """Return a value in another shape; -1 is the batch if no other length is."""
     batch = next((n for n in shape if isinstance(n, Rows)), None)
     if batch is None:
         return reshaped(model, x, [None if n == -1 else n for n in shape if isinstance(n, int)])
@@ -51,7 +51,7 @@ def reshape(model: ModelBuilder, x: Value, shape: Sequence[Length]) -> Value:
 
 
 def reshape_as(model: ModelBuilder, x: Value, other: Value) -> Value:
-    """Return the same numbers in the axes of another value."""
+    """Return a value in the shape of another one."""
     return reshaped(model, x, other.dims)
 
 
@@ -64,7 +64,7 @@ def flatten(model: ModelBuilder, x: Value, start: int = 0, end: int = -1) -> Val
 
 
 def unflatten(model: ModelBuilder, x: Value, dim: int, sizes: Sequence[Length]) -> Value:
-    """Return one axis as several."""
+    """Split one axis into several."""
     kept, first = _lengths(x), dim % len(x.dims)
     return reshape(model, x, [*kept[:first], *sizes, *kept[first + 1 :]])
 
@@ -104,12 +104,12 @@ def moved(model: ModelBuilder, x: Value, sources: int | Sequence[int], targets: 
 
 
 def narrow(model: ModelBuilder, x: Value, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> Value:
-    """Indices from ``starts`` to ``ends`` of some axes."""
+    """Slice some axes from ``starts`` to ``ends``."""
     return model.add("Slice", [x, *(model.integers(numbers) for numbers in (starts, ends, axes))])
 
 
 def crop(model: ModelBuilder, x: Value, box: Box) -> Value:
-    """Return a box of a value, if that is not all of it."""
+    """Return a box of a value; the value itself if the box is the whole."""
     cut = [
         (axis, lo, hi) for axis, ((lo, hi), n) in enumerate(zip(box, x.shape, strict=True), 1) if (lo, hi) != (0, n)
     ]
@@ -127,18 +127,18 @@ def slice_(
     end: Length | None = None,
     step: int = 1,
 ) -> Value:
-    """Return every ``step``-th index of one axis; of the batch's, as many rows an image as its ends are apart."""
+    """Slice one axis; on the batch axis, start and end are numbers of rows per image."""
     ends = (start or 0, END if end is None else end)
     made = model.add("Slice", [x, *(lengths(model, [n]) for n in (*ends, dim, step))])
     if all(isinstance(n, int) for n in ends):
         return made
     if x.dims[dim] is not None:
-        raise UnsupportedError("it takes as many numbers of an axis as there are images")
+        raise UnsupportedError("it slices an axis other than the batch by the number of images")
     return model.sized(made, x.dims)
 
 
 def narrowed(model: ModelBuilder, x: Value, dim: int, start: int, length: int) -> Value:
-    """Return so many indices of one axis, from ``start`` on."""
+    """Return ``length`` indices of one axis, from ``start`` on."""
     start %= x.dims[dim] or END
     return slice_(model, x, dim, start, start + length)
 
@@ -155,7 +155,7 @@ def select(model: ModelBuilder, x: Value, dim: int, index: int) -> Value:
 
 
 def taken(model: ModelBuilder, x: Value, dim: int, places: NDArray[np.int64]) -> Value:
-    """Return the indices ``places`` of one axis; their axes take its place."""
+    """Gather the indices ``places`` of one axis, which the axes of ``places`` replace."""
     return model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=dim % len(x.dims))
 
 
@@ -165,10 +165,10 @@ def index_select(model: ModelBuilder, x: Value, dim: int, index: Value) -> Value
 
 
 def index(model: ModelBuilder, x: Value, indices: Sequence[Value | None]) -> Value:
-    """Indices of some axes at once, as in NumPy.
+    """Index several axes at once, as in NumPy.
 
-    They broadcast against each other, and their axes take the place of the indexed ones; those of indexed axes that
-    are not neighbours come first.
+    The indices broadcast against each other, and their axes replace the indexed ones; if the indexed axes are not
+    adjacent, the new axes come first.
     """
     axes = [axis for axis, given in enumerate(indices) if given is not None]
     arrays = [model.constant(given) for given in indices if given is not None]
@@ -184,12 +184,12 @@ def index(model: ModelBuilder, x: Value, indices: Sequence[Value | None]) -> Val
 
 
 def gather(model: ModelBuilder, x: Value, dim: int, index: Value, sparse: bool = False) -> Value:  # noqa: ARG001
-    """Return, of one axis, another index for each number of the result."""
+    """Return, for each number of the result, the one at its index along an axis, as ``torch.gather`` does."""
     return model.add("GatherElements", [x, index], axis=dim)
 
 
 def take_along_dim(model: ModelBuilder, x: Value, index: Value, dim: int) -> Value:
-    """Return the same, with an index whose axes of length 1 stand for all of an axis."""
+    """Return the result of `gather`, with axes of length 1 of the index broadcast."""
     size = _lengths(x)
     size[dim] = index.shape[dim]
     return gather(model, x, dim, expand(model, index, size))
@@ -198,7 +198,7 @@ def take_along_dim(model: ModelBuilder, x: Value, index: Value, dim: int) -> Val
 def repeat_interleave(model: ModelBuilder, x: Value, times: int, dim: int | None = None) -> Value:
     """Return each index of an axis several times in a row."""
     if dim is None:
-        raise UnsupportedError("it repeats all axes as one")
+        raise UnsupportedError("it repeats the flattened tensor; expected an axis")
     axis = dim % len(x.dims)
     repeats = [1] * (len(x.dims) + 1)
     repeats[axis + 1] = times
@@ -212,13 +212,13 @@ def sliding(model: ModelBuilder, x: Value, dim: int, size: int, step: int) -> Va
     axis = dim % len(x.dims)
     length = x.dims[axis]
     if length is None:
-        raise UnsupportedError("it takes windows of the batch")
+        raise UnsupportedError("it takes windows along the batch axis")
     starts = np.arange(0, length - size + 1, step)
     return moved(model, taken(model, x, axis, starts[:, None] + np.arange(size)), axis + 1, -1)
 
 
 def unbind(model: ModelBuilder, item: int, x: Value, dim: int = 0) -> Value:
-    """Return one of the indices of an axis."""
+    """Return one index of an axis."""
     return select(model, x, dim, item)
 
 
@@ -226,55 +226,55 @@ def _together(lengths: Sequence[Length]) -> Length:
     """Return the sum of lengths."""
     numbers, rows = [n for n in lengths if isinstance(n, int)], [n.times for n in lengths if isinstance(n, Rows)]
     if any(numbers) and rows:
-        raise UnsupportedError("some of its lengths depend on the number of images, and others do not")
+        raise UnsupportedError("some of its lengths depend on the number of images, others do not")
     return Rows(sum(rows)) if rows else sum(numbers)
 
 
 def split(model: ModelBuilder, item: int, x: Value, size: Length | Sequence[Length], dim: int = 0) -> Value:
-    """Return one of the pieces of an axis, of equal or of given lengths."""
+    """Return one of the pieces of an axis, of equal or given lengths."""
     pieces = [size] * (item + 1) if isinstance(size, Length) else list(size)
     return slice_(model, x, dim, _together(pieces[:item]), _together(pieces[: item + 1]))
 
 
 def chunk(model: ModelBuilder, item: int, x: Value, number: int, dim: int = 0) -> Value:
-    """Return one of so many pieces of an axis."""
+    """Return one of ``number`` pieces of an axis."""
     length = x.dims[dim]
     if length is None:
-        raise UnsupportedError("the batch is divided")
+        raise UnsupportedError("it divides the batch axis")
     return split(model, item, x, -(-length // number), dim)
 
 
 def tensor_split(model: ModelBuilder, item: int, x: Value, given: int | Sequence[int], dim: int = 0) -> Value:
-    """Return one of the pieces of an axis, as NumPy's ``array_split`` cuts them: so many, or at these indices."""
+    """Return one of the pieces of an axis, cut as by NumPy's ``array_split``: a number of pieces, or at indices."""
     pieces = np.array_split(np.arange(x.dims[dim] or 0), given)
     return taken(model, x, dim, pieces[item])
 
 
 def concat(model: ModelBuilder, pieces: Sequence[Value], dim: int = 0) -> Value:
-    """Put together along one axis."""
+    """Concatenate along one axis."""
     return model.add("Concat", list(pieces), axis=dim)
 
 
 def stack(model: ModelBuilder, pieces: Sequence[Value], dim: int = 0) -> Value:
-    """Put together along a new axis."""
+    """Stack along a new axis."""
     return concat(model, [unsqueeze(model, x, dim) for x in pieces], dim)
 
 
 def roll(model: ModelBuilder, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
-    """Moved along some axes; what leaves at the end comes in at the start."""
+    """Shift along some axes; numbers that leave at the end re-enter at the start."""
     if len(dims) != len(shifts):
-        raise UnsupportedError("it rolls through all axes as one")
+        raise UnsupportedError("it rolls the flattened tensor; expected axes")
     for shift, dim in zip(shifts, dims, strict=True):
         length = x.dims[dim]
         if length is None:
-            raise UnsupportedError("the batch is rolled")
+            raise UnsupportedError("it rolls the batch axis")
         at = -shift % length
         x = concat(model, [slice_(model, x, dim, at), slice_(model, x, dim, 0, at)], dim)
     return x
 
 
 def lengths(model: ModelBuilder, size: Sequence[Length]) -> Value:
-    """Lengths of axes as a tensor; it is a constant where the batch is not among them."""
+    """Return lengths of axes as a tensor; it is constant unless the batch is among them."""
     if all(isinstance(n, int) for n in size):
         return model.integers([n for n in size if isinstance(n, int)])
     batch = model.batch()
@@ -286,12 +286,12 @@ def lengths(model: ModelBuilder, size: Sequence[Length]) -> Value:
 
 
 def known(size: Sequence[Length]) -> list[int | None]:
-    """Lengths of axes, None in the place of the batch's."""
+    """Return lengths of axes, with None for the batch axis."""
     return [n if isinstance(n, int) else None for n in size]
 
 
 def expand(model: ModelBuilder, x: Value, size: Sequence[Length], implicit: bool = False) -> Value:  # noqa: ARG001
-    """Axes of length 1 repeated, and new ones in front; -1 and a batch that is there stay."""
+    """Broadcast to a size, with new axes in front; -1 and an existing batch axis keep their lengths."""
     old = [*[1] * (len(size) - len(x.dims)), *x.dims]
     asked: list[Length] = [1 if n is None or s == -1 else s for n, s in zip(old, size, strict=True)]
     dims = [n if n is None or s == -1 else s for n, s in zip(old, known(size), strict=True)]
@@ -299,12 +299,12 @@ def expand(model: ModelBuilder, x: Value, size: Sequence[Length], implicit: bool
 
 
 def expand_as(model: ModelBuilder, x: Value, other: Value) -> Value:
-    """Axes of length 1 repeated to the lengths of another value."""
+    """Broadcast to the shape of another value."""
     return expand(model, x, _lengths(other))
 
 
 def repeat(model: ModelBuilder, x: Value, times: Sequence[Length]) -> Value:
-    """Return the whole value again and again along each axis, also along new ones in front."""
+    """Tile a value along each axis, also along new ones in front."""
     new = len(times) - len(x.dims)
     if new > 0:
         x = model.add("Unsqueeze", [x, model.integers(range(new))])
@@ -315,18 +315,18 @@ def repeat(model: ModelBuilder, x: Value, times: Sequence[Length]) -> Value:
 
 
 def full(model: ModelBuilder, size: Sequence[Length], number: float, *, dtype: DTypeLike = np.float32) -> Value:
-    """Return one number everywhere."""
+    """Return a tensor filled with one number."""
     value = numpy_helper.from_array(np.array([number], bool if isinstance(number, bool) else dtype), "value")
     return model.sized(model.add("ConstantOfShape", [lengths(model, size)], value=value), known(size))
 
 
 def new_full(model: ModelBuilder, x: Value, size: Sequence[Length], number: float) -> Value:
-    """Return one number everywhere, in the type of a value."""
+    """Return a tensor filled with one number, in the dtype of a value."""
     return full(model, size, number, dtype=model.dtype(x))
 
 
 def full_like(model: ModelBuilder, x: Value, number: float) -> Value:
-    """Return one number everywhere, in the shape and the type of a value."""
+    """Return a tensor filled with one number, in the shape and dtype of a value."""
     return new_full(model, x, _lengths(x), number)
 
 
@@ -340,9 +340,9 @@ def placed(model: ModelBuilder, x: Value, box: Box, shape: Shape, ground: float)
 
 
 def laid(model: ModelBuilder, x: Value, axis: int, copies: int, by_copy: bool = False) -> Value:
-    """Return a value as the whole model has it: ``copies`` rows of an image along the batch, that on another axis.
+    """Return a value in the layout of the whole model: batch on ``axis``, with ``copies`` rows per image.
 
-    The rows lie image by image, or copy by copy: the first rows of all images, then the second ones.
+    The rows are ordered by image, or with ``by_copy`` by copy: the first rows of all images, then the second ones.
     """
     if by_copy:
         x = moved(model, x, 0, 1)
@@ -362,7 +362,7 @@ def unlaid(model: ModelBuilder, x: Value, axis: int, copies: int, by_copy: bool 
 def pad(
     model: ModelBuilder, x: Value, lengths: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Value:
-    """Add so many numbers before and after each axis, from the last axis on."""
+    """Pad before and after each axis, from the last axis on, as ``torch.nn.functional.pad`` does."""
     names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
     axes = [len(x.dims) - 1 - i for i in range(len(lengths) // 2)]
     number = model.number(value or 0.0) if mode == "constant" else None
@@ -371,5 +371,5 @@ def pad(
 
 
 def constant_pad(model: ModelBuilder, x: Value, lengths: Sequence[int], value: float = 0) -> Value:
-    """Pad with one number, as `pad`."""
+    """Pad with a constant, with the lengths of `pad`."""
     return pad(model, x, lengths, "constant", value)

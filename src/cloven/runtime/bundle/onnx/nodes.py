@@ -1,6 +1,6 @@
-"""Localised ops as ONNX nodes, one op to one node wherever ONNX has it: the mirror of ``RUN`` of the torch engine.
+"""Localised ops as ONNX nodes, one per op wherever ONNX has one: the counterpart of the torch engine's ``RUN``.
 
-``NODES`` is the whole table. Nothing is folded: a batch norm stays a node of its own behind its convolution.
+``NODES`` is the whole table. Nothing is folded: a batch norm remains a separate node after its convolution.
 """
 # ruff: noqa: ARG001 - the functions of a table share one signature
 
@@ -26,14 +26,14 @@ Node = Callable[[ModelBuilder, Attrs, Inputs, Params], Value]
 
 
 CAST = "aten._to_copy.default"
-"""The op by which a graph writes every cast."""
+"""The op that represents every cast in a graph."""
 
 
 def apply(model: ModelBuilder, local: Local, inputs: Inputs) -> Value:
     """Append the nodes of a localised op.
 
     Raises:
-        UnsupportedError: where ONNX has none for it.
+        UnsupportedError: if ONNX has none for it.
     """
     if local.kind not in NODES:
         raise UnsupportedError(f"there is no node for the kind {local.kind!r}")
@@ -171,7 +171,7 @@ def _sum(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> V
 
 
 def _place(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    """Return each piece with the ground around it, added up; where two pieces meet, the later one counts."""
+    """Return the pieces placed on a constant background; where two pieces overlap, the later one wins."""
     shape, ground, at = attrs["shape"], attrs["value"], attrs["at"]
     placed = []
     for i, (x, box) in enumerate(zip(inputs, at, strict=True)):
@@ -183,7 +183,7 @@ def _place(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) ->
     if not placed:
         return layout.full(model, [Rows(), *shape], float(ground))
     if len(placed) > 1 and ground:
-        raise UnsupportedError(f"several pieces lie on a ground of {ground}; expected 0")
+        raise UnsupportedError(f"several pieces are placed on a background of {ground}; expected 0")
     return model.add("Sum", placed) if len(placed) > 1 else placed[0]
 
 
@@ -193,7 +193,7 @@ def _sliced(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -
 
 
 def _call(model: ModelBuilder, attrs: Attrs, inputs: Inputs, params: Params) -> Value:
-    """Return an op by its ATen name, on values as the whole model lays them out."""
+    """Return an op by its ATen name, on values in the layout of the whole model."""
     if attrs["op"] == CAST:
         return casts.cast(model, inputs[0], attrs["kwargs"]["dtype"]["dtype"])
     read = attrs.get("read", {})

@@ -1,7 +1,7 @@
-"""Convolutions, pools and resizing as ONNX nodes, exactly as PyTorch computes them.
+"""Convolutions, pooling and resizing as ONNX nodes, exactly as PyTorch computes them.
 
-ONNX and its runtime count the windows of a pool that runs over the edge in other ways, divide by other numbers
-there and refuse wide padding: pools here are told every row of padding, and divide by closed-form counts.
+At the edge, ONNX and its runtime count the windows of a pool differently from PyTorch and divide by other numbers;
+they also reject wide padding. Here, padding is always explicit, and averages divide by counts in closed form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cloven.runtime.bundle.onnx.layout import Length, crop, flatten, known, leng
 
 Attrs = Mapping[str, Any]
 Numbers = int | Sequence[int]
-"""A number for each axis, or one for all."""
+"""One number per axis, or one for all axes."""
 Ends = tuple[int, int]
 """Rows before and after an axis."""
 
@@ -33,7 +33,7 @@ Ends = tuple[int, int]
 
 
 def _all(numbers: Numbers, rank: int) -> list[int]:
-    """Return a number for each axis, where one may stand for all."""
+    """Return one number per axis; a single number applies to all axes."""
     given = [numbers] if isinstance(numbers, int) else list(numbers)
     return given * rank if len(given) == 1 else given
 
@@ -50,7 +50,7 @@ def convolution(
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
 ) -> Value:
-    """Over as many axes as the weight has; ``padding`` is one number an axis."""
+    """Convolve over as many axes as the weight has; ``padding`` is one number per axis."""
     axes = len(weight.dims) - 2
     dilations = _all(dilation, axes)
     if isinstance(padding, str):
@@ -70,9 +70,9 @@ def convolution(
 def _without_tails(
     model: ModelBuilder, x: Value, strides: list[int], pads: list[int], tails: list[int]
 ) -> tuple[Value, list[int], list[int]]:
-    """Output padding as less padding at the end and, where there is none left, as zeros behind the input.
+    """Replace output padding by less padding at the end and, if none is left, by zeros after the input.
 
-    The runtime takes none that is as long as a stride.
+    The runtime accepts no output padding as long as a stride.
     """
     axes = len(strides)
     rows = [max(0, -(-(tail - end) // s)) for tail, end, s in zip(tails, pads[axes:], strides, strict=True)]
@@ -115,7 +115,7 @@ def conv_transpose(
 
 
 def _windows(size: int, ends: Ends, attrs: Attrs, axis: int, limit: int) -> int:
-    """Return the number of windows along an axis; none begins behind ``limit``."""
+    """Return the number of windows along an axis; none begins after ``limit``."""
     stride, span = attrs["stride"][axis], attrs["dilation"][axis] * (attrs["kernel"][axis] - 1) + 1
     number, rest = divmod(size + sum(ends) - span, stride)
     number += 1 + bool(attrs["ceil"] and rest)
@@ -123,9 +123,9 @@ def _windows(size: int, ends: Ends, attrs: Attrs, axis: int, limit: int) -> int:
 
 
 def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
-    """Return the padding of each axis with what the last window needs beyond it.
+    """Return the padding of each axis, extended by what the last window needs.
 
-    Where the padding is not the op's ``own`` but has been put around the input, it counts as input.
+    Padding that is not the op's ``own`` but was added around the input counts as input.
     """
     rims = []
     for axis, size in enumerate(x.shape[1:]):
@@ -140,7 +140,7 @@ def _rims(x: Value, attrs: Attrs, *, own: bool) -> list[Ends]:
 def _pool(
     model: ModelBuilder, kind: str, x: Value, attrs: Attrs, rims: list[Ends], fill: float, **more: Any
 ) -> Value:
-    """Pool windows that fit; the runtime takes no padding as wide as a window."""
+    """Pool over complete windows; padding as wide as a window, which the runtime rejects, becomes a pad node."""
     if any(max(rim) >= kernel for rim, kernel in zip(rims, attrs["kernel"], strict=True)):
         x = pad(model, x, [n for rim in reversed(rims) for n in rim], "constant", fill)
         rims = [(0, 0)] * len(rims)
@@ -149,17 +149,17 @@ def _pool(
 
 
 def _own(attrs: Attrs, limit: Sequence[int] | None = None) -> bool:
-    """Return whether the torch engine gives the padding to the pool itself."""
+    """Return whether the torch engine passes the padding to the pool itself."""
     before, after = attrs["pads"][::2], attrs["pads"][1::2]
     fits = limit is None or all(n <= size // 2 for n, size in zip(before, limit, strict=True))
     return bool(before == after and fits)
 
 
 def max_pool(model: ModelBuilder, x: Value, attrs: Attrs) -> Value:
-    """Return the largest number of each window, or NaN.
+    """Return the maximum of each window, or NaN if it contains one.
 
-    The runtime's largest number is never NaN, and not below the lowest finite one: windows with NaN, and of -inf
-    alone, are found by a pool of marks.
+    The runtime's maximum ignores NaN and is never -inf: a second pool over marks finds windows that contain NaN or
+    only -inf.
     """
     rims = _rims(x, attrs, own=_own(attrs, attrs["kernel"]))
 
@@ -212,7 +212,7 @@ def _divided(model: ModelBuilder, mean: Value, attrs: Attrs, counts: NDArray[Any
 
 
 def sum_pool(model: ModelBuilder, x: Value, attrs: Attrs, counts: NDArray[np.float32]) -> Value:
-    """Return sums of windows of a piece of a map, some of them kept, divided as those of the whole map."""
+    """Return window sums of a part of a map, cropped and divided by the counts of the whole map."""
     mean = _mean_with_padding(model, x, attrs, _rims(x, attrs, own=False))
     return _divided(model, crop(model, mean, attrs["crop"]), attrs, counts)
 
@@ -246,7 +246,7 @@ def aten_max_pool(
 def max_pool_with_indices(model: ModelBuilder, item: int, x: Value, *rest: Any) -> Value:
     """Return the first of a pool's two results."""
     if item != 0:
-        raise UnsupportedError("the places of its largest numbers are used")
+        raise UnsupportedError("the indices of its maxima are used")
     return aten_max_pool(model, x, *rest)
 
 
@@ -266,12 +266,12 @@ def aten_avg_pool(
 
 
 def adaptive_max_pool(model: ModelBuilder, item: int, x: Value, size: Numbers) -> Value:
-    """Return the largest number of each of so many windows, for any size of the map, one axis after another."""
+    """Return the maximum of each of ``size`` windows, for a map of any size, one axis after another."""
     if item != 0:
-        raise UnsupportedError("the places of its largest numbers are used")
+        raise UnsupportedError("the indices of its maxima are used")
     for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
         starts, ends = np.arange(out) * length // out, -(-np.arange(1, out + 1) * length // out)
-        # A window that is shorter than the longest has its last row several times.
+        # Windows shorter than the longest repeat their last row.
         places = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
         windows = replace(taken(model, x, axis, places), finite=x.finite)
         x = replace(reduced(model, windows, axis + 1, kind="ReduceMax"), finite=x.finite)
@@ -306,7 +306,7 @@ def col2im(
     padding: Numbers,
     stride: Numbers,
 ) -> Value:
-    """Add columns up to a map: ``(n, C * kernel, windows)`` to ``(n, C, H, W)``."""
+    """Sum columns into a map: ``(n, C * kernel, windows)`` to ``(n, C, H, W)``."""
     attrs = {"dilations": _all(dilation, 2), "pads": _all(padding, 2) * 2, "strides": _all(stride, 2)}
     block = model.integers(_all(kernel, 2))
     return model.add("Col2Im", [x, model.integers(size), block], **attrs)
@@ -318,10 +318,10 @@ def col2im(
 def mapped(
     model: ModelBuilder, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_] | None = None
 ) -> Value:
-    """Return a matrix ``(out, size)`` along one axis.
+    """Apply a matrix ``(out, size)`` along one axis.
 
-    An output depends on the numbers that it has weights for, or on those that are ``read``, and on no others, not
-    even where these are infinite.
+    An output depends only on the numbers with a nonzero weight, or on those marked in ``read``; other numbers have
+    no effect even if they are infinite.
     """
     if not x.finite:
         return _weighed(model, x, axis, matrix, matrix != 0 if read is None else read)
@@ -336,7 +336,7 @@ def mapped(
 def _weighed(
     model: ModelBuilder, x: Value, axis: int, matrix: NDArray[np.float32], read: NDArray[np.bool_]
 ) -> Value:
-    """Return sums of the numbers that are read, times weights; a row that reads fewer reads its last repeatedly."""
+    """Return weighted sums of the numbers that are read; a row that reads fewer repeats its last."""
     counts = read.sum(1)
     ranks = np.minimum(np.arange(counts.max()), counts[:, None] - 1)
     places = np.take_along_axis(np.argsort(~read, axis=1, kind="stable"), ranks, 1)
@@ -353,7 +353,7 @@ def separable(model: ModelBuilder, x: Value, rows: NDArray[np.float32], columns:
 
 
 def aten_adaptive_avg_pool(model: ModelBuilder, x: Value, size: Numbers) -> Value:
-    """Return the mean of so many windows, along any number of axes."""
+    """Return the mean of ``size`` windows, along any number of axes."""
     for axis, (length, out) in enumerate(zip(x.shape[1:], _all(size, len(x.dims) - 2), strict=True), 2):
         x = mapped(model, x, axis, mean_matrix(length, out))
     return x
@@ -362,8 +362,8 @@ def aten_adaptive_avg_pool(model: ModelBuilder, x: Value, size: Numbers) -> Valu
 def resampled(model: ModelBuilder, x: Value, size: Sequence[int] | None, *rest: Any, kernel: str) -> Value:
     """Return a map resized by any of PyTorch's kernels, with the arguments of either of its overloads.
 
-    What the kernel makes of an identity along one axis is that axis's matrix. Factors are one list, or one by
-    one, or none; before them stands align_corners, where the kernel has it.
+    The matrix of an axis is the kernel's result for an identity along it. ``rest`` holds align_corners, if the
+    kernel has it, then the scale factors: one list, separate numbers, or none.
     """
     align = [] if "nearest" in kernel else [bool(rest[0])]
     given = [f for each in rest[len(align) :] for f in (each if isinstance(each, list) else [each])]
@@ -386,7 +386,7 @@ def resampled(model: ModelBuilder, x: Value, size: Sequence[int] | None, *rest: 
 
 
 def adaptive_avg_pool(model: ModelBuilder, x: Value, size: Sequence[int]) -> Value:
-    """Return the mean of so many windows, whatever the size of the map."""
+    """Return the mean of ``size`` windows, for a map of any size."""
     height, width = x.shape[1:]
     if tuple(size) == (1, 1):
         return model.add("GlobalAveragePool", [x])
@@ -397,7 +397,7 @@ def adaptive_avg_pool(model: ModelBuilder, x: Value, size: Sequence[int]) -> Val
 
 
 def picked(model: ModelBuilder, x: Value, rows: NDArray[Any], columns: NDArray[Any]) -> Value:
-    """Return some rows and some columns of a map, by their places."""
+    """Return some rows and columns of a map, by their indices."""
     for axis, places in ((2, rows), (3, columns)):
         x = model.add("Gather", [x, model.tensor(places.astype(np.int64))], axis=axis)
     return x
@@ -406,7 +406,7 @@ def picked(model: ModelBuilder, x: Value, rows: NDArray[Any], columns: NDArray[A
 def resize(
     model: ModelBuilder, x: Value, size: Sequence[int], mode: str, align: bool, scale: Sequence[float] | None
 ) -> Value:
-    """Resize a map as PyTorch does; ``scale`` is the factor that PyTorch was given, if it was."""
+    """Resize a map as PyTorch does; ``scale`` is the factor that was passed to PyTorch, if any."""
     pairs = list(zip(x.shape[1:], size, strict=True))
     scales = [float(s) for s in scale] if scale else [None, None]
     whole = all(out % n == 0 and s in (None, out // n) for (n, out), s in zip(pairs, scales, strict=True))
@@ -433,11 +433,11 @@ def resize(
     return separable(model, x, rows, columns)
 
 
-# --- sampling at places that a grid gives ---------------------------------------------------------------------
+# --- sampling on a grid ---------------------------------------------------------------------------------------
 
 
 def affine_grid(model: ModelBuilder, theta: Value, size: Sequence[Length], align: bool) -> Value:
-    """Return the places that affine maps give each point of a map of this size."""
+    """Return the sampling grid of affine transforms, for a map of this size."""
     batch, _, *spatial = known(size)
     dims = [batch, *spatial, len(spatial)]
     made = model.add("AffineGrid", [theta, lengths(model, size)], align_corners=int(align))
@@ -445,7 +445,7 @@ def affine_grid(model: ModelBuilder, theta: Value, size: Sequence[Length], align
 
 
 def sampled(model: ModelBuilder, x: Value, grid: Value, mode: int, padding: int, align: bool) -> Value:
-    """Return a map at the places of a grid."""
+    """Return a map sampled at the points of a grid."""
     modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
     return model.add(
         "GridSample", [x, grid], mode=modes[mode], padding_mode=paddings[padding], align_corners=int(align)

@@ -1,7 +1,7 @@
-"""Cut a device's steps into segments: runs of computations that one ONNX model does.
+"""Cut a device's steps into segments: sequences of computations that run as one ONNX model.
 
-A segment is run where its last computation stands. Whatever it reads has come by then, and nothing that it makes
-is sent before.
+A segment runs at the step of its last computation. By then, everything that it reads has arrived, and none of its
+outputs was due earlier.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def named(key: Key) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """The computations of one ONNX model, the boxes that it reads, and the results that are needed outside."""
+    """The computations of one ONNX model, the boxes that it reads, and the results that other steps need."""
 
     computes: tuple[Compute, ...]
     inputs: tuple[Key, ...]
@@ -32,7 +32,7 @@ class Segment:
 
     @property
     def step(self) -> int:
-        """Return its place in the global order."""
+        """Return the segment's position in the global order."""
         return self.computes[-1].step
 
 
@@ -40,7 +40,7 @@ Origin = TypeVar("Origin")
 
 
 def sources(held: Sequence[tuple[Box, Origin]], box: Box) -> list[tuple[Box, Origin]]:
-    """Return the pieces that make up a box: itself, else the first that holds it, else all that meet it."""
+    """Return the pieces that make up a box: an equal one, else the first that contains it, else all overlapping."""
     same = [entry for entry in held if entry[0] == box] or [entry for entry in held if contains(entry[0], box)]
     if same:
         return same[:1]
@@ -49,7 +49,7 @@ def sources(held: Sequence[tuple[Box, Origin]], box: Box) -> list[tuple[Box, Ori
 
 @dataclass
 class _Open:
-    """A segment in the making; ``outputs`` grows as later steps ask for what it made."""
+    """A segment under construction; ``outputs`` grows as later steps read its results."""
 
     computes: list[Compute] = field(default_factory=list)
     inputs: dict[Key, None] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class _Open:
 
 @dataclass(frozen=True)
 class _Outside:
-    """The origin of a piece that no segment made: the step of its receipt, -1 for the image."""
+    """The origin of a piece that no segment computed: the step that received it, -1 for the image."""
 
     step: int
 
@@ -80,8 +80,8 @@ class _Cutter:
     def fits(self, value: str, box: Box) -> bool:
         """Return whether the open segment can read a box.
 
-        It cannot if the box is put together with something that it made itself: numpy does that between segments.
-        Nor if the box came after its first computation, which would then wait for it.
+        It cannot if the box is assembled from several pieces of which it computed one: numpy does that between
+        segments. It cannot either if the box arrives after its first computation, which would have to wait.
         """
         found = sources(self.held[value], box)
         if len(found) > 1 and any(origin is self.now for _, origin in found):
@@ -90,7 +90,7 @@ class _Cutter:
         return began is None or all(o.step < began for _, o in found if isinstance(o, _Outside))
 
     def need(self, value: str, box: Box) -> bool:
-        """Mark the pieces of a box as outputs of the segments that made them; return if the open one did."""
+        """Mark the pieces of a box as outputs of their segments; return whether the open segment computed any."""
         inside = False
         for piece, origin in sources(self.held[value], box):
             if origin is self.now:
@@ -109,14 +109,14 @@ class _Cutter:
         self.put(step.value, step.box, self.now)
 
     def give(self, value: str, box: Box) -> None:
-        """Record that a box is read outside of all segments."""
+        """Record that a box is read outside of any segment."""
         if any(origin is self.now for _, origin in sources(self.held[value], box)):
             self.close()
         self.need(value, box)
 
 
 def segments(program: Program, device: str) -> tuple[Segment, ...]:
-    """Return the segments of a device, in order; each is as long as what the device sends and receives allows."""
+    """Return the segments of a device, in order; each is as long as its sends and receives allow."""
     cutter = _Cutter()
     if device == program.source:
         image = program.graph.input

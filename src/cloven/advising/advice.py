@@ -1,0 +1,124 @@
+"""The answer to a search: the recommended plan, what it costs and leaks, and why the others lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloven.auditing.finding import AXES, Axis
+from cloven.auditing.results import Results
+from cloven.cost.estimate import Cost
+from cloven.documents import Document
+from cloven.partition.plan import Plan
+from cloven.partition.program import Program
+from cloven.tables import Value, html_table, text_table
+
+UNITS = {"throughput": "images/s", "energy": "J", "traffic": "bytes"}
+
+
+def amount(value: float | None, minimised: str) -> str:
+    """Return a latency, throughput, energy or traffic with its unit."""
+    if value is None:
+        return "unknown"
+    if minimised == "latency":
+        return f"{1000 * value:,.3g} ms"
+    return f"{value:,.4g} {UNITS[minimised]}"
+
+
+class TapLeakage(Document):
+    """The leakage of a tap on one axis: the upper 95 % limit of the leakage by its strongest attack.
+
+    ``protected`` says that the link is encrypted, so that a listener there sees ciphertext; ``leakage`` is then
+    what would leak without. ``attack`` is None where the image or the answer itself is sent.
+    """
+
+    tap: str
+    axis: Axis
+    leakage: float
+    attack: str | None
+    protected: bool
+
+
+class Rejected(Document):
+    """A division that was not chosen, with the reason; ``objective`` is None where it is unknown."""
+
+    division: str
+    objective: float | None
+    reason: str
+
+    def shown(self, minimised: str) -> str:
+        """Return the objective with its unit."""
+        return amount(self.objective, minimised)
+
+
+class AdviceReport(Document):
+    """The advice as a document, ``advice.json``.
+
+    Attributes:
+        plan: the recommended division in words; None if there is none.
+        minimised: what the search minimised.
+        reason: why the plan was chosen, or why there is none.
+        cost: of the plan.
+        leakage: of each tap of the plan.
+        rejected: the best division of each other strategy, and the baselines.
+        untested: what was not tried, a sentence each.
+        assumptions: numbers of the cost model that were not measured.
+        divisions: how many were compared by cost; ``attacked`` is how many were attacked.
+    """
+
+    plan: str | None
+    minimised: str
+    reason: str
+    cost: Cost | None
+    leakage: tuple[TapLeakage, ...]
+    rejected: tuple[Rejected, ...]
+    untested: tuple[str, ...]
+    assumptions: tuple[str, ...]
+    divisions: int
+    attacked: int
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Advice:
+    """The recommended division of a model over a cluster.
+
+    Attributes:
+        report: the advice as a document.
+        plan: the plan to save and deploy; None if no plan meets the limits.
+        program: the plan, compiled.
+        results: the audit of its taps with fresh seeds and victims; None where no tap carries a tensor.
+    """
+
+    report: AdviceReport
+    plan: Plan | None = None
+    program: Program | None = None
+    results: Results | None = None
+
+    @property
+    def cost(self) -> Cost | None:
+        """The cost of the plan."""
+        return self.report.cost
+
+    @property
+    def rejected(self) -> tuple[Rejected, ...]:
+        """The divisions that were not chosen, each with the reason."""
+        return self.report.rejected
+
+    def leakage(self, axis: Axis) -> float:
+        """Return the leakage of the plan on an axis: the most that any of its taps leaks; 0 without taps."""
+        found = (one.leakage for one in self.report.leakage if one.axis == axis and not one.protected)
+        return max(found, default=0.0)
+
+    def __repr__(self) -> str:
+        return text_table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[Value, ...]]]:
+        title = f"Advice: {self.report.plan or 'no plan'}\n{self.report.reason}"
+        if self.plan is not None:
+            title += "\n" + ", ".join(f"{axis} leak up to {self.leakage(axis):.0%}" for axis in AXES)
+        rows: list[tuple[Value, ...]] = [
+            (one.division, one.shown(self.report.minimised), one.reason) for one in self.rejected
+        ]
+        return title, ("not chosen", self.report.minimised, "reason"), rows

@@ -1,0 +1,213 @@
+"""``cloven advise``: the division that is fast enough and leaks least."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cloven.cli.exits import MISSED
+from cloven.cli.models import ModelOptions, captured, resolved
+from cloven.cli.options import (
+    ATTACKS,
+    DATA,
+    IMAGES,
+    LIMITS,
+    AsJson,
+    Classes,
+    InputSize,
+    Mean,
+    Seed,
+    Std,
+    Weights,
+    names_in,
+    quantity,
+)
+from cloven.cli.printing import print_json, print_text, table
+from cloven.errors import ClovenError, tried
+from cloven.progress import report_progress
+
+if TYPE_CHECKING:
+    from cloven.advising.advice import Advice
+    from cloven.graph.graph import Graph
+    from cloven.partition.plan import ModelSpec
+    from cloven.zoo.images import Images
+
+log = logging.getLogger("cloven")
+
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
+ENERGIES = {"mJ": 1e-3, "J": 1.0}
+
+
+def _limit(help_text: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(help=help_text, metavar=metavar, rich_help_panel=LIMITS)
+    return option
+
+
+def advise(
+    model: Annotated[
+        str, typer.Argument(help="lenet5, resnet20, torchvision:NAME, timm:NAME or package.module:factory.")
+    ] = "lenet5",
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="Devices and links (TOML), with their profiles; default: three devices that come with cloven.",
+            metavar="FILE",
+        ),
+    ] = "three-devices",
+    data: Annotated[str, DATA] = "digits",
+    auxiliary: Annotated[
+        str,
+        typer.Option(
+            help="The attacker's own images: photos, folder:DIR, ...", metavar="SPEC", rich_help_panel=IMAGES
+        ),
+    ] = "photos",
+    queries: Annotated[
+        int, typer.Option(help="Number of --auxiliary images.", min=20, metavar="N", rich_help_panel=IMAGES)
+    ] = 400,
+    victims: Annotated[
+        int,
+        typer.Option(
+            help="Images that are attacked: one half in the search, the other to attack the plan again.",
+            min=40,
+            metavar="N",
+            rich_help_panel=IMAGES,
+        ),
+    ] = 200,
+    attacks: Annotated[
+        str, typer.Option(help="Attacks on every tap.", metavar="NAME,...", rich_help_panel=ATTACKS)
+    ] = "residual,probe,mlp-probe,conv-probe",
+    max_latency: Annotated[str, _limit("Longest time from an image to its answer.", "TIME")] = "",
+    min_throughput: Annotated[float | None, _limit("Fewest images a second.", "N")] = None,
+    max_energy: Annotated[str, _limit("Most energy of an image, e.g. 0.5J.", "ENERGY")] = "",
+    max_memory: Annotated[str, _limit("Most memory on a device, e.g. 200MB.", "SIZE")] = "",
+    max_pixel_leakage: Annotated[float, _limit("Most leakage of the pixels at a tap; 1: no limit.", "SHARE")] = 0.2,
+    max_label_leakage: Annotated[float, _limit("Most leakage of the labels at a tap; 1: no limit.", "SHARE")] = 0.3,
+    minimise: Annotated[
+        str, _limit("latency, energy, traffic, or throughput (as large as possible).", "NAME")
+    ] = "latency",
+    budget: Annotated[
+        str, typer.Option(help="Time after which no further division is attacked.", metavar="TIME")
+    ] = "10min",
+    input_size: InputSize = "",
+    classes: Classes = None,
+    weights: Weights = None,
+    mean: Mean = "",
+    std: Std = "",
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the plan and the report; default: runs/advice-MODEL.", metavar="FOLDER"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend a division: the cheapest one that meets limits on cost and leakage.
+
+    Every link and every device that is not trusted is attacked. Links that leak more than a limit are encrypted.
+    The plan is written to plan.toml. Exit code 1: no plan meets the limits.
+    """
+    from cloven.advising.advise import advise as advised
+    from cloven.advising.limits import Limits
+    from cloven.cost.cluster import Cluster
+    from cloven.zoo.datasets import load
+
+    problems: list[str] = []
+
+    def read(text: str, option: str, units: dict[str, float]) -> float | None:
+        return tried(lambda: quantity(text, option, units), problems) if text else None
+
+    latency, energy = read(max_latency, "--max-latency", TIMES), read(max_energy, "--max-energy", ENERGIES)
+    memory, seconds = read(max_memory, "--max-memory", SIZES), read(budget, "--budget", TIMES)
+    limits = tried(
+        lambda: Limits(latency, min_throughput, energy, memory, max_pixel_leakage, max_label_leakage), problems
+    )
+    devices = tried(lambda: Cluster.named(cluster), problems)
+    found = tried(lambda: resolved(ModelOptions(model, input_size, classes, weights, mean, std)), problems)
+    if problems or limits is None or devices is None or found is None or seconds is None:
+        raise ClovenError(problems)
+    spec, graph, tests = _ready(found, data, seed)
+    advice = advised(
+        graph,
+        devices,
+        auxiliary=load(auxiliary, shape=spec.input, limit=queries),
+        victims=tests.take(range(min(victims, len(tests)))),
+        limits=limits,
+        minimise=minimise,  # type: ignore[arg-type]
+        attacks=names_in(attacks),
+        budget=seconds,
+    )
+    folder = out or Path("runs") / f"advice-{model.replace(':', '-')}"
+    _write(advice, spec, folder)
+    if as_json:
+        print_json(advice.report.model_dump(mode="json"))
+    else:
+        _print(advice)
+    log.info("written to %s", folder)
+    if advice.plan is None:
+        raise typer.Exit(MISSED)
+
+
+def _ready(found: tuple[ModelSpec, Graph], data: str, seed: int) -> tuple[ModelSpec, Graph, Images]:
+    """Return the model, trained on the data if it has no weights, and images that it was not trained on."""
+    from cloven.zoo.prepared import prepared
+
+    spec, graph = found
+    with report_progress() as progress:
+        ready = prepared(
+            spec.name,
+            shape=spec.input,
+            classes=spec.classes,
+            weights=Path(spec.weights) if spec.weights else None,
+            data=data,
+            picture=None,
+            seed=seed,
+            progress=progress,
+        )
+    return spec, graph if ready.model is None else captured(ready.model, spec), ready.images
+
+
+def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
+    """Write the advice, and if there is a plan, the plan and the report of the attacks on it."""
+    from cloven.files import write_text
+    from cloven.reporting.report_file import report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "advice.json", advice.report.text())
+    if advice.plan is not None:
+        advice.plan.model_copy(update={"model": spec}).save(folder / "plan.toml")
+    if advice.results is not None:
+        report(advice.results, folder / "report.html")
+
+
+def _print(advice: Advice) -> None:
+    report = advice.report
+    if report.assumptions:
+        print_text("This advice rests on numbers that were not measured; they are listed below.")
+    print_text(f"Recommended: {report.plan}. {report.reason}" if report.plan else report.reason)
+    if report.leakage:
+        table(
+            "Taps of the plan, with the upper 95 % limit of what leaks in clear",
+            ["tap", "axis", "leakage", "attack", "encrypted"],
+            [
+                [
+                    leak.tap,
+                    leak.axis,
+                    f"{leak.leakage:.0%}",
+                    leak.attack or "none is needed",
+                    "yes" if leak.protected else "no",
+                ]
+                for leak in report.leakage
+            ],
+        )
+    if report.rejected:
+        table(
+            "Not chosen: the best of each strategy",
+            ["division", report.minimised, "reason"],
+            [[one.division, one.shown(report.minimised), one.reason] for one in report.rejected],
+        )
+    for heading, lines in (("not tested", report.untested), ("not measured", report.assumptions)):
+        for line in lines:
+            print_text(f"{heading}: {line}")

@@ -1,0 +1,119 @@
+"""The time of an operator: measured, or predicted by a regression over operators of its family."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cloven.cost.profile import ComputeCost, OperatorTime
+from cloven.graph.box import count
+from cloven.graph.graph import SIZES, Graph, Op
+from cloven.graph.ops import ANCHORS
+from cloven.partition.program import Compute
+
+FEWEST = 4
+"""The minimum size of a family for its own fit; smaller families use all operators of the profile."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of an operator for one image: multiply-accumulates, and the bytes that it reads and writes."""
+
+    family: str
+    macs: int
+    bytes: int
+
+
+def work(graph: Graph, step: Compute) -> Work:
+    """Return the work of a computation; the bytes are those of its inputs, its weights and its output."""
+    op = graph.by_name[step.value]
+    moved = SIZES[op.dtype] * count(step.box) + sum(p.nbytes for p in step.local.params.values())
+    moved += sum(SIZES[graph.by_name[value].dtype] * count(box) for value, box in step.reads)
+    return Work(family(graph, step), step.macs, moved)
+
+
+def family(graph: Graph, step: Compute) -> str:
+    """Return the family of a computation: its kind, a convolution's geometry, and whether it can be fused.
+
+    onnxruntime fuses an activation with the convolution before it if nothing else reads that convolution, so such
+    activations are a separate family.
+    """
+    op = graph.by_name[step.value]
+    name = str(op.attrs.get("op", op.kind))
+    if "kernel" in op.attrs:
+        name += " " + "x".join(map(str, op.attrs["kernel"]))
+    if int(op.attrs.get("groups", 1)) > 1:
+        name += " depthwise" if op.attrs["groups"] == op.shape[0] else " grouped"
+    if max(op.attrs.get("stride", (1,)), default=1) > 1:
+        name += " strided"
+    return name if step.macs or not _follows_convolution(graph, op) else f"{name} after conv"
+
+
+def _follows_convolution(graph: Graph, op: Op) -> bool:
+    """Return whether an op and a convolution or linear layer before it are a chain that nothing else reads."""
+    while len(op.inputs) == 1 and graph.users[op.inputs[0]] == (op.name,):
+        op = graph.by_name[op.inputs[0]]
+        if op.kind in ANCHORS:
+            return True
+    return False
+
+
+class OperatorTimes:
+    """Predicts the seconds of operators from a profile's table, or from its multiply-accumulates a second.
+
+    An operator that was measured has its measured time. Others are predicted by a least-squares fit of relative
+    errors with coefficients that are not negative: seconds = a x macs + b x bytes + c, for each family, and over
+    all operators for families with fewer than four.
+    """
+
+    def __init__(self, cost: ComputeCost) -> None:
+        self.cost = cost
+        self.families: dict[str, list[OperatorTime]] = defaultdict(list)
+        for row in cost.operators:
+            self.families[row.family].append(row)
+        self.fits: dict[str, tuple[float, float, float]] = {}
+        measured: dict[Work, list[float]] = defaultdict(list)
+        for row in cost.operators:
+            measured[Work(row.family, row.macs, row.bytes)].append(row.seconds)
+        self.known: dict[Work, float] = {what: float(np.median(seconds)) for what, seconds in measured.items()}
+
+    @cached_property
+    def over_all(self) -> tuple[float, float, float]:
+        """The fit over all operators."""
+        return fitted(self.cost.operators)
+
+    def covers(self, what: Work) -> bool:
+        """Return whether the time of an operator is known from its own family."""
+        return not self.cost.operators or what in self.known or len(self.families.get(what.family, ())) >= FEWEST
+
+    def seconds(self, what: Work) -> float:
+        """Return the seconds of an operator on one image."""
+        if not self.cost.operators:
+            assert self.cost.macs_per_second is not None
+            return what.macs / self.cost.macs_per_second
+        if what not in self.known:
+            rows = self.families.get(what.family, [])
+            if what.family not in self.fits:
+                self.fits[what.family] = fitted(rows) if len(rows) >= FEWEST else self.over_all
+            a, b, c = self.fits[what.family]
+            self.known[what] = a * what.macs + b * what.bytes + c
+        return self.known[what]
+
+
+def fitted(rows: Sequence[OperatorTime]) -> tuple[float, float, float]:
+    """Return the non-negative seconds per multiply-accumulate, byte and operator that fit the rows best."""
+    from scipy.optimize import nnls
+
+    taken = [row for row in rows if row.seconds > 0]
+    if not taken:
+        return 0.0, 0.0, 0.0
+    terms = np.array([(row.macs, row.bytes, 1.0) for row in taken])
+    terms /= np.array([row.seconds for row in taken])[:, None]  # relative errors weigh all operators equally
+    sizes = np.maximum(terms.max(axis=0), 1e-300)  # scale the columns to similar size for the solver
+    parts, _ = nnls(terms / sizes, np.ones(len(taken)))
+    a, b, c = (float(part) for part in parts / sizes)
+    return a, b, c

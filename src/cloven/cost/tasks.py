@@ -1,0 +1,99 @@
+"""The tasks of a program for one image: segments that devices run, and messages that cross links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cloven.graph.box import Box, whole
+from cloven.partition.program import Compute, Link, Program, Receive, Send
+from cloven.partition.protection import COORDINATOR
+from cloven.partition.segments import Segment, segments, sources
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRun:
+    """A device runs a segment after the tasks with these numbers."""
+
+    device: str
+    segment: Segment
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LinkMessage:
+    """A party sends bytes to another one after the tasks with these numbers."""
+
+    link: Link
+    bytes: int
+    after: tuple[int, ...]
+
+
+Task = SegmentRun | LinkMessage
+
+
+def tasks(program: Program) -> tuple[Task, ...]:
+    """Return the tasks, each after those that it waits for.
+
+    The first task is the message with the image, the last one the message with the answer. As on workers,
+    a segment is one ONNX model, and transfers of a link that become ready by the same tasks are one message.
+    """
+    return _TaskList(program).tasks()
+
+
+@dataclass
+class _TaskList:
+    """The tasks so far, and for each device the task that provided each box of each value."""
+
+    program: Program
+    made: list[Task] = field(default_factory=list)
+    held: dict[tuple[str, str], list[tuple[Box, int]]] = field(default_factory=dict)
+    last_job: dict[str, int] = field(default_factory=dict)
+
+    def tasks(self) -> tuple[Task, ...]:
+        program = self.program
+        image, output = program.graph.input, program.graph.by_name[program.graph.output]
+        ends = {segment.step: segment for device in program.devices for segment in segments(program, device)}
+        messages: dict[tuple[Link, frozenset[int]], int] = {}
+        carried: dict[int, int] = {}
+        self.put(
+            program.source,
+            image.name,
+            whole(image.shape),
+            self.add(LinkMessage((COORDINATOR, program.source), image.bytes, ())),
+        )
+        for device, step in program.steps():
+            match step:
+                case Compute() if step.step in ends:
+                    self.run(device, ends[step.step])
+                case Send(transfer=transfer):
+                    after = self.origins(device, transfer.value, transfer.share)
+                    key = (transfer.link, frozenset(after))
+                    if key not in messages:
+                        messages[key] = self.add(LinkMessage(transfer.link, 0, after))
+                    number = carried[transfer.id] = messages[key]
+                    sent = self.made[number]
+                    assert isinstance(sent, LinkMessage)
+                    self.made[number] = LinkMessage(sent.link, sent.bytes + transfer.bytes, after)
+                case Receive(transfer=transfer):
+                    self.put(device, transfer.value, transfer.share, carried[transfer.id])
+        answer = self.origins(program.sink, output.name, whole(output.shape))
+        self.add(LinkMessage((program.sink, COORDINATOR), output.bytes, answer))
+        return tuple(self.made)
+
+    def run(self, device: str, segment: Segment) -> None:
+        needed = {task for value, box in segment.inputs for task in self.origins(device, value, box)}
+        if device in self.last_job:
+            needed.add(self.last_job[device])
+        job = self.last_job[device] = self.add(SegmentRun(device, segment, tuple(sorted(needed))))
+        for value, box in segment.outputs:
+            self.put(device, value, box, job)
+
+    def add(self, task: Task) -> int:
+        self.made.append(task)
+        return len(self.made) - 1
+
+    def put(self, device: str, value: str, box: Box, task: int) -> None:
+        self.held.setdefault((device, value), []).append((box, task))
+
+    def origins(self, device: str, value: str, box: Box) -> tuple[int, ...]:
+        return tuple(sorted({task for _, task in sources(self.held[device, value], box)}))

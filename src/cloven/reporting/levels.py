@@ -1,0 +1,126 @@
+"""Leakage in words: what a listener learns of the image and of its class, as far as the 95 % intervals carry it.
+
+A sentence states what the lower end of an interval supports, and denies only what its upper end excludes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from cloven.auditing.summary import AxisScore
+from cloven.reporting import words
+
+TRACE = 0.05
+"""Below a twentieth of the possible gain, leakage counts as nothing: some hundred images do not resolve less."""
+PART = 0.2
+"""From a fifth on, an image counts as recognised: an SSIM of 0.2 is the usual limit of a recognisable image."""
+MOST = 0.5
+"""From half of the possible gain on, the image is seen, and the class is right for more than half of the images."""
+
+LIMITS = (TRACE, PART, MOST)
+
+
+class Level(IntEnum):
+    """A step of leakage."""
+
+    NOTHING = 0
+    TRACE = 1
+    PART = 2
+    MOST = 3
+
+
+PIXELS = {
+    Level.TRACE: "sees a trace of the image",
+    Level.PART: "recognises the image",
+    Level.MOST: "sees the image",
+}
+LABELS = {
+    Level.TRACE: "reads a hint of the class",
+    Level.PART: "reads the class of some images",
+    Level.MOST: "reads the class of most images",
+}
+
+
+def level(leakage: float) -> Level:
+    """Return the step of a leakage, (score - baseline) / (1 - baseline)."""
+    return Level(sum(leakage >= limit for limit in LIMITS))
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What leaks on one axis: the score of the strongest attack, and the steps at both ends of its interval."""
+
+    score: AxisScore
+
+    @property
+    def least(self) -> Level:
+        """The step that the lower end of the interval supports."""
+        return level(self.score.leakage.low)
+
+    @property
+    def most(self) -> Level:
+        """The step that the upper end, or an attack that scores higher on the victims, does not exclude."""
+        other, baseline = self.score.exceeded_by, self.score.baseline
+        higher = (other.mean - baseline) / (1 - baseline) if other is not None and baseline < 1 else 0.0
+        return level(max(self.score.leakage.high, higher))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Where its interval lies on a scale of 0 to 100, wide enough to be seen."""
+        low, high = self.score.leakage.low, self.score.leakage.high
+        return round(max(0.0, 100 * min(low, high - 0.02)), 1), round(100 * max(high, 0.02), 1)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the interval excludes more than nothing."""
+        return self.most == Level.NOTHING
+
+
+def learned(pixels: Leak | None, labels: Leak | None, raw: float, *, labels_read: bool) -> str:
+    """Return what a listener learns, as the predicate of a sentence.
+
+    Args:
+        pixels: leakage of the image, None where no attack made images.
+        labels: leakage of the class.
+        raw: the share of the image's own numbers that the listener gets, in [0, 1].
+        labels_read: whether an attack that reads labels was tried; without one, nothing is denied of the class.
+    """
+    if raw >= 1:
+        return "gets the image itself"
+    seen = f"gets {words.share(raw)} of the image's pixels as they are" if raw else _claimed(pixels, PIXELS)
+    read = _claimed(labels, LABELS)
+    if raw == 0 and pixels is not None and pixels.least == Level.MOST:
+        return seen
+    if seen and read:
+        return f"{seen} and {read}"
+    if seen:
+        return seen
+    if pixels is None:
+        return read or "was not attacked for images"
+    if not pixels.nothing:
+        doubt = f"perhaps {_noun(PIXELS[pixels.most])} too" if read else f"perhaps {PIXELS[pixels.most]}"
+        return f"{read}, {doubt}" if read else doubt
+    if read:
+        return f"{read}, but not the picture"
+    if labels is not None and labels.nothing and labels_read:
+        return "learns nothing beyond a guess"
+    if labels is not None and labels_read:
+        return f"does not see the picture, but perhaps {LABELS[labels.most]}"
+    return "does not see the picture, and no attack tried to read the class"
+
+
+def _claimed(leak: Leak | None, predicates: dict[Level, str]) -> str:
+    """Return what the lower end of an interval supports; empty for nothing."""
+    return predicates.get(leak.least, "") if leak is not None else ""
+
+
+def _noun(predicate: str) -> str:
+    return predicate.split(" ", 1)[1]
+
+
+def ranges() -> Sequence[tuple[Level, str]]:
+    """Return each step with the leakages that it stands for."""
+    bounds = (0.0, *LIMITS, 1.0)
+    return [(step, f"{100 * bounds[step]:.0f} to {words.share(bounds[step + 1])}") for step in Level]

@@ -1,0 +1,220 @@
+"""Advice on small models and clusters, against a search by brute force and against what must be true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations, permutations
+
+import pytest
+import torch
+
+import cloven
+from cloven.advising.candidates import candidates
+from cloven.cost.cluster import ClusterDevice, ClusterLink
+from cloven.cost.profile import (
+    CipherTime,
+    ComputeCost,
+    DeviceProfile,
+    LinkProfile,
+    MemorySize,
+    MessageCost,
+    Transmission,
+)
+
+FREE = MessageCost(origin="measured", send=0.0, receive=0.0, send_byte=0.0, receive_byte=0.0)
+SMALL = 16_500
+"""Bytes of memory: enough for half of the model, not for all of it."""
+
+ATTACKS = [cloven.attacks.Decoder(epochs=1), "probe"]
+
+
+def board(speed: float, memory: int = 10**9, cipher: float = 1e-6) -> DeviceProfile:
+    return DeviceProfile(
+        name=f"{speed:g} MAC/s",
+        compute=ComputeCost(origin="measured", macs_per_second=speed),
+        messages=FREE,
+        ciphers={"aes-128-gcm": CipherTime(origin="measured", message=cipher, byte=0.0)},
+        memory=MemorySize(origin="measured", worker=1000, available=memory),
+    )
+
+
+def wire(bandwidth: float, delay: float = 0.0) -> LinkProfile:
+    return LinkProfile(name="wire", transmission=Transmission(origin="measured", bandwidth=bandwidth, delay=delay))
+
+
+def cluster(
+    link: LinkProfile, *devices: DeviceProfile, trusted: bool = True, exposed: bool = True
+) -> cloven.Cluster:
+    parties = {f"edge{i}": ClusterDevice(profile, trusted or i == 0) for i, profile in enumerate(devices)}
+    return cloven.Cluster(parties, default=ClusterLink(link, exposed=exposed))
+
+
+@pytest.fixture(scope="module")
+def model() -> cloven.Graph:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(4, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 36, 10),
+    )
+    return cloven.capture(net, torch.zeros(1, 1, 12, 12))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    coarse = torch.rand(160, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, size=(12, 12), mode="bilinear")
+
+
+def advised(model: cloven.Graph, cluster: cloven.Cluster, images: torch.Tensor, **options: object) -> cloven.Advice:
+    arguments = {"auxiliary": images[:100], "victims": images[100:], "attacks": ATTACKS, **options}
+    return cloven.advise(model, cluster, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        cluster(wire(1e9), board(1e6), board(1e6)),
+        cluster(wire(1e5), board(1e6), board(4e6)),
+        cluster(wire(1e6, delay=1e-3), board(1e6), board(2e6), board(8e6)),
+    ],
+    ids=["alike", "slow link", "three speeds"],
+)
+def test_the_advice_is_the_best_of_all_vertical_divisions(
+    where: cloven.Cluster, model: cloven.Graph, images: torch.Tensor
+) -> None:
+    """The brute force knows no candidate list: every cut after every layer, every order of devices."""
+    layers = ["0", "1", "2", "3", "4", "5"]
+    latencies = []
+    for number in range(len(where.devices)):
+        for cuts in combinations(layers, number):
+            for devices in permutations(where.devices, number + 1):
+                program = cloven.divide(model, cloven.Vertical(cuts), devices)
+                cost = cloven.estimate(program, where)
+                assert cost.latency is not None
+                latencies.append(cost.latency)
+
+    advice = advised(model, replace(where, default=replace(where.default, exposed=False)), images)
+
+    assert advice.cost is not None
+    assert advice.cost.latency is not None
+    assert advice.cost.latency <= min(latencies) + 1e-12
+
+
+def test_a_fast_device_is_worth_a_fast_link_and_not_a_slow_one(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e8, memory=SMALL), exposed=False)
+
+    advice = advised(model, where, images)
+
+    assert advice.plan is not None
+    assert len(advice.plan.devices) == 2  # neither has the memory for all of it
+    assert any("memory" in one.reason for one in advice.rejected)
+
+
+def test_a_link_that_leaks_more_than_the_limit_is_encrypted(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+
+    advice = advised(model, where, images, limits=cloven.Limits(pixel_leakage=0.0, label_leakage=0.0))
+
+    assert advice.program is not None
+    assert all(advice.program.protection.of(*link) != "none" for link in advice.program.links)
+    assert advice.leakage("pixels") == advice.leakage("labels") == 0.0
+
+
+def test_without_limits_only_the_coordinators_links_are_encrypted(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+
+    advice = advised(model, where, images)
+
+    assert advice.program is not None
+    assert advice.results is not None  # the link in clear was attacked all the same
+    assert {advice.program.protection.of(*link) for link in advice.program.links} == {"none"}
+    assert advice.program.protection.of("coordinator", advice.program.source) == "aes-128-gcm"
+
+
+def test_a_device_that_is_not_trusted_reads_what_is_encrypted(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6), board(1e9), trusted=False)
+
+    advice = advised(model, where, images, limits=cloven.Limits(pixel_leakage=0.0, label_leakage=0.0))
+
+    assert advice.plan is not None
+    assert advice.plan.devices == ("edge0",)
+    assert any("device edge1 is not trusted" in one.reason for one in advice.rejected)
+
+
+def test_an_inner_link_is_no_tap(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL), exposed=False)
+
+    advice = advised(model, where, images, limits=cloven.Limits(pixel_leakage=0.0))
+
+    assert advice.report.leakage == ()
+    assert advice.program is not None
+    assert advice.program.protection == cloven.Plan(strategy=cloven.Vertical(("1",)), devices=("a", "b")).protection
+
+
+def test_relaxing_a_limit_never_makes_the_plan_slower(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e6), board(1e6, memory=SMALL), board(1e6, memory=SMALL), board(1e6))
+    latencies = []
+    for leakage in (0.0, 0.5, 1.0):
+        cost = advised(model, where, images, limits=cloven.Limits(pixel_leakage=leakage)).cost
+        assert cost is not None
+        assert cost.latency is not None
+        latencies.append(cost.latency)
+
+    assert latencies == sorted(latencies, reverse=True)
+
+
+def test_limits_that_nothing_meets_are_answered_without_a_plan(model: cloven.Graph, images: torch.Tensor) -> None:
+    advice = advised(model, cluster(wire(1e9), board(1e6)), images, limits=cloven.Limits(latency=1e-6))
+
+    assert advice.plan is None
+    assert advice.report.reason == "No plan meets the limits."
+    assert "latency is" in advice.rejected[0].reason
+
+
+def test_a_profile_that_lacks_a_number_recommends_nothing(model: cloven.Graph, images: torch.Tensor) -> None:
+    silent = board(1e6).model_copy(update={"messages": None})
+
+    advice = advised(model, cluster(wire(1e9), silent), images)
+
+    assert advice.plan is None
+    assert "[messages]" in advice.rejected[0].reason
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limits": 3}, "limits"),
+        ({"minimise": "cost"}, "minimise is 'cost'; expected one of latency, throughput, energy, traffic"),
+        ({"budget": 0}, "budget must be a number of seconds above 0, got 0"),
+        ({"victims": torch.rand(10, 1, 12, 12)}, "there are 10 victim images; give at least 40"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    options: dict[str, object], message: str, model: cloven.Graph, images: torch.Tensor
+) -> None:
+    with pytest.raises(cloven.ClovenError, match=message):
+        advised(model, cluster(wire(1e9), board(1e6)), images, **options)
+
+
+def test_impossible_limits_are_named_together() -> None:
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.Limits(latency=-1.0, pixel_leakage=2.0)
+
+    assert caught.value.problems == (
+        "latency must be a number above 0, got -1",
+        "pixel_leakage must be between 0 and 1, got 2",
+    )
+
+
+def test_interchangeable_devices_are_tried_once(model: cloven.Graph) -> None:
+    alike, _ = candidates(model, cluster(wire(1e9), board(1e6), board(1e6)))
+    unlike, _ = candidates(model, cluster(wire(1e9), board(1e6), board(2e6)))
+
+    assert 2 * len(alike) == len(unlike)

@@ -1,0 +1,102 @@
+"""Cluster files and profiles, as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import cloven
+from cloven.cost.profile import DeviceProfile, LinkProfile, read_profile, shipped
+
+PROFILE = """
+name = "board"
+
+[compute]
+origin = "measured"
+macs_per_second = 1e9
+"""
+
+
+def cluster(folder: Path, text: str) -> Path:
+    path = folder / "cluster.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_cluster_names_devices_links_and_their_profiles(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(PROFILE, "utf-8")
+    path = cluster(
+        tmp_path,
+        """
+        keys = "keys/coordinator"
+
+        [devices]
+        edge0 = "192.168.1.10:7001"
+        edge1 = { address = "192.168.1.11:7001", profile = "board.toml", trusted = false }
+
+        [links]
+        default = { profile = "ethernet-100" }
+        edge1-edge0 = { profile = "wifi", exposed = false, medium = "radio" }
+        """,
+    )
+
+    found = cloven.Cluster.load(path)
+
+    assert found.devices["edge0"].trusted
+    assert not found.devices["edge1"].trusted
+    assert found.devices["edge1"].profile is not None
+    assert found.devices["edge1"].profile.name == "board"
+    assert found.link("edge0", "edge1").medium == "radio"
+    assert not found.link("edge0", "edge1").exposed
+    assert found.link("coordinator", "edge0").profile is not None
+    assert found.keys == str(tmp_path / "keys/coordinator")
+    assert "edge1" in repr(found)
+
+
+@pytest.mark.parametrize("kind", [DeviceProfile, LinkProfile])
+def test_every_shipped_profile_can_be_read(kind: type[DeviceProfile]) -> None:
+    assert shipped(kind)
+    assert all(read_profile(kind, name, Path()).name for name in shipped(kind))
+
+
+def test_all_problems_of_a_cluster_are_named_at_once(tmp_path: Path) -> None:
+    path = cluster(
+        tmp_path,
+        """
+        [devices]
+        edge0 = "192.168.1.10"
+        edge1 = { profile = "none-such" }
+        edge2 = { profile = "missing.toml" }
+
+        [links]
+        edge0-edge7 = { profile = "wifi" }
+        """,
+    )
+
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.Cluster.load(path)
+
+    problems = "\n".join(caught.value.problems)
+    assert "edge0 = '192.168.1.10' is not an address" in problems
+    assert "there is no profile 'none-such' of devices; expected one of" in problems
+    assert "cannot read" in problems
+    assert "'edge0-edge7'" in problems
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PROFILE.replace("1e9", "-1.0"), "greater than 0"),
+        (PROFILE.replace("1e9", "inf"), "finite"),
+        (PROFILE.replace("macs_per_second = 1e9", ""), "neither macs_per_second nor operators is given"),
+        (PROFILE.replace('"measured"', '"source"'), "note is empty"),
+        (PROFILE.replace('"measured"', '"guessed"'), "'measured', 'source' or 'assumed'"),
+        (PROFILE + "colour = 1\n", "colour"),
+    ],
+)
+def test_a_profile_with_an_impossible_number_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(text, "utf-8")
+
+    with pytest.raises(cloven.ClovenError, match=message):
+        read_profile(DeviceProfile, "board.toml", tmp_path)

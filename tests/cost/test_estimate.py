@@ -1,0 +1,170 @@
+"""Estimates of a divided model, against closed formulas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import cloven
+from cloven.cost.cluster import ClusterDevice, ClusterLink
+from cloven.cost.profile import (
+    CipherTime,
+    ComputeCost,
+    DeviceProfile,
+    LinkProfile,
+    MemorySize,
+    MessageCost,
+    Power,
+    Transmission,
+    TransmissionEnergy,
+)
+from cloven.partition.protection import Protection
+
+SPEED, BANDWIDTH, DELAY = 1e6, 8e5, 0.25
+FREE = MessageCost(origin="measured", send=0.0, receive=0.0, send_byte=0.0, receive_byte=0.0)
+BOARD = DeviceProfile(
+    name="board",
+    compute=ComputeCost(origin="measured", macs_per_second=SPEED),
+    messages=FREE,
+    memory=MemorySize(origin="measured", worker=1000),
+    power=Power(origin="measured", idle=1.0, busy=3.0),
+)
+WIRE = LinkProfile(
+    name="wire",
+    transmission=Transmission(origin="measured", bandwidth=BANDWIDTH, delay=DELAY),
+    energy=TransmissionEnergy(origin="measured", byte=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> cloven.Graph:
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 2, 3, padding=1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(128, 10),
+    )
+    return cloven.capture(net, torch.zeros(1, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def program(model: cloven.Graph) -> cloven.Program:
+    return cloven.divide(model, cloven.Vertical(cuts=["1"]), devices=2)
+
+
+def cluster(board: DeviceProfile | None = BOARD, wire: LinkProfile | None = WIRE) -> cloven.Cluster:
+    devices = {name: ClusterDevice(board) for name in ("coordinator", "edge0", "edge1")}
+    return cloven.Cluster(devices, default=ClusterLink(wire))
+
+
+def test_the_latency_is_the_sum_of_what_follows_each_other(program: cloven.Program) -> None:
+    macs = sum(program.macs(device) for device in program.devices)
+    traffic = 4 * (64 + 4 * 64 + 10)  # the image, the cut, the answer: float32
+
+    cost = cloven.estimate(program, cluster())
+
+    assert cost.traffic == traffic
+    assert cost.latency == pytest.approx(macs / SPEED + 8 * traffic / BANDWIDTH + 3 * DELAY)
+    assert cost.unknown == cost.assumptions == ()
+    assert [step.name for step in cost.critical][-1] == "edge1->coordinator: transmitted"
+
+
+def test_the_throughput_is_that_of_the_slowest_device_or_link(program: cloven.Program) -> None:
+    computing = [program.macs(device) / SPEED for device in program.devices]
+    sending = [8 * 4 * numbers / BANDWIDTH for numbers in (64, 4 * 64, 10)]
+
+    cost = cloven.estimate(program, cluster(), window=256)
+
+    assert cost.throughput == pytest.approx(1 / max(computing + sending))
+
+
+def test_one_image_in_flight_is_answered_before_the_next(program: cloven.Program) -> None:
+    cost = cloven.estimate(program, cluster(), window=1)
+
+    assert cost.latency is not None
+    assert cost.throughput == pytest.approx(1 / cost.latency)
+
+
+def test_energy_is_that_of_waiting_and_of_computing(program: cloven.Program) -> None:
+    cost = cloven.estimate(program, cluster())
+
+    assert cost.latency is not None
+    for device in cost.devices:
+        seconds = program.macs(device.device) / SPEED
+        assert device.busy == pytest.approx(seconds)
+        assert device.energy == pytest.approx(cost.latency * 1.0 + seconds * 2.0)
+
+
+def test_memory_is_the_worker_the_weights_and_the_values(program: cloven.Program) -> None:
+    first, _ = cloven.estimate(program, cluster()).devices
+
+    weights, values = 4 * (4 * 9 + 4), 4 * (2 * 4 * 64)  # conv's output, and that of its activation
+    assert first.memory == 1000 + weights + values
+
+
+def test_encryption_costs_what_the_profile_says(model: cloven.Graph) -> None:
+    def latency(protection: Protection, board: DeviceProfile) -> float | None:
+        plan = cloven.Plan(devices=("edge0", "edge1"), strategy=cloven.Vertical(("1",)), protection=protection)
+        return cloven.estimate(cloven.compile(model, plan), cluster(board)).latency
+
+    cipher = CipherTime(origin="measured", message=0.5, byte=0.0)
+    board = BOARD.model_copy(update={"ciphers": {"aes-128-gcm": cipher}})
+    clear = latency(Protection(), board)
+
+    assert clear is not None
+    assert latency(Protection(default="aes-128-gcm"), board) == pytest.approx(clear + 3 * 2 * 0.5)
+    assert latency(Protection(links={"edge0-edge1": "aes-128-gcm"}), board) == pytest.approx(clear + 2 * 0.5)
+    assert latency(Protection(default="ascon-128"), board) is None
+
+
+def test_links_of_one_medium_send_one_after_another(model: cloven.Graph) -> None:
+    program = cloven.divide(model, cloven.Horizontal(), devices=2)
+    apart = cluster()
+    together = replace(apart, default=ClusterLink(WIRE, medium="radio"))
+
+    slower, faster = (cloven.estimate(program, each, window=256).throughput for each in (together, apart))
+
+    assert slower is not None
+    assert faster is not None
+    traffic = cloven.estimate(program, apart).traffic
+    assert slower == pytest.approx(BANDWIDTH / 8 / traffic, rel=0.1)  # it waits for the delay now and then
+    assert slower < faster
+
+
+@pytest.mark.parametrize(
+    ("board", "wire", "sentence"),
+    [
+        (None, WIRE, "edge0 has no profile"),
+        (BOARD, None, "the link edge0-edge1 has no profile"),
+        (BOARD.model_copy(update={"messages": None}), WIRE, "the profile of board has no table [messages]"),
+    ],
+)
+def test_what_is_missing_is_unknown_and_never_zero(
+    board: DeviceProfile | None, wire: LinkProfile | None, sentence: str, program: cloven.Program
+) -> None:
+    cost = cloven.estimate(program, cluster(board, wire))
+
+    assert cost.latency is cost.throughput is cost.energy is None
+    assert any(sentence in line for line in cost.unknown)
+    assert "latency unknown" in repr(cost)
+
+
+def test_numbers_that_were_not_measured_are_named(program: cloven.Program) -> None:
+    compute = ComputeCost(origin="source", note="data sheet, table 3", macs_per_second=SPEED)
+
+    cost = cloven.estimate(program, cluster(BOARD.model_copy(update={"compute": compute})))
+
+    assert cost.assumptions == ("[compute] of board is taken from a source: data sheet, table 3",)
+
+
+def test_bad_arguments_are_named_together(program: cloven.Program) -> None:
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.estimate(program, cloven.Cluster({"edge0": ClusterDevice(BOARD)}), window=0)
+
+    assert caught.value.problems == (
+        "the cluster has no device edge1; it has edge0",
+        "window must be between 1 and 256, got 0",
+    )

@@ -1,0 +1,92 @@
+"""The simulation of activities, against what can be computed by hand."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloven.cost.timeline import Activity, busy, critical_path, simulate
+
+
+def ends(*activities: Activity) -> list[float]:
+    return [timing.end for timing in simulate(activities)]
+
+
+def test_one_resource_does_one_thing_at_a_time() -> None:
+    assert ends(Activity("a", "cpu", 2.0), Activity("b", "cpu", 3.0)) == [2.0, 5.0]
+
+
+def test_two_resources_work_side_by_side() -> None:
+    assert ends(Activity("a", "one", 2.0), Activity("b", "other", 3.0)) == [2.0, 3.0]
+
+
+def test_an_activity_waits_for_others_and_for_its_delay() -> None:
+    a, b = Activity("a", "cpu", 2.0), Activity("b", None, 1.0, (0,), lag=0.5)
+
+    assert ends(a, b) == [2.0, 3.5]
+
+
+def test_the_first_that_could_begin_is_served_first_and_messages_go_before_computations() -> None:
+    opens = Activity("opens", "cpu", 1.0)
+    computes = Activity("computes", "cpu", 5.0, (0,))
+    sends = Activity("sends", "cpu", 1.0, (0,), urgent=True)
+
+    assert ends(opens, computes, sends) == [1.0, 7.0, 2.0]
+
+
+def test_a_pipeline_answers_at_the_pace_of_its_slowest_stage() -> None:
+    stages = (("first", 1.0), ("second", 3.0), ("third", 2.0))
+    activities = []
+    for image in range(20):
+        for number, (stage, seconds) in enumerate(stages):
+            after = (3 * image + number - 1,) if number else ()
+            activities.append(Activity(stage, stage, seconds, after))
+
+    answers = ends(*activities)[2::3]
+
+    assert [later - sooner for sooner, later in pairwise(answers)] == [3.0] * 19
+
+
+def test_the_critical_path_goes_through_what_was_waited_for() -> None:
+    activities = [
+        Activity("short", "one", 1.0),
+        Activity("long", "other", 4.0),
+        Activity("other work", "third", 6.0),
+        Activity("joined", "third", 1.0, (0, 1)),
+    ]
+
+    timings = simulate(activities)
+
+    assert [activities[i].name for i in critical_path(timings, 3)] == ["other work", "joined"]
+    assert [activities[i].name for i in critical_path(simulate(activities[:2]), 1)] == ["long"]
+
+
+def test_a_circle_is_refused() -> None:
+    with pytest.raises(ValueError, match="wait for each other"):
+        simulate([Activity("a", "cpu", 1.0, (1,)), Activity("b", "cpu", 1.0, (0,))])
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> list[Activity]:
+    found: list[Activity] = []
+    for index in range(draw(st.integers(1, 12))):
+        after = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
+        resource = draw(st.sampled_from(["a", "b", None]))
+        found.append(Activity(str(index), resource, draw(st.integers(0, 5)), tuple(after), draw(st.integers(0, 2))))
+    return found
+
+
+@given(schedules())
+def test_nothing_begins_too_soon_or_overlaps_on_a_resource(activities: list[Activity]) -> None:
+    timings = simulate(activities)
+
+    for activity, timing in zip(activities, timings, strict=True):
+        assert timing.end == timing.start + activity.seconds
+        assert all(timing.start >= timings[before].end + activity.lag for before in activity.after)
+    for resource in ("a", "b"):
+        mine = sorted((t.start, t.end) for a, t in zip(activities, timings, strict=True) if a.resource == resource)
+        assert all(sooner[1] <= later[0] for sooner, later in pairwise(mine))
+    assert all(max(t.end for t in timings) >= seconds for seconds in busy(activities).values())
