@@ -119,7 +119,8 @@ def _strongest(
     """Return the score of the attack that is best on held-out pairs, what its curves show, and a doubt about it."""
     metric = AXES[axis]
     scored = [score for row in rows.values() if (score := axis_score(row, metric)) is not None]
-    best = max(scored, key=_chosen_by, default=None)
+    # Of equal ones the last is taken: suites go from weak to strong.
+    best = max(reversed(scored), key=_chosen_by, default=None)
     if best is None:
         return None
     chosen, higher = rows[best.attack], []
