@@ -178,7 +178,10 @@ def test_many_shares_of_one_finding_are_folded_and_complete() -> None:
 
 def test_what_no_link_carries_is_not_drawn() -> None:
     given = only(summary()["findings"][0] | {"crosses": False})
-    assert "Nothing is drawn: no attacked observation crosses a link of a known program." in Page(render(given | {"programs": []}, {})).text
+    assert (
+        "Nothing is drawn: no attacked observation crosses a link of a known program."
+        in Page(render(given | {"programs": []}, {})).text
+    )
 
 
 def test_without_a_verdict_a_banner_says_why_and_no_worst_leak_is_named() -> None:
@@ -418,8 +421,6 @@ READ = "The guesses for 3 of 4 shares (75.0 %) are right"
 
 
 @pytest.mark.parametrize(("hits", "said"), [(3, READ), (None, "of 4 messages")])
-    ("hits", "said"), [(3, "The guesses for 3 of 4 shares (75.0 %) are right"), (None, "of 4 messages")]
-)
 def test_guessed_shapes_have_a_hit_rate_where_the_truth_is_known(hits: int | None, said: str) -> None:
     shapes = laddered()["shapes"] | {"hits": hits}
     if hits is None:
