@@ -11,6 +11,10 @@ export OMP_WAIT_POLICY := passive
 demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
 	$(BIN)/cloven audit
 
+docs/demo.png: demo  ## the picture of the README: the first screen of the demo's report, if chromium is installed
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,905 --screenshot=$@ \
+		file://$(CURDIR)/runs/lenet5-digits/report.html
+
 test: $(READY)  ## all tests except the slow ones; three processes for two cores, because some tests wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -107,7 +107,7 @@ def captured(*, protected: bool = False, **changes: Any) -> dict[str, Any]:
 
 
 def laddered(layers: int = 4, attacks: Sequence[str] = SUITE, **changes: Any) -> dict[str, Any]:
-    """A ladder of attacks on some layers, cut one after another, with all that comes with it.
+    """A suite of attacks on some layers, cut one after another, with all that comes with it.
 
     The attacks on the first layer are under-trained, the probe makes no images, and the c-GAN has collapsed.
     """
@@ -513,7 +513,7 @@ def _orderings() -> list[dict[str, Any]]:
         (
             "S1-42",
             "At layer 2, vertical gives more agreement than horizontal",
-            "S1, Sect. 5.2.1",
+            "Mehrafrooz et al., Sect. 5.2.1",
             0.265,
             0.19,
             0.335,
@@ -522,7 +522,7 @@ def _orderings() -> list[dict[str, Any]]:
         (
             "S1-42",
             "At layer 2, vertical gives more agreement than data",
-            "S1, Sect. 5.2.1",
+            "Mehrafrooz et al., Sect. 5.2.1",
             0.668,
             0.59,
             0.74,
@@ -531,7 +531,7 @@ def _orderings() -> list[dict[str, Any]]:
         (
             "S1-43",
             "At layer 5, horizontal gives more agreement than data",
-            "S1, Sect. 5.2.1 and 6",
+            "Mehrafrooz et al., Sect. 5.2.1 and 6",
             -0.061,
             -0.104,
             -0.02,
@@ -540,7 +540,7 @@ def _orderings() -> list[dict[str, Any]]:
         (
             "S1-44",
             "Vertical: layer 2 gives more agreement than layer 3",
-            "S1, Sect. 5.2.2",
+            "Mehrafrooz et al., Sect. 5.2.2",
             0.21,
             0.13,
             0.29,
@@ -549,7 +549,7 @@ def _orderings() -> list[dict[str, Any]]:
         (
             "S1-44",
             "Horizontal: layer 3 gives more agreement than layer 5",
-            "S1, Sect. 5.2.2",
+            "Mehrafrooz et al., Sect. 5.2.2",
             0.038,
             -0.012,
             0.09,

@@ -23,7 +23,7 @@ from tests.reporting.summaries import page as render
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs the program chromium on the PATH")
 
-WIDTHS = (360, 390, 768, 1200)
+WIDTHS = (360, 390, 768, 1200, 1440)
 PAPER = {"light": (251, 250, 247), "dark": (20, 23, 28)}
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
@@ -47,9 +47,11 @@ addEventListener("load", () => {
   const shown = [...document.querySelectorAll(".chart text")].map(text => text.textContent);
   const cut = shown.filter(text => text.includes("…"));
   const smallest = Math.min(...[...document.querySelectorAll("img")].map(img => img.getBoundingClientRect().width));
+  const drawn = [...document.querySelectorAll(".division, .station, .tap, .faces, .axis, .steps")];
+  const clipped = drawn.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.className);
   parent.postMessage({
     page: location.pathname.split("/").pop(), width: innerWidth, needed: document.documentElement.scrollWidth,
-    charts: charts.length, collisions, outside, cut, smallest
+    charts: charts.length, collisions, outside, cut, smallest, clipped
   }, "*");
 });
 </script>"""
@@ -91,7 +93,7 @@ Measures = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def measures(tmp_path_factory: pytest.TempPathFactory) -> Measures:
-    """What each of `PAGES` says of itself at each width, all folds open, by one start of the browser."""
+    """The measures of each of `PAGES` at each width, all folds open, by one start of the browser."""
     folder = tmp_path_factory.mktemp("pages")
     frames = []
     for name, made in PAGES.items():
@@ -104,7 +106,7 @@ def measures(tmp_path_factory: pytest.TempPathFactory) -> Measures:
         inner = _written(folder, name, opened).as_uri()
         frames += [f'<iframe src="{inner}" width="{w}" height="900" style="border:0"></iframe>' for w in WIDTHS]
     outer = _written(folder, "outer.html", COLLECT + "".join(frames))
-    dumped = _browse(folder, outer, "--dump-dom", "--virtual-time-budget=20000", "--window-size=1300,1000").stdout
+    dumped = _browse(folder, outer, "--dump-dom", "--virtual-time-budget=20000", "--window-size=1500,1000").stdout
     heard = re.search(r'<pre id="heard">(.*?)</pre>', dumped, flags=re.DOTALL)
     assert heard is not None
     found: Measures = {name: [] for name in PAGES}
@@ -126,6 +128,26 @@ def _rendered(given: dict[str, Any]) -> str:
 @cache
 def _usual() -> str:
     return _page()
+
+
+def _encrypted() -> str:
+    """The page of a plan: its second link is encrypted, and its third was not attacked."""
+    given = summary()
+    given["programs"] = given["programs"][:1]
+    found = [finding for finding in given["findings"] if finding["strategy"] == "vertical"]
+    found[1]["protection"] = ["ascon-aead128"]
+    return _rendered(given | {"findings": found[:2], "observations": given["observations"][:2]})
+
+
+def _enclave() -> str:
+    """The page of an enclave: two devices, of which the first is trusted."""
+    given = summary()
+    plan, link = given["programs"][0], {"link": ["enclave", "accelerator"], "links": [["enclave", "accelerator"]]}
+    parts = [{**plan["parts"][i], "device": name, "trusted": i == 0} for i, name in enumerate(link["link"])]
+    sent = {**plan["links"][1], "link": link["link"]}
+    found, seen = given["findings"][0] | link, given["observations"][0] | link
+    given |= {"programs": [plan | {"parts": parts, "links": [sent], "transfers": []}]}
+    return _rendered(given | {"findings": [found], "observations": [seen]})
 
 
 def _long_names_of_attacks() -> str:
@@ -161,6 +183,8 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "usual.html": _usual,
     "ladder.html": lambda: _rendered(laddered()),
     "attacks.html": _long_names_of_attacks,
+    "encrypted.html": _encrypted,
+    "enclave.html": _enclave,
     "capture.html": lambda: _rendered(captured(protected=True)),
     "names.html": _long_names,
     "wide.html": _too_wide,
@@ -177,7 +201,20 @@ def test_no_width_scrolls_sideways_and_no_words_collide(measures: Measures) -> N
         assert one["smallest"] >= 56
 
 
-def test_a_ladder_of_attacks_fits_every_width(measures: Measures) -> None:
+@pytest.mark.parametrize("name", ["usual.html", "encrypted.html", "enclave.html", "capture.html"])
+def test_the_first_screen_fits_every_width(measures: Measures, name: str) -> None:
+    for one in measures[name]:
+        assert one["needed"] <= one["width"], one
+        assert one["clipped"] == [], one
+
+
+@pytest.mark.parametrize("made", [_encrypted, _enclave])
+def test_the_first_screen_makes_no_request_and_no_error(tmp_path: Path, made: Callable[[], str]) -> None:
+    page = _written(tmp_path, "page.html", made())
+    assert "CONSOLE" not in _browse(tmp_path, page, "--dump-dom", "--enable-logging=stderr").stderr
+
+
+def test_a_suite_of_attacks_fits_every_width(measures: Measures) -> None:
     for one in measures["ladder.html"]:
         assert one["needed"] <= one["width"], one
         assert one["charts"] == 8

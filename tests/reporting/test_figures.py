@@ -29,7 +29,7 @@ def _parsed(svg: str) -> ElementTree.Element:
 
 
 def _right_ends(svg: str, colour: str) -> list[float]:
-    """Where the upright lines of a colour stand."""
+    """Return the places of the vertical lines of a colour."""
     found = re.findall(rf'<path d="M ([\d.]+) [\d.]+ L \1 [\d.]+ ?" style="[^"]*var\(--{colour}\)', svg)
     return [float(x) for x in found]
 

@@ -1,4 +1,4 @@
-"""Drawing what was measured: number words, charts, pictures, and the page that holds them.
+"""Reports: numbers in words, charts, pictures, the HTML page, and its first screen as text.
 
-Nothing here measures or decides: it reads a summary (plain JSON values) and shows it.
+A report reads the summary of an audit and shows it; nothing is measured here.
 """

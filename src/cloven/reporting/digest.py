@@ -30,7 +30,7 @@ _LEVELS = (0.05, 0.2, 0.4, 0.6, 0.8)
 
 @dataclass(frozen=True)
 class Family:
-    """What was found of one layer, divided and seen in one way: on each share or link, by each attack.
+    """The findings of one layer, divided and seen in one way: on each share or link, by each attack.
 
     ``observations`` are those of its findings, by their names.
     """
@@ -66,14 +66,14 @@ class Family:
         return [tuple(sorted(attacked, key=self._order)) for attacked in found.values()]
 
     def _order(self, finding: Finding) -> tuple[bool, float]:
-        """The strongest attack on an observation first, then the others by SSIM."""
+        """Return the order of a finding: the strongest attack on an observation first, then the others by SSIM."""
         counted = self.observations[finding.observation].own.pixels
         strongest = counted is not None and counted.attack == finding.attack
         return not strongest, -(finding.ssim.mean if finding.ssim is not None else float("-inf"))
 
     @property
     def never(self) -> int:
-        """How many shares or links are never sent."""
+        """The number of shares or links that are never sent."""
         return sum(not place[0].crosses for place in self.places)
 
     @property

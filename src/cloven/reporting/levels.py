@@ -50,7 +50,7 @@ def level(leakage: float) -> Level:
 
 @dataclass(frozen=True)
 class Leak:
-    """What leaks on one axis: the score of the strongest attack, and the steps at both ends of its interval."""
+    """Leakage on one axis: the score of the strongest attack, and the steps at both ends of its interval."""
 
     score: AxisScore
 
@@ -68,13 +68,13 @@ class Leak:
 
     @property
     def span(self) -> tuple[float, float]:
-        """Where its interval lies on a scale of 0 to 100, wide enough to be seen."""
+        """The ends of the interval on a scale of 0 to 100, wide enough to be seen."""
         low, high = self.score.leakage.low, self.score.leakage.high
         return round(max(0.0, 100 * min(low, high - 0.02)), 1), round(100 * max(high, 0.02), 1)
 
     @property
     def nothing(self) -> bool:
-        """Whether the interval excludes more than nothing."""
+        """True where the interval excludes more than nothing."""
         return self.most == Level.NOTHING
 
 

@@ -29,7 +29,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Where devices and links are drawn."""
+    """The places of devices and links in a drawing."""
 
     width: float
     height: float

@@ -1,4 +1,4 @@
-"""What the paper expects, beside what was measured: each difference with its place on a common scale."""
+"""The paper's expectations beside the measured differences, each with its place on a common scale."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Tap:
 
     @property
     def subject(self) -> str:
-        """Who learns it, where it is not simply a listener: an accelerator, or whoever controls a device."""
+        """The subject of a sentence about this place; empty for a listener on links."""
         if self.device is not None:
             return f"Whoever controls {words.clean(self.device, 32)}"
         if self.reader is None:
@@ -101,7 +101,7 @@ class Tap:
 
     @property
     def encrypted(self) -> bool:
-        """Whether a listener sees only ciphertext."""
+        """True where a listener sees only ciphertext."""
         return bool(self.protection) and self.reader is None
 
     @property
@@ -117,7 +117,7 @@ class Tap:
 
     @property
     def worst(self) -> tuple[float, ...]:
-        """What orders places: in clear before encrypted, then by the steps and the upper limits of leakage."""
+        """The order of places: in clear before encrypted, then by the steps and the upper limits of leakage."""
         ends = [leak.score.leakage.high if leak else 0.0 for leak in (self.pixels, self.labels)]
         return float(not self.encrypted), *map(float, self.levels), *ends
 
@@ -145,12 +145,12 @@ class Row:
 
     @property
     def partial(self) -> bool:
-        """Whether a link was not attacked."""
+        """True where a link was not attacked."""
         return not all(tap.attacked for tap in (*self.hops, *self.links.values()))
 
     @property
     def encrypted(self) -> bool:
-        """Whether a link is encrypted."""
+        """True where a link is encrypted."""
         return any(tap.protection for tap in (*self.hops, *self.links.values()))
 
     @property

@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nobody for anything, from a summary and a few pictures."""
+"""The report as one HTML file that makes no request, from a summary and a few pictures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ROLES = ("best", "median", "worst")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One victim image beside what was rebuilt of it; images are ``(channels, height, width)``."""
+    """A victim image and its reconstruction; images are ``(channels, height, width)``."""
 
     role: str  # "best", "median" or "worst", by SSIM over the victim images
     ssim: float
@@ -139,7 +139,7 @@ def _faces(samples: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[Picture, 
 
 
 def _first(seen: Sequence[verdicts.Verdict]) -> int:
-    """How many verdicts are shown unfolded: those on what a link carries, if they are not many."""
+    """Return how many verdicts are shown unfolded: those on what a link carries, if they are not many."""
     crossing = sum(verdict.row.crosses for verdict in seen) or len(seen)
     return len(seen) if len(seen) <= OPEN_VERDICTS else min(crossing, OPEN_VERDICTS)
 
@@ -198,7 +198,7 @@ def _panels(name: str, drawn: Mapping[str, Sequence[panels.Panel]], *, in_a_row:
 
 
 def _albums(found: Sequence[digest.Family], samples: Mapping[str, Sequence[Sample]]) -> list[Album]:
-    """Of each family the highest SSIM; folded the other attacks there, and the best on other places."""
+    """Return the pictures of each family: of the highest SSIM, and folded those of other attacks and places."""
     albums = []
     for family in found:
         shown_of = ([f for f in place if f.ssim is not None and samples.get(f.key)] for place in family.places)

@@ -1,4 +1,4 @@
-"""Images as PNG data URIs, so that the page loads nothing."""
+"""Images as PNG data URIs, so that the page makes no request."""
 
 from __future__ import annotations
 

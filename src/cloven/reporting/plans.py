@@ -1,4 +1,4 @@
-"""The programs of an audit, with what each sends summed by link, beside the scores of their own that leak most."""
+"""The programs of an audit: the traffic of their links, and the observations that leak most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloven.auditing.summary import AxisScore, ObservationSummary, ProgramSummar
 
 @dataclass(frozen=True)
 class Link:
-    """What one link carries in one program, summed."""
+    """The traffic of one link in one program."""
 
     source: str
     target: str
@@ -29,17 +29,17 @@ class PlanView:
 
     @property
     def bytes(self) -> int:
-        """All that crosses, for one image."""
+        """The bytes of all transfers, for one image."""
         return sum(link.bytes for link in self.links)
 
     @property
     def heaviest(self) -> Link | None:
-        """The link that carries most."""
+        """The link that carries most bytes."""
         return max(self.links, key=lambda link: link.bytes, default=None)
 
     @property
     def never(self) -> int:
-        """How many of the counted shares no link carries."""
+        """The number of counted shares that no link carries."""
         return sum(not share.crosses for share in self.plan.counted)
 
 

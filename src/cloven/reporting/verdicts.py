@@ -28,12 +28,12 @@ class Reading:
 
     @property
     def carried(self) -> bool:
-        """Whether the score is a deeper observation's."""
+        """True where the score is a deeper observation's."""
         return self.score.carried_from is not None
 
     @property
     def standing(self) -> Standing:
-        """Where its interval lies against its baseline."""
+        """The position of the interval relative to the baseline."""
         return stands(self.score, self.score.baseline)
 
     @property
@@ -55,17 +55,17 @@ class Verdict:
 
     @property
     def carried(self) -> bool:
-        """Whether a score is a deeper observation's."""
+        """True where a score is a deeper observation's."""
         return any(one is not None and one.carried for one in self.readings.values())
 
     @property
     def doubted(self) -> bool:
-        """Whether an attack scores higher on the victims than the one that was chosen."""
+        """True where an attack scores higher on the victims than the one that was chosen."""
         return any(score is not None and score.exceeded_by is not None for score in self._own)
 
     @property
     def rising(self) -> bool:
-        """Whether the score of a strongest attack still rises."""
+        """True where the score of a strongest attack still rises."""
         found = [one.score.converged for one in self.readings.values() if one is not None]
         return any(word.startswith("still rises") for word in found)
 

@@ -18,12 +18,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def known(value: float | None) -> bool:
-    """Whether there is a number to show."""
+    """Return whether there is a number to show."""
     return value is not None and math.isfinite(value)
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """``0.62``; a number that rounds to zero has no sign."""
+    """Return a number such as ``0.62``; one that rounds to zero has no sign."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:.{digits}f}"
@@ -33,7 +33,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """``+0.10`` or ``−0.04``: a difference."""
+    """Return a difference such as ``+0.10`` or ``−0.04``."""
     text = number(value, digits)
     positive = text != MISSING and not text.startswith(MINUS) and float(text) != 0
     return f"+{text}" if positive else text
@@ -74,7 +74,7 @@ def share(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """``98.0 %``; ``100 %`` and ``0 %`` only where they are exact."""
+    """Return a share such as ``98.0 %``; ``100 %`` and ``0 %`` only where they are exact."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value in (0, 1):
@@ -86,14 +86,14 @@ def percent(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """``40,000``."""
+    """Return a count such as ``40,000``."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:,.0f}".replace("-", MINUS)
 
 
 def size(value: float | None) -> str:
-    """``784 B``, ``1.6 kB``, ``12 MB``: powers of 1,000 and two digits."""
+    """Return a number of bytes such as ``784 B``, ``1.6 kB``, ``12 MB``: powers of 1,000 and two digits."""
     if value is None or not math.isfinite(value):
         return MISSING
     amount, unit = float(value), "B"
@@ -106,7 +106,7 @@ def size(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """``2.1 s``, ``71 s``, ``5 min 3 s``, ``2 h 10 min``."""
+    """Return a time such as ``2.1 s``, ``71 s``, ``5 min 3 s``, ``2 h 10 min``."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value < 10:
@@ -120,7 +120,7 @@ def duration(value: float | None) -> str:
 
 
 def tiny(value: float | None) -> str:
-    """``1.2 × 10⁻⁶``, ``3.4``: two digits of a difference, where the power of ten is what matters."""
+    """Return two digits and the power of ten, such as ``1.2 × 10⁻⁶``; ``3.4`` where there is no need for it."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value == 0 or 1e-3 <= abs(value) < 1e3:
@@ -130,22 +130,22 @@ def tiny(value: float | None) -> str:
 
 
 def shape(sides: Sequence[int]) -> str:
-    """``1 × 28 × 28``."""
+    """Return a shape such as ``1 × 28 × 28``."""
     return f"{SPACE}×{SPACE}".join(str(side) for side in sides)
 
 
 def plural(amount: int, one: str, many: str | None = None) -> str:
-    """``1 share``, ``4 shares``."""
+    """Return an amount with its noun: ``1 share``, ``4 shares``."""
     return f"{count(amount)} {one if amount == 1 else many or one + 's'}"
 
 
 def listed(items: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return a list in words: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def spread(values: Sequence[float], write: Callable[[float], str] = count) -> str:
-    """``1.6 kB`` where all are alike, else ``1.6 kB to 3.1 kB``."""
+    """Return ``1.6 kB`` where all values are equal, else their range ``1.6 kB to 3.1 kB``."""
     if not values:
         return MISSING
     low, high = write(min(values)), write(max(values))
@@ -153,7 +153,7 @@ def spread(values: Sequence[float], write: Callable[[float], str] = count) -> st
 
 
 def clean(text: object, limit: int | None = None) -> str:
-    """One line without control or direction marks, cut at ``limit`` characters with an ellipsis."""
+    """Return a text as one line without control or direction marks, cut at ``limit`` characters."""
     line = " ".join(_CONTROL.sub(" ", str(text)).split())
     return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
@@ -164,16 +164,16 @@ def capital(text: str) -> str:
 
 
 def natural(text: str) -> tuple[tuple[bool, int, str], ...]:
-    """A key that sorts ``Layer 2`` before ``Layer 10``."""
+    """Return a key that sorts ``Layer 2`` before ``Layer 10``."""
     pieces = re.split(r"([0-9]{1,9})", text)
     return tuple((piece.isdecimal(), int(piece) if piece.isdecimal() else 0, piece) for piece in pieces if piece)
 
 
 def short(value: float) -> str:
-    """``0.05``, ``0.5``, ``1``: as many digits as there are, three at most."""
+    """Return a number with as many digits as it has, three at most: ``0.05``, ``0.5``, ``1``."""
     return number(value, 3).rstrip("0").rstrip(".")
 
 
 def thousands(value: float) -> str:
-    """``500``, ``2.5k``, ``40k``: an amount where there is little room."""
+    """Return a short amount: ``500``, ``2.5k``, ``40k``."""
     return f"{value:,.0f}" if value < 1000 else f"{value / 1000:.3g}k"
