@@ -157,11 +157,12 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def main(arguments: list[str]) -> int:
     """Print the problems of the files that are named, or of the whole project."""
-    own = Path(__file__).resolve()  # lists the retired words
+    own = Path(__file__).resolve()
+    quoting = {own, own.parent.parent / "tests" / "test_prose.py"}  # they quote what they forbid
     found = [
         problem
         for path in files(Path(name) for name in arguments or PATHS)
-        if path.resolve() != own
+        if path.resolve() not in quoting
         for passage in passages(path)
         for problem in problems(passage)
     ]
