@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from cloven import cli
 from cloven.cli import app
@@ -21,7 +22,7 @@ from cloven.files import read_toml
 from cloven.partition.plan import Plan
 from tests.docs.pages import ALL, PAGES, ROOT, Block, blocks
 
-LANGUAGES = {"python", "shell", "toml", "dockerfile", "text"}
+LANGUAGES = {"python", "shell", "toml", "yaml", "dockerfile", "text"}
 READ: dict[str, Callable[[Path], object]] = {
     "plan.toml": Plan.load,
     "cluster.toml": partial(read_toml_document, ClusterFile),
@@ -50,7 +51,14 @@ def test_every_block_is_of_a_known_language() -> None:
     assert [block.place for block in ALL if block.language not in LANGUAGES] == []
 
 
-@of("shell")
+@of("yaml")
+def test_workflows_are_valid(block: Block) -> None:
+    (job,) = yaml.safe_load(block.text)["jobs"].values()
+
+    assert all("run" in step or "uses" in step for step in job["steps"])
+
+
+@of("shell", "yaml")
 def test_commands_are_valid(block: Block) -> None:
     for words in block.commands():
         parsed(PROGRAM, "cloven", words)

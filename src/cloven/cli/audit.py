@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 
 from cloven.cli.audit_tables import print_observations, print_summary
+from cloven.cli.exits import MISSED
 from cloven.cli.models import ModelOptions, PlanOptions, plan_of
 from cloven.cli.options import (
     ATTACKS,
     COMPUTING,
     DATA,
+    GATE,
     IMAGES,
     OBSERVATIONS,
     AsJson,
@@ -36,6 +38,7 @@ from cloven.cli.options import (
     image_size,
     names_in,
     numbers,
+    unmet,
 )
 from cloven.cli.printing import print_json, resumable
 from cloven.errors import ClovenError, tried
@@ -57,6 +60,14 @@ SIMULATED = (
     "mirror",
 )
 """Options that say what to simulate: a capture is what it is."""
+
+REQUIRED = {
+    "accepted": ["fail_above"],
+    "accept": ["fail_above", "accepted"],
+    "junit": ["fail_above"],
+    "sarif": ["fail_above"],
+}
+"""The options that an option requires."""
 
 PLANNED = ("strategies", "devices")
 """Options that say how to divide a model: a plan says it."""
@@ -256,6 +267,38 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; default: runs/MODEL-DATA.", metavar="FOLDER")
     ] = None,
+    fail_above: Annotated[
+        str,
+        typer.Option(
+            help="Exit with 1 if a place leaks more, e.g. pixels=0.2,labels=0.3 (upper 95 % limits, 0 to 1).",
+            metavar="AXIS=SHARE,...",
+            rich_help_panel=GATE,
+        ),
+    ] = "",
+    accepted: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --fail-above: leaks that are accepted as long as they do not grow (JSON).",
+            metavar="FILE",
+            rich_help_panel=GATE,
+        ),
+    ] = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept", help="Write what is above the limits to --accepted, and pass.", rich_help_panel=GATE
+        ),
+    ] = False,
+    junit: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --fail-above: write the checks as JUnit XML.", metavar="FILE", rich_help_panel=GATE
+        ),
+    ] = None,
+    sarif: Annotated[
+        Path | None,
+        typer.Option(help="With --fail-above: write the leaks as SARIF.", metavar="FILE", rich_help_panel=GATE),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be attacked; train and write nothing.")
     ] = False,
@@ -270,12 +313,21 @@ def audit(
         _refuse(context, SIMULATED, "--pairs")
     elif is_plan(model):
         _refuse(context, PLANNED, "a plan")
-    from cloven.auditing import request
+    if missing := unmet(context, REQUIRED):
+        raise ClovenError(missing)
+    from cloven.auditing import gate, request
     from cloven.auditing.pipeline import Execution, execute, listed
+    from cloven.documents import read_document
+    from cloven.files import write_text
     from cloven.papers.s1 import setup
+    from cloven.reporting import gate_reports
     from cloven.reporting.report_file import write
 
     problems: list[str] = []
+    leak_limits = tried(lambda: gate.limits_of(fail_above), problems) if fail_above else None
+    known = None
+    if accepted is not None and not accept:
+        known = tried(lambda: read_document(gate.AcceptedLeaks, accepted), problems)
     plan = None
     if pairs is None and is_plan(model):
         options = ModelOptions(model_option, input_size, classes, weights, mean, std)
@@ -348,6 +400,22 @@ def audit(
     for note in (*summary.warnings, *(summary.capture.notes if summary.capture is not None else ())):
         log.warning("%s", note)
     log.info("report: %s   summary: %s", page, folder / "summary.json")
+    if leak_limits is None:
+        return
+    found = gate.checks(summary, leak_limits, known)
+    if junit is not None:
+        write_text(junit, gate_reports.junit(found, model))
+    if sarif is not None:
+        write_text(sarif, gate_reports.sarif(found, model))
+    if accept and accepted is not None:
+        write_text(accepted, gate.accept(found).text())
+        found = gate.checks(summary, leak_limits, gate.accept(found))
+    failed = [check for check in found if check.failure]
+    for check in failed:
+        log.error("%s: %s", check.place, check.failure)
+    log.info("%d of %d checks passed", len(found) - len(failed), len(found))
+    if failed:
+        raise typer.Exit(MISSED)
 
 
 def _refuse(context: typer.Context, names: Sequence[str], source: str) -> None:

@@ -28,6 +28,7 @@ ATTACKS = "Attacks"
 COMPUTING = "Computing"
 ENCLAVE = "Enclave"
 LIMITS = "Limits"
+GATE = "Gate for CI"
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -257,13 +258,18 @@ def given(context: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
 
 
+def flag(name: str) -> str:
+    """Return the option of a parameter's name, such as ``--fail-above``."""
+    return "--" + name.replace("_", "-")
+
+
 def unmet(context: typer.Context, requirements: Mapping[str, Sequence[str]]) -> list[str]:
     """Return an error for each option that was given without the others that it requires."""
     present = given(context)
     found = []
     for name, others in requirements.items():
-        if missing := [f"--{other}" for other in others if other not in present and name in present]:
-            found.append(f"--{name} requires {' and '.join(missing)}")
+        if missing := [flag(other) for other in others if other not in present and name in present]:
+            found.append(f"{flag(name)} requires {' and '.join(missing)}")
     return found
 
 
