@@ -402,18 +402,18 @@ def audit(
     log.info("report: %s   summary: %s", page, folder / "summary.json")
     if leak_limits is None:
         return
-    found = gate.checks(summary, leak_limits, known)
+    results = gate.checks(summary, leak_limits, known)
     if junit is not None:
-        write_text(junit, gate_reports.junit(found, model))
+        write_text(junit, gate_reports.junit(results, model))
     if sarif is not None:
-        write_text(sarif, gate_reports.sarif(found, model))
+        write_text(sarif, gate_reports.sarif(results, model))
     if accept and accepted is not None:
-        write_text(accepted, gate.accept(found).text())
-        found = gate.checks(summary, leak_limits, gate.accept(found))
-    failed = [check for check in found if check.failure]
+        write_text(accepted, gate.accept(results).text())
+        results = gate.checks(summary, leak_limits, gate.accept(results))
+    failed = [check for check in results if check.failure]
     for check in failed:
         log.error("%s: %s", check.place, check.failure)
-    log.info("%d of %d checks passed", len(found) - len(failed), len(found))
+    log.info("%d of %d checks passed", len(results) - len(failed), len(results))
     if failed:
         raise typer.Exit(MISSED)
 
