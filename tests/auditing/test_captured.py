@@ -177,6 +177,10 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
                   "10.0.0.1:40112", "752,640", "ab" * 16, said["fingerprint"]):  # fmt: skip
         assert words in page
     assert "No plan was compiled" not in page
+    assert "Anyone listening between 10.0.0.1:40112 and 10.0.0.2:7001" in page
+    printed = cloven("report", "run", "--terminal")
+    assert "│  10.0.0.1:40112 → 10.0.0.2:7001, 1 message, 4.7 kB" in printed.out
+    assert "Anyone listening between 10.0.0.1:40112 and 10.0.0.2:7001" in " ".join(printed.out.split())
 
 
 def test_a_recording_is_audited_from_python_with_its_own_images(simulated: Simulated, pairs: Path) -> None:

@@ -142,9 +142,10 @@ def _encrypted() -> str:
 def _enclave() -> str:
     """The page of an enclave: two devices, of which the first is trusted."""
     given = summary()
-    plan, link = given["programs"][0], {"link": ["enclave", "accelerator"], "links": [["enclave", "accelerator"]]}
-    parts = [{**plan["parts"][i], "device": name, "trusted": i == 0} for i, name in enumerate(link["link"])]
-    sent = {**plan["links"][1], "link": link["link"]}
+    plan, ends = given["programs"][0], ["enclave", "accelerator"]
+    link = {"link": ends, "links": [ends]}
+    parts = [{**plan["parts"][i], "device": name, "trusted": i == 0} for i, name in enumerate(ends)]
+    sent = {**plan["links"][1], "link": ends}
     found, seen = given["findings"][0] | link, given["observations"][0] | link
     given |= {"programs": [plan | {"parts": parts, "links": [sent], "transfers": []}]}
     return _rendered(given | {"findings": [found], "observations": [seen]})

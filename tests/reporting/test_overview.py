@@ -116,3 +116,16 @@ def test_a_recorded_link_is_drawn_between_its_ends() -> None:
 
     assert [station.name for station in row.stations] == ["10.0.0.1:40112", "[2001:db8::2]:7001"]
     assert row.hops[0].attacked
+
+
+def test_links_that_are_tapped_together_are_not_said_to_leak_alone() -> None:
+    given = summary()
+    links = [["edge0", "edge1"], ["edge1", "edge2"]]
+    together = {"link": None, "links": links, "label": "2 links together", "view": "full", "observation": "both"}
+    given["findings"].append(vertical(given)[0] | together)
+    given["observations"].append(given["observations"][0] | together)
+    chain = drawn(document(given))[0]
+
+    assert chain.sentence.startswith(
+        "Anyone listening between edge0 and edge1 or on edge0 → edge1 together with edge1 → edge2 sees the image;"
+    )

@@ -69,7 +69,8 @@ def show(made: RenderableType, *, width: int = NARROW) -> None:
     console = console if console.is_terminal else Console(width=width)
     with console.capture() as drawn:
         console.print(made)
-    typer.echo(drawn.get(), nl=False)  # rich would exit the program itself if the output is closed
+    plain = drawn.get().replace("\N{NO-BREAK SPACE}", " ")
+    typer.echo(plain, nl=False)  # rich would exit the program itself if the output is closed
 
 
 def by(shape: Sequence[int]) -> str:

@@ -170,7 +170,8 @@ def chart(found: Sequence[Family], metric: Metric) -> list[BarGroup]:
         shown = [family for family in members if family.counted(metric)]
         bars = [_bar(family, metric, name_attack=len(attacks) > 1, name_pairs=len(pairs) > 1) for family in shown]
         if bars:
-            groups.append(BarGroup(label, modules if modules != label else "", tuple(bars)))
+            named = modules == label or members[0].first.view == "full"
+            groups.append(BarGroup(label, "" if named else modules, tuple(bars)))
     return groups
 
 

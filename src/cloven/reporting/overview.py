@@ -86,7 +86,10 @@ class Tap:
         """``edge0 → edge1``, or the device."""
         if self.device is not None:
             return f"device {words.clean(self.device, 32)}"
-        return " + ".join(" → ".join(words.clean(end, 32) for end in link) for link in self.links) or "no link"
+        return (
+            " together with ".join(" → ".join(words.clean(end, 32) for end in link) for link in self.links)
+            or "no link"
+        )
 
     @property
     def subject(self) -> str:
@@ -275,6 +278,7 @@ def _captured(summary: Summary) -> Row:
         _tap(finding, observed[finding.observation], attacks, set(), given=summary.verdict.given)
         for finding in summary.findings[:1]
     ]
+    taps = [replace(tap, cut=words.plural(len(capture.messages), "message")) for tap in taps]
     ends = tuple(Station(device) for device in capture.link)
     how = "encrypted" if capture.protected else "in clear"
     return Row(f"Recorded on the link, which is {how}", ends, tuple(taps), (), 0, {}, None)
@@ -290,20 +294,22 @@ def _clauses(places: Sequence[Tap], *, chain: bool) -> list[str]:
         elif tap.learns:
             listeners.setdefault(tap.learns, []).append(tap)
     for number, (learns, taps) in enumerate(listeners.items()):
-        where = _between([tap.links for tap in taps]) if chain else [f"on {tap.name}" for tap in taps]
+        where = _between(taps) if chain else [f"on {tap.name}" for tap in taps]
         more = [f"on {words.plural(len(where) - NAMED, 'other link')}"] if len(where) > NAMED else []
         clauses.append(f"{'' if number else 'Anyone listening '}{' or '.join([*where[:NAMED], *more])} {learns}")
     return [f"{'; '.join(clauses)}."] if clauses else []
 
 
-def _between(taps: Sequence[tuple[Link, ...]]) -> list[str]:
-    """Return where links of a chain lie, ``between edge0 and edge1``; those that follow one another together."""
+def _between(taps: Sequence[Tap]) -> list[str]:
+    """Return the places of taps on a chain, ``between edge0 and edge1``; links that follow one another together."""
+    alone = [tap.links[0] for tap in taps if len(tap.links) == 1]
     spans: list[list[Link]] = []
-    for links in taps:
-        if len(links) == 1 and spans and spans[-1][-1][1] == links[0][0]:
-            spans[-1].append(links[0])
+    for link in alone:
+        if spans and spans[-1][-1][1] == link[0]:
+            spans[-1].append(link)
         else:
-            spans.append(list(links))
+            spans.append([link])
     ends = [(words.clean(span[0][0], 32), words.clean(span[-1][1], 32)) for span in spans]
     anywhere = ["anywhere " if len(span) > 1 else "" for span in spans]
-    return [f"{lead}between {one} and {other}" for lead, (one, other) in zip(anywhere, ends, strict=True)]
+    between = [f"{lead}between {one} and {other}" for lead, (one, other) in zip(anywhere, ends, strict=True)]
+    return [*between, *(f"on {tap.name}" for tap in taps if len(tap.links) > 1)]
