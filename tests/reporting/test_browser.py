@@ -142,7 +142,8 @@ def _encrypted() -> str:
 def _enclave() -> str:
     """The page of an enclave: two devices, of which the first is trusted."""
     given = summary()
-    plan, ends = given["programs"][0], ["enclave", "accelerator"]
+    plan = given["programs"][0]
+    ends = ["enclave", "accelerator"]
     link = {"link": ends, "links": [ends]}
     parts = [{**plan["parts"][i], "device": name, "trusted": i == 0} for i, name in enumerate(ends)]
     sent = {**plan["links"][1], "link": ends}
