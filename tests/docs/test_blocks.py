@@ -115,6 +115,7 @@ def test_a_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch, ca
     for block in blocks(page):
         if block.title:
             (here / block.title).write_text(block.text)
+            sys.modules.pop(Path(block.title).stem, None)  # another test may have imported one of that name
         if block.language == "python" and not block.title:
             exec(compile(block.text, block.place, "exec", dont_inherit=True), names)
             printed = capsys.readouterr().out

@@ -59,6 +59,7 @@ def finding(attack: str, point: int, score: float, baseline: float) -> Finding:
         json.dumps(
             {
                 "strategy": "vertical",
+                "plan": "vertical",
                 "devices": 5,
                 "link": [f"edge{point}", f"edge{point + 1}"],
                 "links": [[f"edge{point}", f"edge{point + 1}"]],

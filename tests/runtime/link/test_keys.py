@@ -41,8 +41,8 @@ KINDS = {
         new_owner_key,
         read_owner_key,
         "owner's key",
-        "what was sealed with it could never be opened",
-        "is missing; name the file that was made",
+        "files sealed with it could never be opened again",
+        "is missing; give the file that was created when the model was sealed",
     ),
 }
 
@@ -95,7 +95,7 @@ def test_nothing_is_overwritten(kind: Kind, key: Path, tmp_path: Path) -> None:
     (tmp_path / "to-file").symlink_to("target")
     (tmp_path / "to-nothing").symlink_to("nothing")
     for path in (key, tmp_path / "to-file", tmp_path / "to-nothing", tmp_path):
-        with pytest.raises(ClovenError, match=f"exists, and a {kind.name} is never overwritten: {kind.kept}"):
+        with pytest.raises(ClovenError, match=f"exists, and keys are never overwritten: {kind.kept}"):
             kind.new(path)
 
     assert key.read_text("ascii") == text

@@ -49,7 +49,7 @@ class KeyFile:
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            raise ClovenError(f"{path} exists, and a {self.name} is never overwritten: {self.kept}") from None
+            raise ClovenError(f"{path} exists, and keys are never overwritten: {self.kept}") from None
         except OSError as error:
             raise ClovenError(f"cannot write the {self.name} {path}: {error.strerror}") from error
         try:
