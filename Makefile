@@ -35,17 +35,17 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)  ## measurements that the README quotes
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/division.py
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.division
 	$(BIN)/python -m benchmarks.ciphers
 	$(BIN)/python -m benchmarks.links
 
 bench-data: $(READY)  ## measurements on real data sets in the folder CLOVEN_DATA
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.labels
-	$(BIN)/python benchmarks/he2019.py
+	$(BIN)/python -m benchmarks.he2019
 	$(BIN)/python -m benchmarks.coverage
-	$(BIN)/python benchmarks/shapes.py
+	$(BIN)/python -m benchmarks.shapes
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

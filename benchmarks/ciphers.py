@@ -1,6 +1,6 @@
 """Measure the cost of protecting a link: MB/s of each cipher, and Ascon in numba compared with C.
 
-    python benchmarks/ciphers.py [--runs N] [--json]
+    python -m benchmarks.ciphers [--runs N] [--json]
 
 Each cipher seals messages of 0.8 MB (200,704 float32 values, 14 x 14 x 1024) and of 1 kB into an existing buffer,
 on one thread, in CPU time, including Python's overhead. If there is a C compiler, Ascon in plain C, compiled with

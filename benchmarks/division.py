@@ -1,6 +1,6 @@
 """Measure the cost of division in one process: ratios of CPU time, alternating runs, medians, one thread.
 
-    python benchmarks/division.py [--runs N] [--batch N] [--json]
+    python -m benchmarks.division [--runs N] [--batch N] [--json]
 
 For ResNet-50 at 224 pixels with random weights, it compares a vertical plan, output channels on four devices
 (their sum), and 2x2 tiles up to layer2 with the whole eager model, and a capture with the export alone. It also

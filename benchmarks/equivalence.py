@@ -1,6 +1,6 @@
 """Check that every strategy computes the same as the model, for every model and 2 to 8 devices.
 
-    python benchmarks/equivalence.py [--models NAME ...] [--devices N ...] [--size N] [--images N]
+    python -m benchmarks.equivalence [--models NAME ...] [--devices N ...] [--size N] [--images N]
 
 There are eleven models with random weights, and batch norms fitted to photographs so that values have the
 magnitude of a trained model's. Images have 224 pixels, or the usual size for LeNet-5 and the ResNets for CIFAR-10.

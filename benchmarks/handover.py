@@ -1,6 +1,6 @@
 """Measure a hand-over: a feature map from one process to another, compared with a plain copy and a plain file.
 
-    python benchmarks/handover.py [--rounds N]
+    python -m benchmarks.handover [--rounds N]
 
 The map is VGG-16's at the first cut of Rajasekar et al. (2024): 64 x 224 x 224 float32 (12.8 MB). Each round
 measures the hand-over by shared memory, by a file and by a pipe, from the call until the other process has the

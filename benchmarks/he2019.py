@@ -1,6 +1,6 @@
 """Measure the black-box attack of He et al. (ACSAC 2019) as its authors train it, and as cloven trains its decoder.
 
-    CLOVEN_DATA=FOLDER python benchmarks/he2019.py [--cuts NAME ...] [--images N] [--epochs N] [--full]
+    CLOVEN_DATA=FOLDER python -m benchmarks.he2019 [--cuts NAME ...] [--images N] [--epochs N] [--full]
 
 Both attack one CNN on CIFAR-10, cut after its first convolution, its fourth and its sixth, with one architecture of
 the decoder on the same images. Theirs, rebuilt from the published description, computes the features for every

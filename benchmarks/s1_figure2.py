@@ -1,6 +1,6 @@
 """Run Fig. 2 of Mehrafrooz et al. (2025): MobileNet v1 over three devices, with and without Ascon.
 
-    python benchmarks/s1_figure2.py [--bandwidth 100mbit] [--images 40] [--rounds 3] [--json FILE]
+    python -m benchmarks.s1_figure2 [--bandwidth 100mbit] [--images 40] [--rounds 3] [--json FILE]
 
 The model is cut after layers 5 and 20 and has random weights. Three workers of one thread each run in network
 namespaces (which requires root) and process one image at a time. The protections alternate; the medians over the

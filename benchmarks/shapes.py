@@ -1,6 +1,6 @@
 """Measure how often a listener guesses the content of captured bytes, for trained models on real images.
 
-    CLOVEN_DATA=FOLDER python benchmarks/shapes.py [--models NAME ...] [--images N] [--every K] [--misses]
+    CLOVEN_DATA=FOLDER python -m benchmarks.shapes [--models NAME ...] [--images N] [--every K] [--misses]
 
 Every K-th value of each model is converted to bytes in several ways: whole, in float16, with channels last, a part
 of the channels or of the map, partial sums of convolutions, vectors, and noise of the same length. A guess is

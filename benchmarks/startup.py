@@ -1,6 +1,6 @@
 """Measure start-up times relative to importing numpy, as medians of alternating runs.
 
-    python benchmarks/startup.py [RUNS]
+    python -m benchmarks.startup [RUNS]
 
 It prints medians in seconds, ratios and the memory. The exit code is 1 if a ratio or the memory exceeds its limit.
 """
