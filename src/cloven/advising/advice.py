@@ -1,4 +1,4 @@
-"""The answer to a search: the recommended plan, what it costs and leaks, and why the others lost."""
+"""The result of a search: the recommended plan, its cost and leakage, and the reasons for rejecting others."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def amount(value: float | None, minimised: str) -> str:
 class TapLeakage(Document):
     """The leakage of a tap on one axis: the upper 95 % limit of the leakage by its strongest attack.
 
-    ``protected`` says that the link is encrypted, so that a listener there sees ciphertext; ``leakage`` is then
-    what would leak without. ``attack`` is None where the image or the answer itself is sent.
+    ``protected`` is true for an encrypted link; ``leakage`` is then what would leak without the encryption.
+    ``attack`` is None if the image or the answer itself is sent.
     """
 
     tap: str
@@ -39,7 +39,7 @@ class TapLeakage(Document):
 
 
 class Rejected(Document):
-    """A division that was not chosen, with the reason; ``objective`` is None where it is unknown."""
+    """A division that was not chosen, with the reason; ``objective`` is None if it is unknown."""
 
     division: str
     objective: float | None
@@ -55,14 +55,15 @@ class AdviceReport(Document):
 
     Attributes:
         plan: the recommended division in words; None if there is none.
-        minimised: what the search minimised.
+        minimised: the quantity that the search minimised.
         reason: why the plan was chosen, or why there is none.
-        cost: of the plan.
-        leakage: of each tap of the plan.
+        cost: the cost of the plan.
+        leakage: the leakage of each tap of the plan.
         rejected: the best division of each other strategy, and the baselines.
-        untested: what was not tried, a sentence each.
+        untested: what was not tested, a sentence each.
         assumptions: numbers of the cost model that were not measured.
-        divisions: how many were compared by cost; ``attacked`` is how many were attacked.
+        divisions: the number of divisions that were compared by cost.
+        attacked: the number of observations that were attacked.
     """
 
     plan: str | None
@@ -85,7 +86,7 @@ class Advice:
         report: the advice as a document.
         plan: the plan to save and deploy; None if no plan meets the limits.
         program: the plan, compiled.
-        results: the audit of its taps with fresh seeds and victims; None where no tap carries a tensor.
+        results: the audit of its taps with fresh seeds and victims; None if no tap observes a tensor in clear.
     """
 
     report: AdviceReport
@@ -104,7 +105,7 @@ class Advice:
         return self.report.rejected
 
     def leakage(self, axis: Axis) -> float:
-        """Return the leakage of the plan on an axis: the most that any of its taps leaks; 0 without taps."""
+        """Return the leakage of the plan on an axis: the largest of any unprotected tap, 0 if there is none."""
         found = (one.leakage for one in self.report.leakage if one.axis == axis and not one.protected)
         return max(found, default=0.0)
 

@@ -1,8 +1,8 @@
 """Recommend a division: `cloven.advise`.
 
-Every division has a cost before anything is attacked: that of its program with only the coordinator's links
-encrypted. Encrypting more links only adds to it. So divisions are attacked in the order of that cost, and the
-search ends as soon as the next one cannot be cheaper than the best that was found.
+The cost of a division is first estimated with only the coordinator's links encrypted. Encrypting more links can
+only add to it. Divisions are therefore attacked in the order of that cost, and the search ends as soon as the next
+one cannot be cheaper than the best so far.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from cloven.zoo.images import Images
 Objective = Literal["latency", "throughput", "energy", "traffic"]
 
 SUITE: tuple[str, ...] = ("residual", "probe", "mlp-probe", "conv-probe")
-"""The attacks on every tap, unless others are given."""
+"""The default attacks on every tap."""
 
 FEWEST = 40
-"""Victims: half of them are attacked in the search, the other half when the winner is attacked again."""
+"""The smallest number of victims: the search uses one half, the second attack on the winner the other."""
 
 FRESH = 1000
-"""The seed with which the winner is attacked again; the search uses 0."""
+"""The seed of the second attack on the winner; the search uses 0."""
 
 MESSAGE = 100_000
-"""Bytes of the message by which ciphers are compared."""
+"""The bytes of the message for which the costs of ciphers are compared."""
 
 
 def advise(
@@ -62,9 +62,9 @@ def advise(
 
     Vertical cuts, horizontal axes and tiles over up to four devices are compared, with every assignment of devices.
     The exposed links with the coordinator are encrypted, since they carry the image and the answer. Another exposed
-    link is encrypted if it leaks more than a limit allows. A device that is not trusted reads what it receives,
-    encrypted or not. The winner is attacked again with fresh seeds and fresh victims; if it then misses a limit,
-    the search goes on with what was learned.
+    link is encrypted if it leaks more than a limit allows. A device that is not trusted reads everything that it
+    receives, encrypted or not. The winner is attacked again with fresh seeds and fresh victims; if it then misses a
+    limit, the search continues.
 
     Args:
         model: the graph that `cloven.capture` returned.
@@ -72,7 +72,7 @@ def advise(
         auxiliary: the attacker's own images, as `cloven.audit` takes them.
         victims: the images that are attacked, likewise; at least 40.
         limits: what the plan may cost and leak.
-        minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is made as large as possible.
+        minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is maximised.
         attacks: the attacks on every tap.
         budget: seconds after which no further division is attacked.
 
@@ -88,7 +88,7 @@ def advise(
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
         raise ClovenError(f"budget must be a number of seconds above 0, got {shown(budget)}")
     if len(victims) < FEWEST:
-        raise ClovenError(f"there are {len(victims)} victim images; give at least {FEWEST}")
+        raise ClovenError(f"there are {len(victims)} victim images; expected at least {FEWEST}")
     suite = tuple(attacks) if isinstance(attacks, list | tuple) else (attacks,)
     search = _Search(model, cluster, wanted, minimise, suite, auxiliary, victims, time.monotonic() + budget)
     return search.advice()
@@ -96,7 +96,7 @@ def advise(
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """A candidate with its links encrypted or not; ``value`` is what is minimised, infinite if it is unknown."""
+    """A candidate with a choice of encrypted links; ``value`` is what is minimised, infinite if it is unknown."""
 
     candidate: Candidate
     plan: Plan
@@ -122,7 +122,7 @@ EVERYTHING = MeasuredLeak(1.0, None)
 
 
 class _Search:
-    """A search, and what it has learned: the leakage of observations, and why divisions were rejected."""
+    """The state of a search: the leakage of the observations so far, and the reasons for rejecting divisions."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class _Search:
         self.untested: dict[str, None] = {}
 
     def advice(self) -> Advice:
-        """Return the best division that meets the limits also when it is attacked again."""
+        """Return the best division that still meets the limits when it is attacked again."""
         every, complete = candidates(self.model, self.cluster)
         if not complete:
             self.untested["the model has more cuts than were combined; of equal steps the cheapest were"] = None
@@ -180,7 +180,7 @@ class _Search:
         return Alternative(candidate, plan, protected, cost, found, inf if value is None else float(value))
 
     def best(self, divisions: Sequence[Alternative]) -> Alternative | None:
-        """Return the division with the least value that meets the limits, as far as is known of what leaks."""
+        """Return the division with the least value that meets the limits, by the leakage that is known so far."""
         best: Alternative | None = None
         for division in divisions:
             if best is not None and division.value >= best.value:
@@ -215,7 +215,7 @@ class _Search:
         return best
 
     def reject(self, division: Alternative, reason: str) -> None:
-        """Note why a division lost; of each strategy the cheapest is kept."""
+        """Record why a division was rejected; only the cheapest division of each strategy is kept."""
         value = None if division.value == inf else abs(division.value)
         entry = Rejected(division=str(division.candidate), objective=value, reason=reason)
         before = self.rejected.get(division.candidate.kind)
@@ -225,13 +225,13 @@ class _Search:
     # --- leakage ----------------------------------------------------------------------------------------------
 
     def is_attacked(self, division: Alternative) -> bool:
-        """Return whether the leakage of all taps is known, or nothing depends on it."""
+        """Return whether the leakage of all taps is known, or is not limited."""
         if self.limits.pixel_leakage is None and self.limits.label_leakage is None:
             return True
         return all(tap.observation is None or _key(tap) in self.leaks for tap in division.taps)
 
     def attack(self, division: Alternative, *, fresh: bool = False) -> Results | None:
-        """Attack the new taps in clear, or all of them with fresh seeds and victims; keep what leaks more."""
+        """Attack the new taps in clear, or all of them if ``fresh``, and keep the larger leakage of each."""
         waiting = {
             _key(tap): tap.observation
             for tap in division.taps
@@ -321,13 +321,13 @@ def _leak(score: AxisScore | None) -> MeasuredLeak:
 
 
 def _part(images: GivenImages, which: int) -> GivenImages:
-    """Return every other image, from the first or the second on."""
+    """Return every second image, from index ``which`` on."""
     chosen = list(range(which, len(images), 2))
     return images.take(chosen) if isinstance(images, Images) else images[chosen]
 
 
 def _cheapest_cipher(cluster: Cluster) -> Name:
-    """Return the cipher that costs the devices least in all, of those that all their profiles have."""
+    """Return the cipher with the least total cost for the devices, of those that all their profiles measure."""
     profiles = [device.profile for device in cluster.devices.values() if device.profile is not None]
     costs: dict[Name, float] = {}
     for name in get_args(Name):

@@ -15,10 +15,11 @@ from cloven.partition.plan import Entry
 from cloven.partition.vertical import Vertical
 
 CUTS = 16
-"""The most cuts that are combined; of more, those with the fewest bytes in equal steps of multiply-accumulates."""
+"""The largest number of cuts to combine. If a model has more, the cut with the fewest bytes is taken in each of as
+many equal ranges of multiply-accumulates."""
 
 MOST_DEVICES = 4
-"""The most devices of a candidate."""
+"""The largest number of devices of a candidate."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Candidate:
 def candidates(graph: Graph, cluster: Cluster) -> tuple[list[Candidate], bool]:
     """Return the divisions of a model over a cluster, and whether all cuts were combined.
 
-    Devices that cost the same, are trusted alike and have no links of their own are interchangeable: of assignments
-    that differ only in them, one is returned.
+    Devices with the same profile, the same trust and no links of their own are interchangeable: only one of the
+    assignments that differ in them is returned.
     """
     names = tuple(cluster.devices)
     places, complete = _places(graph)
@@ -71,8 +72,8 @@ def _strategies(places: Sequence[str], number: int) -> Iterator[Entry]:
 def _places(graph: Graph) -> tuple[list[str], bool]:
     """Return the ops after which a model is cut, and whether all cuts are among them.
 
-    Of cuts with the same multiply-accumulates before them, such as before and after an activation, only the one
-    with the fewest bytes is taken.
+    If several cuts have the same multiply-accumulates before them, such as before and after an activation, only the
+    one with the fewest bytes is returned.
     """
     cheapest: dict[int, Cut] = {}
     for cut in cuts(graph)[1:]:  # the first is after the image
@@ -89,7 +90,7 @@ def _places(graph: Graph) -> tuple[list[str], bool]:
 
 
 def _assignments(names: Sequence[str], number: int, cluster: Cluster) -> Iterator[tuple[str, ...]]:
-    """Yield the orders of so many devices, of interchangeable ones the first."""
+    """Yield the ordered choices of ``number`` devices, one for each set of interchangeable choices."""
     alike = [_signature(name, cluster) for name in names]
     seen = set()
     for order in permutations(range(len(names)), number):

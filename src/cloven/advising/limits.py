@@ -50,14 +50,14 @@ class Limits:
                 yield f"{field.name} must be a number above 0, got {value:g}"
 
     def exceeded_by(self, cost: Cost) -> tuple[str, ...]:
-        """Return a sentence for each limit on cost that a cost exceeds, or that its unknown numbers leave open."""
+        """Return a sentence for each limit on cost that a cost exceeds, or may exceed because it is unknown."""
         found = [
             _compared("latency", cost.latency, self.latency, "s"),
             _compared("energy", cost.energy, self.energy, "J"),
         ]
         if self.throughput is not None and (cost.throughput is None or cost.throughput < self.throughput):
             reached = "unknown" if cost.throughput is None else f"{cost.throughput:.3g}"
-            found.append(f"the throughput is {reached} images/s, at least {self.throughput:.3g} are wanted")
+            found.append(f"the throughput is {reached} images/s, below the limit of {self.throughput:.3g}")
         for device in cost.devices:
             most = min((m for m in (self.memory, device.available) if m is not None), default=None)
             found.append(_compared(f"the memory of {device.device}", device.memory, most, "bytes"))
@@ -69,4 +69,4 @@ def _compared(name: str, value: float | None, limit: float | None, unit: str) ->
     if limit is None or (value is not None and value <= limit):
         return None
     reached = "unknown" if value is None else f"{value:,.4g} {unit}"
-    return f"{name} is {reached}, the limit is {limit:,.4g} {unit}"
+    return f"{name} is {reached}, above the limit of {limit:,.4g} {unit}"

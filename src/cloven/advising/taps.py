@@ -17,7 +17,7 @@ class ExposedTap:
     Attributes:
         name: such as ``edge0->edge1``, or ``device edge1``.
         pair: the two parties of a link, which encryption protects; None for a device.
-        observation: what is recorded there; None for the image itself or the answer, which leak everything.
+        observation: what is observed there; None for the image or the answer itself, which leaks everything.
     """
 
     name: str
@@ -28,8 +28,8 @@ class ExposedTap:
 def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
     """Return the taps of a program if none of its links were protected.
 
-    A device that is not trusted sees all that it receives. The links with the coordinator carry the image and the
-    answer themselves.
+    A device that is not trusted observes everything that it receives. The links with the coordinator carry the
+    image and the answer.
     """
     ends = ((COORDINATOR, program.source), (program.sink, COORDINATOR))
     found = [ExposedTap("->".join(link), link, None) for link in ends if cluster.link(*link).exposed]

@@ -1,1 +1,1 @@
-"""Audits: cells (observation x attack x seed), run side by side, kept in a folder, resumed where they stopped."""
+"""Audits: cells (observation x attack x seed), run in parallel and kept in a folder, so that audits can resume."""

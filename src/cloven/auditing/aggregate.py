@@ -1,4 +1,4 @@
-"""Findings: the results of an attack's cells, one a seed, as one row; and the orderings that a paper expects."""
+"""Findings: the results of an attack averaged over its seeds; and the orderings that a paper expects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ Numbers = TypeVar("Numbers", InsideScores, HeldOut)
 
 @dataclass(frozen=True, eq=False)
 class AttackedCase:
-    """An attack on a case with so many pairs and a share of its training time, and its cells' keys, one a seed."""
+    """An attack on a case, with a number of pairs and a share of its training time.
+
+    ``keys`` are the keys of its cells, one for each seed.
+    """
 
     case: Case
     attack: str
@@ -42,9 +45,9 @@ class AttackedCase:
 
 @dataclass(frozen=True)
 class Expectation:
-    """A statement of a paper about two groups of observations: the first gives the higher score.
+    """A statement of a paper that one group of observations gives a higher score than another.
 
-    A side is (strategy, layer); layer None takes every layer of that strategy.
+    A group is (strategy, layer); with the layer None it includes every layer of the strategy.
     """
 
     claim: str
@@ -56,9 +59,9 @@ class Expectation:
 
 
 def finding(attacked: AttackedCase, store: Store, threshold: float) -> Finding:
-    """Return the result of an attack on a case: one seed's, or the mean over several.
+    """Return the result of an attack on a case, averaged over its seeds.
 
-    Baselines are the highest of any seed; leakage is that of the mean scores.
+    Each baseline is the highest of any seed. Leakage is computed from the mean scores.
     """
     cells, tensors = [store.cell(key) for key in attacked.keys], [store.tensors(key) for key in attacked.keys]
     first = cells[0]
@@ -100,7 +103,7 @@ def finding(attacked: AttackedCase, store: Store, threshold: float) -> Finding:
 
 
 def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
-    """Return the time that all seeds together took to train."""
+    """Return the training time of all seeds together."""
     if not each:
         return None
     return TrainingTime(
@@ -114,7 +117,8 @@ def _trained(each: Sequence[TrainingTime]) -> TrainingTime | None:
 def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: Store) -> SeedsRange:
     """Return the paired difference of the scores of two attacks, given by their cells' keys, one for each seed.
 
-    Where no label differs, the interval is as wide as that of none among so many images (Wilson).
+    Where no label differs, the interval reaches to the Wilson limit of a share of 0 among as many images, on both
+    sides of 0.
     """
     differences = store.scores(more, metric) - store.scores(less, metric)
     found = mean_range(differences, difference_bounds(metric))
@@ -125,7 +129,7 @@ def difference(more: Sequence[str], less: Sequence[str], metric: Metric, store: 
 
 
 def _mean_of(kind: type[Numbers], each: Sequence[Numbers | None]) -> Numbers | None:
-    """Return the mean of each number; None where there are none."""
+    """Return a document with the mean of each number; None if there are no documents."""
     known = [one.model_dump() for one in each if one is not None]
     if not known:
         return None
@@ -142,9 +146,9 @@ def _mean(values: Sequence[float]) -> float:
 def orderings(
     expected: Iterable[Expectation], every: Sequence[AttackedCase], store: Store
 ) -> list[MeasuredOrdering]:
-    """Return what a paper expects of its decoder beside the numbers: paired differences over images and seeds.
+    """Return what a paper expects of its decoder, with the measured paired difference over images and seeds.
 
-    A group (a strategy at a layer, in the paper's view) scores an image by the mean over its shares.
+    The score that a group (a strategy at a layer, in the paper's view) gives an image is the mean over its shares.
     """
     found: list[MeasuredOrdering] = []
     for expectation in expected:
@@ -168,9 +172,9 @@ def orderings(
 
 
 def shows(difference: Interval) -> Shows:
-    """Return whether a difference that is expected to be positive is.
+    """Return whether the expectation that a difference is positive ``holds``, ``fails`` or is ``undecided``.
 
-    It ``holds`` where the whole interval lies above zero, ``fails`` where it lies below, else it is ``undecided``.
+    It holds where the whole interval lies above zero, and fails where the whole interval lies below zero.
     """
     if difference.low > 0:
         return "holds"
@@ -180,7 +184,7 @@ def shows(difference: Interval) -> Shows:
 def _group(
     every: Sequence[AttackedCase], store: Store, side: tuple[str, str | None], metric: Metric
 ) -> Tensor | None:
-    """Return the scores ``(seeds, n)`` of each victim image, mean over the shares of a strategy at a layer."""
+    """Return the scores ``(seeds, n)`` of the victim images, averaged over the shares of a strategy at a layer."""
     strategy, layer = side
     found = [
         store.scores(one.keys, metric)

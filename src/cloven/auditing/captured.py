@@ -1,4 +1,4 @@
-"""Captures: a folder with what a tap recorded and what was sent, read, checked and joined by input number."""
+"""Captures: the messages that a tap recorded and the images that were sent, joined by input number."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ from cloven.zoo.images import Images
 CAPTURED, IMAGES = "captured.safetensors", "images.safetensors"
 FORMAT = "1"
 SIZES = {"float32": 4, "uint8": 1}
-"""Bytes of one captured number: a float on a plain link, a byte of ciphertext on a protected one."""
+"""Bytes of one captured number: a float on a plain link, a byte of ciphertext on a protected link."""
 SENT = {
     "input": (torch.int64, 1),
     "image": (torch.uint8, 4),
     "auxiliary": (torch.bool, 1),
     "logits": (torch.float32, 2),
 }
-"""What ``images.safetensors`` holds: types and numbers of axes."""
+"""The tensors of ``images.safetensors``: type and number of axes."""
 LEAST = {"auxiliary": 2, "victim": 20}
-"""How many images an attack can be trained on, and scored on, at least."""
+"""The smallest numbers of images for training an attack and for scoring it."""
 
 MessageShapes = Mapping[int, Sequence[Shape]]
-"""What an attacker knows of messages: the shapes of the shares that lie in one, one after another."""
+"""The shapes that an attacker knows: by message, those of the shares in it, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """The recording of a tap on one link: an `Observation` that comes with its own images.
+    """The recording of a tap on one link: an observation that comes with its own images.
 
     Attributes:
-        seen: the shares that each image's messages hold.
+        seen: the shares in the messages of each image.
         link: source and target, by address.
         protected: whether the link was encrypted.
         session: the session that was recorded.
-        payload: the bytes of all that the tap got.
-        shaped: whether the shapes of the messages are known; if not, each is a vector.
-        tensors: for each set of images, a float32 ``(n, *shape)`` for each of ``seen``: the numbers themselves, or
-            of a protected link the bytes of ciphertext divided by 255.
+        payload: the number of bytes that the tap recorded.
+        shaped: whether the shapes of the messages are known; if not, each message is a vector.
+        tensors: for each set of images, a float32 tensor ``(n, *shape)`` for each of ``seen``: the numbers
+            themselves, or, for a protected link, the bytes of ciphertext divided by 255.
         auxiliary: the attacker's own images.
         victims: the images that are scored.
-        selection: more images of the attacker's, which train nothing; None where all of them train.
+        selection: further images of the attacker, which no attack is trained on; None if all are used for training.
         logits: ``(n, classes)``, the answers for the victims.
         unmatched: the number of rows in each of the two files that the other lacks.
-        copies: how many victim images were left out, since they are copies of others.
-        graph: the model that ran, where it is known.
+        copies: the number of victim images that were left out as copies of others.
+        graph: the model that ran, if it is known.
     """
 
     seen: tuple[Seen, ...]
@@ -96,24 +96,24 @@ class Capture:
 
     @cached_property
     def prints(self) -> tuple[str, ...]:
-        """A hash of what was captured of the images that train and score, for each of `seen`."""
+        """For each of ``seen``, a hash of what was captured for the auxiliary and victim images."""
         sets = [[digest(tensor) for tensor in self.tensors[of]] for of in ("auxiliary", "victims")]
         return tuple(hashlib.sha256("".join(each).encode()).hexdigest() for each in zip(*sets, strict=True))
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that was captured and of the shapes that it is read in; not of where or when."""
+        """A hash of the captured numbers and of their shapes, but not of the place and time of the capture."""
         parts = [[value, s.share, s.dtype] for value, s in zip(self.prints, self.seen, strict=True)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def values(self) -> dict[str, Tensor]:
-        """What was captured by the names that a `Material` gives values: ``FINGERPRINT/victims`` ..."""
+        """Return what was captured, by the names that `Material` uses: ``FINGERPRINT/victims`` ..."""
         named = ((of, zip(self.prints, tensors, strict=True)) for of, tensors in self.tensors.items())
         return {f"{value}/{of}": tensor for of, pairs in named for value, tensor in pairs}
 
 
 Observed = Observation | Capture
-"""The start of an attack: simulated from a program, or captured."""
+"""An observation: simulated from a program, or captured by a tap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ class _File:
 
     @property
     def ordinals(self) -> list[str]:
-        """The messages that were captured of each image, in order."""
+        """The numbers of the messages that were captured for each image, in order."""
         return sorted((name for name in self.tensors if name.isdecimal()), key=int)
 
 
@@ -139,15 +139,15 @@ def read_capture(
     """Return what a tap recorded while a program ran, as observations to audit.
 
     Args:
-        folder: with ``captured.safetensors`` and ``images.safetensors``.
-        program: what ran. Its model must give the answers that were recorded.
-        shapes: the shapes of the shares in each message, if the attacker knows them; left out, messages are
+        folder: a folder with ``captured.safetensors`` and ``images.safetensors``.
+        program: the program that ran. Its model must give the answers that were recorded.
+        shapes: the shapes of the shares in each message, if the attacker knows them; by default, messages are
             vectors.
-        queries: the largest number of the attacker's own images, the first ones; left out, all.
-        victims: the largest number of victim images, likewise.
+        queries: the largest number of the attacker's own images to use, from the first on; by default, all.
+        victims: the largest number of victim images to use, likewise.
 
     Raises:
-        ClovenError: with all that is wrong with the folder, and for another model than the one that ran.
+        ClovenError: with every problem of the folder; or if the model is not the one that ran.
     """
     check_type(program, Program, "program", "a program that cloven.compile() or cloven.divide() returns")
     place = path_of(folder, "folder")
@@ -163,10 +163,10 @@ def read_capture(
 
 
 def holding_back(capture: Capture) -> Capture:
-    """Return a capture of which some of the attacker's images train nothing, to choose between attacks.
+    """Return a capture with some of the attacker's images held out, to choose between attacks.
 
     Raises:
-        ClovenError: for too few images.
+        ClovenError: if there are too few images.
     """
     training, selection = apart(capture.auxiliary.digests(), [], capture.victims.digests())
     own = capture.tensors["auxiliary"]
@@ -180,24 +180,24 @@ def holding_back(capture: Capture) -> Capture:
 
 
 ROUNDED = 0.01
-"""The share of victim images that may get another class than was answered: what rounding explains."""
+"""The share of victim images whose class may differ from the recorded answer because of rounding."""
 
 
 def check_answers(classes: Tensor, logits: Tensor) -> None:
-    """Refuse a model that gives other answers than were given while the tap listened.
+    """Refuse a model whose answers differ from those that were recorded.
 
     Args:
         classes: ``(n,)``, the classes that the model gives the victim images.
-        logits: ``(n, classes)``, the answers.
+        logits: ``(n, classes)``, the recorded answers.
 
     Raises:
-        ClovenError: where more classes differ than rounding explains, with how many.
+        ClovenError: if more classes differ than rounding explains; the message says how many.
     """
     differ, allowed = int((classes != logits.argmax(1)).sum()), int(ROUNDED * len(classes))
     if differ > allowed:
         raise ClovenError(
-            f"of {len(classes)} victim images the model gives {differ} another class than was answered when they "
-            f"were captured (rounding explains {allowed}): it is not the model that ran, or its plan had tiles "
+            f"for {differ} of {len(classes)} victim images, the class of the model differs from the answer that "
+            f"was recorded (rounding explains {allowed}): it is not the model that ran, or its plan had tiles "
             "without halo; give the MODEL, --data, --seed and --weights of the run"
         )
 
@@ -210,19 +210,20 @@ def read(
     victims: int | None = None,
     several: bool = False,
 ) -> Capture:
-    """Return the capture and the images of a folder, joined by the number that each input had.
+    """Return the capture and the images of a folder, joined by the number of each input.
 
     Args:
-        folder: with ``captured.safetensors``, as a tap writes it, and ``images.safetensors``, as whoever ran the
-            system does.
-        shapes: what the attacker knows of each message; left out, a message is a vector.
-        queries: the largest number of the attacker's own images, the first ones; left out, all.
-        victims: the largest number of victim images, likewise.
-        several: whether several attacks are compared, which takes some of the attacker's images that train none.
+        folder: a folder with ``captured.safetensors``, which a tap writes, and ``images.safetensors``, which the
+            operator of the system writes.
+        shapes: the shapes in each message that the attacker knows; by default, a message is a vector.
+        queries: the largest number of the attacker's own images to use, from the first on; by default, all.
+        victims: the largest number of victim images to use, likewise.
+        several: whether several attacks are compared; some of the attacker's images are then held out to choose
+            between them.
 
     Raises:
-        ClovenError: with all that is wrong with the two files, with shapes that do not fit, or where too few
-            images are in both files.
+        ClovenError: with every problem of the two files; if shapes do not fit the messages; or if too few images
+            are in both files.
     """
     problems: list[str] = []
     wire, sent = (_opened(folder / name, problems) for name in (CAPTURED, IMAGES))
@@ -280,17 +281,17 @@ def read(
 
 
 def _opened(path: Path, problems: list[str]) -> _File | None:
-    """A file; None where it cannot be read, and why is added to problems."""
+    """Return a file; None if it cannot be read, with the reason appended to ``problems``."""
     try:
         return _File(path, *read_tensors(path, "pt"))
     except ClovenError as error:
-        made = "`cloven tap --read` writes it" if path.name == CAPTURED else "whoever runs the system writes it"
+        made = "`cloven tap --read` writes it" if path.name == CAPTURED else "the operator of the system writes it"
         problems.append(f"{error}; {made}")
         return None
 
 
 def _wrong(file: _File, expected: Mapping[str, tuple[torch.dtype, int]]) -> Iterator[str]:
-    """What is not as the format says."""
+    """Yield each violation of the file format."""
     path, tensors = file.path, file.tensors
     if (found := file.metadata.get("format")) != FORMAT:
         yield f"{path} has format {found!r}; expected {FORMAT!r}: write it again with this version of cloven"
@@ -303,7 +304,7 @@ def _wrong(file: _File, expected: Mapping[str, tuple[torch.dtype, int]]) -> Iter
         elif len(tensors[name]) != len(tensors.get("input", tensors[name])):
             yield f"{path}: {name!r} has {len(tensors[name])} rows; 'input' has {len(tensors['input'])}"
         elif name == "input" and len(tensors[name].unique()) != len(tensors[name]):
-            yield f"{path}: input numbers occur more than once; one row an image is expected"
+            yield f"{path}: some input numbers occur more than once; expected one row per image"
 
 
 def _wrong_wire(wire: _File) -> Iterator[str]:
@@ -323,24 +324,24 @@ def _wrong_wire(wire: _File) -> Iterator[str]:
     if len(said.get("link", "").split(" -> ")) != 2:
         yield f"{wire.path}: link is {said.get('link')!r}; expected 'IP:PORT -> IP:PORT'"
     if not said.get("bytes", "").isdecimal():
-        yield f"{wire.path}: bytes is {said.get('bytes')!r}; expected how many were captured"
+        yield f"{wire.path}: bytes is {said.get('bytes')!r}; expected the number of captured bytes"
 
 
 def _joined(captured: Tensor, sent: Tensor) -> Tensor:
-    """``(n, 2)``: the row in each file of every input that is in both, by ascending number."""
+    """Return ``(n, 2)``: the rows in the two files of every input that is in both, by ascending number."""
     wire, own = ({number: row for row, number in enumerate(numbers.tolist())} for numbers in (captured, sent))
     rows = [(wire[number], own[number]) for number in sorted(wire.keys() & own.keys())]
     return torch.tensor(rows, dtype=torch.int64).reshape(-1, 2)
 
 
 def _pieces(wire: _File, shapes: MessageShapes, problems: list[str]) -> dict[str, Sequence[Shape]]:
-    """The shapes of what lies in each message: the given ones, all or none, or a vector."""
+    """Return the shapes of the shares in each message: those given, for all messages or for none; else a vector."""
     names, given = wire.ordinals, {str(ordinal): pieces for ordinal, pieces in shapes.items()}
     held = {name: wire.tensors[name].shape[1] for name in names}
     if given and set(given) != set(names):
         problems.append(
-            f"shapes are given for messages {', '.join(given)}; captured were {', '.join(names)}: give the shapes "
-            "of all messages (--shape 0=6x14x14 --shape 1=84), or of none"
+            f"shapes are given for messages {', '.join(given)}, but messages {', '.join(names)} were captured: "
+            "give the shapes of all messages (--shape 0=6x14x14 --shape 1=84), or of none"
         )
     for name in sorted(set(given) & set(names)):
         numbers = sum(map(prod, given[name]))
@@ -369,7 +370,7 @@ def _not_finite(wire: _File, chosen: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _parts(message: Tensor, shapes: Sequence[Shape]) -> Iterator[Tensor]:
-    """A message ``(n, numbers)`` as the shares ``(n, *shape)`` in it, in float32; bytes are divided by 255."""
+    """Yield the float32 shares ``(n, *shape)`` of a message ``(n, numbers)``; bytes are divided by 255."""
     for shape, part in zip(shapes, message.split([prod(shape) for shape in shapes], 1), strict=True):
         yield (part.to(torch.float32) / 255 if part.dtype == torch.uint8 else part).reshape(-1, *shape)
 
@@ -380,7 +381,7 @@ def _images(sent: _File, rows: Tensor) -> Images:
 
 
 def digest(tensor: Tensor) -> str:
-    """A hash of a tensor's shape and numbers."""
+    """Return a hash of a tensor's shape and numbers."""
     found = hashlib.sha256(repr(tuple(tensor.shape)).encode())
     found.update(tensor.contiguous().numpy().tobytes())
     return found.hexdigest()

@@ -1,4 +1,4 @@
-"""Cases: the observations of an audit and what they are called; of simulated programs, by strategy and layer."""
+"""Cases: the observations of an audit and their names."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from cloven.partition.observe import Observation, View, seen_on, slices_of, tile
 from cloven.partition.program import Link, Program
 
 ChainFor = Callable[[str, Shape, Shape], Chain | None]
-"""The decoder for a layer (``input`` for a tile), a captured shape and an image's, or None for the stated rule."""
+"""Returns a paper's decoder for a layer (``input`` for a tile), a captured shape and an image's shape.
+
+None stands for the decoder that `cloven.attacks.layers.rule` makes.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
     """A program that is audited, and its names: strategy ``vertical``, ``horizontal``, ``data``, ``captured``, ...
 
-    ``program`` is None where nobody knows it. ``transform`` is what its links do to numbers, in a word;
-    ``recorded`` names the run in which what crosses is recorded, where the graph alone does not say it.
+    ``program`` is None if it is unknown. ``transform`` names the transforms of its links. ``recorded`` names the
+    run in which the transfers are recorded, where they cannot be computed from the graph.
     """
 
     strategy: str
@@ -35,9 +38,9 @@ class Target:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One observation of one target. Equal observations are attacked once, whatever cases they stand for.
+    """One observation of one target. Observations that are equal are attacked once, also if they are several cases.
 
-    ``layer`` is the layer of a paper's whose value it is a share of; None for several or others.
+    ``layer`` is the layer, of those that a paper names, whose output the observation is a share of; else None.
     """
 
     target: Target
@@ -82,7 +85,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Taps:
-    """The places to observe: layers that a paper counts (path -> label), views, links, and groups that collude."""
+    """The places to observe: layers that a paper counts (path -> label), views, links, and colluding groups."""
 
     layers: Mapping[str, str]
     views: Sequence[View] = ("paper", "full")
@@ -91,9 +94,10 @@ class Taps:
 
 
 def cases(targets: Sequence[Target], taps: Taps) -> list[Case]:
-    """Return every slice and tile that the paper counts, all that links carry, and all that taps put together.
+    """Return the observations of some programs: paper view, full view of links, and colluding links.
 
-    What a paper counts but no link carries cannot be recorded: of programs with transforms it is left out.
+    A share that a paper counts may not be sent over any link. It then cannot be recorded, and is left out of
+    programs whose links transform what they carry.
     """
     found: list[Case] = []
     for target in targets:
@@ -110,17 +114,17 @@ def cases(targets: Sequence[Target], taps: Taps) -> list[Case]:
 
 
 def tapped(target: Target, seen: Observation) -> Case:
-    """Return all that a tap on one link, or on several, sees as a case."""
+    """Return the observation of a tap as a case."""
     return Case(target, layer_label(seen), layers_of(seen), seen)
 
 
 def layers_of(seen: Observation) -> tuple[str, ...]:
-    """Return the layers whose outputs are seen, in order; of a value that is no layer's output its own name."""
+    """Return the layers whose outputs are observed, in order; other values have their own names."""
     return tuple(dict.fromkeys(seen.graph.layer_of(share.value) for share in seen.seen))
 
 
 def layer_label(seen: Observation) -> str:
-    """Return what is seen: ``After conv2`` of a link, ``2 links together``, ``All that edge1 gets``."""
+    """Return the label of an observation: ``After conv2``, ``2 links together``, ``All that edge1 gets``."""
     if seen.view == "paper":
         return seen.seen[0].value
     if seen.device is not None:
@@ -150,7 +154,7 @@ def _counted(
 
 
 def layer_of(seen: Observed, layers: Iterable[str]) -> str | None:
-    """Return the layer whose value an observation is a share of, ``input`` for the image; None for others."""
+    """Return the layer whose output an observation is a share of, ``input`` for the image; None for others."""
     if not isinstance(seen, Observation) or len(seen.seen) != 1:
         return None
     graph, value = seen.graph, seen.seen[0].value

@@ -1,4 +1,4 @@
-"""A cell: one attack on one observation with one seed. Its result depends on nothing else."""
+"""Cells: one attack on one observation with one seed. The result of a cell does not depend on other cells."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ from cloven.score.similarity import CONVENTION, psnr, quantise, ssim
 from cloven.threads import one_thread, repeatable
 
 SCHEMA = 6
-"""Goes up when a change makes other numbers from the same cell."""
+"""The version of the computation, raised by each change that alters a cell's numbers."""
 
 Knows = Literal["places", "shapes", "inferred", "numbers"]
-"""The attacker's knowledge of the layout of an observation: shapes and places; shapes; guessed shapes; nothing."""
+"""The attacker's knowledge of an observation's layout: shapes and places, shapes, guessed shapes, or nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +56,15 @@ class Cell:
     """One attack on one observation with one seed.
 
     Attributes:
-        observation: what is seen.
-        attack: how it is attacked.
-        seed: of the batches, the initial weights, the shuffled pairs and the images to pick from.
-        knows: what the attacker knows of what he sees.
-        pairs: how many of the auxiliary images he has; all if None.
-        machine: on what the attack is trained.
-        attack_seconds: of the CPU, or of the GPU, that its training may take; as many as it needs if None.
-        recorded: the run in which what is seen was recorded, where it cannot be computed from the graph.
-        guessed: what the bytes that are seen are taken for, by an attacker who does not know.
+        observation: the observation that is attacked.
+        attack: the attack.
+        seed: the seed of the batches, the initial weights, the shuffled pairs and the identification candidates.
+        knows: the attacker's knowledge of the observation's layout.
+        pairs: the number of auxiliary images that the attacker has; None for all.
+        machine: the processor and precision of the training.
+        attack_seconds: the limit on the CPU or GPU seconds of the training; None for no limit.
+        recorded: the run in which the observation was recorded, where it cannot be computed from the graph.
+        guessed: the shapes that the attacker guesses from the observed bytes.
     """
 
     observation: Observed
@@ -78,7 +78,7 @@ class Cell:
     guessed: tuple[ShapeGuess, ...] | None = None
 
     def provenance(self, material: Material) -> dict[str, JsonValue]:
-        """Return all that can change a number of this cell; the key is its hash."""
+        """Return everything that can change a number of this cell; the key is its hash."""
         captured = self._captured(material, "auxiliary")
         limit = {} if self.attack_seconds is None else {"attack_seconds": self.attack_seconds}
         found: dict[str, JsonValue] = json.loads(
@@ -105,7 +105,7 @@ class Cell:
         return found
 
     def generator(self, material: Material) -> torch.Generator:
-        """Return the source of its random numbers: a budget that ends no training changes none of them."""
+        """Return the source of the cell's random numbers, which does not depend on ``attack_seconds``."""
         return torch.Generator().manual_seed(_number(replace(self, attack_seconds=None).key(material)))
 
     def key(self, material: Material) -> str:
@@ -120,7 +120,7 @@ class Cell:
         return captured.upto(self.pairs) if self.pairs is not None and of == "auxiliary" else captured
 
     def given(self, material: Material) -> Knowledge:
-        """Return the attacker's knowledge: nothing in it is computed before it is used."""
+        """Return the attacker's knowledge, each part of which is computed when the attack uses it."""
         captured = self._captured(material, "auxiliary")
         count = len(captured)
         white_box = is_white_box(self.attack)
@@ -140,9 +140,10 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """The result of a cell, and its best, median and worst image.
+    """The result of a cell, and sample images.
 
-    ``scores`` ``(n,)`` are those of each victim image; ``guesses`` the SSIM of each with every baseline.
+    ``scores`` hold those of each victim image, ``(n,)``, by name; ``guesses`` the SSIM of each victim image with
+    the guess of each baseline.
     """
 
     result: CellResult
@@ -152,27 +153,25 @@ class Outcome:
 
 
 def attack(cell: Cell, material: Material) -> Outcome:
-    """Train the attack on the auxiliary images, reconstruct the victims, score.
+    """Train the attack on the auxiliary images, reconstruct the victim images and score the reconstructions.
 
     Raises:
-        ClovenError: where the attack cannot work on what is seen.
+        ClovenError: if the attack does not work on the observation.
     """
     (outcome,) = attacks([cell], material)
     return outcome
 
 
 def attacks(cells: Sequence[Cell], material: Material, checkpoints: Path | None = None) -> list[Outcome]:
-    """Train the attacks of several cells on shared batches, and score each; the results are those of each alone.
+    """Train the attacks of several cells on shared batches, and score each.
 
-    All have the same ``attack_seconds``, which each may take.
-
-    The order of the batches depends on the auxiliary images and the seed, the initial weights on the key without
-    ``attack_seconds``.
+    Each result is the same as if the cell had been trained alone. The order of the batches depends on the auxiliary
+    images and the seed, the initial weights on the key without ``attack_seconds``.
 
     Args:
-        cells: what is attacked.
-        material: what they share.
-        checkpoints: a folder to keep half-trained attackers in, from which a killed training goes on.
+        cells: the cells, with equal ``attack_seconds``, which limit the training of each.
+        material: the images, features and classifiers that they share.
+        checkpoints: a folder for the state of unfinished trainings, from which they resume.
     """
     start = time.perf_counter()
     with one_thread(), repeatable():
@@ -239,10 +238,10 @@ def _scored(cell: Cell, key: str, learned: Learned, material: Material, trained:
 
 
 def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material) -> tuple[Tensor | None, Tensor]:
-    """Return the reconstructions as 8-bit pixels, None of a label reader; and the classes.
+    """Return the reconstructions, rounded to 8-bit pixels, and the classes; a label reader makes only classes.
 
     Raises:
-        ClovenError: for classes that the model does not have, and pixels that are not finite.
+        ClovenError: for classes that the model does not have, and for pixels that are not finite.
     """
     if isinstance(learned, LabelReader):
         read = over(captured, learned.classify)
@@ -263,7 +262,7 @@ def _answered(cell: Cell, captured: Shares, learned: Learned, material: Material
 
 
 def _held_out(cell: Cell, learned: Learned, material: Material) -> HeldOut:
-    """Return the scores on pairs that trained nothing; they come after the victims' and change none of them."""
+    """Return the scores on held-out pairs, which are computed after those of the victims and do not change them."""
     images = material.tensors["selection"]
     made, guessed = _answered(cell, cell._captured(material, "selection"), learned, material)
     agreed = float(agreement(guessed, material.tensors["selection_classes"]).double().mean())
@@ -280,7 +279,7 @@ def _training(cell: Cell, learned: Learned) -> TrainingTime | None:
 
 
 def _region(observed: Observed) -> Region | None:
-    """Return the part of the image that is seen in clear, if it is not all of it."""
+    """Return the part of the image that is sent in clear; None if there is none, or if it is the whole image."""
     if not isinstance(observed, Observation):
         return None
     boxes = [box for s in observed.seen if (box := image_part(observed.graph, s.value, s.share)) is not None]
@@ -293,9 +292,9 @@ def _region(observed: Observed) -> Region | None:
 
 def _notes(captured: Shares) -> list[str]:
     if not captured.parts:
-        return ["nothing crosses here; the attack answers without having seen anything"]
+        return ["this link carries nothing, so the attack answers without any observation"]
     share = broken(captured)
-    return [f"{share:.2%} of what was captured is NaN or infinite; read as 0"] if share else []
+    return [f"{share:.2%} of the captured numbers are NaN or infinite, and are read as 0"] if share else []
 
 
 def _number(text: str) -> int:
@@ -304,9 +303,10 @@ def _number(text: str) -> int:
 
 
 def _samples(scores: Tensor, victims: Tensor, made: Tensor) -> dict[str, Tensor]:
-    """Return the best, the median and the worst image by SSIM, and that of median contrast, beside their originals.
+    """Return the best, median and worst reconstruction by SSIM, and that of the victim image of median contrast.
 
-    The last is the same image for all attacks and observations. Pixels have 8 bits.
+    The last is of the same victim image for all attacks and observations. ``index`` holds the places of the four
+    among the victim images, ``originals`` and ``reconstructions`` their 8-bit pixels.
     """
     order = scores.argsort(descending=True)
     usual = victims.flatten(1).std(1).argsort()[len(victims) // 2]

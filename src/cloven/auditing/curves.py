@@ -1,4 +1,4 @@
-"""Learning curves: attacks with fewer pairs and with less training, and whether more of either would help."""
+"""Learning curves: the scores of attacks with fewer pairs and with less training."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from cloven.auditing.store import Store
 from cloven.auditing.summary import Convergence, CurvePoint, LearningCurve, Over, Rise, RiseShows
 
 SHARES = (0.25, 0.5)
-"""The shares of the pairs, and of the training time, that a learning curve is measured at beside the whole."""
+"""The shares of the pairs, and of the training time, at which a learning curve is measured, besides all of them."""
 
 NEGLIGIBLE = 0.02
-"""A rise from half to all counts as none where the upper end of its interval is no more (an equivalence test)."""
+"""The largest upper end of the interval of a rise, from half to all, that counts as none (an equivalence test)."""
 
 
 def fewer(pairs: int) -> list[int]:
-    """Return the numbers of pairs of a learning curve without the last, which is all of them."""
+    """Return the numbers of pairs of a learning curve, except the last, which is all pairs."""
     return [n for n in dict.fromkeys(max(2, int(share * pairs)) for share in SHARES) if n < pairs]
 
 
 def shorter(attack: Attack, took: int | None) -> dict[float, Attack]:
-    """Return an attack with less training, by the share of the epochs that it ``took``; None where it does not say.
+    """Return an attack with less training, by the share of the epochs that it ``took``; None if that is unknown.
 
-    There are none for an attack without ``epochs``, or with one.
+    The result is empty for an attack without ``epochs``, and for one that took a single epoch.
     """
     found: dict[float, Attack] = {}
     for share in SHARES:
@@ -76,13 +76,13 @@ def curves(every: Sequence[AttackedCase], store: Store) -> list[LearningCurve]:
 
 
 def _rise(ordered: Sequence[AttackedCase], metric: Metric, store: Store) -> Rise:
-    """Return the difference between the last two points."""
+    """Return the difference of a score between the last two points."""
     rise = difference(ordered[-1].keys, ordered[-2].keys, metric, store)
     return Rise(**rise.model_dump(), shows=rise_shown(rise))
 
 
 def rise_shown(rise: ScoreRange) -> RiseShows:
-    """Return what the interval of a rise shows: a wide one about 0 shows neither a rise nor that there is none."""
+    """Return what the interval of a rise shows; a wide interval about 0 shows neither ``rises`` nor ``none``."""
     if rise.high <= NEGLIGIBLE:
         return "none"
     return "rises" if rise.low > 0 else "undecided"
@@ -101,7 +101,7 @@ def _point(one: AttackedCase, store: Store) -> CurvePoint:
 
 
 def convergence(every: Sequence[LearningCurve], found: Finding, metric: Metric) -> Convergence:
-    """Return what the curves of an attack on an observation show of a score."""
+    """Return what the learning curves of an attack on an observation show about a score."""
     if every and not found.pairs and found.training is None:
         return "uses no pairs and no training"
     shown: dict[Over, RiseShows] = {}
@@ -113,7 +113,7 @@ def convergence(every: Sequence[LearningCurve], found: Finding, metric: Metric) 
 
 
 def said(pairs: RiseShows | None, training: RiseShows | None) -> Convergence:
-    """Return what is said of an attack by its curves over pairs and over training; None where not tested."""
+    """Return what the curves of an attack over pairs and over training show together; None is not tested."""
     match pairs, training:
         case "rises", "rises":
             return "still rises with more pairs and training"

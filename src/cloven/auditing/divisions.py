@@ -1,4 +1,4 @@
-"""The programs of an audit in its summary: what each sends, what the paper counts, and how accurate it is."""
+"""The programs of an audit, as its summary describes them: transfers, shares that the paper counts, accuracy."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ POOLS = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d")
 
 
 def programs(material: Material, every: Sequence[Case], labels: Tensor | None) -> list[ProgramSummary]:
-    """Return each program once: what it sends, what the paper counts, and whether it computes what the model does.
+    """Return a description of each program: its transfers, the shares that the paper counts, and its accuracy.
 
-    Tiles are compiled again without halo, as the paper counts them.
+    A program of tiles is followed by the same without halo, as in the paper.
     """
     graph, victims = material.classifier, material.tensors["victims"]
     found: list[ProgramSummary] = []
@@ -77,7 +77,7 @@ def _measured(
 def _parts(program: Program) -> tuple[ProgramPart, ...]:
     """Return the convolutions, linear layers and pools of each device.
 
-    A layer is named by the outermost module that holds no other.
+    A layer is named by the outermost module that contains no other listed layer.
     """
     graph = program.graph
     steps = {

@@ -1,4 +1,4 @@
-"""Run cells: in this process, or in worker processes with one thread each. A finished cell is in the store."""
+"""Run cells in this process, or in worker processes with one thread each, and save each finished cell."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from cloven.auditing.store import CELLS, Store
 from cloven.parallel import side_by_side
 
 Progress = Callable[[str, int, int], None]
-"""Called with the name of a stage, how much of it is done, and of how much."""
+"""Called with the name of a stage, the number of finished steps and the number of all steps."""
 
 
 def run_missing(
     cells: Mapping[str, Cell], material: Material, store: Store, *, jobs: int, progress: Progress
 ) -> dict[str, str]:
-    """Attack the cells, by their keys, that the store does not hold yet.
+    """Run the cells, given by their keys, that the store does not hold yet.
 
-    Return the keys of those whose attacker lacks what the attack needs, each with what that is.
+    Return the keys of the cells that could not run because the attack needs knowledge that the attacker lacks, each
+    with the error message.
     """
     finished = store.keys()
     left = [cell for key, cell in cells.items() if key not in finished]
@@ -36,13 +37,13 @@ def run_missing(
 
 
 Ended = tuple[str, str | None]
-"""The key of a cell that was attacked, and what the attacker lacks for the attack, if anything."""
+"""The key of a cell, and an error message if the attacker lacks knowledge that the attack needs."""
 
 
 def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[Ended]:
-    """Attack every cell and keep its finding; yields each key as it is finished.
+    """Run every cell and save its result; yield each key as the cell finishes.
 
-    Where features are computed anew for each batch, cells are trained side by side on the same ones.
+    Where features are computed for each batch, several cells are trained together on the same batches.
     """
     units = _units(cells, material, jobs)
     if jobs <= 1 or len(units) <= 1:
@@ -54,11 +55,11 @@ def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: 
 
 
 TOGETHER = 16
-"""How many attacks are trained side by side, at most: all of them are in memory."""
+"""The largest number of attacks that are trained together; all of them are in memory."""
 
 
 def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[Cell, ...]]:
-    """Return what is done at once: a cell, or cells that share what is computed for a batch."""
+    """Return the units of work: single cells, or groups of cells that share the features of each batch."""
     if not material.features.computed:
         return [(cell,) for cell in cells]
     alike: dict[tuple[int, int | None, float | None], list[Cell]] = {}

@@ -1,4 +1,4 @@
-"""What listeners see of all images: computed in one pass and kept, or computed anew for each batch."""
+"""Features: the values that listeners see, computed once for all images and kept, or computed for each batch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from cloven.runtime.torch_engine import batch_for, forward
 
 Precision = Literal["float32", "float16"]
 BUDGET = 4 * 10**9
-"""Bytes of features that are kept, if nobody says otherwise; with more, they are computed anew for each batch."""
+"""The default limit on the bytes of features that are kept; beyond it, features are computed for each batch."""
 
 BATCH = 32
-"""Images that values are computed for at a time."""
+"""The number of images for which values are computed at a time."""
 
 Function = Callable[[Tensor], dict[str, Tensor]]
 Values = Mapping[Graph, Mapping[str, str]]
-"""Which values of which graphs: name -> fingerprint."""
+"""The values to compute of each graph: name -> fingerprint."""
 
 
 @dataclass(frozen=True)
 class Shelf(Mapping[str, Tensor]):
-    """A folder of tensors, one file each, mapped into memory: several processes read them, none holds them."""
+    """A folder of tensors, one file each, mapped into memory, so that several processes share them."""
 
     folder: Path
 
@@ -55,10 +55,10 @@ class Shelf(Mapping[str, Tensor]):
         return sum(1 for _ in self)
 
     def new(self, name: str, shape: Shape, dtype: torch.dtype, *, channels_last: bool = False) -> Tensor:
-        """Return an empty tensor to be filled, in a file; of maps ``(n, C, H, W)`` the channels may lie last there.
+        """Return a new tensor in a file, to be filled; with ``channels_last``, maps are stored as ``(n, H, W, C)``.
 
         Raises:
-            ClovenError: if the file cannot be written, or there is not enough space for all of it.
+            ClovenError: if the file cannot be written, or the disk has too little space for it.
         """
         last = channels_last and len(shape) == 4
         path = self._path(name, last)
@@ -67,7 +67,7 @@ class Shelf(Mapping[str, Tensor]):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             mapped = np.lib.format.open_memmap(path, "w+", kind, lying)
-            with path.open("r+b") as file:  # without its blocks, writing on a full disk would kill the process
+            with path.open("r+b") as file:  # reserve the blocks: a write to a full disk would kill the process
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             raise ClovenError(
@@ -77,12 +77,12 @@ class Shelf(Mapping[str, Tensor]):
         return _read(torch.from_numpy(mapped), last)
 
     def put(self, name: str, tensor: Tensor) -> None:
-        """Keep a tensor."""
+        """Save a tensor."""
         self.new(name, tuple(tensor.shape), tensor.dtype).copy_(tensor)
 
 
 LAST = ".channels-last"
-"""Marks the files in which the channels lie last."""
+"""Marks the files whose axes are ``(n, H, W, C)``."""
 
 
 def _read(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -91,12 +91,12 @@ def _read(tensor: Tensor, channels_last: bool) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Values of graphs for sets of images, by ``FINGERPRINT/SET``, in rows.
+    """Values of graphs for sets of images, by ``FINGERPRINT/SET``, one row per image.
 
-    ``kept`` holds what was computed or captured beforehand, ``computed`` what is computed anew from ``images``.
-    Both are rounded to ``precision``, so that it cannot be told from a result which of the two it was. Numbers that
-    are not finite are 0; ``broken`` is the share of them in what was kept, where there are any.
-    What is computed anew is on ``device``.
+    ``kept`` holds the values that were computed or captured beforehand. ``computed`` names those that are computed
+    from ``images`` on ``device`` for each batch. Both are rounded to ``precision``, so that results do not depend
+    on which is used. Numbers that are not finite are replaced by 0; ``broken`` is their share in each kept value
+    that has any.
     """
 
     kept: Mapping[str, Tensor]
@@ -108,19 +108,19 @@ class Features:
     _engine: _Engine = field(default_factory=lambda: _Engine(), repr=False)
 
     def take(self, values: Sequence[str], of: str, index: Tensor) -> dict[str, Tensor]:
-        """The rows ``index`` of values, by their fingerprints, of one set of images: ``(n, ...)`` each."""
+        """Return the rows ``index`` of values for one set of images, by fingerprint: ``(n, ...)`` each."""
         missing = [v for v in values if f"{v}/{of}" not in self.kept]
         made = self._engine.rows(self, of, index) if missing else {}
         found = {v: made[v] if v in made else self.kept[f"{v}/{of}"][index] for v in values}
         return {v: laid_out(tensor) for v, tensor in found.items()}
 
     def rounded(self, value: Tensor) -> Tensor:
-        """A finite value as it is kept."""
+        """Return a value rounded to the precision in which values are kept."""
         return value.half() if self.precision == "float16" else value
 
 
 class _Engine:
-    """Computes values for a batch; the last batch is remembered, for all who are trained on it."""
+    """Computes values for a batch, and remembers the last batch for the other attacks that are trained on it."""
 
     def __init__(self) -> None:
         self.functions: list[tuple[Function, Mapping[str, str]]] | None = None
@@ -150,10 +150,10 @@ def _joined(chunks: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _chunks(function: Function, images: Tensor, device: str) -> Iterator[dict[str, Tensor]]:
-    """Values of images, always so many at a time: then an image's numbers do not depend on those beside it.
+    """Yield the values of images, in batches of one size, so that they do not depend on the other images.
 
-    With other batch sizes other kernels are chosen, and the last bits differ. The last batch is filled up. The
-    channels lie last, which is a third faster; the last bits are then others than those of a model as it is usual.
+    PyTorch chooses other kernels for other batch sizes, and the last bits then differ; so the last batch is filled
+    up. Channels-last tensors are a third faster; their last bits differ from those of contiguous ones.
     """
     size = min(BATCH, batch_for(tuple(images.shape[1:])))
     for chunk in images.split(size):
@@ -174,19 +174,22 @@ def features(
     others: Mapping[Graph, Mapping[str, str]],
     device: str = "cpu",
 ) -> tuple[Features, dict[str, Tensor]]:
-    """The values of all images from one pass of each graph, if they fit the budget; else computed when asked for.
+    """Return the values that listeners see of all images.
+
+    If they fit the budget, they are computed in one pass of each graph and kept; else they are computed when they
+    are needed.
 
     Args:
-        values: what listeners see.
+        values: the values that listeners see.
         images: the sets of images, ``(n, C, H, W)`` each.
-        budget: bytes that may be kept.
-        precision: what they are rounded to.
-        shelf: where they are kept; in memory if None.
-        others: values that are wanted whole besides, by name -> name: small ones, from the same pass.
-        device: what computes.
+        budget: the largest number of bytes to keep.
+        precision: the precision to which the values are rounded.
+        shelf: the folder to keep them in; None for memory.
+        others: further values, name -> name, which are small and returned whole from the same pass.
+        device: the device that computes them.
 
     Returns:
-        the features, and the others by ``NAME/SET``.
+        the features, and the further values by ``NAME/SET``.
     """
     width = 2 if precision == "float16" else 4
     one = sum(prod(graph.by_name[value].shape) for graph, names in values.items() for value in names)
@@ -219,7 +222,7 @@ def _fill(
     broken: dict[str, float],
     shelf: Shelf | None,
 ) -> None:
-    """One pass of a graph over a set of images."""
+    """Fill ``kept``, ``made`` and ``broken`` in one pass of a graph over a set of images."""
     dtype = torch.float16 if rounding.precision == "float16" else torch.float32
     for value, name in names.items():
         shape = (len(images), *graph.by_name[value].shape)
@@ -247,23 +250,23 @@ def _fill(
 
 @dataclass(frozen=True)
 class Part:
-    """One captured tensor: a box of a value, by its fingerprint; all of it if None."""
+    """One captured tensor: a box of a value, which is given by its fingerprint; the box None is the whole value."""
 
     value: str
     box: Box | None
     shape: Shape
     channels_last: bool = False
-    """Whether the numbers are read with the channels last."""
+    """Whether the numbers are read as ``(H, W, C)``."""
 
     def read(self, share: Tensor) -> Tensor:
-        """Return a share ``(n, ...)`` in the shape in which it is read, ``(n, *shape)``."""
+        """Return a share ``(n, ...)`` in the shape in which the attacker reads it, ``(n, *self.shape)``."""
         if not self.channels_last:
             return share.reshape(len(share), *self.shape)
         channels, height, width = self.shape
         return share.reshape(len(share), height, width, channels).movedim(3, 1)
 
     def unread(self, z: Tensor, shape: Shape) -> Tensor:
-        """Return what was read ``(n, *self.shape)`` in the shape of the share, ``(n, *shape)``; see `read`."""
+        """Return the inverse of `read`: from ``(n, *self.shape)`` to the shape of the share, ``(n, *shape)``."""
         return (z.movedim(1, 3) if self.channels_last else z).reshape(len(z), *shape)
 
 
@@ -285,19 +288,19 @@ class Shares:
         return self.count
 
     def take(self, index: Tensor) -> list[Tensor]:
-        """The rows ``index`` of each tensor, float32 ``(n, ...)``."""
+        """Return the rows ``index`` of each tensor, float32 ``(n, ...)``."""
         if not self.parts:
             return [torch.zeros(len(index), 1)]
         rows = self.features.take(list(dict.fromkeys(part.value for part in self.parts)), self.of, index)
         return [_share(rows[part.value], part) for part in self.parts]
 
     def read_as(self, guesses: Sequence[ShapeGuess]) -> Shares:
-        """The same numbers as somebody takes them who does not know their shapes, float32 at that."""
+        """Return the same numbers in the shapes that an attacker who does not know the true ones has guessed."""
         parts = zip(self.parts, guesses, strict=True)
         return replace(self, parts=tuple(_taken(part, guess) for part, guess in parts))
 
     def upto(self, count: int) -> Shares:
-        """The first images alone."""
+        """Return the shares for the first ``count`` images."""
         return replace(self, count=min(count, self.count))
 
 
@@ -307,13 +310,13 @@ def _share(value: Tensor, part: Part) -> Tensor:
 
 
 def _taken(part: Part, guess: ShapeGuess) -> Part:
-    """A part in the guessed shape; flat, where the guess takes its bytes for other numbers than they are."""
+    """Return a part in the guessed shape; as a vector if the guess has another type or number of elements."""
     if guess.dtype != "float32" or prod(guess.shape) != prod(part.shape):
         return replace(part, shape=(prod(part.shape),))
     return replace(part, shape=tuple(guess.shape), channels_last=guess.layout == "hwc")
 
 
 def broken(captured: Shares) -> float:
-    """The share of numbers that were NaN or infinite, in the worst of what is captured."""
+    """Return the share of captured numbers that were NaN or infinite, in the worst of the captured tensors."""
     shares = captured.features.broken
     return max((shares.get(f"{part.value}/{captured.of}", 0.0) for part in captured.parts), default=0.0)

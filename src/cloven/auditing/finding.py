@@ -1,4 +1,4 @@
-"""The results of cells, and findings: typed documents."""
+"""The documents of results: of a cell (one seed), and of a finding (all seeds)."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from cloven.partition.observe import View
 Axis = Literal["pixels", "labels"]
 Metric = Literal["ssim", "agreement"]
 Measure = Literal["ssim", "agreement", "above_threshold"]
-"""A score that has a baseline of each guess."""
+"""A score for which each baseline has a value."""
 
 AXES: Mapping[Axis, Metric] = {"pixels": "ssim", "labels": "agreement"}
-"""The axes of leakage, and the score that is measured on each."""
+"""The axes of leakage, and the score on each."""
 
 
 IMAGE = ("input", "normalise")
-"""The values of a graph that are the image, as it is or normalised."""
+"""The values of a graph that are the image itself, or the normalised image."""
 
 LISTED = 2
-"""The most layers that the name of a cut lists."""
+"""The largest number of layers in the name of a cut."""
 
 GETS = ("All that ", " gets")
-"""The label of an observation of a device, around its name."""
+"""The text before and after a device's name, in the label of an observation of that device."""
 
 
 def place(links: tuple[tuple[str, str], ...], label: str) -> str:
-    """Return what is listened on: ``edge0->edge1``, links that collude with ``+``, or ``device edge0``."""
+    """Return the place of a tap: ``edge0->edge1``, several links joined by ``+``, or ``device edge0``."""
     device = device_of(label)
     where = " + ".join(f"{source}->{target}" for source, target in links) or "no link"
     return f"device {device}" if device is not None else where
 
 
 def device_of(label: str) -> str | None:
-    """Return the device that a listener controls; None where he listens on links."""
+    """Return the device that a listener controls; None for a listener on links."""
     before, after = GETS
     controlled = label.startswith(before) and label.endswith(after)
     return label.removeprefix(before).removesuffix(after) if controlled else None
 
 
 def cut(layers: tuple[str, ...], *, share: bool = False) -> str:
-    """Return where in the model something is seen: ``after conv2``, ``a share of conv2``, ``the image``.
+    """Return the position of an observation in the model: ``after conv2``, ``a share of conv2``, ``the image``.
 
     Args:
-        layers: whose outputs are seen; of several, the first two are named.
-        share: whether it is one share of them, as a paper counts it.
+        layers: the layers whose outputs are observed; the first two are named.
+        share: whether only one share of them is observed, as a paper counts it.
     """
     names = ["the image" if name in IMAGE else name for name in layers]
     more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
@@ -61,7 +61,7 @@ def cut(layers: tuple[str, ...], *, share: bool = False) -> str:
 
 
 def without_protection(where: str, protection: tuple[str, ...]) -> str:
-    """Return a place with the protection that its scores presume to be removed, ``edge0->edge1 without mtls``."""
+    """Return a place with the protection that its scores assume to be removed, ``edge0->edge1 without mtls``."""
     names = " and ".join(dict.fromkeys(name for name in protection if name != "none"))
     return f"{where} without {names}" if names else where
 
@@ -75,7 +75,7 @@ class ScoreRange(Document):
 
 
 class SeedsRange(ScoreRange):
-    """A mean over images and seeds: ``covers`` says of what the interval is, ``of_seeds`` has the mean of each."""
+    """A mean over images and seeds: ``covers`` is what the interval covers; ``of_seeds`` holds each seed's mean."""
 
     covers: Literal["images only", "images and seeds"] = "images only"
     of_seeds: tuple[float, ...] = ()
@@ -85,7 +85,7 @@ class SSIMRange(SeedsRange):
     """SSIM over the victim images.
 
     ``p95`` is the value that one image in twenty exceeds; ``above_threshold`` the share of images whose SSIM
-    exceeds the audit's threshold, None of a cell, which has none.
+    exceeds the audit's threshold. It is None for a single cell.
     """
 
     p95: float
@@ -93,7 +93,7 @@ class SSIMRange(SeedsRange):
 
 
 class BaselineScores(Document):
-    """The scores of one guess without any observation; ``ssim`` is None for a guess that is not an image.
+    """The scores of one guess that uses no observation; ``ssim`` is None for a guess that is not an image.
 
     ``above_threshold`` is the share of images whose SSIM exceeds the audit's threshold.
     """
@@ -104,9 +104,9 @@ class BaselineScores(Document):
 
 
 class Leakages(Document):
-    """Leakage of the mean scores: (score - baseline) / (1 - baseline), 0 below the baseline.
+    """Leakage of the mean scores: (score - baseline) / (1 - baseline), or 0 below the baseline.
 
-    Those of pixels are None without reconstructions.
+    ``ssim`` and ``above_threshold`` are None for an attack that makes no reconstructions.
     """
 
     ssim: float | None
@@ -121,7 +121,7 @@ class JudgeRange(SeedsRange):
 
 
 class IdentifiedRange(SeedsRange):
-    """The share of victims picked, by their reconstructions, out of ``candidates`` images.
+    """The share of victim images that their reconstructions identify among ``candidates`` images.
 
     ``baseline`` is that of chance, 1 / ``candidates``.
     """
@@ -131,7 +131,7 @@ class IdentifiedRange(SeedsRange):
 
 
 class InsideScores(Document):
-    """Mean scores inside the part of the image that is seen in clear, which is ``coverage`` of it."""
+    """Mean scores inside the part of the image that is sent in clear; ``coverage`` is the size of this part."""
 
     ssim: float | None
     psnr: float
@@ -139,7 +139,7 @@ class InsideScores(Document):
 
 
 class HeldOut(Document):
-    """The mean scores on pairs that trained nothing, by which the strongest attack is chosen."""
+    """The mean scores on the held-out pairs, by which the strongest attack is chosen."""
 
     images: int
     ssim: float | None
@@ -149,10 +149,10 @@ class HeldOut(Document):
 class TrainingTime(Document):
     """The time that the training of an attack took.
 
-    ``seconds`` are of the CPU, or of the GPU, for this attack alone and all seeds together. ``epochs`` has an entry
-    for each seed, None where the attack does not say, and ``ended`` what ended the training of each: its schedule,
-    held-out pairs that were read no better any more, or the budget. A result that the budget ended depends on the
-    speed of the machine.
+    ``seconds`` are CPU or GPU seconds for this attack alone, summed over the seeds. ``epochs`` has an entry for
+    each seed, None if the attack does not report it. ``ended`` says what ended the training of each seed: its
+    schedule, a score on held-out pairs that stopped improving, or the budget. A result whose training the budget
+    ended depends on the speed of the machine.
     """
 
     processor: Literal["CPU", "GPU"]
@@ -181,9 +181,9 @@ ENDS: Mapping[Ended, str] = {"no improvement": "held-out pairs that did not impr
 class Scores(Document):
     """The scores of an attack on an observation, of one seed or over several.
 
-    ``agreement`` is S1's accuracy: the share of reconstructions to which the model gives the class that it gives
-    the original; of a label reader, the share of labels that are the model's. A label reader makes no images: its
-    other scores are None.
+    ``agreement`` is the share of reconstructions that the model assigns to the same class as the original
+    (Mehrafrooz et al., 2025, call it accuracy); for a label reader, the share of images whose class, as the model
+    gives it, was read. A label reader makes no reconstructions: its other scores are None.
     """
 
     agreement: SeedsRange
@@ -200,9 +200,9 @@ class Scores(Document):
 class Measured(Scores):
     """The measurements of an attack on an observation, of one seed or over several.
 
-    ``pairs`` is 0 of an attack that uses none, ``training`` None where nothing was trained. ``wall_seconds`` is how
-    long training and scoring took by the clock: attacks that train side by side have equal parts of it. ``notes``
-    are remarks of the attack.
+    ``pairs`` is 0 for an attack that uses none; ``training`` is None for an attack that is not trained.
+    ``wall_seconds`` is the elapsed time of training and scoring, divided equally among attacks that are trained
+    together. ``notes`` are remarks of the attack.
     """
 
     attack: str
@@ -220,7 +220,7 @@ class Measured(Scores):
     wall_seconds: float
 
     def baseline(self, measure: Measure) -> tuple[str, float] | None:
-        """Return the name and score of the highest baseline; None where no baseline has this score."""
+        """Return the name and score of the highest baseline; None if no baseline has this score."""
         scored = [
             (name, score)
             for name, found in self.baselines.items()
@@ -232,8 +232,8 @@ class Measured(Scores):
 class CellResult(Measured):
     """The document of one cell: one attack on one observation with one seed.
 
-    ``key`` is the hash of ``provenance``: of all that can change a number. ``tensors`` is the SHA-256 of the file
-    with the scores of each image.
+    ``key`` is the hash of ``provenance``, which is everything that can change a number. ``tensors`` is the SHA-256
+    of the file with the scores of each image.
     """
 
     schema_version: Literal[6] = 6
@@ -244,17 +244,17 @@ class CellResult(Measured):
 
 
 def is_protected(protection: tuple[str, ...]) -> bool:
-    """Return whether a listener on links that are encrypted so needs to break an encryption."""
+    """Return whether any of the links with these protections is encrypted."""
     return any(name != "none" for name in protection)
 
 
 class ObservationContext(Document):
     """The observation that was attacked, and its links.
 
-    ``devices`` is None, and ``raw_image``, the share of the image's numbers that is seen, where nobody knows it.
-    ``plan`` is the title of the program that is observed, and ``layers`` the layers whose outputs are seen.
-    ``protection`` is what encrypts each of ``links``, ``none`` for nothing; it is empty of a device, which decrypts
-    what it receives, and of a capture, whose scores are of what was recorded, ciphertext or not.
+    ``plan`` is the title of the observed program, and ``layers`` are the layers whose outputs are observed.
+    ``raw_image`` is the share of the image's own numbers that is observed; it and ``devices`` are None if unknown.
+    ``protection`` names the encryption of each of ``links``, or ``none``. It is empty for a device, which decrypts
+    what it receives, and for a capture, which is scored as it was recorded, ciphertext or not.
     """
 
     plan: str
@@ -275,14 +275,14 @@ class ObservationContext(Document):
 
     @property
     def protected(self) -> bool:
-        """Whether a listener sees only ciphertext: scores are of what would leak without the protection."""
+        """True if a listener sees only ciphertext; the scores are then those without the protection."""
         return is_protected(self.protection)
 
 
 class Finding(ObservationContext, Measured):
-    """An attack on an observation as the summary lists it: one seed's result, or the mean over several.
+    """The result of an attack on an observation, averaged over the seeds.
 
-    ``observation`` is equal for equal observations; ``key`` is the first of ``keys``, one for each seed.
+    ``observation`` is equal for equal observations. ``keys`` has the cell of each seed, and ``key`` is the first.
     """
 
     key: str
@@ -292,7 +292,7 @@ class Finding(ObservationContext, Measured):
 
     @property
     def place(self) -> str:
-        """The links that are listened on, ``edge0->edge1``, or the device."""
+        """The place of the tap: links such as ``edge0->edge1``, or a device."""
         return place(self.links, self.label)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Audits of observations and images that are given: `cloven.audit`."""
+"""Audits of observations and images that the caller passes: `cloven.audit`."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def audit(
     folder: str | Path | None = None,
     jobs: int = 1,
 ) -> Results:
-    """Attack observations, and return what was reconstructed and read, with baselines and intervals.
+    """Attack observations, and return the scores of the attacks with baselines and intervals.
 
-    Every attack is trained on what a listener records of the auxiliary images, and scored on the victim images. The
-    strongest of several attacks is chosen on the last tenth of the auxiliary images, which then train none of them.
-    (``cloven audit`` has more images of a data set than it trains on: there further ones choose.)
+    Every attack is trained on what a listener records of the auxiliary images, and scored on the victim images. If
+    there are several attacks, the last tenth of the auxiliary images is held out to choose the strongest.
+    (``cloven audit`` holds out further images of the data set instead, if there are enough.)
 
     Args:
         observations: from `cloven.observe`, or from `cloven.read_capture`, all of one model.
@@ -80,25 +80,26 @@ def audit(
         auxiliary: the attacker's own images: a float32 tensor or array ``(n, C, H, W)`` in [0, 1], or the `Images`
             that ``cloven.zoo.datasets.load`` returns; a capture has its own.
         victims: the images that are scored, likewise, 20 or more; copies of an image are scored once. None of them
-            may be among the auxiliary images. `Images` have labels, by which the verdict judges the model; without
-            them it goes by the model's predictions.
-        domain: images like the victims, for the baseline of the domain's mean image; left out, the victims.
+            may be among the auxiliary images. If they have labels, the verdict checks the model by them; else it
+            checks the model's predictions.
+        domain: images like the victims, for the baseline of the domain's mean image; by default, the victims.
         judge: a second classifier, for a second agreement.
-        seeds: how often each attack is trained, or the seeds themselves, such as ``range(10, 13)``; 3 stands for 0,
-            1 and 2. With several, intervals cover images and seeds.
-        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; left out, as many as it
-            needs. What this limit ends depends on the speed of the machine. It does not limit what `RMLE` and
-            `Refine` compute for each image that they attack.
-        knows: ``shapes`` of what crosses, ``places`` too, ``inferred`` where shapes are guessed from bytes, or
-            ``numbers`` alone; left out, shapes where they are known.
+        seeds: the number of trainings of each attack, or the seeds themselves, such as ``range(10, 13)``; 3 stands
+            for 0, 1 and 2. With several, intervals cover images and seeds.
+        attack_seconds: the limit on the CPU or GPU seconds of each training of an attack; by default, there is no
+            limit. A result that this limit cuts short depends on the speed of the machine. It does not limit what
+            `RMLE` and `Refine` compute for each image that they attack.
+        knows: what the attacker knows of the captured numbers: their ``shapes``; ``places``, their shapes and
+            positions; ``inferred``, shapes that are guessed from the bytes; or ``numbers`` alone. By default, the
+            shapes, if the observations have them.
         threshold: the SSIM above which an image counts as recognisable.
-        folder: where finished cells are kept, so that the same audit goes on; left out, a temporary one.
-        jobs: worker processes.
+        folder: the folder for finished cells, from which the same audit resumes; by default, a temporary one.
+        jobs: the number of worker processes.
 
     Raises:
-        ClovenError: for observations of several models, images that do not fit or are in both sets, and where no
-            attack works on what is seen; an attack that does not beside others that do is left out, with a warning
-            in the summary.
+        ClovenError: for observations of several models, for images that do not fit or are in both sets, and if no
+            attack works on the observations. An attack that does not work, beside others that do, is left out with
+            a warning in the summary.
     """
     start = time.perf_counter()
     seen = _observations(observations)
@@ -125,7 +126,7 @@ def audit(
         if own != other or len(judge.by_name[judge.output].shape) != 1:
             raise ClovenError(f"judge takes images of {other}; expected a classifier of images of {own}")
     scene = _scene(seen, settings, auxiliary, victims, domain, judge)
-    if scene.capture is None:  # pieces of the image are looked for in what was captured
+    if scene.capture is None:  # whether a capture has pieces of the image is found out later
         entries(scene.cases, settings, NO_PAPER, len(scene.images.auxiliary))
     place = Path(tempfile.mkdtemp(prefix="cloven-")) if folder is None else path_of(folder, "folder")
     with opened(place, _configuration(scene, settings)) as store:
@@ -137,10 +138,10 @@ def audit(
 
 
 def _observations(given: Observed | Sequence[Observed]) -> tuple[Observed, ...]:
-    """Return the observations of an argument.
+    """Return the observations in an argument.
 
     Raises:
-        ClovenError: for something else, none, or observations of several models.
+        ClovenError: for a wrong type, for no observations, and for observations of several models.
     """
     expected = "observations that cloven.observe(program) or cloven.read_capture(folder, program) returns"
     if isinstance(given, Observation | Capture):
@@ -154,7 +155,7 @@ def _observations(given: Observed | Sequence[Observed]) -> tuple[Observed, ...]:
     models = {_model(one).fingerprint for one in given}
     if len(models) > 1:
         raise ClovenError(
-            f"the observations are of {len(models)} models; an audit is of one: audit each on its own"
+            f"the observations are of {len(models)} models; expected one model: audit each model on its own"
         )
     captures = sum(isinstance(one, Capture) for one in given)
     if captures and len(given) > 1:
@@ -165,15 +166,15 @@ def _observations(given: Observed | Sequence[Observed]) -> tuple[Observed, ...]:
 
 
 def _attacks(given: Attack | str | Sequence[Attack | str]) -> tuple[Attack | str, ...]:
-    """Return the attacks of an argument; the suite checks them."""
+    """Return the attacks in an argument; `AttackSuite` checks them."""
     return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
 
 
 def _seeds(given: int | Sequence[int]) -> tuple[int, ...]:
-    """Return the seeds: so many from 0 on, or those that are given.
+    """Return the seeds: the given number of them from 0 on, or those that are given.
 
     Raises:
-        ClovenError: for something else, or none.
+        ClovenError: for a wrong type or a number out of range.
     """
     if isinstance(given, str) or not isinstance(given, Sequence):
         return tuple(range(whole_number(given, "seeds", 1)))
@@ -188,7 +189,7 @@ def _model(one: Observed) -> Graph:
     graph = one.graph if isinstance(one, Capture) else one.model or one.graph
     if graph is None:
         raise ClovenError(
-            "the capture does not know its model; cloven.read_capture(folder, program) reads one that does"
+            "the capture has no model; expected one that cloven.read_capture(folder, program) returned"
         )
     return graph
 
@@ -226,7 +227,7 @@ def _scene(
     if own is None or scored is None:
         missing = "auxiliary" if own is None else "victims"
         raise ClovenError(
-            f"{missing} is left out; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
+            f"{missing} is missing; expected images (n, C, H, W) in [0, 1]: only a capture has its own"
         )
     if isinstance(scored, Tensor) and (problems := list(image_problems("victims", scored, shape, LEAST["victim"]))):
         raise ClovenError(problems)
@@ -261,7 +262,7 @@ def _images(given: GivenImages | None, name: str, shape: tuple[int, ...]) -> Ima
 
 
 def _with_selection(images: ImageSets, settings: AuditSettings) -> ImageSets:
-    """Return the images with a tenth of the auxiliary ones held back, if several attacks are compared."""
+    """Return the images with a tenth of the auxiliary ones held out, if several attacks are compared."""
     if len(settings.suite.attacks) < 2:
         return images
     own, theirs = pixel_digests(images.auxiliary), pixel_digests(images.victims)
@@ -271,7 +272,7 @@ def _with_selection(images: ImageSets, settings: AuditSettings) -> ImageSets:
 
 
 def _cases(seen: Sequence[Observation]) -> list[Case]:
-    """Return observations as cases, those of one program with one target."""
+    """Return observations as cases; those of one program share a target."""
     programs = list(dict.fromkeys(one.program for one in seen if one.program is not None))
     targets: dict[Program | None, Target] = {None: Target("observed", "observed", None)}
     for number, program in enumerate(programs, 1):
@@ -282,14 +283,14 @@ def _cases(seen: Sequence[Observation]) -> list[Case]:
         )
     if unsent := [one for one in seen if not one.crosses and targets[one.program].recorded]:
         raise ClovenError(
-            f"{unsent[0].seen[0].value} is never sent by its program, whose links transform what crosses; observe "
-            "what is sent"
+            f"{unsent[0].seen[0].value} is never sent by its program, and cannot be recorded on links that "
+            "transform what they carry; observe a value that is sent"
         )
     return [tapped(targets[one.program], one) for one in seen]
 
 
 def _configuration(scene: Scene, settings: AuditSettings) -> dict[str, JsonValue]:
-    """Return what makes two audits the same audit: all by its content."""
+    """Return the settings and content hashes that identify an audit: two audits are the same if these are equal."""
     plain: dict[str, JsonValue] = json.loads(
         json.dumps(
             {

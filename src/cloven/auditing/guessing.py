@@ -1,4 +1,4 @@
-"""Guesses: the shapes that a listener who gets bytes alone takes them for; S1's black-box claim put to the test."""
+"""Guess the shapes of captured bytes, as the black-box attacker of Mehrafrooz et al. (2025) would have to."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cloven.auditing.material import Material
 from cloven.auditing.summary import GuessedShape, GuessedShapes
 
 LOOKED_AT = 64
-"""Images from which a shape is guessed, at most."""
+"""The largest number of images from which a shape is guessed."""
 
 
 def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[ShapeGuess, ...]], GuessedShapes]:
-    """Return what each share is taken for, by the name of its case, and how often that is right.
+    """Return the guessed shape of each share, by the name of its case, and the number of correct guesses.
 
-    Of what was captured nobody knows what is right.
+    The true shapes in a capture are unknown, so its guesses are not counted.
     """
     found: dict[str, tuple[ShapeGuess, ...]] = {}
     rows: list[GuessedShape] = []
@@ -53,5 +53,5 @@ def guess(every: Sequence[Case], material: Material) -> tuple[dict[str, tuple[Sh
 
 
 def as_bytes(z: torch.Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return ``(n, ...)`` float32 as it lies on the wire: ``(n, bytes)``."""
+    """Return a float32 tensor ``(n, ...)`` as the bytes that are sent: ``(n, bytes)``."""
     return np.ascontiguousarray(z.flatten(1).numpy().astype("<f4")).view(np.uint8)

@@ -1,4 +1,4 @@
-"""What all cells of an audit share: images, the values that listeners see of them, classifiers and floors."""
+"""The material of an audit, which its cells share: images, the values that listeners see, models and baselines."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from cloven.zoo.images import Images
 AnyImages = TypeVar("AnyImages", Images, Tensor, Images | Tensor)
 
 SHOWN = 5
-"""How many of a long list an error message shows."""
+"""The number of entries of a long list that an error message shows."""
 
 SINGULAR = {"victims": "victim"}
-"""Names of sets of images as they stand before "images"."""
+"""The singular of the names of sets of images, for use before "images"."""
 
 SETS = ("auxiliary", "victims", "selection")
-"""The sets of images that something is captured of; the last is there where several attacks are compared."""
+"""The sets of images for which values are captured; the last exists only if several attacks are compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSets:
-    """The images of an audit, ``(n, C, H, W)`` in [0, 1] if tensors.
+    """The sets of images of an audit; a set that is a tensor is ``(n, C, H, W)`` in [0, 1].
 
     Attributes:
-        auxiliary: what the attacker trains on.
-        victims: what is scored.
+        auxiliary: the images that attacks are trained on.
+        victims: the images that are scored.
         domain: images like the victims, for the baseline of the domain's mean image; None for the victims
             themselves, which makes that baseline a little higher than an attacker could reach.
-        selection: images that train nothing, by which the strongest of several attacks is chosen.
+        selection: held-out images, by which the strongest of several attacks is chosen.
     """
 
     auxiliary: Images | Tensor
@@ -54,7 +54,7 @@ class ImageSets:
     selection: Images | Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return each set that is there as a tensor; ``domain`` is always there."""
+        """Return each set that is not None as a tensor; ``domain`` is always among them."""
         domain = self.victims if self.domain is None else self.domain
         sets = {"auxiliary": self.auxiliary, "victims": self.victims, "selection": self.selection, "domain": domain}
         return {name: _tensor(one) for name, one in sets.items() if one is not None}
@@ -62,7 +62,7 @@ class ImageSets:
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """A second classifier, which did not take part: its graph, the classes that it gives victims, its baselines."""
+    """A second classifier, which is not the attacked model, with its classes of the victims and its baselines."""
 
     name: str
     graph: Graph
@@ -71,18 +71,18 @@ class Judge:
     device: str = "cpu"
 
     def classify(self, images: Tensor) -> Tensor:
-        """The class ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
+        """Return the classes ``(n,)`` of images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.graph, images, self.device)
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """Images, what is seen of them, and the whole model.
+    """The images of an audit, the values that listeners see of them, and the whole model.
 
-    ``tensors``: ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1], ``classes`` ``(n,)`` that the whole
-    model gives the victims and ``answers`` those that it gives the auxiliary images. Where several attacks are
-    compared, ``selection`` and ``selection_classes`` are pairs that train none and score none. ``hashes`` name the
-    images that train and score, and the model.
+    ``tensors`` holds ``auxiliary`` and ``victims`` ``(n, C, H, W)`` in [0, 1]; ``classes`` ``(n,)``, which the
+    whole model gives the victims; and ``answers`` ``(n,)``, which it gives the auxiliary images. If several attacks
+    are compared, ``selection`` and ``selection_classes`` hold the pairs that choose between them. ``hashes``
+    identify the model and the images that attacks are trained and scored on.
     """
 
     classifier: Graph
@@ -93,28 +93,32 @@ class Material:
     judge: Judge | None = None
 
     def captured(self, observed: Observed, of: str, recorded: str = "") -> Shares:
-        """Return what a listener gets of the images of one of `SETS`.
+        """Return the shares that a listener receives for one of `SETS`.
 
-        ``recorded`` is the name of a run in which it was recorded, where it cannot be computed from the graph.
+        ``recorded`` names the run in which they were recorded, where they cannot be computed from the graph.
         """
         return Shares(self.features, of, _parts(observed, recorded), len(self.tensors[of]))
 
     def classify(self, images: Tensor) -> Tensor:
-        """The class ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
+        """Return the classes ``(n,)`` that the whole model gives to images ``(n, C, H, W)`` in [0, 1]."""
         return answers(self.classifier, images, self.features.device)
 
 
 def answers(graph: Graph, images: Tensor, device: str = "cpu") -> Tensor:
-    """The class ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1], on a device or on one thread."""
+    """Return the classes ``(n,)`` that a model gives to images ``(n, C, H, W)`` in [0, 1]."""
     with one_thread(), repeatable():
         return _classes(evaluate(graph, images, [graph.output], device=device)[graph.output])
 
 
 def _classes(logits: Tensor) -> Tensor:
-    """Return the classes ``(n,)`` of outputs ``(n, classes)``; NaN would count as the largest."""
+    """Return the classes ``(n,)`` of outputs ``(n, classes)``.
+
+    Raises:
+        ClovenError: for NaN, which argmax would take for the largest.
+    """
     if wrong := int(logits.isnan().any(1).sum()):
         raise ClovenError(
-            f"the model gives NaN for {wrong} of {len(logits)} images: it has no class for them; look at its "
+            f"the model's output is NaN for {wrong} of {len(logits)} images, so it gives them no class; check its "
             "weights and its normalisation"
         )
     return logits.argmax(1)
@@ -133,19 +137,19 @@ def _parts(observed: Observed, recorded: str) -> tuple[Part, ...]:
 
 
 def recorded_names(observed: Observed, run: str) -> tuple[str, ...]:
-    """What tensors that were recorded of an observation in a run are kept as."""
+    """Return the names of the tensors that were recorded for an observation in a run."""
     return tuple(f"{run}-{observed.fingerprint}-{i}" for i in range(len(observed.seen)))
 
 
 def places(observed: Observed) -> tuple[SharePlace, ...] | None:
-    """Where each share lies in its value, for an attacker who knows it; None of what was captured."""
+    """Return the place of each share in its value; None for a capture, whose places are unknown."""
     if isinstance(observed, Capture) or not observed.seen:
         return None
     return tuple(place for place, _ in _read(observed))
 
 
 def _read(observed: Observation) -> Iterator[tuple[SharePlace, Shape]]:
-    """Where each share lies, and in what shape it is read: a flattened map as the map that it was."""
+    """Yield the place of each share and the shape in which it is read; a flattened map is read as a map."""
     for seen in observed.seen:
         start, shape = tuple(low for low, _ in seen.share), seen.shape
         op = observed.graph.by_name[seen.value]
@@ -173,23 +177,24 @@ def prepare(
 
     Args:
         graph: the whole model.
-        observations: what listeners see. Those of a capture are its own.
+        observations: the observations; a capture brings its own values.
         images: the sets of images.
         judge: the name and graph of a second classifier.
         recorded: tensors by ``NAME/SET`` that were recorded in a run; see `Material.captured`.
-        shelf: a folder to keep features in; left out, they are kept in memory.
-        budget: bytes of features to keep; with more, they are computed anew for each batch.
-        precision: of features.
-        device: what computes them, and what classifies.
+        shelf: the folder for features; None for memory.
+        budget: the largest number of bytes of features to keep; beyond it, they are computed for each batch.
+        precision: the precision of features.
+        device: the device that computes features and classes.
 
     Raises:
-        ClovenError: where images have another shape than the model takes, are fewer than two, lie outside
-            [0, 1], or where the same image is in both sets.
+        ClovenError: if images do not have the shape that the model takes, are fewer than two or lie outside [0, 1];
+            or if an image is in both sets.
     """
     if len(graph.by_name[graph.output].shape) != 1:
         made = ("n", *graph.by_name[graph.output].shape)
         raise ClovenError(
-            f"the model returns ({', '.join(map(str, made))}); an audit is of a classifier: (n, classes)"
+            f"the model returns ({', '.join(map(str, made))}); an audit needs a classifier, which returns "
+            "(n, classes)"
         )
     tensors = images.tensors()
     given = {name: t for name, t in tensors.items() if name != "domain" or images.domain is not None}
@@ -241,7 +246,7 @@ def prepare(
 
 
 def _with(kept: Mapping[str, Tensor], extra: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """What is kept, and more."""
+    """Return the kept tensors with further ones; a shelf is extended in place."""
     if not isinstance(kept, Shelf):
         return {**kept, **extra}
     for name, tensor in extra.items():
@@ -260,7 +265,7 @@ def _judge(given: tuple[str, Graph], victims: Tensor, guesses: Mapping[str, Tens
 
 
 def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
-    """Which values of which graphs are seen, each once: of the whole model's graph where it has them."""
+    """Return the observed values by graph, each once; those that the whole model has are taken from its graph."""
     own = {fingerprint: value for value, fingerprint in graph.fingerprints.items()}
     wanted: dict[Graph, dict[str, str]] = {}
     seen: set[str] = set()
@@ -280,17 +285,17 @@ def _values(graph: Graph, observed: Iterable[Observed]) -> Values:
 
 
 def without_copies(victims: AnyImages) -> tuple[AnyImages, int]:
-    """Return each victim image once, in order, and how many copies were left out: they are not independent."""
+    """Return the distinct victim images, in order, and the number of copies, which are not independent."""
     kept = distinct(pixel_digests(victims))
     copies = len(victims) - len(kept)
     return (taken(victims, kept), copies) if copies else (victims, 0)
 
 
 def refuse_few(victims: int, copies: int) -> None:
-    """Refuse too few different victim images to say anything about others.
+    """Refuse a number of different victim images that is too small for an interval.
 
     Raises:
-        ClovenError: with how many there are.
+        ClovenError: if there are fewer than ``LEAST["victim"]``; the message says how many there are.
     """
     if victims < LEAST["victim"]:
         but = f", {copies} of them copies of others" if copies else ""
@@ -300,10 +305,10 @@ def refuse_few(victims: int, copies: int) -> None:
 
 
 def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None:
-    """Refuse images that are in both sets (contract: what trains an attack never scores it).
+    """Refuse images that are in both sets: an attack is never scored on images that it was trained on.
 
     Raises:
-        ClovenError: with how many and the first few of them.
+        ClovenError: if there are any; the message has their number and the first few.
     """
     theirs = dict(_named(victims))
     both = [(name, theirs[digest]) for digest, name in _named(auxiliary) if digest in theirs]
@@ -311,7 +316,7 @@ def refuse_overlap(auxiliary: Images | Tensor, victims: Images | Tensor) -> None
         shown = "; ".join(f"{a} = {b}" for a, b in both[:SHOWN])
         raise ClovenError(
             f"{len(both)} auxiliary images are also victim images ({shown}{', ...' if len(both) > SHOWN else ''}); "
-            "an attack scored on what it trained on proves nothing: choose other auxiliary images"
+            "an attack must not be scored on images that it was trained on: choose other auxiliary images"
         )
 
 
@@ -326,14 +331,14 @@ def taken(images: AnyImages, indices: Sequence[int]) -> AnyImages:
 
 
 def fingerprint(images: Images | Tensor | None) -> str | None:
-    """Return a hash of all images of a set, and of their labels if they have any."""
+    """Return a hash of all images of a set, and of their labels if they have any; None if there is no set."""
     if images is None:
         return None
     return images.fingerprint() if isinstance(images, Images) else digest(images)
 
 
 def _named(images: Images | Tensor) -> Iterator[tuple[str, str]]:
-    """The hash of each image's 8-bit pixels, and where it comes from."""
+    """Yield the hash of each image's 8-bit pixels, and the image's source."""
     if isinstance(images, Images):
         yield from zip(images.digests(), images.sources, strict=True)
         return
@@ -348,7 +353,7 @@ def _tensor(images: Images | Tensor) -> Tensor:
 
 
 def image_problems(name: str, images: Tensor, shape: tuple[int, ...], least: int = 2) -> Iterator[str]:
-    """Yield what is wrong with a set of images, ``least`` or more, for a model that takes images of a shape."""
+    """Yield what is wrong with a set of ``least`` or more images for a model that takes images of a shape."""
     name = SINGULAR.get(name, name)
     if images.ndim != 4 or tuple(images.shape[1:]) != shape:
         takes = ", ".join(map(str, shape))

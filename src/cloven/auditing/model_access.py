@@ -1,4 +1,4 @@
-"""The attacker's access to the model: queries as a user; its front and rear for an attacker with the weights."""
+"""The attacker's access to the model: queries, and, for an attacker who has the weights, its front and rear."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloven.runtime.torch_engine import apply, evaluate, forward, prepared
 
 
 def front_of(observed: Observed, captured: Shares) -> Front | None:
-    """Return the model up to what is observed, in the shapes in which it is captured; None of a recording."""
+    """Return the model up to the observed values, in the shapes in which they are captured; None for a capture."""
     if isinstance(observed, Capture) or not observed.seen:
         return None
     compute = cache(lambda: forward(observed.graph, {s.value for s in observed.seen}))
@@ -32,7 +32,7 @@ def front_of(observed: Observed, captured: Shares) -> Front | None:
 
 
 def rear_of(observed: Observed, captured: Shares) -> Rear | None:
-    """Return the model behind what is observed; None where that is not enough to compute the model's output."""
+    """Return the model from the observed values on; None if they do not determine the model's output."""
     if isinstance(observed, Capture) or not observed.seen:
         return None
     graph, steps = observed.graph, ops_behind(observed)
@@ -54,7 +54,7 @@ def rear_of(observed: Observed, captured: Shares) -> Rear | None:
 
 
 def query_of(observed: Observed, captured: Shares, material: Material, recorded: str) -> Query | None:
-    """Return the running service as an attacker can ask it; None where what is observed was recorded beforehand."""
+    """Return the running service as a function that the attacker can query; None for a recorded observation."""
     if isinstance(observed, Capture) or recorded or not observed.seen:
         return None
 

@@ -1,4 +1,4 @@
-"""A paper's part in an audit: its decoders, what it expects to see, and what it leaves open."""
+"""A paper's part in an audit: its decoders, the orderings that it expects, and notes on deviations from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloven.graph.box import Shape
 
 
 def no_chain(_layer: str, _crossing: Shape, _image: Shape) -> Chain | None:
-    """Return None: there is no decoder of a paper's."""
+    """Return None: the paper has no decoder for this layer."""
     return None
 
 
@@ -24,9 +24,9 @@ def _no_notes(_image: Shape) -> Sequence[str]:
 class Paper:
     """A paper's part in an audit; by default it has none.
 
-    ``chain_for`` gives its decoder for a layer, the shape (C, H, W) of what crosses and that of the image, if it
-    has one; ``layers`` are those that it listens at (path -> label); ``notes`` says, for the image's shape, what
-    was done otherwise than it is printed.
+    ``chain_for`` returns its decoder for a layer, a captured shape (C, H, W) and the image's shape, if it has one.
+    ``layers`` are those whose outputs it observes (path -> label). ``notes`` returns, for the image's shape, the
+    deviations from what the paper prints.
     """
 
     chain_for: ChainFor = no_chain

@@ -1,4 +1,4 @@
-"""The one pipeline of all audits: observations, cells, store, findings, summary."""
+"""The pipeline of all audits: observations, cells, store, findings, summary."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ from cloven.zoo.training import accuracy
 LOADING = "loading images and model"
 
 SIDE, CHANNELS, NUMBERS = 8, 64, 5_000_000
-"""A vector is first read as a map of at most this side and so many channels, by at most so many weights."""
+"""The largest side, number of channels and number of weights of the map that a vector is first decoded to."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class LoadedSubject:
 
 
 def listed(study: Study, paper: Paper = NO_PAPER) -> list[tuple[Case, tuple[str, ...]]]:
-    """Return the observations of a study with the attacks on each, before anything is trained or written.
+    """Return the observations of a study with the attacks on each, without training or writing anything.
 
     Raises:
         ClovenError: for settings or images that cannot be used.
@@ -110,17 +110,17 @@ def listed(study: Study, paper: Paper = NO_PAPER) -> list[tuple[Case, tuple[str,
 
 
 def loaded(study: Study) -> tuple[Study, SubjectImages]:
-    """Return the images of a simulated study, and the study with the number of auxiliary images that there are.
+    """Return a simulated study with the true number of auxiliary images, and its images.
 
     Raises:
-        ClovenError: with all that is wrong with the settings and the images.
+        ClovenError: with every problem of the settings and the images.
     """
     images = load_images(study.subject, study.problems(), several=len(study.settings.suite.attacks) > 1)
     return replace(study, subject=replace(study.subject, queries=len(images.auxiliary))), images
 
 
 def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
-    """Run a study, or go on with one: find or train the model, attack every cell, write ``summary.json``.
+    """Run or resume a study: load or train the model, run every cell, and write ``summary.json``.
 
     Raises:
         ClovenError: for settings, images or a folder that cannot be used; then nothing is written.
@@ -134,7 +134,7 @@ def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
         with opened(execution.folder, configuration(study, scene.images, capture.fingerprint)) as store:
             return attacked(scene, study.settings, paper, store, execution, start)
     study, images = loaded(study)
-    first = untrained(study.subject, images)  # all problems before any work
+    first = untrained(study.subject, images)  # find all problems before any work
     images = fitted(study.subject, images, first)
     entries(simulated_cases(study, first), study.settings, paper, len(images.auxiliary))
     progress(LOADING, 1, 1)
@@ -145,13 +145,13 @@ def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
 
 
 def load_subject(subject: Subject, progress: Progress, *, several: bool = False) -> LoadedSubject:
-    """Return the images and the model, trained or found; see `load_images` and `cloven.auditing.subject.ready`."""
+    """Return the images and the model, trained if needed; see `load_images` and `cloven.auditing.subject.ready`."""
     images = load_images(subject, several=several)
     return LoadedSubject(images, ready(subject, images, progress))
 
 
 def execute_loaded(study: Study, subject: LoadedSubject, paper: Paper, execution: Execution) -> Summary:
-    """Run a study as `execute` does once images and model are at hand."""
+    """Run a study as `execute` does, with images and a model that are already loaded."""
     start, images = time.perf_counter(), fitted(study.subject, subject.images, subject.graph)
     study = replace(study, subject=replace(study.subject, queries=len(images.auxiliary)))
     with opened(execution.folder, configuration(study, images.sets)) as store:
@@ -160,7 +160,7 @@ def execute_loaded(study: Study, subject: LoadedSubject, paper: Paper, execution
 
 
 def configuration(study: Study, images: ImageSets, capture: str | None = None) -> dict[str, JsonValue]:
-    """Return what makes two runs the same run: the settings without paths, and the images by their content."""
+    """Return the settings, without paths, and the hashes of the images, which identify a run."""
     subject, source, settings = study.subject, study.source, study.settings
     how = subject.training
     found: dict[str, object] = {
@@ -217,7 +217,7 @@ def _name(images: Images | Tensor | None) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PlannedAttack:
-    """One attack on one case with so many pairs and a share of its training time: a cell for each seed."""
+    """One attack on one case, with a number of pairs and a share of its training time: a cell for each seed."""
 
     case: Case
     name: str
@@ -234,18 +234,19 @@ def entries(
     guessed: Mapping[str, tuple[ShapeGuess, ...]] | None = None,
     tiles: Mapping[str, bool] | None = None,
 ) -> list[PlannedAttack]:
-    """Return all attacks on all cases that they work on.
+    """Return the attacks on each case, without those that do not work on it.
 
     Args:
         every: the cases.
-        settings: of the audit.
-        paper: gives its decoder, if it has one.
-        queries: how many pairs the attacker has.
-        guessed: what captured bytes are taken for, by the name of the case.
-        tiles: whether pieces of the image were found in what is captured, where that was looked at.
+        settings: the settings of the audit.
+        paper: the paper, which may have decoders of its own.
+        queries: the number of pairs that the attacker has.
+        guessed: the guessed shapes of captured bytes, by the name of the case.
+        tiles: whether pieces of the image were found in the captured numbers, by the name of the case; cases that
+            were not searched are missing.
 
     Raises:
-        ClovenError: where no attack works on any of the cases.
+        ClovenError: if no attack works on any of the cases.
     """
     found: list[PlannedAttack] = []
     for case in every:
@@ -271,11 +272,11 @@ def entries(
 
 
 UNSUITED = "works on none of these observations"
-"""Why an attack is left out: it is for pieces of the image in clear, or needs a model that a capture has not."""
+"""The reason for leaving out an attack, which needs pieces of the image in clear or a model that a capture lacks."""
 
 
 def _chain(case: Case, knows: Knows, paper: Paper) -> Chain | None:
-    """Return a paper's decoder for a case, or that of a vector whose shape nobody knows; None for the usual one."""
+    """Return a paper's decoder for a case, or that of a vector of unknown shape; None for the default decoder."""
     seen, image = case.observation, case.image
     if knows == "inferred":
         return None
@@ -285,10 +286,9 @@ def _chain(case: Case, knows: Knows, paper: Paper) -> Chain | None:
 
 
 def vector_chain(numbers: int, image: Shape) -> Chain:
-    """Return the decoder of a vector whose shape nobody knows: all of it goes into each place of a small map.
+    """Return the decoder of a vector of unknown shape, which maps the whole vector to each place of a small map.
 
-    `rule` reads a vector as so many channels of one pixel, which it halves one by one: far more weights than a
-    listener has pairs.
+    `rule` would treat the vector as the channels of one pixel, with far more weights than a listener has pairs.
     """
     side = min(image[1:])
     while side > SIDE:
@@ -300,7 +300,7 @@ def vector_chain(numbers: int, image: Shape) -> Chain:
 def attacked(
     scene: Scene, settings: AuditSettings, paper: Paper, store: Store, execution: Execution, start: float
 ) -> Summary:
-    """Attack every cell that the store lacks, and write the summary; ``start`` is when the audit began."""
+    """Run every cell that the store lacks, and write the summary; ``start`` is when the audit began."""
     every, progress = scene.cases, execution.progress
     with store.shelf() as shelf:
         progress("computing what listeners see", 0, 1)
@@ -345,7 +345,7 @@ def attacked(
 
 
 def _halved(done: Sequence[tuple[PlannedAttack, AttackedCase]], store: Store) -> Iterator[PlannedAttack]:
-    """Yield the attacks on all pairs with parts of the epochs that they took; all of ``done`` are finished."""
+    """Yield each finished attack that has all pairs again, with a part of the epochs that it took."""
     most = max((entry.pairs for entry, _ in done), default=0)
     for entry, result in done:
         if entry.pairs == most:
@@ -357,7 +357,7 @@ def _halved(done: Sequence[tuple[PlannedAttack, AttackedCase]], store: Store) ->
 
 
 def _tiles(every: Sequence[Case], settings: AuditSettings, material: Material) -> dict[str, bool]:
-    """Return whether a listener finds pieces of the image in what he captured, where there could be any."""
+    """Return, by case, whether a listener finds pieces of the image; cases that cannot have any are missing."""
     if not OF_TILES & set(settings.suite.names):
         return {}
     found: dict[str, bool] = {}
@@ -410,7 +410,7 @@ def _summary(
         cloven=metadata.version("cloven"),
         model=scene.model,
         data=_name(scene.images.domain),
-        auxiliary=_name(scene.images.auxiliary) if scene.capture is None else "images of his own",
+        auxiliary=_name(scene.images.auxiliary) if scene.capture is None else "the attacker's own images",
         model_accuracy=accuracy(said, labels) if labels is not None else None,
         model_kappa=model_kappa,
         test_images=len(said),
@@ -456,43 +456,45 @@ STRONG = {
     "refine": "white-box refinement",
     "conv-probe": "convolutional networks that read labels",
 }
-"""What is missing from a result where an attack was not tried."""
+"""Strong attacks, with the words for them in a result that was made without them."""
 
 RUN_ON = (
-    "Labels for someone who has the model: running it on from any link that carries all of a layer gives the "
+    "Labels for an attacker who has the model: running it from any link that carries a whole layer gives the "
     "class, whatever is measured here (--attacks rear)."
 )
-"""The fact that stands in a result without the model's rear."""
+"""The remark in a result without the attack ``rear``."""
 
 
 def _left_out(attacks: Sequence[str], planned: Sequence[PlannedAttack], impossible: Mapping[str, str]) -> list[str]:
-    """Return which attacks were named and not tried, on some observations or on all, and why."""
+    """Return a warning for each attack that was left out, on some observations or on all, with the reason."""
     tried = {entry.name for entry in planned}
     left = [name for name in attacks if name not in tried]
     found = [f"{', '.join(left)}: {UNSUITED}; left out"] if left else []
-    return [*found, *(f"{why}; {name} was left out where it is so" for name, why in impossible.items())]
+    return [*found, *(f"{why}; {name} was left out there" for name, why in impossible.items())]
 
 
 def _unlimited(settings: AuditSettings) -> list[str]:
-    """Return which attacks take time that the budget does not limit."""
+    """Return a warning about attacks with computations that the budget does not limit."""
     every = zip(settings.suite.names, settings.suite.attacks, strict=True)
     left = [name for name, one in every if descends(load(one))] if settings.attack_seconds is not None else []
-    return [f"{', '.join(left)}: the budget limits training, not the descent for each image."] if left else []
+    return (
+        [f"{', '.join(left)}: the budget limits the training, not the optimisation for each image."] if left else []
+    )
 
 
 def _cut_short(rows: Sequence[Finding]) -> list[str]:
-    """Return how many findings depend on the speed of the machine."""
+    """Return a warning about findings that depend on the speed of the machine."""
     ended = sum(row.training is not None and "budget" in row.training.ended for row in rows)
     if not ended:
         return []
     return [
         f"The budget of seconds ended the training of {ended} of {len(rows)} findings: their numbers depend on the "
-        "speed of this machine and are not repeatable on another."
+        "speed of this machine, and differ on another."
     ]
 
 
 def _missing(attacks: Sequence[str]) -> list[str]:
-    """Return what stronger attackers were left out."""
+    """Return sentences about the stronger attacks that were left out."""
     left = [what for name, what in STRONG.items() if not any(a.startswith(name) for a in attacks)]
-    found = [f"Stronger attackers, who can only learn more: {', '.join(left)} (--attacks)."] if left else []
+    found = [f"Stronger attacks, which may reconstruct more: {', '.join(left)} (--attacks)."] if left else []
     return found if any(a.startswith("rear") for a in attacks) else [*found, RUN_ON]

@@ -1,4 +1,4 @@
-"""Scores of each image, as documents hold them: means with their intervals, and leakage."""
+"""Means of the scores of images, with their intervals, and leakage, as documents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cloven.score.identification import CANDIDATES
 from cloven.score.intervals import UNBOUNDED, Bounds, Interval, of_mean, of_share
 
 POSSIBLE: Mapping[Metric, Bounds] = {"ssim": (-1.0, 1.0), "agreement": (0.0, 1.0)}
-"""The values that a score can have."""
+"""The smallest and the largest value of each score."""
 
 
 def ranges(
@@ -33,9 +33,10 @@ def ranges(
     """Return the means of scores ``(seeds, n)`` by name, with their intervals over images, and seeds if several.
 
     Args:
-        scores: ``agreement``; of reconstructions also ``ssim``, ``psnr``, ``identified``, and ``judge`` if any.
-        judge_baseline: that of the second classifier.
-        threshold: the SSIM above which an image counts; left out, none are counted.
+        scores: ``agreement``; for reconstructions also ``ssim``, ``psnr``, ``identified``, and ``judge`` if there
+            is a second classifier.
+        judge_baseline: the baseline of the second classifier's agreement.
+        threshold: the SSIM above which an image counts as recognisable; by default, none are counted.
     """
     agreement = share_range(scores["agreement"])
     if "ssim" not in scores:
@@ -58,7 +59,7 @@ def ranges(
 
 
 def leakages(found: Scores, baselines: Mapping[str, BaselineScores]) -> Leakages:
-    """Return the leakage of mean scores above the highest baseline of each."""
+    """Return the leakage of the mean scores, each above its highest baseline."""
 
     def above(measure: Measure, score: SeedsRange | None) -> float | None:
         guesses = [guess for one in baselines.values() if (guess := getattr(one, measure)) is not None]
@@ -74,18 +75,18 @@ def leakages(found: Scores, baselines: Mapping[str, BaselineScores]) -> Leakages
 
 
 def mean_range(scores: Tensor, within: Bounds = UNBOUNDED) -> SeedsRange:
-    """Return the mean of real-valued scores ``(seeds, n)`` that lie ``within`` bounds."""
+    """Return the mean of real scores ``(seeds, n)``, which lie ``within`` bounds, with its interval."""
     return _range(of_mean(scores, within=within), scores)
 
 
 def difference_bounds(metric: Metric) -> Bounds:
-    """Return the values that a difference of two scores can have."""
+    """Return the smallest and the largest difference of two scores."""
     least, most = POSSIBLE[metric]
     return least - most, most - least
 
 
 def share_range(scores: Tensor) -> SeedsRange:
-    """Return the share of yes ``(seeds, n)``."""
+    """Return the share of the scores ``(seeds, n)`` that are 1, with its interval."""
     return _range(of_share(scores), scores)
 
 

@@ -1,4 +1,4 @@
-"""The verdict of an audit: the observations that leak most and least on each axis, or why nothing is said."""
+"""The verdict of an audit: the observations that leak most and least on each axis, or why there is no verdict."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from cloven.auditing.summary import (
 )
 
 LEAST_KAPPA = 0.3
-"""Below this the model itself has learned too little for its classes to say anything about a reconstruction."""
+"""The smallest kappa of a model whose agreement is meaningful; below it, the model has learned too little."""
 
 MOST_ALIKE = 0.5
-"""Above this share of equal predictions, a model without labels is taken to have learned too little."""
+"""The largest share of equal predictions of a usable model without labels; above it, it has learned too little."""
 
 SHOWN = 3
-"""Observations at one end of an axis that are named; of more, the number."""
+"""The largest number of observations at one end of an axis that are all named."""
 
-LOWER_BOUND = "These are lower bounds: a stronger attacker reconstructs more."
+LOWER_BOUND = "These are lower bounds: a stronger attack may reconstruct more."
 
 
 def gate(kappa: float | None, largest_share: float) -> str | None:
-    """Return why no verdict can be given for a model; None where one can.
+    """Return why no verdict can be given for a model; None if one can.
 
     Args:
-        kappa: of the model on held-out images; None without labels.
+        kappa: Cohen's kappa of the model on held-out images; None without labels.
         largest_share: the share of the victim images to which the model gives its most frequent class.
     """
     if kappa is not None:
@@ -54,15 +54,15 @@ def gate(kappa: float | None, largest_share: float) -> str | None:
 def verdict(
     refusal: str | None, findings: Sequence[Finding], observations: Sequence[ObservationSummary]
 ) -> AuditVerdict:
-    """Return the ranking of what listeners read on each axis, and the audit in a few sentences.
+    """Return the ranking of the observations on each axis, and the audit in a few sentences.
 
-    What crosses a protected link is ranked apart, by what would leak without the protection.
+    Observations on protected links are ranked separately, by what would leak without the protection.
     """
     crossing = [one for one in observations if one.crosses]
     exposed = [one for one in crossing if one.exposed]
     protected = [one for one in crossing if one.protected]
     if refusal is None and not crossing:
-        refusal = "nothing that was looked at crosses a link"
+        refusal = "none of the attacked observations is sent over a link"
     if refusal is not None:
         return AuditVerdict(given=False, reason=refusal, sentence=None, rankings=())
     rankings = tuple(rank(exposed, axis) for axis in AXES)
@@ -70,14 +70,14 @@ def verdict(
     of = {one.observation: one for one in crossing}
     sentences = [_said(ranking, of) for ranking in rankings] if exposed else []
     if protected:
-        which = f"{len(protected)} of {len(crossing)} observations are" if exposed else "All that was looked at is"
+        which = f"{len(protected)} of {len(crossing)} observations are" if exposed else "All observations are"
         sentences.append(f"{which} on protected links, where a listener sees only ciphertext.")
         sentences += [f"Without the protection: {_said(ranking, of)}" for ranking in hidden]
     counts = [(one.counts.pixels, one.counts.labels) for one in crossing]
     for count, doubt in (
         (
             sum(any(score and score.carried_from for score in both) for both in counts),
-            "are attacked better from a deeper one: the attacks on them are under-trained",
+            "have a lower score than a deeper one that follows from them: the attacks on them are under-trained",
         ),
         (
             sum(
@@ -95,7 +95,7 @@ def verdict(
 
 
 def _curves(scores: Sequence[AxisScore]) -> list[str]:
-    """Return what the learning curves of the strongest attacks show, where any were measured."""
+    """Return a sentence about the learning curves of the strongest attacks, if any were measured."""
     words = [score.converged for score in scores]
     if set(words) <= {"not tested"}:
         return []
@@ -104,9 +104,9 @@ def _curves(scores: Sequence[AxisScore]) -> list[str]:
 
 
 def rank(crossing: Sequence[ObservationSummary], axis: Axis) -> AxisRanking:
-    """Return the observations that leak most and least on an axis; those whose shown values are equal are tied.
+    """Return the observations that leak most and least on an axis; those with equal values, as shown, are tied.
 
-    Where no attack read labels, agreement can show that labels leak, and not that they do not.
+    If no attack read labels, agreement can show that labels leak, but not that they do not.
     """
     read = {one.observation for one in crossing if axis == "pixels" or one.labels_read}
     scored = {
@@ -132,7 +132,7 @@ def _end(scored: Mapping[str, float], value: float) -> RankedLeakage:
 
 
 def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
-    """Return the ranking of an axis in a sentence."""
+    """Return a sentence with the ranking of an axis."""
     axis = ranking.axis.capitalize()
     if ranking.most is None:
         why = {"labels": UNREAD, "pixels": "no image was made"}
@@ -158,11 +158,11 @@ def _said(ranking: AxisRanking, of: dict[str, ObservationSummary]) -> str:
 
 
 UNREAD = "no attack that reads labels (such as probe) was tried"
-"""Why the labels of an observation are not said to be hidden."""
+"""The reason for not ranking the labels of an observation."""
 
 
 def _measured(score: AxisScore, axis: Axis) -> str:
-    """Return the score behind a leakage: what it is, by which attack, beside the best guess."""
+    """Return the score of a leakage in words, with its attack and the best guess."""
     clear = ""
     if score.low <= score.baseline:
         clear = ", which is within chance of it" if score.high >= score.baseline else ", which is better"
@@ -174,17 +174,17 @@ def _measured(score: AxisScore, axis: Axis) -> str:
 
 
 def named(one: ObservationSummary) -> str:
-    """Return what an observation is called in a sentence."""
+    """Return the name of an observation for use in a sentence."""
     links = [one.link] if one.link else one.links
     where = " with ".join(" to ".join(link) for link in links)
     how = "" if one.transform == "none" else one.transform
-    words = " " in one.label  # else it is the name of a layer, which may have capitals
+    words = " " in one.label  # else it is the name of a layer, which may contain capitals
     label = one.label[0].lower() + one.label[1:] if words else one.label
     return f"{one.strategy} ({', '.join(part for part in (label, where, how) if part)})"
 
 
 def place_of(one: ObservationSummary) -> str:
-    """Return an observation's links, and what is seen there where it is not all."""
+    """Return an observation's links, and its label in the paper view, which sees a part of what they carry."""
     seen = one.label if one.view == "paper" else ""
     where = " ".join(part for part in (place(one.links, one.label), seen) if part)
     return without_protection(where, one.protection)
@@ -197,10 +197,10 @@ def _listed(names: Sequence[str], of: dict[str, ObservationSummary]) -> str:
 
 
 def _in_clear(findings: Sequence[Finding]) -> list[str]:
-    """Return what scores of whole images cannot show: pieces of the image that cross as they are."""
+    """Return a sentence about pixels that are sent in clear, which the scores of whole images do not show."""
     raw: dict[str, float] = {}
     for finding in findings:
         if finding.crosses and finding.raw_image and not finding.protected:
             raw[finding.strategy] = max(raw.get(finding.strategy, 0.0), finding.raw_image)
     said = [f"{strategy} up to {share:.0%}" for strategy, share in raw.items()]
-    return [f"Pixels of the image itself cross a link in clear: {', '.join(said)} of them."] if said else []
+    return [f"Pixels of the image itself are sent in clear: {', '.join(said)} of them."] if said else []

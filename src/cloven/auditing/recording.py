@@ -1,4 +1,4 @@
-"""What crosses the links of a program whose links transform it: recorded while it runs, for both sets of images."""
+"""Record the transfers of programs whose links transform what they carry, while the programs run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cloven.threads import one_thread
 
 
 def name_of(program: Program) -> str:
-    """Return the name of a run of a program; empty where no link transforms anything: the graph says it all."""
+    """Return the name of a run of a program; empty if no link transforms anything, so that no run is needed."""
     if all(transfer.transform.exact for transfer in program.transfers):
         return ""
     prints = program.graph.fingerprints
@@ -30,14 +30,14 @@ def name_of(program: Program) -> str:
 
 
 def record(cases: Sequence[Case], images: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Return what the listeners of some cases get of each set of images, by ``NAME/SET``.
+    """Return the shares that the listeners of some cases receive for each set of images, by ``NAME/SET``.
 
-    Each program is run once, on all images; what crosses is written to files as it comes.
+    Each program is run once, on all images; the transfers are written to files as they arrive.
 
     Args:
-        cases: those of programs with transforms are recorded, the others left out.
-        images: the sets, ``(n, C, H, W)`` each.
-        folder: for the files.
+        cases: the cases; those of programs without transforms are skipped.
+        images: the sets of images, ``(n, C, H, W)`` each.
+        folder: the folder for the files.
     """
     found: dict[str, Tensor] = {}
     shelf = Shelf(folder)
@@ -55,7 +55,7 @@ def record(cases: Sequence[Case], images: Mapping[str, Tensor], folder: Path) ->
 
 
 def _recorded(program: Program, wanted: set[Seen], images: Tensor, name: str, shelf: Shelf) -> dict[Seen, Tensor]:
-    """Return each share as it arrives, ``(n, ...)``: of a share that is sent more than once, the first."""
+    """Return each share as it arrives, ``(n, ...)``; of a share that is sent repeatedly, the first transfer."""
     first: dict[Seen, int] = {}
     for transfer in program.transfers:
         first.setdefault(seen_of(transfer), transfer.id)

@@ -1,4 +1,4 @@
-"""Requests: an audit as a person asks for it, in plain values, checked and made into a study."""
+"""Requests: the options of an audit as plain values, which are checked and turned into a study."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ VIEWS: Mapping[str, tuple[View, ...]] = {"both": ("paper", "full"), "paper": ("p
 LINKS = {"first": False, "all": True}
 KNOWLEDGE: Mapping[str, Knows] = {"given": "shapes", "places": "places", "inferred": "inferred"}
 ENCLAVE = ("enclave",)
-"""A strategy that stands for vertical cuts: an enclave hands over what a pipeline cut there sends."""
+"""The strategy that stands for vertical cuts: an enclave sends what a vertical division with the same cut sends."""
 
 PHOTOS, IMAGES = 1000, 5000
-"""Auxiliary images where nobody says how many: of photos, and of a data set."""
+"""The default numbers of auxiliary images: of photos, and of other data sets."""
 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """The options of ``cloven audit`` as they are given; None and empty ones are as is usual.
+    """The options of ``cloven audit`` as they are given; None and empty values stand for the defaults.
 
-    ``layers`` are paths of modules, ``view`` one of `VIEWS`, ``links`` of `LINKS`; ``pairs`` is the folder of a
-    recording, and ``shape`` what the attacker knows of shapes, as `KNOWLEDGE` or as ``0=6x14x14``. ``disk`` is in
-    gigabytes.
+    ``layers`` are paths of modules, ``view`` is one of `VIEWS` and ``links`` one of `LINKS`. ``pairs`` is the
+    folder of a recording. ``shape`` is the attacker's knowledge of shapes: one of `KNOWLEDGE`, or texts such as
+    ``0=6x14x14``. ``disk`` is in gigabytes.
     """
 
     model: str
@@ -83,15 +83,15 @@ class AuditRequest:
 
 
 def study(request: AuditRequest, plan: Plan | None = None, paper: Paper = NO_PAPER) -> Study:
-    """Return what is asked for as a study: of a recording, of a plan, or of a model divided in all ways.
+    """Return a request as a study: of a recording, of a plan, or of a model divided by each strategy.
 
     Args:
-        request: the options; with a plan, ``model`` is not read.
+        request: the options; with a plan, ``model`` is ignored.
         plan: the division.
-        paper: whose layers are listened at where none are named, and whose labels they have.
+        paper: the paper whose layers are observed if the request names none, and which gives layers their labels.
 
     Raises:
-        ClovenError: with all that is wrong with the options.
+        ClovenError: with every problem of the options.
     """
     problems: list[str] = []
     recorded = request.pairs is not None
@@ -126,10 +126,10 @@ def study(request: AuditRequest, plan: Plan | None = None, paper: Paper = NO_PAP
 
 
 def _subject(request: AuditRequest, plan: Plan | None) -> Subject:
-    """Return whom the request is about.
+    """Return the model and images of a request.
 
-    The size of an image and the number of classes are those of the request, the plan's, what is usual for a
-    finished model of a library, or None: those of the data set and of the model itself.
+    The size of an image and the number of classes are those of the request, else those of the plan, else the
+    defaults of a model with weights from a library, else None: those of the data set and of the model itself.
     """
     model, weights = request.model, request.weights
     shape: tuple[int, int, int] | None = request.input_size
@@ -169,20 +169,20 @@ def _simulation(request: AuditRequest, plan: Plan | None, paper: Paper) -> Simul
     if strategies == ENCLAVE:
         if not request.layers:
             raise ClovenError(
-                "--strategies enclave compares an enclave cut after each of some layers, and no layers are named; "
-                "give them with --cuts, such as --cuts conv1,conv2, or --cuts s2 for those of the paper"
+                "--strategies enclave requires the layers to cut after; name them with --cuts, such as --cuts "
+                "conv1,conv2, or --cuts s2 for those of Rajasekar et al. (2024)"
             )
         strategies, devices = ("vertical",), len(request.layers) + 1
         view, links = view or "full", links or "all"
     elif ENCLAVE[0] in strategies:
-        problems.append("--strategies enclave is audited alone; leave out the others, and audit them separately")
+        problems.append("--strategies enclave excludes other strategies; audit them separately")
         strategies = tuple(name for name in strategies if name not in ENCLAVE)
     view, links = view or ("both" if plan is None else "full"), links or ("first" if plan is None else "all")
     for option, value, known in (("--view", view, list(VIEWS)), ("--links", links, list(LINKS))):
         if value not in known:
             problems.append(f"{option} is {value!r}; choose from {', '.join(known)}")
     if request.colluding and plan is None:
-        problems.append("--colluding names links of a plan; give one instead of a model")
+        problems.append("--colluding requires a plan, whose links it names; give a plan file instead of a model")
     groups = [tried(partial(colluding, text, plan.devices), problems) for text in request.colluding if plan]
     transforms = [tried(partial(Transform.parse, name), problems) for name in request.defences]
     if problems:
@@ -198,10 +198,10 @@ def _simulation(request: AuditRequest, plan: Plan | None, paper: Paper) -> Simul
 
 
 def colluding(text: str, devices: Sequence[str]) -> tuple[Link, ...]:
-    """Return the links that ``edge0-edge1,edge1-edge2`` names: those whose taps are put together.
+    """Return the links that a text such as ``edge0-edge1,edge1-edge2`` names, whose listeners collude.
 
     Raises:
-        ClovenError: for a link that the devices do not have, or fewer than two.
+        ClovenError: for a link between unknown devices, and for fewer than two links.
     """
     found: list[Link] = []
     for name in (part.strip() for part in text.split(",")):
@@ -215,7 +215,7 @@ def colluding(text: str, devices: Sequence[str]) -> tuple[Link, ...]:
 
 
 def _knows(request: AuditRequest, problems: list[str]) -> Knows:
-    """Return what the attacker knows of what he sees."""
+    """Return the attacker's knowledge of the layout of simulated observations."""
     said = request.shape
     if len(said) > 1 or (said and said[0] not in KNOWLEDGE):
         problems.append(
@@ -226,10 +226,10 @@ def _knows(request: AuditRequest, problems: list[str]) -> Knows:
 
 
 def message_shapes(texts: tuple[str, ...]) -> MessageShapes:
-    """Return ``0=6x14x14`` and ``1=16x5x5+84`` as the shapes in each message; ``inferred`` has none.
+    """Return the shapes in each message from ``0=6x14x14`` and ``1=16x5x5+84``; none from ``inferred``.
 
     Raises:
-        ClovenError: with each text that is something else.
+        ClovenError: with each text that has another form.
     """
     if texts == ("inferred",):
         return {}

@@ -1,4 +1,4 @@
-"""The results of an audit: tables, data frames, and a folder that keeps them."""
+"""The results of an audit, as tables, as a data frame, and in a folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """What `cloven.audit` found.
+    """The results of `cloven.audit`.
 
     Attributes:
-        summary: all of it, as a document.
+        summary: the results as a document.
         store: the folder with the scores of each image.
     """
 
@@ -32,22 +32,22 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Return the results in a folder that `save`, or ``cloven audit``, wrote.
+        """Return the results in a folder that `save` or ``cloven audit`` wrote.
 
         Raises:
-            ClovenError: where the folder holds no audit that has ended, or one that was edited.
+            ClovenError: if the folder holds no finished audit, or one that was edited.
         """
         store = Store(path_of(folder, "folder"))
         return cls(store.summary(), store)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """One for each attack on each observation."""
+        """The findings: one for each attack on each observation."""
         return self.summary.findings
 
     @property
     def observations(self) -> tuple[ObservationSummary, ...]:
-        """Each observation with its strongest attacks."""
+        """The observations, each with its strongest attacks."""
         return self.summary.observations
 
     @property
@@ -56,11 +56,12 @@ class Results:
         return self.summary.verdict
 
     def strongest(self, axis: Axis = "pixels") -> tuple[Finding, ...]:
-        """Return the strongest attack on each observation, what leaks most first, what is protected last.
+        """Return the strongest attack on each observation, by decreasing leakage; protected observations are last.
+
+        The strongest attack is the one with the best score on held-out pairs.
 
         Args:
-            axis: ``pixels`` (by SSIM) or ``labels`` (by agreement). Of several attacks, the one that is best on
-                held-out pairs is taken.
+            axis: ``pixels`` (by SSIM) or ``labels`` (by agreement).
 
         Raises:
             ClovenError: for another axis.
@@ -70,19 +71,19 @@ class Results:
         found: list[tuple[float, Finding]] = []
         for one in self.observations:
             own = one.own.on(axis)
-            if own is not None:  # equal observations share it: the most exposed stands for all
+            if own is not None:  # equal observations share their findings: return that of the most exposed one
                 mine = [f for f in self.findings if (f.observation, f.attack) == (one.observation, own.attack)]
                 found.append((own.leakage.high, max(mine, key=lambda f: (f.crosses, not f.protected))))
         return tuple(finding for _, finding in sorted(found, key=lambda pair: (pair[1].protected, -pair[0])))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the findings as a data frame, a row each.
+        """Return the findings as a data frame with one row each.
 
-        ``protection`` names what encrypts the links, ``none`` for nothing: with one, the scores and the leakage are
-        of what a listener would get if it were removed.
+        ``protection`` names the encryption of the links, or ``none``. For an encrypted link, the scores and the
+        leakage are those without the encryption.
 
         Raises:
-            ClovenError: where pandas is not installed.
+            ClovenError: if pandas is not installed.
         """
         try:
             import pandas as pd
@@ -91,10 +92,10 @@ class Results:
         return pd.DataFrame([_row(finding) for finding in self.findings])
 
     def save(self, folder: str | Path) -> Path:
-        """Keep the results in a new folder, from which `load` reads them; return its path.
+        """Save the results in a new folder, from which `load` reads them, and return its path.
 
         Raises:
-            ClovenError: where the folder is not empty or cannot be written.
+            ClovenError: if the folder is not empty or cannot be written.
         """
         target = path_of(folder, "folder")
         try:
@@ -120,7 +121,7 @@ class Results:
         said = self.verdict.sentence if self.verdict.given else f"No verdict: {self.verdict.reason}"
         over = f"95 % intervals over {self.summary.covers}."
         columns = ("observation", "pixels leak up to", "SSIM", "by", "labels leak up to", "agreement", "by")
-        several = len({one.strategy for one in self.observations}) > 1  # two programs may have links of one name
+        several = len({one.strategy for one in self.observations}) > 1  # programs may have links of equal names
         rows: list[tuple[Value, ...]] = [
             (
                 f"{one.strategy}: {place_of(one)}" if several else place_of(one),
@@ -133,7 +134,7 @@ class Results:
 
 
 def ranked(summary: Summary) -> list[ObservationSummary]:
-    """Return what listeners read first, what leaks most first; then what is protected, then what is never sent."""
+    """Return the observations by decreasing leakage: first those in clear, then protected, then never sent."""
     return sorted(summary.observations, key=lambda one: (one.crosses, one.exposed, one.leaks), reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""Scenes: what an audit attacks, wherever it comes from. Programs are simulated, recordings are read."""
+"""Scenes: the model, images and observations of an audit, from a simulation or a recording."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ from cloven.zoo.images import Images, split
 from cloven.zoo.named import is_own
 
 LISTED = 12
-"""How many of a model's layers an error message lists."""
+"""The largest number of layers or links that a message lists."""
 
 KNOWN: Mapping[Knows, str] = {
-    "places": "the shapes of what crosses, and where in its layer it lies",
-    "shapes": "the shapes of what crosses",
-    "inferred": "the bytes that cross, from which he guesses their shapes",
-    "numbers": "the numbers that cross, not their shapes",
+    "places": "the shapes of the tensors that are sent, and their place in the layer",
+    "shapes": "the shapes of the tensors that are sent",
+    "inferred": "the bytes that are sent, from which the attacker guesses the shapes",
+    "numbers": "the numbers that are sent, but not their shapes",
 }
 
-ALWAYS = ("Devices that are taken over, and active attackers.",)
+ALWAYS = ("Compromised devices, and active attackers.",)
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is attacked, and what is to be said of it.
+    """The input of an audit, and the remarks on it in the summary.
 
     Attributes:
         model: the model's name.
         graph: the whole model.
         images: the sets of images.
         cases: the observations.
-        attacker: who listens.
+        attacker: the description of the attacker.
         judge: the name and graph of a second classifier.
-        tests: labelled images that the model was not trained on; None where there are none.
-        capture: what a tap recorded; None of a simulation.
+        tests: labelled images that the model was not trained on; None if there are none.
+        capture: the description of a capture; None for a simulation.
         compares_transforms: whether the same programs are attacked with several transforms of the links.
-        settings: what is to be known to run it again.
-        not_measured: what an audit of this kind does not say.
+        settings: the settings that are needed to repeat the audit.
+        not_measured: what an audit of this kind does not measure, a sentence each.
         notes: remarks.
-        warnings: remarks that change how the numbers are to be read.
+        warnings: remarks that change the meaning of the numbers.
     """
 
     model: str
@@ -92,7 +92,7 @@ def simulated_cases(study: Study, graph: Graph) -> tuple[Case, ...]:
         known = list(graph.layers())
         rest = f", ... ({len(known)} in all)" if len(known) > LISTED else ""
         raise ClovenError(
-            f"no layers of {study.subject.model} are named to listen at; give some of its layers with --layers: "
+            f"{study.subject.model} has no default layers to observe; name some of its layers with --layers: "
             f"{', '.join(known[:LISTED])}{rest}"
         )
     targets = of_strategies(graph, source.strategies, layers, source.devices, source.defences)
@@ -132,14 +132,14 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
 
 
 def copies_left_out(copies: int, left: int) -> tuple[str, ...]:
-    """Return a warning where victim images occur more than once."""
+    """Return a warning if victim images occur more than once."""
     if not copies:
         return ()
     return (f"{copies} victim images are copies of others; each image is scored once, {left} in all.",)
 
 
 def protected_links(every: Sequence[Case]) -> tuple[str, ...]:
-    """Return what is to be known of protected links, where there are any."""
+    """Return a warning about protected links, if there are any."""
     names = dict.fromkeys(
         f"{source}->{target} ({name})"
         for case in every
@@ -150,45 +150,47 @@ def protected_links(every: Sequence[Case]) -> tuple[str, ...]:
         return ()
     listed = ", ".join([*list(names)[:LISTED], *([f"... ({len(names)} in all)"] if len(names) > LISTED else [])])
     return (
-        f"Protected links: {listed}. A listener there sees only ciphertext; the scores of these links are of what "
+        f"Protected links: {listed}. A listener there sees only ciphertext; the scores of these links show what "
         "would leak if the protection were removed.",
     )
 
 
 def passive_listener(settings: AuditSettings, images: ImageSets, *, several: bool) -> AttackerModel:
-    """Return a listener on links of a system that he uses too."""
+    """Return the description of a passive listener who also uses the system."""
     together = " or on several together" if several else ""
     named = f" ({images.auxiliary.name})" if isinstance(images.auxiliary, Images) else ""
     choosing = 0 if images.selection is None else len(images.selection)
-    choice = f"; {choosing} of them train nothing and choose the strongest attack" if choosing else ""
+    choice = f"; {choosing} of them are held out to choose the strongest attack" if choosing else ""
     white = settings.suite.white_box
     return AttackerModel(
         sentence=f"A passive listener on one link{together}, who first sends {len(images.auxiliary) + choosing} "
-        f"images of his own{named} as a user, records what crosses and what is answered, and trains on the pairs "
-        f"(S1, Sect. 4){choice}.",
+        f"of their own images{named} as a user, records what is sent over the link and what is answered, and "
+        f"trains on the pairs (Mehrafrooz et al., 2025, Sect. 4){choice}.",
         knows=(
             KNOWN[settings.knows],
-            "his own images, what they make cross and their answers",
+            "their own images, with what the link carries for them and the answers",
             "the image size",
-            *([f"the model and its weights ({', '.join(white)} alone)"] if white else []),
+            *([f"the model and its weights (only for {', '.join(white)})"] if white else []),
         ),
         does_not_know=(*([] if white else ["the model, its layers and weights"]), "the victims' images"),
     )
 
 
 def _not_tapped(study: Study, source: Simulation) -> list[str]:
-    """Return the observations that a study leaves out."""
+    """Return sentences about the observations that a study leaves out."""
     taps, found = source.taps, []
     if "full" not in taps.views and not taps.colluding:
-        found.append("All that a link carries: only the shares that the paper counts were attacked (--view both).")
+        found.append(
+            "Everything that a link carries: only the shares that the paper counts were attacked (--view both)."
+        )
     elif not taps.every_link:
         found.append(
-            "All that other links carry: of each plan the links between the first two devices (--links all)."
+            "Other links: only those between the first two devices of each plan were attacked (--links all)."
         )
     if not taps.colluding:
-        found.append("Several links tapped at once (--colluding).")
+        found.append("A listener on several links at once (--colluding).")
     if study.settings.knows != "inferred":
-        found.append("An attacker who must guess shapes from bytes: here the shapes are given (--shape inferred).")
+        found.append("An attacker who must guess shapes from bytes: here the shapes are known (--shape inferred).")
     return [*found, *ALWAYS]
 
 
@@ -197,8 +199,8 @@ def _warnings(study: Study) -> tuple[str, ...]:
     if not is_own(subject.model) or normalised(subject) is not None:
         return ()
     return (
-        f"No normalisation is known of {subject.model}: it gets images as they are, from 0 to 1. If it was trained "
-        "on normalised images, its answers mean nothing: give --mean and --std.",
+        f"The normalisation of {subject.model} is unknown: it receives images in [0, 1]. If it was trained on "
+        "normalised images, its answers are meaningless: give --mean and --std.",
     )
 
 
@@ -206,10 +208,10 @@ def _warnings(study: Study) -> tuple[str, ...]:
 
 
 def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
-    """Return what a tap recorded as a scene: the model that ran is made again, and proved to be the one.
+    """Return a capture as a scene, with the model that ran, which is checked against the recorded answers.
 
     Raises:
-        ClovenError: for a data set or a model that cannot be used, and where the model is not the one that ran.
+        ClovenError: for a data set or a model that cannot be used, and if the model is not the one that ran.
     """
     source, subject = study.source, study.subject
     assert isinstance(source, Recording)
@@ -224,8 +226,8 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
     judged = SubjectImages(domain, capture.victims, capture.auxiliary, len(whole.classes))
     counted = (
         ("Images that were sent but not captured, left out: {}.", capture.unmatched[IMAGES]),
-        ("Inputs that were captured but not recorded as answered, left out: {}.", capture.unmatched[CAPTURED]),
-        ("Victim images that are among those that the CNN was trained on: {}.", len(learned) - len(others)),
+        ("Inputs that were captured but have no recorded answer, left out: {}.", capture.unmatched[CAPTURED]),
+        ("Victim images that the CNN was trained on: {}.", len(learned) - len(others)),
     )
     notes = tuple(text.format(count) for text, count in counted if count)
     shapes: Setting = "inferred" if study.settings.knows == "inferred" else source.shown() or "not known"
@@ -239,15 +241,15 @@ def recorded(study: Study, capture: Capture, progress: Progress) -> Scene:
         tests=tests,
         capture=described(capture, notes),
         settings={"shapes": shapes, "weights": subject.weights.name if subject.weights else "trained here"},
-        not_measured=(*ALWAYS, "When frames cross, how long they are, and other links."),
+        not_measured=(*ALWAYS, "The times and lengths of frames, and other links."),
         notes=(*notes, *([VECTORS] if study.settings.knows == "numbers" else [])),
         warnings=(*_warnings(study), *copies_left_out(capture.copies, len(capture.victims))),
     )
 
 
 VECTORS = (
-    "Without shapes (--shape) all that crosses of an image is one vector; the decoder reads all of it into each "
-    "place of a small map. S1's attacker knows the shapes."
+    "Without shapes (--shape), everything that is sent for an image is one vector; the decoder maps the whole "
+    "vector to each place of a small map. The attacker of Mehrafrooz et al. (2025) knows the shapes."
 )
 
 
@@ -276,23 +278,28 @@ def labelled(study: Study, capture: Capture | None) -> Images:
     """Return the data set of the model that ran, at the size of the images that were sent.
 
     Raises:
-        ClovenError: for a set without labels, or of another number of classes than the answers have.
+        ClovenError: for a data set without labels, or with another number of classes than the answers.
     """
     data = study.subject.data
     whole = load(data, shape=capture.victims.shape if capture else None)
     if whole.labels is None:
-        raise ClovenError(f"{data} has no labels; the CNN cannot be trained: sort its images into folders")
+        raise ClovenError(
+            f"{data} has no labels, which training the CNN requires; sort its images into a folder per class"
+        )
     if capture is not None and capture.logits.shape[1] != len(whole.classes):
         assert isinstance(study.source, Recording)
         raise ClovenError(
             f"{data} has {len(whole.classes)} classes; {study.source.folder / IMAGES} holds answers of "
-            f"{capture.logits.shape[1]}: give the --data that the model was made for"
+            f"{capture.logits.shape[1]}: give the --data that the model was trained for"
         )
     return whole
 
 
 def captured_case(capture: Capture, graph: Graph | None = None, source: Recording | None = None) -> Case:
-    """Return a recording as a case; ``layer`` is the first of a paper's layers whose shape its messages have."""
+    """Return a recording as a case; its ``layer`` is the first of a paper's layers with the shapes of its messages.
+
+    The graph and source are needed to find the layer.
+    """
     shapes = [share.shape for share in capture.seen]
     layer = None
     if graph is not None and source is not None and source.shapes:
@@ -304,7 +311,7 @@ def captured_case(capture: Capture, graph: Graph | None = None, source: Recordin
 
 
 def described(capture: Capture, notes: tuple[str, ...] = ()) -> CaptureSummary:
-    """Return what a tap recorded, as the summary has it."""
+    """Return the description of a capture in the summary."""
     messages = [
         CapturedMessage(message=share.value, type=share.dtype, shape=extent(share.share)) for share in capture.seen
     ]
@@ -323,17 +330,17 @@ def described(capture: Capture, notes: tuple[str, ...] = ()) -> CaptureSummary:
 
 
 def listener(capture: Capture) -> AttackerModel:
-    """Return who recorded a capture."""
+    """Return the description of the listener who recorded a capture."""
     link = f"{' to '.join(capture.link)} ({'protected' if capture.protected else 'in clear'})"
     what = "ciphertext" if capture.protected else "numbers"
-    known = " and their shapes" if capture.shaped else ", not what shape they have"
+    known = ", and their shapes" if capture.shaped else ", but not their shapes"
     return AttackerModel(
-        sentence=f"A passive listener who tapped {link} while the system ran, sent {len(capture.auxiliary)} images "
-        f"of his own as a user, recorded what crossed for them and for {len(capture.victims)} images of others, "
-        "and trains on his own pairs (S1, Sect. 4).",
+        sentence=f"A passive listener who tapped {link} while the system ran, sent {len(capture.auxiliary)} of "
+        f"their own images as a user, recorded what was sent for them and for {len(capture.victims)} images of "
+        "others, and trains on their own pairs (Mehrafrooz et al., 2025, Sect. 4).",
         knows=(
-            f"the {what} that crossed{known}",
-            "his own images and what crossed for them",
+            f"the {what} that the link carried{known}",
+            "their own images, and what the link carried for them",
             "the image size",
         ),
         does_not_know=(

@@ -1,4 +1,4 @@
-"""Pairs that train nothing: the strongest of several attacks is chosen by them, never by the victims."""
+"""Held-out pairs, by which the strongest of several attacks is chosen, never by the victims."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from collections.abc import Sequence
 from cloven.errors import ClovenError
 
 SHARE, FEWEST, MOST = 10, 20, 500
-"""One pair in ten chooses, at least and at most so many."""
+"""One pair in ``SHARE`` is held out: at least ``FEWEST`` pairs, at most ``MOST``."""
 
 
 def wanted(queries: int) -> int:
-    """Return how many pairs choose beside so many that train."""
+    """Return the number of pairs to hold out beside ``queries`` pairs for training."""
     return min(MOST, max(FEWEST, queries // SHARE))
 
 
 def distinct(digests: Sequence[str]) -> list[int]:
-    """Return where each image occurs first, by the digests of all."""
+    """Return the index of the first occurrence of each image, in order, from the digests of all images."""
     return sorted({digest: index for index, digest in reversed(list(enumerate(digests)))}.values())
 
 
 def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Return which images train and which choose: indices into the auxiliary images followed by the spare ones.
+    """Return the images for training and those to hold out, as indices into the auxiliary and the spare images.
 
-    All auxiliary images train where there are enough spare ones; else the last tenth of them is held back. No image
-    that chooses is equal to one that trains or is scored.
+    Indices count the auxiliary images first. If there are enough spare images, these are held out; else the last
+    tenth of the auxiliary images is. A held-out image never equals one that is trained on or scored.
 
     Args:
         auxiliary: the digest of each auxiliary image.
-        spare: those of more images of the attacker's.
-        victims: those of the images that are scored.
+        spare: the digests of further images of the attacker.
+        victims: the digests of the images that are scored.
 
     Raises:
-        ClovenError: for too few images.
+        ClovenError: if there are too few images.
     """
     count, known = wanted(len(auxiliary)), {*auxiliary, *victims}
     fresh = [i for i, digest in enumerate(spare, len(auxiliary)) if digest not in known]
@@ -45,7 +45,7 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
         different = len(set(auxiliary))
         but = f", {different} of them different," if different < len(auxiliary) else ""
         raise ClovenError(
-            f"{len(auxiliary)} auxiliary images{but} are too few to compare several attacks, which takes images "
-            f"that train none of them; give at least {2 * SHARE} different images, or one attack"
+            f"{len(auxiliary)} auxiliary images{but} are too few to compare several attacks, since some of them "
+            f"are held out to choose the strongest; give at least {2 * SHARE} different images, or one attack"
         )
     return list(range(kept)), held_back

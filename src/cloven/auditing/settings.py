@@ -1,4 +1,4 @@
-"""The settings of an audit: one frozen value that goes through the pipeline whole."""
+"""The settings of an audit: the attacks, and the source of the observations."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ STRATEGIES = ("vertical", "horizontal", "data")
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """How observations are attacked, wherever they come from.
+    """The attacks of an audit and their settings, for simulated and captured observations alike.
 
     Attributes:
         suite: the attacks.
-        knows: what the attacker knows of what he sees.
-        seeds: each attack is trained once with each.
+        knows: the attacker's knowledge of the layout of observations.
+        seeds: the seeds; each attack is trained once with each.
         curve: whether attacks are also trained with fewer pairs and for fewer epochs.
-        attack_seconds: of the CPU, or of the GPU, that each training of an attack may take; None for no limit. The
-            time that an attack takes for each image that it attacks is not limited.
+        attack_seconds: the limit on the CPU or GPU seconds of each training of an attack; None for no limit. It
+            does not limit what an attack computes for each image that it attacks.
         threshold: the SSIM above which an image counts as recognisable.
-        machine: on what attacks are trained.
-        precision: of the numbers that are captured.
-        disk: bytes of them that are kept.
+        machine: the processor and precision of the training.
+        precision: the precision of the captured numbers.
+        disk: the largest number of bytes of captured numbers to keep.
     """
 
     suite: AttackSuite = USUAL
@@ -50,7 +50,7 @@ class AuditSettings:
     disk: int = BUDGET
 
     def problems(self) -> Iterator[str]:
-        """Return all that is wrong with the settings."""
+        """Yield every problem of the settings."""
         yield from self.suite.problems()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             yield f"seeds are {list(self.seeds)}; expected one or more, each once"
@@ -62,14 +62,14 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class Simulation:
-    """Observations that are simulated: of one plan, or of a model divided by each of some strategies.
+    """Simulated observations: of one plan, or of a model divided by each of several strategies.
 
     Attributes:
-        taps: where to listen.
-        plan: the one division; left out, one for each of ``strategies``.
-        strategies: names of `STRATEGIES`.
-        devices: of horizontal and data partitioning.
-        defences: transforms to compare, each put on all links; none: those of the plan.
+        taps: the places to observe.
+        plan: the division; None for one division by each of ``strategies``.
+        strategies: names from `STRATEGIES`.
+        devices: the number of devices for horizontal and data partitioning.
+        defences: the transforms to compare, each on all links; if empty, links have the transforms of the plan.
     """
 
     taps: Taps
@@ -81,9 +81,9 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Recording:
-    """Observations that a tap recorded, in a folder; ``shapes`` is what the attacker knows of the messages.
+    """Observations that a tap recorded in a folder; ``shapes`` are the shapes of messages that the attacker knows.
 
-    ``layers`` are those that a paper has decoders for; a recording does not say which layer it is of.
+    ``layers`` are the layers for which a paper has decoders; a recording does not say which layer it is of.
     """
 
     folder: Path
@@ -100,14 +100,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Study:
-    """An audit by name: its model and images, the source of its observations, and how they are attacked."""
+    """An audit by name: its model and images, the source of its observations, and its attacks."""
 
     subject: Subject
     source: Simulation | Recording
     settings: AuditSettings = AuditSettings()
 
     def problems(self) -> list[str]:
-        """Return all that is wrong with it, before any image is looked at."""
+        """Return every problem that shows without reading an image."""
         subject, source = self.subject, self.source
         least: dict[str, tuple[int | None, int]] = {
             "queries": (subject.queries, LEAST["auxiliary"]),
@@ -128,12 +128,12 @@ class Study:
             if name not in STRATEGIES
         ]
         if self.settings.knows == "inferred" and source.defences:
-            found.append("shapes are inferred from float32 numbers; leave out the transforms, or --shape inferred")
+            found.append("--shape inferred requires float32 numbers; leave it out, or leave out the transforms")
         if source.plan is not None:
             return found
         if "data" in source.strategies and source.devices not in GRIDS:
             known = ", ".join(str(n) for n in GRIDS if n > 1)
-            found.append(f"{source.devices} devices have no usual grid of tiles; choose from {known}")
+            found.append(f"devices is {source.devices}, which has no grid of tiles; choose from {known}")
         if subject.training is not None and subject.weights is not None:
             found.append("a model with weights is not trained here; leave out one of the two")
         if ":" not in subject.model and subject.model not in MODELS:

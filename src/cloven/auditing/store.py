@@ -1,4 +1,4 @@
-"""The store: a folder with one JSON file a cell, written at once or not at all, and its tensors beside it."""
+"""The store: a folder with one JSON file per cell, written atomically, and the cell's tensors beside it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ Model = TypeVar("Model", bound=Document)
 
 
 def to_text(value: Mapping[str, JsonValue]) -> str:
-    """JSON as the store writes it; NaN and infinity are refused."""
+    """Return JSON as the store writes it.
+
+    Raises:
+        ValueError: for NaN and infinity.
+    """
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
@@ -46,28 +50,28 @@ def to_text(value: Mapping[str, JsonValue]) -> str:
 class Store:
     """A run's folder: ``config.json``, ``cells/KEY.{json,safetensors}``, ``summary.json``, ``report.html``.
 
-    The documents carry a digest of their content, and a cell's also that of its tensors. It shows damage, and
-    numbers that were edited. It is not a signature: someone who edits a number can also write a new digest.
+    The documents have a digest of their content; a cell's document also has the digest of its tensors. A digest
+    shows damage and edited numbers. It is not a signature: someone who edits a number can also write a new digest.
     """
 
     folder: Path
 
     @contextmanager
     def shelf(self) -> Iterator[Shelf]:
-        """A folder for what all cells share, while they are worked on."""
+        """Yield a folder for the tensors that all cells share; it is deleted afterwards."""
         folder = self.folder / SHELF
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
         try:
             yield Shelf(folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def keys(self) -> set[str]:
-        """The cells that are finished."""
+        """Return the keys of the finished cells."""
         return {path.stem for path in (self.folder / CELLS).glob("*.json") if not path.name.startswith(".")}
 
     def save(self, outcome: Outcome) -> None:
-        """Keep a cell's result; it is finished when its JSON file stands."""
+        """Save a cell's result; the cell is finished once its JSON file exists."""
         of_each = {f"score/{name}": values for name, values in outcome.scores.items()}
         of_each |= {f"guess/{name}": values for name, values in outcome.guesses.items()}
         tensors = {**of_each, **outcome.samples}
@@ -92,7 +96,7 @@ class Store:
         return found
 
     def tensors(self, key: str) -> Mapping[str, Tensor]:
-        """Return a cell's scores of each image (``score/ssim``), guesses' (``guess/black``), and sample images.
+        """Return a cell's scores of each image (``score/ssim``), those of guesses (``guess/black``), and samples.
 
         Raises:
             ClovenError: where a file of the cell is not as it was written.
@@ -102,7 +106,7 @@ class Store:
         with advising(AGAIN):
             content = read_bytes(path)
         if hashlib.sha256(content).hexdigest() != digest:
-            raise ClovenError(f"{path} was edited or damaged: its digest is that of another content; {AGAIN}")
+            raise ClovenError(f"{path} was edited or damaged: its content does not match its digest; {AGAIN}")
         try:
             return load(content)
         except SafetensorError as error:
@@ -116,19 +120,19 @@ class Store:
         """Return the summary.
 
         Raises:
-            ClovenError: where the audit has not ended, or the file is not as it was written.
+            ClovenError: if the audit has not ended, or the file was edited or damaged.
         """
         path = self.folder / SUMMARY
         if not path.exists():
             raise ClovenError(f"{self.folder} holds no {SUMMARY}; give the folder of an audit that has ended")
-        return read_model(path, Summary, "run the same audit again, which writes it anew from the cells")
+        return read_model(path, Summary, "run the same audit again, which writes it from the cells")
 
 
 def read_model(path: Path, model: type[Model], to_do: str) -> Model:
-    """Return a document of an audit that `write_document` wrote, checked against its model.
+    """Return a document that `write_document` wrote, checked against its model.
 
     Raises:
-        ClovenError: as `read_document`; and where it is another document, or of another schema.
+        ClovenError: as `read_document`; and if it is another kind of document, or has another schema version.
     """
     found = read_document(path, to_do)
     there, here = found.get("schema_version", found.get(SCHEMA)), model.model_fields["schema_version"].default
@@ -146,24 +150,24 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
 
 
 def write_document(path: Path, document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Write a JSON document with a digest of its content; return it as it was written.
+    """Write a JSON document with a digest of its content, and return it as written.
 
     Raises:
-        ClovenError: where it cannot be written.
+        ClovenError: if it cannot be written.
     """
     plain: dict[str, JsonValue] = json.loads(
         to_text(document)
-    )  # as it will be read: tuples as lists, and keys as text
+    )  # as it is read later: tuples as lists, and keys as text
     written = plain | {DIGEST: digest_of(plain)}
     write_text(path, to_text(written))
     return written
 
 
 def read_document(path: Path, to_do: str) -> dict[str, JsonValue]:
-    """Read a document that `write_document` wrote; its layout may have changed, its content not.
+    """Return the content of a document that `write_document` wrote; its layout may have changed since.
 
     Raises:
-        ClovenError: where it cannot be read, has no digest, or another content; with what ``to_do`` about it.
+        ClovenError: if it cannot be read, has no digest, or does not match its digest; ``to_do`` ends the message.
     """
     with advising(to_do):
         found = read_json(path)
@@ -171,13 +175,13 @@ def read_document(path: Path, to_do: str) -> dict[str, JsonValue]:
     if digest is None:
         raise ClovenError(f"{path} has no digest: an earlier version of cloven wrote it; {to_do}")
     if digest != digest_of(found):
-        raise ClovenError(f"{path} was edited or damaged: its digest is that of another content; {to_do}")
+        raise ClovenError(f"{path} was edited or damaged: its content does not match its digest; {to_do}")
     return found
 
 
 @contextmanager
 def advising(to_do: str) -> Iterator[None]:
-    """Say with an error what ``to_do`` about it."""
+    """Append ``to_do`` to the message of an error."""
     try:
         yield
     except ClovenError as error:
@@ -186,16 +190,18 @@ def advising(to_do: str) -> Iterator[None]:
 
 @contextmanager
 def expecting(path: Path, to_do: str) -> Iterator[None]:
-    """Use a document's content, which has the right digest, but may lack what this version of cloven writes.
+    """Turn the errors of reading a document's content into a `ClovenError`.
+
+    The content has the right digest, but another version of cloven may have written other values.
 
     Raises:
-        ClovenError: where something is missing or of another type, with what ``to_do`` about it.
+        ClovenError: if a value is missing or has another type; ``to_do`` ends the message.
     """
     try:
         yield
     except (ClovenError, OSError):
         raise
-    except Exception as error:  # what a missing or another value leads to is of many kinds
+    except Exception as error:  # a missing or different value can raise any of many types
         raise ClovenError(
             f"{path} does not hold what this version of cloven writes ({type(error).__name__}: {error}); {to_do}"
         ) from error
@@ -209,12 +215,12 @@ def digest_of(document: Mapping[str, JsonValue]) -> str:
 
 @contextmanager
 def opened(folder: Path, config: Mapping[str, JsonValue]) -> Iterator[Store]:
-    """The store of a run with this configuration: a new folder, or one that the same configuration began.
+    """Yield the store of a run with this configuration: a new folder, or that of a run with the same configuration.
 
-    Nobody else opens it meanwhile. A run that is killed leaves it to the next.
+    The folder is locked meanwhile; the lock of a run that is killed is released.
 
     Raises:
-        ClovenError: where the folder holds a run of another configuration, or other files, or is in use.
+        ClovenError: if the folder holds a run with another configuration, holds other files, or is in use.
     """
     if folder.exists() and not folder.is_dir():
         raise ClovenError(f"{folder} is a file; give a folder for the results (--out)")
@@ -230,7 +236,7 @@ def opened(folder: Path, config: Mapping[str, JsonValue]) -> Iterator[Store]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock; the system releases it when the process ends, however it does."""
+    """Hold a folder's lock; the operating system releases it when the process ends, even if it is killed."""
     try:
         (folder / CELLS).mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "ab", opener=_at_once)  # noqa: SIM115
@@ -247,25 +253,25 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK, 0o666)  # of a pipe, it does not wait for the other end
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)  # do not wait for the other end of a pipe
 
 
 HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24,}")
-"""A long hash: its first digits tell it from another."""
+"""A long hash, of which messages show the first digits."""
 
 
 def _differences(name: str, there: object, now: object) -> Iterator[str]:
-    """Yield the settings that differ, each by its name, such as ``plan.devices``."""
+    """Yield the settings that differ, each with its name, such as ``plan.devices``."""
     if isinstance(there, dict) and isinstance(now, dict):
         for key in sorted(there.keys() | now.keys()):
             yield from _differences(f"{name}.{key}".lstrip("."), there.get(key), now.get(key))
     elif there != now:
         before, after = (HASH.sub(r"\1...", json.dumps(value)) for value in (there, now))
-        yield f"{name}: there {before}, now {after}"
+        yield f"{name}: {before} in the folder, {after} now"
 
 
 def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
-    """Refuse a folder that another configuration began."""
+    """Refuse a folder that holds a run with another configuration."""
     if not (folder / CONFIG).exists():
         return
     found, wanted = read_json(folder / CONFIG), json.loads(json.dumps(config))
@@ -277,7 +283,7 @@ def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
     if differences := list(_differences("", found, wanted)):
         raise ClovenError(
             [
-                f"{folder} holds an audit of another configuration; give another folder (--out)",
+                f"{folder} holds an audit with another configuration; give another folder (--out)",
                 *(f"  {difference}" for difference in differences),
             ]
         )

@@ -1,4 +1,4 @@
-"""The strongest attack on each observation, doubts about it, what deeper ones add, and what defences do."""
+"""The strongest attack on each observation, doubts about the choice, and the comparison of defences."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ NAMES: Mapping[Metric, str] = {"ssim": "SSIM", "agreement": "agreement"}
 def observations(
     every: Sequence[AttackedCase], findings: Sequence[Finding], curve: Sequence[LearningCurve], store: Store
 ) -> list[ObservationSummary]:
-    """Return each observation with its strongest attacks, and with what follows from deeper observations.
+    """Return each observation with its strongest attacks, and with scores carried over from deeper observations.
 
-    The strongest is the best on held-out pairs. These are of the attacker's own images, so an attack that was not
-    chosen may be the better one on the victims, significantly or by more than is negligible: a flag names it, and
-    the choice stands.
+    The strongest attack is the one with the best score on held-out pairs. These are the attacker's own images, so
+    another attack may score higher on the victims. If the difference is significant or more than negligible, a flag
+    names that attack; the choice does not change.
 
-    Deeper observations hold nothing that is not in those that determine them. Where the strongest attack on a
-    deeper one scores higher all the same, and the difference is beyond chance (its paired interval lies above 0),
-    that score is carried over, and a flag says that the attacks here are under-trained.
+    A deeper observation holds no information that is not in an observation that determines it. If the strongest
+    attack on the deeper one nevertheless scores significantly higher (its paired interval lies above 0), that score
+    is carried over, and a flag says that the attacks here are under-trained.
     """
     cases: dict[str, Case] = {}
     of: dict[str, dict[str, Finding]] = {}
     for attacked, finding in zip(every, findings, strict=True):
         first = cases.get(attacked.case.name)
-        if first is None or _exposure(attacked.case) > _exposure(first):  # of equal observations the most exposed
+        if first is None or _exposure(attacked.case) > _exposure(first):  # keep the most exposed of equal ones
             cases[attacked.case.name] = attacked.case
         of.setdefault(attacked.case.name, {})[attacked.attack] = finding
     own = {
@@ -72,9 +72,9 @@ def observations(
             counts[axis] = most.model_copy(update=update)
             shown = f"{mine.mean:.2f} by {mine.attack}" if mine else "nothing"
             flags.append(
-                f"{NAMES[metric]}: {shown} here, {most.mean:.2f} by {most.attack} deeper, at "
-                f"{', '.join(cases[source].layers)}, which follows from what is seen here: the attacks here are "
-                "under-trained"
+                f"{NAMES[metric]}: {shown} here, {most.mean:.2f} by {most.attack} on the output of "
+                f"{', '.join(cases[source].layers)}, which is computed from what is seen here: the attacks here "
+                "are under-trained"
             )
         context = case.context
         found.append(
@@ -100,13 +100,13 @@ def observations(
 
 
 def _exposure(case: Case) -> tuple[bool, bool]:
-    """Return whether a link carries what a case sees, and whether a listener can read it there."""
+    """Return whether a link carries an observation, and whether it carries it in clear."""
     context = case.context
     return context.crosses, not context.protected
 
 
 def _below(case: Case, deep: Case) -> bool:
-    """Return whether what is seen deep follows from what is seen in a case."""
+    """Return whether the observation of a case determines that of ``deep``."""
     one, other = case.observation, deep.observation
     if case.target.recorded or deep.target.recorded:
         return False
@@ -116,7 +116,7 @@ def _below(case: Case, deep: Case) -> bool:
 def _strongest(
     rows: Mapping[str, Finding], axis: Axis, curve: Sequence[LearningCurve], store: Store
 ) -> AxisScore | None:
-    """Return the score of the attack that is best on held-out pairs, what its curves show, and a doubt about it."""
+    """Return the score of the best attack on held-out pairs, with its convergence and a doubt about the choice."""
     metric = AXES[axis]
     scored = [score for row in rows.values() if (score := axis_score(row, metric)) is not None]
     # Of equal ones the last is taken: suites go from weak to strong.
@@ -137,9 +137,9 @@ def _strongest(
 
 
 def _doubted(score: AxisScore, higher: HigherScore, metric: Metric) -> str:
-    """Return a doubt about the choice of an attack in words."""
+    """Return the flag for an attack that scores higher than the chosen one."""
     more = higher.difference
-    chance = "" if higher.significant else ", which may be chance"
+    chance = "" if higher.significant else ", which may be due to chance"
     return (
         f"{NAMES[metric]}: {score.attack} was chosen on held-out pairs ({score.held_out:.3f}) and has "
         f"{score.mean:.3f} on the victims; {higher.attack} has {higher.mean:.3f} there, "
@@ -165,14 +165,14 @@ def axis_score(row: Finding, metric: Metric) -> AxisScore | None:
 
 
 def _chosen_by(score: AxisScore) -> float:
-    """Return the score on held-out pairs; where there was one attack, that on the victims: nothing is chosen."""
+    """Return the score on held-out pairs; if there was only one attack, that on the victims."""
     return score.mean if score.held_out is None else score.held_out
 
 
 def defences(
     programs: Sequence[ProgramSummary], every: Sequence[Case], found: Sequence[ObservationSummary]
 ) -> list[DefenceSummary]:
-    """Return what each transform costs and hides: accuracy, bytes and the most that any link in clear leaks."""
+    """Return, for each transform, its accuracy, its bytes and the largest leakage of any link in clear."""
     rows: list[DefenceSummary] = []
     for program in programs:
         names = {case.name for case in every if case.target.title == program.title}

@@ -24,20 +24,20 @@ from cloven.zoo.pixels import Shape
 from cloven.zoo.training import EPOCHS, cache_dir, trained
 
 SAME = "same"
-"""As the name of auxiliary images: the data set's own, those that are not scored."""
+"""The name of auxiliary images that are taken from the data set itself: those that are not scored."""
 AUTO, NOBODY = "auto", "none"
-"""As the name of a judge: a small CNN that is trained here; nobody."""
+"""The names of a judge that is a small CNN trained here, and of no judge."""
 JUDGE_IMAGES = 10_000
-"""How many images the second judge is trained on, at most."""
+"""The largest number of images on which the judge is trained."""
 ANY_SHAPE = (3, 32, 32)
-"""Auxiliary images are tried at this size where the data set's is not known."""
+"""The size at which auxiliary images are checked if that of the data set is unknown."""
 
 
 @dataclass(frozen=True)
 class ModelTraining:
-    """How a model without weights is trained here: epochs over so many of the training images, or over all.
+    """The training of a model without weights: the number of epochs, and of training images, None for all.
 
-    ``start`` is a file of weights that training starts from; what depends on the number of classes is new.
+    ``start`` is a file of weights to start from; layers that depend on the number of classes are initialised anew.
     """
 
     epochs: int = EPOCHS
@@ -54,18 +54,18 @@ class Subject:
         model: a name of the zoo, ``torchvision:NAME``, ``timm:NAME`` or ``package.module:factory``.
         data: the data set.
         auxiliary: the attacker's images: a data set, or `SAME`.
-        queries: how many of them; None for all that a recording has.
-        victims: how many images are scored; None for all that are held out.
-        weights: the model's, in a file. Without, a model of the zoo is trained as usual; any other is taken as it
-            comes, unless ``training`` says how to train it.
-        training: how to train it.
-        shape: of one image; None for the data set's own.
-        classes: how many the model tells apart; None for as many as it has outputs.
-        mean: of the model's normalisation, by channel; None for what is known of the model.
-        std: likewise.
+        queries: the number of auxiliary images; None for all of a recording.
+        victims: the number of images that are scored; None for all held-out images.
+        weights: the file with the model's weights. Without it, a model of the zoo is trained with the default
+            settings; any other model is used as its source makes it, unless ``training`` is given.
+        training: the settings of the training.
+        shape: the shape of one image; None for that of the data set.
+        classes: the number of classes; None for the number of the model's outputs.
+        mean: the mean of the model's normalisation, by channel; None for the one known for the model.
+        std: the standard deviation of the normalisation, likewise.
         judge: a second classifier: `AUTO`, `NOBODY`, ``MODEL`` or ``MODEL=WEIGHTS``.
-        seed: of the split and of the training.
-        mirror: whether each auxiliary image is sent mirrored too: augmentation, at the price of twice the queries.
+        seed: the seed of the split and of the training.
+        mirror: whether the attacker also sends each auxiliary image mirrored, which doubles the queries.
     """
 
     model: str
@@ -89,13 +89,13 @@ class SubjectImages:
     """The images of an audit.
 
     Attributes:
-        training: images like the victims, none of them scored: what a model is trained on here, or a data set's
-            own training images.
-        victims: what is scored.
-        auxiliary: the attacker's own.
-        classes: how many the model tells apart.
-        selection: more images of the attacker's, which train nothing; None where one attack is tried.
-        copies: how many victim images were left out, since they are copies of others.
+        training: images like the victims, none of which is scored: those on which a model is trained here, or a
+            data set's own training images.
+        victims: the images that are scored.
+        auxiliary: the attacker's own images.
+        classes: the number of classes of the model.
+        selection: the attacker's held-out images; None if there is only one attack.
+        copies: the number of victim images that were left out as copies of others.
     """
 
     training: Images
@@ -117,16 +117,16 @@ class SubjectImages:
 
 
 def is_trained_here(subject: Subject) -> bool:
-    """Return whether the model has no weights and is the zoo's, or is to be trained."""
+    """Return whether the model has no weights, and is one of the zoo or has settings for training."""
     return subject.weights is None and (subject.model in MODELS or subject.training is not None)
 
 
 def load_images(subject: Subject, problems: Sequence[str] = (), *, several: bool = False) -> SubjectImages:
-    """Return the images of an audit; ``several`` attacks take some that train none of them.
+    """Return the images of an audit; for ``several`` attacks, some are held out to choose between them.
 
     Raises:
-        ClovenError: with ``problems`` and all that is wrong with both sets: one that cannot be read, lacks labels
-            that are needed, does not fit the model, or shares images with the other.
+        ClovenError: with ``problems`` and every problem of the sets: one that cannot be read, lacks labels that are
+            needed, does not fit the model, or shares images with another.
     """
     found, queries = list(problems), subject.queries or 0
     whole = tried(lambda: _whole(subject), found)
@@ -164,11 +164,13 @@ def load_images(subject: Subject, problems: Sequence[str] = (), *, several: bool
 def _whole(subject: Subject) -> Images:
     images = load(subject.data, shape=subject.shape)
     if images.labels is None and is_trained_here(subject):
-        raise ClovenError(f"{subject.data} has no labels; the CNN cannot be trained: sort its images into folders")
+        raise ClovenError(
+            f"{subject.data} has no labels, which training the CNN requires; sort its images into a folder per class"
+        )
     if images.labels is not None and subject.classes is not None and len(images.classes) != subject.classes:
         if is_trained_here(subject):
             raise ClovenError(f"{subject.data} has {len(images.classes)} classes; the model has {subject.classes}")
-        return unlabelled(images)  # names that are not the model's
+        return unlabelled(images)  # its classes are not those of the model
     return images
 
 
@@ -178,7 +180,11 @@ def unlabelled(images: Images) -> Images:
 
 
 def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:
-    """Return what a model may be trained on, and what is scored: S1's split, or the data set's own test images."""
+    """Return the images for training and those that are scored.
+
+    They are split as by Mehrafrooz et al. (2025); for a model that is not trained here, the data set's own test
+    images are scored, if it has any.
+    """
     test = test_half(whole)
     if is_trained_here(subject) or len(test) == len(whole):
         training, _, held_out = split(whole, seed=subject.seed)
@@ -188,15 +194,15 @@ def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:
 
 
 def untrained(subject: Subject, images: SubjectImages) -> Graph:
-    """Return the model's graph before training: enough to find out what is wrong with a request."""
+    """Return the model's graph before training, which is enough to check a request."""
     return _captured(subject, initial(subject, images), images)
 
 
 def initial(subject: Subject, images: SubjectImages) -> nn.Module:
-    """Return the model before training, or as its weights say.
+    """Return the model before training, or with its weights.
 
     Raises:
-        ClovenError: for weights, or such to start from, that cannot be used.
+        ClovenError: for weights, or weights to start from, that cannot be used.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -207,23 +213,23 @@ def initial(subject: Subject, images: SubjectImages) -> nn.Module:
 
 
 def ready(subject: Subject, images: SubjectImages, progress: Progress) -> Graph:
-    """Return the model's graph, trained if need be, or from the cache."""
+    """Return the graph of the model, which is trained here or read from the cache if it needs training."""
     if not is_trained_here(subject):
         return untrained(subject, images)
     return _captured(subject, cnn(subject, images, progress), images)
 
 
 def cnn(subject: Subject, images: SubjectImages, progress: Progress) -> nn.Module:
-    """Return the model that is trained here, or from the cache."""
+    """Return the model after training it here, or from the cache."""
     how = subject.training or ModelTraining()
     own = images.training.take(spread(images.training.labels, len(images.training), how.images))
     return _trained(subject.model, own, subject.seed, how, "training the CNN", progress)
 
 
 def normalised(subject: Subject) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the mean and deviation that the model wants; None for images as they are in [0, 1].
+    """Return the mean and standard deviation of the model's normalisation; None if it takes images in [0, 1].
 
-    A model that is trained here takes images as they are.
+    A model that is trained here takes images in [0, 1].
     """
     if subject.mean is not None and subject.std is not None:
         return subject.mean, subject.std
@@ -233,11 +239,11 @@ def normalised(subject: Subject) -> tuple[tuple[float, ...], tuple[float, ...]] 
 
 
 def fitted(subject: Subject, images: SubjectImages, graph: Graph) -> SubjectImages:
-    """Return the images with as many classes as the model has outputs; labels of other classes are left out.
+    """Return the images with as many classes as the model has outputs; labels of other classes are removed.
 
     Raises:
-        ClovenError: where the number of classes that was given is not the model's, where labels do not fit a
-            person's own model, and for too few victims.
+        ClovenError: if the given number of classes is not that of the model, if labels do not fit a user's own
+            model, or if there are too few victims.
     """
     refuse_few(len(images.victims), images.copies)
     outputs = graph.by_name[graph.output].shape[0]
@@ -252,7 +258,7 @@ def fitted(subject: Subject, images: SubjectImages, graph: Graph) -> SubjectImag
     if is_own(subject.model):
         raise ClovenError(
             f"{subject.model} has {outputs:,} outputs, but {subject.data} has {labelled:,} classes; give the "
-            "images that the model was made for, or images without labels"
+            "images that the model was trained for, or images without labels"
         )
     training, victims = unlabelled(images.training), unlabelled(images.victims)
     return replace(images, training=training, victims=victims, classes=outputs)
@@ -277,7 +283,7 @@ def _trained(name: str, images: Images, seed: int, how: ModelTraining, stage: st
 
 
 def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tuple[str, Graph] | None:
-    """Return a second classifier, by ``MODEL=WEIGHTS``, or a small CNN trained on images like the victims.
+    """Return a second classifier: ``MODEL=WEIGHTS``, or a model that is trained on images like the victims.
 
     Raises:
         ClovenError: for a model or weights that cannot be used.
@@ -290,7 +296,8 @@ def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tup
         return name, untrained(other, images)
     if images.training.labels is None:
         raise ClovenError(
-            f"the judge {name} has no weights and {subject.data} no labels: give {name}=FILE, or none"
+            f"the judge {name} has no weights, and {subject.data} has no labels to train it; give --judge "
+            f"{name}=FILE, or --judge none"
         )
     name = "small" if subject.judge == AUTO else name
     labels = images.training.labels
@@ -300,5 +307,5 @@ def judge_of(subject: Subject, images: SubjectImages, progress: Progress) -> tup
 
 
 def labels_of(images: Images) -> torch.Tensor | None:
-    """Return the labels ``(n,)``, if there are any."""
+    """Return the labels ``(n,)``; None if there are none."""
     return None if images.labels is None else torch.tensor(np.asarray(images.labels))

@@ -1,4 +1,4 @@
-"""Suites of attacks: by name, weakest to strongest, or given; and which of them suit an observation."""
+"""Attack suites: the attacks of an audit, and the choice of those that work on an observation."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from cloven.partition.determine import ops_behind
 from cloven.partition.observe import Observation
 
 NAMES = tuple(NAMED)
-"""The names of the attacks that come with cloven."""
+"""The names of the attacks in cloven."""
 
 OF_TILES = {"paste", "enlarge", "inpaint"}
-"""Attacks on pieces of the image in clear."""
+"""The attacks on pieces of the image that are sent in clear."""
 
 
 @dataclass(frozen=True)
 class AttackSuite:
     """The attacks of an audit: names, or attacks with their own hyper-parameters.
 
-    A name that stands for several attacks, such as ``refine``, is replaced by theirs. ``epochs`` and
-    ``gan_epochs`` are of those that are named, and of the attacks that they begin with; left out, each trains as
-    long as is usual for it.
+    A name that stands for several attacks, such as ``refine``, is replaced by their names. ``epochs`` and
+    ``gan_epochs`` apply to the named attacks, and to the attacks that they start from; None stands for each
+    attack's own number.
     """
 
     attacks: tuple[Attack | str, ...] = ("decoder", "probe")
@@ -49,7 +49,7 @@ class AttackSuite:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of each attack; of several of one name, with the hyper-parameters that differ from the usual."""
+        """The name of each attack; those of one name also have the hyper-parameters that are not the defaults."""
         every = [load(attack) for attack in self.attacks]
         labels = [label_of(attack) for attack in every]
         return tuple(
@@ -64,13 +64,13 @@ class AttackSuite:
         return tuple(name for name, attack in every if is_white_box(load(attack)))
 
     def problems(self) -> list[str]:
-        """Return all that is wrong with it."""
+        """Return every problem of the suite."""
         found: list[str] = []
         for attack in self.attacks:
             tried(partial(load, attack), found)
-        if found:  # what is not an attack has no name
+        if found:  # only attacks have names
             return found
-        found += [] if self.attacks else [f"no attack is named; choose from {', '.join([*NAMES, *GROUPS])}"]
+        found += [] if self.attacks else [f"attacks are missing; choose from {', '.join([*NAMES, *GROUPS])}"]
         given = [one if isinstance(one, str) else name for one, name in zip(self.attacks, self.names, strict=True)]
         for name in dict.fromkeys(name for name in given if given.count(name) > 1):
             groups = [f" ({group} stands for {', '.join(of)})" for group, of in GROUPS.items() if name in of]
@@ -80,12 +80,12 @@ class AttackSuite:
         return found
 
     def on(self, observed: Observed, chain: Chain | None, *, tiles: bool | None = None) -> dict[str, Attack]:
-        """Return the attacks on an observation by their names.
+        """Return the attacks that work on an observation, by their names.
 
         Args:
-            observed: what is seen.
+            observed: the observation.
             chain: a paper's decoder for it, if there is one.
-            tiles: whether pieces of the image are seen, where the observation itself does not say.
+            tiles: whether pieces of the image are seen, if the observation itself does not say.
         """
         shown = bool(observed.raw_image) if tiles is None else tiles
         knowable = isinstance(observed, Observation) and bool(observed.seen)
@@ -100,7 +100,7 @@ class AttackSuite:
         }
 
     def _set(self, given: Attack | str, chain: Chain | None) -> Attack:
-        """Return an attack; a named one trains as long as the suite says, a decoder with the paper's layers."""
+        """Return an attack; one that is given by name gets the suite's epochs and a paper's layers."""
         if not isinstance(given, str):
             return given
         attack = _layered(load(given), chain)
@@ -109,7 +109,7 @@ class AttackSuite:
 
 
 def _layered(attack: Attack, chain: Chain | None) -> Attack:
-    """Return an attack with a paper's layers, if it is a decoder or begins with one."""
+    """Return an attack with a paper's layers, if it is a decoder or starts from one."""
     match attack:
         case Decoder():
             return replace(attack, layers=chain)
@@ -121,7 +121,7 @@ def _layered(attack: Attack, chain: Chain | None) -> Attack:
 
 
 def _changed(attack: Attack) -> str:
-    """Return the hyper-parameters that are not the usual ones: ``epochs=3``."""
+    """Return the hyper-parameters that are not the defaults: ``epochs=3``."""
     if not is_dataclass(attack):
         return ""
     given = ((f, getattr(attack, f.name)) for f in fields(attack))
@@ -133,4 +133,4 @@ def _usual(field: Field[Any]) -> object:
 
 
 USUAL = AttackSuite()
-"""S1's decoder, and the labels."""
+"""The default suite: the decoder of Mehrafrooz et al. (2025), and a probe for labels."""

@@ -1,4 +1,4 @@
-"""The summary of an audit, ``summary.json``: a frozen, strict document."""
+"""The document ``summary.json``, with the results of an audit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Convergence = Literal[
     "uses no pairs and no training",
     "not tested",
 ]
-"""Whether an attack would score higher with more pairs or with longer training; ``converged``: with neither."""
+"""The outcome of the learning curves: an attack has ``converged`` if neither more pairs nor training would help."""
 
 RiseShows = Literal["rises", "none", "undecided"]
 Over = Literal["pairs", "training"]
@@ -34,14 +34,14 @@ Setting = str | int | float | dict[str, str]
 
 
 class SecondJudge(Document):
-    """A second classifier, which did not take part; ``accuracy`` is None where the labels are not known."""
+    """A second classifier, which is not the attacked model; ``accuracy`` is None if labels are missing."""
 
     name: str
     accuracy: float | None
 
 
 class AttackerModel(Document):
-    """The attacker in a sentence, and what he knows."""
+    """A description of the attacker in a sentence, and the attacker's knowledge."""
 
     sentence: str
     knows: tuple[str, ...]
@@ -56,10 +56,10 @@ class RankedLeakage(Document):
 
 
 class AxisRanking(Document):
-    """The order of the observations that a link carries on one axis, by the upper 95 % limit of their leakage.
+    """The order of the observations on one axis, by the upper 95 % limit of their leakage.
 
-    ``least`` is None where all are equal to the most. ``unranked`` are observations without a score that counts:
-    on the label axis those that no attack that reads labels was tried on, unless they leak most all the same.
+    ``least`` is None if all leak as much as the most. ``unranked`` are observations without a usable score: on the
+    label axis, those that no label reader has attacked, unless they leak most even so.
     """
 
     axis: Axis
@@ -72,8 +72,8 @@ class AxisRanking(Document):
 class AuditVerdict(Document):
     """The audit in a few sentences, or the reason for giving none.
 
-    ``rankings`` are of what listeners read: of observations on links in clear, and of devices. ``protected`` are
-    those of protected links, by what would leak if their protection were removed; empty where there are none.
+    ``rankings`` are of the observations that listeners can read: on links in clear, and on devices. ``protected``
+    are the rankings of protected links, by what would leak without the protection; empty if there are none.
     """
 
     given: bool
@@ -84,7 +84,7 @@ class AuditVerdict(Document):
 
 
 class CountedShare(Document):
-    """A share that a paper counts; ``crosses`` says whether a link carries it."""
+    """A share that a paper counts; ``crosses`` is true if a link carries it."""
 
     link: tuple[str, str] | None
     value: str
@@ -94,14 +94,14 @@ class CountedShare(Document):
 
 
 class ComputedLayer(Document):
-    """A convolution, linear layer or pool, or the part of it that a device computes; ``shape`` is of its output."""
+    """The part of a convolution, linear layer or pool that a device computes; ``shape`` is that of its output."""
 
     name: str
     shape: tuple[int, ...]
 
 
 class ProgramPart(Document):
-    """The part of a program that one device runs; ``trusted`` is the enclave, into which nobody looks."""
+    """The part of a program that one device runs; ``trusted`` is true for the enclave."""
 
     device: str
     trusted: bool
@@ -109,10 +109,10 @@ class ProgramPart(Document):
 
 
 class ProgramSummary(Document):
-    """A program: its devices and links, what a paper counts of it, and how well it computes what the model does.
+    """A program: its devices, links and transfers, the shares that a paper counts, and its accuracy.
 
-    ``parts`` are those of its devices, in their order. ``links`` include those of the coordinator, which sends the
-    image and receives the output.
+    ``parts`` has one entry per device, in order. ``links`` include those of the coordinator, which sends the image
+    and receives the output. ``agreement`` and ``max_difference`` compare its outputs with those of the whole model.
     """
 
     strategy: str
@@ -132,9 +132,9 @@ class ProgramSummary(Document):
 class HigherScore(Document):
     """An attack that scores higher on the victims than the one that was chosen on held-out pairs.
 
-    It is ``significant`` where the whole interval of the paired ``difference`` lies above 0; else chance may
-    explain it, or there are too few seeds or images to tell. Of several attacks it is a significant one if there is
-    any, and the one of the largest difference.
+    It is ``significant`` if the whole interval of the paired ``difference`` lies above 0; else the difference may
+    be due to chance. If several attacks score higher, this is the one with the largest difference among those that
+    are significant, or else among all.
     """
 
     attack: str
@@ -143,18 +143,18 @@ class HigherScore(Document):
 
     @property
     def significant(self) -> bool:
-        """Whether the whole interval of the difference lies above 0."""
+        """True if the whole interval of the difference lies above 0."""
         return self.difference.low > 0
 
 
 class AxisScore(Document):
     """The score of an observation on one axis, by the strongest attack.
 
-    ``held_out`` is the mean score on the pairs by which the attack was chosen, None where there was no choice;
-    ``exceeded_by`` is a doubt about the choice. ``converged`` is what its learning curves show.
-    ``leakage`` is (score - baseline) / (1 - baseline), cut off at 0, of the mean and of both ends of the interval;
-    what counts is its upper end. ``carried_from`` names a deeper observation, and ``carried_layers`` its layers,
-    whose score this is: what is seen there follows from what is seen here.
+    ``held_out`` is the mean score on the held-out pairs by which the attack was chosen, None if there was only one
+    attack. ``exceeded_by`` is another attack that scores higher on the victims. ``converged`` is the outcome of the
+    learning curves. ``leakage`` is (score - baseline) / (1 - baseline), at least 0, of the mean and of both ends of
+    the interval; limits apply to its upper end. If the score is carried over from a deeper observation, which this
+    observation determines, ``carried_from`` names it and ``carried_layers`` are its layers.
     """
 
     attack: str
@@ -171,7 +171,7 @@ class AxisScore(Document):
 
 
 class AxisScores(Document):
-    """A score on each axis; None where nothing was measured."""
+    """The score on each axis; None where nothing was measured."""
 
     pixels: AxisScore | None
     labels: AxisScore | None
@@ -182,12 +182,12 @@ class AxisScores(Document):
 
 
 class ObservationSummary(Document):
-    """An observation: its strongest attacks, and what follows from deeper observations.
+    """An observation: its strongest attacks, and scores that are carried over from deeper observations.
 
-    ``own`` are the scores of the attacks on it, ``counts`` the same or what was carried over where that is more.
-    ``labels_read`` says whether an attack that reads labels was tried; without one, low agreement is no sign that
-    labels are hidden. ``flags`` are doubts in words. ``protection`` is as in `ObservationContext`: on protected
-    links the scores are of what would leak without it.
+    ``own`` are the scores of the attacks on it; ``counts`` are the same, or the scores carried over where they are
+    higher. ``labels_read`` says whether a label reader attacked it; without one, low agreement does not show that
+    labels are hidden. ``flags`` are doubts in words. ``protection`` is as in `ObservationContext`: the scores of
+    protected links are those without the protection.
     """
 
     observation: str
@@ -208,17 +208,17 @@ class ObservationSummary(Document):
 
     @property
     def protected(self) -> bool:
-        """Whether a listener sees only ciphertext."""
+        """True if a listener sees only ciphertext."""
         return is_protected(self.protection)
 
     @property
     def exposed(self) -> bool:
-        """Whether a listener reads it: it is sent, and not protected."""
+        """True if a listener can read it: it is sent, and not protected."""
         return self.crosses and not self.protected
 
     @property
     def leaks(self) -> tuple[float, ...]:
-        """The upper limits of its leakage on the two axes as they are shown, in whole percent, the larger first."""
+        """The upper limits of its leakage on the two axes, rounded to a percent, the larger first."""
         scores = (self.counts.pixels, self.counts.labels)
         return tuple(sorted((round(score.leakage.high, 2) for score in scores if score), reverse=True))
 
@@ -226,7 +226,7 @@ class ObservationSummary(Document):
 class CurvePoint(Document):
     """The scores of an attack with a share of the pairs or of its training time.
 
-    ``epochs`` is the mean over seeds of the epochs that it was trained, None where it has none.
+    ``epochs`` is the number of epochs of its training, averaged over the seeds; None if it has none.
     """
 
     pairs: int
@@ -239,17 +239,18 @@ class CurvePoint(Document):
 class Rise(SeedsRange):
     """The paired difference of a score between all and half of the pairs or of the training time.
 
-    It ``shows`` none where even the upper end of its interval is negligible (at most 0.02), that the score rises
-    where the whole interval lies above 0, and else nothing: it is undecided.
+    ``shows`` is ``none`` if the upper end of the interval is negligible (at most 0.02), ``rises`` if the whole
+    interval lies above 0, and else ``undecided``.
     """
 
     shows: RiseShows
 
 
 class LearningCurve(Document):
-    """The scores of an attack on an observation against the pairs, or the training time, and what half lacks.
+    """The scores of an attack on an observation against the pairs or the training time, and the rise at the end.
 
-    The last point has all ``pairs`` and the whole training. ``ssim`` is None for an attack that makes no images.
+    The last point has all pairs and the whole training. ``ssim`` is None for an attack that makes no
+    reconstructions.
     """
 
     observation: str
@@ -265,7 +266,7 @@ class LearningCurve(Document):
 
     @property
     def rises(self) -> bool:
-        """Whether a score of the attack still rises."""
+        """True if a score of the attack still rises."""
         return any(rise is not None and rise.shows == "rises" for rise in (self.agreement, self.ssim))
 
     def rise(self, metric: Metric) -> Rise | None:
@@ -274,7 +275,7 @@ class LearningCurve(Document):
 
 
 class DefenceSummary(Document):
-    """What a transform of the links costs and hides: accuracy, bytes, and the most that a link leaks."""
+    """The effect of a transform of the links: accuracy, bytes, and the largest leakage of a link in clear."""
 
     strategy: str
     title: str
@@ -286,7 +287,7 @@ class DefenceSummary(Document):
 
 
 class MeasuredOrdering(Document):
-    """What a paper expects of two groups of observations beside the measured difference."""
+    """A paper's expectation about two groups of observations, and the measured difference."""
 
     claim: str
     source: str
@@ -298,7 +299,7 @@ class MeasuredOrdering(Document):
 
 
 class GuessedShape(Document):
-    """What a share was taken for; ``shape`` and ``hit`` are None where nobody knows what it is."""
+    """The guessed shape of a share; its true ``shape``, and ``hit``, are None in a capture, which has unknown ones."""
 
     strategy: str
     label: str
@@ -311,7 +312,7 @@ class GuessedShape(Document):
 
 
 class GuessedShapes(Document):
-    """How many of the guesses are right; None where nobody knows."""
+    """The guessed shapes, and the number of correct ones; None in a capture, where they are unknown."""
 
     hits: int | None
     of: int
@@ -319,7 +320,7 @@ class GuessedShapes(Document):
 
 
 class CapturedMessage(Document):
-    """A message of a capture, and the shape that it is read in."""
+    """A message of a capture, and the shape in which it is read."""
 
     message: str
     type: str
@@ -327,7 +328,7 @@ class CapturedMessage(Document):
 
 
 class CaptureSummary(Document):
-    """What a tap recorded."""
+    """A description of a capture: the tapped link, and what was recorded."""
 
     link: tuple[str, str]
     protected: bool
@@ -342,11 +343,11 @@ class CaptureSummary(Document):
 
 
 class Summary(Document):
-    """All that an audit found.
+    """The results of an audit.
 
-    ``model_accuracy`` and ``model_kappa`` are None without labels. ``settings`` and ``versions`` say how to run it
-    again; ``warnings`` are remarks that change how the numbers are to be read. ``capture`` is there for what a tap
-    recorded, ``shapes`` where they were guessed.
+    ``model_accuracy`` and ``model_kappa`` are None without labels. ``settings`` and ``versions`` are needed to
+    repeat the audit. ``warnings`` are remarks that change the meaning of the numbers. ``capture`` is None for a
+    simulation, ``shapes`` unless shapes were guessed.
     """
 
     schema_version: Literal[6] = 6
@@ -380,9 +381,9 @@ class Summary(Document):
 
     @property
     def covers(self) -> str:
-        """What the intervals of its scores are over: images only, where each attack was trained once."""
+        """The scope of the intervals of the scores: images only, if each attack was trained once."""
         several = any(finding.agreement.covers == "images and seeds" for finding in self.findings)
-        return "images and seeds" if several else "images only: one seed says nothing of others"
+        return "images and seeds" if several else "images only (one seed)"
 
 
 def schema() -> dict[str, JsonValue]:

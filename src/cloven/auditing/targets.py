@@ -1,4 +1,4 @@
-"""The programs that an audit simulates: one plan, or each strategy, with each of the compared transforms."""
+"""The programs that an audit simulates: of a plan or of each strategy, with each of the compared transforms."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cloven.partition.vertical import Vertical, further
 
 
 def of_plan(graph: Graph, plan: Plan, defences: Sequence[Transform]) -> list[Target]:
-    """Return the program of a plan as it is, or with each of the transforms on all links.
+    """Return the program of a plan; if there are transforms, one program for each, with the transform on all links.
 
     Raises:
-        ClovenError: with all that is wrong with the plan for this model.
+        ClovenError: with every problem of the plan for this model.
     """
     changed = [Transforms(default=t) for t in defences] or [plan.transform]
     changed_plans = [plan.model_copy(update={"transform": t}) for t in changed]
@@ -35,10 +35,10 @@ def of_strategies(
 ) -> list[Target]:
     """Return the programs of each strategy with each of the transforms.
 
-    Vertical cuts are the layers that are listened at, and balanced ones behind them where there are more devices.
+    The vertical division is cut after each of ``layers``; if there are more devices, balanced cuts follow.
 
     Raises:
-        ClovenError: with all that is wrong with the layers and devices for this model.
+        ClovenError: with every problem of the layers and devices for this model.
     """
     problems: list[str] = []
     found: list[Target] = []
@@ -78,5 +78,5 @@ def _strategy(
 
 
 def _title(name: str, devices: int, grid: tuple[int, int] | None) -> str:
-    how = {"vertical": "cut after the layers listened at", "horizontal": "by output channels"}
+    how = {"vertical": "cut after the observed layers", "horizontal": "by output channels"}
     return f"{name}, {how.get(name, f'a grid of {grid[0]}x{grid[1]} tiles' if grid else '')}, {devices} devices"

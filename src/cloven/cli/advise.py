@@ -1,4 +1,4 @@
-"""``cloven advise``: the division that is fast enough and leaks least."""
+"""The command ``cloven advise``, which recommends a division."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def advise(
     victims: Annotated[
         int,
         typer.Option(
-            help="Images that are attacked: one half in the search, the other to attack the plan again.",
+            help="Number of victim images: one half for the search, the other to attack the plan again.",
             min=40,
             metavar="N",
             rich_help_panel=IMAGES,
@@ -80,12 +80,16 @@ def advise(
     attacks: Annotated[
         str, typer.Option(help="Attacks on every tap.", metavar="NAME,...", rich_help_panel=ATTACKS)
     ] = "residual,probe,mlp-probe,conv-probe",
-    max_latency: Annotated[str, _limit("Longest time from an image to its answer.", "TIME")] = "",
-    min_throughput: Annotated[float | None, _limit("Fewest images a second.", "N")] = None,
-    max_energy: Annotated[str, _limit("Most energy of an image, e.g. 0.5J.", "ENERGY")] = "",
-    max_memory: Annotated[str, _limit("Most memory on a device, e.g. 200MB.", "SIZE")] = "",
-    max_pixel_leakage: Annotated[float, _limit("Most leakage of the pixels at a tap; 1: no limit.", "SHARE")] = 0.2,
-    max_label_leakage: Annotated[float, _limit("Most leakage of the labels at a tap; 1: no limit.", "SHARE")] = 0.3,
+    max_latency: Annotated[str, _limit("Largest latency of an image, e.g. 300ms.", "TIME")] = "",
+    min_throughput: Annotated[float | None, _limit("Smallest throughput in images per second.", "N")] = None,
+    max_energy: Annotated[str, _limit("Largest energy per image, e.g. 0.5J.", "ENERGY")] = "",
+    max_memory: Annotated[str, _limit("Largest memory on a device, e.g. 200MB.", "SIZE")] = "",
+    max_pixel_leakage: Annotated[
+        float, _limit("Largest leakage of the pixels at a tap; 1: no limit.", "SHARE")
+    ] = 0.2,
+    max_label_leakage: Annotated[
+        float, _limit("Largest leakage of the labels at a tap; 1: no limit.", "SHARE")
+    ] = 0.3,
     minimise: Annotated[
         str, _limit("latency, energy, traffic, or throughput (as large as possible).", "NAME")
     ] = "latency",
@@ -104,10 +108,10 @@ def advise(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Recommend a division: the cheapest one that meets limits on cost and leakage.
+    """Recommend a division: the cheapest one that meets the limits on cost and leakage.
 
-    Every link and every device that is not trusted is attacked. Links that leak more than a limit are encrypted.
-    The plan is written to plan.toml. Exit code 1: no plan meets the limits.
+    Every exposed link, and every device that is not trusted, is attacked. Links that leak more than a limit are
+    encrypted. The plan is written to plan.toml. Exit code 1: no plan meets the limits.
     """
     from cloven.advising.advise import advise as advised
     from cloven.advising.limits import Limits
@@ -185,18 +189,18 @@ def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
 def _print(advice: Advice) -> None:
     report = advice.report
     if report.assumptions:
-        print_text("This advice rests on numbers that were not measured; they are listed below.")
+        print_text("This advice is based on numbers that were not measured; they are listed below.")
     print_text(f"Recommended: {report.plan}. {report.reason}" if report.plan else report.reason)
     if report.leakage:
         table(
-            "Taps of the plan, with the upper 95 % limit of what leaks in clear",
+            "Taps of the plan, with the upper 95 % limit of their leakage without encryption",
             ["tap", "axis", "leakage", "attack", "encrypted"],
             [
                 [
                     leak.tap,
                     leak.axis,
                     f"{leak.leakage:.0%}",
-                    leak.attack or "none is needed",
+                    leak.attack or "not needed",
                     "yes" if leak.protected else "no",
                 ]
                 for leak in report.leakage

@@ -1,4 +1,4 @@
-"""``cloven audit``: what was options for, as settings of an audit; and how one is run."""
+"""The command ``cloven audit``, which attacks the observations of a plan, a model or a capture."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ SIMULATED = (
     "disk",
     "mirror",
 )
-"""Options that say what to simulate: a capture is what it is."""
+"""Options of a simulation, which do not apply to a capture."""
 
 REQUIRED = {
     "accepted": ["fail_above"],
@@ -70,10 +70,10 @@ REQUIRED = {
 """The options that an option requires."""
 
 PLANNED = ("strategies", "devices")
-"""Options that say how to divide a model: a plan says it."""
+"""Options for the division of a model, which a plan determines."""
 
 S2 = ("s2",)
-"""Cuts that stand for those of that paper."""
+"""The name that stands for the cuts of Rajasekar et al. (2024)."""
 
 
 def audit(
@@ -81,7 +81,7 @@ def audit(
     model: Annotated[
         str,
         typer.Argument(
-            help="A plan file that `cloven plan` wrote, or a model, which is divided in all ways.",
+            help="A plan file that `cloven plan` wrote, or a model, which is divided by each of --strategies.",
             metavar="MODEL|PLAN",
         ),
     ] = "lenet5",
@@ -89,7 +89,7 @@ def audit(
     auxiliary: Annotated[
         str,
         typer.Option(
-            help="The attacker's own images: photos, folder:DIR, ... or same (of --data, none of them scored).",
+            help="The attacker's own images: photos, folder:DIR, ... or same (the rest of --data).",
             metavar="SPEC",
             rich_help_panel=IMAGES,
         ),
@@ -97,8 +97,8 @@ def audit(
     queries: Annotated[
         int | None,
         typer.Option(
-            help="Number of --auxiliary images that train; default: 1000 photos, 5000 others, or all captured. "
-            "Several attacks take a tenth more to choose the strongest by: further images, or the last of these.",
+            help="Number of --auxiliary images; default: 1000 photos, 5000 others, or all captured. To choose "
+            "between several attacks, a tenth more is used: further images, or the last of these.",
             metavar="N",
             rich_help_panel=IMAGES,
         ),
@@ -136,7 +136,8 @@ def audit(
         typer.Option(
             "--layers",
             "--cuts",
-            help="Layers to listen behind, e.g. conv2,pool2; default: S1's; s2: those of S2.",
+            help="Layers to observe the outputs of, e.g. conv2,pool2; default: those of Mehrafrooz et al. (2025); "
+            "s2: those of Rajasekar et al. (2024).",
             metavar="LAYER,...",
             rich_help_panel=OBSERVATIONS,
         ),
@@ -144,7 +145,7 @@ def audit(
     devices: Annotated[
         int,
         typer.Option(
-            help="Number of devices of horizontal and data: 2, 4 or 8.",
+            help="Number of devices for horizontal and data: 2, 4 or 8.",
             min=2,
             metavar="N",
             rich_help_panel=OBSERVATIONS,
@@ -153,7 +154,8 @@ def audit(
     view: Annotated[
         str | None,
         typer.Option(
-            help="paper (the share that S1 counts), full (all on a link; default for a plan) or both.",
+            help="full (everything on a link; default for a plan), paper (the share that Mehrafrooz et al. count) "
+            "or both.",
             metavar="NAME",
             rich_help_panel=OBSERVATIONS,
         ),
@@ -161,14 +163,14 @@ def audit(
     links: Annotated[
         str | None,
         typer.Option(
-            help="Full view: first (between the first two devices) or all (default for a plan).",
+            help="Links in the full view: first (between the first two devices) or all (default for a plan).",
             metavar="NAME",
             rich_help_panel=OBSERVATIONS,
         ),
     ] = None,
     colluding: Annotated[
         list[str] | None,
-        typer.Option(help="Links whose taps are put together.", metavar="A-B,B-C", rich_help_panel=OBSERVATIONS),
+        typer.Option(help="Links whose listeners collude.", metavar="A-B,B-C", rich_help_panel=OBSERVATIONS),
     ] = None,
     defences: Annotated[
         str,
@@ -190,8 +192,8 @@ def audit(
         str,
         typer.Option(
             help="nearest, screen, decoder, residual, residual-ensemble, cgan, cgan-l1, paste, enlarge, inpaint; "
-            "with the weights residual-augmented, refine (or refine-pixels, refine-labels), rmle; for labels knn, "
-            "probe, mlp-probe, conv-probe, rear; or your own: package.module:Class.",
+            "with the weights: residual-augmented, refine (or refine-pixels, refine-labels), rmle; for labels: "
+            "knn, probe, mlp-probe, conv-probe, rear; or your own: package.module:Class.",
             metavar="NAME,...",
             rich_help_panel=ATTACKS,
         ),
@@ -199,7 +201,7 @@ def audit(
     shape: Annotated[
         list[str] | None,
         typer.Option(
-            help="What the attacker knows of shapes: given, places or inferred; with --pairs, e.g. 0=6x14x14.",
+            help="The attacker's knowledge of shapes: given, places or inferred; with --pairs, e.g. 0=6x14x14.",
             metavar="HOW",
             rich_help_panel=ATTACKS,
         ),
@@ -207,7 +209,7 @@ def audit(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Epochs of each attack; default: 10, of `residual` until held-out pairs stop improving.",
+            help="Epochs of each attack; default: 10; for `residual`, until held-out pairs stop improving.",
             min=1,
             metavar="N",
             rich_help_panel=ATTACKS,
@@ -230,8 +232,8 @@ def audit(
     attack_seconds: Annotated[
         float | None,
         typer.Option(
-            help="CPU (cuda: GPU) seconds that each training of an attack may take; default: as many as it needs. "
-            "What refine and rmle compute for each image that they attack is not limited.",
+            help="Limit on the CPU (cuda: GPU) seconds of each training of an attack; default: no limit. "
+            "It does not limit what refine and rmle compute for each image that they attack.",
             min=0,
             metavar="SECONDS",
             rich_help_panel=ATTACKS,
@@ -258,7 +260,7 @@ def audit(
     features: Annotated[
         str,
         typer.Option(
-            help="Keep captured numbers as float32 or float16.", metavar="NAME", rich_help_panel=COMPUTING
+            help="Precision of kept numbers: float32 or float16.", metavar="NAME", rich_help_panel=COMPUTING
         ),
     ] = "float32",
     disk: Disk = 4.0,
@@ -304,10 +306,10 @@ def audit(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack what crosses the links, and write a report.
+    """Attack the links of a divided model, and write a report.
 
-    An audit that was stopped continues with the same command. With --pairs, it attacks what a tap captured from the
-    wire instead of what a simulation says that a tap would capture.
+    The links are simulated; with --pairs, the audit attacks what a tap captured on a real link. To resume an audit,
+    run the same command again.
     """
     if pairs is not None:
         _refuse(context, SIMULATED, "--pairs")
@@ -333,7 +335,7 @@ def audit(
         options = ModelOptions(model_option, input_size, classes, weights, mean, std)
         plan = tried(lambda: plan_of(PlanOptions(Path(model), options)), problems)
     elif model_option:
-        problems.append(f"--model is for a plan without a [model] table; the model is {model}: leave --model out")
+        problems.append(f"--model requires a plan without a [model] table, got the model {model}; leave it out")
     name = model if plan is None else plan.named_model.name
     paths = tried(lambda: _paths(name, names_in(layers)), problems) or ()
     shape_of_image = tried(lambda: image_size(input_size), problems) if input_size else None
@@ -419,14 +421,16 @@ def audit(
 
 
 def _refuse(context: typer.Context, names: Sequence[str], source: str) -> None:
-    """Refuse options that the source of the observations settles."""
+    """Refuse options that do not apply to the source of the observations."""
     present = given(context)
     if problems := [f"--{name} cannot be used with {source}" for name in names if name in present]:
         raise ClovenError(problems)
 
 
 def _paths(model: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths of layers: as they are, S1's or S2's numbers, or those of S2 for ``s2``.
+    """Return the paths of layers from paths, from names such as ``s1:2``, or from ``s2``, for all of its cuts.
+
+    The prefix ``s1:`` stands for Mehrafrooz et al. (2025), and ``s2:`` for Rajasekar et al. (2024).
 
     Raises:
         ClovenError: with each name that the model does not have.
@@ -444,5 +448,5 @@ def _paths(model: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_plan(name: str) -> bool:
-    """Return whether a name is that of a file, and not of a model."""
+    """Return whether a name is that of a plan file, and not of a model."""
     return name.endswith(".toml") or Path(name).is_file()

@@ -1,4 +1,4 @@
-"""The tables of ``cloven audit``: what is listened to, and what the attacks found."""
+"""The tables of ``cloven audit``: the observations, and the results of the attacks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 
 FEW = 20
-"""The largest number of flags, and of notes, that are printed; all are in the report."""
+"""The largest number of flags, and of notes, to print; the report has all of them."""
 
 
 def print_observations(found: Sequence[tuple[Case, Sequence[str]]]) -> None:
-    """Print what an audit would look at, and the attacks on it."""
+    """Print the observations of an audit, and the attacks on each."""
     contexts = [(case.context, attacks) for case, attacks in found]
     changed = any(one.transform != "none" for one, _ in contexts)
     rows = []
@@ -33,7 +33,7 @@ def print_observations(found: Sequence[tuple[Case, Sequence[str]]]) -> None:
 
 
 def print_summary(found: Summary) -> None:
-    """Print an audit: the verdict, of each observation the strongest attack, the orderings, and remarks."""
+    """Print an audit: the verdict, the strongest attack on each observation, the orderings, and remarks."""
     from cloven.auditing.results import ranked
 
     verdict = found.verdict
@@ -54,7 +54,7 @@ def print_summary(found: Summary) -> None:
     )
     if found.orderings:
         table(
-            "S1's expectations, and what the numbers show",
+            "Expectations of Mehrafrooz et al. (2025), and the measured differences",
             ["claim", "statement", "difference", "shows"],
             [[o.claim, o.sentence, interval(o.difference), o.shows] for o in found.orderings],
             width=NARROW,
@@ -64,7 +64,7 @@ def print_summary(found: Summary) -> None:
 
 
 def _observed(one: ObservationSummary) -> str:
-    """Return what was seen, in two lines."""
+    """Return the name of an observation, in two lines."""
     transform = "" if one.transform == "none" else f", {one.transform}"
     sent = "" if one.crosses else ", never sent"
     return f"{one.strategy}, {one.label}{transform}\n{_links(one)}, {one.view}{sent}"
@@ -73,7 +73,7 @@ def _observed(one: ObservationSummary) -> str:
 def _scored(
     score: AxisScore | None, one: ObservationSummary, took: Mapping[tuple[str, str], TrainingTime | None]
 ) -> str:
-    """Return a score in lines: mean and interval; leakage and baseline; attack and its training; its curves."""
+    """Return a score in lines: mean and interval; leakage and baseline; attack and training; convergence."""
     if score is None:
         return "not scored"
     whose = f"{score.attack}, carried over" if score.carried_from else score.attack
@@ -85,7 +85,7 @@ def _scored(
 
 
 def _remarks(found: Summary) -> Iterator[str]:
-    """Return what else should be known: doubts about the attacks, notes on them, guessed shapes."""
+    """Yield the remarks on an audit: doubts about the attacks, notes on them, guessed shapes."""
     flags = [f"{one.strategy}, {one.label}: {flag}" for one in found.observations for flag in one.flags]
     notes = [f"{f.strategy}, {f.label}, {f.attack}: {note}" for f in found.findings for note in f.notes]
     for kind, lines in (("flag", flags), ("note", notes)):
