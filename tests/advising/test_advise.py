@@ -1,4 +1,4 @@
-"""Advice on small models and clusters, against a search by brute force and against what must be true."""
+"""Advice on small models and clusters, compared with a brute-force search."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cloven.cost.profile import (
 
 FREE = MessageCost(origin="measured", send=0.0, receive=0.0, send_byte=0.0, receive_byte=0.0)
 SMALL = 16_500
-"""Bytes of memory: enough for half of the model, not for all of it."""
+"""Bytes of memory that suffice for half of the model, but not for all of it."""
 
 ATTACKS = [cloven.attacks.Decoder(epochs=1), "probe"]
 
@@ -87,7 +87,7 @@ def advised(model: cloven.Graph, cluster: cloven.Cluster, images: torch.Tensor, 
 def test_the_advice_is_the_best_of_all_vertical_divisions(
     where: cloven.Cluster, model: cloven.Graph, images: torch.Tensor
 ) -> None:
-    """The brute force knows no candidate list: every cut after every layer, every order of devices."""
+    """The brute-force search has every cut after every layer, and every order of devices."""
     layers = ["0", "1", "2", "3", "4", "5"]
     latencies = []
     for number in range(len(where.devices)):
@@ -111,7 +111,7 @@ def test_a_fast_device_is_worth_a_fast_link_and_not_a_slow_one(model: cloven.Gra
     advice = advised(model, where, images)
 
     assert advice.plan is not None
-    assert len(advice.plan.devices) == 2  # neither has the memory for all of it
+    assert len(advice.plan.devices) == 2  # neither device has enough memory for the whole model
     assert any("memory" in one.reason for one in advice.rejected)
 
 
@@ -133,7 +133,7 @@ def test_without_limits_only_the_coordinators_links_are_encrypted(
     advice = advised(model, where, images)
 
     assert advice.program is not None
-    assert advice.results is not None  # the link in clear was attacked all the same
+    assert advice.results is not None  # the link in clear was attacked nevertheless
     assert {advice.program.protection.of(*link) for link in advice.program.links} == {"none"}
     assert advice.program.protection.of("coordinator", advice.program.source) == "aes-128-gcm"
 
@@ -193,7 +193,7 @@ def test_a_profile_that_lacks_a_number_recommends_nothing(model: cloven.Graph, i
         ({"limits": 3}, "limits"),
         ({"minimise": "cost"}, "minimise is 'cost'; expected one of latency, throughput, energy, traffic"),
         ({"budget": 0}, "budget must be a number of seconds above 0, got 0"),
-        ({"victims": torch.rand(10, 1, 12, 12)}, "there are 10 victim images; give at least 40"),
+        ({"victims": torch.rand(10, 1, 12, 12)}, "there are 10 victim images; expected at least 40"),
     ],
 )
 def test_wrong_arguments_are_named(

@@ -1,4 +1,4 @@
-"""A small network of a user's own, and what is made of it."""
+"""A small network of a user's own, its graph and a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks of one's own: three that a user may write, what they are given, and how they are named."""
+"""Attacks that a user writes: three examples, their knowledge, and their names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["run"]
 
 @dataclass(frozen=True)
 class NearestImage:
-    """Answers with the image of its own whose capture is nearest."""
+    """Answers with the auxiliary image whose capture is nearest."""
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor:
         pairs = needed(knowledge.pairs, "NearestImage", "pairs")
@@ -46,7 +46,7 @@ class NearestImage:
 
 @dataclass(frozen=True)
 class Inversion:
-    """Changes a light image until the front of the model makes of it what was captured; it needs no images."""
+    """Optimises an image until the front of the model returns what was captured; it needs no auxiliary images."""
 
     white_box: ClassVar[bool] = True
     steps: int = 60
@@ -70,7 +70,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class Brightness:
-    """Calls an image light if more is captured of it than of most; auxiliary images say how many are light."""
+    """Reads an image as bright if its captured mean is high; auxiliary images give the share of bright ones."""
 
     name: ClassVar[str] = "brightness"
 
@@ -83,7 +83,7 @@ class Brightness:
 
     @staticmethod
     def energy(captured: Sequence[Tensor]) -> Tensor:
-        """``(n,)``: the mean of what is captured."""
+        """Return the mean of the captured tensors, ``(n,)``."""
         return torch.stack([z.flatten(1).mean(1) for z in captured]).mean(0)
 
 
@@ -170,7 +170,7 @@ class TestKnowledge:
 
 
 def audited(attack: object, **options: object) -> CellResult:
-    """The result of the one cell."""
+    """Return the result of the only cell."""
     made = small()
     results = cloven.audit(
         made.seen(0),
@@ -184,7 +184,7 @@ def audited(attack: object, **options: object) -> CellResult:
 
 
 def timeless(result: CellResult) -> CellResult:
-    """A result without what clocks measured."""
+    """Return a result without times."""
     return result.model_copy(update={"wall_seconds": 0.0, "training": None, "tensors": ""})
 
 
@@ -209,7 +209,7 @@ class TestAudit:
         assert len(str(settings["source"])) == 64
 
     def test_all_that_an_attacker_may_know(self) -> None:
-        """What is asked, captured and computed by the front are the same numbers; the rear goes on from them."""
+        """Queries, captures and the front give the same numbers, from which the rear computes the output."""
         made, asked = small(), list[bool]()
 
         def check(knowledge: Knowledge) -> None:
@@ -286,7 +286,7 @@ class TestAudit:
 
 
 class TestMistakes:
-    """Each is answered in one sentence."""
+    """Each mistake gives an error of one sentence."""
 
     @pytest.mark.parametrize(
         ("attack", "words"),
@@ -425,7 +425,7 @@ class TestByName:
         assert settings["fields"] == {"share": 1.0}
 
     def test_a_package_registers_an_attack(self, tmp_path: Path) -> None:
-        """With its version in the place of its source text."""
+        """The version of the package is in the key instead of the source text."""
         folder = tmp_path / "theirs-1.2.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n")

@@ -1,4 +1,4 @@
-"""`cloven.audit`: what listeners reconstruct of images, and read of their labels."""
+"""`cloven.audit`: reconstructions of images, and labels that are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cloven.zoo.datasets import load
 
 @pytest.fixture(scope="module")
 def photos() -> Tensor:
-    """Blobs of light: images that have something to reconstruct."""
+    """Return images of bright blobs, which have something to reconstruct."""
     return blobs(200, seed=0)
 
 
@@ -111,12 +111,12 @@ def test_attacks_of_one_name_are_told_apart_by_their_settings(
 
 @dataclass(frozen=True)
 class MeanImage:
-    """An attack of one's own: the mean of the auxiliary images, brightened."""
+    """A user's own attack: the mean of the auxiliary images, brightened."""
 
     gain: float = 1.0
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor:
-        """Return a function that ignores what was captured."""
+        """Return a function that ignores the captured tensors."""
         mean = needed(knowledge.auxiliary, "MeanImage", "images").mean(0).mul(self.gain).clamp(0, 1)
         return lambda captured: mean.expand(len(captured[0]), *mean.shape)
 
@@ -162,7 +162,7 @@ def test_a_kept_audit_is_not_done_again(
         assert len(found.findings) == 1
     assert len(times) == 2, "a cell is two files, written once"
 
-    with pytest.raises(cloven.ClovenError, match="holds an audit of another configuration"):
+    with pytest.raises(cloven.ClovenError, match="holds an audit with another configuration"):
         cloven.audit(seen, "probe", auxiliary=photos, victims=tests, folder=tmp_path / "run")
 
 
@@ -213,7 +213,7 @@ def test_what_is_not_an_attack_is_answered_in_one_sentence(
 def test_what_is_not_an_image_is_answered_in_one_sentence(program: cloven.Program, photos: Tensor) -> None:
     seen = cloven.observe(program)
 
-    assert "victims is left out; expected images" in refusal(seen, "nearest", auxiliary=photos)
+    assert "victims is missing; expected images" in refusal(seen, "nearest", auxiliary=photos)
     assert "auxiliary is 'photos'; expected images (n, 3, 12, 12)" in refusal(
         seen, "nearest", auxiliary="photos", victims=photos
     )
@@ -291,7 +291,7 @@ def test_a_number_of_numpys_is_a_number(program: cloven.Program, photos: Tensor,
 class Reader:
     """An attack that reads one class everywhere."""
 
-    name = "an\nattack"  # two lines would break every table
+    name = "an\nattack"  # a name of two lines would break every table
 
     def __init__(self, label: int) -> None:
         self.label = label
@@ -301,7 +301,7 @@ class Reader:
         return self
 
     def classify(self, captured: Sequence[Tensor]) -> Tensor:
-        """Return its one class for every image."""
+        """Return the same class for every image."""
         return torch.full((len(captured[0]),), self.label)
 
 
@@ -331,7 +331,7 @@ def test_only_a_classifier_of_the_same_images_is_attacked_and_judges(
         for one in (maps, cloven.capture(blind, photos[:1]))
     ]
 
-    assert "the model returns (n, 8, 6, 6); an audit is of a classifier" in refusal(seen[0], "nearest", **images)
+    assert "the model returns (n, 8, 6, 6); an audit needs a classifier" in refusal(seen[0], "nearest", **images)
     assert "the model gives NaN for" in refusal(seen[1], "nearest", **images)
     assert refusal(cloven.observe(program), "nearest", judge=large, **images) == (
         "judge takes images of (3, 16, 16); expected a classifier of images of (3, 12, 12)"
@@ -359,6 +359,6 @@ def test_an_audit_is_of_one_model(program: cloven.Program, photos: Tensor, tests
     second = cloven.divide(other, cloven.Vertical(cuts=["0"]), devices=2)
     both = [*cloven.observe(program), *cloven.observe(second)]
 
-    assert "the observations are of 2 models; an audit is of one" in refusal(
+    assert "the observations are of 2 models; expected one model" in refusal(
         both, "nearest", auxiliary=photos, victims=tests
     )

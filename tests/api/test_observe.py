@@ -1,4 +1,4 @@
-"""`cloven.observe`: what a listener records."""
+"""`cloven.observe`: the observations of a listener."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cloven
 
 @pytest.fixture(scope="module")
 def shared(model: cloven.Graph) -> cloven.Program:
-    """Every layer over three devices: all send to the first, which sends to all."""
+    """Return a program with every layer on three devices: all send to the first, which sends to all."""
     return cloven.divide(model, cloven.Horizontal(), devices=3)
 
 

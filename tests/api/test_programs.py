@@ -1,4 +1,4 @@
-"""Programs of at most ten lines that do a whole task, with nothing but cloven and torch."""
+"""Programs of at most ten lines that do a whole task with only cloven and torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_two_plans_are_compared(net: nn.Module) -> None:
 
 
 def test_the_results_are_a_table_in_a_terminal_and_a_frame_elsewhere(program: cloven.Program) -> None:
-    """Results are for the eye and for other programs."""
+    """Results are printed as a table, and returned as a data frame."""
     results = cloven.audit(cloven.observe(program), "probe", auxiliary=PHOTOS, victims=TESTS)
     assert "edge0->edge1" in repr(results)
     pytest.importorskip("pandas", reason="the extra `audit`")

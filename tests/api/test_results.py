@@ -26,7 +26,7 @@ def test_results_print_as_a_short_table(results: cloven.Results) -> None:
 
     assert title == "2 observations attacked by nearest, probe"
     assert verdict.startswith(("Pixels: ", "No verdict: "))
-    assert intervals == "95 % intervals over images only: one seed says nothing of others."
+    assert intervals == "95 % intervals over images only (one seed)."
     assert table[0].split()[0] == "observation"
     assert [line.split()[0] for line in table[1:]] == ["edge0->edge1", "edge1->edge2"]
     assert len(table) == 3

@@ -1,4 +1,4 @@
-"""Strategies: what a user can write, and what is answered to what cannot be meant."""
+"""Strategies: the ways to write them, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_strategy_cannot_be_changed() -> None:
 
 
 def test_several_strategies_follow_one_another(net: torch.nn.Module, model: cloven.Graph) -> None:
-    """Tiles up to a layer, then channels, then the rest on a device of its own."""
+    """Tiles up to a layer, then channels, then the rest on a separate device."""
     stages = [cloven.Data((1, 2), until="1"), cloven.Horizontal(until="3"), cloven.Vertical(on=["server"])]
     program = cloven.divide(model, stages, devices=["left", "right", "server"])
     images = torch.rand(2, 3, 12, 12)

@@ -1,4 +1,4 @@
-"""Audits of what was captured: joined, attacked as a simulation would be, refused where it proves nothing."""
+"""Audits of captures: how files are joined, attacks like those on a simulation, and refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Simulated:
-    """LeNet-5 on digits, cut after its first pool, and what was sent through it."""
+    """LeNet-5 on digits, cut after its first pool, and the images that were sent through it."""
 
     graph: Graph
     seen: Observation
@@ -52,13 +52,13 @@ class Simulated:
     victims: Images
 
     def captured(self) -> Tensors:
-        """What a tap gets: 100 of the attacker's images, then 60 victims, numbered from 7 on."""
+        """Return what a tap records: 100 images of the attacker, then 60 victims, numbered from 7 on."""
         (share,) = self.seen.seen
         values = evaluate(self.graph, self.both(), [share.value])[share.value]
         return {"input": torch.arange(160) + 7, "0": values.flatten(1)}
 
     def sent(self) -> Tensors:
-        """What whoever ran the system wrote."""
+        """Return the file that the operator of the system writes."""
         logits = evaluate(self.graph, self.both(), [self.graph.output])[self.graph.output]
         pixels = (self.both() * 255).round().to(torch.uint8)
         return {"input": torch.arange(160) + 7, "image": pixels, "auxiliary": torch.arange(160) < 100,
@@ -69,11 +69,11 @@ class Simulated:
 
 
 ONE = ("--attacks", "decoder", "--judge", "none")
-"""S1's attack alone."""
+"""Only the decoder of Mehrafrooz et al. (2025)."""
 
 
 def everything(captured: Shares) -> list[Tensor]:
-    """All rows of what was captured."""
+    """Return all captured rows."""
     return captured.take(torch.arange(len(captured)))
 
 
@@ -88,7 +88,7 @@ def simulated() -> Simulated:
 
 
 def put(folder: Path, captured: Tensors, sent: Tensors, **metadata: str) -> Path:
-    """A folder of pairs."""
+    """Write a folder of pairs."""
     folder.mkdir(exist_ok=True)
     numbers = sum(t.numel() * t.element_size() for name, t in captured.items() if name != "input")
     about = {
@@ -106,7 +106,7 @@ def put(folder: Path, captured: Tensors, sent: Tensors, **metadata: str) -> Path
 
 @pytest.fixture
 def pairs(simulated: Simulated, tmp_path: Path) -> Path:
-    """What was captured of a plain link."""
+    """Return a folder with the capture of a plain link."""
     return put(tmp_path / "pairs", simulated.captured(), simulated.sent())
 
 
@@ -116,7 +116,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def baselines(finding: Finding) -> dict[str, Any]:
-    """The baselines that depend on the images alone."""
+    """Return the baselines that depend only on the images."""
     return {name: one for name, one in finding.baselines.items() if name != "shuffled pairs"}
 
 
@@ -166,7 +166,7 @@ def test_an_audit_of_a_plain_link_finds_what_the_simulated_one_finds(
     said = summary["capture"]
     assert (said["protected"], said["bytes_an_image"], said["payload_bytes"]) == (False, 4704, 160 * 4704)
     assert said["messages"] == [{"message": "0", "type": "float32", "shape": [6, 14, 14]}]
-    assert summary["attacker"]["knows"][0] == "the numbers that crossed and their shapes"
+    assert summary["attacker"]["knows"][0] == "the numbers that the link carried, and their shapes"
 
     cells = {p: p.stat().st_mtime_ns for p in (here / "run" / "cells").iterdir()}
     again = cloven(*command)
@@ -214,7 +214,7 @@ def test_a_protected_link_is_not_above_its_baseline(simulated: Simulated, cloven
     assert found["label"] == "Protected link"
     assert found["observation_bytes"] == 4720
     assert "captured (protected link, 10.0.0.1:40112 to 10.0.0.2:7001)" in summary["verdict"]["sentence"]
-    assert "which is better" in summary["verdict"]["sentence"]  # than noise drawn as a picture
+    assert "which is better" in summary["verdict"]["sentence"]  # compared with a picture of noise
     assert "the keys of the link" in summary["attacker"]["does_not_know"]
     assert (
         "<b>protected</b>: the listener got ciphertext"
@@ -316,7 +316,7 @@ def test_rows_are_joined_by_input_and_what_has_no_partner_is_counted(
                   "--victims", "20", "--out", "run")  # fmt: skip
     assert done.code == 0, done.err
     assert f"Images that were sent but not captured, left out: {recorded.unmatched[IMAGES]}." in done.err
-    assert f"not recorded as answered, left out: {recorded.unmatched[CAPTURED]}." in done.err
+    assert f"captured but have no recorded answer, left out: {recorded.unmatched[CAPTURED]}." in done.err
     summary = summary_of(here / "run")
     assert (summary["findings"][0]["pairs"], summary["findings"][0]["victims"]) == (50, 20)
     assert summary["capture"]["unmatched"] == dict(recorded.unmatched)
@@ -352,7 +352,7 @@ Change = Callable[[Tensors, Tensors], dict[str, str] | None]
 
 
 def changed(**tensors: Callable[[Tensors, Tensors], Tensor]) -> Change:
-    """Put other tensors in: ``wire_NAME`` into what was captured, ``sent_NAME`` into what was sent."""
+    """Replace tensors: ``wire_NAME`` in the captured file, ``sent_NAME`` in the file of sent images."""
 
     def change(captured: Tensors, sent: Tensors) -> None:
         for name, make in tensors.items():
@@ -382,7 +382,7 @@ def says(**metadata: str) -> Change:
         (says(protected="maybe"), ("protected is 'maybe'; expected yes or no",)),
         (says(protected="yes"), ("'0' is torch.float32 of shape (160, 1176); expected torch.uint8 with 2 axes",)),
         (says(link="a to b"), ("link is 'a to b'; expected 'IP:PORT -> IP:PORT'",)),
-        (says(bytes="many"), ("bytes is 'many'; expected how many were captured",)),
+        (says(bytes="many"), ("bytes is 'many'; expected the number of captured bytes",)),
         (changed(wire_x=lambda c, _: c["0"]), ("holds x; expected input and messages named 0, 1, ...",)),
         (changed(wire_1=lambda c, _: c["0"][:, :0]), ("messages 1 hold no numbers",)),
         (changed(wire_0=lambda c, _: c["0"][:9]), ("'0' has 9 rows; 'input' has 160",)),
@@ -413,7 +413,7 @@ def test_files_that_cannot_be_used_are_refused(
     ("shapes", "message"),
     [
         ({0: [(16, 10, 10)]}, "message 0 holds 1,176 numbers; the shape 16x10x10 has 1,600"),
-        ({0: [(6, 14, 14)], 3: [(84,)]}, "given for messages 0, 3; captured were 0: give the shapes of all"),
+        ({0: [(6, 14, 14)], 3: [(84,)]}, "given for messages 0, 3, but messages 0 were captured: give the shapes of all"),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused(pairs: Path, shapes: dict[int, Any], message: str) -> None:
@@ -430,7 +430,7 @@ def test_ciphertext_has_no_shape(simulated: Simulated, tmp_path: Path) -> None:
 
 
 def refused(cloven: Run, here: Path, *options: object) -> str:
-    """The message of an audit that is refused and writes nothing."""
+    """Return the message of an audit that is refused, and check that it wrote nothing."""
     before = sorted(here.rglob("*"))
     done = cloven("audit", *options)
     assert done.code == 2, done
@@ -474,7 +474,7 @@ def test_another_model_than_the_one_that_ran_is_refused(simulated: Simulated, cl
     sent["logits"][100:103] = -sent["logits"][100:103]
     put(here / "pairs", simulated.captured(), sent)
     said = refused(cloven, here, "--pairs", "pairs")
-    assert "of 60 victim images the model gives 3 another class than was answered" in said
+    assert "for 3 of 60 victim images, the class of the model differs from the answer that was recorded" in said
     assert "(rounding explains 0): it is not the model that ran" in said
 
     put(here / "pairs", simulated.captured(), {**sent, "logits": sent["logits"][:, :7].contiguous()})
@@ -520,7 +520,7 @@ def test_victims_that_the_cnn_was_trained_on_are_said_and_leave_the_domain(
 
     done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--out", "run")
     assert done.code == 0, done.err
-    assert "Victim images that are among those that the CNN was trained on: 60." in done.err
+    assert "Victim images that the CNN was trained on: 60." in done.err
     assert "among those that the CNN was trained on: 60." in (here / "run" / "report.html").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Cells: the same finding alone, beside others, on processes and after a resume; what tells nothing."""
+"""Cells: equal results alone, with other cells, in processes and after a resume; empty observations."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def material(**options: Any) -> Material:
 
 
 def timeless(result: CellResult) -> CellResult:
-    """A result without what clocks measured, and without the hash of its file of tensors."""
+    """Return a result without times, and without the hash of its tensors."""
     return result.model_copy(update={"wall_seconds": 0.0, "training": None, "tensors": ""})
 
 
@@ -67,7 +67,7 @@ def result(outcome: Outcome) -> CellResult:
 
 
 def audited(seen: Observation, attacker: BatchedAttack, **options: Any) -> Measured:
-    """The finding of one attack on one observation."""
+    """Return the result of one attack on one observation."""
     made = small()
     images = {"auxiliary": made.auxiliary, "victims": made.victims} | options
     (finding,) = cloven.audit(seen, attacker, **images).findings
@@ -133,7 +133,7 @@ def edited(path: Path, **values: Any) -> None:
 
 
 class TestDigests:
-    """A score that was edited is noticed when it is read; the layout of the file may change."""
+    """An edited score is detected when it is read; the layout of the file may change."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
@@ -143,7 +143,7 @@ class TestDigests:
         return store
 
     def files(self, store: Store) -> tuple[Path, Path]:
-        """The files of two cells."""
+        """Return the files of two cells."""
         one, other = sorted((store.folder / "cells").glob("*.json"))
         return one, other
 
@@ -210,7 +210,7 @@ def test_a_folder_is_opened_once_at_a_time(tmp_path: Path) -> None:
         assert (store.folder / "cells" / ".other.part").exists()
     with opened(tmp_path / "run", {"x": 1}):
         assert not (store.folder / "cells" / ".other.part").exists()
-    with pytest.raises(ClovenError, match="x: there 1, now 2"), opened(tmp_path / "run", {"x": 2}):
+    with pytest.raises(ClovenError, match="x: 1 in the folder, 2 now"), opened(tmp_path / "run", {"x": 2}):
         pytest.fail("it was opened with another configuration")
 
 
@@ -225,8 +225,8 @@ def test_a_setting_that_differs_is_named_and_hashes_are_short(tmp_path: Path) ->
     with pytest.raises(ClovenError) as refused, opened(tmp_path / "run", other):
         pass
     assert list(refused.value.problems[1:]) == [
-        '  images: there "6b86b273...", now "d4735e3a..."',
-        "  plan.cuts: there 1, now 2",
+        '  images: "6b86b273..." in the folder, "d4735e3a..." now',
+        "  plan.cuts: 1 in the folder, 2 now",
     ]
 
 
@@ -279,7 +279,7 @@ def test_the_strong_attacks_beat_every_baseline_on_the_whole_input(attacker: Bat
 
 
 def replaced(change: Callable[[Tensor], Tensor]) -> Material:
-    """The material with another tensor in the place of what crosses the first link."""
+    """Return the material with another tensor instead of the one that crosses the first link."""
     made, shared = small(), material()
     name = made.graph.fingerprints[made.seen(0).seen[0].value]
     mine = {k: change(v) for k, v in shared.features.kept.items() if k.startswith(name)}
@@ -324,7 +324,7 @@ def test_a_link_that_is_never_used_is_at_its_baseline_and_says_so() -> None:
     for attacker in (Decoder(epochs=1), Residual(epochs=1, widths=(4,)), Nearest(), Probe()):
         finding = attack(Cell(unused, attacker), material()).result
 
-        assert finding.notes == ("nothing crosses here; the attack answers without having seen anything",)
+        assert finding.notes == ("this link carries nothing, so the attack answers without any observation",)
         assert finding.observation_bytes == 0
         assert finding.agreement.low <= baseline(finding, "agreement")
 
@@ -363,7 +363,7 @@ def test_auxiliary_images_that_are_victims_are_refused_by_name() -> None:
 
 
 def test_observations_of_two_models_are_refused() -> None:
-    """Two models of the same shapes, of which only the weights differ: the wrong one would classify silently."""
+    """Two models differ only in their weights, so that the wrong one would classify without an error."""
     made = small()
     other = capture(build("lenet5", shape=(1, 28, 28), classes=10).eval(), torch.zeros(1, 1, 28, 28))
     (theirs,) = cloven.observe(divide(other, Vertical(("conv1",)), 2))

@@ -24,18 +24,18 @@ from tests.cli.conftest import cloven as command
 __all__ = ["command"]
 
 
-# --- what is trained for a curve --------------------------------------------------------------------------------
+# --- the trainings of a curve ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Grey:
-    """An attack that answers one grey everywhere."""
+    """An attack that answers with the same grey everywhere."""
 
     level: float = 0.5
     epochs: int = 8
 
     def fit(self, knowledge: Knowledge, *, generator: torch.Generator, device: str) -> Reconstructor:
-        """Return a function that ignores what was captured."""
+        """Return a function that ignores the captured tensors."""
         return lambda captured: torch.full((len(captured[0]), *knowledge.image), self.level)
 
 
@@ -47,7 +47,7 @@ class Grey:
         (Decoder(epochs=1), 1, {}),
         (Decoder(epochs=100), 8, {0.25: 2, 0.5: 4}),  # held-out pairs or the budget ended it
         (Residual(), 21, {0.25: 5, 0.5: 10}),  # trained as long as it learned
-        (Grey(), None, {0.25: 2, 0.5: 4}),  # an attack of one's own that does not say what it took
+        (Grey(), None, {0.25: 2, 0.5: 4}),  # a user's own attack that does not report its epochs
         (Probe(), None, {}),
     ],
 )
@@ -128,7 +128,7 @@ FEW = ("--auxiliary", "same", "--queries", "40", "--victims", "20", "--judge", "
 
 @pytest.fixture
 def plan(command: Run, here: Path) -> str:
-    """A plan of LeNet-5 with random weights and one link."""
+    """Write a plan of LeNet-5 with random weights and one link."""
     command("plan", "lenet5", "--strategy", "vertical", "--cuts", "conv1", "--out", "plan.toml")
     return "plan.toml"
 
@@ -160,7 +160,7 @@ def test_a_score_that_rises_with_training_is_said_to_rise_with_training(
 
 
 def bright(count: int, level: float, seed: int) -> Tensor:
-    """Images about a level of grey."""
+    """Return images around a level of grey."""
     return level + 0.1 * torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
 
 
@@ -179,7 +179,7 @@ def program() -> cloven.Program:
 
 
 def test_an_attack_that_is_better_on_the_victims_than_the_chosen_one_is_named(seen: cloven.Observation) -> None:
-    """The own images are dark and the victims bright: what is chosen on the former is weak on the latter."""
+    """The attacker's images are dark, the victims bright: the attack chosen on the former is weak on the latter."""
     found = cloven.audit(seen, [Grey(0.2), Grey(0.8)], auxiliary=bright(60, 0.15, 0), victims=bright(30, 0.75, 1))
     (one,) = found.observations
     chosen = one.own.pixels
@@ -220,7 +220,7 @@ def test_a_budget_ends_a_training_and_is_shown(seen: cloven.Observation, tmp_pat
     (warning,) = found.summary.warnings
     assert warning == (
         "The budget of seconds ended the training of 1 of 2 findings: their numbers depend on the speed of this "
-        "machine and are not repeatable on another."
+        "machine, and differ on another."
     )
     page = cloven.report(found, tmp_path / "report.html").read_text()
     assert warning in page
@@ -252,7 +252,7 @@ def test_without_a_budget_a_cell_does_not_know_of_budgets(seen: cloven.Observati
 
 
 def test_an_attack_that_lacks_what_it_needs_is_left_out_where_it_does(program: cloven.Program) -> None:
-    """A share of a layer does not suffice to run the model on, and a recorded transform cannot be asked for."""
+    """A share of a layer does not determine the model's output, and a recorded transform cannot be queried."""
     plan = cloven.Plan(
         strategy=cloven.Horizontal(), devices=["a", "b"], transform=Transforms(default=Transform.parse("int8"))
     )
@@ -265,7 +265,7 @@ def test_an_attack_that_lacks_what_it_needs_is_left_out_where_it_does(program: c
     assert [finding.attack for finding in found.findings] == ["nearest"]
     assert found.summary.warnings == (
         "refine-labels-screen needs the model's rear, or the service to ask, for the classes of its images; this "
-        "attacker has none; refine-labels-screen was left out where it is so",
+        "attacker has none; refine-labels-screen was left out there",
     )
     with pytest.raises(cloven.ClovenError, match="refine-labels-screen needs the model's rear"):
         cloven.audit(seen, labels, auxiliary=own, victims=victims)
@@ -276,7 +276,7 @@ def test_an_attack_without_pairs_is_not_said_to_use_any(seen: cloven.Observation
     found = cloven.audit(seen, ["rear", RMLE(steps=1), "nearest"], auxiliary=own, victims=victims, attack_seconds=9)
 
     assert [finding.pairs for finding in found.findings] == [0, 0, 54]
-    assert "rmle: the budget limits training, not the descent for each image." in found.summary.warnings
+    assert "rmle: the budget limits the training, not the optimisation for each image." in found.summary.warnings
 
 
 def test_an_attack_that_suits_no_observation_is_left_out_with_a_warning(

@@ -1,4 +1,4 @@
-"""What listeners see of all images: one forward pass, kept or computed anew, with the same bits."""
+"""Features: one forward pass, with the same bits whether they are kept or computed for each batch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.auditing.small import Small, small
 
 
 def seen(small: Small) -> list[Observation]:
-    """Links of three strategies."""
+    """Return links of three strategies."""
     horizontal, tiles = divide(small.graph, Horizontal(), 3), divide(small.graph, Data((2, 2)), 4)
     return [
         small.seen(0), small.seen(1), seen_on(horizontal, ("edge0", "edge1")),
@@ -55,9 +55,9 @@ def test_all_cuts_cost_one_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None
     prepare(made.graph, [made.seen(0), made.seen(1)], sets)
 
     padded = sum(-(-len(x) // 32) * 32 for x in (made.auxiliary, made.victims))
-    floors = 4  # constant guesses, which the model classifies once
+    guesses = 4  # the constant baselines, which the model classifies once
     assert padded - images < 2 * 32
-    assert counted["conv2d"] == 3 * (padded + floors)
+    assert counted["conv2d"] == 3 * (padded + guesses)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
@@ -83,7 +83,7 @@ def test_features_that_are_computed_anew_have_the_bits_of_those_that_are_kept(
 
 
 def test_the_bits_are_those_of_an_image_whatever_stands_beside_it() -> None:
-    """ResNets' values differ in their last bits with the batch size, if nothing is done about it."""
+    """Without padding of batches, values of ResNets differ in their last bits with the batch size."""
     torch.manual_seed(0)
     graph = capture(build("resnet20", shape=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
     values = ("conv1", "layer2", "layer3")
@@ -133,7 +133,7 @@ def test_a_shelf_goes_to_another_process_as_a_path(tmp_path: Path) -> None:
 def test_a_flattened_map_is_read_as_the_map_that_it_was(
     low: int, high: int, shape: tuple[int, ...], start: tuple[int, ...]
 ) -> None:
-    """Known shapes are known before the vector too; a slice that ends inside a channel stays a vector."""
+    """A flattened map is read in the shape of the map; a slice that ends inside a channel stays a vector."""
     torch.manual_seed(0)
     graph = capture(build("lenet5", shape=(3, 32, 32), classes=10), torch.zeros(1, 3, 32, 32))
     (flat,) = (op for op in graph.ops if op.kind == "reshape")

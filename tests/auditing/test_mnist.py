@@ -1,4 +1,4 @@
-"""The audit of the README on real data: MNIST, with Tiny-ImageNet photographs as the attacker's images."""
+"""The README's audit on real data: MNIST, with Tiny-ImageNet photographs as the attacker's images."""
 
 from __future__ import annotations
 

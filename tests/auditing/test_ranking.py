@@ -1,4 +1,4 @@
-"""The verdict: what leaks most and least on each axis, what is tied, and when nothing is said."""
+"""The verdict: what leaks most and least on each axis, ties, and audits without a verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloven.auditing.summary import AxisScore, AxisScores, HigherScore, Observat
 
 
 def score(high: float, /, **changes: Any) -> AxisScore:
-    """A score whose leakage is at most ``high``."""
+    """Return a score whose upper limit of leakage is ``high``."""
     leaked = ScoreRange(mean=max(0.0, high - 0.05), low=max(0.0, high - 0.1), high=high)
     scored = {"attack": "decoder", "mean": 0.3, "low": 0.25, "high": 0.35, "baseline": 0.1, "held_out": None}
     return AxisScore(**{**scored, "leakage": leaked, **changes})
@@ -67,7 +67,7 @@ def test_where_all_links_are_protected_nothing_leaks_to_a_listener() -> None:
     said = verdict(None, [], [observed("b", 0.9, protection=("mtls",))]).sentence
 
     assert said is not None
-    assert said.startswith("All that was looked at is on protected links, where a listener sees only ciphertext. ")
+    assert said.startswith("All observations are on protected links, where a listener sees only ciphertext. ")
 
 
 def test_nothing_is_most_and_least_at_once() -> None:
@@ -143,7 +143,7 @@ def test_what_no_link_carries_is_not_in_the_verdict() -> None:
 
     assert [ranking.most.observations for ranking in found.rankings if ranking.most] == [("c",), ("c",)]
     assert verdict(None, [], [observed("b", 0.9, crosses=False)]).reason == (
-        "nothing that was looked at crosses a link"
+        "none of the attacked observations is sent over a link"
     )
 
 
@@ -165,7 +165,7 @@ def test_doubts_are_part_of_the_sentence() -> None:
     found = verdict(None, [], [observed("b", 0.9, 0.9, own=own, counts=counts)]).sentence
 
     assert found is not None
-    assert "1 of 1 observations are attacked better from a deeper one" in found
+    assert "1 of 1 observations have a lower score than a deeper one that follows from them" in found
     assert (
         "1 of 1 observations have an attack that scores significantly higher on the victims than the one" in found
     )

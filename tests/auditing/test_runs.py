@@ -1,4 +1,4 @@
-"""Whole audits: what they write, that they can be killed and go on, and that cells do not depend on each other."""
+"""Whole audits: their files, resuming after they were killed, and cells that do not depend on each other."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ TIMES = ("training", "wall_seconds")
 
 
 def findings(folder: Path) -> list[dict[str, Any]]:
-    """The findings of a run without what clocks measured."""
+    """Return the findings of a run without times."""
     summary = json.loads((folder / "summary.json").read_text())
     return [{k: v for k, v in finding.items() if k not in TIMES} for finding in summary["findings"]]
 
 
 def finished(folder: Path) -> dict[str, int]:
-    """The cells that are finished, with the time at which each was written."""
+    """Return the finished cells, with the time at which each was written."""
     return {p.name: p.stat().st_mtime_ns for p in (folder / "cells").glob("*.json") if not p.name.startswith(".")}
 
 
@@ -103,8 +103,8 @@ def test_another_configuration_is_refused_with_what_differs(cloven: Run, here: P
     done = cloven(*SMALL, "--strategies", "vertical", "--seed", "3", "--out", "run")
 
     assert done.code == 2
-    assert "run holds an audit of another configuration; give another folder (--out)" in done.err
-    assert "seed: there 0, now 3" in done.err
+    assert "run holds an audit with another configuration; give another folder (--out)" in done.err
+    assert "seed: 0 in the folder, 3 now" in done.err
     assert {p: p.stat().st_mtime_ns for p in here.rglob("*")} == before
 
 
@@ -181,7 +181,7 @@ def test_an_interrupted_audit_says_that_it_can_go_on(here: Path, jobs: int) -> N
 
 
 def workers(leader: int) -> list[int]:
-    """The workers of a process that leads a session: its grandchildren, by the process that starts them."""
+    """Return the workers of a process that leads a session: its grandchildren."""
     done = subprocess.run(
         ["ps", "-o", "pid=", "-o", "ppid=", "-s", str(leader)], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""The subject of an audit: which images train, which are scored, who judges."""
+"""The subject of an audit: the images for training, the images that are scored, the judge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHO = Subject("lenet5", "digits", "photos", queries=50, victims=40)
 
 
 def quiet(*_: object) -> None:
-    """No progress."""
+    """Ignore progress."""
 
 
 def test_a_model_that_is_trained_here_has_s1s_split() -> None:
@@ -62,13 +62,13 @@ def test_a_set_without_labels_does_for_a_model_with_weights_and_not_for_training
     bare = Images("folder:x", pixels, None, (), tuple(map(str, range(240))))
     monkeypatch.setattr("cloven.auditing.subject.load", lambda *_, **__: bare)
 
-    with pytest.raises(ClovenError, match="has no labels; the CNN cannot be trained"):
+    with pytest.raises(ClovenError, match="has no labels, but the CNN is trained on them"):
         load_images(replace(WHO, data="folder:x"))
     known = Subject("torchvision:resnet18", "folder:x", "same", 20, shape=(1, 28, 28), classes=10)
     images = load_images(known)
     assert images.victims.labels is None
     assert judge_of(known, images, quiet) is None
-    with pytest.raises(ClovenError, match="the judge small has no weights and folder:x no labels"):
+    with pytest.raises(ClovenError, match="the judge small has no weights, and folder:x has no labels"):
         judge_of(replace(known, judge="small"), images, quiet)
 
 

@@ -122,7 +122,7 @@ def test_transforms_are_compared_side_by_side_and_trained_against(cloven: Run, h
 
 
 def test_what_a_transform_did_before_a_link_is_in_what_crosses_it(cloven: Run, here: Path) -> None:
-    """The second link is in clear, but what crosses it was computed from noise."""
+    """The second link has no transform, but its values were computed from noise."""
     plan = planned(cloven, "--transform", "edge0-edge1=noise:5")
     cloven("audit", plan, *FEW, "--attacks", "probe", "--judge", "none", "--out", "noisy")
     cloven("audit", planned(cloven), *FEW, "--attacks", "probe", "--judge", "none", "--out", "plain")
@@ -185,7 +185,7 @@ def test_all_that_is_wrong_is_said_at_once(cloven: Run, here: Path) -> None:
     done = cloven("audit", plan, "--strategies", "data", "--out", "run")
     assert "--strategies cannot be used with a plan" in done.err
     done = cloven("audit", "lenet5", "--colluding", "edge0-edge1,edge1-edge2", "--out", "run")
-    assert "--colluding names links of a plan; give one instead of a model" in done.err
+    assert "--colluding requires a plan, whose links it names" in done.err
     assert sorted(here.rglob("*")) == before
 
 

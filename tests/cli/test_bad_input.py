@@ -87,7 +87,7 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--auxiliary", "digits"), ("auxiliary images are also victim images",)),
         (nothing, ("--layers", "conv2,convv9"), ("no layer or op is named 'convv9'; the nearest names are",)),
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
-        (nothing, ("--strategy", "enclave,data"), ("--strategies enclave is audited alone; leave out the others",)),
+        (nothing, ("--strategy", "enclave,data"), ("--strategies enclave excludes other strategies",)),
         (nothing, ("--strategy", "enclave"), ("give them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
         (
             nothing,
@@ -95,7 +95,7 @@ def refused(done: Done, *messages: str) -> None:
             ("Rajasekar et al. (2024) do not cut 'lenet5'; choose from torchvision:vgg16",),
         ),
         (nothing, ("--view", "side"), ("--view is 'side'; choose from both, paper, full",)),
-        (nothing, ("--devices", "5"), ("5 devices have no usual grid of tiles; choose from 2, 4, 8",)),
+        (nothing, ("--devices", "5"), ("devices is 5, which has no grid of tiles; choose from 2, 4, 8",)),
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])

@@ -55,7 +55,7 @@ def test_images_have_the_size_of_the_data_and_classes_are_the_models(cloven: Run
 
     assert summary["input"] == [3, 24, 24]
     assert summary["classes"] == 10
-    assert "No normalisation is known of mynet:net" in done.err
+    assert "The normalisation of mynet:net is unknown" in done.err
     assert done.err.startswith("loading images and model: 0 of 1")
 
 
@@ -95,6 +95,4 @@ def test_without_layers_those_of_the_model_are_listed(cloven: Run, here: Path) -
     done = cloven("audit", "mynet:net", "--data", "folder:bare", *FEW, "--attacks", "nearest", "--out", "run")
 
     assert done.code == 2
-    assert (
-        "no layers of mynet:net are named to listen at; give some of its layers with --layers: 0, 1, 2" in done.err
-    )
+    assert "mynet:net has no default layers to observe; name some of its layers with --layers: 0, 1, 2" in done.err

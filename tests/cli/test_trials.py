@@ -251,8 +251,8 @@ def test_an_own_model_is_attacked_at_the_size_of_the_data(cloven: Run, grey: str
         ((), "give some of its layers with --layers: 0, 1, 2, 3, 4"),
         (("--layers", "1", "--classes", "1000"), "mynet:net has 10 outputs, got 1,000 classes"),
         (("--layers", "1", "--mean", "0.5"), "--mean requires --std"),
-        (("--layers", "1", "--model", "lenet5"), "--model is for a plan without a [model] table"),
-        (("--strategies", "enclave"), "no layers are named; give them with --cuts"),
+        (("--layers", "1", "--model", "lenet5"), "--model requires a plan without a [model] table"),
+        (("--strategies", "enclave"), "requires the layers to cut after; name them with --cuts"),
     ],
 )
 def test_an_audit_that_cannot_be_says_what_to_give(

@@ -37,7 +37,7 @@ def idx_bytes(values: NDArray[np.uint8]) -> bytes:
 
 
 def write_mnist(raw: Path, *, zipped: bool = False) -> Path:
-    """The four files with few images; image i of a half is all i, its label i % 10."""
+    """Write the four files with few images; all pixels of image i of a half are i, and its label is i % 10."""
     raw.mkdir(parents=True, exist_ok=True)
     for half, count in COUNTS.items():
         numbers = np.arange(count, dtype=np.uint8)
@@ -53,7 +53,7 @@ def write_mnist(raw: Path, *, zipped: bool = False) -> Path:
 
 
 def write_cifar(folder: Path, *names: str, count: int = 10) -> Path:
-    """Binary batches; the label of record i is i % 10."""
+    """Write binary batches; the label of record i is i % 10."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         records = random_pixels(count, 3073)
@@ -95,7 +95,7 @@ class TestSpecs:
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_limit(self, limit: int) -> None:
-        """A limit of nothing is refused."""
+        """A limit of 0 is refused."""
         assert said("digits", limit=limit) == f"limit: got {limit}, expected at least 1"
 
     @pytest.mark.parametrize("shape", [(2, 28, 28), (1, 1, 28), (1, 28, 5000), (28, 28), (1, 28.0, 0)])
@@ -109,7 +109,7 @@ class TestSpecs:
 
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "folder"])
     def test_no_such_folder(self, kind: str, tmp_path: Path) -> None:
-        """A folder that is not there is told as such."""
+        """A folder that does not exist is named in the error."""
         assert said(f"{kind}:{tmp_path / 'gone'}") == f"{tmp_path / 'gone'}: there is no such folder"
 
     @pytest.mark.parametrize("kind", ["mnist", "cifar10", "flowers102", "folder"])
@@ -127,7 +127,7 @@ class TestSpecs:
         )
 
     def test_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A tilde is the home folder, also where no shell has read it."""
+        """A tilde is the home folder, also if no shell has expanded it."""
         monkeypatch.setenv("HOME", str(tmp_path))
         write_mnist(tmp_path / "data")
 
@@ -167,7 +167,7 @@ class TestMnist:
 
     @pytest.mark.parametrize("zipped", [False, True])
     def test_truncated(self, tmp_path: Path, zipped: bool) -> None:
-        """A file that breaks off is told with the bytes expected and got."""
+        """The error for a truncated file has the numbers of bytes that were expected and got."""
         file = write_mnist(tmp_path, zipped=zipped) / f"t10k-images-idx3-ubyte{'.gz' if zipped else ''}"
         content = idx_bytes(random_pixels(10, 28, 28))
         file.write_bytes(gzip.compress(content)[:-3000] if zipped else content[:-1])
@@ -179,7 +179,7 @@ class TestMnist:
 
     @pytest.mark.parametrize("zipped", [False, True])
     def test_too_long(self, tmp_path: Path, zipped: bool) -> None:
-        """A file that goes on is not read to its end."""
+        """A file that is too long is not read to its end."""
         file = write_mnist(tmp_path, zipped=zipped) / f"train-labels-idx1-ubyte{'.gz' if zipped else ''}"
         content = idx_bytes(np.zeros(20, np.uint8)) + bytes(10**6)
         file.write_bytes(gzip.compress(content) if zipped else content)
@@ -244,7 +244,7 @@ class TestMnist:
         )
 
     def test_counts_disagree(self, tmp_path: Path) -> None:
-        """As many labels as images."""
+        """The numbers of labels and images must be equal."""
         raw = write_mnist(tmp_path)
         (raw / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(9, np.uint8)))
 
@@ -253,7 +253,7 @@ class TestMnist:
         )
 
     def test_label_out_of_range(self, tmp_path: Path) -> None:
-        """A label above 9 is told with its place."""
+        """The error for a label above 9 has its place."""
         raw = write_mnist(tmp_path)
         (raw / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([1] * 9 + [10], np.uint8)))
 
@@ -267,7 +267,7 @@ class TestMnist:
         assert "train and t10k have images of different sizes, [(20, 28), (28, 28)]" in said(f"mnist:{tmp_path}")
 
     def test_half_is_missing(self, tmp_path: Path) -> None:
-        """All four files are needed; what is there instead is told."""
+        """All four files are needed; the error lists the files in the folder."""
         (write_mnist(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
 
         assert said(f"mnist:{tmp_path}") == (
@@ -276,7 +276,7 @@ class TestMnist:
         )
 
     def test_wrong_folder(self, tmp_path: Path) -> None:
-        """A folder with other things says what was looked for, where, and a few names of what is there."""
+        """The error for a folder of other files has the expected names, the folder and a few of its files."""
         for name in "gfedcba":
             (tmp_path / name).mkdir()
 
@@ -302,7 +302,7 @@ class TestMnist:
         assert said(f"mnist:{tmp_path}").startswith(f"{file}: is not an intact gzip file (")
 
     def test_a_bomb(self, tmp_path: Path) -> None:
-        """A small gzip file whose header announces what it does unpack to, but no such set could."""
+        """A small gzip file unpacks to as much as its header announces, which no such data set could be."""
         file = write_mnist(tmp_path, zipped=True) / "train-images-idx3-ubyte.gz"
         with gzip.open(file, "wb", compresslevel=1) as stream:
             stream.write(struct.pack(">4I", idx.IMAGES, 2**20, 28, 28))
@@ -386,7 +386,7 @@ class TestCifar10:
 
     @pytest.mark.parametrize("protocol", range(6))
     def test_malicious_pickle_is_not_run(self, tmp_path: Path, protocol: int) -> None:
-        """A global that arrays do not need is refused by name, and what it should have done is not done."""
+        """A global that arrays do not need is refused by name, and its code is not run."""
         victim = tmp_path / "made by the pickle"
         write_pickle(tmp_path / "data_batch_1", {"data": Run(victim), "labels": [1]}, protocol)
 
@@ -458,7 +458,7 @@ class TestCifar10:
     )
     @pytest.mark.parametrize("protocol", [2, 5])
     def test_other_content(self, tmp_path: Path, batch: Any, protocol: int) -> None:
-        """A harmless pickle of something else says what was expected."""
+        """The error for a harmless pickle of another object says what was expected."""
         write_pickle(tmp_path / "data_batch_1", batch, protocol)
 
         assert said(f"cifar10:{tmp_path}") == (
@@ -512,7 +512,7 @@ class TestCifar10:
         assert len(message) < 400
 
     def test_label_out_of_range_in_binary(self, tmp_path: Path) -> None:
-        """A label byte above 9 is told with its place."""
+        """The error for a label byte above 9 has its place."""
         file = write_cifar(tmp_path, "data_batch_1.bin") / "data_batch_1.bin"
         content = bytearray(file.read_bytes())
         content[3 * 3073] = 10
@@ -545,7 +545,7 @@ class TestCifar10:
         assert said(f"cifar10:{tmp_path}").startswith(f"{tmp_path}/data_batch_1: {told}")
 
     def test_counts_disagree(self, tmp_path: Path) -> None:
-        """As many labels as images."""
+        """The numbers of labels and images must be equal."""
         write_pickle(tmp_path / "data_batch_1", {"data": random_pixels(3, 3072), "labels": [1, 2]})
 
         assert said(f"cifar10:{tmp_path}") == f"{tmp_path}/data_batch_1: has 3 images, but 2 labels"
@@ -618,7 +618,7 @@ class TestDigits:
         assert np.abs(large.pixels - expected.numpy()).max() <= 1
 
     def test_limit(self) -> None:
-        """The same ten of a kind each time."""
+        """A limit returns the same images each time."""
         once, again = load("digits", limit=100), load("digits", limit=100)
 
         assert once.sources == again.sources
@@ -639,7 +639,7 @@ class TestPhotos:
         assert {source.split("@")[0] for source in images.sources} == {"china.jpg", "flower.jpg"}
 
     def test_default_count(self) -> None:
-        """Two thousand, where nothing is said."""
+        """The default is two thousand crops."""
         images = load("photos", shape=(1, 8, 8))
 
         assert images.pixels.shape == (photos.COUNT, 1, 8, 8)
@@ -652,7 +652,7 @@ class TestPhotos:
         assert few.sources == many.sources[:20]
 
     def test_sources_tell_the_crop(self) -> None:
-        """A source names what it is a crop of: photograph, corner, size, and whether it is mirrored."""
+        """A source names the crop: photograph, corner, size, and whether it is mirrored."""
         from PIL import Image
         from sklearn.datasets import load_sample_image
 

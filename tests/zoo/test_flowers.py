@@ -128,7 +128,7 @@ class TestProblems:
         ]
 
     def test_ten_are_told(self, tmp_path: Path) -> None:
-        """If many images are missing, the first are named and the others counted."""
+        """If many images are missing, the error names the first and counts the others."""
         place = write_flowers(tmp_path, [1] * 30)
         for file in (place / "jpg").iterdir():
             file.unlink()
@@ -139,7 +139,7 @@ class TestProblems:
         assert problems[-1] == "... and 21 more"
 
     def test_broken_images(self, tmp_path: Path) -> None:
-        """All that cannot be decoded are told, as of a folder."""
+        """All files that cannot be decoded are listed, as for a folder of pictures."""
         jpg = write_flowers(tmp_path) / "jpg"
         (jpg / "image_00002.jpg").write_bytes(b"no picture")
         whole = (jpg / "image_00005.jpg").read_bytes()
@@ -150,7 +150,7 @@ class TestProblems:
         assert truncated.startswith(f"{jpg}/image_00005.jpg: cannot be decoded (")
 
     def test_not_unpacked(self, tmp_path: Path) -> None:
-        """An archive is not read: what was looked for says so."""
+        """An archive is not unpacked: the error says which files were expected."""
         (tmp_path / "102flowers.tgz").touch()
 
         assert said(tmp_path) == [
@@ -187,7 +187,7 @@ class TestProblems:
 
     @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000, "\ud800", '{"1": 1}'])
     def test_bad_names(self, tmp_path: Path, content: str) -> None:
-        """A cat_to_name.json that names nothing is an error, not passed over."""
+        """A cat_to_name.json without names is an error, and is not ignored."""
         (write_flowers(tmp_path) / "cat_to_name.json").write_bytes(content.encode("utf-8", "surrogatepass"))
         (line,) = said(tmp_path)
 

@@ -85,7 +85,7 @@ class TestLayout:
         assert images.labels.tolist() == [0, 1, 1, 2]
 
     def test_name_is_never_a_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Also where the folder is given as a dot."""
+        """A folder that is given as a dot also has a name."""
         picture(tmp_path / "here", "a.png")
         monkeypatch.chdir(tmp_path / "here")
 
@@ -118,7 +118,7 @@ class TestLayout:
         )
 
     def test_empty_classes(self, tmp_path: Path) -> None:
-        """A class without pictures is told, lest labels mean something else than meant; ten at most."""
+        """Classes without pictures are listed, ten at most, since they would shift the labels."""
         picture(tmp_path, "full/b.png")
         for i in range(12):
             (tmp_path / f"empty{i:02}").mkdir()
@@ -128,14 +128,14 @@ class TestLayout:
         assert lines[10:] == ["... and 2 more"]
 
     def test_empty(self, tmp_path: Path) -> None:
-        """An empty folder says what was looked for."""
+        """The error for an empty folder says what was expected."""
         message = said(tmp_path)
 
         assert message.startswith(f"{tmp_path}: looked for pictures (.jpg, .jpeg, .jpe, .jfif, ")
         assert message.endswith("or sub-folders of pictures, one for each class; found nothing")
 
     def test_wrong_folder(self, tmp_path: Path) -> None:
-        """A folder of other things says what was found."""
+        """The error for a folder of other files says what was found."""
         (tmp_path / "train.csv").write_text("")
         (tmp_path / "notes").mkdir()
 
@@ -266,7 +266,7 @@ class TestDivisions:
 
 class TestLinks:
     def test_linked_folders_are_followed(self, tmp_path: Path) -> None:
-        """As a class, and inside one."""
+        """Links are followed as a class, and inside a class."""
         picture(tmp_path / "elsewhere", "deep/1.png")
         picture(tmp_path / "root", "cat/2.png")
         (tmp_path / "root" / "dog").symlink_to(tmp_path / "elsewhere")
@@ -415,7 +415,7 @@ class TestBadFiles:
 
     @pytest.mark.parametrize("suffix", [".jpg", ".png"])
     def test_truncated(self, tmp_path: Path, suffix: str) -> None:
-        """A picture that breaks off is not filled with grey."""
+        """The rest of a truncated picture is not filled with grey."""
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         file = tmp_path / f"a{suffix}"
         Image.fromarray(noise).save(file)
@@ -435,7 +435,7 @@ class TestBadFiles:
         ]
 
     def test_heic(self, tmp_path: Path) -> None:
-        """A HEIC picture of a phone is recognised, also with the suffix of another format."""
+        """A phone's HEIC picture is recognised, also with the suffix of another format."""
         (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
         assert said(tmp_path) == (
@@ -487,7 +487,7 @@ class TestBadFiles:
         assert said(tmp_path) == f"{tmp_path}/a.png: {HINT}"
 
     def test_broken_link(self, tmp_path: Path) -> None:
-        """A link to nothing below a class is told like any other bad file."""
+        """A broken link in a class is reported like any other bad file."""
         picture(tmp_path, "cat/a.png")
         (tmp_path / "cat" / "b.png").symlink_to(tmp_path / "gone")
 

@@ -59,7 +59,7 @@ class TestRecord:
         assert torch.equal(tensor.flatten(), torch.tensor([0, 51, 255, 128]) / 255)
 
     def test_pixels_are_read_only(self) -> None:
-        """A record does not change under those who hashed it; the caller's own array stays writable."""
+        """A record cannot change after it was hashed; the caller's own array stays writable."""
         pixels = np.zeros((1, 1, 2, 2), np.uint8)
         images = Images("zeros", pixels, np.zeros(1, np.int64), ("zero",), ("a",))
         assert images.labels is not None
@@ -102,7 +102,7 @@ class TestHashes:
         assert tall.digests() != wide.digests()
 
     def test_digests_are_computed_once(self) -> None:
-        """A second call gives the same object."""
+        """A second call returns the same object."""
         images = numbered(count=3)
 
         assert images.digests() is images.digests()
@@ -203,11 +203,11 @@ class TestSplit:
 
 class TestSpread:
     def test_unlabelled(self) -> None:
-        """Evenly spread over the order."""
+        """Unlabelled images are spread evenly over the order."""
         assert spread(None, 10, 5).tolist() == [1, 3, 5, 7, 9]
 
     def test_interleaved(self) -> None:
-        """Classes alternate, and each gives images from all over itself."""
+        """Classes alternate, and the images of each are spread over the whole class."""
         labels = np.repeat([0, 1], 4)
 
         assert spread(labels, 8, 4).tolist() == [1, 5, 3, 7]

@@ -80,7 +80,7 @@ def test_not_square() -> None:
     ],
 )
 def test_unknown_name(name: str, message: str) -> None:
-    """An unknown name lists the known ones, and the one that may be meant."""
+    """The error for an unknown name lists the known ones, and suggests the most similar one."""
     with pytest.raises(ClovenError) as caught:
         build(name, shape=(1, 28, 28), classes=10)
 

@@ -57,7 +57,7 @@ conv_preds 1 1000 568.74
     ("width", "numbers"), [(1.0, 4_253_864), (0.75, 2_601_976), (0.5, 1_342_536), (0.25, 475_544)]
 )
 def test_parameters(width: float, numbers: int) -> None:
-    """Keras counts the moving statistics too: all that the model keeps but BatchNorm's counters."""
+    """Keras also counts the moving statistics: the whole state of the model except BatchNorm's counters."""
     kept = MobileNetV1(width).state_dict()
 
     assert sum(value.numel() for value in kept.values() if value.is_floating_point()) == numbers

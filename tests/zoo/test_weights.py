@@ -51,7 +51,7 @@ def problems(model: nn.Module, path: Path) -> list[str]:
 
 
 class Trap:
-    """An object whose pickle makes a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -78,7 +78,7 @@ def test_round_trip(here: Path, name: str) -> None:
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_a_checkpoint_is_unwrapped(here: Path, wrapper: str) -> None:
-    """Weights as training scripts save them: with other objects and DataParallel's prefix, without counters."""
+    """Weights as training scripts save them: with other objects and DataParallel's prefix, and without counters."""
     weights = state(small())
     entries: dict[str, Any] = {
         f"module.{k}": v for k, v in weights.items() if not k.endswith("num_batches_tracked")
@@ -113,7 +113,7 @@ def test_other_precisions_become_the_models(here: Path, dtype: torch.dtype) -> N
 
 
 def test_keras_names_and_layouts(here: Path) -> None:
-    """Each weight of a MobileNet, laid out as Keras does, comes back where it was."""
+    """Each weight of a MobileNet, in the layout of Keras, is read into its place."""
     model, other = MobileNetV1(0.25, classes=7), MobileNetV1(0.25, classes=7)
     arrays = {}
     for name, value in state(other).items():

@@ -76,7 +76,7 @@ class TestSeeded:
         assert not torch.equal(weights(lenet5(1)), weights(lenet5(2)))
 
     def test_caller_is_not_disturbed(self) -> None:
-        """The caller's random numbers go on as if nothing had been made."""
+        """The caller's random numbers continue as if the model had not been made."""
         torch.manual_seed(3)
         expected = torch.rand(4)
         torch.manual_seed(3)
@@ -123,7 +123,7 @@ class TestFit:
         assert not torch.equal(weights(one), weights(other))
 
     def test_epochs_are_told(self, few: Images) -> None:
-        """Each epoch is told once, from 1, with its mean loss, which falls."""
+        """Each epoch is reported once, from 1 on, with its mean loss, which falls."""
         told: list[tuple[int, float]] = []
         fit(lenet5(), few, epochs=8, lr=3e-3, on_epoch=lambda epoch, loss: told.append((epoch, loss)))
 
@@ -140,7 +140,7 @@ class TestFit:
         assert means == pytest.approx([means[0]] * 3, rel=1e-5)
 
     def test_gradients_may_be_off(self, few: Images) -> None:
-        """A caller that computes without gradients can train all the same; the model comes back in eval mode."""
+        """A caller that disabled gradients can train nevertheless; the model is returned in eval mode."""
         with torch.no_grad():
             model = fit(lenet5(), few, epochs=1)
 
@@ -160,7 +160,7 @@ class TestFit:
         )
 
     def test_batch_normalisation_knows_the_images_after_a_short_training(self, few: Images) -> None:
-        """Means and deviations are those of the images, mean by mean of their batches; weights do not change."""
+        """The statistics are those of the images, averaged over their batches; the weights do not change."""
         model = seeded(Normalised, 0)
         fit(model, few.take(range(64)), epochs=1)
         _, linear, normalised = model
@@ -227,7 +227,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 class TestTrained:
     def test_second_time_from_the_cache(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
-        """The same asked twice is trained once, and is the same bit by bit; the cache holds one file."""
+        """The same request is trained once, and gives the same bits again; the cache holds one file."""
         told: list[int] = []
         once, again = (
             trained(
@@ -272,7 +272,7 @@ class TestTrained:
         assert len(runs) == len(list(tmp_path.iterdir())) == 10
 
     def test_from_weights_of_other_classes(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
-        """Training goes on from a file, whose content is part of the key; its name is not."""
+        """Training starts from a file, whose content is part of the key, but not its name."""
         begin = {
             name: value.clone()
             for name, value in build("lenet5", shape=(1, 28, 28), classes=7).state_dict().items()
@@ -300,7 +300,7 @@ class TestTrained:
 
     @pytest.mark.parametrize("damage", ["empty", "cut", "text", "bit", "renamed", "no checksum", "other weights"])
     def test_damaged_file_is_not_trusted(self, few: Images, tmp_path: Path, runs: list[int], damage: str) -> None:
-        """A file that is not as it was written is trained again, and replaced."""
+        """A damaged file is replaced by a new training."""
         expected = weights(trained("lenet5", few, epochs=1, seed=0, cache=tmp_path))
         file = next(tmp_path.iterdir())
         intact = file.read_bytes()
@@ -355,7 +355,7 @@ class TestTrained:
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_cache_is_no_folder(self, few: Images, tmp_path: Path, runs: list[int]) -> None:
-        """A cache that cannot be is told before any training."""
+        """A cache folder that cannot be created is reported before any training."""
         (tmp_path / "file").write_text("")
         with pytest.raises(
             ClovenError, match=f"^{tmp_path}/file: cannot be used as the cache .*; set CLOVEN_CACHE to"
@@ -370,7 +370,7 @@ class TestTrained:
             trained("lenet5", load("photos", shape=(1, 28, 28), limit=3), epochs=1, seed=0, cache=tmp_path)
 
     def test_unknown_model(self, few: Images, tmp_path: Path) -> None:
-        """A model that is not known is told before anything is made."""
+        """An unknown model is reported before anything is created."""
         with pytest.raises(ClovenError, match="unknown model 'lenet6'"):
             trained("lenet6", few, epochs=1, seed=0, cache=tmp_path / "a")
 

@@ -23,15 +23,16 @@ class AcceptedLeaks(Document):
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One check: the leakage at a place on an axis against its limit.
+    """One check: the leakage at a place on an axis, compared with its limit.
 
     Attributes:
         place: the links or the device, and what is seen there.
-        axis: ``pixels`` or ``labels``; None of a check of the whole audit.
-        leakage: the upper 95 % limit of the leakage; None where it is not known.
-        limit: the largest leakage that passes; None of a check of the whole audit.
+        axis: ``pixels`` or ``labels``; None for a check of the whole audit.
+        leakage: the upper 95 % limit of the leakage; None if it is unknown.
+        limit: the largest leakage that passes; None for a check of the whole audit.
         failure: why it failed; empty if it passed.
-        fingerprint: the same in every audit of this place and axis, also after the model was trained again.
+        fingerprint: an identifier that is equal in every audit of this place and axis, even if the model was
+            trained again.
     """
 
     place: str
@@ -71,10 +72,10 @@ def limits_of(text: str) -> dict[Axis, float]:
 def checks(
     summary: Summary, limits: Mapping[Axis, float], accepted: AcceptedLeaks | None = None
 ) -> tuple[GateCheck, ...]:
-    """Return the checks of an audit: one of each place that a listener reads, on each axis with a limit.
+    """Return the checks of an audit: one for each place that a listener can read, on each axis with a limit.
 
-    What is on protected links, or never sent, is not checked. An audit without a verdict fails, and one of which an
-    attack was ended by its budget: it says nothing of what a complete one would find.
+    Observations on protected links, and values that are never sent, are not checked. An audit without a verdict
+    fails, and so does one with an attack that its budget ended, since the complete attack might find more.
 
     Args:
         summary: the audit.
@@ -117,7 +118,7 @@ def _check(
     leakage, failure = score.leakage.high, ""
     if leakage > limit and leakage > known.get(fingerprint, -1.0):
         failure = (
-            f"{axis} leak up to {leakage:.0%}, at most {limit:.0%} are allowed: {score.mean:.2f} "
+            f"{axis} leak up to {leakage:.0%}, above the limit of {limit:.0%}: {score.mean:.2f} "
             f"[{score.low:.2f}, {score.high:.2f}] by {score.attack}, baseline {score.baseline:.2f}"
         )
     return GateCheck(place, axis, leakage, limit, failure, fingerprint)

@@ -272,7 +272,7 @@ def entries(
 
 
 UNSUITED = "works on none of these observations"
-"""The reason for leaving out an attack, which needs pieces of the image in clear or a model that a capture lacks."""
+"""The reason for leaving out an attack that needs pieces of the image in clear, or a model, which captures lack."""
 
 
 def _chain(case: Case, knows: Knows, paper: Paper) -> Chain | None:

@@ -284,7 +284,7 @@ def labelled(study: Study, capture: Capture | None) -> Images:
     whole = load(data, shape=capture.victims.shape if capture else None)
     if whole.labels is None:
         raise ClovenError(
-            f"{data} has no labels, which training the CNN requires; sort its images into a folder per class"
+            f"{data} has no labels, but the CNN is trained on them; sort its images into a folder per class"
         )
     if capture is not None and capture.logits.shape[1] != len(whole.classes):
         assert isinstance(study.source, Recording)

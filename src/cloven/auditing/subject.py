@@ -165,7 +165,7 @@ def _whole(subject: Subject) -> Images:
     images = load(subject.data, shape=subject.shape)
     if images.labels is None and is_trained_here(subject):
         raise ClovenError(
-            f"{subject.data} has no labels, which training the CNN requires; sort its images into a folder per class"
+            f"{subject.data} has no labels, but the CNN is trained on them; sort its images into a folder per class"
         )
     if images.labels is not None and subject.classes is not None and len(images.classes) != subject.classes:
         if is_trained_here(subject):

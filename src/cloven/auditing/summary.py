@@ -299,7 +299,7 @@ class MeasuredOrdering(Document):
 
 
 class GuessedShape(Document):
-    """The guessed shape of a share; its true ``shape``, and ``hit``, are None in a capture, which has unknown ones."""
+    """The guessed shape of a share; the true ``shape``, and ``hit``, are None for a capture."""
 
     strategy: str
     label: str
@@ -312,7 +312,7 @@ class GuessedShape(Document):
 
 
 class GuessedShapes(Document):
-    """The guessed shapes, and the number of correct ones; None in a capture, where they are unknown."""
+    """The guessed shapes, and the number of correct ones; None for a capture, whose true shapes are unknown."""
 
     hits: int | None
     of: int

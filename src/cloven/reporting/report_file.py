@@ -10,7 +10,7 @@ from cloven.errors import check_type, path_of
 from cloven.files import write_text
 from cloven.reporting.page import Sample, render
 
-AGAIN = "run the same audit again, which writes it anew from the cells"
+AGAIN = "run the same audit again, which writes it from the cells"
 ROLES = ("best", "median", "worst", "usual")
 
 
