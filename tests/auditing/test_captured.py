@@ -413,7 +413,7 @@ def test_files_that_cannot_be_used_are_refused(
     ("shapes", "message"),
     [
         ({0: [(16, 10, 10)]}, "message 0 holds 1,176 numbers; the shape 16x10x10 has 1,600"),
-        ({0: [(6, 14, 14)], 3: [(84,)]}, "given for messages 0, 3, but messages 0 were captured: give the shapes of all"),
+        ({0: [(6, 14, 14)], 3: [(84,)]}, "messages 0, 3, but messages 0 were captured: give the shapes of all"),
     ],
 )  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused(pairs: Path, shapes: dict[int, Any], message: str) -> None:
@@ -499,7 +499,7 @@ def test_rounding_may_decide_one_victim_in_a_hundred() -> None:
     classes = logits.argmax(1)
     check_answers(torch.where(torch.arange(300) < 3, (classes + 1) % 10, classes), logits)
 
-    with pytest.raises(ClovenError, match="of 300 victim images the model gives 4 another class"):
+    with pytest.raises(ClovenError, match="for 4 of 300 victim images, the class of the model differs"):
         check_answers(torch.where(torch.arange(300) < 4, (classes + 1) % 10, classes), logits)
 
 
@@ -521,7 +521,7 @@ def test_victims_that_the_cnn_was_trained_on_are_said_and_leave_the_domain(
     done = cloven("audit", *ONE, "--pairs", "pairs", "--shape", "0=6x14x14", "--epochs", "1", "--out", "run")
     assert done.code == 0, done.err
     assert "Victim images that the CNN was trained on: 60." in done.err
-    assert "among those that the CNN was trained on: 60." in (here / "run" / "report.html").read_text()
+    assert "Victim images that the CNN was trained on: 60." in (here / "run" / "report.html").read_text()
 
 
 def test_a_dry_run_lists_the_capture_and_writes_nothing(pairs: Path, cloven: Run, here: Path) -> None:
