@@ -332,7 +332,7 @@ def test_only_a_classifier_of_the_same_images_is_attacked_and_judges(
     ]
 
     assert "the model returns (n, 8, 6, 6); an audit needs a classifier" in refusal(seen[0], "nearest", **images)
-    assert "the model gives NaN for" in refusal(seen[1], "nearest", **images)
+    assert "the model's output is NaN for" in refusal(seen[1], "nearest", **images)
     assert refusal(cloven.observe(program), "nearest", judge=large, **images) == (
         "judge takes images of (3, 16, 16); expected a classifier of images of (3, 12, 12)"
     )

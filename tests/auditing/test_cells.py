@@ -315,7 +315,7 @@ def test_what_tells_nothing_is_not_above_its_baseline(
     if finding.ssim is not None:
         assert finding.ssim.low <= baseline(finding, "ssim")
     nan = bool(change(torch.ones(1, 1)).isnan().any())
-    assert any("is NaN or infinite; read as 0" in note for note in finding.notes) == nan
+    assert any("are NaN or infinite, and are read as 0" in note for note in finding.notes) == nan
 
 
 def test_a_link_that_is_never_used_is_at_its_baseline_and_says_so() -> None:

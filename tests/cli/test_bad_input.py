@@ -88,7 +88,7 @@ def refused(done: Done, *messages: str) -> None:
         (nothing, ("--layers", "conv2,convv9"), ("no layer or op is named 'convv9'; the nearest names are",)),
         (nothing, ("--strategies", "diagonal"), ("no strategy is named 'diagonal'; choose from vertical",)),
         (nothing, ("--strategy", "enclave,data"), ("--strategies enclave excludes other strategies",)),
-        (nothing, ("--strategy", "enclave"), ("give them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
+        (nothing, ("--strategy", "enclave"), ("name them with --cuts, such as --cuts conv1,conv2, or --cuts s2",)),
         (
             nothing,
             ("--layers", "s2"),

@@ -248,7 +248,7 @@ def test_an_own_model_is_attacked_at_the_size_of_the_data(cloven: Run, grey: str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give some of its layers with --layers: 0, 1, 2, 3, 4"),
+        ((), "name some of its layers with --layers: 0, 1, 2, 3, 4"),
         (("--layers", "1", "--classes", "1000"), "mynet:net has 10 outputs, got 1,000 classes"),
         (("--layers", "1", "--mean", "0.5"), "--mean requires --std"),
         (("--layers", "1", "--model", "lenet5"), "--model requires a plan without a [model] table"),
