@@ -26,6 +26,7 @@ lint: $(READY)  ## what CI checks besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Containerfile
+	$(BIN)/python -m tools.prose
 
 docs: $(READY)  ## the documentation, in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
