@@ -27,7 +27,7 @@ ALLOWED = {
     "zoo": set(),
     "enclave": {"graph", "partition", "cost", "runtime", "zoo"},
     "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
-    "advising": {"graph", "partition", "cost", "attacks", "zoo", "auditing"},
+    "advising": {"graph", "partition", "cost", "attacks", "score", "zoo", "auditing"},
     "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
     "reporting": {"enclave", "auditing", "papers"},
 }

@@ -30,6 +30,7 @@ from cloven.partition.compiler import GRAPH, divide, problems
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR, Name, Protection
+from cloven.score.baselines import leakage
 from cloven.zoo.images import Images
 
 Objective = Literal["latency", "throughput", "energy", "traffic"]
@@ -234,7 +235,7 @@ class _Search:
         """Attack the new taps in clear, or all of them if ``fresh``, and keep the larger leakage of each."""
         waiting = {
             _key(tap): tap.observation
-            for tap in division.taps
+            for tap in taps(division.program, self.cluster)  # of the protected program, as the report shows it
             if tap.observation is not None
             and not division.is_encrypted(tap)
             and (fresh or _key(tap) not in self.leaks)
@@ -256,9 +257,14 @@ class _Search:
         return results
 
     def leak(self, tap: ExposedTap) -> Mapping[Axis, MeasuredLeak]:
-        """Return what a tap leaks in clear."""
-        unknown = dict.fromkeys(AXES, EVERYTHING)
-        return unknown if tap.observation is None else self.leaks.get(_key(tap), unknown)
+        """Return what a tap leaks in clear: all that it knows, else what attacks found, at least the raw pixels."""
+        known = dict.fromkeys(tap.known, EVERYTHING)
+        if tap.observation is None:
+            return known
+        found = self.leaks.get(_key(tap), dict.fromkeys(AXES, EVERYTHING))
+        raw = MeasuredLeak(tap.observation.raw_image, None)
+        pixels = max(found["pixels"], raw, key=lambda leak: leak.leakage)
+        return {**found, "pixels": pixels, **known}
 
     def is_allowed(self, division: Alternative, tap: ExposedTap) -> bool:
         """Return whether a tap is encrypted, or leaks no more than the limits."""
@@ -268,7 +274,7 @@ class _Search:
         }
         leak = self.leak(tap)
         return division.is_encrypted(tap) or all(
-            limit is None or leak[axis].leakage <= limit for axis, limit in limits.items()
+            limit is None or axis not in leak or leak[axis].leakage <= limit for axis, limit in limits.items()
         )
 
     # --- the answer -------------------------------------------------------------------------------------------
@@ -280,7 +286,7 @@ class _Search:
         else:
             value = amount(abs(winner.value), self.minimise)
             reason = f"Of {len(divisions)} divisions, it has the best {self.minimise} within the limits: {value}."
-        leakage = (
+        leaks = (
             ()
             if winner is None
             else tuple(
@@ -301,7 +307,7 @@ class _Search:
             minimised=self.minimise,
             reason=reason,
             cost=None if winner is None else winner.cost,
-            leakage=leakage,
+            leakage=leaks,
             rejected=tuple(entry for entry in self.rejected.values() if entry.division != chosen),
             untested=tuple(self.untested),
             assumptions=() if winner is None else winner.cost.assumptions,
@@ -317,7 +323,15 @@ def _key(tap: ExposedTap) -> str:
 
 
 def _leak(score: AxisScore | None) -> MeasuredLeak:
-    return EVERYTHING if score is None else MeasuredLeak(score.leakage.high, score.attack)
+    """Return the leakage by the chosen attack, or by one that scores significantly higher on the victims."""
+    if score is None:
+        return EVERYTHING
+    found = MeasuredLeak(score.leakage.high, score.attack)
+    higher = score.exceeded_by
+    if higher is None or not higher.significant:
+        return found
+    other = MeasuredLeak(leakage(higher.mean, score.baseline), higher.attack)
+    return max(found, other, key=lambda leak: leak.leakage)
 
 
 def _part(images: GivenImages, which: int) -> GivenImages:

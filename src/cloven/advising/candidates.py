@@ -12,6 +12,7 @@ from cloven.graph.graph import Graph
 from cloven.partition.data import GRIDS, Data
 from cloven.partition.horizontal import AXES, Horizontal
 from cloven.partition.plan import Entry
+from cloven.partition.protection import COORDINATOR
 from cloven.partition.vertical import Vertical
 
 CUTS = 16
@@ -50,7 +51,7 @@ def candidates(graph: Graph, cluster: Cluster) -> tuple[list[Candidate], bool]:
     Devices with the same profile, the same trust and no links of their own are interchangeable: only one of the
     assignments that differ in them is returned.
     """
-    names = tuple(cluster.devices)
+    names = tuple(name for name in cluster.devices if name != COORDINATOR)
     places, complete = _places(graph)
     found = []
     for number in range(1, min(len(names), MOST_DEVICES) + 1):

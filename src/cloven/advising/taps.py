@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloven.auditing.finding import Axis
 from cloven.cost.cluster import Cluster
 from cloven.partition.observe import Observation, observe
 from cloven.partition.program import Program
@@ -17,31 +18,36 @@ class ExposedTap:
     Attributes:
         name: such as ``edge0->edge1``, or ``device edge1``.
         pair: the two parties of a link, which encryption protects; None for a device.
-        observation: what is observed there; None for the image or the answer itself, which leaks everything.
+        observation: what is observed there and must be attacked; None for the image or the answer itself.
+        known: the axes that need no attack, since the image or the answer itself is there.
     """
 
     name: str
     pair: tuple[str, str] | None
     observation: Observation | None
+    known: tuple[Axis, ...] = ()
 
 
 def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:
     """Return the taps of a program if none of its links were protected.
 
-    A device that is not trusted observes everything that it receives. The links with the coordinator carry the
-    image and the answer.
+    The links with the coordinator carry the image and the answer. A device that is not trusted observes everything
+    that it receives, and the last one computes the answer.
     """
-    ends = ((COORDINATOR, program.source), (program.sink, COORDINATOR))
-    found = [ExposedTap("->".join(link), link, None) for link in ends if cluster.link(*link).exposed]
-    for link in program.links:
-        if cluster.link(*link).exposed:
-            (observation,) = observe(program, [link])
-            found.append(ExposedTap("->".join(link), link, observation))
+    image, answer = (COORDINATOR, program.source), (program.sink, COORDINATOR)
+    found = []
+    if cluster.link(*image).exposed:
+        found.append(ExposedTap("->".join(image), image, None, ("pixels", "labels")))
+    if cluster.link(*answer).exposed:
+        found.append(ExposedTap("->".join(answer), answer, None, ("labels",)))
+    exposed = (link for link in program.links if cluster.link(*link).exposed)
+    found += [ExposedTap("->".join(link), link, observe(program, [link])[0]) for link in exposed]
     for device in program.devices:
         if cluster.devices[device].trusted:
             continue
+        known: tuple[Axis, ...] = ("labels",) if device == program.sink else ()
         if device == program.source:
-            found.append(ExposedTap(f"device {device}", None, None))
+            found.append(ExposedTap(f"device {device}", None, None, ("pixels", "labels")))
         elif any(link[1] == device for link in program.links):
-            found.append(ExposedTap(f"device {device}", None, observe(program, device=device)[0]))
+            found.append(ExposedTap(f"device {device}", None, observe(program, device=device)[0], known))
     return tuple(found)

@@ -127,7 +127,21 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
         compares_transforms=bool(source.defences),
         settings=settings,
         not_measured=(*_not_tapped(study, source), *clear),
-        warnings=(*_warnings(study), *copies_left_out(images.copies, len(images.victims))),
+        warnings=(
+            *_warnings(study),
+            *too_few_victims(subject.victims, len(images.victims) + images.copies),
+            *copies_left_out(images.copies, len(images.victims)),
+        ),
+    )
+
+
+def too_few_victims(wanted: int | None, present: int) -> tuple[str, ...]:
+    """Return a warning if fewer victim images are scored than were asked for."""
+    if wanted is None or present >= wanted:
+        return ()
+    return (
+        f"{present} victim images are scored, not {wanted}: the data set has no more that are held out; the others "
+        "are for baselines and a second classifier, or trained the model.",
     )
 
 

@@ -182,12 +182,16 @@ def unlabelled(images: Images) -> Images:
 def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:
     """Return the images for training and those that are scored.
 
-    They are split as by Mehrafrooz et al. (2025); for a model that is not trained here, the data set's own test
-    images are scored, if it has any.
+    For a model that is trained here they are split as by Mehrafrooz et al. (2025). For any other model, the data
+    set's own test images are scored, or half of a set that has none; the rest is for baselines and a second
+    classifier.
     """
     test = test_half(whole)
-    if is_trained_here(subject) or len(test) == len(whole):
+    if is_trained_here(subject):
         training, _, held_out = split(whole, seed=subject.seed)
+        return training, held_out
+    if len(test) == len(whole):
+        training, _, held_out = split(whole, seed=subject.seed, parts=(0.5, 0.0, 0.5))
         return training, held_out
     scored = set(test.sources)
     return whole.take([i for i, source in enumerate(whole.sources) if source not in scored]), test

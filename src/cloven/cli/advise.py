@@ -179,6 +179,8 @@ def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
     from cloven.reporting.report_file import report
 
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("plan.toml", "report.html"):  # of an earlier search
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / "advice.json", advice.report.text())
     if advice.plan is not None:
         advice.plan.model_copy(update={"model": spec}).save(folder / "plan.toml")

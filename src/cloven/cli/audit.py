@@ -112,7 +112,7 @@ def audit(
     victims: Annotated[
         int | None,
         typer.Option(
-            help="Number of victim images; default: all held-out images.", metavar="N", rich_help_panel=IMAGES
+            help="Number of victim images; default: all that are held out.", metavar="N", rich_help_panel=IMAGES
         ),
     ] = None,
     model_option: ModelOption = "",
