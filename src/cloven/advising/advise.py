@@ -18,6 +18,7 @@ from cloven.advising.candidates import Candidate, candidates
 from cloven.advising.limits import Limits
 from cloven.advising.taps import ExposedTap, taps
 from cloven.attacks.attack import Attack
+from cloven.attacks.registry import load
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.given import GivenImages, audit
 from cloven.auditing.results import Results
@@ -91,6 +92,9 @@ def advise(
     if len(victims) < FEWEST:
         raise ClovenError(f"there are {len(victims)} victim images; expected at least {FEWEST}")
     suite = tuple(attacks) if isinstance(attacks, list | tuple) else (attacks,)
+    if not suite:
+        raise ClovenError("attacks is empty; give at least one attack")
+    suite = tuple(load(attack) for attack in suite)
     search = _Search(model, cluster, wanted, minimise, suite, auxiliary, victims, time.monotonic() + budget)
     return search.advice()
 
@@ -153,6 +157,8 @@ class _Search:
         divisions.sort(key=lambda division: division.value)
         while (winner := self.best(divisions)) is not None:
             results = self.attack(winner, fresh=True)
+            if results is not None and not results.verdict.given:
+                self.untested[f"the audit gives no verdict on this model: {results.verdict.reason}"] = None
             if all(self.is_allowed(winner, tap) for tap in winner.taps):
                 return Advice(self.report(winner, divisions), winner.plan, winner.program, results)
         return Advice(self.report(None, divisions))
@@ -184,11 +190,11 @@ class _Search:
         """Return the division with the least value that meets the limits, by the leakage that is known so far."""
         best: Alternative | None = None
         for division in divisions:
-            if best is not None and division.value >= best.value:
-                self.reject(division, "costs more than the recommended division")
-                continue
-            if division.value == inf:
+            if division.value == inf or division.cost.latency is None:
                 self.reject(division, "its cost is unknown: " + "; ".join(division.cost.unknown[:2]))
+                continue
+            if best is not None and division.value >= best.value:
+                self.reject(division, "does not cost less than the recommended division")
                 continue
             if exceeded := self.limits.exceeded_by(division.cost):
                 self.reject(division, "; ".join(exceeded))
@@ -209,10 +215,12 @@ class _Search:
                 self.reject(found, "with its leaking links encrypted, " + "; ".join(exceeded))
             elif best is None or found.value < best.value:
                 if best is not None:
-                    self.reject(best, "costs more than the recommended division")
+                    self.reject(best, "does not cost less than the recommended division")
                 best = found
             else:
-                self.reject(found, "with its leaking links encrypted, it costs more than the recommended division")
+                self.reject(
+                    found, "with its leaking links encrypted, it does not cost less than the recommended division"
+                )
         return best
 
     def reject(self, division: Alternative, reason: str) -> None:
@@ -285,7 +293,8 @@ class _Search:
             reason = "No plan meets the limits." if not self.untested else "No advice within this budget."
         else:
             value = amount(abs(winner.value), self.minimise)
-            reason = f"Of {len(divisions)} divisions, it has the best {self.minimise} within the limits: {value}."
+            compared = "those that were compared and attacked" if self.untested else f"{len(divisions)} divisions"
+            reason = f"Of {compared}, it has the best {self.minimise} within the limits: {value}."
         leaks = (
             ()
             if winner is None
@@ -325,7 +334,7 @@ def _key(tap: ExposedTap) -> str:
 def _leak(score: AxisScore | None) -> MeasuredLeak:
     """Return the leakage by the chosen attack, or by one that scores significantly higher on the victims."""
     if score is None:
-        return EVERYTHING
+        return MeasuredLeak(1.0, "no attack that reads it")
     found = MeasuredLeak(score.leakage.high, score.attack)
     higher = score.exceeded_by
     if higher is None or not higher.significant:

@@ -71,7 +71,7 @@ def audit(
     """Attack observations, and return the scores of the attacks with baselines and intervals.
 
     Every attack is trained on what a listener records of the auxiliary images, and scored on the victim images. If
-    there are several attacks, the last tenth of the auxiliary images is held out to choose the strongest.
+    there are several attacks, a tenth of the auxiliary images, evenly spread, is held out to choose the strongest.
     (``cloven audit`` holds out further images of the data set instead, if there are enough.)
 
     Args:

@@ -136,7 +136,7 @@ def simulated(study: Study, images: SubjectImages, graph: Graph, progress: Progr
 
 
 def too_few_victims(wanted: int | None, present: int) -> tuple[str, ...]:
-    """Return a warning if fewer victim images are scored than were asked for."""
+    """Return a warning if fewer victim images are scored than requested."""
     if wanted is None or present >= wanted:
         return ()
     return (

@@ -23,8 +23,9 @@ def distinct(digests: Sequence[str]) -> list[int]:
 def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]) -> tuple[list[int], list[int]]:
     """Return the images for training and those to hold out, as indices into the auxiliary and the spare images.
 
-    Indices count the auxiliary images first. If there are enough spare images, these are held out; else the last
-    tenth of the auxiliary images is. A held-out image never equals one that is trained on or scored.
+    Indices count the auxiliary images first. If there are enough spare images, these are held out; else a tenth of
+    the auxiliary images is. They are spread evenly, so that of images in the order of their classes all classes are
+    held out. A held-out image never equals one that is trained on or scored.
 
     Args:
         auxiliary: the digest of each auxiliary image.
@@ -37,10 +38,11 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
     count, known = wanted(len(auxiliary)), {*auxiliary, *victims}
     fresh = [i for i, digest in enumerate(spare, len(auxiliary)) if digest not in known]
     if len(fresh) >= FEWEST:
-        return list(range(len(auxiliary))), fresh[:count]
-    kept = len(auxiliary) - min(count, len(auxiliary) // SHARE)
-    known = {*auxiliary[:kept], *victims}
-    held_back = [i for i in range(kept, len(auxiliary)) if auxiliary[i] not in known]
+        return list(range(len(auxiliary))), [fresh[i] for i in _spread(len(fresh), count)]
+    chosen = set(_spread(len(auxiliary), min(count, len(auxiliary) // SHARE)))
+    kept = [i for i in range(len(auxiliary)) if i not in chosen]
+    known = {*(auxiliary[i] for i in kept), *victims}
+    held_back = [i for i in sorted(chosen) if auxiliary[i] not in known]
     if len(held_back) < 2:
         different = len(set(auxiliary))
         but = f", {different} of them different," if different < len(auxiliary) else ""
@@ -48,4 +50,9 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
             f"{len(auxiliary)} auxiliary images{but} are too few to compare several attacks, since some of them "
             f"are held out to choose the strongest; give at least {2 * SHARE} different images, or one attack"
         )
-    return list(range(kept)), held_back
+    return kept, held_back
+
+
+def _spread(count: int, number: int) -> list[int]:
+    """Return at most ``number`` of ``count`` indices, spread evenly."""
+    return list(range(count)) if number >= count else [(2 * i + 1) * count // (2 * number) for i in range(number)]

@@ -117,6 +117,7 @@ def advise(
     from cloven.advising.limits import Limits
     from cloven.cost.cluster import Cluster
     from cloven.zoo.datasets import load
+    from cloven.zoo.images import spread
 
     problems: list[str] = []
 
@@ -137,7 +138,7 @@ def advise(
         graph,
         devices,
         auxiliary=load(auxiliary, shape=spec.input, limit=queries),
-        victims=tests.take(range(min(victims, len(tests)))),
+        victims=tests.take(spread(tests.labels, len(tests), victims)),
         limits=limits,
         minimise=minimise,  # type: ignore[arg-type]
         attacks=names_in(attacks),
