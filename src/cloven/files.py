@@ -156,6 +156,11 @@ def parse_json(text: str | bytes, name: str) -> dict[str, JsonValue]:
     return found
 
 
+def toml_value(value: object) -> str:
+    """Return a string, a number or a list of them in the notation of TOML, which is that of JSON for these."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def parse_toml(text: str, name: str) -> dict[str, object]:
     """Parse a TOML document.
 

@@ -31,7 +31,6 @@ from cloven.partition.compiler import GRAPH, divide, problems
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR, Name, Protection
-from cloven.score.baselines import leakage
 from cloven.zoo.images import Images
 
 Objective = Literal["latency", "throughput", "energy", "traffic"]
@@ -175,9 +174,8 @@ class _Search:
         self, candidate: Candidate, program: Program, found: tuple[ExposedTap, ...], chosen: Sequence[ExposedTap]
     ) -> Alternative:
         """Return a division with the links of some taps encrypted."""
-        links: dict[str, Name] = {"-".join(tap.pair): self.cipher for tap in chosen if tap.pair is not None}
-        pairs = {frozenset(tap.pair): "-".join(tap.pair) for tap in chosen if tap.pair is not None}
-        protection = Protection(links={name: links[name] for name in pairs.values()})
+        links = {frozenset(tap.pair): "-".join(tap.pair) for tap in chosen if tap.pair is not None}
+        protection = Protection(links=dict.fromkeys(links.values(), self.cipher))
         plan = Plan(strategy=candidate.strategy, devices=candidate.devices, protection=protection)
         protected = replace(program, protection=protection)
         cost = estimate(protected, self.cluster)
@@ -335,12 +333,7 @@ def _leak(score: AxisScore | None) -> MeasuredLeak:
     """Return the leakage by the chosen attack, or by one that scores significantly higher on the victims."""
     if score is None:
         return MeasuredLeak(1.0, "no attack that reads it")
-    found = MeasuredLeak(score.leakage.high, score.attack)
-    higher = score.exceeded_by
-    if higher is None or not higher.significant:
-        return found
-    other = MeasuredLeak(leakage(higher.mean, score.baseline), higher.attack)
-    return max(found, other, key=lambda leak: leak.leakage)
+    return MeasuredLeak(*score.largest)
 
 
 def _part(images: GivenImages, which: int) -> GivenImages:

@@ -85,7 +85,7 @@ def diffused(images: Tensor, mask: Tensor) -> Tensor:
 
 
 SWEEPS = 4
-"""How often each unknown pixel is replaced by the mean of its neighbours, at each scale."""
+"""The number of times that each unknown pixel is replaced by the mean of its neighbours, at each scale."""
 
 DIFFUSED = 8
 """The images that are diffused at a time: more would not fit into the processor's cache."""

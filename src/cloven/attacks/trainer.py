@@ -255,7 +255,7 @@ class _Run:
         self.epochs, self.seconds = 0, 0.0
         self.ended: Ended | None = None
         self.short: bool | None = None
-        """Whether the budget is too short for the first round; None until that is estimated."""
+        """True if the budget is too short for the first round; None until that is estimated."""
         if checkpoint is not None and checkpoint.exists():
             self._go_on(checkpoint)
 

@@ -256,7 +256,7 @@ class Part:
     box: Box | None
     shape: Shape
     channels_last: bool = False
-    """Whether the numbers are read as ``(H, W, C)``."""
+    """True if the numbers are read as ``(H, W, C)``."""
 
     def read(self, share: Tensor) -> Tensor:
         """Return a share ``(n, ...)`` in the shape in which the attacker reads it, ``(n, *self.shape)``."""

@@ -175,7 +175,7 @@ class TrainingTime(Document):
 
 
 ENDS: Mapping[Ended, str] = {"no improvement": "held-out pairs that did not improve", "budget": "the budget"}
-"""What ended a training before its schedule did, in words."""
+"""The reasons why a training ended before its schedule did, in words."""
 
 
 class Scores(Document):

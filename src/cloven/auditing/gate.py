@@ -12,7 +12,6 @@ from cloven.auditing.ranking import place_of
 from cloven.auditing.summary import ObservationSummary, Summary
 from cloven.documents import Document
 from cloven.errors import ClovenError
-from cloven.score.baselines import leakage as above_baseline
 
 
 class AcceptedLeaks(Document):
@@ -116,9 +115,7 @@ def _check(
     if score is None or (axis == "labels" and not one.labels_read):
         failure = f"no attack that reads {axis} was tried"
         return GateCheck(place, axis, None, limit, failure, fingerprint)
-    leakage, failure = score.leakage.high, ""
-    if score.exceeded_by is not None and score.exceeded_by.significant:
-        leakage = max(leakage, above_baseline(score.exceeded_by.mean, score.baseline))
+    (leakage, _), failure = score.largest, ""
     if leakage > limit and leakage > known.get(fingerprint, -1.0):
         failure = (
             f"{axis} leak up to {leakage:.0%}, above the limit of {limit:.0%}: {score.mean:.2f} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloven.errors import ClovenError
+from cloven.zoo.images import spread
 
 SHARE, FEWEST, MOST = 10, 20, 500
 """One pair in ``SHARE`` is held out: at least ``FEWEST`` pairs, at most ``MOST``."""
@@ -38,8 +39,8 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
     count, known = wanted(len(auxiliary)), {*auxiliary, *victims}
     fresh = [i for i, digest in enumerate(spare, len(auxiliary)) if digest not in known]
     if len(fresh) >= FEWEST:
-        return list(range(len(auxiliary))), [fresh[i] for i in _spread(len(fresh), count)]
-    chosen = set(_spread(len(auxiliary), min(count, len(auxiliary) // SHARE)))
+        return list(range(len(auxiliary))), [fresh[i] for i in spread(None, len(fresh), count)]
+    chosen = set(spread(None, len(auxiliary), min(count, len(auxiliary) // SHARE)).tolist())
     kept = [i for i in range(len(auxiliary)) if i not in chosen]
     known = {*(auxiliary[i] for i in kept), *victims}
     held_back = [i for i in sorted(chosen) if auxiliary[i] not in known]
@@ -51,8 +52,3 @@ def apart(auxiliary: Sequence[str], spare: Sequence[str], victims: Sequence[str]
             f"are held out to choose the strongest; give at least {2 * SHARE} different images, or one attack"
         )
     return kept, held_back
-
-
-def _spread(count: int, number: int) -> list[int]:
-    """Return at most ``number`` of ``count`` indices, spread evenly."""
-    return list(range(count)) if number >= count else [(2 * i + 1) * count // (2 * number) for i in range(number)]

@@ -169,6 +169,21 @@ class AxisScore(Document):
     carried_from: str | None = None
     carried_layers: tuple[str, ...] = ()
 
+    @property
+    def largest(self) -> tuple[float, str]:
+        """The leakage that limits apply to, and its attack.
+
+        It is the upper limit of the chosen attack's leakage, or the mean leakage of one that scores significantly
+        higher on the victims, if that is larger.
+        """
+        from cloven.score.baselines import leakage  # brings torch, which readers of a summary do without
+
+        found, higher = (self.leakage.high, self.attack), self.exceeded_by
+        if higher is None or not higher.significant:
+            return found
+        other = leakage(higher.mean, self.baseline), higher.attack
+        return other if other[0] > found[0] else found
+
 
 class AxisScores(Document):
     """The score on each axis; None where nothing was measured."""

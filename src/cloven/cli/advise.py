@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cloven.cli.exits import MISSED
-from cloven.cli.models import ModelOptions, captured, resolved
+from cloven.cli.models import ModelOptions, prepared_for, resolved
 from cloven.cli.options import (
     ATTACKS,
     DATA,
@@ -27,13 +27,10 @@ from cloven.cli.options import (
 )
 from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError, tried
-from cloven.progress import report_progress
 
 if TYPE_CHECKING:
     from cloven.advising.advice import Advice
-    from cloven.graph.graph import Graph
     from cloven.partition.plan import ModelSpec
-    from cloven.zoo.images import Images
 
 log = logging.getLogger("cloven")
 
@@ -133,7 +130,9 @@ def advise(
     found = tried(lambda: resolved(ModelOptions(model, input_size, classes, weights, mean, std)), problems)
     if problems or limits is None or devices is None or found is None or seconds is None:
         raise ClovenError(problems)
-    spec, graph, tests = _ready(found, data, seed)
+    spec, graph = found
+    ready, graph = prepared_for(spec, graph, data, None, seed)
+    tests = ready.images
     advice = advised(
         graph,
         devices,
@@ -153,25 +152,6 @@ def advise(
     log.info("written to %s", folder)
     if advice.plan is None:
         raise typer.Exit(MISSED)
-
-
-def _ready(found: tuple[ModelSpec, Graph], data: str, seed: int) -> tuple[ModelSpec, Graph, Images]:
-    """Return the model, trained on the data if it has no weights, and images that it was not trained on."""
-    from cloven.zoo.prepared import prepared
-
-    spec, graph = found
-    with report_progress() as progress:
-        ready = prepared(
-            spec.name,
-            shape=spec.input,
-            classes=spec.classes,
-            weights=Path(spec.weights) if spec.weights else None,
-            data=data,
-            picture=None,
-            seed=seed,
-            progress=progress,
-        )
-    return spec, graph if ready.model is None else captured(ready.model, spec), ready.images
 
 
 def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:

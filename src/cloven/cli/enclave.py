@@ -56,7 +56,7 @@ OwnerKey = Annotated[
     Path, typer.Option(help="The owner's key file; `seal` creates it if it is missing.", metavar="FILE")
 ]
 RELEASE_TIMEOUT = 600.0
-"""How long `run` waits for the owner's release, in seconds."""
+"""Seconds for which `run` waits for the owner's release."""
 
 
 # --- the owner ----------------------------------------------------------------------------------------------------

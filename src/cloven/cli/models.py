@@ -188,9 +188,15 @@ def ready_for(
     plan: Plan, graph: Graph, data: str | None, picture: Path | None, seed: int
 ) -> tuple[PreparedModel, Graph]:
     """Return the images to run a plan on and its model's graph, a new one if the model is trained first."""
+    return prepared_for(plan.named_model, graph, data, picture, seed)
+
+
+def prepared_for(
+    model: ModelSpec, graph: Graph, data: str | None, picture: Path | None, seed: int
+) -> tuple[PreparedModel, Graph]:
+    """Return the images to run a model on and its graph, a new one if the model is trained first."""
     from cloven.zoo.prepared import prepared
 
-    model = plan.named_model
     with report_progress() as progress:
         ready = prepared(
             model.name,

@@ -6,7 +6,6 @@ Every table says where its numbers come from: ``measured`` on the device or link
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import Field, model_validator
 
 from cloven.documents import Document, read_toml_document
 from cloven.errors import ClovenError
+from cloven.files import toml_value
 
 Origin = Literal["measured", "source", "assumed"]
 
@@ -168,19 +168,15 @@ def profile_toml(profile: DeviceProfile | LinkProfile) -> str:
     def write(name: str, entries: Mapping[str, Any], lines: list[str]) -> None:
         for key, value in entries.items():
             if isinstance(value, dict):
-                inner = f"{name}.{_toml(key)}" if name else key
+                inner = f"{name}.{toml_value(key)}" if name else key
                 if any(not isinstance(entry, dict) for entry in value.values()):
                     tables.extend(["", f"[{inner}]"])
                 write(inner, value, tables)
             elif isinstance(value, list):
-                rows = (", ".join(f"{k} = {_toml(v)}" for k, v in row.items()) for row in value)
+                rows = (", ".join(f"{k} = {toml_value(v)}" for k, v in row.items()) for row in value)
                 lines += [f"{key} = [", *(f"  {{ {row} }}," for row in rows), "]"]
             else:
-                lines.append(f"{key} = {_toml(value)}")
+                lines.append(f"{key} = {toml_value(value)}")
 
     write("", profile.model_dump(mode="json", exclude_none=True), head)
     return "\n".join([*head, *tables]) + "\n"
-
-
-def _toml(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)  # for strings and numbers, JSON's notation is TOML's

@@ -73,7 +73,7 @@ class Kind:
     carry: Carry = _nowhere
     averaged: Averaged = _nothing
     gathers: bool = False
-    """Whether ownership of the output comes from all inputs together, rather than from one of them."""
+    """True if ownership of the output comes from all inputs together, False if from one of them."""
 
 
 def is_whole(interval: Interval, size: int) -> bool:

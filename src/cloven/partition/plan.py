@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cloven.errors import ClovenError, check_type, path_of
-from cloven.files import TOML_BYTES, check_content, parse_toml, read_text, write_text
+from cloven.files import TOML_BYTES, check_content, parse_toml, read_text, toml_value, write_text
 from cloven.graph.graph import Graph
 from cloven.partition import compiler
 from cloven.partition.compiler import Routing
@@ -168,29 +168,24 @@ class Plan(_Frozen):
     def toml(self) -> str:
         """Return the plan as TOML."""
         document = self.model_dump(mode="json", exclude_none=True)
-        head = [f"{key} = {_toml(document[key])}" for key in ("version", "devices", "routing", "reuse")]
+        head = [f"{key} = {toml_value(document[key])}" for key in ("version", "devices", "routing", "reuse")]
         one = len(self.stages) == 1
         tables = [("[model]", document["model"])] if self.model is not None else []
         tables += [("[strategy]" if one else "[[strategy]]", spec) for spec in document["strategy"]]
         if self.protection != Protection():
             tables.append(("[protection]", {"default": self.protection.default}))
         if self.protection.links:
-            tables.append(("[protection.links]", {_toml(k): v for k, v in self.protection.links.items()}))
+            tables.append(("[protection.links]", {toml_value(k): v for k, v in self.protection.links.items()}))
         if self.transform != UNCHANGED:
             tables.append(("[transform]", {"default": document["transform"]["default"]}))
         if self.transform.links:
             links = document["transform"]["links"]
-            tables.append(("[transform.links]", {_toml(k): v for k, v in links.items()}))
+            tables.append(("[transform.links]", {toml_value(k): v for k, v in links.items()}))
         return "\n".join(head + [line for name, table in tables for line in _table(name, table)]) + "\n"
 
 
 def _table(name: str, entries: dict[str, Any]) -> list[str]:
-    return ["", name, *(f"{key} = {_toml(value)}" for key, value in entries.items())]
-
-
-def _toml(value: Any) -> str:
-    # Strings, integers and lists of them have the same notation in JSON and TOML.
-    return json.dumps(value, ensure_ascii=False)
+    return ["", name, *(f"{key} = {toml_value(value)}" for key, value in entries.items())]
 
 
 def problems(graph: Graph, plan: Plan) -> list[str]:

@@ -20,7 +20,7 @@ Standing = Literal["clear", "reaches", "below", "unknown"]
 METRICS: tuple[Metric, ...] = ("ssim", "agreement")
 AXIS_OF: Mapping[Metric, Axis] = {metric: axis for axis, metric in AXES.items()}
 Common = tuple[str, tuple[str, ...], str, int | None, str, str, int]
-"""What findings of one family have in common: label, layers, strategy, devices, view, transform, pairs."""
+"""The entries that findings of one family share: label, layers, strategy, devices, view, transform, pairs."""
 Place = tuple[str, str, tuple[str, ...]]
 _COLOURS: tuple[Colour, ...] = ("vertical", "horizontal", "data")
 _STRATEGIES: dict[str, int] = {strategy: place for place, strategy in enumerate(_COLOURS)}

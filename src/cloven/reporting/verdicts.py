@@ -11,7 +11,7 @@ from cloven.auditing.summary import AxisScore, ObservationSummary, Summary
 from cloven.reporting.digest import Standing, stands
 
 GAUGE = 6.0, 134.0
-"""Where 0 and 1 lie on a gauge, in its units."""
+"""The positions of 0 and 1 on a gauge, in its units."""
 
 
 @dataclass(frozen=True)

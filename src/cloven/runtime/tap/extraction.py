@@ -31,7 +31,7 @@ CAPTURED = "captured.safetensors"
 FORMAT = "1"
 INPUT = "input"
 Shape = tuple[bool, tuple[tuple[int, int], ...]]
-"""Whether an image's messages are protected, and the bytes of each ordinal."""
+"""True if an image's messages are protected, and the bytes of each ordinal."""
 
 
 @dataclass(frozen=True, eq=False)
