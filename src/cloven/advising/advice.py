@@ -50,6 +50,74 @@ class Rejected(Document):
         return amount(self.objective, minimised)
 
 
+class ComparedDivision(Document):
+    """A division that was compared: its estimated cost, and what its taps leak if they were attacked.
+
+    Attributes:
+        division: the division in words, as in `Rejected`.
+        kind: its strategy: ``one device``, ``vertical``, ``horizontal, rows``, ``data``, ``hybrid``.
+        names: the named candidates and baselines that are this division, such as ``min-cut (DADS)``.
+        devices: the devices, in the order of their parts.
+        encrypted: the encrypted links, each as ``A-B``.
+        latency: the estimated seconds of one image; None if unknown.
+        throughput: the estimated images per second; None if unknown.
+        energy: the estimated joules of one image; None if unknown.
+        memory: the bytes on the device that needs the most; None if unknown.
+        traffic: the bytes on all links for one image.
+        measured_latency: the seconds of one image when it was executed; None if it was not.
+        pixel_leakage: the largest leakage of the pixels at its taps in clear; None if one was not attacked.
+        label_leakage: likewise, of the labels.
+        chosen: whether it is the recommended division.
+        reason: why it was chosen or not.
+    """
+
+    division: str
+    kind: str
+    names: tuple[str, ...]
+    devices: tuple[str, ...]
+    encrypted: tuple[str, ...]
+    latency: float | None
+    throughput: float | None
+    energy: float | None
+    memory: int | None
+    traffic: int
+    measured_latency: float | None
+    pixel_leakage: float | None
+    label_leakage: float | None
+    chosen: bool
+    reason: str
+
+
+class CutPoint(Document):
+    """A vertical cut in two parts: what its link leaks in clear, and what the division costs.
+
+    Attributes:
+        after: the op before the cut.
+        share: the multiply-accumulates before the cut, as a share of the model's.
+        bytes: the bytes of the tensors that cross the cut, for one image.
+        latency: the seconds of the fastest division in two with this cut; None if unknown.
+        pixel_leakage: the leakage of the pixels on its link; None if it was not attacked.
+        label_leakage: likewise, of the labels.
+    """
+
+    after: str
+    share: float
+    bytes: int
+    latency: float | None
+    pixel_leakage: float | None
+    label_leakage: float | None
+
+
+class Relaxation(Document):
+    """The division that comes closest to the limits, and the limits to relax for it.
+
+    ``limits`` has a sentence for each limit, such as ``latency: 0.45 s instead of 0.3 s``.
+    """
+
+    division: str
+    limits: tuple[str, ...]
+
+
 class AdviceReport(Document):
     """The advice as a document, ``advice.json``.
 
@@ -64,6 +132,11 @@ class AdviceReport(Document):
         assumptions: numbers of the cost model that were not measured.
         divisions: the number of divisions that were compared by cost.
         attacked: the number of observations that were attacked.
+        compared: the divisions that were compared, the cheapest first; of many, the cheapest.
+        cuts: the vertical cuts in two parts, from the image to the answer.
+        nearest: without a plan, the division that comes closest to the limits; None if there is a plan, or if no
+            cost is known.
+        method: how the divisions were searched, in a sentence.
     """
 
     plan: str | None
@@ -76,6 +149,10 @@ class AdviceReport(Document):
     assumptions: tuple[str, ...]
     divisions: int
     attacked: int
+    compared: tuple[ComparedDivision, ...]
+    cuts: tuple[CutPoint, ...]
+    nearest: Relaxation | None
+    method: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)

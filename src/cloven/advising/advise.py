@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, get_args
 
-from cloven.advising.advice import Advice, AdviceReport, Rejected, TapLeakage, amount
+from cloven.advising.advice import (
+    Advice,
+    AdviceReport,
+    ComparedDivision,
+    CutPoint,
+    Rejected,
+    Relaxation,
+    TapLeakage,
+    amount,
+)
 from cloven.advising.candidates import Candidate, candidates
 from cloven.advising.limits import Limits
 from cloven.advising.taps import ExposedTap, taps
@@ -26,11 +35,14 @@ from cloven.auditing.summary import AxisScore
 from cloven.cost.cluster import Cluster
 from cloven.cost.estimate import Cost, estimate
 from cloven.errors import ClovenError, check_type, shown
+from cloven.graph.cuts import cuts
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import GRAPH, divide, problems
+from cloven.partition.observe import observe
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
 from cloven.partition.protection import COORDINATOR, Name, Protection
+from cloven.partition.vertical import Vertical
 from cloven.zoo.images import Images
 
 Objective = Literal["latency", "throughput", "energy", "traffic"]
@@ -43,6 +55,9 @@ FEWEST = 40
 
 FRESH = 1000
 """The seed of the second attack on the winner; the search uses 0."""
+
+MOST_COMPARED = 200
+"""The largest number of divisions in the report."""
 
 MESSAGE = 100_000
 """The bytes of the message for which the costs of ciphers are compared."""
@@ -140,17 +155,18 @@ class _Search:
         deadline: float,
     ) -> None:
         self.model, self.cluster, self.limits, self.minimise = model, cluster, limits, minimise
-        self.suite, self.auxiliary, self.deadline = suite, auxiliary, deadline
+        self.suite, self.auxiliary, self.deadline, self.complete = suite, auxiliary, deadline, True
         self.victims, self.fresh_victims = _part(victims, 0), _part(victims, 1)
         self.cipher = _cheapest_cipher(cluster)
         self.leaks: dict[str, dict[Axis, MeasuredLeak]] = {}
         self.rejected: dict[str, Rejected] = {}
+        self.outcomes: dict[Candidate, tuple[Alternative, str]] = {}
         self.untested: dict[str, None] = {}
 
     def advice(self) -> Advice:
         """Return the best division that still meets the limits when it is attacked again."""
-        every, complete = candidates(self.model, self.cluster)
-        if not complete:
+        every, self.complete = candidates(self.model, self.cluster)
+        if not self.complete:
             self.untested["the model has more cuts than were combined; of equal steps the cheapest were"] = None
         divisions = [found for one in every if (found := self.divided(one)) is not None]
         divisions.sort(key=lambda division: division.value)
@@ -225,6 +241,7 @@ class _Search:
         """Record why a division was rejected; only the cheapest division of each strategy is kept."""
         value = None if division.value == inf else abs(division.value)
         entry = Rejected(division=str(division.candidate), objective=value, reason=reason)
+        self.outcomes[division.candidate] = division, reason
         before = self.rejected.get(division.candidate.kind)
         if before is None or before.division == entry.division:
             self.rejected[division.candidate.kind] = entry
@@ -320,7 +337,89 @@ class _Search:
             assumptions=() if winner is None else winner.cost.assumptions,
             divisions=len(divisions),
             attacked=len(self.leaks),
+            compared=self.compared(winner, divisions, reason),
+            cuts=self.cuts(divisions),
+            nearest=self.nearest(divisions) if winner is None else None,
+            method=f"All {len(divisions)} divisions were compared."
+            if self.complete
+            else (f"{len(divisions)} divisions were compared; the model has more cuts than were combined."),
         )
+
+    def compared(
+        self, winner: Alternative | None, divisions: Sequence[Alternative], why: str
+    ) -> tuple[ComparedDivision, ...]:
+        """Return the divisions with the reason for or against each, the cheapest first."""
+        found = []
+        for first in divisions:
+            division, reason = self.outcomes.get(first.candidate, (first, ""))
+            chosen = winner is not None and division.candidate == winner.candidate
+            if winner is not None and chosen:
+                division, reason = winner, why
+            memory = [device.memory for device in division.cost.devices if device.memory is not None]
+            found.append(
+                ComparedDivision(
+                    division=str(division.candidate),
+                    kind=division.candidate.kind,
+                    names=(),
+                    devices=division.candidate.devices,
+                    encrypted=tuple(division.plan.protection.links),
+                    latency=division.cost.latency,
+                    throughput=division.cost.throughput,
+                    energy=division.cost.energy,
+                    memory=max(memory) if len(memory) == len(division.cost.devices) else None,
+                    traffic=division.cost.traffic,
+                    measured_latency=None,
+                    pixel_leakage=self.plan_leakage(division, "pixels"),
+                    label_leakage=self.plan_leakage(division, "labels"),
+                    chosen=chosen,
+                    reason=reason,
+                )
+            )
+        return tuple(found[:MOST_COMPARED])
+
+    def plan_leakage(self, division: Alternative, axis: Axis) -> float | None:
+        """Return the largest leakage of a division's taps in clear on an axis; None if one was not attacked."""
+        clear = [tap for tap in division.taps if not division.is_encrypted(tap)]
+        if any(tap.observation is not None and _key(tap) not in self.leaks for tap in clear):
+            return None
+        return max(
+            (leak.leakage for tap in clear for on, leak in self.leak(tap).items() if on == axis), default=0.0
+        )
+
+    def cuts(self, divisions: Sequence[Alternative]) -> tuple[CutPoint, ...]:
+        """Return the vertical cuts in two parts, from the image to the answer."""
+        fastest: dict[str, Alternative] = {}
+        for division in divisions:
+            strategy, latency = division.candidate.strategy, division.cost.latency
+            if isinstance(strategy, Vertical) and len(strategy.cuts) == 1 and latency is not None:
+                before = fastest.get(strategy.cuts[0])
+                if before is None or before.cost.latency is None or latency < before.cost.latency:
+                    fastest[strategy.cuts[0]] = division
+        found = []
+        for cut in cuts(self.model):
+            if cut.after in fastest:
+                division = fastest[cut.after]
+                known = self.leaks.get(observe(division.program)[0].fingerprint[:32], {})
+                found.append(
+                    CutPoint(
+                        after=cut.after,
+                        share=cut.macs_before / (cut.macs_before + cut.macs_after),
+                        bytes=cut.bytes,
+                        latency=division.cost.latency,
+                        pixel_leakage=known["pixels"].leakage if known else None,
+                        label_leakage=known["labels"].leakage if known else None,
+                    )
+                )
+        return tuple(found)
+
+    def nearest(self, divisions: Sequence[Alternative]) -> Relaxation | None:
+        """Return the division that exceeds the limits on cost by the least, and by how much."""
+        found = [
+            Relaxation(division=str(one.candidate), limits=self.limits.exceeded_by(one.cost))
+            for one in divisions
+            if one.value < inf
+        ]
+        return min(found, key=lambda one: len(one.limits), default=None)
 
 
 def _key(tap: ExposedTap) -> str:
