@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cloven.advising.limits import Limits
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.results import Results
 from cloven.cost.estimate import Cost
@@ -123,7 +124,8 @@ class AdviceReport(Document):
 
     Attributes:
         plan: the recommended division in words; None if there is none.
-        minimised: the quantity that the search minimised.
+        minimised: the quantity that the search minimised; ``throughput`` is maximised.
+        limits: the limits that the plan must meet.
         reason: why the plan was chosen, or why there is none.
         cost: the cost of the plan.
         leakage: the leakage of each tap of the plan.
@@ -141,6 +143,7 @@ class AdviceReport(Document):
 
     plan: str | None
     minimised: str
+    limits: Limits
     reason: str
     cost: Cost | None
     leakage: tuple[TapLeakage, ...]

@@ -329,6 +329,7 @@ class _Search:
         return AdviceReport(
             plan=chosen,
             minimised=self.minimise,
+            limits=self.limits,
             reason=reason,
             cost=None if winner is None else winner.cost,
             leakage=leaks,
