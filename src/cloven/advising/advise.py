@@ -180,9 +180,9 @@ class _Search:
 
     def divided(self, candidate: Candidate) -> Alternative | None:
         """Return a candidate with the coordinator's exposed links encrypted; None if it does not fit the model."""
-        if problems(self.model, (candidate.strategy,), candidate.devices):
+        if problems(self.model, candidate.strategies, candidate.devices):
             return None
-        program = divide(self.model, candidate.strategy, candidate.devices)
+        program = divide(self.model, candidate.strategies, candidate.devices)
         found = taps(program, self.cluster)
         return self.encrypted(candidate, program, found, [tap for tap in found if COORDINATOR in (tap.pair or ())])
 
@@ -192,7 +192,7 @@ class _Search:
         """Return a division with the links of some taps encrypted."""
         links = {frozenset(tap.pair): "-".join(tap.pair) for tap in chosen if tap.pair is not None}
         protection = Protection(links=dict.fromkeys(links.values(), self.cipher))
-        plan = Plan(strategy=candidate.strategy, devices=candidate.devices, protection=protection)
+        plan = Plan(strategy=candidate.strategies, devices=candidate.devices, protection=protection)
         protected = replace(program, protection=protection)
         cost = estimate(protected, self.cluster)
         value = getattr(cost, self.minimise)

@@ -11,7 +11,7 @@ from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph
 from cloven.partition.data import GRIDS, Data
 from cloven.partition.horizontal import AXES, Horizontal
-from cloven.partition.plan import Entry
+from cloven.partition.plan import Entry, in_words
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.vertical import Vertical
 
@@ -25,24 +25,25 @@ MOST_DEVICES = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy, and the devices that run its parts, in order."""
+    """One or more strategies in sequence, as in a plan, and the devices that run their parts, in order."""
 
-    strategy: Entry
+    strategies: tuple[Entry, ...]
     devices: tuple[str, ...]
 
     @property
     def kind(self) -> str:
-        """The name of the strategy: ``one device``, ``vertical``, ``horizontal, rows``, ``data``."""
+        """The strategy's name: ``one device``, ``vertical``, ``horizontal, rows``, ``data``, ``hybrid``."""
         if len(self.devices) == 1:
             return "one device"
-        if isinstance(self.strategy, Horizontal):
-            return f"horizontal, {self.strategy.axis}"
-        return self.strategy.kind
+        if len(self.strategies) > 1:
+            return "hybrid"
+        (strategy,) = self.strategies
+        return f"horizontal, {strategy.axis}" if isinstance(strategy, Horizontal) else strategy.kind
 
     def __str__(self) -> str:
         if len(self.devices) == 1:
             return f"all of it on {self.devices[0]}"
-        return f"{self.strategy.title()} on {', '.join(self.devices)}"
+        return f"{in_words(self.strategies)} on {', '.join(self.devices)}"
 
 
 def candidates(graph: Graph, cluster: Cluster) -> tuple[list[Candidate], bool]:
@@ -57,7 +58,7 @@ def candidates(graph: Graph, cluster: Cluster) -> tuple[list[Candidate], bool]:
     for number in range(1, min(len(names), MOST_DEVICES) + 1):
         assignments = list(_assignments(names, number, cluster))
         for strategy in _strategies(places, number):
-            found += [Candidate(strategy, devices) for devices in assignments]
+            found += [Candidate((strategy,), devices) for devices in assignments]
     return found, complete
 
 

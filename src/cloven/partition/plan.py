@@ -79,6 +79,12 @@ class ModelSpec(_Frozen):
 Entry = Annotated[Vertical | Horizontal | Data, Field(discriminator="kind")]
 """A strategy in a plan."""
 
+
+def in_words(strategies: Sequence[Strategy]) -> str:
+    """Return strategies in sequence in a few words."""
+    return "; then ".join(f"{one.title()}{f' up to {one.until}' if one.until else ''}" for one in strategies)
+
+
 ONE, SEVERAL = "one", "several"
 
 
@@ -153,8 +159,7 @@ class Plan(_Frozen):
     def title(self) -> str:
         """Return the plan in a few words."""
         number = len(self.devices)
-        stages = [f"{one.title()}{f' up to {one.until}' if one.until else ''}" for one in self.stages]
-        return f"{'; then '.join(stages)}, {number} device{'s' if number > 1 else ''}"
+        return f"{in_words(self.stages)}, {number} device{'s' if number > 1 else ''}"
 
     def __repr__(self) -> str:
         return f"Plan for {self.model.name if self.model is not None else 'any model'}: {self.title()}"
