@@ -391,7 +391,7 @@ class _Search:
         """Return the vertical cuts in two parts, from the image to the answer."""
         fastest: dict[str, Alternative] = {}
         for division in divisions:
-            strategy, latency = division.candidate.strategy, division.cost.latency
+            strategy, latency = division.candidate.strategies[0], division.cost.latency
             if isinstance(strategy, Vertical) and len(strategy.cuts) == 1 and latency is not None:
                 before = fastest.get(strategy.cuts[0])
                 if before is None or before.cost.latency is None or latency < before.cost.latency:
