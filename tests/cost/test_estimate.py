@@ -9,6 +9,7 @@ import torch
 
 import cloven
 from cloven.cost.cluster import ClusterDevice, ClusterLink
+from cloven.cost.estimate import Estimator
 from cloven.cost.profile import (
     CipherTime,
     ComputeCost,
@@ -20,6 +21,7 @@ from cloven.cost.profile import (
     Transmission,
     TransmissionEnergy,
 )
+from cloven.cost.tasks import Workload
 from cloven.partition.protection import Protection
 
 SPEED, BANDWIDTH, DELAY = 1e6, 8e5, 0.25
@@ -118,6 +120,25 @@ def test_encryption_costs_what_the_profile_says(model: cloven.Graph) -> None:
     assert latency(Protection(default="aes-128-gcm"), board) == pytest.approx(clear + 3 * 2 * 0.5)
     assert latency(Protection(links={"edge0-edge1": "aes-128-gcm"}), board) == pytest.approx(clear + 2 * 0.5)
     assert latency(Protection(default="ascon-128"), board) is None
+
+
+def test_one_workload_serves_other_devices_and_protections(model: cloven.Graph) -> None:
+    fast = BOARD.model_copy(update={"compute": ComputeCost(origin="measured", macs_per_second=3 * SPEED)})
+    ciphered = fast.model_copy(update={"ciphers": {"mtls": CipherTime(origin="measured", message=0.5, byte=1e-4)}})
+    devices = {name: ClusterDevice(ciphered) for name in ("coordinator", "one")} | {"other": ClusterDevice(BOARD)}
+    mixed = cloven.Cluster(devices, default=ClusterLink(WIRE))
+    strategy, protection = cloven.Vertical(cuts=["1"]), Protection(links={"coordinator-one": "mtls"})
+    workload, estimator = Workload(cloven.divide(model, strategy, 2)), Estimator(mixed)
+
+    for order in (("one", "other"), ("other", "one")):
+        plan = cloven.Plan(devices=order, strategy=strategy, protection=protection)
+        cost = cloven.estimate(cloven.compile(model, plan), mixed)
+        assert estimator.estimate(workload, order, protection).cost == cost
+
+
+def test_a_workload_takes_as_many_devices_as_its_program(program: cloven.Program) -> None:
+    with pytest.raises(cloven.ClovenError, match="the program has 2 devices; got 1"):
+        Estimator(cluster()).estimate(Workload(program), ["edge0"])
 
 
 def test_links_of_one_medium_send_one_after_another(model: cloven.Graph) -> None:

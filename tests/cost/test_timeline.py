@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -77,6 +78,21 @@ def schedules(draw: st.DrawFn) -> list[Activity]:
         resource = draw(st.sampled_from(["a", "b", None]))
         found.append(Activity(str(index), resource, draw(st.integers(0, 5)), tuple(after), draw(st.integers(0, 2))))
     return found
+
+
+@given(schedules(), st.integers(1, 5), st.integers(1, 3))
+def test_several_images_are_like_their_activities_one_after_another(
+    activities: list[Activity], images: int, window: int
+) -> None:
+    every = []
+    for image in range(images):
+        for index, activity in enumerate(activities):
+            after = tuple(before + image * len(activities) for before in activity.after)
+            if index == 0 and image >= window:
+                after = ((image - window + 1) * len(activities) - 1,)
+            every.append(replace(activity, after=after))
+
+    assert simulate(activities, images, window) == simulate(every)
 
 
 @given(schedules())

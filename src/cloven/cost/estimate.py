@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from math import ceil
 from typing import TypeVar
 
 from pydantic import Field
 
 from cloven.cost.cluster import Cluster
-from cloven.cost.operators import FEWEST, OperatorTimes, work
+from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, Sourced, Transmission
-from cloven.cost.tasks import LinkMessage, SegmentRun, Task, tasks
+from cloven.cost.tasks import LinkMessage, SegmentRun, Workload
 from cloven.cost.timeline import Activity, busy, critical_path, simulate
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
-from cloven.partition.protection import COORDINATOR
-from cloven.partition.usage import usage
+from cloven.partition.protection import COORDINATOR, Protection
 from cloven.tables import Value, html_table, text_table
 
 IMAGES = 24
@@ -126,84 +126,68 @@ def estimate(program: Program, cluster: Cluster, *, window: int = WINDOW) -> Cos
     """
     check_type(program, Program, "program", "the program that cloven.divide(...) returns")
     check_type(cluster, Cluster, "cluster", "cloven.Cluster.load('cluster.toml')")
-    problems = cluster.missing(program.devices)
-    if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 256:
-        problems.append(f"window must be between 1 and 256, got {window}")
-    if problems:
-        raise ClovenError(problems)
-    made = tasks(program)
-    prices = _Prices(program, cluster)
-    activities = prices.activities(made)
-    timings = simulate(activities)
-    known = not prices.unknown
-    latency = timings[-1].end if known else None
-    devices = prices.devices(busy(activities), latency)
-    links = prices.links(made)
-    path = critical_path(timings, len(timings) - 1) if known else []
-    return Cost(
-        latency=latency,
-        throughput=_throughput(activities, window) if known else None,
-        energy=_sum([*(device.energy for device in devices), *(link.energy for link in links)]),
-        traffic=sum(link.bytes for link in links),
-        window=window,
-        devices=devices,
-        links=links,
-        critical=tuple(
-            CriticalStep(name=activities[i].name, start=timings[i].start, seconds=activities[i].seconds)
-            for i in path
-            if activities[i].seconds
-        ),
-        unknown=tuple(prices.unknown),
-        assumptions=tuple(prices.assumptions),
-    )
+    return Estimator(cluster, window).estimate(Workload(program)).cost
 
 
-def _sum(parts: Sequence[float | None]) -> float | None:
-    """Return a sum, or None if a part of it is unknown."""
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+class Estimator:
+    """Estimates many programs on a cluster: the times of operators are fitted once, for all of them.
 
-
-def _throughput(activities: Sequence[Activity], window: int) -> float:
-    """Return images a second with ``window`` images in flight: the next one enters when the oldest is answered.
-
-    Only whole windows are counted, without the first and the last one, in which not all devices are busy.
+    Args:
+        cluster: the cluster.
+        window: the number of images in flight for the throughput, 1 to 256.
     """
-    count, windows = len(activities), ceil(IMAGES / window)
-    many = []
-    for image in range((windows + 2) * window):
-        for index, activity in enumerate(activities):
-            after = tuple(before + image * count for before in activity.after)
-            if index == 0 and image >= window:
-                after = ((image - window + 1) * count - 1,)
-            many.append(replace(activity, after=after))
-    answered = sorted(timing.end for timing in simulate(many)[count - 1 :: count])
-    rate = windows * window / (answered[-window - 1] - answered[window - 1])
-    busiest = max(busy(activities).values())  # answers that come in bursts may be counted at their edges
-    return min(rate, 1 / busiest) if busiest else rate
+
+    def __init__(self, cluster: Cluster, window: int = WINDOW) -> None:
+        self.cluster, self.window = cluster, window
+        self.times: dict[str, OperatorTimes] = {}
+
+    def estimate(
+        self,
+        workload: Workload,
+        devices: Sequence[str] | None = None,
+        protection: Protection | None = None,
+    ) -> Estimate:
+        """Return the estimate of a program.
+
+        Args:
+            workload: the workload of the program. One workload serves all clusters, devices and protections.
+            devices: the devices of the cluster that run the program's parts, in order (default: those it names).
+            protection: the protection of the links (default: the program's).
+
+        Raises:
+            ClovenError: if a device is not in the cluster, or the window is out of range.
+        """
+        program = workload.program
+        names = program.devices if devices is None else tuple(devices)
+        problems = self.cluster.missing(names)
+        if len(names) != len(program.devices):
+            problems.append(f"the program has {len(program.devices)} devices; got {len(names)}")
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or not 1 <= self.window <= 256:
+            problems.append(f"window must be between 1 and 256, got {self.window}")
+        if problems:
+            raise ClovenError(problems)
+        chosen = program.protection if protection is None else protection
+        return Estimate(self, workload, dict(zip(program.devices, names, strict=True)), chosen)
+
+    def operator_times(self, device: str, profile: DeviceProfile) -> OperatorTimes:
+        """Return the times of operators on a device."""
+        if device not in self.times:
+            self.times[device] = OperatorTimes(profile.compute)
+        return self.times[device]
 
 
 Table = TypeVar("Table", bound=Sourced)
 
+Rate = tuple[float, float]
+"""The seconds for each message, and for each byte of it."""
 
-class _Prices:
-    """Looks up the costs of tasks, and records which numbers are missing or were not measured."""
 
-    def __init__(self, program: Program, cluster: Cluster) -> None:
-        self.program, self.cluster = program, cluster
-        self.unknown: dict[str, None] = {}
-        self.assumptions: dict[str, None] = {}
-        self.times: dict[str, OperatorTimes] = {}
+@dataclass(frozen=True)
+class Notes:
+    """The sentences about numbers that are missing, and about tables that were not measured."""
 
-    def profile(self, party: str) -> DeviceProfile | None:
-        """Return the profile of a party; that of the source for a coordinator without an entry."""
-        if party == COORDINATOR and party not in self.cluster.devices:
-            party = self.program.source
-            self.assumptions[f"the cluster has no {COORDINATOR}: it is assumed to be as fast as {party}"] = None
-        profile = self.cluster.devices[party].profile
-        if profile is None:
-            self.unknown[f"{party} has no profile; name one in the cluster file"] = None
-        return profile
+    unknown: dict[str, None] = field(default_factory=dict)
+    assumptions: dict[str, None] = field(default_factory=dict)
 
     def noted(self, table: Table | None, owner: str, name: str) -> Table | None:
         """Return a table of a profile, and record it if it is missing or was not measured."""
@@ -215,93 +199,196 @@ class _Prices:
             self.assumptions[f"[{name}] of {owner} is {origin}{note}"] = None
         return table
 
-    def activities(self, made: Sequence[Task]) -> list[Activity]:
+
+@dataclass(frozen=True)
+class LinkPrice:
+    """The cost of messages on a link, for their sender, the link and their receiver."""
+
+    source: str
+    target: str
+    resource: str
+    sends: tuple[Rate, ...]
+    transmission: Transmission | None
+    receives: tuple[Rate, ...]
+
+    def activities(self, size: int, after: tuple[int, ...], first: int) -> tuple[Activity, Activity, Activity]:
+        """Return the activities of a message of ``size`` bytes; the first of them gets the index ``first``."""
+        name = f"{self.source}->{self.target}"
+        occupied, delay = (
+            self.occupied(size, 1) or 0.0,
+            0.0 if self.transmission is None else self.transmission.delay,
+        )
+        return (
+            Activity(f"{name}: sent", self.source, _seconds(self.sends, size), after, urgent=True),
+            Activity(f"{name}: transmitted", self.resource, occupied, (first,)),
+            Activity(
+                f"{name}: received", self.target, _seconds(self.receives, size), (first + 1,), delay, urgent=True
+            ),
+        )
+
+    def occupied(self, size: int, messages: int) -> float | None:
+        """Return the seconds for which messages of ``size`` bytes in total occupy the link; None if unknown."""
+        if self.transmission is None:
+            return None
+        return 8 * size / self.transmission.bandwidth + messages * self.transmission.message
+
+
+class Estimate:
+    """The estimated costs of a program on a cluster, with the attributes of `Cost`.
+
+    The throughput takes longer to estimate than all others, and is estimated when it is first read.
+    """
+
+    def __init__(
+        self, estimator: Estimator, workload: Workload, names: Mapping[str, str], protection: Protection
+    ) -> None:
+        self.estimator, self.cluster, self.workload = estimator, estimator.cluster, workload
+        self.names, self.protection = {COORDINATOR: COORDINATOR, **names}, protection
+        self.notes = Notes()
+        self.prices: dict[Link, LinkPrice] = {}
+        self.activities = self._activities()
+        self.timings = simulate(self.activities)
+        self.latency = self.timings[-1].end if not self.notes.unknown else None
+        self.devices = self._devices()
+        self.links = self._links()
+        self.energy = _sum([*(device.energy for device in self.devices), *(link.energy for link in self.links)])
+        self.traffic = sum(link.bytes for link in self.links)
+
+    @cached_property
+    def throughput(self) -> float | None:
+        """The images per second with the estimator's window of images in flight; None if unknown.
+
+        The next image enters when the oldest is answered. Only whole windows are counted, without the first and the
+        last one, in which not all devices are busy.
+        """
+        if self.latency is None:
+            return None
+        window, windows, count = self.estimator.window, ceil(IMAGES / self.estimator.window), len(self.activities)
+        timings = simulate(self.activities, (windows + 2) * window, window)
+        answered = sorted(timing.end for timing in timings[count - 1 :: count])
+        rate = windows * window / (answered[-window - 1] - answered[window - 1])
+        busiest = max(busy(self.activities).values())  # answers in bursts may be counted at their edges
+        return min(rate, 1 / busiest) if busiest else rate
+
+    @property
+    def cost(self) -> Cost:
+        """All costs as a document."""
+        path = critical_path(self.timings, len(self.timings) - 1) if self.latency is not None else []
+        return Cost(
+            latency=self.latency,
+            throughput=self.throughput,
+            energy=self.energy,
+            traffic=self.traffic,
+            window=self.estimator.window,
+            devices=self.devices,
+            links=self.links,
+            critical=tuple(
+                CriticalStep(
+                    name=self.activities[i].name, start=self.timings[i].start, seconds=self.activities[i].seconds
+                )
+                for i in path
+                if self.activities[i].seconds
+            ),
+            unknown=tuple(self.notes.unknown),
+            assumptions=tuple(self.notes.assumptions),
+        )
+
+    def _profile(self, party: str) -> DeviceProfile | None:
+        """Return the profile of a party; that of the source for a coordinator without an entry."""
+        if party == COORDINATOR and party not in self.cluster.devices:
+            party = self.names[self.workload.program.source]
+            self.notes.assumptions[f"the cluster has no {COORDINATOR}: it is assumed to be as fast as {party}"] = (
+                None
+            )
+        profile = self.cluster.devices[party].profile
+        if profile is None:
+            self.notes.unknown[f"{party} has no profile; name one in the cluster file"] = None
+        return profile
+
+    def _activities(self) -> list[Activity]:
         """Return the activities of tasks: computing a segment; sending, transmitting and receiving a message."""
         found: list[Activity] = []
         ends: list[int] = []
-        for task in made:
+        for task in self.workload.tasks:
             after = tuple(ends[before] for before in task.after)
             if isinstance(task, SegmentRun):
-                name = f"{task.device} computes {task.segment.computes[-1].value}"
-                found.append(Activity(name, task.device, self.computing(task), after))
+                device = self.names[task.device]
+                name = f"{device} computes {task.segment.computes[-1].value}"
+                found.append(Activity(name, device, self._computing(device, task), after))
             else:
-                found += self.message(task, after, len(found))
+                found += self._price(task.link).activities(task.bytes, after, len(found))
             ends.append(len(found) - 1)
         return found
 
-    def computing(self, run: SegmentRun) -> float:
+    def _computing(self, device: str, run: SegmentRun) -> float:
         """Return the seconds of a segment."""
-        profile = self.profile(run.device)
+        profile = self._profile(device)
         if profile is None:
             return 0.0
-        self.noted(profile.compute, profile.name, "compute")
-        times = self.times.setdefault(profile.name, OperatorTimes(profile.compute))
-        works = [work(self.program.graph, step) for step in run.segment.computes]
-        for family in dict.fromkeys(what.family for what in works if not times.covers(what)):
+        self.notes.noted(profile.compute, profile.name, "compute")
+        times = self.estimator.operator_times(device, profile)
+        for family in times.uncovered(run.works):
             known = f"the profile of {profile.name} has fewer than {FEWEST} times of {family!r}"
-            self.assumptions[f"{known}: estimated from its other operators"] = None
-        return profile.compute.segment + sum(map(times.seconds, works))
+            self.notes.assumptions[f"{known}: estimated from its other operators"] = None
+        return profile.compute.segment + times.total(run.works)
 
-    def message(
-        self, message: LinkMessage, after: tuple[int, ...], first: int
-    ) -> tuple[Activity, Activity, Activity]:
-        """Return the activities of a message; the first of them gets the index ``first``."""
-        source, target = message.link
-        name = f"{source}->{target}"
-        transmission = self.transmission(message.link)
-        occupied, delay = 0.0, 0.0
-        if transmission is not None:
-            occupied = 8 * message.bytes / transmission.bandwidth + transmission.message
-            delay = transmission.delay
-        sends, receives = self.handling(source, message), self.handling(target, message)
-        return (
-            Activity(f"{name}: sent", source, sends, after, urgent=True),
-            Activity(f"{name}: transmitted", self.cluster.link(source, target).medium or name, occupied, (first,)),
-            Activity(f"{name}: received", target, receives, (first + 1,), lag=delay, urgent=True),
-        )
+    def _price(self, link: Link) -> LinkPrice:
+        """Return the price of messages on a link of the program."""
+        if link not in self.prices:
+            source, target = self.names[link[0]], self.names[link[1]]
+            transmission = self._transmission(source, target)
+            self.prices[link] = LinkPrice(
+                source=source,
+                target=target,
+                resource=self.cluster.link(source, target).medium or f"{source}->{target}",
+                transmission=transmission,
+                sends=self._handling(source, source, target),
+                receives=self._handling(target, source, target),
+            )
+        return self.prices[link]
 
-    def transmission(self, link: Link) -> Transmission | None:
+    def _transmission(self, source: str, target: str) -> Transmission | None:
         """Return the transmission of a link."""
-        profile = self.cluster.link(*link).profile
+        profile = self.cluster.link(source, target).profile
         if profile is None:
-            self.unknown[f"the link {link[0]}-{link[1]} has no profile; name one in the cluster file"] = None
+            self.notes.unknown[f"the link {source}-{target} has no profile; name one in the cluster file"] = None
             return None
-        return self.noted(profile.transmission, profile.name, "transmission")
+        return self.notes.noted(profile.transmission, profile.name, "transmission")
 
-    def handling(self, party: str, message: LinkMessage) -> float:
-        """Return the seconds for which a message occupies its sender or receiver: handling it, and the cipher."""
-        profile = self.profile(party)
+    def _handling(self, party: str, source: str, target: str) -> tuple[Rate, ...]:
+        """Return the rates at which messages occupy their sender or receiver: handling them, and the cipher."""
+        profile = self._profile(party)
         if profile is None:
-            return 0.0
-        seconds = 0.0
-        if (cost := self.noted(profile.messages, profile.name, "messages")) is not None:
-            sends = party == message.link[0]
-            once, byte = (cost.send, cost.send_byte) if sends else (cost.receive, cost.receive_byte)
-            seconds += once + byte * message.bytes
-        name = self.program.protection.of(*message.link)
+            return ()
+        rates: list[Rate] = []
+        if (cost := self.notes.noted(profile.messages, profile.name, "messages")) is not None:
+            sends = party == source
+            rates.append((cost.send, cost.send_byte) if sends else (cost.receive, cost.receive_byte))
+        name = self.protection.of(source, target)
         if name != "none":
-            cipher = self.noted(profile.ciphers.get(name), profile.name, f"ciphers.{name}")
-            seconds += 0.0 if cipher is None else cipher.message + cipher.byte * message.bytes
-        return seconds
+            cipher = self.notes.noted(profile.ciphers.get(name), profile.name, f"ciphers.{name}")
+            rates += [] if cipher is None else [(cipher.message, cipher.byte)]
+        return tuple(rates)
 
-    def devices(self, occupied: Mapping[str, float], latency: float | None) -> tuple[DeviceCost, ...]:
-        """Return the cost on each device; ``occupied`` are the seconds for which each is busy."""
-        found = []
-        for used in usage(self.program):
-            device = self.cluster.devices[used.device]
+    def _devices(self) -> tuple[DeviceCost, ...]:
+        """Return the cost on each device."""
+        occupied, found = busy(self.activities), []
+        for used in self.workload.usage:
+            name = self.names[used.device]
+            device = self.cluster.devices[name]
             profile = device.profile
             power = memory = energy = needed = None
             if profile is not None:
-                power = self.noted(profile.power, profile.name, "power")
-                memory = self.noted(profile.memory, profile.name, "memory")
-            seconds = None if latency is None else occupied.get(used.device, 0.0)
-            if power is not None and latency is not None and seconds is not None:
-                energy = power.idle * latency + (power.busy - power.idle) * seconds
+                power = self.notes.noted(profile.power, profile.name, "power")
+                memory = self.notes.noted(profile.memory, profile.name, "memory")
+            seconds = None if self.latency is None else occupied.get(name, 0.0)
+            if power is not None and self.latency is not None and seconds is not None:
+                energy = power.idle * self.latency + (power.busy - power.idle) * seconds
             if memory is not None:
                 needed = memory.worker + used.weight_bytes + used.memory_bytes
             found.append(
                 DeviceCost(
-                    device=used.device,
+                    device=name,
                     busy=seconds,
                     energy=energy,
                     memory=needed,
@@ -311,30 +398,40 @@ class _Prices:
             )
         return tuple(found)
 
-    def links(self, made: Sequence[Task]) -> tuple[LinkCost, ...]:
+    def _links(self) -> tuple[LinkCost, ...]:
         """Return the cost of each link."""
-        messages = [task for task in made if isinstance(task, LinkMessage)]
         found = []
-        for link in dict.fromkeys(message.link for message in messages):
-            mine = [message for message in messages if message.link == link]
-            sent = sum(message.bytes for message in mine)
-            entry = self.cluster.link(*link)
+        sizes: dict[Link, list[int]] = {link: [] for link in self.prices}
+        for task in self.workload.tasks:
+            if isinstance(task, LinkMessage):
+                sizes[task.link].append(task.bytes)
+        for link, price in self.prices.items():
+            sent = sum(sizes[link])
+            entry = self.cluster.link(price.source, price.target)
             energy = None
             if entry.profile is not None:
-                energy = self.noted(entry.profile.energy, entry.profile.name, "energy")
-            transmission = self.transmission(link)
+                energy = self.notes.noted(entry.profile.energy, entry.profile.name, "energy")
             found.append(
                 LinkCost(
-                    source=link[0],
-                    target=link[1],
+                    source=price.source,
+                    target=price.target,
                     bytes=sent,
-                    messages=len(mine),
-                    busy=None
-                    if transmission is None
-                    else 8 * sent / transmission.bandwidth + len(mine) * transmission.message,
+                    messages=len(sizes[link]),
+                    busy=price.occupied(sent, len(sizes[link])),
                     energy=None if energy is None else energy.byte * sent,
-                    protection=self.program.protection.of(*link),
+                    protection=self.protection.of(price.source, price.target),
                     exposed=entry.exposed,
                 )
             )
         return tuple(found)
+
+
+def _seconds(rates: Sequence[Rate], size: int) -> float:
+    """Return the seconds of a message of ``size`` bytes."""
+    return sum((once + byte * size for once, byte in rates), 0.0)
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    """Return a sum, or None if a part of it is unknown."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ FEWEST = 4
 """The minimum size of a family for its own fit; smaller families use all operators of the profile."""
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The work of an operator for one image: multiply-accumulates, and the bytes that it reads and writes."""
 
     family: str
@@ -85,6 +84,14 @@ class OperatorTimes:
     def over_all(self) -> tuple[float, float, float]:
         """The fit over all operators."""
         return fitted(self.cost.operators)
+
+    def uncovered(self, works: Iterable[Work]) -> list[str]:
+        """Return the families of operators whose times are not known from their own family."""
+        return list(dict.fromkeys(what.family for what in works if not self.covers(what)))
+
+    def total(self, works: Iterable[Work]) -> float:
+        """Return the seconds of several operators on one image."""
+        return sum(map(self.seconds, works))
 
     def covers(self, what: Work) -> bool:
         """Return whether the time of an operator is known from its own family."""

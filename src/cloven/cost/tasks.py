@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from cloven.cost.operators import Work, work
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.segments import Segment, segments, sources
+from cloven.partition.usage import Usage, usage
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentRun:
-    """A device runs a segment after the tasks with these numbers."""
+    """A device runs a segment, with the work of each computation, after the tasks with these numbers."""
 
     device: str
     segment: Segment
+    works: tuple[Work, ...]
     after: tuple[int, ...]
 
 
@@ -29,6 +33,23 @@ class LinkMessage:
 
 
 Task = SegmentRun | LinkMessage
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """The tasks of a program and the usage of its devices, for one image; they do not depend on a cluster."""
+
+    program: Program
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks of `tasks`."""
+        return tasks(self.program)
+
+    @cached_property
+    def usage(self) -> tuple[Usage, ...]:
+        """The usage of each device."""
+        return tuple(usage(self.program))
 
 
 def tasks(program: Program) -> tuple[Task, ...]:
@@ -84,7 +105,8 @@ class _TaskList:
         needed = {task for value, box in segment.inputs for task in self.origins(device, value, box)}
         if device in self.last_job:
             needed.add(self.last_job[device])
-        job = self.last_job[device] = self.add(SegmentRun(device, segment, tuple(sorted(needed))))
+        works = tuple(work(self.program.graph, step) for step in segment.computes)
+        job = self.last_job[device] = self.add(SegmentRun(device, segment, works, tuple(sorted(needed))))
         for value, box in segment.outputs:
             self.put(device, value, box, job)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Activity:
     urgent: bool = False
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """The begin and end of an activity in seconds, and the index of the activity that it waited for last."""
 
     start: float
@@ -38,64 +38,72 @@ class Timing:
     cause: int | None
 
 
-def simulate(activities: Sequence[Activity]) -> list[Timing]:
-    """Return the timing of each activity.
+def simulate(activities: Sequence[Activity], images: int = 1, window: int = 1) -> list[Timing]:
+    """Return the timing of each activity for each image: first those of the first image, then of the second, ...
 
     A resource runs the activity that could begin first; of those at the same time, an urgent one, then the one with
-    the lower index. A running activity is not interrupted.
+    the lower index. A running activity is not interrupted. The first activity of an image waits for the last one of
+    the image that is ``window`` images before.
 
     Raises:
         ValueError: if activities wait for each other in a cycle.
     """
-    waiting = [len(set(activity.after)) for activity in activities]
-    followers: dict[int, list[int]] = defaultdict(list)
+    count = len(activities)
+    seconds, lag = [a.seconds for a in activities] * images, [a.lag for a in activities] * images
+    resource, later = [a.resource for a in activities] * images, [not a.urgent for a in activities] * images
+    waiting = [len(set(a.after)) for a in activities] * images
+    followers: list[list[int]] = [[] for _ in activities]
     for index, activity in enumerate(activities):
         for before in set(activity.after):
             followers[before].append(index)
-    timings: list[Timing | None] = [None] * len(activities)
-    ready = [activity.lag for activity in activities]
-    causes: list[int | None] = [None] * len(activities)
+    for image in range(window, images):
+        waiting[image * count] += 1
+    ready, starts, ends = list(lag), [-1.0] * (images * count), [0.0] * (images * count)
+    causes: list[int | None] = [None] * (images * count)
     queues: dict[str, list[tuple[float, bool, int]]] = defaultdict(list)
     current: dict[str, int] = {}
     free: dict[str, float] = defaultdict(float)
-    events = [(ready[index], index, False) for index, count in enumerate(waiting) if not count]
-    heapq.heapify(events)  # (time, activity, whether it ends then; else it is ready)
+    events = [(ready[index], index, False) for index, number in enumerate(waiting) if not number]
+    heapify(events)  # (time, activity, whether it ends then; else it is ready)
 
     def begin(index: int, now: float) -> None:
-        resource = activities[index].resource
-        end = now + activities[index].seconds
-        waited = resource is not None and now > ready[index]
-        timings[index] = Timing(now, end, current[resource] if waited and resource is not None else causes[index])
-        if resource is not None:
-            current[resource], free[resource] = index, end
-        heapq.heappush(events, (end, index, True))
+        ends[index] = end = now + seconds[index]
+        starts[index] = now
+        if (used := resource[index]) is not None:
+            if now > ready[index]:
+                causes[index] = current[used]
+            current[used], free[used] = index, end
+        heappush(events, (end, index, True))
 
     while events:
         now = events[0][0]
         touched: dict[str, None] = {}
         # Process all events of this time before a free resource chooses.
         while events and events[0][0] == now:
-            _, index, ended = heapq.heappop(events)
-            resource = activities[index].resource
+            _, index, ended = heappop(events)
+            used = resource[index]
             if ended:
-                for follower in followers[index]:
+                place = index % count
+                found = [index - place + follower for follower in followers[place]]
+                if place == count - 1 and index + 1 + (window - 1) * count < len(waiting):
+                    found.append(index + 1 + (window - 1) * count)
+                for follower in found:
                     waiting[follower] -= 1
-                    ready[follower], causes[follower] = now + activities[follower].lag, index
+                    ready[follower], causes[follower] = now + lag[follower], index
                     if not waiting[follower]:
-                        heapq.heappush(events, (ready[follower], follower, False))
-            elif resource is not None:
-                heapq.heappush(queues[resource], (now, not activities[index].urgent, index))
+                        heappush(events, (ready[follower], follower, False))
+            elif used is not None:
+                heappush(queues[used], (now, later[index], index))
             else:
                 begin(index, now)
-            if resource is not None:
-                touched[resource] = None
-        for resource in touched:
-            if queues[resource] and free[resource] <= now:
-                begin(heapq.heappop(queues[resource])[-1], now)
-    done = [timing for timing in timings if timing is not None]
-    if len(done) < len(activities):
+            if used is not None:
+                touched[used] = None
+        for used in touched:
+            if queues[used] and free[used] <= now:
+                begin(heappop(queues[used])[-1], now)
+    if min(starts, default=0.0) < 0:
         raise ValueError("some activities wait for each other")
-    return done
+    return list(map(Timing, starts, ends, causes))
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:
