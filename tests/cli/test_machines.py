@@ -121,8 +121,9 @@ LOOPBACK = "other machines can reach this address, and without mTLS they"
         (("bundle",), ("is not a bundle: manifest.json is missing",)),
         (("bundle/edge7",), ("bundle/edge7 is not a device's folder of the bundle; expected one of bundle/ed",)),
         (
-            ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999"),
-            ("--listen is 'here'; expected", "--metrics is '127.0.0.1:99999'", "bundle/edge7 is not a device's"),
+            ("bundle/edge7", "--listen", "here", "--metrics", "127.0.0.1:99999", "--speed", "0"),
+            ("--speed is 0; expected a number above 0, at most 1",
+             "--listen is 'here'; expected", "--metrics is '127.0.0.1:99999'", "bundle/edge7 is not a device's"),
         ),
         (
             ("bundle/edge1", "--listen", "0.0.0.0:7001", "--metrics", "0.0.0.0:9101"),
@@ -348,11 +349,15 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
     monkeypatch.setattr(host, "CAPABILITIES", {"CAP_NET_ADMIN": 63, "CAP_SYS_ADMIN": 62})
 
     done = cloven("lab", "plan.toml", "--data", "digits", "--tap", "edge0-edge7", "--bandwidth", "fast", "--delay",
-                  "long", "--out", ".")  # fmt: skip
+                  "long", "--speed", "edge7=2,edge0=slow,edge1=0.5,edge1=1,0.5", "--out", ".")  # fmt: skip
 
     refused(
         done, "--tap: 'edge0-edge7' is not a link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
-        "the delay is 'long'", "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
+        "the delay is 'long'", "--speed: 'edge0=slow' is not an entry; expected a device and a number, such as",
+        "--speed: edge1 occurs twice", "--speed: '0.5' is not an entry",
+        "speed of edge7: the plan has no such device",
+        "speed of edge7: expected a number above 0, at most 1, got 2",
+        "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
         ". holds ascon, notes.txt, which is not part of a laboratory",
     )  # fmt: skip
 

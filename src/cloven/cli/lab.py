@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from cloven.cli.options import (
     DATA,
     LINKS,
     LISTENER,
+    WORKERS,
     AsJson,
     Classes,
     Deadline,
@@ -39,6 +41,7 @@ from cloven.cli.options import (
     Std,
     Weights,
     Window,
+    by_device,
     unmet,
 )
 from cloven.cli.printing import print_json, print_text, table
@@ -54,12 +57,13 @@ log = logging.getLogger("cloven")
 
 
 @dataclass(frozen=True)
-class LinkOptions:
-    """The links of a laboratory, in bits per second and seconds, and the one to listen on."""
+class LabOptions:
+    """The links of a laboratory, in bits per second and seconds, the one to listen on, and the devices' speeds."""
 
     bandwidth: int | None
     delay: float
     tap: Link | None
+    speeds: Mapping[str, float]
 
 
 def lab(
@@ -82,6 +86,15 @@ def lab(
         str,
         typer.Option(help="Delay of every link in one direction, e.g. 2ms.", metavar="TIME", rich_help_panel=LINKS),
     ] = "0",
+    speed: Annotated[
+        str,
+        typer.Option(
+            help="Speeds of devices, e.g. edge0=0.5,edge1=0.25: each computation takes its time divided by the "
+            "factor; messages and ciphers are not slowed.",
+            metavar="A=FACTOR",
+            rich_help_panel=WORKERS,
+        ),
+    ] = "",
     tap: Annotated[
         str,
         typer.Option(
@@ -102,8 +115,8 @@ def lab(
 ) -> None:
     """Run a plan on this machine as if on several.
 
-    Each device is a worker in its own network namespace, behind links with the given bandwidth and delay; a tap can
-    record one of them. Requires Linux, root and iproute2.
+    Each device is a worker in its own network namespace, with the given speed, behind links with the given
+    bandwidth and delay; a tap can record one of them. Requires Linux, root and iproute2.
     """
     from cloven.runtime.evaluation import evaluated
     from cloven.runtime.lab import laboratory
@@ -111,7 +124,7 @@ def lab(
     if problems := unmet(context, {"queries": ["auxiliary"]}):
         raise ClovenError(problems)
     source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
-    links = _link_options(source, bandwidth, delay, tap, out)
+    options = _lab_options(source, bandwidth, delay, tap, speed, out)
     given = assignment(source, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
     assert given.whole is not None
     program, _ = given.whole
@@ -121,11 +134,12 @@ def lab(
         given.sent.pixels,
         given.sent.queries,
         out,
-        links.bandwidth,
-        links.delay,
-        links.tap,
-        window,
-        deadline,
+        bandwidth=options.bandwidth,
+        delay=options.delay,
+        tap=options.tap,
+        speeds=options.speeds,
+        window=window,
+        deadline=deadline,
     )
     outcome = laboratory.run(experiment)
     summary = outcome.summary
@@ -137,9 +151,9 @@ def lab(
     result = AssignmentResult(given, summary, found, laboratory.has_tls(given.plan))
     equal = log_check(found.check) or not program.exact
     if as_json:
-        network = [link.model_dump() for link in outcome.network]
         tapped = {"tap": outcome.tap.model_dump()} if outcome.tap is not None else {}
-        print_json(result.json() | {"network": network, **tapped})
+        emulated, network = ([row.model_dump() for row in rows] for rows in (outcome.emulated, outcome.network))
+        print_json(result.json() | {"emulated": emulated, "network": network, **tapped})
     else:
         print_result(result)
         print_laboratory(outcome)
@@ -151,8 +165,8 @@ def lab(
         raise typer.Exit(MISSED)
 
 
-def _link_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, out: Path) -> LinkOptions:
-    """Return the links that a user describes; a model is built only if they are valid.
+def _lab_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, speed: str, out: Path) -> LabOptions:
+    """Return the links and devices that a user describes; a model is built only if they are valid.
 
     Raises:
         ClovenError: lists every problem of the options, the plan, the folder and this machine.
@@ -164,11 +178,14 @@ def _link_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, out
     rate = tried(lambda: units.bandwidth(bandwidth), problems) if bandwidth else None
     late = tried(lambda: units.delay(delay), problems)
     link = tried(lambda: _link(tap, plan), problems) if tap and plan is not None else None
+    speeds = by_device(speed, "--speed", float, "a device and a number, such as edge0=0.5", problems)
     if plan is not None:
-        problems += laboratory.problems(plan, out, rate=bool(bandwidth), delay=bool(late), tap=bool(tap))
+        problems += laboratory.problems(
+            plan, out, rate=bool(bandwidth), delay=bool(late), tap=bool(tap), speeds=speeds
+        )
     if problems:
         raise ClovenError(problems)
-    return LinkOptions(rate, late or 0.0, link)
+    return LabOptions(rate, late or 0.0, link, speeds)
 
 
 def _link(text: str, plan: Plan) -> Link:
@@ -181,7 +198,10 @@ def _link(text: str, plan: Plan) -> Link:
 
 
 def print_laboratory(outcome: LabResult) -> None:
-    """Print the network of a laboratory, and the evidence of the tap on one link."""
+    """Print the devices and the network of a laboratory, and the evidence of the tap on one link."""
+    if any(device.speed < 1 for device in outcome.emulated):
+        devices = [[device.device, f"{device.speed:g}"] for device in outcome.emulated]
+        table("emulated devices", ["device", "speed"], devices)
     network = []
     for link in outcome.network:
         bandwidth = link.bandwidth_bits or "unlimited"

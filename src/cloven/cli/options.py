@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from cloven.errors import ClovenError
+
+Value = TypeVar("Value")
 
 DAY = 86_400.0
 """The maximum of all options for waiting times in seconds."""
@@ -205,6 +207,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 def names_in(text: str) -> tuple[str, ...]:
     """Return the names in a text such as ``a,b``."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def by_device(
+    text: str, option: str, convert: Callable[[str], Value], example: str, problems: list[str]
+) -> dict[str, Value]:
+    """Return the values in a text such as ``edge0=0.5,edge1=0.25`` by device.
+
+    An entry that is wrong, or whose device occurs twice, is left out and its problem added to the others.
+    """
+    found: dict[str, Value] = {}
+    for entry in names_in(text):
+        device, _, value = (part.strip() for part in entry.rpartition("="))
+        try:
+            converted = convert(value)
+        except ValueError:
+            device = ""
+        if not device:
+            problems.append(f"{option}: {entry!r} is not an entry; expected {example}")
+        elif device in found:
+            problems.append(f"{option}: {device} occurs twice; remove one entry")
+        else:
+            found[device] = converted
+    return found
 
 
 def numbers(text: str, option: str, example: str) -> tuple[float, ...]:

@@ -167,6 +167,40 @@ def test_a_table_says_what_the_tap_found(
     assert "veth + tbf" in out
 
 
+# --- emulated devices ------------------------------------------------------------------------------------------
+
+
+@root
+@pytest.mark.slow
+def test_a_slow_device_takes_its_time_divided_by_its_speed(tmp_path: Path) -> None:
+    """Four devices at a quarter of the speed run side by side, on two cores too."""
+
+    def compute(speed: float) -> dict[str, float]:
+        plan, program = divided(HORIZONTAL, 4)
+        speeds = dict.fromkeys(plan.devices, speed)
+        found = laboratory.run(Experiment(plan, program, pixels(100), 0, tmp_path / "lab", speeds=speeds, window=1))
+        assert [(row.device, row.speed) for row in found.emulated] == list(speeds.items())
+        assert found.summary.answered == 100
+        return {row.device: row.compute_ms for row in found.summary.devices}
+
+    full, quarter = compute(1.0), compute(0.25)
+
+    assert all(0.6 < quarter[device] / 4 / full[device] < 1.6 for device in full)
+
+
+@root
+def test_wrong_speeds_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ClovenError) as refused:
+        laboratory.run(experiment(tmp_path / "lab", speeds={"edge0": 0.0, "edge1": float("nan"), "edge9": 0.5}))
+
+    assert refused.value.problems == (
+        "speed of edge0: expected a number above 0, at most 1, got 0",
+        "speed of edge1: expected a number above 0, at most 1, got nan",
+        "speed of edge9: the plan has no such device; its devices are edge0, edge1",
+    )
+    assert not (tmp_path / "lab").exists()
+
+
 # --- evidence that fails --------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from cloven.files import read_bytes
 from cloven.runtime.cluster.channels import options
 from cloven.runtime.cluster.loaded_part import LoadedPart
 from cloven.runtime.cluster.servicer import WorkerServicer
+from cloven.runtime.cluster.slowdown import slowed
 from cloven.runtime.link.ciphers import warm
 
 if TYPE_CHECKING:
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("cloven.worker")
 
 
-def load(folder: Path, identity: Identity | None) -> LoadedPart:
+def load(folder: Path, identity: Identity | None, speed: float = 1.0) -> LoadedPart:
     """Load a device's part from its folder in a bundle: check the hashes, load the models, prepare the ciphers.
+
+    Args:
+        folder: the device's folder.
+        identity: the device's keys; None if no link needs them.
+        speed: emulate a device that computes this share of what the machine does; see `slowed`.
 
     Raises:
         ClovenError: if the folder is not a device's folder in a complete bundle, the keys are of another device, a
@@ -47,7 +53,7 @@ def load(folder: Path, identity: Identity | None) -> LoadedPart:
     def engine(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
         return outputs(sessions[job.segment], [name for name, _ in job.outputs], inputs)
 
-    loaded = LoadedPart(part.device, plan, bundle.manifest, schedule(part), engine)
+    loaded = LoadedPart(part.device, plan, bundle.manifest, schedule(part), slowed(engine, speed))
     if problems := _problems(loaded, identity):
         raise ClovenError(problems)
     return loaded

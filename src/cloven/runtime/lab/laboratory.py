@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +28,8 @@ from cloven.runtime.bundle.writer import write as write_bundle
 from cloven.runtime.lab import host, lab_folder
 from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
 from cloven.runtime.lab.network import Network, network
-from cloven.runtime.lab.outcome import LabOutcome, LabResult
+from cloven.runtime.lab.outcome import EmulatedDevice, LabOutcome, LabResult
+from cloven.runtime.lab.sender import SEND, WARM_UP
 from cloven.runtime.link import authority
 from cloven.runtime.link.ciphers import CIPHERS, warm
 from cloven.runtime.tap.live import RecordingSummary
@@ -49,6 +50,8 @@ class Experiment:
         pixels: the images to send, ``(n, C, H, W)``, 0 to 255; the first ``auxiliary`` are the attacker's.
         bandwidth, delay: of every link, in bits per second (None for no limit) and in seconds one way.
         tap: the link to listen on, if any.
+        speeds: of devices, as a share of this machine's speed, above 0, at most 1; others have 1. See
+            `cloven.runtime.cluster.slowdown`.
         folder: the folder for all files; an earlier laboratory is replaced.
         window, deadline: as in `cloven.runtime.cluster.coordinator.SendOptions`.
     """
@@ -61,8 +64,13 @@ class Experiment:
     bandwidth: int | None = None
     delay: float = 0.0
     tap: Link | None = None
+    speeds: Mapping[str, float] = field(default_factory=dict)
     window: int = 8
     deadline: float = 60.0
+
+    def speed(self, device: str) -> float:
+        """Return the speed of a device as a share of this machine's."""
+        return self.speeds.get(device, 1.0)
 
 
 def run(experiment: Experiment) -> LabResult:
@@ -90,7 +98,14 @@ def run(experiment: Experiment) -> LabResult:
             protection=experiment.plan.protection.of(*experiment.tap),
             tls=has_tls(experiment.plan),
         )
-    return LabResult(summary=outcome.summary, sent=outcome.sent, network=links, tap=found)
+    emulated = [EmulatedDevice(device=name, speed=experiment.speed(name)) for name in experiment.plan.devices]
+    return LabResult(
+        summary=outcome.summary,
+        sent=outcome.sent,
+        emulated=tuple(emulated),
+        network=links,
+        tap=found,
+    )
 
 
 @contextmanager
@@ -106,14 +121,21 @@ def system(experiment: Experiment) -> Iterator[Network]:
     with network(parties, pairs, bandwidth=experiment.bandwidth, delay=experiment.delay) as net:
         _write_cluster(experiment, net)
         with _workers(experiment, net):
+            if any(speed < 1 for speed in experiment.speeds.values()):
+                _coordinate(experiment, net, WARM_UP, window=1)
             yield net
 
 
 # --- requirements ---------------------------------------------------------------------------------------------
 
 
-def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) -> list[str]:
-    """Return the unmet requirements of a plan, of links with a rate, a delay or a tap, and of the folder."""
+def problems(
+    plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool, speeds: Mapping[str, float]
+) -> list[str]:
+    """Return the unmet requirements of a plan, of links with a rate, a delay or a tap, and of the folder.
+
+    Devices and their speeds that are not valid are problems too.
+    """
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
     # Ascon is compiled here once, rather than in all workers at the same time.
     needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
@@ -124,7 +146,16 @@ def problems(plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool) ->
             need()
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
-    return found + plan.transform.unsendable(plan.devices) + lab_folder.problems(folder)
+    found += plan.transform.unsendable(plan.devices) + lab_folder.problems(folder)
+    return found + list(_wrong_speeds(plan, speeds))
+
+
+def _wrong_speeds(plan: Plan, speeds: Mapping[str, float]) -> Iterator[str]:
+    for device, speed in speeds.items():
+        if device not in plan.devices:
+            yield f"speed of {device}: the plan has no such device; its devices are {', '.join(plan.devices)}"
+        if not 0 < speed <= 1:
+            yield f"speed of {device}: expected a number above 0, at most 1, got {speed:g}"
 
 
 def _tap_there() -> None:
@@ -133,7 +164,7 @@ def _tap_there() -> None:
 
 def _check(experiment: Experiment) -> None:
     rate, delay, tap = experiment.bandwidth is not None, experiment.delay > 0, experiment.tap is not None
-    found = problems(experiment.plan, experiment.folder, rate=rate, delay=delay, tap=tap)
+    found = problems(experiment.plan, experiment.folder, rate=rate, delay=delay, tap=tap, speeds=experiment.speeds)
     if experiment.tap is not None and experiment.tap not in experiment.program.links:
         source, target = experiment.tap
         links = ", ".join("-".join(link) for link in experiment.program.links) or "none"
@@ -214,7 +245,8 @@ def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
         keys = ["--keys", str(folder / KEYS / device.name)] if _has_keys(plan) else []
         insecure = [] if has_tls(plan) else ["--insecure"]
         listen = ["--listen", f"{net.address(device.name)}:{PORT}"]
-        command = ["worker", str(folder / BUNDLE / device.folder), *listen, *keys, *insecure]
+        speed = ["--speed", repr(experiment.speed(device.name))]
+        command = ["worker", str(folder / BUNDLE / device.folder), *listen, *keys, *insecure, *speed]
         log = folder / LOGS / f"{device.folder}.log"
         started[f"the worker of {device.name}"] = _start(net, device.name, command, log), log
     _until_ready(started, '"event": "ready"')
@@ -288,8 +320,14 @@ def _text(log: Path) -> str:
 
 def send(experiment: Experiment, net: Network) -> LabOutcome:
     """Send the images from the coordinator's namespace, with its messages on our terminal; return the outcome."""
-    numbers = [str(experiment.window), str(experiment.deadline), str(experiment.auxiliary)]
-    program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", str(experiment.folder), *numbers]
+    _coordinate(experiment, net, SEND, experiment.window)
+    return read_document(LabOutcome, experiment.folder / OUTCOME)
+
+
+def _coordinate(experiment: Experiment, net: Network, task: str, window: int) -> None:
+    """Run a task of `cloven.runtime.lab.sender` in the coordinator's namespace."""
+    words = [str(experiment.folder), task, str(window), str(experiment.deadline), str(experiment.auxiliary)]
+    program = [sys.executable, "-P", "-m", "cloven.runtime.lab.sender", *words]
     process = net.popen(COORDINATOR, program, stdin=subprocess.DEVNULL)
     try:
         ended = process.wait()
@@ -300,4 +338,3 @@ def send(experiment: Experiment, net: Network) -> LabOutcome:
         raise
     if ended != 0:
         raise ClovenError(f"the images were not sent; the workers' logs are in {experiment.folder / LOGS}")
-    return read_document(LabOutcome, experiment.folder / OUTCOME)

@@ -55,6 +55,13 @@ class TapEvidence(Document):
     unexpected: tuple[str, ...] = ()
 
 
+class EmulatedDevice(Document):
+    """A device of a laboratory; ``speed`` is a share of this machine's speed."""
+
+    device: str
+    speed: float
+
+
 class LabOutcome(Document):
     """The outcome of sending; ``sent`` lists the payload of each link: source, target, bytes."""
 
@@ -63,7 +70,8 @@ class LabOutcome(Document):
 
 
 class LabResult(LabOutcome):
-    """The result of an experiment: the outcome, the network, and the evidence if there was a tap."""
+    """The result of an experiment: the outcome, the devices, the network, and the evidence if there was a tap."""
 
+    emulated: tuple[EmulatedDevice, ...]
     network: tuple[LabLink, ...]
     tap: TapEvidence | None

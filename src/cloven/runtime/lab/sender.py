@@ -9,45 +9,76 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloven.errors import ClovenError
 from cloven.files import read_tensors, write_text
 from cloven.progress import report_progress
 from cloven.runtime.lab.lab_folder import CLUSTER, OUTCOME, PAIRS, PIXELS, PLAN
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cloven.runtime.cluster.sending import SendOutcome
+
 STOPPED = 130
 
+SEND = "send"
 
-def main(folder: Path, window: int, deadline: float, auxiliary: int) -> int:
-    """Send the images; return 2 if the cluster cannot be used, with the reasons on standard error."""
+
+WARM_UP = "warm-up"
+
+
+def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) -> int:
+    """Do a task; return 2 if the cluster cannot be used, with the reasons on standard error.
+
+    Args:
+        folder: the laboratory's folder.
+        task: `SEND`; or `WARM_UP`, which sends the first image as often as slow devices need it to measure their
+            jobs, and writes nothing.
+        window: the maximum number of images in flight.
+        deadline: the seconds after which an image fails.
+        auxiliary: the number of images that are the attacker's.
+    """
     from cloven.partition.plan import parse, read
     from cloven.runtime.cluster.coordinator import SendOptions
-    from cloven.runtime.cluster.sending import coordinator, send, write_sent
-    from cloven.runtime.lab.outcome import LabOutcome
+    from cloven.runtime.cluster.sending import coordinator, send
+    from cloven.runtime.cluster.slowdown import FIRST
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
         run = coordinator(parse(read(folder / PLAN)), folder / CLUSTER, SendOptions(window, deadline))
-        with report_progress() as progress:
-            outcome = send(run, pixels, progress)
-        if outcome.answered:
-            write_sent(folder / PAIRS, outcome, pixels, auxiliary)
+        if task == WARM_UP:
+            send(run, pixels[:1].repeat(FIRST, axis=0), lambda *_: None)
+        else:
+            with report_progress() as progress:
+                _write(folder, send(run, pixels, progress), pixels, auxiliary)
     except ClovenError as error:
         for problem in error.problems:
             print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
         return 2
+    return 0
+
+
+def _write(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> None:
+    """Write the outcome, and what was sent."""
+    from cloven.runtime.cluster.sending import write_sent
+    from cloven.runtime.lab.outcome import LabOutcome
+
+    if outcome.answered:
+        write_sent(folder / PAIRS, outcome, pixels, auxiliary)
     # All processes share this machine's clock: the offsets between hosts need not be estimated.
     exact = {name: replace(party, offset=0.0, uncertainty=0.0) for name, party in outcome.reports.items()}
     outcome = replace(outcome, reports=exact)
     sent = tuple((source, target, count) for (source, target), count in outcome.sent().items())
     document = LabOutcome(summary=outcome.summary(), sent=sent)
     write_text(folder / OUTCOME, document.text())
-    return 0
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
+        sys.exit(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))
     except KeyboardInterrupt:  # the laboratory passes Ctrl-C on
         sys.exit(STOPPED)

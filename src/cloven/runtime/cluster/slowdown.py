@@ -1,0 +1,60 @@
+"""Emulate a slower device: each job of the engine takes its time on this machine divided by a speed factor.
+
+It slows the engine's jobs and nothing else: messages (gRPC), ciphers and Python run at this machine's speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloven.runtime.bundle.engine import Array
+    from cloven.runtime.bundle.schedule import Job
+    from cloven.runtime.cluster.worker_session import Engine
+
+FIRST = 20
+"""The first runs of each job, at full speed, which measure its time."""
+
+SPIN = 0.2e-3
+"""The last seconds of a pause are spent waiting actively, because a sleeping thread wakes up late."""
+
+
+def slowed(engine: Engine, speed: float) -> Engine:
+    """Return an engine whose jobs end when a device of this speed would have computed them.
+
+    A job's time is the median CPU time of its first runs, which are not slowed. CPU time does not contain waiting
+    for a core that others use. The time of each later run would not do: a core is slower after a pause (caches,
+    clock), by a third after 30 ms where this was measured, and the factor would multiply that.
+
+    A pause leaves the core to other devices on this machine. It blocks the thread, as computing does: a worker then
+    handles messages as on the slow device.
+
+    Args:
+        engine: the engine of this machine, with one thread.
+        speed: the device's speed as a share of this machine's, above 0, at most 1.
+    """
+    first: dict[int, list[float]] = defaultdict(list)
+
+    def run(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
+        known = first[job.step]
+        start, own = time.perf_counter(), time.thread_time()
+        made = engine(job, inputs)
+        if len(known) < FIRST:
+            known.append(time.thread_time() - own)
+        else:
+            _pause_until(start + median(known) / speed)
+        return made
+
+    return engine if speed == 1 else run
+
+
+def _pause_until(end: float) -> None:
+    """Return at a time of the performance counter: sleep, then wait actively."""
+    if (left := end - SPIN - time.perf_counter()) > 0:
+        time.sleep(left)
+    while time.perf_counter() < end:
+        pass
