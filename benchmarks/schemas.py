@@ -25,6 +25,7 @@ from cloven.partition.plan import Plan
 from cloven.runtime.bundle.format import DevicePart, Manifest
 from cloven.runtime.cluster.sending import SendSummary
 from cloven.runtime.lab.outcome import LabResult
+from cloven.runtime.link_profile import LinkMeasurements
 from cloven.runtime.tap.flows import CaptureReport
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
@@ -34,6 +35,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "cluster": (ClusterFile, "devices and links, `cluster.toml`"),
     "device-profile": (DeviceProfile, "the costs of a kind of device"),
     "link-profile": (LinkProfile, "the costs of a kind of link"),
+    "link-measurements": (LinkMeasurements, "`cloven profile --links --json`"),
     "cost": (Cost, "`cloven estimate --json`"),
     "model-description": (ModelDescription, "`cloven inspect --json`"),
     "plan-description": (PlanDescription, "`cloven plan --json`"),

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
@@ -216,6 +216,16 @@ def check_content(document: Mapping[str, object], name: str) -> None:
                 value.encode()
             except UnicodeEncodeError as error:
                 raise ClovenError(f"{name} contains text that is not valid Unicode (a lone surrogate)") from error
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Return a unique file name for each name: in ASCII, with a number appended if it is taken."""
+    taken: list[str] = []
+    for i, given in enumerate(names):
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", given) or "_"
+        plain = name.casefold() not in {other.casefold() for other in taken}
+        taken.append(name if plain else f"{name}-{i}")
+    return taken
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cloven.partition.plan import ModelSpec
+from cloven.runtime.cluster import link_echo
 from cloven.runtime.lab import lab_folder, laboratory
 from cloven.runtime.lab.network import Network
 from cloven.runtime.torch_engine import evaluate
@@ -84,6 +85,52 @@ def finite(text: str) -> Any:
 
 def sums(found: Any) -> dict[str, int]:
     return {"-".join(row["link"]): row["bytes"] for row in found["links"]}
+
+
+# --- links ----------------------------------------------------------------------------------------------------
+
+
+def test_the_links_of_the_workers_are_measured_and_used(
+    cloven: Run, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_echo, "REPETITIONS", 1)
+    file = tmp_path / "cluster.toml"
+    file.write_text((place / "cluster.toml").read_text() + "[links]\nedge0-edge1 = { exposed = false }\n")
+    done = cloven("profile", "--links", file, "--out", tmp_path / "links")
+    _, _, entries = done.out.partition("[links]")
+    links = tomllib.loads(f"[links]{entries}")["links"]
+
+    assert done.code == 0
+    assert "Mbit/s" in done.out
+    assert len(links) == 6
+    assert links["edge0-edge1"] == {"profile": "links/edge0-edge1.toml", "exposed": False}
+    assert links["coordinator-edge2"] == {"profile": "links/coordinator-edge2.toml"}
+    file.write_text((place / "cluster.toml").read_text() + f"[links]{entries}")
+    estimated = finite(cloven("estimate", "plan.toml", "--cluster", file, "--json").out)
+    assert all(link["busy"] > 0 for link in estimated["links"])
+    assert not any("transmission" in line for line in estimated["assumptions"])
+
+
+def test_links_that_cannot_be_measured_are_an_error_with_every_reason(cloven: Run, tmp_path: Path) -> None:
+    file, out = tmp_path / "cluster.toml", tmp_path / "links"
+    file.write_text('[devices]\nedge0 = "127.0.0.1:1"\nedge1 = "127.0.0.1:2"\n')
+    done = cloven("profile", "--links", file, "--out", out)
+
+    assert (done.code, done.out) == (2, "")
+    assert "edge0: cannot be reached (127.0.0.1:1)" in done.err
+    assert "edge1: cannot be reached (127.0.0.1:2)" in done.err
+    assert not out.exists()
+
+
+def test_what_is_measured_is_either_a_device_or_links(cloven: Run, tmp_path: Path) -> None:
+    nothing = cloven("profile")
+    both = cloven("profile", "bundle/edge0", "--links", "cluster.toml", "--name", "mine", "--out", "plan.toml")
+
+    assert (nothing.code, both.code) == (2, 2)
+    assert "nothing to measure; expected folders of devices in bundles, or --links" in nothing.err
+    assert "--links requires no BUNDLE/DEVICE" in both.err
+    assert "--name requires BUNDLE/DEVICE" in both.err
+    assert "--out is plan.toml, which is not a folder" in both.err
 
 
 # --- what is answered -----------------------------------------------------------------------------------------

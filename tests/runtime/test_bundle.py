@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cloven.errors import ClovenError
+from cloven.files import file_names
 from cloven.graph.box import count
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide
@@ -37,7 +38,7 @@ from cloven.runtime.bundle.format import DevicePart, ReceiveShare, RunSegment, S
 from cloven.runtime.bundle.onnx import nodes as onnx_nodes
 from cloven.runtime.bundle.onnx.builder import ModelBuilder, Value
 from cloven.runtime.bundle.reader import Bundle, digest, read
-from cloven.runtime.bundle.writer import folder_names, write
+from cloven.runtime.bundle.writer import write
 from cloven.runtime.capture import capture
 from cloven.zoo.named import make
 
@@ -326,7 +327,7 @@ def test_a_device_that_computes_nothing_has_a_part_all_the_same(tmp_path: Path) 
 
 
 def test_names_of_devices_become_folders_that_every_system_can_have() -> None:
-    assert folder_names(["edge0", "../up", "Edge0", "a b", "a_b", ""]) == [
+    assert file_names(["edge0", "../up", "Edge0", "a b", "a_b", ""]) == [
         "edge0",
         "___up",
         "Edge0-2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,9 +24,13 @@ from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.protocol import (
     VERSION,
+    EchoReply,
+    EchoRequest,
     HandshakeReply,
     Hello,
     JoinRequest,
+    MeasureReply,
+    MeasureRequest,
     PeerMessage,
     StatusRequest,
     WorkerDescription,
@@ -34,6 +39,7 @@ from cloven.runtime.cluster.protocol import (
 )
 from cloven.runtime.cluster.worker import load
 from cloven.runtime.cluster.worker_client import WorkerClient
+from cloven.runtime.link_profile import measured_link
 from tests.runtime.cluster.machines import within
 from tests.runtime.cluster.plans import bundled, plan_of
 
@@ -72,7 +78,21 @@ TOLD: list[Document] = [
     {"stopping": True},
 ]
 
-OTHERS: list[tuple[type[Hello | HandshakeReply | JoinRequest | StatusRequest], Document]] = [
+TRANSFER = {"bytes": 2**20, "seconds": 0.1, "quarter_seconds": 0.03}
+
+MEASURED: Document = {
+    "cloven": VERSION,
+    "link": {
+        "round_trip": 0.004,
+        "processor": 0.001,
+        "payload": 2**14,
+        "loaded_trip": 0.005,
+        "forth": TRANSFER,
+        "back": TRANSFER,
+    },
+}
+
+OTHERS: list[tuple[type[PeerMessage], Document]] = [
     (
         Hello,
         {
@@ -94,6 +114,11 @@ OTHERS: list[tuple[type[Hello | HandshakeReply | JoinRequest | StatusRequest], D
         },
     ),
     (StatusRequest, {"ping": 1e9, "oldest": 3, "late": [3], "drop": [4], "lost": ["edge1"], "report": False}),
+    (EchoRequest, {"cloven": VERSION, "from": "edge0", "to": "edge1", "up": 2**20, "down": 0}),
+    (EchoReply, {"cloven": VERSION, "processor": 1.5}),
+    (MeasureRequest, {"cloven": VERSION, "party": "edge1", "address": "127.0.0.1:2"}),
+    (MeasureReply, MEASURED),
+    (MeasureReply, {"cloven": VERSION, "refused": "edge0 is busy with run 1"}),
 ]
 
 VALUES: list[Any] = [
@@ -248,17 +273,28 @@ def coordinator(addresses: dict[str, str]) -> Coordinator:
     )
 
 
+def measured(message: bytes) -> None:
+    """Make the profile of a link from a worker's reply as the coordinator does."""
+    reply = read(MeasureReply, message, "edge0")
+    if reply.link is not None:
+        costs = measured_link(("edge0", "edge1"), reply.link, tls=False).profile.transmission
+        assert costs.bandwidth > 0
+        assert math.isfinite(costs.bandwidth)
+
+
 def fuzz(times: int, seed: int) -> None:
     chance = random.Random(seed)
     right = [json.dumps(document).encode() for document in DESCRIBED.values()]
     for _ in range(times):
-        kind = chance.randrange(4)
+        kind = chance.randrange(5)
         if kind == 0:
             takes(lambda: described(changed(DESCRIBED["edge0"], chance), right[1]))
         elif kind == 1:
             takes(lambda: described(right[0], changed(DESCRIBED["edge1"], chance)))
         elif kind == 2:
             told(changed(chance.choice(TOLD), chance))
+        elif kind == 3:
+            takes(partial(measured, changed(MEASURED, chance)))
         else:
             model, document = chance.choice(OTHERS)
             takes(partial(read, model, changed(document, chance), "edge0"))
@@ -293,7 +329,8 @@ def test_what_we_send_is_what_version_2_of_the_protocol_says(kind: type[PeerMess
 
 @pytest.mark.parametrize("message", BYTES, ids=lambda message: repr(message[:24]))
 def test_bytes_that_are_no_message(message: bytes) -> None:
-    for model in (WorkerDescription, WorkerMessage, *(model for model, _ in OTHERS)):
+    models: list[type[PeerMessage]] = [WorkerDescription, WorkerMessage, *(model for model, _ in OTHERS)]
+    for model in models:
         if model is WorkerMessage and message in (b"{}", b"\xff\xfe{\0}\0", b"\xef\xbb\xbf{}"):
             continue  # an empty object in UTF-8, UTF-16, and with a byte-order mark
         with pytest.raises(ClovenError) as caught:

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING
+from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, ECHO, HEALTH, LINK, MEASURE, SERVING
 from cloven.runtime.cluster.logs import MOST, RateLimit
 from cloven.runtime.cluster.protocol import VERSION
 from cloven.runtime.link import authority
@@ -61,13 +61,18 @@ def channel(address: str, credentials: grpc.ChannelCredentials | None, name: str
 
 async def asked(to: grpc.aio.Channel, method: str) -> bytes:
     """Return the answer to a first message."""
-    if method in (DESCRIBE, HEALTH):
+    if method in (DESCRIBE, HEALTH, MEASURE):
         ask: Any = to.unary_unary(method)
         return bytes(await ask(b"", timeout=20))
     call: Any = to.stream_stream(method)(timeout=20)
     with suppress(asyncio.InvalidStateError):  # refused before the write: reading raises the reason
-        hello = {"cloven": VERSION, "run": "0", "from": "coordinator", "to": "edge0", "protection": "none"}
-        await call.write(json.dumps(hello if method == LINK else {"cloven": VERSION, "join": {}}).encode())
+        ends = {"cloven": VERSION, "from": "coordinator", "to": "edge0"}
+        first = {
+            CONTROL: {"cloven": VERSION, "join": {}},
+            LINK: ends | {"run": "0", "protection": "none"},
+            ECHO: ends | {"up": 0, "down": 0},
+        }
+        await call.write(json.dumps(first[method]).encode())
     message = await call.read()
     if message is grpc.aio.EOF:
         raise EOFError
@@ -99,7 +104,7 @@ def strangers(folder: Path) -> dict[str, grpc.ChannelCredentials | None]:
     }
 
 
-@pytest.mark.parametrize("method", [DESCRIBE, HEALTH, CONTROL, LINK])
+@pytest.mark.parametrize("method", [DESCRIBE, HEALTH, CONTROL, LINK, MEASURE, ECHO])
 @pytest.mark.parametrize("who", ["plain", "no certificate", "another authority's", "an expired one"])
 def test_nothing_answers_without_a_certificate(
     guarded: dict[str, Machine], folder: Path, who: str, method: str
@@ -107,7 +112,7 @@ def test_nothing_answers_without_a_certificate(
     assert answer(guarded["edge0"], method, strangers(folder)[who]) is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("method", [DESCRIBE, HEALTH, CONTROL, LINK])
+@pytest.mark.parametrize("method", [DESCRIBE, HEALTH, CONTROL, LINK, MEASURE, ECHO])
 def test_the_same_is_answered_with_one(guarded: dict[str, Machine], folder: Path, method: str) -> None:
     """With a valid certificate, the requests that were refused above are answered."""
     said = answer(guarded["edge0"], method, read(folder / "coordinator").channel_credentials())
@@ -123,8 +128,10 @@ def test_a_device_is_no_coordinator_and_no_other_device(guarded: dict[str, Machi
 
     assert answer(guarded["edge0"], CONTROL, device) is grpc.StatusCode.PERMISSION_DENIED
     assert answer(guarded["edge0"], LINK, device) is grpc.StatusCode.PERMISSION_DENIED
+    assert answer(guarded["edge0"], MEASURE, device) is grpc.StatusCode.PERMISSION_DENIED
+    assert answer(guarded["edge0"], ECHO, device) is grpc.StatusCode.PERMISSION_DENIED
     after = number(guarded["edge0"], read(folder / "edge1"), "cloven_refused_total", reason="certificate")
-    assert after == before + 2
+    assert after == before + 4
     assert "the certificate is of edge2; expected coordinator" in guarded["edge0"].events("refused")[-1]["reason"]
 
 

@@ -201,6 +201,29 @@ def test_wrong_speeds_are_refused_before_anything_is_written(tmp_path: Path) -> 
     assert not (tmp_path / "lab").exists()
 
 
+# --- measured links -------------------------------------------------------------------------------------------
+
+
+@root
+def test_links_are_measured_as_they_were_made(tmp_path: Path) -> None:
+    """20 Mbit/s with all headers and 10 ms; a busy machine may make them slower, but not faster."""
+    made = experiment(tmp_path / "lab", bandwidth=20 * MBIT, delay=0.01)
+    with laboratory.system(made) as net:
+        command = [sys.executable, "-P", "-m", "cloven.cli", "profile", "--links", tmp_path / "lab/cluster.toml"]
+        argv = net.command("coordinator", [*map(str, command), "--json"])
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+
+    assert found["failed"] == []
+    assert len(found["measured"]) == 3
+    for link in found["measured"]:
+        costs = link["profile"]["transmission"]
+        assert 10e6 < costs["bandwidth"] < 20e6
+        assert 0.009 < costs["delay"] < 0.03
+        assert costs["message"] < 0.02
+
+
 # --- evidence that fails --------------------------------------------------------------------------------------
 
 

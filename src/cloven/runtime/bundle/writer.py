@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import onnx
 
 from cloven.errors import ClovenError, system_reason, tried
-from cloven.files import replacing_folder
+from cloven.files import file_names, replacing_folder
 from cloven.partition.program import Program
 from cloven.partition.protection import Protection
 from cloven.runtime.bundle.engine import Array, expect
@@ -60,7 +58,7 @@ def write(
     built = tried(lambda: build(program, model), problems)
     if built is None or problems:
         raise ClovenError(problems)
-    folders = dict(zip(built, folder_names(list(built)), strict=True))
+    folders = dict(zip(built, file_names(list(built)), strict=True))
     with replacing_folder(out) as folder:
         for device, part in built.items():
             _write_part(part, folder / folders[device])
@@ -93,16 +91,6 @@ def _not_float32(program: Program) -> list[str]:
         f"the cast to {t.dtype}, or after the cast back to float32; `cloven run` runs this plan in one process"
         for t in crossing.values()
     ]
-
-
-def folder_names(devices: Sequence[str]) -> list[str]:
-    """Return a unique folder name for each device: its name in ASCII, with a number appended if it is taken."""
-    taken: list[str] = []
-    for i, device in enumerate(devices):
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", device) or "_"
-        plain = name.casefold() not in {other.casefold() for other in taken}
-        taken.append(name if plain else f"{name}-{i}")
-    return taken
 
 
 def _write_part(built: BuiltPart, folder: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cloven.runtime.link.identity import Identity
 
 DESCRIBE, CONTROL, LINK = "/cloven.Worker/Describe", "/cloven.Worker/Control", "/cloven.Worker/Link"
+MEASURE, ECHO = "/cloven.Worker/Measure", "/cloven.Worker/Echo"
 HEALTH = "/grpc.health.v1.Health/Check"
 
 Call = grpc.aio.StreamStreamCall[bytes, bytes] | grpc.aio.ServicerContext[bytes, bytes]

@@ -35,6 +35,9 @@ VERSION = 2
 USUAL_BYTES = 2**20
 """The maximum size in bytes of a message that is neither a description nor a report."""
 
+LARGEST_EXCHANGE = 2**22
+"""The maximum number of bytes that are exchanged at a time to measure a link."""
+
 KEPT = 256
 """The number of images whose times a worker keeps for its report."""
 
@@ -58,6 +61,7 @@ Party = Annotated[str, AfterValidator(one_line), AfterValidator(_known)]
 """The name of a party; checked against the plan's parties if `read` is given them."""
 Octets = Annotated[bytes, BeforeValidator(_octets), PlainSerializer(bytes.hex)]
 """Bytes, as hexadecimal digits in JSON."""
+Exchanged = Annotated[int, Field(ge=0, le=LARGEST_EXCHANGE)]
 Number = Annotated[int, Field(ge=0, le=LARGEST_INPUT)]
 Size = Annotated[int, Field(ge=1, le=LARGEST_PAYLOAD)]
 Moment = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
@@ -101,6 +105,67 @@ class HandshakeReply(PeerMessage):
     proof: Octets = b""
     refused: Text | None = None
     again: bool = False
+
+
+class EchoRequest(PeerMessage):
+    """A dialer's request to measure a link: it sends ``up`` bytes after it, and asks for ``down`` bytes."""
+
+    cloven: int
+    dialer: Text = Field(validation_alias="from", serialization_alias="from")
+    other: Text = Field(validation_alias="to", serialization_alias="to")
+    up: Exchanged
+    down: Exchanged
+
+
+class EchoReply(PeerMessage):
+    """The reply to such a request, with the seconds for which the process has used the processor, or a refusal."""
+
+    cloven: int
+    processor: Seconds = 0.0
+    refused: Text | None = None
+    again: bool = False
+
+
+class MeasureRequest(PeerMessage):
+    """A coordinator's request that a worker measures its link with a party at an address."""
+
+    cloven: int
+    party: Text
+    address: Text
+
+
+class TransferTimes(PeerMessage):
+    """The median seconds of sending a number of bytes and waiting for a reply, and of a quarter of the bytes."""
+
+    bytes: int = Field(ge=4, le=LARGEST_EXCHANGE)
+    seconds: Seconds
+    quarter_seconds: Seconds
+
+
+class LinkMeasurement(PeerMessage):
+    """The measured times of a link.
+
+    Attributes:
+        round_trip: the median seconds from a small message to its reply.
+        processor: the mean seconds of a round trip for which both ends used their processors.
+        payload: the bytes of a message that fills several packets, and ``loaded_trip`` its round trip.
+        forth, back: the transfers in each direction.
+    """
+
+    round_trip: Seconds
+    processor: Seconds
+    payload: Exchanged
+    loaded_trip: Seconds
+    forth: TransferTimes
+    back: TransferTimes
+
+
+class MeasureReply(PeerMessage):
+    """A worker's reply to the request to measure a link: the times, or why there are none."""
+
+    cloven: int
+    refused: Text | None = None
+    link: LinkMeasurement | None = None
 
 
 class WorkerDescription(PeerMessage):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,12 +15,32 @@ import grpc.aio
 
 from cloven.errors import ClovenError
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.cluster import frame_stream
-from cloven.runtime.cluster.channels import CONTROL, DESCRIBE, HEALTH, LINK, SERVING, MessageStream
+from cloven.runtime.cluster import frame_stream, link_echo
+from cloven.runtime.cluster.channels import (
+    CONTROL,
+    DESCRIBE,
+    ECHO,
+    HEALTH,
+    LINK,
+    MEASURE,
+    SERVING,
+    MessageStream,
+)
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.halfopen import HalfOpen
 from cloven.runtime.cluster.loaded_part import LoadedPart
-from cloven.runtime.cluster.protocol import Hello, JoinRequest, RunTerms, StatusRequest, WorkerMessage, read
+from cloven.runtime.cluster.protocol import (
+    VERSION,
+    EchoRequest,
+    Hello,
+    JoinRequest,
+    MeasureReply,
+    MeasureRequest,
+    RunTerms,
+    StatusRequest,
+    WorkerMessage,
+    read,
+)
 from cloven.runtime.cluster.worker_session import WorkerSession
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.handshake import FirstMessages
@@ -55,6 +75,7 @@ class WorkerServicer:
     Attributes:
         session: the run that the worker takes part in, if any.
         past: the counters of earlier runs.
+        measuring: whether a link is measured now, from here or from the other end.
         firsts: the first messages of all handshakes that were answered, in any run.
         leaving: the tasks that are still ending earlier runs.
     """
@@ -63,7 +84,7 @@ class WorkerServicer:
         self.part, self.identity = part, identity
         self.tls = identity if tls else None
         self.session: WorkerSession | None = None
-        self.runs = 0
+        self.runs, self.measuring = 0, False
         self.past: Counter[tuple[str, ...]] = Counter()
         self.leaving: set[asyncio.Task[None]] = set()
         self.firsts, self.strangers = FirstMessages(), HalfOpen(STRANGERS, frame_stream.HANDSHAKE)
@@ -82,6 +103,8 @@ class WorkerServicer:
             HEALTH: grpc.unary_unary_rpc_method_handler(self.health),
             CONTROL: grpc.stream_stream_rpc_method_handler(_quietly(self.control)),
             LINK: grpc.stream_stream_rpc_method_handler(_quietly(self.link)),
+            MEASURE: grpc.unary_unary_rpc_method_handler(self.measure),
+            ECHO: grpc.stream_stream_rpc_method_handler(_quietly(self.echo)),
         }
 
         class Handlers(grpc.GenericRpcHandler):
@@ -216,6 +239,60 @@ class WorkerServicer:
             await connection.accept(MessageStream(party, context), hello, self.firsts)
         except ClovenError as error:
             log.warning("refused", extra={"reason": str(error), "peer": context.peer(), "party": party})
+
+    # --- measuring links --------------------------------------------------------------------------------------
+
+    async def measure(self, message: bytes, context: Context) -> bytes:
+        """Measure the link with another party for the coordinator; return the times, or why there are none."""
+        await self._must_be(COORDINATOR, context)
+        try:
+            asked = read(MeasureRequest, message, COORDINATOR)
+            with self._measuring():
+                ends = self.part.device, asked.party
+                found = await link_echo.measured(ends, asked.address, self.tls, self._check_idle)
+        except ClovenError as error:
+            if not isinstance(error, PartyError):
+                self._refused("measurement", str(error), context)
+            return MeasureReply(cloven=VERSION, refused=str(error)).encode()
+        return MeasureReply(cloven=VERSION, link=found).encode()
+
+    async def echo(self, _: Any, context: Context) -> None:
+        """Answer the exchanges of another party of the plan that measures its link with this device."""
+        stream = MessageStream("the dialer", context)
+        try:
+            request = read(EchoRequest, await self._first(stream), "the dialer")
+            await self._must_be(request.dialer, context)
+            parties = {COORDINATOR, *(device.name for device in self.part.manifest.devices)}
+            if request.dialer not in parties or request.other != self.part.device:
+                raise LinkError(f"in this plan, {request.dialer} does not measure a link with {self.part.device}")
+            with self._measuring():
+                await link_echo.answer(stream, request, self._check_idle)
+        except PartyError:
+            raise
+        except ClovenError as error:
+            self._refused("measurement", str(error), context)
+            await frame_stream.refuse(stream, str(error))
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Mark the device as measuring a link.
+
+        Raises:
+            LinkError: if it takes part in a run, or measures a link already.
+        """
+        self._check_idle()
+        if self.measuring:
+            raise LinkError(f"{self.part.device} is measuring another link; try again in a minute")
+        self.measuring = True
+        try:
+            yield
+        finally:
+            self.measuring = False
+
+    def _check_idle(self) -> None:
+        """Raise LinkError if the device takes part in a run, which a measurement would slow down."""
+        if self.session is not None:
+            raise LinkError(f"{self.part.device} is busy with run {self.session.terms.run}")
 
     async def _must_be(self, party: str, context: Context) -> None:
         """Abort the call if the TLS certificate is not the party's; without TLS, do not check."""

@@ -1,4 +1,4 @@
-"""The coordinator's client of one worker: its membership in the run, and its last reported state."""
+"""The coordinator's client of one worker: its description, its membership in a run, and its last reported state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ import grpc.aio
 
 from cloven.files import TOML_BYTES
 from cloven.partition.protection import COORDINATOR
-from cloven.runtime.cluster.channels import CLOSED, CONTROL, DESCRIBE, ROOM, MessageStream, channel, in_words
+from cloven.runtime.cluster.channels import (
+    CLOSED,
+    CONTROL,
+    DESCRIBE,
+    MEASURE,
+    ROOM,
+    MessageStream,
+    channel,
+    in_words,
+)
 from cloven.runtime.cluster.errors import PartyError
 from cloven.runtime.cluster.events import Emit, ImageGivenUp, WorkerChanged, WorkerLinkLost
 from cloven.runtime.cluster.in_flight import InFlight
@@ -20,6 +29,9 @@ from cloven.runtime.cluster.protocol import (
     USUAL_BYTES,
     ImageState,
     JoinRequest,
+    LinkMeasurement,
+    MeasureReply,
+    MeasureRequest,
     StatusRequest,
     WorkerDescription,
     WorkerMessage,
@@ -40,6 +52,9 @@ SILENT = 3.0
 ANSWER = 5.0
 """The timeout of a request for a worker's description in seconds."""
 
+MEASURING = 60.0
+"""The timeout of a request to measure a link in seconds: more than a worker takes at most."""
+
 LEAVING = 1.0
 """Seconds that a worker has to leave a run."""
 
@@ -48,6 +63,40 @@ LARGEST = 2**26
 
 LARGEST_DESCRIPTION = 3 * TOML_BYTES
 """The size in bytes of the longest description: it contains a plan, whose quotes are escaped."""
+
+
+async def describe(device: str, address: str, identity: Identity | None) -> WorkerDescription:
+    """Request the description of a worker's part.
+
+    Raises:
+        PartyError: if the request fails.
+        LinkError: if the worker uses another version of the protocol, or its answer is malformed.
+    """
+    answer = await _ask(device, address, identity, DESCRIBE, b"", ANSWER)
+    return read(WorkerDescription, answer, device, most=LARGEST_DESCRIPTION)
+
+
+async def measure(device: str, address: str, identity: Identity | None, link: MeasureRequest) -> LinkMeasurement:
+    """Request that a worker measures its link with another party.
+
+    Raises:
+        PartyError: if the request fails, or the worker cannot measure the link.
+        LinkError: as `describe`.
+    """
+    answer = await _ask(device, address, identity, MEASURE, link.encode(), MEASURING)
+    reply = read(MeasureReply, answer, device)
+    if reply.link is None:
+        raise PartyError(device, reply.refused or "did not measure the link")
+    return reply.link
+
+
+async def _ask(
+    device: str, address: str, identity: Identity | None, method: str, question: bytes, timeout: float
+) -> bytes:
+    async with channel(device, address, identity, LARGEST - ROOM, quick=True) as to:
+        ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(method)
+        with in_words(device, address):
+            return await ask(question, timeout=timeout)
 
 
 class WorkerClient:
@@ -96,29 +145,13 @@ class WorkerClient:
             return self.reason
         return f"has not answered for {self.silent:.1f} s" if self.silent > silence else None
 
-    def _channel(self) -> grpc.aio.Channel:
-        return channel(self.device, self.address, self.identity, LARGEST - ROOM, quick=True)
-
-    async def describe(self) -> WorkerDescription:
-        """Request the description of the worker's part.
-
-        Raises:
-            PartyError: if the request fails.
-            LinkError: if the worker uses another version of the protocol, or its answer is malformed.
-        """
-        async with self._channel() as to:
-            ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = to.unary_unary(DESCRIBE)
-            with in_words(self.device, self.address):
-                answer = await ask(b"", timeout=ANSWER)
-        return read(WorkerDescription, answer, self.device, most=LARGEST_DESCRIPTION)
-
     async def take_part(self, request: JoinRequest) -> None:
         """Let the worker join the run, and receive its messages until the connection ends.
 
         Raises:
             PartyError: always: with the reason why it did not join, or why it was lost.
         """
-        async with self._channel() as to:
+        async with channel(self.device, self.address, self.identity, LARGEST - ROOM, quick=True) as to:
             call: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(CONTROL)()
             self.stream = stream = MessageStream(self.device, call, self.address)
             self.dropped, self.parted, self.down, self.states = [], [], {}, {}

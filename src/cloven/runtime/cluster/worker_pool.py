@@ -34,7 +34,7 @@ from cloven.runtime.cluster.image_task import NUMBERS
 from cloven.runtime.cluster.in_flight import InFlight
 from cloven.runtime.cluster.peer_connections import PeerConnection
 from cloven.runtime.cluster.protocol import VERSION, JoinRequest, RunTerms, WorkerDescription
-from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient
+from cloven.runtime.cluster.worker_client import PING, SILENT, WorkerClient, describe
 from cloven.runtime.link.ciphers import warm
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import Opened
@@ -122,7 +122,7 @@ class WorkerPool:
     async def _described(self, until: float) -> Described:
         """Return the workers' descriptions, once all of them answer."""
         while True:
-            asked = (worker.describe() for worker in self.workers.values())
+            asked = (describe(name, address, self.tls) for name, address in self.addresses.items())
             answers = await asyncio.gather(*asked, return_exceptions=True)
             wrong = [answer for answer in answers if isinstance(answer, BaseException)]
             for answer in wrong:
