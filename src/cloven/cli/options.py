@@ -29,6 +29,7 @@ COMPUTING = "Computing"
 ENCLAVE = "Enclave"
 LIMITS = "Limits"
 GATE = "Gate for CI"
+COST = "Cost of encryption"
 
 # --- the model ----------------------------------------------------------------------------------------------------
 
