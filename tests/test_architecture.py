@@ -28,7 +28,7 @@ ALLOWED = {
     "enclave": {"graph", "partition", "cost", "runtime", "zoo"},
     "auditing": {"graph", "partition", "runtime", "attacks", "score", "zoo"},
     "advising": {"graph", "partition", "cost", "attacks", "score", "zoo", "auditing"},
-    "papers": {"graph", "partition", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
+    "papers": {"graph", "partition", "cost", "runtime", "attacks", "score", "zoo", "enclave", "auditing"},
     "reporting": {"enclave", "auditing", "papers"},
 }
 ALLOWED["cli"] = set(ALLOWED)

@@ -35,6 +35,7 @@ DIGITS = ("--data", "digits")
         (("--figure", "7", *DIGITS), ("--figure is '7'; choose from 5a, 5b, 5c, 6, 3",)),
         (("--figure", "5c", *DIGITS, "--scale", "tiny"), ("--scale is 'tiny'; choose from full, desk",)),
         (("--figure", "5c"), ("--data is missing",)),
+        (("--figure", "5c", *DIGITS, "--power", "2W"), ("--clock and --power require --figure 3",)),
         (("--figure", "5c", *DIGITS, "--controls", "nonesuch"), ("--controls has 'nonesuch'; choose from all",)),
         (("--figure", "5c", *DIGITS, "--seeds", "0"), ("--seeds", "greater than or equal to 1")),
         (("--figure", "5c", *DIGITS, "--cnn-epochs", "0"), ("--cnn-epochs", "greater than or equal to 1")),
@@ -60,6 +61,56 @@ def test_invalid_options_are_refused(
     for message in messages:
         assert message in done.err
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (("--clock", "1.2"), ("--clock is '1.2'; expected a number and one of GHz, MHz",)),
+        (
+            ("--clock", "this-host=3GHz"),
+            ("--clock names 'this-host'; choose from cortex-a7, cortex-a9, cortex-a17",),
+        ),
+        (
+            ("--clock", "1GHz,2GHz", "--power", "0W,cortex-a8=2W,cortex-a9=much"),
+            (
+                "--clock has two values for all processors; expected one",
+                "--power is '0W'; expected more than 0",
+                "--power names 'cortex-a8'; choose from cortex-a7, cortex-a9, cortex-a17, this-host",
+                "--power is 'much'; expected a number and one of W, mW",
+            ),
+        ),
+    ],
+)
+def test_invalid_clocks_and_powers_are_refused(
+    cloven: Run, here: Path, options: tuple[str, ...], messages: tuple[str, ...]
+) -> None:
+    done = cloven("reproduce", "s1", "--figure", "3", *options)
+
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    for message in messages:
+        assert message in done.err
+    assert not list(here.iterdir())
+
+
+@pytest.mark.slow
+def test_clocks_and_powers_apply_to_all_processors_or_to_those_that_are_named(cloven: Run) -> None:
+    options = ("--clock", "1.2GHz,cortex-a17=1800MHz", "--power", "0.5W,this-host=15W")
+
+    done = cloven("reproduce", "s1", "--figure", "3", *options, "--json")
+
+    assert done.code == 0
+    figure = json.loads(done.out)
+    assert [(board["clock"], board["power"]) for board in figure["boards"]] == [
+        (1.2e9, 0.5),
+        (1.2e9, 0.5),
+        (1.8e9, 0.5),
+    ]
+    for preset in figure["readings"][0]["presets"]:
+        power = 15.0 if preset["name"] == "measured" else 0.5
+        for bar in preset["bars"]:
+            assert bar["joules_with"] == pytest.approx(power * bar["seconds_with"])
 
 
 def test_all_invalid_options_are_reported_at_once(cloven: Run, here: Path) -> None:

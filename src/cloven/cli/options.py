@@ -31,6 +31,7 @@ COMPUTING = "Computing"
 ENCLAVE = "Enclave"
 LIMITS = "Limits"
 GATE = "Gate for CI"
+COST = "Cost of encryption"
 
 # --- the model ----------------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ import typer
 
 from cloven.cli.options import (
     ATTACKS,
+    COST,
     IMAGES,
     MODEL,
     AsJson,
@@ -22,9 +25,10 @@ from cloven.cli.options import (
     cores,
     device_of,
     names_in,
+    quantity,
 )
 from cloven.cli.printing import NARROW, interval, print_json, print_text, resumable, table
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.papers.points import PAPERS
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from cloven.papers.s1.experiments import Request
     from cloven.papers.s1.figure3 import Preset
     from cloven.papers.s1.figure3_document import CostFigure
+    from cloven.papers.s1.figure3_presets import Board
     from cloven.papers.s1.figure_document import JudgedClaim, StrategyFigure
 
 log = logging.getLogger("cloven")
@@ -119,6 +124,22 @@ def s1(
             rich_help_panel=ATTACKS,
         ),
     ] = None,
+    clock: Annotated[
+        str,
+        typer.Option(
+            help="Clock of the processors, e.g. 1.2GHz or cortex-a7=900MHz,cortex-a17=1.8GHz; default: 1 GHz.",
+            metavar="CLOCK",
+            rich_help_panel=COST,
+        ),
+    ] = "",
+    power: Annotated[
+        str,
+        typer.Option(
+            help="Power of the processors, e.g. 0.5W or cortex-a7=0.4W,this-host=15W; default: 1 W.",
+            metavar="POWER",
+            rich_help_panel=COST,
+        ),
+    ] = "",
     device: Device = "auto",
     disk: Disk = 4.0,
     seed: Seed = 0,
@@ -135,11 +156,13 @@ def s1(
     """
     if judge == bool(figure):
         raise ClovenError("give either --figure (3, 5a, 5b, 5c or 6) or --claims")
+    if figure != "3" and (clock or power):
+        raise ClovenError("--clock and --power require --figure 3")
     if judge:
         _judge_claims(out, scale, as_json=as_json)
         return
     if figure == "3":
-        _reproduce_costs(out or Path("runs") / "s1-3", as_json=as_json)
+        _reproduce_costs(*_processors(clock, power), out or Path("runs") / "s1-3", as_json=as_json)
         return
     for spec in names_in(data) if download else ():
         from cloven.zoo.download import download as fetch
@@ -225,16 +248,52 @@ def _request(options: FigureOptions) -> Request:
     )
 
 
-def _reproduce_costs(folder: Path, *, as_json: bool) -> None:
+def _processors(clock: str, power: str) -> tuple[tuple[Board, ...], float]:
+    """Return the paper's processors with the given clocks and powers, and the power of this machine."""
+    from cloven.papers.s1.figure3_presets import BOARDS
+
+    problems: list[str] = []
+    names = [board.name.lower() for board in BOARDS]
+    clocks = _by_name(clock, "--clock", {"GHz": 1e9, "MHz": 1e6}, names, problems)
+    powers = _by_name(power, "--power", {"W": 1.0, "mW": 1e-3}, [*names, "this-host"], problems)
+    if problems:
+        raise ClovenError(problems)
+    boards = (
+        board.model_copy(update={"clock": clocks.get(name, board.clock), "power": powers.get(name, board.power)})
+        for name, board in zip(names, BOARDS, strict=True)
+    )
+    return tuple(boards), powers.get("this-host", 1.0)
+
+
+def _by_name(
+    text: str, option: str, units: Mapping[str, float], names: Sequence[str], problems: list[str]
+) -> dict[str, float]:
+    """Return the quantity of each name in ``2W,a=1W``, where one without a name applies to all others."""
+    given: dict[str, float] = {}
+    for part in names_in(text):
+        name, equals, amount = (piece.strip() for piece in part.rpartition("="))
+        value = tried(partial(quantity, amount, option, units), problems)
+        if equals and name not in names:
+            problems.append(f"{option} names {name!r}; choose from {', '.join(names)}")
+        if name in given:
+            problems.append(f"{option} has two values for {name or 'all processors'}; expected one")
+        if value is not None and not 0 < value < inf:
+            problems.append(f"{option} is {amount!r}; expected more than 0")
+        given[name] = value or 0.0
+    default = given.pop("", None)
+    return {**({} if default is None else dict.fromkeys(names, default)), **given}
+
+
+def _reproduce_costs(boards: Sequence[Board], power: float, folder: Path, *, as_json: bool) -> None:
     """Reproduce Fig. 3, the cost of encryption: by the paper's numbers, by published ones, and measured here."""
     from cloven.files import replacing, write_text
     from cloven.papers.s1.figure3_document import document
-    from cloven.papers.s1.measured_costs import compiled, measured
+    from cloven.papers.s1.measured_costs import measured, scenarios
     from cloven.reporting.cost_bars import draw
 
-    parts = compiled()
-    here: dict[str, Preset] = {one.scenario.reading: measured(one) for one in parts}
-    found = document([one.scenario for one in parts], measured=here)
+    divided = scenarios()
+    here: dict[str, Preset] = {scenario.reading: measured(scenario, power=power) for scenario in divided}
+    found = document(divided, boards, here)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "figure.json", found.text())
     for reading in here:

@@ -100,7 +100,9 @@ def _assumed(boards: Sequence[Board], presets: Sequence[PresetBars]) -> str:
     clocks = ", ".join(f"{board.name} {board.clock / 1e9:g} GHz" for board in boards)
     powers: dict[str, str] = {}
     for preset in presets:
-        powers |= {row.name: f"{row.name} {row.power:g} W" for row in preset.processors}
+        for name, profile in preset.profiles.items():
+            if profile.power is not None:
+                powers[name] = f"{name} {profile.power.busy:g} W"
     return f"Each panel has its own scale. Assumed, not in the paper: {clocks}; {', '.join(powers.values())}"
 
 

@@ -1,25 +1,25 @@
 """Fig. 3 as a cost model: seconds and joules of three edge devices, without and with Ascon on their links.
 
 The paper did not measure boards for this figure: it combines a cipher's published speed with the data sheets of
-processors (Sect. 2). This module does the same: seconds = MACs / (MAC/s) + bytes x cycles per byte / clock, and
-joules = seconds x watts. A core computes and encrypts one after the other. The time on the link is a separate
-number, since the paper leaves it out.
+processors (Sect. 2). Here, `cloven.estimate` combines the profiles of devices. The bars are the times for which a
+device computes and encrypts, and the energy of these times. The time on the link is a separate number, since the
+paper leaves it out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
-from math import exp, isfinite, log
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as document_part
-
+from cloven.cost.cluster import Cluster, ClusterDevice, ClusterLink
+from cloven.cost.estimate import Cost, estimate
+from cloven.cost.profile import DeviceProfile, LinkProfile, MessageCost, Power, read_profile
 from cloven.documents import Document
 from cloven.errors import ClovenError
+from cloven.partition.program import Program
+from cloven.partition.protection import Name, Protection
 
 Reading = Literal["keras", "convolutions"]
 
@@ -32,109 +32,28 @@ READINGS: Mapping[Reading, tuple[str, str]] = {
 They count Keras' layers, as the paper's Sect. 5 does, or convolutions; only the second fits its "at least 3 times".
 """
 
-LINK_RATE = 100e6
-"""The default rate of a link in bit/s."""
+FIRST = "ED1"
+DEVICES = (FIRST, "ED2", "ED3")
+CIPHER: Name = "ascon-128"
+LINK = read_profile(LinkProfile, "ethernet-100", Path())
+NO_HANDLING = MessageCost(
+    origin="assumed", note="left out, as in the paper", send=0.0, receive=0.0, send_byte=0.0, receive_byte=0.0
+)
 
 
-@dataclass(frozen=True)
-class EdgeProcessor:
-    """One core: ``clock`` in Hz, ``power`` in W under load, ``macs`` in multiply-accumulates per second."""
+@dataclass(frozen=True, eq=False)
+class Scenario:
+    """The paper's Fig. 2: a model cut after ``cuts`` over a chain of devices; ``reading`` is from `READINGS`."""
 
-    name: str
-    clock: float
-    power: float
-    macs: float
-    note: str = ""
+    reading: Reading
+    model: str
+    cuts: tuple[str, ...]
+    program: Program
 
-    def problems(self) -> Iterator[str]:
-        """Yield an error for each value that is not a positive number."""
-        for what, value in (("clock", self.clock), ("power", self.power), ("MAC/s", self.macs)):
-            if not (isfinite(value) and value > 0):
-                yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
-
-
-@dataclass(frozen=True)
-class CipherCost:
-    """A cipher's cost on one processor.
-
-    Attributes:
-        name: the cipher's.
-        table: (bytes of a message, cycles per byte), in ascending order of bytes.
-        long: cycles per byte of a long message.
-    """
-
-    name: str
-    table: tuple[tuple[int, float], ...]
-    long: float
-
-    def cycles_per_byte(self, length: int) -> float:
-        """Return the cycles per byte of a message of ``length`` > 0 bytes.
-
-        Between two lengths of the table, the logarithms are interpolated linearly. Above the last length, the cost
-        of that length beyond ``long`` is fixed for each message. Below the first length, a message costs as many
-        cycles as one of the first length.
-        """
-        lengths = [known for known, _ in self.table]
-        if not lengths:
-            return self.long
-        (first, at_first), (last, at_last) = self.table[0], self.table[-1]
-        if length <= first:
-            return at_first * first / length
-        if length >= last:
-            return self.long + (at_last - self.long) * last / length
-        above = bisect_left(lengths, length)
-        (a, low), (b, high) = self.table[above - 1 : above + 1]
-        share = log(length / a) / log(b / a)
-        return exp((1 - share) * log(low) + share * log(high))
-
-    def cycles(self, length: int) -> float:
-        """Return the cycles of a whole message; an empty one costs as much as the shortest one in the table."""
-        if length:
-            return length * self.cycles_per_byte(length)
-        return self.table[0][0] * self.table[0][1] if self.table else 0.0
-
-    def problems(self) -> Iterator[str]:
-        """Yield an error for a table out of order, and for each cost that is not a positive number."""
-        if any(a >= b for (a, _), (b, _) in pairwise(self.table)) or any(length < 1 for length, _ in self.table):
-            lengths = [length for length, _ in self.table]
-            yield f"{self.name}: the lengths in the table are {lengths}; expected ascending numbers from 1"
-        for cost in (self.long, *(cost for _, cost in self.table)):
-            if not (isfinite(cost) and cost > 0):
-                yield f"{self.name}: the cost is {cost:g} cycles per byte; expected a number above 0"
-
-
-class MeasuredPart(Document):
-    """The median time of a device's part on this machine."""
-
-    device: str
-    macs: int
-    seconds: float
-    macs_a_second: float
-
-
-class MeasuredMessage(Document):
-    """The median times to encrypt and decrypt a message; ``changed_refused`` if a flipped bit was detected."""
-
-    bytes: int
-    seal_s: float
-    open_s: float
-    sealed: int
-    opened: int
-    changed_refused: bool
-
-
-class MeasuredFacts(Document):
-    """The measurements behind a preset of this machine."""
-
-    threads: int
-    runs: int
-    cipher: str
-    parts: tuple[MeasuredPart, ...]
-    messages: tuple[MeasuredMessage, ...]
-
-
-class NoFacts(Document):
-    """The empty measurements of a preset of published numbers."""
+    @property
+    def sent(self) -> int:
+        """The bytes that the first device sends."""
+        return sum(transfer.bytes for transfer in self.program.transfers if transfer.source == FIRST)
 
 
 @dataclass(frozen=True)
@@ -142,69 +61,18 @@ class Preset:
     """A set of numbers for the cost model.
 
     Attributes:
-        name: the key in `figure3_presets.PRESETS`, or ``measured``.
+        name: ``implied``, ``published`` or ``measured``.
         title: the title in charts.
         source: the source of the numbers.
-        processors: the processors.
-        ciphers: the cost of the cipher by the processor's name.
-        parts: the measured seconds of a device's part by the device's name; they replace the estimate from MAC/s.
+        profiles: the profile of each processor, with the cipher and the power.
         assumed: assumptions that no source states, one sentence each.
-        facts: the measurements.
     """
 
     name: str
     title: str
     source: str
-    processors: tuple[EdgeProcessor, ...]
-    ciphers: Mapping[str, CipherCost]
-    parts: Mapping[str, float] = field(default_factory=dict)
-    assumed: tuple[str, ...] = ()
-    facts: MeasuredFacts | NoFacts = field(default_factory=NoFacts)
-
-    def problems(self) -> list[str]:
-        """Return an error for each impossible number and each missing cost."""
-        found: list[str] = []
-        for processor in self.processors:
-            found += processor.problems()
-        for cipher in self.ciphers.values():
-            found += cipher.problems()
-        known = ", ".join(self.ciphers)
-        missing = [p.name for p in self.processors if p.name not in self.ciphers]
-        found += [
-            f"{self.name}: the cost of the cipher on {name} is missing, only those on {known} are given; add it"
-            for name in missing
-        ]
-        return found
-
-
-@document_part(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
-class DeviceLoad:
-    """The work of one device for one image: MACs, and the bytes of each message that it decrypts and encrypts."""
-
-    device: str
-    macs: int
-    opens: tuple[int, ...] = ()
-    seals: tuple[int, ...] = ()
-
-    @property
-    def messages(self) -> tuple[int, ...]:
-        """Return the bytes of every message that the device decrypts or encrypts."""
-        return self.opens + self.seals
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """The paper's Fig. 2: a model cut after ``cuts`` over a chain of devices; ``reading`` is from `READINGS`."""
-
-    reading: Reading
-    model: str
-    cuts: tuple[str, ...]
-    loads: tuple[DeviceLoad, ...]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Return the distinct message sizes in bytes, smallest first."""
-        return tuple(sorted(set().union(*(load.messages for load in self.loads))))
+    profiles: Mapping[str, DeviceProfile]
+    assumed: tuple[str, ...]
 
 
 class CostBar(Document):
@@ -227,45 +95,50 @@ class CostBar(Document):
     link_seconds: float
 
 
-def figure3(preset: Preset, scenario: Scenario, *, link_rate: float = LINK_RATE) -> tuple[CostBar, ...]:
+def load(power: float) -> Power:
+    """Return an assumed power in W of a device that computes; waiting costs nothing, as in the paper."""
+    return Power(origin="assumed", note="constant while it computes; waiting is left out", idle=0.0, busy=power)
+
+
+def figure3(profiles: Mapping[str, DeviceProfile], scenario: Scenario) -> tuple[CostBar, ...]:
     """Return the bars of Fig. 3, one for each device and processor.
 
     Args:
-        preset: the costs of processors and of the cipher.
-        scenario: the work of the devices.
-        link_rate: the rate of every link in bit/s.
+        profiles: the profile of each processor.
+        scenario: the divided model.
 
     Raises:
-        ClovenError: for impossible costs or an impossible rate; it lists all of them.
+        ClovenError: if a profile has no power, or not the cipher; with everything that is missing.
     """
-    problems = [*preset.problems(), *rate_problems(link_rate)]
-    if problems:
-        raise ClovenError(problems)
-    bars: list[CostBar] = []
-    for load in scenario.loads:
-        bars += (_bar(preset, processor, load, link_rate) for processor in preset.processors)
-    return tuple(bars)
+    costs = {name: _costs(profile, scenario.program) for name, profile in profiles.items()}
+    return tuple(
+        _bar(scenario.program, device, name, *costs[name]) for device in scenario.program.devices for name in costs
+    )
 
 
-def rate_problems(link_rate: float) -> list[str]:
-    """Return an error if a link's rate is not a positive number."""
-    right = isfinite(link_rate) and link_rate > 0
-    return [] if right else [f"the link's rate is {link_rate:g} bit/s; expected a number above 0"]
+def _costs(profile: DeviceProfile, program: Program) -> tuple[Cost, Cost]:
+    """Return the costs on devices of one kind, without and with the cipher on the links between them."""
+    board = ClusterDevice(profile.model_copy(update={"messages": NO_HANDLING}))
+    cluster = Cluster(dict.fromkeys(program.devices, board), default=ClusterLink(LINK))
+    links = dict.fromkeys((f"{source}-{target}" for source, target in program.links), CIPHER)
+    secured = replace(program, protection=Protection(links=links))
+    return estimate(program, cluster), estimate(secured, cluster)
 
 
-def _bar(preset: Preset, processor: EdgeProcessor, load: DeviceLoad, link_rate: float) -> CostBar:
-    cipher = preset.ciphers[processor.name]
-    without = preset.parts.get(load.device, load.macs / processor.macs)
-    both = without + sum(map(cipher.cycles, load.messages)) / processor.clock
+def _bar(program: Program, device: str, processor: str, plain: Cost, secured: Cost) -> CostBar:
+    without, both = (next(d for d in cost.devices if d.device == device) for cost in (plain, secured))
+    if without.busy is None or both.busy is None or without.energy is None or both.energy is None:
+        raise ClovenError(secured.unknown)
+    links = [link for link in plain.links if {link.source, link.target} <= set(program.devices)]
     return CostBar(
-        device=load.device,
-        processor=processor.name,
-        macs=load.macs,
-        bytes=sum(load.messages),
-        seconds_without=without,
-        seconds_with=both,
-        joules_without=without * processor.power,
-        joules_with=both * processor.power,
-        ratio=both / without,
-        link_seconds=8 * sum(load.seals) / link_rate,
+        device=device,
+        processor=processor,
+        macs=program.macs(device),
+        bytes=sum(link.bytes for link in links if device in (link.source, link.target)),
+        seconds_without=without.busy,
+        seconds_with=both.busy,
+        joules_without=without.energy,
+        joules_with=both.energy,
+        ratio=both.busy / without.busy,
+        link_seconds=sum(link.busy or 0.0 for link in links if link.source == device),
     )

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Literal
 
+from cloven.cost.profile import DeviceProfile, LinkProfile
 from cloven.documents import Document
-from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import (
-    LINK_RATE,
-    CostBar,
-    DeviceLoad,
-    MeasuredFacts,
-    NoFacts,
-    Preset,
-    Reading,
-    Scenario,
-    figure3,
-    rate_problems,
-)
-from cloven.papers.s1.figure3_presets import (
-    BOARDS,
-    PRESETS,
-    SOURCES,
-    Arithmetic,
-    Board,
-    arithmetic,
-    board_problems,
-)
+from cloven.papers.s1.figure3 import LINK, CostBar, Preset, Reading, Scenario, figure3
+from cloven.papers.s1.figure3_presets import BOARDS, SOURCES, Arithmetic, Board, arithmetic, implied, published
 
 ASSUMPTIONS = (
     "The paper does not state clocks and powers; they are parameters, 1 GHz and 1 W by default.",
@@ -39,48 +19,34 @@ ASSUMPTIONS = (
 )
 
 
-class PresetProcessor(Document):
-    """A processor of a preset, and the cipher's cycles per byte on it by the bytes of a message."""
-
-    name: str
-    clock: float
-    power: float
-    macs: float
-    note: str
-    cipher: str
-    cycles_a_byte: dict[str, float]
-
-
 class PresetBars(Document):
-    """The bars of a preset, and the numbers behind them."""
+    """The bars of a preset, and the numbers behind them: a profile for each processor."""
 
     name: str
     title: str
     source: str
     assumed: tuple[str, ...]
-    processors: tuple[PresetProcessor, ...]
-    facts: MeasuredFacts | NoFacts
+    profiles: dict[str, DeviceProfile]
     bars: tuple[CostBar, ...]
 
 
 class CostReading(Document):
-    """A reading of the paper's layer numbers: the scenario, the bars of each preset, and the paper's arithmetic."""
+    """A reading of the paper's layer numbers: the bars of each preset, and the paper's arithmetic."""
 
     reading: Reading
     model: str
     cuts: tuple[str, ...]
-    devices: tuple[DeviceLoad, ...]
     presets: tuple[PresetBars, ...]
     arithmetic: Arithmetic
 
 
 class CostFigure(Document):
-    """Fig. 3, reproduced; ``link_bits`` is the rate of every link in bit/s."""
+    """Fig. 3, reproduced; ``link`` is the profile of every link."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     paper: Literal["s1"] = "s1"
     figure: Literal["3"] = "3"
-    link_bits: float
+    link: LinkProfile
     boards: tuple[Board, ...]
     sources: dict[str, str]
     assumptions: tuple[str, ...]
@@ -88,46 +54,30 @@ class CostFigure(Document):
 
 
 def document(
-    scenarios: Sequence[Scenario],
-    presets: Sequence[str] = tuple(PRESETS),
-    *,
-    measured: Mapping[str, Preset] | None = None,
-    boards: Sequence[Board] = BOARDS,
-    link_rate: float = LINK_RATE,
+    scenarios: Sequence[Scenario], boards: Sequence[Board] = BOARDS, measured: Mapping[str, Preset] | None = None
 ) -> CostFigure:
     """Return Fig. 3 for each reading and preset, with the paper's arithmetic.
 
     Args:
         scenarios: one for each reading.
-        presets: names of `PRESETS`.
-        measured: measured presets by reading; they come after the others.
         boards: the processors with their clocks (Hz) and powers (W).
-        link_rate: the rate of every link in bit/s.
-
-    Raises:
-        ClovenError: for unknown presets, impossible boards and rates; it lists all of them.
+        measured: measured presets by reading; they come after the others.
     """
-    hosts = measured or {}
-    problems = _problems([scenario.reading for scenario in scenarios], presets, hosts)
-    problems += board_problems(boards) + rate_problems(link_rate)
-    if problems:
-        raise ClovenError(problems)
     readings = []
     for scenario in scenarios:
-        made = [PRESETS[name](scenario, boards) for name in presets]
-        made += [hosts[scenario.reading]] if scenario.reading in hosts else []
+        presets = [implied(scenario, boards), published(scenario, boards)]
+        presets += [preset for reading, preset in (measured or {}).items() if reading == scenario.reading]
         readings.append(
             CostReading(
                 reading=scenario.reading,
                 model=scenario.model,
                 cuts=scenario.cuts,
-                devices=scenario.loads,
-                presets=tuple(_preset(preset, scenario, link_rate) for preset in made),
-                arithmetic=arithmetic(scenario, boards, link_rate=link_rate),
+                presets=tuple(_bars(preset, scenario) for preset in presets),
+                arithmetic=arithmetic(scenario, boards),
             )
         )
     return CostFigure(
-        link_bits=link_rate,
+        link=LINK,
         boards=tuple(boards),
         sources=dict(SOURCES),
         assumptions=ASSUMPTIONS,
@@ -135,33 +85,14 @@ def document(
     )
 
 
-def _problems(readings: Sequence[str], presets: Sequence[str], measured: Mapping[str, Preset]) -> list[str]:
-    known = ", ".join(PRESETS)
-    found = [f"unknown preset {name!r}; choose from {known}" for name in presets if name not in PRESETS]
-    found += [
-        f"a preset was measured for the reading {name!r}, which has no scenario; give its scenario too"
-        for name in measured
-        if name not in readings
-    ]
-    if len(set(readings)) < len(readings) or not readings:
-        found.append(f"the readings are {', '.join(readings) or 'none'}; expected one or more, each once")
-    return found
-
-
-def _preset(preset: Preset, scenario: Scenario, link_rate: float) -> PresetBars:
-    processors = []
-    for processor in preset.processors:
-        cipher = preset.ciphers[processor.name]
-        costs = {str(size): cipher.cycles_per_byte(size) for size in scenario.sizes}
-        processors.append(PresetProcessor(**asdict(processor), cipher=cipher.name, cycles_a_byte=costs))
+def _bars(preset: Preset, scenario: Scenario) -> PresetBars:
     return PresetBars(
         name=preset.name,
         title=preset.title,
         source=preset.source,
         assumed=preset.assumed,
-        processors=tuple(processors),
-        facts=preset.facts,
-        bars=figure3(preset, scenario, link_rate=link_rate),
+        profiles=dict(preset.profiles),
+        bars=figure3(preset.profiles, scenario),
     )
 
 

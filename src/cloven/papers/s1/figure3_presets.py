@@ -1,37 +1,25 @@
 """Numbers from which Fig. 3 may have been computed, side by side, and an analysis of its "36 times".
 
 The paper prints two of the 36 numbers in Fig. 3. The preset ``implied`` has what these two imply, ``published`` the
-cipher's cost as published by its designers. The paper does not state clocks and powers, so they are parameters
-here. Ratios of time do not depend on the power, and those of ``implied`` do not depend on the clock.
+cipher's cost as published by its designers, from the profiles that come with cloven. The paper does not state
+clocks and powers, so they are parameters here. Ratios of time do not depend on the power, and those of ``implied``
+do not depend on the clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import isfinite
+from pathlib import Path
 
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
-
+from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, Positive, read_profile
 from cloven.documents import Document
-from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import (
-    LINK_RATE,
-    CipherCost,
-    CostBar,
-    EdgeProcessor,
-    Preset,
-    Scenario,
-    figure3,
-    rate_problems,
-)
+from cloven.papers.s1.figure3 import CIPHER, FIRST, LINK, Preset, Scenario, figure3, load
 
 PLAIN, PROTECTED = 0.122, 4.432
 """Seconds of ED1 on a Cortex-A7 without and with Ascon: the only bars whose heights are in the text (Sect. 2)."""
 LEAST, MOST = 3.0, 36.4
 """The range of all ratios according to the paper; its "36" is 4.432 / 0.122, here rounded up."""
-FITTED = "Cortex-A7"
 
 SOURCES: Mapping[str, str] = {
     "paper": "Mehrafrooz et al. (2025), Sect. 2 and Fig. 3: 0.122 s and 4.432 s for ED1 on a Cortex-A7, at least 3 "
@@ -40,40 +28,31 @@ SOURCES: Mapping[str, str] = {
     "the README of github.com/ascon/ascon-c",
 }
 
+CLOCK = 1e9
+"""The clock in Hz that the profiles of the paper's processors are for."""
 
-@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
-class Board:
+
+class Board(Document):
     """A processor with its ``clock`` in Hz and its ``power`` in W; the paper states neither."""
 
     name: str
-    clock: float = 1e9
-    power: float = 1.0
+    clock: Positive = CLOCK
+    power: Positive = 1.0
 
-    def problems(self) -> Iterator[str]:
-        """Yield an error for each value that is not a positive number."""
-        for what, value in (("clock", self.clock), ("power", self.power)):
-            if not (isfinite(value) and value > 0):
-                yield f"{self.name}: the {what} is {value:g}; expected a number above 0"
+    def profile(self, macs_per_second: float, cipher: CipherTime) -> DeviceProfile:
+        """Return the shipped profile of the processor with another speed, cipher and this power."""
+        compute = ComputeCost(origin="assumed", note=SAME_MACS, macs_per_second=macs_per_second)
+        name = f"ARM {self.name}, one core at {self.clock / 1e9:g} GHz"
+        changes = {"name": name, "compute": compute, "ciphers": {CIPHER: cipher}, "power": load(self.power)}
+        return shipped(self.name).model_copy(update=changes)
 
 
-BOARDS = (Board("Cortex-A7"), Board("Cortex-A9"), Board("Cortex-A17"))
+A7 = Board(name="Cortex-A7")
+BOARDS = (A7, Board(name="Cortex-A9"), Board(name="Cortex-A17"))
 """The paper's three processors at 1 GHz and 1 W: the joules are then those per watt of power."""
 
-A7_ARMV7 = CipherCost(
-    "Ascon-128, ARMv7 code",
-    ((1, 1871.0), (8, 292.0), (16, 175.0), (32, 115.0), (64, 86.6), (1536, 58.3)),
-    57.2,
-)
-A7_NEON = CipherCost(
-    "Ascon-128, NEON code", ((1, 2182.0), (8, 249.0), (16, 148.0), (32, 97.0), (64, 71.7), (1536, 47.5)), 46.5
-)
-A7_EBACS = CipherCost("Ascon-128, ARMv7 code, eBACS", ((64, 69.6), (1536, 52.0)), 51.6)
-A9 = CipherCost("Ascon-128, ARMv7 code, eBACS", ((64, 51.7), (1536, 34.1)), 33.3)
-A15 = CipherCost("Ascon-128, ARMv7 code, eBACS, of a Cortex-A15", ((64, 69.8), (1536, 36.2)), 34.6)
-
-ON_A7 = (A7_ARMV7, A7_EBACS, A7_NEON)
-"""All published tables for the paper's first processor."""
-PUBLISHED: Mapping[str, CipherCost] = {"Cortex-A7": A7_ARMV7, "Cortex-A9": A9, "Cortex-A17": A15}
+SHORT = (1871.0, 2182.0)
+"""The published cycles of a message of one byte on a Cortex-A7: ARMv7 code, NEON code."""
 
 SAME_MACS = (
     "The paper's 0.122 s gives the MAC/s of the Cortex-A7; the other processors are assumed to need as many cycles "
@@ -81,37 +60,39 @@ SAME_MACS = (
 )
 
 
-NOT_STATED = "not in the paper"
+def shipped(processor: str) -> DeviceProfile:
+    """Return the profile of one of the paper's processors that comes with cloven, at 1 GHz."""
+    return read_profile(DeviceProfile, processor.lower(), Path())
 
 
-def _rates(scenario: Scenario, boards: Sequence[Board]) -> tuple[EdgeProcessor, ...]:
-    """Return every board with the cycles per MAC that the paper's 0.122 s imply for the Cortex-A7."""
-    macs_a_cycle = scenario.loads[0].macs / PLAIN / _fitted(boards).clock
-    return tuple(
-        EdgeProcessor(b.name, b.clock, b.power, macs_a_cycle * b.clock, "" if b.name == FITTED else NOT_STATED)
-        for b in boards
+def from_cycles(long: float, at_1536: float, note: str) -> CipherTime:
+    """Return a cipher's time at 1 GHz from the cycles per byte of a long message, and of one of 1,536 bytes."""
+    return CipherTime(origin="source", note=note, message=1536 * (at_1536 - long) / CLOCK, byte=long / CLOCK)
+
+
+def on_a7() -> tuple[CipherTime, ...]:
+    """Return all published times for the paper's first processor, at 1 GHz."""
+    return (
+        shipped(A7.name).ciphers[CIPHER],
+        from_cycles(51.6, 52.0, "Ascon-128, ARMv7 code, eBACS"),
+        from_cycles(46.5, 47.5, "Ascon-128, NEON code"),
     )
 
 
-def _fitted(boards: Sequence[Board]) -> Board:
-    return next((board for board in boards if board.name == FITTED), BOARDS[0])
-
-
 def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
-    """Return the preset of the paper's two numbers: MAC/s from 0.122 s, cycles per byte from 4.432 s less 0.122 s.
-
-    Raises:
-        ClovenError: for impossible boards.
-    """
-    _check(boards)
-    cost = (PROTECTED - PLAIN) * _fitted(boards).clock / sum(scenario.loads[0].messages)
-    cipher = CipherCost("Ascon, implied by the paper's two numbers", (), cost)
+    """Return the preset of the paper's two numbers: MAC/s from 0.122 s, the cipher from 4.432 s less 0.122 s."""
+    a7 = _a7(boards)
+    cipher = CipherTime(
+        origin="assumed",
+        note="Ascon, implied by the paper's two numbers",
+        message=0.0,
+        byte=(PROTECTED - PLAIN) * a7.clock / CLOCK / scenario.sent,
+    )
     return Preset(
         "implied",
         "implied by the paper's two numbers",
         SOURCES["paper"],
-        _rates(scenario, boards),
-        {board.name: cipher for board in boards},
+        {board.name: _profile(scenario, a7, board, cipher) for board in boards},
         assumed=(
             SAME_MACS,
             "All processors are assumed to need the cycles per byte that the paper implies for the Cortex-A7",
@@ -119,48 +100,28 @@ def implied(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
     )
 
 
-def published(
-    scenario: Scenario, boards: Sequence[Board] = BOARDS, ciphers: Mapping[str, CipherCost] = PUBLISHED
-) -> Preset:
-    """Return the preset of the cipher's published costs, with the MAC/s that the paper's 0.122 s imply.
-
-    Args:
-        scenario: the work of the devices.
-        boards: the processors.
-        ciphers: the published cost by the processor's name.
-
-    Raises:
-        ClovenError: for impossible boards.
-    """
-    _check(boards)
+def published(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Preset:
+    """Return the preset of the cipher's published costs, with the MAC/s that the paper's 0.122 s imply."""
+    a7 = _a7(boards)
     return Preset(
         "published",
         "Ascon's published speeds",
         SOURCES["Ascon"],
-        _rates(scenario, boards),
-        ciphers,
+        {board.name: _profile(scenario, a7, board, shipped(board.name).ciphers[CIPHER]) for board in boards},
         assumed=(SAME_MACS, "There is no published speed for the Cortex-A17: that of a Cortex-A15 is assumed"),
     )
 
 
-PRESETS: Mapping[str, Callable[[Scenario, Sequence[Board]], Preset]] = {"implied": implied, "published": published}
-"""The presets that need no measurement, by name."""
+def _a7(boards: Sequence[Board]) -> Board:
+    return next((board for board in boards if board.name == A7.name), A7)
 
 
-def _check(boards: Sequence[Board]) -> None:
-    if problems := board_problems(boards):
-        raise ClovenError(problems)
-
-
-def board_problems(boards: Sequence[Board]) -> list[str]:
-    """Return an error for each impossible board, and for missing or repeated ones."""
-    named = [board.name for board in boards]
-    found: list[str] = []
-    for board in boards:
-        found += board.problems()
-    if len(set(named)) < len(named) or not named:
-        found.append(f"the processors are {', '.join(named) or 'none'}; expected one or more, each once")
-    return found
+def _profile(scenario: Scenario, a7: Board, board: Board, cipher: CipherTime) -> DeviceProfile:
+    """Return a board's profile, given the cipher's time at 1 GHz; the cycles per MAC are the paper's on a7."""
+    faster = board.clock / CLOCK
+    times = {"message": cipher.message / faster, "byte": cipher.byte / faster}
+    macs_per_second = scenario.program.macs(FIRST) / PLAIN * board.clock / a7.clock
+    return board.profile(macs_per_second, cipher.model_copy(update=times))
 
 
 # --- the arithmetic -------------------------------------------------------------------------------------------
@@ -222,8 +183,8 @@ class Arithmetic(Document):
         published_ratios = " / ".join(f"{a:.2f} to {b:.2f}" for a, b in self.published_ratios)
         seconds = tuple(cost * self.bytes / self.clock for cost in self.published)
         return (
-            f"The paper prints {PLAIN} s and {PROTECTED} s for ED1 on a {FITTED}, a ratio of {self.ratio:.1f}. The "
-            f"cipher would take {self.added_seconds:.3f} s for {self.bytes:,} bytes, or "
+            f"The paper prints {PLAIN} s and {PROTECTED} s for ED1 on a {A7.name}, a ratio of {self.ratio:.1f}. "
+            f"The cipher would take {self.added_seconds:.3f} s for {self.bytes:,} bytes, or "
             f"{self.nanoseconds_a_byte:,.0f} ns per byte.",
             f"At {self.clock / 1e9:g} GHz this is {self.cycles_a_byte:,.0f} cycles per byte. Ascon's designers "
             f"publish {low:.1f} to {high:.1f} for long messages on this processor, {self.factor[0]:.0f} to "
@@ -232,7 +193,7 @@ class Arithmetic(Document):
             f"cipher as without. Under this reading these ratios {inside} within the paper's \"at least 3 times up "
             'to as much as 36 times".',
             f"The paper reports a similar ratio of energies for ED2 on a Cortex-A17; the speeds that ED1 on a "
-            f"{FITTED} implies give {self.implied_ratios[1]:.1f} for ED2, not {self.ratio:.0f}.",
+            f"{A7.name} implies give {self.implied_ratios[1]:.1f} for ED2, not {self.ratio:.0f}.",
             f"At published speeds the devices take {published_ratios} times as long with the cipher as without, "
             f"{order} from device to device.",
             f"{PLAIN} s implies {self.macs_a_second / 1e6:,.0f} million MACs per second, {self.cycles_a_mac:.1f} "
@@ -246,52 +207,44 @@ class Arithmetic(Document):
         )
 
 
-def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS, *, link_rate: float = LINK_RATE) -> Arithmetic:
+def arithmetic(scenario: Scenario, boards: Sequence[Board] = BOARDS) -> Arithmetic:
     """Return an analysis of the paper's "36 times" for one reading, on the Cortex-A7.
 
     The Cortex-A7 is the one of ``boards``, or one at 1 GHz if ``boards`` has none.
-
-    Raises:
-        ClovenError: for impossible boards or an impossible link rate.
     """
-    if problems := board_problems(boards) + rate_problems(link_rate):
-        raise ClovenError(problems)
-    board, load = _fitted(boards), scenario.loads[0]
-    fit = implied(scenario, [board])
-    processor, length = fit.processors[0], sum(load.messages)
-    added, cost = PROTECTED - PLAIN, fit.ciphers[board.name].long
-    costs = _ends([cipher.cycles_per_byte(length) for cipher in ON_A7])
-    short = _ends([cipher.table[0][1] for cipher in ON_A7 if cipher.table[0][0] == 1])
-    each = [_ratios(figure3(published(scenario, [board], {board.name: cipher}), scenario)) for cipher in ON_A7]
-    implied_ratios = _ratios(figure3(fit, scenario))
+    a7, length, macs = _a7(boards), scenario.sent, scenario.program.macs(FIRST)
+    added = PROTECTED - PLAIN
+    cost = added * a7.clock / length
+    costs = _ends([CLOCK * (cipher.byte + cipher.message / length) for cipher in on_a7()])
+    implied_ratios = _ratios(scenario, implied(scenario, [a7]).profiles[a7.name])
+    each = [_ratios(scenario, _profile(scenario, a7, a7, cipher)) for cipher in on_a7()]
     published_ratios = tuple(_ends(ratios) for ratios in zip(*each, strict=True))
-    falling = all(a[0] > b[0] and a[1] > b[1] for a, b in pairwise(published_ratios))
     numbers = Arithmetic(
         reading=scenario.reading,
         ratio=PROTECTED / PLAIN,
         added_seconds=added,
         bytes=length,
-        macs_a_second=processor.macs,
+        macs_a_second=macs / PLAIN,
         nanoseconds_a_byte=1e9 * added / length,
-        clock=board.clock,
-        cycles_a_mac=board.clock / processor.macs,
+        clock=a7.clock,
+        cycles_a_mac=a7.clock * PLAIN / macs,
         cycles_a_byte=cost,
         published=costs,
         factor=(cost / costs[1], cost / costs[0]),
-        short=short,
-        short_clock=(short[0] * length / added, short[1] * length / added),
+        short=SHORT,
+        short_clock=(SHORT[0] * length / added, SHORT[1] * length / added),
         implied_ratios=implied_ratios,
         published_ratios=published_ratios,
-        link_rate=link_rate,
-        link_seconds=8 * sum(load.seals) / link_rate,
+        link_rate=LINK.transmission.bandwidth,
+        link_seconds=8 * length / LINK.transmission.bandwidth,
         within=all(LEAST <= ratio <= MOST for ratio in implied_ratios),
-        falling=falling,
+        falling=all(a[0] > b[0] and a[1] > b[1] for a, b in pairwise(published_ratios)),
     )
     return numbers.model_copy(update={"sentences": numbers.in_words()})
 
 
-def _ratios(bars: Sequence[CostBar]) -> tuple[float, ...]:
-    return tuple(bar.ratio for bar in bars)
+def _ratios(scenario: Scenario, profile: DeviceProfile) -> tuple[float, ...]:
+    return tuple(bar.ratio for bar in figure3({profile.name: profile}, scenario))
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
