@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cloven.cost.profile import ComputeCost, OperatorTime
-from cloven.graph.box import count
+from cloven.graph.box import Box, count
 from cloven.graph.graph import SIZES, Graph, Op
-from cloven.graph.ops import ANCHORS
-from cloven.partition.program import Compute
+from cloven.graph.ops import ANCHORS, piece
+from cloven.remembered import remembered
 
 FEWEST = 4
 """The minimum size of a family for its own fit; smaller families use all operators of the profile."""
@@ -27,21 +27,22 @@ class Work(NamedTuple):
     bytes: int
 
 
-def work(graph: Graph, step: Compute) -> Work:
-    """Return the work of a computation; the bytes are those of its inputs, its weights and its output."""
-    op = graph.by_name[step.value]
-    moved = SIZES[op.dtype] * count(step.box) + sum(p.nbytes for p in step.local.params.values())
-    moved += sum(SIZES[graph.by_name[value].dtype] * count(box) for value, box in step.reads)
-    return Work(family(graph, step), step.macs, moved)
+@remembered
+def work(graph: Graph, value: str, box: Box) -> Work:
+    """Return the work of computing a box; the bytes are those of its inputs, its weights and its output."""
+    op = graph.by_name[value]
+    reads, local, macs = piece(op, graph.input_shapes(op), box)
+    moved = SIZES[op.dtype] * count(box) + sum(p.nbytes for p in local.params.values())
+    moved += sum(SIZES[graph.by_name[source].dtype] * count(need) for source, need in reads)
+    return Work(family(graph, op, macs), macs, moved)
 
 
-def family(graph: Graph, step: Compute) -> str:
+def family(graph: Graph, op: Op, macs: int) -> str:
     """Return the family of a computation: its kind, a convolution's geometry, and whether it can be fused.
 
     onnxruntime fuses an activation with the convolution before it if nothing else reads that convolution, so such
     activations are a separate family.
     """
-    op = graph.by_name[step.value]
     name = str(op.attrs.get("op", op.kind))
     if "kernel" in op.attrs:
         name += " " + "x".join(map(str, op.attrs["kernel"]))
@@ -49,7 +50,7 @@ def family(graph: Graph, step: Compute) -> str:
         name += " depthwise" if op.attrs["groups"] == op.shape[0] else " grouped"
     if max(op.attrs.get("stride", (1,)), default=1) > 1:
         name += " strided"
-    return name if step.macs or not _follows_convolution(graph, op) else f"{name} after conv"
+    return name if macs or not _follows_convolution(graph, op) else f"{name} after conv"
 
 
 def _follows_convolution(graph: Graph, op: Op) -> bool:

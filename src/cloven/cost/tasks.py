@@ -105,7 +105,7 @@ class _TaskList:
         needed = {task for value, box in segment.inputs for task in self.origins(device, value, box)}
         if device in self.last_job:
             needed.add(self.last_job[device])
-        works = tuple(work(self.program.graph, step) for step in segment.computes)
+        works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
         job = self.last_job[device] = self.add(SegmentRun(device, segment, works, tuple(sorted(needed))))
         for value, box in segment.outputs:
             self.put(device, value, box, job)

@@ -17,23 +17,28 @@ def whole(shape: Shape) -> Box:
 
 def extent(box: Box) -> Shape:
     """Return the lengths of a box along its axes."""
-    return tuple(hi - lo for lo, hi in box)
+    return tuple([hi - lo for lo, hi in box])
 
 
 def count(box: Box) -> int:
     """Return the number of elements in a box."""
-    return prod(extent(box))
+    return prod([hi - lo for lo, hi in box])
 
 
 def intersect(a: Box, b: Box) -> Box | None:
     """Return the intersection of two boxes, or None if they are disjoint."""
-    both = tuple((max(p, r), min(q, s)) for (p, q), (r, s) in zip(a, b, strict=True))
-    return both if all(lo < hi for lo, hi in both) else None
+    both = []
+    for (p, q), (r, s) in zip(a, b, strict=True):
+        lo, hi = p if p > r else r, q if q < s else s  # faster than max and min, which matters here
+        if lo >= hi:
+            return None
+        both.append((lo, hi))
+    return tuple(both)
 
 
 def contains(a: Box, b: Box) -> bool:
     """Return whether ``a`` contains ``b``."""
-    return all(p <= r and s <= q for (p, q), (r, s) in zip(a, b, strict=True))
+    return a == b or all(p <= r and s <= q for (p, q), (r, s) in zip(a, b, strict=True))
 
 
 def subtract(a: Box, b: Box) -> list[Box]:
@@ -41,6 +46,8 @@ def subtract(a: Box, b: Box) -> list[Box]:
     inner = intersect(a, b)
     if inner is None:
         return [a]
+    if inner == a:
+        return []
     pieces: list[Box] = []
     rest = list(a)
     for axis, (lo, hi) in enumerate(inner):

@@ -101,6 +101,14 @@ class Graph:
                 users[name].append(op.name)
         return {name: tuple(readers) for name, readers in users.items()}
 
+    @cached_property
+    def last_read(self) -> Mapping[str, int]:
+        """The position of the last op that reads each value; for the output, a position after all ops."""
+        found = dict(self.position)
+        for i, op in enumerate(self.ops):
+            found |= dict.fromkeys(op.inputs, i)
+        return {**found, self.output: len(self.ops)}
+
     @property
     def input(self) -> Op:
         """The op that stands for the image."""
@@ -113,7 +121,7 @@ class Graph:
 
     def input_shapes(self, op: Op) -> tuple[Shape, ...]:
         """Return the shapes of an op's inputs, without the batch axis."""
-        return tuple(self.by_name[name].shape for name in op.inputs)
+        return tuple([self.by_name[name].shape for name in op.inputs])
 
     def find(self, name: str) -> str:
         """Return the value with a name: that of an op, or the last value of the module with that path.
@@ -182,12 +190,7 @@ class Graph:
 
 def live_after(graph: Graph, position: int) -> tuple[str, ...]:
     """Return the values that cross a cut after ``position``: made by ops up to it and read by later ones."""
-    live = []
-    for op in graph.ops[: position + 1]:
-        last_read = max((graph.position[user] for user in graph.users[op.name]), default=position)
-        if last_read > position or op.name == graph.output:
-            live.append(op.name)
-    return tuple(live)
+    return tuple(op.name for op in graph.ops[: position + 1] if graph.last_read[op.name] > position)
 
 
 def total_bytes(graph: Graph, values: Iterable[str]) -> int:

@@ -6,13 +6,15 @@ An op without rules is of kind ``opaque``: it is computed whole from whole input
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from cloven.graph import pointwise, views, windows
 from cloven.graph.box import Box, extent, intersect, relative, whole
 from cloven.graph.graph import Op
 from cloven.graph.kinds import Carry, Kind, Local, Shapes
+from cloven.remembered import remembered
 
-__all__ = ["ANCHORS", "KINDS", "SPATIAL", "Carry", "Kind", "Local", "Shapes", "macs"]
+__all__ = ["ANCHORS", "KINDS", "SPATIAL", "Carry", "Kind", "Local", "Piece", "Shapes", "macs", "piece"]
 
 # --- the image, and the fallback ------------------------------------------------------------------------------
 
@@ -110,3 +112,20 @@ SPATIAL = frozenset(
 def macs(op: Op, inputs: Shapes, box: Box | None = None) -> int:
     """Return the multiply-accumulates for a box of an op's output (default: all of it), for one image."""
     return KINDS[op.kind].macs(op, inputs, whole(op.shape) if box is None else box)
+
+
+class Piece(NamedTuple):
+    """An op restricted to a box of its output: the boxes that it reads, what an engine runs, and its MACs."""
+
+    reads: tuple[tuple[str, Box], ...]
+    local: Local
+    macs: int
+
+
+@remembered
+def piece(op: Op, inputs: Shapes, box: Box) -> Piece:
+    """Return an op restricted to a box of its output."""
+    kind = KINDS[op.kind]
+    needs = kind.needs(op, inputs, box)
+    reads = tuple((value, need) for value, need in zip(op.inputs, needs, strict=True) if need is not None)
+    return Piece(reads, kind.localise(op, inputs, box), kind.macs(op, inputs, box))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from cloven.graph.graph import Op
 from cloven.graph.kinds import Kind, Local, Shapes, is_whole, rows
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """The input that an interval of a windowed op's output needs along one axis.
 
     ``need`` is the interval of the input, ``pad`` the padding before and after it, and ``skip`` the number of

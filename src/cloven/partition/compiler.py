@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.box import Box, covers, intersect, whole, without
 from cloven.graph.graph import Graph, Op
-from cloven.graph.ops import KINDS, macs
+from cloven.graph.ops import piece
 from cloven.partition.division import Division, Share, device_names, everything, everywhere, home, wrong_names
 from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer
 from cloven.partition.rewrite import joined
@@ -129,7 +129,6 @@ class _Compiler:
     def __init__(self, division: Division, names: Sequence[str], routing: Routing, transforms: Transforms) -> None:
         self.division, self.names, self.routing = division, tuple(names), routing
         self.transforms = transforms
-        self.homes = {value: home(owners) for value, owners in division.owners.items()}
         self.held: dict[tuple[int, str], list[Box]] = {}
         self.parts: dict[str, list[Step]] = {name: [] for name in names}
         self.transfers: list[Transfer] = []
@@ -144,14 +143,10 @@ class _Compiler:
 
     def compute(self, device: int, op: Op, box: Box) -> None:
         """Fetch the inputs of a box of an op, then compute it."""
-        graph, kind = self.division.graph, KINDS[op.kind]
-        shapes = graph.input_shapes(op)
-        needs = kind.needs(op, shapes, box)
-        reads = tuple((v, need) for v, need in zip(op.inputs, needs, strict=True) if need is not None)
+        reads, local, macs = piece(op, self.division.graph.input_shapes(op), box)
         for value, need in reads:
             self.fetch(device, value, need)
-        local, cost = kind.localise(op, shapes, box), macs(op, shapes, box)
-        self.parts[self.names[device]].append(Compute(self.tick(), op.name, box, reads, local, cost))
+        self.parts[self.names[device]].append(Compute(self.tick(), op.name, box, reads, local, macs))
         self.held.setdefault((device, op.name), []).append(box)
 
     def fetch(self, device: int, value: str, need: Box) -> None:
@@ -166,7 +161,7 @@ class _Compiler:
             senders = {HUB: missing}
         else:
             senders = {}
-            for owner, boxes in self.homes[value].items():
+            for owner, boxes in home(self.division.owners[value]).items():
                 shared = starmap(intersect, product(missing, boxes))
                 senders[owner] = [piece for piece in shared if piece is not None]
         for sender in sorted(senders):

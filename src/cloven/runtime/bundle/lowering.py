@@ -169,7 +169,7 @@ def _part(program: Program, device: str, model: str, cut: Mapping[str, Segment])
 
 
 def _operator(program: Program, step: Compute) -> SegmentOperator:
-    done = work(program.graph, step)
+    done = work(program.graph, step.value, step.box)
     return SegmentOperator(name=named((step.value, step.box)), family=done.family, macs=done.macs, bytes=done.bytes)
 
 
