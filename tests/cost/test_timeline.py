@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.cost.timeline import Activity, busy, critical_path, simulate
+from cloven.cost.timeline import Activity, Simulation, Timing, busy, critical_path
+
+
+def simulate(activities: list[Activity]) -> list[Timing]:
+    return Simulation(activities).timings()
 
 
 def ends(*activities: Activity) -> list[float]:
-    return [timing.end for timing in simulate(activities)]
+    return [timing.end for timing in simulate(list(activities))]
 
 
 def test_one_resource_does_one_thing_at_a_time() -> None:
@@ -25,7 +29,7 @@ def test_two_resources_work_side_by_side() -> None:
 
 
 def test_an_activity_waits_for_others_and_for_its_delay() -> None:
-    a, b = Activity("a", "cpu", 2.0), Activity("b", None, 1.0, (0,), lag=0.5)
+    a, b = Activity("a", "cpu", 2.0), Activity("b", "link", 1.0, (0,), lag=0.5)
 
     assert ends(a, b) == [2.0, 3.5]
 
@@ -75,7 +79,7 @@ def schedules(draw: st.DrawFn) -> list[Activity]:
     found: list[Activity] = []
     for index in range(draw(st.integers(1, 12))):
         after = draw(st.sets(st.integers(0, index - 1), max_size=3)) if index else set()
-        resource = draw(st.sampled_from(["a", "b", None]))
+        resource = draw(st.sampled_from(["a", "b", "c"]))
         found.append(Activity(str(index), resource, draw(st.integers(0, 5)), tuple(after), draw(st.integers(0, 2))))
     return found
 
@@ -92,7 +96,11 @@ def test_several_images_are_like_their_activities_one_after_another(
                 after = ((image - window + 1) * len(activities) - 1,)
             every.append(replace(activity, after=after))
 
-    assert simulate(activities, images, window) == simulate(every)
+    together = Simulation(activities, images, window)
+    assert together.timings() == simulate(every)
+    assert list(Simulation(activities, images, window).answers()) == sorted(
+        together.ends[len(activities) - 1 :: len(activities)]
+    )
 
 
 @given(schedules())
@@ -102,7 +110,7 @@ def test_nothing_begins_too_soon_or_overlaps_on_a_resource(activities: list[Acti
     for activity, timing in zip(activities, timings, strict=True):
         assert timing.end == timing.start + activity.seconds
         assert all(timing.start >= timings[before].end + activity.lag for before in activity.after)
-    for resource in ("a", "b"):
+    for resource in ("a", "b", "c"):
         mine = sorted((t.start, t.end) for a, t in zip(activities, timings, strict=True) if a.resource == resource)
         assert all(sooner[1] <= later[0] for sooner, later in pairwise(mine))
     assert all(max(t.end for t in timings) >= seconds for seconds in busy(activities).values())

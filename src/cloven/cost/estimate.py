@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from math import ceil
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, Sourced, Transmission
 from cloven.cost.tasks import LinkMessage, SegmentRun, Workload
-from cloven.cost.timeline import Activity, busy, critical_path, simulate
+from cloven.cost.timeline import Activity, Simulation, busy, critical_path
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
@@ -247,7 +248,7 @@ class Estimate:
         self.notes = Notes()
         self.prices: dict[Link, LinkPrice] = {}
         self.activities = self._activities()
-        self.timings = simulate(self.activities)
+        self.timings = Simulation(self.activities).timings()
         self.latency = self.timings[-1].end if not self.notes.unknown else None
         self.devices = self._devices()
         self.links = self._links()
@@ -263,10 +264,11 @@ class Estimate:
         """
         if self.latency is None:
             return None
-        window, windows, count = self.estimator.window, ceil(IMAGES / self.estimator.window), len(self.activities)
-        timings = simulate(self.activities, (windows + 2) * window, window)
-        answered = sorted(timing.end for timing in timings[count - 1 :: count])
-        rate = windows * window / (answered[-window - 1] - answered[window - 1])
+        window = self.estimator.window
+        counted = ceil(IMAGES / window) * window
+        answers = Simulation(self.activities, counted + 2 * window, window).answers()
+        answered = list(islice(answers, window + counted))
+        rate = counted / (answered[-1] - answered[window - 1])
         busiest = max(busy(self.activities).values())  # answers in bursts may be counted at their edges
         return min(rate, 1 / busiest) if busiest else rate
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Activity:
 
     Attributes:
         name: the name for messages.
-        resource: the device or link that it occupies exclusively; None if it occupies none.
+        resource: the device or link that it occupies exclusively.
         seconds: its duration.
         after: the activities that must have ended, by their indices.
         lag: the seconds from the end of the last of these until it can begin, such as the delay of a link.
@@ -23,7 +23,7 @@ class Activity:
     """
 
     name: str
-    resource: str | None
+    resource: str
     seconds: float
     after: tuple[int, ...] = ()
     lag: float = 0.0
@@ -38,80 +38,92 @@ class Timing(NamedTuple):
     cause: int | None
 
 
-def simulate(activities: Sequence[Activity], images: int = 1, window: int = 1) -> list[Timing]:
-    """Return the timing of each activity for each image: first those of the first image, then of the second, ...
+class Simulation:
+    """A simulation of the activities of one image, repeated for several images.
 
     A resource runs the activity that could begin first; of those at the same time, an urgent one, then the one with
-    the lower index. A running activity is not interrupted. The first activity of an image waits for the last one of
-    the image that is ``window`` images before.
-
-    Raises:
-        ValueError: if activities wait for each other in a cycle.
+    the lower index. A running activity is not interrupted. The last activity of an image is its answer. The first
+    activity of each image waits for the answer of the image that is ``window`` images before.
     """
-    count = len(activities)
-    seconds, lag = [a.seconds for a in activities] * images, [a.lag for a in activities] * images
-    resource, later = [a.resource for a in activities] * images, [not a.urgent for a in activities] * images
-    waiting = [len(set(a.after)) for a in activities] * images
-    followers: list[list[int]] = [[] for _ in activities]
-    for index, activity in enumerate(activities):
-        for before in set(activity.after):
-            followers[before].append(index)
-    for image in range(window, images):
-        waiting[image * count] += 1
-    ready, starts, ends = list(lag), [-1.0] * (images * count), [0.0] * (images * count)
-    causes: list[int | None] = [None] * (images * count)
-    queues: dict[str, list[tuple[float, bool, int]]] = defaultdict(list)
-    current: dict[str, int] = {}
-    free: dict[str, float] = defaultdict(float)
-    events = [(ready[index], index, False) for index, number in enumerate(waiting) if not number]
-    heapify(events)  # (time, activity, whether it ends then; else it is ready)
 
-    def begin(index: int, now: float) -> None:
-        ends[index] = end = now + seconds[index]
-        starts[index] = now
-        if (used := resource[index]) is not None:
-            if now > ready[index]:
-                causes[index] = current[used]
-            current[used], free[used] = index, end
-        heappush(events, (end, index, True))
+    def __init__(self, activities: Sequence[Activity], images: int = 1, window: int = 1) -> None:
+        self.activities, self.images, self.window = activities, images, window
+        total = images * len(activities)
+        self.starts, self.ends = [-1.0] * total, [0.0] * total
+        self.causes: list[int | None] = [None] * total
 
-    while events:
-        now = events[0][0]
-        touched: dict[str, None] = {}
-        # Process all events of this time before a free resource chooses.
-        while events and events[0][0] == now:
-            _, index, ended = heappop(events)
-            used = resource[index]
-            if ended:
+    def timings(self) -> list[Timing]:
+        """Return the timings of the activities of the first image, then of the second, and so on.
+
+        Raises:
+            ValueError: if activities wait for each other in a cycle.
+        """
+        deque(self.answers(), maxlen=0)
+        if min(self.starts, default=0.0) < 0:
+            raise ValueError("some activities wait for each other")
+        return list(map(Timing, self.starts, self.ends, self.causes))
+
+    def answers(self) -> Iterator[float]:
+        """Yield the time of each answer, in order."""
+        images, count, total = self.images, len(self.activities), len(self.starts)
+        seconds, lag = [a.seconds for a in self.activities] * images, [a.lag for a in self.activities] * images
+        resources = {name: number for number, name in enumerate(dict.fromkeys(a.resource for a in self.activities))}
+        resource = [resources[a.resource] for a in self.activities] * images
+        later = [not a.urgent for a in self.activities] * images
+        waiting = [len(set(a.after)) for a in self.activities] * images
+        followers: list[list[int]] = [[] for _ in self.activities]
+        for index, activity in enumerate(self.activities):
+            for before in set(activity.after):
+                followers[before].append(index)
+        followers[-1].append(self.window * count)
+        for first in range(self.window * count, total, count):
+            waiting[first] += 1
+        starts, ends, causes, ready = self.starts, self.ends, self.causes, list(lag)
+        queues: list[list[tuple[float, bool, int]]] = [[] for _ in resources]
+        current, free = [0] * len(resources), [0.0] * len(resources)
+        events = [(ready[index], index, False) for index, number in enumerate(waiting) if not number]
+        heapify(events)  # (time, activity, whether it ends then; else it is ready)
+        while events:
+            now = events[0][0]
+            touched: dict[int, None] = {}
+            # Process all events of this time before a free resource chooses.
+            while events and events[0][0] == now:
+                _, index, ended = heappop(events)
+                touched[resource[index]] = None
+                if not ended:
+                    heappush(queues[resource[index]], (now, later[index], index))
+                    continue
                 place = index % count
-                found = [index - place + follower for follower in followers[place]]
-                if place == count - 1 and index + 1 + (window - 1) * count < len(waiting):
-                    found.append(index + 1 + (window - 1) * count)
-                for follower in found:
+                if place == count - 1:
+                    yield now
+                for follower in followers[place]:
+                    follower += index - place
+                    if follower >= total:
+                        continue
                     waiting[follower] -= 1
-                    ready[follower], causes[follower] = now + lag[follower], index
-                    if not waiting[follower]:
+                    if waiting[follower]:
+                        continue
+                    causes[follower], ready[follower] = index, now + lag[follower]
+                    if ready[follower] > now:
                         heappush(events, (ready[follower], follower, False))
-            elif used is not None:
-                heappush(queues[used], (now, later[index], index))
-            else:
-                begin(index, now)
-            if used is not None:
-                touched[used] = None
-        for used in touched:
-            if queues[used] and free[used] <= now:
-                begin(heappop(queues[used])[-1], now)
-    if min(starts, default=0.0) < 0:
-        raise ValueError("some activities wait for each other")
-    return list(map(Timing, starts, ends, causes))
+                    else:
+                        heappush(queues[resource[follower]], (now, later[follower], follower))
+                        touched[resource[follower]] = None
+            for used in touched:
+                if queues[used] and free[used] <= now:
+                    index = heappop(queues[used])[-1]
+                    if now > ready[index]:
+                        causes[index] = current[used]
+                    starts[index], ends[index] = now, now + seconds[index]
+                    current[used], free[used] = index, ends[index]
+                    heappush(events, (ends[index], index, True))
 
 
 def busy(activities: Sequence[Activity]) -> dict[str, float]:
     """Return the seconds for which each resource is occupied."""
     found: dict[str, float] = defaultdict(float)
     for activity in activities:
-        if activity.resource is not None:
-            found[activity.resource] += activity.seconds
+        found[activity.resource] += activity.seconds
     return dict(found)
 
 
