@@ -20,7 +20,7 @@ def remembered(function: Callable[Concatenate[Owner, Rest], Result]) -> Callable
     memory: WeakKeyDictionary[Owner, dict[tuple[object, ...], Result]] = WeakKeyDictionary()
 
     @wraps(function)
-    def recall(owner: Owner, *rest: Rest.args, **named: Rest.kwargs) -> Result:
+    def recall(owner: Owner, /, *rest: Rest.args, **named: Rest.kwargs) -> Result:
         assert not named, "arguments of a remembered function are positional"
         known = memory.setdefault(owner, {})
         if rest not in known:
