@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloven.cost.timeline import Activity, Simulation, Timing, busy, critical_path
+from cloven.cost.timeline import Activity, Timeline, Timing, busy, critical_path
 
 
 def simulate(activities: list[Activity]) -> list[Timing]:
-    return Simulation(activities).timings()
+    return Timeline(activities).timings()
 
 
 def ends(*activities: Activity) -> list[float]:
@@ -96,9 +96,9 @@ def test_several_images_are_like_their_activities_one_after_another(
                 after = ((image - window + 1) * len(activities) - 1,)
             every.append(replace(activity, after=after))
 
-    together = Simulation(activities, images, window)
+    together = Timeline(activities, images, window)
     assert together.timings() == simulate(every)
-    assert list(Simulation(activities, images, window).answers()) == sorted(
+    assert list(Timeline(activities, images, window).answers()) == sorted(
         together.ends[len(activities) - 1 :: len(activities)]
     )
 

@@ -15,7 +15,7 @@ from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, Sourced, Transmission
 from cloven.cost.tasks import LinkMessage, SegmentRun, Workload
-from cloven.cost.timeline import Activity, Simulation, busy, critical_path
+from cloven.cost.timeline import Activity, Timeline, busy, critical_path
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
 from cloven.partition.program import Link, Program
@@ -248,7 +248,7 @@ class Estimate:
         self.notes = Notes()
         self.prices: dict[Link, LinkPrice] = {}
         self.activities = self._activities()
-        self.timings = Simulation(self.activities).timings()
+        self.timings = Timeline(self.activities).timings()
         self.latency = self.timings[-1].end if not self.notes.unknown else None
         self.devices = self._devices()
         self.links = self._links()
@@ -266,7 +266,7 @@ class Estimate:
             return None
         window = self.estimator.window
         counted = ceil(IMAGES / window) * window
-        answers = Simulation(self.activities, counted + 2 * window, window).answers()
+        answers = Timeline(self.activities, counted + 2 * window, window).answers()
         answered = list(islice(answers, window + counted))
         rate = counted / (answered[-1] - answered[window - 1])
         busiest = max(busy(self.activities).values())  # answers in bursts may be counted at their edges

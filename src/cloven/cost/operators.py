@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ class OperatorTimes:
         measured: dict[Work, list[float]] = defaultdict(list)
         for row in cost.operators:
             measured[Work(row.family, row.macs, row.bytes)].append(row.seconds)
-        self.known: dict[Work, float] = {what: float(np.median(seconds)) for what, seconds in measured.items()}
+        self.known: dict[Work, float] = {what: median(seconds) for what, seconds in measured.items()}
 
     @cached_property
     def over_all(self) -> tuple[float, float, float]:

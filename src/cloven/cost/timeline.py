@@ -38,8 +38,8 @@ class Timing(NamedTuple):
     cause: int | None
 
 
-class Simulation:
-    """A simulation of the activities of one image, repeated for several images.
+class Timeline:
+    """The simulated activities of one image, repeated for several images.
 
     A resource runs the activity that could begin first; of those at the same time, an urgent one, then the one with
     the lower index. A running activity is not interrupted. The last activity of an image is its answer. The first

@@ -185,8 +185,9 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     best, chosen, rest, behind = inf, "", 0, True
     for op in reversed(stretch.ops):
         if op.name in able and behind and rest < best:
-            load = _busiest(stretch, _fused(stretch, op.name, grid, layout), op.name, rest)
-            best, chosen = min((best, chosen), (load, op.name), key=lambda found: found[0])
+            load = _busiest(stretch, op.name, grid, layout, rest, best)
+            if load < best:
+                best, chosen = load, op.name
             behind = False
         cost = macs(op, graph.input_shapes(op))
         rest += cost
@@ -194,39 +195,52 @@ def deepest_that_pays(stretch: Stretch, grid: tuple[int, int]) -> str:
     return chosen
 
 
-def _busiest(stretch: Stretch, fused: Placed, until: str, rest: int) -> int:
-    """Return the MACs of the busiest device; the first device also has ``rest``."""
-    graph, load = fused.graph, dict.fromkeys(stretch.devices, 0)
+def _busiest(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout, rest: int, most: float) -> float:
+    """Return the MACs of the busiest device, of which the first also has ``rest``; infinite from ``most`` on."""
+    graph, placed = _local_means(stretch, layout, until, grid)
+    load = dict.fromkeys(stretch.devices, 0)
     load[stretch.hub] = rest
-    for op in graph.ops[stretch.first : graph.position[until] + 1]:
+    for op, owners in _fused_backwards(stretch, graph, placed, until, grid, layout):
         if op.params:
             shapes = graph.input_shapes(op)
-            for device, share in fused.owners[op.name].items():
+            for device, share in owners.items():
                 load[device] += sum(macs(op, shapes, box) for box in share)
+                if load[device] >= most:
+                    return inf
     return max(load.values())
 
 
 def _fused(stretch: Stretch, until: str, grid: tuple[int, int], layout: Layout) -> Placed:
     """Return tiles fused up to a layer: each earlier share is the hull of what the later layers need of it."""
-    graph, owners = _local_means(stretch, layout, until, grid)
+    graph, placed = _local_means(stretch, layout, until, grid)
+    owners = {op.name: shares for op, shares in _fused_backwards(stretch, graph, placed, until, grid, layout)}
+    return Placed(graph, placed | owners, stretch.hub)
+
+
+def _fused_backwards(
+    stretch: Stretch, graph: Graph, placed: Placement, until: str, grid: tuple[int, int], layout: Layout
+) -> Iterator[tuple[Op, Owners]]:
+    """Yield the ops up to a layer, the last one first, with the owners of its tiles; ``placed`` are given."""
     end = graph.position[until]
     followed = {value for op in graph.ops[end + 1 :] for value in op.inputs} | {until, graph.output}
     needed: dict[str, dict[int, Box]] = {}
     for op in reversed(graph.ops[stretch.first : end + 1]):
         axes = layout.get(op.name)
-        if op.name not in owners:
+        if op.name in placed:
+            owners = placed[op.name]
+        else:
             own = tiles(op.shape, grid, axes) if axes and op.name in followed else ()
             for device, box in zip(stretch.devices, own, strict=False):
                 if count(box):
                     _widen(needed, op.name, device, box)
             shares = {device: (box,) for device, box in sorted(needed.get(op.name, {}).items())}
-            owners[op.name] = shares if axes else everything(graph, op.name, stretch.hub)
+            owners = shares if axes else everything(graph, op.name, stretch.hub)
+        yield op, owners
         shapes = graph.input_shapes(op)
-        for device, (box,) in owners[op.name].items():
+        for device, (box,) in owners.items():
             for value, need in zip(op.inputs, KINDS[op.kind].needs(op, shapes, box), strict=True):
                 if need is not None:
                     _widen(needed, value, device, need)
-    return Placed(graph, owners, stretch.hub)
 
 
 def _widen(needed: dict[str, dict[int, Box]], value: str, device: int, box: Box) -> None:
