@@ -21,7 +21,7 @@ from cloven.partition.compiler import divide, problems
 from cloven.partition.data import Data, deepest_that_pays
 from cloven.partition.division import everywhere
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.program import Compute
+from cloven.partition.program import Compute, Link
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.vertical import Vertical
 
@@ -108,22 +108,28 @@ def min_cut(model: Graph, cluster: Cluster, seconds: Mapping[str, Seconds]) -> C
     """Return the division over two devices with the least computing and transmission; None if no link is known.
 
     It is the rule of DADS for a lightly loaded system, for every ordered pair of devices instead of an edge device
-    and a cloud. The time of an op is that of the cost model; that of a value follows from the bandwidth, delay and
-    message cost of the link. The time in which devices handle and encrypt messages is not counted.
+    and a cloud. The image comes from the coordinator to the first device. The time of an op is that of the cost
+    model; that of a value follows from the bandwidth, delay and message cost of the link. The time in which devices
+    handle and encrypt messages is not counted.
     """
     best: tuple[float, Candidate] | None = None
     for first, second in permutations(seconds, 2):
-        profile = cluster.link(first, second).profile
-        if profile is None:
-            continue
-        link = profile.transmission
-        fixed = link.delay + link.message
-        sent = {op.name: 8 * op.bytes / link.bandwidth + fixed for op in model.ops}
-        kept = surgery(model, seconds[first], seconds[second], sent)
-        taken = surgery_seconds(model, kept, seconds[first], seconds[second], sent)
-        if best is None or taken < best[0]:
-            best = taken, _assigned(model, kept, first, second)
+        sent, arrives = (_sending(model, cluster, link) for link in ((first, second), (COORDINATOR, first)))
+        if sent and arrives:
+            kept = surgery(model, seconds[first], seconds[second], sent)
+            taken = arrives[model.input.name] + surgery_seconds(model, kept, seconds[first], seconds[second], sent)
+            if best is None or taken < best[0]:
+                best = taken, _assigned(model, kept, first, second)
     return None if best is None else best[1]
+
+
+def _sending(model: Graph, cluster: Cluster, link: Link) -> Seconds | None:
+    """Return the seconds for sending each value of a model over a link; None if its profile is unknown."""
+    profile = cluster.link(*link).profile
+    if profile is None:
+        return None
+    cost = profile.transmission
+    return {op.name: 8 * op.bytes / cost.bandwidth + cost.delay + cost.message for op in model.ops}
 
 
 PICOSECOND = 1e12
