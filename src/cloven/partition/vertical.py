@@ -32,6 +32,8 @@ class Vertical(Strategy):
 
     def title(self) -> str:
         """Return the parameters in a few words."""
+        if self.on is not None and len(self.on) == 1:
+            return f"one device, {self.on[0]}"
         return f"vertical, cut after {', '.join(self.cuts)}" if self.cuts else "vertical, balanced cuts"
 
     def count(self, devices: int | None) -> int:
