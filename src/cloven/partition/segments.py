@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from typing import TypeVar
 
 from cloven.graph.box import Box, contains, intersect, text, whole
@@ -41,9 +42,10 @@ Origin = TypeVar("Origin")
 
 def sources(held: Sequence[tuple[Box, Origin]], box: Box) -> list[tuple[Box, Origin]]:
     """Return the pieces that make up a box: an equal one, else the first that contains it, else all overlapping."""
-    same = [entry for entry in held if entry[0] == box] or [entry for entry in held if contains(entry[0], box)]
-    if same:
-        return same[:1]
+    for matches in (eq, contains):
+        for entry in held:
+            if matches(entry[0], box):
+                return [entry]
     return [entry for entry in held if intersect(entry[0], box) is not None]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cloven.graph.box import Box, count, without
 from cloven.graph.graph import SIZES
 from cloven.graph.ops import macs
-from cloven.partition.program import Compute, Program, Receive, Send, Step, image_share
+from cloven.partition.program import Compute, Program, Receive, Send, Step, Transfer, image_share
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,18 @@ def _memory(program: Program, order: Sequence[tuple[str, Step]]) -> dict[str, in
     image, sizes = program.graph.input, {op.name: SIZES[op.dtype] for op in program.graph.ops}
     held: dict[str, dict[str, int]] = {device: {} for device in program.devices}
     held[program.source][image.name] = image.bytes
-    peak = {device: sum(values.values()) for device, values in held.items()}
+    total = {device: sum(values.values()) for device, values in held.items()}
+    peak = dict(total)
     for (device, step), dropped in zip(order, last_reads(program, order), strict=True):
         mine = held[device]
         match step:
-            case Compute():
-                mine[step.value] = mine.get(step.value, 0) + sizes[step.value] * count(step.box)
-            case Receive(transfer=transfer):
-                mine[transfer.value] = mine.get(transfer.value, 0) + sizes[transfer.value] * count(transfer.share)
-        peak[device] = max(peak[device], sum(mine.values()))
+            case Compute(value=value, box=box) | Receive(transfer=Transfer(value=value, share=box)):
+                more = sizes[value] * count(box)
+                mine[value] = mine.get(value, 0) + more
+                total[device] += more
+        peak[device] = max(peak[device], total[device])
         for value in dropped:
-            mine.pop(value, None)
+            total[device] -= mine.pop(value, 0)
     return peak
 
 
