@@ -65,7 +65,11 @@ def baselines(model: Graph, cluster: Cluster) -> tuple[NamedCandidate, ...]:
 def device_seconds(model: Graph, cluster: Cluster) -> dict[str, Seconds]:
     """Return the seconds of each op for one image on each device that has a profile."""
     whole = divide(model, Vertical(), 1)
-    works = {step.value: work(whole.graph, step) for _, step in whole.steps() if isinstance(step, Compute)}
+    works = {
+        step.value: work(whole.graph, step.value, step.box)
+        for _, step in whole.steps()
+        if isinstance(step, Compute)
+    }
     found = {}
     for name, device in cluster.devices.items():
         if name != COORDINATOR and device.profile is not None:
