@@ -111,7 +111,7 @@ def lab(
     memory: Annotated[
         str,
         typer.Option(
-            help="Memory limits of devices' worker processes, e.g. edge0=200MB; about 100 MB are Python and "
+            help="Memory limits of devices' worker processes, e.g. edge0=200MB; up to 100 MB are Python and "
             "onnxruntime. Requires control groups.",
             metavar="A=SIZE",
             rich_help_panel=WORKERS,
