@@ -349,17 +349,31 @@ def test_a_laboratory_is_refused_with_all_that_is_wrong_before_a_model_is_made(
     monkeypatch.setattr(host, "CAPABILITIES", {"CAP_NET_ADMIN": 63, "CAP_SYS_ADMIN": 62})
 
     done = cloven("lab", "plan.toml", "--data", "digits", "--tap", "edge0-edge7", "--bandwidth", "fast", "--delay",
-                  "long", "--speed", "edge7=2,edge0=slow,edge1=0.5,edge1=1,0.5", "--out", ".")  # fmt: skip
+                  "long", "--speed", "edge7=2,edge0=slow,edge1=0.5,edge1=1,0.5", "--memory", "edge0=2XB",
+                  "--out", ".")  # fmt: skip
 
     refused(
         done, "--tap: 'edge0-edge7' is not a link; expected two of edge0, edge1, edge2", "the bandwidth is 'fast'",
         "the delay is 'long'", "--speed: 'edge0=slow' is not an entry; expected a device and a number, such as",
         "--speed: edge1 occurs twice", "--speed: '0.5' is not an entry",
         "speed of edge7: the plan has no such device",
+        "--memory: 'edge0=2XB' is not an entry; expected a device and a size, such as edge0=200MB",
         "speed of edge7: expected a number above 0, at most 1, got 2",
         "requires root; missing: CAP_NET_ADMIN, CAP_SYS_ADMIN; use sudo",
         ". holds ascon, notes.txt, which is not part of a laboratory",
     )  # fmt: skip
+
+
+def test_a_laboratory_takes_its_links_from_a_cluster_or_from_options(
+    cloven: Run, inside: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cluster = tmp_path_factory.mktemp("cluster") / "cluster.toml"
+    cluster.write_text('[devices]\nedge0 = { profile = "nix" }\n')
+    lab = ("lab", "plan.toml", "--data", "digits", "--cluster", str(cluster))
+    both, wrong = cloven(*lab, "--delay", "1ms", "--queries", "5"), cloven(*lab)
+
+    refused(both, "--queries requires --auxiliary", "--delay does not go with --cluster, whose profiles say it")
+    refused(wrong, "there is no profile 'nix' of devices")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can give up being root")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cloven.cli.advise import SIZES
 from cloven.cli.assignment import (
     AssignmentResult,
     ImageOptions,
@@ -42,6 +42,8 @@ from cloven.cli.options import (
     Weights,
     Window,
     by_device,
+    given,
+    quantity,
     unmet,
 )
 from cloven.cli.printing import print_json, print_text, table
@@ -51,6 +53,7 @@ from cloven.files import read_tensors
 if TYPE_CHECKING:
     from cloven.partition.plan import Plan
     from cloven.partition.program import Link
+    from cloven.runtime.lab.emulation import Emulation
     from cloven.runtime.lab.outcome import LabResult
 
 log = logging.getLogger("cloven")
@@ -58,12 +61,13 @@ log = logging.getLogger("cloven")
 
 @dataclass(frozen=True)
 class LabOptions:
-    """The links of a laboratory, in bits per second and seconds, the one to listen on, and the devices' speeds."""
+    """The options for what a laboratory emulates, as texts."""
 
-    bandwidth: int | None
-    delay: float
-    tap: Link | None
-    speeds: Mapping[str, float]
+    bandwidth: str
+    delay: str
+    cluster: str
+    speed: str
+    memory: str
 
 
 def lab(
@@ -86,12 +90,30 @@ def lab(
         str,
         typer.Option(help="Delay of every link in one direction, e.g. 2ms.", metavar="TIME", rich_help_panel=LINKS),
     ] = "0",
+    cluster: Annotated[
+        str,
+        typer.Option(
+            help="Bandwidth and delay of each link by its profile in a cluster file (TOML). Not emulated: the time "
+            "of each message, and shared media.",
+            metavar="FILE",
+            rich_help_panel=LINKS,
+        ),
+    ] = "",
     speed: Annotated[
         str,
         typer.Option(
             help="Speeds of devices, e.g. edge0=0.5,edge1=0.25: each computation takes its time divided by the "
             "factor; messages and ciphers are not slowed.",
             metavar="A=FACTOR",
+            rich_help_panel=WORKERS,
+        ),
+    ] = "",
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="Memory limits of devices' worker processes, e.g. edge0=200MB; up to 100 MB are Python and "
+            "onnxruntime. Requires control groups.",
+            metavar="A=SIZE",
             rich_help_panel=WORKERS,
         ),
     ] = "",
@@ -115,31 +137,32 @@ def lab(
 ) -> None:
     """Run a plan on this machine as if on several.
 
-    Each device is a worker in its own network namespace, with the given speed, behind links with the given
-    bandwidth and delay; a tap can record one of them. Requires Linux, root and iproute2.
+    Each device is a worker in its own network namespace, with the given speed and memory, behind links with the
+    given bandwidth and delay; a tap can record one of them. Requires Linux, root and iproute2.
     """
     from cloven.runtime.evaluation import evaluated
     from cloven.runtime.lab import laboratory
 
-    if problems := unmet(context, {"queries": ["auxiliary"]}):
+    problems = unmet(context, {"queries": ["auxiliary"]})
+    if cluster and (both := given(context) & {"bandwidth", "delay"}):
+        problems += [f"--{name} does not go with --cluster, whose profiles say it" for name in sorted(both)]
+    if problems:
         raise ClovenError(problems)
     source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
-    options = _lab_options(source, bandwidth, delay, tap, speed, out)
-    given = assignment(source, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
-    assert given.whole is not None
-    program, _ = given.whole
+    emulated, link = _emulated(source, LabOptions(bandwidth, delay, cluster, speed, memory), tap, out)
+    sending = assignment(source, ImageOptions(data, picture, limit, auxiliary, queries, seed), verify=True)
+    assert sending.whole is not None
+    program, _ = sending.whole
     experiment = laboratory.Experiment(
-        given.plan,
+        sending.plan,
         program,
-        given.sent.pixels,
-        given.sent.queries,
+        sending.sent.pixels,
+        sending.sent.queries,
         out,
-        bandwidth=options.bandwidth,
-        delay=options.delay,
-        tap=options.tap,
-        speeds=options.speeds,
-        window=window,
-        deadline=deadline,
+        link,
+        window,
+        deadline,
+        **vars(emulated),
     )
     outcome = laboratory.run(experiment)
     summary = outcome.summary
@@ -147,16 +170,18 @@ def lab(
     answered = [place for place in range(summary.images) if place not in failed]
     outputs = read_tensors(out / "pairs" / "images.safetensors", "numpy")[1]["logits"] if answered else None
     link_bytes = None if failed else {(source, target): count for source, target, count in outcome.sent}
-    found = evaluated(given.sent, outputs, answered, whole=given.whole, link_bytes=link_bytes)
-    result = AssignmentResult(given, summary, found, laboratory.has_tls(given.plan))
+    found = evaluated(sending.sent, outputs, answered, whole=sending.whole, link_bytes=link_bytes)
+    result = AssignmentResult(sending, summary, found, laboratory.has_tls(sending.plan))
     equal = log_check(found.check) or not program.exact
     if as_json:
         tapped = {"tap": outcome.tap.model_dump()} if outcome.tap is not None else {}
-        emulated, network = ([row.model_dump() for row in rows] for rows in (outcome.emulated, outcome.network))
-        print_json(result.json() | {"emulated": emulated, "network": network, **tapped})
+        devices, network = ([row.model_dump() for row in rows] for rows in (outcome.emulated, outcome.network))
+        print_json(result.json() | {"emulated": devices, "network": network, **tapped})
     else:
         print_result(result)
         print_laboratory(outcome)
+    for sentence in emulated.left_out([row.link for row in outcome.network]):
+        log.warning("%s", sentence)
     doubts = outcome.tap.unexpected if outcome.tap is not None else ()
     for doubt in doubts:
         log.warning("%s", doubt)
@@ -165,27 +190,35 @@ def lab(
         raise typer.Exit(MISSED)
 
 
-def _lab_options(source: PlanOptions, bandwidth: str, delay: str, tap: str, speed: str, out: Path) -> LabOptions:
-    """Return the links and devices that a user describes; a model is built only if they are valid.
+def _emulated(source: PlanOptions, options: LabOptions, tap: str, out: Path) -> tuple[Emulation, Link | None]:
+    """Return what a user wants to emulate, and the link to listen on; a model is built only if they are valid.
 
     Raises:
         ClovenError: lists every problem of the options, the plan, the folder and this machine.
     """
+    from cloven.cost.cluster import Cluster
     from cloven.runtime.lab import laboratory, units
+    from cloven.runtime.lab.emulation import Emulation
 
     problems: list[str] = []
     plan = tried(lambda: plan_of(source), problems)
-    rate = tried(lambda: units.bandwidth(bandwidth), problems) if bandwidth else None
-    late = tried(lambda: units.delay(delay), problems)
+    emulated = Emulation(
+        bandwidth=tried(lambda: units.bandwidth(options.bandwidth), problems) if options.bandwidth else None,
+        delay=tried(lambda: units.delay(options.delay), problems) or 0.0,
+        cluster=tried(lambda: Cluster.named(options.cluster), problems) if options.cluster else None,
+        speeds=by_device(options.speed, "--speed", float, "a device and a number, such as edge0=0.5", problems),
+        memory=by_device(options.memory, "--memory", _bytes, "a device and a size, such as edge0=200MB", problems),
+    )
     link = tried(lambda: _link(tap, plan), problems) if tap and plan is not None else None
-    speeds = by_device(speed, "--speed", float, "a device and a number, such as edge0=0.5", problems)
     if plan is not None:
-        problems += laboratory.problems(
-            plan, out, rate=bool(bandwidth), delay=bool(late), tap=bool(tap), speeds=speeds
-        )
+        problems += laboratory.problems(plan, out, emulated, tap=bool(tap))
     if problems:
         raise ClovenError(problems)
-    return LabOptions(rate, late or 0.0, link, speeds)
+    return emulated, link
+
+
+def _bytes(text: str) -> int:
+    return round(quantity(text, "--memory", SIZES))
 
 
 def _link(text: str, plan: Plan) -> Link:
@@ -199,9 +232,9 @@ def _link(text: str, plan: Plan) -> Link:
 
 def print_laboratory(outcome: LabResult) -> None:
     """Print the devices and the network of a laboratory, and the evidence of the tap on one link."""
-    if any(device.speed < 1 for device in outcome.emulated):
-        devices = [[device.device, f"{device.speed:g}"] for device in outcome.emulated]
-        table("emulated devices", ["device", "speed"], devices)
+    if any(device.speed < 1 or device.memory is not None for device in outcome.emulated):
+        devices = [[row.device, f"{row.speed:g}", row.memory or "unlimited"] for row in outcome.emulated]
+        table("emulated devices", ["device", "speed", "memory, bytes"], devices)
     network = []
     for link in outcome.network:
         bandwidth = link.bandwidth_bits or "unlimited"

@@ -26,7 +26,7 @@ def _lacking() -> str:
 def set_link(net: Network, a: str, b: str, *, up: bool) -> None:
     """Cut a link, or restore it. While it is cut, both ends drop packets silently: without error or reset."""
     for one, other in ((a, b), (b, a)):
-        words = net.quality.discipline if up else "blackhole"
+        words = net.quality(one, other).discipline if up else "blackhole"
         line = f"qdisc replace dev {net.interface(one, other)} root {words}"
         subprocess.run(net.command(one, ["tc", "-batch", "-"]), input=line, text=True, check=True)
 

@@ -5,13 +5,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from cloven.errors import ClovenError
+from cloven.partition.program import Link
 from cloven.runtime.lab import network as module
 from cloven.runtime.lab.host import has_netem, inside
 from cloven.runtime.lab.network import LabLink, LinkQuality, Network, interfaces, network
@@ -33,10 +34,15 @@ PAIRS = [("coordinator", "edge0"), ("edge0", "edge1")]
 MBIT = 10**6
 
 
+def links(pairs: Sequence[Link], bandwidth: int | None = None, delay: float = 0.0) -> dict[Link, LinkQuality]:
+    """Return the same properties for all pairs."""
+    return dict.fromkeys(pairs, LinkQuality(bandwidth, delay))
+
+
 @pytest.fixture(scope="module")
 def net() -> Iterator[Network]:
     """A chain of three parties without limits: coordinator and edge1 have no link."""
-    with network(PARTIES, PAIRS) as made:
+    with network(PARTIES, links(PAIRS)) as made:
         yield made
 
 
@@ -71,7 +77,7 @@ def test_a_party_has_one_address_whoever_it_talks_to(net: Network) -> None:
 @pytest.mark.parametrize("delay", [0.0, 1e-3])
 def test_every_two_of_four_can_talk(delay: float) -> None:
     parties = ["coordinator", "edge0", "edge1", "edge2"]
-    with network(parties, list(combinations(parties, 2)), bandwidth=100 * MBIT, delay=delay) as net:
+    with network(parties, links(list(combinations(parties, 2)), bandwidth=100 * MBIT, delay=delay)) as net:
         for a, b in combinations(parties, 2):
             with running(net, b, SERVE, net.address(b)):
                 ask(net, a, b, 1000, 1)
@@ -104,7 +110,7 @@ def test_a_listener_on_an_interface_sees_one_link_and_no_noise(net: Network) -> 
 @root
 def test_the_lab_leaves_the_machines_own_network_alone() -> None:
     before = subprocess.run(["ip", "addr"], capture_output=True, check=True).stdout
-    with network(["a", "b"], [("a", "b")], bandwidth=10 * MBIT, delay=1e-3):
+    with network(["a", "b"], links([("a", "b")], bandwidth=10 * MBIT, delay=1e-3)):
         assert subprocess.run(["ip", "addr"], capture_output=True, check=True).stdout == before
 
 
@@ -113,7 +119,7 @@ def test_the_lab_leaves_the_machines_own_network_alone() -> None:
 @pytest.mark.parametrize("delay", [0.0, 2e-3])
 def test_a_long_transfer_takes_what_the_bandwidth_says(rate: int, delay: float) -> None:
     with (
-        network(["a", "b"], [("a", "b")], bandwidth=rate, delay=delay) as net,
+        network(["a", "b"], links([("a", "b")], bandwidth=rate, delay=delay)) as net,
         running(net, "b", SERVE, net.address("b")),
     ):
         seconds = quickest(net, "a", "b", rate // 8 // 3, enough=1 / 3 / 0.9)
@@ -125,7 +131,7 @@ def test_a_long_transfer_takes_what_the_bandwidth_says(rate: int, delay: float) 
 def test_both_directions_carry_the_bandwidth_at_once() -> None:
     rate = 100 * MBIT
     with (
-        network(["a", "b"], [("a", "b")], bandwidth=rate, delay=1e-3) as net,
+        network(["a", "b"], links([("a", "b")], bandwidth=rate, delay=1e-3)) as net,
         running(net, "a", SERVE, net.address("a")),
         running(net, "b", SERVE, net.address("b")),
     ):
@@ -140,7 +146,7 @@ def test_both_directions_carry_the_bandwidth_at_once() -> None:
 @root
 @pytest.mark.parametrize("delay", [1e-3, 5e-3])
 def test_a_round_trip_takes_twice_the_delay(delayed: str, delay: float) -> None:
-    with network(["a", "b"], [("a", "b")], delay=delay) as net:
+    with network(["a", "b"], links([("a", "b")], delay=delay)) as net:
         assert net.links()[0].carrier == delayed
         with running(net, "b", SERVE, net.address("b")):
             seconds = ask(net, "a", "b", 10, 60)
@@ -154,7 +160,7 @@ def test_a_round_trip_takes_twice_the_delay(delayed: str, delay: float) -> None:
 def test_a_message_takes_its_bits_and_the_delay(delayed: str) -> None:
     """A few kilobytes after an idle period take the line's time: tbf's burst does not shorten it."""
     with (
-        network(["a", "b"], [("a", "b")], bandwidth=10 * MBIT, delay=5e-3) as net,
+        network(["a", "b"], links([("a", "b")], bandwidth=10 * MBIT, delay=5e-3)) as net,
         running(net, "b", SERVE, net.address("b")),
     ):
         seconds = ask(net, "a", "b", 5 * 1448 - 8, 30)[0]
@@ -167,7 +173,7 @@ def test_a_message_takes_its_bits_and_the_delay(delayed: str) -> None:
 @pytest.mark.parametrize("delay", [0.0, 1e-3])
 def test_a_cut_link_is_silent_and_tcp_survives_it(delay: float) -> None:
     with (
-        network(PARTIES, PAIRS, bandwidth=100 * MBIT, delay=delay) as net,
+        network(PARTIES, links(PAIRS, bandwidth=100 * MBIT, delay=delay)) as net,
         running(net, "edge1", SERVE, net.address("edge1")),
         running(net, "coordinator", SERVE, net.address("coordinator")),
     ):
@@ -189,7 +195,7 @@ def test_a_cut_link_is_silent_and_tcp_survives_it(delay: float) -> None:
 
 @root
 def test_the_end_of_the_network_ends_what_runs_in_it() -> None:
-    with network(["a", "b"], [("a", "b")], delay=1e-3) as net:
+    with network(["a", "b"], links([("a", "b")], delay=1e-3)) as net:
         process = net.popen("a", ["sh", "-c", "sleep 1000 & sleep 1000 & echo up; wait"], stdout=subprocess.PIPE)
         inodes = namespaces(net)
         assert process.stdout
@@ -202,8 +208,8 @@ def test_the_end_of_the_network_ends_what_runs_in_it() -> None:
 
 HOLD = """
 import os, subprocess, time
-from cloven.runtime.lab.network import network
-with network(["a", "b", "c"], [("a", "b"), ("b", "c")], bandwidth=10**7, delay=DELAY) as net:
+from cloven.runtime.lab.network import LinkQuality, network
+with network(["a", "b", "c"], dict.fromkeys([("a", "b"), ("b", "c")], LinkQuality(10**7, DELAY))) as net:
     command = net.popen("c", ["sh", "-c", "echo up; sleep 1000 & sleep 1000"], stdout=subprocess.PIPE)
     command.stdout.readline()
     print(*(os.stat(f"/proc/{p.pid}/ns/net").st_ino for p in net.parties.values()), flush=True)
@@ -252,7 +258,7 @@ def test_a_failure_on_the_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
         raise ClovenError("no")
 
     monkeypatch.setattr(module, "_configure", fail)
-    with pytest.raises(ClovenError, match="no"), network(["a", "b"], [("a", "b")], delay=1e-3):
+    with pytest.raises(ClovenError, match="no"), network(["a", "b"], links([("a", "b")], delay=1e-3)):
         pass
 
     assert pids
@@ -262,7 +268,7 @@ def test_a_failure_on_the_way_leaves_nothing(monkeypatch: pytest.MonkeyPatch) ->
 @root
 def test_rows_say_what_carries_each_link(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_netem", lambda: False)
-    with network(PARTIES, PAIRS, bandwidth=100 * MBIT, delay=2e-3) as net:
+    with network(PARTIES, links(PAIRS, bandwidth=100 * MBIT, delay=2e-3)) as net:
         rows = net.links()
 
     assert rows[1] == LabLink(
@@ -274,6 +280,23 @@ def test_rows_say_what_carries_each_link(monkeypatch: pytest.MonkeyPatch) -> Non
         carrier="tap + relay process",
     )
     assert [row.link for row in rows] == list(PAIRS)
+
+
+@root
+def test_each_link_has_its_own_bandwidth_and_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over one party, some links are delayed and others are not; both carry messages."""
+    monkeypatch.setattr(module, "has_netem", lambda: False)
+    parties, slow, late = ["a", "b", "c"], LinkQuality(10 * MBIT), LinkQuality(None, 5e-3)
+    with network(parties, {("a", "b"): slow, ("b", "c"): late, ("a", "c"): LinkQuality(None, 20e-6)}) as net:
+        assert [(row.bandwidth_bits, row.delay_ms, row.carrier) for row in net.links()] == [
+            (10 * MBIT, 0.0, "veth + tbf"),
+            (None, 5.0, "tap + relay process"),
+            (None, 0.02, "veth"),  # shorter than what a relay itself takes
+        ]
+        with running(net, "b", SERVE, net.address("b")), running(net, "c", SERVE, net.address("c")):
+            assert ask(net, "a", "b", 125_000, 1)[0] > 0.08
+            assert ask(net, "b", "c", 10, 1)[0] > 9.8e-3
+            ask(net, "a", "c", 10, 1)
 
 
 @root
@@ -289,7 +312,7 @@ def test_unknown_names_are_answered_with_the_known_ones(net: Network) -> None:
 def test_wrong_names_and_pairs_are_reported_at_once() -> None:
     pairs = [("a", "b"), ("b", "a"), ("a", "c")]
 
-    with pytest.raises(ClovenError) as refused, network(["a", "b", "b"], pairs):
+    with pytest.raises(ClovenError) as refused, network(["a", "b", "b"], links(pairs)):
         pass
 
     assert refused.value.problems == (
@@ -323,8 +346,8 @@ def test_interfaces_are_short_readable_and_different() -> None:
     ]
 
 
-def test_the_kernels_own_delay_gets_the_bandwidth_as_well() -> None:
-    netem = "veth + netem"
+def test_the_kernels_own_delay_gets_the_bandwidth_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_netem", lambda: True)
 
-    assert LinkQuality(10**8, 1.5e-3, netem).discipline == "netem delay 1500us limit 100000 rate 100000000bit"
-    assert LinkQuality(None, 2e-3, netem).discipline == "netem delay 2000us limit 100000"
+    assert LinkQuality(10**8, 1.5e-3).discipline == "netem delay 1500us limit 100000 rate 100000000bit"
+    assert LinkQuality(None, 2e-3).discipline == "netem delay 2000us limit 100000"

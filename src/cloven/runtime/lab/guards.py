@@ -1,10 +1,11 @@
-"""The helper processes of a lab: a guard for each namespace, a relay for each delayed link."""
+"""The helper processes of a lab: guards of namespaces and control groups, a relay for each delayed link."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cloven.errors import ClovenError
@@ -38,9 +39,28 @@ not forward packets.
 """
 
 
+MEMORY_GUARD = """
+echo ready
+while read -r _; do :; done
+for group in "$@"; do
+    tries=0
+    while [ -d "$group" ] && ! rmdir "$group" 2> /dev/null && [ $((tries += 1)) -lt 250 ]; do
+        kill -KILL $(cat "$group/cgroup.procs") 2> /dev/null
+        sleep 0.02
+    done
+done
+"""
+"""Removes control groups when its standard input closes, after killing every process in them."""
+
+
 def start_guard() -> Process:
     """Start a guard in a new namespace; `ready` waits for it."""
     return _start(["unshare", "--net", "sh", "-c", GUARD])
+
+
+def start_memory_guard(groups: Sequence[Path]) -> Process:
+    """Start a guard of control groups, which may be created later; `ready` waits for it."""
+    return _start(["sh", "-c", MEMORY_GUARD, "sh", *map(str, groups)])
 
 
 def start_relay(pid: int, first: str, second: str, delay: float, rate: int | None) -> Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from shutil import which
 
@@ -37,6 +38,7 @@ def check(rate: bool, delay: bool) -> None:
         raise ClovenError(problems)
 
 
+@cache
 def has_netem() -> bool:
     """Return whether the kernel can delay packets (``tc qdisc ... netem``)."""
     return _try_qdisc(["netem", "delay", "1ms"]) is None

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -26,7 +26,9 @@ from cloven.partition.protection import COORDINATOR
 from cloven.runtime.bundle.reader import read_manifest
 from cloven.runtime.bundle.writer import write as write_bundle
 from cloven.runtime.lab import host, lab_folder
+from cloven.runtime.lab.emulation import Emulation
 from cloven.runtime.lab.lab_folder import BUNDLE, CAPTURE, CLUSTER, KEYS, LOGS, OUTCOME, PIXELS, PLAN
+from cloven.runtime.lab.memory import MemoryGroup, memory_control, memory_groups
 from cloven.runtime.lab.network import Network, network
 from cloven.runtime.lab.outcome import EmulatedDevice, LabOutcome, LabResult
 from cloven.runtime.lab.sender import SEND, WARM_UP
@@ -42,17 +44,14 @@ STARTING, STOPPING = 60.0, 10.0
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
-    """An experiment of a laboratory.
+class Experiment(Emulation):
+    """An experiment of a laboratory, with what it emulates.
 
     Attributes:
         plan, program: the division.
         pixels: the images to send, ``(n, C, H, W)``, 0 to 255; the first ``auxiliary`` are the attacker's.
-        bandwidth, delay: of every link, in bits per second (None for no limit) and in seconds one way.
-        tap: the link to listen on, if any.
-        speeds: of devices, as a share of this machine's speed, above 0, at most 1; others have 1. See
-            `cloven.runtime.cluster.slowdown`.
         folder: the folder for all files; an earlier laboratory is replaced.
+        tap: the link to listen on, if any.
         window, deadline: as in `cloven.runtime.cluster.coordinator.SendOptions`.
     """
 
@@ -61,16 +60,9 @@ class Experiment:
     pixels: NDArray[np.uint8]
     auxiliary: int
     folder: Path
-    bandwidth: int | None = None
-    delay: float = 0.0
     tap: Link | None = None
-    speeds: Mapping[str, float] = field(default_factory=dict)
     window: int = 8
     deadline: float = 60.0
-
-    def speed(self, device: str) -> float:
-        """Return the speed of a device as a share of this machine's."""
-        return self.speeds.get(device, 1.0)
 
 
 def run(experiment: Experiment) -> LabResult:
@@ -98,7 +90,10 @@ def run(experiment: Experiment) -> LabResult:
             protection=experiment.plan.protection.of(*experiment.tap),
             tls=has_tls(experiment.plan),
         )
-    emulated = [EmulatedDevice(device=name, speed=experiment.speed(name)) for name in experiment.plan.devices]
+    emulated = [
+        EmulatedDevice(device=name, speed=experiment.speed(name), memory=experiment.memory.get(name))
+        for name in experiment.plan.devices
+    ]
     return LabResult(
         summary=outcome.summary,
         sent=outcome.sent,
@@ -117,10 +112,10 @@ def system(experiment: Experiment) -> Iterator[Network]:
     """
     parties = [COORDINATOR, *experiment.plan.devices]
     _prepare(experiment)
-    pairs = _pairs(experiment, parties)
-    with network(parties, pairs, bandwidth=experiment.bandwidth, delay=experiment.delay) as net:
+    links = {pair: experiment.quality(*pair) for pair in _pairs(experiment, parties)}
+    with memory_groups(experiment.memory) as groups, network(parties, links) as net:
         _write_cluster(experiment, net)
-        with _workers(experiment, net):
+        with _workers(experiment, net, groups):
             if any(speed < 1 for speed in experiment.speeds.values()):
                 _coordinate(experiment, net, WARM_UP, window=1)
             yield net
@@ -129,17 +124,15 @@ def system(experiment: Experiment) -> Iterator[Network]:
 # --- requirements ---------------------------------------------------------------------------------------------
 
 
-def problems(
-    plan: Plan, folder: Path, *, rate: bool, delay: bool, tap: bool, speeds: Mapping[str, float]
-) -> list[str]:
-    """Return the unmet requirements of a plan, of links with a rate, a delay or a tap, and of the folder.
-
-    Devices and their speeds that are not valid are problems too.
-    """
+def problems(plan: Plan, folder: Path, emulation: Emulation, *, tap: bool) -> list[str]:
+    """Return the unmet requirements of a plan, the folder, what is emulated, and a tap if there is one."""
+    links = emulation.qualities(plan.devices).values()
+    rate, delay = any(link.bandwidth is not None for link in links), any(link.delay > 0 for link in links)
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
     # Ascon is compiled here once, rather than in all workers at the same time.
     needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
     needs += [partial(host.check, rate, delay), *([_tap_there] if tap else [])]
+    needs += [_memory_there] if emulation.memory else []
     found: list[str] = []
     for need in needs:
         try:
@@ -147,24 +140,19 @@ def problems(
         except ClovenError as error:
             found += [problem for problem in error.problems if problem not in found]
     found += plan.transform.unsendable(plan.devices) + lab_folder.problems(folder)
-    return found + list(_wrong_speeds(plan, speeds))
-
-
-def _wrong_speeds(plan: Plan, speeds: Mapping[str, float]) -> Iterator[str]:
-    for device, speed in speeds.items():
-        if device not in plan.devices:
-            yield f"speed of {device}: the plan has no such device; its devices are {', '.join(plan.devices)}"
-        if not 0 < speed <= 1:
-            yield f"speed of {device}: expected a number above 0, at most 1, got {speed:g}"
+    return [*found, *emulation.problems(plan.devices)]
 
 
 def _tap_there() -> None:
     import cloven.runtime.tap.frames  # noqa: F401 - raises an error that names the missing extra
 
 
+def _memory_there() -> None:
+    memory_control()
+
+
 def _check(experiment: Experiment) -> None:
-    rate, delay, tap = experiment.bandwidth is not None, experiment.delay > 0, experiment.tap is not None
-    found = problems(experiment.plan, experiment.folder, rate=rate, delay=delay, tap=tap, speeds=experiment.speeds)
+    found = problems(experiment.plan, experiment.folder, experiment, tap=experiment.tap is not None)
     if experiment.tap is not None and experiment.tap not in experiment.program.links:
         source, target = experiment.tap
         links = ", ".join("-".join(link) for link in experiment.program.links) or "none"
@@ -237,7 +225,7 @@ def _write_cluster(experiment: Experiment, net: Network) -> None:
 
 
 @contextmanager
-def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
+def _workers(experiment: Experiment, net: Network, groups: Mapping[str, MemoryGroup]) -> Iterator[None]:
     """Start a worker in every device's namespace and wait until all are ready; their logs are in the folder."""
     folder, plan = experiment.folder, experiment.plan
     started = {}
@@ -248,7 +236,8 @@ def _workers(experiment: Experiment, net: Network) -> Iterator[None]:
         speed = ["--speed", repr(experiment.speed(device.name))]
         command = ["worker", str(folder / BUNDLE / device.folder), *listen, *keys, *insecure, *speed]
         log = folder / LOGS / f"{device.folder}.log"
-        started[f"the worker of {device.name}"] = _start(net, device.name, command, log), log
+        process = _start(net, device.name, command, log, group=groups.get(device.name))
+        started[f"the worker of {device.name}"] = process, log
     _until_ready(started, '"event": "ready"')
     yield
     for process, _ in started.values():
@@ -281,12 +270,19 @@ def _tapped(experiment: Experiment, net: Network) -> Iterator[list[RecordingSumm
 
 
 def _start(
-    net: Network, party: str, command: Sequence[str], log: Path, stdout: int = subprocess.DEVNULL
+    net: Network,
+    party: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    stdout: int = subprocess.DEVNULL,
+    group: MemoryGroup | None = None,
 ) -> subprocess.Popen[Any]:
+    # -P: do not import modules from the working folder.
+    program = [sys.executable, "-P", "-m", "cloven.cli", *command]
     with log.open("wb") as file:
-        # -P: do not import modules from the working folder.
-        program = [sys.executable, "-P", "-m", "cloven.cli", *command]
-        return net.popen(party, program, stdin=subprocess.DEVNULL, stdout=stdout, stderr=file)
+        argv = program if group is None else group.command(program)
+        return net.popen(party, argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=file)
 
 
 def _until_ready(started: Mapping[str, tuple[subprocess.Popen[Any], Path]], sign: str) -> None:

@@ -27,6 +27,7 @@ from cloven.errors import ClovenError
 from cloven.partition.program import Link
 from cloven.runtime.lab.guards import Process, ready, start_guard, start_relay, stop
 from cloven.runtime.lab.host import check, has_netem, inside, run
+from cloven.runtime.lab.relay import WAKING
 
 LONGEST_NAME = 15
 """The longest interface name, in characters."""
@@ -52,19 +53,29 @@ class LabLink(Document):
     carrier: str
 
 
+RELAYED = "tap + relay process"
+
+
 @dataclass(frozen=True)
 class LinkQuality:
-    """The properties of every link.
+    """The properties of a link.
 
     Attributes:
         bandwidth: bits per second in each direction, including Ethernet headers; None for no limit.
-        delay: seconds, one way.
-        carrier: the implementation: "veth", "veth + tbf", "veth + netem" or "tap + relay process".
+        delay: seconds, one way. Without netem, a delay that is shorter than a relay's own is not added.
     """
 
-    bandwidth: int | None
-    delay: float
-    carrier: str
+    bandwidth: int | None = None
+    delay: float = 0.0
+
+    @property
+    def carrier(self) -> str:
+        """Return the implementation: "veth", "veth + tbf", "veth + netem" or "tap + relay process"."""
+        if self.delay > 0 and has_netem():
+            return "veth + netem"
+        if self.delay > WAKING:
+            return RELAYED
+        return "veth" if self.bandwidth is None else "veth + tbf"
 
     @property
     def chunk(self) -> int:
@@ -97,8 +108,7 @@ class Network:
     """A running network; see `network`."""
 
     parties: Mapping[str, Party]
-    pairs: Sequence[Link]
-    quality: LinkQuality
+    qualities: Mapping[Link, LinkQuality]
     started: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False)
 
     def address(self, party: str) -> str:
@@ -111,8 +121,20 @@ class Network:
         Raises:
             ClovenError: if the two have no link.
         """
-        self._pair(of, to)
+        self.quality(of, to)
         return self.parties[to].interface
+
+    def quality(self, one: str, other: str) -> LinkQuality:
+        """Return the properties of the link between two parties.
+
+        Raises:
+            ClovenError: if the two have no link.
+        """
+        found = self.qualities.get((one, other)) or self.qualities.get((other, one))
+        if found is None:
+            links = ", ".join("-".join(pair) for pair in self.qualities) or "none"
+            raise ClovenError(f"there is no link {one}-{other} in the lab; its links are: {links}")
+        return found
 
     def command(self, party: str, argv: Sequence[str]) -> list[str]:
         """Return a command that runs another one in a party's namespace."""
@@ -131,15 +153,15 @@ class Network:
     def links(self) -> tuple[LabLink, ...]:
         """Return the description of each link."""
         found = []
-        for pair in self.pairs:
+        for pair, quality in self.qualities.items():
             a, b = (self.parties[name] for name in pair)
             link = LabLink(
                 link=pair,
                 interfaces=(b.interface, a.interface),
                 addresses=(a.address, b.address),
-                bandwidth_bits=self.quality.bandwidth,
-                delay_ms=self.quality.delay * 1e3,
-                carrier=self.quality.carrier,
+                bandwidth_bits=quality.bandwidth,
+                delay_ms=quality.delay * 1e3,
+                carrier=quality.carrier,
             )
             found.append(link)
         return tuple(found)
@@ -149,30 +171,20 @@ class Network:
             raise ClovenError(f"{name!r} is not a party of the lab; they are: {', '.join(self.parties)}")
         return self.parties[name]
 
-    def _pair(self, a: str, b: str) -> None:
-        if (a, b) not in self.pairs and (b, a) not in self.pairs:
-            links = ", ".join("-".join(pair) for pair in self.pairs) or "none"
-            raise ClovenError(f"there is no link {a}-{b} in the lab; its links are: {links}")
-
 
 @contextmanager
-def network(
-    parties: Sequence[str], pairs: Sequence[Link], *, bandwidth: int | None = None, delay: float = 0.0
-) -> Iterator[Network]:
+def network(parties: Sequence[str], links: Mapping[Link, LinkQuality]) -> Iterator[Network]:
     """Create a network, and remove it at the end, even if this process is killed.
 
     Args:
         parties: their names, without duplicates.
-        pairs: the links, without duplicates, each in either order.
-        bandwidth: bits per second in each direction of each link; None for no limit.
-        delay: seconds in one direction.
+        links: the properties of each link, by its two parties in either order, without duplicates.
 
     Raises:
         ClovenError: lists every wrong name or pair, else every requirement that the machine does not meet.
     """
-    _check_names(parties, pairs)
-    check(rate=bandwidth is not None, delay=delay > 0)
-    quality = LinkQuality(bandwidth, delay, _carrier(bandwidth, delay))
+    _check_names(parties, list(links))
+    check(rate=any(q.bandwidth for q in links.values()), delay=any(q.delay for q in links.values()))
     guards: list[Process] = []
     relays: list[Process] = []
     started: list[subprocess.Popen[Any]] = []
@@ -181,11 +193,12 @@ def network(
         for guard in guards:
             ready(guard)
         places = _places(parties, [guard.pid for guard in guards])
-        made = Network(places, tuple(pairs), quality, started)
-        if quality.carrier == "tap + relay process":
-            relays += (_relay(places[a], places[b], quality) for a, b in pairs)
-            for relay in relays:
-                ready(relay)
+        made = Network(places, links, started)
+        for (a, b), quality in links.items():
+            if quality.carrier == RELAYED:
+                relays.append(_relay(places[a], places[b], quality))
+        for relay in relays:
+            ready(relay)
         _join(made)
         for name in parties:
             _configure(made, name)
@@ -218,12 +231,6 @@ def _check_names(parties: Sequence[str], pairs: Sequence[Link]) -> None:
         raise ClovenError(problems)
 
 
-def _carrier(bandwidth: int | None, delay: float) -> str:
-    if delay > 0:
-        return "veth + netem" if has_netem() else "tap + relay process"
-    return "veth" if bandwidth is None else "veth + tbf"
-
-
 def _places(parties: Sequence[str], pids: Sequence[int]) -> dict[str, Party]:
     numbers = [divmod(i, 256) for i in range(1, len(parties) + 1)]
     return {
@@ -244,8 +251,9 @@ def _far(b: Party) -> str:
 
 def _join(made: Network) -> None:
     """Put a device in each of the two namespaces of each pair."""
-    for a, b in ((made.parties[a], made.parties[b]) for a, b in made.pairs):
-        if made.quality.carrier == "tap + relay process":
+    for pair, quality in made.qualities.items():
+        a, b = (made.parties[name] for name in pair)
+        if quality.carrier == RELAYED:
             run(inside(a.pid, ["ip", "link", "set", _far(b), "netns", str(b.pid), "name", a.interface]))
         else:
             ends = f"{b.interface} netns {a.pid} type veth peer name {a.interface} netns {b.pid}"
@@ -255,17 +263,18 @@ def _join(made: Network) -> None:
 def _configure(made: Network, name: str) -> None:
     """Set the addresses, routes and queues of one party. Neighbours are static, which keeps ARP off the links."""
     mine = made.parties[name]
-    peers = [made.parties[a if b == name else b] for a, b in made.pairs if name in (a, b)]
+    pairs = [pair for pair in made.qualities if name in pair]
+    peers = [(made.parties[a if b == name else b], made.qualities[a, b]) for a, b in pairs]
     lines = ["link set lo up", f"addr add {mine.address}/32 dev lo"]
-    for peer in peers:
+    for peer, quality in peers:
         lines += [
-            f"link set {peer.interface} address {mine.hardware} gso_max_size {made.quality.chunk} txqueuelen 4096",
+            f"link set {peer.interface} address {mine.hardware} gso_max_size {quality.chunk} txqueuelen 4096",
             f"link set {peer.interface} up",
             f"route add {peer.address}/32 dev {peer.interface} src {mine.address}",
             f"neigh add {peer.address} lladdr {peer.hardware} dev {peer.interface} nud permanent",
         ]
     run(inside(mine.pid, ["ip", "-batch", "-"]), lines)
-    run(inside(mine.pid, ["tc", "-batch", "-"]), [_discipline(peer, made.quality.discipline) for peer in peers])
+    run(inside(mine.pid, ["tc", "-batch", "-"]), [_discipline(peer, quality.discipline) for peer, quality in peers])
 
 
 def _discipline(peer: Party, words: str) -> str:

@@ -56,10 +56,11 @@ class TapEvidence(Document):
 
 
 class EmulatedDevice(Document):
-    """A device of a laboratory; ``speed`` is a share of this machine's speed."""
+    """A device of a laboratory: its speed as a share of this machine's, and its memory limit in bytes, if any."""
 
     device: str
     speed: float
+    memory: int | None
 
 
 class LabOutcome(Document):
