@@ -89,7 +89,7 @@ def test_all_problems_of_a_cluster_are_named_at_once(tmp_path: Path) -> None:
     [
         (PROFILE.replace("1e9", "-1.0"), "greater than 0"),
         (PROFILE.replace("1e9", "inf"), "finite"),
-        (PROFILE.replace("macs_per_second = 1e9", ""), "neither macs_per_second nor operators is given"),
+        (PROFILE.replace("macs_per_second = 1e9", ""), "none of macs_per_second, operator and operators is given"),
         (PROFILE.replace('"measured"', '"source"'), "note is empty"),
         (PROFILE.replace('"measured"', '"guessed"'), "'measured', 'source' or 'assumed'"),
         (PROFILE + "colour = 1\n", "colour"),

@@ -107,6 +107,26 @@ def test_memory_is_the_worker_the_weights_and_the_values(program: cloven.Program
     assert first.memory == 1000 + weights + values
 
 
+def test_an_operator_may_take_a_fixed_time_besides_its_multiply_accumulates(program: cloven.Program) -> None:
+    slow = BOARD.model_copy(update={"compute": ComputeCost(origin="measured", operator=0.5, macs_per_second=SPEED)})
+    even = BOARD.model_copy(update={"compute": ComputeCost(origin="measured", operator=0.5)})
+
+    first, second = cloven.estimate(program, cluster(slow)).devices
+    assert first.busy == pytest.approx(2 * 0.5 + program.macs("edge0") / SPEED)
+    assert second.busy == pytest.approx(3 * 0.5 + program.macs("edge1") / SPEED)
+    assert [device.busy for device in cloven.estimate(program, cluster(even)).devices] == [2 * 0.5, 3 * 0.5]
+
+
+def test_a_device_that_pages_takes_longer_for_weights_that_do_not_fit(program: cloven.Program) -> None:
+    weights = 4 * (4 * 9 + 4)
+    paged = MemorySize(origin="measured", worker=1000, available=1000 + weights - 60, paging=0.01)
+
+    first, _ = cloven.estimate(program, cluster(BOARD.model_copy(update={"memory": paged}))).devices
+
+    assert first.busy == pytest.approx(program.macs("edge0") / SPEED + 60 * 0.01)
+    assert first.available is None
+
+
 def test_encryption_costs_what_the_profile_says(model: cloven.Graph) -> None:
     def latency(protection: Protection, board: DeviceProfile) -> float | None:
         plan = cloven.Plan(devices=("edge0", "edge1"), strategy=cloven.Vertical(("1",)), protection=protection)

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from itertools import product
 from math import nan
+from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cloven
+from cloven.cost.profile import DeviceProfile, read_profile
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
 from cloven.papers.points import points
-from cloven.papers.s2.enclave_fit import EPC, EnclaveCost, EnclaveLoad, PublishedTable, document, fitted, published
+from cloven.papers.s2.enclave_fit import (
+    EPC,
+    EnclaveCost,
+    EnclaveLoad,
+    PublishedTable,
+    document,
+    fitted,
+    load,
+    published,
+)
 from cloven.papers.s2.published import EFFICIENTNET, RESNET, TABLE_3, VGG, PublishedTimes, optimal
 
 # --- where to cut ---------------------------------------------------------------------------------------------
@@ -88,24 +100,33 @@ def test_the_numbers_of_points_are_those_of_the_paper() -> None:
 
 @given(st.tuples(*[st.floats(0.01, 9)] * 4))
 def test_times_that_follow_the_model_are_fitted_exactly(parts: tuple[float, float, float, float]) -> None:
-    cost = EnclaveCost(parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10)
-    some = [
+    fixed, op, byte, mac = parts[0], parts[1] / 100, parts[2] / 1e8, parts[3] / 1e10
+    loads = [
         EnclaveLoad(ops, size, macs) for ops, size, macs in product((20, 90), (10**6, 5 * 10**8), (10**8, 10**10))
     ]
+    times = [fixed + op * load.ops + byte * max(0, load.weight_bytes - EPC) + mac * load.macs for load in loads]
 
-    found = fitted(some, [cost.seconds(load) for load in some])
+    found = fitted(loads, times)
 
-    assert np.allclose([found.seconds(load) for load in some], [cost.seconds(load) for load in some])
-    assert (found.fixed, found.op, found.byte, found.mac) == pytest.approx(
-        (cost.fixed, cost.op, cost.byte, cost.mac)
-    )
+    assert (found.fixed, found.op, found.byte, found.mac) == pytest.approx((fixed, op, byte, mac))
 
 
-def test_weights_within_the_protected_memory_cost_nothing() -> None:
-    cost = EnclaveCost(1.0, 0.0, 1e-6, 0.0)
+@pytest.fixture(scope="module")
+def program() -> cloven.Program:
+    """A convolution of 40 bytes and a linear layer of 34,600 bytes, in one device."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3), torch.nn.Flatten(), torch.nn.Linear(864, 10, bias=True))
+    return cloven.divide(cloven.capture(net, torch.zeros(1, 1, 26, 38)), cloven.Vertical(cuts=[]), devices=1)
 
-    assert cost.seconds(EnclaveLoad(5, EPC, 9)) == cost.seconds(EnclaveLoad(5, 0, 9)) == 1.0
-    assert cost.seconds(EnclaveLoad(5, EPC + 10**6, 9)) == pytest.approx(2.0)
+
+def test_the_work_of_an_enclave_is_counted_in_its_program(program: cloven.Program) -> None:
+    assert load(program) == EnclaveLoad(ops=3, weight_bytes=4 * (9 + 1 + 8640 + 10), macs=9 * 864 + 8640)
+
+
+@pytest.mark.parametrize(("epc", "beyond"), [(34_640, 0), (34_000, 640), (0, 34_640)])
+def test_only_weights_beyond_the_protected_memory_are_paged(program: cloven.Program, epc: int, beyond: int) -> None:
+    cost = EnclaveCost(fixed=1.0, op=0.5, byte=1e-3, mac=1e-6, epc=epc)
+
+    assert cost.seconds(program) == pytest.approx(1.0 + 3 * 0.5 + beyond * 1e-3 + 16_416 * 1e-6)
 
 
 def test_no_part_is_negative() -> None:
@@ -113,7 +134,7 @@ def test_no_part_is_negative() -> None:
     found = fitted([EnclaveLoad(1, 0, 10**9), EnclaveLoad(1, 0, 10**10)], [4.0, 2.0])
 
     assert (found.mac, found.byte) == (0.0, 0.0)
-    assert found.seconds(EnclaveLoad(1, 0, 0)) == pytest.approx(3.0)
+    assert found.fixed + found.op == pytest.approx(3.0)
 
 
 def test_invalid_input_of_a_fit_is_refused() -> None:
@@ -126,9 +147,9 @@ def test_invalid_input_of_a_fit_is_refused() -> None:
     )
 
 
-def test_the_document_has_each_printed_time_beside_its_fit() -> None:
+def test_the_document_has_each_printed_time_beside_its_fit(program: cloven.Program) -> None:
     times = published()
-    found = document({where: EnclaveLoad(50 + i, 10**7 * i, 10**9) for i, where in enumerate(times)})
+    found = document(dict.fromkeys(times, program))
 
     rows = found.fit.rows
     assert len(rows) == len(times) == 7
@@ -136,3 +157,16 @@ def test_the_document_has_each_printed_time_beside_its_fit() -> None:
         assert row.published_seconds == times[row.model, row.point]
         assert row.residual_seconds == pytest.approx(row.published_seconds - row.fitted_seconds, abs=2e-3)
     assert parse_document(PublishedTable, found.text(), "table3.json") == found
+
+
+def test_the_shipped_enclave_is_the_fit_to_the_published_times() -> None:
+    table = parse_document(PublishedTable, Path("docs/papers/s2/table3.json").read_text("utf-8"), "table3.json")
+    fit, shipped = table.fit.profile(), read_profile(DeviceProfile, "sgx-enclave", Path())
+
+    assert shipped.memory is not None
+    assert fit.memory is not None
+    assert shipped.compute.segment == pytest.approx(fit.compute.segment, rel=1e-3)
+    assert shipped.compute.operator == pytest.approx(fit.compute.operator, rel=1e-3)
+    assert shipped.compute.macs_per_second is fit.compute.macs_per_second is None
+    assert shipped.memory.available == fit.memory.available
+    assert shipped.memory.paging == pytest.approx(fit.memory.paging, rel=1e-3)

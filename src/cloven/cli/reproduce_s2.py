@@ -163,9 +163,9 @@ def _folder(figure: str, *parts: str) -> Path:
 
 
 def _printed() -> PublishedTable:
-    from cloven.papers.s2.enclave_fit import document, loads
+    from cloven.papers.s2.enclave_fit import document, programs
 
-    return document(loads())
+    return document(programs())
 
 
 def _problems(options: S2Options) -> list[str]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
-from cloven.cost.profile import DeviceProfile, Sourced, Transmission
+from cloven.cost.profile import DeviceProfile, MemorySize, Sourced, Transmission
 from cloven.cost.tasks import LinkMessage, SegmentRun, Workload
 from cloven.cost.timeline import Activity, Timeline, busy, critical_path
 from cloven.documents import Document
@@ -34,7 +34,7 @@ class DeviceCost(Document):
 
     ``busy`` is in seconds: computing, encrypting, and handling messages. ``energy`` is in joules, with the time in
     which the device waits for others. ``memory`` is in bytes: the worker, the weights, and the values that are held
-    at a time; ``available`` is the bytes that the device has for it.
+    at a time; ``available`` is the bytes that the device has for it, None if it also runs what does not fit.
     """
 
     device: str
@@ -332,7 +332,16 @@ class Estimate:
         for family in times.uncovered(run.works):
             known = f"the profile of {profile.name} has fewer than {FEWEST} times of {family!r}"
             self.notes.assumptions[f"{known}: estimated from its other operators"] = None
-        return profile.compute.segment + times.total(run.works)
+        return profile.compute.segment + times.total(run.works) + self._paging(profile.memory, run)
+
+    def _paging(self, memory: MemorySize | None, run: SegmentRun) -> float:
+        """Return the seconds for the weights of a segment that do not fit into the memory of its device."""
+        if memory is None or memory.available is None or memory.paging is None:
+            return 0.0
+        total = next(used.weight_bytes for used in self.workload.usage if used.device == run.device)
+        mine = sum(p.nbytes for step in run.segment.computes for p in step.local.params.values())
+        beyond = max(0, memory.worker + total - memory.available)
+        return memory.paging * beyond * mine / total if total else 0.0
 
     def _price(self, link: Link) -> LinkPrice:
         """Return the price of messages on a link of the program."""
@@ -394,7 +403,7 @@ class Estimate:
                     busy=seconds,
                     energy=energy,
                     memory=needed,
-                    available=None if memory is None else memory.available,
+                    available=None if memory is None or memory.paging is not None else memory.available,
                     trusted=device.trusted,
                 )
             )

@@ -64,7 +64,7 @@ def _follows_convolution(graph: Graph, op: Op) -> bool:
 
 
 class OperatorTimes:
-    """Predicts the seconds of operators from a profile's table, or from its multiply-accumulates a second.
+    """Predicts the seconds of operators from a profile's table, or from the same speed for all operators.
 
     An operator that was measured has its measured time. Others are predicted by a least-squares fit of relative
     errors with coefficients that are not negative: seconds = a x macs + b x bytes + c, for each family, and over
@@ -102,8 +102,8 @@ class OperatorTimes:
     def seconds(self, what: Work) -> float:
         """Return the seconds of an operator on one image."""
         if not self.cost.operators:
-            assert self.cost.macs_per_second is not None
-            return what.macs / self.cost.macs_per_second
+            rate = self.cost.macs_per_second
+            return (self.cost.operator or 0.0) + (0.0 if rate is None else what.macs / rate)
         if what not in self.known:
             rows = self.families.get(what.family, [])
             if what.family not in self.fits:

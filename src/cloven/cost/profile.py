@@ -51,20 +51,23 @@ class OperatorTime(Document):
 
 
 class ComputeCost(Sourced):
-    """The speed of a device: a table of operators, or only its multiply-accumulates per second.
+    """The speed of a device: a table of operators, or only the same speed for all of them.
 
-    ``segment`` are the seconds that it takes to run one ONNX model besides its operators.
+    ``segment`` are the seconds that it takes to run one ONNX model besides its operators. Without a table, an
+    operator takes ``operator`` seconds and the time of its multiply-accumulates, where the one that is not given
+    takes no time.
     """
 
     threads: Annotated[int, Field(ge=1)] = 1
     segment: NotNegative = 0.0
+    operator: NotNegative | None = None
     macs_per_second: Positive | None = None
     operators: tuple[OperatorTime, ...] = ()
 
     @model_validator(mode="after")
     def _has_a_speed(self) -> Self:
-        if self.macs_per_second is None and not self.operators:
-            raise ValueError("neither macs_per_second nor operators is given; give one of them")
+        if self.macs_per_second is None and self.operator is None and not self.operators:
+            raise ValueError("none of macs_per_second, operator and operators is given; give one of them")
         return self
 
 
@@ -85,10 +88,21 @@ class CipherTime(Sourced):
 
 
 class MemorySize(Sourced):
-    """The memory in bytes: of the worker process before it loads a part, and available on the device."""
+    """The memory in bytes: of the worker process before it loads a part, and available on the device.
+
+    A device with ``paging`` also runs what does not fit: it takes these seconds for each byte of weights beyond
+    ``available``, for each image.
+    """
 
     worker: Count
     available: Count | None = None
+    paging: NotNegative | None = None
+
+    @model_validator(mode="after")
+    def _paging_has_a_limit(self) -> Self:
+        if self.paging is not None and self.available is None:
+            raise ValueError("paging is given, but available is not; give both")
+        return self
 
 
 class Power(Sourced):

@@ -1,23 +1,31 @@
 """A fit to the seven times that the paper prints for a CNN inside SGX; nothing is measured.
 
 The model of a time is a sum of four costs: a fixed one, one for each op, one for each byte of weights that exceeds
-the protected memory and must be paged, and one for each multiply-accumulate. All four are non-negative.
+the protected memory and must be paged, and one for each multiply-accumulate. All four are non-negative. They make
+the profile of a device, from which `cloven.estimate` computes the fitted times.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from cloven.cost.cluster import Cluster, ClusterDevice, ClusterLink
+from cloven.cost.estimate import estimate
+from cloven.cost.profile import ComputeCost, DeviceProfile, LinkProfile, MemorySize, MessageCost, read_profile
+from cloven.cost.tasks import SegmentRun, Workload
 from cloven.documents import Document
 from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.graph.ops import macs
 from cloven.papers.points import resolve
 from cloven.papers.s2.published import TABLE_3, PublishedRow
+from cloven.partition.compiler import divide
+from cloven.partition.program import Program
+from cloven.partition.vertical import Vertical
 
 EPC = 93 * 2**20
 """Usable bytes of the protected memory (EPC), 128 MiB in all, of processors such as the paper's."""
@@ -32,8 +40,19 @@ class EnclaveLoad:
     macs: int
 
 
-@dataclass(frozen=True)
-class EnclaveCost:
+def load(program: Program) -> EnclaveLoad:
+    """Return the work of the first device of a program."""
+    workload, enclave = Workload(program), program.devices[0]
+    works = [
+        work
+        for task in workload.tasks
+        if isinstance(task, SegmentRun) and task.device == enclave
+        for work in task.works
+    ]
+    return EnclaveLoad(len(works), workload.usage[0].weight_bytes, sum(work.macs for work in works))
+
+
+class EnclaveCost(Document):
     """Seconds inside an enclave: fixed, per op, per byte of weights beyond ``epc`` bytes, and per MAC."""
 
     fixed: float
@@ -42,13 +61,41 @@ class EnclaveCost:
     mac: float
     epc: int = EPC
 
-    def seconds(self, load: EnclaveLoad) -> float:
-        """Return the time for one image."""
-        return float(np.dot((self.fixed, self.op, self.byte, self.mac), _terms(load, self.epc)))
+    def profile(self) -> DeviceProfile:
+        """Return the profile of a device with this cost."""
+        return DeviceProfile(
+            name="SGX enclave of an Intel Core i7-9700K",
+            compute=ComputeCost(
+                origin="assumed",
+                note="fitted to the seven times in Rajasekar et al. (2024), Table III and Sect. V-D3",
+                segment=self.fixed,
+                operator=self.op,
+                macs_per_second=1 / self.mac if self.mac else None,
+            ),
+            messages=MessageCost(
+                origin="assumed",
+                note="the hand-over of 0.02 to 0.1 s (Sect. V-C) is part of the fitted times",
+                send=0.0,
+                receive=0.0,
+                send_byte=0.0,
+                receive_byte=0.0,
+            ),
+            memory=MemorySize(
+                origin="assumed",
+                note="93 of 128 MiB of protected memory are usable, all for weights; paging is fitted, too",
+                worker=0,
+                available=self.epc,
+                paging=self.byte,
+            ),
+        )
 
-
-def _terms(load: EnclaveLoad, epc: int) -> tuple[float, float, float, float]:
-    return 1.0, float(load.ops), float(max(0, load.weight_bytes - epc)), float(load.macs)
+    def seconds(self, program: Program) -> float:
+        """Return the estimated seconds of the first device of a program on one image."""
+        link = ClusterLink(read_profile(LinkProfile, "loopback", Path()))
+        cluster = Cluster(dict.fromkeys(program.devices, ClusterDevice(self.profile())), default=link)
+        busy = estimate(program, cluster).devices[0].busy
+        assert busy is not None
+        return busy
 
 
 def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EPC) -> EnclaveCost:
@@ -73,11 +120,13 @@ def fitted(loads: Sequence[EnclaveLoad], seconds: Sequence[float], epc: int = EP
         problems.append(f"the protected memory must be 0 bytes or more, got {epc}")
     if problems:
         raise ClovenError(problems)
-    terms = np.array([_terms(load, epc) for load in loads])
+    terms = np.array(
+        [(1, load.ops, max(0, load.weight_bytes - epc), load.macs) for load in loads], dtype=np.float64
+    )
     sizes = np.maximum(terms.max(0), 1e-300)  # bring all columns to the same scale
     parts, _ = nnls(terms / sizes, np.array(seconds, dtype=np.float64))
     fixed, op, byte, mac = (float(part) for part in parts / sizes)
-    return EnclaveCost(fixed, op, byte, mac, epc)
+    return EnclaveCost(fixed=fixed, op=op, byte=byte, mac=mac, epc=epc)
 
 
 Where = tuple[str, int | None]
@@ -90,14 +139,10 @@ def published() -> dict[Where, float]:
     return {**full, **{(row.model, row.point): float(row.partitioned) for row in TABLE_3}}
 
 
-def loads() -> dict[Where, EnclaveLoad]:
-    """Return the work behind each of the paper's times, for an image of 224 x 224 pixels, from captured models."""
-    found: dict[Where, EnclaveLoad] = {}
-    wanted = list(published())
-    for model in dict.fromkeys(model for model, _ in wanted):
-        graph = _graph(model)
-        found |= {(model, point): _load(graph, model, point) for name, point in wanted if name == model}
-    return found
+def programs() -> dict[Where, Program]:
+    """Return the divided model behind each of the paper's times, for an image of 224 x 224 pixels."""
+    graphs = {model: _graph(model) for model in dict.fromkeys(model for model, _ in published())}
+    return {(model, point): _divided(graphs[model], model, point) for model, point in published()}
 
 
 def _graph(model: str) -> Graph:
@@ -113,11 +158,9 @@ def _graph(model: str) -> Graph:
     return trace(bare.to_empty(device="cpu"), torch.zeros(1, *known.shape))
 
 
-def _load(graph: Graph, model: str, point: int | None) -> EnclaveLoad:
-    last = graph.output if point is None else graph.find(resolve(model, f"s2:{point}"))
-    inside = graph.ops[1 : graph.position[last] + 1]  # the first op is the input
-    work = sum(macs(op, graph.input_shapes(op)) for op in inside)
-    return EnclaveLoad(len(inside), sum(op.param_bytes for op in inside), work)
+def _divided(graph: Graph, model: str, point: int | None) -> Program:
+    cuts = () if point is None else (resolve(model, f"s2:{point}"),)
+    return divide(graph, Vertical(cuts), ("enclave", "gpu")[: 1 + len(cuts)])
 
 
 NOTES = (
@@ -141,14 +184,9 @@ class FittedTime(Document):
     residual_seconds: float
 
 
-class FittedCost(Document):
-    """The fitted `EnclaveCost`, and its residuals."""
+class FittedCost(EnclaveCost):
+    """The fitted cost, and its residuals."""
 
-    fixed: float
-    op: float
-    byte: float
-    mac: float
-    epc: int
     rows: tuple[FittedTime, ...]
 
 
@@ -164,26 +202,27 @@ class PublishedTable(Document):
     notes: tuple[str, ...]
 
 
-def document(found: Mapping[Where, EnclaveLoad], epc: int = EPC) -> PublishedTable:
+def document(divided: Mapping[Where, Program], epc: int = EPC) -> PublishedTable:
     """Return Table III with derived numbers, and the fit with its residuals."""
     times = published()
-    cost = fitted([found[where] for where in times], list(times.values()), epc)
+    loads = {where: load(divided[where]) for where in times}
+    cost = fitted(list(loads.values()), list(times.values()), epc)
     rows = []
-    for (model, point), seconds in times.items():
-        load = found[model, point]
+    for where, seconds in times.items():
+        estimated = cost.seconds(divided[where])
         row = FittedTime(
-            model=model,
-            point=point,
-            ops=load.ops,
-            weight_bytes=load.weight_bytes,
-            macs=load.macs,
+            model=where[0],
+            point=where[1],
+            ops=loads[where].ops,
+            weight_bytes=loads[where].weight_bytes,
+            macs=loads[where].macs,
             published_seconds=seconds,
-            fitted_seconds=round(cost.seconds(load), 3),
-            residual_seconds=round(seconds - cost.seconds(load), 3),
+            fitted_seconds=round(estimated, 3),
+            residual_seconds=round(seconds - estimated, 3),
         )
         rows.append(row)
     return PublishedTable(
         rows=tuple(row.row() for row in TABLE_3),
-        fit=FittedCost(**asdict(cost), rows=tuple(rows)),
+        fit=FittedCost(**cost.model_dump(), rows=tuple(rows)),
         notes=NOTES,
     )
