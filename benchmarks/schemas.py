@@ -24,6 +24,7 @@ from cloven.partition.description import PlanDescription
 from cloven.partition.plan import Plan
 from cloven.runtime.bundle.format import DevicePart, Manifest
 from cloven.runtime.cluster.sending import SendSummary
+from cloven.runtime.cost_comparison import CostComparison
 from cloven.runtime.lab.outcome import LabResult
 from cloven.runtime.link_profile import LinkMeasurements
 from cloven.runtime.tap.flows import CaptureReport
@@ -37,6 +38,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "link-profile": (LinkProfile, "the costs of a kind of link"),
     "link-measurements": (LinkMeasurements, "`cloven profile --links --json`"),
     "cost": (Cost, "`cloven estimate --json`"),
+    "cost-comparison": (CostComparison, "`cloven estimate --measure --json`"),
     "model-description": (ModelDescription, "`cloven inspect --json`"),
     "plan-description": (PlanDescription, "`cloven plan --json`"),
     "bundle": (Manifest, "a bundle's `manifest.json`"),

@@ -133,6 +133,53 @@ def test_what_is_measured_is_either_a_device_or_links(cloven: Run, tmp_path: Pat
     assert "--out is plan.toml, which is not a folder" in both.err
 
 
+# --- estimated and measured costs -----------------------------------------------------------------------------
+
+
+def test_an_estimate_is_compared_with_a_run(cloven: Run, tmp_path: Path, place: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    addresses = tomllib.loads((place / "cluster.toml").read_text())["devices"].items()
+    lines = [f'{name} = {{ address = "{at}", profile = "x86-core" }}\n' for name, at in addresses]
+    file.write_text(f'[devices]\n{"".join(lines)}[links]\ndefault = {{ profile = "loopback" }}\n')
+    command = ("estimate", "plan.toml", "--cluster", file, "--measure", "--images", 6, "--window", 2)
+    table, document = cloven(*command), cloven(*command, "--json")
+    found = finite(document.out)
+
+    assert (table.code, document.code) == (0, 0)
+    assert "measured / estimated" in table.out
+    assert "edge2: memory" in table.out
+    assert found["estimated"]["latency"] == found["latency"]["estimated"]
+    assert (found["images"], found["streamed"]) == (6, 8)
+    assert found["traffic"]["estimated"] == found["traffic"]["measured"]
+    for cost in (found["latency"], found["throughput"]):
+        assert 0 < cost["low"] <= cost["measured"] <= cost["high"]
+        assert cost["ratio"] == pytest.approx(cost["measured"] / cost["estimated"])
+    for device in found["devices"]:
+        assert 0 < device["busy"]["measured"] < 1
+        assert 1e7 < device["memory"]["measured"] < 1e9
+
+
+def test_costs_that_are_unknown_are_measured_and_have_no_ratio(cloven: Run) -> None:
+    done = cloven("estimate", "plan.toml", "--cluster", "cluster.toml", "--measure", "--images", 5, "--json")
+    found = finite(done.out)
+
+    assert done.code == 0
+    assert found["latency"]["measured"] > 0
+    assert (found["latency"]["estimated"], found["latency"]["ratio"]) == (None, None)
+
+
+def test_a_cluster_without_addresses_says_what_to_add(cloven: Run, tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('[devices]\nedge0 = { profile = "x86-core" }\nedge1 = "127.0.0.1:1"\n')
+    done = cloven("estimate", "plan.toml", "--cluster", file, "--measure")
+    alone = cloven("estimate", "plan.toml", "--cluster", file, "--images", 9)
+
+    assert (done.code, alone.code, done.out) == (2, 2, "")
+    assert 'the address of edge0 is missing: add edge0 = "HOST:PORT" to [devices]' in done.err
+    assert "the address of edge2 is missing" in done.err
+    assert "--images requires --measure" in alone.err
+
+
 # --- what is answered -----------------------------------------------------------------------------------------
 
 

@@ -64,6 +64,8 @@ REPORT: Document = {
     "bytes": {"edge1": 400},
     "clock": {"edge1": {"sealing": 0.1, "opening": 0.2}},
     "finished": 2,
+    "processor": 1.5,
+    "memory": 2**26,
 }
 
 TOLD: list[Document] = [
@@ -319,7 +321,7 @@ def test_what_is_right_is_taken() -> None:
     ("kind", "document"),
     [*OTHERS, *((WorkerMessage, document) for document in TOLD), (WorkerDescription, DESCRIBED["edge0"])],
 )
-def test_what_we_send_is_what_version_2_of_the_protocol_says(kind: type[PeerMessage], document: Document) -> None:
+def test_what_we_send_is_what_version_3_of_the_protocol_says(kind: type[PeerMessage], document: Document) -> None:
     """A message has only the fields that were set, with their wire names: earlier releases refuse others."""
     message = read(kind, json.dumps(document).encode(), "edge0")
 

@@ -47,12 +47,14 @@ LATE = 0.5
 class Prediction:
     """The output ``(classes,)`` for an image, and the seconds from sending to answer.
 
-    ``number`` is that of the attempt, as frames carry it.
+    ``number`` is that of the attempt, as frames carry it; ``answered`` is the time of the answer by the clock of
+    `time.perf_counter`.
     """
 
     number: int
     output: Array
     seconds: float
+    answered: float
 
 
 @dataclass(frozen=True)
@@ -194,10 +196,10 @@ class Coordinator:
             if not future.done() or future.cancelled() or future.exception() is not None:
                 future.cancel()
                 self.pool.forget(number)
-        seconds, came = time.perf_counter() - start, time.time()
+        answered, came = time.perf_counter(), time.time()
         ends = {"sent": [(self.pool.source, 0, sent)], "came": [(self.pool.sink, 0, came)]}
         self.times.append(ImageTimes(input=number, seconds=[], **ends))
-        return Prediction(number, output, seconds)
+        return Prediction(number, output, answered - start, answered)
 
     def _overdue(self, number: int) -> Trouble:
         """Return the device or link that an overdue image waits for, according to the workers' last messages."""

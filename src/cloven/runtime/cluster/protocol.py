@@ -29,7 +29,7 @@ from cloven.partition.protection import COORDINATOR
 from cloven.runtime.link.errors import LinkError
 from cloven.runtime.link.session import LARGEST_INPUT, LARGEST_PAYLOAD
 
-VERSION = 2
+VERSION = 3
 """The version of the protocol; parties of different versions refuse each other."""
 
 USUAL_BYTES = 2**20
@@ -278,6 +278,8 @@ class WorkerReport(PeerMessage):
         bytes: payload bytes sent, by party.
         clock: seconds spent on sealing and opening frames, by party.
         finished: the number of images that it finished.
+        processor: the seconds for which its process has used the processor so far; None for a coordinator.
+        memory: the most bytes of memory that its process has used so far; None if the system does not report it.
     """
 
     steps: list[Number]
@@ -286,6 +288,8 @@ class WorkerReport(PeerMessage):
     bytes: dict[Party, Number]
     clock: dict[Party, dict[Literal["sealing", "opening"], Seconds]]
     finished: Number
+    processor: Seconds | None = None
+    memory: Number | None = None
 
     @model_validator(mode="after")
     def _each_step_has_a_time(self) -> Self:

@@ -122,7 +122,7 @@ class WorkerPool:
     async def _described(self, until: float) -> Described:
         """Return the workers' descriptions, once all of them answer."""
         while True:
-            asked = (describe(name, address, self.tls) for name, address in self.addresses.items())
+            asked = (describe(name, worker.address, self.tls) for name, worker in self.workers.items())
             answers = await asyncio.gather(*asked, return_exceptions=True)
             wrong = [answer for answer in answers if isinstance(answer, BaseException)]
             for answer in wrong:

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cloven.runtime.bundle.engine import Array
@@ -244,4 +245,15 @@ class WorkerSession:
             bytes={name: c.sent["bytes"] for name, c in self.connections.items()},
             clock=clock,
             finished=self.outcomes["finished"],
+            processor=time.process_time(),
+            memory=peak_memory(),
         )
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory that this process has used so far; None if the system does not report it."""
+    try:
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
