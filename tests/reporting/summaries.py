@@ -11,7 +11,8 @@ import numpy as np
 
 from cloven.auditing.ranking import verdict
 from cloven.auditing.summary import ObservationSummary, Summary
-from cloven.reporting.page import Sample, render
+from cloven.reporting.findings import Sample
+from cloven.reporting.page import render
 
 LAYERS = (("Layer 2", "conv2", 10, 16), ("Layer 3", "pool2", 5, 16), ("Layer 5", "conv3", 1, 120))
 SUITE = ("nearest", "probe", "screen", "decoder", "cgan", "residual")

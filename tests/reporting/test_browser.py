@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.reporting import advices
 from tests.reporting.summaries import captured, laddered, samples, summary
 from tests.reporting.summaries import page as render
 
@@ -47,7 +48,7 @@ addEventListener("load", () => {
   const shown = [...document.querySelectorAll(".chart text")].map(text => text.textContent);
   const cut = shown.filter(text => text.includes("…"));
   const smallest = Math.min(...[...document.querySelectorAll("img")].map(img => img.getBoundingClientRect().width));
-  const drawn = [...document.querySelectorAll(".division, .station, .tap, .faces, .axis, .steps")];
+  const drawn = [...document.querySelectorAll(".division, .station, .tap, .faces, .axis, .steps, .quantities dd")];
   const clipped = drawn.filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.className);
   parent.postMessage({
     page: location.pathname.split("/").pop(), width: innerWidth, needed: document.documentElement.scrollWidth,
@@ -189,6 +190,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "enclave.html": _enclave,
     "capture.html": lambda: _rendered(captured(protected=True)),
     "names.html": _long_names,
+    "advice.html": lambda: advices.page(advices.advice()),
+    "advice-refused.html": lambda: advices.page(advices.refused(), attacked=False),
+    "advice-alone.html": lambda: advices.page(advices.alone(), attacked=False),
+    "advice-star.html": lambda: advices.page(advices.star(), attacked=False),
+    "advice-names.html": lambda: advices.page(advices.long_names()),
     "wide.html": _too_wide,
 }
 
@@ -230,6 +236,68 @@ def test_long_names_of_attacks_and_transforms_do_not_widen_the_page(measures: Me
         assert one["needed"] <= one["width"], one
         assert one["collisions"] == []
         assert one["outside"] == []
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("advice")])
+def test_an_advice_fits_every_width(measures: Measures, name: str) -> None:
+    for one in measures[name]:
+        assert one["needed"] <= one["width"], one
+        assert one["charts"] == (2 if name == "advice-alone.html" else 3)
+        assert one["collisions"] == []
+        assert one["outside"] == []
+        assert one["clipped"] == [], one
+
+
+ACTED = """<script>
+const told = () => document.querySelector(".told-by .told").textContent;
+const column = () => [...document.querySelector("#compared tbody").rows].map(row => row.cells[1].dataset.value);
+const heading = document.querySelectorAll("#compared thead button")[1];
+const mark = document.querySelector(".chart a[data-of='0']");
+const before = told();
+mark.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+const named = told(), lit = document.querySelectorAll(".lit").length;
+mark.dispatchEvent(new PointerEvent("pointerout", { bubbles: true }));
+heading.click();
+const up = column();
+heading.click();
+const down = column();
+const buttons = [...document.querySelectorAll(".choices button")];
+const hidden = () => document.querySelectorAll("#pictures .unchosen").length;
+buttons[1].click();
+const albums = [...document.querySelectorAll("#pictures .album")].map(album => album.matches(".unchosen"));
+document.body.innerHTML = "<pre id='heard'></pre>";
+document.getElementById("heard").textContent = JSON.stringify({
+  before, named, lit, up, down, sorted: heading.closest("th").getAttribute("aria-sort"), albums, after: hidden()
+});
+</script>"""
+
+
+def test_the_page_of_an_advice_sorts_names_and_chooses(tmp_path: Path) -> None:
+    made = POLICY.sub("", advices.page(advices.advice())).replace("</body>", f"{ACTED}</body>")
+    dumped = _browse(tmp_path, _written(tmp_path, "page.html", made), "--dump-dom").stdout
+    heard = re.search(r"<pre id=\"heard\">(.*?)</pre>", dumped, flags=re.DOTALL)
+    assert heard is not None
+    found = json.loads(html.unescape(heard[1]))
+
+    assert advices.PLAN in found["named"]
+    assert found["named"] != found["before"]
+    assert found["lit"] == 2  # the same division in both charts
+    values = [float(value) for value in found["up"][:-1]]
+    assert values == sorted(values)
+    assert [float(value) for value in found["down"][:-1]] == values[::-1]
+    assert found["up"][-1] == found["down"][-1] == ""  # what is unknown stays last
+    assert found["sorted"] == "descending"
+    assert found["albums"] == [True, False]
+
+
+def test_the_policy_of_an_advice_allows_its_own_script_and_no_other(tmp_path: Path) -> None:
+    added = '<script>document.title = "ran"</script>'
+    page = _written(tmp_path, "page.html", advices.page(advices.advice()).replace("</body>", f"{added}</body>"))
+    seen = _browse(tmp_path, page, "--dump-dom", "--enable-logging=stderr")
+
+    assert "<title>ran</title>" not in seen.stdout
+    assert seen.stderr.count("CONSOLE") == 1
+    assert '<button type="button">Latency</button>' in seen.stdout
 
 
 def test_a_capture_fits_every_width(measures: Measures) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cloven.auditing.summary import AxisScore
-from cloven.reporting.levels import Leak, Level, learned, level
+from cloven.reporting.levels import Leak, LeakLimit, Level, learned, level
 from tests.reporting.summaries import axis_score
 
 
@@ -66,3 +66,16 @@ def test_pixels_that_cross_as_they_are_are_seen_whatever_the_score() -> None:
 
 def test_a_leakage_at_a_limit_is_on_the_step_above() -> None:
     assert [level(x) for x in (0, 0.049, 0.05, 0.2, 0.5, 1)] == [0, 0, 1, 2, 3, 3]
+
+
+def test_an_upper_limit_alone_claims_nothing_and_denies_what_it_excludes() -> None:
+    high, low = LeakLimit(0.6, "residual"), LeakLimit(0.01, "residual")
+
+    assert learned(high, low, 0.0, labels_read=True) == "perhaps sees the image"
+    assert learned(low, low, 0.0, labels_read=True) == "learns nothing beyond a guess"
+    assert high.shown == "up to 60\N{NO-BREAK SPACE}%"
+    assert LeakLimit(0.001, "residual").shown == "0\N{NO-BREAK SPACE}%"
+
+
+def test_a_limit_with_a_lower_end_claims_what_that_supports() -> None:
+    assert learned(LeakLimit(0.7, "residual", 0.6), None, 0.0, labels_read=True) == "sees the image"

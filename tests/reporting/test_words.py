@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,27 @@ from cloven.reporting import words
 )
 def test_bytes_have_two_digits_and_a_unit(value: float, written: str) -> None:
     assert words.size(value).replace(words.SPACE, " ") == written
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "written"),
+    [
+        (words.seconds, 0.00987, "9.87 ms"),
+        (words.seconds, 0.9996, "1 s"),
+        (words.seconds, 0.0000005, "0.5 µs"),
+        (words.seconds, 1234.5, "1,230 s"),
+        (words.joules, 0.42, "420 mJ"),
+        (words.octets, 80_284_456, "80.3 MB"),
+        (words.octets, 0, "0 B"),
+        (words.rate, 402.2, "402 images/s"),
+        (words.rate, 0.05, "0.05 images/s"),
+        (words.rate, None, "n/a"),
+    ],
+)
+def test_costs_have_three_digits_and_a_unit(
+    write: Callable[[float | None], str], value: float | None, written: str
+) -> None:
+    assert write(value).replace(words.SPACE, " ") == written
 
 
 @pytest.mark.parametrize(

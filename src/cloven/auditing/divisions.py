@@ -67,14 +67,14 @@ def _measured(
         accuracy=accuracy(made, labels) if labels is not None else None,
         agreement=float((made.argmax(1) == logits.argmax(1)).double().mean()),
         max_difference=float((made - logits).abs().max()),
-        parts=_parts(program),
+        parts=described_parts(program),
         links=described_links(program),
         transfers=described_transfers(program),
         counted=counted,
     )
 
 
-def _parts(program: Program) -> tuple[ProgramPart, ...]:
+def described_parts(program: Program) -> tuple[ProgramPart, ...]:
     """Return the convolutions, linear layers and pools of each device.
 
     A layer is named by the outermost module that contains no other listed layer.

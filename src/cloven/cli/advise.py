@@ -155,7 +155,7 @@ def advise(
 
 
 def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
-    """Write the advice, and if there is a plan, the plan and the report of the attacks on it."""
+    """Write the advice, its page, and the plan if there is one."""
     from cloven.files import write_text
     from cloven.reporting.report_file import report
 
@@ -165,8 +165,7 @@ def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
     write_text(folder / "advice.json", advice.report.text())
     if advice.plan is not None:
         advice.plan.model_copy(update={"model": spec}).save(folder / "plan.toml")
-    if advice.results is not None:
-        report(advice.results, folder / "report.html")
+    report(advice, folder / "report.html")
 
 
 def _print(advice: Advice) -> None:

@@ -17,6 +17,9 @@ from cloven.reporting.figures import Bar, BarGroup, Mark
 
 Standing = Literal["clear", "reaches", "below", "unknown"]
 
+UNNAMED = "program"
+"""The strategy of a program that was given in Python without a name."""
+
 METRICS: tuple[Metric, ...] = ("ssim", "agreement")
 AXIS_OF: Mapping[Metric, Axis] = {metric: axis for axis, metric in AXES.items()}
 Common = tuple[str, tuple[str, ...], str, int | None, str, str, int]
@@ -47,9 +50,10 @@ class Family:
     def name(self) -> str:
         """``horizontal, 4 devices, int8``; without what nobody knows or nobody did."""
         first = self.first
+        strategy = "" if first.strategy == UNNAMED else words.clean(first.strategy, 24)
         devices = "" if first.devices is None else words.plural(first.devices, "device")
         changed = "" if first.transform == "none" else words.clean(first.transform, 24)
-        return ", ".join(part for part in (words.clean(first.strategy, 24), devices, changed) if part)
+        return ", ".join(part for part in (strategy, devices, changed) if part)
 
     @property
     def noun(self) -> str:

@@ -67,10 +67,27 @@ class Leak:
         return level(max(self.score.leakage.high, higher))
 
     @property
+    def high(self) -> float:
+        """The upper end of the interval."""
+        return self.score.leakage.high
+
+    @property
     def span(self) -> tuple[float, float]:
         """The ends of the interval on a scale of 0 to 100, wide enough to be seen."""
-        low, high = self.score.leakage.low, self.score.leakage.high
-        return round(max(0.0, 100 * min(low, high - 0.02)), 1), round(100 * max(high, 0.02), 1)
+        return _span(self.score.leakage.low, self.high)
+
+    @property
+    def shown(self) -> str:
+        """The mean with its interval, ``89 % [88, 90]``."""
+        leakage = self.score.leakage
+        return f"{words.share(leakage.mean)} [{100 * leakage.low:.0f}, {100 * leakage.high:.0f}]"
+
+    def origin(self, name: str) -> str:
+        """Return the score of that name from which the leakage is computed, and its attack."""
+        score = self.score
+        carried = f" at {', '.join(score.carried_layers)}" if score.carried_from else ""
+        against = f"{name} {words.interval(score)}, baseline {words.number(score.baseline)}"
+        return f"{against}, by {score.attack}{carried}"
 
     @property
     def nothing(self) -> bool:
@@ -78,7 +95,55 @@ class Leak:
         return self.most == Level.NOTHING
 
 
-def learned(pixels: Leak | None, labels: Leak | None, raw: float, *, labels_read: bool) -> str:
+@dataclass(frozen=True)
+class LeakLimit:
+    """Leakage on one axis of which only the upper limit counts, and the attack that reached it.
+
+    ``low`` is the lower end of the attack's interval, 0 if it is unknown. ``attack`` is None if the image or the
+    answer itself is there.
+    """
+
+    high: float
+    attack: str | None
+    low: float = 0.0
+
+    @property
+    def least(self) -> Level:
+        """The step that the lower end supports."""
+        return level(self.low)
+
+    @property
+    def most(self) -> Level:
+        """The step that the upper limit does not exclude."""
+        return level(self.high)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The scale of 0 to 100 up to the limit."""
+        return _span(0.0, self.high)
+
+    @property
+    def shown(self) -> str:
+        """The limit, ``up to 18 %``, or ``0 %``."""
+        return f"up to {words.share(self.high)}" if round(100 * self.high) else words.share(0.0)
+
+    def origin(self, name: str) -> str:
+        """Return the attack; none is needed to read what is sent as it is."""
+        return f"{name} by {self.attack}" if self.attack is not None else "no attack is needed"
+
+    @property
+    def nothing(self) -> bool:
+        """True where the limit excludes more than nothing."""
+        return self.most == Level.NOTHING
+
+
+def _span(low: float, high: float) -> tuple[float, float]:
+    return round(max(0.0, 100 * min(low, high - 0.02)), 1), round(100 * max(high, 0.02), 1)
+
+
+def learned(
+    pixels: Leak | LeakLimit | None, labels: Leak | LeakLimit | None, raw: float, *, labels_read: bool
+) -> str:
     """Return what a listener learns, as the predicate of a sentence.
 
     Args:
@@ -111,7 +176,7 @@ def learned(pixels: Leak | None, labels: Leak | None, raw: float, *, labels_read
     return "does not see the picture, and no attack tried to read the class"
 
 
-def _claimed(leak: Leak | None, predicates: dict[Level, str]) -> str:
+def _claimed(leak: Leak | LeakLimit | None, predicates: dict[Level, str]) -> str:
     """Return what the lower end of an interval supports; empty for nothing."""
     return predicates.get(leak.least, "") if leak is not None else ""
 

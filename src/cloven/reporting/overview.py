@@ -10,7 +10,7 @@ from math import log2
 from cloven.auditing.finding import AXES, Finding, cut, device_of
 from cloven.auditing.summary import ComputedLayer, ObservationSummary, ProgramSummary, Summary
 from cloven.reporting import words
-from cloven.reporting.levels import Leak, Level, learned, level
+from cloven.reporting.levels import Leak, LeakLimit, Level, learned, level
 from cloven.reporting.mesh import Mesh, mesh
 
 CARDS = 4
@@ -25,23 +25,32 @@ Link = tuple[str, str]
 
 @dataclass(frozen=True)
 class Station:
-    """A device, and the layers that it computes; ``trusted`` is an enclave."""
+    """A device, and the layers that it computes; None if they are unknown.
+
+    ``trusted`` is true for an enclave, and for a trusted device of a plan where another is ``untrusted``.
+    """
 
     name: str
     trusted: bool = False
-    layers: tuple[ComputedLayer, ...] = ()
+    layers: tuple[ComputedLayer, ...] | None = ()
+    untrusted: bool = False
 
     @property
     def computes(self) -> str:
-        """The names of its layers, ``conv1, conv2`` or ``conv1 to fc (9 layers)``."""
+        """The names of its layers, ``conv1 to fc (9 layers)``; ``forwards`` if there are none."""
+        if self.layers is None:
+            return ""
+        if not self.layers:
+            return "forwards"
         names = [words.clean(layer.name, 24) for layer in self.layers]
         return ", ".join(names) if len(names) <= 2 else f"{names[0]} to {names[-1]} ({len(names)} layers)"
 
     @property
     def slabs(self) -> tuple[tuple[float, float], ...]:
         """The width and height of each layer as it is drawn: channels and side of its output, on a log scale."""
-        shown = [self.layers[i * len(self.layers) // SLABS] for i in range(SLABS)]
-        return tuple(map(_slab, self.layers if len(self.layers) <= SLABS else shown))
+        layers = self.layers or ()
+        shown = layers if len(layers) <= SLABS else [layers[i * len(layers) // SLABS] for i in range(SLABS)]
+        return tuple(map(_slab, shown))
 
 
 def _slab(layer: ComputedLayer) -> tuple[float, float]:
@@ -65,6 +74,7 @@ class Tap:
         labels: leakage of the class.
         raw: the share of the image's own numbers that is seen.
         attacked: whether any attack was tried here.
+        exposed: whether others can listen here.
         learns: what a listener learns, as a predicate; empty where no verdict is given.
     """
 
@@ -75,10 +85,11 @@ class Tap:
     protection: tuple[str, ...] = ()
     reader: str | None = None
     finding: Finding | None = None
-    pixels: Leak | None = None
-    labels: Leak | None = None
+    pixels: Leak | LeakLimit | None = None
+    labels: Leak | LeakLimit | None = None
     raw: float = 0.0
     attacked: bool = False
+    exposed: bool = True
     learns: str = ""
 
     @property
@@ -103,6 +114,11 @@ class Tap:
         return f"{reader}, {also},"
 
     @property
+    def silent(self) -> bool:
+        """True where others can listen, but no attack was tried."""
+        return self.exposed and not self.attacked
+
+    @property
     def encrypted(self) -> bool:
         """True where a listener sees only ciphertext."""
         return bool(self.protection) and self.reader is None
@@ -121,7 +137,7 @@ class Tap:
     @property
     def worst(self) -> tuple[float, ...]:
         """The order of places: in clear before encrypted, then by the steps and the upper limits of leakage."""
-        ends = [leak.score.leakage.high if leak else 0.0 for leak in (self.pixels, self.labels)]
+        ends = [leak.high if leak else 0.0 for leak in (self.pixels, self.labels)]
         return float(not self.encrypted), *map(float, self.levels), *ends
 
 
@@ -135,7 +151,7 @@ class Row:
         hops: where the devices form a chain, the link behind each but the last; otherwise empty.
         taps: the other places, what leaks most first; ``more`` are not drawn.
         links: each link between devices, attacked or not.
-        image_link: the protection of the link that brings the image in; None where nobody knows it.
+        remarks: sentences about the links that bring the image in and return the answer.
     """
 
     title: str
@@ -144,12 +160,22 @@ class Row:
     taps: tuple[Tap, ...]
     more: int
     links: Mapping[Link, Tap]
-    image_link: str | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def partial(self) -> bool:
-        """True where a link was not attacked."""
-        return not all(tap.attacked for tap in (*self.hops, *self.links.values()))
+        """True where a link that others can listen to was not attacked."""
+        return any(tap.silent for tap in (*self.hops, *self.links.values()))
+
+    @property
+    def inner(self) -> bool:
+        """True where others cannot listen to a link."""
+        return not all(tap.exposed for tap in (*self.hops, *self.links.values()))
+
+    @property
+    def chain(self) -> bool:
+        """True where the devices are drawn in a row."""
+        return bool(self.hops) or len(self.stations) == 1
 
     @property
     def encrypted(self) -> bool:
@@ -165,7 +191,7 @@ class Row:
     def sentence(self) -> str:
         """The row in one sentence, and what was not attacked in another."""
         places = [*self.hops, *self.taps]
-        silent = [tap.name for tap in places if not tap.attacked]
+        silent = [tap.name for tap in places if tap.silent]
         left_out = [f"Not attacked: {', '.join(silent)}."] if silent else []
         return " ".join([*_clauses(places, chain=bool(self.hops)), *left_out])
 
@@ -185,7 +211,7 @@ def _row(program: ProgramSummary, summary: Summary) -> Row:
     links = [one.link for one in program.links if set(one.link) <= set(names)]
     pairs = list(pairwise(names))
     chain = bool(pairs) and set(links) <= set(pairs)
-    whole, shares = _places(program, summary)
+    whole, shares = tapped(program, summary)
     on_links = {tap.links[0]: tap for tap in whole if tap.device is None and len(tap.links) == 1}
     hops = tuple(on_links.get(pair) or _silent(program, pair) for pair in (pairs if chain else ()))
     others = [tap for tap in (*whole, *shares) if tap not in hops]
@@ -198,8 +224,16 @@ def _row(program: ProgramSummary, summary: Summary) -> Row:
         taps=tuple(others[:CARDS]),
         more=len(others[CARDS:]),
         links={link: on_links.get(link) or _silent(program, link) for link in links},
-        image_link=next((one.protection for one in program.links if one.link[0] not in names), None),
+        remarks=tuple(_brought(one.protection) for one in program.links if one.link[0] not in names)[:1],
     )
+
+
+def _brought(protection: str) -> str:
+    """Return the sentence about the link that brings the image in."""
+    how = f"encrypted ({protection})"
+    if protection == "none":
+        how = "not encrypted: whoever listens there has the image itself"
+    return f"The link that brings the image in is {how}."
 
 
 def _silent(program: ProgramSummary, link: Link) -> Tap:
@@ -210,7 +244,7 @@ def _silent(program: ProgramSummary, link: Link) -> Tap:
     return Tap((link,), None, cut(layers) if sent else "nothing", sum(one.bytes for one in sent), names)
 
 
-def _places(program: ProgramSummary, summary: Summary) -> tuple[list[Tap], list[Tap]]:
+def tapped(program: ProgramSummary, summary: Summary) -> tuple[list[Tap], list[Tap]]:
     """Return where a program was listened to: all that a tap gets; and of other links the share that leaks most.
 
     What no link carries is left out: nobody can listen to it.
@@ -281,7 +315,7 @@ def _captured(summary: Summary) -> Row:
     taps = [replace(tap, cut=words.plural(len(capture.messages), "message")) for tap in taps]
     ends = tuple(Station(device) for device in capture.link)
     how = "encrypted" if capture.protected else "in clear"
-    return Row(f"Recorded on the link, which is {how}", ends, tuple(taps), (), 0, {}, None)
+    return Row(f"Recorded on the link, which is {how}", ends, tuple(taps), (), 0, {})
 
 
 def _clauses(places: Sequence[Tap], *, chain: bool) -> list[str]:
@@ -293,10 +327,11 @@ def _clauses(places: Sequence[Tap], *, chain: bool) -> list[str]:
             clauses.append(f"{tap.subject} {tap.learns}")
         elif tap.learns:
             listeners.setdefault(tap.learns, []).append(tap)
+    listening = "anyone listening " if clauses else "Anyone listening "
     for number, (learns, taps) in enumerate(listeners.items()):
         where = _between(taps) if chain else [f"on {tap.name}" for tap in taps]
         more = [f"on {words.plural(len(where) - NAMED, 'other link')}"] if len(where) > NAMED else []
-        clauses.append(f"{'' if number else 'Anyone listening '}{' or '.join([*where[:NAMED], *more])} {learns}")
+        clauses.append(f"{'' if number else listening}{' or '.join([*where[:NAMED], *more])} {learns}")
     return [f"{'; '.join(clauses)}."] if clauses else []
 
 

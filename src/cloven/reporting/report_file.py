@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from cloven.advising.advice import Advice, AdviceReport
 from cloven.auditing.results import Results
 from cloven.auditing.store import REPORT, Store
+from cloven.auditing.summary import Summary
+from cloven.documents import read_document
 from cloven.errors import check_type, path_of
 from cloven.files import write_text
-from cloven.reporting.page import Sample, render
+from cloven.partition.description import described_transfers
+from cloven.partition.vertical import Vertical
+from cloven.reporting.advice_page import AdvisedPlan, render_advice
+from cloven.reporting.findings import Sample
+from cloven.reporting.page import render
 
-AGAIN = "run the same audit again, which writes it from the cells"
+ADVICE = "advice.json"
 ROLES = ("best", "median", "worst", "usual")
 
 
@@ -25,28 +33,60 @@ def write(folder: Path) -> Path:
     return folder / REPORT
 
 
-def report(results: Results | str | Path, path: str | Path) -> Path:
-    """Write the results of an audit as one HTML page that needs no network; return its path.
+def report(results: Results | Advice | str | Path, path: str | Path) -> Path:
+    """Write the results of an audit, or an advice, as one HTML page that needs no network; return its path.
 
     Args:
-        results: what `cloven.audit` returned, or a folder that `Results.save` or ``cloven audit`` wrote.
+        results: what `cloven.audit` or `cloven.advise` returned, or a folder that `Results.save`, ``cloven audit``
+            or ``cloven advise`` wrote. From a folder of ``cloven advise``, the page has no pictures.
         path: the page.
 
     Raises:
-        ClovenError: for a folder without a finished audit, or a path that cannot be written.
+        ClovenError: for a folder without a finished audit or an advice, or a path that cannot be written.
     """
-    check_type(results, (Results, str, Path), "results", "what cloven.audit() returns, or a folder of results")
-    store = results.store if isinstance(results, Results) else Store(Path(results))
+    expected = "what cloven.audit() or cloven.advise() returns, or a folder of results"
+    check_type(results, (Results, Advice, str, Path), "results", expected)
     target = path_of(path, "path")
-    write_text(target, page(store))
+    if isinstance(results, Advice):
+        made = advice_page(results)
+    elif isinstance(results, Results):
+        made = page(results.store)
+    elif (Path(results) / ADVICE).is_file():
+        made = advice_page(Advice(read_document(AdviceReport, Path(results) / ADVICE)))
+    else:
+        made = page(Store(Path(results)))
+    write_text(target, made)
     return target
 
 
 def page(store: Store) -> str:
     """Return the page of a finished run; raises as `write`."""
     summary = store.summary()
-    keys = dict.fromkeys(finding.key for finding in summary.findings)
-    return render(summary, {key: _samples(store, key) for key in keys})
+    return render(summary, _all_samples(store, summary))
+
+
+def advice_page(advice: Advice) -> str:
+    """Return the page of an advice, with pictures if its plan was attacked."""
+    found = AdvisedPlan()
+    if advice.program is not None:
+        from cloven.auditing.divisions import (
+            described_parts,
+        )  # brings torch, which a page of documents does without
+
+        parts, transfers = described_parts(advice.program), described_transfers(advice.program)
+        found = replace(found, parts=parts, transfers=transfers)
+    if advice.plan is not None:
+        cuts = tuple(cut for one in advice.plan.stages if isinstance(one, Vertical) for cut in one.cuts)
+        found = replace(found, cuts=cuts)
+    if advice.results is not None:
+        store, summary = advice.results.store, advice.results.summary
+        found = replace(found, summary=summary, samples=_all_samples(store, summary))
+    return render_advice(advice.report, found)
+
+
+def _all_samples(store: Store, summary: Summary) -> dict[str, tuple[Sample, ...]]:
+    """Return the sample images of each finding, by its key."""
+    return {key: _samples(store, key) for key in dict.fromkeys(finding.key for finding in summary.findings)}
 
 
 def _samples(store: Store, key: str) -> tuple[Sample, ...]:

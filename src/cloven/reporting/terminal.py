@@ -10,7 +10,7 @@ from rich.text import Text
 
 from cloven.auditing.summary import Summary
 from cloven.reporting import words
-from cloven.reporting.levels import LIMITS, Leak, Level
+from cloven.reporting.levels import LIMITS, Leak, LeakLimit, Level
 from cloven.reporting.overview import Row, Station, Tap, drawn
 
 BAR = 20
@@ -64,7 +64,7 @@ def _row(row: Row, *, titled: bool) -> Iterator[RenderableType]:
 def _station(station: Station) -> RenderableType:
     name = Text(words.clean(station.name, 32), style="bold")
     trusted = " (trusted)" if station.trusted else ""
-    return Panel.fit(Text.assemble(name, trusted, f"  {station.computes or 'forwards'}"), padding=(0, 1))
+    return Panel.fit(Text.assemble(name, trusted, f"  {station.computes}"), padding=(0, 1))
 
 
 def _hop(tap: Tap) -> Iterator[RenderableType]:
@@ -76,7 +76,7 @@ def _scores(tap: Tap, before: str) -> Iterator[RenderableType]:
     """Yield a place, what is learned there, and its figures."""
     lock = f", encrypted ({words.listed(tap.protection)})" if tap.protection else ""
     lines = [Text.assemble((tap.name, "bold"), f", {words.clean(tap.cut, 60)}, {words.size(tap.bytes)}{lock}")]
-    if not tap.attacked:
+    if tap.silent:
         lines.append(Text("not attacked", style="dim"))
     if tap.learns:
         lines.append(Text(f"{words.capital(tap.learns)}.", style=STYLES[max(tap.levels)]))
@@ -93,14 +93,11 @@ def _scores(tap: Tap, before: str) -> Iterator[RenderableType]:
     yield from (Text.assemble((before, "dim"), line) for line in lines)
 
 
-def _figures(name: str, score: str, leak: Leak, step: Level) -> tuple[Text, Text]:
+def _figures(name: str, score: str, leak: Leak | LeakLimit, step: Level) -> tuple[Text, Text]:
     """Return a leakage on a scale from 0 to 100 %, and the score that it is computed from."""
-    leakage, measured = leak.score.leakage, leak.score
-    start = min(BAR - 1, int(BAR * leakage.low))
-    end = max(start + 1, min(BAR, round(BAR * leakage.high)))
+    low, high = leak.span
+    start = min(BAR - 1, int(BAR * low / 100))
+    end = max(start + 1, min(BAR, round(BAR * high / 100)))
     bar = "·" * start + "━" * (end - start) + "·" * (BAR - end)
-    shown = f" {words.share(leakage.mean)} [{100 * leakage.low:.0f}, {100 * leakage.high:.0f}]"
-    carried = f" at {', '.join(measured.carried_layers)}" if measured.carried_from else ""
-    against = f"{score} {words.interval(measured)}, baseline {words.number(measured.baseline)}"
-    by = f"{against}, by {measured.attack}{carried}"
-    return Text.assemble(f"{name} ", (bar, STYLES[step]), shown), Text(f"      {words.clean(by, 90)}", style="dim")
+    scale = Text.assemble(f"{name} ", (bar, STYLES[step]), f" {leak.shown}")
+    return scale, Text(f"      {words.clean(leak.origin(score), 90)}", style="dim")

@@ -119,6 +119,39 @@ def duration(value: float | None) -> str:
     return f"{whole // 3600}{SPACE}h {whole % 3600 // 60}{SPACE}min"
 
 
+def seconds(value: float | None) -> str:
+    """Return a latency such as ``9.87 ms``, with three digits."""
+    return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
+
+
+def joules(value: float | None) -> str:
+    """Return an energy such as ``420 mJ``, with three digits."""
+    return _scaled(value, ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
+
+
+def octets(value: float | None) -> str:
+    """Return a memory such as ``80.3 MB``, with three digits."""
+    return _scaled(value, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
+
+
+def rate(value: float | None) -> str:
+    """Return a throughput such as ``402 images/s``, with three digits."""
+    return _scaled(value, ((1.0, "images/s"),))
+
+
+def _scaled(value: float | None, units: Sequence[tuple[float, str]]) -> str:
+    """Return a value with three digits and the largest unit that it reaches."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    rounded = float(f"{value:.3g}")
+    factor, unit = next((one for one in units if abs(rounded) >= one[0]), units[-1])
+    scaled = rounded / factor
+    digits = max(0, 2 - math.floor(math.log10(abs(scaled)))) if scaled else 0
+    written = f"{scaled:,.{digits}f}"
+    short_ = written.rstrip("0").rstrip(".") if "." in written else written
+    return f"{short_.replace('-', MINUS)}{SPACE}{unit}"
+
+
 def tiny(value: float | None) -> str:
     """Return two digits and the power of ten, such as ``1.2 × 10⁻⁶``; ``3.4`` where there is no need for it."""
     if value is None or not math.isfinite(value):
