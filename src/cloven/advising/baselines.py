@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from itertools import groupby, permutations
 from math import isqrt
 
-from cloven.advising.candidates import Candidate
+from cloven.advising.candidates import Candidate, op_seconds
 from cloven.cost.cluster import Cluster
-from cloven.cost.operators import OperatorTimes, work
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph
 from cloven.graph.ops import ANCHORS
-from cloven.partition.compiler import divide, problems
+from cloven.partition.compiler import problems
 from cloven.partition.data import Data, deepest_that_pays
 from cloven.partition.division import everywhere
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.program import Compute, Link
+from cloven.partition.program import Link
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.vertical import Vertical
 
@@ -63,15 +62,8 @@ def baselines(model: Graph, cluster: Cluster) -> tuple[NamedCandidate, ...]:
 
 
 def device_seconds(model: Graph, cluster: Cluster) -> dict[str, Seconds]:
-    """Return the seconds of each op for one image on each device that has a profile."""
-    whole = divide(model, Vertical(), 1)
-    works = {step.value: work(whole.graph, step) for _, step in whole.steps() if isinstance(step, Compute)}
-    found = {}
-    for name, device in cluster.devices.items():
-        if name != COORDINATOR and device.profile is not None:
-            times = OperatorTimes(device.profile.compute)
-            found[name] = {value: times.seconds(what) for value, what in works.items()}
-    return {name: seconds for name, seconds in found.items() if sum(seconds.values()) > 0}
+    """Return the seconds of each op for one image on each device whose profile has its speed."""
+    return {name: seconds for name, seconds in op_seconds(model, cluster).items() if sum(seconds.values()) > 0}
 
 
 # --- consecutive layers ---------------------------------------------------------------------------------------
