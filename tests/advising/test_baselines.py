@@ -215,7 +215,7 @@ def board(model: cloven.Graph, slow: str) -> DeviceProfile:
     """Return the profile of a device that takes a second for one layer, and a millisecond for every other op."""
     program = cloven.divide(model, Vertical(), 1)
     steps = {step.value: step for step in program.parts["edge0"] if isinstance(step, Compute)}
-    works = {value: work(model, step) for value, step in steps.items()}
+    works = {value: work(model, value, step.box) for value, step in steps.items()}
     rows = tuple(
         OperatorTime(family=what.family, macs=what.macs, bytes=what.bytes, seconds=1.0 if value == slow else 0.001)
         for value, what in works.items()
