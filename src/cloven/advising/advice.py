@@ -28,13 +28,13 @@ def amount(value: float | None, minimised: str) -> str:
 class TapLeakage(Document):
     """The leakage of a tap on one axis: the upper 95 % limit of the leakage by its strongest attack.
 
-    ``protected`` is true for an encrypted link; ``leakage`` is then what would leak without the encryption.
-    ``attack`` is None if the image or the answer itself is sent.
+    ``protected`` is true for an encrypted link; ``leakage`` is then what would leak without the encryption, None if
+    that was not attacked. ``attack`` is None if the image or the answer itself is sent.
     """
 
     tap: str
     axis: Axis
-    leakage: float
+    leakage: float | None
     attack: str | None
     protected: bool
 
@@ -185,9 +185,12 @@ class Advice:
         return self.report.rejected
 
     def leakage(self, axis: Axis) -> float:
-        """Return the leakage of the plan on an axis: the largest of any unprotected tap, 0 if there is none."""
-        found = (one.leakage for one in self.report.leakage if one.axis == axis and not one.protected)
-        return max(found, default=0.0)
+        """Return the leakage of the plan on an axis: the largest of any unprotected tap, 0 if there is none.
+
+        A tap in clear that was not attacked counts as leaking everything.
+        """
+        clear = (one for one in self.report.leakage if one.axis == axis and not one.protected)
+        return max((1.0 if one.leakage is None else one.leakage for one in clear), default=0.0)
 
     def __repr__(self) -> str:
         return text_table(*self._table())

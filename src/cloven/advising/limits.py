@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import inf, isfinite
+from typing import Protocol
 
-from cloven.cost.estimate import Cost
+from cloven.auditing.finding import Axis
+from cloven.cost.cluster import Cluster
+from cloven.cost.estimate import DeviceCost
 from cloven.errors import ClovenError, shown
+from cloven.partition.protection import COORDINATOR
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A cost that exceeds a limit, or may exceed it because it is unknown (None)."""
+
+    name: str
+    value: float | None
+    limit: float
+    unit: str
+    below: bool = False
+
+    @property
+    def relative(self) -> float:
+        """The part of the limit by which the cost exceeds it; infinite if it is unknown."""
+        if not self.value:
+            return inf
+        return self.limit / self.value - 1 if self.below else self.value / self.limit - 1
+
+    @property
+    def reached(self) -> str:
+        """The cost with its unit."""
+        return "unknown" if self.value is None else f"{self.value:,.4g} {self.unit}"
+
+    def __str__(self) -> str:
+        side = "below" if self.below else "above"
+        return f"{self.name} is {self.reached}, {side} the limit of {self.limit:,.4g} {self.unit}"
+
+
+class Costs(Protocol):
+    """The costs of a division that limits apply to."""
+
+    @property
+    def latency(self) -> float | None:
+        """The seconds of one image."""
+
+    @property
+    def throughput(self) -> float | None:
+        """The images per second."""
+
+    @property
+    def energy(self) -> float | None:
+        """The joules of one image."""
+
+    @property
+    def devices(self) -> tuple[DeviceCost, ...]:
+        """The cost on each device."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +85,82 @@ class Limits:
     label_leakage: float | None = None
 
     def __post_init__(self) -> None:
-        if problems := list(self._problems()):
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if problems := list(wrong_limits(given)):
             raise ClovenError(problems)
 
-    def _problems(self) -> Iterator[str]:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                yield f"{field.name} must be a number or None, got {shown(value)}"
-            elif field.name.endswith("leakage") and not 0 <= value <= 1:
-                yield f"{field.name} must be between 0 and 1, got {value:g}"
-            elif not (isfinite(value) and value > 0) and not field.name.endswith("leakage"):
-                yield f"{field.name} must be a number above 0, got {value:g}"
+    @property
+    def leakage(self) -> dict[Axis, float]:
+        """The limits on leakage that apply, by axis."""
+        found: dict[Axis, float | None] = {"pixels": self.pixel_leakage, "labels": self.label_leakage}
+        return {axis: limit for axis, limit in found.items() if limit is not None}
 
-    def exceeded_by(self, cost: Cost) -> tuple[str, ...]:
-        """Return a sentence for each limit on cost that a cost exceeds, or may exceed because it is unknown."""
-        found = [
-            _compared("latency", cost.latency, self.latency, "s"),
-            _compared("energy", cost.energy, self.energy, "J"),
+    def exceeded_by(self, cost: Costs) -> tuple[Excess, ...]:
+        """Return the limits on cost that a cost exceeds, or may exceed because it is unknown.
+
+        The memory that a device has is a limit too.
+        """
+        checked: list[tuple[str, float | None, float | None, str, bool]] = [
+            ("latency", cost.latency, self.latency, "s", False),
+            ("energy", cost.energy, self.energy, "J", False),
         ]
-        if self.throughput is not None and (cost.throughput is None or cost.throughput < self.throughput):
-            reached = "unknown" if cost.throughput is None else f"{cost.throughput:.3g}"
-            found.append(f"the throughput is {reached} images/s, below the limit of {self.throughput:.3g}")
+        if self.throughput is not None:  # which takes time to estimate
+            checked.append(("throughput", cost.throughput, self.throughput, "images/s", True))
         for device in cost.devices:
             most = min((m for m in (self.memory, device.available) if m is not None), default=None)
-            found.append(_compared(f"the memory of {device.device}", device.memory, most, "bytes"))
-        return tuple(sentence for sentence in found if sentence is not None)
+            checked.append((f"memory of {device.device}", device.memory, most, "bytes", False))
+        return tuple(
+            Excess(name, value, limit, unit, below)
+            for name, value, limit, unit, below in checked
+            if limit is not None and (value is None or (value < limit if below else value > limit))
+        )
 
 
-def _compared(name: str, value: float | None, limit: float | None, unit: str) -> str | None:
-    """Return a sentence if a value exceeds a limit or is unknown, else None."""
-    if limit is None or (value is not None and value <= limit):
-        return None
-    reached = "unknown" if value is None else f"{value:,.4g} {unit}"
-    return f"{name} is {reached}, above the limit of {limit:,.4g} {unit}"
+def wrong_limits(given: Mapping[str, object], names: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield the problems of limits by their names in `Limits`; messages may have other ``names`` for them."""
+    for name, value in given.items():
+        shown_as = (names or {}).get(name, name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{shown_as} must be a number or None, got {shown(value)}"
+        elif name.endswith("leakage"):
+            if not 0 <= value <= 1:
+                yield f"{shown_as} must be between 0 and 1, got {value:g}"
+        elif not (isfinite(value) and value > 0):
+            yield f"{shown_as} must be a number above 0, got {value:g}"
+
+
+def unreachable(limits: Limits, minimise: str, cluster: Cluster) -> Iterator[str]:
+    """Yield why no division over a cluster can meet the limits, as far as that shows without a division.
+
+    A limit that needs numbers which a profile lacks is one: divisions with that device could not be compared.
+    """
+    devices = {name: device for name, device in cluster.devices.items() if name != COORDINATOR}
+    if not devices:
+        yield f"the cluster has no devices besides {COORDINATOR}; add one that runs a part of the model"
+        return
+    if not any(device.trusted for device in devices.values()) and limits.pixel_leakage not in (None, 1):
+        yield (
+            "no device of the cluster is trusted, and the first one receives the image: every division leaks all "
+            "pixels, above the limit on pixel leakage; trust a device, or remove the limit"
+        )
+    profiles = {device.profile.name: device.profile for device in devices.values() if device.profile is not None}
+    if limits.memory is not None:
+        for name, profile in profiles.items():
+            if profile.memory is None:
+                yield f"the limit on memory requires a table [memory] in the profile of {name}"
+        sizes = [profile.memory.worker for profile in profiles.values() if profile.memory is not None]
+        if sizes and len(sizes) == len(profiles) and min(sizes) > limits.memory:
+            yield (
+                f"the limit on memory is {limits.memory:,.4g} bytes, but a worker without a model needs "
+                f"{min(sizes):,} bytes or more"
+            )
+    if limits.energy is not None or minimise == "energy":
+        for name, profile in profiles.items():
+            if profile.power is None:
+                yield f"energy requires a table [power] in the profile of {name}"
+        links = dict.fromkeys(link.profile for link in (*cluster.links.values(), cluster.default) if link.profile)
+        for link in links:
+            if link.energy is None:
+                yield f"energy requires a table [energy] in the profile of the link {link.name}"

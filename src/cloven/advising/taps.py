@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from cloven.auditing.finding import Axis
 from cloven.cost.cluster import Cluster
@@ -26,6 +27,21 @@ class ExposedTap:
     pair: tuple[str, str] | None
     observation: Observation | None
     known: tuple[Axis, ...] = ()
+
+    @cached_property
+    def key(self) -> str:
+        """The name under which an audit reports the observation; empty without one."""
+        return "" if self.observation is None else key_of(self.observation)
+
+    @cached_property
+    def raw_image(self) -> float:
+        """The fraction of the image's pixels that the listener receives as they are."""
+        return 0.0 if self.observation is None else self.observation.raw_image
+
+
+def key_of(observation: Observation) -> str:
+    """Return the name under which an audit reports an observation."""
+    return observation.fingerprint[:32]
 
 
 def taps(program: Program, cluster: Cluster) -> tuple[ExposedTap, ...]:

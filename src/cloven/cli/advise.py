@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -18,15 +18,18 @@ from cloven.cli.options import (
     AsJson,
     Classes,
     InputSize,
+    Jobs,
     Mean,
     Seed,
     Std,
     Weights,
+    cores,
     names_in,
     quantity,
 )
 from cloven.cli.printing import print_json, print_text, table
 from cloven.errors import ClovenError, tried
+from cloven.progress import report_progress
 
 if TYPE_CHECKING:
     from cloven.advising.advice import Advice
@@ -37,6 +40,16 @@ log = logging.getLogger("cloven")
 TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 ENERGIES = {"mJ": 1e-3, "J": 1.0}
+
+OPTIONS = {
+    "latency": "--max-latency",
+    "throughput": "--min-throughput",
+    "energy": "--max-energy",
+    "memory": "--max-memory",
+    "pixel_leakage": "--max-pixel-leakage",
+    "label_leakage": "--max-label-leakage",
+}
+"""The options of the limits."""
 
 
 def _limit(help_text: str, metavar: str) -> typer.models.OptionInfo:
@@ -99,6 +112,7 @@ def advise(
     mean: Mean = "",
     std: Std = "",
     seed: Seed = 0,
+    jobs: Jobs = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the plan and the report; default: runs/advice-MODEL.", metavar="FOLDER"),
@@ -111,7 +125,8 @@ def advise(
     encrypted. The plan is written to plan.toml. Exit code 1: no plan meets the limits.
     """
     from cloven.advising.advise import advise as advised
-    from cloven.advising.limits import Limits
+    from cloven.advising.alternatives import Objective
+    from cloven.advising.limits import Limits, unreachable, wrong_limits
     from cloven.cost.cluster import Cluster
     from cloven.zoo.datasets import load
     from cloven.zoo.images import spread
@@ -121,28 +136,43 @@ def advise(
     def read(text: str, option: str, units: dict[str, float]) -> float | None:
         return tried(lambda: quantity(text, option, units), problems) if text else None
 
-    latency, energy = read(max_latency, "--max-latency", TIMES), read(max_energy, "--max-energy", ENERGIES)
-    memory, seconds = read(max_memory, "--max-memory", SIZES), read(budget, "--budget", TIMES)
-    limits = tried(
-        lambda: Limits(latency, min_throughput, energy, memory, max_pixel_leakage, max_label_leakage), problems
-    )
+    values = {
+        "latency": read(max_latency, "--max-latency", TIMES),
+        "throughput": min_throughput,
+        "energy": read(max_energy, "--max-energy", ENERGIES),
+        "memory": read(max_memory, "--max-memory", SIZES),
+        "pixel_leakage": max_pixel_leakage,
+        "label_leakage": max_label_leakage,
+    }
+    problems += wrong_limits(values, OPTIONS)
+    seconds = read(budget, "--budget", TIMES)
+    if seconds == 0:
+        problems.append(f"--budget must be more than 0, got {budget}")
+    if minimise not in get_args(Objective):
+        problems.append(f"--minimise is {minimise!r}; expected one of {', '.join(get_args(Objective))}")
+    limits = None if problems else Limits(**values)
     devices = tried(lambda: Cluster.named(cluster), problems)
     found = tried(lambda: resolved(ModelOptions(model, input_size, classes, weights, mean, std)), problems)
+    if limits is not None and devices is not None:
+        problems += unreachable(limits, minimise, devices)
     if problems or limits is None or devices is None or found is None or seconds is None:
         raise ClovenError(problems)
     spec, graph = found
     ready, graph = prepared_for(spec, graph, data, None, seed)
     tests = ready.images
-    advice = advised(
-        graph,
-        devices,
-        auxiliary=load(auxiliary, shape=spec.input, limit=queries),
-        victims=tests.take(spread(tests.labels, len(tests), victims)),
-        limits=limits,
-        minimise=minimise,  # type: ignore[arg-type]
-        attacks=names_in(attacks),
-        budget=seconds,
-    )
+    with report_progress() as progress:
+        advice = advised(
+            graph,
+            devices,
+            auxiliary=load(auxiliary, shape=spec.input, limit=queries),
+            victims=tests.take(spread(tests.labels, len(tests), victims)),
+            limits=limits,
+            minimise=minimise,  # type: ignore[arg-type]
+            attacks=names_in(attacks),
+            budget=seconds,
+            jobs=jobs or cores(),
+            progress=progress,
+        )
     folder = out or Path("runs") / f"advice-{model.replace(':', '-')}"
     _write(advice, spec, folder)
     if as_json:
@@ -168,7 +198,13 @@ def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
     report(advice, folder / "report.html")
 
 
+def _share(leakage: float | None) -> str:
+    return "not attacked" if leakage is None else f"{leakage:.0%}"
+
+
 def _print(advice: Advice) -> None:
+    from cloven.advising.advice import amount
+
     report = advice.report
     if report.assumptions:
         print_text("This advice is based on numbers that were not measured; they are listed below.")
@@ -181,7 +217,7 @@ def _print(advice: Advice) -> None:
                 [
                     leak.tap,
                     leak.axis,
-                    f"{leak.leakage:.0%}",
+                    _share(leak.leakage),
                     leak.attack or "not needed",
                     "yes" if leak.protected else "no",
                 ]
@@ -194,6 +230,26 @@ def _print(advice: Advice) -> None:
             ["division", report.minimised, "reason"],
             [[one.division, one.shown(report.minimised), one.reason] for one in report.rejected],
         )
+    named = [one for one in report.compared if one.names]
+    if named:
+        table(
+            "For comparison",
+            ["name", "division", report.minimised, "pixels", "labels", "reason"],
+            [
+                [
+                    ", ".join(one.names),
+                    one.division,
+                    amount(getattr(one, report.minimised), report.minimised),
+                    _share(one.pixel_leakage),
+                    _share(one.label_leakage),
+                    "recommended" if one.chosen else one.reason,
+                ]
+                for one in named
+            ],
+        )
+    if report.nearest is not None:
+        print_text(f"Nearest: {report.nearest.division}. Limits to relax: {'; '.join(report.nearest.limits)}")
+    print_text(report.method)
     for heading, lines in (("not tested", report.untested), ("not measured", report.assumptions)):
         for line in lines:
             print_text(f"{heading}: {line}")

@@ -1,0 +1,314 @@
+"""The answer of a search as a document: the plan, what it leaks, and why each other division was not chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from cloven.advising.advice import (
+    AdviceReport,
+    ComparedDivision,
+    CutPoint,
+    Rejected,
+    Relaxation,
+    TapLeakage,
+    amount,
+)
+from cloven.advising.alternatives import Alternative
+from cloven.advising.candidates import Candidate
+from cloven.advising.search import COSTS_MORE, Decision, Search, clear_taps, in_words
+from cloven.auditing.finding import AXES, Axis
+from cloven.auditing.results import Results
+from cloven.graph.cuts import cuts
+from cloven.partition.observe import seen_on
+from cloven.partition.vertical import Vertical
+
+MOST_COMPARED = 200
+"""The largest number of divisions in the report, besides those that were attacked or have a name."""
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The end of a search.
+
+    Attributes:
+        search: the search.
+        divisions: the divisions with only the coordinator's links encrypted, the cheapest first.
+        winner: the recommended division; None if there is none.
+        names: the names of candidates from the literature.
+        method: how the divisions were found, in a sentence.
+    """
+
+    search: Search
+    divisions: Sequence[Alternative]
+    winner: Alternative | None
+    results: Results | None
+    names: Mapping[Candidate, Sequence[str]]
+    method: str
+
+
+def report_of(result: SearchResult) -> AdviceReport:
+    """Return the advice as a document."""
+    search, winner = result.search, result.winner
+    reason = _reason(result)
+    compared = tuple(_compared(result, reason))
+    return AdviceReport(
+        plan=None if winner is None else str(winner.candidate),
+        minimised=search.pricing.minimise,
+        limits=search.limits,
+        reason=reason,
+        cost=None if winner is None else winner.cost,
+        leakage=() if winner is None else tuple(_leakage(search, winner)),
+        rejected=_rejected(result),
+        untested=tuple(_untested(result)),
+        assumptions=() if winner is None else winner.cost.assumptions,
+        divisions=len(result.divisions),
+        attacked=len(search.ledger.known),
+        compared=compared,
+        cuts=tuple(_cuts(result)),
+        nearest=None if winner is not None else _nearest(result),
+        method=result.method,
+    )
+
+
+def _reason(result: SearchResult) -> str:
+    search, winner = result.search, result.winner
+    if winner is None:
+        limited = search.budget.ended or search.unexplored < inf
+        return "No advice within this budget." if limited else "No plan meets the limits."
+    minimised = search.pricing.minimise
+    value = amount(abs(winner.value), minimised)
+    reason = f"Of {len(result.divisions):,} divisions, it has the best {minimised} within the limits: {value}."
+    if search.unexplored < winner.value:
+        other = amount(abs(search.unexplored), minimised)
+        reason += f" Divisions that were not attacked could reach {other} at best."
+    return reason
+
+
+def _leakage(search: Search, winner: Alternative) -> Iterator[TapLeakage]:
+    for tap in winner.taps:
+        leaks = search.ledger.of(tap)
+        for axis in AXES:
+            leak = leaks.get(axis)
+            attacked = axis in tap.known or search.ledger.is_known(tap)
+            if leak is not None:
+                yield TapLeakage(
+                    tap=tap.name,
+                    axis=axis,
+                    leakage=leak.leakage if attacked else None,
+                    attack=leak.attack if attacked else None,
+                    protected=winner.is_encrypted(tap),
+                )
+
+
+def plan_leakage(search: Search, division: Alternative, axis: Axis) -> float | None:
+    """Return the largest leakage of a division's taps in clear on an axis; None if one of them was not attacked."""
+    found = [0.0]
+    for tap in clear_taps(division):
+        if axis not in tap.known and not search.ledger.is_known(tap):
+            return None
+        leaks = search.ledger.of(tap)
+        found += [leaks[axis].leakage] if axis in leaks else []
+    return max(found)
+
+
+# --- the other divisions --------------------------------------------------------------------------------------
+
+
+def _compared(result: SearchResult, reason: str) -> Iterator[ComparedDivision]:
+    """Yield the divisions with the reason for or against each, the cheapest first."""
+    search, winner = result.search, result.winner
+    named = _named(result)
+    seen = set()
+    for number, first in enumerate(result.divisions):
+        decision = search.decisions.get(first.candidate, Decision(first))
+        chosen = winner is not None and winner.candidate == first.candidate
+        division = winner if winner is not None and chosen else decision.division
+        names = named.pop(division, ())
+        row = _row(search, division, names, reason if chosen else decision.reason, chosen=chosen)
+        seen.add((division.candidate, division.encrypted))
+        if number < MOST_COMPARED or chosen or names or row.pixel_leakage is not None:
+            yield row
+    for division, names in named.items():
+        if (division.candidate, division.encrypted) not in seen:
+            yield _row(search, division, names, _fate(search, division), chosen=False)
+
+
+def _fate(search: Search, division: Alternative) -> str:
+    """Return why a named division is not the recommended one."""
+    if exceeded := search.limits.exceeded_by(division):
+        return in_words(exceeded)
+    leaking = search.leaking(division)
+    if leaking:
+        return f"{leaking[0].name} {search.reads(leaking[0])}"
+    if waiting := [tap.name for tap in clear_taps(division) if search.must_attack(tap)]:
+        return f"{waiting[0]} was not attacked"
+    return COSTS_MORE
+
+
+def _row(
+    search: Search, division: Alternative, names: Sequence[str], reason: str, *, chosen: bool
+) -> ComparedDivision:
+    return ComparedDivision(
+        division=str(division.candidate),
+        kind=division.candidate.kind,
+        names=tuple(names),
+        devices=division.candidate.devices,
+        encrypted=division.encrypted,
+        latency=division.latency,
+        throughput=division.throughput,
+        energy=division.energy,
+        memory=division.memory,
+        traffic=division.traffic,
+        measured_latency=None,
+        pixel_leakage=plan_leakage(search, division, "pixels"),
+        label_leakage=plan_leakage(search, division, "labels"),
+        chosen=chosen,
+        reason=reason,
+    )
+
+
+def _named(result: SearchResult) -> dict[Alternative, list[str]]:
+    """Return the named divisions: those from the literature, and the extremes of the search.
+
+    Divisions from the literature do not consider what leaks: only the coordinator's links are encrypted.
+    """
+    search = result.search
+    found: dict[Alternative, list[str]] = {}
+
+    def name(division: Alternative | None, text: str) -> None:
+        if division is not None:
+            found.setdefault(division, []).append(text)
+
+    known = [one for one in result.divisions if one.value < inf and one.latency is not None]
+    within = [one for one in known if not search.limits.exceeded_by(one)]
+    name(within[0] if within else None, "the search without leakage (AutoDiCE)")
+    devices = search.pricing.cluster.devices
+    trusted = [one for one in within if all(devices[name].trusted for name in one.candidate.devices)]
+    single = (one for one in trusted or known if one.candidate.kind == "one device")
+    name(next(single, None), "everything on one device")
+    several = (_closed(search, one) for one in trusted if one.candidate.kind != "one device")
+    name(min(several, key=lambda one: one.value, default=None), "every link encrypted")
+    if result.winner is not None:
+        name(result.winner, "only the links that leak encrypted")
+    name(_first_safe_cut(result), "the first cut below the limits (Rajasekar et al.)")
+    for division in result.divisions:
+        for text in result.names.get(division.candidate, ()):
+            name(division, text)
+    return found
+
+
+def _closed(search: Search, division: Alternative) -> Alternative:
+    """Return a division with every link encrypted that others can listen to."""
+    return search.pricing.encrypting(division, [tap.pair for tap in division.taps if tap.pair is not None])
+
+
+def _first_safe_cut(result: SearchResult) -> Alternative | None:
+    """Return the cheapest division at the first cut from which on no cut leaks more than the limits."""
+    search, first = result.search, None
+    limits = search.limits.leakage
+    for point in reversed(tuple(_cuts(result))):
+        leaks: Mapping[Axis, float | None] = {"pixels": point.pixel_leakage, "labels": point.label_leakage}
+        if not limits or any((leak := leaks[axis]) is None or leak > limit for axis, limit in limits.items()):
+            break
+        first = point.after
+    matching = (one for one in result.divisions if first is not None and _single_cut(one) == first)
+    return next(matching, None)
+
+
+def _single_cut(division: Alternative) -> str | None:
+    """Return the cut of a vertical division in two parts; None for any other."""
+    (strategy, *more) = division.candidate.strategies
+    return strategy.cuts[0] if not more and isinstance(strategy, Vertical) and len(strategy.cuts) == 1 else None
+
+
+def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
+    """Return a division of each other strategy: the cheapest that only lost by its cost, if there is one."""
+    found: dict[str, Decision] = {}
+    for first in result.divisions:
+        decision = result.search.decisions.get(first.candidate)
+        if decision is None or (result.winner is not None and result.winner.candidate == first.candidate):
+            continue
+        before = found.get(first.candidate.kind)
+        if before is None or (decision.reason == COSTS_MORE and before.reason != COSTS_MORE):
+            found[first.candidate.kind] = decision
+    return tuple(
+        Rejected(
+            division=str(decision.division.candidate),
+            objective=None if decision.division.value == inf else abs(decision.division.value),
+            reason=decision.reason,
+        )
+        for decision in found.values()
+    )
+
+
+def _untested(result: SearchResult) -> Iterator[str]:
+    """Yield what was not tested, or is not known."""
+    search = result.search
+    if search.budget.ended:
+        yield "the budget ended before all divisions were attacked"
+    unknown = dict.fromkeys(text for one in result.divisions if one.value == inf for text in one.unknown)
+    if unknown:
+        yield f"the cost of some divisions is unknown: {'; '.join(unknown)}"
+    if result.results is not None and not result.results.verdict.given:
+        yield f"the audit gives no verdict on this model: {result.results.verdict.reason}"
+
+
+# --- cuts, and the nearest division ---------------------------------------------------------------------------
+
+
+def _cuts(result: SearchResult) -> Iterator[CutPoint]:
+    """Yield the vertical cuts in two parts, from the image to the answer."""
+    fastest: dict[str, Alternative] = {}
+    for division in sorted(result.divisions, key=lambda one: one.latency or inf):
+        if (after := _single_cut(division)) is not None:
+            fastest.setdefault(after, division)
+    for cut in cuts(result.search.pricing.model):
+        if cut.after not in fastest:
+            continue
+        division = fastest[cut.after]
+        leaks = result.search.ledger.known.get(
+            seen_on(division.program, (division.program.source, division.program.sink)).fingerprint[:32], {}
+        )
+        yield CutPoint(
+            after=cut.after,
+            share=cut.macs_before / ((cut.macs_before + cut.macs_after) or 1),
+            bytes=cut.bytes,
+            latency=division.latency,
+            pixel_leakage=leaks["pixels"].leakage if leaks else None,
+            label_leakage=leaks["labels"].leakage if leaks else None,
+        )
+
+
+def _nearest(result: SearchResult) -> Relaxation | None:
+    """Return the division that comes closest to the limits.
+
+    It is the one with the smallest sum of excesses: those of costs relative to the limit, those of leakage as they
+    are. Divisions are compared with their links encrypted as they were decided, and with only the coordinator's.
+    """
+    search = result.search
+    best: tuple[float, Relaxation] | None = None
+    for first in result.divisions:
+        decision = search.decisions.get(first.candidate, Decision(first))
+        for division in (decision.division, first):
+            found = list(excesses(search, division))
+            total = sum(excess for excess, _ in found)
+            if total < (inf if best is None else best[0]):
+                limits = tuple(text for _, text in found)
+                best = total, Relaxation(division=str(division.candidate), limits=limits)
+    return None if best is None else best[1]
+
+
+def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str]]:
+    """Yield by how much a division exceeds each limit, and the limit to relax, in words; infinite if unknown."""
+    if division.value == inf or division.latency is None:
+        yield inf, "its cost is unknown"
+    for over in search.limits.exceeded_by(division):
+        yield over.relative, f"{over.name}: {over.reached} instead of {over.limit:,.4g} {over.unit}"
+    for axis, limit in search.limits.leakage.items():
+        leak = plan_leakage(search, division, axis)
+        if leak is None:
+            yield inf, f"{axis}: not attacked"
+        elif leak > limit:
+            yield leak - limit, f"{axis[:-1]} leakage: {leak:.0%} instead of {limit:.0%}"

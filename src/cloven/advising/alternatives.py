@@ -1,0 +1,226 @@
+"""Candidates with a choice of encrypted links, and their estimated costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from typing import Literal, get_args
+
+from cloven.advising.candidates import Candidate
+from cloven.advising.taps import ExposedTap, taps
+from cloven.cost.cluster import Cluster
+from cloven.cost.estimate import Cost, DeviceCost, Estimate, Estimator
+from cloven.cost.profile import CipherTime
+from cloven.cost.tasks import Workload
+from cloven.graph.graph import Graph
+from cloven.partition.compiler import divide, problems
+from cloven.partition.division import device_names
+from cloven.partition.plan import Plan
+from cloven.partition.program import Compute, Link, Program
+from cloven.partition.protection import COORDINATOR, Name, Protection, pair
+
+Objective = Literal["latency", "throughput", "energy", "traffic"]
+
+CIPHERS: tuple[Name, ...] = tuple(name for name in get_args(Name) if name != "none")
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """A candidate with a choice of encrypted links, and its estimated costs for one image.
+
+    Attributes:
+        candidate: the candidate.
+        pricing: estimates the costs.
+        protection: the protection of each link.
+        source: the device that receives the image.
+        sink: the device that sends the answer.
+        value: what is minimised, infinite if it is unknown.
+        latency: the seconds of one image; None if unknown.
+        energy: the joules of one image; None if unknown.
+        traffic: the bytes on all links.
+        devices: the cost on each device.
+        unknown: a sentence for each number that is missing.
+    """
+
+    candidate: Candidate
+    pricing: Pricing
+    protection: Protection
+    source: str
+    sink: str
+    value: float
+    latency: float | None
+    energy: float | None
+    traffic: int
+    devices: tuple[DeviceCost, ...]
+    unknown: tuple[str, ...]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """All costs as a document."""
+        return self.pricing.estimate(self.candidate, self.protection).cost
+
+    @cached_property
+    def throughput(self) -> float | None:
+        """The images per second; None if unknown."""
+        return self.pricing.estimate(self.candidate, self.protection).throughput
+
+    @cached_property
+    def program(self) -> Program:
+        """The program, with its links protected."""
+        program = divide(self.pricing.model, self.candidate.strategies, self.candidate.devices)
+        return replace(program, protection=self.protection)
+
+    @cached_property
+    def taps(self) -> tuple[ExposedTap, ...]:
+        """The taps, as if no link was encrypted."""
+        return taps(self.program, self.pricing.cluster)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return Plan(strategy=self.candidate.strategies, devices=self.candidate.devices, protection=self.protection)
+
+    @property
+    def encrypted(self) -> tuple[str, ...]:
+        """The encrypted links, each as ``A-B``."""
+        return tuple(self.protection.links)
+
+    @property
+    def memory(self) -> int | None:
+        """The bytes on the device that needs the most; None if those of one are unknown."""
+        known = [device.memory for device in self.devices if device.memory is not None]
+        return max(known) if len(known) == len(self.devices) else None
+
+    def is_encrypted(self, tap: ExposedTap) -> bool:
+        """Return whether a listener at a tap sees only ciphertext."""
+        return tap.pair is not None and self.protection.of(*tap.pair) != "none"
+
+
+class Pricing:
+    """Estimates the costs of divisions of a model over a cluster; equal programs are divided once.
+
+    Args:
+        model: the model.
+        cluster: the cluster.
+        minimise: the objective.
+    """
+
+    def __init__(self, model: Graph, cluster: Cluster, minimise: Objective) -> None:
+        self.model, self.cluster, self.minimise = model, cluster, minimise
+        self.estimator = Estimator(cluster)
+        self.workloads: dict[Candidate, Workload | None] = {}
+
+    def alternative(self, candidate: Candidate) -> Alternative | None:
+        """Return a candidate with the coordinator's exposed links encrypted; None if it does not fit the model."""
+        workload = self.workload(candidate)
+        if workload is None:
+            return None
+        names = dict(zip(workload.program.devices, candidate.devices, strict=True))
+        source, sink = names[workload.program.source], names[workload.program.sink]
+        return self._priced(candidate, source, sink, ((COORDINATOR, source), (COORDINATOR, sink)))
+
+    def encrypting(self, division: Alternative, links: Iterable[Link]) -> Alternative:
+        """Return a division with some more of its links encrypted."""
+        more = [link for link in links if division.protection.of(*link) == "none"]
+        if not more:
+            return division
+        parties = (COORDINATOR, *division.candidate.devices)
+        before = [pair(name, parties) for name in division.encrypted]
+        return self._priced(division.candidate, division.source, division.sink, (*before, *more))
+
+    def estimate(self, candidate: Candidate, protection: Protection) -> Estimate:
+        """Return the estimated costs of a candidate that fits the model."""
+        workload = self.workload(candidate)
+        assert workload is not None
+        return self.estimator.estimate(workload, candidate.devices, protection)
+
+    def workload(self, candidate: Candidate) -> Workload | None:
+        """Return the workload of a candidate, with general names of devices.
+
+        It is None if the candidate does not fit the model, or if one of its devices computes nothing.
+        """
+        general = generalised(candidate)
+        if general not in self.workloads:
+            found = None
+            if not problems(self.model, general.strategies, general.devices):
+                program = divide(self.model, general.strategies, general.devices)
+                if all(any(isinstance(step, Compute) for step in part) for part in program.parts.values()):
+                    found = Workload(program)
+            self.workloads[general] = found
+        return self.workloads[general]
+
+    def _priced(self, candidate: Candidate, source: str, sink: str, links: Iterable[Link]) -> Alternative:
+        workload = self.workload(candidate)
+        assert workload is not None
+        parties = (COORDINATOR, *candidate.devices)
+        pairs = {tuple(sorted(link, key=parties.index)) for link in links if self.cluster.link(*link).exposed}
+        sizes = _traffic(workload.program, candidate.devices)
+        ciphers = {
+            f"{one}-{other}": self.cipher((one, other), source, *sizes[frozenset((one, other))])
+            for one, other in sorted(pairs)
+        }
+        protection = Protection(links=ciphers)
+        cost = self.estimator.estimate(workload, candidate.devices, protection)
+        value = getattr(cost, self.minimise)
+        if value is not None and self.minimise == "throughput":
+            value = -value
+        return Alternative(
+            candidate=candidate,
+            pricing=self,
+            protection=protection,
+            source=source,
+            sink=sink,
+            value=inf if value is None else float(value),
+            latency=cost.latency,
+            energy=cost.energy,
+            traffic=cost.traffic,
+            devices=cost.devices,
+            unknown=tuple(cost.notes.unknown),
+        )
+
+    def cipher(self, link: Link, source: str, size: int, messages: int) -> Name:
+        """Return the cipher with the least time for both parties of a link, of those that both have measured.
+
+        If they have none in common, it is one for which the fewest times are missing; the cost is then unknown.
+        """
+        ends = [self._ciphers(party, source) for party in link]
+
+        def seconds(name: Name) -> tuple[int, float]:
+            times = [known[name] for known in ends if name in known]
+            return len(ends) - len(times), sum(messages * time.message + size * time.byte for time in times)
+
+        return min(CIPHERS, key=seconds)
+
+    def _ciphers(self, party: str, source: str) -> Mapping[str, CipherTime]:
+        """Return the times of ciphers of a party; those of the source for a coordinator without an entry."""
+        name = source if party == COORDINATOR and party not in self.cluster.devices else party
+        profile = self.cluster.devices[name].profile
+        return {} if profile is None else profile.ciphers
+
+
+def generalised(candidate: Candidate) -> Candidate:
+    """Return a candidate for devices named edge0, edge1, ..., which other candidates can share."""
+    names = dict(zip(candidate.devices, device_names(len(candidate.devices)), strict=True))
+    strategies = tuple(
+        stage if stage.on is None else replace(stage, on=tuple(names[name] for name in stage.on))
+        for stage in candidate.strategies
+    )
+    return Candidate(strategies, tuple(names.values()))
+
+
+def _traffic(program: Program, devices: Sequence[str]) -> dict[frozenset[str], tuple[int, int]]:
+    """Return the bytes and the transfers of one image between each two parties, if ``devices`` run a program."""
+    names = dict(zip(program.devices, devices, strict=True))
+    image, output = program.graph.input, program.graph.by_name[program.graph.output]
+    sent = [((names[one.source], names[one.target]), one.bytes) for one in program.transfers]
+    sent += [
+        ((COORDINATOR, names[program.source]), image.bytes),
+        ((names[program.sink], COORDINATOR), output.bytes),
+    ]
+    found: dict[frozenset[str], tuple[int, int]] = {}
+    for link, size in sent:
+        total, count = found.get(frozenset(link), (0, 0))
+        found[frozenset(link)] = total + size, count + 1
+    return found

@@ -1,0 +1,202 @@
+"""The decision: a branch and bound over divisions, in the order of their cost.
+
+The cost of a division is first estimated with only the coordinator's links encrypted. Encrypting more links can
+only add to it. A division whose exposed links are all encrypted, and that only uses trusted devices, leaks nothing
+and needs no attack: the best of these is an upper bound. Divisions that may cost less are then attacked in the
+order of their cost, until the next one cannot be better than the best so far.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from cloven.advising.alternatives import Alternative, Pricing
+from cloven.advising.candidates import Candidate
+from cloven.advising.leakage import LeakageLedger
+from cloven.advising.limits import Excess, Limits
+from cloven.advising.taps import ExposedTap
+from cloven.auditing.results import Results
+from cloven.partition.vertical import Vertical
+from cloven.progress import Progress
+
+COSTS_MORE = "does not cost less than the recommended division"
+UNKNOWN = "its cost is unknown"
+
+
+@dataclass
+class Budget:
+    """The time for attacks: it ends at ``deadline``, and an attack is not begun if it would probably end later."""
+
+    deadline: float
+    spent: float = 0.0
+    attacks: int = 0
+    ended: bool = False
+
+    def allows(self, count: int) -> bool:
+        """Return whether there is time for attacking a number of observations."""
+        each = self.spent / self.attacks if self.attacks else 0.0
+        if time.monotonic() + each * count > self.deadline:
+            self.ended = True
+        return not self.ended
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A division with the links that were encrypted, and the reason for rejecting it; empty if it is accepted."""
+
+    division: Alternative
+    reason: str = ""
+
+
+@dataclass
+class Search:
+    """The search for the best division that meets the limits.
+
+    Attributes:
+        pricing: the costs of divisions.
+        ledger: the leakage of observations.
+        limits: the limits on cost and leakage.
+        budget: the time for attacks.
+        progress: is called after each attack.
+        decisions: what was decided about each candidate.
+        unexplored: the least value that a division can have that was not attacked for lack of time, else infinite.
+    """
+
+    pricing: Pricing
+    ledger: LeakageLedger
+    limits: Limits
+    budget: Budget
+    progress: Progress
+    decisions: dict[Candidate, Decision] = field(default_factory=dict)
+    unexplored: float = inf
+
+    def winner(self, divisions: Sequence[Alternative]) -> tuple[Alternative | None, Results | None]:
+        """Return the best division that still meets the limits when it is attacked again, and that attack.
+
+        Args:
+            divisions: the divisions with only the coordinator's links encrypted, the cheapest first.
+        """
+        while True:
+            self.unexplored = inf
+            bound = self.best(divisions, None, attacking=False)
+            # A deep cut that leaks too much rules out all earlier ones, and all divisions that send as much.
+            best = self.best([*deepest_first(divisions), *divisions], bound, attacking=True)
+            if best is None:
+                return None, None
+            clear = [tap.observation for tap in clear_taps(best) if tap.observation is not None]
+            results = None
+            if clear and self.ledger.can_confirm:
+                self.progress("attacking the best division again", 0, 1)
+                results = self.ledger.confirm(clear)
+                self.progress("attacking the best division again", 1, 1)
+            if not self.leaking(best):
+                return best, results
+
+    def best(
+        self, divisions: Iterable[Alternative], bound: Alternative | None, *, attacking: bool
+    ) -> Alternative | None:
+        """Return the division with the least value that meets the limits; ``bound`` is one that meets them."""
+        best = bound
+        for division in divisions:
+            if best is not None and division.candidate == best.candidate and best.value <= division.value:
+                continue
+            decision = self.considered(division, inf if best is None else best.value, attacking=attacking)
+            self.decisions[division.candidate] = decision
+            if not decision.reason:
+                if best is not None and best.candidate != division.candidate:
+                    self.decisions[best.candidate] = Decision(best, COSTS_MORE)
+                best = decision.division
+        return best
+
+    def considered(self, division: Alternative, bound: float, *, attacking: bool) -> Decision:
+        """Return a division with its leaking links encrypted, if its value is then below ``bound`` and allowed.
+
+        Links that are not attacked are encrypted. A division with a device that is not trusted and was not attacked
+        is rejected.
+        """
+        if division.value == inf or division.latency is None:
+            return Decision(division, UNKNOWN)
+        if exceeded := self.limits.exceeded_by(division):
+            return Decision(division, in_words(exceeded))
+        while True:
+            decision = self.encrypting(division, self.leaking(division), bound)
+            if decision.reason:
+                return decision
+            waiting = [tap for tap in clear_taps(decision.division) if self.must_attack(tap)]
+            if not waiting:
+                return decision
+            if not attacking or self.ledger.images is None or not self.budget.allows(len(waiting)):
+                break
+            self.attack(waiting)
+        if attacking:
+            self.unexplored = min(self.unexplored, decision.division.value)
+        return self.encrypting(decision.division, waiting, bound)
+
+    def encrypting(self, division: Alternative, leaking: Sequence[ExposedTap], bound: float) -> Decision:
+        """Return a division with the links of some taps encrypted, if it then meets the limits on cost."""
+        if devices := [tap for tap in leaking if tap.pair is None]:
+            return Decision(division, f"{devices[0].name} is not trusted and {self.reads(devices[0])}")
+        found = self.pricing.encrypting(division, [tap.pair for tap in leaking if tap.pair is not None])
+        if exceeded := self.limits.exceeded_by(found):
+            return Decision(found, f"with its links encrypted, {in_words(exceeded)}")
+        return Decision(found, "" if found.value < bound else COSTS_MORE)
+
+    def reads(self, tap: ExposedTap) -> str:
+        """Return what a tap reads beyond the limits, in words."""
+        found, limits = self.ledger.at_least(tap), self.limits.leakage
+        over = [axis for axis, limit in limits.items() if axis in found and found[axis].leakage > limit]
+        if not over:
+            return "was not attacked"
+        return "can read up to " + " and ".join(f"{found[axis].leakage:.0%} of the {axis}" for axis in over)
+
+    def leaking(self, division: Alternative) -> list[ExposedTap]:
+        """Return the taps in clear that leak more than a limit, as far as that is known."""
+        found = []
+        for tap in clear_taps(division):
+            leaks = self.ledger.at_least(tap)
+            if any(axis in leaks and leaks[axis].leakage > limit for axis, limit in self.limits.leakage.items()):
+                found.append(tap)
+        return found
+
+    def must_attack(self, tap: ExposedTap) -> bool:
+        """Return whether limits depend on what a tap leaks, and its leakage is not known.
+
+        When no victims are left for another second attack, only taps that were attacked twice are known.
+        """
+        if tap.observation is None or all(axis in tap.known for axis in self.limits.leakage):
+            return False
+        return not self.ledger.is_known(tap, again=not self.ledger.can_confirm)
+
+    def attack(self, waiting: Sequence[ExposedTap]) -> None:
+        """Attack the observations of taps."""
+        start = time.monotonic()
+        self.ledger.attack(tap.observation for tap in waiting if tap.observation is not None)
+        self.budget = replace(
+            self.budget,
+            spent=self.budget.spent + time.monotonic() - start,
+            attacks=self.budget.attacks + len(waiting),
+        )
+        self.progress("attacking", self.budget.attacks, self.budget.attacks + 1)
+
+
+def clear_taps(division: Alternative) -> list[ExposedTap]:
+    """Return the taps whose listeners can read what they observe."""
+    return [tap for tap in division.taps if not division.is_encrypted(tap)]
+
+
+def deepest_first(divisions: Iterable[Alternative]) -> list[Alternative]:
+    """Return the vertical divisions in two parts, those with the latest cut first."""
+    found = []
+    for division in divisions:
+        (first, *more) = division.candidate.strategies
+        if not more and isinstance(first, Vertical) and len(first.cuts) == 1:
+            found.append((division.program.graph.position[division.program.graph.find(first.cuts[0])], division))
+    return [division for _, division in sorted(found, key=lambda one: -one[0])]
+
+
+def in_words(exceeded: Iterable[Excess]) -> str:
+    """Return limits that are exceeded in words."""
+    return "; ".join(map(str, exceeded))
