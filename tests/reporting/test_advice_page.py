@@ -58,16 +58,23 @@ def test_a_refusal_names_the_nearest_division_and_the_limits_to_relax() -> None:
 def test_a_plan_on_one_device_leaks_to_nobody() -> None:
     text = text_of(advices.alone())
 
-    assert "Pixels leak to nobody: others cannot listen anywhere." in text
+    assert "Neither pixels nor labels leak: others cannot listen anywhere." in text
     assert "The link that returns the answer is one that others cannot listen to." in text
 
 
 def test_a_plan_whose_links_are_encrypted_says_so() -> None:
     sealed = tuple(one.model_copy(update={"protected": True}) for one in advice().leakage)
 
-    assert "Labels leak to nobody: every link that others can listen to is encrypted." in text_of(
+    assert "Neither pixels nor labels leak: every link that others can listen to is encrypted." in text_of(
         advice(leakage=sealed)
     )
+
+
+def test_an_answer_in_clear_leaks_labels_and_no_pixels() -> None:
+    text = text_of(advice(leakage=(advices.leak("edge3->coordinator", "labels", 1.0, None),)))
+
+    assert "Pixels do not leak: they do not cross any tap in clear." in text
+    assert "a listener on edge3 → coordinator, who gets the answer without an attack." in text
 
 
 def test_leakage_below_a_percent_is_not_called_a_limit() -> None:

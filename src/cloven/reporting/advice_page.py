@@ -116,7 +116,10 @@ def _sentence(report: AdviceReport) -> str:
         if report.nearest is None:
             return ""
         return f"The division that comes closest is {report.nearest.division}."
-    return f"{words.capital(_costs(report, report.cost))}. {' '.join(_leaks(report, axis) for axis in AXES)}"
+    costs = words.capital(_costs(report, report.cost))
+    if all(_worst(report, axis) is None for axis in AXES):
+        return f"{costs}. Neither pixels nor labels leak: {_why(report)}."
+    return f"{costs}. {' '.join(_leaks(report, axis) for axis in AXES)}"
 
 
 def _costs(report: AdviceReport, cost: Cost) -> str:
@@ -145,13 +148,18 @@ def _leaks(report: AdviceReport, axis: Axis) -> str:
     limit = _limit_of(report, axis)
     worst = _worst(report, axis)
     if worst is None:
-        everyone = [one for one in report.leakage if one.axis == axis]
-        why = "every link that others can listen to is encrypted" if everyone else "others cannot listen anywhere"
-        return f"{axis.capitalize()} leak to nobody: {why}."
+        return f"{axis.capitalize()} do not leak: they do not cross any tap in clear."
     within = f" (limit {words.share(limit)})" if limit is not None else ""
     if round(100 * worst.leakage) == 0:
         return f"No leakage of {axis} was found{within}."
     return f"{axis.capitalize()} leak {_most(worst)}{within} to {_who(worst)}."
+
+
+def _why(report: AdviceReport) -> str:
+    """Return why no tap in clear leaks."""
+    return (
+        "every link that others can listen to is encrypted" if report.leakage else "others cannot listen anywhere"
+    )
 
 
 def _worst(report: AdviceReport, axis: Axis) -> TapLeakage | None:
