@@ -78,7 +78,8 @@ def alone() -> AdviceReport:
 def star() -> AdviceReport:
     """Advice for devices that do not form a chain."""
     cost = chain_cost()
-    links = [link("edge0", f"edge{i}") for i in (1, 2, 3)] + [link(f"edge{i}", "edge0") for i in (1, 2, 3)]
+    sealed = [link("edge0", f"edge{i}", protection="aes-128-gcm" if i == 2 else "none") for i in (1, 2, 3)]
+    links = sealed + [link(f"edge{i}", "edge0") for i in (1, 2, 3)]
     leaks = [
         leak(f"{one.source}->{one.target}", axis, 0.1 * i + (0.4 if axis == "labels" else 0), "residual")
         for i, one in enumerate(links)

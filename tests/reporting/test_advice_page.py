@@ -98,6 +98,21 @@ def test_exposed_encrypted_and_inner_links_and_untrusted_devices_are_distinguish
     )
 
 
+def test_an_encrypted_link_that_was_not_attacked_is_encrypted_all_the_same() -> None:
+    unknown = {"pixels": None, "labels": None}
+    leaks = tuple(
+        one.model_copy(update={"leakage": unknown[one.axis], "attack": None}) if "edge1->edge2" in one.tap else one
+        for one in advice().leakage
+    )
+    row = drawing(advice(leakage=leaks), None, (), None)
+
+    assert row is not None
+    assert row.hops[1].learns == "sees only ciphertext (aes-128-gcm)"
+    assert not row.hops[1].silent
+    assert "Not attacked" not in row.sentence
+    assert "Without aes-128-gcm" not in text_of(advice(leakage=leaks))
+
+
 def test_devices_that_form_no_chain_are_drawn_with_all_links() -> None:
     row = drawing(advices.star(), None, (), None)
 

@@ -102,17 +102,17 @@ def _unseen(link: LinkCost, transfers: Sequence[ProgramTransfer]) -> Tap:
 def _judged(tap: Tap, leaks: Mapping[Axis, TapLeakage], *, given: bool) -> Tap:
     """Return a tap with the leakage that limits apply to, and with what a listener learns if a verdict is given."""
     pixels, labels = _limit(leaks.get("pixels"), tap.pixels), _limit(leaks.get("labels"), tap.labels)
-    tap = replace(tap, pixels=pixels, labels=labels, attacked=bool(leaks))
+    tap = replace(tap, pixels=pixels, labels=labels, attacked=pixels is not None or labels is not None)
+    if tap.exposed and tap.encrypted:
+        return replace(tap, learns=f"sees only ciphertext ({tap.protection[0]})")
     if not given or not tap.attacked:
         return replace(tap, learns="")
-    if tap.encrypted:
-        return replace(tap, learns=f"sees only ciphertext ({tap.protection[0]})")
     return replace(tap, learns=learned(pixels, labels, tap.raw, labels_read=True))
 
 
 def _limit(leak: TapLeakage | None, measured: Leak | LeakLimit | None) -> LeakLimit | None:
-    """Return the leakage of a tap; what is sent as it is leaks for certain."""
-    if leak is None:
+    """Return the leakage of a tap, None if it was not attacked; what is sent as it is leaks for certain."""
+    if leak is None or leak.leakage is None:
         return None
     low = measured.score.leakage.low if isinstance(measured, Leak) else 0.0
     return LeakLimit(leak.leakage, leak.attack, leak.leakage if leak.attack is None else min(low, leak.leakage))

@@ -150,9 +150,9 @@ def _leaks(report: AdviceReport, axis: Axis) -> str:
     if worst is None:
         return f"{axis.capitalize()} do not leak: they do not cross any tap in clear."
     within = f" (limit {words.share(limit)})" if limit is not None else ""
-    if round(100 * worst.leakage) == 0:
+    if round(100 * worst[0]) == 0:
         return f"No leakage of {axis} was found{within}."
-    return f"{axis.capitalize()} leak {_most(worst)}{within} to {_who(worst)}."
+    return f"{axis.capitalize()} leak {_most(*worst)}{within} to {_who(*worst)}."
 
 
 def _why(report: AdviceReport) -> str:
@@ -162,32 +162,33 @@ def _why(report: AdviceReport) -> str:
     )
 
 
-def _worst(report: AdviceReport, axis: Axis) -> TapLeakage | None:
-    """Return the unprotected tap that leaks most on an axis; None if there is none."""
+def _worst(report: AdviceReport, axis: Axis) -> tuple[float, TapLeakage] | None:
+    """Return the largest leakage of an unprotected tap on an axis, and the tap; None if there is none."""
     clear = [one for one in report.leakage if one.axis == axis and not one.protected]
-    return max(clear, key=lambda one: one.leakage, default=None)
+    leaks = [(one.leakage, one) for one in clear if one.leakage is not None]
+    return max(leaks, key=lambda found: found[0], default=None)
 
 
 def _limit_of(report: AdviceReport, axis: Axis) -> float | None:
     return report.limits.pixel_leakage if axis == "pixels" else report.limits.label_leakage
 
 
-def _most(leak: TapLeakage) -> str:
+def _most(leakage: float, tap: TapLeakage) -> str:
     """Return a leakage as the limit that it is; what needs no attack is certain."""
-    shown = words.share(leak.leakage)
-    return shown if leak.attack is None or not round(100 * leak.leakage) else f"at most {shown}"
+    shown = words.share(leakage)
+    return shown if tap.attack is None or not round(100 * leakage) else f"at most {shown}"
 
 
-def _who(leak: TapLeakage) -> str:
+def _who(leakage: float, tap: TapLeakage) -> str:
     """Return who listens at a tap, and by which attack."""
-    if leak.tap.startswith("device "):
-        who = f"whoever controls {words.clean(leak.tap.removeprefix('device '), 40)}"
+    if tap.tap.startswith("device "):
+        who = f"whoever controls {words.clean(tap.tap.removeprefix('device '), 40)}"
     else:
-        who = f"a listener on {words.clean(leak.tap, 80).replace('->', ' → ')}"
-    if leak.attack is not None:
-        return f"{who}, by {words.clean(leak.attack, 40)}"
-    content = {"pixels": "the image" if leak.leakage >= 1 else "pixels of the image", "labels": "the answer"}
-    return f"{who}, who gets {content[leak.axis]} without an attack"
+        who = f"a listener on {words.clean(tap.tap, 80).replace('->', ' → ')}"
+    if tap.attack is not None:
+        return f"{who}, by {words.clean(tap.attack, 40)}"
+    content = {"pixels": "the image" if leakage >= 1 else "pixels of the image", "labels": "the answer"}
+    return f"{who}, who gets {content[tap.axis]} without an attack"
 
 
 def _largest_memory(cost: Cost) -> float | None:
@@ -241,13 +242,13 @@ def _quantity(
 def _leak(report: AdviceReport, axis: Axis) -> LimitedQuantity:
     """Return the leakage on an axis beside its limit."""
     limit, worst = _limit_of(report, axis), _worst(report, axis)
-    value = 0.0 if worst is None else worst.leakage
+    value = 0.0 if worst is None else worst[0]
     return LimitedQuantity(
         f"Leakage of {axis}",
-        words.share(0.0) if worst is None else _most(worst),
+        words.share(0.0) if worst is None else _most(*worst),
         "" if limit is None else f"limit {words.share(limit)}",
         _filled(value, 1.0 if limit is None else limit),
-        "nobody else sees it in clear" if worst is None else f"to {_who(worst)}",
+        "nobody else sees it in clear" if worst is None else f"to {_who(*worst)}",
     )
 
 

@@ -21,10 +21,11 @@ HEAD = 6.0
 
 @dataclass(frozen=True)
 class Arrow:
-    """A link: the paths of its two lanes, each with a head."""
+    """A link: the paths of its two lanes, each with a head, and the middle between them."""
 
     link: Link
     lanes: tuple[str, str]
+    middle: Point
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,21 @@ def mesh(devices: Sequence[str], links: Iterable[Link]) -> Mesh:
         )
         for i, device in enumerate(devices)
     }
-    arrows = (Arrow(link, _lanes(places[link[0]], places[link[1]])) for link in links)
+    arrows = (
+        Arrow(link, _lanes(places[link[0]], places[link[1]]), _middle(places[link[0]], places[link[1]]))
+        for link in links
+    )
     return Mesh(width, height, places, tuple(arrows))
+
+
+def _middle(source: Point, target: Point) -> Point:
+    """Return the point between the lanes of a link, nearer to its source, so that opposite links keep apart."""
+    across, down = target[0] - source[0], target[1] - source[1]
+    length = math.hypot(across, down)
+    aside = sum(LANES) / 2
+    x = source[0] + 0.42 * across - aside * down / length
+    y = source[1] + 0.42 * down + aside * across / length
+    return round(x, 1), round(y, 1)
 
 
 def _lanes(source: Point, target: Point) -> tuple[str, str]:

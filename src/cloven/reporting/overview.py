@@ -115,8 +115,8 @@ class Tap:
 
     @property
     def silent(self) -> bool:
-        """True where others can listen, but no attack was tried."""
-        return self.exposed and not self.attacked
+        """True where others can listen, but no attack was tried that says what they learn."""
+        return self.exposed and not self.attacked and not self.learns
 
     @property
     def encrypted(self) -> bool:
