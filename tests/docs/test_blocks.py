@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ def runs(page: Path) -> bool:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if runs(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_a_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_page_runs(
+    page: Path, here: Path, start: Callable[[Sequence[str]], None], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     """Execute its Python blocks and marked commands in order and compare what they print with the text below."""
     monkeypatch.syspath_prepend(here)
     before = set(sys.modules)
@@ -121,7 +124,10 @@ def test_a_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch, ca
             printed = capsys.readouterr().out
         elif block.language == "shell":
             for words in block.commands() if block.runs else ():
-                execute(words, monkeypatch)
+                if words[0] == "worker":
+                    start(words)
+                else:
+                    execute(words, monkeypatch)
             printed = capsys.readouterr().out if block.runs else ""
         elif block.language == "text" and printed:
             for line in filter(None, map(str.strip, block.text.splitlines())):
@@ -129,6 +135,24 @@ def test_a_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch, ca
     for name in set(sys.modules) - before:
         if str(here) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Return a function that starts a worker in a process of its own, which ends with the page."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(words: Sequence[str]) -> None:
+        command = [sys.executable, "-m", "cloven.cli", *words]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        log = started[-1].stderr
+        assert log is not None
+        assert any('"ready"' in line for line in log), " ".join(words)
+
+    yield begin
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def execute(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
