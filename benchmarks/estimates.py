@@ -69,7 +69,7 @@ def plan_times(graph: Graph, cluster: Cluster, runs: int) -> float:
     for name, strategy in strategies(graph).items():
         program = divide(graph, strategy, DEVICES)
         compiled = fastest(partial(divide, graph, strategy, DEVICES), runs)
-        latency = fastest(lambda p=program: estimator.estimate(Workload(p)), runs)  # type: ignore[misc]
+        latency = fastest(lambda p=program: estimator.estimate(Workload.of(p)), runs)  # type: ignore[misc]
         everything = fastest(partial(estimate, program, cluster), runs)
         slowest = max(slowest, compiled + everything)
         print(f"  {name:26} compile {compiled:6.1f} ms, latency {latency:5.1f} ms, all costs {everything:6.1f} ms")
@@ -105,8 +105,8 @@ def _latencies(graph: Graph, cluster: Cluster) -> Iterator[tuple[float, Strategy
     """Yield the latency of each candidate: each strategy is compiled once for all devices and protections."""
     estimator = Estimator(cluster)
     for strategy in divisions(graph):
-        workload = Workload(divide(graph, strategy))
-        for devices in permutations(DEVICES, len(workload.program.devices)):
+        workload = Workload.of(divide(graph, strategy))
+        for devices in permutations(DEVICES, len(workload.devices)):
             for protection in PROTECTIONS:
                 latency = estimator.estimate(workload, devices, protection).latency
                 assert latency is not None

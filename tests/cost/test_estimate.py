@@ -148,7 +148,7 @@ def test_one_workload_serves_other_devices_and_protections(model: cloven.Graph) 
     devices = {name: ClusterDevice(ciphered) for name in ("coordinator", "one")} | {"other": ClusterDevice(BOARD)}
     mixed = cloven.Cluster(devices, default=ClusterLink(WIRE))
     strategy, protection = cloven.Vertical(cuts=["1"]), Protection(links={"coordinator-one": "mtls"})
-    workload, estimator = Workload(cloven.divide(model, strategy, 2)), Estimator(mixed)
+    workload, estimator = Workload.of(cloven.divide(model, strategy, 2)), Estimator(mixed)
 
     for order in (("one", "other"), ("other", "one")):
         plan = cloven.Plan(devices=order, strategy=strategy, protection=protection)
@@ -158,7 +158,7 @@ def test_one_workload_serves_other_devices_and_protections(model: cloven.Graph) 
 
 def test_a_workload_takes_as_many_devices_as_its_program(program: cloven.Program) -> None:
     with pytest.raises(cloven.ClovenError, match="the program has 2 devices; got 1"):
-        Estimator(cluster()).estimate(Workload(program), ["edge0"])
+        Estimator(cluster()).estimate(Workload.of(program), ["edge0"])
 
 
 def test_links_of_one_medium_send_one_after_another(model: cloven.Graph) -> None:

@@ -13,12 +13,12 @@ from cloven.advising.taps import ExposedTap, taps
 from cloven.cost.cluster import Cluster
 from cloven.cost.estimate import Cost, DeviceCost, Estimate, Estimator
 from cloven.cost.profile import CipherTime
-from cloven.cost.tasks import Workload
+from cloven.cost.tasks import SegmentRun, Workload
 from cloven.graph.graph import Graph
 from cloven.partition.compiler import divide, problems
 from cloven.partition.division import device_names
 from cloven.partition.plan import Plan
-from cloven.partition.program import Compute, Link, Program
+from cloven.partition.program import Link, Program
 from cloven.partition.protection import COORDINATOR, Name, Protection, pair
 
 Objective = Literal["latency", "throughput", "energy", "traffic"]
@@ -117,8 +117,8 @@ class Pricing:
         workload = self.workload(candidate)
         if workload is None:
             return None
-        names = dict(zip(workload.program.devices, candidate.devices, strict=True))
-        source, sink = names[workload.program.source], names[workload.program.sink]
+        names = dict(zip(workload.devices, candidate.devices, strict=True))
+        source, sink = names[workload.source], names[workload.sink]
         return self._priced(candidate, source, sink, ((COORDINATOR, source), (COORDINATOR, sink)))
 
     def encrypting(self, division: Alternative, links: Iterable[Link]) -> Alternative:
@@ -145,9 +145,9 @@ class Pricing:
         if general not in self.workloads:
             found = None
             if not problems(self.model, general.strategies, general.devices):
-                program = divide(self.model, general.strategies, general.devices)
-                if all(any(isinstance(step, Compute) for step in part) for part in program.parts.values()):
-                    found = Workload(program)
+                workload = Workload.of(divide(self.model, general.strategies, general.devices))
+                if {task.device for task in workload.tasks if isinstance(task, SegmentRun)} == {*workload.devices}:
+                    found = workload
             self.workloads[general] = found
         return self.workloads[general]
 
@@ -156,7 +156,7 @@ class Pricing:
         assert workload is not None
         parties = (COORDINATOR, *candidate.devices)
         pairs = {tuple(sorted(link, key=parties.index)) for link in links if self.cluster.link(*link).exposed}
-        sizes = _traffic(workload.program, candidate.devices)
+        sizes = _traffic(workload, candidate.devices)
         ciphers = {
             f"{one}-{other}": self.cipher((one, other), source, *sizes[frozenset((one, other))])
             for one, other in sorted(pairs)
@@ -210,17 +210,12 @@ def generalised(candidate: Candidate) -> Candidate:
     return Candidate(strategies, tuple(names.values()))
 
 
-def _traffic(program: Program, devices: Sequence[str]) -> dict[frozenset[str], tuple[int, int]]:
-    """Return the bytes and the transfers of one image between each two parties, if ``devices`` run a program."""
-    names = dict(zip(program.devices, devices, strict=True))
-    image, output = program.graph.input, program.graph.by_name[program.graph.output]
-    sent = [((names[one.source], names[one.target]), one.bytes) for one in program.transfers]
-    sent += [
-        ((COORDINATOR, names[program.source]), image.bytes),
-        ((names[program.sink], COORDINATOR), output.bytes),
-    ]
+def _traffic(workload: Workload, devices: Sequence[str]) -> dict[frozenset[str], tuple[int, int]]:
+    """Return the bytes and the messages of one image between each two parties, if ``devices`` run a workload."""
+    names = {COORDINATOR: COORDINATOR, **dict(zip(workload.devices, devices, strict=True))}
     found: dict[frozenset[str], tuple[int, int]] = {}
-    for link, size in sent:
-        total, count = found.get(frozenset(link), (0, 0))
-        found[frozenset(link)] = total + size, count + 1
+    for message in workload.messages:
+        link = frozenset(names[party] for party in message.link)
+        size, count = found.get(link, (0, 0))
+        found[link] = size + message.bytes, count + 1
     return found

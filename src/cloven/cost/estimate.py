@@ -14,7 +14,7 @@ from pydantic import Field
 from cloven.cost.cluster import Cluster
 from cloven.cost.operators import FEWEST, OperatorTimes
 from cloven.cost.profile import DeviceProfile, MemorySize, Sourced, Transmission
-from cloven.cost.tasks import LinkMessage, SegmentRun, Workload
+from cloven.cost.tasks import SegmentRun, Workload
 from cloven.cost.timeline import Activity, Timeline, busy, critical_path
 from cloven.documents import Document
 from cloven.errors import ClovenError, check_type
@@ -127,7 +127,7 @@ def estimate(program: Program, cluster: Cluster, *, window: int = WINDOW) -> Cos
     """
     check_type(program, Program, "program", "the program that cloven.divide(...) returns")
     check_type(cluster, Cluster, "cluster", "cloven.Cluster.load('cluster.toml')")
-    return Estimator(cluster, window).estimate(Workload(program)).cost
+    return Estimator(cluster, window).estimate(Workload.of(program)).cost
 
 
 class Estimator:
@@ -158,17 +158,16 @@ class Estimator:
         Raises:
             ClovenError: if a device is not in the cluster, or the window is out of range.
         """
-        program = workload.program
-        names = program.devices if devices is None else tuple(devices)
+        names = workload.devices if devices is None else tuple(devices)
         problems = self.cluster.missing(names)
-        if len(names) != len(program.devices):
-            problems.append(f"the program has {len(program.devices)} devices; got {len(names)}")
+        if len(names) != len(workload.devices):
+            problems.append(f"the program has {len(workload.devices)} devices; got {len(names)}")
         if isinstance(self.window, bool) or not isinstance(self.window, int) or not 1 <= self.window <= 256:
             problems.append(f"window must be between 1 and 256, got {self.window}")
         if problems:
             raise ClovenError(problems)
-        chosen = program.protection if protection is None else protection
-        return Estimate(self, workload, dict(zip(program.devices, names, strict=True)), chosen)
+        chosen = workload.protection if protection is None else protection
+        return Estimate(self, workload, dict(zip(workload.devices, names, strict=True)), chosen)
 
     def operator_times(self, device: str, profile: DeviceProfile) -> OperatorTimes:
         """Return the times of operators on a device."""
@@ -298,7 +297,7 @@ class Estimate:
     def _profile(self, party: str) -> DeviceProfile | None:
         """Return the profile of a party; that of the source for a coordinator without an entry."""
         if party == COORDINATOR and party not in self.cluster.devices:
-            party = self.names[self.workload.program.source]
+            party = self.names[self.workload.source]
             self.notes.assumptions[f"the cluster has no {COORDINATOR}: it is assumed to be as fast as {party}"] = (
                 None
             )
@@ -315,7 +314,7 @@ class Estimate:
             after = tuple(ends[before] for before in task.after)
             if isinstance(task, SegmentRun):
                 device = self.names[task.device]
-                name = f"{device} computes {task.segment.computes[-1].value}"
+                name = f"{device} computes {task.value}"
                 found.append(Activity(name, device, self._computing(device, task), after))
             else:
                 found += self._price(task.link).activities(task.bytes, after, len(found))
@@ -339,9 +338,8 @@ class Estimate:
         if memory is None or memory.available is None or memory.paging is None:
             return 0.0
         total = next(used.weight_bytes for used in self.workload.usage if used.device == run.device)
-        mine = sum(p.nbytes for step in run.segment.computes for p in step.local.params.values())
         beyond = max(0, memory.worker + total - memory.available)
-        return memory.paging * beyond * mine / total if total else 0.0
+        return memory.paging * beyond * run.weight_bytes / total if total else 0.0
 
     def _price(self, link: Link) -> LinkPrice:
         """Return the price of messages on a link of the program."""
@@ -413,9 +411,8 @@ class Estimate:
         """Return the cost of each link."""
         found = []
         sizes: dict[Link, list[int]] = {link: [] for link in self.prices}
-        for task in self.workload.tasks:
-            if isinstance(task, LinkMessage):
-                sizes[task.link].append(task.bytes)
+        for message in self.workload.messages:
+            sizes[message.link].append(message.bytes)
         for link, price in self.prices.items():
             sent = sum(sizes[link])
             entry = self.cluster.link(price.source, price.target)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from cloven.cost.operators import Work, work
 from cloven.graph.box import Box, whole
 from cloven.partition.program import Compute, Link, Program, Receive, Send
-from cloven.partition.protection import COORDINATOR
+from cloven.partition.protection import COORDINATOR, Protection
 from cloven.partition.segments import Segment, segments, sources
 from cloven.partition.usage import Usage, usage
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentRun:
-    """A device runs a segment, with the work of each computation, after the tasks with these numbers."""
+    """A device runs a segment after the tasks with these numbers.
+
+    Attributes:
+        device: the device.
+        value: the value that it computes last.
+        works: the work of each computation.
+        weight_bytes: the bytes of its weights.
+        after: the tasks that it waits for.
+    """
 
     device: str
-    segment: Segment
+    value: str
     works: tuple[Work, ...]
+    weight_bytes: int
     after: tuple[int, ...]
 
 
@@ -37,19 +45,40 @@ Task = SegmentRun | LinkMessage
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """The tasks of a program and the usage of its devices, for one image; they do not depend on a cluster."""
+    """The work of a program for one image, on any cluster. It does not hold the program, which is much larger.
 
-    program: Program
+    Attributes:
+        devices: the devices of the program.
+        source: the device that receives the image.
+        sink: the device that sends the answer.
+        protection: the protection of the links.
+        tasks: the tasks, as `tasks` returns them.
+        usage: the usage of each device.
+    """
 
-    @cached_property
-    def tasks(self) -> tuple[Task, ...]:
-        """The tasks of `tasks`."""
-        return tasks(self.program)
+    devices: tuple[str, ...]
+    source: str
+    sink: str
+    protection: Protection
+    tasks: tuple[Task, ...]
+    usage: tuple[Usage, ...]
 
-    @cached_property
-    def usage(self) -> tuple[Usage, ...]:
-        """The usage of each device."""
-        return tuple(usage(self.program))
+    @classmethod
+    def of(cls, program: Program) -> Workload:
+        """Return the workload of a program."""
+        return cls(
+            devices=tuple(program.devices),
+            source=program.source,
+            sink=program.sink,
+            protection=program.protection,
+            tasks=tasks(program),
+            usage=tuple(usage(program)),
+        )
+
+    @property
+    def messages(self) -> list[LinkMessage]:
+        """The messages, with the image and the answer."""
+        return [task for task in self.tasks if isinstance(task, LinkMessage)]
 
 
 def tasks(program: Program) -> tuple[Task, ...]:
@@ -106,7 +135,9 @@ class _TaskList:
         if device in self.last_job:
             needed.add(self.last_job[device])
         works = tuple(work(self.program.graph, step.value, step.box) for step in segment.computes)
-        job = self.last_job[device] = self.add(SegmentRun(device, segment, works, tuple(sorted(needed))))
+        weights = sum(p.nbytes for step in segment.computes for p in step.local.params.values())
+        made = SegmentRun(device, segment.computes[-1].value, works, weights, tuple(sorted(needed)))
+        job = self.last_job[device] = self.add(made)
         for value, box in segment.outputs:
             self.put(device, value, box, job)
 

@@ -42,7 +42,7 @@ class EnclaveLoad:
 
 def load(program: Program) -> EnclaveLoad:
     """Return the work of the first device of a program."""
-    workload, enclave = Workload(program), program.devices[0]
+    workload, enclave = Workload.of(program), program.devices[0]
     works = [
         work
         for task in workload.tasks
