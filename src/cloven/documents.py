@@ -8,8 +8,19 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cloven.errors import ClovenError, one_line
+from cloven.errors import ClovenError, one_line, shown
 from cloven.files import DOCUMENT_BYTES, TOML_BYTES, parse_json, read_text, read_toml
+
+EXPECTED = {
+    "a valid number": "a number",
+    "a valid integer": "a whole number, without a unit, point or exponent",
+    "a valid boolean": "true or false",
+    "a valid string": "text in quotes",
+    "a finite number": "a number, not infinite",
+    "greater than 0": "a number greater than 0",
+    "greater than or equal to 0": "a number, 0 or more",
+}
+"""What an entry of a file should be, in words for those who write it."""
 
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -51,12 +62,42 @@ def read_document(kind: type[Kind], path: Path, limit: int = DOCUMENT_BYTES) -> 
 
 
 def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) -> Kind:
-    """Read a document from a TOML file; errors as `read_toml` and `parse_document`."""
+    """Read a document from a TOML file that a person wrote; errors as `read_toml`, and for each wrong entry."""
     try:
         # JSON mode accepts a list for a tuple; it is as strict about numbers and strings as Python mode.
         return kind.model_validate_json(json.dumps(read_toml(path, limit), default=str))
     except ValidationError as error:
-        raise ClovenError(wrong_entries(error, str(path))) from error
+        raise ClovenError(_corrections(error, str(path))) from error
+
+
+def _corrections(error: ValidationError, name: str) -> list[str]:
+    """Return a sentence for each of the first 20 wrong entries of a file that somebody wrote, with what it has."""
+    found = []
+    for entry in error.errors(include_url=False)[:SHOWN]:
+        place = one_line(".".join(str(part) for part in entry["loc"] if part != "[key]"))
+        message = one_line(entry["msg"])
+        match entry["type"]:
+            case "missing":
+                sentence = f"{place} is missing; add it"
+            case "extra_forbidden":
+                sentence = f"{place} is not a known entry; correct its name, or remove it"
+            case "value_error":
+                sentence = ": ".join(filter(None, (place, message.removeprefix("Value error, "))))
+            case "too_short" if not entry["input"]:
+                sentence = f"{place} is empty; expected at least one entry"
+            case "model_type" | "dict_type":
+                sentence = f"{place} is {one_line(shown(entry['input']))}; expected a table"
+            case _ if message.startswith("Input should be "):
+                expected = message.removeprefix("Input should be ")
+                sentence = (
+                    f"{place} is {one_line(shown(entry['input']))}; expected {EXPECTED.get(expected, expected)}"
+                )
+            case _:
+                sentence = f"{place}: {message}"
+        found.append(f"{name}: {sentence}")
+    if error.error_count() > SHOWN:
+        found.append(f"{name}: {error.error_count() - SHOWN} more problems")
+    return found
 
 
 def wrong_entries(error: ValidationError, name: str) -> list[str]:

@@ -79,7 +79,7 @@ def test_all_problems_of_a_cluster_are_named_at_once(tmp_path: Path) -> None:
 
     problems = "\n".join(caught.value.problems)
     assert "edge0 = '192.168.1.10' is not an address" in problems
-    assert "there is no profile 'none-such' of devices; expected one of" in problems
+    assert "there is no device profile 'none-such'; expected one of" in problems
     assert "cannot read" in problems
     assert "'edge0-edge7'" in problems
 
@@ -87,12 +87,36 @@ def test_all_problems_of_a_cluster_are_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PROFILE.replace("1e9", "-1.0"), "greater than 0"),
-        (PROFILE.replace("1e9", "inf"), "finite"),
+        (PROFILE.replace("1e9", "-1.0"), "compute.macs_per_second is -1.0; expected a number greater than 0"),
+        (PROFILE.replace("1e9", "inf"), "compute.macs_per_second is inf; expected a number, not infinite"),
+        (PROFILE.replace("1e9", "'1e9'"), "compute.macs_per_second is '1e9'; expected a number"),
+        (
+            PROFILE + "operator = 0.1\noperators = [{ family = 'relu', macs = 0, bytes = 8, seconds = 1 }]\n",
+            "either",
+        ),
+        (PROFILE + "[memory]\norigin = 'assumed'\nworker = '80MB'\n", "memory.worker is '80MB'; expected a whole"),
+        (PROFILE + "[memory]\norigin = 'assumed'\nworker = 9\navailable = 8\n", "available is 8, less than worker"),
+        (PROFILE + "[memory]\norigin = 'assumed'\nworker = 9\npaging = 1\n", "paging is given, but available is"),
+        (PROFILE + "[power]\norigin = 'assumed'\nidle = 2\n", "power.busy is missing; add it"),
+        (PROFILE + "[power]\norigin = 'assumed'\nidle = 2\nbusy = 1\n", "busy is 1, less than idle, 2"),
+        (
+            PROFILE + "[ciphers.rot13]\norigin = 'assumed'\nmessage = 0\nbyte = 0\n",
+            "no cipher 'rot13'; expected one",
+        ),
+        (
+            "name = 'wire'\n[transmission]\norigin = 'assumed'\nbandwidth = 1\ndelay = 0\n",
+            "is the profile of a link",
+        ),
+        (PROFILE.replace("1e9", "1e-300"), "1e-300 is out of range; expected 1e-30 to 1e\\+30"),
+        (
+            PROFILE + "[memory]\norigin = 'assumed'\nworker = 99999999999999999999999999999999\n",
+            "memory.worker: 1e\\+32 is out of range",
+        ),
+        ("", "name is missing; add it"),
         (PROFILE.replace("macs_per_second = 1e9", ""), "none of macs_per_second, operator and operators is given"),
         (PROFILE.replace('"measured"', '"source"'), "note is empty"),
         (PROFILE.replace('"measured"', '"guessed"'), "'measured', 'source' or 'assumed'"),
-        (PROFILE + "colour = 1\n", "colour"),
+        (PROFILE + "colour = 1\n", "compute.colour is not a known entry"),
     ],
 )
 def test_a_profile_with_an_impossible_number_is_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -100,3 +124,27 @@ def test_a_profile_with_an_impossible_number_is_refused(text: str, message: str,
 
     with pytest.raises(cloven.ClovenError, match=message):
         read_profile(DeviceProfile, "board.toml", tmp_path)
+
+
+def test_a_cluster_with_device_names_that_no_plan_accepts_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(
+        '[devices]\n"a->b" = "host:1"\n"" = "host:2"\ncoordinator = "host:3"\n', "utf-8"
+    )
+
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.Cluster.load(tmp_path / "cluster.toml")
+
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == [
+        f"a device is named {name}; expected printable text without '->' and ':'" for name in ("'a->b'", "''")
+    ]
+
+
+def test_a_wrong_profile_of_several_devices_is_reported_once(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(PROFILE.replace("1e9", "0"), "utf-8")
+    devices = "\n".join(f'edge{i} = {{ profile = "board.toml" }}' for i in range(3))
+    (tmp_path / "cluster.toml").write_text(f"[devices]\n{devices}\n", "utf-8")
+
+    with pytest.raises(cloven.ClovenError) as caught:
+        cloven.Cluster.load(tmp_path / "cluster.toml")
+
+    assert len(caught.value.problems) == 1

@@ -262,13 +262,13 @@ def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('tcb_status = ["Revoked"]', "tcb_status.0: Input should be 'UpToDate'"),
-        ("tcb_status = []", "tcb_status: Tuple should have at least 1 item"),
-        ('tcb_statuses = ["UpToDate"]', "tcb_statuses: Extra inputs are not permitted"),
+        ('tcb_status = ["Revoked"]', "tcb_status.0 is 'Revoked'; expected 'UpToDate'"),
+        ("tcb_status = []", "tcb_status is empty; expected at least one entry"),
+        ('tcb_statuses = ["UpToDate"]', "tcb_statuses is not a known entry"),
         ('rejected_advisories = ["intel-sa-00615"]', "rejected_advisories.0: String should match pattern"),
-        ("minimum_tcb_evaluation = true", "minimum_tcb_evaluation: Input should be a valid integer"),
-        ("minimum_tcb_evaluation = 2025-06-20", "minimum_tcb_evaluation: Input should be a valid integer"),
-        ("debug = true", "debug: Extra inputs are not permitted"),
+        ("minimum_tcb_evaluation = true", "minimum_tcb_evaluation is True; expected a whole number"),
+        ("minimum_tcb_evaluation = 2025-06-20", "minimum_tcb_evaluation is '2025-06-20'; expected a whole number"),
+        ("debug = true", "debug is not a known entry"),
         ("x", "is not valid TOML"),
     ],
 )

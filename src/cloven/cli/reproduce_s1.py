@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
     from cloven.papers.s1.figure_document import JudgedClaim, StrategyFigure
 
 log = logging.getLogger("cloven")
+
+MOST = 1e12
+"""The largest clock in Hz and power in W that the cost of encryption is computed for."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,8 @@ def _by_name(
             problems.append(f"{option} names {name!r}; choose from {', '.join(names)}")
         if name in given:
             problems.append(f"{option} has two values for {name or 'all processors'}; expected one")
-        if value is not None and not 0 < value < inf:
-            problems.append(f"{option} is {amount!r}; expected more than 0")
+        if value is not None and not 0 < value <= MOST:
+            problems.append(f"{option} is {amount!r}; expected more than 0, and at most 10^12 in Hz or W")
         given[name] = value or 0.0
     default = given.pop("", None)
     return {**({} if default is None else dict.fromkeys(names, default)), **given}

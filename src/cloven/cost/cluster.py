@@ -28,6 +28,7 @@ from pydantic import BeforeValidator, Field
 from cloven.cost.profile import SHIPPED, DeviceProfile, LinkProfile, Profile, read_profile
 from cloven.documents import Document, read_toml_document
 from cloven.errors import ClovenError, tried
+from cloven.partition.division import wrong_names
 from cloven.partition.protection import COORDINATOR, wrong_links
 from cloven.tables import html_table, text_table
 
@@ -123,7 +124,8 @@ class Cluster:
         try:
             written = read_toml_document(ClusterFile, file)
         except ClovenError as error:
-            hint = [EXPECTED] if any("devices" in problem for problem in error.problems) else []
+            unclear = (": devices is ", "expected a table")
+            hint = [EXPECTED] if any(words in problem for problem in error.problems for words in unclear) else []
             raise ClovenError([*error.problems, *hint]) from error
         problems = [
             f'{file}: the address of {name} is missing: add {name} = "HOST:PORT" to [devices]'
@@ -150,9 +152,10 @@ class Cluster:
         try:
             made = cls(devices, links, links.pop(DEFAULT, ClusterLink()), keys, written.insecure)
         except ClovenError as error:
-            raise ClovenError([*problems, *(f"{file}: {problem}" for problem in error.problems)]) from error
+            problems += [f"{file}: {problem}" for problem in error.problems]
+            raise ClovenError(list(dict.fromkeys(problems))) from error
         if problems:
-            raise ClovenError(problems)
+            raise ClovenError(list(dict.fromkeys(problems)))
         return made
 
     @classmethod
@@ -172,6 +175,7 @@ class Cluster:
             address = device.address
             if address is not None and not is_address(address):
                 yield f'{name} = {address!r} is not an address; expected HOST:PORT such as "192.168.1.10:7001"'
+        yield from wrong_names([name for name in self.devices if name != COORDINATOR])
         yield from wrong_links("links", self.links, self.parties)
 
     @cached_property

@@ -11,17 +11,28 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cloven.documents import Document, read_toml_document
-from cloven.errors import ClovenError
+from cloven.errors import ClovenError, tried
 from cloven.files import toml_value
+from cloven.partition.protection import NAMES
 
 Origin = Literal["measured", "source", "assumed"]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+SMALLEST, LARGEST = 1e-30, 1e30
+"""The range of numbers other than 0 in a profile; all that is computed from them is finite."""
+
+
+def _in_range(value: float) -> float:
+    if value and not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"{value:g} is out of range; expected {SMALLEST:g} to {LARGEST:g}")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_range)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_in_range)]
+Count = Annotated[int, Field(ge=0), AfterValidator(_in_range)]
 
 
 class Sourced(Document):
@@ -68,6 +79,8 @@ class ComputeCost(Sourced):
     def _has_a_speed(self) -> Self:
         if self.macs_per_second is None and self.operator is None and not self.operators:
             raise ValueError("none of macs_per_second, operator and operators is given; give one of them")
+        if self.operators and (self.macs_per_second is not None or self.operator is not None):
+            raise ValueError("operators is given with macs_per_second or operator; give either the table or these")
         return self
 
 
@@ -102,6 +115,10 @@ class MemorySize(Sourced):
     def _paging_has_a_limit(self) -> Self:
         if self.paging is not None and self.available is None:
             raise ValueError("paging is given, but available is not; give both")
+        if self.available is not None and self.available < self.worker:
+            raise ValueError(
+                f"available is {self.available}, less than worker, {self.worker}; expected as much or more"
+            )
         return self
 
 
@@ -111,6 +128,18 @@ class Power(Sourced):
     idle: NotNegative
     busy: NotNegative
 
+    @model_validator(mode="after")
+    def _busy_takes_more(self) -> Self:
+        if self.busy < self.idle:
+            raise ValueError(f"busy is {self.busy:g}, less than idle, {self.idle:g}; expected as much or more")
+        return self
+
+
+def _known_cipher(name: str) -> str:
+    if name not in NAMES or name == "none":
+        raise ValueError(f"there is no cipher {name!r}; expected one of {', '.join(NAMES[1:])}")
+    return name
+
 
 class DeviceProfile(Document):
     """The costs of one kind of device."""
@@ -119,7 +148,7 @@ class DeviceProfile(Document):
     name: str
     compute: ComputeCost
     messages: MessageCost | None = None
-    ciphers: dict[str, CipherTime] = Field(default_factory=dict)
+    ciphers: dict[Annotated[str, AfterValidator(_known_cipher)], CipherTime] = Field(default_factory=dict)
     memory: MemorySize | None = None
     power: Power | None = None
 
@@ -164,14 +193,22 @@ def read_profile(kind: type[Profile], name: str, folder: Path) -> Profile:
     Raises:
         ClovenError: if there is no such profile, or with all errors of the file.
     """
+    what, path = KINDS[kind].removesuffix("s"), folder / name
     if not name.endswith(".toml"):
-        if name not in shipped(kind):
-            known = ", ".join(shipped(kind))
-            raise ClovenError(
-                f"there is no profile {name!r} of {KINDS[kind]}; expected one of {known}, or a .toml file"
-            )
-        return read_toml_document(kind, Path(str(SHIPPED / KINDS[kind] / f"{name}.toml")))
-    return read_toml_document(kind, folder / name)
+        if name in shipped(kind):
+            return read_toml_document(kind, Path(str(SHIPPED / KINDS[kind] / f"{name}.toml")))
+        known = ", ".join(shipped(kind))
+        raise ClovenError(
+            f"there is no {what} profile {name!r}; expected one of {known}, or the name of a .toml file"
+        )
+    try:
+        return read_toml_document(kind, path)
+    except ClovenError as error:
+        other: type[Document] = LinkProfile if kind is DeviceProfile else DeviceProfile
+        if tried(lambda: read_toml_document(other, path), []) is None:
+            raise
+        found = KINDS[other].removesuffix("s")
+        raise ClovenError(f"{path} is the profile of a {found}; expected that of a {what}") from error
 
 
 def profile_toml(profile: DeviceProfile | LinkProfile) -> str:
