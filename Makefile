@@ -8,8 +8,9 @@ export OMP_WAIT_POLICY := passive
 
 .PHONY: demo test slow lint docs format bench bench-data clean
 
-demo: $(READY)  ## audit the embedded default: LeNet-5 on scikit-learn's digits
+demo: $(READY)  ## audit LeNet-5 on scikit-learn's digits, then find its best division over three devices
 	$(BIN)/cloven audit
+	$(BIN)/cloven advise
 
 docs/demo.png: demo  ## the picture of the README: the first screen of the demo's report, if chromium is installed
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,905 --screenshot=$@ \
