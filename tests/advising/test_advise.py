@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import cloven
-from cloven.advising.candidates import space
+from cloven.advising.alternatives import Pricing
+from cloven.advising.candidates import Candidate, space
+from cloven.advising.leakage import AttackImages
 from cloven.cost.cluster import ClusterDevice, ClusterLink
 from cloven.cost.profile import (
     CipherTime,
@@ -168,6 +170,126 @@ def test_relaxing_a_limit_never_makes_the_plan_slower(model: cloven.Graph, image
         latencies.append(cost.latency)
 
     assert latencies == sorted(latencies, reverse=True)
+
+
+def test_a_slow_link_moves_the_cut_to_a_smaller_tensor(model: cloven.Graph, images: torch.Tensor) -> None:
+    """The second device is faster, and both have too little memory for the whole model."""
+    bytes_sent = []
+    for bandwidth in (1e9, 1e5):
+        devices = board(1e6, memory=SMALL), board(4e6, memory=SMALL)
+        advice = advised(model, cluster(wire(bandwidth), *devices, exposed=False), images)
+        assert advice.program is not None
+        bytes_sent.append(sum(transfer.bytes for transfer in advice.program.transfers))
+
+    assert bytes_sent[1] < bytes_sent[0]
+
+
+def test_less_memory_on_a_device_gives_it_less(model: cloven.Graph, images: torch.Tensor) -> None:
+    used = []
+    for memory in (10**9, 14_000, 8_000):
+        where = cluster(wire(1e9), board(1e6), board(4e6, memory=memory), exposed=False)
+        cost = advised(model, where, images).cost
+        assert cost is not None
+        used.append(sum(device.memory or 0 for device in cost.devices if device.device == "edge1"))
+
+    assert used == sorted(used, reverse=True)
+    assert used[0] > used[-1]
+
+
+def test_a_cheaper_cipher_never_encrypts_less(model: cloven.Graph, images: torch.Tensor) -> None:
+    limits = cloven.Limits(pixel_leakage=0.3)
+    encrypted = []
+    for seconds in (1e-2, 1e-4, 0.0):
+        devices = [board(1e6, memory=SMALL, cipher=seconds) for _ in range(2)]
+        cost = advised(model, cluster(wire(1e9), *devices), images, limits=limits).cost
+        assert cost is not None
+        encrypted.append(sum(link.bytes for link in cost.links if link.protection != "none"))
+
+    assert encrypted == sorted(encrypted)
+
+
+def test_each_link_has_the_cheapest_cipher_that_both_of_its_ends_have(model: cloven.Graph) -> None:
+    fast, slow = (
+        CipherTime(origin="measured", message=1e-6, byte=0.0),
+        CipherTime(origin="measured", message=1e-3, byte=0.0),
+    )
+    both = board(1e6).model_copy(update={"ciphers": {"aes-128-gcm": fast, "ascon-aead128": slow}})
+    other = board(2e6).model_copy(update={"ciphers": {"ascon-aead128": slow}})
+    pricing = Pricing(model, cluster(wire(1e9), both, both, other), "latency")
+    division = pricing.alternative(Candidate((cloven.Vertical(("1", "4")),), ("edge0", "edge1", "edge2")))
+    assert division is not None
+
+    protection = pricing.encrypting(division, division.program.links).protection
+
+    assert protection.of("edge0", "edge1") == "aes-128-gcm"
+    assert protection.of("edge1", "edge2") == "ascon-aead128"
+
+
+def test_a_device_without_a_cipher_only_blocks_divisions_that_need_one(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    mute = board(1e9).model_copy(update={"ciphers": {}})
+
+    advice = advised(model, cluster(wire(1e9), board(1e6), mute), images)
+
+    assert advice.plan is not None
+    assert advice.plan.devices[0] == "edge0"  # it receives the image, on a link that must be encrypted
+    assert all("edge1" not in link for link in advice.plan.protection.links)
+    assert any("ciphers" in sentence for sentence in advice.report.untested)
+
+
+def test_each_winner_is_attacked_again_with_images_of_its_own(images: torch.Tensor) -> None:
+    sets = AttackImages(images[:60], images[60:])
+
+    used = [sets.searched(), *(sets.fresh(part) for part in range(sets.parts))]
+
+    assert sets.parts == 2
+    assert len(torch.cat([torch.as_tensor(part) for part in used]).unique(dim=0)) == len(
+        images[60:]
+    )  # no image is used twice
+
+
+def test_labels_that_no_attack_reads_are_not_certified(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cluster(wire(1e9), board(1e6, memory=SMALL), board(1e6, memory=SMALL))
+    decoder = cloven.attacks.Decoder(epochs=1)
+
+    advice = advised(model, where, images, attacks=[decoder], limits=cloven.Limits(label_leakage=0.9))
+
+    assert advice.program is not None
+    assert all(advice.program.protection.of(*link) != "none" for link in advice.program.links)
+
+
+def test_without_a_plan_the_nearest_division_says_which_limit_to_relax(
+    model: cloven.Graph, images: torch.Tensor
+) -> None:
+    advice = advised(model, cluster(wire(1e9), board(1e6)), images, limits=cloven.Limits(latency=1e-6))
+
+    assert advice.report.nearest is not None
+    assert advice.report.nearest.division == "all of it on edge0"
+    (limit,) = advice.report.nearest.limits
+    assert limit.startswith("latency: 0.")
+    assert limit.endswith("instead of 1e-06 s")
+
+
+def test_the_report_has_the_named_divisions_and_the_cuts(model: cloven.Graph, images: torch.Tensor) -> None:
+    report = advised(model, cluster(wire(1e9), board(1e6), board(2e6)), images).report
+
+    named = {name for one in report.compared for name in one.names}
+    assert {"everything on one device", "every link encrypted", "min-cut (DADS)"} <= named
+    assert [one.chosen for one in report.compared].count(True) == 1
+    assert [cut.share for cut in report.cuts] == sorted(cut.share for cut in report.cuts)
+
+
+def test_limits_that_no_division_can_meet_are_refused_together(model: cloven.Graph, images: torch.Tensor) -> None:
+    where = cloven.Cluster({"edge0": ClusterDevice(board(1e6), trusted=False)}, default=ClusterLink(wire(1e9)))
+
+    with pytest.raises(cloven.ClovenError) as caught:
+        advised(model, where, images, limits=cloven.Limits(memory=10, energy=1.0, pixel_leakage=0.2))
+
+    problems = "\n".join(caught.value.problems)
+    assert "no device of the cluster is trusted" in problems
+    assert "the limit on memory is 10 bytes" in problems
+    assert "energy requires a table [power]" in problems
 
 
 def test_limits_that_nothing_meets_are_answered_without_a_plan(model: cloven.Graph, images: torch.Tensor) -> None:

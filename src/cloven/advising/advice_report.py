@@ -17,9 +17,11 @@ from cloven.advising.advice import (
 )
 from cloven.advising.alternatives import Alternative
 from cloven.advising.candidates import Candidate
+from cloven.advising.leakage import SUITE
 from cloven.advising.search import COSTS_MORE, Decision, Search, clear_taps, in_words
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.results import Results
+from cloven.auditing.suite import AttackSuite
 from cloven.graph.cuts import cuts
 from cloven.partition.observe import seen_on
 from cloven.partition.vertical import Vertical
@@ -246,13 +248,24 @@ def _rejected(result: SearchResult) -> tuple[Rejected, ...]:
 def _untested(result: SearchResult) -> Iterator[str]:
     """Yield what was not tested, or is not known."""
     search = result.search
+    names = AttackSuite(tuple(search.ledger.suite)).names
+    if names != SUITE:
+        yield f"attacks: {', '.join(names)}, not the default suite ({', '.join(SUITE)})"
     if search.budget.ended:
         yield "the budget ended before all divisions were attacked"
     unknown = dict.fromkeys(text for one in result.divisions if one.value == inf for text in one.unknown)
     if unknown:
         yield f"the cost of some divisions is unknown: {'; '.join(unknown)}"
+    if _is_unconfirmed(result):
+        yield "the plan was not attacked again: there are no fresh victims"
     if result.results is not None and not result.results.verdict.given:
         yield f"the audit gives no verdict on this model: {result.results.verdict.reason}"
+
+
+def _is_unconfirmed(result: SearchResult) -> bool:
+    """Return whether the plan has a tap in clear that was not attacked again."""
+    taps = [] if result.winner is None else clear_taps(result.winner)
+    return any(not result.search.ledger.is_known(tap, again=True) for tap in taps)
 
 
 # --- cuts, and the nearest division ---------------------------------------------------------------------------
