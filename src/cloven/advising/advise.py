@@ -11,6 +11,7 @@ from cloven.advising.advice_report import SearchResult, report_of
 from cloven.advising.alternatives import Alternative, Objective, Pricing
 from cloven.advising.baselines import baselines
 from cloven.advising.candidates import Candidate, space
+from cloven.advising.genetic import proposed
 from cloven.advising.leakage import FEWEST, SUITE, AttackImages, LeakageLedger
 from cloven.advising.limits import Limits, unreachable
 from cloven.advising.search import Budget, Search
@@ -88,18 +89,25 @@ def advise(
         names.setdefault(one.candidate, []).append(one.name)
     whole, thinned = space(model, cluster)
     every = dict.fromkeys([*thinned.candidates(), *names])
+    method = "All {:,} divisions were compared."
+    if thinned is not whole:
+        progress("searching with NSGA-II", 0, 1)
+        found = proposed(whole, pricing, ledger, wanted)
+        every |= dict.fromkeys(found)
+        progress("searching with NSGA-II", 1, 1)
+        method = (
+            f"{{:,}} of about {whole.size:,} divisions were compared: those with {len(thinned.places)} of "
+            f"{len(whole.places)} cuts, and {len(found):,} that NSGA-II proposed."
+        )
     divisions: list[Alternative] = []
     for number, candidate in enumerate(every):
-        if (found := pricing.alternative(candidate)) is not None:
-            divisions.append(found)
+        if (division := pricing.alternative(candidate)) is not None:
+            divisions.append(division)
         progress("comparing divisions", number + 1, len(every))
     divisions.sort(key=lambda one: (one.value, one.traffic))
     search = Search(pricing, ledger, wanted, Budget(time.monotonic() + budget), progress)
     winner, results = search.winner(divisions)
-    method = f"All {len(divisions):,} divisions were compared."
-    if thinned is not whole:
-        method = f"{len(divisions):,} divisions were compared; the model has more cuts than were combined."
-    report = report_of(SearchResult(search, divisions, winner, results, names, method))
+    report = report_of(SearchResult(search, divisions, winner, results, names, method.format(len(divisions))))
     if winner is None:
         return Advice(report)
     return Advice(report, winner.plan, winner.program, results)

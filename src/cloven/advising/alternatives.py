@@ -111,9 +111,15 @@ class Pricing:
         self.model, self.cluster, self.minimise = model, cluster, minimise
         self.estimator = Estimator(cluster)
         self.workloads: dict[Candidate, Workload | None] = {}
+        self.alternatives: dict[Candidate, Alternative | None] = {}
 
     def alternative(self, candidate: Candidate) -> Alternative | None:
         """Return a candidate with the coordinator's exposed links encrypted; None if it does not fit the model."""
+        if candidate not in self.alternatives:
+            self.alternatives[candidate] = self._first(candidate)
+        return self.alternatives[candidate]
+
+    def _first(self, candidate: Candidate) -> Alternative | None:
         workload = self.workload(candidate)
         if workload is None:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations, permutations
 from math import comb
 
@@ -23,7 +23,7 @@ from cloven.partition.vertical import Vertical
 MOST_DEVICES = 4
 """The largest number of devices of a candidate."""
 
-MOST_CANDIDATES = 4000
+MOST_CANDIDATES = 6000
 """The largest number of divisions that are all compared. Of a larger space, the cuts are thinned until that many
 are left, and a genetic search looks among the others.
 """
@@ -66,13 +66,18 @@ class Space:
         model: the model.
         cluster: the cluster.
         places: the cuts that are combined, from the image to the answer.
-        seconds: the seconds of the whole model on each device whose profile is known.
+        op_seconds: the seconds of each op on each device whose profile is known.
     """
 
     model: Graph
     cluster: Cluster
     places: tuple[Cut, ...]
-    seconds: Mapping[str, float]
+    op_seconds: Mapping[str, Seconds]
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """The seconds of the whole model on each device whose profile is known."""
+        return {name: sum(times.values()) for name, times in self.op_seconds.items()}
 
     @cached_property
     def devices(self) -> tuple[str, ...]:
@@ -99,6 +104,7 @@ class Space:
         grids = len(grids_of(number))
         return 2 * len(AXES) + grids + len(self.places) * (grids + 1) * 2 * len(HYBRID_AXES)
 
+    @cache  # noqa: B019 - a space lives as long as its search
     def assignments(self, number: int) -> list[tuple[str, ...]]:
         """Return the ordered choices of ``number`` devices, one for each set of interchangeable choices.
 
@@ -156,9 +162,8 @@ def space(model: Graph, cluster: Cluster, most: int = MOST_CANDIDATES) -> tuple[
     is divided into equal ranges, and the cut with the fewest bytes is taken in each.
     """
     seconds = op_seconds(model, cluster)
-    total = {name: sum(times.values()) for name, times in seconds.items()}
-    whole = Space(model, cluster, tuple(useful_cuts(model, seconds.values())), total)
-    before, thinned = _progress(model, seconds.values()), whole
+    whole = Space(model, cluster, tuple(useful_cuts(model, seconds.values())), seconds)
+    before, thinned = progress_of(model, seconds.values()), whole
     for ranges in range(len(whole.places), 0, -1):
         if thinned.size <= most:
             break
@@ -167,7 +172,7 @@ def space(model: Graph, cluster: Cluster, most: int = MOST_CANDIDATES) -> tuple[
             step = min(int(ranges * before[cut.after]), ranges - 1)
             if step not in fewest or cut.bytes < fewest[step].bytes:
                 fewest[step] = cut
-        thinned = Space(model, cluster, tuple(fewest.values()), total)
+        thinned = Space(model, cluster, tuple(fewest.values()), seconds)
     return whole, thinned
 
 
@@ -205,7 +210,7 @@ def _works(model: Graph, cut: Cut) -> bool:
     return macs(op, model.input_shapes(op)) > 0
 
 
-def _progress(model: Graph, seconds: Iterable[Seconds]) -> dict[str, float]:
+def progress_of(model: Graph, seconds: Iterable[Seconds]) -> dict[str, float]:
     """Return the share of the model's time, averaged over devices, that each op and those before it take."""
     each = [times for times in seconds if sum(times.values()) > 0]
     found, before = {}, 0.0
