@@ -11,18 +11,15 @@ from cloven.cost.estimate import Cost
 from cloven.documents import Document
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
+from cloven.quantities import written
 from cloven.tables import Value, html_table, text_table
 
-UNITS = {"throughput": "images/s", "energy": "J", "traffic": "bytes"}
+UNITS = {"latency": "s", "throughput": "images/s", "energy": "J", "traffic": "bytes"}
 
 
 def amount(value: float | None, minimised: str) -> str:
     """Return a latency, throughput, energy or traffic with its unit."""
-    if value is None:
-        return "unknown"
-    if minimised == "latency":
-        return f"{1000 * value:,.3g} ms"
-    return f"{value:,.4g} {UNITS[minimised]}"
+    return "unknown" if value is None else written(value, UNITS[minimised], 4)
 
 
 class TapLeakage(Document):
@@ -129,7 +126,7 @@ class AdviceReport(Document):
         reason: why the plan was chosen, or why there is none.
         cost: the cost of the plan.
         leakage: the leakage of each tap of the plan.
-        rejected: the best division of each other strategy, and the baselines.
+        rejected: the best division of each other strategy.
         untested: what was not tested, a sentence each.
         assumptions: numbers of the cost model that were not measured.
         divisions: the number of divisions that were compared by cost.
