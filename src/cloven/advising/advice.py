@@ -63,8 +63,7 @@ class ComparedDivision(Document):
         memory: the bytes on the device that needs the most; None if unknown.
         traffic: the bytes on all links for one image.
         measured_latency: the seconds of one image when it was executed; None if it was not.
-        pixel_leakage: the largest leakage of the pixels at its taps in clear; None if one was not attacked.
-        label_leakage: likewise, of the labels.
+        pixel_leakage, label_leakage: the largest leakage at its taps in clear; None if one was not attacked.
         chosen: whether it is the recommended division.
         reason: why it was chosen or not.
     """
@@ -94,8 +93,7 @@ class CutPoint(Document):
         share: the multiply-accumulates before the cut, as a share of the model's.
         bytes: the bytes of the tensors that cross the cut, for one image.
         latency: the seconds of the fastest division in two with this cut; None if unknown.
-        pixel_leakage: the leakage of the pixels on its link; None if it was not attacked.
-        label_leakage: likewise, of the labels.
+        pixel_leakage, label_leakage: the leakage on its link; None if it was not attacked.
     """
 
     after: str

@@ -134,7 +134,7 @@ def surgery(model: Graph, first: Seconds, second: Seconds, sent: Seconds) -> fro
     Args:
         model: the model.
         first: the seconds of each op, except the image, on the first device.
-        second: likewise, on the second device.
+        second: the same on the second device.
         sent: the seconds for sending each value, and the image, from the first device to the second.
     """
     from networkx import DiGraph, minimum_cut

@@ -356,6 +356,7 @@ class Depth:
         up: the ticks of each panel.
         limits: the limits on the leakage, and that on the latency, with their panel's axis.
         sentence: the cuts that leak least.
+        height: the height of the drawing.
     """
 
     columns: tuple[CutColumn, ...]
