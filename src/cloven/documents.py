@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cloven.errors import ClovenError, one_line, shown
 from cloven.files import DOCUMENT_BYTES, TOML_BYTES, parse_json, read_text, read_toml
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 EXPECTED = {
     "a valid number": "a number",
@@ -67,45 +71,49 @@ def read_toml_document(kind: type[Kind], path: Path, limit: int = TOML_BYTES) ->
         # JSON mode accepts a list for a tuple; it is as strict about numbers and strings as Python mode.
         return kind.model_validate_json(json.dumps(read_toml(path, limit), default=str))
     except ValidationError as error:
-        raise ClovenError(_corrections(error, str(path))) from error
+        raise ClovenError(wrong_entries(error, str(path), _correction)) from error
 
 
-def _corrections(error: ValidationError, name: str) -> list[str]:
-    """Return a sentence for each of the first 20 wrong entries of a file that somebody wrote, with what it has."""
+def _correction(place: str, entry: ErrorDetails) -> str:
+    """Return what a wrong entry of a file that somebody wrote has, and what is expected."""
+    message, value = one_line(entry["msg"]), one_line(shown(entry["input"]))
+    match entry["type"]:
+        case "missing":
+            return f"{place} is missing; add it"
+        case "extra_forbidden":
+            return f"{place} is not a known entry; correct its name, or remove it"
+        case "value_error":
+            return _message(place, entry).replace("Value error, ", "", 1)
+        case "too_short" if not entry["input"]:
+            return f"{place} is empty; expected at least one entry"
+        case "model_type" | "dict_type":
+            return f"{place} is {value}; expected a table"
+        case _ if message.startswith("Input should be "):
+            expected = message.removeprefix("Input should be ")
+            return f"{place} is {value}; expected {EXPECTED.get(expected, expected)}"
+        case _:
+            return _message(place, entry)
+
+
+def _message(place: str, entry: ErrorDetails) -> str:
+    """Return what pydantic says about a wrong entry."""
+    return ": ".join(filter(None, (place, one_line(entry["msg"]))))
+
+
+def wrong_entries(
+    error: ValidationError, name: str, sentence: Callable[[str, ErrorDetails], str] = _message
+) -> list[str]:
+    """Return a sentence for each of the first 20 entries of a document that are missing, unknown or wrong.
+
+    Args:
+        error: the error of the document.
+        name: the name of the document.
+        sentence: returns what is wrong with an entry, given its place.
+    """
     found = []
     for entry in error.errors(include_url=False)[:SHOWN]:
         place = one_line(".".join(str(part) for part in entry["loc"] if part != "[key]"))
-        message = one_line(entry["msg"])
-        match entry["type"]:
-            case "missing":
-                sentence = f"{place} is missing; add it"
-            case "extra_forbidden":
-                sentence = f"{place} is not a known entry; correct its name, or remove it"
-            case "value_error":
-                sentence = ": ".join(filter(None, (place, message.removeprefix("Value error, "))))
-            case "too_short" if not entry["input"]:
-                sentence = f"{place} is empty; expected at least one entry"
-            case "model_type" | "dict_type":
-                sentence = f"{place} is {one_line(shown(entry['input']))}; expected a table"
-            case _ if message.startswith("Input should be "):
-                expected = message.removeprefix("Input should be ")
-                sentence = (
-                    f"{place} is {one_line(shown(entry['input']))}; expected {EXPECTED.get(expected, expected)}"
-                )
-            case _:
-                sentence = f"{place}: {message}"
-        found.append(f"{name}: {sentence}")
-    if error.error_count() > SHOWN:
-        found.append(f"{name}: {error.error_count() - SHOWN} more problems")
-    return found
-
-
-def wrong_entries(error: ValidationError, name: str) -> list[str]:
-    """Return a sentence for each of the first 20 entries of a document that are missing, unknown or wrong."""
-    found = []
-    for entry in error.errors(include_url=False, include_input=False)[:SHOWN]:
-        place = one_line(".".join(map(str, entry["loc"])))
-        found.append(": ".join(filter(None, (name, place, one_line(entry["msg"])))))
+        found.append(f"{name}: {sentence(place, entry)}")
     if error.error_count() > SHOWN:
         found.append(f"{name}: {error.error_count() - SHOWN} more problems")
     return found

@@ -11,6 +11,7 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
@@ -220,12 +221,13 @@ def check_content(document: Mapping[str, object], name: str) -> None:
 
 def file_names(names: Sequence[str]) -> list[str]:
     """Return a unique file name for each name: in ASCII, with a number appended if it is taken."""
-    taken: list[str] = []
-    for i, given in enumerate(names):
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", given) or "_"
-        plain = name.casefold() not in {other.casefold() for other in taken}
-        taken.append(name if plain else f"{name}-{i}")
-    return taken
+    taken: dict[str, str] = {}
+    for first, given in enumerate(names):
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", given) or "_"
+        numbered = (f"{plain}-{number}" for number in count(first))
+        name = next(name for name in chain([plain], numbered) if name.casefold() not in taken)
+        taken[name.casefold()] = name
+    return list(taken.values())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -372,7 +372,8 @@ def test_a_laboratory_takes_its_links_from_a_cluster_or_from_options(
     lab = ("lab", "plan.toml", "--data", "digits", "--cluster", str(cluster))
     both, wrong = cloven(*lab, "--delay", "1ms", "--queries", "5"), cloven(*lab)
 
-    refused(both, "--queries requires --auxiliary", "--delay does not go with --cluster, whose profiles say it")
+    given_twice = "--delay cannot be given with --cluster, whose profiles contain it"
+    refused(both, "--queries requires --auxiliary", given_twice)
     refused(wrong, "there is no device profile 'nix'")
 
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from cloven.cost.profile import CipherTime, DeviceProfile, read_profile
 from cloven.documents import parse_document
 from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import CIPHER, CostBar, Scenario, figure3, load
+from cloven.papers.s1.figure3 import CIPHER, CostBar, Scenario, constant_power, figure3
 from cloven.papers.s1.figure3_document import CostFigure, document, table
 from cloven.papers.s1.figure3_presets import A7, BOARDS, LEAST, MOST, Board, arithmetic, implied, on_a7, published
 from cloven.papers.s1.measured_costs import HOST, measured, scenarios
@@ -185,7 +185,7 @@ def test_the_time_on_the_link_is_a_separate_number(divided: Mapping[str, Scenari
 
 def test_a_profile_without_power_or_without_the_cipher_is_refused(small: Scenario) -> None:
     unpowered = read_profile(DeviceProfile, "cortex-a7", Path())
-    keyless = unpowered.model_copy(update={"power": load(1.0), "ciphers": {}})
+    keyless = unpowered.model_copy(update={"power": constant_power(1.0), "ciphers": {}})
 
     with pytest.raises(ClovenError, match=r"has no table \[power\]"):
         figure3({"board": unpowered}, small)

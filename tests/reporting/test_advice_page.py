@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import cloven
+from cloven.advising.advice import TapLeakage
 from cloven.advising.limits import Limits
+from cloven.auditing.finding import AXES
 from cloven.reporting.advice_charts import depth, front, letters
 from cloven.reporting.advice_drawing import drawing
 from tests.reporting import advices
@@ -75,6 +77,15 @@ def test_an_answer_in_clear_leaks_labels_and_no_pixels() -> None:
 
     assert "Pixels do not leak: they do not cross any tap in clear." in text
     assert "a listener on edge3 → coordinator, who gets the answer without an attack." in text
+
+
+def test_a_tap_in_clear_that_was_not_attacked_is_unknown_and_not_said_to_leak_nothing() -> None:
+    leaks = [TapLeakage(tap="a->b", axis=axis, leakage=None, attack=None, protected=False) for axis in AXES]
+    text = text_of(advice(leakage=tuple(leaks), limits=Limits()))
+
+    assert "What pixels leak to a listener on a → b is unknown: nothing was attacked there." in text
+    assert "Leakage of labels unknown to a listener on a → b, where nothing was attacked" in text
+    assert "do not leak" not in text
 
 
 def test_leakage_below_a_percent_is_not_called_a_limit() -> None:
@@ -171,9 +182,9 @@ def test_the_front_joins_what_no_other_division_beats() -> None:
 
     assert chart is not None
     assert {dot.index for dot in chart.dots if dot.best} == {0, 1}
-    assert (chart.waiting, chart.unknown) == (1, 1)
-    assert chart.limit is None
-    assert chart.roof is None
+    assert (chart.unattacked, chart.unknown) == (1, 1)
+    assert chart.cost_limit is None
+    assert chart.leakage_limit is None
 
 
 def test_the_front_of_a_throughput_prefers_more() -> None:
@@ -186,8 +197,8 @@ def test_the_front_of_a_throughput_prefers_more() -> None:
 
     assert chart is not None
     assert {dot.index for dot in chart.dots if dot.best} == {1, 2}
-    assert chart.limit is not None
-    assert chart.limit.text.replace("\u00a0", " ") == "at least 15 images/s"
+    assert chart.cost_limit is not None
+    assert chart.cost_limit.text.replace("\u00a0", " ") == "at least 15 images/s"
 
 
 def test_a_cost_that_nobody_knows_has_no_front() -> None:

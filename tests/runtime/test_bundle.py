@@ -327,13 +327,16 @@ def test_a_device_that_computes_nothing_has_a_part_all_the_same(tmp_path: Path) 
 
 
 def test_names_of_devices_become_folders_that_every_system_can_have() -> None:
-    assert file_names(["edge0", "../up", "Edge0", "a b", "a_b", ""]) == [
+    assert file_names(["edge0", "../up", "Edge0", "a b", "a_b", "", "x-8", "x", "X"]) == [
         "edge0",
         "___up",
         "Edge0-2",
         "a_b",
         "a_b-4",
         "_",
+        "x-8",
+        "x",
+        "X-9",
     ]
 
 

@@ -11,18 +11,15 @@ from cloven.cost.estimate import Cost
 from cloven.documents import Document
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
+from cloven.quantities import written
 from cloven.tables import Value, html_table, text_table
 
-UNITS = {"throughput": "images/s", "energy": "J", "traffic": "bytes"}
+UNITS = {"latency": "s", "throughput": "images/s", "energy": "J", "traffic": "bytes"}
 
 
 def amount(value: float | None, minimised: str) -> str:
     """Return a latency, throughput, energy or traffic with its unit."""
-    if value is None:
-        return "unknown"
-    if minimised == "latency":
-        return f"{1000 * value:,.3g} ms"
-    return f"{value:,.4g} {UNITS[minimised]}"
+    return "unknown" if value is None else written(value, UNITS[minimised], 4)
 
 
 class TapLeakage(Document):
@@ -66,8 +63,7 @@ class ComparedDivision(Document):
         memory: the bytes on the device that needs the most; None if unknown.
         traffic: the bytes on all links for one image.
         measured_latency: the seconds of one image when it was executed; None if it was not.
-        pixel_leakage: the largest leakage of the pixels at its taps in clear; None if one was not attacked.
-        label_leakage: likewise, of the labels.
+        pixel_leakage, label_leakage: the largest leakage at its taps in clear; None if one was not attacked.
         chosen: whether it is the recommended division.
         reason: why it was chosen or not.
     """
@@ -97,8 +93,7 @@ class CutPoint(Document):
         share: the multiply-accumulates before the cut, as a share of the model's.
         bytes: the bytes of the tensors that cross the cut, for one image.
         latency: the seconds of the fastest division in two with this cut; None if unknown.
-        pixel_leakage: the leakage of the pixels on its link; None if it was not attacked.
-        label_leakage: likewise, of the labels.
+        pixel_leakage, label_leakage: the leakage on its link; None if it was not attacked.
     """
 
     after: str
@@ -129,7 +124,7 @@ class AdviceReport(Document):
         reason: why the plan was chosen, or why there is none.
         cost: the cost of the plan.
         leakage: the leakage of each tap of the plan.
-        rejected: the best division of each other strategy, and the baselines.
+        rejected: the best division of each other strategy.
         untested: what was not tested, a sentence each.
         assumptions: numbers of the cost model that were not measured.
         divisions: the number of divisions that were compared by cost.

@@ -318,7 +318,7 @@ def excesses(search: Search, division: Alternative) -> Iterator[tuple[float, str
     if division.value == inf or division.latency is None:
         yield inf, "its cost is unknown"
     for over in search.limits.exceeded_by(division):
-        yield over.relative, f"{over.name}: {over.reached} instead of {over.limit:,.4g} {over.unit}"
+        yield over.relative, f"{over.name}: {over.reached} instead of {over.allowed}"
     for axis, limit in search.limits.leakage.items():
         leak = plan_leakage(search, division, axis)
         if leak is None:

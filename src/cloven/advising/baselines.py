@@ -9,24 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, permutations
-from math import isqrt
 
-from cloven.advising.candidates import Candidate
+from cloven.advising.candidates import Candidate, Seconds, grids_of, op_seconds
 from cloven.cost.cluster import Cluster
-from cloven.cost.operators import OperatorTimes, work
 from cloven.graph.cuts import Cut, cuts
 from cloven.graph.graph import Graph
 from cloven.graph.ops import ANCHORS
-from cloven.partition.compiler import divide, problems
+from cloven.partition.compiler import problems
 from cloven.partition.data import Data, deepest_that_pays
 from cloven.partition.division import everywhere
 from cloven.partition.horizontal import Horizontal
-from cloven.partition.program import Compute, Link
+from cloven.partition.program import Link
 from cloven.partition.protection import COORDINATOR
 from cloven.partition.vertical import Vertical
-
-Seconds = Mapping[str, float]
-"""The seconds of each op, or of sending its value."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +58,8 @@ def baselines(model: Graph, cluster: Cluster) -> tuple[NamedCandidate, ...]:
 
 
 def device_seconds(model: Graph, cluster: Cluster) -> dict[str, Seconds]:
-    """Return the seconds of each op for one image on each device that has a profile."""
-    whole = divide(model, Vertical(), 1)
-    works = {
-        step.value: work(whole.graph, step.value, step.box)
-        for _, step in whole.steps()
-        if isinstance(step, Compute)
-    }
-    found = {}
-    for name, device in cluster.devices.items():
-        if name != COORDINATOR and device.profile is not None:
-            times = OperatorTimes(device.profile.compute)
-            found[name] = {value: times.seconds(what) for value, what in works.items()}
-    return {name: seconds for name, seconds in found.items() if sum(seconds.values()) > 0}
+    """Return the seconds of each op for one image on each device whose speed is known, and not infinite."""
+    return {name: each for name, each in op_seconds(model, cluster).items() if sum(each.values()) > 0}
 
 
 # --- consecutive layers ---------------------------------------------------------------------------------------
@@ -150,7 +134,7 @@ def surgery(model: Graph, first: Seconds, second: Seconds, sent: Seconds) -> fro
     Args:
         model: the model.
         first: the seconds of each op, except the image, on the first device.
-        second: likewise, on the second device.
+        second: the same on the second device.
         sent: the seconds for sending each value, and the image, from the first device to the second.
     """
     from networkx import DiGraph, minimum_cut
@@ -291,5 +275,4 @@ def early_layers_together(model: Graph, devices: Sequence[str]) -> Candidate | N
 
 def _grid(number: int) -> tuple[int, int]:
     """Return the rows and columns of a number of tiles, as similar as possible, with no more rows than columns."""
-    rows = next(rows for rows in range(isqrt(number), 0, -1) if number % rows == 0)
-    return rows, number // rows
+    return max(grid for grid in grids_of(number) if grid[0] <= grid[1])

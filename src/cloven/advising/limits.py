@@ -12,6 +12,7 @@ from cloven.cost.cluster import Cluster
 from cloven.cost.estimate import DeviceCost
 from cloven.errors import ClovenError, shown
 from cloven.partition.protection import COORDINATOR
+from cloven.quantities import written
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Excess:
     @property
     def reached(self) -> str:
         """The cost with its unit."""
-        return "unknown" if self.value is None else f"{self.value:,.4g} {self.unit}"
+        return "unknown" if self.value is None else written(self.value, self.unit, 4)
+
+    @property
+    def allowed(self) -> str:
+        """The limit with its unit."""
+        return written(self.limit, self.unit, 4)
 
     def __str__(self) -> str:
-        side = "below" if self.below else "above"
-        return f"{self.name} is {self.reached}, {side} the limit of {self.limit:,.4g} {self.unit}"
+        if self.value is None:
+            return f"{self.name} is unknown, and its limit is {self.allowed}"
+        return f"{self.name} is {self.reached}, {'below' if self.below else 'above'} the limit of {self.allowed}"
 
 
 class Costs(Protocol):

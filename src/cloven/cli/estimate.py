@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from cloven.runtime.cost_comparison import ComparedCost, CostComparison
 
 
-REQUIRED = {"images": ["measure"], "deadline": ["measure"]}
-"""The other options that an option requires."""
-
-
 def estimate(
     context: typer.Context,
     plan_file: PlanFile,
@@ -71,7 +67,7 @@ def estimate(
     from cloven.cost.estimate import estimate as simulated
     from cloven.partition import plan as plans
 
-    problems = unmet(context, REQUIRED)
+    problems = unmet(context, {"images": ["measure"], "deadline": ["measure"]})
     source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))
     found = tried(lambda: Cluster.load(cluster, plan_of(source).devices if measure else ()), problems)
     made = tried(lambda: planned(source), problems)

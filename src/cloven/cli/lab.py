@@ -145,7 +145,7 @@ def lab(
 
     problems = unmet(context, {"queries": ["auxiliary"]})
     if cluster and (both := given(context) & {"bandwidth", "delay"}):
-        problems += [f"--{name} does not go with --cluster, whose profiles say it" for name in sorted(both)]
+        problems += [f"--{name} cannot be given with --cluster, whose profiles contain it" for name in sorted(both)]
     if problems:
         raise ClovenError(problems)
     source = PlanOptions(plan_file, ModelOptions(model, input_size, classes, weights, mean, std))

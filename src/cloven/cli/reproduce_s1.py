@@ -282,8 +282,8 @@ def _by_name(
         if value is not None and not 0 < value <= MOST:
             problems.append(f"{option} is {amount!r}; expected more than 0, and at most 10^12 in Hz or W")
         given[name] = value or 0.0
-    default = given.pop("", None)
-    return {**({} if default is None else dict.fromkeys(names, default)), **given}
+    others = given.pop("", None)
+    return given if others is None else dict.fromkeys(names, others) | given
 
 
 def _reproduce_costs(boards: Sequence[Board], power: float, folder: Path, *, as_json: bool) -> None:

@@ -55,7 +55,9 @@ def worker(
     logs.to_stderr()
     if speed < 1:
         log.warning(
-            "emulating a slower device: from image %d on, computing takes %g times as long", FIRST, 1 / speed
+            "emulating a slower device: after the first %d images, computing takes %g times as long",
+            FIRST,
+            1 / speed,
         )
     if identity is not None and (warning := identity.warning()):
         log.warning(warning)

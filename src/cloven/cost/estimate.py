@@ -213,17 +213,12 @@ class LinkPrice:
 
     def activities(self, size: int, after: tuple[int, ...], first: int) -> tuple[Activity, Activity, Activity]:
         """Return the activities of a message of ``size`` bytes; the first of them gets the index ``first``."""
-        name = f"{self.source}->{self.target}"
-        occupied, delay = (
-            self.occupied(size, 1) or 0.0,
-            0.0 if self.transmission is None else self.transmission.delay,
-        )
+        name, receiving = f"{self.source}->{self.target}", _seconds(self.receives, size)
+        delay = 0.0 if self.transmission is None else self.transmission.delay
         return (
             Activity(f"{name}: sent", self.source, _seconds(self.sends, size), after, urgent=True),
-            Activity(f"{name}: transmitted", self.resource, occupied, (first,)),
-            Activity(
-                f"{name}: received", self.target, _seconds(self.receives, size), (first + 1,), delay, urgent=True
-            ),
+            Activity(f"{name}: transmitted", self.resource, self.occupied(size, 1) or 0.0, (first,)),
+            Activity(f"{name}: received", self.target, receiving, (first + 1,), delay, urgent=True),
         )
 
     def occupied(self, size: int, messages: int) -> float | None:

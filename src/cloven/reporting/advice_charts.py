@@ -62,14 +62,12 @@ class Dot:
 
     Attributes:
         index: the row of the division in the table.
-        x: its position.
-        y: likewise.
-        shape: of its strategy.
-        colour: likewise.
-        told: the division in words, with its cost and leakage.
+        x, y: its position.
+        shape, colour: those of its strategy.
+        description: the division in words, with its cost and leakage.
         letter: the letter of a named division; empty for the others.
         chosen: whether it is the recommended one.
-        best: whether no other costs less and leaks less.
+        best: whether it is on the Pareto front: no other costs less and leaks less.
     """
 
     index: int
@@ -77,7 +75,7 @@ class Dot:
     y: float
     shape: Shape
     colour: str
-    told: str
+    description: str
     letter: str
     chosen: bool
     best: bool
@@ -107,14 +105,14 @@ class Front:
         quantity: what the horizontal axis shows.
         logarithmic: whether it is logarithmic.
         across: its ticks.
-        up: those of the leakage.
+        up: the ticks of the leakage.
         dots: the divisions, the most important last.
         letters: the letters beside the named ones.
-        line: the path through the divisions than which no other costs less and leaks less.
-        limit: the limit on the cost; None if there is none.
-        roof: the limit on the leakage; likewise.
+        line: the path through the Pareto front.
+        cost_limit: the limit on the cost; None if there is none.
+        leakage_limit: the limit on the leakage; None if there is none.
         unknown: the number of divisions of unknown cost, which are not drawn.
-        waiting: the number of those that were not attacked, which have no leakage.
+        unattacked: the number of divisions that were not attacked, whose leakage is unknown.
     """
 
     axis: Axis
@@ -125,15 +123,15 @@ class Front:
     dots: tuple[Dot, ...]
     letters: tuple[LetterPlace, ...]
     line: str
-    limit: Tick | None
-    roof: Tick | None
+    cost_limit: Tick | None
+    leakage_limit: Tick | None
     unknown: int
-    waiting: int
+    unattacked: int
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The chart in a sentence, for readers who do not see it."""
-        best = [dot.told for dot in sorted(self.dots, key=lambda dot: dot.x) if dot.best]
+        best = [dot.description for dot in sorted(self.dots, key=lambda dot: dot.x) if dot.best]
         return f"{words.plural(len(self.dots), 'division')}. No other costs less and leaks less than: " + (
             "; ".join(best) if best else "none was attacked"
         )
@@ -204,9 +202,10 @@ def front(compared: Sequence[ComparedDivision], axis: Axis, quantity: str, limit
         return None
     most = getattr(limits, quantity, None)
     scale = _across([*costs.values(), *([] if most is None else [most])])
-    top = limits.pixel_leakage if axis == "pixels" else limits.label_leakage
+    top = limits.leakage.get(axis)
     leaks = {i: leak for i in costs if (leak := leakage(compared[i], axis)) is not None}
     is_maximised = quantity == "throughput"
+    prefix = "at least" if is_maximised else "limit"
     best = _best({i: (-costs[i] if is_maximised else costs[i], leak) for i, leak in leaks.items()})
     named = letters(compared)
     dots = [
@@ -216,14 +215,14 @@ def front(compared: Sequence[ComparedDivision], axis: Axis, quantity: str, limit
             y=_height(leaks.get(i)),
             shape=strategy(compared[i].kind)[0],
             colour=strategy(compared[i].kind)[1],
-            told=told(compared[i], quantity),
+            description=described(compared[i], quantity),
             letter=named.get(i, ""),
             chosen=compared[i].chosen,
             best=i in best,
         )
         for i in costs
     ]
-    roof = None if top is None else Tick(_height(top), f"limit {words.share(top)}")
+    leakage_limit = None if top is None else Tick(_height(top), f"limit {words.share(top)}")
     return Front(
         axis=axis,
         quantity=quantity,
@@ -231,18 +230,16 @@ def front(compared: Sequence[ComparedDivision], axis: Axis, quantity: str, limit
         across=scale.ticks(WRITTEN[quantity]),
         up=tuple(Tick(_height(value), words.share(value)) for value in (0.0, 0.25, 0.5, 0.75, 1.0)),
         dots=tuple(sorted(dots, key=lambda dot: (dot.chosen, bool(dot.letter), dot.best))),
-        letters=_placed([dot for dot in dots if dot.letter], roof),
+        letters=_placed([dot for dot in dots if dot.letter], leakage_limit),
         line=_steps([dot for dot in dots if dot.best], rising=is_maximised),
-        limit=None
-        if most is None
-        else Tick(scale(most), f"{'at least' if is_maximised else 'limit'} {WRITTEN[quantity](most)}"),
-        roof=roof,
+        cost_limit=None if most is None else Tick(scale(most), f"{prefix} {WRITTEN[quantity](most)}"),
+        leakage_limit=leakage_limit,
         unknown=len(compared) - len(costs),
-        waiting=len(costs) - len(leaks),
+        unattacked=len(costs) - len(leaks),
     )
 
 
-def told(division: ComparedDivision, quantity: str) -> str:
+def described(division: ComparedDivision, quantity: str) -> str:
     """Return a division in words, with its estimated cost and its leakage."""
     names = f"{words.listed(division.names)}: " if division.names else ""
     leaks = [
@@ -264,7 +261,7 @@ def _height(share: float | None) -> float:
 
 
 def _best(points: Mapping[int, tuple[float, float]]) -> set[int]:
-    """Return the points than which no other is smaller in both values."""
+    """Return the Pareto front: the points for which no other is smaller in both values."""
     found, least = set(), math.inf
     for index, (_, leak) in sorted(points.items(), key=lambda item: item[1]):
         if leak < least:
@@ -280,11 +277,11 @@ def _steps(dots: Sequence[Dot], *, rising: bool) -> str:
     return "".join([*first, *(f"V{dot.y}H{dot.x}" if rising else f"H{dot.x}V{dot.y}" for dot in ordered[1:])])
 
 
-def _placed(dots: Sequence[Dot], roof: Tick | None) -> tuple[LetterPlace, ...]:
+def _placed(dots: Sequence[Dot], leakage_limit: Tick | None) -> tuple[LetterPlace, ...]:
     """Return a free place beside each named dot for its letter, as near as possible."""
     taken = [(dot.x, dot.y, 5.0) for dot in dots]
-    if roof is not None:  # the words at the right end of the line
-        taken += [(RIGHT - step, roof.at - 8, 7.0) for step in (6, 18, 30, 42, 54, 66)]
+    if leakage_limit is not None:  # the words at the right end of the line
+        taken += [(RIGHT - step, leakage_limit.at - 8, 7.0) for step in (6, 18, 30, 42, 54, 66)]
     found = []
     for dot in dots:
         choices = [
@@ -333,12 +330,12 @@ class Series:
 
 @dataclass(frozen=True)
 class CutColumn:
-    """A cut in the chart by depth: where its column is, its name, and what it says."""
+    """A cut in the chart by depth: where its column is, its name, and its leakage and costs in words."""
 
     left: float
     width: float
     name: str
-    told: str
+    description: str
     chosen: bool
 
     @property
@@ -359,6 +356,7 @@ class Depth:
         up: the ticks of each panel.
         limits: the limits on the leakage, and that on the latency, with their panel's axis.
         sentence: the cuts that leak least.
+        height: the height of the drawing.
     """
 
     columns: tuple[CutColumn, ...]
@@ -382,16 +380,15 @@ def depth(cuts: Sequence[CutPoint], limits: Limits, chosen: Sequence[str]) -> De
             left=round(LEFT + i * wide, 1),
             width=round(wide, 1),
             name=words.clean(one.after, 13) if i % named == 0 or one.after in chosen else "",
-            told=_told(one),
+            description=_described(one),
             chosen=one.after in chosen,
         )
         for i, one in enumerate(cuts)
     )
     across = [column.middle for column in columns]
     latency, size = _ceiling([one.latency for one in cuts]), _ceiling([one.bytes for one in cuts])
-    levels = {"pixels": limits.pixel_leakage, "labels": limits.label_leakage}
-    found = [
-        (name, Tick(_up("leakage", most), words.share(most))) for name, most in levels.items() if most is not None
+    found: list[tuple[str, Tick]] = [
+        (axis, Tick(_up("leakage", most), words.share(most))) for axis, most in limits.leakage.items()
     ]
     if limits.latency is not None and limits.latency <= latency:
         found.append(("latency", Tick(_up("latency", limits.latency / latency), words.seconds(limits.latency))))
@@ -401,7 +398,9 @@ def depth(cuts: Sequence[CutPoint], limits: Limits, chosen: Sequence[str]) -> De
             _series("pixels", across, [one.pixel_leakage for one in cuts], "leakage"),
             _series("labels", across, [one.label_leakage for one in cuts], "leakage"),
         ),
-        latency=_series("latency", across, [_part(one.latency, latency) for one in cuts], "latency"),
+        latency=_series(
+            "latency", across, [None if one.latency is None else one.latency / latency for one in cuts], "latency"
+        ),
         bytes=_series("bytes", across, [one.bytes / size for one in cuts], "bytes"),
         up=(
             *(Tick(_up("leakage", value), words.share(value)) for value in (0.0, 0.5, 1.0)),
@@ -416,7 +415,7 @@ def depth(cuts: Sequence[CutPoint], limits: Limits, chosen: Sequence[str]) -> De
     )
 
 
-def _told(cut: CutPoint) -> str:
+def _described(cut: CutPoint) -> str:
     """Return a cut in words."""
     leaks = [
         f"{axis} not attacked" if leak is None else f"{axis} up to {words.share(leak)}"
@@ -446,10 +445,6 @@ def _least(cuts: Sequence[CutPoint]) -> str:
         f"No cut leaks least on both axes: pixels leak least after {words.clean(pixels[0].after, 40)} "
         f"({words.share(pixels[1])}), labels after {words.clean(labels[0].after, 40)} ({words.share(labels[2])})."
     )
-
-
-def _part(value: float | None, whole: float) -> float | None:
-    return None if value is None else value / whole
 
 
 def _ceiling(values: Sequence[float | None]) -> float:

@@ -12,7 +12,7 @@ from cloven.auditing.summary import ProgramPart, ProgramTransfer, Summary
 from cloven.cost.estimate import LinkCost
 from cloven.partition.protection import COORDINATOR
 from cloven.reporting.levels import Leak, LeakLimit, learned
-from cloven.reporting.overview import CARDS, Link, Row, Station, Tap, tapped
+from cloven.reporting.overview import CARDS, Link, Row, Station, Tap, encryption, tapped
 
 
 def drawing(
@@ -132,8 +132,4 @@ def _remarks(report: AdviceReport) -> tuple[str, ...]:
 
 def _state(link: LinkCost, content: str) -> str:
     """Return whether others can listen to a link of the coordinator."""
-    if not link.exposed:
-        return "one that others cannot listen to"
-    if link.protection != "none":
-        return f"encrypted ({link.protection})"
-    return f"not encrypted: whoever listens there has {content}"
+    return encryption(link.protection, content) if link.exposed else "one that others cannot listen to"

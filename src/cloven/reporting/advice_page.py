@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
 
 from cloven.advising.advice import AdviceReport, ComparedDivision, TapLeakage
 from cloven.auditing.finding import AXES, Axis
@@ -66,18 +65,16 @@ def render_advice(report: AdviceReport, plan: AdvisedPlan) -> str:
     script = (files("cloven.reporting") / SCRIPT).read_text(encoding="utf-8")
     row = drawing(report, plan.parts, plan.transfers, plan.summary)
     samples = plan.samples or {}
-    shown: dict[str, Any] = {"albums": []}
-    if plan.summary is not None:
-        found = evidence(plan.summary)
-        places = [Family(place, family.observations) for family in found["families"] for place in family.places]
-        shown = {**found, "albums": albums(places, samples)}
+    found = None if plan.summary is None else evidence(plan.summary)
+    families = [] if found is None else found["families"]
+    places = [Family(place, family.observations) for family in families for place in family.places]
     compared = _ordered(report.compared)
     fronts = [advice_charts.front(compared, axis, report.minimised, report.limits) for axis in AXES]
     return (
         environment()
         .get_template("advice.html.j2")
         .render(
-            **shown,
+            **(found or {}),
             report=report,
             script=script,
             version=version("cloven"),
@@ -86,6 +83,7 @@ def render_advice(report: AdviceReport, plan: AdvisedPlan) -> str:
             quantities=_quantities(report),
             divisions=(row,) if row is not None else (),
             faces=faces(samples),
+            albums=albums(places, samples),
             compared=compared,
             letters=advice_charts.letters(compared),
             strategies=list(dict.fromkeys(one.kind.split(",", 1)[0] for one in compared)),
@@ -145,14 +143,15 @@ def _within(limit: float | None, write: Callable[[float | None], str]) -> str:
 
 def _leaks(report: AdviceReport, axis: Axis) -> str:
     """Return what the plan leaks on an axis, to whom, and by which attack."""
-    limit = _limit_of(report, axis)
-    worst = _worst(report, axis)
+    limit, worst = report.limits.leakage.get(axis), _worst(report, axis)
     if worst is None:
         return f"{axis.capitalize()} do not leak: they do not cross any tap in clear."
+    if worst.leakage is None:
+        return f"What {axis} leak to {_listener(worst)} is unknown: nothing was attacked there."
     within = f" (limit {words.share(limit)})" if limit is not None else ""
-    if round(100 * worst[0]) == 0:
+    if round(100 * worst.leakage) == 0:
         return f"No leakage of {axis} was found{within}."
-    return f"{axis.capitalize()} leak {_most(*worst)}{within} to {_who(*worst)}."
+    return f"{axis.capitalize()} leak {_most(worst)}{within} to {_who(worst)}."
 
 
 def _why(report: AdviceReport) -> str:
@@ -162,33 +161,38 @@ def _why(report: AdviceReport) -> str:
     )
 
 
-def _worst(report: AdviceReport, axis: Axis) -> tuple[float, TapLeakage] | None:
-    """Return the largest leakage of an unprotected tap on an axis, and the tap; None if there is none."""
-    clear = [one for one in report.leakage if one.axis == axis and not one.protected]
-    leaks = [(one.leakage, one) for one in clear if one.leakage is not None]
-    return max(leaks, key=lambda found: found[0], default=None)
+def _worst(report: AdviceReport, axis: Axis) -> TapLeakage | None:
+    """Return the unprotected tap that leaks most on an axis; None if there is none.
+
+    A tap that was not attacked counts as leaking everything, as in `Advice.leakage`.
+    """
+    clear = (one for one in report.leakage if one.axis == axis and not one.protected)
+    return max(clear, key=lambda one: 1.0 if one.leakage is None else one.leakage, default=None)
 
 
-def _limit_of(report: AdviceReport, axis: Axis) -> float | None:
-    return report.limits.pixel_leakage if axis == "pixels" else report.limits.label_leakage
+def _most(tap: TapLeakage) -> str:
+    """Return the leakage of a tap as the limit that it is; what needs no attack is certain."""
+    if tap.leakage is None:
+        return "unknown"
+    shown = words.share(tap.leakage)
+    return shown if tap.attack is None or not round(100 * tap.leakage) else f"at most {shown}"
 
 
-def _most(leakage: float, tap: TapLeakage) -> str:
-    """Return a leakage as the limit that it is; what needs no attack is certain."""
-    shown = words.share(leakage)
-    return shown if tap.attack is None or not round(100 * leakage) else f"at most {shown}"
-
-
-def _who(leakage: float, tap: TapLeakage) -> str:
-    """Return who listens at a tap, and by which attack."""
+def _listener(tap: TapLeakage) -> str:
+    """Return who listens at a tap."""
     if tap.tap.startswith("device "):
-        who = f"whoever controls {words.clean(tap.tap.removeprefix('device '), 40)}"
-    else:
-        who = f"a listener on {words.clean(tap.tap, 80).replace('->', ' → ')}"
+        return f"whoever controls {words.clean(tap.tap.removeprefix('device '), 40)}"
+    return f"a listener on {words.clean(tap.tap, 80).replace('->', ' → ')}"
+
+
+def _who(tap: TapLeakage) -> str:
+    """Return who listens at a tap, and by which attack."""
+    if tap.leakage is None:
+        return f"{_listener(tap)}, where nothing was attacked"
     if tap.attack is not None:
-        return f"{who}, by {words.clean(tap.attack, 40)}"
-    content = {"pixels": "the image" if leakage >= 1 else "pixels of the image", "labels": "the answer"}
-    return f"{who}, who gets {content[tap.axis]} without an attack"
+        return f"{_listener(tap)}, by {words.clean(tap.attack, 40)}"
+    content = {"pixels": "the image" if tap.leakage >= 1 else "pixels of the image", "labels": "the answer"}
+    return f"{_listener(tap)}, who gets {content[tap.axis]} without an attack"
 
 
 def _largest_memory(cost: Cost) -> float | None:
@@ -228,11 +232,11 @@ def _quantity(
 ) -> LimitedQuantity:
     """Return a cost beside its limit; a throughput's limit is its least."""
     write = advice_charts.WRITTEN[name]
-    words_ = "at least" if name == "throughput" else "limit"
+    prefix = "at least" if name == "throughput" else "limit"
     return LimitedQuantity(
         name.capitalize(),
         "unknown" if value is None else write(value),
-        "" if limit is None else f"{words_} {write(limit)}",
+        "" if limit is None else f"{prefix} {write(limit)}",
         _filled(value, limit) if name != "throughput" else None,
         detail if value is not None else "a number of a profile is missing",
         minimised=name == report.minimised,
@@ -241,14 +245,13 @@ def _quantity(
 
 def _leak(report: AdviceReport, axis: Axis) -> LimitedQuantity:
     """Return the leakage on an axis beside its limit."""
-    limit, worst = _limit_of(report, axis), _worst(report, axis)
-    value = 0.0 if worst is None else worst[0]
+    limit, worst = report.limits.leakage.get(axis), _worst(report, axis)
     return LimitedQuantity(
         f"Leakage of {axis}",
-        words.share(0.0) if worst is None else _most(*worst),
+        words.share(0.0) if worst is None else _most(worst),
         "" if limit is None else f"limit {words.share(limit)}",
-        _filled(value, 1.0 if limit is None else limit),
-        "nobody else sees it in clear" if worst is None else f"to {_who(*worst)}",
+        _filled(0.0 if worst is None else worst.leakage, 1.0 if limit is None else limit),
+        "nobody else sees it in clear" if worst is None else f"to {_who(worst)}",
     )
 
 

@@ -224,16 +224,19 @@ def _row(program: ProgramSummary, summary: Summary) -> Row:
         taps=tuple(others[:CARDS]),
         more=len(others[CARDS:]),
         links={link: on_links.get(link) or _silent(program, link) for link in links},
-        remarks=tuple(_brought(one.protection) for one in program.links if one.link[0] not in names)[:1],
+        remarks=tuple(
+            f"The link that brings the image in is {encryption(one.protection, 'the image itself')}."
+            for one in program.links
+            if one.link[0] not in names
+        )[:1],
     )
 
 
-def _brought(protection: str) -> str:
-    """Return the sentence about the link that brings the image in."""
-    how = f"encrypted ({protection})"
-    if protection == "none":
-        how = "not encrypted: whoever listens there has the image itself"
-    return f"The link that brings the image in is {how}."
+def encryption(protection: str, content: str) -> str:
+    """Return how a link is encrypted; or that it is not, and so others have its content."""
+    if protection != "none":
+        return f"encrypted ({protection})"
+    return f"not encrypted: whoever listens there has {content}"
 
 
 def _silent(program: ProgramSummary, link: Link) -> Tap:

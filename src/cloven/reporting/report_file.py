@@ -69,9 +69,8 @@ def advice_page(advice: Advice) -> str:
     """Return the page of an advice, with pictures if its plan was attacked."""
     found = AdvisedPlan()
     if advice.program is not None:
-        from cloven.auditing.divisions import (
-            described_parts,
-        )  # brings torch, which a page of documents does without
+        # It imports torch, which a page of documents does not need.
+        from cloven.auditing.divisions import described_parts
 
         parts, transfers = described_parts(advice.program), described_transfers(advice.program)
         found = replace(found, parts=parts, transfers=transfers)

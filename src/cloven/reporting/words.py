@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from cloven.quantities import written
+
 MISSING = "n/a"
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -121,35 +123,28 @@ def duration(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Return a latency such as ``9.87 ms``, with three digits."""
-    return _scaled(value, ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")))
+    return _quantity(value, "s")
 
 
 def joules(value: float | None) -> str:
     """Return an energy such as ``420 mJ``, with three digits."""
-    return _scaled(value, ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")))
+    return _quantity(value, "J")
 
 
 def octets(value: float | None) -> str:
     """Return a memory such as ``80.3 MB``, with three digits."""
-    return _scaled(value, ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B")))
+    return _quantity(value, "bytes")
 
 
 def rate(value: float | None) -> str:
     """Return a throughput such as ``402 images/s``, with three digits."""
-    return _scaled(value, ((1.0, "images/s"),))
+    return _quantity(value, "images/s")
 
 
-def _scaled(value: float | None, units: Sequence[tuple[float, str]]) -> str:
-    """Return a value with three digits and the largest unit that it reaches."""
+def _quantity(value: float | None, unit: str) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
-    rounded = float(f"{value:.3g}")
-    factor, unit = next((one for one in units if abs(rounded) >= one[0]), units[-1])
-    scaled = rounded / factor
-    digits = max(0, 2 - math.floor(math.log10(abs(scaled)))) if scaled else 0
-    written = f"{scaled:,.{digits}f}"
-    short_ = written.rstrip("0").rstrip(".") if "." in written else written
-    return f"{short_.replace('-', MINUS)}{SPACE}{unit}"
+    return written(value, unit).replace("-", MINUS).replace(" ", SPACE)
 
 
 def tiny(value: float | None) -> str:

@@ -169,9 +169,9 @@ def _compared(estimated: float | None, measured: Sequence[float]) -> ComparedCos
 
 
 def _rates(answered: Sequence[float], window: int) -> list[float]:
-    """Return the images per second of each ``window`` answers in sequence, without the first and the last window.
+    """Return the images per second of each ``window`` answers in sequence.
 
-    As in the estimate, those windows are not counted, in which not all devices are busy.
+    As in the estimate, the first and the last window are left out, since not all devices are busy then.
     """
     times = sorted(answered)[window - 1 : len(answered) - window]
     return [window / (end - start) for start, end in zip(times, times[window:], strict=False) if end > start]

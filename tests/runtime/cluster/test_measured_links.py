@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from pydantic import ValidationError
 
 from cloven.cost.cluster import Cluster, ClusterDevice
 from cloven.errors import ClovenError
@@ -177,10 +178,20 @@ def test_one_measurement_at_a_time(workers: dict[str, Machine]) -> None:
 
 
 def test_a_party_outside_the_plan_is_refused(workers: dict[str, Machine]) -> None:
-    asked = link_echo.measured(("edge9", "edge0"), workers["edge0"].address, None, lambda: None)
+    address = workers["edge0"].address
+    request = MeasureRequest(cloven=VERSION, party="edge9", address="192.0.2.1:7001")
 
-    with pytest.raises(ClovenError, match="in this plan, edge9 does not measure a link with edge0"):
-        within(20, asked)
+    for asked in (
+        link_echo.measured(("edge9", "edge0"), address, None, lambda: None),
+        measure("edge0", address, None, request),
+    ):
+        with pytest.raises(ClovenError, match="in this plan, edge9 does not measure a link with edge0"):
+            within(20, asked)
+
+
+def test_an_address_must_be_a_host_and_a_port() -> None:
+    with pytest.raises(ValidationError, match="expected HOST:PORT"):
+        MeasureRequest(cloven=VERSION, party="edge1", address="unix:/run/some.sock")
 
 
 def told(machine: Machine, messages: list[bytes]) -> str:

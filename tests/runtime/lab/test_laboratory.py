@@ -201,6 +201,14 @@ def test_wrong_speeds_are_refused_before_anything_is_written(tmp_path: Path) -> 
     assert not (tmp_path / "lab").exists()
 
 
+@root
+def test_a_warm_up_that_fails_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ClovenError, match="the images were not sent"):
+        laboratory.run(experiment(tmp_path / "lab", speeds={"edge0": 0.5}, deadline=1e-4))
+
+    assert "cloven: a device could not measure its jobs: " in capfd.readouterr().err
+
+
 # --- measured links -------------------------------------------------------------------------------------------
 
 

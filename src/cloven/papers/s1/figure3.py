@@ -95,7 +95,7 @@ class CostBar(Document):
     link_seconds: float
 
 
-def load(power: float) -> Power:
+def constant_power(power: float) -> Power:
     """Return an assumed power in W of a device that computes; waiting costs nothing, as in the paper."""
     return Power(origin="assumed", note="constant while it computes; waiting is left out", idle=0.0, busy=power)
 

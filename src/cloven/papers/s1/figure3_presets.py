@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, Positive, read_profile
 from cloven.documents import Document
-from cloven.papers.s1.figure3 import CIPHER, FIRST, LINK, Preset, Scenario, figure3, load
+from cloven.papers.s1.figure3 import CIPHER, FIRST, LINK, Preset, Scenario, constant_power, figure3
 
 PLAIN, PROTECTED = 0.122, 4.432
 """Seconds of ED1 on a Cortex-A7 without and with Ascon: the only bars whose heights are in the text (Sect. 2)."""
@@ -43,7 +43,12 @@ class Board(Document):
         """Return the shipped profile of the processor with another speed, cipher and this power."""
         compute = ComputeCost(origin="assumed", note=SAME_MACS, macs_per_second=macs_per_second)
         name = f"ARM {self.name}, one core at {self.clock / 1e9:g} GHz"
-        changes = {"name": name, "compute": compute, "ciphers": {CIPHER: cipher}, "power": load(self.power)}
+        changes = {
+            "name": name,
+            "compute": compute,
+            "ciphers": {CIPHER: cipher},
+            "power": constant_power(self.power),
+        }
         return shipped(self.name).model_copy(update=changes)
 
 

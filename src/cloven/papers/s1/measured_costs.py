@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cloven.errors import ClovenError
-from cloven.papers.s1.figure3 import DEVICES, READINGS, Preset, Scenario, load
+from cloven.papers.s1.figure3 import DEVICES, READINGS, Preset, Scenario, constant_power
 from cloven.runtime.device_profile import RUNS
 from cloven.runtime.device_profile import measured as profiled
 
@@ -74,7 +74,7 @@ def measured(scenario: Scenario, *, power: float = 1.0, runs: int = RUNS) -> Pre
         "measured",
         "measured on this host",
         "this machine, as measured by `cloven profile`: onnxruntime, and Ascon-128 in numba, one thread",
-        {HOST: profile.model_copy(update={"power": load(power)})},
+        {HOST: profile.model_copy(update={"power": constant_power(power)})},
         assumed=(
             f"The power of {power:g} W is assumed, not measured",
             "Encrypting and decrypting a message are each assumed to take half of the time of both",

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from cloven.cost.cluster import is_address
 from cloven.documents import Document
 from cloven.errors import ClovenError, one_line
 from cloven.files import TOML_BYTES, parse_json
@@ -56,7 +57,14 @@ def _known(party: str, info: ValidationInfo) -> str:
     return party
 
 
+def _address(text: str) -> str:
+    if not is_address(text):
+        raise ValueError("expected HOST:PORT")
+    return text
+
+
 Text = Annotated[str, AfterValidator(one_line)]
+Address = Annotated[str, AfterValidator(one_line), AfterValidator(_address)]
 Party = Annotated[str, AfterValidator(one_line), AfterValidator(_known)]
 """The name of a party; checked against the plan's parties if `read` is given them."""
 Octets = Annotated[bytes, BeforeValidator(_octets), PlainSerializer(bytes.hex)]
@@ -131,7 +139,7 @@ class MeasureRequest(PeerMessage):
 
     cloven: int
     party: Text
-    address: Text
+    address: Address
 
 
 class TransferTimes(PeerMessage):
@@ -204,7 +212,7 @@ class RunTerms(PeerMessage):
 
     run: Text
     plan: Text
-    addresses: dict[Text, Text]
+    addresses: dict[Text, Address]
     window: int = Field(ge=-(2**31), le=2**31)
     deadline: float = Field(gt=0, le=1e9, allow_inf_nan=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -18,11 +18,10 @@ from cloven.errors import ClovenError
 from cloven.files import replacing
 from cloven.partition.plan import Plan
 from cloven.partition.protection import COORDINATOR
+from cloven.progress import Progress
 from cloven.runtime.cluster import breakdown
 from cloven.runtime.cluster.coordinator import Coordinator, PartyReport, Prediction, SendOptions
 from cloven.runtime.cluster.errors import FrameFailed
-
-Progress = Callable[[str, int, int], None]
 
 
 class FailedImage(Document):

@@ -247,6 +247,7 @@ class WorkerServicer:
         await self._must_be(COORDINATOR, context)
         try:
             asked = read(MeasureRequest, message, COORDINATOR)
+            self._check_link(asked.party, self.part.device)
             with self._measuring():
                 ends = self.part.device, asked.party
                 found = await link_echo.measured(ends, asked.address, self.tls, self._check_idle)
@@ -262,9 +263,7 @@ class WorkerServicer:
         try:
             request = read(EchoRequest, await self._first(stream), "the dialer")
             await self._must_be(request.dialer, context)
-            parties = {COORDINATOR, *(device.name for device in self.part.manifest.devices)}
-            if request.dialer not in parties or request.other != self.part.device:
-                raise LinkError(f"in this plan, {request.dialer} does not measure a link with {self.part.device}")
+            self._check_link(request.dialer, request.other)
             with self._measuring():
                 await link_echo.answer(stream, request, self._check_idle)
         except PartyError:
@@ -272,6 +271,12 @@ class WorkerServicer:
         except ClovenError as error:
             self._refused("measurement", str(error), context)
             await frame_stream.refuse(stream, str(error))
+
+    def _check_link(self, party: str, device: str) -> None:
+        """Raise LinkError unless the device is this one, and the party is another one of the plan."""
+        parties = {COORDINATOR, *(device.name for device in self.part.manifest.devices)} - {self.part.device}
+        if party not in parties or device != self.part.device:
+            raise LinkError(f"in this plan, {party} does not measure a link with {self.part.device}")
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ def ready(process: Process) -> None:
     said = process.stdout.readline()
     if said.strip() != "ready":
         said = " ".join((said + process.stdout.read()).split()[-30:])
-        raise ClovenError(f"cannot create the lab's network: {said or 'a process exited at once'}")
+        raise ClovenError(f"a helper process of the lab did not start: {said or 'it exited at once'}")
 
 
 def stop(guards: Sequence[Process], others: Sequence[subprocess.Popen[Any]]) -> None:

@@ -130,9 +130,10 @@ def problems(plan: Plan, folder: Path, emulation: Emulation, *, tap: bool) -> li
     rate, delay = any(link.bandwidth is not None for link in links), any(link.delay > 0 for link in links)
     ciphers = sorted(_protections(plan) & CIPHERS.keys())
     # Ascon is compiled here once, rather than in all workers at the same time.
-    needs: list[Callable[[], None]] = [partial(warm, CIPHERS[name]) for name in ciphers]
-    needs += [partial(host.check, rate, delay), *([_tap_there] if tap else [])]
-    needs += [_memory_there] if emulation.memory else []
+    needs: list[Callable[[], object]] = [partial(warm, CIPHERS[name]) for name in ciphers]
+    needs.append(partial(host.check, rate, delay))
+    needs += [_tap_there] if tap else []
+    needs += [memory_control] if emulation.memory else []
     found: list[str] = []
     for need in needs:
         try:
@@ -145,10 +146,6 @@ def problems(plan: Plan, folder: Path, emulation: Emulation, *, tap: bool) -> li
 
 def _tap_there() -> None:
     import cloven.runtime.tap.frames  # noqa: F401 - raises an error that names the missing extra
-
-
-def _memory_there() -> None:
-    memory_control()
 
 
 def _check(experiment: Experiment) -> None:

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 STOPPED = 130
 
-SEND = "send"
-
-
-WARM_UP = "warm-up"
+SEND, WARM_UP = "send", "warm-up"
+"""The tasks."""
 
 
 def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) -> int:
@@ -51,7 +49,7 @@ def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) 
         pixels = read_tensors(folder / PIXELS, "numpy")[1]["image"]
         run = coordinator(parse(read(folder / PLAN)), folder / CLUSTER, SendOptions(window, deadline))
         if task == WARM_UP:
-            send(run, pixels[:1].repeat(FIRST, axis=0), lambda *_: None)
+            _check(send(run, pixels[:1].repeat(FIRST, axis=0), lambda *_: None))
         else:
             with report_progress() as progress:
                 _write(folder, send(run, pixels, progress), pixels, auxiliary)
@@ -60,6 +58,13 @@ def main(folder: Path, task: str, window: int, deadline: float, auxiliary: int) 
             print(f"cloven: {problem}", file=sys.stderr)  # noqa: T201
         return 2
     return 0
+
+
+def _check(warm_up: SendOutcome) -> None:
+    """Raise ClovenError if an image failed, since the devices would then not have measured all their jobs."""
+    failed = dict.fromkeys(failure.reason for failure in warm_up.summary().failed)
+    if failed:
+        raise ClovenError([f"a device could not measure its jobs: {reason}" for reason in failed])
 
 
 def _write(folder: Path, outcome: SendOutcome, pixels: NDArray[np.uint8], auxiliary: int) -> None:
