@@ -8,16 +8,13 @@ from functools import lru_cache
 
 import torch
 
+from cloven.advising.alternatives import Pricing
 from cloven.advising.baselines import baselines
-from cloven.advising.candidates import Candidate, candidates
+from cloven.advising.candidates import Candidate, space
 from cloven.cost.cluster import Cluster, ClusterDevice, ClusterLink
-from cloven.cost.estimate import Estimator
 from cloven.cost.profile import DeviceProfile, LinkProfile, scaled
-from cloven.cost.tasks import Workload
 from cloven.documents import Document
-from cloven.errors import ClovenError
 from cloven.graph.graph import Graph
-from cloven.partition.compiler import divide
 from cloven.partition.horizontal import AXES, Horizontal
 from cloven.partition.plan import Entry, ModelSpec, Plan
 from cloven.partition.protection import COORDINATOR
@@ -27,6 +24,9 @@ from cloven.zoo.named import make, usual
 
 LONGEST = 1.5
 """Plans with a longer estimated latency, in seconds, are not executed."""
+
+CANDIDATES = 400
+"""The most candidates that are compared; of more, the search thins the cuts."""
 
 BASELINES = 3
 """The number of baselines that are executed: those with the shortest estimated latency."""
@@ -71,7 +71,7 @@ class Surroundings:
         """Return the cluster, given the profiles of this machine and of a link."""
         named = zip(self.devices, self.speeds, strict=True)
         entries = {name: ClusterDevice(scaled(device, speed)) for name, speed in named}
-        return Cluster({COORDINATOR: ClusterDevice(device), **entries}, default=ClusterLink(link))
+        return Cluster({COORDINATOR: ClusterDevice(device), **entries}, default=ClusterLink(link, exposed=False))
 
 
 # A delay takes a process for each link where the kernel has no netem; more than three would take both cores.
@@ -126,30 +126,19 @@ def chosen(graph: Graph, spec: ModelSpec, cluster: Cluster, turn: int) -> tuple[
     They are the one with the shortest estimated latency, everything on one device, the fastest baselines, and the
     fastest candidate of one more kind, which changes with ``turn``, so that every strategy is executed.
     """
-    found: dict[tuple[object, ...], tuple[float, Candidate, list[str]]] = {}
-    estimator = Estimator(cluster, window=1)
-
-    @lru_cache(None)
-    def workload(strategies: tuple[Entry, ...], devices: int) -> Workload | None:
-        """Return the workload of a division, or None if the model cannot be divided in this way."""
-        try:
-            return Workload(divide(graph, strategies, devices))
-        except ClovenError:
-            return None
+    pricing = Pricing(graph, cluster, "latency")
+    found: dict[Candidate, tuple[float, Candidate, list[str]]] = {}
 
     def add(candidate: Candidate, name: str | None) -> None:
-        key = (candidate.strategies, candidate.devices)
-        if key not in found:
-            work = workload(candidate.strategies, len(candidate.devices))
-            if work is None:
+        if candidate not in found:
+            priced = pricing.alternative(candidate)
+            if priced is None or priced.latency is None:
                 return
-            seconds = estimator.estimate(work, candidate.devices).latency
-            assert seconds is not None
-            found[key] = (seconds, candidate, [])
+            found[candidate] = (priced.latency, candidate, [])
         if name is not None:
-            found[key][2].append(name)
+            found[candidate][2].append(name)
 
-    for candidate in candidates(graph, cluster)[0]:
+    for candidate in space(graph, cluster, CANDIDATES)[1].candidates():
         add(candidate, None)
     for named in baselines(graph, cluster):
         add(named.candidate, named.name)
