@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -42,6 +42,7 @@ from cloven.graph.graph import Graph
 from cloven.partition import plan as plans
 from cloven.partition.plan import Plan
 from cloven.partition.program import Program
+from cloven.runtime.bundle.format import DevicePart
 from cloven.runtime.bundle.reader import read
 from cloven.runtime.bundle.writer import write
 from cloven.runtime.device_profile import computing, measured
@@ -95,7 +96,8 @@ class Pair:
 def profiles(pair: Pair, bundles: Path, number: int) -> tuple[DeviceProfile, LinkProfile]:
     """Return the profiles of this machine and of a link, as measured for the n-th time."""
     folder = pair.folder / "lab-hops"
-    unlimited = pair.once(HopTimes, f"unlimited-{number}", lambda: hops(Surroundings((), None, 0.0), folder))
+    unlimited_links = replace(pair.around, bandwidth=None, delay=0.0)
+    unlimited = pair.once(HopTimes, f"unlimited-{number}", lambda: hops(unlimited_links, folder))
     limited = unlimited
     if pair.around.bandwidth is not None:
         limited = pair.once(HopTimes, f"limited-{number}", lambda: hops(pair.around, folder))
@@ -105,26 +107,32 @@ def profiles(pair: Pair, bundles: Path, number: int) -> tuple[DeviceProfile, Lin
 
 def profiled(pair: Pair, bundles: Path, number: int) -> DeviceProfile:
     """Return the profile of this machine, with the operators of a few divisions of the model."""
+    return pair.once(
+        DeviceProfile, f"device-{number}", lambda: measured(parts(pair, bundles), "this machine", RUNS)
+    )
 
-    def make() -> DeviceProfile:
-        parts = []
-        for name, strategies, devices in calibration():
-            folder = bundles / name
-            if not folder.exists():
-                plan = Plan(
-                    model=pair.model.spec, strategy=strategies, devices=[f"edge{i}" for i in range(devices)]
-                )
-                write(plans.compile(pair.graph, plan), folder, model=pair.model.name, plan=plan.toml())
-            bundle = read(folder)
-            parts += [(bundle.parts[name], bundle.place(name)) for name in bundle.parts]
-        return measured(parts, "this machine", RUNS)
 
-    return pair.once(DeviceProfile, f"device-{number}", make)
+def operators(pair: Pair, bundles: Path, number: int) -> ComputeCost:
+    """Return the operators of the same divisions, one right after the other."""
+    return pair.once(ComputeCost, f"hot-{number}", lambda: computing(parts(pair, bundles), RUNS, cold=False))
+
+
+def parts(pair: Pair, bundles: Path) -> list[tuple[DevicePart, Path]]:
+    """Return the parts of a few divisions of a model; they are written once."""
+    found = []
+    for name, strategies, devices in calibration():
+        folder = bundles / name
+        if not folder.exists():
+            plan = Plan(model=pair.model.spec, strategy=strategies, devices=[f"edge{i}" for i in range(devices)])
+            write(plans.compile(pair.graph, plan), folder, model=pair.model.name, plan=plan.toml())
+        bundle = read(folder)
+        found += [(part, bundle.place(device)) for device, part in bundle.parts.items()]
+    return found
 
 
 def measure(pair: Pair, bundles: Path, turn: int) -> None:
     """Make all measurements of a pair that are missing."""
-    cluster = pair.around.cluster(*profiles(pair, bundles, 0))
+    cluster = pair.around.cluster(*profiles(pair, bundles, 0), operators(pair, bundles, 0))
     taken = pair.once(
         ChosenPlans,
         "plans",
@@ -134,10 +142,11 @@ def measure(pair: Pair, bundles: Path, turn: int) -> None:
         for one in taken if number % 2 == 0 else reversed(taken):
             run(pair, one, number)
     profiles(pair, bundles, 1)
+    operators(pair, bundles, 1)
     again = contenders(pair, taken)
     for number in range(ROUNDS, ROUNDS + MORE):
         for one in again if number % 2 == 0 else reversed(again):
-            run(pair, one, number, operators=False)
+            run(pair, one, number, profiling=False)
     for one in taken:
         shutil.rmtree(lab(pair, one), ignore_errors=True)
 
@@ -153,7 +162,7 @@ def program_of(pair: Pair, one: Chosen) -> tuple[Plan, Program]:
     return plan, plans.compile(pair.graph, plan)
 
 
-def run(pair: Pair, one: Chosen, number: int, *, operators: bool = True) -> None:
+def run(pair: Pair, one: Chosen, number: int, *, profiling: bool = True) -> None:
     """Execute a plan, and measure its operators right after it."""
 
     def execute() -> Execution:
@@ -163,13 +172,14 @@ def run(pair: Pair, one: Chosen, number: int, *, operators: bool = True) -> None
         print(f"{words}, executed {1000 * found.latency:.2f} ms ({found.others:.2f} cores busy)", file=sys.stderr)
         return found
 
-    def measured_operators() -> ComputeCost:
+    def measured_operators(*, cold: bool) -> ComputeCost:
         bundle = read(lab(pair, one) / BUNDLE)
-        return computing([(part, bundle.place(name)) for name, part in bundle.parts.items()], RUNS)
+        return computing([(part, bundle.place(name)) for name, part in bundle.parts.items()], RUNS, cold=cold)
 
     pair.once(Execution, f"plan-{one.number}-{number}", execute)
-    if operators:
-        pair.once(ComputeCost, f"operators-{one.number}-{number}", measured_operators)
+    if profiling:
+        pair.once(ComputeCost, f"operators-{one.number}-{number}", lambda: measured_operators(cold=True))
+        pair.once(ComputeCost, f"hot-{one.number}-{number}", lambda: measured_operators(cold=False))
 
 
 def contenders(pair: Pair, taken: Sequence[Chosen]) -> list[Chosen]:
@@ -195,14 +205,20 @@ def results(pair: Pair, bundles: Path) -> list[PlanResult]:
     first, last = (profiles(pair, bundles, number) for number in range(2))
     device = joined([first[0], last[0]])
     between = averaged([first[1], last[1]])
+    others_hot = merged([operators(pair, bundles, number) for number in range(2)])
     found = []
     for one in read_document(ChosenPlans, pair.folder / "plans.json").plans:
-        own = [read_document(ComputeCost, pair.folder / f"operators-{one.number}-{n}.json") for n in range(ROUNDS)]
-        known = device.model_copy(update={"compute": merged(own)})
+        own, own_hot = (
+            merged(
+                [read_document(ComputeCost, pair.folder / f"{kind}-{one.number}-{n}.json") for n in range(ROUNDS)]
+            )
+            for kind in ("operators", "hot")
+        )
+        known = device.model_copy(update={"compute": own})
         program = program_of(pair, one)[1]
         costs = {
-            which: estimate(program, pair.around.cluster(profile, between), window=1)
-            for which, profile in ((OPERATORS, known), (KINDS, device))
+            which: estimate(program, pair.around.cluster(profile, between, hot), window=1)
+            for which, profile, hot in ((OPERATORS, known, own_hot), (KINDS, device, others_hot))
         }
         assert device.memory is not None
         runs = executions(pair, one)

@@ -12,7 +12,7 @@ from cloven.advising.alternatives import Pricing
 from cloven.advising.baselines import baselines
 from cloven.advising.candidates import Candidate, space
 from cloven.cost.cluster import Cluster, ClusterDevice, ClusterLink
-from cloven.cost.profile import DeviceProfile, LinkProfile, scaled
+from cloven.cost.profile import ComputeCost, DeviceProfile, LinkProfile, scaled
 from cloven.documents import Document
 from cloven.graph.graph import Graph
 from cloven.partition.horizontal import AXES, Horizontal
@@ -67,10 +67,14 @@ class Surroundings:
         """The names of the devices."""
         return tuple(f"edge{i}" for i in range(len(self.speeds)))
 
-    def cluster(self, device: DeviceProfile, link: LinkProfile) -> Cluster:
-        """Return the cluster, given the profiles of this machine and of a link."""
+    def cluster(self, device: DeviceProfile, link: LinkProfile, hot: ComputeCost) -> Cluster:
+        """Return the cluster, given the profiles of this machine and of a link.
+
+        A slow device takes the times of operators that run one right after the other, ``hot``, divided by its speed.
+        """
+        slow = device.model_copy(update={"compute": hot})
         named = zip(self.devices, self.speeds, strict=True)
-        entries = {name: ClusterDevice(scaled(device, speed)) for name, speed in named}
+        entries = {name: ClusterDevice(device if speed == 1 else scaled(slow, speed)) for name, speed in named}
         return Cluster({COORDINATOR: ClusterDevice(device), **entries}, default=ClusterLink(link, exposed=False))
 
 

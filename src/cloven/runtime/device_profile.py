@@ -1,7 +1,8 @@
 """Measure the costs of this machine as a device: operators, messages, ciphers and memory, without torch.
 
-Operators and messages are measured as a worker runs them for a single image: after a pause. Meanwhile, other
-programs fill the processor's caches, so that the same computation takes longer than right after another one.
+Operators and messages are measured as a worker runs them for a single image. Between two computations, it handles
+messages and waits, and other programs run: little of its data is left in the caches of the core. So they are filled
+with other data before each run of a segment and each message, see `cloven.runtime.caches`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, MemorySize, OperatorTime
 from cloven.errors import ClovenError
 from cloven.graph.box import extent
-from cloven.runtime import message_times
+from cloven.runtime import caches, message_times
 from cloven.runtime.bundle.engine import Array, session
 from cloven.runtime.bundle.format import WEIGHTS, DevicePart, RunSegment, SegmentOperator
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 RUNS = 25
 """The number of runs of each segment; the profile has their medians."""
-
-PAUSE = 2e-3
-"""Seconds of waiting before each run of a segment and before each message."""
 
 SMALL, LARGE = 64, 2**20
 """The sizes in bytes of the two messages whose times give the costs of encrypting a message and a byte."""
@@ -61,22 +59,25 @@ def measured(parts: Sequence[tuple[DevicePart, Path]], name: str, runs: int = RU
     return DeviceProfile(
         name=name,
         compute=computing(parts, runs),
-        messages=message_times.measured(PAUSE),
+        messages=message_times.measured(),
         ciphers=dict(_ciphers()),
         memory=_memory(parts),
     )
 
 
-def computing(parts: Sequence[tuple[DevicePart, Path]], runs: int = RUNS) -> ComputeCost:
-    """Measure the operators of parts, each after a pause; the arguments and errors are as for `measured`."""
+def computing(parts: Sequence[tuple[DevicePart, Path]], runs: int = RUNS, *, cold: bool = True) -> ComputeCost:
+    """Measure the operators of parts, with ``cold`` caches, or each segment right after its last run.
+
+    The other arguments and the errors are as for `measured`.
+    """
     if any(not step.operators for part, _ in parts for step in _segments(part)):
         raise ClovenError("the bundle does not list its operators; write it again with `cloven bundle`")
-    pauses = f"after pauses of {1000 * PAUSE:g} ms"
-    note = f"onnxruntime {version('onnxruntime')} on {processor()}, medians of {runs} runs {pauses}"
+    state = "caches filled before each" if cold else "one right after the other"
+    note = f"onnxruntime {version('onnxruntime')} on {processor()}, medians of {runs} runs, {state}"
     rows: list[OperatorTime] = []
     overheads: list[float] = []
     for part, folder in parts:
-        times, overhead = _operators(part, folder, runs)
+        times, overhead = _operators(part, folder, runs, cold)
         rows += times
         overheads += overhead
     return ComputeCost(origin="measured", note=note, segment=max(0.0, median(overheads)), operators=tuple(rows))
@@ -99,29 +100,23 @@ def processor() -> str:
 # --- operators ------------------------------------------------------------------------------------------------
 
 
-def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[OperatorTime], list[float]]:
+def _operators(part: DevicePart, folder: Path, runs: int, cold: bool) -> tuple[list[OperatorTime], list[float]]:
     """Return the time of each operator of a part, and the overhead of each segment.
 
-    All segments run in turn, as they do for an image, each after a pause. Their times are CPU times of this thread,
-    without the cost of onnxruntime's profiler; the operators' times are scaled to them.
+    The times of segments are CPU times of this thread, without the cost of onnxruntime's profiler; the operators'
+    times are scaled to them.
     """
     steps, rng = _segments(part), np.random.default_rng(0)
-    inputs = [
-        {piece.name: rng.random((1, *extent(piece.box)), dtype=np.float32) for piece in step.inputs}
-        for step in steps
-    ]
-    plain = [session(folder / step.segment) for step in steps]
-    seconds: list[list[float]] = [[] for _ in steps]
-    for _ in range(runs + 1):
-        for i, step in enumerate(steps):
-            seconds[i].append(_after_pause(plain[i], step, inputs[i]))
-    del plain  # two sessions of a segment would push each other's weights out of the caches
-    with TemporaryDirectory() as scratch:
-        clocked = [session(folder / step.segment, Path(scratch) / str(i)) for i, step in enumerate(steps)]
-        for _ in range(runs + 1):
-            for i, step in enumerate(steps):
-                _after_pause(clocked[i], step, inputs[i])
-        traces = [json.loads(Path(one.end_profiling()).read_text("utf-8")) for one in clocked]
+    seconds, traces = [], []
+    for step in steps:
+        inputs = {piece.name: rng.random((1, *extent(piece.box)), dtype=np.float32) for piece in step.inputs}
+        plain = session(folder / step.segment)
+        seconds.append([_run(plain, step, inputs, cold) for _ in range(runs + 1)])
+        with TemporaryDirectory() as scratch:
+            clocked = session(folder / step.segment, Path(scratch) / "trace")
+            for _ in range(runs + 1):
+                _run(clocked, step, inputs, cold)
+            traces.append(json.loads(Path(clocked.end_profiling()).read_text("utf-8")))
     rows, overheads = [], []
     for step, trace, taken in zip(steps, traces, seconds, strict=True):
         whole = median(taken[1:])  # the first run allocates memory
@@ -141,9 +136,10 @@ def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[Operator
     return rows, overheads
 
 
-def _after_pause(segment: InferenceSession, step: RunSegment, inputs: Mapping[str, Array]) -> float:
-    """Run a segment after a pause; return the CPU seconds of this thread."""
-    time.sleep(PAUSE)
+def _run(segment: InferenceSession, step: RunSegment, inputs: Mapping[str, Array], cold: bool) -> float:
+    """Run a segment; return the CPU seconds of this thread."""
+    if cold:
+        caches.fill()
     names = [piece.name for piece in step.outputs]
     start = time.thread_time()
     segment.run(names, inputs)

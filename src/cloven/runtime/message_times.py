@@ -1,7 +1,7 @@
-"""Measure messages between two processes of this machine, each after a pause, as workers send them.
+"""Measure messages between two processes of this machine, with filled caches, as workers send them.
 
     python -m cloven.runtime.message_times serve ADDRESS
-    python -m cloven.runtime.message_times ask ADDRESS PAUSE
+    python -m cloven.runtime.message_times ask ADDRESS
 
 The first one prints its port and answers each frame until its standard input ends. The second one prints the median
 seconds from a message to its answer, by the message's size, as JSON.
@@ -23,6 +23,7 @@ import grpc
 import grpc.aio
 
 from cloven.cost.profile import MessageCost
+from cloven.runtime import caches
 from cloven.runtime.cluster import frame_stream
 from cloven.runtime.cluster.channels import LINK, MessageStream, channel, options
 from cloven.runtime.cluster.frame_stream import LinkSpec, ReplayGuard
@@ -35,6 +36,9 @@ SMALL, LARGE = 64, 2**18
 
 ROUNDS = 60
 """The number of messages of each size, without the first of them; the costs are their medians."""
+
+PAUSE = 1e-3
+"""Seconds between two messages, in which the other end is ready again."""
 
 NAMES = ("one", "other")
 
@@ -54,6 +58,7 @@ async def _serve(address: str) -> None:
             await frame_stream.prove(opened)
             async for frame in opened.frames():
                 await opened.write(frame.input, 0, [bytes(SMALL)], Counter())
+                caches.fill()
 
         class MessageHandlers(grpc.GenericRpcHandler):
             def service(self, call: grpc.HandlerCallDetails) -> Any:
@@ -67,7 +72,7 @@ async def _serve(address: str) -> None:
         await server.stop(None)
 
 
-async def _round_trips(address: str, pause: float) -> dict[int, float]:
+async def _round_trips(address: str) -> dict[int, float]:
     """Return the median seconds from a message of each size to its small answer."""
     found: dict[int, list[float]] = {SMALL: [], LARGE: []}
     async with channel(NAMES[1], address, None, LARGE) as to:
@@ -78,7 +83,8 @@ async def _round_trips(address: str, pause: float) -> dict[int, float]:
             for number in range(ROUNDS + 1):
                 for size, times in found.items():
                     data = bytes(size)
-                    await asyncio.sleep(pause)
+                    await asyncio.sleep(PAUSE)
+                    caches.fill()
                     start = time.perf_counter()
                     await opened.write(number, 0, [data], Counter())
                     await anext(frames)
@@ -87,8 +93,8 @@ async def _round_trips(address: str, pause: float) -> dict[int, float]:
     return {size: median(times[1:]) for size, times in found.items()}
 
 
-def measured(pause: float) -> MessageCost:
-    """Measure messages between two processes, without a cipher; each is sent after a pause in seconds.
+def measured() -> MessageCost:
+    """Measure messages between two processes, without a cipher.
 
     The times are elapsed times, because a message takes longer than the processor's time for it: threads and
     processes wake each other up. Each end counts half of them.
@@ -97,11 +103,11 @@ def measured(pause: float) -> MessageCost:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:  # noqa: S603 (ours)
         assert other.stdout is not None
-        taken = asyncio.run(_round_trips(f"127.0.0.1:{int(other.stdout.readline())}", pause))
+        taken = asyncio.run(_round_trips(f"127.0.0.1:{int(other.stdout.readline())}"))
         other.communicate()
     message = taken[SMALL] / 4  # a message and its answer, each sent and received
     byte = max(0.0, (taken[LARGE] - taken[SMALL]) / (LARGE - SMALL)) / 2
-    note = f"two processes on this machine, after pauses of {1000 * pause:g} ms, half of the time for each end"
+    note = "two processes on this machine with filled caches, half of the time for each end"
     return MessageCost(
         origin="measured", note=note, send=message, receive=message, send_byte=byte, receive_byte=byte
     )
@@ -111,5 +117,5 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve", where]:
             asyncio.run(_serve(where))
-        case ["ask", where, seconds]:
-            print(json.dumps(asyncio.run(_round_trips(where, float(seconds)))))  # noqa: T201
+        case ["ask", where]:
+            print(json.dumps(asyncio.run(_round_trips(where))))  # noqa: T201
