@@ -45,7 +45,7 @@ class Child:
 
     def cpu(self) -> float:
         """Return the CPU seconds that the process has used so far, or 0 if the system is not Linux."""
-        return _ticks(Path(f"/proc/{self.process.pid}/stat"), after=")", places=(11, 12))
+        return process_seconds(self.process.pid)
 
 
 @contextmanager
@@ -80,10 +80,10 @@ class Spent:
 
 def spent(call: Callable[[], Made], children: Sequence[Child]) -> tuple[Made, Spent]:
     """Return the result of a call that uses these processes, and its cost."""
-    start, busy, cpu = time.perf_counter(), _busy(), [one.cpu() for one in children]
+    start, busy, cpu = time.perf_counter(), busy_seconds(), [one.cpu() for one in children]
     made = call()
     seconds, used = time.perf_counter() - start, [one.cpu() - was for one, was in zip(children, cpu, strict=True)]
-    return made, Spent(seconds, tuple(used), max(0.0, (_busy() - busy - sum(used)) / seconds))
+    return made, Spent(seconds, tuple(used), max(0.0, (busy_seconds() - busy - sum(used)) / seconds))
 
 
 def wait_for_quiet(cores: float, until: float) -> None:
@@ -94,7 +94,12 @@ def wait_for_quiet(cores: float, until: float) -> None:
             return
 
 
-def _busy() -> float:
+def process_seconds(pid: int) -> float:
+    """Return the CPU seconds that a process has used so far, or 0 if it has ended or the system is not Linux."""
+    return _ticks(Path(f"/proc/{pid}/stat"), after=")", places=(11, 12))
+
+
+def busy_seconds() -> float:
     """Return the seconds that all cores have worked for any process, or for other machines on the same host."""
     return _ticks(Path("/proc/stat"), after="cpu", places=(0, 1, 2, 7))
 

@@ -20,6 +20,7 @@ from cloven.cost.profile import (
     Power,
     Transmission,
     TransmissionEnergy,
+    scaled,
 )
 from cloven.cost.tasks import Workload
 from cloven.partition.protection import Protection
@@ -125,6 +126,28 @@ def test_a_device_that_pages_takes_longer_for_weights_that_do_not_fit(program: c
 
     assert first.busy == pytest.approx(program.macs("edge0") / SPEED + 60 * 0.01)
     assert first.available is None
+
+
+def test_a_runtime_may_keep_several_copies_of_the_weights(program: cloven.Program) -> None:
+    assert BOARD.memory is not None
+    copies = BOARD.memory.model_copy(update={"weights": 3.0})
+    more = cloven.estimate(program, cluster(BOARD.model_copy(update={"memory": copies}))).devices[0]
+    once = cloven.estimate(program, cluster()).devices[0]
+
+    assert more.memory is not None
+    assert once.memory is not None
+    assert more.memory == once.memory + 2 * Workload(program).usage[0].weight_bytes
+
+
+def test_a_slower_device_takes_longer_to_compute_and_no_longer_to_send(program: cloven.Program) -> None:
+    sending = BOARD.model_copy(update={"messages": FREE.model_copy(update={"send": 0.5})})
+    fast, slow = (cloven.estimate(program, cluster(scaled(sending, speed))).devices for speed in (1.0, 0.5))
+
+    for quick, late in zip(fast, slow, strict=True):
+        assert quick.busy is not None
+        assert late.busy is not None
+        sends = 0.5  # one message of each device, to the next one or to the coordinator
+        assert late.busy - sends == pytest.approx(2 * (quick.busy - sends))
 
 
 def test_encryption_costs_what_the_profile_says(model: cloven.Graph) -> None:

@@ -51,6 +51,7 @@ def test_ciphers_messages_and_memory_are_measured(profile: DeviceProfile) -> Non
     assert profile.messages.send > 0
     assert profile.memory is not None
     assert 10e6 < profile.memory.worker < 1e9
+    assert profile.memory.weights >= 1
     assert profile.ciphers["aes-128-gcm"].message > 0
     assert profile.power is None  # it cannot be measured here
 

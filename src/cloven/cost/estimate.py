@@ -389,7 +389,7 @@ class Estimate:
             if power is not None and self.latency is not None and seconds is not None:
                 energy = power.idle * self.latency + (power.busy - power.idle) * seconds
             if memory is not None:
-                needed = memory.worker + used.weight_bytes + used.memory_bytes
+                needed = memory.worker + round(memory.weights * used.weight_bytes) + used.memory_bytes
             found.append(
                 DeviceCost(
                     device=name,

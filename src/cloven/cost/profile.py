@@ -85,7 +85,10 @@ class ComputeCost(Sourced):
 
 
 class MessageCost(Sourced):
-    """The CPU seconds for sending and for receiving one message, and for each byte of it."""
+    """The seconds that an end needs for sending and for receiving one message, and for each byte of it.
+
+    They contain the time in which its threads wake each other up.
+    """
 
     send: NotNegative
     receive: NotNegative
@@ -103,11 +106,13 @@ class CipherTime(Sourced):
 class MemorySize(Sourced):
     """The memory in bytes: of the worker process before it loads a part, and available on the device.
 
-    A device with ``paging`` also runs what does not fit: it takes these seconds for each byte of weights beyond
+    ``weights`` are the bytes of memory for each byte of weights: a runtime keeps several copies of them. A
+    device with ``paging`` also runs what does not fit: it takes these seconds for each byte of weights beyond
     ``available``, for each image.
     """
 
     worker: Count
+    weights: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     available: Count | None = None
     paging: NotNegative | None = None
 
@@ -151,6 +156,23 @@ class DeviceProfile(Document):
     ciphers: dict[Annotated[str, AfterValidator(_known_cipher)], CipherTime] = Field(default_factory=dict)
     memory: MemorySize | None = None
     power: Power | None = None
+
+
+def scaled(profile: DeviceProfile, speed: float) -> DeviceProfile:
+    """Return the profile of a device that computes at a share of the speed; messages and ciphers take as long."""
+    compute = profile.compute
+    rows = tuple(row.model_copy(update={"seconds": row.seconds / speed}) for row in compute.operators)
+    rate = None if compute.macs_per_second is None else speed * compute.macs_per_second
+    fixed = None if compute.operator is None else compute.operator / speed
+    slower = compute.model_copy(
+        update={
+            "segment": compute.segment / speed,
+            "operator": fixed,
+            "macs_per_second": rate,
+            "operators": rows,
+        }
+    )
+    return profile.model_copy(update={"name": f"{profile.name}, speed {speed:g}", "compute": slower})
 
 
 class Transmission(Sourced):

@@ -1,8 +1,12 @@
-"""Measure the costs of this machine as a device: operators, messages, ciphers and memory, without torch."""
+"""Measure the costs of this machine as a device: operators, messages, ciphers and memory, without torch.
+
+Operators and messages are measured as a worker runs them for a single image. Between two computations, it handles
+messages and waits, and other programs run: little of its data is left in the caches of the core. So they are filled
+with other data before each run of a segment and each message, see `cloven.runtime.caches`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import platform
 import subprocess
@@ -14,28 +18,29 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
-import grpc.aio
 import numpy as np
 
-from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, MemorySize, MessageCost, OperatorTime
+from cloven.cost.profile import CipherTime, ComputeCost, DeviceProfile, MemorySize, OperatorTime
 from cloven.errors import ClovenError
 from cloven.graph.box import extent
-from cloven.runtime.bundle.engine import session
-from cloven.runtime.bundle.format import DevicePart, RunSegment, SegmentOperator
-from cloven.runtime.cluster.channels import channel, options
+from cloven.runtime import caches, message_times
+from cloven.runtime.bundle.engine import Array, session
+from cloven.runtime.bundle.format import WEIGHTS, DevicePart, RunSegment, SegmentOperator
 from cloven.runtime.link.ciphers import CIPHERS, Cipher
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 RUNS = 25
 """The number of runs of each segment; the profile has their medians."""
 
 SMALL, LARGE = 64, 2**20
-"""The sizes in bytes of the two messages whose times give the costs of a message and of a byte."""
+"""The sizes in bytes of the two messages whose times give the costs of encrypting a message and a byte."""
 
 SECONDS = 0.2
-"""Seconds for which a cipher, or a message of one size, is measured."""
+"""Seconds for which a cipher is measured with messages of one size."""
 
 
 def measured(parts: Sequence[tuple[DevicePart, Path]], name: str, runs: int = RUNS) -> DeviceProfile:
@@ -51,24 +56,31 @@ def measured(parts: Sequence[tuple[DevicePart, Path]], name: str, runs: int = RU
     Raises:
         ClovenError: if onnxruntime is not installed, or a part does not list its operators.
     """
+    return DeviceProfile(
+        name=name,
+        compute=computing(parts, runs),
+        messages=message_times.measured(),
+        ciphers=dict(_ciphers()),
+        memory=_memory(parts),
+    )
+
+
+def computing(parts: Sequence[tuple[DevicePart, Path]], runs: int = RUNS, *, cold: bool = True) -> ComputeCost:
+    """Measure the operators of parts, with ``cold`` caches, or each segment right after its last run.
+
+    The other arguments and the errors are as for `measured`.
+    """
     if any(not step.operators for part, _ in parts for step in _segments(part)):
         raise ClovenError("the bundle does not list its operators; write it again with `cloven bundle`")
-    note = f"onnxruntime {version('onnxruntime')} on {processor()}, medians of {runs} runs"
+    state = "caches filled before each" if cold else "one right after the other"
+    note = f"onnxruntime {version('onnxruntime')} on {processor()}, medians of {runs} runs, {state}"
     rows: list[OperatorTime] = []
     overheads: list[float] = []
     for part, folder in parts:
-        times, overhead = _operators(part, folder, runs)
+        times, overhead = _operators(part, folder, runs, cold)
         rows += times
         overheads += overhead
-    return DeviceProfile(
-        name=name,
-        compute=ComputeCost(
-            origin="measured", note=note, segment=max(0.0, median(overheads)), operators=tuple(rows)
-        ),
-        messages=asyncio.run(_messages()),
-        ciphers=dict(_ciphers()),
-        memory=_memory(),
-    )
+    return ComputeCost(origin="measured", note=note, segment=max(0.0, median(overheads)), operators=tuple(rows))
 
 
 def _segments(part: DevicePart) -> list[RunSegment]:
@@ -88,29 +100,23 @@ def processor() -> str:
 # --- operators ------------------------------------------------------------------------------------------------
 
 
-def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[OperatorTime], list[float]]:
+def _operators(part: DevicePart, folder: Path, runs: int, cold: bool) -> tuple[list[OperatorTime], list[float]]:
     """Return the time of each operator of a part, and the overhead of each segment.
 
-    All segments run in turn, as they do for an image. Their times are CPU times of this thread, without the cost of
-    onnxruntime's profiler; the operators' times are scaled to them.
+    The times of segments are CPU times of this thread, without the cost of onnxruntime's profiler; the operators'
+    times are scaled to them.
     """
     steps, rng = _segments(part), np.random.default_rng(0)
-    inputs = [
-        {piece.name: rng.random((1, *extent(piece.box)), dtype=np.float32) for piece in step.inputs}
-        for step in steps
-    ]
-    plain = [session(folder / step.segment) for step in steps]
-    seconds: list[list[float]] = [[] for _ in steps]
-    with TemporaryDirectory() as scratch:
-        clocked = [session(folder / step.segment, Path(scratch) / str(i)) for i, step in enumerate(steps)]
-        for _ in range(runs + 1):
-            for i, step in enumerate(steps):
-                names = [piece.name for piece in step.outputs]
-                start = time.thread_time()
-                plain[i].run(names, inputs[i])
-                seconds[i].append(time.thread_time() - start)
-                clocked[i].run(names, inputs[i])
-        traces = [json.loads(Path(one.end_profiling()).read_text("utf-8")) for one in clocked]
+    seconds, traces = [], []
+    for step in steps:
+        inputs = {piece.name: rng.random((1, *extent(piece.box)), dtype=np.float32) for piece in step.inputs}
+        plain = session(folder / step.segment)
+        seconds.append([_run(plain, step, inputs, cold) for _ in range(runs + 1)])
+        with TemporaryDirectory() as scratch:
+            clocked = session(folder / step.segment, Path(scratch) / "trace")
+            for _ in range(runs + 1):
+                _run(clocked, step, inputs, cold)
+            traces.append(json.loads(Path(clocked.end_profiling()).read_text("utf-8")))
     rows, overheads = [], []
     for step, trace, taken in zip(steps, traces, seconds, strict=True):
         whole = median(taken[1:])  # the first run allocates memory
@@ -128,6 +134,16 @@ def _operators(part: DevicePart, folder: Path, runs: int) -> tuple[list[Operator
             )
         overheads.append(whole - scale * total)
     return rows, overheads
+
+
+def _run(segment: InferenceSession, step: RunSegment, inputs: Mapping[str, Array], cold: bool) -> float:
+    """Run a segment; return the CPU seconds of this thread."""
+    if cold:
+        caches.fill()
+    names = [piece.name for piece in step.outputs]
+    start = time.thread_time()
+    segment.run(names, inputs)
+    return time.thread_time() - start
 
 
 def _node_times(trace: Sequence[Mapping[str, Any]], runs: int) -> dict[str, float]:
@@ -198,61 +214,60 @@ def _ciphers() -> Iterator[tuple[str, CipherTime]]:
         )
 
 
-async def _messages() -> MessageCost:
-    """Measure messages between two ends of a gRPC stream in this process, without a cipher.
+STARTED = """
+import asyncio, sys
+import grpc.aio, onnxruntime
+import onnxruntime.datasets
+from pathlib import Path
+import cloven.cli.application, cloven.runtime.cluster.worker
+from cloven.runtime.bundle.engine import session
+from cloven.runtime.bundle.reader import read_device
+from cloven.runtime.cluster.channels import channel, options
 
-    Each end counts half of the CPU time.
-    """
-    echo, answer = "/cloven.Profile/Echo", bytes(8)
+def peak():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
-    async def reply(_: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        while isinstance(await context.read(), bytes):
-            await context.write(answer)
-
-    class EchoHandler(grpc.GenericRpcHandler):
-        def service(self, call: grpc.HandlerCallDetails) -> Any:
-            return grpc.stream_stream_rpc_method_handler(reply) if str(call.method) == echo else None
-
-    server = grpc.aio.server(options=options(LARGE))
-    server.add_generic_rpc_handlers([EchoHandler()])
+async def start():
+    server = grpc.aio.server(options=options(1024))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    taken = {}
-    async with channel("echo", f"127.0.0.1:{port}", None, LARGE) as to:
-        stream: grpc.aio.StreamStreamCall[bytes, bytes] = to.stream_stream(echo)()
-        for size in (0, SMALL, LARGE):  # the first one is a warm-up
-            data, rounds, start = bytes(size), 0, time.process_time()
-            while time.process_time() - start < SECONDS:
-                await stream.write(data)
-                await stream.read()
-                rounds += 1
-            taken[size] = (time.process_time() - start) / rounds
-        await stream.done_writing()
-        await stream.read()  # the end
-    await server.stop(1.0)
-    byte = max(0.0, (taken[LARGE] - taken[SMALL]) / (LARGE - SMALL)) / 2
-    message = taken[SMALL] / 4  # each round counts four times: a message and its reply are sent and received
-    note = "gRPC in one process, half of the processor's time for each end"
-    return MessageCost(
-        origin="measured", note=note, send=message, receive=message, send_byte=byte, receive_byte=byte
-    )
+    async with channel("peer", f"127.0.0.1:{port}", None, 1024) as to:
+        await to.channel_ready()
+    session(Path(onnxruntime.datasets.get_example("mul_1.onnx")))
+    empty = peak()
+    for folder in map(Path, sys.argv[1:]):
+        loaded = [session(folder / path) for path in sorted(folder.glob("*.onnx"))]
+        print(empty, peak())
+    await server.stop(None)
+
+asyncio.run(start())
+"""
+"""Prints the largest resident memory of a worker process before and after it loads a part."""
 
 
-def _memory() -> MemorySize | None:
-    """Return the memory of a worker process before it loads a part, and the memory of this machine."""
-    code = (
-        "import cloven.runtime.cluster.worker, onnxruntime\n"
-        "print([line for line in open('/proc/self/status') if line.startswith('VmRSS')][0].split()[1])"
-    )
+def _memory(parts: Sequence[tuple[DevicePart, Path]]) -> MemorySize | None:
+    """Return the memory of a worker process before it loads a part, for its weights, and of this machine."""
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        sizes = [_loaded(folder) for _, folder in parts]
     except (OSError, subprocess.CalledProcessError):
         return None
     total = next(int(line.split()[1]) for line in lines if line.startswith("MemTotal"))
+    files = (folder / WEIGHTS for _, folder in parts)
+    weights = sum(file.stat().st_size for file in files if file.exists())
+    grown = sum(after - before for before, after in sizes)
     return MemorySize(
         origin="measured",
         note="resident memory; all memory of the machine",
-        worker=1024 * int(done.stdout),
+        worker=round(median(before for before, _ in sizes)),
+        weights=max(1.0, round(grown / weights, 3)) if weights else 1.0,
         available=1024 * total,
     )
+
+
+def _loaded(folder: Path) -> tuple[int, int]:
+    """Return the largest resident memory of a worker process before and after it loads a part, in bytes."""
+    command = [sys.executable, "-P", "-c", STARTED, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 (ours)
+    before, after = map(int, done.stdout.split())
+    return before, after

@@ -6,7 +6,6 @@ It slows the engine's jobs and nothing else: messages (gRPC), ciphers and Python
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from statistics import median
 from typing import TYPE_CHECKING
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from cloven.runtime.bundle.schedule import Job
     from cloven.runtime.cluster.worker_session import Engine
 
-FIRST = 20
-"""The first runs of each job, at full speed, which measure its time."""
+FIRST = 5
+"""The runs of each job, at full speed and one right after the other, which measure its time."""
 
 SPIN = 0.2e-3
 """The last seconds of a pause are spent waiting actively, because a sleeping thread wakes up late."""
@@ -26,9 +25,10 @@ SPIN = 0.2e-3
 def slowed(engine: Engine, speed: float) -> Engine:
     """Return an engine whose jobs end when a device of this speed would have computed them.
 
-    A job's time is the median CPU time of its first runs, which are not slowed. CPU time does not contain waiting
-    for a core that others use. The time of each later run would not do: a core is slower after a pause (caches,
-    clock), by a third after 30 ms where this was measured, and the factor would multiply that.
+    A job's time is the median CPU time of several runs, one right after the other, when it is run first. CPU time
+    does not contain waiting for a core that others use. The time of each later run would not do: a core is slower
+    after a pause (caches, clock), by a third after 30 ms where this was measured, and the factor would multiply
+    that.
 
     A pause leaves the core to other devices on this machine. It blocks the thread, as computing does: a worker then
     handles messages as on the slow device.
@@ -37,17 +37,20 @@ def slowed(engine: Engine, speed: float) -> Engine:
         engine: the engine of this machine, with one thread.
         speed: the device's speed as a share of this machine's, above 0, at most 1.
     """
-    first: dict[int, list[float]] = defaultdict(list)
+    known: dict[int, float] = {}
 
     def run(job: Job, inputs: dict[str, Array]) -> Mapping[str, Array]:
-        known = first[job.step]
-        start, own = time.perf_counter(), time.thread_time()
+        if job.step not in known:
+            known[job.step] = median(cpu_seconds(job, inputs) for _ in range(FIRST))
+        start = time.perf_counter()
         made = engine(job, inputs)
-        if len(known) < FIRST:
-            known.append(time.thread_time() - own)
-        else:
-            _pause_until(start + median(known) / speed)
+        _pause_until(start + known[job.step] / speed)
         return made
+
+    def cpu_seconds(job: Job, inputs: dict[str, Array]) -> float:
+        start = time.thread_time()
+        engine(job, inputs)
+        return time.thread_time() - start
 
     return engine if speed == 1 else run
 
