@@ -11,6 +11,9 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cloven.auditing.finding import CellResult
+from cloven.auditing.store import PlannedCells
+from cloven.auditing.study_file import StudyFile
+from cloven.auditing.study_run import StudyRecord, StudyStatus
 from cloven.auditing.summary import Summary
 from cloven.cost.cluster import ClusterFile
 from cloven.cost.estimate import Cost
@@ -48,6 +51,10 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "recording": (CaptureReport, "`cloven tap --read --json`"),
     "audit": (Summary, "an audit's `summary.json`"),
     "audit-cell": (CellResult, "a cell of an audit, `cells/KEY.json`"),
+    "audit-planned": (PlannedCells, "the cells of an audit, `planned.json`"),
+    "study": (StudyFile, "a study, `study.toml`"),
+    "study-record": (StudyRecord, "`study.json` in the folder of a study"),
+    "study-status": (StudyStatus, "`cloven study status --json`"),
     "sealed": (SealedHeader, "the header of a sealed model"),
     "sealed-result": (SealedResult, "a result that left the enclave sealed"),
     "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),

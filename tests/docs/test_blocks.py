@@ -15,6 +15,7 @@ import typer.main
 import yaml
 
 from cloven import cli
+from cloven.auditing.study_file import read_study
 from cloven.cli import app
 from cloven.cost.cluster import ClusterFile
 from cloven.documents import read_toml_document
@@ -28,6 +29,7 @@ READ: dict[str, Callable[[Path], object]] = {
     "plan.toml": Plan.load,
     "cluster.toml": partial(read_toml_document, ClusterFile),
     "policy.toml": read_policy,
+    "study.toml": read_study,
 }
 PROGRAM = typer.main.get_command(app)
 
@@ -157,7 +159,7 @@ def start() -> Iterator[Callable[[Sequence[str]], None]]:
 
 def execute(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a command in this process; it takes longer to start others than to do these small jobs."""
-    alone = ("--jobs", "1") if words[0] == "audit" else ()
+    alone = ("--jobs", "1") if words[0] == "audit" or words[:2] == ["study", "run"] else ()
     monkeypatch.setattr(sys, "argv", ["cloven", *words, *alone])
     code: object = 0
     try:

@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cloven.attacks.knowledge import MissingKnowledgeError
 from cloven.auditing.cell import Cell, attacks
 from cloven.auditing.material import Material
 from cloven.auditing.store import CELLS, Store
+from cloven.errors import ClovenError
 from cloven.parallel import side_by_side
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a stage, the number of finished steps and the number of all steps."""
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """The reason why a cell has no result.
+
+    It has ``failed``, or else the attacker lacks knowledge that the attack needs.
+    """
+
+    reason: str
+    failed: bool = False
+
+
 def run_missing(
     cells: Mapping[str, Cell], material: Material, store: Store, *, jobs: int, progress: Progress
-) -> dict[str, str]:
-    """Run the cells, given by their keys, that the store does not hold yet.
+) -> dict[str, Unfinished]:
+    """Run the cells, given by their keys, that the store does not hold yet; return those without a result.
 
-    Return the keys of the cells that could not run because the attack needs knowledge that the attacker lacks, each
-    with the error message.
+    A cell that fails does not stop the others.
     """
     finished = store.keys()
     left = [cell for key, cell in cells.items() if key not in finished]
     done = len(cells) - len(left)
     progress("attacking", done, len(cells))
-    impossible: dict[str, str] = {}
-    for key, missing in run_cells(left, material, store, jobs=jobs):
-        if missing is not None:
-            impossible[key] = missing
+    unfinished: dict[str, Unfinished] = {}
+    for key, reason in run_cells(left, material, store, jobs=jobs):
+        if reason is not None:
+            unfinished[key] = reason
         done += 1
         progress("attacking", done, len(cells))
-    return impossible
+    return unfinished
 
 
-Ended = tuple[str, str | None]
-"""The key of a cell, and an error message if the attacker lacks knowledge that the attack needs."""
+Ended = tuple[str, Unfinished | None]
+"""The key of a cell, and why it has no result; None if it has one."""
 
 
 def run_cells(cells: Sequence[Cell], material: Material, store: Store, *, jobs: int) -> Iterator[Ended]:
-    """Run every cell and save its result; yield each key as the cell finishes.
+    """Run every cell and save its result; yield each key as the cell ends.
 
     Where features are computed for each batch, several cells are trained together on the same batches.
     """
@@ -72,13 +85,23 @@ def _units(cells: Sequence[Cell], material: Material, jobs: int) -> list[tuple[C
 def _finish(unit: Sequence[Cell], material: Material, store: Store) -> list[Ended]:
     try:
         outcomes = attacks(unit, material, store.folder / CELLS)
-    except MissingKnowledgeError as error:
+    except Exception as error:  # an attack may be the user's own, and raise anything
         if len(unit) > 1:
             return [ended for cell in unit for ended in _finish([cell], material, store)]
-        return [(unit[0].key(material), str(error))]
+        return [(unit[0].key(material), _reason(error))]
     for outcome in outcomes:
         store.save(outcome)
     return [(outcome.result.key, None) for outcome in outcomes]
+
+
+def _reason(error: Exception) -> Unfinished:
+    """Return why a cell has no result; an error without a message for the user has its type and its place."""
+    if isinstance(error, ClovenError):
+        return Unfinished(str(error), failed=not isinstance(error, MissingKnowledgeError))
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return Unfinished(
+        f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})", failed=True
+    )
 
 
 def _unit(shared: tuple[Sequence[tuple[Cell, ...]], Material, Path], index: int) -> list[Ended]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from math import prod
@@ -27,7 +27,7 @@ from cloven.auditing.cases import Case
 from cloven.auditing.cell import Cell, Knows
 from cloven.auditing.curves import curves, fewer, shorter
 from cloven.auditing.divisions import programs
-from cloven.auditing.executor import Progress, run_missing
+from cloven.auditing.executor import Progress, Unfinished, run_missing
 from cloven.auditing.finding import Finding
 from cloven.auditing.guessing import guess
 from cloven.auditing.material import SETS, ImageSets, Material, answers, fingerprint, prepare
@@ -44,7 +44,7 @@ from cloven.auditing.scenes import (
     simulated_cases,
 )
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
-from cloven.auditing.store import SUMMARY, Store, opened, write_document
+from cloven.auditing.store import SUMMARY, PlannedCell, Store, opened, write_document
 from cloven.auditing.strongest import defences, observations
 from cloven.auditing.subject import (
     Subject,
@@ -322,6 +322,7 @@ def attacked(
         planned = entries(every, settings, paper, len(sets["auxiliary"]), guessed, tiles)
         done: list[tuple[PlannedAttack, AttackedCase]] = []
         impossible: dict[str, str] = {}
+        shown: dict[str, PlannedCell] = {}
         for half in (False, True) if settings.curve else (False,):
             cells: dict[str, Cell] = {}
             begun: list[tuple[PlannedAttack, AttackedCase]] = []
@@ -330,8 +331,13 @@ def attacked(
                 cells |= named
                 attack = AttackedCase(entry.case, entry.name, entry.pairs, entry.time, tuple(named))
                 begun.append((entry, attack))
+                shown |= {key: _planned(entry, cell) for key, cell in named.items()}
+            store.plan(shown)
             lacking = run_missing(cells, material, store, jobs=execution.jobs, progress=progress)
-            impossible |= {one.attack: lacking[one.keys[0]] for _, one in begun if one.keys[0] in lacking}
+            shown |= {key: _without_result(shown[key], reason) for key, reason in lacking.items()}
+            store.plan(shown)
+            _refuse_failed(shown.values())
+            impossible |= {one.attack: lacking[one.keys[0]].reason for _, one in begun if one.keys[0] in lacking}
             done += [(entry, one) for entry, one in begun if one.keys[0] not in lacking]
         if not done and impossible:
             raise ClovenError(list(impossible.values()))
@@ -342,6 +348,31 @@ def attacked(
     summary = summary.model_copy(update={"shapes": shapes, "seconds": seconds, "warnings": warnings})
     write_document(store.folder / SUMMARY, summary.model_dump(mode="json"))
     return summary
+
+
+AGAIN = "finished cells are kept: correct the cause and run the same command again, or leave the attack out"
+"""Advice after cells have failed."""
+
+
+def _refuse_failed(cells: Iterable[PlannedCell]) -> None:
+    """Raise an error if cells have failed; those with the same reason are one problem."""
+    alike: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.failed is not None:
+            alike.setdefault(cell.failed, []).append(cell.name)
+    if alike:
+        more = {why: f" and {len(names) - 1} more cells" if len(names) > 1 else "" for why, names in alike.items()}
+        raise ClovenError([*(f"{names[0]}{more[why]} failed: {why}" for why, names in alike.items()), AGAIN])
+
+
+def _planned(entry: PlannedAttack, cell: Cell) -> PlannedCell:
+    return PlannedCell(
+        attack=entry.name, observation=f"{entry.case.target.title}, {entry.case.label}", seed=cell.seed
+    )
+
+
+def _without_result(cell: PlannedCell, why: Unfinished) -> PlannedCell:
+    return cell.model_copy(update={"failed" if why.failed else "skipped": why.reason})
 
 
 def _halved(done: Sequence[tuple[PlannedAttack, AttackedCase]], store: Store) -> Iterator[PlannedAttack]:

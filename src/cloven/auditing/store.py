@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from pydantic import JsonValue
@@ -28,7 +28,7 @@ from cloven.documents import Document, parse_document
 from cloven.errors import ClovenError, system_reason
 from cloven.files import read_bytes, read_json, replacing, write_text
 
-CONFIG, SUMMARY, REPORT = "config.json", "summary.json", "report.html"
+CONFIG, PLANNED, SUMMARY, REPORT = "config.json", "planned.json", "summary.json", "report.html"
 CELLS, SHELF, LOCK = "cells", ".features", ".lock"
 SCHEMA = "schema"
 DIGEST, TENSORS = "digest", "tensors_sha256"
@@ -46,10 +46,37 @@ def to_text(value: Mapping[str, JsonValue]) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
+class PlannedCell(Document):
+    """A cell of an audit: its attack, observation and seed.
+
+    ``skipped`` is why the attack cannot work on the observation, and ``failed`` the error of its last run; they are
+    None for other cells. A cell is done once the store has its result.
+    """
+
+    attack: str
+    observation: str
+    seed: int
+    skipped: str | None = None
+    failed: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The cell in words."""
+        return f"{self.attack} on {self.observation}, seed {self.seed}"
+
+
+class PlannedCells(Document):
+    """The document ``planned.json``: the cells of an audit, by their keys."""
+
+    schema_version: Literal[1] = 1
+    cells: dict[str, PlannedCell]
+
+
 @dataclass(frozen=True)
 class Store:
-    """A run's folder: ``config.json``, ``cells/KEY.{json,safetensors}``, ``summary.json``, ``report.html``.
+    """A run's folder: ``config.json``, ``planned.json``, ``summary.json``, ``report.html``, and two files per cell.
 
+    The files of a cell are ``cells/KEY.json`` and ``cells/KEY.safetensors``.
     The documents have a digest of their content; a cell's document also has the digest of its tensors. A digest
     shows damage and edited numbers. It is not a signature: someone who edits a number can also write a new digest.
     """
@@ -69,6 +96,32 @@ class Store:
     def keys(self) -> set[str]:
         """Return the keys of the finished cells."""
         return {path.stem for path in (self.folder / CELLS).glob("*.json") if not path.name.startswith(".")}
+
+    def plan(self, cells: Mapping[str, PlannedCell]) -> None:
+        """Write the cells of the audit, so that others can see how many are left."""
+        write_document(self.folder / PLANNED, PlannedCells(cells=dict(cells)).model_dump(mode="json"))
+
+    def planned(self) -> Mapping[str, PlannedCell] | None:
+        """Return the cells of the audit by their keys; None if they are not known yet.
+
+        Raises:
+            ClovenError: if the file was edited or damaged.
+        """
+        path = self.folder / PLANNED
+        if not path.exists():
+            return None
+        return read_model(path, PlannedCells, "delete it and run the audit again").cells
+
+    def in_use(self) -> bool:
+        """Return whether an audit is running in the folder, on this machine."""
+        try:
+            with (self.folder / LOCK).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def save(self, outcome: Outcome) -> None:
         """Save a cell's result; the cell is finished once its JSON file exists."""
@@ -234,6 +287,14 @@ def opened(folder: Path, config: Mapping[str, JsonValue]) -> Iterator[Store]:
         yield Store(folder)
 
 
+def reopen(folder: Path) -> None:
+    """Prepare an audit's folder for other settings: everything but the finished cells is forgotten."""
+    if folder.exists():
+        for name in (SUMMARY, REPORT, PLANNED, CONFIG):
+            (folder / name).unlink(missing_ok=True)
+        (folder / LOCK).touch()  # a sign that the folder is an audit's
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold a folder's lock; the operating system releases it when the process ends, even if it is killed."""
@@ -260,14 +321,14 @@ HASH = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24,}")
 """A long hash, of which messages show the first digits."""
 
 
-def _differences(name: str, there: object, now: object) -> Iterator[str]:
-    """Yield the settings that differ, each with its name, such as ``plan.devices``."""
-    if isinstance(there, dict) and isinstance(now, dict):
-        for key in sorted(there.keys() | now.keys()):
-            yield from _differences(f"{name}.{key}".lstrip("."), there.get(key), now.get(key))
-    elif there != now:
-        before, after = (HASH.sub(r"\1...", json.dumps(value)) for value in (there, now))
-        yield f"{name}: {before} in the folder, {after} now"
+def differing(one: object, other: object, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the entries of two documents that differ: a name such as ``plan.devices``, and both values as text."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted(one.keys() | other.keys()):
+            yield from differing(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+    elif one != other:
+        first, second = (HASH.sub(r"\1...", json.dumps(value)) for value in (one, other))
+        yield name, first, second
 
 
 def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
@@ -280,10 +341,9 @@ def _check(folder: Path, config: Mapping[str, JsonValue]) -> None:
             f"{folder} holds an audit of another version of cloven (schema {json.dumps(found.get(SCHEMA))}, here "
             f"{json.dumps(wanted.get(SCHEMA))}); give another folder (--out)"
         )
-    if differences := list(_differences("", found, wanted)):
+    if differences := [
+        f"  {name}: {there} in the folder, {now} now" for name, there, now in differing(found, wanted)
+    ]:
         raise ClovenError(
-            [
-                f"{folder} holds an audit with another configuration; give another folder (--out)",
-                *(f"  {difference}" for difference in differences),
-            ]
+            [f"{folder} holds an audit with another configuration; give another folder (--out)", *differences]
         )

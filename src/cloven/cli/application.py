@@ -28,6 +28,7 @@ from cloven.cli.report import report
 from cloven.cli.reproduce import papers
 from cloven.cli.run import run
 from cloven.cli.serve import serve
+from cloven.cli.study import study
 from cloven.cli.tap import tap
 from cloven.cli.worker import worker
 from cloven.errors import ClovenError, printable, require, system_error
@@ -165,4 +166,5 @@ for panel, commands in (
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)
 app.add_typer(keys, name="keys", rich_help_panel=RUNS)
 app.add_typer(enclave, name="enclave", rich_help_panel=RUNS)
+app.add_typer(study, name="study", rich_help_panel=AUDITS)
 app.add_typer(papers, name="reproduce", rich_help_panel=AUDITS)

@@ -337,7 +337,7 @@ def audit(
     elif model_option:
         problems.append(f"--model requires a plan without a [model] table, got the model {model}; leave it out")
     name = model if plan is None else plan.named_model.name
-    paths = tried(lambda: _paths(name, names_in(layers)), problems) or ()
+    paths = tried(lambda: layer_paths(name, names_in(layers)), problems) or ()
     shape_of_image = tried(lambda: image_size(input_size), problems) if input_size else None
     means, deviations = (
         tried(partial(numbers, text, option, "0.5,0.5,0.5"), problems) if text else None
@@ -427,7 +427,7 @@ def _refuse(context: typer.Context, names: Sequence[str], source: str) -> None:
         raise ClovenError(problems)
 
 
-def _paths(model: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def layer_paths(model: str, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the paths of layers from paths, from names such as ``s1:2``, or from ``s2``, for all of its cuts.
 
     The prefix ``s1:`` stands for Mehrafrooz et al. (2025), and ``s2:`` for Rajasekar et al. (2024).
