@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from cloven.advising.advice import AdviceReport
 from cloven.auditing.finding import CellResult
 from cloven.auditing.store import PlannedCells
 from cloven.auditing.study_file import StudyFile
@@ -50,6 +51,7 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "lab": (LabResult, "the links, times and tap of a laboratory, `cloven lab --json`"),
     "recording": (CaptureReport, "`cloven tap --read --json`"),
     "audit": (Summary, "an audit's `summary.json`"),
+    "advice": (AdviceReport, "`advice.json` of `cloven advise`"),
     "audit-cell": (CellResult, "a cell of an audit, `cells/KEY.json`"),
     "audit-planned": (PlannedCells, "the cells of an audit, `planned.json`"),
     "study": (StudyFile, "a study, `study.toml`"),

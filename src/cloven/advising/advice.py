@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cloven.advising.limits import Limits
 from cloven.auditing.finding import AXES, Axis
@@ -136,6 +137,7 @@ class AdviceReport(Document):
         method: how the divisions were searched, in a sentence.
     """
 
+    version: Literal[1] = 1
     plan: str | None
     minimised: str
     limits: Limits
