@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from cloven.advising.advice import AdviceReport
 from cloven.auditing.finding import CellResult
+from cloven.auditing.finding_row import FindingTable, columns
 from cloven.auditing.store import PlannedCells
 from cloven.auditing.study_file import StudyFile
 from cloven.auditing.study_run import StudyRecord, StudyStatus
@@ -57,12 +58,17 @@ SCHEMAS: Mapping[str, tuple[type[BaseModel], str]] = {
     "study": (StudyFile, "a study, `study.toml`"),
     "study-record": (StudyRecord, "`study.json` in the folder of a study"),
     "study-status": (StudyStatus, "`cloven study status --json`"),
+    "results": (FindingTable, "`cloven results --json`, with [these columns](columns.md)"),
     "sealed": (SealedHeader, "the header of a sealed model"),
     "sealed-result": (SealedResult, "a result that left the enclave sealed"),
     "enclave-run": (RunReport, "`trace.json` of `cloven enclave run`"),
     "enclave-policy": (Policy, "what an owner accepts of a platform, `policy.toml`"),
 }
 """The schemas: the name of the file, the document, and a description."""
+
+
+TYPES: Mapping[type, str] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+"""The types of columns in words."""
 
 
 def files() -> dict[Path, str]:
@@ -79,7 +85,25 @@ def files() -> dict[Path, str]:
     for name, (kind, words) in SCHEMAS.items():
         lines.append(f"| [{name}.json]({name}.json) | {words} |")
         found[FOLDER / f"{name}.json"] = json.dumps(kind.model_json_schema(), indent=1) + "\n"
-    return {FOLDER / "README.md": "\n".join(lines) + "\n", **found}
+    return {FOLDER / "README.md": "\n".join(lines) + "\n", FOLDER / "columns.md": columns_page(), **found}
+
+
+def columns_page() -> str:
+    """Return the page with the columns of exports."""
+    lines = [
+        "# Columns of results",
+        "",
+        "A row is a finding: one attack on one observation, over all its seeds. [Export results](../export.md)",
+        "says how to get them. Only columns that *may be empty* can lack a value; a missing number is empty, never",
+        "zero. Scores and leakage of an encrypted link are those without the encryption.",
+        "",
+        "| column | type | meaning |",
+        "|---|---|---|",
+    ]
+    for column in columns():
+        kind = f"{TYPES[column.kind]}, may be empty" if column.optional else TYPES[column.kind]
+        lines.append(f"| `{column.name}` | {kind} | {column.meaning} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

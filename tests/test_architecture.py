@@ -109,6 +109,7 @@ SAME_ROLE = {
     "plan.py": "the command, and what it calls",
     "profile.py": "the command, and the documents that it writes",
     "reproduce.py": "the command, and what it calls",
+    "results.py": "the command, and what it shows",
     "worker.py": "the command, and what it calls",
 }
 """Module names that occur more than once, each with its reason."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloven.auditing.finding import AXES, Axis, Finding
+from cloven.auditing.finding_row import columns, finding_rows
 from cloven.auditing.ranking import place_of
 from cloven.auditing.store import CELLS, CONFIG, SUMMARY, Store
-from cloven.auditing.strongest import axis_score
 from cloven.auditing.summary import AuditVerdict, AxisScore, ObservationSummary, Summary
 from cloven.errors import ClovenError, path_of, require, system_reason
 from cloven.tables import Value, counted, html_table, text_table
@@ -77,10 +77,9 @@ class Results:
         return tuple(finding for _, finding in sorted(found, key=lambda pair: (pair[1].protected, -pair[0])))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the findings as a data frame with one row each.
+        """Return the findings as a data frame with one row each; the columns are those of ``cloven results``.
 
-        ``protection`` names the encryption of the links, or ``none``. For an encrypted link, the scores and the
-        leakage are those without the encryption.
+        For an encrypted link, the scores and the leakage are those without the encryption.
 
         Raises:
             ClovenError: if pandas is not installed.
@@ -89,7 +88,8 @@ class Results:
             import pandas as pd
         except ImportError as error:
             raise require("audit", error) from error
-        return pd.DataFrame([_row(finding) for finding in self.findings])
+        rows = finding_rows(self.summary, str(self.store.folder))
+        return pd.DataFrame([row.model_dump() for row in rows], columns=[column.name for column in columns()])
 
     def save(self, folder: str | Path) -> Path:
         """Save the results in a new folder, from which `load` reads them, and return its path.
@@ -143,55 +143,3 @@ def _cells(score: AxisScore | None) -> tuple[Value, Value, Value]:
         return None, None, None
     attack = f"{score.attack} (deeper)" if score.carried_from else score.attack
     return f"{score.leakage.high:.0%}", f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]", attack
-
-
-def _row(finding: Finding) -> dict[str, Value | bool]:
-    """Return a finding as a flat row."""
-    row: dict[str, Value | bool] = {
-        "observation": finding.place,
-        "strategy": finding.strategy,
-        "label": finding.label,
-        "layers": ", ".join(finding.layers),
-        "transform": finding.transform,
-        "view": finding.view,
-        "crosses": finding.crosses,
-        "protection": ", ".join(dict.fromkeys(finding.protection)) or "none",
-        "attack": finding.attack,
-        "seeds": len(finding.seeds),
-        "pairs": finding.pairs,
-        "victims": finding.victims,
-    }
-    took = finding.training
-    for axis, metric in AXES.items():
-        score = axis_score(finding, metric)
-        row |= {
-            metric: score.mean if score else None,
-            f"{metric}_low": score.low if score else None,
-            f"{metric}_high": score.high if score else None,
-            f"{metric}_baseline": score.baseline if score else None,
-            f"{axis[:-1]}_leakage": score.leakage.mean if score else None,
-            f"{axis[:-1]}_leakage_high": score.leakage.high if score else None,
-        }
-    above, guess = finding.ssim and finding.ssim.above_threshold, finding.baseline("above_threshold")
-    picked = finding.identified
-    return row | {
-        "above_threshold": above.mean if above else None,
-        "above_threshold_low": above.low if above else None,
-        "above_threshold_high": above.high if above else None,
-        "above_threshold_baseline": guess[1] if above and guess else None,
-        "above_threshold_leakage": finding.leakage.above_threshold,
-        "identified": picked.mean if picked else None,
-        "identified_low": picked.low if picked else None,
-        "identified_high": picked.high if picked else None,
-        "identified_baseline": picked.baseline if picked else None,
-        "candidates": picked.candidates if picked else None,
-        "psnr": finding.psnr.mean if finding.psnr else None,
-        "kappa": finding.kappa,
-        "covers": finding.agreement.covers,
-        "parameters": finding.parameters,
-        "bytes": finding.observation_bytes,
-        "epochs": max((count for count in took.epochs if count is not None), default=None) if took else None,
-        "training_seconds": took.seconds if took else None,
-        "ended": ", ".join(dict.fromkeys(took.ended)) if took else None,
-        "wall_seconds": finding.wall_seconds,
-    }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -24,7 +24,7 @@ from cloven.auditing.cell import Outcome
 from cloven.auditing.features import Shelf
 from cloven.auditing.finding import CellResult
 from cloven.auditing.summary import Summary
-from cloven.documents import Document, parse_document
+from cloven.documents import Document, wrong_entries
 from cloven.errors import ClovenError, system_reason
 from cloven.files import read_bytes, read_json, replacing, write_text
 
@@ -195,11 +195,10 @@ def read_model(path: Path, model: type[Model], to_do: str) -> Model:
             "run the same command again with another folder (--out)"
         )
     try:
-        return parse_document(model, json.dumps(found), str(path))
-    except ClovenError as error:
-        raise ClovenError(
-            [f"{path} does not hold what this version of cloven writes; {to_do}", *error.problems]
-        ) from error
+        return model.model_validate_json(json.dumps(found))  # JSON again: in Python, a list is not a tuple
+    except ValidationError as error:
+        wrong = wrong_entries(error, str(path))
+        raise ClovenError([f"{path} does not hold what this version of cloven writes; {to_do}", *wrong]) from error
 
 
 def write_document(path: Path, document: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -26,6 +26,7 @@ from cloven.cli.plan import plan
 from cloven.cli.profile import profile
 from cloven.cli.report import report
 from cloven.cli.reproduce import papers
+from cloven.cli.results import results
 from cloven.cli.run import run
 from cloven.cli.serve import serve
 from cloven.cli.study import study
@@ -45,7 +46,8 @@ EXTRAS = {
     "onnxruntime": "edge",
     "torchvision": "models",
     "timm": "models",
-    **dict.fromkeys(("onnx", "torch", "sklearn", "matplotlib", "jinja2", "PIL", "pandas", "scipy"), "audit"),
+    **dict.fromkeys(("onnx", "torch", "sklearn", "matplotlib", "jinja2", "PIL"), "audit"),
+    **dict.fromkeys(("pandas", "pyarrow", "scipy"), "audit"),
 }
 """The extra that includes an optional package."""
 
@@ -160,7 +162,7 @@ PLANS, RUNS, AUDITS = "Divide a model", "Run it", "Measure what leaks"
 for panel, commands in (
     (PLANS, (inspect, plan, estimate, profile)),
     (RUNS, (run, bundle, worker, serve, lab)),
-    (AUDITS, (audit, advise, report, tap)),
+    (AUDITS, (audit, advise, report, results, tap)),
 ):
     for command in commands:
         app.command(cls=PanelCommand, rich_help_panel=panel)(command)

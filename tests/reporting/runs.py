@@ -1,0 +1,31 @@
+"""Folders of made-up audits, with the files that a real one has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cloven.auditing.finding import CellResult, Finding, Measured
+from cloven.auditing.store import CELLS, CONFIG, SUMMARY, to_text, write_document
+from tests.reporting.summaries import document
+
+
+def write_run(folder: Path, given: dict[str, Any]) -> Path:
+    """Write a made-up summary as the folder of an audit, with a cell for each finding and seed; return it."""
+    findings = []
+    for finding in given["findings"]:
+        keys = [f"{seed}{finding['key'][1:]}" for seed in finding["seeds"]]
+        findings.append(finding | {"key": keys[0], "keys": keys})
+    summary = document(given | {"findings": findings})
+    (folder / CELLS).mkdir(parents=True)
+    (folder / CONFIG).write_text(to_text({"schema": summary.schema_version}))
+    for one in summary.findings:
+        for key, seed in zip(one.keys, one.seeds, strict=True):
+            write_document(folder / CELLS / f"{key}.json", _cell(one, key, seed).model_dump(mode="json"))
+    write_document(folder / SUMMARY, summary.model_dump(mode="json"))
+    return folder
+
+
+def _cell(finding: Finding, key: str, seed: int) -> CellResult:
+    measured = {name: getattr(finding, name) for name in Measured.model_fields}
+    return CellResult(**measured, key=key, seed=seed, provenance={"seed": seed})
