@@ -65,8 +65,8 @@ AuxiliarySpec = Annotated[str, AfterValidator(_auxiliary)]
 StrategyName = Literal["vertical", "horizontal", "data", "enclave"]
 AttackName = Annotated[str, AfterValidator(_attack)]
 TransformName = Annotated[str, AfterValidator(_transform)]
-Queries = Annotated[int, Field(ge=2)]
-Devices = Annotated[int, Field(ge=2)]
+Queries = Annotated[int, Field(ge=2, le=10**9)]
+Devices = Annotated[int, Field(ge=2, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -105,7 +105,7 @@ class StudyAxes(Document):
     strategies: tuple[StrategyName, ...] = Field(default=("vertical", "horizontal", "data"), min_length=1)
     transforms: tuple[TransformName, ...] = Field(default=("none",), min_length=1)
     attacks: tuple[AttackName, ...] = Field(default=("decoder", "probe"), min_length=1)
-    seeds: int = Field(default=1, ge=1)
+    seeds: int = Field(default=1, ge=1, le=10**9)
 
 
 class Exclusion(Document):
@@ -132,9 +132,9 @@ class StudySettings(Document):
     links: Literal["first", "all"] | None = None
     shape: Literal["given", "places", "inferred"] = "given"
     mirror: bool = False
-    victims: int | None = Field(default=None, ge=2)
-    epochs: int | None = Field(default=None, ge=1)
-    gan_epochs: int = Field(default=200, ge=1)
+    victims: int | None = Field(default=None, ge=2, le=10**9)
+    epochs: int | None = Field(default=None, ge=1, le=10**9)
+    gan_epochs: int = Field(default=200, ge=1, le=10**9)
     attack_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     curve: bool = False
     judge: str = Field(default="auto", min_length=1)
@@ -142,7 +142,7 @@ class StudySettings(Document):
     device: str = Field(default="cpu", min_length=1)
     autocast: Literal["float32", "bfloat16"] = "float32"
     features: Literal["float32", "float16"] = "float32"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31)
 
 
 class StudyLimits(Document):
