@@ -72,7 +72,7 @@ def test_a_run_writes_findings_with_baselines_and_intervals_and_a_report(cloven:
     assert {o["claim"] for o in summary["orderings"]} == {"C3", "C4"}
     assert (here / "run" / "report.html").stat().st_size > 10_000
     assert {p.name for p in (here / "run").iterdir()} == {
-        ".lock", "cells", "config.json", "planned.json", "report.html", "summary.json",
+        ".lock", "cells", "config.json", "planned.json", "report.html", "subject.json", "summary.json",
     }  # fmt: skip
 
 

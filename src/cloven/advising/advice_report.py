@@ -18,7 +18,7 @@ from cloven.advising.advice import (
 from cloven.advising.alternatives import Alternative
 from cloven.advising.candidates import Candidate
 from cloven.advising.leakage import SUITE
-from cloven.advising.search import COSTS_MORE, Decision, Search, clear_taps, in_words
+from cloven.advising.search import COSTS_MORE, WORTH, Decision, Search, choice, clear_taps, in_words
 from cloven.auditing.finding import AXES, Axis
 from cloven.auditing.results import Results
 from cloven.auditing.suite import AttackSuite
@@ -28,6 +28,8 @@ from cloven.partition.vertical import Vertical
 
 MOST_COMPARED = 200
 """The largest number of divisions in the report, besides those that were attacked or have a name."""
+
+SPARED = f" Links were encrypted without an attack where that costs less than {WORTH:.0%}."
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def report_of(result: SearchResult) -> AdviceReport:
         compared=compared,
         cuts=tuple(_cuts(result)),
         nearest=None if winner is not None else _nearest(result),
-        method=result.method,
+        method=result.method + (SPARED if search.spared else ""),
     )
 
 
@@ -82,6 +84,10 @@ def _reason(result: SearchResult) -> str:
     minimised = search.pricing.minimise
     value = amount(abs(winner.value), minimised)
     reason = f"Of {len(result.divisions):,} divisions, it has the best {minimised} within the limits: {value}."
+    if (seconds := search.measured.get(choice(winner))) is not None:
+        reason += (
+            f" Executed, it takes {amount(seconds, 'latency')}, the least of {len(search.measured)} divisions."
+        )
     if search.unexplored < winner.value:
         other = amount(abs(search.unexplored), minimised)
         reason += f" Divisions that were not attacked could reach {other} at best."
@@ -163,7 +169,7 @@ def _row(
         energy=division.energy,
         memory=division.memory,
         traffic=division.traffic,
-        measured_latency=None,
+        measured_latency=search.measured.get(choice(division)),
         pixel_leakage=plan_leakage(search, division, "pixels"),
         label_leakage=plan_leakage(search, division, "labels"),
         chosen=chosen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from cloven.advising.advice import Advice
@@ -12,12 +13,13 @@ from cloven.advising.alternatives import Alternative, Objective, Pricing
 from cloven.advising.baselines import baselines
 from cloven.advising.candidates import Candidate, space
 from cloven.advising.genetic import proposed
-from cloven.advising.leakage import FEWEST, SUITE, AttackImages, LeakageLedger
+from cloven.advising.leakage import FEWEST, LEAST_VICTIMS, SUITE, AttackImages, LeakageLedger
 from cloven.advising.limits import Limits, unreachable
-from cloven.advising.search import Budget, Search
+from cloven.advising.search import Budget, Measure, Search
 from cloven.attacks.attack import Attack
 from cloven.attacks.registry import load
 from cloven.auditing.given import GivenImages
+from cloven.auditing.results import Results
 from cloven.cost.cluster import Cluster
 from cloven.errors import ClovenError, check_type, shown, whole_number
 from cloven.graph.graph import Graph
@@ -35,6 +37,9 @@ def advise(
     minimise: Objective = "latency",
     attacks: Attack | str | Sequence[Attack | str] = SUITE,
     budget: float = 600.0,
+    results: Results | None = None,
+    unseen: GivenImages | None = None,
+    measure: Measure | None = None,
     jobs: int = 1,
     progress: Progress = lambda *_: None,
 ) -> Advice:
@@ -56,6 +61,11 @@ def advise(
         minimise: ``latency``, ``energy`` or ``traffic``; or ``throughput``, which is maximised.
         attacks: the attacks on every tap instead of the default suite, `cloven.advising.leakage.SUITE`.
         budget: seconds after which no further division is attacked.
+        results: an audit of the same model: what it measured with the whole suite is not attacked again. If its
+            victims are given as ``victims``, give others as ``unseen``.
+        unseen: the victims of the second attacks on winners; by default, every second one of ``victims``.
+        measure: executes a plan, for example in a laboratory, and returns the seconds of one image. Up to five of
+            the best divisions by their estimated latency are executed, and the fastest is recommended.
         jobs: the number of worker processes of the attacks.
         progress: is called with the name of a stage, and the numbers of finished and of all steps.
 
@@ -72,42 +82,86 @@ def advise(
         problems.append(f"minimise is {shown(minimise)}; expected one of {', '.join(get_args(Objective))}")
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not budget > 0:
         problems.append(f"budget must be a number of seconds above 0, got {shown(budget)}")
-    if len(victims) < FEWEST:
-        problems.append(f"there are {len(victims)} victim images; expected at least {FEWEST}")
+    fewest = FEWEST if unseen is None else LEAST_VICTIMS
+    for name, images, least in (("victim", victims, fewest), ("unseen", unseen, LEAST_VICTIMS)):
+        if images is not None and len(images) < least:
+            problems.append(f"there are {len(images)} {name} images; expected at least {least}")
+    if results is not None:
+        problems += another_model(model, results)
     suite = tuple(attacks) if isinstance(attacks, list | tuple) else (attacks,)
     if not suite:
         problems.append("attacks is empty; give at least one attack")
+    if measure is not None and minimise != "latency":
+        problems.append(f"measure requires minimise='latency', got {shown(minimise)}")
     problems += unreachable(wanted, minimise, cluster)
     if problems:
         raise ClovenError(problems)
     ledger = LeakageLedger(
-        tuple(load(attack) for attack in suite), AttackImages(auxiliary, victims), whole_number(jobs, "jobs", 1)
+        tuple(load(attack) for attack in suite),
+        AttackImages(auxiliary, victims, unseen),
+        whole_number(jobs, "jobs", 1),
     )
+    taken = 0 if results is None else ledger.take(results)
     pricing = Pricing(model, cluster, minimise)
-    names: dict[Candidate, list[str]] = {}
-    for one in baselines(model, cluster):
-        names.setdefault(one.candidate, []).append(one.name)
-    whole, thinned = space(model, cluster)
-    every = dict.fromkeys([*thinned.candidates(), *names])
-    method = "All {:,} divisions were compared."
-    if thinned is not whole:
-        progress("searching with NSGA-II", 0, 1)
-        found = proposed(whole, pricing, ledger, wanted)
-        every |= dict.fromkeys(found)
-        progress("searching with NSGA-II", 1, 1)
-        method = (
-            f"{{:,}} of about {whole.size:,} divisions were compared: those with {len(thinned.places)} of "
-            f"{len(whole.places)} cuts, and {len(found):,} that NSGA-II proposed."
-        )
-    divisions: list[Alternative] = []
-    for number, candidate in enumerate(every):
-        if (division := pricing.alternative(candidate)) is not None:
-            divisions.append(division)
-        progress("comparing divisions", number + 1, len(every))
-    divisions.sort(key=lambda one: (one.value, one.traffic))
-    search = Search(pricing, ledger, wanted, Budget(time.monotonic() + budget), progress)
-    winner, results = search.winner(divisions)
-    report = report_of(SearchResult(search, divisions, winner, results, names, method.format(len(divisions))))
+    listed = divisions(pricing, ledger, wanted, progress)
+    search = Search(pricing, ledger, wanted, Budget(time.monotonic() + budget), progress, measure)
+    winner, again = search.winner(listed.divisions)
+    method = listed.method
+    if results is not None:
+        method += f" The leakage of {taken} observations was taken from the given audit."
+    report = report_of(SearchResult(search, listed.divisions, winner, again, listed.names, method))
     if winner is None:
         return Advice(report)
-    return Advice(report, winner.plan, winner.program, results)
+    return Advice(report, winner.plan, winner.program, again)
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedDivisions:
+    """The divisions that a search compares, the cheapest first, the names of some, and how they were found."""
+
+    divisions: list[Alternative]
+    names: dict[Candidate, list[str]]
+    method: str
+
+
+def divisions(pricing: Pricing, ledger: LeakageLedger, limits: Limits, progress: Progress) -> ComparedDivisions:
+    """Return the divisions to compare: all of them, or of a space that is too large, those that are promising.
+
+    Raises:
+        ClovenError: if the space is too large, and pymoo is not installed.
+    """
+    names: dict[Candidate, list[str]] = {}
+    for one in baselines(pricing.model, pricing.cluster):
+        names.setdefault(one.candidate, []).append(one.name)
+    whole, thinned = space(pricing.model, pricing.cluster)
+    every = dict.fromkeys([*thinned.candidates(), *names])
+    origin = ""
+    if thinned is not whole:
+        progress("searching with NSGA-II", 0, 1)
+        more = proposed(whole, pricing, ledger, limits)
+        progress("searching with NSGA-II", 1, 1)
+        every |= dict.fromkeys(more)
+        origin = (
+            f" of about {whole.size:,}: those with {len(thinned.places)} of {len(whole.places)} cuts, and "
+            f"{len(more):,} that NSGA-II proposed"
+        )
+    found: list[Alternative] = []
+    for number, candidate in enumerate(every):
+        if (division := pricing.alternative(candidate)) is not None:
+            found.append(division)
+        progress("comparing divisions", number + 1, len(every))
+    found.sort(key=lambda one: (one.value, one.traffic))
+    every_one = "" if origin else "All "
+    return ComparedDivisions(found, names, f"{every_one}{len(found):,} divisions were compared{origin}.")
+
+
+def another_model(model: Graph, results: Results) -> list[str]:
+    """Return the problems of an audit of another model; one with other weights but equal layers is not noticed."""
+    summary = results.summary
+    (classes, *_) = model.by_name[model.output].shape
+    found = []
+    if tuple(summary.input) != tuple(model.input.shape):
+        found.append(f"the audit is of a model for images of {summary.input}; the model takes {model.input.shape}")
+    if summary.classes != classes:
+        found.append(f"the audit is of a model of {summary.classes} classes; the model has {classes}")
+    return found

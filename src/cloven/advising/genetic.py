@@ -106,16 +106,19 @@ class Proposals:
             return 0.0, 0.0
         if division.source in others:
             return 1.0, 1.0
-        workload = self.pricing.workload(division.candidate)
-        assert workload is not None
-        names = dict(zip(workload.program.devices, division.candidate.devices, strict=True))
-        sent = (one.value for one in workload.program.transfers if names[one.target] in others)
-        earliest = min((self.progress.get(value, 0.0) for value in sent), default=1.0)
+        earliest = min(self.received(division.candidate, name) for name in others)
         if not self.measured:
             return 1 - earliest, 1.0
         depths, pixels, labels = zip(*self.measured, strict=True)
         read = 1.0 if division.sink in others else float(np.interp(earliest, depths, labels))
         return float(np.interp(earliest, depths, pixels)), read
+
+    def received(self, candidate: Candidate, device: str) -> float:
+        """Return the share of the model's time before the first value that a device receives; 0 for the image."""
+        first, part = candidate.strategies[0], candidate.devices.index(device)
+        if not isinstance(first, Vertical) or part == 0:
+            return 0.0
+        return self.progress[first.cuts[part - 1] if first.cuts else first.until or ""]
 
     def run(self, seed: int = 0) -> list[Candidate]:
         """Return the candidates of all generations.

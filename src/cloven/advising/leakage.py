@@ -49,23 +49,33 @@ Leaks = Mapping[Axis, MeasuredLeak]
 
 @dataclass(frozen=True, eq=False)
 class AttackImages:
-    """The images of the attacks: the attacker's own, and the victims, of which parts are used for each purpose."""
+    """The images of the attacks: the attacker's own, and victims, some of which are used for each purpose.
+
+    Attributes:
+        auxiliary: the attacker's own images.
+        victims: the victims of the search, or of both purposes if ``unseen`` is None: then it uses every second
+        one. unseen: the victims of the second attacks on winners.
+    """
 
     auxiliary: GivenImages
     victims: GivenImages
+    unseen: GivenImages | None = None
 
     @property
     def parts(self) -> int:
         """The number of winners that can be attacked again, each with victims of its own."""
-        return min(CONFIRMATIONS, (len(self.victims) // 2) // LEAST_VICTIMS)
+        spare = len(self.victims) // 2 if self.unseen is None else len(self.unseen)
+        return min(CONFIRMATIONS, spare // LEAST_VICTIMS)
 
     def searched(self) -> GivenImages:
-        """Return the victims of the search: every second image."""
-        return _taken(self.victims, range(0, len(self.victims), 2))
+        """Return the victims of the search."""
+        return self.victims if self.unseen is not None else _taken(self.victims, range(0, len(self.victims), 2))
 
     def fresh(self, part: int) -> GivenImages:
-        """Return the victims of a second attack: a part of the others."""
-        return _taken(self.victims, list(range(1, len(self.victims), 2))[part :: self.parts])
+        """Return the victims of a second attack: a part of those that the search does not use."""
+        if self.unseen is not None:
+            return _taken(self.unseen, range(part, len(self.unseen), self.parts))
+        return _taken(self.victims, range(1 + 2 * part, len(self.victims), 2 * self.parts))
 
 
 @dataclass
@@ -143,6 +153,17 @@ class LeakageLedger:
             if missing:
                 found = MeasuredLeak(1.0, f"{', '.join(missing)} did not finish")
             known[axis] = max(known.get(axis, found), found, key=lambda leak: leak.leakage)
+
+    def take(self, results: Results) -> int:
+        """Keep the leakage that an audit measured, and return the number of its observations that count.
+
+        Observations that the whole suite did not attack are left out, and are attacked when they occur.
+        """
+        names = AttackSuite(tuple(self.suite)).names
+        usable = [one for one in results.observations if set(names) <= set(one.attacks)]
+        for one in usable:
+            self.add(one)
+        return len({one.observation for one in usable})
 
     def of(self, tap: ExposedTap) -> Leaks:
         """Return what a tap leaks in clear.

@@ -9,7 +9,7 @@ order of their cost, until the next one cannot be better than the best so far.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -19,8 +19,22 @@ from cloven.advising.leakage import LeakageLedger
 from cloven.advising.limits import Excess, Limits
 from cloven.advising.taps import ExposedTap
 from cloven.auditing.results import Results
+from cloven.partition.plan import Plan
+from cloven.partition.program import Program
 from cloven.partition.vertical import Vertical
 from cloven.progress import Progress
+
+MOST_MEASURED, SLACK = 5, 1.25
+"""The largest number of divisions that are executed, and the largest ratio of their estimates to the best one."""
+
+WORTH = 0.01
+"""The part of the objective that an attack must be able to gain; below it, links are encrypted without one."""
+
+Choice = tuple[Candidate, tuple[str, ...]]
+"""A candidate and its encrypted links."""
+
+Measure = Callable[[Plan, Program], float]
+"""A function that executes a plan and returns the seconds of one image."""
 
 COSTS_MORE = "does not cost less than the recommended division"
 UNKNOWN = "its cost is unknown"
@@ -62,7 +76,10 @@ class Search:
         budget: the time for attacks.
         progress: is called after each attack.
         decisions: what was decided about each candidate.
+        measure: executes a plan; None if estimates decide.
+        measured: the measured seconds of each division that was executed.
         unexplored: the least value that a division can have that was not attacked for lack of time, else infinite.
+        spared: whether attacks were left out because they could gain less than `WORTH`.
     """
 
     pricing: Pricing
@@ -70,8 +87,11 @@ class Search:
     limits: Limits
     budget: Budget
     progress: Progress
+    measure: Measure | None = None
     decisions: dict[Candidate, Decision] = field(default_factory=dict)
+    measured: dict[Choice, float] = field(default_factory=dict)
     unexplored: float = inf
+    spared: bool = False
 
     def winner(self, divisions: Sequence[Alternative]) -> tuple[Alternative | None, Results | None]:
         """Return the best division that still meets the limits when it is attacked again, and that attack.
@@ -84,6 +104,10 @@ class Search:
             bound = self.best(divisions, None, attacking=False)
             # A deep cut that leaks too much rules out all earlier ones, and all divisions that send as much.
             best = self.best([*deepest_first(divisions), *divisions], bound, attacking=True)
+            if best is not None and self.measure is not None:
+                best = self.fastest(best, divisions, self.measure)
+                if best is None:
+                    continue  # those that were executed are too slow
             if best is None:
                 return None, None
             clear = [tap.observation for tap in clear_taps(best) if tap.observation is not None]
@@ -111,6 +135,32 @@ class Search:
                 best = decision.division
         return best
 
+    def fastest(self, best: Alternative, divisions: Iterable[Alternative], measure: Measure) -> Alternative | None:
+        """Return the division that is fastest when executed, among those that are estimated to be nearly the best.
+
+        It is None if all of them exceed the limit on latency.
+        """
+        near = [self.considered(one, SLACK * best.value, attacking=False) for one in divisions]
+        allowed = sorted((one.division for one in near if not one.reason), key=lambda one: one.value)
+        executed = list({choice(one): one for one in (best, *allowed)}.values())[:MOST_MEASURED]
+        for number, one in enumerate(executed):
+            self.progress("executing the best divisions", number, len(executed))
+            if choice(one) not in self.measured:
+                self.measured[choice(one)] = measure(one.plan, one.program)
+        self.progress("executing the best divisions", len(executed), len(executed))
+        found = min(executed, key=lambda one: self.measured[choice(one)])
+        for one in executed:
+            if one is not found:
+                self.decisions[one.candidate] = Decision(
+                    one, "is slower than the recommended division when executed"
+                )
+        return None if self.too_slow(found) else found
+
+    def too_slow(self, division: Alternative) -> bool:
+        """Return whether a division was executed and exceeded the limit on latency."""
+        seconds, limit = self.measured.get(choice(division)), self.limits.latency
+        return seconds is not None and limit is not None and seconds > limit
+
     def considered(self, division: Alternative, bound: float, *, attacking: bool) -> Decision:
         """Return a division with its leaking links encrypted, if its value is then below ``bound`` and allowed.
 
@@ -128,11 +178,15 @@ class Search:
             waiting = [tap for tap in clear_taps(decision.division) if self.must_attack(tap)]
             if not waiting:
                 return decision
-            if not attacking or self.ledger.images is None or not self.budget.allows(len(waiting)):
+            if not attacking:
+                break
+            if bound - decision.division.value < WORTH * abs(bound) < inf:
+                self.spared = True
+                break
+            if self.ledger.images is None or not self.budget.allows(len(waiting)):
+                self.unexplored = min(self.unexplored, decision.division.value)
                 break
             self.attack(waiting)
-        if attacking:
-            self.unexplored = min(self.unexplored, decision.division.value)
         return self.encrypting(decision.division, waiting, bound)
 
     def encrypting(self, division: Alternative, leaking: Sequence[ExposedTap], bound: float) -> Decision:
@@ -142,6 +196,8 @@ class Search:
         found = self.pricing.encrypting(division, [tap.pair for tap in leaking if tap.pair is not None])
         if exceeded := self.limits.exceeded_by(found):
             return Decision(found, f"with its links encrypted, {in_words(exceeded)}")
+        if self.too_slow(found):
+            return Decision(found, f"takes {self.measured[choice(found)]:.4g} s when executed, above the limit")
         return Decision(found, "" if found.value < bound else COSTS_MORE)
 
     def reads(self, tap: ExposedTap) -> str:
@@ -180,6 +236,11 @@ class Search:
             attacks=self.budget.attacks + len(waiting),
         )
         self.progress("attacking", self.budget.attacks, self.budget.attacks + 1)
+
+
+def choice(division: Alternative) -> Choice:
+    """Return a division's candidate and its encrypted links."""
+    return division.candidate, division.encrypted
 
 
 def clear_taps(division: Alternative) -> list[ExposedTap]:

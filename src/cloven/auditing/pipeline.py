@@ -44,7 +44,7 @@ from cloven.auditing.scenes import (
     simulated_cases,
 )
 from cloven.auditing.settings import AuditSettings, Recording, Simulation, Study
-from cloven.auditing.store import SUMMARY, PlannedCell, Store, opened, write_document
+from cloven.auditing.store import SUBJECT, SUMMARY, PlannedCell, Store, opened, write_document
 from cloven.auditing.strongest import defences, observations
 from cloven.auditing.subject import (
     Subject,
@@ -56,6 +56,7 @@ from cloven.auditing.subject import (
     ready,
     untrained,
 )
+from cloven.auditing.subject_record import SubjectRecord
 from cloven.auditing.suite import OF_TILES
 from cloven.auditing.summary import SCHEMA, SecondJudge, Setting, Summary
 from cloven.errors import ClovenError
@@ -133,12 +134,15 @@ def execute(study: Study, paper: Paper, execution: Execution) -> Summary:
         scene = recorded(study, capture, progress)
         with opened(execution.folder, configuration(study, scene.images, capture.fingerprint)) as store:
             return attacked(scene, study.settings, paper, store, execution, start)
+    record = SubjectRecord.of(study.subject)
     study, images = loaded(study)
     first = untrained(study.subject, images)  # find all problems before any work
     images = fitted(study.subject, images, first)
     entries(simulated_cases(study, first), study.settings, paper, len(images.auxiliary))
     progress(LOADING, 1, 1)
     with opened(execution.folder, configuration(study, images.sets)) as store:
+        if study.subject.training is None:
+            write_document(execution.folder / SUBJECT, record.model_dump(mode="json"))
         graph = ready(study.subject, images, progress) if is_trained_here(study.subject) else first
         scene = simulated(study, images, graph, progress)
         return attacked(scene, study.settings, paper, store, execution, start)

@@ -29,6 +29,7 @@ from cloven.errors import ClovenError, system_reason
 from cloven.files import read_bytes, read_json, replacing, write_text
 
 CONFIG, PLANNED, SUMMARY, REPORT = "config.json", "planned.json", "summary.json", "report.html"
+SUBJECT = "subject.json"
 CELLS, SHELF, LOCK = "cells", ".features", ".lock"
 SCHEMA = "schema"
 DIGEST, TENSORS = "digest", "tensors_sha256"

@@ -197,6 +197,17 @@ def halves(subject: Subject, whole: Images) -> tuple[Images, Images]:
     return whole.take([i for i, source in enumerate(whole.sources) if source not in scored]), test
 
 
+def unscored(subject: Subject, images: SubjectImages) -> Images:
+    """Return the images of the data set that are not used: not scored, not the attacker's, not for training."""
+    spare = images.training
+    if is_trained_here(subject):
+        _, spare, _ = split(_whole(subject), seed=subject.seed)
+    selection = [] if images.selection is None else images.selection.digests()
+    used = {*images.victims.digests(), *images.auxiliary.digests(), *selection}
+    left = spare.take([i for i, digest in enumerate(spare.digests()) if digest not in used])
+    return left if images.victims.labels is not None else unlabelled(left)
+
+
 def untrained(subject: Subject, images: SubjectImages) -> Graph:
     """Return the model's graph before training, which is enough to check a request."""
     return _captured(subject, initial(subject, images), images)

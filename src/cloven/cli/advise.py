@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -24,6 +25,8 @@ from cloven.cli.options import (
     Std,
     Weights,
     cores,
+    flag,
+    given,
     names_in,
     quantity,
 )
@@ -33,7 +36,10 @@ from cloven.progress import report_progress
 
 if TYPE_CHECKING:
     from cloven.advising.advice import Advice
+    from cloven.auditing.results import Results
+    from cloven.graph.graph import Graph
     from cloven.partition.plan import ModelSpec
+    from cloven.zoo.images import Images
 
 log = logging.getLogger("cloven")
 
@@ -51,6 +57,20 @@ OPTIONS = {
 }
 """The options of the limits."""
 
+RECORDED = (
+    "data",
+    "auxiliary",
+    "queries",
+    "victims",
+    "input_size",
+    "classes",
+    "weights",
+    "mean",
+    "std",
+    "seed",
+)
+"""The options of the model and the images, which an audit has recorded."""
+
 
 def _limit(help_text: str, metavar: str) -> typer.models.OptionInfo:
     option: typer.models.OptionInfo = typer.Option(help=help_text, metavar=metavar, rich_help_panel=LIMITS)
@@ -58,6 +78,7 @@ def _limit(help_text: str, metavar: str) -> typer.models.OptionInfo:
 
 
 def advise(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="lenet5, resnet20, torchvision:NAME, timm:NAME or package.module:factory.")
     ] = "lenet5",
@@ -68,6 +89,15 @@ def advise(
             metavar="FILE",
         ),
     ] = "three-devices",
+    from_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Folder that `cloven audit` wrote: use its model and images, and what it measured.",
+            metavar="FOLDER",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
     data: Annotated[str, DATA] = "digits",
     auxiliary: Annotated[
         str,
@@ -128,8 +158,6 @@ def advise(
     from cloven.advising.alternatives import Objective
     from cloven.advising.limits import Limits, unreachable, wrong_limits
     from cloven.cost.cluster import Cluster
-    from cloven.zoo.datasets import load
-    from cloven.zoo.images import spread
 
     problems: list[str] = []
 
@@ -152,29 +180,37 @@ def advise(
         problems.append(f"--minimise is {minimise!r}; expected one of {', '.join(get_args(Objective))}")
     limits = None if problems else Limits(**values)
     devices = tried(lambda: Cluster.named(cluster), problems)
-    found = tried(lambda: resolved(ModelOptions(model, input_size, classes, weights, mean, std)), problems)
-    if limits is not None and devices is not None:
-        problems += unreachable(limits, minimise, devices)
-    if problems or limits is None or devices is None or found is None or seconds is None:
+    problems += [] if limits is None or devices is None else unreachable(limits, minimise, devices)
+    found, present = None, given(context)
+    if from_run is None:
+        options = ModelOptions(model, input_size, classes, weights, mean, std)
+        found = tried(lambda: resolved(options), problems)
+    else:
+        problems += [f"{flag(name)} cannot be used with --from" for name in RECORDED if name in present]
+    if problems or limits is None or devices is None or seconds is None:
         raise ClovenError(problems)
-    spec, graph = found
-    ready, graph = prepared_for(spec, graph, data, None, seed)
-    tests = ready.images
+    if from_run is not None:
+        subject = _audited(from_run, model if "model" in present else None)
+    else:
+        assert found is not None
+        subject = _prepared(found, data, auxiliary, queries, victims, seed)
     with report_progress() as progress:
         advice = advised(
-            graph,
+            subject.graph,
             devices,
-            auxiliary=load(auxiliary, shape=spec.input, limit=queries),
-            victims=tests.take(spread(tests.labels, len(tests), victims)),
+            auxiliary=subject.auxiliary,
+            victims=subject.victims,
             limits=limits,
             minimise=minimise,  # type: ignore[arg-type]
             attacks=names_in(attacks),
             budget=seconds,
+            results=subject.results,
+            unseen=subject.unseen,
             jobs=jobs or cores(),
             progress=progress,
         )
-    folder = out or Path("runs") / f"advice-{model.replace(':', '-')}"
-    _write(advice, spec, folder)
+    folder = out or Path("runs") / f"advice-{subject.spec.name.replace(':', '-')}"
+    _write(advice, subject.spec, folder)
     if as_json:
         print_json(advice.report.model_dump(mode="json"))
     else:
@@ -182,6 +218,52 @@ def advise(
     log.info("written to %s", folder)
     if advice.plan is None:
         raise typer.Exit(MISSED)
+
+
+@dataclass(frozen=True, eq=False)
+class _Attacked:
+    """A model, the images for attacks on it, and perhaps an earlier audit."""
+
+    spec: ModelSpec
+    graph: Graph
+    auxiliary: Images
+    victims: Images
+    results: Results | None = None
+    unseen: Images | None = None
+
+
+def _prepared(
+    found: tuple[ModelSpec, Graph], data: str, auxiliary: str, queries: int, victims: int, seed: int
+) -> _Attacked:
+    """Return a model by the options, trained if it has no weights, and the images for attacks on it."""
+    from cloven.zoo.datasets import load
+    from cloven.zoo.images import spread
+
+    spec, graph = found
+    ready, graph = prepared_for(spec, graph, data, None, seed)
+    tests = ready.images
+    chosen = tests.take(spread(tests.labels, len(tests), victims))
+    return _Attacked(spec, graph, load(auxiliary, shape=spec.input, limit=queries), chosen)
+
+
+def _audited(folder: Path, model: str | None) -> _Attacked:
+    """Return the model of an audit, its images, and what it measured.
+
+    Raises:
+        ClovenError: if the folder holds no such audit, or one of another model than the given one.
+    """
+    from cloven.auditing.audited_run import audited_run
+
+    with report_progress() as progress:
+        run = audited_run(folder, progress)
+    subject = run.subject
+    if model is not None and model != subject.model:
+        raise ClovenError(f"{folder} holds an audit of {subject.model}, got the model {model}; leave the model out")
+    size = "x".join(map(str, run.graph.input.shape))
+    mean, std = (",".join(map(str, numbers or ())) for numbers in (subject.mean, subject.std))
+    (classes, *_) = run.graph.by_name[run.graph.output].shape
+    spec = ModelOptions(subject.model, size, classes, subject.weights, mean, std).spec()
+    return _Attacked(spec, run.graph, run.auxiliary, run.victims, run.results, run.unscored)
 
 
 def _write(advice: Advice, spec: ModelSpec, folder: Path) -> None:
