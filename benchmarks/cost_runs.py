@@ -123,7 +123,8 @@ class Filling(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return images of the same shape."""
         gate = self.narrow(self.wide(images.mean((2, 3))))
-        return self.last(images + gate[:, :, None, None])
+        made: torch.Tensor = self.last(images + gate[:, :, None, None])
+        return made
 
 
 def hops(around: Surroundings, folder: Path) -> HopTimes:

@@ -70,7 +70,8 @@ class Surroundings:
     def cluster(self, device: DeviceProfile, link: LinkProfile, hot: ComputeCost) -> Cluster:
         """Return the cluster, given the profiles of this machine and of a link.
 
-        A slow device takes the times of operators that run one right after the other, ``hot``, divided by its speed.
+        A slow device takes the times of operators that run one right after the other, ``hot``, divided by its
+        speed.
         """
         slow = device.model_copy(update={"compute": hot})
         named = zip(self.devices, self.speeds, strict=True)

@@ -28,7 +28,7 @@ FREE = MessageCost(origin="measured", send=0.0, receive=0.0, send_byte=0.0, rece
 SMALL = 16_500
 """Bytes of memory that suffice for half of the model, but not for all of it."""
 
-ATTACKS = [cloven.attacks.Decoder(epochs=1), "probe"]
+ATTACKS: list[cloven.attacks.Attack | str] = [cloven.attacks.Decoder(epochs=1), "probe"]
 
 
 def board(speed: float, memory: int = 10**9, cipher: float = 1e-6) -> DeviceProfile:

@@ -136,7 +136,7 @@ def test_a_runtime_may_keep_several_copies_of_the_weights(program: cloven.Progra
 
     assert more.memory is not None
     assert once.memory is not None
-    assert more.memory == once.memory + 2 * Workload(program).usage[0].weight_bytes
+    assert more.memory == once.memory + 2 * Workload.of(program).usage[0].weight_bytes
 
 
 def test_a_slower_device_takes_longer_to_compute_and_no_longer_to_send(program: cloven.Program) -> None:

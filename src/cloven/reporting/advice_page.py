@@ -74,7 +74,7 @@ def render_advice(report: AdviceReport, plan: AdvisedPlan) -> str:
         environment()
         .get_template("advice.html.j2")
         .render(
-            **(found or {}),
+            **dict(found or {}),
             report=report,
             script=script,
             version=version("cloven"),
